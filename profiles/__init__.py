@@ -1,0 +1,1 @@
+"""Profiles: what a distribution needs beyond its image, one TOML file each."""
