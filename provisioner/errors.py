@@ -1,0 +1,114 @@
+"""What a user can mend: one error class for each exit status, each with a message and a hint."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ProvisionError(Exception):
+    """Base of all errors that are shown to a user.
+
+    `message` says what was being done and what is wrong, `hint` (may be empty) how to mend it; where none is given it
+    is the kind's `usual_hint`. `status` is the exit status of the process.
+    """
+
+    status = 1
+    usual_hint = ""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.usual_hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(ProvisionError):
+    """The command line, a configuration file or a profile is wrong."""
+
+    status = 2
+
+
+class NotFound(ProvisionError):
+    """The image, the tag or the platform doesn't exist."""
+
+    status = 3
+
+
+class NotAllowed(ProvisionError):
+    """The registry wants credentials, or refuses those it got."""
+
+    status = 4
+
+
+class NetworkError(ProvisionError):
+    """The registry can't be reached, or doesn't answer as a registry does."""
+
+    status = 5
+
+
+class MalformedImage(ProvisionError):
+    """Content failed verification or is malformed."""
+
+    status = 6
+    usual_hint = "try again; if it stays so, the image is broken: tell its owner, or take another one"
+
+
+class MachineError(ProvisionError):
+    """This file system or machine can't: space, links, permissions."""
+
+    status = 7
+
+
+class InTheWay(ProvisionError):
+    """The directory to provision holds something else."""
+
+    status = 8
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Put `what` in front of the message of any ProvisionError that passes."""
+    try:
+        yield
+    except ProvisionError as error:
+        error.message = f"{what}: {error.message}"
+        raise
+
+
+_MENDS = {
+    errno.ENOSPC: "free some space, or choose a directory on another file system",
+    errno.EDQUOT: "free some space: this user's quota is used up",
+    errno.EROFS: "choose a directory on a file system that can be written",
+    errno.EACCES: "choose a directory that you may write to",
+    errno.EPERM: "choose a directory on a file system that allows this (shared storage does not)",
+    errno.ENAMETOOLONG: "choose a directory with a shorter path, or on a file system that takes longer names",
+    errno.ENOTDIR: "choose another directory: a part of this path is a file",
+    errno.EMFILE: "allow more open files: ulimit -n 1024",
+}
+
+
+@contextmanager
+def machine_errors(what: str) -> Iterator[None]:
+    """Turn an OSError into a MachineError that says `what` was being done."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise MachineError(f"{what}: {reason}", _MENDS.get(error.errno or 0, "")) from error
+
+
+def printable(text: str | bytes) -> str:
+    """`text` safe to show on a terminal: control characters, and bytes that are no text, escaped.
+
+    For all names that come from an image, a registry or a file system.
+    """
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner import errors
+from provisioner.errors import (
+    InTheWay,
+    MachineError,
+    MalformedImage,
+    NetworkError,
+    NotAllowed,
+    NotFound,
+    ProvisionError,
+    UsageError,
+    doing,
+    machine_errors,
+    printable,
+)
+
+
+def test_each_error_has_the_exit_status_that_the_documentation_gives() -> None:
+    statuses = {
+        ProvisionError: 1,
+        UsageError: 2,
+        NotFound: 3,
+        NotAllowed: 4,
+        NetworkError: 5,
+        MalformedImage: 6,
+        MachineError: 7,
+        InTheWay: 8,
+    }
+    assert {error: error.status for error in statuses} == statuses
+
+
+def test_doing_says_what_was_being_done_and_keeps_the_rest() -> None:
+    with pytest.raises(MalformedImage) as raised, doing("layer 1"), doing("etc/x"):
+        raise MalformedImage("it is broken", "mend it")
+    assert (raised.value.message, raised.value.hint) == ("layer 1: etc/x: it is broken", "mend it")
+
+
+def test_doing_lets_other_errors_pass() -> None:
+    with pytest.raises(KeyError), doing("x"):
+        raise KeyError("y")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR])
+def test_what_machines_refuse_has_a_mend(number: int) -> None:
+    with pytest.raises(MachineError) as raised, machine_errors("write x"):
+        raise OSError(number, "no")
+    assert raised.value.message == f"write x: {os.strerror(number)}"
+    assert raised.value.hint
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_an_os_error_without_a_number_keeps_its_text() -> None:
+    with pytest.raises(MachineError) as raised, machine_errors("write x"):
+        raise OSError("odd")
+    assert (raised.value.message, raised.value.hint) == ("write x: odd", "")
+
+
+def test_machine_errors_lets_ours_pass() -> None:
+    with pytest.raises(MalformedImage, match=r"^broken$"), machine_errors("write x"):
+        raise MalformedImage("broken")
+
+
+def test_every_error_is_exported_with_a_status_of_its_own() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ProvisionError)]
+    assert len({kind.status for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("usr/bin/env", "usr/bin/env"),
+        ("n\u00e4me", "n\u00e4me"),
+        ("a\nb\tc", r"a\nb\tc"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\u202eevil", r"\u202eevil"),
+        (b"\xff.txt", r"\udcff.txt"),
+        (b"plain", "plain"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_escaped(text: str | bytes, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.one_of(st.binary(), st.text()))
+def test_anything_can_be_shown(text: str | bytes) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    shown.encode()
