@@ -1,0 +1,131 @@
+"""Content digests (OCI image-spec, descriptor.md) and readers that verify while they stream."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from provisioner.errors import MalformedImage
+
+CHUNK = 1 << 18
+"""Bytes that are read, hashed and written at a time."""
+
+_LENGTHS = {"sha256": 64, "sha512": 128}
+
+
+class Reader(Protocol):
+    """Anything that bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes: ...  # noqa: D102
+
+
+class Hasher(Protocol):
+    """What `hashlib` gives: takes bytes, tells a digest."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...  # noqa: D102
+
+    def hexdigest(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True, order=True)
+class Digest:
+    """An algorithm and a lower-case hexadecimal value, such as `sha256:e3b0c4…`."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Make a digest of its text. Raises MalformedImage for any but the registered algorithms."""
+        match = re.fullmatch(r"(sha256|sha512):([0-9a-f]+)", text)
+        if match and len(match[2]) == _LENGTHS[match[1]]:
+            return cls(match[1], match[2])
+        raise MalformedImage(f"{text[:160]!r} is not a sha256 or sha512 digest")
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        """The sha256 digest of `data`."""
+        return cls("sha256", hashlib.sha256(data).hexdigest())
+
+    def hasher(self) -> Hasher:
+        """A fresh hash of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+    def __str__(self) -> str:
+        """`algorithm:hex`, as registries write it."""
+        return f"{self.algorithm}:{self.hex}"
+
+    @property
+    def short(self) -> str:
+        """Twelve digits, enough for people to tell images apart."""
+        return self.hex[:12]
+
+
+def verify(data: bytes, digest: Digest, size: int | None, what: str) -> None:
+    """Raise MalformedImage unless `data` has this digest and, where known, this size in bytes."""
+    if size is not None and len(data) != size:
+        raise MalformedImage(f"{what} has {len(data)} bytes, {size} were announced")
+    check = digest.hasher()
+    check.update(data)
+    if check.hexdigest() != digest.hex:
+        raise MalformedImage(f"{what} does not match its digest {digest}")
+
+
+class VerifiedReader(io.RawIOBase):
+    """Hashes all that is read from `raw`; `finish()` reads to the end and compares.
+
+    A tar reader stops before the padding of an archive, so the end has to be drained before comparing.
+    """
+
+    def __init__(self, raw: Reader, digest: Digest, what: str) -> None:
+        self._raw = raw
+        self._digest = digest
+        self._hasher = digest.hasher()
+        self._what = what
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Read up to the buffer's length, as io.RawIOBase has it."""
+        data = self._raw.read(len(buffer))
+        self._hasher.update(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to `size` bytes; all that is left when it is negative."""
+        data = self._raw.read(size)
+        self._hasher.update(data)
+        return data
+
+    def finish(self) -> None:
+        """Read what is left. Raises MalformedImage if the whole doesn't have the digest."""
+        while self.read(CHUNK):
+            pass
+        if self._hasher.hexdigest() != self._digest.hex:
+            raise MalformedImage(f"{self._what} does not match its digest {self._digest}")
+
+
+def verified_chunks(chunks: Iterable[bytes], digest: Digest, size: int, what: str) -> Iterator[bytes]:
+    """Pass `chunks` on while hashing them.
+
+    Raises MalformedImage as soon as there are more than `size` bytes, or in the end if there are
+    fewer or they don't have the digest.
+    """
+    hasher, count = digest.hasher(), 0
+    for chunk in chunks:
+        count += len(chunk)
+        if count > size:
+            raise MalformedImage(f"{what} has more than the {size} bytes that were announced")
+        hasher.update(chunk)
+        yield chunk
+    if count < size:
+        raise MalformedImage(f"{what} ends after {count} of {size} bytes")
+    if hasher.hexdigest() != digest.hex:
+        raise MalformedImage(f"{what} does not match its digest {digest}")

@@ -1,0 +1,148 @@
+"""Platforms (OCI image-spec, image-index.md): what this machine is, and which image suits it."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from provisioner.errors import MachineError, NotFound, UsageError
+
+_MACHINES = {
+    "aarch64": ("arm64", "v8"),
+    "arm64": ("arm64", "v8"),
+    "armv8l": ("arm", "v8"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "armv5tel": ("arm", "v5"),
+    "armv5tejl": ("arm", "v5"),
+    "x86_64": ("amd64", ""),
+    "amd64": ("amd64", ""),
+    "i386": ("386", ""),
+    "i486": ("386", ""),
+    "i586": ("386", ""),
+    "i686": ("386", ""),
+    "riscv64": ("riscv64", ""),
+    "ppc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+    "loongarch64": ("loong64", ""),
+}
+"""What `uname -m` says, to (architecture, variant) as Go and the OCI spell them."""
+
+_THIRTY_TWO_BIT = {"aarch64": "armv8l", "arm64": "armv8l", "x86_64": "i686", "amd64": "i686"}
+"""What a kernel's name means for a 32-bit userland on it."""
+
+_ALIASES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "armhf": "arm/v7",
+    "armel": "arm/v6",
+    "i386": "386",
+}
+_ALIASES |= {name: f"arm/{variant}" for name, (arch, variant) in _MACHINES.items() if arch == "arm"}
+_ALIASES |= {"i686": "386", "loongarch64": "loong64"}
+
+_IMPLIED = {"arm": "v7", "arm64": "v8", "amd64": "v1"}
+"""The variant that an architecture has when none is written (containerd's normalisation)."""
+
+_AMD64_LEVELS = (
+    ("v2", {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
+    ("v3", {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}),
+    ("v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
+)
+"""The x86-64 levels above v1 and the processor flags that each adds (x86-64 psABI), as Linux names them."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """`os/architecture[/variant]` in Go's names. An empty variant means the architecture's usual one."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Make a platform of what users write: `linux/arm64/v8`, `arm/v7`, `aarch64`. Raises UsageError."""
+        words = text.lower().split("/")
+        if words[0] != "linux":
+            words.insert(0, "linux")
+        words[1:2] = _ALIASES.get(words[1], words[1]).split("/") if len(words) > 1 else []
+        known = {architecture for architecture, _ in _MACHINES.values()} | {"mips64le", "mipsle", "ppc64"}
+        if len(words) not in (2, 3) or words[1] not in known or not re.fullmatch(r"(v[0-9]{1,2})?", (*words, "")[2]):
+            hint = f"a platform looks like linux/arm64 or linux/arm/v7; known: {', '.join(sorted(known))}"
+            raise UsageError(f"{text[:100]!r} is not a platform", hint)
+        return cls(*words)
+
+    @property
+    def level(self) -> int:
+        """The variant as a number, with the architecture's usual one where none is written; 0 where there are none."""
+        match = re.fullmatch(r"v?([0-9]{1,3})", self.variant or _IMPLIED.get(self.architecture, ""))
+        return int(match[1]) if match else 0
+
+    def satisfies(self, host: Platform) -> bool:
+        """Whether an image for this platform runs on `host`: same architecture, and a variant that is no newer.
+
+        This is not equality: linux/arm/v6 satisfies linux/arm/v7, but not the other way round.
+        """
+        same = (self.os, self.architecture) == (host.os, host.architecture)
+        return same and self.level <= host.level
+
+    def __str__(self) -> str:
+        """`os/architecture[/variant]`."""
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
+
+def host_platform() -> Platform:
+    """The platform of the running userland. Raises MachineError for a machine that no images are made for."""
+    return platform_of(os.uname().machine, struct.calcsize("P") * 8, _processor_flags())
+
+
+def platform_of(machine: str, bits: int, flags: frozenset[str] = frozenset()) -> Platform:
+    """The platform for a kernel's machine name, the userland's pointer size in bits, and processor flags.
+
+    The operating system is always linux, whatever Python calls it (Android since 3.13): images have no other
+    that could run. A 64-bit kernel may carry a 32-bit userland, and some such kernels don't tell.
+    """
+    if bits == 32:
+        machine = _THIRTY_TWO_BIT.get(machine, machine)
+    if machine not in _MACHINES:
+        raise MachineError(
+            f"no images are made for machines of type {machine!r}", "name one that it emulates: --platform"
+        )
+    architecture, variant = _MACHINES[machine]
+    if architecture == "amd64":
+        for level, needed in _AMD64_LEVELS:
+            if not needed <= flags:
+                break
+            variant = level
+    return Platform("linux", architecture, variant)
+
+
+def _processor_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return frozenset()
+    match = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match[1].split()) if match else frozenset()
+
+
+T = TypeVar("T")
+
+
+def choose(offers: Sequence[tuple[Platform, T]], wanted: Platform, what: str) -> T:
+    """The best of `offers` for `wanted`: the newest variant that still runs there; of equals, the first.
+
+    Raises NotFound that lists what there is; `what` names the image.
+    """
+    fitting = [offer for offer in offers if offer[0].satisfies(wanted)]
+    if not fitting:
+        have = ", ".join(dict.fromkeys(str(platform) for platform, _ in offers)) or "no platform at all"
+        raise NotFound(f"{what} has nothing for {wanted}; it has {have}", "choose one of these with --platform")
+    return max(fitting, key=lambda offer: offer[0].level)[1]
