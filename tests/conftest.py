@@ -1,0 +1,166 @@
+"""A real registry with real images, made when first asked for; and the check that tests leave nothing behind."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from . import realimages
+from .tools import (
+    clean_environment,
+    clean_place,
+    find_program,
+    mounts_below,
+    need,
+    own,
+    processes_of_session,
+    run,
+    staging_below,
+)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A running `docker-registry`: where it listens, and the directory that holds its images."""
+
+    host: str
+    storage: Path
+
+    def push(self, layout: Path, name: str, *options: str) -> str:
+        """Copy the image `latest` of an OCI layout here with skopeo; its reference."""
+        need("skopeo")
+        target = f"{self.host}/{name}"
+        run("skopeo", "copy", "--dest-tls-verify=false", *options, f"oci:{layout}:latest", f"docker://{target}")
+        return target
+
+
+@contextmanager
+def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None) -> Iterator[Registry]:
+    """Run docker-registry on a free loopback port; its configuration and log go to `directory`.
+
+    With `tls`, a certificate and its key, it speaks HTTPS.
+    """
+    need("docker-registry", "setpriv")
+    port = free_port()
+    secrets = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'}}" if tls else ""
+    config = directory / "registry.yml"
+    config.write_text(
+        "version: 0.1\n"
+        f"storage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'{secrets}}}\n"
+    )
+    # When the tests die, it gets the signal too.
+    command = ["setpriv", "--pdeathsig=TERM", find_program("docker-registry") or "", "serve", str(config)]
+    with (
+        (directory / "registry.log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env=clean_environment()) as process,
+    ):
+        try:
+            _await_registry(process, f"{'https' if tls else 'http'}://127.0.0.1:{port}/v2/", tls[0] if tls else None)
+            yield Registry(f"127.0.0.1:{port}", storage)
+        finally:
+            process.terminate()
+
+
+def _await_registry(process: subprocess.Popen[bytes], url: str, certificate: Path | None) -> None:
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if requests.get(url, timeout=5, verify=str(certificate) if certificate else True).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.05)
+    pytest.fail(f"docker-registry doesn't answer at {url}; exit status {process.poll()}")
+
+
+def free_port() -> int:
+    """A loopback port where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def image_cache(request: pytest.FixtureRequest) -> Path:
+    """Where images are kept from one run of the tests to the next."""
+    # Absent with `-p no:cacheprovider`; mkdir() makes it.
+    assert request.config.cache is not None
+    return request.config.cache.mkdir("images")
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A docker-registry that speaks plain HTTP."""
+    directory = tmp_path_factory.mktemp("registry")
+    with serve(directory, directory / "storage") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def debian(registry: Registry, image_cache: Path) -> str:
+    """Debian in one gzip layer, in Docker's media types."""
+    return registry.push(realimages.layout("debian", image_cache), "debian:12", "--format=v2s2")
+
+
+@pytest.fixture(scope="session")
+def application(registry: Registry, image_cache: Path) -> str:
+    """An application image in several gzip layers, in OCI's media types."""
+    return registry.push(realimages.layout("application", image_cache), "user/application:1.0")
+
+
+@pytest.fixture(scope="session")
+def application_zstd(registry: Registry, image_cache: Path) -> str:
+    """The application with zstd layers."""
+    layout = realimages.layout("application_zstd", image_cache)
+    # Without the format, skopeo would compress them for the registry once more, as gzip.
+    return registry.push(layout, "user/application:1.0-zstd", "--preserve-digests")
+
+
+@pytest.fixture(scope="session")
+def multiarch(registry: Registry, image_cache: Path) -> str:
+    """An index of this machine's platform, a foreign one, and an attestation for each."""
+    layout = realimages.layout("multiarch", image_cache)
+    return registry.push(layout, "user/multiarch", "--all", "--preserve-digests")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of the unprivileged user, checked afterwards for mounts, processes and staging directories."""
+    with clean_place() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def lasting_place() -> Iterator[Path]:
+    """Like `place`, for what the tests of one module share."""
+    with clean_place() as path:
+        yield path
+
+
+@pytest.fixture
+def cache_dir(place: Path) -> Path:
+    """A blob cache of the unprivileged user, empty at the start of each test."""
+    path = place / "cache"
+    path.mkdir()
+    return own(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end of the session: no process, mount or staging directory of the tests is left."""
+    base = tmp_path_factory.getbasetemp()
+    yield
+    deadline = time.monotonic() + 5
+    while (processes := processes_of_session()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes, f"left running: {processes}"
+    assert not (mounts := mounts_below(base)), f"left mounted: {mounts}"
+    assert not (staging := staging_below(base)), f"left behind: {staging}"

@@ -1,0 +1,193 @@
+"""A real registry that misbehaves as a test says: answers by script, broken connections, token challenges, TLS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+from scripts.loopback_registry import Handler, LoopbackRegistry, Response
+
+from . import builders
+from .tools import need, run
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asked for: path and query apart, headers by any spelling of their names."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: Message
+
+
+@dataclass(frozen=True)
+class Broken(Response):
+    """A response whose body stops after `sent` bytes.
+
+    Then the connection is closed, or silent until `wait` is set. Without `announced`, no length is sent before.
+    """
+
+    sent: int = 0
+    announced: bool = True
+    wait: threading.Event | None = None
+
+
+Answer = Response | Callable[[Request], Response | None]
+"""What is answered; a function may leave it to the registry by giving None."""
+
+
+class ScriptedHandler(Handler):
+    """Keeps a record of requests, and breaks off where a response says so."""
+
+    registry: ScriptedRegistry
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        self.send(self.registry.answer(Request(self.command, url.path, parse_qs(url.query), self.headers)))
+
+    do_HEAD = do_GET
+
+    def send(self, response: Response) -> None:
+        if not isinstance(response, Broken):
+            super().send(response)
+            return
+        self.send_response(response.status)
+        headers = {**response.headers, "Connection": "close"}
+        if response.announced:
+            headers["Content-Length"] = str(len(response.body))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(response.body[: response.sent])
+        self.wfile.flush()
+        if response.wait:
+            response.wait.wait(30)
+        self.close_connection = True
+
+
+@dataclass
+class _Rule:
+    pattern: str
+    answer: Answer
+    left: int
+
+
+class ScriptedRegistry(LoopbackRegistry):
+    """A registry that answers as it should until a test says `on(PATTERN, ANSWER)`."""
+
+    handler = ScriptedHandler
+
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
+        self._rules: list[_Rule] = []
+        self._lock = threading.Lock()
+        self.scheme = "http"
+        if certificate:
+            self.scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that hang up
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"{self.scheme}://{self.host}"
+
+    def on(self, pattern: str, answer: Answer, times: int = 1 << 30) -> Self:
+        """Answer requests whose path matches `pattern` so, the next `times` of them, whatever was said before."""
+        self._rules.insert(0, _Rule(pattern, answer, times))
+        return self
+
+    def answer(self, request: Request) -> Response:
+        """What the script, else the registry answers."""
+        with self._lock:
+            self.requests.append(request)
+            rule = next((rule for rule in self._rules if rule.left and re.fullmatch(rule.pattern, request.path)), None)
+            if rule:
+                rule.left -= 1
+        if rule:
+            response = rule.answer if isinstance(rule.answer, Response) else rule.answer(request)
+            if response is not None:
+                return response
+        return self.respond(request.method, request.path, request.headers)
+
+    def asked(self, pattern: str) -> list[Request]:
+        """The requests so far whose path matches."""
+        with self._lock:
+            return [request for request in self.requests if re.fullmatch(pattern, request.path)]
+
+    def push(self, name: str, image: builders.Image, tag: str | None = "latest") -> str:
+        """Put an image here; its digest."""
+        for blob in image.blobs:
+            self.add_blob(name, blob)
+        return self.add_manifest(name, image.manifest, image.media_type, tag)
+
+
+@dataclass
+class TokenServer:
+    """Makes a registry want tokens, which it gives at /token to anybody.
+
+    Each token is good for `uses` requests.
+    """
+
+    registry: ScriptedRegistry
+    uses: int = 1 << 30
+    given: int = 0
+    scopes: list[str] = field(default_factory=list)
+    _left: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.registry.on("/token", self._give).on("/v2/.*", self._check)
+
+    def _give(self, request: Request) -> Response:
+        self.given += 1
+        self.scopes += request.query.get("scope", [])
+        token = hashlib.sha256(str(self.given).encode()).hexdigest()
+        self._left[token] = self.uses
+        return json_response({"token": token, "expires_in": 300})
+
+    def _check(self, request: Request) -> Response | None:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self._left.get(token, 0) > 0:
+            self._left[token] -= 1
+            return None
+        return challenge(f'Bearer realm="{self.registry.url}/token",service="scripted"')
+
+
+def challenge(header: str) -> Response:
+    """A 401 with this `WWW-Authenticate`."""
+    return Response.error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": header})
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """A JSON document."""
+    return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+
+def html() -> Response:
+    """What captive portals and web servers say."""
+    return Response(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html; charset=utf-8"})
+
+
+def certificate_for(host: str, directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for an IP address, and its key."""
+    need("openssl")
+    certificate, key = directory / f"{host}.pem", directory / f"{host}.key"
+    subject = ("-subj", f"/CN={host}", "-addext", f"subjectAltName=IP:{host}")
+    new = ("openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    run(*new, *subject, "-keyout", key, "-out", certificate)
+    return certificate, key
