@@ -1,0 +1,279 @@
+"""The blob cache: verified content on disk by its digest, shared between processes, readable while it arrives."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from provisioner.digest import CHUNK, Digest, verified_chunks
+from provisioner.errors import MachineError, MalformedImage, ProvisionError, machine_errors, printable
+from provisioner.image import Descriptor
+
+Origin = Callable[[Descriptor], Iterator[bytes]]
+"""Gives the bytes of a blob from where it is kept, in order, not yet verified."""
+
+Progress = Callable[[int], None]
+"""Is told of each number of bytes that has become available."""
+
+_STOP_SECONDS = 2.0
+"""How long downloads may take to notice that they are to stop: they do at their next chunk, or never in a dead link."""
+
+
+class BlobCache:
+    """A directory of blobs: `sha256/HEX` when whole and verified, `partial/HEX` while on its way."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob is, or would be, once it is whole."""
+        return self._directory / digest.algorithm / digest.hex
+
+    def get(self, descriptor: Descriptor, origin: Origin) -> bytes:
+        """A small blob as bytes: from the cache where it is whole there, else from `origin` and then kept."""
+        arrival = Arrival(descriptor, self, origin, lambda count: None)
+        try:
+            arrival.run()
+            return arrival.reader().read()
+        finally:
+            arrival.close()
+
+    @contextmanager
+    def partial(self, digest: Digest) -> Iterator[io.FileIO]:
+        """The file that a blob is being written to, held by one process at a time; others wait.
+
+        The lock is on the open file, so it ends with the process that holds it. What is left there in the end, because
+        it wasn't renamed to its place, is taken away.
+        """
+        path = self._directory / "partial" / digest.hex
+        with self.errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.path(digest).parent.mkdir(exist_ok=True)
+            file = _locked(path)
+        with file:
+            try:
+                yield file
+            finally:
+                with self.errors():
+                    if _same_file(file, path):
+                        path.unlink()
+                    # Readers share the open file, and with it the lock.
+                    fcntl.flock(file, fcntl.LOCK_UN)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn an OSError into a MachineError that says where the cache is and how to have it elsewhere."""
+        try:
+            with machine_errors(f"use the cache {printable(str(self._directory))}"):
+                yield
+        except MachineError as error:
+            error.hint = "free some space there, or name another directory in PROVISION_CACHE_DIR"
+            raise
+
+
+def _locked(path: Path) -> io.FileIO:
+    """`path` open and locked, made where there is none; waits for whoever holds it."""
+    while True:
+        file = io.FileIO(path, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _same_file(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # whoever held it made it whole, or took it away
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _same_file(file: io.FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+class Arrival:
+    """One blob on its way into the cache: `run()` brings it, `reader()` follows it in any other thread.
+
+    What a reader gets is not verified until it has met the end of the file: it fails there with MalformedImage
+    when the content is not what the digest says.
+    """
+
+    def __init__(self, descriptor: Descriptor, cache: BlobCache, origin: Origin, progress: Progress) -> None:
+        self.descriptor = descriptor
+        self._cache = cache
+        self._origin = origin
+        self._progress = progress
+        self._state = threading.Condition()
+        self._file: int | None = None
+        self._available = 0
+        self._done = False
+        self._stopped = False
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Bring the blob. What goes wrong is raised in the readers, not here."""
+        failure: BaseException | None = None
+        try:
+            self._check_stopped()
+            if not self._take_from_cache():
+                with self._cache.partial(self.descriptor.digest) as partial:
+                    # Whoever held the partial file before may have made the blob whole.
+                    if not self._take_from_cache():
+                        self._download(partial)
+        except BaseException as error:  # noqa: BLE001  the readers raise it
+            failure = error
+        with self._state:
+            self._done, self._error = True, failure
+            self._state.notify_all()
+
+    def stop(self) -> None:
+        """Make `run()` end at its next chunk, and readers with it."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Let the file go. Nobody may read any more."""
+        with self._state:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def reader(self) -> io.BufferedReader:
+        """A reader from the start of the blob, which waits for bytes that have yet to come."""
+        return io.BufferedReader(_Follower(self), CHUNK)
+
+    def pread(self, buffer: memoryview, offset: int) -> int:
+        """Fill `buffer` from `offset` as far as bytes are there, at least one; 0 at the end of a verified blob."""
+        with self._state:
+            while self._available <= offset and not self._done:
+                self._state.wait()
+            if self._error is not None:
+                raise self._error
+            wanted = min(len(buffer), self._available - offset)
+        if wanted <= 0 or self._file is None:
+            return 0
+        with self._cache.errors():
+            return os.preadv(self._file, [buffer[:wanted]], offset)
+
+    def _take_from_cache(self) -> bool:
+        """Use the whole blob that is there already, verified anew. A damaged one is taken away.
+
+        Raises MalformedImage where the blob is sound and its size isn't the one that was announced.
+        """
+        digest, path = self.descriptor.digest, self._cache.path(self.descriptor.digest)
+        with self._cache.errors():
+            try:
+                file = path.open("rb", buffering=0)
+            except FileNotFoundError:
+                return False
+        with file:
+            hasher = digest.hasher()
+            with self._cache.errors():
+                while chunk := file.read(CHUNK):
+                    self._check_stopped()
+                    hasher.update(chunk)
+                if hasher.hexdigest() != digest.hex:
+                    path.unlink(missing_ok=True)
+                    return False
+                size = file.tell()
+            if size != self.descriptor.size:
+                raise MalformedImage(f"{self._what} has {size} bytes, {self.descriptor.size} were announced")
+            with suppress(OSError):  # the cache may be another user's
+                os.utime(path)  # last use, for pruning
+            self._follow(file.fileno())
+        self._arrived(size)
+        return True
+
+    def _download(self, partial: io.FileIO) -> None:
+        """Write the blob to `partial` as it comes, and put it in its place when it has proved to be right."""
+        self._follow(partial.fileno())
+        with self._cache.errors():
+            partial.truncate(0)
+        digest, size = self.descriptor.digest, self.descriptor.size
+        for chunk in verified_chunks(self._origin(self.descriptor), digest, size, self._what):
+            self._check_stopped()
+            with self._cache.errors():
+                _write(partial, chunk)
+            self._arrived(len(chunk))
+        with self._cache.errors():
+            os.rename(partial.name, self._cache.path(digest))
+
+    def _follow(self, file: int) -> None:
+        """Let readers read from `file`."""
+        with self._state, self._cache.errors():
+            self._file = os.dup(file)
+
+    def _arrived(self, count: int) -> None:
+        with self._state:
+            self._available += count
+            self._state.notify_all()
+        self._progress(count)
+
+    def _check_stopped(self) -> None:
+        if self._stopped:
+            raise ProvisionError("stopped")
+
+    @property
+    def _what(self) -> str:
+        return f"blob {self.descriptor.digest.short}"
+
+
+class _Follower(io.RawIOBase):
+    """Reads an Arrival from its start, at the pace at which it arrives."""
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._arrival = arrival
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        count = self._arrival.pread(memoryview(buffer), self._offset)
+        self._offset += count
+        return count
+
+
+@contextmanager
+def arriving(arrivals: Sequence[Arrival], jobs: int) -> Iterator[None]:
+    """Bring blobs in the background, `jobs` at a time, in their order; stop and close them at the end.
+
+    The threads are daemons: Ctrl-C must not wait for a server that is silent.
+    """
+    waiting: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+    for arrival in arrivals:
+        waiting.put(arrival)
+
+    def work() -> None:
+        with suppress(queue.Empty):
+            while True:
+                waiting.get_nowait().run()
+
+    threads = [
+        threading.Thread(target=work, name=f"download-{n}", daemon=True) for n in range(min(jobs, len(arrivals)))
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        yield
+    finally:
+        for arrival in arrivals:
+            arrival.stop()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for thread in filter(threading.Thread.is_alive, threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for arrival in arrivals:
+            arrival.close()

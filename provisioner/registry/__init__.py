@@ -1,0 +1,1 @@
+"""Talking to registries (OCI distribution-spec v1.1)."""

@@ -1,0 +1,199 @@
+"""A client for one registry (OCI distribution-spec v1.1): manifests, configs and blobs over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import requests
+
+from provisioner.digest import Digest, verify
+from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFound, ProvisionError, doing, printable
+from provisioner.image import DOCKER_SCHEMA1, DOCUMENT_LIMIT, INDEX_TYPES, MANIFEST_TYPES, Descriptor, media_type_of
+from provisioner.reference import DOCKER_HUB, Reference, is_loopback
+from provisioner.registry.auth import Challenge, Tokens
+from provisioner.registry.http import Http, Untrusted, body_chunks, http_errors, is_https, limited_body, status_text
+
+_HUB_HOST = "registry-1.docker.io"
+_ACCEPT = ", ".join(MANIFEST_TYPES + INDEX_TYPES + DOCKER_SCHEMA1)
+
+
+@dataclass(frozen=True)
+class Document:
+    """An index or a manifest as it was served, verified: its bytes, media type and digest."""
+
+    data: bytes
+    media_type: str
+    digest: Digest
+
+
+class RegistryClient:
+    """Reads from the registry of `reference`. Its methods may be called from several threads.
+
+    `insecure` allows plain HTTP and certificates that can't be verified. All methods raise NotFound, NotAllowed,
+    NetworkError and MalformedImage.
+    """
+
+    def __init__(self, reference: Reference, *, insecure: bool = False, connections: int = 4) -> None:
+        self._reference = reference
+        self._insecure = insecure
+        self._http = Http(insecure=insecure, connections=connections)
+        self._tokens = Tokens(self._fetch_token)
+        self._challenge: Challenge | None = None
+        self._base = ""
+
+    def manifest(self, selector: str | Descriptor) -> Document:
+        """The index or manifest that a tag or a digest names. A Descriptor's size is checked as well."""
+        expected = selector if isinstance(selector, Descriptor) else None
+        name = str(expected.digest if expected else selector)
+        what = f"manifest {name}" if ":" in name else f"tag {name!r}"
+        with (
+            self._get(f"manifests/{name}", what, is_part=expected is not None, accept=_ACCEPT) as response,
+            doing(f"{self._reference.name}: {what}"),
+        ):
+            data = limited_body(response, DOCUMENT_LIMIT)
+            announced = response.headers.get("Docker-Content-Digest", "")
+            digest = Digest.parse(name) if ":" in name else Digest.parse(announced) if announced else Digest.of(data)
+            verify(data, digest, expected.size if expected else None, "the registry's answer")
+            return Document(data, media_type_of(data, response.headers.get("Content-Type", "")), digest)
+
+    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """The bytes of a blob as they arrive, not yet verified."""
+        with self._get(f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}", is_part=True) as response:
+            yield from body_chunks(response)
+
+    @contextmanager
+    def _get(self, path: str, what: str, *, is_part: bool, accept: str = "*/*") -> Iterator[requests.Response]:
+        """An answer of status 200 for `path` below the repository.
+
+        `is_part` says that the image names it, not the user.
+        """
+        self._connect()
+        url = f"{self._base}{self._reference.repository}/{path}"
+        token = self._tokens.get(self._challenge) if self._challenge else ""
+        response = self._http.get(url, _headers(accept, token))
+        # The token may have ended early, or the registry wants another scope for this path, or any token only here.
+        if response.status_code == 401 and (challenge := _bearer(response)):
+            response.close()
+            self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
+            response = self._http.get(url, _headers(accept, self._tokens.get(self._challenge, refused=token)))
+        with response:
+            if response.status_code != 200:
+                raise self._refusal(response, what, is_part)
+            yield response
+
+    def _connect(self) -> None:
+        """Find out, once, how the registry is spoken to, and what it wants to see first."""
+        if self._base:
+            return
+        host = _HUB_HOST if self._reference.registry == DOCKER_HUB else self._reference.registry
+        schemes = ["http", "https"] if is_loopback(host) else ["https", "http"] if self._insecure else ["https"]
+        failures: list[NetworkError] = []
+        for scheme in schemes:
+            base = f"{scheme}://{host}/v2/"
+            try:
+                response = self._http.get(base, {})
+            except NetworkError as error:
+                failures.append(error)
+                continue
+            with response:
+                if response.status_code == 400 and scheme != schemes[-1]:
+                    continue  # what many servers with TLS answer to plain HTTP
+                self._challenge = self._pinged(response)
+            self._base = base
+            return
+        # A certificate shows that TLS is spoken there; else the first way is the usual one.
+        raise next((error for error in failures if isinstance(error, Untrusted)), failures[0])
+
+    def _pinged(self, response: requests.Response) -> Challenge | None:
+        """What the answer to a ping of /v2/ asks for. Raises NetworkError when that was no registry."""
+        registry, status = self._reference.registry, response.status_code
+        if status == 401:
+            if challenge := _bearer(response):
+                return replace(challenge, scope=self._scope)  # some name one that is an example
+            raise NotAllowed(
+                f"{registry} wants a user name and a password", "use a public image: credentials can't be given so far"
+            )
+        if status == 403:
+            raise NotAllowed(f"{registry} refuses access{_reason(response)}", "ask its owner, or use another registry")
+        if status == 429 or status >= 500:
+            raise self._refusal(response, "ping", is_part=False)
+        html = response.headers.get("Content-Type", "").startswith("text/html")
+        if status != 200 or html:
+            what = "a web page" if html else status_text(response)
+            raise NetworkError(f"{registry} is not a registry: it answers with {what}", "check the host and the port")
+        return None
+
+    @property
+    def _scope(self) -> str:
+        return f"repository:{self._reference.repository}:pull"
+
+    def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
+        """The token server's answer. The token travels back to the registry only."""
+        registry = self._reference.registry
+        query = {name: value for name, value in (("service", challenge.service), ("scope", challenge.scope)) if value}
+        with http_errors(challenge.realm):
+            url = requests.Request("GET", challenge.realm, params=query).prepare().url or ""
+        if is_https(self._base) and not is_https(url):
+            raise NetworkError(f"{registry} wants a token from plain http", "ask the registry's owner to mend that")
+        with self._http.get(url, {}) as response:
+            if response.status_code in (401, 403, 429):
+                raise self._refusal(response, "token", is_part=False)
+            answer = _json(limited_body(response, DOCUMENT_LIMIT))
+            if response.status_code != 200 or not isinstance(answer, dict):
+                what = f"the token server of {registry} answers with"
+                if response.status_code == 200:
+                    raise NetworkError(f"{what} something else than a token", "check the host and the port")
+                raise NetworkError(f"{what} {status_text(response)}", "try again later")
+            return answer
+
+    def _refusal(self, response: requests.Response, what: str, is_part: bool) -> ProvisionError:
+        """The error that an answer which isn't 200 stands for."""
+        name, registry = self._reference.name, self._reference.registry
+        status, reason = response.status_code, _reason(response)
+        if status == 404 and is_part:
+            return MalformedImage(
+                f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
+            )
+        if status == 404:
+            return NotFound(f"{name} has no {what}{reason}", "check the spelling of the image and its tag")
+        if status in (401, 403):
+            # A registry that hides what exists says the same of private and missing repositories.
+            hint = "check the spelling; private images need credentials, which can't be given so far"
+            return NotFound(f"{name} is not found, or it is private{reason}", hint)
+        if status == 429:
+            return NetworkError(
+                f"{registry} says that there were too many requests{reason}", "wait a few minutes and try again"
+            )
+        return NetworkError(
+            f"{registry} answers with {status_text(response)} for the {what}{reason}", "try again later"
+        )
+
+
+def _headers(accept: str, token: str) -> Mapping[str, str]:
+    return {"Accept": accept} | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
+def _bearer(response: requests.Response) -> Challenge | None:
+    """The challenge of a 401 that a token answers."""
+    challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
+    return challenge if challenge and challenge.scheme == "bearer" else None
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _reason(response: requests.Response) -> str:
+    """The first error that the registry names in the body, in brackets, or nothing."""
+    try:
+        first = _json(limited_body(response, 1 << 16))["errors"][0]
+        return f" ({printable(str(first.get('message') or first.get('code')))[:200]})"
+    except (ProvisionError, TypeError, KeyError, IndexError, AttributeError):
+        return ""

@@ -1,0 +1,31 @@
+"""Where an image comes from. Every source gives the same: the image's documents, and its layers as streams."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from provisioner.image import Image, Layer
+from provisioner.platforms import Platform
+
+
+class Source(Protocol):
+    """A place that an image can be taken from."""
+
+    @property
+    def reference(self) -> str:
+        """How the source is written in full."""
+
+    def image(self, platform: Platform) -> Image:
+        """The image for `platform`, its documents verified. Raises NotFound, MalformedImage, NetworkError."""
+
+    def layers(
+        self, image: Image, progress: Callable[[int], None]
+    ) -> AbstractContextManager[Iterator[tuple[Layer, io.BufferedReader]]]:
+        """The layers from the lowest up, each with a reader of its blob that may wait for bytes on their way.
+
+        A reader fails at its end with MalformedImage when the blob is not what its digest says. `progress` is told of
+        bytes as they arrive, from any thread.
+        """

@@ -1,0 +1,387 @@
+"""The blob cache: what is kept there, what is not, and who waits for whom."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.blobs import Arrival, BlobCache, arriving
+from provisioner.digest import Digest
+from provisioner.errors import MachineError, MalformedImage, NetworkError
+from provisioner.image import Descriptor
+
+from .tools import CHECKOUT, as_user, clean_environment, user_python
+
+DATA = bytes(range(256)) * 4096
+CHUNKS = [DATA[at : at + 100_000] for at in range(0, len(DATA), 100_000)]
+
+
+def described(data: bytes = DATA, size: int | None = None) -> Descriptor:
+    return Descriptor("application/octet-stream", Digest.of(data), len(data) if size is None else size)
+
+
+class Origin:
+    """Serves chunks and counts how often it is asked; `gates` are waited for before each chunk."""
+
+    def __init__(
+        self, *chunks: bytes, gates: list[threading.Event] | None = None, error: Exception | None = None
+    ) -> None:
+        self.chunks = chunks
+        self.gates = gates or []
+        self.error = error
+        self.asked = 0
+
+    def __call__(self, descriptor: Descriptor) -> Iterator[bytes]:
+        self.asked += 1
+        for number, chunk in enumerate(self.chunks):
+            if number < len(self.gates):
+                assert self.gates[number].wait(20)
+            yield chunk
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> BlobCache:
+    return BlobCache(tmp_path / "cache")
+
+
+def files(cache: BlobCache) -> list[str]:
+    """All files of the cache, relative to it."""
+    root = cache.path(Digest.of(b"")).parent.parent
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def whole(data: bytes = DATA) -> str:
+    return f"sha256/{hashlib.sha256(data).hexdigest()}"
+
+
+def test_a_blob_is_kept_and_asked_for_once(cache: BlobCache) -> None:
+    origin = Origin(*CHUNKS)
+    assert cache.get(described(), origin) == DATA
+    assert cache.get(described(), origin) == DATA
+    assert origin.asked == 1
+    assert files(cache) == [whole()]
+    assert cache.path(Digest.of(DATA)).read_bytes() == DATA
+
+
+def test_an_empty_blob(cache: BlobCache) -> None:
+    assert cache.get(described(b""), Origin()) == b""
+    assert files(cache) == [whole(b"")]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "why"),
+    [
+        ([DATA[:-1]], "ends after"),
+        ([DATA, b"x"], "has more than"),
+        ([b"x" + DATA[1:]], "does not match its digest"),
+        ([], "ends after 0"),
+    ],
+)
+def test_what_is_not_what_its_digest_says_is_not_kept(cache: BlobCache, chunks: list[bytes], why: str) -> None:
+    with pytest.raises(MalformedImage, match=f"^blob {Digest.of(DATA).short} {why}"):
+        cache.get(described(), Origin(*chunks))
+    assert files(cache) == []
+
+
+def test_no_more_is_taken_than_was_announced(cache: BlobCache) -> None:
+    endless = iter(lambda: b"x" * 1000, b"")
+    with pytest.raises(MalformedImage, match="more than"):
+        cache.get(described(), lambda _: endless)
+
+
+@pytest.mark.parametrize("error", [NetworkError("the link is dead"), KeyError("a mistake of ours")])
+def test_what_goes_wrong_underway_reaches_the_reader(cache: BlobCache, error: Exception) -> None:
+    """Also what nobody has thought of: it has to end up where errors are shown, not in a thread's traceback."""
+    arrival = Arrival(described(), cache, Origin(*CHUNKS[:2], error=error), lambda count: None)
+    with arriving([arrival], 1), pytest.raises(type(error)) as caught:
+        arrival.reader().read()
+    assert caught.value is error
+    assert files(cache) == []
+
+
+def test_a_damaged_blob_is_fetched_again(cache: BlobCache) -> None:
+    origin = Origin(*CHUNKS)
+    cache.get(described(), origin)
+    for damage in (b"", b"x" + DATA[1:], DATA[:-1], DATA + b"x"):
+        cache.path(Digest.of(DATA)).write_bytes(damage)
+        assert cache.get(described(), origin) == DATA
+    assert origin.asked == 5
+    assert files(cache) == [whole()]
+
+
+def test_a_lie_about_the_size_costs_nothing_that_is_sound(cache: BlobCache) -> None:
+    origin = Origin(*CHUNKS)
+    cache.get(described(), origin)
+    with pytest.raises(MalformedImage, match=f"has {len(DATA)} bytes, 5 were announced"):
+        cache.get(described(size=5), origin)
+    assert origin.asked == 1
+    assert files(cache) == [whole()]
+
+
+def test_use_is_noted(cache: BlobCache) -> None:
+    cache.get(described(), Origin(*CHUNKS))
+    os.utime(cache.path(Digest.of(DATA)), (0, 0))
+    cache.get(described(), Origin())
+    assert time.time() - cache.path(Digest.of(DATA)).stat().st_mtime < 60
+
+
+def test_what_a_killed_run_left_is_taken_over(cache: BlobCache) -> None:
+    left = cache.path(Digest.of(DATA)).parent.parent / "partial" / Digest.of(DATA).hex
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"garbage" * 10**6)
+    assert cache.get(described(), Origin(*CHUNKS)) == DATA
+    assert files(cache) == [whole()]
+
+
+# Readers
+
+
+def test_a_reader_gets_bytes_as_they_come_and_waits_for_the_rest(cache: BlobCache) -> None:
+    gates = [threading.Event() for _ in CHUNKS]
+    told: list[int] = []
+    arrival = Arrival(described(), cache, Origin(*CHUNKS, gates=gates), told.append)
+    with arriving([arrival], 1):
+        reader = arrival.reader()
+        gates[0].set()
+        assert reader.read1(10**6) == CHUNKS[0]
+        assert told == [len(CHUNKS[0])]
+        assert files(cache) == [f"partial/{Digest.of(DATA).hex}"]
+        for gate in gates:
+            gate.set()
+        assert reader.read() == b"".join(CHUNKS[1:])
+        assert arrival.reader().read() == DATA
+    assert sum(told) == len(DATA)
+
+
+def test_a_reader_meets_the_error_before_the_end(cache: BlobCache) -> None:
+    """Not a byte more is given out once it is known that they are wrong, and never an end of file."""
+    bad = [*CHUNKS[:-1], bytes(len(CHUNKS[-1]))]
+    arrival = Arrival(described(), cache, Origin(*bad), lambda count: None)
+    with arriving([arrival], 1):
+        pieces = iter(partial(arrival.reader().read, 1000), b"")
+        with pytest.raises(MalformedImage, match="does not match"):
+            list(pieces)
+
+
+def test_who_waited_for_a_blob_need_not_wait_for_its_readers(cache: BlobCache) -> None:
+    gates = [threading.Event() for _ in CHUNKS]
+    arrival = Arrival(described(), cache, Origin(*CHUNKS, gates=gates), lambda count: None)
+    got: list[bytes] = []
+    waiting = threading.Thread(target=lambda: got.append(cache.get(described(), Origin())), daemon=True)
+    with arriving([arrival], 1):
+        gates[0].set()
+        assert arrival.reader().read1(1)
+        waiting.start()
+        time.sleep(0.2)
+        for gate in gates:
+            gate.set()
+        waiting.join(10)
+        assert got == [DATA]
+
+
+def test_progress_counts_a_cached_blob(cache: BlobCache) -> None:
+    cache.get(described(), Origin(*CHUNKS))
+    told: list[int] = []
+    arrival = Arrival(described(), cache, Origin(), told.append)
+    with arriving([arrival], 1):
+        assert arrival.reader().read() == DATA
+    assert told == [len(DATA)]
+
+
+# Downloads ahead
+
+
+def blobs(count: int) -> list[bytes]:
+    return [b"%d" % number * 1000 for number in range(count)]
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 8])
+def test_as_many_at_a_time_as_told_and_in_order(cache: BlobCache, jobs: int) -> None:
+    lock, at_work, most, order = threading.Lock(), 0, 0, []
+    contents = {Digest.of(data): data for data in blobs(6)}
+
+    def origin(descriptor: Descriptor) -> Iterator[bytes]:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+            order.append(descriptor.digest)
+        time.sleep(0.05)
+        yield contents[descriptor.digest]
+        with lock:
+            at_work -= 1
+
+    arrivals = [Arrival(described(data), cache, origin, lambda count: None) for data in contents.values()]
+    with arriving(arrivals, jobs):
+        assert [arrival.reader().read() for arrival in arrivals] == list(contents.values())
+    assert most == min(jobs, 6)
+    assert set(order[:jobs]) == set(list(contents)[:jobs])
+
+
+def test_leaving_early_stops_all_and_leaves_nothing(cache: BlobCache) -> None:
+    gates = [threading.Event() for _ in CHUNKS]
+    gates[0].set()
+    first, second = Origin(*CHUNKS, gates=gates), Origin(*blobs(1))
+    arrivals = [
+        Arrival(described(), cache, first, lambda count: None),
+        Arrival(described(blobs(1)[0]), cache, second, lambda count: None),
+    ]
+    with arriving(arrivals, 1):
+        arrivals[0].reader().read(1)
+        threading.Timer(0.1, gates[1].set).start()
+    assert second.asked == 0
+    assert files(cache) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("download-")]
+
+
+def test_leaving_does_not_wait_for_a_server_that_is_silent(cache: BlobCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provisioner.blobs._STOP_SECONDS", 0.1)
+    ended = threading.Event()
+    arrival = Arrival(described(), cache, Origin(*CHUNKS, gates=[ended]), lambda count: None)
+    began = time.monotonic()
+    with arriving([arrival], 1):
+        pass
+    assert time.monotonic() - began < 5
+    ended.set()
+
+
+def test_no_file_stays_open(cache: BlobCache) -> None:
+    for size in (len(DATA), 5):
+        arrivals = [Arrival(described(size=size), cache, Origin(*CHUNKS), lambda count: None) for _ in range(3)]
+        with arriving(arrivals, 3):
+            for arrival in arrivals:
+                try:
+                    arrival.reader().read()
+                except MalformedImage:
+                    continue
+    cache.get(described(), Origin())
+    assert open_below("/cache/") == []
+
+
+def open_below(part: str) -> list[str]:
+    """The open files of this process with `part` in their path."""
+    found = []
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.append(os.readlink(file))
+    return [path for path in found if part in path]
+
+
+# What the machine refuses
+
+
+def test_a_cache_that_cant_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match=r"use the cache .*/file/cache: Not a directory") as caught:
+        BlobCache(tmp_path / "file" / "cache").get(described(), Origin(*CHUNKS))
+    assert "PROVISION_CACHE_DIR" in caught.value.hint
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """The limit on a file's size stands for it: writing fails in the middle of a blob."""
+    done = python(
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))\n"
+        "try:\n"
+        "    cache.get(described, origin)\n"
+        "except MachineError as error:\n"
+        "    print(error.message, '|', error.hint)\n",
+        tmp_path / "cache",
+    )
+    said, error = done.communicate(timeout=30)
+    assert error == ""
+    assert said.startswith(f"asked\nuse the cache {tmp_path}/cache: File too large | free some space there")
+    assert files(BlobCache(tmp_path / "cache")) == []
+
+
+def test_a_cache_of_somebody_else_may_be_read(place: Path) -> None:
+    cache = BlobCache(place)
+    cache.get(described(), Origin(*CHUNKS))
+    os.chmod(place / "sha256", 0o555)
+    os.chmod(cache.path(Digest.of(DATA)), 0o444)
+    done = python("print(len(cache.get(described, None)))", place, **as_user())
+    assert done.communicate(timeout=30) == (f"{len(DATA)}\n", "")
+
+
+# Several processes
+
+PROGRAM = f"""\
+import sys, time
+from pathlib import Path
+from provisioner.blobs import BlobCache
+from provisioner.digest import Digest
+from provisioner.errors import MachineError
+from provisioner.image import Descriptor
+data = bytes(range(256)) * 4096
+cache = BlobCache(Path(sys.argv[1]))
+described = Descriptor("x", Digest.parse("{Digest.of(DATA)}"), len(data))
+def origin(_, pause=0.0):
+    print("asked", flush=True)
+    for at in range(0, len(data), 100_000):
+        yield data[at:at + 100_000]
+        time.sleep(pause)
+"""
+
+
+def python(program: str, cache: Path, **options: Any) -> subprocess.Popen[str]:
+    """A process with `cache`, `described` (the blob) and `origin(_, pause)` that does what `program` says."""
+    here = (sys.executable, {"PYTHONPATH": str(CHECKOUT)})
+    interpreter, found = user_python() if "user" in options else here
+    pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    env = {**options.pop("env", clean_environment()), **found}
+    return subprocess.Popen([interpreter, "-c", PROGRAM + program, str(cache)], **{**pipes, **options, "env": env})
+
+
+def test_processes_that_want_the_same_blob_at_once_fetch_it_once(tmp_path: Path) -> None:
+    program = "assert cache.get(described, lambda d: origin(d, 0.05)) == data\nprint('got', flush=True)"
+    processes = [python(program, tmp_path / "cache") for _ in range(4)]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [error for _, error in outputs] == [""] * 4
+    assert sorted(said for said, _ in outputs) == ["asked\ngot\n", "got\n", "got\n", "got\n"]
+    assert files(BlobCache(tmp_path / "cache")) == [whole()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: signal.Signals) -> None:
+    slow = "cache.get(described, lambda d: origin(d, 1))"
+    with python(slow, tmp_path / "cache") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "asked\n"
+        with python("assert cache.get(described, origin) == data", tmp_path / "cache") as second:
+            assert second.stdout is not None
+            time.sleep(1)
+            assert second.poll() is None
+            first.send_signal(number)
+            assert second.stdout.readline() == "asked\n"
+            assert second.wait(timeout=30) == 0
+        first.wait(timeout=30)
+        first.communicate()
+    assert files(BlobCache(tmp_path / "cache")) == [whole()]
+
+
+def test_waiting_processes_try_themselves_when_the_first_one_fails(tmp_path: Path) -> None:
+    bad = "cache.get(described, lambda d: (time.sleep(1), (yield b'no'))[1:])"
+    with python(f"print('here', flush=True)\n{bad}", tmp_path / "cache") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "here\n"
+        time.sleep(0.3)
+        with python("assert cache.get(described, origin) == data", tmp_path / "cache") as second:
+            assert second.communicate(timeout=30) == ("asked\n", "")
+        first.communicate(timeout=30)
+        assert first.returncode == 1
+    assert files(BlobCache(tmp_path / "cache")) == [whole()]
