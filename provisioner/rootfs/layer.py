@@ -1,0 +1,151 @@
+"""Applying a layer to a tree (OCI image-spec, layer.md): entries, whiteouts, opaque whiteouts."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+
+from provisioner.digest import CHUNK, Reader
+from provisioner.errors import MalformedImage, doing, printable
+from provisioner.rootfs.archive import Entry, Kind, entries
+from provisioner.rootfs.ownership import Ownership
+from provisioner.rootfs.tree import Place, Tree, components, tree_errors
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_AUFS_OWN = (b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk")
+"""What AUFS kept for itself and old layers still carry."""
+_TARGET_MAX = 4095
+
+
+class Unpacker:
+    """Applies the layers of an image to a tree, the lowest first."""
+
+    def __init__(self, tree: Tree, ownership: Ownership) -> None:
+        self._tree = tree
+        self._ownership = ownership
+        self._lower = False
+        self._own: set[bytes] = set()
+        self._directory_times: dict[bytes, int] = {}
+
+    def apply(self, archive: Reader) -> None:
+        """Apply one layer. Raises MalformedImage and MachineError that name the entry."""
+        self._own.clear()
+        for entry in entries(archive):
+            with doing(printable(entry.path[:300])), tree_errors("write"):
+                self._apply(entry)
+        self._lower = True
+
+    def finish(self) -> None:
+        """Set the times of the directories, which writing into them has changed."""
+        for path, mtime in self._directory_times.items():
+            with doing(printable(path[:300])), tree_errors("set the time"):
+                if self._tree.real(path) == path:  # else it was replaced, or a directory above was
+                    place = self._tree.place(path)
+                    os.utime(place.name, ns=(mtime, mtime), dir_fd=place.directory, follow_symlinks=False)
+
+    def _apply(self, entry: Entry) -> None:
+        names = components(entry.path)
+        if any(name in _AUFS_OWN for name in names):
+            return
+        if any(name.startswith(_WHITEOUT) for name in names[:-1]):
+            raise MalformedImage("it is below a whiteout")
+        if not names or not names[-1].startswith(_WHITEOUT):
+            place = self._make(entry)
+            if self._lower:
+                self._remember(place.path)
+            return
+        directory = b"/".join(names[:-1])
+        hidden = names[-1][len(_WHITEOUT) :]
+        if names[-1] == _OPAQUE:
+            if (real := self._tree.real(directory)) is not None:
+                self._hide(real + b"/" + child for child in self._tree.children(real))
+        elif hidden in (b"", b".", b"..") or hidden.startswith(_WHITEOUT):
+            raise MalformedImage("it is no valid whiteout")
+        elif (real := self._tree.real(directory)) is not None:
+            self._hide([real + b"/" + hidden])
+
+    def _hide(self, paths: Iterable[bytes]) -> None:
+        """Remove what lower layers put at `paths`, and keep what this one did, before the whiteout or behind it."""
+        if not self._lower:
+            return
+        todo = list(paths)
+        while todo:
+            path = todo.pop()
+            place = self._tree.place(path)
+            if place.path in self._own:
+                todo += [path + b"/" + child for child in self._tree.children(path)]
+            else:
+                self._tree.remove(place)
+
+    def _remember(self, path: bytes) -> None:
+        """Note that this layer has `path`, and by that the directories above."""
+        while path and path not in self._own:
+            self._own.add(path)
+            path = path.rpartition(b"/")[0]
+
+    def _make(self, entry: Entry) -> Place:
+        """Make what `entry` says, whatever was there before."""
+        tree, kind = self._tree, entry.kind
+        if kind is Kind.FILE:
+            place, file = tree.file(entry.path)
+            with open(file, "wb", buffering=0) as output:
+                while data := entry.read(CHUNK):
+                    _write(file, data)
+                self._finish_open(output.fileno(), entry)
+        elif kind is Kind.DIRECTORY:
+            place, directory = tree.directory(entry.path)
+            try:
+                self._finish_open(directory, entry)
+            finally:
+                os.close(directory)
+            self._directory_times[place.path] = entry.mtime
+        elif kind is Kind.HARDLINK:
+            place = tree.link(entry.path, entry.target)
+        elif kind is Kind.SYMLINK:
+            if not 0 < len(entry.target) <= _TARGET_MAX or b"\0" in entry.target:
+                raise MalformedImage("it is a symlink to what can't be a path")
+            place = tree.free(entry.path)
+            os.symlink(entry.target, place.name, dir_fd=place.directory)
+            self._finish_named(place, entry)
+        else:
+            place = tree.free(entry.path)
+            self._make_node(place, entry)
+            self._finish_named(place, entry)
+        return place
+
+    def _make_node(self, place: Place, entry: Entry) -> None:
+        """Make a FIFO or a device; an empty file stands in for a device where this process may not make one."""
+        if entry.kind is Kind.FIFO:
+            os.mkfifo(place.name, 0o600, dir_fd=place.directory)
+            return
+        if self._ownership.exact:
+            kind = stat.S_IFCHR if entry.kind is Kind.CHARACTER else stat.S_IFBLK
+            try:
+                os.mknod(place.name, kind | 0o600, os.makedev(*entry.device), dir_fd=place.directory)
+                return
+            except PermissionError:  # as root of a user namespace
+                pass
+        os.mknod(place.name, stat.S_IFREG | 0o600, dir_fd=place.directory)
+
+    def _finish_open(self, file: int, entry: Entry) -> None:
+        """Owners first: changing them clears setuid and setgid."""
+        if self._ownership.exact:
+            os.fchown(file, entry.uid, entry.gid)
+        os.fchmod(file, self._ownership.mode(entry.kind, entry.mode))
+        os.utime(file, ns=(entry.mtime, entry.mtime))
+
+    def _finish_named(self, place: Place, entry: Entry) -> None:
+        """The same for what can't be opened; the place was made just now and is ours alone."""
+        if self._ownership.exact:
+            os.chown(place.name, entry.uid, entry.gid, dir_fd=place.directory, follow_symlinks=False)
+        if entry.kind is not Kind.SYMLINK:
+            os.chmod(place.name, self._ownership.mode(entry.kind, entry.mode), dir_fd=place.directory)
+        os.utime(place.name, ns=(entry.mtime, entry.mtime), dir_fd=place.directory, follow_symlinks=False)
+
+
+def _write(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.errors import MalformedImage
+from provisioner.rootfs.archive import Entry, Kind, entries
+
+from .attacks import END, pax, raw, special
+from .builders import tar
+from .tools import need, run
+
+
+def read(archive: bytes) -> list[tuple[Entry, bytes]]:
+    """The entries, each with its content."""
+    return [(entry, content_of(entry)) for entry in entries(io.BytesIO(archive))]
+
+
+def content_of(entry: Entry) -> bytes:
+    return b"".join(iter(lambda: entry.read(100), b""))
+
+
+def one(archive: bytes) -> Entry:
+    [(entry, _)] = read(archive)
+    return entry
+
+
+@pytest.mark.parametrize("dialect", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_kind_in_every_dialect(dialect: int) -> None:
+    kinds = {
+        Kind.FILE: tarfile.REGTYPE,
+        Kind.DIRECTORY: tarfile.DIRTYPE,
+        Kind.SYMLINK: tarfile.SYMTYPE,
+        Kind.HARDLINK: tarfile.LNKTYPE,
+        Kind.FIFO: tarfile.FIFOTYPE,
+        Kind.CHARACTER: tarfile.CHRTYPE,
+        Kind.BLOCK: tarfile.BLKTYPE,
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=dialect) as archive:
+        for number, (kind, tar_type) in enumerate(kinds.items()):
+            fields = {"uid": number, "gid": 100, "mode": 0o4755, "mtime": 1_700_000_000, "devmajor": 1, "devminor": 300}
+            member = special(f"d/{kind.value}", tar_type, "d/target", **fields)
+            member.size = 3 if kind is Kind.FILE else 0
+            archive.addfile(member, io.BytesIO(b"abc"))
+    found = read(buffer.getvalue())
+    assert [entry.kind for entry, _ in found] == list(kinds)
+    for number, (entry, content) in enumerate(found):
+        assert (entry.path, entry.mode) == (f"d/{entry.kind.value}".encode(), 0o4755)
+        assert (entry.uid, entry.gid, entry.mtime) == (number, 100, 1_700_000_000 * 10**9)
+        assert entry.device == ((1, 300) if entry.kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0))
+        assert (content, entry.size) == ((b"abc", 3) if entry.kind is Kind.FILE else (b"", 0))
+        if entry.kind in (Kind.SYMLINK, Kind.HARDLINK):
+            assert entry.target == b"d/target"
+
+
+@pytest.mark.parametrize("dialect", ["v7", "ustar", "gnu", "pax", "oldgnu"])
+def test_what_gnu_tar_writes(tmp_path_factory: pytest.TempPathFactory, dialect: str) -> None:
+    need("tar")
+    directory = tmp_path_factory.mktemp("files")
+    long = "n" * (100 if dialect in ("v7", "ustar") else 200)
+    long = long[: 90 if dialect == "v7" else None]
+    (directory / long).write_bytes(b"x" * 1000)
+    (directory / "link").symlink_to(long)
+    archive = directory.with_suffix(".tar")
+    run("tar", f"--format={dialect}", "-cf", archive, "-C", directory, ".")
+    found = {
+        entry.path: content if entry.kind is Kind.FILE else entry.target
+        for entry, content in read(archive.read_bytes())
+    }
+    assert found == {b".": b"", b"./link": long.encode(), b"./" + long.encode(): b"x" * 1000}
+
+
+@pytest.mark.parametrize("version", ["0.0", "0.1", "1.0", "gnu"])
+def test_sparse_files_of_gnu_tar_are_whole(tmp_path_factory: pytest.TempPathFactory, version: str) -> None:
+    need("tar")
+    directory = tmp_path_factory.mktemp("sparse")
+    with (directory / "sparse").open("wb") as file:
+        for offset in (0, 1 << 20, 3 << 20):
+            file.seek(offset)
+            file.write(b"data")
+        file.truncate(4 << 20)
+    options = ["--format=gnu"] if version == "gnu" else ["--format=pax", f"--sparse-version={version}"]
+    run("tar", "--sparse", *options, "-cf", directory / "x.tar", "-C", directory, "sparse")
+    data = (directory / "x.tar").read_bytes()
+    assert len(data) < 1 << 20
+    [(entry, content)] = read(data)
+    assert (entry.path, entry.size) == (b"sparse", 4 << 20)
+    assert content == (directory / "sparse").read_bytes()
+
+
+def test_an_entry_that_is_not_read_is_skipped() -> None:
+    archive = tar(("a", b"1" * 5000), ("b", b"2"))
+    assert [entry.path for entry in entries(io.BytesIO(archive))] == [b"a", b"b"]
+
+
+@given(st.binary(min_size=1, max_size=90).filter(lambda name: b"\0" not in name and not name.endswith(b"/")))
+def test_names_are_bytes(name: bytes) -> None:
+    assert one(raw(name) + END).path == name
+    assert one(pax(path=name) + raw(b"x") + END).path == name
+    assert one(raw(b"x", tarfile.SYMTYPE, target=name) + END).target == name
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [
+        (b"1700000000.123456789", 1_700_000_000_123_456_789),
+        (b"1700000000.1234567899", 1_700_000_000_123_456_789),
+        (b"-1.5", -1_500_000_000),
+        (b"0", 0),
+        (b"nan", 0),
+        (b"soon", 0),
+        (b"1e999999", 9_223_372_036 * 10**9),
+        (b"-inf", -9_223_372_036 * 10**9),
+    ],
+)
+def test_times_are_exact_and_never_too_large(text: bytes, nanoseconds: int) -> None:
+    assert one(pax(mtime=text) + raw(b"x") + END).mtime == nanoseconds
+
+
+def test_numbers_in_base_256() -> None:
+    entry = one(raw(b"x", uid=b"\x80\0\0\0\0\x0f\x42\x40", mtime=b"\xff" * 12) + END)
+    assert (entry.uid, entry.mtime) == (1_000_000, -(10**9))
+
+
+def test_an_archive_without_an_end_or_anything() -> None:
+    assert one(raw(b"x")).path == b"x"
+    assert read(b"") == read(END) == []
+
+
+def test_errors_while_reading_pass() -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise MalformedImage("it is damaged")
+
+    with pytest.raises(MalformedImage, match=r"^it is damaged$"):
+        list(entries(Broken()))
+
+
+def test_what_the_reader_does_with_an_entry_is_not_called_a_broken_archive() -> None:
+    with pytest.raises(ValueError, match="mine"):  # noqa: PT012
+        for _ in entries(io.BytesIO(raw(b"x") + END)):
+            raise ValueError("mine")
+
+
+def test_the_memory_for_many_entries_is_flat() -> None:
+    archive = io.BytesIO(raw(b"x") * 20_000 + END)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in entries(archive)) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.binary(max_size=600), st.integers(0, 1600))
+def test_rubbish_is_read_or_refused(rubbish: bytes, at: int) -> None:
+    archive = raw(b"a", content=b"1") + pax(path=b"b", mtime=b"1.5") + raw(b"b") + END
+    archive = archive[:at] + rubbish + archive[at + len(rubbish) :]
+    with contextlib.suppress(MalformedImage):
+        read(archive)

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from provisioner.digest import CHUNK
+from provisioner.errors import MachineError, MalformedImage, NetworkError
+from provisioner.rootfs.compression import inflated
+
+from .builders import compressed, tar
+from .tools import need
+
+TYPES = {
+    "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+    "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
+    "": "application/vnd.oci.image.layer.v1.tar",
+}
+DATA = tar(("file", bytes(range(256)) * 5000), ("zeros", bytes(3 * CHUNK)))
+NOISE = compressed(tar(("noise", random.Random(1).randbytes(8 * CHUNK))), "zstd")
+FRAMES = compressed(DATA[:CHUNK], "zstd") + compressed(DATA[CHUNK:], "zstd")
+
+
+def buffered(blob: bytes) -> io.BufferedReader:
+    return io.BufferedReader(io.BytesIO(blob))
+
+
+def read(blob: bytes, media_type: str) -> bytes:
+    with inflated(buffered(blob), media_type) as reader:
+        return b"".join(iter(lambda: reader.read(CHUNK), b""))
+
+
+@pytest.fixture(params=["package", "program"])
+def zstd_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who inflates zstd: what Python has, or the program, where imports fail as on a Python without packages."""
+    if request.param == "program":
+        need("zstd")
+        for module in ("compression", "compression.zstd", "backports", "backports.zstd"):
+            monkeypatch.setitem(sys.modules, module, None)
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("compression", "media_type"),
+    [
+        *TYPES.items(),
+        ("gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+        ("zstd", "application/vnd.docker.image.rootfs.diff.tar.zstd"),
+        ("", "application/vnd.docker.image.rootfs.diff.tar"),
+        ("gzip", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+    ],
+)
+def test_layers_inflate_by_their_media_type(compression: str, media_type: str) -> None:
+    assert read(compressed(DATA, compression), media_type) == DATA  # type: ignore[arg-type]
+
+
+def test_zstd_inflates_either_way(zstd_by: str) -> None:
+    assert read(FRAMES, TYPES["zstd"]) == DATA
+
+
+def test_gzip_of_several_members() -> None:
+    assert read(gzip.compress(DATA[:CHUNK]) + gzip.compress(DATA[CHUNK:]), TYPES["gzip"]) == DATA
+
+
+@pytest.mark.parametrize("kind", ["gzip", ""])
+def test_an_empty_blob_is_an_empty_archive(kind: str) -> None:
+    assert read(b"", TYPES[kind]) == b""
+
+
+def test_all_that_is_left_can_be_read_at_once() -> None:
+    for kind in TYPES:
+        with inflated(buffered(compressed(DATA, kind)), TYPES[kind]) as reader:  # type: ignore[arg-type]
+            assert reader.read(10) + reader.read() == DATA
+
+
+class Trickle(io.RawIOBase):
+    """A blob that arrives one byte at a time at first, as on a slow line."""
+
+    def __init__(self, blob: bytes) -> None:
+        self._blob = io.BytesIO(blob)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        data = self._blob.read(len(buffer) if self._blob.tell() > 600 else 1)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_blob_that_trickles_in_is_recognised(kind: str) -> None:
+    with inflated(io.BufferedReader(Trickle(compressed(DATA, kind))), TYPES[kind]) as reader:  # type: ignore[arg-type]
+        assert b"".join(iter(lambda: reader.read(CHUNK), b"")) == DATA
+
+
+@pytest.mark.parametrize(
+    ("blob", "announced", "why"),
+    [
+        (compressed(DATA, "zstd"), "gzip", "the layer is zstd, its media type says gzip"),
+        (compressed(DATA, "gzip"), "zstd", "the layer is gzip, its media type says zstd"),
+        (compressed(DATA, "gzip"), "", "the layer is gzip, its media type says tar"),
+        (DATA, "gzip", "the layer is tar, its media type says gzip"),
+        (b"<!DOCTYPE html><html><body>\x1b[31m</body></html>", "gzip", r"something else \(.*HTML"),
+    ],
+)
+def test_content_that_is_not_what_is_announced_is_named(blob: bytes, announced: str, why: str) -> None:
+    with pytest.raises(MalformedImage, match=why):
+        read(blob, TYPES[announced])
+
+
+def test_where_libmagic_cannot_be_loaded_the_first_bytes_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "magic", None)
+    with pytest.raises(MalformedImage, match=r"begins with b'<html>"):
+        read(b"<html>", TYPES["gzip"])
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/x.tar+gzip+encrypted", "", "a\x1btar+bzip2"])
+def test_what_is_no_layer_is_refused(media_type: str) -> None:
+    with pytest.raises(MalformedImage, match="no archive's") as raised:
+        read(b"", media_type)
+    assert raised.value.message.isprintable()
+
+
+def _changed(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[: len(data) // 2],
+    "cut in the header": lambda data: data[:6],
+    "rubbish behind": lambda data: data + b"rubbish",
+    "changed": _changed,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_gzip_is_malformed(damage: str) -> None:
+    with pytest.raises(MalformedImage, match=r"can't be inflated"):
+        read(DAMAGES[damage](compressed(DATA, "gzip")), TYPES["gzip"])
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - {"changed"}))  # which zstd need not notice: the digest does
+def test_damaged_zstd_is_malformed(zstd_by: str, damage: str) -> None:
+    with pytest.raises(MalformedImage, match=r"can't be inflated"):
+        read(DAMAGES[damage](NOISE), TYPES["zstd"])
+
+
+class Broken(Trickle):
+    """A blob whose download fails at its end."""
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        count = super().readinto(buffer)
+        if not count:
+            raise NetworkError("the line is dead")
+        return count
+
+
+def test_an_error_of_the_source_is_not_called_a_damaged_layer(zstd_by: str) -> None:
+    blob: io.BufferedReader = io.BufferedReader(Broken(NOISE[:-20]))
+    with inflated(blob, TYPES["zstd"]) as reader, pytest.raises(NetworkError, match="the line is dead"):
+        reader.read()
+
+
+def test_who_stops_reading_leaves_nothing_behind(zstd_by: str) -> None:
+    """The program ends, and the thread that feeds it, without a word (warnings are errors)."""
+    before = set(threading.enumerate())
+    with inflated(buffered(NOISE * 20), TYPES["zstd"]) as reader:
+        assert len(reader.read(512)) == 512
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_without_package_and_program_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module in ("compression", "compression.zstd", "backports", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError) as raised, inflated(buffered(NOISE), TYPES["zstd"]):
+        pass
+    assert "apt install zstd" in raised.value.hint

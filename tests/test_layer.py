@@ -1,0 +1,208 @@
+"""Layers as image-spec's layer.md describes them. What enemies make of them: test_attacks.py."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.errors import MachineError, MalformedImage
+from provisioner.rootfs.layer import Unpacker
+from provisioner.rootfs.ownership import Ownership
+from provisioner.rootfs.tree import Tree
+
+from .attacks import Member, hard, special
+from .builders import tar
+from .tools import need, need_root, run, tree_of
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "root"
+    path.mkdir()
+    return path
+
+
+def apply(root: Path, *layers: list[Member], exact: bool = False) -> None:
+    with Tree(root) as tree:
+        unpacker = Unpacker(tree, Ownership(exact))
+        for members in layers:
+            unpacker.apply(io.BytesIO(tar(*members)))
+        unpacker.finish()
+
+
+def paths(root: Path) -> list[str]:
+    """What is in the tree: directories end in a slash."""
+    return [f"{path}/" if entry.type == "d" else path for path, entry in tree_of(root).items() if path != "."]
+
+
+BASE: list[Member] = [("d", None), ("d/one", b"1"), ("d/sub/two", b"2"), ("top", b"t")]
+
+
+@pytest.mark.parametrize(
+    ("upper", "left"),
+    [
+        ([(".wh.top", b"")], ["d/", "d/one", "d/sub/", "d/sub/two"]),
+        ([("d/.wh.one", b"")], ["d/", "d/sub/", "d/sub/two", "top"]),
+        ([(".wh.d", b"")], ["top"]),
+        ([("d/.wh..wh..opq", b"")], ["d/", "top"]),
+        ([("d/.wh..wh..opq", b""), ("d/new", b"n")], ["d/", "d/new", "top"]),
+        ([("d/new", b"n"), ("d/.wh..wh..opq", b"")], ["d/", "d/new", "top"]),
+        ([("d/sub/new", b"n"), ("d/.wh..wh..opq", b"")], ["d/", "d/sub/", "d/sub/new", "top"]),
+        ([("d/one", b"n"), ("d/.wh.one", b"")], ["d/", "d/one", "d/sub/", "d/sub/two", "top"]),
+        ([("d/.wh.one", b""), ("d/one", b"n")], ["d/", "d/one", "d/sub/", "d/sub/two", "top"]),
+        ([("d/sub/new", b"n"), (".wh.d", b"")], ["d/", "d/sub/", "d/sub/new", "top"]),
+        ([("h", b"n"), hard("d/h", "h"), ("d/.wh..wh..opq", b"")], ["d/", "d/h", "h", "top"]),
+        (
+            [(".wh.never", b""), ("no/.wh.x", b""), ("no/.wh..wh..opq", b"")],
+            ["d/", "d/one", "d/sub/", "d/sub/two", "top"],
+        ),
+        ([("d", b"n")], ["d", "top"]),
+        ([("d", "top")], ["d", "top"]),
+        ([("top", None)], ["d/", "d/one", "d/sub/", "d/sub/two", "top/"]),
+        ([("top/x", None), (".wh.top", b"")], None),
+    ],
+)
+def test_whiteouts_hide_what_is_below_and_nothing_else(root: Path, upper: list[Member], left: list[str] | None) -> None:
+    if left is None:
+        with pytest.raises(MalformedImage, match="no directory"):
+            apply(root, BASE, upper)
+        return
+    apply(root, BASE, upper)
+    assert paths(root) == left
+
+
+def test_a_third_layer_hides_what_the_second_brought(root: Path) -> None:
+    apply(root, BASE, [("d/two", b"2")], [("d/three", b"3"), ("d/.wh..wh..opq", b"")])
+    assert paths(root) == ["d/", "d/three", "top"]
+
+
+def test_own_paths_are_real_ones(root: Path) -> None:
+    """What a layer brings through a symlink is its own under every name."""
+    lower = [*BASE, ("link", "d")]
+    apply(root, lower, [("link/new", b"n"), ("d/.wh..wh..opq", b""), ("link/.wh.new", b"")])
+    assert paths(root) == ["d/", "d/new", "link", "top"]
+
+
+def test_whiteouts_of_the_lowest_layer_hide_nothing(root: Path) -> None:
+    apply(root, [*BASE, (".wh.top", b""), ("d/.wh..wh..opq", b"")])
+    assert paths(root) == ["d/", "d/one", "d/sub/", "d/sub/two", "top"]
+
+
+def test_a_directory_of_an_upper_layer_keeps_what_is_in_it_and_changes_its_mode(root: Path) -> None:
+    apply(root, BASE, [special("d", tarfile.DIRTYPE, mode=0o700, mtime=5)])
+    assert (root / "d/one").read_bytes() == b"1"
+    state = (root / "d").stat()
+    assert (stat.S_IMODE(state.st_mode), state.st_mtime) == (0o700, 5)
+
+
+def test_a_directory_takes_the_place_of_a_symlink(root: Path) -> None:
+    """layer.md: only directories keep what they were; builders write just the directory after `rm link && mkdir`."""
+    apply(root, [*BASE, ("link", "d")], [("link", None), ("link/x", b"x")])
+    assert paths(root) == ["d/", "d/one", "d/sub/", "d/sub/two", "link/", "link/x", "top"]
+
+
+def test_entries_may_come_before_their_parents(root: Path) -> None:
+    late = special("d", tarfile.DIRTYPE, mode=0o711, mtime=7)
+    apply(root, [("d/e/file", b"x"), late])
+    assert [stat.S_IMODE((root / name).stat().st_mode) for name in ("d", "d/e")] == [0o711, 0o755]
+    assert (root / "d").stat().st_mtime == 7
+
+
+def test_times_are_exact_for_every_type(root: Path) -> None:
+    kinds = {
+        "dir": tarfile.DIRTYPE,
+        "file": tarfile.REGTYPE,
+        "dir/link": tarfile.SYMTYPE,
+        "dir/fifo": tarfile.FIFOTYPE,
+        ".": tarfile.DIRTYPE,
+    }
+    members: list[Member] = []
+    for number, (name, kind) in enumerate(kinds.items()):
+        header = special(name, kind, "gone" if kind == tarfile.SYMTYPE else "")
+        header.pax_headers = {"mtime": f"{1_600_000_000 + number}.{number}23456789"}
+        members.append(header)
+    apply(root, [*members, ("dir/later", b"x"), ("later", b"x")])
+    found = tree_of(root)
+    for number, name in enumerate(kinds):
+        assert found[name].mtime == (1_600_000_000 + number) * 10**9 + number * 10**8 + 23_456_789
+
+
+def test_times_of_directories_that_were_replaced_are_forgotten(root: Path) -> None:
+    """By a file, by a symlink to another directory, and below of both."""
+    old = [special(name, tarfile.DIRTYPE, mtime=5) for name in ("a", "a/sub", "b", "b/sub", "c")]
+    new: list[Member] = [special("other/sub", tarfile.DIRTYPE, mtime=9), special("a", tarfile.REGTYPE, mtime=8)]
+    apply(root, [*new[:1], *old], [new[1], special("b", tarfile.SYMTYPE, "other", mtime=8), (".wh.c", b"")])
+    found = tree_of(root)
+    assert {name: entry.mtime // 10**9 for name, entry in found.items() if name not in (".", "other")} == {
+        "a": 8,
+        "b": 8,
+        "other/sub": 9,
+    }
+
+
+def test_root_gets_owners_and_modes_of_the_image(root: Path) -> None:
+    need_root()
+    owned: dict[str, Any] = {"uid": 1234, "gid": 5678}
+    apply(
+        root,
+        [
+            special("d", tarfile.DIRTYPE, mode=0o1511, **owned),
+            special("d/suid", tarfile.REGTYPE, mode=0o6755, **owned),
+            special("d/closed", tarfile.REGTYPE, mode=0, **owned),
+            special("d/link", tarfile.SYMTYPE, "x", **owned),
+            special("d/fifo", tarfile.FIFOTYPE, mode=0o604, **owned),
+            special("d/null", tarfile.CHRTYPE, mode=0o666, devmajor=1, devminor=3, **owned),
+            special("d/disk", tarfile.BLKTYPE, mode=0o660, devmajor=8, devminor=300, **owned),
+            hard("d/same", "d/suid"),
+        ],
+        exact=True,
+    )
+    found = tree_of(root)
+    del found["."]
+    assert {entry.owner for entry in found.values()} == {(1234, 5678)}
+    assert {name: (entry.type, entry.mode) for name, entry in found.items()} == {
+        "d": ("d", 0o1511),
+        "d/suid": ("f", 0o6755),
+        "d/same": ("f", 0o6755),
+        "d/closed": ("f", 0),
+        "d/link": ("l", 0),
+        "d/fifo": ("p", 0o604),
+        "d/null": ("c", 0o666),
+        "d/disk": ("b", 0o660),
+    }
+    assert (found["d/null"].device, found["d/disk"].device) == (os.makedev(1, 3), os.makedev(8, 300))
+    assert (root / "d/same").samefile(root / "d/suid")
+
+
+def test_others_keep_all_readable_and_owned_by_them(root: Path) -> None:
+    closed = [special("d", tarfile.DIRTYPE, mode=0, uid=9, gid=9), special("d/x", tarfile.REGTYPE, mode=0o4011, uid=9)]
+    device = special("d/null", tarfile.CHRTYPE, mode=0o666, devmajor=1, devminor=3, uid=9)
+    apply(root, [*closed, device])
+    found = tree_of(root)
+    assert {entry.owner for entry in found.values()} == {(os.geteuid(), os.getegid())}
+    assert (found["d"].mode, found["d/x"].mode) == (0o700, 0o4611)
+    assert (found["d/null"].type, found["d/null"].mode, (root / "d/null").read_bytes()) == ("f", 0o666, b"")
+
+
+def test_errors_name_the_entry(root: Path) -> None:
+    with pytest.raises(MalformedImage, match=r"^a/b\\n: write: it is below something that is no directory$"):
+        apply(root, [("a", b"x"), ("a/b\n", b"x")])
+
+
+def test_a_full_disk_is_the_machines_fault(root: Path) -> None:
+    """A real one: two files of 64 KiB don't fit into a tmpfs of 100 KiB."""
+    need_root()
+    need("mount", "umount")
+    run("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", root)
+    try:
+        with pytest.raises(MachineError, match=r"^b: write: No space left on device$") as raised:
+            apply(root, [("a", bytes(65536)), ("b", bytes(65536))])
+        assert "free some space" in raised.value.hint
+    finally:
+        run("umount", root)
