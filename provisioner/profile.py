@@ -1,0 +1,155 @@
+"""Profiles: TOML files that say what a distribution or a use needs beyond its image."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import shlex
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from provisioner.errors import UsageError, printable
+from provisioner.resources import resource, resource_names
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a profile: how its value is parsed, and what it is for. `parse` raises ValueError."""
+
+    parse: Callable[[Any], Any]
+    help: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a profile says. Every field is a key of the TOML file, with its default here and its row in KEYS.
+
+    `files` are paths below the rootfs and their contents, as bytes.
+    """
+
+    name: str = "default"
+    match: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    binds: tuple[str, ...] = ()
+    hostname: str = ""
+    files: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> Profile:
+        """Make a profile of TOML. Raises UsageError that names the key, and lists the known ones after a typo."""
+        shown = printable(name)
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            what = f"profile {shown} is not TOML: {printable(str(error))}"
+            raise UsageError(what, "profiles are written as described at https://toml.io") from None
+        values = {}
+        for key, value in table.items():
+            if key not in KEYS:
+                near = "".join(f"; did you mean {word}?" for word in difflib.get_close_matches(key, KEYS, 1))
+                what = f"profile {shown} has an unknown key {printable(key)!r}{near}"
+                raise UsageError(what, f"known keys: {', '.join(KEYS)}")
+            try:
+                values[key] = KEYS[key].parse(value)
+            except ValueError as error:
+                what = f"profile {shown}: {key}: {printable(str(error))}"
+                raise UsageError(what, f"{key}: {KEYS[key].help}") from None
+        return cls(name, **values)
+
+
+def load(name: str) -> Profile:
+    """The profile with this name, or in this file (a path with a slash or ending in .toml). Raises UsageError."""
+    if "/" in name or name.endswith(".toml"):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise UsageError(f"read the profile {printable(name)}: {what}", _choice()) from None
+        return Profile.parse(Path(name).stem, text)
+    if name not in profile_names():
+        raise UsageError(f"there is no profile {printable(name)!r}", _choice())
+    return Profile.parse(name, resource("profiles", f"{name}.toml").decode())
+
+
+def profile_names() -> list[str]:
+    """The names of the profiles that come with the tool."""
+    return [file.removesuffix(".toml") for file in resource_names("profiles", ".toml")]
+
+
+def _choice() -> str:
+    return f"there are {', '.join(profile_names())}; a file of your own needs a slash in its name"
+
+
+def matching(os_release: bytes) -> Profile:
+    """The profile for a distribution, by ID and then ID_LIKE in its os-release(5); the default one for others."""
+    release = _os_release(os_release.decode(errors="replace"))
+    profiles = [load(name) for name in profile_names()]
+    for identity in [release.get("ID", ""), *release.get("ID_LIKE", "").split()]:
+        for profile in profiles:
+            if identity in profile.match:
+                return profile
+    return Profile()
+
+
+def _os_release(text: str) -> dict[str, str]:
+    values = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith("#"):
+            try:
+                values[name] = " ".join(shlex.split(value))
+            except ValueError:  # an open quote
+                continue
+    return values
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
+        raise ValueError("not a list of texts")
+    return tuple(value)
+
+
+def _addresses(value: Any) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_address(text)) for text in _texts(value))
+
+
+def _variables(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) and "\0" not in text for text in value.values()):
+        raise ValueError("not a table of texts")
+    if wrong := [name for name in value if not name or "=" in name or "\0" in name]:
+        raise ValueError(f"{wrong[0]!r} can't be the name of a variable")
+    return tuple(f"{name}={text}" for name, text in value.items())
+
+
+def _hostname(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62})", value):
+        raise ValueError("not a host name")
+    return value
+
+
+def _files(value: Any) -> tuple[tuple[bytes, bytes], ...]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("not a table of texts")
+    if wrong := [path for path in value if not _is_file_path(path)]:
+        raise ValueError(f"{wrong[0]!r} is not the absolute path of a file in the container")
+    return tuple((path.encode(), text.encode()) for path, text in value.items())
+
+
+def _is_file_path(path: str) -> bool:
+    return path.startswith("/") and not path.endswith(("/", "/.")) and ".." not in path.split("/") and "\0" not in path
+
+
+KEYS = {
+    "match": Key(_texts, "list of the IDs in os-release that this profile is for"),
+    "dns": Key(_addresses, "list of addresses of name servers"),
+    "env": Key(_variables, "table of environment variables for every start"),
+    "binds": Key(_texts, "list of SOURCE[:DESTINATION], seen inside at every start"),
+    "hostname": Key(_hostname, "name in /etc/hostname and /etc/hosts; this machine's where there is none"),
+    "files": Key(_files, "table of files to write: absolute path to content"),
+}
+"""All keys of a profile: the parser and the help line; the defaults are Profile's own."""
