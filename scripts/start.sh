@@ -1,0 +1,923 @@
+# The launch body. `provisioner/launcher.py` puts a shebang and quoted assignments in front of it: image_* and default_*.
+# POSIX sh, and builtins wherever they do: each program that it runs costs a millisecond. See docs/start-sh.md.
+# The rootfs is hostile: no path of it is used on the host's side but through `resolve`.
+# shellcheck disable=SC2154 # those assignments
+
+# The whole story. Each step leaves what it found in variables for the next ones.
+main() {
+    settle
+    locate "$0"
+    parse "$@"
+    shift "$parsed"
+    read_status
+    [ -n "$inside" ] || choose_runtime
+    case $inside$runtime in
+        proot) run_proot "$@" ;;
+        chroot | userns) make_namespaces "$@" ;; # and this script runs once more, --inside
+        *) run_inside "$@" ;;
+    esac
+}
+
+# What the shell and the programs of the host start from.
+settle() {
+    set -fu
+    IFS=' 	
+'
+    newline='
+'
+    umask 022
+    # With one of them closed, any file that is opened would become it.
+    { true 9<&0; } 2>/dev/null || exec </dev/null
+    { true 9>&1; } 2>/dev/null || exec >/dev/null
+    { true 9>&2; } 2>/dev/null || exec 2>/dev/null
+    preloaded=${LD_PRELOAD+yes}
+    # Termux preloads a library that breaks proot and guests; an empty value would break them as well.
+    unset LD_PRELOAD
+    LC_ALL=C
+    PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin
+    temporary='' child='' aliases=0
+}
+
+# Say what is wrong and what to do, and end with docker's status for a launcher's own failures.
+fail() {
+    tell "$1"
+    finish 125
+}
+
+# One line for people; control characters that came from an image don't reach the terminal.
+tell() {
+    told=$1
+    while :; do
+        case $told in
+            *[[:cntrl:]]*) told="${told%%[[:cntrl:]]*}?${told#*[[:cntrl:]]}" ;;
+            *) break ;;
+        esac
+    done
+    printf 'start.sh: %s\n' "$told" >&2
+}
+
+# End with a status, and leave no temporary file.
+finish() {
+    [ -z "$temporary" ] || rm -rf "$temporary"
+    exit "$1"
+}
+
+# Set `quoted`: the word as a shell reads it.
+quote() {
+    case $1 in
+        '' | *[!A-Za-z0-9_/.:,@%+=-]*) ;;
+        *) quoted=$1 && return ;;
+    esac
+    quoted='' unquoted=$1
+    while :; do
+        case $unquoted in
+            *\'*) quoted="$quoted${unquoted%%\'*}'\\''" unquoted=${unquoted#*\'} ;;
+            *) break ;;
+        esac
+    done
+    quoted="'$quoted$unquoted'"
+}
+
+# Set `list`: a list of words with more words added, quoted for `eval "set -- $list"`.
+append() {
+    list=$1
+    shift
+    for word; do
+        quote "$word"
+        list="$list $quoted"
+    done
+}
+
+# Set `program`: where PATH has it, or empty. Relative places on PATH don't count.
+find_program() {
+    program='' IFS=:
+    for place in $PATH; do
+        case $place in
+            /*) [ -f "$place/$1" ] && [ -x "$place/$1" ] && program=$place/$1 && break ;;
+        esac
+    done
+    IFS=" 	$newline"
+    [ -n "$program" ]
+}
+
+# Set `target`: what a symlink holds.
+read_link() {
+    target=$(readlink "$1") || fail "can't read the link $1"
+}
+
+# Set `resolved`: a guest's path with all links followed as the guest would, so that it never leads out of the rootfs.
+resolve() {
+    resolved='' remaining=$1/ links=0
+    while [ -n "$remaining" ]; do
+        part=${remaining%%/*} remaining=${remaining#*/}
+        case $part in
+            '' | .) continue ;;
+            ..) resolved=${resolved%/*} && continue ;;
+        esac
+        if [ -L "$rootfs$resolved/$part" ]; then
+            links=$((links + 1))
+            [ "$links" -le 40 ] || fail "too many links at $1 in the image"
+            read_link "$rootfs$resolved/$part"
+            case $target in /*) resolved='' ;; esac
+            remaining=$target/$remaining
+        else
+            resolved=$resolved/$part
+        fi
+    done
+}
+
+# Whether the guest could execute a path.
+guest_has() {
+    resolve "$1"
+    [ -f "$rootfs$resolved" ] && [ -x "$rootfs$resolved" ]
+}
+
+# Make a private directory that lasts for this run.
+make_temporary() {
+    [ -n "$temporary" ] && return
+    temporary=$(mktemp -d "${TMPDIR:-/tmp}/start.XXXXXX") || fail "can't make a temporary directory: set TMPDIR"
+}
+
+# 1. Locate. Set `directory` from $0: any working directory, symlinks to this script, odd names.
+locate() {
+    script=$1
+    while :; do
+        case $script in
+            /*) ;;
+            *) script=$PWD/$script ;;
+        esac
+        [ -L "$script" ] || break
+        read_link "$script"
+        case $target in
+            /*) script=$target ;;
+            *) script=${script%/*}/$target ;;
+        esac
+    done
+    directory=${script%/*} rootfs=${script%/*}/rootfs
+    if [ ! -f "$script" ] || [ ! -d "$rootfs" ]; then
+        fail "there is no rootfs beside $script: keep this script in the directory that provision made"
+    fi
+}
+
+# 2. Parse. Set the options, and `parsed`: how many words they took.
+parse() {
+    parsed=0 options='' inside='' give_back=''
+    login='' printing='' dns='' binds='' typed_env='' user=$image_user workdir=$image_workdir
+    entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
+    case $workdir in
+        /*) ;;
+        *) workdir=/$workdir ;;
+    esac
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --) parsed=$((parsed + 1)) && return ;;
+            --help) show_help && exit ;;
+            --shell | --root | --print) option=$1 value='' width=1 ;;
+            --shell=* | --root=* | --print=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
+            --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
+            -?*) option=$1 value=${2-} width=2 ;;
+            *) return ;;
+        esac
+        parse_option $#
+        if [ "$option" != --print ]; then
+            append "$options" "$1"
+            [ "$width" = 1 ] || append "$list" "$2"
+            options=$list
+        fi
+        parsed=$((parsed + width))
+        shift "$width"
+    done
+}
+
+# Take one `option` with its `value`; the words that are left are counted in $1.
+parse_option() {
+    case $option in
+        --shell) login=yes ;;
+        --root) user=0:0 ;;
+        --print) printing=yes ;;
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --runtime | --inside | --give-back)
+            [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
+            parse_value
+            ;;
+        *) fail "unknown option $option: start.sh --help lists them all" ;;
+    esac
+}
+
+# Take the value of an option that has one.
+parse_value() {
+    case $option in
+        --entrypoint) append '' "$value" && entrypoint=${value:+$list} command='' ;;
+        --user) user=$value ;;
+        --workdir)
+            case $value in
+                /*) workdir=$value ;;
+                *) fail "--workdir needs a path from the root, not $value" ;;
+            esac
+            ;;
+        --runtime) runtime=$value ;;
+        --inside) runtime=$value inside=yes ;;
+        --give-back) give_back=$value ;;
+        --bind)
+            split_bind "$value"
+            [ -e "$source" ] || fail "--bind: there is no $source"
+            append "$binds" "$value" && binds=$list
+            ;;
+        --env)
+            case $value in
+                [!=]*=*) append "$typed_env" "$value" && typed_env=$list ;;
+                *) fail "--env needs NAME=VALUE, not $value" ;;
+            esac
+            ;;
+        --dns)
+            case $value in
+                '' | *[!0-9A-Za-z.:%]*) fail "--dns needs an IP address, not $value" ;;
+                *) dns="$dns $value" ;;
+            esac
+            ;;
+    esac
+}
+
+# What a narrow terminal can show.
+show_help() {
+    cat <<END
+Usage: start.sh [OPTION]... [COMMAND...]
+Runs a command in this container, else
+what the image starts by itself.
+
+--shell         login shell, past the
+                entrypoint
+--entrypoint E  run E, not the image's
+--user U[:G]    names or numbers
+--root          as root: --user 0:0
+--workdir D     start in D
+--env K=V       set a variable
+--bind SRC[:DST]  show a path inside
+--dns IP        ask this name server
+--runtime R     auto, proot, chroot or
+                userns
+--print         show the command line
+                and stop
+--help          this text
+--              end of the options
+
+--env, --bind and --dns can be repeated.
+Exit status: the command's; 125 when it
+can't be started, 126 when it can't be
+run, 127 when it doesn't exist.
+END
+}
+
+# Set `source` and `destination` from SRC[:DST]. The last ":/" divides them, so that SRC may hold colons.
+split_bind() {
+    case $1 in
+        *:/*) source=${1%:/*} destination=/${1##*:/} ;;
+        *) source=$1 destination=$1 ;;
+    esac
+    case $source in /*) ;; *) source=$PWD/$source ;; esac
+    case $destination in /*) ;; *) destination=$source ;; esac
+}
+
+# 3. Runtime. Settle `runtime` on proot, chroot or userns, or say in one line what is missing here.
+choose_runtime() {
+    find_machine
+    case $runtime in
+        auto)
+            if can_chroot; then
+                runtime=chroot
+            elif can_proot; then
+                runtime=proot
+            elif can_userns; then
+                runtime=userns
+            else
+                refuse "neither proot nor user namespaces work here" proot
+            fi
+            ;;
+        proot) can_proot || refuse "proot is missing" proot ;;
+        chroot)
+            [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
+            can_chroot || refuse "chroot needs unshare, mount, and root's capabilities; --runtime proot does not" util-linux
+            ;;
+        userns) can_userns || refuse "user namespaces don't work here; --runtime proot may" util-linux ;;
+        *) fail "unknown runtime $runtime: it is auto, proot, chroot or userns" ;;
+    esac
+}
+
+# End with a reason, or the better one that the image is for another machine, and what to install.
+refuse() {
+    case ${PREFIX-} in
+        */com.termux/*) install='pkg install' qemu_package="qemu-user-$emulated" ;;
+        *) install='apt install' qemu_package=qemu-user-static ;;
+    esac
+    if [ -n "$emulated" ] && [ -z "$qemu" ]; then
+        fail "the image is for $image_platform, this machine is $machine: $install proot $qemu_package"
+    elif [ -n "$emulated" ] && [ "$runtime" != proot ] && ! has_binfmt; then
+        fail "the image is for $image_platform and the kernel has no binfmt for it: $install binfmt-support $qemu_package"
+    fi
+    fail "$1: $install $2"
+}
+
+# Set `host_uid`, `capabilities` and `ignored` (signals), in hex, as the kernel knows them: fakeroot can't pretend here.
+# Set `ids_here`, this process's number in each PID namespace from the outermost to its own.
+read_status() {
+    host_uid='' capabilities=0 ignored=0 ids_here=''
+    while read -r field value rest; do
+        case $field in
+            Uid:) host_uid=${rest%%[!0-9]*} ;;
+            NSpid:) ids_here="$value $rest" ;;
+            SigIgn:) ignored=$value ;;
+            CapEff:) capabilities=$value && break ;;
+        esac
+    done </proc/self/status
+}
+
+# Whether whoever started this script wants SIGINT to be ignored: a script's background job, for instance.
+ignores_interrupts() {
+    case $ignored in
+        *[2367abef]) ;;
+        *) return 1 ;;
+    esac
+}
+
+# Set `machine`; `emulated`, qemu's name of the image's processor where this machine's can't run it, and `qemu`; and
+# `give_back`, an env(1) that lets a program have SIGINT and SIGQUIT again, which shells take from background jobs.
+find_machine() {
+    qemu='' emulated=''
+    if find_program env && machine=$("$program" --default-signal=INT,QUIT uname -m 2>/dev/null); then
+        ignores_interrupts || give_back=$program
+    else
+        machine=$(uname -m)
+    fi
+    processor=${image_platform#*/} processor=${processor%%/*}
+    case $processor in
+        amd64) processor=x86_64 ;;
+        386) processor=i386 ;;
+        arm64) processor=aarch64 ;;
+        loong64) processor=loongarch64 ;;
+        mips64le) processor=mips64el ;;
+        mipsle) processor=mipsel ;;
+    esac
+    case $processor/$machine in
+        "$machine/$machine" | i386/i?86 | i386/x86_64 | arm/arm* | arm/aarch64) ;;
+        *)
+            emulated=$processor
+            find_program "qemu-$emulated-static" || find_program "qemu-$emulated" && qemu=$program
+            ;;
+    esac
+}
+
+# Whether the kernel itself starts qemu for the image's programs, also where the guest doesn't see qemu's file.
+has_binfmt() {
+    binfmt_state='' binfmt_flags=''
+    [ -r "/proc/sys/fs/binfmt_misc/qemu-$emulated" ] || return
+    while read -r field value; do
+        case $field in
+            enabled) binfmt_state=$field ;;
+            flags:) binfmt_flags=$value ;;
+        esac
+    done <"/proc/sys/fs/binfmt_misc/qemu-$emulated"
+    case $binfmt_state/$binfmt_flags in enabled/*F*) ;; *) return 1 ;; esac
+}
+
+can_proot() {
+    find_program proot || return
+    proot=$program
+    [ -z "$emulated" ] || [ -n "$qemu" ]
+}
+
+can_chroot() {
+    [ "$host_uid" = 0 ] || return
+    # CAP_SYS_CHROOT is bit 18, CAP_SYS_ADMIN bit 21; the lower digits alone, for shells that count in 32 bits.
+    low=0x${capabilities#??????????}
+    [ $((low >> 18 & low >> 21 & 1)) -eq 1 ] && can_unshare
+}
+
+can_userns() {
+    can_unshare && "$unshare" -U -r true 2>/dev/null
+}
+
+can_unshare() {
+    find_program mount && find_program chroot && find_program sh && sh=$program && find_program unshare || return
+    unshare=$program
+    [ -z "$emulated" ] || has_binfmt
+}
+
+# 4. User. Set `uid`, `gid`, `groups` (the other ones, as " N N"), `name`, `home` and `shell` from the guest's passwd.
+find_user() {
+    wanted=${user%%:*} wanted_group=''
+    case $user in *:*) wanted_group=${user#*:} ;; esac
+    wanted=${wanted:-0}
+    uid='' gid='' groups='' name='' home='' shell=''
+    resolve /etc/passwd
+    if [ -f "$rootfs$resolved" ] && [ -r "$rootfs$resolved" ]; then
+        find_passwd <"$rootfs$resolved"
+    fi
+    if [ -z "$uid" ]; then
+        is_number "$wanted" || fail "no user $wanted in the image's /etc/passwd: see --user"
+        uid=$wanted gid=0
+    fi
+    resolve /etc/group
+    if [ -f "$rootfs$resolved" ] && [ -r "$rootfs$resolved" ]; then
+        find_groups <"$rootfs$resolved"
+    fi
+    if [ -n "$wanted_group" ]; then
+        is_number "$wanted_group" || fail "no group $wanted_group in the image's /etc/group: see --user"
+        gid=$wanted_group
+    fi
+}
+
+# Whether a word is a user's or group's id.
+is_number() {
+    case $1 in
+        '' | *[!0-9]* | ???????????*) return 1 ;;
+    esac
+}
+
+# Read passwd(5) up to the wanted user.
+find_passwd() {
+    while IFS=: read -r a_name _ a_uid a_gid _ a_home a_shell || [ -n "$a_name" ]; do
+        { is_number "$a_uid" && is_number "$a_gid"; } || continue
+        if [ "$a_name" = "$wanted" ] || [ "$a_uid" = "$wanted" ]; then
+            name=$a_name uid=$a_uid gid=$a_gid home=$a_home shell=$a_shell
+            return
+        fi
+    done
+}
+
+# Read group(5): the wanted group's id where one was asked for, else all groups that list the user, as docker does.
+find_groups() {
+    while IFS=: read -r a_name _ a_gid a_members || [ -n "$a_name" ]; do
+        is_number "$a_gid" || continue
+        if [ -n "$wanted_group" ]; then
+            [ "$a_name" = "$wanted_group" ] && wanted_group=$a_gid && return
+        elif [ -n "$name" ]; then
+            case ,$a_members, in *,"$name",*) groups="$groups $a_gid" ;; esac
+        fi
+    done
+}
+
+# 5. Command. Set `before` and `after`, the words around the typed ones $@ as `docker run` joins them, and
+# `guest_program`, the first of all.
+find_command() {
+    before=$entrypoint after=''
+    if [ -n "$login" ]; then
+        case $shell in
+            */nologin | */false) shell=/bin/sh ;;
+            /*[!/]) guest_has "$shell" || shell=/bin/sh ;;
+            *) shell=/bin/sh ;;
+        esac
+        append '' "$shell" -l && before=$list
+    elif [ $# -eq 0 ]; then
+        after=$command
+        [ -n "$before$after" ] || after=/bin/sh
+    fi
+    eval "set -- $before \"\$@\" $after"
+    guest_program=$1
+}
+
+# 6. Environment. Set `wrapper`, the words before the guest's program that give it its environment and nothing else, or
+# `outside`, words before the program of the host that starts the guest.
+build_environment() {
+    append '' PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        "HOME=${home:-/}" "SHELL=${shell:-/bin/sh}" ${name:+"USER=$name"} \
+        ${TERM+"TERM=$TERM"} ${COLORTERM+"COLORTERM=$COLORTERM"} ${LANG+"LANG=$LANG"}
+    environment="$list $image_env $default_env $typed_env" wrapper='' outside=''
+    case $guest_program in
+        *=*) ;; # env(1) would take the name for a variable
+        *)
+            for place in /usr/bin/env /bin/env; do
+                guest_has "$place" || continue
+                wrapper="$place -i -- $environment"
+                return
+            done
+            ;;
+    esac
+    filter_environment
+}
+
+# Set `outside` where the image has no env: what would act on programs of the host or on their loader is left out.
+filter_environment() {
+    eval "set -- $environment"
+    find_program env || fail "no env on this machine: install coreutils"
+    append '' "$program" -i
+    for variable; do
+        case $variable in
+            LD_* | PROOT_* | QEMU_* | MALLOC_* | GLIBC_TUNABLES=* | GCONV_PATH=* | GETCONF_DIR=* | HOSTALIASES=* | \
+                LOCALDOMAIN=* | LOCPATH=* | NIS_PATH=* | NLSPATH=* | RES*_* | TMPDIR=* | TZDIR=*) continue ;;
+            PATH=*) guest_path=${variable#*=} ;;
+        esac
+        append "$list" "$variable"
+    done
+    outside=$list
+}
+
+# Steps 4 to 6, for the typed words $@.
+prepare() {
+    find_user
+    find_command "$@"
+    build_environment
+}
+
+# 7. Run in proot. Its option -b splits at the first colon, so sources that have one get another name.
+run_proot() {
+    prepare "$@"
+    [ -z "$outside" ] || check_program
+    append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
+    [ -z "$emulated" ] || append "$list" -q "$qemu"
+    add_proot_features
+    for place in /dev /proc /sys; do
+        [ ! -e "$place" ] || append "$list" -b "$place:$place"
+    done
+    for place in fd:fd fd/0:stdin fd/1:stdout fd/2:stderr; do
+        [ -e "/dev/${place#*:}" ] || append "$list" -b "/proc/self/${place%:*}:/dev/${place#*:}"
+    done
+    if [ ! -d /dev/shm ]; then
+        make_temporary
+        mkdir -m 1777 "$temporary/shm" && append "$list" -b "$temporary/shm:/dev/shm"
+    fi
+    words=$list
+    bind_all
+    resolve "$workdir"
+    if [ -d "$rootfs$resolved" ]; then
+        append "$words" -w "$workdir"
+    elif guest_has /bin/sh; then
+        append "$words" -w / /bin/sh -c "$make_workdir" "$workdir"
+    else
+        resolve "$workdir"
+        mkdir -p "$rootfs$resolved" || fail "can't make the working directory $workdir"
+        append "$words" -w "$workdir"
+    fi
+    eval "set -- $outside $list $wrapper $before \"\$@\" $after"
+    [ -z "$printing" ] || print_words "$@"
+    supervise ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+}
+
+# What the guest's shell runs to get into a working directory that the rootfs lacks, or that lies in a bind.
+# shellcheck disable=SC2016 # the guest's shell expands it
+make_workdir='PATH=/usr/sbin:/usr/bin:/sbin:/bin; mkdir -p -- "$0" && cd -- "$0" || exit 125; exec "$@"'
+
+# Add to `list` those options that help and that this proot knows. Upstream's 5.1.0 has none of them.
+add_proot_features() {
+    [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
+    features=$("$proot" --help 2>&1)
+    case $features in *--kill-on-exit*) append "$list" --kill-on-exit ;; esac
+    case $features in *--sysvipc*) append "$list" --sysvipc ;; esac
+    case $features in *"$newline  -L$newline"*) append "$list" -L ;; esac
+    case $features in
+        *--link2symlink*)
+            # Android refuses hard links to apps.
+            if ln "$script" "$directory/.provision/link.$$" 2>/dev/null; then
+                rm -f "$directory/.provision/link.$$"
+            else
+                append "$list" --link2symlink
+            fi
+            ;;
+    esac
+}
+
+# Bind what the options and defaults ask for. What was asked for at provision time may be missing on this machine.
+bind_all() {
+    eval "set -- $default_binds"
+    for bind; do
+        split_bind "$bind"
+        if [ -e "$source" ]; then
+            bind_one
+        else
+            tell "not bound, since it doesn't exist: $source"
+        fi
+    done
+    eval "set -- $binds"
+    for bind; do
+        split_bind "$bind"
+        bind_one
+    done
+    if [ -n "$dns" ]; then
+        make_temporary
+        source=$temporary/resolv.conf destination=/etc/resolv.conf
+        for server in $dns; do
+            printf 'nameserver %s\n' "$server"
+        done >"$source"
+        bind_one
+    fi
+}
+
+# Bind `source` on `destination`.
+bind_one() {
+    case $runtime in
+        proot) bind_in_proot ;;
+        *) bind_in_namespace ;;
+    esac
+}
+
+# Add one bind to `words`.
+bind_in_proot() {
+    case $source in
+        *:*)
+            make_temporary
+            aliases=$((aliases + 1))
+            ln -s "$source" "$temporary/$aliases" || fail "can't bind $source"
+            source=$temporary/$aliases
+            ;;
+    esac
+    append "$words" -b "$source:$destination" && words=$list
+}
+
+# End as shells do where the guest's program is missing; proot itself would end with 1.
+check_program() {
+    # What is bound can't be seen from here.
+    [ -z "$default_binds$binds" ] || return 0
+    case $guest_program in */*) guest_path=/ ;; esac
+    status=127 IFS=:
+    for place in $guest_path; do
+        IFS=" 	$newline"
+        ! guest_has "$place/$guest_program" || return 0
+        [ ! -e "$rootfs$resolved" ] || status=126
+    done
+    IFS=" 	$newline"
+    case $status in
+        126) tell "the image's $guest_program can't be executed" ;;
+        127) tell "the image has no $guest_program" ;;
+    esac
+    finish "$status"
+}
+
+# 7. Or run in namespaces: become this script again, in a private mount namespace, and with a PID namespace for children.
+make_namespaces() {
+    append '' "$unshare"
+    [ "$runtime" = chroot ] || append "$list" -U -r
+    append "$list" -m -p "$sh" "$script"
+    eval "set -- $list $options --inside $runtime ${give_back:+--give-back \"\$give_back\"} -- \"\$@\""
+    [ -z "$printing" ] || print_words "$@"
+    exec "$@"
+}
+
+# From here on the first child is process 1, with which all ends: no other program may be run before.
+run_inside() {
+    supervise enter_rootfs "$@"
+}
+
+# What process 1 does: mount in the private namespace, then start the guest.
+enter_rootfs() {
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    read_status
+    case $ids_here in
+        *[!0-9]1) ;;
+        *) fail "--inside is for start.sh itself" ;; # anywhere else its mounts would be seen by all
+    esac
+    # Some unshares have done it; toybox's doesn't, and spells it in its own way.
+    mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
+    prepare "$@"
+    # Where this root is not the machine's, the kernel lets it mount less.
+    ids=4294967295
+    [ ! -e /proc/self/uid_map ] || read -r _ _ ids </proc/self/uid_map
+    if [ "$ids" = 4294967295 ]; then
+        mount_for_root
+    else
+        mount_for_user
+        groups='' # nor set groups
+    fi
+    bind_all
+    [ -z "$temporary" ] || rm -rf "$temporary"
+    temporary=''
+    resolve "$workdir"
+    [ -d "$rootfs$resolved" ] || mkdir -p "$rootfs$resolved" || fail "can't make the working directory $workdir"
+    find_entry
+    eval "set -- $outside $list $wrapper $before \"\$@\" $after"
+    set -- ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+    trap : HUP INT TERM # they are the guest's to answer
+    # The kernel keeps from process 1 each signal that it doesn't handle: only an init wants that place.
+    case ${guest_program##*/} in
+        init | systemd | tini | docker-init | dumb-init | catatonit | s6-svscan) exec "$@" ;;
+    esac
+    # The subshell lets go of those traps before the program starts.
+    (exec "$@")
+    exit $?
+}
+
+# Mount on the guest's directory $1, with the words that follow; set `target`, that directory as the host sees it.
+mount_on() {
+    resolve "$1"
+    target=$rootfs$resolved
+    [ -d "$target" ] || mkdir -p "$target" || fail "can't make $1 in the rootfs"
+    shift
+    mount "$@" "$target" || fail "can't mount $target"
+}
+
+# The host's /dev and /sys, as in proot: a user has no power over them anyway. A new /proc is refused in containers.
+mount_for_user() {
+    resolve /proc
+    mount -t proc proc "$rootfs$resolved" 2>/dev/null || mount_on /proc -o rbind /proc
+    mount_on /sys -o rbind /sys
+    mount_on /dev -o rbind /dev
+    [ ! -d /dev/shm ] || mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
+}
+
+# Everything private: /proc, a /sys that can't be written, and a /dev with the few devices that containers have.
+mount_for_root() {
+    mount_on /proc -t proc -o nosuid,nodev,noexec proc
+    mount_on /sys -t sysfs -o ro,nosuid,nodev,noexec sysfs
+    mount_on /dev -t tmpfs -o nosuid,mode=755 tmpfs
+    dev=$target
+    # One program for all: devices become devices, links become links.
+    (
+        umask 0
+        set -- /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
+        exec cp -RP "$@" /dev/fd /dev/stdin /dev/stdout /dev/stderr "$dev/"
+    ) || tell "some devices are missing inside"
+    mkdir "$dev/pts" "$dev/shm" || fail "can't fill $dev"
+    ln -s pts/ptmx "$dev/ptmx"
+    mount_on /dev/pts -t devpts -o newinstance,nosuid,noexec,ptmxmode=0666,mode=620,gid=5 devpts
+    mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
+    # The terminal has no name among the private ones, and ttyname(3) looks for it here too.
+    if [ -t 0 ] && touch_file "$dev/console"; then
+        mount -o bind /proc/self/fd/0 "$dev/console"
+    fi
+}
+
+touch_file() {
+    true >"$1"
+}
+
+# Bind `source` on `destination`, made where it is missing.
+bind_in_namespace() {
+    resolve "$destination"
+    target=$rootfs$resolved
+    if [ -d "$source" ]; then
+        [ -d "$target" ] || mkdir -p "$target"
+    elif [ ! -e "$target" ]; then
+        mkdir -p "${target%/*}" && touch_file "$target"
+    fi
+    mount -o rbind "$source" "$target" || fail "can't bind $source on $destination"
+}
+
+# Set `list` to the words that lead into the rootfs: its root, the user, the working directory.
+find_entry() {
+    if [ "$runtime" = userns ] && [ "$uid:$gid" != 0:0 ]; then
+        # One more namespace, in which the user that is root here is the wanted one.
+        find_program unshare
+        append '' "$program" -U "--map-user=$uid" "--map-group=$gid" "--root=$rootfs" "--wd=$workdir" --
+    elif [ "$workdir" = / ]; then
+        find_chroot
+    elif guest_has /bin/sh; then
+        find_chroot
+        # shellcheck disable=SC2016 # the guest's shell expands it
+        append "$list" /bin/sh -c 'cd -- "$0" || exit 125; exec "$@"' "$workdir"
+    else
+        find_program unshare
+        append '' "$program" "--root=$rootfs" "--wd=$workdir"
+        [ "$uid:$gid" = 0:0 ] || append "$list" "--setgid=$gid" "--setuid=$uid"
+        [ -z "$groups" ] || tell "without a shell in the image, user $uid has no other groups"
+    fi
+}
+
+# Set `list` to a chroot that becomes the user. Only GNU's can; root does without its other groups then.
+find_chroot() {
+    find_program chroot
+    append '' "$program" "$rootfs"
+    [ "$uid:$gid$groups" != 0:0 ] || return 0
+    case $("$program" --help 2>&1) in
+        *--userspec*)
+            others=''
+            for group in $groups; do
+                others="$others${others:+,}+$group"
+            done
+            # A plus keeps it from asking the guest's libraries for names.
+            append '' "$program" "--userspec=+$uid:+$gid" "--groups=$others" "$rootfs"
+            ;;
+        *) [ "$uid:$gid" = 0:0 ] || fail "this chroot can't become user $uid: install GNU coreutils" ;;
+    esac
+}
+
+# 8. Supervise. Run the words, hand on signals, and end with their status.
+supervise() {
+    caught=''
+    for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
+        # shellcheck disable=SC2064 # now is right
+        trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
+    done
+    if can_interrupt || ignores_interrupts || ! has_terminal; then
+        run_in_background "$@"
+    else
+        # At a terminal SIGINT is the one that counts.
+        ("$@")
+        status=$?
+    fi
+    # proot says 255 of each guest that a signal ended, and 137 is our own doing before there is a guest.
+    case $caught/$runtime/$status in
+        [0-9]*/proot/255 | [0-9]*/chroot/137 | [0-9]*/userns/137) status=$((128 + caught)) ;;
+    esac
+    finish "$status"
+}
+
+# Print the words so that they can be pasted, and end. What they need for this run is left in place.
+print_words() {
+    append '' "$@"
+    settings=''
+    if [ -n "${PROOT_TMP_DIR-}" ]; then
+        quote "PROOT_TMP_DIR=$PROOT_TMP_DIR"
+        settings="export $quoted; "
+    fi
+    [ -z "$preloaded" ] || settings="unset LD_PRELOAD; $settings"
+    case $settings in
+        '') printf '%s\n' "${list# }" ;;
+        *) printf '(%s%s)\n' "$settings" "${list# }" ;;
+    esac
+    exit
+}
+
+# Set `status`. Only while it waits for a background job a shell reacts to signals at once.
+run_in_background() {
+    exec 9<&0
+    (
+        trap - INT QUIT
+        case $1 in
+            enter_rootfs) "$@" ;;
+            *) exec "$@" ;;
+        esac
+    ) <&9 9<&- &
+    child=$!
+    exec 9<&-
+    # What came earlier can't have reached anything.
+    [ -z "$caught" ] || kill -s KILL "$child"
+    status=127
+    while :; do
+        interrupted=''
+        wait "$child"
+        code=$?
+        # 127 after an interruption: the status had been collected before it.
+        [ "$code" -eq 127 ] || status=$code
+        [ -n "$interrupted" ] || break
+    done
+}
+
+# Hand on a signal, by name and number.
+forward() {
+    interrupted=yes caught=$2
+    [ -n "$child" ] || return 0
+    case $1 in
+        INT | QUIT)
+            # The terminal has sent it to the guest as well.
+            ! in_foreground || return 0
+            ;;
+    esac
+    sent=$1 guest=$child also='' its_name=''
+    [ "$1" != INT ] || can_interrupt || sent=TERM
+    { read -r its_name <"/proc/$child/comm"; } 2>/dev/null
+    case $runtime/$its_name in
+        proot/*)
+            # proot itself ignores signals, but for the one that ends all that its first guest left behind.
+            if find_child "$child"; then guest=$found; else also=QUIT; fi
+            ;;
+        */sh)
+            # Process 1, with the guest below or still at work for it.
+            if find_child "$child"; then guest=$found also=$sent; else also=KILL; fi
+            ;;
+    esac
+    kill -s "$sent" "$guest" 2>/dev/null
+    [ -z "$also" ] || kill -s "$also" "$child" 2>/dev/null
+}
+
+# Whether the guest can have SIGINT, which shells take from background jobs, and only some can give back.
+can_interrupt() {
+    [ -n "$give_back${BASH_VERSION-}${KSH_VERSION-}" ]
+}
+
+# Set `found`: the first child of a process.
+find_child() {
+    found=''
+    if [ -e "/proc/$1/task/$1/children" ]; then
+        { read -r found _ <"/proc/$1/task/$1/children"; } 2>/dev/null
+    else
+        set +f
+        for status_file in /proc/[0-9]*/stat; do
+            { read -r line <"$status_file"; } 2>/dev/null || continue
+            line=${line##*) }
+            line=${line#* }
+            if [ "${line%% *}" = "$1" ]; then
+                found=${status_file#/proc/} found=${found%/stat}
+                break
+            fi
+        done
+        set -f
+    fi
+    [ -n "$found" ]
+}
+
+# Whether this process is in a terminal's foreground: process group and the terminal's are equal in its stat file.
+in_foreground() {
+    read -r line <"/proc/$$/stat" || return
+    # shellcheck disable=SC2086 # split into fields
+    set -- ${line##*) }
+    [ "$3" = "$6" ]
+}
+
+# Whether there is a terminal at all.
+has_terminal() {
+    read -r line <"/proc/$$/stat" || return
+    # shellcheck disable=SC2086 # split into fields
+    set -- ${line##*) }
+    [ "$5" != 0 ]
+}
+
+main "$@"
