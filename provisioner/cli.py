@@ -1,0 +1,96 @@
+"""From the command line to one call; the only place that prints errors and picks an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from provisioner import __version__
+from provisioner.commands import install
+from provisioner.console import Console
+from provisioner.errors import ProvisionError, UsageError, printable
+
+COMMANDS = {"install": install}
+"""The subcommands: modules with a HELP line, `add_arguments` and `run`."""
+
+PLANNED = ("search", "tags", "inspect", "update", "export", "remove", "list", "cache", "doctor", "login", "logout")
+"""Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
+
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(printable(message), f"{self.prog} --help")
+
+
+class _Ended(BaseException):
+    """A signal that asks to end; `status` is the exit status that shells give it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `provision` with these arguments, the process's own by default, and give the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    console = Console()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _end)
+    try:
+        arguments = _parse(words)
+        return int(arguments.run(arguments))
+    except ProvisionError as error:
+        console.error(error.message, error.hint)
+        return error.status
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return INTERRUPTED
+    except _Ended as ended:
+        console.error("ended by a signal")
+        return ended.status
+    except BrokenPipeError:  # whoever reads our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if os.environ.get("PROVISION_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {printable(str(error))}"
+        console.error(
+            f"unexpected: {what}", "this is a mistake of provision: please report it; PROVISION_DEBUG=1 shows more"
+        )
+        return ProvisionError.status
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Ended(number)
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    """The arguments of one command, whose function is in `run`. The main job's name may be left out."""
+    if words and words[0] in PLANNED:
+        raise UsageError(
+            f"`provision {words[0]}` is not there yet", f"an image of that name: provision install {words[0]} DIR"
+        )
+    name = words[0] if words and words[0] in COMMANDS else ""
+    command = COMMANDS[name or "install"]
+    parser = _Parser(
+        prog=f"provision {name}".strip(),
+        description=command.HELP,
+        epilog="Exit status: 0 done, 1 unexpected, 2 usage, 3 not found, 4 not allowed, 5 network, 6 bad content, "
+        "7 this machine can't, 8 DIR is in the way, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"provision {__version__}")
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+    return parser.parse_args(words[1:] if name else words)

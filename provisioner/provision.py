@@ -1,0 +1,149 @@
+"""The main job: from a source to a directory that runs."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.console import Console, size_text
+from provisioner.digest import CHUNK, VerifiedReader
+from provisioner.errors import InTheWay, doing, machine_errors, printable
+from provisioner.fixups import apply_fixups
+from provisioner.image import Image, Layer
+from provisioner.launcher import LaunchSettings, launcher
+from provisioner.platforms import Platform
+from provisioner.profile import Profile, load, matching
+from provisioner.record import Record
+from provisioner.rootfs.compression import inflated
+from provisioner.rootfs.layer import Unpacker
+from provisioner.rootfs.ownership import Ownership
+from provisioner.rootfs.tree import Tree, tree_errors
+from provisioner.sources import Source
+from provisioner.staging import Staging
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a user asks for.
+
+    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter.
+    """
+
+    directory: Path
+    platform: Platform
+    profile: str | None = None
+    dns: tuple[str, ...] = ()
+    force: bool = False
+    shell: str = "/bin/sh"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan: the record of the directory, the image's default command, and whether it is new."""
+
+    record: Record
+    image: Image
+    is_new: bool
+
+
+def provision(plan: Plan, source: Source, ownership: Ownership, console: Console) -> Outcome:
+    """Make `plan.directory` of the image in `source`, or find that it is there already.
+
+    Raises ProvisionError; then the directory is absent or as it was.
+    """
+    named = load(plan.profile) if plan.profile else None
+    occupant(plan.directory)  # before a staging directory is made beside what isn't ours
+    with Staging(plan.directory) as staging:
+        present = occupant(plan.directory)  # now that nobody else is at work there
+        image = source.image(plan.platform)
+        if present and not plan.force:
+            if present.manifest_digest != str(image.digest):
+                raise _other_image(plan.directory, present, image)
+            return Outcome(present, image, is_new=False)
+        rootfs = staging.path / "rootfs"
+        with machine_errors("make the rootfs"):
+            rootfs.mkdir(mode=0o755)
+            rootfs.chmod(0o755)
+        with Tree(rootfs) as tree:
+            _unpack(image, source, Unpacker(tree, ownership), console)
+            with tree_errors("write the fixups"):
+                profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
+                apply_fixups(tree, profile, plan.dns)
+        record = Record.of(source.reference, image, profile.name)
+        with machine_errors("write the launch script and the record"):
+            record.write(staging.path, image)
+            start = staging.path / "start.sh"
+            start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
+            start.chmod(0o755)
+        staging.commit()
+    return Outcome(record, image, is_new=True)
+
+
+def occupant(directory: Path) -> Record | None:
+    """The record of what is at `directory`; None where there is nothing. Raises InTheWay for what isn't ours."""
+    shown = printable(str(directory))
+    with machine_errors(f"look at {shown}"):
+        if not directory.exists():
+            return None
+        if not directory.is_dir():
+            raise InTheWay(f"{shown} is there and no directory", "choose another directory, or move it away")
+        if not any(directory.iterdir()):
+            if directory.samefile("."):
+                raise InTheWay(f"{shown} is the directory that you are in", "name a directory below it")
+            return None
+    record = Record.read(directory)
+    if record is None:
+        raise InTheWay(
+            f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
+        )
+    return record
+
+
+def _other_image(directory: Path, present: Record, image: Image) -> InTheWay:
+    what = f"{printable(str(directory))} holds {printable(present.reference)} at {present.manifest_digest:.19}"
+    return InTheWay(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
+
+
+def _unpack(image: Image, source: Source, unpacker: Unpacker, console: Console) -> None:
+    """Apply all layers, each verified against both of its digests."""
+    with (
+        console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
+        source.layers(image, progress.advance) as layers,
+    ):
+        for number, (layer, blob) in enumerate(layers, 1):
+            what = f"layer {number} of {len(image.layers)}"
+            progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
+            with doing(what):
+                _unpack_layer(layer, blob, unpacker)
+        unpacker.finish()
+
+
+def _unpack_layer(layer: Layer, blob: io.BufferedReader, unpacker: Unpacker) -> None:
+    """Apply one layer; archive and blob are read to their ends, where they prove to be what they should."""
+    with inflated(blob, layer.blob.media_type) as archive:
+        verified = VerifiedReader(archive, layer.diff_id, "the archive")
+        unpacker.apply(verified)
+        verified.finish()
+    while blob.read(CHUNK):
+        pass
+
+
+def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:
+    """What start.sh has to know."""
+    config = image.config
+    return LaunchSettings(
+        provision_version=record.version,
+        image_reference=record.reference,
+        image_platform=record.platform,
+        image_entrypoint=config.entrypoint,
+        image_command=config.command,
+        image_env=config.env,
+        image_user=config.user,
+        image_workdir=config.working_dir,
+        image_stop_signal=config.stop_signal,
+        default_runtime="auto",
+        default_dns=plan.dns or profile.dns,
+        default_binds=profile.binds,
+        default_env=profile.env,
+    )

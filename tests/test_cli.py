@@ -1,0 +1,198 @@
+"""The command line: what words mean, where output goes, which status is given."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner import __version__
+from provisioner.cli import PLANNED, main
+from provisioner.commands import install
+
+from . import builders
+from .scripted_registry import Broken, ScriptedRegistry
+from .tools import provision, provision_command
+
+
+@pytest.fixture
+def registry() -> Iterator[ScriptedRegistry]:
+    with ScriptedRegistry() as registry:
+        registry.push("image", builders.small(run={"Cmd": ["/bin/sh", "a b"]}))
+        yield registry
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "cache"))
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "IMAGE, DIR"),
+        (["ubuntu"], "DIR"),
+        (["ubuntu", "dir", "more"], "unrecognized arguments: more"),
+        (["ubuntu", "dir", "--plaform", "x"], "--plaform"),
+        (["ubuntu", "dir", "--plat", "linux/amd64"], "--plat"),
+        (["ubuntu", "dir", "--platform", "linux"], "'linux' is not a platform"),
+        (["ubuntu", "dir", "--platform", "windows/amd64"], "is not a platform"),
+        (["ubuntu", "dir", "--dns", "one.one"], "'one.one' is not an IP address"),
+        (["ubuntu", "dir", "--jobs", "0"], "1 to 64"),
+        (["ubuntu", "dir", "--jobs", "many"], "many"),
+        (["Ubuntu", "dir"], "capital letters"),
+        (["ubuntu", "/"], "root directory"),
+        (["ubuntu", ""], "DIR"),
+        (["ubuntu\x1b[31m", "dir"], r"ubuntu\x1b[31m"),
+    ],
+)
+def test_usage_errors_say_what_is_wrong_and_the_mend(words: list[str], says: str, capsys: Output) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+    assert err.startswith("provision: ")
+    assert len(err.splitlines()) == 2
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("word", PLANNED)
+def test_words_of_commands_to_come_are_not_images(word: str, capsys: Output) -> None:
+    assert main([word, "dir"]) == 2
+    assert f"provision install {word} DIR" in capsys.readouterr().err
+
+
+def test_an_image_may_be_called_like_a_command(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    registry.push("install", builders.small())
+    assert main(["install", f"{registry.host}/install", str(tmp_path / "dir"), "--platform=amd64"]) == 0
+    assert (tmp_path / "dir/rootfs").is_dir()
+
+
+def test_people_read_stderr_and_stdout_stays_empty(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform", "amd64"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-3:] == [
+        f"{tmp_path}/dir is ready",
+        "  command: /bin/sh 'a b'",
+        f"  start:   {tmp_path}/dir/start.sh",
+    ]
+
+
+def test_the_start_line_can_be_pasted(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([f"{registry.host}/image", "my dir", "--platform", "amd64"]) == 0
+    assert "  start:   './my dir/start.sh'\n" in capsys.readouterr().err
+
+
+def test_json_is_the_record_and_quiet_is_quiet(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    for _ in ("new", "up to date"):
+        assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64", "--json", "--quiet"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert json.loads(out) == json.loads((tmp_path / "dir/.provision/record.json").read_text())
+
+
+def test_up_to_date_is_said(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "dir is up to date\n" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: Output) -> None:
+    for words, says in (
+        (["--help"], "--platform"),
+        (["install", "--help"], "Exit status"),
+        (["--version"], __version__),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+        assert says in capsys.readouterr().out
+
+
+def test_no_traceback_reaches_a_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output) -> None:
+    def broken(_: str) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("provisioner.reference.Reference.parse", broken)
+    assert main(["ubuntu", str(tmp_path / "dir")]) == 1
+    assert capsys.readouterr().err.startswith("provision: unexpected: ZeroDivisionError: a bug\n")
+    monkeypatch.setenv("PROVISION_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["ubuntu", str(tmp_path / "dir")])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_end_it_at_once_and_leave_nothing(
+    number: signal.Signals, status: int, registry: ScriptedRegistry, tmp_path: Path
+) -> None:
+    layer = builders.layer(("big", os.urandom(1 << 20)))
+    registry.push("image", builders.image(layer))
+    registry.on(f".*/{builders.digest_of(layer.blob)}", _silent(layer.blob))
+    words: list[str | Path] = [f"{registry.host}/image", tmp_path / "new/dir", "--platform=amd64"]
+    command, options = provision_command(*words, cache=tmp_path / "cache")
+    with subprocess.Popen(command, **options) as process:
+        deadline = time.monotonic() + 20
+        while not registry.asked(".*/blobs/" + builders.digest_of(layer.blob)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == status
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path) == ["cache"]
+
+
+def _silent(blob: bytes) -> Broken:
+    return Broken(200, blob, sent=len(blob) // 2, wait=threading.Event())
+
+
+def test_a_reader_that_went_away_is_no_accident(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    words: list[str | Path] = [f"{registry.host}/image", tmp_path / "dir", "--platform=amd64", "--json", "--quiet"]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        done = provision(*words, cache=tmp_path / "cache", stdout=gone)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == ""
+    assert (tmp_path / "dir/start.sh").exists()
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PROVISION_CACHE_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert install.cache_directory() == tmp_path / ".cache/provision"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert install.cache_directory() == Path("/xdg/provision")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
+    assert install.cache_directory() == tmp_path / ".cache/provision"
+
+
+def test_help_is_quick_and_needs_none_of_the_heavy_imports() -> None:
+    script = (
+        "import sys\nfrom provisioner.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(*sorted({'requests', 'tqdm', 'magic', 'sh', 'urllib3', 'tarfile', 'tomllib'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
