@@ -21,7 +21,7 @@ from .tools import (
     mounts_below,
     need,
     own,
-    processes_of_session,
+    processes_left,
     run,
     staging_below,
 )
@@ -89,11 +89,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def image_cache(request: pytest.FixtureRequest) -> Path:
-    """Where images are kept from one run of the tests to the next."""
-    # Absent with `-p no:cacheprovider`; mkdir() makes it.
-    assert request.config.cache is not None
-    return request.config.cache.mkdir("images")
+def image_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where images are kept from one run of the tests to the next; for this run only with `-p no:cacheprovider`."""
+    kept: pytest.Cache | None = getattr(request.config, "cache", None)
+    return kept.mkdir("images") if kept else tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="session")
@@ -158,9 +157,6 @@ def _nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end of the session: no process, mount or staging directory of the tests is left."""
     base = tmp_path_factory.getbasetemp()
     yield
-    deadline = time.monotonic() + 5
-    while (processes := processes_of_session()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not processes, f"left running: {processes}"
+    assert not (processes := processes_left()), f"left running: {processes}"
     assert not (mounts := mounts_below(base)), f"left mounted: {mounts}"
     assert not (staging := staging_below(base)), f"left behind: {staging}"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -294,6 +295,14 @@ def processes_of_session(below: Path | None = None) -> list[str]:
     return found
 
 
+def processes_left(below: Path | None = None) -> list[str]:
+    """Like `processes_of_session`, but what is about to end gets some seconds for that."""
+    deadline = time.monotonic() + 5
+    while (processes := processes_of_session(below)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return processes
+
+
 def staging_below(path: Path) -> list[Path]:
     """The staging directories (`.NAME.provision`) left below `path`; root filesystems are not looked into."""
     found = []
@@ -314,7 +323,7 @@ def clean_place() -> Iterator[Path]:
     try:
         yield place
         assert not (mounts := mounts_below(place)), f"left mounted: {mounts}"
-        assert not (processes := processes_of_session(place)), f"left running: {processes}"
+        assert not (processes := processes_left(place)), f"left running: {processes}"
         assert not (staging := staging_below(place)), f"left behind: {staging}"
     finally:
         if not mounts_below(place):
