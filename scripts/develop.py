@@ -1,0 +1,163 @@
+"""Makes a checkout's environment in .venv and runs in it what developers want; the Makefile calls this.
+
+    python3 scripts/develop.py run [IMAGE]       provision an image and start it
+    python3 scripts/develop.py test [ARGUMENT..] the tests; arguments go to pytest
+    python3 scripts/develop.py lint              format, rules, types, shell scripts
+    python3 scripts/develop.py check             lint, then test
+    python3 scripts/develop.py env               the environment alone
+
+Python's standard library is all that it needs, neither make nor pip: where a system keeps pip apart from Python
+(Debian's python3-venv), its package manager hands it out without root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = str(VENV / "bin" / "python")
+STAMP = VENV / "provisioner.stamp"
+OLDEST = (3, 11)
+
+MEND = "apt install python3-venv (Termux: pkg install python-ensurepip-wheels), then try again"
+NO_VENV = f"this Python can't make environments: {MEND}"
+NO_PIP = f"this Python has no pip: {MEND}"
+
+
+class Failure(Exception):
+    """What the developer has to mend, in one line."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command line and return its exit status."""
+    command, *rest = arguments or ["help"]
+    if command not in COMMANDS or (rest and command not in ("run", "test")):
+        print(__doc__)
+        return 0 if command in ("help", "-h", "--help") else 2
+    try:
+        return COMMANDS[command](rest)
+    except Failure as failure:
+        print(f"develop.py: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(arguments: list[str]) -> int:
+    """Provision an image (see demo.py) and start it."""
+    environment()
+    return call(PYTHON, "-m", "scripts.demo", *arguments)
+
+
+def test(arguments: list[str]) -> int:
+    """Run pytest with these arguments."""
+    environment("test")
+    return call(PYTHON, "-m", "pytest", *arguments)
+
+
+def lint(_: list[str]) -> int:
+    """Run all linters, also past one that complains."""
+    environment("test")
+    shell = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/*.sh"))
+    shellcheck = shutil.which("shellcheck")
+    if not shellcheck:
+        print("develop.py: the shell scripts are not checked: apt install shellcheck", file=sys.stderr)
+    linters = (
+        (PYTHON, "-m", "ruff", "check"),
+        (PYTHON, "-m", "ruff", "format", "--check"),
+        (PYTHON, "-m", "mypy"),
+        (shellcheck or "false", ".ci/run"),
+        # The launch body has no shebang: that is put in front of it later.
+        (shellcheck or "false", "--shell=sh", *shell),
+    )
+    return max([min(call(*linter), 1) for linter in linters])
+
+
+def check(_: list[str]) -> int:
+    """Do all that is asked of a change."""
+    return lint([]) or test([])
+
+
+def env(_: list[str]) -> int:
+    """Make the environment for all of the above."""
+    environment("test")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": run, "test": test, "lint": lint, "check": check, "env": env}
+
+
+def call(*command: str) -> int:
+    """Run a command at the top of the checkout and return its exit status."""
+    return subprocess.call(command, cwd=ROOT)
+
+
+def environment(extra: str = "") -> None:
+    """Have the package in .venv, editable, with the dependencies of `extra`; at once where nothing has changed.
+
+    The stamp's lines are what the environment was made for, what was installed, and each extra.
+    """
+    if sys.version_info < OLDEST:
+        raise Failure(f"Python 3.11 or later is needed, this is {sys.version.split()[0]}: make PYTHON=python3.13, say")
+    place = f"{ROOT} {sys.base_prefix} {sys.version_info[:2]}"
+    needs = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml"))).hexdigest()
+    stamp = STAMP.read_text().splitlines() if STAMP.exists() else []
+    if stamp[:1] != [place]:
+        print("develop.py: making .venv", flush=True)
+        make_venv()
+        stamp = [place]
+        STAMP.write_text(place)
+    extras = sorted({*stamp[2:], extra} - {""})
+    if stamp[1:] == [needs, *extras]:
+        return
+    what = f".[{','.join(extras)}]" if extras else "."
+    print(f"develop.py: installing {what} into .venv", flush=True)
+    pip = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--editable", what]
+    done = subprocess.run(pip, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        sys.stderr.buffer.write(done.stdout)
+        raise Failure("the installation failed; what pip said is above")
+    STAMP.write_text("\n".join([place, needs, *extras]))
+
+
+def make_venv() -> None:
+    """Make .venv anew, with a pip from wherever there is one."""
+    if call(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)):
+        raise Failure(NO_VENV)
+    ensure = [PYTHON, "-m", "ensurepip", "--default-pip"]
+    other = [sys.executable, "-m", "pip", "--python", PYTHON, "install", "pip"]
+    if any(subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0 for command in (ensure, other)):
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        wheel = pip_from_apt(Path(directory))
+        # A wheel is a zip file, and Python runs pip from inside of it.
+        if call(PYTHON, f"{wheel}/pip", "install", "--quiet", "--no-index", str(wheel)):
+            raise Failure(NO_PIP)
+
+
+def pip_from_apt(directory: Path) -> Path:
+    """Download Debian's or Ubuntu's wheel of pip into `directory`; apt asks no root for a state of one's own."""
+    print("develop.py: this Python has no pip; downloading the one of this system", flush=True)
+    (directory / "lists").mkdir()
+    apt = ["apt-get", "-qq", "-o", f"Dir::State={directory}", "-o", f"Dir::Cache={directory}"]
+    # Root's apt would hand the download over to a user who can't write here.
+    apt += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none"]
+    try:
+        subprocess.run([*apt, "update"], check=True)
+        subprocess.run([*apt, "download", "python3-pip-whl"], cwd=directory, check=True)
+        (package,) = directory.glob("*.deb")
+        subprocess.run(["dpkg", "-x", package, directory], check=True)
+        return next((directory / "usr/share/python-wheels").glob("pip-*.whl"))
+    except (OSError, subprocess.CalledProcessError, ValueError, StopIteration) as error:
+        raise Failure(NO_PIP) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
