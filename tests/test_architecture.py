@@ -1,0 +1,121 @@
+"""The package's shape: which module may import which, and how large things may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WORKERS = (
+    "errors resources digest reference platforms image registry blobs sources rootfs profile fixups launcher record"
+    " staging console"
+)
+MAY_IMPORT = {
+    "errors": "",
+    "resources": "",
+    "digest": "errors",
+    "reference": "errors digest",
+    "platforms": "errors",
+    "image": "errors digest platforms",
+    "registry": "errors digest reference image",
+    "blobs": "errors digest image",
+    "sources": "errors reference platforms image registry blobs",
+    "rootfs": "errors digest",
+    "profile": "errors resources",
+    "fixups": "errors rootfs profile",
+    "launcher": "errors resources",
+    "record": "errors digest image",
+    "staging": "errors rootfs",
+    "console": "",
+    "provision": WORKERS,
+    "commands": f"{WORKERS} provision",
+    "cli": f"{WORKERS} provision commands",
+    "__main__": "cli",
+}
+"""The table of docs/design.md: what each module or subpackage may import of the others."""
+
+MODULES = sorted((ROOT / "provisioner").rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+MODULE_LINES = 400
+FUNCTION_LINES = 60
+
+
+def name_of(path: Path) -> str:
+    """`provisioner.registry.client` for a file, `provisioner.registry.__init__` for a package's own."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def unit(module: str) -> str:
+    """The table's row for a dotted module: `registry` for `provisioner.registry.client`."""
+    return module.split(".")[1]
+
+
+def imports(source: str, importer: str) -> Iterator[str]:
+    """Yield the dotted names of the package that a module's source imports, at any depth and by any spelling."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = importer.split(".")[: -node.level] if node.level else []
+            base += [node.module] if node.module else []
+            # The name may be a module (`from provisioner import blobs`) or something in one.
+            names = [".".join([*base, alias.name]) for alias in node.names]
+        yield from (name for name in names if name.startswith("provisioner."))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import provisioner.blobs",
+        "import os, provisioner.blobs as b",
+        "from provisioner import blobs",
+        "from provisioner.blobs import Blob",
+        "from .. import blobs",
+        "def late():\n    from ..blobs import Blob",
+        "if TYPE_CHECKING:\n    from ..blobs import Blob",
+    ],
+)
+def test_an_import_is_seen_in_any_spelling(source: str) -> None:
+    assert [unit(name) for name in imports(source, "provisioner.registry.client")] == ["blobs"]
+    assert [unit(name) for name in imports(source, "provisioner.registry.__init__")] == ["blobs"]
+
+
+def test_the_table_has_a_row_for_every_module_and_no_other() -> None:
+    assert sorted({unit(name_of(path)) for path in MODULES} - {"__init__"}) == sorted(MAY_IMPORT)
+
+
+def test_the_design_page_shows_the_same_table() -> None:
+    rows = re.findall(r"^\| (`.+?) \|.*\| (.+?) \|$", (ROOT / "docs/design.md").read_text(), re.MULTILINE)
+    shown = {name: row[1] for row in rows for name in re.findall(r"`(\w+)/?`", row[0])}
+    assert sorted(shown) == sorted(MAY_IMPORT.keys() - {"__main__"})
+    precise = {name: cell for name, cell in shown.items() if not cell.startswith("all")}
+    assert {name: set(re.findall(r"\w+", cell)) for name, cell in precise.items()} == {
+        name: set(MAY_IMPORT[name].split()) for name in precise
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_what_the_table_allows(path: Path) -> None:
+    own = unit(name_of(path))
+    allowed = {own, "__version__", *MAY_IMPORT.get(own, "").split()}
+    imported = {unit(name) for name in imports(path.read_text(), name_of(path))}
+    assert imported - allowed == set()
+
+
+@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=name_of)
+def test_a_module_says_what_it_is_for_and_stays_small(path: Path) -> None:
+    source = path.read_text()
+    tree = ast.parse(source)
+    assert ast.get_docstring(tree), "no docstring"
+    assert len(source.splitlines()) <= MODULE_LINES
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {
+        node.name: lines for node in functions if (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES
+    }
+    assert long == {}
