@@ -41,7 +41,7 @@ class BlobCache:
         arrival = Arrival(descriptor, self, origin, lambda count: None)
         try:
             arrival.run()
-            return arrival.reader().read()
+            return b"".join(arrival.chunks())
         finally:
             arrival.close()
 
@@ -106,10 +106,10 @@ def _same_file(file: io.FileIO, path: Path) -> bool:
 
 
 class Arrival:
-    """One blob on its way into the cache: `run()` brings it, `reader()` follows it in any other thread.
+    """One blob on its way into the cache: `run()` brings it, `chunks()` follows it in any other thread.
 
-    What a reader gets is not verified until it has met the end of the file: it fails there with MalformedImage
-    when the content is not what the digest says.
+    What a reader gets is not verified until it has met the end: it fails there with MalformedImage when the content is
+    not what the digest says.
     """
 
     def __init__(self, descriptor: Descriptor, cache: BlobCache, origin: Origin, progress: Progress) -> None:
@@ -151,22 +151,25 @@ class Arrival:
                 os.close(self._file)
                 self._file = None
 
-    def reader(self) -> io.BufferedReader:
-        """A reader from the start of the blob, which waits for bytes that have yet to come."""
-        return io.BufferedReader(_Follower(self), CHUNK)
+    def chunks(self) -> Iterator[bytes]:
+        """The blob from its start, at the pace at which it arrives. May be called again, and by any thread."""
+        offset = 0
+        while chunk := self._read(offset):
+            offset += len(chunk)
+            yield chunk
 
-    def pread(self, buffer: memoryview, offset: int) -> int:
-        """Fill `buffer` from `offset` as far as bytes are there, at least one; 0 at the end of a verified blob."""
+    def _read(self, offset: int) -> bytes:
+        """What there is from `offset`, at least one byte and CHUNK at most; nothing at the end of a verified blob."""
         with self._state:
             while self._available <= offset and not self._done:
                 self._state.wait()
             if self._error is not None:
                 raise self._error
-            wanted = min(len(buffer), self._available - offset)
+            wanted = min(CHUNK, self._available - offset)
         if wanted <= 0 or self._file is None:
-            return 0
+            return b""
         with self._cache.errors():
-            return os.preadv(self._file, [buffer[:wanted]], offset)
+            return os.pread(self._file, wanted, offset)
 
     def _take_from_cache(self) -> bool:
         """Use the whole blob that is there already, verified anew. A damaged one is taken away.
@@ -229,22 +232,6 @@ class Arrival:
     @property
     def _what(self) -> str:
         return f"blob {self.descriptor.digest.short}"
-
-
-class _Follower(io.RawIOBase):
-    """Reads an Arrival from its start, at the pace at which it arrives."""
-
-    def __init__(self, arrival: Arrival) -> None:
-        self._arrival = arrival
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        count = self._arrival.pread(memoryview(buffer), self._offset)
-        self._offset += count
-        return count
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,12 +14,6 @@ CHUNK = 1 << 18
 """Bytes that are read, hashed and written at a time."""
 
 _LENGTHS = {"sha256": 64, "sha512": 128}
-
-
-class Reader(Protocol):
-    """Anything that bytes can be read from."""
-
-    def read(self, size: int = -1, /) -> bytes: ...  # noqa: D102
 
 
 class Hasher(Protocol):
@@ -75,57 +68,20 @@ def verify(data: bytes, digest: Digest, size: int | None, what: str) -> None:
         raise MalformedImage(f"{what} does not match its digest {digest}")
 
 
-class VerifiedReader(io.RawIOBase):
-    """Hashes all that is read from `raw`; `finish()` reads to the end and compares.
+def verified_chunks(chunks: Iterable[bytes], digest: Digest, size: int | None, what: str) -> Iterator[bytes]:
+    """Pass `chunks` on while hashing them. What has been passed on is verified when the end has been reached.
 
-    A tar reader stops before the padding of an archive, so the end has to be drained before comparing.
-    """
-
-    def __init__(self, raw: Reader, digest: Digest, what: str) -> None:
-        self._raw = raw
-        self._digest = digest
-        self._hasher = digest.hasher()
-        self._what = what
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Read up to the buffer's length, as io.RawIOBase has it."""
-        data = self._raw.read(len(buffer))
-        self._hasher.update(data)
-        buffer[: len(data)] = data
-        return len(data)
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read up to `size` bytes; all that is left when it is negative."""
-        data = self._raw.read(size)
-        self._hasher.update(data)
-        return data
-
-    def finish(self) -> None:
-        """Read what is left. Raises MalformedImage if the whole doesn't have the digest."""
-        while self.read(CHUNK):
-            pass
-        if self._hasher.hexdigest() != self._digest.hex:
-            raise MalformedImage(f"{self._what} does not match its digest {self._digest}")
-
-
-def verified_chunks(chunks: Iterable[bytes], digest: Digest, size: int, what: str) -> Iterator[bytes]:
-    """Pass `chunks` on while hashing them.
-
-    Raises MalformedImage as soon as there are more than `size` bytes, or in the end if there are
+    Raises MalformedImage as soon as there are more than `size` bytes, where that is known, or in the end if there are
     fewer or they don't have the digest.
     """
     hasher, count = digest.hasher(), 0
     for chunk in chunks:
         count += len(chunk)
-        if count > size:
+        if size is not None and count > size:
             raise MalformedImage(f"{what} has more than the {size} bytes that were announced")
         hasher.update(chunk)
         yield chunk
-    if count < size:
+    if size is not None and count < size:
         raise MalformedImage(f"{what} ends after {count} of {size} bytes")
     if hasher.hexdigest() != digest.hex:
         raise MalformedImage(f"{what} does not match its digest {digest}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.console import Console, size_text
-from provisioner.digest import CHUNK, VerifiedReader
+from provisioner.digest import verified_chunks
 from provisioner.errors import InTheWay, doing, machine_errors, printable
 from provisioner.fixups import apply_fixups
 from provisioner.image import Image, Layer
@@ -15,12 +15,16 @@ from provisioner.launcher import LaunchSettings, launcher
 from provisioner.platforms import Platform
 from provisioner.profile import Profile, load, matching
 from provisioner.record import Record
-from provisioner.rootfs.compression import inflated
+from provisioner.rootfs.compression import inflate
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
+from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
 from provisioner.staging import Staging
+
+_AHEAD = 4
+"""Pieces of an archive, half a MiB each, that wait between two stages."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,19 @@ def _unpack(image: Image, source: Source, unpacker: Unpacker, console: Console) 
         unpacker.finish()
 
 
-def _unpack_layer(layer: Layer, blob: io.BufferedReader, unpacker: Unpacker) -> None:
-    """Apply one layer; archive and blob are read to their ends, where they prove to be what they should."""
-    with inflated(blob, layer.blob.media_type) as archive:
-        verified = VerifiedReader(archive, layer.diff_id, "the archive")
-        unpacker.apply(verified)
-        verified.finish()
-    while blob.read(CHUNK):
-        pass
+def _unpack_layer(layer: Layer, blob: Iterator[bytes], unpacker: Unpacker) -> None:
+    """Apply one layer while its blob arrives; inflating and hashing have a thread each beside this one.
+
+    Blob and archive are read to their ends, where they prove to be what they should.
+    """
+    with (
+        Ahead(inflate(blob, layer.blob.media_type), _AHEAD) as inflated,
+        Ahead(verified_chunks(iter(inflated), layer.diff_id, None, "the archive"), _AHEAD) as archive,
+    ):
+        chunks = iter(archive)
+        unpacker.apply(chunks)
+        for _ in chunks:
+            pass
 
 
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:

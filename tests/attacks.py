@@ -6,7 +6,6 @@ change, and prints what became of it as JSON: so they can be run as any user. It
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -139,7 +138,7 @@ def _names(outside: str) -> Iterator[Attack]:
     steps: list[Member] = [("d/" * depth, None) for depth in range(1, 1001)]
     yield _tree("a deep tree step by step", {"d/" * DEPTH: "dir"}, steps)
     globally = pax(tarfile.XGLTYPE, path=b"../outside/canary") + raw(b"x", content=evil) + END
-    yield Attack("a global header that renames", (globally,), refused="climbs out")
+    yield Attack("a global header that renames", (globally,), tree={"x": "file:evil"})
     yield Attack("pax and its entry disagree", (pax(path=b"../outside/canary") + raw(b"x") + END,), refused="climbs")
 
 
@@ -275,13 +274,13 @@ def _broken() -> Iterator[Attack]:
     fine, unreadable = raw(b"a", content=b"1"), "can't be read"
     yield Attack("an owner below 0", (raw(b"x", uid=b"\xff" * 8) + END,), refused="not an owner")
     yield Attack("an owner too large", (pax(uid=b"4294967295") + raw(b"x") + END,), refused="not an owner")
-    for time_ in (b"nan", b"-inf", b"1e999999", b"1e99999999999999999999", b"-9e18", b"soon"):
-        yield Attack(f"the time {time_.decode()}", (pax(mtime=time_) + fine + END,), tree={"a": "file:1"})
+    for time_ in (b"nan", b"-inf", b"1e999999", b"1e99999999999999999999", b"-9e18", b"soon", b"9" * 19):
+        yield Attack(f"the time {time_.decode()}", (pax(mtime=time_) + fine + END,), refused="not a time")
     yield Attack("a size below 0", (fine + raw(b"b", size=b"\xff" * 12) + END,), refused="not a size")
     yield Attack("a size beyond the end", (raw(b"a", content=b"1", size=b"00000077777\0"),), refused=unreadable)
     yield Attack("a pax size beyond the end", (pax(size=b"999999") + fine + END,), refused=unreadable)
     yield Attack("a pax size below 0", (pax(size=b"-999999") + fine + END,), refused=f"not a size|{unreadable}")
-    digits = pax(GNU_sparse_size=b"9" * 5000) + fine + END
+    digits = pax(GNU_sparse_size=b"9" * 5000, GNU_sparse_map=b"0,1") + fine + END
     yield Attack("a number of 5000 digits", (digits,), refused=unreadable)
     yield Attack("cut in the content", (raw(b"a", content=b"1" * 2000)[:1500],), refused=unreadable)
     yield Attack("cut in a header", ((fine + fine)[:1100],), refused=unreadable)
@@ -293,7 +292,7 @@ def _broken() -> Iterator[Attack]:
     yield Attack("nothing", (b"",), tree={})
     yield Attack("only an end", (END * 10,), tree={})
     chain = raw(b"././@LongLink", b"L", b"x\0") * 3000
-    yield Attack("3000 long names for one entry", (chain + fine + END,), refused=unreadable)
+    yield Attack("3000 long names for one entry", (chain + fine + END,), tree={"x": "file:1"})
     for what, numbers in (("no numbers", b"x\n"), ("too few numbers", b"9\n1\n"), ("too many", b"1\n8\n9999\n")):
         sparse = pax(GNU_sparse_major=b"1", GNU_sparse_minor=b"0", GNU_sparse_name=b"s", GNU_sparse_realsize=b"9")
         content = numbers.ljust(512, b"\0")
@@ -335,7 +334,7 @@ def _outcome(attack: Attack, root: Path) -> dict[str, Any]:
         with Tree(root) as tree:
             unpacker = Unpacker(tree, Ownership.of_this_process())
             for layer in attack.layers:
-                unpacker.apply(io.BytesIO(layer))
+                unpacker.apply([layer])
             unpacker.finish()
     except MalformedImage as refusal:
         error = f"refused: {refusal.message}"

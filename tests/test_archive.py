@@ -4,26 +4,37 @@ import contextlib
 import io
 import tarfile
 import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.errors import MalformedImage
-from provisioner.rootfs.archive import Entry, Kind, entries
+from provisioner.rootfs.archive import Archive, Entry, Kind
 
 from .attacks import END, pax, raw, special
 from .builders import tar
 from .tools import need, run
 
 
-def read(archive: bytes) -> list[tuple[Entry, bytes]]:
-    """The entries, each with its content."""
-    return [(entry, content_of(entry)) for entry in entries(io.BytesIO(archive))]
+def read(data: bytes, size: int = 1000) -> list[tuple[Entry, bytes]]:
+    """The entries, each with its content, of an archive that comes in chunks of `size` bytes."""
+    archive = Archive(data[at : at + size] for at in range(0, len(data), size))
+    return [(entry, content_of(entry, archive)) for entry in archive]
 
 
-def content_of(entry: Entry) -> bytes:
-    return b"".join(iter(lambda: entry.read(100), b""))
+def content_of(entry: Entry, archive: Archive) -> bytes:
+    """The content with its holes filled."""
+    stored = b"".join(map(bytes, archive.content()))
+    if entry.extents is None:
+        return stored
+    whole, at = bytearray(entry.size), 0
+    for offset, length in entry.extents:
+        whole[offset : offset + length] = stored[at : at + length]
+        at += length
+    assert at == len(stored)
+    return bytes(whole)
 
 
 def one(archive: bytes) -> Entry:
@@ -97,7 +108,7 @@ def test_sparse_files_of_gnu_tar_are_whole(tmp_path_factory: pytest.TempPathFact
 
 def test_an_entry_that_is_not_read_is_skipped() -> None:
     archive = tar(("a", b"1" * 5000), ("b", b"2"))
-    assert [entry.path for entry in entries(io.BytesIO(archive))] == [b"a", b"b"]
+    assert [entry.path for entry in Archive([archive])] == [b"a", b"b"]
 
 
 @given(st.binary(min_size=1, max_size=90).filter(lambda name: b"\0" not in name and not name.endswith(b"/")))
@@ -114,10 +125,8 @@ def test_names_are_bytes(name: bytes) -> None:
         (b"1700000000.1234567899", 1_700_000_000_123_456_789),
         (b"-1.5", -1_500_000_000),
         (b"0", 0),
-        (b"nan", 0),
-        (b"soon", 0),
-        (b"1e999999", 9_223_372_036 * 10**9),
-        (b"-inf", -9_223_372_036 * 10**9),
+        (b"999999999999999999", 2**63 - 1),
+        (b"-999999999999999999.9", 1 - 2**63),
     ],
 )
 def test_times_are_exact_and_never_too_large(text: bytes, nanoseconds: int) -> None:
@@ -135,25 +144,25 @@ def test_an_archive_without_an_end_or_anything() -> None:
 
 
 def test_errors_while_reading_pass() -> None:
-    class Broken(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            raise MalformedImage("it is damaged")
+    def broken() -> Iterator[bytes]:
+        yield bytes(100)
+        raise MalformedImage("it is damaged")
 
     with pytest.raises(MalformedImage, match=r"^it is damaged$"):
-        list(entries(Broken()))
+        list(Archive(broken()))
 
 
 def test_what_the_reader_does_with_an_entry_is_not_called_a_broken_archive() -> None:
     with pytest.raises(ValueError, match="mine"):  # noqa: PT012
-        for _ in entries(io.BytesIO(raw(b"x") + END)):
+        for _ in Archive([raw(b"x") + END]):
             raise ValueError("mine")
 
 
 def test_the_memory_for_many_entries_is_flat() -> None:
-    archive = io.BytesIO(raw(b"x") * 20_000 + END)
+    data = raw(b"x") * 20_000 + END
     tracemalloc.start()
     try:
-        assert sum(1 for _ in entries(archive)) == 20_000
+        assert sum(1 for _ in Archive([data])) == 20_000
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()

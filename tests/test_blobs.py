@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ def test_what_goes_wrong_underway_reaches_the_reader(cache: BlobCache, error: Ex
     """Also what nobody has thought of: it has to end up where errors are shown, not in a thread's traceback."""
     arrival = Arrival(described(), cache, Origin(*CHUNKS[:2], error=error), lambda count: None)
     with arriving([arrival], 1), pytest.raises(type(error)) as caught:
-        arrival.reader().read()
+        list(arrival.chunks())
     assert caught.value is error
     assert files(cache) == []
 
@@ -155,15 +154,15 @@ def test_a_reader_gets_bytes_as_they_come_and_waits_for_the_rest(cache: BlobCach
     told: list[int] = []
     arrival = Arrival(described(), cache, Origin(*CHUNKS, gates=gates), told.append)
     with arriving([arrival], 1):
-        reader = arrival.reader()
+        chunks = arrival.chunks()
         gates[0].set()
-        assert reader.read1(10**6) == CHUNKS[0]
+        assert next(chunks) == CHUNKS[0]
         assert told == [len(CHUNKS[0])]
         assert files(cache) == [f"partial/{Digest.of(DATA).hex}"]
         for gate in gates:
             gate.set()
-        assert reader.read() == b"".join(CHUNKS[1:])
-        assert arrival.reader().read() == DATA
+        assert b"".join(chunks) == b"".join(CHUNKS[1:])
+        assert b"".join(arrival.chunks()) == DATA
     assert sum(told) == len(DATA)
 
 
@@ -171,10 +170,8 @@ def test_a_reader_meets_the_error_before_the_end(cache: BlobCache) -> None:
     """Not a byte more is given out once it is known that they are wrong, and never an end of file."""
     bad = [*CHUNKS[:-1], bytes(len(CHUNKS[-1]))]
     arrival = Arrival(described(), cache, Origin(*bad), lambda count: None)
-    with arriving([arrival], 1):
-        pieces = iter(partial(arrival.reader().read, 1000), b"")
-        with pytest.raises(MalformedImage, match="does not match"):
-            list(pieces)
+    with arriving([arrival], 1), pytest.raises(MalformedImage, match="does not match"):
+        list(arrival.chunks())
 
 
 def test_who_waited_for_a_blob_need_not_wait_for_its_readers(cache: BlobCache) -> None:
@@ -184,7 +181,7 @@ def test_who_waited_for_a_blob_need_not_wait_for_its_readers(cache: BlobCache) -
     waiting = threading.Thread(target=lambda: got.append(cache.get(described(), Origin())), daemon=True)
     with arriving([arrival], 1):
         gates[0].set()
-        assert arrival.reader().read1(1)
+        assert next(arrival.chunks())
         waiting.start()
         time.sleep(0.2)
         for gate in gates:
@@ -198,7 +195,7 @@ def test_progress_counts_a_cached_blob(cache: BlobCache) -> None:
     told: list[int] = []
     arrival = Arrival(described(), cache, Origin(), told.append)
     with arriving([arrival], 1):
-        assert arrival.reader().read() == DATA
+        assert b"".join(arrival.chunks()) == DATA
     assert told == [len(DATA)]
 
 
@@ -227,7 +224,7 @@ def test_as_many_at_a_time_as_told_and_in_order(cache: BlobCache, jobs: int) -> 
 
     arrivals = [Arrival(described(data), cache, origin, lambda count: None) for data in contents.values()]
     with arriving(arrivals, jobs):
-        assert [arrival.reader().read() for arrival in arrivals] == list(contents.values())
+        assert [b"".join(arrival.chunks()) for arrival in arrivals] == list(contents.values())
     assert most == min(jobs, 6)
     assert set(order[:jobs]) == set(list(contents)[:jobs])
 
@@ -241,7 +238,7 @@ def test_leaving_early_stops_all_and_leaves_nothing(cache: BlobCache) -> None:
         Arrival(described(blobs(1)[0]), cache, second, lambda count: None),
     ]
     with arriving(arrivals, 1):
-        arrivals[0].reader().read(1)
+        next(arrivals[0].chunks())
         threading.Timer(0.1, gates[1].set).start()
     assert second.asked == 0
     assert files(cache) == []
@@ -265,7 +262,7 @@ def test_no_file_stays_open(cache: BlobCache) -> None:
         with arriving(arrivals, 3):
             for arrival in arrivals:
                 try:
-                    arrival.reader().read()
+                    list(arrival.chunks())
                 except MalformedImage:
                     continue
     cache.get(described(), Origin())

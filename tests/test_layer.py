@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import tarfile
@@ -32,7 +31,7 @@ def apply(root: Path, *layers: list[Member], exact: bool = False) -> None:
     with Tree(root) as tree:
         unpacker = Unpacker(tree, Ownership(exact))
         for members in layers:
-            unpacker.apply(io.BytesIO(tar(*members)))
+            unpacker.apply([tar(*members)])
         unpacker.finish()
 
 

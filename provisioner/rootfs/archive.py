@@ -1,18 +1,23 @@
-"""Reading tar archives as a stream of entries: ustar, GNU and pax, as the standard library reads them."""
+"""Reading tar archives from a stream: v7, ustar (POSIX.1-1988), pax (POSIX.1-2001) and GNU, sparse files included.
+
+The parser is our own because it is on the path of every byte: the standard library's stream mode copies the content
+three times and keeps every entry that it has met.
+"""
 
 from __future__ import annotations
 
-import io
-import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from decimal import Decimal
+import re
+from collections.abc import Iterable, Iterator
 from enum import Enum
+from typing import NamedTuple
 
-from provisioner.digest import Reader
 from provisioner.errors import MalformedImage, printable
 
-_SECONDS = 2**63 // 10**9
+BLOCK = 512
+_RECORDS_LIMIT = 1 << 20
+"""The most bytes that a long name, a pax header or a sparse map may have."""
+_NANOSECONDS = 2**63 - 1
+_OWNERS = 2**32 - 1
 
 
 class Kind(Enum):
@@ -27,12 +32,11 @@ class Kind(Enum):
     BLOCK = "block"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry. `path` and `target` are bytes as the archive has them; `mtime` counts nanoseconds.
+class Entry(NamedTuple):
+    """One entry. `path` and `target` are bytes as the archive has them; `mtime` counts nanoseconds since 1970.
 
-    `mode` holds the permission bits, setuid, setgid and sticky. `read(size)` gives a file's content and has to be
-    called before the next entry is asked for.
+    `mode` holds the permission bits, setuid, setgid and sticky; `size` is the size in bytes of a file when it is made,
+    holes included; `extents` are the (offset, length) that the archive holds of a sparse file, None for others.
     """
 
     path: bytes
@@ -40,117 +44,347 @@ class Entry:
     mode: int
     uid: int
     gid: int
+    size: int
     mtime: int
     target: bytes
     device: tuple[int, int]
-    size: int
-    read: Callable[[int], bytes]
+    xattrs: tuple[tuple[bytes, bytes], ...]
+    extents: tuple[tuple[int, int], ...] | None
 
 
 _KINDS = {
-    tarfile.REGTYPE: Kind.FILE,
-    tarfile.AREGTYPE: Kind.FILE,
-    tarfile.CONTTYPE: Kind.FILE,
-    tarfile.GNUTYPE_SPARSE: Kind.FILE,
-    tarfile.DIRTYPE: Kind.DIRECTORY,
-    tarfile.SYMTYPE: Kind.SYMLINK,
-    tarfile.LNKTYPE: Kind.HARDLINK,
-    tarfile.FIFOTYPE: Kind.FIFO,
-    tarfile.CHRTYPE: Kind.CHARACTER,
-    tarfile.BLKTYPE: Kind.BLOCK,
+    b"0": Kind.FILE,
+    b"\0": Kind.FILE,
+    b"7": Kind.FILE,
+    b"S": Kind.FILE,
+    b"1": Kind.HARDLINK,
+    b"2": Kind.SYMLINK,
+    b"3": Kind.CHARACTER,
+    b"4": Kind.BLOCK,
+    b"5": Kind.DIRECTORY,
+    b"D": Kind.DIRECTORY,  # GNU incremental, with a list of names as content
+    b"6": Kind.FIFO,
 }
+_OCTAL = re.compile(rb"[0-7]+").fullmatch
+_PER_FILE = (b"path", b"linkpath", b"size")
+"""Pax records that make sense for one entry only and are not taken from global headers."""
+_XATTR = b"SCHILY.xattr."
 
 
-def entries(stream: Reader) -> Iterator[Entry]:
-    """The entries of the archive in `stream`, in order. Raises MalformedImage.
+class Archive:
+    """The archive in a stream of chunks: iterate for its entries, call `content()` for what the last one holds."""
 
-    An empty stream is an archive without entries: some tools write such layers.
-    """
-    source = _Source(stream)
-    try:
-        with tarfile.open(
-            fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape", tarinfo=_Member
-        ) as archive:
-            while (member := archive.next()) is not None:
-                yield _entry(archive, member)
-                archive.members = []  # type: ignore[attr-defined]  # the library keeps all that it has met
-    except _UNREADABLE as error:
-        if source.seen:
-            raise _unreadable(error) from error
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._input = _Input(chunks)
+        self._left = 0
+        self._padding = 0
+        self._global: dict[bytes, bytes] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The entries in order. Raises MalformedImage. An empty stream has none: some tools write such layers."""
+        while (entry := self._next()) is not None:
+            yield entry
+
+    def content(self) -> Iterator[memoryview]:
+        """The bytes of the entry that was given last, in pieces that are good until the next is asked for."""
+        while self._left:
+            piece = self._input.piece(self._left)
+            self._left -= len(piece)
+            yield piece
+
+    def _next(self) -> Entry | None:
+        """The next entry, with all the headers that lead up to it; None at the end."""
+        records: dict[bytes, bytes] = {}
+        pairs: list[tuple[int, int]] = []  # what pax sparse 0.0 spells by repeating its records
+        name = target = None
+        while (header := self._header()) is not None:
+            kind = header[156:157]
+            size = _number(header[124:136], "a size")
+            if kind in (b"x", b"X"):
+                records, pairs = _pax(self._take(size))
+            elif kind == b"g":
+                found, _ = _pax(self._take(size))
+                self._global.update((key, value) for key, value in found.items() if key not in _PER_FILE)
+            elif kind == b"L":
+                name = self._take(size).split(b"\0", 1)[0]
+            elif kind == b"K":
+                target = self._take(size).split(b"\0", 1)[0]
+            elif kind == b"V":
+                self._skip_content(size)  # a volume's label
+            else:
+                return self._entry(header, size, {**self._global, **records}, pairs, name, target)
+        if records or name is not None or target is not None:
+            raise _unreadable("it ends behind a header that describes the next one")
+        return None
+
+    def _header(self) -> bytes | None:
+        """The next header block, its checksum verified; None at the end of the archive."""
+        self._skip_content(0)
+        header = self._input.exactly(BLOCK)
+        if not header or not header.strip(b"\0"):
+            return None
+        if len(header) < BLOCK:
+            raise _unreadable("it ends in the middle of a header")
+        stored = _number(header[148:156], "a checksum")
+        total = sum(header) - sum(header[148:156]) + 8 * 32
+        if stored != total and stored != _signed(header):
+            raise _unreadable("the checksum of a header is wrong")
+        return header
+
+    def _entry(
+        self,
+        header: bytes,
+        size: int,
+        records: dict[bytes, bytes],
+        pairs: list[tuple[int, int]],
+        name: bytes | None,
+        target: bytes | None,
+    ) -> Entry:
+        """The entry of a header, corrected by what came before it."""
+        path = records.get(b"path", name)
+        if path is None:
+            path = _text(header[:100])
+            if header[257:263] == b"ustar\0" and header[345]:
+                path = _text(header[345:500]) + b"/" + path
+        kind = _KINDS.get(header[156:157])
+        if kind is None:
+            raise MalformedImage(f"{printable(path[:300])}: entries of type {header[156:157]!r} are unknown")
+        if path.endswith(b"/"):
+            kind = Kind.DIRECTORY if kind is Kind.FILE else kind  # how v7 spells it
+            path = path.rstrip(b"/")
+        extents = None
+        stored = 0
+        if kind is Kind.FILE or header[156:157] == b"D":
+            stored = _decimal(records, b"size", size)
+        self._expect(stored)
+        if kind is Kind.FILE:
+            size, extents, path = self._sparse(header, stored, records, pairs, path)
+        return Entry(
+            path,
+            kind,
+            _number(header[100:108], "a mode") & 0o7777,
+            _owner(records, b"uid", header[108:116]),
+            _owner(records, b"gid", header[116:124]),
+            size if kind is Kind.FILE else 0,
+            _mtime(records.get(b"mtime"), header[136:148]),
+            records.get(b"linkpath", _text(header[157:257]) if target is None else target),
+            _device(header) if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0),
+            tuple((key[len(_XATTR) :], value) for key, value in records.items() if key.startswith(_XATTR)),
+            extents,
+        )
+
+    def _sparse(
+        self, header: bytes, stored: int, records: dict[bytes, bytes], pairs: list[tuple[int, int]], path: bytes
+    ) -> tuple[int, tuple[tuple[int, int], ...] | None, bytes]:
+        """Size, extents and path of a file, which may be sparse in GNU's four ways."""
+        path = records.get(b"GNU.sparse.name", path)
+        if header[156:157] == b"S":
+            size = _number(header[483:495], "a size")
+            numbers = self._old_map(header)
+        elif records.get(b"GNU.sparse.major") == b"1":
+            size = _decimal(records, b"GNU.sparse.realsize", stored)
+            numbers = self._leading_map()
+        elif b"GNU.sparse.map" in records:
+            size = _decimal(records, b"GNU.sparse.size", stored)
+            numbers = _listed_map(records[b"GNU.sparse.map"])
+        elif pairs:
+            size = _decimal(records, b"GNU.sparse.size", stored)
+            numbers = pairs
+        else:
+            return stored, None, path
+        end = 0
+        for offset, length in numbers:
+            if offset < end or offset + length > size:
+                raise _unreadable(f"the map of holes in {printable(path[:300])} contradicts itself")
+            end = offset + length
+        if sum(length for _, length in numbers) != self._left:
+            raise _unreadable(f"the map of holes in {printable(path[:300])} doesn't fit what is stored")
+        return size, tuple(numbers), path
+
+    def _old_map(self, header: bytes) -> list[tuple[int, int]]:
+        """The map of GNU's old format, which goes on in blocks between header and content."""
+        numbers = _old_pairs(header[386:482])
+        more = header[482]
+        while more:
+            block = self._input.exactly(BLOCK)
+            if len(block) < BLOCK:
+                raise _unreadable("it ends in the middle of a header")
+            numbers += _old_pairs(block[:504])
+            more = block[504]
+            if len(numbers) * 24 > _RECORDS_LIMIT:
+                raise _unreadable("a map of holes is too long")
+        return numbers
+
+    def _leading_map(self) -> list[tuple[int, int]]:
+        """The map of pax sparse 1.0: decimal lines at the head of the content, filled up to whole blocks."""
+        text = b""
+        wanted = 1
+        while text.count(b"\n") < wanted:
+            if self._left < BLOCK or len(text) > _RECORDS_LIMIT:
+                raise _unreadable("a map of holes is too long")
+            text += self._input.exactly(BLOCK)
+            self._left -= BLOCK
+            if wanted == 1 and b"\n" in text:
+                wanted = 1 + 2 * _digits(text.partition(b"\n")[0])
+        numbers = [_digits(line) for line in text.split(b"\n")[1:wanted]]
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+    def _expect(self, size: int) -> None:
+        self._left, self._padding = size, -size % BLOCK
+
+    def _take(self, size: int) -> bytes:
+        """All of the content of a header that describes the next one."""
+        if size > _RECORDS_LIMIT:
+            raise _unreadable(f"a header has {size} bytes, {_RECORDS_LIMIT} is the most")
+        self._expect(size)
+        return b"".join(self.content())
+
+    def _skip_content(self, size: int) -> None:
+        """Go past what is left of the last entry, and `size` bytes of this one."""
+        if size:
+            self._expect(size)
+        for _ in self.content():
+            pass
+        if self._padding:
+            self._input.exactly(self._padding)  # the last padding may be missing
+            self._padding = 0
 
 
-_UNREADABLE = (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError)
-"""What the library raises: its own errors, and others where it trusts the numbers in extended headers."""
+class _Input:
+    """Chunks, cut as they are asked for."""
 
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._chunk = memoryview(b"")
+        self._at = 0
 
-def _unreadable(error: BaseException) -> MalformedImage:
-    return MalformedImage(f"the archive can't be read: {printable(str(error))}")
-
-
-class _Member(tarfile.TarInfo):
-    """A header. A broken one, which the library takes for the end of the archive, is an error."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise _unreadable(error) from error
-
-
-class _Source(io.RawIOBase):
-    """The stream, with a note whether it held anything."""
-
-    def __init__(self, stream: Reader) -> None:
-        self._stream = stream
-        self.seen = False
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self.seen = self.seen or bool(data)
+    def exactly(self, size: int) -> bytes:
+        """`size` bytes, fewer at the end."""
+        at = self._at
+        if at + size <= len(self._chunk):
+            self._at = at + size
+            return bytes(self._chunk[at : at + size])
+        data = bytes(self._chunk[at:])
+        self._chunk, self._at = memoryview(b""), 0
+        while len(data) < size and self._more():
+            take = min(size - len(data), len(self._chunk))
+            data += self._chunk[:take]
+            self._at = take
         return data
 
+    def piece(self, most: int) -> memoryview:
+        """At least one byte, at most `most`, without a copy. Raises MalformedImage at the end."""
+        if self._at >= len(self._chunk) and not self._more():
+            raise _unreadable("it ends in the middle of a file")
+        at = self._at
+        self._at = min(len(self._chunk), at + most)
+        return self._chunk[at : self._at]
 
-def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
-    kind = _KINDS.get(member.type)
-    if kind is None:
-        raise MalformedImage(f"{printable(member.name[:300])}: entries of type {member.type!r} are unknown")
-    if member.size < 0:
-        raise MalformedImage(f"{printable(member.name[:300])}: {member.size} is not a size")
-    for owner in (member.uid, member.gid):
-        if not 0 <= owner < 2**32 - 1:
-            raise MalformedImage(f"{printable(member.name[:300])}: {owner} is not an owner")
-    device = (member.devmajor, member.devminor) if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0)
-    if not (0 <= device[0] < 2**12 and 0 <= device[1] < 2**20):
-        raise MalformedImage(f"{printable(member.name[:300])}: {device[0]}:{device[1]} is not a device")
-    content = archive.extractfile(member) if kind is Kind.FILE else None
-
-    def read(size: int) -> bytes:
-        try:
-            return content.read(size) if content else b""
-        except _UNREADABLE as error:
-            raise _unreadable(error) from error
-
-    return Entry(
-        path=member.name.encode("utf-8", "surrogateescape"),
-        kind=kind,
-        mode=member.mode & 0o7777,
-        uid=member.uid,
-        gid=member.gid,
-        mtime=_mtime(member),
-        target=member.linkname.encode("utf-8", "surrogateescape"),
-        device=device,
-        size=member.size if kind is Kind.FILE else 0,
-        read=read,
-    )
+    def _more(self) -> bool:
+        for chunk in self._chunks:
+            if chunk:
+                self._chunk, self._at = memoryview(chunk), 0
+                return True
+        return False
 
 
-def _mtime(member: tarfile.TarInfo) -> int:
-    """Nanoseconds, exact where a pax header gives fractions, held to what 64 bits take; 0 for what is no number."""
-    try:
-        seconds = Decimal(member.pax_headers.get("mtime", member.mtime))
-        return int(max(Decimal(-_SECONDS), min(Decimal(_SECONDS), seconds)) * 10**9)
-    except (ArithmeticError, ValueError):
+def _unreadable(why: str) -> MalformedImage:
+    return MalformedImage(f"the archive can't be read: {why}")
+
+
+def _text(field: bytes) -> bytes:
+    return field.split(b"\0", 1)[0]
+
+
+def _number(field: bytes, what: str) -> int:
+    """A number of a header: octal digits, or base-256 where the first bit is set (GNU). Never negative but a time."""
+    if field[0] & 0x80:
+        value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+        if field[0] & 0x40:
+            value -= 1 << (8 * len(field) - 1)
+        if value < 0 and what != "a time":
+            raise _unreadable(f"{value} in a header is not {what}")
+        return value
+    digits = field.split(b"\0", 1)[0].strip(b" ")
+    if not digits:
         return 0
+    if not _OCTAL(digits):
+        raise _unreadable(f"{printable(digits)!r} in a header is not {what}")
+    return int(digits, 8)
+
+
+def _signed(header: bytes) -> int:
+    """The checksum as some old tars count it, with signed bytes."""
+    return sum(byte - 256 if byte > 127 else byte for byte in header[:148] + b" " * 8 + header[156:])
+
+
+def _digits(text: bytes) -> int:
+    if not re.fullmatch(rb"\d{1,20}", text):
+        raise _unreadable(f"{printable(text[:60])!r} in a header is not a number")
+    return int(text)
+
+
+def _device(header: bytes) -> tuple[int, int]:
+    major, minor = _number(header[329:337], "a device"), _number(header[337:345], "a device")
+    if major >= 2**12 or minor >= 2**20:
+        raise _unreadable(f"{major}:{minor} in a header is not a device")
+    return major, minor
+
+
+def _decimal(records: dict[bytes, bytes], key: bytes, default: int) -> int:
+    return _digits(records[key]) if key in records else default
+
+
+def _owner(records: dict[bytes, bytes], key: bytes, field: bytes) -> int:
+    owner = _decimal(records, key, -1) if key in records else _number(field, "an owner")
+    if owner >= _OWNERS:
+        raise _unreadable(f"{owner} in a header is not an owner")
+    return owner
+
+
+def _mtime(exact: bytes | None, field: bytes) -> int:
+    """Nanoseconds, held to what the kernel takes."""
+    if exact is None:
+        return max(-_NANOSECONDS, min(_NANOSECONDS, _number(field, "a time") * 10**9))
+    match = re.fullmatch(rb"(-?)(\d{1,18})(?:\.(\d*))?", exact)
+    if not match:
+        raise _unreadable(f"{printable(exact[:60])!r} in a header is not a time")
+    value = int(match[2]) * 10**9 + int((match[3] or b"")[:9].ljust(9, b"0"))
+    return min(_NANOSECONDS, value) * (-1 if match[1] else 1)
+
+
+def _pax(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
+    """The records of a pax header, `LENGTH KEY=VALUE\\n` each, and the pairs of a sparse map that repeats its keys."""
+    records: dict[bytes, bytes] = {}
+    numbers: list[int] = []
+    at = 0
+    while at < len(data):
+        space = data.find(b" ", at, at + 20)
+        length = _digits(data[at:space]) if space > 0 else 0
+        record = data[space + 1 : at + length]
+        key, equals, value = record[:-1].partition(b"=")
+        if at + length > len(data) or not equals or not record.endswith(b"\n"):
+            raise _unreadable("a pax header is damaged")
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+            numbers.append(_digits(value))
+        records[key] = value
+        at += length
+    if len(numbers) % 2:
+        raise _unreadable("a pax header is damaged")
+    return records, list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _listed_map(text: bytes) -> list[tuple[int, int]]:
+    numbers = [_digits(word) for word in text.split(b",")] if text else []
+    if len(numbers) % 2:
+        raise _unreadable("a map of holes is damaged")
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _old_pairs(data: bytes) -> list[tuple[int, int]]:
+    pairs = []
+    for at in range(0, len(data), 24):
+        if not data[at]:
+            break
+        pairs.append((_number(data[at : at + 12], "a place"), _number(data[at + 12 : at + 24], "a place")))
+    return pairs

@@ -6,9 +6,8 @@ import os
 import stat
 from collections.abc import Iterable
 
-from provisioner.digest import CHUNK, Reader
-from provisioner.errors import MalformedImage, doing, printable
-from provisioner.rootfs.archive import Entry, Kind, entries
+from provisioner.errors import MalformedImage, ProvisionError, doing, printable
+from provisioner.rootfs.archive import Archive, Entry, Kind
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
 
@@ -29,12 +28,19 @@ class Unpacker:
         self._own: set[bytes] = set()
         self._directory_times: dict[bytes, int] = {}
 
-    def apply(self, archive: Reader) -> None:
-        """Apply one layer. Raises MalformedImage and MachineError that name the entry."""
+    def apply(self, chunks: Iterable[bytes]) -> None:
+        """Apply the layer whose archive is in `chunks`, up to the archive's end.
+
+        Raises MalformedImage and MachineError that name the entry, and what `chunks` raise.
+        """
         self._own.clear()
-        for entry in entries(archive):
-            with doing(printable(entry.path[:300])), tree_errors("write"):
-                self._apply(entry)
+        archive = Archive(chunks)
+        for entry in archive:
+            try:
+                self._apply(entry, archive)
+            except (OSError, ProvisionError):
+                with doing(printable(entry.path[:300])), tree_errors("write"):
+                    raise
         self._lower = True
 
     def finish(self) -> None:
@@ -45,17 +51,22 @@ class Unpacker:
                     place = self._tree.place(path)
                     os.utime(place.name, ns=(mtime, mtime), dir_fd=place.directory, follow_symlinks=False)
 
-    def _apply(self, entry: Entry) -> None:
+    def _apply(self, entry: Entry, archive: Archive) -> None:
+        if _WHITEOUT in entry.path and self._is_whiteout(entry):
+            return
+        place = self._make(entry, archive)
+        if self._lower:
+            self._remember(place.path)
+
+    def _is_whiteout(self, entry: Entry) -> bool:
+        """Hide what the entry says is to be hidden; whether that was all."""
         names = components(entry.path)
         if any(name in _AUFS_OWN for name in names):
-            return
+            return True
         if any(name.startswith(_WHITEOUT) for name in names[:-1]):
             raise MalformedImage("it is below a whiteout")
-        if not names or not names[-1].startswith(_WHITEOUT):
-            place = self._make(entry)
-            if self._lower:
-                self._remember(place.path)
-            return
+        if not names[-1].startswith(_WHITEOUT):
+            return False
         directory = b"/".join(names[:-1])
         hidden = names[-1][len(_WHITEOUT) :]
         if names[-1] == _OPAQUE:
@@ -65,6 +76,7 @@ class Unpacker:
             raise MalformedImage("it is no valid whiteout")
         elif (real := self._tree.real(directory)) is not None:
             self._hide([real + b"/" + hidden])
+        return True
 
     def _hide(self, paths: Iterable[bytes]) -> None:
         """Remove what lower layers put at `paths`, and keep what this one did, before the whiteout or behind it."""
@@ -85,15 +97,20 @@ class Unpacker:
             self._own.add(path)
             path = path.rpartition(b"/")[0]
 
-    def _make(self, entry: Entry) -> Place:
+    def _make(self, entry: Entry, archive: Archive) -> Place:
         """Make what `entry` says, whatever was there before."""
         tree, kind = self._tree, entry.kind
         if kind is Kind.FILE:
             place, file = tree.file(entry.path)
-            with open(file, "wb", buffering=0) as output:
-                while data := entry.read(CHUNK):
-                    _write(file, data)
-                self._finish_open(output.fileno(), entry)
+            try:
+                if entry.extents is None:
+                    for piece in archive.content():
+                        _write(file, piece)
+                else:
+                    _write_sparse(file, entry, archive)
+                self._finish_open(file, entry)
+            finally:
+                os.close(file)
         elif kind is Kind.DIRECTORY:
             place, directory = tree.directory(entry.path)
             try:
@@ -145,7 +162,19 @@ class Unpacker:
         os.utime(place.name, ns=(entry.mtime, entry.mtime), dir_fd=place.directory, follow_symlinks=False)
 
 
-def _write(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+def _write(file: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(file, piece) :]
+
+
+def _write_sparse(file: int, entry: Entry, archive: Archive) -> None:
+    """Write the parts of a file that the archive holds to their places, and leave holes between them."""
+    os.ftruncate(file, entry.size)
+    parts = iter(entry.extents or ())
+    offset = left = 0
+    for piece in archive.content():
+        while piece:
+            while not left:
+                offset, left = next(parts)
+            written = os.pwrite(file, piece[:left], offset)
+            piece, offset, left = piece[written:], offset + written, left - written

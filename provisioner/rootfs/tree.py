@@ -13,9 +13,9 @@ import stat
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from provisioner.digest import CHUNK
 from provisioner.errors import MalformedImage, machine_errors, printable
@@ -26,6 +26,7 @@ _LINKS = 40
 """Symlinks that one path may lead through, as in the kernel."""
 _OPEN_DIRECTORIES = 64
 _NAME_MAX = 255
+_NO_NAMES = (b"", b".", b"..")
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 _IMAGE_FAULTS = {
@@ -46,8 +47,7 @@ def tree_errors(what: str) -> Iterator[None]:
             raise
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A name in an open directory; `path` is where that is in the tree, free of symlinks."""
 
     directory: int
@@ -97,7 +97,12 @@ class Tree:
 
         Raises FileNotFoundError where a parent is missing and `create` is false.
         """
-        return self._place(components(path), create)
+        head, _, name = path.removeprefix(b"./").rpartition(b"/")
+        if (opened := self._open.get(head)) is None or name in _NO_NAMES or len(name) > _NAME_MAX or b"\0" in name:
+            return self._place(components(path), create)
+        self._close()
+        self._open.move_to_end(head)
+        return Place(opened[0], name, opened[1] + name)
 
     def free(self, path: bytes) -> Place:
         """A place for something new: whatever was there is gone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -23,9 +22,9 @@ class Source(Protocol):
 
     def layers(
         self, image: Image, progress: Callable[[int], None]
-    ) -> AbstractContextManager[Iterator[tuple[Layer, io.BufferedReader]]]:
-        """The layers from the lowest up, each with a reader of its blob that may wait for bytes on their way.
+    ) -> AbstractContextManager[Iterator[tuple[Layer, Iterator[bytes]]]]:
+        """The layers from the lowest up, each with the chunks of its blob, which may wait for bytes on their way.
 
-        A reader fails at its end with MalformedImage when the blob is not what its digest says. `progress` is told of
+        They fail at the end with MalformedImage when the blob is not what its digest says. `progress` is told of
         bytes as they arrive, from any thread.
         """

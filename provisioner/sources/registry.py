@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -58,12 +57,12 @@ class RegistrySource:
     @contextmanager
     def layers(
         self, image: Image, progress: Callable[[int], None]
-    ) -> Iterator[Iterator[tuple[Layer, io.BufferedReader]]]:
-        """The layers with their readers; downloads start at once and run ahead."""
+    ) -> Iterator[Iterator[tuple[Layer, Iterator[bytes]]]]:
+        """The layers with their blobs; downloads start at once and run ahead."""
         # A layer may occur more than once, and is downloaded once.
         arrivals = {layer.blob: Arrival(layer.blob, self._cache, self._client.blob, progress) for layer in image.layers}
         with arriving(list(arrivals.values()), self._jobs):
-            yield ((layer, arrivals[layer.blob].reader()) for layer in image.layers)
+            yield ((layer, arrivals[layer.blob].chunks()) for layer in image.layers)
 
 
 def _chosen(index: Index, wanted: Platform) -> Descriptor:
