@@ -1,0 +1,256 @@
+"""The images that `make bench` unpacks, built once by mmdebstrap and buildah and kept as OCI layouts.
+
+    python3 -m scripts.bench_images DIRECTORY NAME...
+
+builds what isn't in DIRECTORY yet and prints, as JSON, where each image is and how large. Building takes minutes, 12 GB
+of disk for the time being, Debian's packages from the network, and root (or a user with subordinate ids).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+SUITE = "bookworm"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an image is made, and what it has to be at least: layers, compressed bytes, entries in all layers.
+
+    `context` fills the directory that the Containerfile copies from.
+    """
+
+    containerfile: str
+    context: Callable[[Path], None]
+    layers: int
+    compressed: int
+    entries: int
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that change with the recipe."""
+        text = self.containerfile + inspect.getsource(self.context)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class BenchImage:
+    """A built image.
+
+    Digests of its layers, base first; sizes in bytes; entries in all layers; paths that are left in the end.
+    """
+
+    name: str
+    layout: str
+    layers: tuple[str, ...]
+    compressed: int
+    uncompressed: int
+    entries: int
+    paths: int
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Make one of what `asdict` has made and JSON has carried."""
+        return cls(**{**found, "layers": tuple(found["layers"])})
+
+    def __str__(self) -> str:
+        layers = f"{len(self.layers)} layers" if len(self.layers) > 1 else "1 layer"
+        sizes = f"{self.compressed / 1e6:,.0f} MB compressed, {self.uncompressed / 1e6:,.0f} MB unpacked"
+        return f"{self.name}: {layers}, {sizes}, {self.entries:,} entries"
+
+
+def debian(context: Path) -> None:
+    """A minimal Debian, in one archive."""
+    run("mmdebstrap", "--quiet", "--variant=minbase", SUITE, f"{context}/debian.tar")
+
+
+def debian_and_application(context: Path) -> None:
+    """Debian, and this project in the part of somebody's application."""
+    debian(context)
+    for name in ("provisioner", "profiles", "scripts"):
+        shutil.copytree(ROOT / name, context / "application" / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def small_files(context: Path) -> None:
+    """50,000 files of 1.5 kB on average, cut from the sources of Python's library."""
+    text = b"".join(path.read_bytes() for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")))
+    chance = random.Random(0)
+    for number in range(50_000):
+        path = context / f"files/package-{number // 1000}/part-{number // 100 % 10}/module-{number % 100}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = 1 + int(chance.expovariate(1 / 1500))
+        start = chance.randrange(len(text) - size)
+        path.write_bytes(text[start : start + size])
+
+
+def apt(packages: str) -> str:
+    """The instruction that installs packages in a layer of their own and keeps none of apt's files."""
+    install = f"apt-get update && apt-get install -y --no-install-recommends {packages}"
+    return f"RUN {install} && apt-get clean && rm -rf /var/lib/apt/lists/*"
+
+
+APPLICATION = f"""\
+FROM scratch
+ADD debian.tar /
+ENV DEBIAN_FRONTEND=noninteractive
+{apt("ca-certificates curl g++ gcc git make perl python3-dev python3-numpy python3-venv")}
+{apt("nodejs npm")}
+{apt("lmodern texlive-latex-recommended")}
+COPY application /opt/application
+RUN useradd --create-home application && rm -rf /usr/share/doc/*
+USER application
+CMD ["/usr/bin/python3", "-m", "application"]
+"""
+
+SMALL_FILES = """\
+FROM scratch
+COPY files /srv
+"""
+
+BIG_PACKAGES = (
+    "chromium firefox-esr fonts-noto-cjk libllvm14 libqt5webenginecore5 libreoffice-core openjdk-17-jre-headless"
+)
+
+BIG_LAYER = f"""\
+FROM scratch AS packages
+ADD debian.tar /
+RUN apt-get update && mkdir /packages /big && cd /packages && apt-get download {BIG_PACKAGES} \\
+ && for package in *.deb; do dpkg -x "$package" files || exit 1; done \\
+ && cd files && find . -type f -size +4M -exec cp --parents -t /big {{}} +
+FROM scratch
+COPY --from=packages /big /
+"""
+
+RECIPES = {
+    "application": Recipe(APPLICATION, debian_and_application, layers=5, compressed=400_000_000, entries=40_000),
+    "small-files": Recipe(SMALL_FILES, small_files, layers=1, compressed=10_000_000, entries=50_000),
+    "big-layer": Recipe(BIG_LAYER, debian, layers=1, compressed=400_000_000, entries=20),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Print the images of these names below a directory, built if need be; return the exit status."""
+    directory, *names = arguments
+    print(json.dumps([asdict(image(name, Path(directory))) for name in names]))
+    return 0
+
+
+def image(name: str, directory: Path) -> BenchImage:
+    """The image `name`, from `directory` or built into it. Raises SystemExit when it can't be built."""
+    recipe = RECIPES[name]
+    place = directory / f"{name}-{recipe.key}"
+    if not place.exists():
+        print(f"bench: building the image {name}", file=sys.stderr, flush=True)
+        for stale in directory.glob(f"{name}-*"):
+            shutil.rmtree(stale)
+        with tempfile.TemporaryDirectory(prefix="building-", dir=directory, ignore_cleanup_errors=True) as workshop:
+            made = build(recipe, Path(workshop))
+            described = describe(name, made / "layout")
+            if shortage := short_of(recipe, described):
+                raise SystemExit(f"bench: {described}, but {shortage}: it needs other packages")
+            (made / "image.json").write_text(json.dumps(asdict(described)))
+            made.rename(place)
+    described = BenchImage.from_json(json.loads((place / "image.json").read_text()))
+    return replace(described, layout=str(place / "layout"))
+
+
+def build(recipe: Recipe, workshop: Path) -> Path:
+    """A directory with the image's OCI `layout`, made with buildah: a layer for each instruction that writes files."""
+    context, made = workshop / "context", workshop / "made"
+    context.mkdir()
+    made.mkdir()
+    recipe.context(context)
+    (context / "Containerfile").write_text(recipe.containerfile)
+    (workshop / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+    # Storage of its own, in the driver that works on every file system.
+    stored = f'[storage]\ndriver = "vfs"\ngraphroot = "{workshop}/storage"\nrunroot = "{workshop}/run"\n'
+    (workshop / "storage.conf").write_text(stored)
+    env = {**os.environ, "CONTAINERS_STORAGE_CONF": f"{workshop}/storage.conf", "TMPDIR": str(workshop)}
+    policy = f"--signature-policy={workshop}/policy.json"
+    options = ("--layers", "--isolation=chroot", "--format=oci", "--tag=bench")
+    run("buildah", "bud", policy, *options, str(context), env=env)
+    run("buildah", "push", policy, "bench", f"oci:{made}/layout:latest", env=env)
+    return made
+
+
+def run(*command: str, env: dict[str, str] | None = None) -> None:
+    """Run a step of a build. Raises SystemExit, with the end of what it printed, when it fails."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, check=False
+        )
+    except FileNotFoundError:
+        raise SystemExit(f"bench: {command[0]} is missing: apt-get install {command[0]}") from None
+    if done.returncode:
+        printed = done.stdout.decode(errors="replace").splitlines()
+        raise SystemExit("\n".join(["bench:", *printed[-20:], f"bench: failed: {' '.join(command[:2])}"]))
+
+
+def describe(name: str, layout: Path) -> BenchImage:
+    """Read the layers of the image in an OCI layout."""
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    layers = json.loads((layout / "blobs" / entry["digest"].replace(":", "/")).read_text())["layers"]
+    digests = tuple(layer["digest"] for layer in layers)
+    uncompressed = entries = 0
+    paths: set[str] = set()
+    for digest in digests:
+        with tarfile.open(layout / "blobs" / digest.replace(":", "/"), "r|gz") as archive:
+            names = []
+            for member in archive:
+                names.append(member.name)
+                uncompressed += member.size
+        entries += len(names)
+        paths = applied(paths, names)
+    compressed = sum(layer["size"] for layer in layers)
+    return BenchImage(name, str(layout), digests, compressed, uncompressed, entries, len(paths))
+
+
+def applied(paths: set[str], names: list[str]) -> set[str]:
+    """The paths that are left after a layer with entries of these names (OCI image-spec, layer.md, whiteouts).
+
+    It counts only: that a file in the place of a directory also ends what was below isn't looked at.
+    """
+    added: set[str] = set()
+    removed: set[str] = set()
+    emptied: set[str] = set()
+    for name in names:
+        path = PurePosixPath(name.lstrip("/"))
+        if path.name == ".wh..wh..opq":
+            emptied.add(str(path.parent))
+        elif path.name.startswith(".wh."):
+            removed.add(str(path.with_name(path.name.removeprefix(".wh."))))
+        else:
+            added.add(str(path))
+    ends_below = removed | emptied
+    gone = {
+        path
+        for path in paths
+        if path in removed or not ends_below.isdisjoint(str(parent) for parent in PurePosixPath(path).parents)
+    }
+    return (paths - gone) | added
+
+
+def short_of(recipe: Recipe, made: BenchImage) -> str:
+    """What an image has too little of for its recipe, in words; empty where it has all."""
+    least = {"layers": recipe.layers, "compressed": recipe.compressed, "entries": recipe.entries}
+    has = {"layers": len(made.layers), "compressed": made.compressed, "entries": made.entries}
+    return ", ".join(f"{name} {has[name]:,} of {least[name]:,}" for name in least if has[name] < least[name])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
