@@ -1,0 +1,197 @@
+"""What `make bench` found: medians, ratios, the limit and the goals, as Markdown tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+OURS = "provision"
+FAST = "provision[fast]"
+TAR = "curl piped to tar"
+WARM = ("provision, warm", "provision[fast], warm")
+WARM_TAR = "tar -x of the same blobs"
+INFLATE = {OURS: "inflate with zlib", FAST: "inflate with isal"}
+HASH = "hash"
+WRITE = "write"
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run: seconds on the clock, CPU seconds of the whole process tree, and bytes of its largest process."""
+
+    image: str
+    entrant: str
+    wall: float
+    user: float
+    system: float
+    peak: int
+
+    @property
+    def cpu(self) -> float:
+        """All seconds of CPU time."""
+        return self.user + self.system
+
+
+Medians = dict[str, Sample]
+"""The medians of one image by entrant."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be reached, what was measured (None when it couldn't be), and whether less is better."""
+
+    what: str
+    wanted: float
+    measured: float | None
+    less_is_better: bool = False
+
+    @property
+    def is_reached(self) -> bool | None:
+        """Whether it is; None when it wasn't measured."""
+        if self.measured is None:
+            return None
+        return self.measured <= self.wanted if self.less_is_better else self.measured >= self.wanted
+
+
+def medians(samples: Iterable[Sample], image: str) -> Medians:
+    """The median of each figure by itself, for each entrant that ran on the image, in the order of first runs."""
+    runs: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.image == image:
+            runs.setdefault(sample.entrant, []).append(sample)
+    return {
+        entrant: Sample(
+            image,
+            entrant,
+            statistics.median(one.wall for one in found),
+            statistics.median(one.user for one in found),
+            statistics.median(one.system for one in found),
+            int(statistics.median(one.peak for one in found)),
+        )
+        for entrant, found in runs.items()
+    }
+
+
+def ratio(found: Medians, slower: str, faster: str) -> float | None:
+    """How many times the seconds of one entrant another one takes; None where one of them is missing."""
+    if slower not in found or faster not in found:
+        return None
+    return found[slower].wall / found[faster].wall
+
+
+def limit(found: Medians, ours: str, cores: int) -> float | None:
+    """The seconds that no unpacker with these parts can beat: their CPU time, spread evenly over the cores."""
+    parts = (INFLATE[ours], HASH, WRITE)
+    if any(part not in found for part in parts):
+        return None
+    return sum(found[part].cpu for part in parts) / cores
+
+
+def above_limit(found: Medians, ours: str, cores: int) -> float | None:
+    """How many times the limit ours takes."""
+    least = limit(found, ours, cores)
+    return found[ours].wall / least if least and ours in found else None
+
+
+def goals(by_image: dict[str, Medians], peers: Sequence[str], cores: int) -> list[Goal]:
+    """The goals of the project (for two cores), each with what was measured."""
+    application = by_image.get("application", {})
+    small = by_image.get("small-files", {})
+    rivals = [application[peer] for peer in peers if peer in application]
+    fastest = min(rivals, key=lambda one: one.wall).entrant if rivals else "the fastest peer"
+    peaks = [found[ours].peak / MIB for found in by_image.values() for ours in (OURS, FAST, *WARM) if ours in found]
+    wanted = [Goal(f"application: {fastest} to {OURS}", 1.7, ratio(application, fastest, OURS))]
+    wanted += [Goal(f"application: {fastest} to {FAST}", 2.4, ratio(application, fastest, FAST))]
+    for ours in (OURS, FAST):
+        least = above_limit(application, ours, cores)
+        wanted.append(Goal(f"application: {ours} to the limit", 1.3, least, less_is_better=True))
+    wanted.append(Goal("largest peak, MiB", 96, max(peaks, default=None), less_is_better=True))
+    for ours in (OURS, FAST):
+        wanted.append(Goal(f"small-files: {TAR} to {ours}", 2.0, ratio(small, TAR, ours)))
+    for ours in WARM:
+        wanted.append(Goal(f"application: {WARM_TAR} to {ours}", 1.0, ratio(application, WARM_TAR, ours)))
+    return wanted
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, marks, *rows))
+
+
+def times(value: float | None) -> str:
+    """A ratio, or a dash where there is none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def runs_table(found: Medians, entrants: Sequence[str], ours: str, fast: str, title: str, floor: int) -> str:
+    """One row for each entrant that ran, against ours in both kinds. Peaks up to `floor` bytes are not told apart."""
+    head = (title, "seconds", f"to {ours}", f"to {fast}", "user", "system", "peak MiB")
+    rows = [
+        (
+            name,
+            f"{one.wall:.2f}",
+            times(ratio(found, name, ours)),
+            times(ratio(found, name, fast)),
+            f"{one.user:.2f}",
+            f"{one.system:.2f}",
+            f"{one.peak / MIB:.0f}" if one.peak > floor else f"< {floor / MIB:.0f}",
+        )
+        for name in entrants
+        if (one := found.get(name))
+    ]
+    return table(head, rows) if rows else ""
+
+
+def limit_table(found: Medians, cores: int) -> str:
+    """The parts of the limit in seconds of CPU time, and ours against it."""
+    head = ("limit", "inflate", "hash", "write", f"sum / {cores} cores", "seconds", "to the limit")
+    rows = []
+    for ours in (OURS, FAST):
+        least = limit(found, ours, cores)
+        if least is not None:
+            parts = [f"{found[part].cpu:.2f}" for part in (INFLATE[ours], HASH, WRITE)]
+            taken = f"{found[ours].wall:.2f}" if ours in found else "-"
+            rows.append((ours, *parts, f"{least:.2f}", taken, times(above_limit(found, ours, cores))))
+    return table(head, rows) if rows else ""
+
+
+def goals_table(wanted: Iterable[Goal]) -> str:
+    """Goals, figures and verdicts."""
+    verdicts = {True: "yes", False: "no", None: "not measured"}
+    rows = []
+    for goal in wanted:
+        bound = f"{'at most' if goal.less_is_better else 'at least'} {goal.wanted:g}"
+        rows.append((goal.what, bound, times(goal.measured), verdicts[goal.is_reached]))
+    return table(("goal", "wanted", "measured", "reached"), rows)
+
+
+def report(
+    samples: Sequence[Sample],
+    titles: Mapping[str, str],
+    peers: Sequence[str],
+    absent: Mapping[str, str],
+    cores: int,
+    floor: int,
+) -> str:
+    """All tables: for each image (by name, with its title) the runs and the limit; then goals, and who has no figures.
+
+    `peers` are those whom the goals are measured against; peaks up to `floor` bytes are not told apart.
+    """
+    by_image = {image: medians(samples, image) for image in titles}
+    parts = []
+    for image, title in titles.items():
+        found = by_image[image]
+        cold = [name for name in found if name in (OURS, FAST, *peers)]
+        parts += [
+            f"### {title}",
+            runs_table(found, cold, OURS, FAST, "cold cache", floor),
+            runs_table(found, [*WARM, WARM_TAR], *WARM, "warm cache", floor),
+            limit_table(found, cores),
+        ]
+    parts += ["### Goals", goals_table(goals(by_image, peers, cores))]
+    parts += ["\n".join(f"- {name}: {reason}" for name, reason in absent.items())]
+    return "\n\n".join(part for part in parts if part)
