@@ -1,0 +1,137 @@
+"""Who takes part in `make bench`, and how each is called: ours, the peers, and the parts of the limit.
+
+Each is a shell script that starts in an empty directory, which is its home too. It finds
+
+    HOST IMAGE      the registry's host:port, the repository there
+    DIGESTS         the layers' digests, base first
+    BLOBS TARS      files that hold these layers, compressed and not
+    WARM            a blob cache of ours that has the image
+    POLICY          a containers-policy.json(5) that accepts all
+    CHECKOUT        the checkout that is measured
+    PLAIN FAST      Python environments with its dependencies, without and with those of the extra `fast`
+    PROOT_DISTRO UDOCKER    the peers' Python environments
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from .bench_machine import find
+from .bench_report import FAST, HASH, INFLATE, OURS, TAR, WARM, WARM_TAR, WRITE
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One who takes part. `kind` is cold, warm or limit; `needs` names programs and, in capitals, ROOT or environments.
+
+    `tree` is a pattern of where the unpacked image is in the end, empty where there is none.
+    """
+
+    name: str
+    kind: str
+    script: str
+    needs: tuple[str, ...] = ()
+    tree: str = "rootfs"
+
+    def is_named(self, names: Sequence[str]) -> bool:
+        """Whether one of the names is its kind or a beginning of its name; true of all when there are none."""
+        return not names or any(name == self.kind or self.name.startswith(name) for name in names)
+
+    def missing(self, environments: Collection[str]) -> str:
+        """What this machine lacks for it, in words; empty where it has all."""
+        lacking = [need for need in self.needs if not (need in environments if need.isupper() else find(need))]
+        return f"not here: {', '.join(lacking)}" if lacking else ""
+
+
+# proot-distro refuses root. This gives it a user id other than 0 that owns what root owns.
+NOT_ROOT = "unshare --user --map-user=1000 " if os.geteuid() == 0 else ""
+
+CURL_TAR = """\
+mkdir rootfs
+for digest in $DIGESTS; do
+  curl -sSf "http://$HOST/v2/$IMAGE/blobs/$digest" | tar -xz -C rootfs
+done"""
+
+# Without the setting it downloads its engines (proot, runc, …) first, which unpacking doesn't need.
+UDOCKER = """\
+export UDOCKER_DIR="$PWD/udocker"
+mkdir udocker
+printf '[DEFAULT]\\nautoinstall =\\n' >udocker/udocker.conf
+"$UDOCKER/bin/udocker" --allow-root --quiet pull --registry="http://$HOST" "$IMAGE:latest"
+"$UDOCKER/bin/udocker" --allow-root --quiet create "$IMAGE:latest\""""
+
+PROOT_DISTRO = '"$PROOT_DISTRO/bin/proot-distro" install --quiet --allow-insecure --name bench "$HOST/$IMAGE"'
+
+SKOPEO = 'skopeo --policy "$POLICY" copy --quiet --src-tls-verify=false "docker://$HOST/$IMAGE" oci:oci:latest'
+
+BUILDAH = """\
+buildah --root "$PWD/storage" --runroot "$PWD/run" --storage-driver vfs \\
+  pull --quiet --signature-policy "$POLICY" --tls-verify=false "docker://$HOST/$IMAGE\""""
+
+UNTAR = """\
+mkdir rootfs
+for layer in {layers}; do tar {options} "$layer" -C rootfs; done"""
+
+INFLATE_CODE = """\
+import sys, MODULE as zlib
+for name in sys.argv[1:]:
+    inflater = zlib.decompressobj(31)
+    with open(name, "rb") as blob:
+        while piece := blob.read(1 << 16):
+            inflater.decompress(piece)
+    assert inflater.eof and not inflater.unused_data, "more than one gzip member"
+"""
+
+HASH_CODE = """\
+import hashlib, sys
+for name in sys.argv[1:]:
+    with open(name, "rb") as blob:
+        hashlib.file_digest(blob, "sha256")
+"""
+
+
+def ours(environment: str, cache: str = "", module: str = "provisioner") -> str:
+    """The script that provisions with the dependencies of an environment, the checkout as it is."""
+    setting = f'PROVISION_CACHE_DIR="{cache}" ' if cache else ""
+    command = f'"${environment}/bin/python" -m {module} --quiet "$HOST/$IMAGE" container'
+    return f'PYTHONPATH="$CHECKOUT" {setting}{command}'
+
+
+def python(environment: str, code: str, files: str) -> str:
+    """The script that runs Python code in an environment on files."""
+    return f"\"${environment}/bin/python\" -c '{code}' {files}"
+
+
+def inflate(environment: str, module: str) -> str:
+    """The script that inflates all layers into nothing, with zlib or what is called as it."""
+    return python(environment, INFLATE_CODE.replace("MODULE", module), "$BLOBS")
+
+
+def umoci(option: str = "") -> str:
+    """The script that pulls with skopeo and unpacks with umoci."""
+    return f"{SKOPEO}\numoci unpack {option} --image oci:latest bundle"
+
+
+_TREE = "container/rootfs"
+_PROOT_DISTRO_TREE = ".local/share/proot-distro/*/bench/rootfs"
+
+ENTRANTS = (
+    Entrant(OURS, "cold", ours("PLAIN"), ("PLAIN",), _TREE),
+    Entrant(FAST, "cold", ours("FAST"), ("FAST",), _TREE),
+    Entrant(TAR, "cold", CURL_TAR, ("curl", "tar", "gzip")),
+    Entrant("proot-distro", "cold", NOT_ROOT + PROOT_DISTRO, ("PROOT_DISTRO", "proot", "unshare"), _PROOT_DISTRO_TREE),
+    Entrant("udocker", "cold", UDOCKER, ("UDOCKER", "curl", "tar"), "udocker/containers/*/ROOT"),
+    Entrant("skopeo, umoci", "cold", umoci(), ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
+    Entrant("skopeo, umoci --rootless", "cold", umoci("--rootless"), ("skopeo", "umoci"), "bundle/rootfs"),
+    Entrant("buildah pull, vfs", "cold", BUILDAH, ("buildah",), "storage/vfs/dir/*"),
+    Entrant(WARM[0], "warm", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
+    Entrant(WARM[1], "warm", ours("FAST", "$WARM"), ("FAST",), _TREE),
+    Entrant(WARM_TAR, "warm", UNTAR.format(layers="$BLOBS", options="-xzf"), ("tar", "gzip")),
+    Entrant(INFLATE[OURS], "limit", inflate("PLAIN", "zlib"), ("PLAIN",), ""),
+    Entrant(INFLATE[FAST], "limit", inflate("FAST", "isal.isal_zlib"), ("FAST",), ""),
+    Entrant(HASH, "limit", python("PLAIN", HASH_CODE, "$BLOBS $TARS"), ("PLAIN",), ""),
+    Entrant(WRITE, "limit", UNTAR.format(layers="$TARS", options="-xf"), ("tar",)),
+)
+"""In the order of their turns."""
