@@ -3,10 +3,10 @@
 PYTHON ?= python3
 # What to provision instead of the image that is made on the spot: make run IMAGE=ubuntu
 IMAGE ?=
-# What pytest is told: make test ARGS='-k layer -x'
+# What pytest is told: make test ARGS='-k layer -x'; or the benchmark: make bench ARGS='--rounds 1 --images small-files'
 ARGS ?=
 
-.PHONY: help run test lint check clean
+.PHONY: help run test lint check bench clean
 
 help:
 	@$(PYTHON) scripts/develop.py help
@@ -22,6 +22,9 @@ lint:
 
 check:
 	@$(PYTHON) scripts/develop.py check
+
+bench:
+	@$(PYTHON) scripts/develop.py bench $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
