@@ -7,8 +7,10 @@ three times and keeps every entry that it has met.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage, printable
@@ -94,26 +96,26 @@ class Archive:
 
     def _next(self) -> Entry | None:
         """The next entry, with all the headers that lead up to it; None at the end."""
-        records: dict[bytes, bytes] = {}
+        records: dict[bytes, bytes] = {}  # a long name of GNU's is one too, which a real one goes before
         pairs: list[tuple[int, int]] = []  # what pax sparse 0.0 spells by repeating its records
-        name = target = None
         while (header := self._header()) is not None:
-            kind = header[156:157]
+            flag = header[156:157]
             size = _number(header[124:136], "a size")
-            if kind in (b"x", b"X"):
-                records, pairs = _pax(self._take(size))
-            elif kind == b"g":
+            if flag in (b"x", b"X"):
+                found, pairs = _pax(self._take(size))
+                records.update(found)
+            elif flag == b"g":
                 found, _ = _pax(self._take(size))
                 self._global.update((key, value) for key, value in found.items() if key not in _PER_FILE)
-            elif kind == b"L":
-                name = self._take(size).split(b"\0", 1)[0]
-            elif kind == b"K":
-                target = self._take(size).split(b"\0", 1)[0]
-            elif kind == b"V":
+            elif flag == b"L":
+                records.setdefault(b"path", _text(self._take(size)))
+            elif flag == b"K":
+                records.setdefault(b"linkpath", _text(self._take(size)))
+            elif flag == b"V":
                 self._skip_content(size)  # a volume's label
             else:
-                return self._entry(header, size, {**self._global, **records}, pairs, name, target)
-        if records or name is not None or target is not None:
+                return self._entry(header, size, {**self._global, **records} if self._global else records, pairs)
+        if records:
             raise _unreadable("it ends behind a header that describes the next one")
         return None
 
@@ -126,58 +128,50 @@ class Archive:
         if len(header) < BLOCK:
             raise _unreadable("it ends in the middle of a header")
         stored = _number(header[148:156], "a checksum")
-        total = sum(header) - sum(header[148:156]) + 8 * 32
-        if stored != total and stored != _signed(header):
+        # The lower half of Adler-32 is the sum of the bytes modulo 65521, which C counts much faster than sum().
+        total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 8 * 32
+        if (stored - total) % 65521 and stored != _signed(header):
             raise _unreadable("the checksum of a header is wrong")
         return header
 
-    def _entry(
-        self,
-        header: bytes,
-        size: int,
-        records: dict[bytes, bytes],
-        pairs: list[tuple[int, int]],
-        name: bytes | None,
-        target: bytes | None,
-    ) -> Entry:
+    def _entry(self, header: bytes, size: int, records: dict[bytes, bytes], pairs: list[tuple[int, int]]) -> Entry:
         """The entry of a header, corrected by what came before it."""
-        path = records.get(b"path", name)
+        path = records.get(b"path")
         if path is None:
             path = _text(header[:100])
             if header[257:263] == b"ustar\0" and header[345]:
                 path = _text(header[345:500]) + b"/" + path
-        kind = _KINDS.get(header[156:157])
+        flag = header[156:157]
+        kind = _KINDS.get(flag)
         if kind is None:
-            raise MalformedImage(f"{printable(path[:300])}: entries of type {header[156:157]!r} are unknown")
+            raise MalformedImage(f"{printable(path[:300])}: entries of type {flag!r} are unknown")
         if path.endswith(b"/"):
             kind = Kind.DIRECTORY if kind is Kind.FILE else kind  # how v7 spells it
             path = path.rstrip(b"/")
-        extents = None
-        stored = 0
-        if kind is Kind.FILE or header[156:157] == b"D":
-            stored = _decimal(records, b"size", size)
+        stored = _decimal(records, b"size", size) if kind is Kind.FILE or flag == b"D" else 0
         self._expect(stored)
-        if kind is Kind.FILE:
-            size, extents, path = self._sparse(header, stored, records, pairs, path)
+        size, extents = stored if kind is Kind.FILE else 0, None
+        if kind is Kind.FILE and (records or flag == b"S"):
+            path = records.get(b"GNU.sparse.name", path)
+            size, extents = self._sparse(header, stored, records, pairs)
         return Entry(
             path,
             kind,
-            _number(header[100:108], "a mode") & 0o7777,
-            _owner(records, b"uid", header[108:116]),
-            _owner(records, b"gid", header[116:124]),
-            size if kind is Kind.FILE else 0,
+            _small(header[100:108], "a mode") & 0o7777,
+            _owner(records.get(b"uid"), header[108:116]),
+            _owner(records.get(b"gid"), header[116:124]),
+            size,
             _mtime(records.get(b"mtime"), header[136:148]),
-            records.get(b"linkpath", _text(header[157:257]) if target is None else target),
+            records[b"linkpath"] if b"linkpath" in records else _text(header[157:257]),
             _device(header) if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0),
-            tuple((key[len(_XATTR) :], value) for key, value in records.items() if key.startswith(_XATTR)),
+            _xattrs(records) if records else (),
             extents,
         )
 
     def _sparse(
-        self, header: bytes, stored: int, records: dict[bytes, bytes], pairs: list[tuple[int, int]], path: bytes
-    ) -> tuple[int, tuple[tuple[int, int], ...] | None, bytes]:
-        """Size, extents and path of a file, which may be sparse in GNU's four ways."""
-        path = records.get(b"GNU.sparse.name", path)
+        self, header: bytes, stored: int, records: dict[bytes, bytes], pairs: list[tuple[int, int]]
+    ) -> tuple[int, tuple[tuple[int, int], ...] | None]:
+        """Size and extents of a file, which may be sparse in GNU's four ways."""
         if header[156:157] == b"S":
             size = _number(header[483:495], "a size")
             numbers = self._old_map(header)
@@ -191,15 +185,15 @@ class Archive:
             size = _decimal(records, b"GNU.sparse.size", stored)
             numbers = pairs
         else:
-            return stored, None, path
+            return stored, None
         end = 0
         for offset, length in numbers:
             if offset < end or offset + length > size:
-                raise _unreadable(f"the map of holes in {printable(path[:300])} contradicts itself")
+                raise _unreadable("a map of holes contradicts itself")
             end = offset + length
         if sum(length for _, length in numbers) != self._left:
-            raise _unreadable(f"the map of holes in {printable(path[:300])} doesn't fit what is stored")
-        return size, tuple(numbers), path
+            raise _unreadable("a map of holes doesn't fit what is stored")
+        return size, tuple(numbers)
 
     def _old_map(self, header: bytes) -> list[tuple[int, int]]:
         """The map of GNU's old format, which goes on in blocks between header and content."""
@@ -313,6 +307,10 @@ def _number(field: bytes, what: str) -> int:
     return int(digits, 8)
 
 
+_small = lru_cache(4096)(_number)
+"""For numbers that most entries share."""
+
+
 def _signed(header: bytes) -> int:
     """The checksum as some old tars count it, with signed bytes."""
     return sum(byte - 256 if byte > 127 else byte for byte in header[:148] + b" " * 8 + header[156:])
@@ -335,13 +333,14 @@ def _decimal(records: dict[bytes, bytes], key: bytes, default: int) -> int:
     return _digits(records[key]) if key in records else default
 
 
-def _owner(records: dict[bytes, bytes], key: bytes, field: bytes) -> int:
-    owner = _decimal(records, key, -1) if key in records else _number(field, "an owner")
+def _owner(exact: bytes | None, field: bytes) -> int:
+    owner = _small(field, "an owner") if exact is None else _digits(exact)
     if owner >= _OWNERS:
         raise _unreadable(f"{owner} in a header is not an owner")
     return owner
 
 
+@lru_cache(4096)
 def _mtime(exact: bytes | None, field: bytes) -> int:
     """Nanoseconds, held to what the kernel takes."""
     if exact is None:
@@ -351,6 +350,10 @@ def _mtime(exact: bytes | None, field: bytes) -> int:
         raise _unreadable(f"{printable(exact[:60])!r} in a header is not a time")
     value = int(match[2]) * 10**9 + int((match[3] or b"")[:9].ljust(9, b"0"))
     return min(_NANOSECONDS, value) * (-1 if match[1] else 1)
+
+
+def _xattrs(records: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((key[len(_XATTR) :], value) for key, value in records.items() if key.startswith(_XATTR))
 
 
 def _pax(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
