@@ -286,6 +286,8 @@ def _broken() -> Iterator[Attack]:
     yield Attack("cut in a header", ((fine + fine)[:1100],), refused=unreadable)
     yield Attack("cut in an extended header", (pax(path=b"x" * 2000)[:700],), refused=unreadable)
     yield Attack("cut behind an extended header", (pax(path=b"x"),), refused=unreadable)
+    rubbish = raw(b"h", b"x", b"9 path=a\n" + b"x" * 40) + fine + END
+    yield Attack("rubbish behind a pax record", (rubbish,), refused=unreadable)
     yield Attack("no header", (b"this is no archive " * 100,), refused=unreadable)
     yield Attack("rubbish behind an entry", (fine + b"rubbish " * 64 + fine + END,), refused=unreadable)
     yield Attack("no end", (fine,), tree={"a": "file:1"})

@@ -363,15 +363,17 @@ def _pax(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 20)
-        length = _digits(data[at:space]) if space > 0 else 0
-        record = data[space + 1 : at + length]
+        if space < 0:
+            raise _unreadable("a pax header is damaged")
+        end = at + _digits(data[at:space])
+        record = data[space + 1 : end]
         key, equals, value = record[:-1].partition(b"=")
-        if at + length > len(data) or not equals or not record.endswith(b"\n"):
+        if end > len(data) or not equals or not record.endswith(b"\n"):
             raise _unreadable("a pax header is damaged")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             numbers.append(_digits(value))
         records[key] = value
-        at += length
+        at = end
     if len(numbers) % 2:
         raise _unreadable("a pax header is damaged")
     return records, list(zip(numbers[::2], numbers[1::2], strict=True))
