@@ -130,6 +130,7 @@ def _names(outside: str) -> Iterator[Attack]:
     yield _refused("a name of 5000 characters", "a name of 5000 bytes", ("n" * 5000, evil))
     yield _tree("a name of 255 characters", {"n" * 255: "file:evil"}, [("n" * 255, evil)])
     many = "/".join(["d" * 99] * 50)
+    yield _refused("a path of 20000 characters", "a path of 19999 bytes", ("d/" * 10000, None))
     yield _tree("a path of 5000 characters", {"/".join(["d" * 99] * DEPTH): "dir"}, [(many, evil)])
     yield _tree("names that differ in case", {"A": "file:1", "a": "file:2"}, [("A", b"1"), ("a", b"2")])
     deep = "d/" * 3000
@@ -286,8 +287,18 @@ def _broken() -> Iterator[Attack]:
     yield Attack("cut in a header", ((fine + fine)[:1100],), refused=unreadable)
     yield Attack("cut in an extended header", (pax(path=b"x" * 2000)[:700],), refused=unreadable)
     yield Attack("cut behind an extended header", (pax(path=b"x"),), refused=unreadable)
+    yield Attack(
+        "a pax record without a length", (raw(b"pax", b"x", b"11 path=ab\nno-length") + fine,), refused=unreadable
+    )
+    huge = raw(b"s", content=b"1\n", size=b"\x80\0\0\0\x7f" + bytes(7))
+    yield Attack("a sparse map that never ends", (pax(GNU_sparse_major=b"1") + huge,), refused=unreadable)
     yield Attack("no header", (b"this is no archive " * 100,), refused=unreadable)
     yield Attack("rubbish behind an entry", (fine + b"rubbish " * 64 + fine + END,), refused=unreadable)
+    yield Attack("an archive behind the end", (fine + END + raw(b"b") + END,), refused="more behind its end")
+    yield Attack(
+        "an archive behind one block of zeros", (fine + bytes(512) + raw(b"b"),), refused="more behind its end"
+    )
+    yield Attack("a directory with content", (raw(b"d/", content=raw(b"hidden")) + END,), refused="with content")
     yield Attack("no end", (fine,), tree={"a": "file:1"})
     yield Attack("nothing", (b"",), tree={})
     yield Attack("only an end", (END * 10,), tree={})

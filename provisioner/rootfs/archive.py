@@ -12,6 +12,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage, printable
+from provisioner.rootfs.chunks import Chunks
+from provisioner.rootfs.chunks import unreadable as _unreadable
 
 BLOCK = 512
 _RECORDS_LIMIT = 1 << 20
@@ -66,8 +68,8 @@ _KINDS = {
     b"6": Kind.FIFO,
 }
 _OCTAL = re.compile(rb"[0-7]+").fullmatch
-_PER_FILE = (b"path", b"linkpath", b"size")
-"""Pax records that make sense for one entry only and are not taken from global headers."""
+_PER_FILE = (b"path", b"linkpath", b"size", b"GNU.sparse.")
+"""How pax records begin that make sense for one entry only and are not taken from global headers."""
 _XATTR = b"SCHILY.xattr."
 
 
@@ -75,15 +77,21 @@ class Archive:
     """The archive in a stream of chunks: iterate for its entries, call `content()` for what the last one holds."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._input = _Input(chunks)
+        self._input = Chunks(chunks)
         self._left = 0
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries in order. Raises MalformedImage. An empty stream has none: some tools write such layers."""
+        """The entries in order. Raises MalformedImage. An empty stream has none: some tools write such layers.
+
+        The stream is read to its end. Zeros may follow on the end of the archive but nothing else: some readers would
+        take it for more entries, others not.
+        """
         while (entry := self._next()) is not None:
             yield entry
+        if self._input.any_left():
+            raise _unreadable("there is more behind its end")
 
     def content(self) -> Iterator[memoryview]:
         """The bytes of the entry that was given last, in pieces that are good until the next is asked for."""
@@ -104,7 +112,7 @@ class Archive:
                 records, pairs = _pax(self._take(size))
             elif kind == b"g":
                 found, _ = _pax(self._take(size))
-                self._global.update((key, value) for key, value in found.items() if key not in _PER_FILE)
+                self._global.update((key, value) for key, value in found.items() if not key.startswith(_PER_FILE))
             elif kind == b"L":
                 name = self._take(size).split(b"\0", 1)[0]
             elif kind == b"K":
@@ -112,7 +120,10 @@ class Archive:
             elif kind == b"V":
                 self._skip_content(size)  # a volume's label
             else:
-                return self._entry(header, size, {**self._global, **records}, pairs, name, target)
+                records = {**self._global, **records}
+                # An empty value takes a record back, the attribute of a file may be empty.
+                records = {key: value for key, value in records.items() if value or key.startswith(_XATTR)}
+                return self._entry(header, size, records, pairs, name, target)
         if records or name is not None or target is not None:
             raise _unreadable("it ends behind a header that describes the next one")
         return None
@@ -149,14 +160,14 @@ class Archive:
         kind = _KINDS.get(header[156:157])
         if kind is None:
             raise MalformedImage(f"{printable(path[:300])}: entries of type {header[156:157]!r} are unknown")
+        stored = _decimal(records, b"size", size) if kind is Kind.FILE or header[156:157] == b"D" else 0
+        self._expect(stored)
         if path.endswith(b"/"):
+            if kind is Kind.FILE and stored:  # which some readers skip and others take for headers
+                raise MalformedImage(f"{printable(path[:300])}: it is a directory with content")
             kind = Kind.DIRECTORY if kind is Kind.FILE else kind  # how v7 spells it
             path = path.rstrip(b"/")
         extents = None
-        stored = 0
-        if kind is Kind.FILE or header[156:157] == b"D":
-            stored = _decimal(records, b"size", size)
-        self._expect(stored)
         if kind is Kind.FILE:
             size, extents, path = self._sparse(header, stored, records, pairs, path)
         return Entry(
@@ -206,9 +217,7 @@ class Archive:
         numbers = _old_pairs(header[386:482])
         more = header[482]
         while more:
-            block = self._input.exactly(BLOCK)
-            if len(block) < BLOCK:
-                raise _unreadable("it ends in the middle of a header")
+            block = self._block()
             numbers += _old_pairs(block[:504])
             more = block[504]
             if len(numbers) * 24 > _RECORDS_LIMIT:
@@ -222,12 +231,18 @@ class Archive:
         while text.count(b"\n") < wanted:
             if self._left < BLOCK or len(text) > _RECORDS_LIMIT:
                 raise _unreadable("a map of holes is too long")
-            text += self._input.exactly(BLOCK)
+            text += self._block()
             self._left -= BLOCK
             if wanted == 1 and b"\n" in text:
                 wanted = 1 + 2 * _digits(text.partition(b"\n")[0])
         numbers = [_digits(line) for line in text.split(b"\n")[1:wanted]]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+    def _block(self) -> bytes:
+        """A block of what describes an entry."""
+        if len(block := self._input.exactly(BLOCK)) < BLOCK:
+            raise _unreadable("it ends in the middle of a header")
+        return block
 
     def _expect(self, size: int) -> None:
         self._left, self._padding = size, -size % BLOCK
@@ -248,48 +263,6 @@ class Archive:
         if self._padding:
             self._input.exactly(self._padding)  # the last padding may be missing
             self._padding = 0
-
-
-class _Input:
-    """Chunks, cut as they are asked for."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._chunk = memoryview(b"")
-        self._at = 0
-
-    def exactly(self, size: int) -> bytes:
-        """`size` bytes, fewer at the end."""
-        at = self._at
-        if at + size <= len(self._chunk):
-            self._at = at + size
-            return bytes(self._chunk[at : at + size])
-        data = bytes(self._chunk[at:])
-        self._chunk, self._at = memoryview(b""), 0
-        while len(data) < size and self._more():
-            take = min(size - len(data), len(self._chunk))
-            data += self._chunk[:take]
-            self._at = take
-        return data
-
-    def piece(self, most: int) -> memoryview:
-        """At least one byte, at most `most`, without a copy. Raises MalformedImage at the end."""
-        if self._at >= len(self._chunk) and not self._more():
-            raise _unreadable("it ends in the middle of a file")
-        at = self._at
-        self._at = min(len(self._chunk), at + most)
-        return self._chunk[at : self._at]
-
-    def _more(self) -> bool:
-        for chunk in self._chunks:
-            if chunk:
-                self._chunk, self._at = memoryview(chunk), 0
-                return True
-        return False
-
-
-def _unreadable(why: str) -> MalformedImage:
-    return MalformedImage(f"the archive can't be read: {why}")
 
 
 def _text(field: bytes) -> bytes:
@@ -361,7 +334,7 @@ def _pax(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
     while at < len(data):
         space = data.find(b" ", at, at + 20)
         length = _digits(data[at:space]) if space > 0 else 0
-        record = data[space + 1 : at + length]
+        record = data[max(space, at) + 1 : at + length]
         key, equals, value = record[:-1].partition(b"=")
         if at + length > len(data) or not equals or not record.endswith(b"\n"):
             raise _unreadable("a pax header is damaged")
