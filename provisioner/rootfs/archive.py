@@ -71,6 +71,7 @@ _OCTAL = re.compile(rb"[0-7]+").fullmatch
 _PER_FILE = (b"path", b"linkpath", b"size", b"GNU.sparse.")
 """How pax records begin that make sense for one entry only and are not taken from global headers."""
 _XATTR = b"SCHILY.xattr."
+_MAY_BE_EMPTY = (_XATTR, b"GNU.sparse.")
 
 
 class Archive:
@@ -121,8 +122,8 @@ class Archive:
                 self._skip_content(size)  # a volume's label
             else:
                 records = {**self._global, **records}
-                # An empty value takes a record back, the attribute of a file may be empty.
-                records = {key: value for key, value in records.items() if value or key.startswith(_XATTR)}
+                # An empty value takes a record back, but attributes and maps of holes may be empty.
+                records = {key: value for key, value in records.items() if value or key.startswith(_MAY_BE_EMPTY)}
                 return self._entry(header, size, records, pairs, name, target)
         if records or name is not None or target is not None:
             raise _unreadable("it ends behind a header that describes the next one")
