@@ -447,7 +447,7 @@ def main(directory: Path) -> None:
 
 
 def million(directory: Path) -> None:
-    """Unpack a million entries, a tenth of them links and directories, and print how many names there are and the peak of memory in MB.
+    """Unpack a million entries, and print how many names there are then and the peak of memory in MB.
 
     They come by a thousand names, so that the memory of the file system is not what fills up.
     """

@@ -125,7 +125,13 @@ class Arena:
                     last = entry
             unpacker.finish()
             if last is not None and b".wh." not in last.path:
-                _check(tree, last, tried.exact)
+                if not self._through_symlink(last):
+                    _check(tree, last, tried.exact)
+
+    def _through_symlink(self, entry: Entry) -> bool:
+        """Whether a symlink is on the way to an entry: what it was made in place of may have been on that way, too."""
+        names = [os.fsdecode(name) for name in components(entry.path)]
+        return any(self.root.joinpath(*names[:depth]).is_symlink() for depth in range(1, len(names)))
 
     def _look(self) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []
