@@ -124,9 +124,8 @@ class Arena:
                 for entry in Archive(chunks(kind, blob, 1 << 16)):
                     last = entry
             unpacker.finish()
-            if last is not None and b".wh." not in last.path:
-                if not self._through_symlink(last):
-                    _check(tree, last, tried.exact)
+            if last is not None and b".wh." not in last.path and not self._through_symlink(last):
+                _check(tree, last, tried.exact)
 
     def _through_symlink(self, entry: Entry) -> bool:
         """Whether a symlink is on the way to an entry: what it was made in place of may have been on that way, too."""
