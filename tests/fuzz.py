@@ -128,9 +128,12 @@ class Arena:
                 _check(tree, last, tried.exact)
 
     def _through_symlink(self, entry: Entry) -> bool:
-        """Whether a symlink is on the way to an entry: what it was made in place of may have been on that way, too."""
+        """Whether a symlink may be on the way to an entry: what it took the place of may have been there, too."""
         names = [os.fsdecode(name) for name in components(entry.path)]
-        return any(self.root.joinpath(*names[:depth]).is_symlink() for depth in range(1, len(names)))
+        try:
+            return any(self.root.joinpath(*names[:depth]).is_symlink() for depth in range(1, len(names)))
+        except OSError:  # the path is too long to look it up at once
+            return True
 
     def _look(self) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []

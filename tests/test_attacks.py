@@ -73,7 +73,7 @@ def test_nothing_outside_is_touched(outcomes: tuple[str, dict[str, Attack], dict
 
 def test_a_million_entries_take_a_minute_and_little_memory() -> None:
     with clean_place() as place:
-        command = [sys.executable, "-m", "tests.attacks", place, "million"]
+        command = [sys.executable, "-m", "tests.attacks", str(place), "million"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=CHECKOUT)
     assert done.returncode == 0, done.stderr
     names, megabytes = json.loads(done.stdout)

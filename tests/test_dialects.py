@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,7 +28,7 @@ from .tools import Entry as Found
 from .tools import fast_directory, need, need_root, run, tree_of
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8"}
+OPTIONS: dict[str, Any] = {"env": {**os.environ, "LC_ALL": "C.UTF-8"}, "errors": "replace"}
 
 
 class Node(NamedTuple):
@@ -54,7 +54,7 @@ def trees(longest: int, target: int, kinds: str, latest: int) -> st.SearchStrate
         Node,
         st.sampled_from(kinds),
         st.integers(0, 0o7777),
-        st.integers(0, latest * 10**9),
+        st.integers(10**9, latest * 10**9),  # tarfile writes less with an exponent, which pax doesn't know
         st.binary(max_size=600) | st.integers(0, 3000).map(lambda size: b"c" * size),
         st.sampled_from([0, 0, 1, 1 << 16, 1 << 20]),
     )
@@ -136,7 +136,17 @@ def write(command: list[str], archive: Path, root: Path) -> None:
             opened.add(root, ".")
     else:
         need(command[0])
-        run(*command, "-cf", archive, "-C", root, ".", env=ENVIRONMENT)
+        run(*command, "-cf", archive, "-C", root, ".", **OPTIONS)
+
+
+def _is_text(tree: dict[bytes, Node]) -> bool:
+    """Whether all names and targets are UTF-8: bsdtar refuses others in pax headers."""
+    try:
+        for path, node in tree.items():
+            (path + (node.content if node.kind == "l" else b"")).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
@@ -160,12 +170,16 @@ def test_trees_are_what_the_tools_make_of_them(writer: str, data: st.DataObject)
         make(tree, directory / "source")
         write(command, archive, directory / "source")
         ours = unpacked(archive.read_bytes(), directory / "ours")
-        for reader in ("tar", "bsdtar"):
+        for reader in (
+            ("tar --delay-directory-restore", "bsdtar") if _is_text(tree) else ("tar --delay-directory-restore",)
+        ):
             (directory / reader).mkdir()
-            run(reader, "-xpf", archive, "--numeric-owner", "-C", directory / reader, env=ENVIRONMENT)
+            run(*reader.split(), "-xpf", archive, "--numeric-owner", "-C", directory / reader, **OPTIONS)
             theirs = tree_of(directory / reader)
             theirs["."] = replace(theirs["."], mtime=ours["."].mtime)  # which bsdtar leaves
             assert ours == theirs, reader
+        if command[0] == "bsdtar" and not _is_text(tree):
+            return  # it cuts such names, if they are long, to something else
         kept = tree_of(directory / "source")
         assert {path: (found.type, found.sha256, found.target) for path, found in ours.items()} == {
             path: (found.type, found.sha256, found.target) for path, found in kept.items()
