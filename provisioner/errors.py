@@ -80,8 +80,8 @@ def doing(what: str) -> Iterator[None]:
         raise
 
 
-_MENDS = {
-    errno.ENOSPC: "free some space, or choose a directory on another file system",
+MENDS = {
+    errno.ENOSPC: "free some space (df -h and df -i tell of it), or choose a directory on another file system",
     errno.EDQUOT: "free some space: this user's quota is used up",
     errno.EROFS: "choose a directory on a file system that can be written",
     errno.EACCES: "choose a directory that you may write to",
@@ -90,6 +90,7 @@ _MENDS = {
     errno.ENOTDIR: "choose another directory: a part of this path is a file",
     errno.EMFILE: "allow more open files: ulimit -n 1024",
 }
+"""What helps where an operation failed, by its errno."""
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def machine_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise MachineError(f"{what}: {reason}", _MENDS.get(error.errno or 0, "")) from error
+        raise MachineError(f"{what}: {reason}", MENDS.get(error.errno or 0, "")) from error
 
 
 def printable(text: str | bytes) -> str:

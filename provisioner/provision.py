@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.console import Console, size_text
 from provisioner.digest import verified_chunks
-from provisioner.errors import InTheWay, doing, machine_errors, printable
+from provisioner.errors import MENDS, InTheWay, MachineError, doing, machine_errors, printable
 from provisioner.fixups import apply_fixups
 from provisioner.image import Image, Layer
 from provisioner.launcher import LaunchSettings, launcher
@@ -16,7 +18,7 @@ from provisioner.platforms import Platform
 from provisioner.profile import Profile, load, matching
 from provisioner.record import Record
 from provisioner.rootfs.compression import inflate
-from provisioner.rootfs.layer import Unpacker
+from provisioner.rootfs.layer import Unpacker, too_large
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.tree import Tree, tree_errors
@@ -31,7 +33,8 @@ _AHEAD = 4
 class Plan:
     """What a user asks for.
 
-    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter.
+    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter; `max_size` is the most
+    that the image may take in bytes, None to go by the free space.
     """
 
     directory: Path
@@ -40,6 +43,7 @@ class Plan:
     dns: tuple[str, ...] = ()
     force: bool = False
     shell: str = "/bin/sh"
+    max_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def provision(plan: Plan, source: Source, ownership: Ownership, console: Console
             rootfs.mkdir(mode=0o755)
             rootfs.chmod(0o755)
         with Tree(rootfs) as tree:
-            _unpack(image, source, Unpacker(tree, ownership), console)
+            max_size = _max_size(rootfs, image, plan.max_size)
+            _unpack(image, source, Unpacker(tree, ownership, max_size), console)
             with tree_errors("write the fixups"):
                 profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
                 apply_fixups(tree, profile, plan.dns)
@@ -109,6 +114,27 @@ def _other_image(directory: Path, present: Record, image: Image) -> InTheWay:
     return InTheWay(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
 
 
+def _max_size(rootfs: Path, image: Image, asked: int | None) -> int:
+    """The most that the image may take: what was asked for, else nine tenths of the free space.
+
+    Raises MachineError where not even the layers as they are compressed have room.
+    """
+    with machine_errors("look at the free space"):
+        state = os.statvfs(rootfs)
+    free = state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some tell nothing
+    if state.f_files and not state.f_favail:
+        raise MachineError("no more files can be made here", MENDS[errno.ENOSPC])
+    max_size = free * 9 // 10 if asked is None else asked
+    compressed = sum(blob.size for blob in set(image.manifest.layers))
+    if compressed > free:
+        raise MachineError(
+            f"the layers have {size_text(compressed)}, compressed, and {size_text(free)} are free", MENDS[errno.ENOSPC]
+        )
+    if compressed > max_size:
+        raise too_large(max_size)
+    return max_size
+
+
 def _unpack(image: Image, source: Source, unpacker: Unpacker, console: Console) -> None:
     """Apply all layers, each verified against both of its digests."""
     with (
@@ -132,10 +158,7 @@ def _unpack_layer(layer: Layer, blob: Iterator[bytes], unpacker: Unpacker) -> No
         Ahead(inflate(blob, layer.blob.media_type), _AHEAD) as inflated,
         Ahead(verified_chunks(iter(inflated), layer.diff_id, None, "the archive"), _AHEAD) as archive,
     ):
-        chunks = iter(archive)
-        unpacker.apply(chunks)
-        for _ in chunks:
-            pass
+        unpacker.apply(archive)
 
 
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:

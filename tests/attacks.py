@@ -6,6 +6,7 @@ change, and prints what became of it as JSON: so they can be run as any user. It
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any
 
-from provisioner.errors import MalformedImage
+from provisioner.errors import MachineError, MalformedImage
+from provisioner.rootfs.compression import inflate
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.removal import DIRECTORY, remove_tree
@@ -28,15 +30,20 @@ from provisioner.rootfs.tree import Tree
 from .builders import tar
 
 CANARY = b"sings"
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 DEPTH = 40
 """How deep a tree is listed."""
 SECONDS = 60
 """The time that one attack may take."""
+MAX_SIZE = 30_000_000
+"""What one attack may write."""
 
 
 @dataclass(frozen=True)
 class Attack:
     """Layers, and either what the error has to say (a regular expression) or what the tree has to be.
+
+    `refused` is what is wrong with the image, `stopped` what is too much for MAX_SIZE.
 
     A tree maps paths to `dir`, `file:CONTENT`, `link:TARGET`, `fifo` or `char:MAJOR,MINOR`, whose directories need not
     be mentioned. Without root, devices are empty files.
@@ -45,6 +52,7 @@ class Attack:
     name: str
     layers: tuple[bytes, ...]
     refused: str = ""
+    stopped: str = ""
     tree: dict[str, str] | None = None
 
 
@@ -68,6 +76,7 @@ def hard(name: str, target: str) -> tarfile.TarInfo:
 def raw(name: bytes, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: bytes) -> bytes:
     """A header of any bytes, which its content follows; no end of the archive."""
     places = {"uid": 108, "size": 124, "mtime": 136, "target": 157, "major": 329}
+    places |= {"sparse": 386, "isextended": 482, "realsize": 483}
     header = bytearray(name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % len(content))
     header += b"00000000000\0" + b" " * 8 + kind + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
     header += bytes(512 - len(header))
@@ -100,6 +109,9 @@ def attacks(outside: str) -> Iterator[Attack]:
     yield from _whiteouts(outside)
     yield from _types(outside)
     yield from _broken()
+    yield from _contradictions()
+    yield from _sparse_lies()
+    yield from _bombs()
 
 
 def _refused(name: str, why: str, *members: Member) -> Attack:
@@ -130,6 +142,7 @@ def _names(outside: str) -> Iterator[Attack]:
     yield _refused("a name of 5000 characters", "a name of 5000 bytes", ("n" * 5000, evil))
     yield _tree("a name of 255 characters", {"n" * 255: "file:evil"}, [("n" * 255, evil)])
     many = "/".join(["d" * 99] * 50)
+    yield _refused("a path of 20000 characters", "a path of 19999 bytes", ("d/" * 10000, None))
     yield _tree("a path of 5000 characters", {"/".join(["d" * 99] * DEPTH): "dir"}, [(many, evil)])
     yield _tree("names that differ in case", {"A": "file:1", "a": "file:2"}, [("A", b"1"), ("a", b"2")])
     deep = "d/" * 3000
@@ -286,10 +299,18 @@ def _broken() -> Iterator[Attack]:
     yield Attack("cut in a header", ((fine + fine)[:1100],), refused=unreadable)
     yield Attack("cut in an extended header", (pax(path=b"x" * 2000)[:700],), refused=unreadable)
     yield Attack("cut behind an extended header", (pax(path=b"x"),), refused=unreadable)
-    rubbish = raw(b"h", b"x", b"9 path=a\n" + b"x" * 40) + fine + END
-    yield Attack("rubbish behind a pax record", (rubbish,), refused=unreadable)
+    yield Attack(
+        "a pax record without a length", (raw(b"pax", b"x", b"11 path=ab\nno-length") + fine,), refused=unreadable
+    )
+    huge = raw(b"s", content=b"1\n", size=b"\x80\0\0\0\x7f" + bytes(7))
+    yield Attack("a sparse map that never ends", (pax(GNU_sparse_major=b"1") + huge,), refused=unreadable)
     yield Attack("no header", (b"this is no archive " * 100,), refused=unreadable)
     yield Attack("rubbish behind an entry", (fine + b"rubbish " * 64 + fine + END,), refused=unreadable)
+    yield Attack("an archive behind the end", (fine + END + raw(b"b") + END,), refused="more behind its end")
+    yield Attack(
+        "an archive behind one block of zeros", (fine + bytes(512) + raw(b"b"),), refused="more behind its end"
+    )
+    yield Attack("a directory with content", (raw(b"d/", content=raw(b"hidden")) + END,), refused="with content")
     yield Attack("no end", (fine,), tree={"a": "file:1"})
     yield Attack("nothing", (b"",), tree={})
     yield Attack("only an end", (END * 10,), tree={})
@@ -299,6 +320,106 @@ def _broken() -> Iterator[Attack]:
         sparse = pax(GNU_sparse_major=b"1", GNU_sparse_minor=b"0", GNU_sparse_name=b"s", GNU_sparse_realsize=b"9")
         content = numbers.ljust(512, b"\0")
         yield Attack(f"a sparse map of {what}", (sparse + raw(b"s", content=content) + END,), refused=unreadable)
+
+
+def _contradictions() -> Iterator[Attack]:
+    """Headers that say one thing in two ways."""
+    fine = raw(b"a", content=b"1")
+    longer = pax(size=b"512") + raw(b"a", content=raw(b"b")) + END
+    yield Attack(
+        "a pax size that is right where the header's is not", (longer,), tree={"a": f"file:{_text(raw(b'b'))}"}
+    )
+    short = pax(size=b"0") + raw(b"a", content=raw(b"b", content=b"2")) + END
+    yield Attack("a pax size that lays content open", (short,), tree={"a": "file:", "b": "file:2"})
+    lied = pax(size=b"1") + raw(b"d", tarfile.DIRTYPE) + fine + END
+    yield Attack("a pax size for a directory", (lied,), tree={"d": "dir", "a": "file:1"})
+    link = raw(b"h", tarfile.LNKTYPE, target=b"a", size=b"00000001000\0")
+    yield Attack(
+        "a hard link with a size", (fine + link + raw(b"b") + END,), tree={"a": "file:1", "h": "file:1", "b": "file:"}
+    )
+    both = pax(path=b"p") + raw(b"././@LongLink", b"L", b"l\0") + raw(b"x") + END
+    yield Attack("pax and GNU names disagree", (both,), tree={"p": "file:"})
+    both = raw(b"././@LongLink", b"L", b"l\0") + pax(path=b"p") + raw(b"x") + END
+    yield Attack("GNU and pax names disagree", (both,), tree={"p": "file:"})
+    both = pax(linkpath=b"p") + raw(b"././@LongLink", b"K", b"l\0") + raw(b"x", tarfile.SYMTYPE, target=b"h") + END
+    yield Attack("three targets of one symlink", (both,), tree={"x": "link:p"})
+    record = b"9 path=p\n9 path=q\n"
+    yield Attack("a pax record twice", (raw(b"pax", b"x", record) + raw(b"x") + END,), tree={"q": "file:"})
+    yield Attack("two pax headers", (pax(path=b"p") + pax(path=b"q") + raw(b"x") + END,), tree={"q": "file:"})
+    for what, broken in (
+        ("longer than its header", b"99 path=p\n"), ("shorter than its key", b"3 path=p\n"),
+        ("of no length", b"0 path=p\n"), ("below 0", b"-9 path=p\n"), ("without an end", b"9 path=pp"),
+        ("without a value", b"7 path\n"), ("of 30 digits", b"9" * 30 + b" path=p\n"),
+    ):  # fmt: skip
+        layer = raw(b"pax", b"x", broken) + raw(b"x") + END
+        yield Attack(f"a pax record {what}", (layer,), refused="can't be read")
+    yield _tree(
+        "names that differ in case, as directories", {"A": "link:/", "a/x": "file:1"}, [("A", "/"), ("a/x", b"1")]
+    )
+    yield _tree("names that differ in their Unicode form", {"\xe9": "file:1", "e\u0301": "file:2"},
+                [("\xe9", b"1"), ("e\u0301", b"2")])  # fmt: skip
+    again: list[Member] = [("a", b"1"), ("a", b"2"), ("a", None), ("a/b", b"3"), ("a", "b"), ("a", b"4")]
+    yield _tree("one name again and again", {"a": "file:4"}, again)
+    size = raw(b"././@LongLink", b"L", b"x" * 600, size=b"%011o\0" % (1 << 30))
+    yield Attack("a long name of 1 GiB", (size,), refused="is the most")
+    size = raw(b"pax", b"x", size=b"\x80\0\0\0\x7f" + bytes(7))
+    yield Attack("a pax header of many TiB", (size,), refused="is the most")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("ascii")
+
+
+def _sparse_lies() -> Iterator[Attack]:
+    """Maps of holes that say what can't be."""
+    wrong = "map of holes|can't be read"
+    for what, text, real in (
+        ("beyond the file", b"0,1,9,1", b"9"), ("upon each other", b"0,2,1,2", b"9"), ("backwards", b"4,1,0,1", b"9"),
+        ("of more than is stored", b"0,8", b"9"), ("of less than is stored", b"0,1", b"9"),
+        ("of odd numbers", b"0,1,2", b"9"), ("below 0", b"-1,1", b"9"), ("of text", b"0,x", b"9"),
+    ):  # fmt: skip
+        layer = pax(GNU_sparse_map=text, GNU_sparse_size=real) + raw(b"s", content=b"ab") + END
+        yield Attack(f"a sparse map {what}", (layer,), refused=wrong)
+    large = b"9223372036854775807"
+    for real in (b"1099511627776", large, b"99999999999999999999"):
+        layer = pax(GNU_sparse_map=b"0,2", GNU_sparse_size=real) + raw(b"s", content=b"ab") + END
+        yield Attack(f"a sparse file of {real.decode()} bytes", (layer,), stopped="takes more than")
+        layer = pax(GNU_sparse_major=b"1", GNU_sparse_realsize=real) + raw(
+            b"s", content=b"1\n0\n2\n".ljust(512, b"\0") + b"ab"
+        )
+        yield Attack(f"a sparse file of {real.decode()} bytes, in version 1.0", (layer,), stopped="takes more than")
+    layer = pax(GNU_sparse_map=b"0,2", GNU_sparse_size=b"5", GNU_sparse_name=b"../outside/canary") + raw(
+        b"s", content=b"ab"
+    )
+    yield Attack("a sparse name below ..", (layer,), refused="climbs out")
+    chain = raw(b"s", b"S", isextended=b"\1") + (bytes(504) + b"\1" + bytes(7)) * 3000 + bytes(512)
+    yield Attack("a sparse map of GNU's that says nothing", (chain + END,), tree={"s": "file:"})
+    yield Attack("a sparse map of GNU's that goes on to the end", (chain[:-512],), refused="middle of a header")
+    chain = raw(b"s", b"S", isextended=b"\1") + (b"%011o\0" % 1 * 42 + b"\1" + bytes(7)) * 3000
+    yield Attack("a sparse map of GNU's that is long", (chain + END,), refused="too long")
+    layer = raw(b"s", b"S", b"ab", realsize=b"%011o\0" % 5, sparse=b"%011o\0" % 9 + b"%011o\0" % 2) + END
+    yield Attack("a sparse map of GNU's beyond the file", (layer,), refused=wrong)
+    layer = pax(GNU_sparse_map=b"0,1", GNU_sparse_size=b"2") + raw(b"l", tarfile.SYMTYPE, target=b"t") + END
+    yield Attack("a sparse symlink", (layer,), tree={"l": "link:t"})
+
+
+def _bombs() -> Iterator[Attack]:
+    """Little that becomes much."""
+    size = b"\x80\0\0\0\0\0\0\1" + bytes(4)  # 4 GiB
+    head, more = raw(b"bomb", size=size), bytes(1 << 20)
+    stopped = "takes more than"
+    yield Attack("a gzip bomb", (gzip.compress(head) + gzip.compress(more) * 4096,), stopped=stopped)
+    yield Attack("a gzip bomb behind the end", (gzip.compress(END) + gzip.compress(more) * 4096,), stopped=stopped)
+    # A zstd frame (RFC 8878) with a window of 1 MiB: one block of 512 zeros as they are, then those that repeat one.
+    frame = ZSTD + b"\0\x50" + (512 << 3).to_bytes(3, "little") + head
+    frame += (((1 << 17) << 3) | 2).to_bytes(3, "little").ljust(4, b"\0") * 32768 + b"\3\0\0\0"
+    yield Attack("a zstd bomb", (frame,), stopped=stopped)
+    skipped = raw(b"volume", b"V", size=size)
+    yield Attack("a bomb in what is skipped", (gzip.compress(skipped) + gzip.compress(more) * 4096,), stopped=stopped)
+    names = gzip.compress(raw(b"././@LongLink", b"L", b"x\0") * 1000)
+    yield Attack("a bomb of headers", (names * 200,), stopped=stopped)
+    directories = b"".join(raw(b"%d/" % number + b"d/" * 45, tarfile.DIRTYPE) for number in range(600))
+    yield Attack("a bomb of directories", (directories + END,), stopped=stopped)
 
 
 # The program
@@ -325,6 +446,28 @@ def main(directory: Path) -> None:
     json.dump(outcomes, sys.stdout)
 
 
+def million(directory: Path) -> None:
+    """Unpack a million entries, and print how many names there are then and the peak of memory in MB.
+
+    They come by a thousand names, so that the memory of the file system is not what fills up.
+    """
+    kinds = [tarfile.REGTYPE] * 8 + [tarfile.LNKTYPE, tarfile.DIRTYPE]
+    block = b"".join(
+        raw(b"%d/%s%d" % (number % 100, b"d" if kind == tarfile.DIRTYPE else b"f", number), kind, target=b"0/f0")
+        for number, kind in enumerate(kinds * 100)
+    )
+    root = directory / "rootfs"
+    root.mkdir()
+    with Tree(root) as tree:
+        unpacker = Unpacker(tree, Ownership.of_this_process())
+        unpacker.apply(block for _ in range(1000))
+        unpacker.finish()
+    names = sum(len(files) + len(directories) for _, directories, files in os.walk(root))
+    # Unlike getrusage's, this is the memory of the program alone, not of the one that started it.
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(json.dumps([names, int(peak.split()[1]) // 1000]))
+
+
 def _too_long(number: int, frame: FrameType | None) -> None:
     raise TimeoutError(f"takes longer than {SECONDS} seconds")
 
@@ -334,12 +477,15 @@ def _outcome(attack: Attack, root: Path) -> dict[str, Any]:
     error = ""
     try:
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, Ownership.of_this_process())
+            unpacker = Unpacker(tree, Ownership.of_this_process(), MAX_SIZE)
             for layer in attack.layers:
-                unpacker.apply([layer])
+                kind = "+gzip" if layer.startswith(GZIP) else "+zstd" if layer.startswith(ZSTD) else ""
+                unpacker.apply(inflate(iter([layer]), f"layer.tar{kind}"))
             unpacker.finish()
     except MalformedImage as refusal:
         error = f"refused: {refusal.message}"
+    except MachineError as stop:
+        error = f"stopped: {stop.message}"
     except Exception as other:  # noqa: BLE001 - all of them are failures to report
         error = f"{type(other).__name__}: {other}"
     found = dict(_listed(root, PurePosixPath()))
@@ -388,4 +534,4 @@ def whole(tree: dict[str, str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (million if sys.argv[2:] == ["million"] else main)(Path(sys.argv[1]))

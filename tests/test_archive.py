@@ -138,6 +138,22 @@ def test_numbers_in_base_256() -> None:
     assert (entry.uid, entry.mtime) == (1_000_000, -(10**9))
 
 
+def test_an_empty_record_takes_one_back_but_an_attribute_may_be_empty() -> None:
+    taken_back = pax(tarfile.XGLTYPE, uid=b"5", gid=b"6") + pax(path=b"", uid=b"", SCHILY_xattr_user_x=b"") + raw(b"x")
+    entry = one(taken_back)
+    assert (entry.path, entry.uid, entry.gid, entry.xattrs) == (b"x", 0, 6, ((b"user.x", b""),))
+
+
+def test_a_global_header_says_nothing_of_single_files() -> None:
+    sparse = pax(tarfile.XGLTYPE, path=b"y", size=b"9", GNU_sparse_major=b"1", GNU_sparse_name=b"z", mtime=b"5")
+    entry = one(sparse + raw(b"x", content=b"1") + END)
+    assert (entry.path, entry.size, entry.extents, entry.mtime) == (b"x", 1, None, 5 * 10**9)
+
+
+def test_zeros_may_follow_on_the_end() -> None:
+    assert one(raw(b"x") + END + bytes(10_001)).path == b"x"
+
+
 def test_an_archive_without_an_end_or_anything() -> None:
     assert one(raw(b"x")).path == b"x"
     assert read(b"") == read(END) == []

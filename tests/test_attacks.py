@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, At
 
 def test_every_attack_has_a_name_of_its_own_and_one_end() -> None:
     assert len(NAMES) == len(set(NAMES))
-    assert [attack.name for attack in attacks("/outside") if bool(attack.refused) == (attack.tree is not None)] == []
+    ends = {attack.name: (attack.tree is not None, attack.refused, attack.stopped) for attack in attacks("/outside")}
+    assert [name for name, end in ends.items() if sum(map(bool, end)) != 1] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,14 +60,25 @@ def test_nothing_outside_is_touched(outcomes: tuple[str, dict[str, Attack], dict
     role, expected, found = outcomes
     attack, outcome = expected[name], found[name]
     assert outcome["safe"]
-    if attack.refused:
-        assert re.search(f"^refused: .*({attack.refused})", outcome["error"], re.DOTALL), outcome["error"]
-        assert outcome["error"].removeprefix("refused: ").isprintable()
+    if attack.refused or attack.stopped:
+        pattern = f"^refused: .*({attack.refused})" if attack.refused else f"^stopped: .*({attack.stopped})"
+        assert re.search(pattern, outcome["error"], re.DOTALL), outcome["error"]
+        assert outcome["error"].isprintable()
     else:
         tree = whole(attack.tree or {})
         if role == "user":  # empty files stand in for devices
             tree = {path: "file:" if kind.startswith("char:") else kind for path, kind in tree.items()}
         assert (outcome["error"], outcome["tree"]) == ("", tree)
+
+
+def test_a_million_entries_take_a_minute_and_little_memory() -> None:
+    with clean_place() as place:
+        command = [sys.executable, "-m", "tests.attacks", str(place), "million"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=CHECKOUT)
+    assert done.returncode == 0, done.stderr
+    names, megabytes = json.loads(done.stdout)
+    assert names == 1100
+    assert megabytes < 60
 
 
 def test_the_canary_notices(tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ Output = pytest.CaptureFixture[str]
         (["ubuntu", "dir", "--dns", "one.one"], "'one.one' is not an IP address"),
         (["ubuntu", "dir", "--jobs", "0"], "1 to 64"),
         (["ubuntu", "dir", "--jobs", "many"], "many"),
+        (["ubuntu", "dir", "--max-size", "huge"], "'huge' is not a size"),
+        (["ubuntu", "dir", "--max-size", "20X"], "'20X' is not a size"),
+        (["ubuntu", "dir", "--max-size", "20i"], "'20i' is not a size"),
+        (["ubuntu", "dir", "--max-size", "-1"], "--max-size"),
+        (["ubuntu", "dir", "--max-size=-1"], "'-1' is not a size"),
+        (["ubuntu", "dir", "--max-size", ""], "'' is not a size"),
+        (["ubuntu", "dir", "--max-size", "0.0G"], "no room"),
         (["Ubuntu", "dir"], "capital letters"),
         (["ubuntu", "/"], "root directory"),
         (["ubuntu", ""], "DIR"),
@@ -69,6 +76,27 @@ def test_usage_errors_say_what_is_wrong_and_the_mend(words: list[str], says: str
     assert err.startswith("provision: ")
     assert len(err.splitlines()) == 2
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("500M", 500_000_000), ("20G", 20 * 10**9), ("1.5T", 15 * 10**11), ("2k", 2000), ("2 KB", 2000),
+     ("500Mi", 500 << 20), ("0.5GiB", 1 << 29), ("1B", 1)],
+)  # fmt: skip
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert install._size(text) == size
+
+
+def test_an_image_that_is_too_large_leaves_nothing(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
+    assert main([*words, "--max-size", "30k"]) == 7
+    message = "layer 2 of 2: the image takes more than the 30,000 bytes that it may"
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"provision: {message}",
+        "  free some space for it; if you trust it, allow more: --max-size 100G",
+    ]
+    assert os.listdir(tmp_path) == ["cache"]
+    assert main([*words, "--max-size", "100k"]) == 0
 
 
 @pytest.mark.parametrize("word", PLANNED)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.tree import Tree
 
-from .attacks import Member, hard, special
+from .attacks import END, Member, hard, pax, raw, special
 from .builders import tar
 from .tools import need, need_root, run, tree_of
 
@@ -27,9 +29,9 @@ def root(tmp_path: Path) -> Path:
     return path
 
 
-def apply(root: Path, *layers: list[Member], exact: bool = False) -> None:
+def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int = 1 << 30) -> None:
     with Tree(root) as tree:
-        unpacker = Unpacker(tree, Ownership(exact))
+        unpacker = Unpacker(tree, Ownership(exact), max_size)
         for members in layers:
             unpacker.apply([tar(*members)])
         unpacker.finish()
@@ -40,6 +42,9 @@ def paths(root: Path) -> list[str]:
     return [f"{path}/" if entry.type == "d" else path for path, entry in tree_of(root).items() if path != "."]
 
 
+SPARSE = pax(GNU_sparse_map=b"0,1,999999,1", GNU_sparse_size=b"1000000", GNU_sparse_name=b"s") + raw(
+    b"x", content=b"ab"
+)
 BASE: list[Member] = [("d", None), ("d/one", b"1"), ("d/sub/two", b"2"), ("top", b"t")]
 
 
@@ -205,3 +210,58 @@ def test_a_full_disk_is_the_machines_fault(root: Path) -> None:
         assert "free some space" in raised.value.hint
     finally:
         run("umount", root)
+
+
+SIZES: dict[str, tuple[int, list[list[Member] | bytes]]] = {
+    "content": (10_240 + 4096, [[("f", bytes(5000))]]),
+    "each layer": (2 * (10_240 + 4096), [[("f", bytes(5000))], [("f", bytes(5000))]]),
+    "entries": (10_240 + 9 * 4096, [[(f"{number}", b"") for number in range(9)]]),
+    "directories that nothing names": (10_240 + 9 * 4096, [[("1/2/3/4/5/6/7/8/f", b"")]]),
+    "whiteouts": (10_240 + 9 * 4096, [[(f".wh.{number}", b"") for number in range(9)]]),
+    "holes": (2048 + 4096 + 1_000_000 - 2, [SPARSE]),
+    "headers that nothing follows on": (1024 * 100, [raw(b"label", b"V", b"1") * 100]),
+    "zeros behind the end": (512 + 10_000_000, [bytes(512 + 10_000_000)]),
+}
+"""What an image takes: archives, 4096 bytes for each entry and directory, and holes."""
+
+
+@pytest.mark.parametrize("what", SIZES)
+def test_an_image_takes_no_more_than_it_may(root: Path, what: str) -> None:
+    size, layers = SIZES[what]
+
+    def unpack(max_size: int) -> None:
+        with Tree(root) as tree:
+            unpacker = Unpacker(tree, Ownership(False), max_size)
+            for layer in layers:
+                unpacker.apply([layer if isinstance(layer, bytes) else tar(*layer)])
+
+    with pytest.raises(MachineError, match=f"more than the {size - 1:,} bytes that it may") as raised:
+        unpack(size - 1)
+    assert "--max-size" in raised.value.hint
+    for path in root.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    unpack(size)
+
+
+def test_a_file_of_nothing_but_holes_is_stopped_before_it_is_made(root: Path) -> None:
+    huge = pax(GNU_sparse_map=b"", GNU_sparse_size=b"9000000000000000000", GNU_sparse_name=b"s") + raw(b"x") + END
+    with pytest.raises(MachineError, match="more than"), Tree(root) as tree:
+        Unpacker(tree, Ownership(False), 1 << 30).apply([huge])
+    assert os.listdir(root) == []
+
+
+def test_more_is_not_read_than_may_be_written(root: Path) -> None:
+    """What inflates without end is stopped on the way."""
+    given = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal given
+        yield raw(b"f", size=b"\x80\0\0\x7f" + bytes(8))
+        while True:
+            given += 1 << 16
+            yield bytes(1 << 16)
+
+    with pytest.raises(MachineError, match=r"f: the image takes more"), Tree(root) as tree:
+        Unpacker(tree, Ownership(False), 1 << 20).apply(endless())
+    assert given <= 1 << 20
+    assert (root / "f").stat().st_size < 1 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shutil
 import signal
 import socket
@@ -565,14 +566,16 @@ def mounted(place: Path, *command: str | Path) -> Iterator[Path]:
         run("umount", point)
 
 
-@pytest.mark.parametrize("limit", ["size=30m", "nr_inodes=500"])
+@pytest.mark.parametrize("limit", ["size=60m", "nr_inodes=500"])
 @pytest.mark.parametrize("role", ["user", "root"])
 def test_full_disk(debian: str, place: Path, user_cache: Path, limit: str, role: str) -> None:
     options = {"cache": user_cache, **as_user()} if role == "user" else options_of("root")
     with mounted(place, "mount", "-t", "tmpfs", "-o", f"mode=1777,{limit}", "tmpfs") as disk:
-        said_why = refused(7, debian, disk / "x", **options)
-        assert "space" in said_why.lower()
-        assert list(disk.iterdir()) == []
+        for trusted, why in (([], "No space left|more than"), (["--max-size", "1T"], "No space left")):
+            said_why = refused(7, debian, disk / "x", *trusted, **options)
+            assert re.search(why, said_why)
+            assert "free some space" in said_why
+            assert list(disk.iterdir()) == []
 
 
 def test_full_disk_for_the_cache(debian: str, place: Path) -> None:

@@ -1,13 +1,35 @@
 from __future__ import annotations
 
+import gzip
+import hashlib
 import itertools
+import random
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from provisioner.digest import Digest
+from provisioner.errors import MalformedImage, NetworkError, ProvisionError
+from provisioner.image import Descriptor, Layer
+from provisioner.provision import _unpack_layer
+from provisioner.rootfs.layer import Unpacker
+from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.pipeline import Ahead
+from provisioner.rootfs.tree import Tree
+
+from . import builders
+from .attacks import END, raw
+from .scripted_registry import ScriptedRegistry
+from .tools import CHECKOUT, clean_environment
 
 
 def until(condition: Callable[[], bool]) -> bool:
@@ -59,3 +81,146 @@ def test_leaving_early_lets_the_thread_end() -> None:
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_a_stage_between_two_ends_with_them_and_closes_what_it_reads() -> None:
+    """Leaving while the first stage waits for its source: all threads end once that gives something."""
+    before, source, closed = set(threading.enumerate()), threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            source.wait()
+            yield 2
+        finally:
+            closed.set()
+
+    with Ahead(items(), 1) as first, Ahead(iter(first), 1) as second:
+        assert next(iter(second)) == 1
+    source.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert closed.wait(10)
+
+
+# All stages of a layer
+
+FINE = builders.layer(("file", b"1" * 10_000), ("other", b"2"))
+
+
+def unpack(blob: Iterable[bytes], root: Path, layer: builders.Layer = FINE) -> None:
+    descriptor = Descriptor(layer.media_type, Digest.parse(builders.digest_of(layer.blob)), len(layer.blob))
+    root.mkdir()
+    with Tree(root) as tree:
+        _unpack_layer(Layer(descriptor, Digest.parse(layer.diff_id)), iter(blob), Unpacker(tree, Ownership(False)))
+
+
+def failing(error: ProvisionError) -> Iterator[bytes]:
+    yield FINE.blob[:40]
+    raise error
+
+
+BAD_ARCHIVE = gzip.compress(raw(b"../x") + END)
+STAGES: dict[str, tuple[Callable[[], Iterator[bytes]], builders.Layer, type[ProvisionError], str]] = {
+    "download": (partial(failing, NetworkError("the line is dead")), FINE, NetworkError, "^the line is dead$"),
+    "inflate": (lambda: iter([FINE.blob[:40] + bytes(1000)]), FINE, MalformedImage, "^the layer can't be inflated"),
+    "hash": (
+        lambda: iter([FINE.blob]),
+        replace(FINE, diff_id=builders.digest_of(b"")),
+        MalformedImage,
+        "^the archive does not match",
+    ),
+    "write": (lambda: iter([BAD_ARCHIVE]), FINE, MalformedImage, r"^\.\./x: .* climbs out"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_fails_in_any_stage_is_raised_once_and_no_thread_is_left(
+    stage: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    blob, layer, kind, message = STAGES[stage]
+    before = set(threading.enumerate())
+    with pytest.raises(kind, match=message):
+        unpack(blob(), tmp_path / "root", layer)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert capfd.readouterr() == ("", "")
+
+
+def silent(ended: threading.Event) -> Iterator[bytes]:
+    yield FINE.blob[:20]
+    ended.wait()
+
+
+def endless(content: bytes, behind: bytes, ended: threading.Event) -> Iterator[bytes]:
+    yield content
+    while not ended.is_set():
+        yield behind
+
+
+BLOCK = gzip.compress(bytes(1 << 20))
+NEVER_ENDS: dict[str, Callable[[threading.Event], Iterator[bytes]]] = {
+    "download": silent,
+    "hash": partial(endless, gzip.compress(END), BLOCK),
+    "write": partial(endless, gzip.compress(raw(b"f", size=b"\x80\0\0\x7f" + bytes(8))), BLOCK),
+    "entries": partial(endless, b"", gzip.compress(raw(b"f", content=b"1"))),
+}
+
+
+@pytest.mark.parametrize("stage", NEVER_ENDS)
+def test_ctrl_c_ends_every_stage(stage: str, tmp_path: Path) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before, ended = set(threading.enumerate()), threading.Event()
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            unpack(NEVER_ENDS[stage](ended), tmp_path / "root")
+        assert time.monotonic() - started < 10
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        ended.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+# Memory
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from provisioner.cli import main
+status = main(sys.argv[1:])
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_the_memory_does_not_grow_with_a_layer(compression: builders.Compression, place: Path) -> None:
+    """A layer of 300 MiB, whose half can't be compressed: at most 96 MiB in all, as `make bench` holds it to."""
+    block = random.Random(1).randbytes(1 << 19) + bytes(1 << 19)
+    head = raw(b"large", size=b"%011o\0" % (300 << 20))
+    packed = builders.compressed(block, compression)
+    blob = builders.compressed(head, compression) + packed * 300
+    hasher = hashlib.sha256(head)
+    for _ in range(300):
+        hasher.update(block)
+    media_type = f"{builders.OCI_LAYER}+{compression}"
+    with ScriptedRegistry() as registry:
+        registry.push("image", builders.image(builders.Layer(blob, media_type, f"sha256:{hasher.hexdigest()}")))
+        environment = {**clean_environment(), "PYTHONPATH": str(CHECKOUT), "PROVISION_CACHE_DIR": str(place / "cache")}
+        words = [f"{registry.host}/image", str(place / "dir"), "--platform=amd64", "--quiet"]
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=False, env=environment
+        )
+    assert done.returncode == 0, done.stderr
+    assert (place / "dir/rootfs/large").stat().st_size == 300 << 20
+    assert int(done.stdout) < 96 << 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from provisioner.blobs import BlobCache
 from provisioner.console import Console
-from provisioner.errors import InTheWay, MalformedImage, ProvisionError, UsageError
+from provisioner.errors import InTheWay, MachineError, MalformedImage, ProvisionError, UsageError
 from provisioner.platforms import Platform
 from provisioner.provision import Outcome, Plan, occupant, provision
 from provisioner.reference import Reference
@@ -171,3 +172,67 @@ def test_errors_are_all_ours(registry: ScriptedRegistry, tmp_path: Path) -> None
     with pytest.raises(ProvisionError, match="has no tag"):
         job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
     assert os.listdir(tmp_path) == []
+
+
+class Disk:
+    """What `os.statvfs` says of a disk."""
+
+    def __init__(self, free: int, inodes: int, blocks: int = 1 << 40, files: int = 1 << 40) -> None:
+        self.f_bavail, self.f_frsize, self.f_blocks = free, 1, blocks
+        self.f_favail, self.f_files = inodes, files
+
+
+@pytest.mark.parametrize(
+    ("disk", "max_size", "why"),
+    [
+        (Disk(100, 1 << 30), None, "the layers have .* kB, compressed, and 100 B are free"),
+        (Disk(100, 1 << 30), 10**9, "the layers have .* kB, compressed, and 100 B are free"),
+        (Disk(1 << 40, 0), None, "no more files can be made here"),
+        (Disk(1 << 40, 1 << 30), 1000, "more than the 1,000 bytes that it may"),
+    ],
+)
+def test_what_has_no_room_is_not_even_downloaded(
+    disk: Disk,
+    max_size: int | None,
+    why: str,
+    registry: ScriptedRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = builders.image(builders.layer(("x", random.Random(1).randbytes(20_000))))
+    registry.push("image", image)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    with pytest.raises(MachineError, match=why) as raised:
+        job(registry, Plan(tmp_path / "dir", AMD64, max_size=max_size), tmp_path / "cache")
+    assert raised.value.hint
+    assert registry.asked(f".*/blobs/{builders.digest_of(image.layers[0].blob)}") == []
+    assert not (tmp_path / "dir").exists()
+
+
+@pytest.mark.parametrize(
+    ("disk", "max_size", "fits"),
+    [
+        (Disk(34_816, 1 << 30), None, False),  # 30,720 bytes and one entry
+        (Disk(34_816 * 10 // 9 + 1, 1 << 30), None, True),
+        (Disk(34_816, 1 << 30), 34_816, True),
+        (Disk(1 << 40, 1 << 30), 34_815, False),
+        (Disk(0, 0, blocks=0, files=0), None, True),  # it doesn't tell
+    ],
+)
+def test_nine_tenths_of_the_free_space_are_the_limit_where_none_is_given(
+    disk: Disk,
+    max_size: int | None,
+    fits: bool,
+    registry: ScriptedRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry.push("image", builders.image(builders.layer(("x", bytes(20_480)))))
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    plan = Plan(tmp_path / "dir", AMD64, max_size=max_size)
+    if fits:
+        job(registry, plan, tmp_path / "cache")
+    else:
+        with pytest.raises(MachineError, match="more than"):
+            job(registry, plan, tmp_path / "cache")
+    assert plan.directory.exists() == fits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
     )
     parser.add_argument("--jobs", metavar="N", type=_jobs, default=4, help="downloads at a time; default: 4")
+    parser.add_argument(
+        "--max-size", metavar="SIZE", help="the most that the image may take, as 20G; default: 9/10 of the free space"
+    )
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
@@ -40,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     reference = Reference.parse(arguments.image)
     platform = Platform.parse(arguments.platform) if arguments.platform else host_platform()
     dns = tuple(_address(text) for text in arguments.dns)
+    max_size = None if arguments.max_size is None else _size(arguments.max_size)
     with machine_errors(f"look at {printable(arguments.directory)}"):
         directory = Path(arguments.directory).resolve()
     if directory == directory.parent or not arguments.directory:
@@ -56,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(quiet=arguments.quiet)
     client = RegistryClient(reference, insecure=arguments.insecure, connections=arguments.jobs)
     source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
-    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell())
+    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell(), max_size=max_size)
     console.step(f"provision {reference.familiar} for {platform}")
     with near_names(reference):
         outcome = provision(plan, source, Ownership.of_this_process(), console)
@@ -94,6 +99,17 @@ def _jobs(text: str) -> int:
     if not 1 <= number <= 64:
         raise argparse.ArgumentTypeError("a number from 1 to 64")
     return number
+
+
+def _size(text: str) -> int:
+    """Bytes: `500M` and `500MB` are 500 * 10**6, `1.5Gi` and `1.5GiB` are 1.5 * 2**30."""
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?([kKMGTP]?)(i?)B?", text)
+    if not match or (match[3] and not match[2]):
+        raise UsageError(f"--max-size {printable(text)!r} is not a size", "give a size such as 500M, 20G or 1.5T")
+    size = int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGTP".index(match[2].upper() or " "))
+    if not size:
+        raise UsageError("--max-size 0 leaves no room for anything", "give a size such as 500M, 20G or 1.5T")
+    return size
 
 
 def _address(text: str) -> str:

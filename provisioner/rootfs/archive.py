@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage, printable
+from provisioner.rootfs.chunks import Chunks
+from provisioner.rootfs.chunks import unreadable as _unreadable
 
 BLOCK = 512
 _RECORDS_LIMIT = 1 << 20
@@ -68,24 +70,31 @@ _KINDS = {
     b"6": Kind.FIFO,
 }
 _OCTAL = re.compile(rb"[0-7]+").fullmatch
-_PER_FILE = (b"path", b"linkpath", b"size")
-"""Pax records that make sense for one entry only and are not taken from global headers."""
+_PER_FILE = (b"path", b"linkpath", b"size", b"GNU.sparse.")
+"""How pax records begin that make sense for one entry only and are not taken from global headers."""
 _XATTR = b"SCHILY.xattr."
+_MAY_BE_EMPTY = (_XATTR, b"GNU.sparse.")
 
 
 class Archive:
     """The archive in a stream of chunks: iterate for its entries, call `content()` for what the last one holds."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._input = _Input(chunks)
+        self._input = Chunks(chunks)
         self._left = 0
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries in order. Raises MalformedImage. An empty stream has none: some tools write such layers."""
+        """The entries in order. Raises MalformedImage. An empty stream has none: some tools write such layers.
+
+        The stream is read to its end. Zeros may follow on the end of the archive but nothing else: some readers would
+        take it for more entries, others not.
+        """
         while (entry := self._next()) is not None:
             yield entry
+        if self._input.any_left():
+            raise _unreadable("there is more behind its end")
 
     def content(self) -> Iterator[memoryview]:
         """The bytes of the entry that was given last, in pieces that are good until the next is asked for."""
@@ -106,7 +115,7 @@ class Archive:
                 records.update(found)
             elif flag == b"g":
                 found, _ = _pax(self._take(size))
-                self._global.update((key, value) for key, value in found.items() if key not in _PER_FILE)
+                self._global.update((key, value) for key, value in found.items() if not key.startswith(_PER_FILE))
             elif flag == b"L":
                 records.setdefault(b"path", _text(self._take(size)))
             elif flag == b"K":
@@ -114,7 +123,11 @@ class Archive:
             elif flag == b"V":
                 self._skip_content(size)  # a volume's label
             else:
-                return self._entry(header, size, {**self._global, **records} if self._global else records, pairs)
+                if records or self._global:
+                    records = {**self._global, **records}
+                    # An empty value takes a record back, but attributes and maps of holes may be empty.
+                    records = {key: value for key, value in records.items() if value or key.startswith(_MAY_BE_EMPTY)}
+                return self._entry(header, size, records, pairs)
         if records:
             raise _unreadable("it ends behind a header that describes the next one")
         return None
@@ -145,11 +158,13 @@ class Archive:
         kind = _KINDS.get(flag)
         if kind is None:
             raise MalformedImage(f"{printable(path[:300])}: entries of type {flag!r} are unknown")
-        if path.endswith(b"/"):
-            kind = Kind.DIRECTORY if kind is Kind.FILE else kind  # how v7 spells it
-            path = path.rstrip(b"/")
         stored = _decimal(records, b"size", size) if kind is Kind.FILE or flag == b"D" else 0
         self._expect(stored)
+        if path.endswith(b"/"):
+            if kind is Kind.FILE and stored:  # which some readers skip and others take for headers
+                raise MalformedImage(f"{printable(path[:300])}: it is a directory with content")
+            kind = Kind.DIRECTORY if kind is Kind.FILE else kind  # how v7 spells it
+            path = path.rstrip(b"/")
         size, extents = stored if kind is Kind.FILE else 0, None
         if kind is Kind.FILE and (records or flag == b"S"):
             path = records.get(b"GNU.sparse.name", path)
@@ -200,9 +215,7 @@ class Archive:
         numbers = _old_pairs(header[386:482])
         more = header[482]
         while more:
-            block = self._input.exactly(BLOCK)
-            if len(block) < BLOCK:
-                raise _unreadable("it ends in the middle of a header")
+            block = self._block()
             numbers += _old_pairs(block[:504])
             more = block[504]
             if len(numbers) * 24 > _RECORDS_LIMIT:
@@ -216,12 +229,18 @@ class Archive:
         while text.count(b"\n") < wanted:
             if self._left < BLOCK or len(text) > _RECORDS_LIMIT:
                 raise _unreadable("a map of holes is too long")
-            text += self._input.exactly(BLOCK)
+            text += self._block()
             self._left -= BLOCK
             if wanted == 1 and b"\n" in text:
                 wanted = 1 + 2 * _digits(text.partition(b"\n")[0])
         numbers = [_digits(line) for line in text.split(b"\n")[1:wanted]]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+    def _block(self) -> bytes:
+        """A block of what describes an entry."""
+        if len(block := self._input.exactly(BLOCK)) < BLOCK:
+            raise _unreadable("it ends in the middle of a header")
+        return block
 
     def _expect(self, size: int) -> None:
         self._left, self._padding = size, -size % BLOCK
@@ -242,48 +261,6 @@ class Archive:
         if self._padding:
             self._input.exactly(self._padding)  # the last padding may be missing
             self._padding = 0
-
-
-class _Input:
-    """Chunks, cut as they are asked for."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._chunk = memoryview(b"")
-        self._at = 0
-
-    def exactly(self, size: int) -> bytes:
-        """`size` bytes, fewer at the end."""
-        at = self._at
-        if at + size <= len(self._chunk):
-            self._at = at + size
-            return bytes(self._chunk[at : at + size])
-        data = bytes(self._chunk[at:])
-        self._chunk, self._at = memoryview(b""), 0
-        while len(data) < size and self._more():
-            take = min(size - len(data), len(self._chunk))
-            data += self._chunk[:take]
-            self._at = take
-        return data
-
-    def piece(self, most: int) -> memoryview:
-        """At least one byte, at most `most`, without a copy. Raises MalformedImage at the end."""
-        if self._at >= len(self._chunk) and not self._more():
-            raise _unreadable("it ends in the middle of a file")
-        at = self._at
-        self._at = min(len(self._chunk), at + most)
-        return self._chunk[at : self._at]
-
-    def _more(self) -> bool:
-        for chunk in self._chunks:
-            if chunk:
-                self._chunk, self._at = memoryview(chunk), 0
-                return True
-        return False
-
-
-def _unreadable(why: str) -> MalformedImage:
-    return MalformedImage(f"the archive can't be read: {why}")
 
 
 def _text(field: bytes) -> bytes:

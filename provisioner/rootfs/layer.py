@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from provisioner.errors import MalformedImage, ProvisionError, doing, printable
+from provisioner.errors import MachineError, MalformedImage, ProvisionError, doing, printable
 from provisioner.rootfs.archive import Archive, Entry, Kind
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
@@ -16,31 +16,40 @@ _OPAQUE = b".wh..wh..opq"
 _AUFS_OWN = (b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk")
 """What AUFS kept for itself and old layers still carry."""
 _TARGET_MAX = 4095
+ENTRY_SIZE = 4096
+"""What an entry, or a directory that is made for one, counts as beside its content: an inode and a place in a block."""
 
 
 class Unpacker:
-    """Applies the layers of an image to a tree, the lowest first."""
+    """Applies the layers of an image to a tree, the lowest first.
 
-    def __init__(self, tree: Tree, ownership: Ownership) -> None:
+    `max_size` is the most that they may take, in bytes: all of their archives, holes of sparse files as if they were
+    filled, and ENTRY_SIZE for each entry.
+    """
+
+    def __init__(self, tree: Tree, ownership: Ownership, max_size: int = 2**63 - 1) -> None:
         self._tree = tree
         self._ownership = ownership
+        self._max_size = max_size
+        self._size = 0
         self._lower = False
         self._own: set[bytes] = set()
         self._directory_times: dict[bytes, int] = {}
 
     def apply(self, chunks: Iterable[bytes]) -> None:
-        """Apply the layer whose archive is in `chunks`, up to the archive's end.
+        """Apply the layer whose archive is in `chunks`, which are read to the end.
 
-        Raises MalformedImage and MachineError that name the entry, and what `chunks` raise.
+        Raises MalformedImage and MachineError that name the entry, MachineError for too much, and what `chunks` raise.
         """
         self._own.clear()
-        archive = Archive(chunks)
+        archive = Archive(self._counted(chunks))
         for entry in archive:
             try:
                 self._apply(entry, archive)
             except (OSError, ProvisionError):
                 with doing(printable(entry.path[:300])), tree_errors("write"):
                     raise
+        self._count(0)  # the directories of the last entry
         self._lower = True
 
     def finish(self) -> None:
@@ -51,7 +60,20 @@ class Unpacker:
                     place = self._tree.place(path)
                     os.utime(place.name, ns=(mtime, mtime), dir_fd=place.directory, follow_symlinks=False)
 
+    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._count(len(chunk))
+            yield chunk
+
+    def _count(self, size: int) -> None:
+        """Count what is about to be written. Holes count since copies and archives of the tree may fill them."""
+        self._size += size
+        if self._size + ENTRY_SIZE * self._tree.made > self._max_size:
+            raise too_large(self._max_size)
+
     def _apply(self, entry: Entry, archive: Archive) -> None:
+        holes = 0 if entry.extents is None else entry.size - sum(length for _, length in entry.extents)
+        self._count(ENTRY_SIZE + holes)
         if _WHITEOUT in entry.path and self._is_whiteout(entry):
             return
         place = self._make(entry, archive)
@@ -160,6 +182,12 @@ class Unpacker:
         if entry.kind is not Kind.SYMLINK:
             os.chmod(place.name, self._ownership.mode(entry.kind, entry.mode), dir_fd=place.directory)
         os.utime(place.name, ns=(entry.mtime, entry.mtime), dir_fd=place.directory, follow_symlinks=False)
+
+
+def too_large(max_size: int) -> MachineError:
+    """The error for an image that would take more than `max_size` bytes."""
+    hint = "free some space for it; if you trust it, allow more: --max-size 100G"
+    return MachineError(f"the image takes more than the {max_size:,} bytes that it may", hint)
 
 
 def _write(file: int, piece: memoryview) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -45,15 +45,20 @@ class Ahead(Generic[T]):
         self._room.release()
 
     def _produce(self) -> None:
+        error: BaseException | None = None
         try:
             for item in self._items:
                 self._ready.put(item)
                 self._room.acquire()
                 if self._stopped:
-                    return
-            self._ready.put(_End(None))
-        except BaseException as error:  # noqa: BLE001  the reader raises it
+                    break
+        except BaseException as raised:  # noqa: BLE001  the reader raises it
+            error = raised
+        finally:
+            # Also where nobody wants more: a stage that reads this one would wait for ever.
             self._ready.put(_End(error))
+            if isinstance(self._items, Generator):
+                self._items.close()  # in the thread that runs it
 
 
 class _End:

@@ -26,6 +26,8 @@ _LINKS = 40
 """Symlinks that one path may lead through, as in the kernel."""
 _OPEN_DIRECTORIES = 64
 _NAME_MAX = 255
+_PATH_MAX = 1 << 14
+"""The longest path that is taken: four times what the kernel takes at once, and no more directories than that."""
 _NO_NAMES = (b"", b".", b"..")
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -59,6 +61,8 @@ def components(path: bytes) -> list[bytes]:
     """The names in an archive's path, which may begin with `/` or `./`. Raises MalformedImage for any other path."""
     if b"\0" in path:
         raise MalformedImage(f"{printable(path[:300])!r} contains a NUL")
+    if len(path) > _PATH_MAX:
+        raise MalformedImage(f"it is a path of {len(path)} bytes, {_PATH_MAX} is the most")
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     for name in names:
         if name == b"..":
@@ -79,6 +83,8 @@ class Tree:
         self._root = os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
         self._closing: list[int] = []
+        self.made = 0
+        """Directories that no path named but that were missing above one."""
 
     def __enter__(self) -> Tree:
         """The tree itself."""
@@ -253,7 +259,13 @@ class Tree:
                 name = todo.popleft()
                 if name in (b"", b".") or (name == b".." and not real):
                     continue  # the root's parent is the root
-                there = _enter(name, here, create)
+                try:
+                    there = _enter(name, here)
+                except FileNotFoundError:
+                    if not create:
+                        raise
+                    there = _made(name, here)
+                    self.made += 1
                 if isinstance(there, int):
                     # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
                     real = real[:-1] if name == b".." else [*real, name]
@@ -291,17 +303,18 @@ def _followed(link: Place) -> list[bytes]:
     return [name for name in path.split(b"/") if name not in (b"", b".")]
 
 
-def _enter(name: bytes, directory: int, create: bool) -> int | bytes:
+def _made(name: bytes, directory: int) -> int:
+    """A new directory `name`, open."""
+    os.mkdir(name, 0o755, dir_fd=directory)
+    opened = os.open(name, DIRECTORY, dir_fd=directory)
+    os.fchmod(opened, 0o755)  # whatever the umask
+    return opened
+
+
+def _enter(name: bytes, directory: int) -> int | bytes:
     """The directory `name`, open, or where it leads if it is a symlink."""
     try:
         return os.open(name, DIRECTORY, dir_fd=directory)
-    except FileNotFoundError:
-        if not create:
-            raise
-        os.mkdir(name, 0o755, dir_fd=directory)
-        opened = os.open(name, DIRECTORY, dir_fd=directory)
-        os.fchmod(opened, 0o755)  # whatever the umask
-        return opened
     except NotADirectoryError:  # this is what O_DIRECTORY says of a symlink, too
         try:
             return os.readlink(name, dir_fd=directory)
