@@ -11,11 +11,11 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import install
+from provisioner.commands import install, owners
 from provisioner.console import Console
 from provisioner.errors import ProvisionError, UsageError, printable
 
-COMMANDS = {"install": install}
+COMMANDS = {"install": install, "owners": owners}
 """The subcommands: modules with a HELP line, `add_arguments` and `run`."""
 
 PLANNED = ("search", "tags", "inspect", "update", "export", "remove", "list", "cache", "doctor", "login", "logout")

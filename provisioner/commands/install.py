@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
     )
     parser.add_argument("--jobs", metavar="N", type=_jobs, default=4, help="downloads at a time; default: 4")
+    parser.add_argument(
+        "--hardlinks",
+        choices=("auto", "copy", "symlink"),
+        default="auto",
+        help="what stands in for hard links where they are refused; default: auto, a reflink or else a copy",
+    )
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
@@ -55,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(quiet=arguments.quiet)
     client = RegistryClient(reference, insecure=arguments.insecure, connections=arguments.jobs)
     source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
-    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell())
+    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell(), arguments.hardlinks)
     console.step(f"provision {reference.familiar} for {platform}")
     outcome = provision(plan, source, Ownership.of_this_process(), console)
 
