@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
     "errors resources digest reference platforms image registry blobs sources rootfs profile fixups launcher record"
-    " staging console"
+    " staging console versions tables inspection"
 )
 MAY_IMPORT = {
     "errors": "",
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "reference": "errors digest",
     "platforms": "errors",
     "image": "errors digest platforms",
-    "registry": "errors digest reference image",
+    "registry": "errors digest reference platforms image blobs",
     "blobs": "errors digest image",
     "sources": "errors reference platforms image registry blobs",
     "rootfs": "errors digest",
@@ -32,6 +32,9 @@ MAY_IMPORT = {
     "record": "errors digest image",
     "staging": "errors rootfs",
     "console": "",
+    "versions": "",
+    "tables": "errors",
+    "inspection": "errors digest platforms image record registry sources",
     "provision": WORKERS,
     "commands": f"{WORKERS} provision",
     "cli": f"{WORKERS} provision commands",

@@ -18,7 +18,7 @@ from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFoun
 from provisioner.image import DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor
 from provisioner.reference import Reference
 from provisioner.registry import http
-from provisioner.registry.client import RegistryClient
+from provisioner.registry.client import NoSuchRepository, RegistryClient
 from scripts.loopback_registry import Response
 
 from . import builders
@@ -56,7 +56,7 @@ def refused(kind: type[ProvisionError], why: str, mend: str = "") -> Iterator[No
     """See that the block raises just this kind, and what a user would read: one line that says why, and a mend."""
     with pytest.raises(kind) as caught:
         yield
-    assert type(caught.value) in (kind, http.Untrusted)
+    assert type(caught.value) in (kind, http.Untrusted, NoSuchRepository)
     assert re.search(why, caught.value.message)
     assert caught.value.message.isprintable()
     assert caught.value.hint

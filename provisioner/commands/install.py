@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.blobs import BlobCache
     from provisioner.provision import Plan, provision
     from provisioner.registry.client import RegistryClient
+    from provisioner.registry.hub import near_names
     from provisioner.rootfs.ownership import Ownership
     from provisioner.sources.registry import RegistrySource
 
@@ -63,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
     plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell(), arguments.hardlinks)
     console.step(f"provision {reference.familiar} for {platform}")
-    outcome = provision(plan, source, Ownership.of_this_process(), console)
+    with near_names(reference):
+        outcome = provision(plan, source, Ownership.of_this_process(), console)
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,14 @@ from provisioner.registry.auth import Challenge, Tokens
 from provisioner.registry.http import Http, Untrusted, body_chunks, http_errors, is_https, limited_body, status_text
 
 _HUB_HOST = "registry-1.docker.io"
+TAGS_LIMIT = 32 << 20
+"""The most bytes that one page of a list of tags may have."""
+
 _ACCEPT = ", ".join(MANIFEST_TYPES + INDEX_TYPES + DOCKER_SCHEMA1)
+
+
+class NoSuchRepository(NotFound):
+    """The registry has no such repository, or hides it from those without the right credentials."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,37 @@ class RegistryClient:
             verify(data, digest, expected.size if expected else None, "the registry's answer")
             return Document(data, media_type_of(data, response.headers.get("Content-Type", "")), digest)
 
+    def resolve(self, selector: str) -> Descriptor:
+        """What a tag or a digest names now. Only headers are asked for, where the registry tells enough in them."""
+        what = f"manifest {selector}" if ":" in selector else f"tag {selector!r}"
+        with self._get(f"manifests/{selector}", what, is_part=False, accept=_ACCEPT, method="HEAD") as response:
+            limited_body(response, 0)  # there is none; once that is read the connection serves again
+            headers = response.headers
+        # Registries that leave out the header for it have the digest as the entity's tag.
+        digest = headers.get("Docker-Content-Digest") or headers.get("ETag", "").strip('"')
+        size = headers.get("Content-Length", "")
+        with suppress(MalformedImage):
+            if re.fullmatch("[0-9]{1,7}", size):
+                return Descriptor(
+                    headers.get("Content-Type", ""), Digest.parse(selector if ":" in selector else digest), int(size)
+                )
+        document = RegistryClient.manifest(self, selector)  # a subclass may need this method for its own
+        return Descriptor(document.media_type, document.digest, len(document.data))
+
+    def tags_page(self, query: str) -> tuple[bytes, str]:
+        """One page of the list of tags: what was served for `query`, not yet parsed, and the Link to the next."""
+        with self._get(f"tags/list?{query}", "tags", is_part=False) as response:
+            return limited_body(response, TAGS_LIMIT), response.headers.get("Link", "")
+
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob as they arrive, not yet verified."""
         with self._get(f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}", is_part=True) as response:
             yield from body_chunks(response)
 
     @contextmanager
-    def _get(self, path: str, what: str, *, is_part: bool, accept: str = "*/*") -> Iterator[requests.Response]:
+    def _get(
+        self, path: str, what: str, *, is_part: bool, accept: str = "*/*", method: str = "GET"
+    ) -> Iterator[requests.Response]:
         """An answer of status 200 for `path` below the repository.
 
         `is_part` says that the image names it, not the user.
@@ -74,12 +106,12 @@ class RegistryClient:
         self._connect()
         url = f"{self._base}{self._reference.repository}/{path}"
         token = self._tokens.get(self._challenge) if self._challenge else ""
-        response = self._http.get(url, _headers(accept, token))
+        response = self._http.get(url, _headers(accept, token), method)
         # The token may have ended early, or the registry wants another scope for this path, or any token only here.
         if response.status_code == 401 and (challenge := _bearer(response)):
             response.close()
             self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
-            response = self._http.get(url, _headers(accept, self._tokens.get(self._challenge, refused=token)))
+            response = self._http.get(url, _headers(accept, self._tokens.get(self._challenge, refused=token)), method)
         with response:
             if response.status_code != 200:
                 raise self._refusal(response, what, is_part)
@@ -163,7 +195,7 @@ class RegistryClient:
         if status in (401, 403):
             # A registry that hides what exists says the same of private and missing repositories.
             hint = "check the spelling; private images need credentials, which can't be given so far"
-            return NotFound(f"{name} is not found, or it is private{reason}", hint)
+            return NoSuchRepository(f"{name} is not found, or it is private{reason}", hint)
         if status == 429:
             return NetworkError(
                 f"{registry} says that there were too many requests{reason}", "wait a few minutes and try again"

@@ -35,11 +35,13 @@ class _Session(requests.Session):
 class Http:
     """Connections that are kept open and shared by several threads.
 
-    `insecure` allows certificates that can't be verified.
+    `insecure` allows certificates that can't be verified. `silence` is for how many seconds a server may say nothing.
     """
 
-    def __init__(self, *, insecure: bool, connections: int) -> None:
+    def __init__(self, *, insecure: bool, connections: int, silence: float | None = None) -> None:
         self._insecure = insecure
+        silence = silence or SILENCE_SECONDS
+        self._timeout = (min(CONNECT_SECONDS, silence), silence)
         self._session = _Session()
         self._session.headers["User-Agent"] = f"provisioner/{__version__}"
         # Blobs are compressed already, and digests are of the bytes as they are stored.
@@ -51,8 +53,8 @@ class Http:
         if insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
-    def get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        """The answer for `url`, its body yet to be read. Raises NetworkError.
+    def get(self, url: str, headers: Mapping[str, str], method: str = "GET") -> requests.Response:
+        """The answer for `url`, its body yet to be read; HEAD as the `method` gives one without. Raises NetworkError.
 
         Redirects are followed; they never carry credentials to another host, nor leave https.
         """
@@ -60,7 +62,7 @@ class Http:
         first = host_of(url)
         for _ in range(_REDIRECTS + 1):
             host = host_of(url)
-            response = self._get_once(url, host, headers)
+            response = self._get_once(method, url, host, headers)
             target = response.headers.get("Location")
             if response.status_code not in (301, 302, 303, 307, 308) or not target:
                 return response
@@ -75,14 +77,15 @@ class Http:
             url = target
         raise NetworkError(f"{first} redirects more than {_REDIRECTS} times", "ask the registry's owner to mend that")
 
-    def _get_once(self, url: str, host: str, headers: Mapping[str, str]) -> requests.Response:
+    def _get_once(self, method: str, url: str, host: str, headers: Mapping[str, str]) -> requests.Response:
         name = _split(url).hostname or ""
         with http_errors(host):
-            return self._session.get(
+            return self._session.request(
+                method,
                 url,
                 headers=headers,
                 stream=True,
-                timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+                timeout=self._timeout,
                 auth=_no_netrc,
                 verify=not self._insecure,
                 # No proxy is asked for what is on this machine.
