@@ -74,7 +74,7 @@ def provision(plan: Plan, source: Source, ownership: Ownership, console: Console
             rootfs.chmod(0o755)
         links = Links(plan.hardlinks)
         with Tree(rootfs) as tree:
-            _unpack(image, source, Unpacker(tree, ownership, links), console)
+            _unpack(image, source, Unpacker(tree, ownership, links=links), console)
             with tree_errors("write the fixups"):
                 profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
                 apply_fixups(tree, profile, plan.dns)

@@ -53,7 +53,7 @@ def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[in
     """Copies, their bytes, reflinks and symlinks that were made."""
     links = Links(substitute)
     with Tree(root) as opened:
-        unpacker = Unpacker(opened, Ownership(exact=False), links)
+        unpacker = Unpacker(opened, Ownership(exact=False), links=links)
         for members in layers:
             unpacker.apply([tar(*members)])
         unpacker.finish()
@@ -172,7 +172,7 @@ def test_a_symlink_has_the_owner_of_its_file(place: Path, exact: bool) -> None:
     if exact:
         need_root()
     with Tree(place) as opened:
-        unpacker = Unpacker(opened, Ownership(exact), Links("symlink"))
+        unpacker = Unpacker(opened, Ownership(exact), links=Links("symlink"))
         unpacker.apply([tar(special("x", tarfile.REGTYPE, mode=0o644, uid=5, mtime=7), hard("y", "x"))])
         unpacker.finish()
         state = (place / "y").lstat()
@@ -236,7 +236,7 @@ from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.tree import Tree
 links = Links(sys.argv[2])
 with Tree(Path(sys.argv[1])) as tree:
-    unpacker = Unpacker(tree, Ownership.of_this_process(), links)
+    unpacker = Unpacker(tree, Ownership.of_this_process(), links=links)
     unpacker.apply([sys.stdin.buffer.read()])
     unpacker.finish()
 print(json.dumps(asdict(links.made)))

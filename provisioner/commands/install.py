@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(quiet=arguments.quiet)
     client = RegistryClient(reference, insecure=arguments.insecure, connections=arguments.jobs)
     source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
-    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell(), arguments.hardlinks)
+    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell(), hardlinks=arguments.hardlinks)
     console.step(f"provision {reference.familiar} for {platform}")
     with near_names(reference):
         outcome = provision(plan, source, Ownership.of_this_process(), console)

@@ -9,7 +9,7 @@ import posixpath
 import shutil
 import stat
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal
 
 from provisioner.digest import CHUNK
 from provisioner.rootfs.notes import Notes
@@ -18,7 +18,6 @@ from provisioner.rootfs.tree import NEW_FILE, NOTHING_THERE, Place, Tree
 Substitute = Literal["auto", "copy", "symlink"]
 """What stands in for a hard link: a reflink where the file system has them, else a copy or a relative symlink; with
 `copy` always a copy."""
-SUBSTITUTES: tuple[Substitute, ...] = get_args(Substitute)
 
 _FICLONE = getattr(fcntl, "FICLONE", 0x40049409)
 _NO_LINKS = (errno.EACCES, errno.EPERM, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
