@@ -166,6 +166,15 @@ def test_names_that_differ_in_owner_or_mode_are_no_symlinks(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("refused")
+def test_a_copy_has_the_attributes(root: Path) -> None:
+    header = special("x", tarfile.REGTYPE, mode=0o555)
+    header.pax_headers = {"SCHILY.xattr.user.a": "1", "SCHILY.xattr.trusted.b": "2"}
+    apply(root, "auto", [header, hard("y", "x")])
+    assert os.getxattr(root / "y", "user.a") == b"1"
+    assert os.listxattr(root / "y") == ["user.a"]
+
+
+@pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_symlink_has_the_owner_of_its_file(place: Path, exact: bool) -> None:
     """In memory, where no inode comes again."""

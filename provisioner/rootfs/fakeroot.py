@@ -7,7 +7,7 @@ import stat
 
 from provisioner.rootfs.archive import Kind
 from provisioner.rootfs.mtree import Line
-from provisioner.rootfs.ownership import Ownership
+from provisioner.rootfs.ownership import WITHOUT_ROOT
 
 _FORMATS = {
     b"file": stat.S_IFREG,
@@ -26,7 +26,7 @@ def state_line(line: Line, state: os.stat_result) -> bytes:
     """
     if not line.uid and not line.gid and line.type not in (b"char", b"block"):
         kind = Kind.DIRECTORY if line.is_directory else Kind.FILE
-        if line.type == b"link" or Ownership(exact=False).mode(kind, line.mode) == line.mode:
+        if line.type == b"link" or WITHOUT_ROOT.mode(kind, line.mode) == line.mode:
             return b""
     return b"dev=%x,ino=%d,mode=%o,uid=%d,gid=%d,nlink=%d,rdev=%d\n" % (
         state.st_dev,

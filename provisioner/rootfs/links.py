@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 from provisioner.digest import CHUNK
 from provisioner.rootfs.notes import Notes
 from provisioner.rootfs.tree import NEW_FILE, NOTHING_THERE, Place, Tree
+from provisioner.rootfs.xattrs import set_xattrs
 
 Substitute = Literal["auto", "copy", "symlink"]
 """What stands in for a hard link: a reflink where the file system has them, else a copy or a relative symlink; with
@@ -60,7 +61,11 @@ class Links:
         else:
             os.mknod(place.name, state.st_mode, state.st_rdev, dir_fd=place.directory)
         _resemble(place, state)
-        notes.set(_state(place).st_ino, notes.get(state.st_ino))
+        said = notes.get(state.st_ino)
+        if said is not None and said.xattrs and stat.S_ISREG(state.st_mode):
+            with open(os.open(place.name, _READ, dir_fd=place.directory), "rb") as copy:
+                set_xattrs(copy.fileno(), said.xattrs, privileged=os.geteuid() == 0)
+        notes.set(_state(place).st_ino, said)
 
     def finish(self, tree: Tree, notes: Notes) -> None:
         """Put symlinks in the place of copies that are still the same as what they are copies of. Raises OSError."""

@@ -12,8 +12,8 @@ from provisioner.rootfs import mtree
 from provisioner.rootfs.archive import Kind
 from provisioner.rootfs.fakeroot import state_line
 from provisioner.rootfs.mtree import Line
-from provisioner.rootfs.notes import Notes
-from provisioner.rootfs.ownership import Ownership
+from provisioner.rootfs.notes import Notes, Said
+from provisioner.rootfs.ownership import WITHOUT_ROOT, Ownership
 from provisioner.rootfs.walk import Found, walk
 
 _T = TypeVar("_T", Line, Found)
@@ -40,18 +40,22 @@ def write_owners(folder: Path, root: Path, notes: Notes, ownership: Ownership) -
             if found is None:
                 record.write(mtree.UP)
                 continue
-            line = _line(found, notes, ownership.exact)
-            state.write(state_line(line, found.state))
-            record.write(_recorded(line, found, notes))
+            said = notes.get(found.state.st_ino)
+            line = _line(found, said, ownership.exact)
+            if text := state_line(line, found.state):
+                state.write(text)
+            if said is not None and said.xattrs:
+                record.write(mtree.xattr_comments(said.xattrs))
+            record.write(_recorded(line, found))
 
 
-def _line(found: Found, notes: Notes, exact: bool) -> Line:
+def _line(found: Found, said: Said | None, exact: bool) -> Line:
     """What the image says of a file: what was noted, else what the disk has, whose owner is nobody's but exactly so."""
     state = found.state
     kind, device = _TYPES[stat.S_IFMT(state.st_mode)], (0, 0)
     if kind in (b"char", b"block"):
         device = (os.major(state.st_rdev), os.minor(state.st_rdev))
-    if (said := notes.get(state.st_ino)) is not None:
+    if said is not None:
         if said.device is not None:
             kind, device = _KINDS[said.device[0]], said.device[1:]
         return Line(found.name, kind, said.mode if kind != b"link" else 0o777, said.uid, said.gid, device)
@@ -59,13 +63,11 @@ def _line(found: Found, notes: Notes, exact: bool) -> Line:
     return Line(found.name, kind, stat.S_IMODE(state.st_mode), uid, gid, device)
 
 
-def _recorded(line: Line, found: Found, notes: Notes) -> bytes:
-    """The lines of the record for a file."""
+def _recorded(line: Line, found: Found) -> bytes:
+    """The line of the record for a file."""
     state = found.state
-    said = notes.get(state.st_ino)
     target = os.readlink(found.name, dir_fd=found.directory) if line.type == b"link" else b""
-    text = mtree.formatted(line, state.st_mtime_ns, size=state.st_size, links=state.st_nlink, target=target)
-    return mtree.xattr_comments(said.xattrs) + text if said is not None else text
+    return mtree.formatted(line, state.st_mtime_ns, size=state.st_size, links=state.st_nlink, target=target)
 
 
 def remake_state(folder: Path, root: Path) -> int:
@@ -88,7 +90,7 @@ def remake_state(folder: Path, root: Path) -> int:
 def _now(line: Line, state: os.stat_result) -> Line:
     mode = stat.S_IMODE(state.st_mode)
     kind = Kind.DIRECTORY if line.is_directory else Kind.FILE
-    if line.type == b"link" or mode in (line.mode, Ownership(exact=False).mode(kind, line.mode)):
+    if line.type == b"link" or mode in (line.mode, WITHOUT_ROOT.mode(kind, line.mode)):
         return line
     return line._replace(mode=mode)
 
