@@ -166,6 +166,29 @@ def test_names_that_differ_in_owner_or_mode_are_no_symlinks(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("refused")
+@pytest.mark.parametrize("substitute", ["copy", "symlink"])
+def test_holes_stay_holes(tree: Tree, root: Path, substitute: Substitute) -> None:
+    """Or a small image would fill the disk. Begin and end of the one file are holes, the other is nothing else."""
+    with (root / "x").open("wb") as file:
+        os.pwrite(file.fileno(), b"data" * 1024, 2**24)
+        os.pwrite(file.fileno(), b"more" * 2**20, 2**30)
+        file.truncate(2**32)
+    with (root / "empty").open("wb") as file:
+        file.truncate(2**40)
+    links = Links(substitute)
+    for name in (b"x", b"empty"):
+        link(tree, name + b"2", name, links)
+        assert (root / os.fsdecode(name + b"2")).stat().st_size == (root / os.fsdecode(name)).stat().st_size
+    assert (root / "x2").stat().st_blocks * 512 < 2**23
+    assert 2**22 + 2**12 <= links.made.copied < 2**23
+    with (root / "x2").open("rb") as file:
+        assert os.pread(file.fileno(), 8192, 2**24 - 2048) == bytes(2048) + b"data" * 1024 + bytes(2048)
+        assert os.pread(file.fileno(), 2**22 + 9, 2**30) == b"more" * 2**20 + bytes(9)
+    links.finish(tree, tree.notes)  # which doesn't read them for hours
+    assert astuple(links.made) == ((0, 0, 0, 2) if substitute == "symlink" else (2, links.made.copied, 0, 0))
+
+
+@pytest.mark.usefixtures("refused")
 def test_a_copy_has_the_attributes(root: Path) -> None:
     header = special("x", tarfile.REGTYPE, mode=0o555)
     header.pax_headers = {"SCHILY.xattr.user.a": "1", "SCHILY.xattr.trusted.b": "2"}

@@ -6,10 +6,11 @@ import errno
 import fcntl
 import os
 import posixpath
-import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from itertools import zip_longest
+from typing import Literal
 
 from provisioner.digest import CHUNK
 from provisioner.rootfs.notes import Notes
@@ -27,7 +28,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass
 class Substitutes:
-    """How many files stand in for hard links, and the size in bytes of those that are copies."""
+    """How many files stand in for hard links, and the bytes that were written for copies."""
 
     copies: int = 0
     copied: int = 0
@@ -45,7 +46,8 @@ class Links:
     def __init__(self, substitute: Substitute = "auto") -> None:
         self.made = Substitutes()
         self._substitute = substitute
-        self._copies: dict[bytes, bytes] = {}
+        self._copies: dict[bytes, tuple[bytes, int]] = {}
+        """Where copies are, what they are copies of, and their size in bytes."""
 
     def make(self, source: Place, place: Place, notes: Notes) -> None:
         """Give what is at `source`, no directory, the second name `place`, which is free. Raises OSError."""
@@ -53,9 +55,10 @@ class Links:
             return
         state = _state(source)
         if stat.S_ISREG(state.st_mode):
-            shares = self._duplicate(source, place, state.st_size)
-            if self._substitute == "symlink" and not shares:
-                self._copies[place.path] = self._copies.get(source.path, source.path)
+            written = self._duplicate(source, place)
+            if self._substitute == "symlink" and written is not None:
+                first, _ = self._copies.get(source.path, (source.path, 0))
+                self._copies[place.path] = first, written
         elif stat.S_ISLNK(state.st_mode):
             os.symlink(os.readlink(source.name, dir_fd=source.directory), place.name, dir_fd=place.directory)
         else:
@@ -69,7 +72,7 @@ class Links:
 
     def finish(self, tree: Tree, notes: Notes) -> None:
         """Put symlinks in the place of copies that are still the same as what they are copies of. Raises OSError."""
-        for path, first in self._copies.items():
+        for path, (first, written) in self._copies.items():
             directory = posixpath.dirname(path)
             try:
                 source, place = tree.place(first, create=False), tree.place(path, create=False)
@@ -86,22 +89,22 @@ class Links:
             _resemble(place, state)
             notes.set(_state(place).st_ino, said)
             self.made.copies -= 1
-            self.made.copied -= state.st_size
+            self.made.copied -= written
             self.made.symlinks += 1
 
-    def _duplicate(self, source: Place, place: Place, size: int) -> bool:
-        """Make a file with the same content; whether it shares that, where the file system can."""
+    def _duplicate(self, source: Place, place: Place) -> int | None:
+        """Make a file with the same content; the bytes that were written, None where it shares them."""
         with (
             open(os.open(source.name, _READ, dir_fd=source.directory), "rb") as original,
             open(os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory), "wb") as copy,
         ):
-            if self._substitute != "copy" and _reflinked(original, copy):
+            if self._substitute != "copy" and _reflinked(original.fileno(), copy.fileno()):
                 self.made.reflinks += 1
-                return True
-            shutil.copyfileobj(original, copy, CHUNK)
+                return None
+            written = _copied(original.fileno(), copy.fileno())
         self.made.copies += 1
-        self.made.copied += size
-        return False
+        self.made.copied += written
+        return written
 
 
 def _linked(source: Place, place: Place) -> bool:
@@ -117,13 +120,40 @@ def _linked(source: Place, place: Place) -> bool:
     return True
 
 
-def _reflinked(original: BinaryIO, copy: BinaryIO) -> bool:
+def _reflinked(original: int, copy: int) -> bool:
     """Let a file share the blocks of another (ioctl_ficlone(2)); whether the file system can."""
     try:
-        fcntl.ioctl(copy, _FICLONE, original.fileno())
+        fcntl.ioctl(copy, _FICLONE, original)
     except OSError:  # whatever it is, a copy shows it once more
         return False
     return True
+
+
+def _copied(original: int, copy: int) -> int:
+    """Copy what a file holds to a new one, and leave holes where it has some; the bytes that were written."""
+    os.ftruncate(copy, os.fstat(original).st_size)
+    count = 0
+    for offset, size in _pieces(original):
+        piece = os.pread(original, size, offset)
+        while piece:
+            written = os.pwrite(copy, piece, offset)
+            piece, offset, count = piece[written:], offset + written, count + written
+    return count
+
+
+def _pieces(file: int) -> Iterator[tuple[int, int]]:
+    """Offsets and lengths of what a file holds between its holes (lseek(2)), in pieces that fit into memory."""
+    size = os.fstat(file).st_size
+    end = 0
+    while end < size:
+        try:
+            at = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return  # a hole up to the end
+        end = os.lseek(file, at, os.SEEK_HOLE)
+        yield from ((offset, min(CHUNK, end - offset)) for offset in range(at, end, CHUNK))
 
 
 def _state(place: Place) -> os.stat_result:
@@ -141,7 +171,7 @@ def _resemble(place: Place, state: os.stat_result) -> None:
 
 
 def _same(source: Place, place: Place, notes: Notes) -> bool:
-    """Whether two files are still alike in content, owners and mode."""
+    """Whether two files are still alike in content, holes too, owners and mode."""
     one, other = _state(source), _state(place)
     if not (stat.S_ISREG(one.st_mode) and stat.S_ISREG(other.st_mode)):
         return False
@@ -154,7 +184,8 @@ def _same(source: Place, place: Place, notes: Notes) -> bool:
         open(os.open(source.name, _READ, dir_fd=source.directory), "rb") as first,
         open(os.open(place.name, _READ, dir_fd=place.directory), "rb") as second,
     ):
-        while (piece := first.read(CHUNK)) == second.read(CHUNK):
-            if not piece:
-                return True
-    return False
+        here, there = first.fileno(), second.fileno()
+        return all(
+            piece == other and os.pread(here, piece[1], piece[0]) == os.pread(there, piece[1], piece[0])
+            for piece, other in zip_longest(_pieces(here), _pieces(there))
+        )
