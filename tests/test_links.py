@@ -189,6 +189,18 @@ def test_holes_stay_holes(tree: Tree, root: Path, substitute: Substitute) -> Non
 
 
 @pytest.mark.usefixtures("refused")
+@pytest.mark.parametrize("replaced", ["x", "y"])
+def test_a_hole_is_not_the_data(tree: Tree, root: Path, replaced: str) -> None:
+    tree.write(b"x", b"1" * 4096)
+    links = Links("symlink")
+    link(tree, b"y", b"x", links)
+    os.truncate(root / replaced, 0)
+    os.truncate(root / replaced, 4096)
+    links.finish(tree, tree.notes)
+    assert not (root / "y").is_symlink()
+
+
+@pytest.mark.usefixtures("refused")
 def test_a_copy_has_the_attributes(root: Path) -> None:
     header = special("x", tarfile.REGTYPE, mode=0o555)
     header.pax_headers = {"SCHILY.xattr.user.a": "1", "SCHILY.xattr.trusted.b": "2"}
