@@ -11,11 +11,11 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import inspect, install, search, tags
+from provisioner.commands import inspect, install, owners, search, tags
 from provisioner.console import Console
 from provisioner.errors import ProvisionError, UsageError, printable
 
-COMMANDS = {"install": install, "search": search, "tags": tags, "inspect": inspect}
+COMMANDS = {"install": install, "search": search, "tags": tags, "inspect": inspect, "owners": owners}
 """The subcommands: modules with a HELP line, `add_arguments` and `run`."""
 
 PLANNED = ("update", "export", "remove", "list", "cache", "doctor", "login", "logout")

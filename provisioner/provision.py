@@ -16,9 +16,11 @@ from provisioner.image import Image, Layer
 from provisioner.launcher import LaunchSettings, launcher
 from provisioner.platforms import Platform
 from provisioner.profile import Profile, load, matching
-from provisioner.record import Record
+from provisioner.record import FOLDER, Record
 from provisioner.rootfs.compression import inflate
 from provisioner.rootfs.layer import Unpacker, too_large
+from provisioner.rootfs.links import Links, Substitute, Substitutes
+from provisioner.rootfs.owners import write_owners
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.tree import Tree, tree_errors
@@ -44,6 +46,7 @@ class Plan:
     force: bool = False
     shell: str = "/bin/sh"
     max_size: int | None = None
+    hardlinks: Substitute = "auto"
 
 
 @dataclass(frozen=True)
@@ -73,19 +76,23 @@ def provision(plan: Plan, source: Source, ownership: Ownership, console: Console
         with machine_errors("make the rootfs"):
             rootfs.mkdir(mode=0o755)
             rootfs.chmod(0o755)
+        links = Links(plan.hardlinks)
         with Tree(rootfs) as tree:
             max_size = _max_size(rootfs, image, plan.max_size)
-            _unpack(image, source, Unpacker(tree, ownership, max_size), console)
+            _unpack(image, source, Unpacker(tree, ownership, max_size=max_size, links=links), console)
             with tree_errors("write the fixups"):
                 profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
                 apply_fixups(tree, profile, plan.dns)
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
+            write_owners(staging.path / FOLDER, rootfs, tree.notes, ownership)
             start = staging.path / "start.sh"
             start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
             start.chmod(0o755)
         staging.commit()
+    if told := _told(links.made):
+        console.step(told)
     return Outcome(record, image, is_new=True)
 
 
@@ -159,6 +166,15 @@ def _unpack_layer(layer: Layer, blob: Iterator[bytes], unpacker: Unpacker) -> No
         Ahead(verified_chunks(iter(inflated), layer.diff_id, None, "the archive"), _AHEAD) as archive,
     ):
         unpacker.apply(archive)
+
+
+def _told(made: Substitutes) -> str:
+    """One line about what stands in for hard links; empty where all of them are real."""
+    parts = [f"{made.copies} copies, which take {size_text(made.copied)} more"] if made.copies else []
+    parts += [f"{made.reflinks} reflinks, which take no space"] if made.reflinks else []
+    parts += [f"{made.symlinks} symlinks"] if made.symlinks else []
+    hint = "; --hardlinks symlink saves that" if made.copies and not made.symlinks else ""
+    return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
 
 
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:

@@ -477,7 +477,7 @@ def _outcome(attack: Attack, root: Path) -> dict[str, Any]:
     error = ""
     try:
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, Ownership.of_this_process(), MAX_SIZE)
+            unpacker = Unpacker(tree, Ownership.of_this_process(), max_size=MAX_SIZE)
             for layer in attack.layers:
                 kind = "+gzip" if layer.startswith(GZIP) else "+zstd" if layer.startswith(ZSTD) else ""
                 unpacker.apply(inflate(iter([layer]), f"layer.tar{kind}"))

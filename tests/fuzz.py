@@ -118,7 +118,7 @@ class Arena:
     def _unpack(self, tried: Input) -> None:
         last: Entry | None = None
         with Tree(self.root) as tree:
-            unpacker = Unpacker(tree, Ownership(tried.exact), MAX_SIZE)
+            unpacker = Unpacker(tree, Ownership(tried.exact), max_size=MAX_SIZE)
             for kind, blob in tried.layers:
                 unpacker.apply(chunks(kind, blob, tried.chunk))
                 for entry in Archive(chunks(kind, blob, 1 << 16)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +15,15 @@ from typing import Any
 import pytest
 
 from provisioner.errors import MachineError, MalformedImage
+from provisioner.rootfs.archive import Kind
 from provisioner.rootfs.layer import Unpacker
+from provisioner.rootfs.notes import Said
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.tree import Tree
 
 from .attacks import END, Member, hard, pax, raw, special
 from .builders import tar
-from .tools import need, need_root, run, tree_of
+from .tools import CHECKOUT, need, need_root, run, tree_of
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int = 1 << 30) -> None:
     with Tree(root) as tree:
-        unpacker = Unpacker(tree, Ownership(exact), max_size)
+        unpacker = Unpacker(tree, Ownership(exact), max_size=max_size)
         for members in layers:
             unpacker.apply([tar(*members)])
         unpacker.finish()
@@ -194,6 +198,121 @@ def test_others_keep_all_readable_and_owned_by_them(root: Path) -> None:
     assert (found["d/null"].type, found["d/null"].mode, (root / "d/null").read_bytes()) == ("f", 0o666, b"")
 
 
+def said_of(root: Path, *layers: list[Member], exact: bool = False) -> dict[str, Said | None]:
+    """What is noted of each path."""
+    with Tree(root) as tree:
+        unpacker = Unpacker(tree, Ownership(exact))
+        for members in layers:
+            unpacker.apply([tar(*members)])
+        unpacker.finish()
+        return {os.fsdecode(path.name): tree.notes.get(path.lstat().st_ino) for path in root.rglob("*")}
+
+
+def test_without_root_what_the_image_says_is_noted_where_the_disk_differs(root: Path) -> None:
+    device: dict[str, Any] = {"devmajor": 1, "devminor": 3}
+    kinds = {
+        "plain": special("plain", tarfile.REGTYPE, mode=0o4755),
+        "dir": special("dir", tarfile.DIRTYPE, mode=0o700),
+        "link": special("link", tarfile.SYMTYPE, "x", mode=0o777),
+        "fifo": special("fifo", tarfile.FIFOTYPE, mode=0o600),
+    }
+    noted = {
+        "owned": (special("owned", tarfile.REGTYPE, mode=0o644, uid=5), Said(5, 0, 0o644, None, ())),
+        "group": (special("group", tarfile.SYMTYPE, "x", mode=0o777, gid=6), Said(0, 6, 0o777, None, ())),
+        "ro": (special("ro", tarfile.REGTYPE, mode=0o444), Said(0, 0, 0o444, None, ())),
+        "closed": (special("closed", tarfile.DIRTYPE, mode=0o555), Said(0, 0, 0o555, None, ())),
+        "null": (special("null", tarfile.CHRTYPE, mode=0o666, **device), Said(0, 0, 0o666, (Kind.CHARACTER, 1, 3), ())),
+        "disk": (special("disk", tarfile.BLKTYPE, mode=0o660, **device), Said(0, 0, 0o660, (Kind.BLOCK, 1, 3), ())),
+    }
+    members: list[Member] = [*kinds.values(), *(header for header, _ in noted.values())]
+    assert said_of(root, members) == {**dict.fromkeys(kinds), **{name: said for name, (_, said) in noted.items()}}
+
+
+def test_what_is_noted_is_of_the_last_entry(root: Path) -> None:
+    """A directory of a lower layer keeps its inode, and new files may get that of one that is gone."""
+    lower = [special(name, tarfile.DIRTYPE, mode=0o755, uid=5) for name in ("kept", "reset")]
+    lower += [special(f"gone{number}", tarfile.REGTYPE, mode=0o644, uid=6) for number in range(50)]
+    upper: list[Member] = [special("reset", tarfile.DIRTYPE, mode=0o755)]
+    upper += [(f".wh.gone{number}", b"") for number in range(50)]
+    for number in range(50):
+        upper += [(f"new{number}", b""), (f"link{number}", "x")]
+    said = said_of(root, [*lower], upper)
+    assert said.pop("kept") == Said(5, 0, 0o755, None, ())
+    assert set(said.values()) == {None}
+
+
+def attributes(name: str, kind: bytes, **values: str) -> tarfile.TarInfo:
+    header = special(name, kind, mode=0o755, uid=0)
+    header.pax_headers = {f"SCHILY.xattr.{key.replace('_', '.')}": value for key, value in values.items()}
+    return header
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_attributes_are_set_and_noted(root: Path, exact: bool) -> None:
+    if exact:
+        need_root()
+    capability = "\1\0\0\2\0\x20" + "\0" * 14
+    upper = attributes("d", tarfile.DIRTYPE, user_new="2")
+    said = said_of(
+        root,
+        [
+            attributes("d", tarfile.DIRTYPE, user_old="1"),
+            attributes("d/file", tarfile.REGTYPE, user_a="1", security_capability=capability, trusted_b="2"),
+            attributes("fifo", tarfile.FIFOTYPE, user_a="1"),
+        ],
+        [upper],
+        exact=exact,
+    )
+    assert sorted(os.listxattr(root / "d/file")) == ["security.capability"] * exact + ["user.a"]
+    assert {name: found and dict(found.xattrs) for name, found in said.items()} == {
+        "d": {b"user.new": b"2"},
+        "file": {b"user.a": b"1", b"security.capability": capability.encode(), b"trusted.b": b"2"},
+        "fifo": {b"user.a": b"1"},
+    }
+    assert os.listxattr(root / "d") == ["user.new"]
+
+
+def test_owners_change_before_capabilities_and_setuid_are_set(root: Path) -> None:
+    need_root()
+    header = attributes("x", tarfile.REGTYPE, security_capability="\1\0\0\2\0\x20" + "\0" * 14)
+    header.uid, header.mode = 5, 0o6755
+    apply(root, [header], exact=True)
+    assert os.getxattr(root / "x", "security.capability")
+    assert stat.S_IMODE((root / "x").stat().st_mode) == 0o6755
+    assert (root / "x").stat().st_uid == 5
+
+
+NO_MKNOD = """
+import sys
+from pathlib import Path
+from provisioner.rootfs.archive import Kind
+from provisioner.rootfs.layer import Unpacker
+from provisioner.rootfs.notes import Said
+from provisioner.rootfs.owners import write_owners
+from provisioner.rootfs.ownership import Ownership
+from provisioner.rootfs.tree import Tree
+root = Path(sys.argv[1])
+with Tree(root) as tree:
+    Unpacker(tree, Ownership.of_this_process()).apply([sys.stdin.buffer.read()])
+    write_owners(root.parent, root, tree.notes, Ownership.of_this_process())
+"""
+
+
+def test_root_who_may_not_make_devices_gets_them_in_the_record(root: Path) -> None:
+    """As root of a user namespace is."""
+    need_root()
+    need("setpriv")
+    archive = tar(special("null", tarfile.CHRTYPE, mode=0o666, uid=5, devmajor=1, devminor=3))
+    command = ["setpriv", "--bounding-set=-mknod", sys.executable, "-c", NO_MKNOD, str(root)]
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(command, input=archive, capture_output=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_ISREG((root / "null").stat().st_mode)
+    assert (root / "null").stat().st_uid == 5
+    record = (root.parent / "ownership.mtree").read_text()
+    assert "null type=char mode=0666 uid=5 gid=0 time=0.000000000 device=native,1,3 optional\n" in record
+
+
 def test_errors_name_the_entry(root: Path) -> None:
     with pytest.raises(MalformedImage, match=r"^a/b\\n: write: it is below something that is no directory$"):
         apply(root, [("a", b"x"), ("a/b\n", b"x")])
@@ -231,7 +350,7 @@ def test_an_image_takes_no_more_than_it_may(root: Path, what: str) -> None:
 
     def unpack(max_size: int) -> None:
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, Ownership(False), max_size)
+            unpacker = Unpacker(tree, Ownership(False), max_size=max_size)
             for layer in layers:
                 unpacker.apply([layer if isinstance(layer, bytes) else tar(*layer)])
 
@@ -246,7 +365,7 @@ def test_an_image_takes_no_more_than_it_may(root: Path, what: str) -> None:
 def test_a_file_of_nothing_but_holes_is_stopped_before_it_is_made(root: Path) -> None:
     huge = pax(GNU_sparse_map=b"", GNU_sparse_size=b"9000000000000000000", GNU_sparse_name=b"s") + raw(b"x") + END
     with pytest.raises(MachineError, match="more than"), Tree(root) as tree:
-        Unpacker(tree, Ownership(False), 1 << 30).apply([huge])
+        Unpacker(tree, Ownership(False), max_size=1 << 30).apply([huge])
     assert os.listdir(root) == []
 
 
@@ -262,6 +381,6 @@ def test_more_is_not_read_than_may_be_written(root: Path) -> None:
             yield bytes(1 << 16)
 
     with pytest.raises(MachineError, match=r"f: the image takes more"), Tree(root) as tree:
-        Unpacker(tree, Ownership(False), 1 << 20).apply(endless())
+        Unpacker(tree, Ownership(False), max_size=1 << 20).apply(endless())
     assert given <= 1 << 20
     assert (root / "f").stat().st_size < 1 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -20,6 +21,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
+
+from provisioner.rootfs import mtree
 
 from . import realimages
 from .conftest import Registry, free_port, serve
@@ -348,21 +351,61 @@ def test_tree_of_user_agrees_with_umoci(
     assert differences(tree, expected) == {}
 
 
+LISTING = r"%P\t%y\t%m\t%U\t%G\0"
+
+
+def shown(listing: str) -> dict[str, tuple[str, int, tuple[int, int]]]:
+    """Type, mode and owner of each path in what `find` printed."""
+    found = {}
+    for line in listing.rstrip("\0").split("\0"):
+        path, kind, mode, uid, gid = line.split("\t")
+        found[path or "."] = (kind, 0 if kind == "l" else int(mode, 8), (int(uid), int(gid)))
+    return found
+
+
 def test_owners_under_fakeroot_are_the_images(
     application: str, place: Path, user_cache: Path, umoci_tree: Callable[[str], dict[str, Entry]]
 ) -> None:
     need("fakeroot", "find")
     command, options = provision_command(application, place / "x", cache=user_cache, **as_user())
-    listing = r"%P\t%y\t%m\t%U\t%G\0"
-    script = f"""rootfs=$1; shift; "$@" >&2 && find "$rootfs" -printf '{listing}'"""
+    script = f"""rootfs=$1; shift; "$@" >&2 && find "$rootfs" -printf '{LISTING}'"""
     done = subprocess.run(
         ["fakeroot", "--", "sh", "-c", script, "sh", place / "x/rootfs", *command], check=False, **options
     )
     assert done.returncode == 0, done.stderr
+    found = shown(done.stdout)
+    expected = {path: (entry.type, entry.mode, entry.owner) for path, entry in umoci_tree(application).items()}
+    differing = {path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)}
+    assert differing <= FIXED_UP
+
+
+def test_record_of_owners_agrees_with_umoci(
+    application_directory: Path, application: str, umoci_tree: Callable[[str], dict[str, Entry]]
+) -> None:
+    above: list[str] = []
     found = {}
-    for line in done.stdout.rstrip("\0").split("\0"):
-        path, kind, mode, uid, gid = line.split("\t")
-        found[path or "."] = (kind, 0 if kind == "l" else int(mode, 8), (int(uid), int(gid)))
+    with (application_directory / ".provision/ownership.mtree").open("rb") as record:
+        for line in mtree.parsed(record):
+            if line is None:
+                above.pop()
+                continue
+            path = "/".join([*above, os.fsdecode(line.name)])
+            kind = {"file": "f", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}[line.type.decode()]
+            found[path.removeprefix("./")] = (kind, 0 if kind == "l" else line.mode, (line.uid, line.gid))
+            if line.is_directory:
+                above.append(path.rpartition("/")[2])
+    expected = {path: (entry.type, entry.mode, entry.owner) for path, entry in umoci_tree(application).items()}
+    differing = {path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)}
+    assert differing <= FIXED_UP
+
+
+def test_fakeroot_shows_the_images_owners_afterwards(
+    application_directory: Path, application: str, role: str, umoci_tree: Callable[[str], dict[str, Entry]]
+) -> None:
+    """With the state that was written, long after `provision` has ended."""
+    need("fakeroot", "find")
+    command = ["fakeroot", "-i", ".provision/fakeroot.state", "find", "rootfs", "-printf", LISTING]
+    found = shown(run(*command, **{**options_of(role), "cwd": application_directory}))
     expected = {path: (entry.type, entry.mode, entry.owner) for path, entry in umoci_tree(application).items()}
     differing = {path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path)}
     assert differing <= FIXED_UP

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from provisioner.rootfs.ownership import Ownership
 from provisioner.sources.registry import RegistrySource
 
 from . import builders
+from .attacks import hard
 from .scripted_registry import ScriptedRegistry
-from .tools import tree_of
+from .tools import as_user, provision_command, tree_of, without_links
 
 AMD64 = Platform("linux", "amd64")
 
@@ -236,3 +238,60 @@ def test_nine_tenths_of_the_free_space_are_the_limit_where_none_is_given(
         with pytest.raises(MachineError, match="more than"):
             job(registry, plan, tmp_path / "cache")
     assert plan.directory.exists() == fits
+
+
+@pytest.mark.parametrize(
+    ("hardlinks", "says"),
+    [
+        ("auto", "2 copies, which take 6.0 MB more stand in for them; --hardlinks symlink saves that"),
+        ("copy", "2 copies, which take 6.0 MB more stand in for them; --hardlinks symlink saves that"),
+        ("symlink", "2 symlinks stand in for them"),
+    ],
+)
+def test_what_stands_in_for_hard_links_is_said_once(
+    registry: ScriptedRegistry, place: Path, hardlinks: str, says: str
+) -> None:
+    """The whole tool, as a user, where the kernel refuses hard links as Android's does."""
+    layer = builders.layer(("bin/one", bytes(3_000_000)), hard("bin/two", "bin/one"), hard("three", "bin/two"))
+    registry.push("image", builders.image(layer))
+    words = [f"--hardlinks={hardlinks}", "--platform=linux/amd64", f"{registry.host}/image", str(place / "dir")]
+    command, options = provision_command(*words, cache=place / "cache", **as_user())
+    done = subprocess.run(without_links(*command), check=False, **options)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "hard links" in line] == [
+        f"hard links are refused here: {says}"
+    ]
+    moved = (place / "dir").rename(place / "moved")
+    three = moved / "rootfs/three"
+    assert three.stat().st_size == 3_000_000
+    assert three.is_symlink() == (hardlinks == "symlink")
+    if three.is_symlink():
+        assert os.readlink(three) == "bin/one"
+
+
+def test_where_hard_links_are_real_nothing_is_said(registry: ScriptedRegistry, place: Path) -> None:
+    registry.push("image", builders.image(builders.layer(("one", b"1"), hard("two", "one"))))
+    words = ["--platform=linux/amd64", f"{registry.host}/image", str(place / "dir")]
+    command, options = provision_command(*words, cache=place / "cache", **as_user())
+    done = subprocess.run(command, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    assert "hard link" not in done.stderr
+    assert (place / "dir/rootfs/two").samefile(place / "dir/rootfs/one")
+
+
+def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """Of the tree as it is in the end: with the fixups, and times that nothing changes any more."""
+    registry.push("image", builders.small())
+    job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
+    folder = tmp_path / "dir/.provision"
+    assert sorted(os.listdir(folder)) == [
+        *("config.json", "fakeroot.state", "manifest.json", "ownership.mtree", "record.json")
+    ]
+    lines = (folder / "ownership.mtree").read_text().splitlines()
+    assert len([line for line in lines if " type=" in line]) == len(tree_of(tmp_path / "dir/rootfs"))
+    (hosts,) = (line for line in lines if line.startswith("hosts "))
+    state = (tmp_path / "dir/rootfs/etc/hosts").stat()
+    assert hosts == (
+        f"hosts type=file mode=0644 uid=0 gid=0 time={state.st_mtime_ns // 10**9}.{state.st_mtime_ns % 10**9:09}"
+        f" size={state.st_size}"
+    )

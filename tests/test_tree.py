@@ -12,7 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.errors import MachineError, MalformedImage
+from provisioner.rootfs.links import Links
+from provisioner.rootfs.notes import Said
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
+
+from .tools import need_root
 
 
 @pytest.fixture
@@ -173,53 +177,54 @@ def test_write_sets_the_mode_whatever_the_umask(tree: Tree, root: Path) -> None:
     assert stat.S_IMODE((root / "x").stat().st_mode) == 0o644
 
 
+def test_of_what_the_image_does_not_name_nothing_is_said(tree: Tree, root: Path) -> None:
+    """Files of ours and implied directories, whose inodes may be those of files that are gone."""
+    tree.write(b"x", b"")
+    inode = (root / "x").stat().st_ino
+    for neighbour in range(inode - 2000, inode + 2000):
+        tree.notes.set(neighbour, Said(5, 5, 0, None, ()))
+    (root / "control").mkdir()
+    assert tree.notes.get((root / "control").stat().st_ino) is not None
+    tree.write(b"sub/x", b"")
+    assert [tree.notes.get((root / name).stat().st_ino) for name in ("sub", "sub/x")] == [None, None]
+
+
+def test_root_is_the_owner_even_where_directories_hand_down_their_group(tree: Tree, root: Path) -> None:
+    need_root()
+    os.chown(root, 0, 5)
+    root.chmod(0o2755)
+    tree.write(b"sub/x", b"")
+    tree.write(b"x", b"")
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in root.rglob("*")} == {(0, 0)}
+
+
+def test_removing_something_makes_notes_stale(tree: Tree) -> None:
+    tree.remove(tree.place(b"x"))
+    assert not tree.notes.stale
+    tree.write(b"x", b"")
+    tree.remove(tree.place(b"x"))
+    assert tree.notes.stale
+
+
 # Hard links
 
 
-def test_a_link_shares_the_inode(tree: Tree, root: Path) -> None:
+def test_a_pair_is_the_source_and_a_free_place(tree: Tree, root: Path) -> None:
     tree.write(b"x", b"1")
-    assert tree.link(b"d/y", b"x").path == b"d/y"
-    assert (root / "d/y").samefile(root / "x")
+    tree.write(b"d/y", b"2")
+    source, place = tree.pair(b"d/y", b"x")
+    assert (source.path, place.path) == (b"x", b"d/y")
+    assert stat.S_ISREG(tree.state(source).st_mode)
+    assert os.listdir(root / "d") == []
 
 
-@pytest.mark.parametrize("refusal", [errno.EACCES, errno.EPERM, errno.EXDEV, errno.ENOSYS, errno.EMLINK, None])
-def test_where_links_are_refused_there_is_a_copy(
-    tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
-) -> None:
-    """Android refuses link(), and Termux's Python doesn't have it (None); neither can be had here."""
-
-    def link(*args: object, **options: object) -> None:
-        raise OSError(refusal, "refused")
-
-    if refusal is None:
-        monkeypatch.delattr(os, "link")
-    else:
-        monkeypatch.setattr(os, "link", link)
-    tree.write(b"x", b"1", mode=0o4751)
-    os.utime(root / "x", ns=(5, 1_234_567_890_123_456_789))
-    if os.geteuid() == 0:
-        os.chown(root / "x", 12, 34)
-        os.chmod(root / "x", 0o4751)
-    (root / "link").symlink_to("x")
-    os.mkfifo(root / "fifo")
-    for name in (b"x", b"link", b"fifo"):
-        tree.link(b"copies/" + name, name)
-        old, new = (root / os.fsdecode(name)).lstat(), (root / "copies" / os.fsdecode(name)).lstat()
-        kept = ("st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns")
-        assert [getattr(old, field) for field in kept] == [getattr(new, field) for field in kept]
-        assert not os.path.samestat(old, new)
-    assert (root / "copies/x").read_bytes() == b"1"
-    assert os.readlink(root / "copies/link") == "x"
-
-
-def test_other_refusals_are_errors(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*args: object, **options: object) -> None:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "link", link)
-    tree.write(b"x", b"1")
-    with pytest.raises(OSError, match="full"):
-        tree.link(b"y", b"x")
+def test_a_name_is_no_pair(tree: Tree, root: Path) -> None:
+    """A link to itself leaves the file as it is."""
+    tree.write(b"d/x", b"1")
+    (root / "link").symlink_to("d")
+    source, place = tree.pair(b"link/x", b"d/x")
+    assert source.path == place.path == b"d/x"
+    assert (root / "d/x").read_bytes() == b"1"
 
 
 # Reading
@@ -329,7 +334,9 @@ def _do(tree: Tree, what: str, path: bytes, target: bytes) -> None:
             place = tree.free(path)
             os.symlink(target, place.name, dir_fd=place.directory)
         elif what == "hard":
-            place = tree.link(path, target)
+            source, place = tree.pair(path, target)
+            if source.path != place.path:
+                Links().make(source, place, tree.notes)
         else:
             tree.remove(tree.place(path))
             return

@@ -27,11 +27,15 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Debian's package of each program that isn't named as its package.
 _PACKAGES = {
+    "bsdtar": "libarchive-tools",
     "bwrap": "bubblewrap",
     "find": "findutils",
+    "getcap": "libcap2-bin",
     "losetup": "mount",
+    "mkfs.btrfs": "btrfs-progs",
     "mkfs.exfat": "exfatprogs",
     "mount.exfat-fuse": "exfat-fuse",
+    "mtree": "mtree-netbsd",
     "qemu-aarch64-static": "qemu-user-static",
     "qemu-x86_64-static": "qemu-user-static",
 }
@@ -172,6 +176,28 @@ def _copied_python(python: Path, prefix: Path) -> Path:
         shutil.copy2(library, prefix / "lib")
     (prefix / "bin").mkdir()
     return Path(shutil.copy2(python, prefix / "bin"))
+
+
+# A kernel that refuses hard links, as Android's does to apps: seccomp(2) answers EACCES
+
+_REFUSE_LINKS = """
+import ctypes, os, struct, sys
+numbers = {"x86_64": (86, 265), "aarch64": (37, 37)}[os.uname().machine]
+load, equal, answer = 0x20, 0x15, 0x06
+steps = [(load, 0, 0, 0), (equal, 1, 0, numbers[0]), (equal, 0, 1, numbers[1])]
+steps += [(answer, 0, 0, 0x00050000 | 13), (answer, 0, 0, 0x7FFF0000)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+header = struct.pack("@HP", len(steps), ctypes.addressof(program))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+assert prctl(38, 1, 0, 0, 0) == 0, "no_new_privs"
+assert prctl(22, 2, header, 0, 0) == 0, f"seccomp: {os.strerror(ctypes.get_errno())}"
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def without_links(*command: str) -> list[str]:
+    """A command line that runs `command` where link(2) is refused."""
+    return [command[0] if "python" in command[0] else sys.executable, "-c", _REFUSE_LINKS, *command]
 
 
 # The command line

@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-size", metavar="SIZE", help="the most that the image may take, as 20G; default: 9/10 of the free space"
     )
+    parser.add_argument(
+        "--hardlinks",
+        choices=("auto", "copy", "symlink"),
+        default="auto",
+        help="what stands in for hard links where they are refused; default: auto, a reflink or else a copy",
+    )
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
@@ -61,7 +67,16 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(quiet=arguments.quiet)
     client = RegistryClient(reference, insecure=arguments.insecure, connections=arguments.jobs)
     source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
-    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell(), max_size=max_size)
+    plan = Plan(
+        directory,
+        platform,
+        arguments.profile,
+        dns,
+        arguments.force,
+        _shell(),
+        max_size=max_size,
+        hardlinks=arguments.hardlinks,
+    )
     console.step(f"provision {reference.familiar} for {platform}")
     with near_names(reference):
         outcome = provision(plan, source, Ownership.of_this_process(), console)

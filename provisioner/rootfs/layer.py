@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, doing, printable
 from provisioner.rootfs.archive import Archive, Entry, Kind
+from provisioner.rootfs.links import Links
+from provisioner.rootfs.notes import Said
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
+from provisioner.rootfs.xattrs import drop_xattrs, set_xattrs
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -24,12 +27,15 @@ class Unpacker:
     """Applies the layers of an image to a tree, the lowest first.
 
     `max_size` is the most that they may take, in bytes: all of their archives, holes of sparse files as if they were
-    filled, and ENTRY_SIZE for each entry.
+    filled, and ENTRY_SIZE for each entry. `links` says what stands in for hard links, and counts it.
     """
 
-    def __init__(self, tree: Tree, ownership: Ownership, max_size: int = 2**63 - 1) -> None:
+    def __init__(
+        self, tree: Tree, ownership: Ownership, *, max_size: int = 2**63 - 1, links: Links | None = None
+    ) -> None:
         self._tree = tree
         self._ownership = ownership
+        self._links = links or Links()
         self._max_size = max_size
         self._size = 0
         self._lower = False
@@ -53,7 +59,9 @@ class Unpacker:
         self._lower = True
 
     def finish(self) -> None:
-        """Set the times of the directories, which writing into them has changed."""
+        """Do what has to wait for the last layer: symlinks for hard links, and the times of the directories."""
+        with tree_errors("link"):
+            self._links.finish(self._tree, self._tree.notes)
         for path, mtime in self._directory_times.items():
             with doing(printable(path[:300])), tree_errors("set the time"):
                 if self._tree.real(path) == path:  # else it was replaced, or a directory above was
@@ -141,7 +149,9 @@ class Unpacker:
                 os.close(directory)
             self._directory_times[place.path] = entry.mtime
         elif kind is Kind.HARDLINK:
-            place = tree.link(entry.path, entry.target)
+            source, place = tree.pair(entry.path, entry.target)
+            if place.path != source.path:
+                self._links.make(source, place, tree.notes)
         elif kind is Kind.SYMLINK:
             if not 0 < len(entry.target) <= _TARGET_MAX or b"\0" in entry.target:
                 raise MalformedImage("it is a symlink to what can't be a path")
@@ -150,38 +160,62 @@ class Unpacker:
             self._finish_named(place, entry)
         else:
             place = tree.free(entry.path)
-            self._make_node(place, entry)
-            self._finish_named(place, entry)
+            self._finish_named(place, entry, self._make_node(place, entry))
         return place
 
-    def _make_node(self, place: Place, entry: Entry) -> None:
-        """Make a FIFO or a device; an empty file stands in for a device where this process may not make one."""
+    def _make_node(self, place: Place, entry: Entry) -> bool:
+        """Make a FIFO or a device; an empty file stands in for a device where this process may not make one.
+
+        Whether it does.
+        """
         if entry.kind is Kind.FIFO:
             os.mkfifo(place.name, 0o600, dir_fd=place.directory)
-            return
+            return False
         if self._ownership.exact:
             kind = stat.S_IFCHR if entry.kind is Kind.CHARACTER else stat.S_IFBLK
             try:
                 os.mknod(place.name, kind | 0o600, os.makedev(*entry.device), dir_fd=place.directory)
-                return
+                return False
             except PermissionError:  # as root of a user namespace
                 pass
         os.mknod(place.name, stat.S_IFREG | 0o600, dir_fd=place.directory)
+        return True
 
     def _finish_open(self, file: int, entry: Entry) -> None:
-        """Owners first: changing them clears setuid and setgid."""
+        """Owners first: changing them clears setuid, setgid and capabilities."""
+        mode = self._ownership.mode(entry.kind, entry.mode)
         if self._ownership.exact:
             os.fchown(file, entry.uid, entry.gid)
-        os.fchmod(file, self._ownership.mode(entry.kind, entry.mode))
+        said, notes = self._said(entry, mode), self._tree.notes
+        if said is not None or notes.stale or entry.kind is Kind.DIRECTORY:
+            inode = os.fstat(file).st_ino
+            if entry.kind is Kind.DIRECTORY and (before := notes.get(inode)) is not None:  # a lower layer's
+                drop_xattrs(file, before.xattrs)
+            if entry.xattrs:
+                set_xattrs(file, entry.xattrs, privileged=self._ownership.exact)
+            notes.set(inode, said)
+        os.fchmod(file, mode)
         os.utime(file, ns=(entry.mtime, entry.mtime))
 
-    def _finish_named(self, place: Place, entry: Entry) -> None:
+    def _finish_named(self, place: Place, entry: Entry, stands_in: bool = False) -> None:
         """The same for what can't be opened; the place was made just now and is ours alone."""
+        mode = self._ownership.mode(entry.kind, entry.mode)
         if self._ownership.exact:
             os.chown(place.name, entry.uid, entry.gid, dir_fd=place.directory, follow_symlinks=False)
         if entry.kind is not Kind.SYMLINK:
-            os.chmod(place.name, self._ownership.mode(entry.kind, entry.mode), dir_fd=place.directory)
+            os.chmod(place.name, mode, dir_fd=place.directory)
         os.utime(place.name, ns=(entry.mtime, entry.mtime), dir_fd=place.directory, follow_symlinks=False)
+        said = self._said(entry, mode, stands_in)
+        if said is not None or self._tree.notes.stale:
+            self._tree.notes.set(self._tree.state(place).st_ino, said)
+
+    def _said(self, entry: Entry, mode: int, stands_in: bool = False) -> Said | None:
+        """What the image says and the disk doesn't, where the file that was made has `mode`."""
+        told = self._ownership.exact or (entry.mode == mode and not entry.uid and not entry.gid)
+        if told and not entry.xattrs and not stands_in:
+            return None
+        device = (entry.kind, *entry.device) if stands_in else None
+        return Said(entry.uid, entry.gid, entry.mode, device, entry.xattrs)
 
 
 def too_large(max_size: int) -> MachineError:

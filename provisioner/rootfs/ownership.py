@@ -35,6 +35,9 @@ class Ownership:
         return mode | (0o700 if kind is Kind.DIRECTORY else 0o600)
 
 
+WITHOUT_ROOT = Ownership(exact=False)
+
+
 def _mapped_users() -> int:
     """How many users this process's user namespace knows (user_namespaces(7)); all where the kernel doesn't tell."""
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
@@ -17,11 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from provisioner.digest import CHUNK
 from provisioner.errors import MalformedImage, machine_errors, printable
+from provisioner.rootfs.notes import Notes
 from provisioner.rootfs.removal import DIRECTORY, names_in, remove_tree
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a file is made: never over what is there."""
+NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""What looking up a path that leads nowhere may end with."""
 _LINKS = 40
 """Symlinks that one path may lead through, as in the kernel."""
 _OPEN_DIRECTORIES = 64
@@ -29,7 +31,6 @@ _NAME_MAX = 255
 _PATH_MAX = 1 << 14
 """The longest path that is taken: four times what the kernel takes at once, and no more directories than that."""
 _NO_NAMES = (b"", b".", b"..")
-_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 _IMAGE_FAULTS = {
     errno.ENOTDIR: "it is below something that is no directory",
@@ -80,6 +81,8 @@ class Tree:
     """
 
     def __init__(self, root: Path) -> None:
+        self.notes = Notes()
+        """What the image says of what is in the tree."""
         self._root = os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
         self._closing: list[int] = []
@@ -120,10 +123,10 @@ class Tree:
         """A new, empty file in place of whatever was there, open for writing; the caller closes it."""
         place = self.place(path)
         try:
-            return place, os.open(place.name, _NEW_FILE, 0o600, dir_fd=place.directory)
+            return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
         except FileExistsError:
             self.remove(place)
-            return place, os.open(place.name, _NEW_FILE, 0o600, dir_fd=place.directory)
+            return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
 
     def directory(self, path: bytes) -> tuple[Place, int]:
         """A directory, open; the caller closes it.
@@ -139,8 +142,8 @@ class Tree:
                 os.mkdir(place.name, 0o700, dir_fd=place.directory)
         return place, os.open(place.name, DIRECTORY, dir_fd=place.directory)
 
-    def link(self, path: bytes, target: bytes) -> Place:
-        """A second name for `target`; a copy where the file system refuses links, as on Android.
+    def pair(self, path: bytes, target: bytes) -> tuple[Place, Place]:
+        """Where `target` is and a free place for a second name of it; the same twice where it has that name.
 
         Raises MalformedImage where there is no file `target`.
         """
@@ -157,8 +160,7 @@ class Tree:
             raise MalformedImage(f"it is a hard link to {shown}, which it would replace")
         if place.path != source.path:
             self.remove(place)
-            _link(source, place)
-        return place
+        return source, place
 
     def read(self, path: bytes, limit: int = 1 << 20) -> bytes | None:
         """Up to `limit` bytes of a regular file, symlinks followed inside of the tree; None where there is none."""
@@ -175,15 +177,16 @@ class Tree:
                     return None
                 names = _followed(place)
         except OSError as error:
-            if error.errno not in _NOTHING_THERE:
+            if error.errno not in NOTHING_THERE:
                 raise
         return None
 
     def write(self, path: bytes, data: bytes, mode: int = 0o644) -> None:
-        """A file with this content in place of whatever was there, a symlink too."""
+        """A file of root with this content in place of whatever was there, a symlink too."""
         _, file = self.file(path)
         with open(file, "wb") as opened:
             opened.write(data)
+            self._without_entry(file)
             os.fchmod(file, mode)
 
     def state(self, place: Place) -> os.stat_result:
@@ -202,6 +205,7 @@ class Tree:
                 os.unlink(place.name, dir_fd=place.directory)
         except FileNotFoundError:
             return
+        self.notes.stale = True
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._forget()  # the paths that are open may lead elsewhere now
 
@@ -222,7 +226,7 @@ class Tree:
         try:
             return self._directory(components(path), False)[1].rstrip(b"/")
         except OSError as error:
-            if error.errno not in _NOTHING_THERE:
+            if error.errno not in NOTHING_THERE:
                 raise
             return None
 
@@ -259,13 +263,7 @@ class Tree:
                 name = todo.popleft()
                 if name in (b"", b".") or (name == b".." and not real):
                     continue  # the root's parent is the root
-                try:
-                    there = _enter(name, here)
-                except FileNotFoundError:
-                    if not create:
-                        raise
-                    there = _made(name, here)
-                    self.made += 1
+                there = self._enter(name, here, create)
                 if isinstance(there, int):
                     # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
                     real = real[:-1] if name == b".." else [*real, name]
@@ -285,6 +283,33 @@ class Tree:
             raise
         return here, b"".join(name + b"/" for name in real)
 
+    def _enter(self, name: bytes, directory: int, create: bool) -> int | bytes:
+        """The directory `name`, open, or where it leads if it is a symlink."""
+        try:
+            return os.open(name, DIRECTORY, dir_fd=directory)
+        except FileNotFoundError:
+            if not create:
+                raise
+            os.mkdir(name, 0o755, dir_fd=directory)
+            self.made += 1
+            opened = os.open(name, DIRECTORY, dir_fd=directory)
+            self._without_entry(opened)
+            os.fchmod(opened, 0o755)  # whatever the umask
+            return opened
+        except NotADirectoryError:  # this is what O_DIRECTORY says of a symlink, too
+            try:
+                return os.readlink(name, dir_fd=directory)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            raise
+
+    def _without_entry(self, file: int) -> None:
+        """Make what was made just now root's, whatever group its directory hands down; the image says nothing of it."""
+        if os.geteuid() == 0:
+            os.fchown(file, 0, 0)
+        self.notes.forget(file)
+
     def _forget(self) -> None:
         """Look paths up anew from here on."""
         self._closing += [directory for directory, _ in self._open.values()]
@@ -301,67 +326,3 @@ def _followed(link: Place) -> list[bytes]:
     target = os.readlink(link.name, dir_fd=link.directory)
     path = target if target.startswith(b"/") else link.path.rpartition(b"/")[0] + b"/" + target
     return [name for name in path.split(b"/") if name not in (b"", b".")]
-
-
-def _made(name: bytes, directory: int) -> int:
-    """A new directory `name`, open."""
-    os.mkdir(name, 0o755, dir_fd=directory)
-    opened = os.open(name, DIRECTORY, dir_fd=directory)
-    os.fchmod(opened, 0o755)  # whatever the umask
-    return opened
-
-
-def _enter(name: bytes, directory: int) -> int | bytes:
-    """The directory `name`, open, or where it leads if it is a symlink."""
-    try:
-        return os.open(name, DIRECTORY, dir_fd=directory)
-    except NotADirectoryError:  # this is what O_DIRECTORY says of a symlink, too
-        try:
-            return os.readlink(name, dir_fd=directory)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-        raise
-
-
-def _link(source: Place, place: Place) -> None:
-    """Give `source` a second name, or copy it."""
-    if hasattr(os, "link"):  # Python has none on Termux
-        try:
-            os.link(
-                source.name,
-                place.name,
-                src_dir_fd=source.directory,
-                dst_dir_fd=place.directory,
-                follow_symlinks=False,
-            )
-            return
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-    _copy(source, place)
-
-
-_NO_LINKS = (errno.EACCES, errno.EPERM, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-
-
-def _copy(source: Place, place: Place) -> None:
-    """Make at `place` what is at `source`, which is no directory, with its owners, mode and time."""
-    state = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False)
-    if stat.S_ISLNK(state.st_mode):
-        os.symlink(os.readlink(source.name, dir_fd=source.directory), place.name, dir_fd=place.directory)
-    elif stat.S_ISREG(state.st_mode):
-        reading = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with (
-            open(os.open(source.name, reading, dir_fd=source.directory), "rb") as original,
-            open(os.open(place.name, _NEW_FILE, 0o600, dir_fd=place.directory), "wb") as copy,
-        ):
-            shutil.copyfileobj(original, copy, CHUNK)
-    else:
-        os.mknod(place.name, state.st_mode, state.st_rdev, dir_fd=place.directory)
-    if os.geteuid() == 0:
-        os.chown(place.name, state.st_uid, state.st_gid, dir_fd=place.directory, follow_symlinks=False)
-    if not stat.S_ISLNK(state.st_mode):
-        os.chmod(place.name, stat.S_IMODE(state.st_mode), dir_fd=place.directory)
-    times = (state.st_mtime_ns, state.st_mtime_ns)
-    os.utime(place.name, ns=times, dir_fd=place.directory, follow_symlinks=False)

@@ -1,0 +1,70 @@
+"""Going through a tree in order, below an open directory that can't be left, however deep it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from provisioner.rootfs.removal import DIRECTORY, names_in
+
+
+class Found(NamedTuple):
+    """A name in an open directory, which stays open until the next is asked for, and its `lstat`."""
+
+    name: bytes
+    directory: int
+    state: os.stat_result
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether what is in it follows."""
+        return stat.S_ISDIR(self.state.st_mode)
+
+
+def walk(root: Path) -> Iterator[Found | None]:
+    """What is in the directory `root`: itself as `.`, then all that is below.
+
+    The names of a directory are sorted, and each directory among them is followed by what is in it and by None. Other
+    file systems that are mounted below are not entered. One directory is open at a time. Raises OSError, ESTALE where
+    somebody moves directories meanwhile.
+    """
+    here = os.open(root, DIRECTORY)
+    try:
+        top = os.fstat(here)
+        yield Found(b".", here, top)
+        above = [(iter(sorted(names_in(here))), top)]
+        while above:
+            names, _ = above[-1]
+            for name in names:
+                try:
+                    state = os.stat(name, dir_fd=here, follow_symlinks=False)
+                except FileNotFoundError:  # taken away meanwhile
+                    continue
+                yield Found(name, here, state)
+                if stat.S_ISDIR(state.st_mode):
+                    if state.st_dev != top.st_dev:
+                        yield None
+                        continue
+                    here = _moved(here, name)
+                    above.append((iter(sorted(names_in(here))), os.fstat(here)))
+                    break
+            else:
+                yield None
+                above.pop()
+                if above:
+                    here = _moved(here, b"..")
+                    if not os.path.samestat(os.fstat(here), above[-1][1]):
+                        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    finally:
+        os.close(here)
+
+
+def _moved(here: int, name: bytes) -> int:
+    """The directory `name` of the open directory `here`, open in its place."""
+    there = os.open(name, DIRECTORY, dir_fd=here)
+    os.close(here)
+    return there

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.rootfs.notes import Notes, Said
+
+from .tools import CHECKOUT
+
+SAID = st.none() | st.builds(Said, st.integers(0, 3), st.just(0), st.just(0o644), st.none(), st.just(()))
+INODES = st.integers(0, 200) | st.integers(2**63, 2**63 + 200)
+
+MILLION = """
+from pathlib import Path
+from provisioner.rootfs.notes import Notes, Said
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+notes = Notes()
+before = resident()
+for inode in range(10**6):
+    notes.set(inode + 10**7, Said(inode % 500, 0, 0o444, None, ()))
+print((resident() - before) * 4096)
+"""
+
+
+@given(st.lists(st.tuples(INODES, SAID)))
+def test_the_last_word_counts(steps: list[tuple[int, Said | None]]) -> None:
+    notes, expected = Notes(), dict(steps)
+    for inode, said in steps:
+        notes.set(inode, said)
+    for inode in [*expected, 7, 2**64 - 1]:
+        assert notes.get(inode) == expected.get(inode)
+
+
+def test_what_the_image_does_not_name_is_forgotten(tmp_path: Path) -> None:
+    notes = Notes()
+    file = os.open(tmp_path, os.O_RDONLY)
+    try:
+        notes.set(os.fstat(file).st_ino, Said(1, 1, 0, None, ()))
+        notes.forget(file)
+        assert notes.get(os.fstat(file).st_ino) is None
+    finally:
+        os.close(file)
+
+
+def test_a_million_notes_are_small() -> None:
+    command = [sys.executable, "-c", MILLION]
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert int(done.stdout) < 16 * 2**20
