@@ -26,6 +26,8 @@ DATA = tar(("file", bytes(range(256)) * 5000), ("zeros", bytes(3 * CHUNK)))
 NOISE = compressed(tar(("noise", random.Random(1).randbytes(8 * CHUNK))), "zstd")
 FRAMES = compressed(DATA[:CHUNK], "zstd") + compressed(DATA[CHUNK:], "zstd")
 
+EMPTY = compressed(b"", "zstd")
+
 
 def chunks(blob: bytes, size: int = 1000) -> Iterator[bytes]:
     return (blob[at : at + size] for at in range(0, len(blob), size))
@@ -65,6 +67,23 @@ def test_zstd_inflates_either_way(zstd_by: str) -> None:
 
 def test_gzip_of_several_members() -> None:
     assert read(gzip.compress(DATA[:CHUNK]) + gzip.compress(DATA[CHUNK:]), TYPES["gzip"]) == DATA
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+def test_zeros_may_follow_on_gzip_and_nothing_behind_them(size: int) -> None:
+    """Whatever the chunks are that it comes in."""
+    padded = gzip.compress(DATA) + bytes(3000)
+    assert b"".join(inflate(chunks(padded, size), TYPES["gzip"])) == DATA
+    with pytest.raises(MalformedImage, match="can't be inflated"):
+        list(inflate(chunks(padded + gzip.compress(b"more"), size), TYPES["gzip"]))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+def test_zstd_frames_that_are_to_be_skipped_are(zstd_by: str, size: int) -> None:
+    """As pzstd writes them, and zstd:chunked and its kind behind the content (RFC 8878, 3.1.2)."""
+    skipped = b"\x50\x2a\x4d\x18" + (300).to_bytes(4, "little") + bytes(range(100)) * 3
+    blob = skipped + FRAMES + skipped + EMPTY + b"\x5f\x2a\x4d\x18" + bytes(4)
+    assert b"".join(inflate(chunks(blob, size), TYPES["zstd"])) == DATA
 
 
 @pytest.mark.parametrize("kind", ["gzip", ""])

@@ -103,7 +103,9 @@ def make(tree: dict[bytes, Node], root: Path) -> None:
     files: list[bytes] = []
     made: dict[bytes, Node] = {}
     for name, node in tree.items():
-        path = os.path.join(os.fsencode(root), name)
+        path = os.path.join(os.fsencode(root.resolve()), name)
+        if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
+            continue  # below a symlink
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             if node.kind == "d":

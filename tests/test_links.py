@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.errors import MachineError
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.notes import Said
@@ -303,3 +304,20 @@ def test_refused_by_the_kernel(root: Path, substitute: str) -> None:
     )
     assert (root / "a/c/z").read_bytes() == b"one"
     assert (root / "a/c/z").stat().st_nlink == 1
+
+
+def test_copies_count_for_the_most_that_an_image_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten names of a megabyte are ten megabytes where they have to be copies."""
+    monkeypatch.delattr(os, "link")
+    names = [hard(f"name{number}", "file") for number in range(9)]
+    layer = tar(("file", bytes(1_000_000)), *names)
+    for max_size, fits in ((11_000_000, True), (5_000_000, False)):
+        root = tmp_path / str(max_size)
+        root.mkdir()
+        with Tree(root) as opened:
+            unpacker = Unpacker(opened, Ownership(exact=False), max_size=max_size, links=Links("copy"))
+            if fits:
+                unpacker.apply([layer])
+            else:
+                with pytest.raises(MachineError, match="more than the 5,000,000 bytes"):
+                    unpacker.apply([layer])

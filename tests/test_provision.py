@@ -137,6 +137,16 @@ def test_an_image_without_layers_is_an_empty_root(registry: ScriptedRegistry, tm
     assert os.listdir(tmp_path / "dir/rootfs") == ["etc"]  # resolv.conf and hosts
 
 
+def test_the_empty_layer_that_docker_writes_is_one(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    blob = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000")
+    assert builders.digest_of(blob) == "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
+    diff_id = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+    empty = builders.Layer(blob, f"{builders.OCI_LAYER}+gzip", diff_id)
+    registry.push("image", builders.image(empty, builders.layer(("x", b"x")), empty))
+    job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
+    assert (tmp_path / "dir/rootfs/x").read_bytes() == b"x"
+
+
 def test_the_same_layer_twice_is_downloaded_once(registry: ScriptedRegistry, tmp_path: Path) -> None:
     layer = builders.layer(("x", b"x"))
     registry.push("image", builders.image(layer, builders.layer((".wh.x", b"")), layer))

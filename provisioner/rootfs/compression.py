@@ -16,7 +16,11 @@ from provisioner.errors import MachineError, MalformedImage, ProvisionError, pri
 OUTPUT = 1 << 19
 """The most bytes that are inflated at a time: what little that is blown up to a lot costs in memory."""
 
-_MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+_MAGIC = {
+    "gzip": (b"\x1f\x8b",),
+    # A frame, or one to be skipped, as pzstd writes before each.
+    "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))),
+}
 _TAR_MAGIC = b"ustar"
 _TAR_MAGIC_AT = 257
 _GZIP_WINDOW = 31  # zlib's way to ask for gzip
@@ -42,10 +46,14 @@ def _gzip(blob: Iterator[bytes]) -> Iterator[bytes]:
     """All members of a gzip file (RFC 1952), one after the other; zeros may follow, nothing else."""
     library: Any = _first_module("isal.isal_zlib", "zlib")
     member: Any = None
+    ended = False
     for data in blob:
         while data:
             if member is None:
-                if not data.strip(b"\0"):
+                zeros = not data.strip(b"\0")
+                if ended and not zeros:
+                    raise _damaged("there is more behind its end")
+                if ended := zeros:
                     break
                 member = library.decompressobj(_GZIP_WINDOW)
             try:

@@ -76,7 +76,7 @@ class Unpacker:
     def _count(self, size: int) -> None:
         """Count what is about to be written. Holes count since copies and archives of the tree may fill them."""
         self._size += size
-        if self._size + ENTRY_SIZE * self._tree.made > self._max_size:
+        if self._size + ENTRY_SIZE * self._tree.made + self._links.made.copied > self._max_size:
             raise too_large(self._max_size)
 
     def _apply(self, entry: Entry, archive: Archive) -> None:
