@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.blobs import Unverified
 from provisioner.console import Console, size_text
 from provisioner.digest import verified_chunks
 from provisioner.errors import InTheWay, doing, machine_errors, printable
@@ -19,6 +21,7 @@ from provisioner.rootfs.compression import inflate
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.pipeline import Ahead
+from provisioner.rootfs.removal import DIRECTORY, remove_tree
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
 from provisioner.staging import Staging
@@ -66,14 +69,15 @@ def provision(plan: Plan, source: Source, ownership: Ownership, console: Console
                 raise _other_image(plan.directory, present, image)
             return Outcome(present, image, is_new=False)
         rootfs = staging.path / "rootfs"
-        with machine_errors("make the rootfs"):
-            rootfs.mkdir(mode=0o755)
-            rootfs.chmod(0o755)
-        with Tree(rootfs) as tree:
-            _unpack(image, source, Unpacker(tree, ownership), console)
-            with tree_errors("write the fixups"):
-                profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
-                apply_fixups(tree, profile, plan.dns)
+        try:
+            _unpack(image, source, rootfs, ownership, console)
+        except Unverified as error:
+            console.step(f"{error.message}: once more, each layer when it is verified")
+            _remove(rootfs)
+            _unpack(image, source, rootfs, ownership, console)
+        with Tree(rootfs) as tree, tree_errors("write the fixups"):
+            profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
+            apply_fixups(tree, profile, plan.dns)
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
@@ -109,18 +113,33 @@ def _other_image(directory: Path, present: Record, image: Image) -> InTheWay:
     return InTheWay(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
 
 
-def _unpack(image: Image, source: Source, unpacker: Unpacker, console: Console) -> None:
-    """Apply all layers, each verified against both of its digests."""
+def _unpack(image: Image, source: Source, rootfs: Path, ownership: Ownership, console: Console) -> None:
+    """Make `rootfs` of all layers, each verified against both of its digests."""
+    with machine_errors("make the rootfs"):
+        rootfs.mkdir(mode=0o755)
+        rootfs.chmod(0o755)
     with (
+        Tree(rootfs) as tree,
         console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
         source.layers(image, progress.advance) as layers,
     ):
+        unpacker = Unpacker(tree, ownership)
         for number, (layer, blob) in enumerate(layers, 1):
             what = f"layer {number} of {len(image.layers)}"
             progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
             with doing(what):
                 _unpack_layer(layer, blob, unpacker)
         unpacker.finish()
+
+
+def _remove(rootfs: Path) -> None:
+    """Take away what wrong bytes may have left."""
+    with machine_errors("empty the rootfs"):
+        parent = os.open(rootfs.parent, DIRECTORY)
+        try:
+            remove_tree(parent, os.fsencode(rootfs.name))
+        finally:
+            os.close(parent)
 
 
 def _unpack_layer(layer: Layer, blob: Iterator[bytes], unpacker: Unpacker) -> None:

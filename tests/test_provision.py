@@ -15,12 +15,11 @@ from provisioner.errors import InTheWay, MalformedImage, ProvisionError, UsageEr
 from provisioner.platforms import Platform
 from provisioner.provision import Outcome, Plan, occupant, provision
 from provisioner.reference import Reference
-from provisioner.registry.client import RegistryClient
 from provisioner.rootfs.ownership import Ownership
 from provisioner.sources.registry import RegistrySource
 
 from . import builders
-from .scripted_registry import ScriptedRegistry
+from .scripted_registry import ScriptedRegistry, mirrored
 from .tools import tree_of
 
 AMD64 = Platform("linux", "amd64")
@@ -34,7 +33,7 @@ def registry() -> Iterator[ScriptedRegistry]:
 
 def job(registry: ScriptedRegistry, plan: Plan, cache: Path) -> Outcome:
     reference = Reference.parse(f"{registry.host}/image:latest")
-    source = RegistrySource(reference, RegistryClient(reference), BlobCache(cache), 2)
+    source = RegistrySource(reference, mirrored(reference), BlobCache(cache), 2)
     return provision(plan, source, Ownership.of_this_process(), Console(quiet=True))
 
 
