@@ -187,7 +187,8 @@ class _Trial:
             raise self._error()
         where = "again" if following is place else f"on with {following.name}"
         self._say(f"{error.message}; {where}" + (f" in {wait:.0f} s" if wait >= 1 else ""))
-        self._patience.sleep(wait)
+        if wait:
+            self._patience.sleep(wait)
 
     def _error(self) -> ProvisionError:
         """What to tell the user: what the origin said, if it was asked."""
