@@ -19,7 +19,7 @@ from provisioner.errors import MalformedImage, NetworkError, UsageError, printab
 from provisioner.reference import is_loopback
 from provisioner.registry.retry import Transient
 
-CONNECT_SECONDS, SILENCE_SECONDS = 15, 60
+CONNECT_SECONDS, SILENCE_SECONDS = 15.0, 60.0
 """How long a server may take to accept a connection, and to send its next bytes: silence, not the whole."""
 
 _REDIRECTS = 5
