@@ -16,8 +16,10 @@ import requests
 
 from . import builders
 from .faults import check_cache
-from .scripted_registry import Link, ScriptedRegistry
+from .scripted_registry import PIECE, Link, ScriptedRegistry
 from .tools import provision_command
+
+__all__ = ["PIECE", "at_once", "in_ranges", "killed", "slow_line"]
 
 BLOBS = "/v2/x/blobs/"
 
@@ -161,3 +163,23 @@ def text_files(seed: int, size: int) -> Iterator[tuple[str, bytes]]:
     chance = random.Random(seed)
     for number in range(size // 200_000):
         yield f"file{seed}-{number}", chance.randbytes(100_000).hex().encode()
+
+
+def in_ranges(count: int, size: int, speed: float, *, shared: bool) -> float:
+    """Seconds for a blob in so many ranges at once; `speed` is that of all of them, or of each when not `shared`."""
+    blob = bytes(size)
+    with served(builders.image()) as registry:
+        registry.add_blob("x", blob)
+        registry.link = Link(speed) if shared else None
+        registry.link_of_each = None if shared else speed
+
+        def download(first: int) -> int:
+            last = first + size // count - 1
+            headers = {"Range": f"bytes={first}-{last}"}
+            with requests.get(f"{registry.url}{path(blob)}", headers=headers, stream=True, timeout=60) as response:
+                return sum(map(len, response.iter_content(1 << 18)))
+
+        began = time.monotonic()
+        with ThreadPoolExecutor(count) as pool:
+            assert sum(pool.map(download, range(0, size, size // count))) == size
+        return time.monotonic() - began

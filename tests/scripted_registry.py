@@ -91,15 +91,17 @@ class ScriptedHandler(Handler):
 
     def setup(self) -> None:
         super().setup()
-        if self.registry.link:  # what waits in the system's buffers would count as sent
+        each = self.registry.link_of_each
+        self.link = Link(each) if each else self.registry.link
+        if self.link:  # what waits in the system's buffers would count as sent
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
 
     def send_body(self, body: bytes) -> None:
         view = memoryview(body)
         for at in range(0, len(view), PIECE):
             piece = view[at : at + PIECE]
-            if self.registry.link:
-                self.registry.link.carry(len(piece))
+            if self.link:
+                self.link.carry(len(piece))
             self.wfile.write(piece)
             self.registry.count(self.path, len(piece))
 
@@ -145,6 +147,7 @@ class ScriptedRegistry(LoopbackRegistry):
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
         self.link: Link | None = None
+        self.link_of_each: float | None = None
         self.sent: Counter[str] = Counter()
         self.scheme = "http"
         if certificate:

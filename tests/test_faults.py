@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.blobs import BlobCache
+from provisioner.console import Console
 from provisioner.digest import CHUNK
+from provisioner.errors import NetworkError
+from provisioner.platforms import Platform
+from provisioner.provision import Plan, provision
+from provisioner.reference import Reference
+from provisioner.rootfs.ownership import Ownership
+from provisioner.sources.registry import RegistrySource
+from scripts.loopback_registry import Response
 
-from . import pulls
+from . import faults, pulls
 from .faults import CASES, Case, check
-from .scripted_registry import PIECE
+from .scripted_registry import PIECE, ScriptedRegistry, mirrored
 
 
 def test_the_table_is_long_enough() -> None:
@@ -32,3 +41,32 @@ def test_runs_that_are_killed_at_random_moments(tmp_path: Path) -> None:
 
 def test_eight_processes_download_each_blob_once(tmp_path: Path) -> None:
     pulls.at_once(8, tmp_path)
+
+
+def test_a_pull_that_gives_up_says_what_is_kept_and_the_next_one_goes_on_elsewhere(tmp_path: Path) -> None:
+    with ScriptedRegistry() as origin, ScriptedRegistry() as mirror:
+        for registry in (origin, mirror):
+            registry.push("x", faults.IMAGE)
+        origin.on(faults.LAYER, Response(500)).on(faults.LAYER, faults.cut(origin, 300_000), 1)
+        reference = Reference.parse(f"{origin.host}/x")
+
+        def pull(*mirrors: str) -> None:
+            source = RegistrySource(reference, mirrored(reference, *mirrors), BlobCache(tmp_path / "cache"), 4)
+            plan = Plan(tmp_path / "directory", Platform("linux", "amd64"))
+            provision(plan, source, Ownership.of_this_process(), Console(quiet=True))
+
+        with pytest.raises(NetworkError, match="answers with 500") as caught:
+            pull()
+        assert caught.value.hint == "0.3 MB are kept: run again to go on; try again later"
+        pull(mirror.host)
+        (request,) = mirror.asked(faults.LAYER)
+        assert request.headers["Range"] == "bytes=300000-"
+        assert mirror.sent[faults.LAYER] == faults.SIZE - 300_000
+    assert (tmp_path / "directory/rootfs/data").read_bytes() == faults.CONTENT
+
+
+def test_unpacking_hides_behind_a_slow_line(tmp_path: Path) -> None:
+    """The start of Python counts a lot here; `make bench-faults` has the real figure."""
+    found = pulls.slow_line(2, 8_000_000, 3e6, tmp_path)
+    assert found.bare > 3
+    assert found.job < 1.5 * found.bare

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from provisioner.rootfs.ownership import Ownership
 from provisioner.sources.registry import RegistrySource
 
 from . import builders
-from .scripted_registry import ScriptedRegistry, mirrored
+from .scripted_registry import Broken, ScriptedRegistry, mirrored
 from .tools import tree_of
 
 AMD64 = Platform("linux", "amd64")
@@ -170,3 +172,25 @@ def test_errors_are_all_ours(registry: ScriptedRegistry, tmp_path: Path) -> None
     with pytest.raises(ProvisionError, match="has no tag"):
         job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_wrong_bytes_left_is_thrown_away(tmp_path: Path) -> None:
+    """A mirror's layer holds a file more and is told apart only by its digest: the file is not there in the end."""
+    right = builders.layer(("data", b"right"), ("zero", bytes(200_000)), compression="")
+    wrong = builders.layer(("dato", b"wrong"), ("zero", bytes(200_000)), compression="")
+    image = builders.image(right)
+    with ScriptedRegistry() as registry, ScriptedRegistry() as mirror:
+        for served in (registry, mirror):
+            served.push("image", image)
+        # All but the last byte is there to be read for a second; that one comes from the registry then.
+        go_on = threading.Event()
+        broken = Broken(200, wrong.blob, sent=len(wrong.blob) - 1, wait=go_on)
+        mirror.on(f"/v2/image/blobs/{builders.digest_of(right.blob)}", broken)
+        threading.Timer(1, go_on.set).start()
+        said = io.StringIO()
+        reference = Reference.parse(f"{registry.host}/image:latest")
+        source = RegistrySource(reference, mirrored(reference, mirror.host), BlobCache(tmp_path / "cache"), 2)
+        provision(Plan(tmp_path / "dir", AMD64), source, Ownership.of_this_process(), Console(stream=said))
+    assert (tmp_path / "dir/rootfs/data").read_bytes() == b"right"
+    assert not (tmp_path / "dir/rootfs/dato").exists()
+    assert "once more, each layer when it is verified" in said.getvalue()

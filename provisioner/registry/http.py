@@ -140,7 +140,7 @@ def http_errors(host: str) -> Iterator[None]:
         requests.exceptions.InvalidProxyURL,
         urllib3.exceptions.ProxyError,
     ) as error:
-        raise Transient(f"the proxy to {host} fails: {_cause(error)}", _CHECK_PROXIES) from error
+        raise _failing_proxy(host, error) from error
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
         raise Transient(f"{host} doesn't answer in time", "check the network and try again") from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as e:
@@ -150,9 +150,19 @@ def http_errors(host: str) -> Iterator[None]:
     except urllib3.exceptions.ProtocolError as error:
         raise Transient(f"{host} broke off: {_cause(error)}", "try again") from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise Transient(f"{host} can't be reached: {_cause(error)}", "check the host's name and the network") from error
+        raise _unreachable(host, error) from error
     except OSError as error:  # requests looks for the file itself
         raise UsageError(printable(str(error)), "check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE") from error
+
+
+def _failing_proxy(host: str, error: Exception) -> Transient:
+    return Transient(f"the proxy to {host} fails: {_cause(error)}", _CHECK_PROXIES)
+
+
+def _unreachable(host: str, error: Exception) -> Transient:
+    if type(_innermost(error).__context__).__module__ == "socks":  # urllib3 makes no difference
+        return _failing_proxy(host, error)
+    return Transient(f"{host} can't be reached: {_cause(error)}", "check the host's name and the network")
 
 
 def _tls_error(host: str, error: Exception) -> NetworkError:
