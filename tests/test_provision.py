@@ -174,17 +174,20 @@ def test_errors_are_all_ours(registry: ScriptedRegistry, tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
-def test_what_wrong_bytes_left_is_thrown_away(tmp_path: Path) -> None:
-    """A mirror's layer holds a file more and is told apart only by its digest: the file is not there in the end."""
+WRONG = builders.layer(("dato", b"wrong"), ("zero", bytes(200_000)), compression="").blob
+
+
+@pytest.mark.parametrize("wrong", [WRONG, WRONG[:512] + b"x" * (len(WRONG) - 512)])
+def test_what_wrong_bytes_left_is_thrown_away(tmp_path: Path, wrong: bytes) -> None:
+    """A mirror's layer is told apart by its digest only, in the end, or chokes the unpacker at once."""
     right = builders.layer(("data", b"right"), ("zero", bytes(200_000)), compression="")
-    wrong = builders.layer(("dato", b"wrong"), ("zero", bytes(200_000)), compression="")
     image = builders.image(right)
     with ScriptedRegistry() as registry, ScriptedRegistry() as mirror:
         for served in (registry, mirror):
             served.push("image", image)
         # All but the last byte is there to be read for a second; that one comes from the registry then.
         go_on = threading.Event()
-        broken = Broken(200, wrong.blob, sent=len(wrong.blob) - 1, wait=go_on)
+        broken = Broken(200, wrong, sent=len(wrong) - 1, wait=go_on)
         mirror.on(f"/v2/image/blobs/{builders.digest_of(right.blob)}", broken)
         threading.Timer(1, go_on.set).start()
         said = io.StringIO()
