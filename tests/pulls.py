@@ -82,8 +82,11 @@ def killed(kills: int, place: Path, seed: int = 0) -> Killed:
             before = dict.fromkeys(image.blobs, 0)
             for _ in range(min(chance.randint(1, 4), kills - done)):
                 done += 1
+                asked = len(registry.requests)
                 process = pull(registry, place / "directory", cache)
-                time.sleep(chance.uniform(0.1, 1.3))
+                while len(registry.requests) == asked and process.poll() is None:
+                    time.sleep(0.01)
+                time.sleep(chance.uniform(0.0, 0.9))  # the bare download takes 0.7 s
                 process.kill()
                 process.communicate()
                 time.sleep(0.1)  # until the registry knows

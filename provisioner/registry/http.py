@@ -14,13 +14,15 @@ import requests.adapters
 import urllib3
 
 from provisioner import __version__
-from provisioner.digest import CHUNK
 from provisioner.errors import MalformedImage, NetworkError, UsageError, printable
 from provisioner.reference import is_loopback
 from provisioner.registry.retry import Transient
 
 CONNECT_SECONDS, SILENCE_SECONDS = 15.0, 60.0
 """How long a server may take to accept a connection, and to send its next bytes: silence, not the whole."""
+
+PIECE = 1 << 16
+"""Bytes of a body that are read at a time: what a kill loses of it, with what the system has in its buffers."""
 
 _REDIRECTS = 5
 _GET_SOCKS = "pip install 'provisioner[socks]', or take another proxy"
@@ -110,7 +112,7 @@ def is_https(url: str) -> bool:
 def body_chunks(response: requests.Response) -> Iterator[bytes]:
     """The body as it is on the wire, in pieces. Raises NetworkError, also when it ends before its Content-Length."""
     with http_errors(host_of(response.url)):
-        yield from response.raw.stream(CHUNK, decode_content=False)
+        yield from response.raw.stream(PIECE, decode_content=False)
 
 
 def limited_body(response: requests.Response, limit: int) -> bytes:
