@@ -161,7 +161,7 @@ def redirected(bench: Bench, *answers: Response) -> None:
 def cut_with_tokens(bench: Bench) -> None:
     """Each token is good for two requests, and the layer comes in five pieces."""
     server = TokenServer(bench.origin, uses=2)
-    check = server.check
+    check = server._check
     broken = cut(bench.origin, 150_000)
     bench.origin.on(LAYER, lambda request: check(request) or broken(request))  # type: ignore[operator]
 

@@ -213,7 +213,7 @@ class TokenServer:
     _left: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.registry.on("/token", self._give).on("/v2/.*", self.check)
+        self.registry.on("/token", self._give).on("/v2/.*", self._check)
 
     def _give(self, request: Request) -> Response:
         self.given += 1
@@ -222,7 +222,7 @@ class TokenServer:
         self._left[token] = self.uses
         return json_response({"token": token, "expires_in": 300})
 
-    def check(self, request: Request) -> Response | None:
+    def _check(self, request: Request) -> Response | None:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self._left.get(token, 0) > 0:
             self._left[token] -= 1

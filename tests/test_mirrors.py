@@ -70,6 +70,15 @@ def test_manifests_with_a_digest_come_from_the_mirror(bench: Bench) -> None:
     assert bench.origin.requests == []
 
 
+def test_what_a_tag_names_is_asked_in_the_same_order(bench: Bench) -> None:
+    assert bench.registry.resolve("latest").digest == Digest.of(IMAGE.manifest)
+    assert bench.mirror.requests == []
+    bench.origin.on("/v2/", Response(503))
+    bench.registry = bench.mirrored(bench.mirror.host)
+    assert bench.registry.resolve("latest").digest == Digest.of(IMAGE.manifest)
+    assert bench.said[-1] == f"tag 'latest' is what the mirror {bench.mirror.host} has for it"
+
+
 @pytest.mark.parametrize("answer", [Response(500), Response(429), html(), Broken(0, reset=True), Response(404)])
 def test_a_tag_comes_from_the_mirror_when_the_registry_cant_be_reached(bench: Bench, answer: Response) -> None:
     bench.origin.on("/v2/", answer)
@@ -174,13 +183,6 @@ def test_who_gave_something_wrong_is_left_out(bench: Bench) -> None:
     assert bench.blob() == BLOB
     what = f"blob {DESCRIBED.digest.short} is not what its digest says"
     assert bench.said == [f"the mirror {bench.mirror.host} is not asked any more: {what}"]
-
-
-def test_nobody_is_blamed_for_what_was_kept(bench: Bench) -> None:
-    bench.blob(start=200_000)
-    assert bench.registry.wrong(DESCRIBED)
-    assert bench.blob() == BLOB
-    assert len(bench.mirror.asked(BLOBS)) == 2
 
 
 def test_the_registry_may_be_wrong_once(bench: Bench) -> None:
