@@ -144,6 +144,11 @@ def whole(response: Response) -> Response:
     return Response(200, BIG.blob)
 
 
+def of_length(text: str) -> Response:
+    """The layer, whole, with something else for its length."""
+    return Broken(200, BIG.blob, {"Content-Length": text}, sent=SIZE, announced=False)
+
+
 def flipped(response: Response) -> Response:
     """One bit in the middle is another."""
     middle = len(response.body) // 2
@@ -213,6 +218,10 @@ CASES = [
     Case("a flipped bit each time", always(LAYER, lambda b: edited(b.origin, flipped)), MalformedImage, "digest"),
     Case("a shorter layer", always(LAYER, Response(200, BIG.blob[:-1])), MalformedImage, "were announced"),
     Case("a longer layer", always(LAYER, Response(200, BIG.blob + b"x")), MalformedImage, "were announced"),
+    Case("a length below zero", always(LAYER, of_length("-5"))),
+    Case("a length in words", always(LAYER, of_length("\x7fmany"))),
+    Case("a length that nobody has", always(LAYER, of_length("9" * 30))),
+    Case("a length that is another one", always(LAYER, of_length("5")), MalformedImage, "has 5 bytes"),
     Case("a web page for a layer", always(LAYER, html()), MalformedImage, "were announced"),
     Case("no such layer", always(LAYER, status(404)), MalformedImage, "is incomplete"),
     Case("an endless layer", always(LAYER, Broken(200, BIG.blob * 2, sent=2 * SIZE, announced=False)), MalformedImage),

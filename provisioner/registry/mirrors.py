@@ -103,6 +103,7 @@ class Mirrors:
         offset = start
         while offset < descriptor.size:
             place, began = trial.place(), offset
+            failure: ProvisionError | None = None
             try:
                 with closing(place.client.blob(descriptor, offset)) as chunks:
                     for chunk in chunks:
@@ -111,9 +112,9 @@ class Mirrors:
                         yield chunk
             except ProvisionError as error:
                 failure = error
-            else:
+            if failure is None or offset == descriptor.size:
                 place.is_down, self._has_worked = False, True
-                continue
+                return
             yield b""
             if offset - began >= PROGRESS:
                 trial.progressed()
