@@ -16,10 +16,8 @@ import requests
 
 from . import builders
 from .faults import check_cache
-from .scripted_registry import PIECE, Link, ScriptedRegistry
+from .scripted_registry import Link, ScriptedRegistry
 from .tools import provision_command
-
-__all__ = ["PIECE", "at_once", "in_ranges", "killed", "slow_line"]
 
 BLOBS = "/v2/x/blobs/"
 
