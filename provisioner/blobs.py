@@ -11,23 +11,53 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
-from provisioner.digest import CHUNK, Digest, verified_chunks
+from provisioner.digest import CHUNK, Digest, Mismatch, verified_chunks
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, machine_errors, printable
 from provisioner.image import Descriptor
 
-Origin = Callable[[Descriptor], Iterator[bytes]]
-"""Gives the bytes of a blob from where it is kept, in order, not yet verified."""
+
+class Origin(Protocol):
+    """Where blobs come from."""
+
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """The bytes of a blob from `start` on, in order, not yet verified. An empty chunk only says: still at it."""
+
+    def wrong(self, descriptor: Descriptor) -> bool:
+        """Is told that a blob, given from its start, wasn't what its digest says. Whether it may be right next time."""
+
+
+class Served:
+    """An origin that is a function: it gives the bytes of a blob from the start, and has nothing better."""
+
+    def __init__(self, give: Callable[[Descriptor], Iterator[bytes]]) -> None:
+        self._give = give
+
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """What the function gives, from `start` on."""
+        for chunk in self._give(descriptor):
+            yield chunk[start:]
+            start = max(0, start - len(chunk))
+
+    def wrong(self, descriptor: Descriptor) -> bool:
+        """Always False."""
+        return False
+
+
+class Unverified(MalformedImage):
+    """What has been read of a blob on its way is wrong, or may be: it has to be read again, verified this time."""
+
 
 Progress = Callable[[int], None]
-"""Is told of each number of bytes that has become available."""
+"""Is told of each number of bytes that has become available; of a negative one when that many have proved wrong."""
 
 _STOP_SECONDS = 2.0
 """How long downloads may take to notice that they are to stop: they do at their next chunk, or never in a dead link."""
 
 
 class BlobCache:
-    """A directory of blobs: `sha256/HEX` when whole and verified, `partial/HEX` while on its way."""
+    """A directory of blobs: `sha256/HEX` when whole and verified, `partial/HEX` as far as they have come."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -45,14 +75,24 @@ class BlobCache:
         finally:
             arrival.close()
 
+    def kept(self, descriptor: Descriptor) -> int:
+        """How many bytes of a blob are here, verified or not."""
+        for path in (self.path(descriptor.digest), self._partial(descriptor.digest)):
+            with suppress(OSError):
+                return min(path.stat().st_size, descriptor.size)
+        return 0
+
+    def _partial(self, digest: Digest) -> Path:
+        return self._directory / "partial" / digest.hex
+
     @contextmanager
     def partial(self, digest: Digest) -> Iterator[io.FileIO]:
         """The file that a blob is being written to, held by one process at a time; others wait.
 
-        The lock is on the open file, so it ends with the process that holds it. What is left there in the end, because
-        it wasn't renamed to its place, is taken away.
+        The lock is on the open file, so it ends with the process that holds it. What has come so far stays, whatever
+        ends the process: the next one goes on with it.
         """
-        path = self._directory / "partial" / digest.hex
+        path = self._partial(digest)
         with self.errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self.path(digest).parent.mkdir(exist_ok=True)
@@ -62,7 +102,7 @@ class BlobCache:
                 yield file
             finally:
                 with self.errors():
-                    if _same_file(file, path):
+                    if _same_file(file, path) and not path.stat().st_size:
                         path.unlink()
                     # Readers share the open file, and with it the lock.
                     fcntl.flock(file, fcntl.LOCK_UN)
@@ -109,17 +149,29 @@ class Arrival:
     """One blob on its way into the cache: `run()` brings it, `chunks()` follows it in any other thread.
 
     What a reader gets is not verified until it has met the end: it fails there with MalformedImage when the content is
-    not what the digest says.
+    not what the digest says; with Unverified when it may be had from elsewhere. What nobody has read yet is fetched
+    again without a word. With `verified_first`, readers wait until the whole blob is verified.
     """
 
-    def __init__(self, descriptor: Descriptor, cache: BlobCache, origin: Origin, progress: Progress) -> None:
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        cache: BlobCache,
+        origin: Origin,
+        progress: Progress,
+        *,
+        verified_first: bool = False,
+    ) -> None:
         self.descriptor = descriptor
         self._cache = cache
         self._origin = origin
         self._progress = progress
+        self._verified_first = verified_first
         self._state = threading.Condition()
         self._file: int | None = None
         self._available = 0
+        self._given = 0
+        self._start = 0
         self._done = False
         self._stopped = False
         self._error: BaseException | None = None
@@ -151,6 +203,12 @@ class Arrival:
                 os.close(self._file)
                 self._file = None
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether something has been read that is not verified, and can be had again."""
+        with self._state:
+            return self._given > 0 and (not self._done or isinstance(self._error, Unverified))
+
     def chunks(self) -> Iterator[bytes]:
         """The blob from its start, at the pace at which it arrives. May be called again, and by any thread."""
         offset = 0
@@ -161,11 +219,12 @@ class Arrival:
     def _read(self, offset: int) -> bytes:
         """What there is from `offset`, at least one byte and CHUNK at most; nothing at the end of a verified blob."""
         with self._state:
-            while self._available <= offset and not self._done:
+            while (self._verified_first or self._available <= offset) and not self._done:
                 self._state.wait()
             if self._error is not None:
                 raise self._error
             wanted = min(CHUNK, self._available - offset)
+            self._given = max(self._given, offset + wanted)
         if wanted <= 0 or self._file is None:
             return b""
         with self._cache.errors():
@@ -201,18 +260,52 @@ class Arrival:
         return True
 
     def _download(self, partial: io.FileIO) -> None:
-        """Write the blob to `partial` as it comes, and put it in its place when it has proved to be right."""
+        """Go on with `partial` until it is the whole blob, and put it in its place when it has proved to be right."""
         self._follow(partial.fileno())
-        with self._cache.errors():
-            partial.truncate(0)
         digest, size = self.descriptor.digest, self.descriptor.size
-        for chunk in verified_chunks(self._origin(self.descriptor), digest, size, self._what):
-            self._check_stopped()
-            with self._cache.errors():
-                _write(partial, chunk)
-            self._arrived(len(chunk))
+        while True:
+            try:
+                for chunk in verified_chunks(self._content(partial), digest, size, self._what):
+                    self._arrived(len(chunk))
+                break
+            except Mismatch as error:
+                self._start_over(partial, error)
         with self._cache.errors():
             os.rename(partial.name, self._cache.path(digest))
+
+    def _content(self, partial: io.FileIO) -> Iterator[bytes]:
+        """What is in `partial`, then what the origin has to add, which is written there first."""
+        with self._cache.errors():
+            self._start, count = os.fstat(partial.fileno()).st_size, 0
+        while True:
+            self._check_stopped()
+            with self._cache.errors():
+                chunk = os.pread(partial.fileno(), CHUNK, count)
+            if not chunk:
+                break
+            count += len(chunk)
+            yield chunk
+        if count < self.descriptor.size:
+            for chunk in self._origin.blob(self.descriptor, count):
+                self._check_stopped()
+                with self._cache.errors():
+                    _write(partial, chunk)
+                yield chunk
+
+    def _start_over(self, partial: io.FileIO, error: Mismatch) -> None:
+        """Empty `partial` for another try. Raises `error` where there is none, Unverified where it has been read."""
+        # What was there before may be to blame, and nobody knows who gave it.
+        is_to_be_had = self._start > 0 or self._origin.wrong(self.descriptor)
+        with self._state:
+            has_readers, count, self._available = self._given > 0, self._available, 0
+        if has_readers or not is_to_be_had:
+            # Its name goes, not its content: what a reader has open must not change.
+            with self._cache.errors():
+                os.unlink(partial.name)
+            raise Unverified(error.message) if is_to_be_had else error
+        with self._cache.errors():
+            partial.truncate(0)
+        self._progress(-count)
 
     def _follow(self, file: int) -> None:
         """Let readers read from `file`."""

@@ -15,10 +15,15 @@ class Console:
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
+        self._bar: Any = None
 
     def step(self, text: str) -> None:
-        """One line about what is being done or has been."""
-        if not self._quiet:
+        """One line about what is being done or has been, above the bar where there is one. From any thread."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
             print(text, file=self._stream, flush=True)
 
     def error(self, message: str, hint: str = "") -> None:
@@ -44,8 +49,12 @@ class Console:
             leave=False,
             dynamic_ncols=True,
         )
-        with bar:
-            yield Progress(self, bar)
+        self._bar = bar
+        try:
+            with bar:
+                yield Progress(self, bar)
+        finally:
+            self._bar = None
 
 
 class Progress:

@@ -58,6 +58,10 @@ class Digest:
         return self.hex[:12]
 
 
+class Mismatch(MalformedImage):
+    """Bytes that were passed on are not what their digest and size say."""
+
+
 def verify(data: bytes, digest: Digest, size: int | None, what: str) -> None:
     """Raise MalformedImage unless `data` has this digest and, where known, this size in bytes."""
     if size is not None and len(data) != size:
@@ -71,17 +75,17 @@ def verify(data: bytes, digest: Digest, size: int | None, what: str) -> None:
 def verified_chunks(chunks: Iterable[bytes], digest: Digest, size: int | None, what: str) -> Iterator[bytes]:
     """Pass `chunks` on while hashing them. What has been passed on is verified when the end has been reached.
 
-    Raises MalformedImage as soon as there are more than `size` bytes, where that is known, or in the end if there are
+    Raises Mismatch as soon as there are more than `size` bytes, where that is known, or in the end if there are
     fewer or they don't have the digest.
     """
     hasher, count = digest.hasher(), 0
     for chunk in chunks:
         count += len(chunk)
         if size is not None and count > size:
-            raise MalformedImage(f"{what} has more than the {size} bytes that were announced")
+            raise Mismatch(f"{what} has more than the {size} bytes that were announced")
         hasher.update(chunk)
         yield chunk
     if size is not None and count < size:
-        raise MalformedImage(f"{what} ends after {count} of {size} bytes")
+        raise Mismatch(f"{what} ends after {count} of {size} bytes")
     if hasher.hexdigest() != digest.hex:
-        raise MalformedImage(f"{what} does not match its digest {digest}")
+        raise Mismatch(f"{what} does not match its digest {digest}")

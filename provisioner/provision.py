@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.console import Console, size_text
-from provisioner.digest import verified_chunks
-from provisioner.errors import MENDS, InTheWay, MachineError, doing, machine_errors, printable
+from provisioner.console import Console
+from provisioner.errors import InTheWay, machine_errors, printable
 from provisioner.fixups import apply_fixups
-from provisioner.image import Image, Layer
+from provisioner.image import Image
 from provisioner.launcher import LaunchSettings, launcher
 from provisioner.platforms import Platform
 from provisioner.profile import Profile, load, matching
 from provisioner.record import FOLDER, Record
-from provisioner.rootfs.compression import inflate
-from provisioner.rootfs.layer import Unpacker, too_large
-from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.owners import write_owners
-from provisioner.rootfs.ownership import Ownership
-from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
 from provisioner.staging import Staging
-
-_AHEAD = 4
-"""Pieces of an archive, half a MiB each, that wait between two stages."""
+from provisioner.unpacking import Manner, unpack
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a user asks for.
 
-    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter; `max_size` is the most
-    that the image may take in bytes, None to go by the free space.
+    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter.
     """
 
     directory: Path
     platform: Platform
+    manner: Manner
     profile: str | None = None
     dns: tuple[str, ...] = ()
     force: bool = False
     shell: str = "/bin/sh"
-    max_size: int | None = None
-    hardlinks: Substitute = "auto"
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,7 @@ class Outcome:
     is_new: bool
 
 
-def provision(plan: Plan, source: Source, ownership: Ownership, console: Console) -> Outcome:
+def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     """Make `plan.directory` of the image in `source`, or find that it is there already.
 
     Raises ProvisionError; then the directory is absent or as it was.
@@ -73,26 +60,18 @@ def provision(plan: Plan, source: Source, ownership: Ownership, console: Console
                 raise _other_image(plan.directory, present, image)
             return Outcome(present, image, is_new=False)
         rootfs = staging.path / "rootfs"
-        with machine_errors("make the rootfs"):
-            rootfs.mkdir(mode=0o755)
-            rootfs.chmod(0o755)
-        links = Links(plan.hardlinks)
-        with Tree(rootfs) as tree:
-            max_size = _max_size(rootfs, image, plan.max_size)
-            _unpack(image, source, Unpacker(tree, ownership, max_size=max_size, links=links), console)
-            with tree_errors("write the fixups"):
-                profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
-                apply_fixups(tree, profile, plan.dns)
+        notes = unpack(image, source, rootfs, plan.manner, console)
+        with Tree(rootfs, notes) as tree, tree_errors("write the fixups"):
+            profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
+            apply_fixups(tree, profile, plan.dns)
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
-            write_owners(staging.path / FOLDER, rootfs, tree.notes, ownership)
+            write_owners(staging.path / FOLDER, rootfs, notes, plan.manner.ownership)
             start = staging.path / "start.sh"
             start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
             start.chmod(0o755)
         staging.commit()
-    if told := _told(links.made):
-        console.step(told)
     return Outcome(record, image, is_new=True)
 
 
@@ -119,62 +98,6 @@ def occupant(directory: Path) -> Record | None:
 def _other_image(directory: Path, present: Record, image: Image) -> InTheWay:
     what = f"{printable(str(directory))} holds {printable(present.reference)} at {present.manifest_digest:.19}"
     return InTheWay(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
-
-
-def _max_size(rootfs: Path, image: Image, asked: int | None) -> int:
-    """The most that the image may take: what was asked for, else nine tenths of the free space.
-
-    Raises MachineError where not even the layers as they are compressed have room.
-    """
-    with machine_errors("look at the free space"):
-        state = os.statvfs(rootfs)
-    free = state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some tell nothing
-    if state.f_files and not state.f_favail:
-        raise MachineError("no more files can be made here", MENDS[errno.ENOSPC])
-    max_size = free * 9 // 10 if asked is None else asked
-    compressed = sum(blob.size for blob in set(image.manifest.layers))
-    if compressed > free:
-        raise MachineError(
-            f"the layers have {size_text(compressed)}, compressed, and {size_text(free)} are free", MENDS[errno.ENOSPC]
-        )
-    if compressed > max_size:
-        raise too_large(max_size)
-    return max_size
-
-
-def _unpack(image: Image, source: Source, unpacker: Unpacker, console: Console) -> None:
-    """Apply all layers, each verified against both of its digests."""
-    with (
-        console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
-        source.layers(image, progress.advance) as layers,
-    ):
-        for number, (layer, blob) in enumerate(layers, 1):
-            what = f"layer {number} of {len(image.layers)}"
-            progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
-            with doing(what):
-                _unpack_layer(layer, blob, unpacker)
-        unpacker.finish()
-
-
-def _unpack_layer(layer: Layer, blob: Iterator[bytes], unpacker: Unpacker) -> None:
-    """Apply one layer while its blob arrives; inflating and hashing have a thread each beside this one.
-
-    Blob and archive are read to their ends, where they prove to be what they should.
-    """
-    with (
-        Ahead(inflate(blob, layer.blob.media_type), _AHEAD) as inflated,
-        Ahead(verified_chunks(iter(inflated), layer.diff_id, None, "the archive"), _AHEAD) as archive,
-    ):
-        unpacker.apply(archive)
-
-
-def _told(made: Substitutes) -> str:
-    """One line about what stands in for hard links; empty where all of them are real."""
-    parts = [f"{made.copies} copies, which take {size_text(made.copied)} more"] if made.copies else []
-    parts += [f"{made.reflinks} reflinks, which take no space"] if made.reflinks else []
-    parts += [f"{made.symlinks} symlinks"] if made.symlinks else []
-    hint = "; --hardlinks symlink saves that" if made.copies and not made.symlinks else ""
-    return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
 
 
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:

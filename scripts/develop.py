@@ -5,6 +5,7 @@
     python3 scripts/develop.py lint              format, rules, types, shell scripts
     python3 scripts/develop.py check             lint, then test
     python3 scripts/develop.py bench [OPTION..]  measure unpacking, ours and its peers (see bench.py)
+    python3 scripts/develop.py bench-faults [WHAT..]  pulls from registries that fail, in figures
     python3 scripts/develop.py env               the environment alone
 
 Python's standard library is all that it needs, neither make nor pip: where a system keeps pip apart from Python
@@ -39,7 +40,7 @@ class Failure(Exception):
 def main(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
     command, *rest = arguments or ["help"]
-    if command not in COMMANDS or (rest and command not in ("run", "test", "bench")):
+    if command not in COMMANDS or (rest and command not in ("run", "test", "bench", "bench-faults")):
         print(__doc__)
         return 0 if command in ("help", "-h", "--help") else 2
     try:
@@ -61,6 +62,12 @@ def test(arguments: list[str]) -> int:
     """Run pytest with these arguments."""
     environment("test")
     return call(PYTHON, "-m", "pytest", *arguments)
+
+
+def bench_faults(arguments: list[str]) -> int:
+    """Measure how pulls fare (see bench_faults.py)."""
+    environment("test")
+    return call(PYTHON, "-m", "scripts.bench_faults", *arguments)
 
 
 def lint(_: list[str]) -> int:
@@ -103,8 +110,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "test": test,
     "lint": lint,
     "check": check,
-    "bench": bench,
     "env": env,
+    "bench": bench,
+    "bench-faults": bench_faults,
 }
 
 

@@ -69,7 +69,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(response.body)
+            self.send_body(response.body)
+
+    def send_body(self, body: bytes) -> None:
+        """Send what follows the headers."""
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep requests off standard error."""

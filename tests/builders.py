@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -143,6 +144,11 @@ def index(images: Iterable[tuple[str, Image]], **fields: Any) -> bytes:
 def json_bytes(value: object) -> bytes:
     """JSON without spaces."""
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def incompressible(size: int, seed: int = 0) -> bytes:
+    """So many bytes that no compression makes fewer."""
+    return random.Random(seed).randbytes(size)
 
 
 def small(**options: Any) -> Image:

@@ -43,8 +43,8 @@ class Registry:
 
 
 @contextmanager
-def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None) -> Iterator[Registry]:
-    """Run docker-registry on a free loopback port; its configuration and log go to `directory`.
+def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = "") -> Iterator[Registry]:
+    """Run docker-registry on a free loopback port; its configuration, with `more` in it, and its log go to `directory`.
 
     With `tls`, a certificate and its key, it speaks HTTPS.
     """
@@ -55,7 +55,7 @@ def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None) 
     config.write_text(
         "version: 0.1\n"
         f"storage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'{secrets}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'{secrets}}}\n{more}"
     )
     # When the tests die, it gets the signal too.
     command = ["setpriv", "--pdeathsig=TERM", find_program("docker-registry") or "", "serve", str(config)]

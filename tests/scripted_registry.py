@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import socket
 import ssl
+import struct
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
@@ -14,6 +19,10 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
+from provisioner.reference import Reference
+from provisioner.registry.client import RegistryClient
+from provisioner.registry.mirrors import Mirrors
+from provisioner.registry.retry import Patience
 from scripts.loopback_registry import Handler, LoopbackRegistry, Response
 
 from . import builders
@@ -34,13 +43,36 @@ class Request:
 class Broken(Response):
     """A response whose body stops after `sent` bytes.
 
-    Then the connection is closed, or silent until `wait` is set. Without `announced`, no length is sent before.
+    Then the connection is closed, with `reset` by force, or silent until `wait` is set. Without `announced`, no length
+    is sent before; without a status, nothing at all.
     """
 
     sent: int = 0
     announced: bool = True
+    reset: bool = False
     wait: threading.Event | None = None
 
+
+class Link:
+    """A line of so many bytes a second for all who use it together."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._lock = threading.Lock()
+        self._free = time.monotonic()
+
+    def carry(self, count: int) -> None:
+        """Wait until `count` more bytes fit through it."""
+        with self._lock:
+            # What wasn't used is lost, but for the tenth of a second that a sleep may last too long.
+            self._free = max(self._free, time.monotonic() - 0.1) + count / self._speed
+            wait = self._free - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+
+
+PIECE = 1 << 14
+"""Bytes that are written at a time."""
 
 Answer = Response | Callable[[Request], Response | None]
 """What is answered; a function may leave it to the registry by giving None."""
@@ -57,10 +89,36 @@ class ScriptedHandler(Handler):
 
     do_HEAD = do_GET
 
+    def setup(self) -> None:
+        super().setup()
+        each = self.registry.link_of_each
+        self.link = Link(each) if each else self.registry.link
+        if self.link:  # what waits in the system's buffers would count as sent
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
+
+    def send_body(self, body: bytes) -> None:
+        view = memoryview(body)
+        for at in range(0, len(view), PIECE):
+            piece = view[at : at + PIECE]
+            if self.link:
+                self.link.carry(len(piece))
+            self.wfile.write(piece)
+            self.registry.count(self.path, len(piece))
+
     def send(self, response: Response) -> None:
         if not isinstance(response, Broken):
             super().send(response)
             return
+        if response.status:
+            self._send_part(response)
+        if response.wait:
+            response.wait.wait(30)
+        self.close_connection = True
+        if response.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+
+    def _send_part(self, response: Broken) -> None:
         self.send_response(response.status)
         headers = {**response.headers, "Connection": "close"}
         if response.announced:
@@ -68,11 +126,7 @@ class ScriptedHandler(Handler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(response.body[: response.sent])
-        self.wfile.flush()
-        if response.wait:
-            response.wait.wait(30)
-        self.close_connection = True
+        self.send_body(response.body[: response.sent])
 
 
 @dataclass
@@ -92,6 +146,9 @@ class ScriptedRegistry(LoopbackRegistry):
         self.requests: list[Request] = []
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
+        self.link: Link | None = None
+        self.link_of_each: float | None = None
+        self.sent: Counter[str] = Counter()
         self.scheme = "http"
         if certificate:
             self.scheme = "https"
@@ -124,6 +181,11 @@ class ScriptedRegistry(LoopbackRegistry):
             if response is not None:
                 return response
         return self.respond(request.method, request.path, request.headers)
+
+    def count(self, path: str, sent: int) -> None:
+        """Note that so many bytes of a body went out."""
+        with self._lock:
+            self.sent[path] += sent
 
     def asked(self, pattern: str) -> list[Request]:
         """The requests so far whose path matches."""
@@ -166,6 +228,36 @@ class TokenServer:
             self._left[token] -= 1
             return None
         return challenge(f'Bearer realm="{self.registry.url}/token",service="scripted"')
+
+
+@dataclass
+class Time:
+    """A clock that goes on when it is slept by, and remembers for how long."""
+
+    now: float = 0.0
+    slept: list[float] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    @property
+    def patience(self) -> Patience:
+        """The patience of a run that this is the time of."""
+        return Patience(lambda: self.now, self.sleep, lambda: 1.0)
+
+
+def mirrored(
+    reference: Reference, *mirrors: str, say: Callable[[str], None] = lambda line: None, time: Time | None = None
+) -> Mirrors:
+    """A reference's registry and its mirrors, on a clock of their own."""
+    return Mirrors(
+        reference,
+        mirrors,
+        lambda where, plain: RegistryClient(where, insecure=plain),
+        say,
+        (time or Time()).patience,
+    )
 
 
 def challenge(header: str) -> Response:

@@ -20,6 +20,7 @@ import pytest
 
 from provisioner import cli
 from provisioner.digest import Digest
+from provisioner.registry import retry
 from scripts.loopback_registry import Response
 
 from . import builders
@@ -69,17 +70,17 @@ class Bench:
         self.nothing_left()
 
     def nothing_left(self) -> None:
-        """No directory, no staging, no parent that was made, and in the cache nothing that is half or wrong."""
+        """No directory, no staging, no parent that was made, and in the cache nothing that is wrong."""
         assert [path.name for path in self.place.iterdir() if path.name != "cache"] == []
         for path in (self.place / "cache").rglob("*"):
             if path.is_file():
-                assert path.parent.name == "sha256"
-                assert Digest.of(path.read_bytes()).hex == path.name
+                assert path.parent.name == "partial" or Digest.of(path.read_bytes()).hex == path.name
 
 
 @pytest.fixture
 def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "place" / "cache"))
+    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.01)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "place").mkdir()
@@ -262,7 +263,7 @@ FIRST = builders.descriptor(LAYERS[0].blob, LAYERS[0].media_type)
             {"config": {**builders.descriptor(SMALL.config, OCI_CONFIG), "size": 1 << 40}},
             "the config has 1099511627776",
         ),
-        ({"config": {**builders.descriptor(SMALL.config, OCI_CONFIG), "size": 7}}, "has more than the 7 bytes"),
+        ({"config": {**builders.descriptor(SMALL.config, OCI_CONFIG), "size": 7}}, "bytes, 7 were announced"),
     ],
 )
 def test_manifests_that_lie(bench: Bench, fields: dict[str, object], why: str) -> None:
@@ -340,9 +341,9 @@ def test_layers_that_are_wrong(bench: Bench, image: Image, why: str) -> None:
     ("response", "status", "why"),
     [
         (Broken(200, LAYERS[1].blob, sent=50), 5, "layer 2 of 2: 127.0.0.1"),
-        (Broken(200, LAYERS[1].blob, sent=50, announced=False), 6, "ends after 50 of"),
-        (Response(200, LAYERS[1].blob[:-1]), 6, "ends after"),
-        (Response(200, LAYERS[1].blob + b"x"), 6, "more than the"),
+        (Broken(200, LAYERS[1].blob, sent=50, announced=False), 5, "ends after 50 of"),
+        (Response(200, LAYERS[1].blob[:-1]), 6, "were announced"),
+        (Response(200, LAYERS[1].blob + b"x"), 6, "were announced"),
         (Response(200, bytes(len(LAYERS[1].blob))), 6, "layer 2 of 2: "),
         (Response(200, LAYERS[1].blob[:-9] + bytes(9)), 6, "layer 2 of 2: "),
         (html(), 6, "layer 2 of 2: "),

@@ -9,14 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provisioner.blobs import Arrival, BlobCache, arriving
+from provisioner.blobs import Arrival, BlobCache, Unverified, arriving
 from provisioner.digest import Digest
 from provisioner.errors import MachineError, MalformedImage, NetworkError
 from provisioner.image import Descriptor
@@ -32,24 +32,48 @@ def described(data: bytes = DATA, size: int | None = None) -> Descriptor:
 
 
 class Origin:
-    """Serves chunks and counts how often it is asked; `gates` are waited for before each chunk."""
+    """Serves chunks and counts how often it is asked; `gates` are waited for before each chunk.
+
+    `again` is how often it answers that the blob may be right the next time.
+    """
 
     def __init__(
-        self, *chunks: bytes, gates: list[threading.Event] | None = None, error: Exception | None = None
+        self, *chunks: bytes, gates: list[threading.Event] | None = None, error: Exception | None = None, again: int = 0
     ) -> None:
         self.chunks = chunks
         self.gates = gates or []
         self.error = error
+        self.again = again
         self.asked = 0
+        self.starts: list[int] = []
 
-    def __call__(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         self.asked += 1
+        self.starts.append(start)
         for number, chunk in enumerate(self.chunks):
             if number < len(self.gates):
                 assert self.gates[number].wait(20)
+            if skipped := min(start, len(chunk)):
+                start -= skipped
+                chunk = chunk[skipped:]
             yield chunk
         if self.error:
             raise self.error
+
+    def wrong(self, descriptor: Descriptor) -> bool:
+        self.again -= 1
+        return self.again >= 0
+
+
+class Giving(Origin):
+    """Serves what a function gives."""
+
+    def __init__(self, give: Callable[[Descriptor], Iterator[bytes]]) -> None:
+        super().__init__()
+        self.give = give
+
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        yield from self.give(descriptor)
 
 
 @pytest.fixture
@@ -61,6 +85,9 @@ def files(cache: BlobCache) -> list[str]:
     """All files of the cache, relative to it."""
     root = cache.path(Digest.of(b"")).parent.parent
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+PARTIAL = f"partial/{Digest.of(DATA).hex}"
 
 
 def whole(data: bytes = DATA) -> str:
@@ -99,7 +126,7 @@ def test_what_is_not_what_its_digest_says_is_not_kept(cache: BlobCache, chunks: 
 def test_no_more_is_taken_than_was_announced(cache: BlobCache) -> None:
     endless = iter(lambda: b"x" * 1000, b"")
     with pytest.raises(MalformedImage, match="more than"):
-        cache.get(described(), lambda _: endless)
+        cache.get(described(), Giving(lambda _: endless))
 
 
 @pytest.mark.parametrize("error", [NetworkError("the link is dead"), KeyError("a mistake of ours")])
@@ -109,7 +136,7 @@ def test_what_goes_wrong_underway_reaches_the_reader(cache: BlobCache, error: Ex
     with arriving([arrival], 1), pytest.raises(type(error)) as caught:
         list(arrival.chunks())
     assert caught.value is error
-    assert files(cache) == []
+    assert files(cache) == [PARTIAL]
 
 
 def test_a_damaged_blob_is_fetched_again(cache: BlobCache) -> None:
@@ -141,9 +168,82 @@ def test_use_is_noted(cache: BlobCache) -> None:
 def test_what_a_killed_run_left_is_taken_over(cache: BlobCache) -> None:
     left = cache.path(Digest.of(DATA)).parent.parent / "partial" / Digest.of(DATA).hex
     left.parent.mkdir(parents=True)
-    left.write_bytes(b"garbage" * 10**6)
-    assert cache.get(described(), Origin(*CHUNKS)) == DATA
+    left.write_bytes(DATA[:150_001])
+    origin = Origin(*CHUNKS)
+    told: list[int] = []
+    arrival = Arrival(described(), cache, origin, told.append)
+    with arriving([arrival], 1):
+        assert b"".join(arrival.chunks()) == DATA
+    assert origin.starts == [150_001]
+    assert (told[0], sum(told)) == (150_001, len(DATA))
     assert files(cache) == [whole()]
+
+
+def test_what_was_left_whole_is_not_asked_for(cache: BlobCache) -> None:
+    left_behind(cache, DATA)
+    origin = Origin(*CHUNKS)
+    assert cache.get(described(), origin) == DATA
+    assert origin.asked == 0
+
+
+@pytest.mark.parametrize("left", [b"garbage", b"garbage" * 10**6, DATA[:-1] + b"x", DATA + b"x", b"x" + DATA[1:50_000]])
+def test_what_was_left_wrong_is_fetched_from_its_start(cache: BlobCache, left: bytes) -> None:
+    left_behind(cache, left)
+    told: list[int] = []
+    arrival = Arrival(described(), cache, origin := Origin(*CHUNKS), told.append)
+    arrival.run()
+    assert b"".join(arrival.chunks()) == DATA
+    arrival.close()
+    assert origin.starts[-1] == 0
+    assert sum(told) == len(DATA)
+    assert files(cache) == [whole()]
+
+
+def left_behind(cache: BlobCache, data: bytes) -> None:
+    """Put there what a killed run may have left."""
+    left = cache.path(Digest.of(DATA)).parent.parent / PARTIAL
+    left.parent.mkdir(parents=True)
+    left.write_bytes(data)
+
+
+def test_what_has_been_read_is_not_replaced(cache: BlobCache) -> None:
+    """What a reader has open keeps its content; it is told to read again, and then nothing wrong is given out."""
+    left_behind(cache, b"x" + DATA[1:50_000])
+    origin = Origin(*CHUNKS, gates=[threading.Event()])
+    arrival = Arrival(described(), cache, origin, lambda count: None)
+    with arriving([arrival], 1):
+        chunks = arrival.chunks()
+        assert next(chunks) == b"x" + DATA[1:50_000]
+        assert arrival.is_doubtful
+        origin.gates[0].set()
+        with pytest.raises(Unverified, match="does not match its digest"):
+            list(chunks)
+        assert arrival.is_doubtful
+    assert files(cache) == []
+
+
+def test_readers_that_want_verified_bytes_never_see_others(cache: BlobCache) -> None:
+    bad = Origin(*CHUNKS[:-1], bytes(len(CHUNKS[-1])), again=2)
+    asked_before = bad.blob
+
+    def blob(descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        yield from asked_before(descriptor, start)
+        bad.chunks = tuple(CHUNKS)  # from now on
+
+    bad.blob = blob  # type: ignore[method-assign]
+    arrival = Arrival(described(), cache, bad, lambda count: None, verified_first=True)
+    with arriving([arrival], 1):
+        assert b"".join(arrival.chunks()) == DATA
+        assert not arrival.is_doubtful
+    assert bad.starts == [0, 0]
+
+
+def test_a_blob_that_is_wrong_each_time_is_given_up(cache: BlobCache) -> None:
+    origin = Origin(*CHUNKS[:-1], bytes(len(CHUNKS[-1])), again=3)
+    with pytest.raises(MalformedImage, match="does not match its digest"):
+        cache.get(described(), origin)
+    assert origin.starts == [0, 0, 0, 0]
+    assert files(cache) == []
 
 
 # Readers
@@ -222,14 +322,14 @@ def test_as_many_at_a_time_as_told_and_in_order(cache: BlobCache, jobs: int) -> 
         with lock:
             at_work -= 1
 
-    arrivals = [Arrival(described(data), cache, origin, lambda count: None) for data in contents.values()]
+    arrivals = [Arrival(described(data), cache, Giving(origin), lambda count: None) for data in contents.values()]
     with arriving(arrivals, jobs):
         assert [b"".join(arrival.chunks()) for arrival in arrivals] == list(contents.values())
     assert most == min(jobs, 6)
     assert set(order[:jobs]) == set(list(contents)[:jobs])
 
 
-def test_leaving_early_stops_all_and_leaves_nothing(cache: BlobCache) -> None:
+def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache) -> None:
     gates = [threading.Event() for _ in CHUNKS]
     gates[0].set()
     first, second = Origin(*CHUNKS, gates=gates), Origin(*blobs(1))
@@ -241,7 +341,8 @@ def test_leaving_early_stops_all_and_leaves_nothing(cache: BlobCache) -> None:
         next(arrivals[0].chunks())
         threading.Timer(0.1, gates[1].set).start()
     assert second.asked == 0
-    assert files(cache) == []
+    assert files(cache) == [PARTIAL]
+    assert cache.kept(described()) == len(CHUNKS[0])
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("download-")]
 
 
@@ -302,8 +403,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     )
     said, error = done.communicate(timeout=30)
     assert error == ""
-    assert said.startswith(f"asked\nuse the cache {tmp_path}/cache: File too large | free some space there")
-    assert files(BlobCache(tmp_path / "cache")) == []
+    assert said.startswith(f"asked 0\nuse the cache {tmp_path}/cache: File too large | free some space there")
+    assert files(BlobCache(tmp_path / "cache")) == [PARTIAL]
 
 
 def test_a_cache_of_somebody_else_may_be_read(place: Path) -> None:
@@ -327,16 +428,22 @@ from provisioner.image import Descriptor
 data = bytes(range(256)) * 4096
 cache = BlobCache(Path(sys.argv[1]))
 described = Descriptor("x", Digest.parse("{Digest.of(DATA)}"), len(data))
-def origin(_, pause=0.0):
-    print("asked", flush=True)
-    for at in range(0, len(data), 100_000):
-        yield data[at:at + 100_000]
-        time.sleep(pause)
+class Origin:
+    def __init__(self, pause=0.0, data=data):
+        self.pause, self.data = pause, data
+    def blob(self, _, start=0):
+        print("asked", start, flush=True)
+        for at in range(start, len(self.data), 100_000):
+            yield self.data[at:at + 100_000]
+            time.sleep(self.pause)
+    def wrong(self, _):
+        return False
+origin = Origin()
 """
 
 
 def python(program: str, cache: Path, **options: Any) -> subprocess.Popen[str]:
-    """A process with `cache`, `described` (the blob) and `origin(_, pause)` that does what `program` says."""
+    """A process with `cache`, `described`, `origin` and `Origin(pause, data)` that does what `program` says."""
     here = (sys.executable, {"PYTHONPATH": str(CHECKOUT)})
     interpreter, found = user_python() if "user" in options else here
     pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -345,26 +452,27 @@ def python(program: str, cache: Path, **options: Any) -> subprocess.Popen[str]:
 
 
 def test_processes_that_want_the_same_blob_at_once_fetch_it_once(tmp_path: Path) -> None:
-    program = "assert cache.get(described, lambda d: origin(d, 0.05)) == data\nprint('got', flush=True)"
+    program = "assert cache.get(described, Origin(0.05)) == data\nprint('got', flush=True)"
     processes = [python(program, tmp_path / "cache") for _ in range(4)]
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [error for _, error in outputs] == [""] * 4
-    assert sorted(said for said, _ in outputs) == ["asked\ngot\n", "got\n", "got\n", "got\n"]
+    assert sorted(said for said, _ in outputs) == ["asked 0\ngot\n", "got\n", "got\n", "got\n"]
     assert files(BlobCache(tmp_path / "cache")) == [whole()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: signal.Signals) -> None:
-    slow = "cache.get(described, lambda d: origin(d, 1))"
+    slow = "cache.get(described, Origin(1))"
     with python(slow, tmp_path / "cache") as first:
         assert first.stdout is not None
-        assert first.stdout.readline() == "asked\n"
+        assert first.stdout.readline() == "asked 0\n"
         with python("assert cache.get(described, origin) == data", tmp_path / "cache") as second:
             assert second.stdout is not None
             time.sleep(1)
             assert second.poll() is None
             first.send_signal(number)
-            assert second.stdout.readline() == "asked\n"
+            # What the first one wrote isn't fetched again.
+            assert second.stdout.readline() in ("asked 100000\n", "asked 200000\n")
             assert second.wait(timeout=30) == 0
         first.wait(timeout=30)
         first.communicate()
@@ -372,13 +480,13 @@ def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: 
 
 
 def test_waiting_processes_try_themselves_when_the_first_one_fails(tmp_path: Path) -> None:
-    bad = "cache.get(described, lambda d: (time.sleep(1), (yield b'no'))[1:])"
+    bad = "cache.get(described, Origin(0.1, bytes(len(data))))"
     with python(f"print('here', flush=True)\n{bad}", tmp_path / "cache") as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "here\n"
         time.sleep(0.3)
         with python("assert cache.get(described, origin) == data", tmp_path / "cache") as second:
-            assert second.communicate(timeout=30) == ("asked\n", "")
+            assert second.communicate(timeout=30) == ("asked 0\n", "")
         first.communicate(timeout=30)
         assert first.returncode == 1
     assert files(BlobCache(tmp_path / "cache")) == [whole()]

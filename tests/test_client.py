@@ -19,6 +19,7 @@ from provisioner.image import DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST, Descripto
 from provisioner.reference import Reference
 from provisioner.registry import http
 from provisioner.registry.client import NoSuchRepository, RegistryClient
+from provisioner.registry.retry import Transient
 from scripts.loopback_registry import Response
 
 from . import builders
@@ -56,7 +57,7 @@ def refused(kind: type[ProvisionError], why: str, mend: str = "") -> Iterator[No
     """See that the block raises just this kind, and what a user would read: one line that says why, and a mend."""
     with pytest.raises(kind) as caught:
         yield
-    assert type(caught.value) in (kind, http.Untrusted, NoSuchRepository)
+    assert type(caught.value) in (kind, http.Untrusted, Transient, NoSuchRepository)
     assert re.search(why, caught.value.message)
     assert caught.value.message.isprintable()
     assert caught.value.hint

@@ -145,3 +145,17 @@ def test_bytes_may_be_told_by_any_thread_and_after_the_end(terminal: Terminal, t
 )
 def test_sizes_as_people_read_them(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+def test_lines_go_above_the_bar_also_from_other_threads(terminal: Terminal) -> None:
+    console = Console(stream=terminal.stream)
+    with console.progress(1000) as progress:
+        progress.advance(500)
+        thread = threading.Thread(target=console.step, args=("a mirror is down",))
+        thread.start()
+        thread.join()
+        progress.advance(500)
+    console.step("done")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", COLOUR.sub("", terminal.shown())) if line.strip()]
+    assert "a mirror is down" in lines
+    assert lines[-1] == "done"

@@ -20,11 +20,11 @@ import pytest
 from provisioner.digest import Digest
 from provisioner.errors import MalformedImage, NetworkError, ProvisionError
 from provisioner.image import Descriptor, Layer
-from provisioner.provision import _unpack_layer
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.tree import Tree
+from provisioner.unpacking import _unpack_layer
 
 from . import builders
 from .attacks import END, raw

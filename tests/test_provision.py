@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,16 +19,17 @@ from provisioner.errors import InTheWay, MachineError, MalformedImage, Provision
 from provisioner.platforms import Platform
 from provisioner.provision import Outcome, Plan, occupant, provision
 from provisioner.reference import Reference
-from provisioner.registry.client import RegistryClient
 from provisioner.rootfs.ownership import Ownership
 from provisioner.sources.registry import RegistrySource
+from provisioner.unpacking import Manner
 
 from . import builders
 from .attacks import hard
-from .scripted_registry import ScriptedRegistry
+from .scripted_registry import Broken, ScriptedRegistry, mirrored
 from .tools import as_user, provision_command, tree_of, without_links
 
 AMD64 = Platform("linux", "amd64")
+MANNER = Manner(Ownership.of_this_process())
 
 
 @pytest.fixture
@@ -37,13 +40,13 @@ def registry() -> Iterator[ScriptedRegistry]:
 
 def job(registry: ScriptedRegistry, plan: Plan, cache: Path) -> Outcome:
     reference = Reference.parse(f"{registry.host}/image:latest")
-    source = RegistrySource(reference, RegistryClient(reference), BlobCache(cache), 2)
-    return provision(plan, source, Ownership.of_this_process(), Console(quiet=True))
+    source = RegistrySource(reference, mirrored(reference), BlobCache(cache), 2)
+    return provision(plan, source, Console(quiet=True))
 
 
 def test_a_directory_is_made_whole(registry: ScriptedRegistry, tmp_path: Path) -> None:
     digest = registry.push("image", builders.small(run={"Cmd": ["/bin/sh"]}))
-    outcome = job(registry, Plan(tmp_path / "a/b/dir", AMD64), tmp_path / "cache")
+    outcome = job(registry, Plan(tmp_path / "a/b/dir", AMD64, MANNER), tmp_path / "cache")
     made = tmp_path / "a/b/dir"
     assert outcome.is_new
     assert sorted(os.listdir(made)) == [".provision", "rootfs", "start.sh"]
@@ -57,7 +60,7 @@ def test_a_directory_is_made_whole(registry: ScriptedRegistry, tmp_path: Path) -
 
 def test_the_second_run_touches_nothing(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64)
+    plan = Plan(tmp_path / "dir", AMD64, MANNER)
     job(registry, plan, tmp_path / "cache")
     before = tree_of(plan.directory)
     inode = plan.directory.stat().st_ino
@@ -68,7 +71,7 @@ def test_the_second_run_touches_nothing(registry: ScriptedRegistry, tmp_path: Pa
 
 def test_another_image_is_refused_without_force(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64)
+    plan = Plan(tmp_path / "dir", AMD64, MANNER)
     job(registry, plan, tmp_path / "cache")
     before = tree_of(plan.directory)
     new = registry.push("image", builders.image(builders.layer(("new", b"new"))))
@@ -76,7 +79,7 @@ def test_another_image_is_refused_without_force(registry: ScriptedRegistry, tmp_
         job(registry, plan, tmp_path / "cache")
     assert "--force" in error.value.hint
     assert tree_of(plan.directory) == before
-    outcome = job(registry, Plan(plan.directory, AMD64, force=True), tmp_path / "cache")
+    outcome = job(registry, Plan(plan.directory, AMD64, MANNER, force=True), tmp_path / "cache")
     assert outcome.record.manifest_digest == new
     assert (plan.directory / "rootfs/new").exists()
     assert not (plan.directory / "rootfs/bin").exists()
@@ -85,7 +88,7 @@ def test_another_image_is_refused_without_force(registry: ScriptedRegistry, tmp_
 
 def test_force_makes_the_same_image_anew(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64, force=True)
+    plan = Plan(tmp_path / "dir", AMD64, MANNER, force=True)
     job(registry, plan, tmp_path / "cache")
     (plan.directory / "rootfs/etc/motd").write_text("changed")
     assert job(registry, plan, tmp_path / "cache").is_new
@@ -94,7 +97,7 @@ def test_force_makes_the_same_image_anew(registry: ScriptedRegistry, tmp_path: P
 
 def test_what_fails_leaves_what_was_there(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64, force=True)
+    plan = Plan(tmp_path / "dir", AMD64, MANNER, force=True)
     job(registry, plan, tmp_path / "cache")
     before = tree_of(plan.directory)
     wrong = builders.layer(("x", b"x"))
@@ -108,7 +111,7 @@ def test_what_fails_leaves_what_was_there(registry: ScriptedRegistry, tmp_path: 
 
 def test_unknown_profiles_are_told_before_anything_is_asked(registry: ScriptedRegistry, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no profile 'nope'"):
-        job(registry, Plan(tmp_path / "dir", AMD64, profile="nope"), tmp_path / "cache")
+        job(registry, Plan(tmp_path / "dir", AMD64, MANNER, profile="nope"), tmp_path / "cache")
     assert registry.requests == []
 
 
@@ -119,7 +122,7 @@ def test_what_is_not_ours_is_refused_before_anything_is_asked(
     make(tmp_path / "dir")  # type: ignore[operator]
     before = tree_of(tmp_path)
     with pytest.raises(InTheWay) as error:
-        job(registry, Plan(tmp_path / "dir", AMD64, force=True), tmp_path / "cache")
+        job(registry, Plan(tmp_path / "dir", AMD64, MANNER, force=True), tmp_path / "cache")
     assert error.value.hint
     assert registry.requests == []
     assert tree_of(tmp_path) == before
@@ -133,7 +136,7 @@ def test_the_directory_one_is_in_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_image_without_layers_is_an_empty_root(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.image())
-    job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
     assert os.listdir(tmp_path / "dir/rootfs") == ["etc"]  # resolv.conf and hosts
 
 
@@ -143,14 +146,14 @@ def test_the_empty_layer_that_docker_writes_is_one(registry: ScriptedRegistry, t
     diff_id = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
     empty = builders.Layer(blob, f"{builders.OCI_LAYER}+gzip", diff_id)
     registry.push("image", builders.image(empty, builders.layer(("x", b"x")), empty))
-    job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
     assert (tmp_path / "dir/rootfs/x").read_bytes() == b"x"
 
 
 def test_the_same_layer_twice_is_downloaded_once(registry: ScriptedRegistry, tmp_path: Path) -> None:
     layer = builders.layer(("x", b"x"))
     registry.push("image", builders.image(layer, builders.layer((".wh.x", b"")), layer))
-    job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
     assert (tmp_path / "dir/rootfs/x").read_bytes() == b"x"
     assert len(registry.asked(f".*/blobs/{builders.digest_of(layer.blob)}")) == 1
 
@@ -161,7 +164,7 @@ def test_profile_dns_and_the_image_meet_in_the_launch_script(registry: ScriptedR
         'dns = ["9.9.9.9"]\nhostname = "box"\n[env]\nA = "b c"\n[files]\n"/etc/motd" = "from the profile"\n'
     )
     registry.push("image", builders.small(run={"Env": ["X=y"], "User": "me"}))
-    job(registry, Plan(tmp_path / "dir", AMD64, profile=str(profile)), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, MANNER, profile=str(profile)), tmp_path / "cache")
     start = (tmp_path / "dir/start.sh").read_text()
     for line in ("default_dns=9.9.9.9\n", "default_env=''\"'\"'A=b c'\"'\"''\n", "image_env=X=y\n", "image_user=me\n"):
         assert line in start
@@ -175,14 +178,14 @@ def test_dns_of_the_command_line_goes_before_the_profiles(registry: ScriptedRegi
     profile = tmp_path / "mine.toml"
     profile.write_text('dns = ["9.9.9.9"]\n')
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64, profile=str(profile), dns=("1.2.3.4", "::1"))
+    plan = Plan(tmp_path / "dir", AMD64, MANNER, profile=str(profile), dns=("1.2.3.4", "::1"))
     job(registry, plan, tmp_path / "cache")
     assert (tmp_path / "dir/rootfs/etc/resolv.conf").read_text() == "nameserver 1.2.3.4\nnameserver ::1\n"
 
 
 def test_errors_are_all_ours(registry: ScriptedRegistry, tmp_path: Path) -> None:
     with pytest.raises(ProvisionError, match="has no tag"):
-        job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
+        job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
     assert os.listdir(tmp_path) == []
 
 
@@ -215,7 +218,7 @@ def test_what_has_no_room_is_not_even_downloaded(
     registry.push("image", image)
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
     with pytest.raises(MachineError, match=why) as raised:
-        job(registry, Plan(tmp_path / "dir", AMD64, max_size=max_size), tmp_path / "cache")
+        job(registry, Plan(tmp_path / "dir", AMD64, Manner(Ownership.of_this_process(), max_size)), tmp_path / "cache")
     assert raised.value.hint
     assert registry.asked(f".*/blobs/{builders.digest_of(image.layers[0].blob)}") == []
     assert not (tmp_path / "dir").exists()
@@ -241,7 +244,7 @@ def test_nine_tenths_of_the_free_space_are_the_limit_where_none_is_given(
 ) -> None:
     registry.push("image", builders.image(builders.layer(("x", bytes(20_480)))))
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
-    plan = Plan(tmp_path / "dir", AMD64, max_size=max_size)
+    plan = Plan(tmp_path / "dir", AMD64, Manner(Ownership.of_this_process(), max_size))
     if fits:
         job(registry, plan, tmp_path / "cache")
     else:
@@ -292,7 +295,7 @@ def test_where_hard_links_are_real_nothing_is_said(registry: ScriptedRegistry, p
 def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry, tmp_path: Path) -> None:
     """Of the tree as it is in the end: with the fixups, and times that nothing changes any more."""
     registry.push("image", builders.small())
-    job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
     folder = tmp_path / "dir/.provision"
     assert sorted(os.listdir(folder)) == [
         *("config.json", "fakeroot.state", "manifest.json", "ownership.mtree", "record.json")
@@ -305,3 +308,28 @@ def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry,
         f"hosts type=file mode=0644 uid=0 gid=0 time={state.st_mtime_ns // 10**9}.{state.st_mtime_ns % 10**9:09}"
         f" size={state.st_size}"
     )
+
+
+WRONG = builders.layer(("dato", b"wrong"), ("zero", bytes(200_000)), compression="").blob
+
+
+@pytest.mark.parametrize("wrong", [WRONG, WRONG[:512] + b"x" * (len(WRONG) - 512)])
+def test_what_wrong_bytes_left_is_thrown_away(tmp_path: Path, wrong: bytes) -> None:
+    """A mirror's layer is told apart by its digest only, in the end, or chokes the unpacker at once."""
+    right = builders.layer(("data", b"right"), ("zero", bytes(200_000)), compression="")
+    image = builders.image(right)
+    with ScriptedRegistry() as registry, ScriptedRegistry() as mirror:
+        for served in (registry, mirror):
+            served.push("image", image)
+        # All but the last byte is there to be read for a second; that one comes from the registry then.
+        go_on = threading.Event()
+        broken = Broken(200, wrong, sent=len(wrong) - 1, wait=go_on)
+        mirror.on(f"/v2/image/blobs/{builders.digest_of(right.blob)}", broken)
+        threading.Timer(1, go_on.set).start()
+        said = io.StringIO()
+        reference = Reference.parse(f"{registry.host}/image:latest")
+        source = RegistrySource(reference, mirrored(reference, mirror.host), BlobCache(tmp_path / "cache"), 2)
+        provision(Plan(tmp_path / "dir", AMD64, MANNER), source, Console(stream=said))
+    assert (tmp_path / "dir/rootfs/data").read_bytes() == b"right"
+    assert not (tmp_path / "dir/rootfs/dato").exists()
+    assert "once more, each layer when it is verified" in said.getvalue()

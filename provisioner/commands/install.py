@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from provisioner.console import Console
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="the directory to make")
     parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
     parser.add_argument("--profile", metavar="NAME|FILE", help="default: by the image's os-release")
+    parser.add_argument(
+        "--mirror", metavar="HOST", action="append", default=[], help="where else the image's content is; repeatable"
+    )
     parser.add_argument("--dns", metavar="IP", action="append", default=[], help="name server inside; repeatable")
     parser.add_argument("--force", action="store_true", help="replace a DIR that provision made, and all changes in it")
     parser.add_argument(
@@ -61,25 +65,23 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.provision import Plan, provision
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.hub import near_names
+    from provisioner.registry.mirrors import Mirrors
     from provisioner.rootfs.ownership import Ownership
     from provisioner.sources.registry import RegistrySource
+    from provisioner.unpacking import Manner
 
     console = Console(quiet=arguments.quiet)
-    client = RegistryClient(reference, insecure=arguments.insecure, connections=arguments.jobs)
-    source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
-    plan = Plan(
-        directory,
-        platform,
-        arguments.profile,
-        dns,
-        arguments.force,
-        _shell(),
-        max_size=max_size,
-        hardlinks=arguments.hardlinks,
-    )
+
+    def client(where: Reference, plain: bool) -> RegistryClient:
+        return RegistryClient(where, insecure=arguments.insecure or plain, connections=arguments.jobs)
+
+    registry = Mirrors(reference, mirrors(arguments.mirror), client, console.step)
+    source = RegistrySource(reference, registry, BlobCache(cache_directory()), arguments.jobs)
+    manner = Manner(Ownership.of_this_process(), max_size, arguments.hardlinks)
+    plan = Plan(directory, platform, manner, arguments.profile, dns, arguments.force, _shell())
     console.step(f"provision {reference.familiar} for {platform}")
     with near_names(reference):
-        outcome = provision(plan, source, Ownership.of_this_process(), console)
+        outcome = provision(plan, source, console)
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -100,6 +102,11 @@ def cache_directory() -> Path:
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     with machine_errors("find the home directory"):
         return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "provision"
+
+
+def mirrors(given: Sequence[str]) -> tuple[str, ...]:
+    """The mirrors that were `given`, then those of `$PROVISION_MIRRORS`, which parts them by spaces or commas."""
+    return (*given, *os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split())
 
 
 def _shell() -> str:

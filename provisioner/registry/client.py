@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +17,7 @@ from provisioner.image import DOCKER_SCHEMA1, DOCUMENT_LIMIT, INDEX_TYPES, MANIF
 from provisioner.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.registry.auth import Challenge, Tokens
 from provisioner.registry.http import Http, Untrusted, body_chunks, http_errors, is_https, limited_body, status_text
+from provisioner.registry.retry import Transient, retry_after
 
 _HUB_HOST = "registry-1.docker.io"
 TAGS_LIMIT = 32 << 20
@@ -90,30 +91,62 @@ class RegistryClient:
         with self._get(f"tags/list?{query}", "tags", is_part=False) as response:
             return limited_body(response, TAGS_LIMIT), response.headers.get("Link", "")
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """The bytes of a blob as they arrive, not yet verified."""
-        with self._get(f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}", is_part=True) as response:
-            yield from body_chunks(response)
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Generator[bytes, None, None]:
+        """The bytes of a blob from `start` on as they arrive, not yet verified, and no more than its size.
+
+        A registry that gives no range, or another one, is asked for the whole, of which the first part is left out.
+        """
+        path, what = f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}"
+        if start:
+            with self._get(path, what, is_part=True, start=start) as response:
+                if response.status_code == 206 and _is_range(response, start, descriptor.size):
+                    yield from self._content(response, descriptor, start, start)
+                    return
+                if response.status_code == 200:
+                    yield from self._content(response, descriptor, 0, start)
+                    return
+        with self._get(path, what, is_part=True) as response:
+            yield from self._content(response, descriptor, 0, start)
+
+    def wrong(self, descriptor: Descriptor) -> bool:
+        """Always False: a registry has nothing better to give (see blobs.Origin)."""
+        return False
+
+    def _content(self, response: requests.Response, descriptor: Descriptor, at: int, start: int) -> Iterator[bytes]:
+        """What comes after byte `start` of a blob, from a body that begins at its byte `at`."""
+        what, size = f"blob {descriptor.digest.short} from {self._reference.registry}", descriptor.size
+        length = response.headers.get("Content-Length", "")
+        if response.status_code == 200 and re.fullmatch(r"[0-9]{1,19}", length) and int(length) != size:
+            raise MalformedImage(f"{what} has {int(length)} bytes, {size} were announced")
+        for chunk in body_chunks(response):
+            if at + len(chunk) > size:
+                raise MalformedImage(f"{what} has more than the {size} bytes that were announced")
+            if at + len(chunk) > start:
+                yield chunk[max(0, start - at) :]
+            at += len(chunk)
+        if at < size:
+            raise Transient(f"{what} broke off: it ends after {at} of {size} bytes", "try again")
 
     @contextmanager
     def _get(
-        self, path: str, what: str, *, is_part: bool, accept: str = "*/*", method: str = "GET"
+        self, path: str, what: str, *, is_part: bool, accept: str = "*/*", method: str = "GET", start: int = 0
     ) -> Iterator[requests.Response]:
-        """An answer of status 200 for `path` below the repository.
+        """An answer of status 200 for `path` below the repository, to a range that begins at `start` also 206 and 416.
 
         `is_part` says that the image names it, not the user.
         """
         self._connect()
         url = f"{self._base}{self._reference.repository}/{path}"
         token = self._tokens.get(self._challenge) if self._challenge else ""
-        response = self._http.get(url, _headers(accept, token), method)
+        response = self._http.get(url, _headers(accept, token, start), method)
         # The token may have ended early, or the registry wants another scope for this path, or any token only here.
         if response.status_code == 401 and (challenge := _bearer(response)):
             response.close()
             self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
-            response = self._http.get(url, _headers(accept, self._tokens.get(self._challenge, refused=token)), method)
+            token = self._tokens.get(self._challenge, refused=token)
+            response = self._http.get(url, _headers(accept, token, start), method)
         with response:
-            if response.status_code != 200:
+            if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise self._refusal(response, what, is_part)
             yield response
 
@@ -179,6 +212,8 @@ class RegistryClient:
                 what = f"the token server of {registry} answers with"
                 if response.status_code == 200:
                     raise NetworkError(f"{what} something else than a token", "check the host and the port")
+                if response.status_code >= 500:
+                    raise Transient(f"{what} {status_text(response)}", after=retry_after(response.headers))
                 raise NetworkError(f"{what} {status_text(response)}", "try again later")
             return answer
 
@@ -196,17 +231,32 @@ class RegistryClient:
             # A registry that hides what exists says the same of private and missing repositories.
             hint = "check the spelling; private images need credentials, which can't be given so far"
             return NoSuchRepository(f"{name} is not found, or it is private{reason}", hint)
+        after = retry_after(response.headers)
         if status == 429:
-            return NetworkError(
-                f"{registry} says that there were too many requests{reason}", "wait a few minutes and try again"
-            )
-        return NetworkError(
-            f"{registry} answers with {status_text(response)} for the {what}{reason}", "try again later"
-        )
+            wait = f"{after / 60:.0f} minutes" if 90 <= after < 1e6 else "a few minutes"
+            message = f"{registry} says that there were too many requests{reason}"
+            return Transient(message, f"wait {wait} and try again", after)
+        message = f"{registry} answers with {status_text(response)} for the {what}{reason}"
+        if status == 408 or status >= 500:
+            return Transient(message, after=after)
+        return NetworkError(message, "try again later")
 
 
-def _headers(accept: str, token: str) -> Mapping[str, str]:
-    return {"Accept": accept} | ({"Authorization": f"Bearer {token}"} if token else {})
+def _headers(accept: str, token: str, start: int) -> Mapping[str, str]:
+    headers = {"Accept": accept}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    return headers
+
+
+def _is_range(response: requests.Response, start: int, size: int) -> bool:
+    """Whether the body of a 206 begins at `start` of something that has `size` bytes (RFC 9110, 14.4)."""
+    said = re.fullmatch(
+        r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "")
+    )
+    return said is not None and int(said[1]) == start <= int(said[2]) < size and said[3] in ("*", str(size))
 
 
 def _bearer(response: requests.Response) -> Challenge | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from provisioner.blobs import BlobCache
+from provisioner.blobs import BlobCache, Origin, Served
 from provisioner.errors import MalformedImage
 from provisioner.image import DOCUMENT_LIMIT, INDEX_TYPES, Descriptor, ImageConfig, Index, Manifest, media_type_of
 from provisioner.platforms import Platform
@@ -36,12 +35,14 @@ class CachedDocuments(RegistryClient):
     def manifest(self, selector: str | Descriptor) -> Document:
         """The index or manifest that a tag or a digest names at this moment."""
         named = selector if isinstance(selector, Descriptor) else self.resolve(selector)
-        data = self._cached(named, lambda descriptor: iter([super(CachedDocuments, self).manifest(descriptor).data]))
+        data = self._cached(
+            named, Served(lambda descriptor: iter([super(CachedDocuments, self).manifest(descriptor).data]))
+        )
         return Document(data, media_type_of(data, named.media_type), named.digest)
 
     def config(self, manifest: Manifest) -> ImageConfig:
         """The config that `manifest` names."""
-        return ImageConfig.from_json(self._cached(manifest.config, self.blob))
+        return ImageConfig.from_json(self._cached(manifest.config, self))
 
     def offers(self, top: Document) -> tuple[Offer, ...]:
         """What an image has, by platform; `top` is what its tag names.
@@ -67,7 +68,7 @@ class CachedDocuments(RegistryClient):
             return None
         return sum(layer.size for layer in Manifest.from_json(document.data).layers)
 
-    def _cached(self, descriptor: Descriptor, origin: Callable[[Descriptor], Iterator[bytes]]) -> bytes:
+    def _cached(self, descriptor: Descriptor, origin: Origin) -> bytes:
         if descriptor.size > DOCUMENT_LIMIT:
             raise MalformedImage(f"a document of {descriptor.size} bytes is too large: {DOCUMENT_LIMIT} is the most")
         return self.cache.get(descriptor, origin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.cookiejar
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -13,14 +14,19 @@ import requests.adapters
 import urllib3
 
 from provisioner import __version__
-from provisioner.digest import CHUNK
 from provisioner.errors import MalformedImage, NetworkError, UsageError, printable
 from provisioner.reference import is_loopback
+from provisioner.registry.retry import Transient
 
-CONNECT_SECONDS, SILENCE_SECONDS = 15, 60
-"""How long a server may take to accept a connection, and to send its next bytes."""
+CONNECT_SECONDS, SILENCE_SECONDS = 15.0, 60.0
+"""How long a server may take to accept a connection, and to send its next bytes: silence, not the whole."""
+
+PIECE = 1 << 16
+"""Bytes of a body that are read at a time: what a kill loses of it, with what the system has in its buffers."""
 
 _REDIRECTS = 5
+_GET_SOCKS = "pip install 'provisioner[socks]', or take another proxy"
+_CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
 
 
 class Untrusted(NetworkError):
@@ -106,7 +112,7 @@ def is_https(url: str) -> bool:
 def body_chunks(response: requests.Response) -> Iterator[bytes]:
     """The body as it is on the wire, in pieces. Raises NetworkError, also when it ends before its Content-Length."""
     with http_errors(host_of(response.url)):
-        yield from response.raw.stream(CHUNK, decode_content=False)
+        yield from response.raw.stream(PIECE, decode_content=False)
 
 
 def limited_body(response: requests.Response, limit: int) -> bytes:
@@ -130,31 +136,45 @@ def http_errors(host: str) -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
-        cause = _cause(error)
-        if "certificate" not in str(_innermost(error)):
-            raise NetworkError(f"{host} doesn't speak https: {cause}", "for plain http: --insecure") from error
-        hint = "if you trust it all the same: --insecure; for your own authority: REQUESTS_CA_BUNDLE=FILE"
-        raise Untrusted(f"{host} has a certificate that can't be verified: {cause}", hint) from error
+        raise _tls_error(host, error) from error
     except (
         requests.exceptions.ProxyError,
         requests.exceptions.InvalidProxyURL,
         urllib3.exceptions.ProxyError,
     ) as error:
-        raise NetworkError(
-            f"the proxy to {host} fails: {_cause(error)}", "check HTTP_PROXY, HTTPS_PROXY, NO_PROXY"
-        ) from error
+        raise _failing_proxy(host, error) from error
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise NetworkError(f"{host} doesn't answer in time", "check the network and try again") from error
+        raise Transient(f"{host} doesn't answer in time", "check the network and try again") from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as e:
+        if "SOCKS" in str(e):  # what requests says without the package
+            raise UsageError(f"the proxy to {host} speaks SOCKS, which needs the package PySocks", _GET_SOCKS) from e
         raise _unusable(host) from e
     except urllib3.exceptions.ProtocolError as error:
-        raise NetworkError(f"{host} broke off: {_cause(error)}", "try again") from error
+        raise Transient(f"{host} broke off: {_cause(error)}", "try again") from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise NetworkError(
-            f"{host} can't be reached: {_cause(error)}", "check the host's name and the network"
-        ) from error
+        raise _unreachable(host, error) from error
     except OSError as error:  # requests looks for the file itself
         raise UsageError(printable(str(error)), "check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE") from error
+
+
+def _failing_proxy(host: str, error: Exception) -> Transient:
+    return Transient(f"the proxy to {host} fails: {_cause(error)}", _CHECK_PROXIES)
+
+
+def _unreachable(host: str, error: Exception) -> Transient:
+    if type(_innermost(error).__context__).__module__ == "socks":  # urllib3 makes no difference
+        return _failing_proxy(host, error)
+    return Transient(f"{host} can't be reached: {_cause(error)}", "check the host's name and the network")
+
+
+def _tls_error(host: str, error: Exception) -> NetworkError:
+    cause = _cause(error)
+    if isinstance(_innermost(error), ssl.SSLEOFError):
+        return Transient(f"{host} broke off: {cause}", "try again")
+    if "certificate" not in str(_innermost(error)):
+        return NetworkError(f"{host} doesn't speak https: {cause}", "for plain http: --insecure")
+    hint = "if you trust it all the same: --insecure; for your own authority: REQUESTS_CA_BUNDLE=FILE"
+    return Untrusted(f"{host} has a certificate that can't be verified: {cause}", hint)
 
 
 def _split(url: str) -> SplitResult:

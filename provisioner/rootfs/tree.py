@@ -80,8 +80,8 @@ class Tree:
     removed in between, and may be closed then.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.notes = Notes()
+    def __init__(self, root: Path, notes: Notes | None = None) -> None:
+        self.notes = notes or Notes()
         """What the image says of what is in the tree."""
         self._root = os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()

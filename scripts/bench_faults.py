@@ -1,0 +1,101 @@
+"""`make bench-faults`: how a pull fares with registries that fail, kill -9, company and a slow line, in figures.
+
+The same as tests/test_faults.py, at full length: ten minutes, one core and 2 GB of memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from provisioner.digest import CHUNK
+from tests import faults, pulls
+
+KILLS = 200
+LAYERS, LAYER_SIZE = 10, 80_000_000
+SPEED = 20e6
+MOST = 1.05
+"""How often as long as the bare download the whole job may take."""
+
+
+def main() -> int:
+    """Measure all, or what the arguments name; the exit status says whether every figure is as it should be."""
+    names = sys.argv[1:] or list(MEASURES)
+    return max([int(not MEASURES[name]()) for name in names])
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A directory for one measurement."""
+    path = Path(tempfile.mkdtemp(prefix="provision-bench-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def cases() -> bool:
+    """Every scripted case ends in the right bytes or in the right error."""
+    failed = 0
+    for case in faults.CASES:
+        with place() as path:
+            try:
+                faults.check(case, path)
+            except AssertionError as error:
+                failed += 1
+                print(f"  {case.name}: {error}")
+    print(f"scripted faults: {len(faults.CASES) - failed} of {len(faults.CASES)} end as they should")
+    return not failed
+
+
+def kills() -> bool:
+    """Runs that are killed, then one that is left alone."""
+    with place() as path:
+        found = pulls.killed(KILLS, path, seed=int(time.time()))
+    more = found.sent / found.size - 1
+    print(f"{found.kills} runs killed, {found.rounds} left alone after them: these completed, all caches verified")
+    print(f"  most lost of a blob by a kill: {found.most_lost} bytes (a chunk has {CHUNK}); {more:.1%} sent twice")
+    return found.most_lost <= CHUNK
+
+
+def company() -> bool:
+    """Eight processes pull the same image."""
+    with place() as path:
+        pulls.at_once(8, path)
+    print("8 processes, 8 directories, one image: each blob was sent once")
+    return True
+
+
+def line() -> bool:
+    """The whole job against the bare download."""
+    with place() as path:
+        found = pulls.slow_line(LAYERS, LAYER_SIZE, SPEED, path)
+    ratio = found.job / found.bare
+    what = f"{found.size / 1e6:.0f} MB at {SPEED / 1e6:.0f} MB/s"
+    print(f"{what}: bare download {found.bare:.2f} s, whole job {found.job:.2f} s, {ratio:.3f} times as long")
+    return ratio <= MOST
+
+
+def ranges() -> bool:
+    """One blob in one range and in four at once: on one slow line, and where each connection is slow."""
+    for what, shared in (("a slow line", True), ("slow connections", False)):
+        seconds = [pulls.in_ranges(count, 100_000_000, SPEED, shared=shared) for count in (1, 4)]
+        print(f"100 MB over {what}: in one range {seconds[0]:.2f} s, in four at once {seconds[1]:.2f} s")
+    return True
+
+
+MEASURES: dict[str, Callable[[], bool]] = {
+    "cases": cases,
+    "kills": kills,
+    "company": company,
+    "line": line,
+    "ranges": ranges,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
