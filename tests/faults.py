@@ -25,7 +25,18 @@ from provisioner.unpacking import Manner
 from scripts.loopback_registry import Response
 
 from . import builders
-from .scripted_registry import Answer, Broken, Request, ScriptedRegistry, Time, TokenServer, challenge, html, mirrored
+from .scripted_registry import (
+    Answer,
+    Broken,
+    Link,
+    Request,
+    ScriptedRegistry,
+    Time,
+    TokenServer,
+    challenge,
+    html,
+    mirrored,
+)
 
 CONTENT = builders.incompressible(700_000)
 BIG = builders.layer(("data", CONTENT))
@@ -194,6 +205,7 @@ CASES = [
     Case("stalled in the middle", once(LAYER, stalled), says="doesn't answer in time"),
     Case("stalled before the headers", once(LAYER, lambda b: Broken(0, wait=b.ended)), says="doesn't answer in time"),
     Case("stalled each time", always(LAYER, lambda bench: stalled(bench, 0)), NetworkError, "doesn't answer in time"),
+    Case("slow, but never silent", lambda bench: setattr(bench.origin, "link", Link(500e3))),
     Case("500", once(LAYER, status(500)), says="500 .*; again"),
     Case("502 three times", once(LAYER, status(502), 3), says=AGAIN),
     Case("500 each time", always(LAYER, status(500)), NetworkError, "answers with 500"),
@@ -242,6 +254,11 @@ CASES = [
     Case("redirected to storage that is busy", lambda bench: redirected(bench, status(503), status(503, "2"))),
     Case("redirected to storage that cuts", lambda b: redirected(b, Broken(200, BIG.blob, sent=300_000))),
     Case("redirected to nowhere once", once(LAYER, Response(307, b"", {"Location": "http://127.0.0.1:1/"}))),
+    Case(
+        "redirected to a name without an address once",
+        once(LAYER, Response(307, b"", {"Location": "http://registry.invalid/"})),
+        says="registry.invalid can't be reached",
+    ),
     Case("redirected in circles", always(LAYER, Response(307, b"", {"Location": LAYER})), NetworkError, "redirects"),
     Case("the mirror is right", lambda bench: None, mirrors=MIRROR),
     Case("the mirror is down", lambda bench: None, says=f"127.0.0.1:1 can't .*{ELSEWHERE}", mirrors=("127.0.0.1:1",)),

@@ -17,7 +17,7 @@ from scripts.loopback_registry import Response
 from . import builders, realimages
 from .conftest import serve
 from .scripted_registry import Broken, Request, ScriptedRegistry, Time, TokenServer, challenge, html, mirrored
-from .tools import clean_environment, need, open_directory, provision
+from .tools import clean_environment, need, provision
 
 IMAGE = builders.small()
 BLOB = builders.incompressible(400_000)
@@ -269,19 +269,17 @@ def test_a_password_in_a_mirror_is_not_shown() -> None:
 # The command line
 
 
-def test_mirrors_of_the_command_line_come_before_those_of_the_environment(bench: Bench) -> None:
-    directory = open_directory("mirrors")
-    env = {**clean_environment(), "PROVISION_MIRRORS": f"{bench.origin.host}, 127.0.0.1:1"}
-    bench.origin.on("/v2/", Response(503))
+def test_mirrors_of_the_command_line_come_before_those_of_the_environment(bench: Bench, place: Path) -> None:
+    env = {**clean_environment(), "PROVISION_MIRRORS": f"{bench.mirror.host}, 127.0.0.1:4"}
     reference = "127.0.0.1:2/x"
-    options = ("--platform=linux/amd64", f"--mirror={bench.mirror.host}")
-    done = provision(*options, reference, directory / "d", env=env)
+    done = provision("--platform=linux/amd64", "--mirror=127.0.0.1:3", reference, place / "d", env=env)
     assert done.returncode == 0, done.stderr
-    steps = done.stderr.splitlines()
-    assert steps[1] == f"127.0.0.1:2 can't be reached: Connection refused; on with {bench.mirror.host}"
-    assert steps[2] == f"tag 'latest' is what the mirror {bench.mirror.host} has for it"
-    assert bench.origin.requests == []
-    done = provision("--platform=linux/amd64", "--mirror=a b", reference, directory / "e", env=env)
+    assert done.stderr.splitlines()[1:4] == [
+        "127.0.0.1:2 can't be reached: Connection refused; on with 127.0.0.1:3",
+        f"127.0.0.1:3 can't be reached: Connection refused; on with {bench.mirror.host}",
+        f"tag 'latest' is what the mirror {bench.mirror.host} has for it",
+    ]
+    done = provision("--platform=linux/amd64", "--mirror=a b", reference, place / "e", env=env)
     assert done.returncode == 2
     assert "'a b' is not a mirror" in done.stderr
 
