@@ -12,12 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
-    "errors resources digest reference platforms image registry blobs sources rootfs profile fixups launcher record"
-    " staging console"
+    "errors resources settings digest reference platforms image registry blobs sources rootfs profile fixups launcher"
+    " record staging console"
 )
 MAY_IMPORT = {
     "errors": "",
     "resources": "",
+    "settings": "errors",
     "digest": "errors",
     "reference": "errors digest",
     "platforms": "errors",
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "blobs": "errors digest image",
     "sources": "errors reference platforms image registry blobs",
     "rootfs": "errors digest",
-    "profile": "errors resources",
+    "profile": "errors resources settings",
     "fixups": "errors rootfs profile",
     "launcher": "errors resources",
     "record": "errors digest image",
