@@ -12,18 +12,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
-    "errors resources settings digest reference platforms image registry blobs sources rootfs profile fixups launcher"
-    " record staging console"
+    "errors resources files settings digest reference platforms image registry blobs sources rootfs"
+    " profile fixups launcher record staging console"
 )
 MAY_IMPORT = {
     "errors": "",
     "resources": "",
+    "files": "",
     "settings": "errors",
     "digest": "errors",
     "reference": "errors digest",
     "platforms": "errors",
     "image": "errors digest platforms",
-    "registry": "errors digest reference image",
+    "registry": "errors files settings digest reference image",
     "blobs": "errors digest image",
     "sources": "errors reference platforms image registry blobs",
     "rootfs": "errors digest",

@@ -49,11 +49,17 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.blobs import BlobCache
     from provisioner.provision import Plan, provision
     from provisioner.registry.client import RegistryClient
+    from provisioner.registry.credentials import Credentials
     from provisioner.rootfs.ownership import Ownership
     from provisioner.sources.registry import RegistrySource
 
     console = Console(quiet=arguments.quiet)
-    client = RegistryClient(reference, insecure=arguments.insecure, connections=arguments.jobs)
+    client = RegistryClient(
+        reference,
+        insecure=arguments.insecure,
+        connections=arguments.jobs,
+        credentials=Credentials.of_environment(),
+    )
     source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
     plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell())
     console.step(f"provision {reference.familiar} for {platform}")

@@ -51,8 +51,8 @@ class Http:
         if insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
-    def get(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        """The answer for `url`, its body yet to be read. Raises NetworkError.
+    def get(self, url: str, headers: Mapping[str, str], method: str = "GET") -> requests.Response:
+        """The answer for `url`, its body yet to be read; HEAD as the `method` gives one without. Raises NetworkError.
 
         Redirects are followed; they never carry credentials to another host, nor leave https.
         """
@@ -60,7 +60,7 @@ class Http:
         first = host_of(url)
         for _ in range(_REDIRECTS + 1):
             host = host_of(url)
-            response = self._get_once(url, host, headers)
+            response = self._get_once(method, url, host, headers)
             target = response.headers.get("Location")
             if response.status_code not in (301, 302, 303, 307, 308) or not target:
                 return response
@@ -75,12 +75,20 @@ class Http:
             url = target
         raise NetworkError(f"{first} redirects more than {_REDIRECTS} times", "ask the registry's owner to mend that")
 
-    def _get_once(self, url: str, host: str, headers: Mapping[str, str]) -> requests.Response:
+    def post(self, url: str, form: Mapping[str, str]) -> requests.Response:
+        """The answer to a form. No redirect is followed: what the form holds is for this host only."""
+        return self._get_once("POST", url, host_of(url), {}, form)
+
+    def _get_once(
+        self, method: str, url: str, host: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+    ) -> requests.Response:
         name = _split(url).hostname or ""
         with http_errors(host):
-            return self._session.get(
+            return self._session.request(
+                method,
                 url,
                 headers=headers,
+                data=form,
                 stream=True,
                 timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
                 auth=_no_netrc,
