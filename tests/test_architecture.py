@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
-    "errors resources files settings digest reference platforms image registry blobs sources rootfs"
-    " profile fixups launcher record staging console"
+    "errors resources files settings digest reference platforms image registry blobs cache lockfile sources rootfs"
+    " profile fixups launcher record staging console config"
 )
 MAY_IMPORT = {
     "errors": "",
@@ -26,7 +26,9 @@ MAY_IMPORT = {
     "image": "errors digest platforms",
     "registry": "errors files settings digest reference image",
     "blobs": "errors digest image",
-    "sources": "errors reference platforms image registry blobs",
+    "cache": "errors",
+    "lockfile": "errors files settings digest reference platforms image",
+    "sources": "errors files digest reference platforms image registry blobs cache lockfile",
     "rootfs": "errors digest",
     "profile": "errors resources settings",
     "fixups": "errors rootfs profile",
@@ -34,6 +36,7 @@ MAY_IMPORT = {
     "record": "errors digest image",
     "staging": "errors rootfs",
     "console": "",
+    "config": "errors settings platforms reference",
     "provision": WORKERS,
     "commands": f"{WORKERS} provision",
     "cli": f"{WORKERS} provision commands",

@@ -7,8 +7,11 @@ import ipaddress
 import os
 import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+from provisioner.commands.opening import Opening, add_source_arguments, opened
+from provisioner.config import Config
 from provisioner.console import Console
 from provisioner.errors import UsageError, machine_errors, printable
 from provisioner.platforms import Platform, host_platform
@@ -30,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
     )
-    parser.add_argument("--jobs", metavar="N", type=_jobs, default=4, help="downloads at a time; default: 4")
+    add_source_arguments(parser)
+    parser.add_argument("--jobs", metavar="N", type=_jobs, help="downloads at a time; default: 4")
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
@@ -38,32 +42,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Provision, and say where it is and how to start it. Raises ProvisionError."""
     reference = Reference.parse(arguments.image)
-    platform = Platform.parse(arguments.platform) if arguments.platform else host_platform()
-    dns = tuple(_address(text) for text in arguments.dns)
+    config = Config.load()
+    platform = Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
+    dns = tuple(_address(text) for text in arguments.dns) or config.dns
     with machine_errors(f"look at {printable(arguments.directory)}"):
         directory = Path(arguments.directory).resolve()
     if directory == directory.parent or not arguments.directory:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
     # The rest is imported here so that mistakes on the command line are told at once.
-    from provisioner.blobs import BlobCache
+    from provisioner.lockfile import Lock
     from provisioner.provision import Plan, provision
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
     from provisioner.rootfs.ownership import Ownership
-    from provisioner.sources.registry import RegistrySource
+    from provisioner.staging import Staging
 
     console = Console(quiet=arguments.quiet)
-    client = RegistryClient(
-        reference,
-        insecure=arguments.insecure,
-        connections=arguments.jobs,
-        credentials=Credentials.of_environment(),
-    )
-    source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
-    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell())
-    console.step(f"provision {reference.familiar} for {platform}")
-    outcome = provision(plan, source, Ownership.of_this_process(), console)
+    jobs = arguments.jobs or config.jobs
+    insecure = arguments.insecure or config.is_insecure(reference.registry)
+    client = RegistryClient(reference, insecure=insecure, connections=jobs, credentials=Credentials.of_environment())
+    plan = Plan(directory, platform, arguments.profile or config.profile, dns, arguments.force, _shell())
+    opening = Opening(reference, client, jobs, Staging(directory).scratch, config.cache_limit)
+    with opened(opening, arguments, console) as source:
+        console.step(f"provision {reference.familiar} for {platform}")
+        outcome = provision(plan, source, Ownership.of_this_process(), console)
+    if arguments.lock:
+        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -75,15 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(outcome.record.to_json())
         sys.stdout.flush()
     return 0
-
-
-def cache_directory() -> Path:
-    """`$PROVISION_CACHE_DIR`, else `provision` in the user's cache directory (XDG Base Directory Specification)."""
-    if own := os.environ.get("PROVISION_CACHE_DIR"):
-        return Path(own).absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    with machine_errors("find the home directory"):
-        return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "provision"
 
 
 def _shell() -> str:

@@ -30,16 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, check with the registry, and keep. Raises NotAllowed, NetworkError, UsageError, MachineError."""
+    from provisioner.config import Config
     from provisioner.registry.authfile import Login
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
 
     registry, name = registry_and_name(arguments.registry)
+    insecure = arguments.insecure or Config.load().is_insecure(registry)
     console = Console(quiet=arguments.quiet)
     login = Login(*_asked(arguments))
-    client = RegistryClient(
-        Reference(registry, "", None, None), insecure=arguments.insecure, credentials=Credentials((), login)
-    )
+    client = RegistryClient(Reference(registry, "", None, None), insecure=insecure, credentials=Credentials((), login))
     if not client.check_login():
         console.step(f"{registry} asks for no credentials: nothing to check, and nothing kept")
         return 0
