@@ -9,7 +9,7 @@ import pytest
 
 from provisioner.blobs import BlobCache
 from provisioner.digest import Digest
-from provisioner.errors import MalformedImage, NotFound
+from provisioner.errors import MalformedImage, NetworkError, NotFound
 from provisioner.image import OCI_MANIFEST, Descriptor
 from provisioner.reference import Reference
 from provisioner.registry.client import Document, RegistryClient
@@ -44,11 +44,33 @@ def kept(registry: ScriptedRegistry, documents: Documents) -> Kept:
     return Kept(reference, RegistryClient(reference), documents)
 
 
-def test_a_tag_is_asked_for_each_time(registry: ScriptedRegistry, kept: Kept) -> None:
+def methods(registry: ScriptedRegistry) -> list[str]:
+    """The methods by which manifests were asked for."""
+    return [request.method for request in registry.asked(MANIFESTS)]
+
+
+def test_a_tag_is_asked_for_each_time_and_its_document_once(registry: ScriptedRegistry, kept: Kept) -> None:
     assert [kept.manifest("latest").data for _ in range(3)] == [IMAGE.manifest] * 3
-    assert len(registry.asked(MANIFESTS)) == 3
+    assert methods(registry) == ["GET", "HEAD", "HEAD"]
     registry.push("user/x", OTHER)
     assert kept.manifest("latest").data == OTHER.manifest
+    assert methods(registry)[3:] == ["HEAD", "GET"]
+    assert kept.manifest("latest").data == OTHER.manifest
+    assert methods(registry)[5:] == ["HEAD"]
+
+
+def test_a_registry_that_refuses_head(registry: ScriptedRegistry, kept: Kept) -> None:
+    kept.manifest("latest")
+    registry.push("user/x", OTHER)
+    registry.on(MANIFESTS, lambda request: Response(403) if request.method == "HEAD" else None)
+    assert kept.manifest("latest").data == OTHER.manifest
+
+
+def test_a_cached_tag_is_not_taken_for_fresh_when_the_registry_is_down(registry: ScriptedRegistry, kept: Kept) -> None:
+    kept.manifest("latest")
+    registry.on(MANIFESTS, Response(500))
+    with pytest.raises(NetworkError, match="answers with 500"):
+        kept.manifest("latest")
 
 
 def test_a_digest_is_asked_for_once(registry: ScriptedRegistry, kept: Kept) -> None:

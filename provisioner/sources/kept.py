@@ -13,14 +13,14 @@ from typing import Protocol
 from provisioner.blobs import BlobCache
 from provisioner.cache import TAGS
 from provisioner.digest import Digest, verify
-from provisioner.errors import MalformedImage
+from provisioner.errors import MalformedImage, NotAllowed, NotFound
 from provisioner.files import replace_file
 from provisioner.image import DOCUMENT_LIMIT, Descriptor, media_type_of
 from provisioner.reference import Reference
 from provisioner.registry.client import Document
 
 
-class Registry(Protocol):
+class Contents(Protocol):
     """Where documents and blobs of one repository come from."""
 
     def manifest(self, selector: str | Descriptor) -> Document:
@@ -28,6 +28,13 @@ class Registry(Protocol):
 
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob as they arrive, not yet verified."""
+
+
+class Registry(Contents, Protocol):
+    """The same, where tags may move."""
+
+    def resolve(self, selector: str) -> Descriptor:
+        """What a tag names now, by its headers alone where that is possible."""
 
 
 class Documents:
@@ -95,7 +102,10 @@ class Kept:
 
     def manifest(self, selector: str | Descriptor) -> Document:
         """The index or manifest that a tag names now, or a digest always."""
-        if document := by_digest(self._documents, selector):
+        document = by_digest(self._documents, selector)
+        if not document and selector == self._reference.tag:
+            document = self._unmoved(selector)
+        if document:
             return document
         document = self._registry.manifest(selector)
         if self._documents.find(document.digest) is None:
@@ -103,6 +113,18 @@ class Kept:
         if isinstance(selector, str) and ":" not in selector:
             self._documents.note(self._reference, document)
         return document
+
+    def _unmoved(self, tag: str) -> Document | None:
+        """The document that the tag named last, where the registry says that it still does.
+
+        It is asked for headers only: Docker Hub counts a manifest as a pull.
+        """
+        noted = self._documents.noted(self._reference)
+        document = self._documents.find(*noted) if noted else None
+        with suppress(NotFound, NotAllowed):  # some refuse HEAD
+            if document and self._registry.resolve(tag).digest == document.digest:
+                return document
+        return None
 
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob as they arrive, not yet verified."""

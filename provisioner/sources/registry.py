@@ -13,7 +13,7 @@ from provisioner.lockfile import Lock
 from provisioner.platforms import Platform, choose
 from provisioner.reference import Reference
 from provisioner.registry.client import Document
-from provisioner.sources.kept import Registry
+from provisioner.sources.kept import Contents
 
 _NESTED = 4
 """How many indexes may lead to one another."""
@@ -23,7 +23,7 @@ class RegistrySource:
     """The image at `reference`, or what `lock` holds it to. `jobs` blobs are downloaded at a time."""
 
     def __init__(
-        self, reference: Reference, client: Registry, cache: BlobCache, jobs: int, lock: Lock | None = None
+        self, reference: Reference, client: Contents, cache: BlobCache, jobs: int, lock: Lock | None = None
     ) -> None:
         self._reference = reference
         self._client = client
