@@ -155,6 +155,7 @@ def test_links_are_not_followed(cache: Path, tmp_path: Path) -> None:
     (cache / "sha512").symlink_to(tmp_path)
     prune(cache, 0)
     assert outside.exists()
+    assert (cache / "sha256" / ("e" * 64)).is_symlink()
 
 
 def test_what_a_killed_writer_left_counts_as_partial(cache: Path) -> None:
