@@ -11,14 +11,22 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import cache, install, login, logout
+from provisioner.commands import cache, inspect, install, login, logout, search, tags
 from provisioner.console import Console
 from provisioner.errors import ProvisionError, UsageError, printable
 
-COMMANDS = {"install": install, "cache": cache, "login": login, "logout": logout}
+COMMANDS = {
+    "install": install,
+    "search": search,
+    "tags": tags,
+    "inspect": inspect,
+    "cache": cache,
+    "login": login,
+    "logout": logout,
+}
 """The subcommands: modules with a HELP line, `add_arguments` and `run`."""
 
-PLANNED = ("search", "tags", "inspect", "update", "export", "remove", "list", "doctor")
+PLANNED = ("update", "export", "remove", "list", "doctor")
 """Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
 
 INTERRUPTED = 130

@@ -28,8 +28,8 @@ class Console:
             print(f"  {hint}", file=self._stream)
 
     @contextmanager
-    def progress(self, total: int) -> Iterator[Progress]:
-        """Progress over `total` bytes: a bar on a terminal, else a plain line for each thing that is described."""
+    def progress(self, total: int, unit: str = "B") -> Iterator[Progress]:
+        """Progress over `total` bytes (or a `unit`): a bar on a terminal, else a line for each thing described."""
         if self._quiet or not self._stream.isatty():
             yield Progress(self)
             return
@@ -37,8 +37,8 @@ class Console:
 
         bar = tqdm(
             total=total,
-            unit="B",
-            unit_scale=True,
+            unit=unit,
+            unit_scale=unit == "B",
             unit_divisor=1000,
             file=self._stream,
             leave=False,

@@ -111,6 +111,10 @@ class ImageConfig:
     working_dir: str = ""
     user: str = ""
     stop_signal: str = ""
+    ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    created: str = ""
 
     @classmethod
     def from_json(cls, data: bytes) -> ImageConfig:
@@ -118,6 +122,7 @@ class ImageConfig:
         fields = _Fields(_document(data, "config"), "config")
         rootfs = _Fields(fields.value.get("rootfs"), "config.rootfs")
         run = _Fields(fields.optional("config", dict) or {}, "config.config")
+        labels = _Fields(run.optional("Labels", dict) or {}, "config.config.Labels")
         return cls(
             platform=_platform(fields.value, "config"),
             diff_ids=tuple(
@@ -129,6 +134,10 @@ class ImageConfig:
             working_dir=run.optional_text("WorkingDir"),
             user=run.optional_text("User"),
             stop_signal=run.optional_text("StopSignal"),
+            ports=run.keys("ExposedPorts"),
+            volumes=run.keys("Volumes"),
+            labels=tuple((name, labels.optional_text(name)) for name in run.keys("Labels")),
+            created=fields.optional_text("created"),
         )
 
 
@@ -281,6 +290,13 @@ class _Fields:
         if found is None:
             raise MalformedImage(f"{self._where}.{key} is missing")
         return found
+
+    def keys(self, key: str) -> tuple[str, ...]:
+        """The names in an object that is used as a set, in order."""
+        found = self.optional(key, dict) or {}
+        if any("\0" in name for name in found):
+            raise MalformedImage(f"{self._where}.{key} contains a NUL")
+        return tuple(sorted(found))
 
     def texts(self, key: str) -> tuple[str, ...]:
         found = self.optional(key, list) or []

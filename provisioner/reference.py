@@ -81,6 +81,11 @@ class Reference:
         return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
+def is_tag(text: str) -> bool:
+    """Whether `text` can be a tag, by the grammar of the distribution-spec."""
+    return bool(_TAG.fullmatch(text))
+
+
 def is_loopback(registry: str) -> bool:
     """Whether `registry` (host, or host:port) is on this machine by its name (RFC 6761) or its address."""
     host, _ = _host_and_port(registry)

@@ -13,8 +13,9 @@ main() {
     [ -n "$inside" ] || choose_runtime
     case $inside$runtime in
         proot) run_proot "$@" ;;
-        chroot | userns) make_namespaces "$@" ;; # and this script runs once more, --inside
-        *) run_inside "$@" ;;
+        chroot | userns) make_namespaces "$@" ;; # which runs this script again, --inside
+        # The next child is process 1 and all ends with it: no program may be run before.
+        *) supervise enter_rootfs "$@" ;;
     esac
 }
 
@@ -520,7 +521,13 @@ prepare() {
 # 7. Run in proot. Its option -b splits at the first colon, so sources that have one get another name.
 run_proot() {
     prepare "$@"
-    [ -z "$outside" ] || check_program
+    [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
+    if [ -n "$outside" ]; then
+        check_program
+        # These are for proot, from whoever starts it.
+        append "$outside" ${PROOT_TMP_DIR+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} \
+            ${PROOT_NO_SECCOMP+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"} && outside=$list
+    fi
     append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
     [ -z "$emulated" ] || append "$list" -q "$qemu"
     add_proot_features
@@ -542,8 +549,7 @@ run_proot() {
     elif guest_has /bin/sh; then
         append "$words" -w / /bin/sh -c "$make_workdir" "$workdir"
     else
-        resolve "$workdir"
-        mkdir -p "$rootfs$resolved" || fail "can't make the working directory $workdir"
+        find_target "$workdir"
         append "$words" -w "$workdir"
     fi
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
@@ -553,11 +559,10 @@ run_proot() {
 
 # What the guest's shell runs to get into a working directory that the rootfs lacks, or that lies in a bind.
 # shellcheck disable=SC2016 # the guest's shell expands it
-make_workdir='PATH=/usr/sbin:/usr/bin:/sbin:/bin; mkdir -p -- "$0" && cd -- "$0" || exit 125; exec "$@"'
+make_workdir='(PATH=$PATH:/usr/bin:/bin && mkdir -p -- "$0") && cd -- "$0" || exit 125; exec "$@"'
 
 # Add to `list` those options that help and that this proot knows. Upstream's 5.1.0 has none of them.
 add_proot_features() {
-    [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
     features=$("$proot" --help 2>&1)
     case $features in *--kill-on-exit*) append "$list" --kill-on-exit ;; esac
     case $features in *--sysvipc*) append "$list" --sysvipc ;; esac
@@ -650,16 +655,11 @@ make_namespaces() {
     exec "$@"
 }
 
-# From here on the first child is process 1, with which all ends: no other program may be run before.
-run_inside() {
-    supervise enter_rootfs "$@"
-}
-
 # What process 1 does: mount in the private namespace, then start the guest.
 enter_rootfs() {
-    trap 'exit 129' HUP
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    trap 'finish 129' HUP
+    trap 'finish 130' INT
+    trap 'finish 143' TERM
     read_status
     case $ids_here in
         *[!0-9]1) ;;
@@ -680,34 +680,42 @@ enter_rootfs() {
     bind_all
     [ -z "$temporary" ] || rm -rf "$temporary"
     temporary=''
-    resolve "$workdir"
-    [ -d "$rootfs$resolved" ] || mkdir -p "$rootfs$resolved" || fail "can't make the working directory $workdir"
+    find_target "$workdir"
     find_entry
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
     set -- ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
-    trap : HUP INT TERM # they are the guest's to answer
+    # Signals are the guest's to answer now. The kernel keeps them from a process 1 that has no trap; mksh always has.
+    case ${KSH_VERSION-} in
+        '') trap - HUP TERM ;;
+        *) trap : HUP TERM ;;
+    esac
+    trap : INT
     # The kernel keeps from process 1 each signal that it doesn't handle: only an init wants that place.
     case ${guest_program##*/} in
         init | systemd | tini | docker-init | dumb-init | catatonit | s6-svscan) exec "$@" ;;
     esac
-    # The subshell lets go of those traps before the program starts.
-    (exec "$@")
+    "$@"
     exit $?
 }
 
-# Mount on the guest's directory $1, with the words that follow; set `target`, that directory as the host sees it.
-mount_on() {
+# Set `target`: a directory of the guest's as the host sees it, made where it is missing.
+find_target() {
     resolve "$1"
     target=$rootfs$resolved
     [ -d "$target" ] || mkdir -p "$target" || fail "can't make $1 in the rootfs"
+}
+
+# Mount on the guest's directory $1, with the words that follow.
+mount_on() {
+    find_target "$1"
     shift
     mount "$@" "$target" || fail "can't mount $target"
 }
 
-# The host's /dev and /sys, as in proot: a user has no power over them anyway. A new /proc is refused in containers.
+# The host's /dev and /sys, as in proot: a user has no power over them anyway. In containers a new /proc is refused.
 mount_for_user() {
-    resolve /proc
-    mount -t proc proc "$rootfs$resolved" 2>/dev/null || mount_on /proc -o rbind /proc
+    find_target /proc
+    mount -t proc proc "$target" 2>/dev/null || mount_on /proc -o rbind /proc
     mount_on /sys -o rbind /sys
     mount_on /dev -o rbind /dev
     [ ! -d /dev/shm ] || mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
@@ -791,7 +799,7 @@ find_chroot() {
 
 # 8. Supervise. Run the words, hand on signals, and end with their status.
 supervise() {
-    caught=''
+    caught='' gave_up=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # now is right
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -803,9 +811,10 @@ supervise() {
         ("$@")
         status=$?
     fi
-    # proot says 255 of each guest that a signal ended, and 137 is our own doing before there is a guest.
+    # proot says 255 of each guest that a signal ended.
     case $caught/$runtime/$status in
-        [0-9]*/proot/255 | [0-9]*/chroot/137 | [0-9]*/userns/137) status=$((128 + caught)) ;;
+        */137) [ -z "$gave_up" ] || status=$((128 + caught)) ;;
+        [0-9]*/proot/255) status=$((128 + caught)) ;;
     esac
     finish "$status"
 }
@@ -838,8 +847,8 @@ run_in_background() {
     ) <&9 9<&- &
     child=$!
     exec 9<&-
-    # What came earlier can't have reached anything.
-    [ -z "$caught" ] || kill -s KILL "$child"
+    # A signal that came before this could not be handed on.
+    [ -z "$caught" ] || { gave_up=yes && kill -s KILL "$child"; }
     status=127
     while :; do
         interrupted=''
@@ -865,15 +874,17 @@ forward() {
     [ "$1" != INT ] || can_interrupt || sent=TERM
     { read -r its_name <"/proc/$child/comm"; } 2>/dev/null
     case $runtime/$its_name in
-        proot/*)
+        proot/ | proot/proot*)
             # proot itself ignores signals, but for the one that ends all that its first guest left behind.
             if find_child "$child"; then guest=$found; else also=QUIT; fi
             ;;
+        proot/*) also=KILL ;; # it is no proot yet
         */sh)
             # Process 1, with the guest below or still at work for it.
             if find_child "$child"; then guest=$found also=$sent; else also=KILL; fi
             ;;
     esac
+    [ "$also" != KILL ] || gave_up=yes
     kill -s "$sent" "$guest" 2>/dev/null
     [ -z "$also" ] || kill -s "$also" "$child" 2>/dev/null
 }

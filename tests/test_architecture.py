@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
     "errors resources files settings digest reference platforms image registry blobs cache lockfile sources rootfs"
-    " profile fixups launcher record staging console config"
+    " profile fixups launcher record staging console config versions tables inspection"
 )
 MAY_IMPORT = {
     "errors": "",
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "reference": "errors digest",
     "platforms": "errors",
     "image": "errors digest platforms",
-    "registry": "errors files settings digest reference image",
+    "registry": "errors files settings digest reference platforms image blobs",
     "blobs": "errors digest image",
     "cache": "errors",
     "lockfile": "errors files settings digest reference platforms image",
@@ -37,6 +37,9 @@ MAY_IMPORT = {
     "staging": "errors rootfs",
     "console": "",
     "config": "errors settings platforms reference",
+    "versions": "",
+    "tables": "errors",
+    "inspection": "errors digest platforms image record registry sources",
     "provision": WORKERS,
     "commands": f"{WORKERS} provision",
     "cli": f"{WORKERS} provision commands",

@@ -18,7 +18,7 @@ from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFoun
 from provisioner.image import DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor
 from provisioner.reference import Reference
 from provisioner.registry import http
-from provisioner.registry.client import RegistryClient
+from provisioner.registry.client import NoSuchRepository, RegistryClient
 from scripts.loopback_registry import Response
 
 from . import builders
@@ -56,7 +56,7 @@ def refused(kind: type[ProvisionError], why: str, mend: str = "") -> Iterator[No
     """See that the block raises just this kind, and what a user would read: one line that says why, and a mend."""
     with pytest.raises(kind) as caught:
         yield
-    assert type(caught.value) in (kind, http.Untrusted)
+    assert type(caught.value) in (kind, http.Untrusted, NoSuchRepository)
     assert re.search(why, caught.value.message)
     assert caught.value.message.isprintable()
     assert caught.value.hint
@@ -159,7 +159,7 @@ def test_the_scope_that_a_path_wants_is_asked_for(registry: ScriptedRegistry) ->
 
 def test_docker_hubs_bare_401_is_not_found_or_private(registry: ScriptedRegistry) -> None:
     TokenServer(registry, uses=0)
-    mend = f"check the spelling; for a private image log in first: provision login {registry.host}$"
+    mend = f"check the spelling; if it is private: provision login {registry.host}$"
     with refused(NotFound, r"user/x is not found, or it is private \(authentication required\)", mend):
         client(registry).manifest("latest")
     assert len(registry.asked(MANIFESTS)) == 2

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from provisioner.errors import MalformedImage
@@ -69,6 +70,7 @@ def test_shells_read_what_was_written(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(words=WORDS, word=TEXT, assignments=ASSIGNMENTS)
 @example(words=("",), word="'", assignments=("-S=x",))
 @example(words=("\n", "\x81\x88"), word="\n\n", assignments=())

@@ -80,6 +80,16 @@ def test_in_pull_and_out(private: Registry, auth_file: Path, tmp_path: Path) -> 
     assert (again.returncode, again.stderr) == (0, f"there is no login for {private.host}\n")
 
 
+def test_tags_and_inspect_go_by_it_too(private: Registry, auth_file: Path) -> None:
+    image = f"{private.host}/owner/image"
+    looks = (("tags", image, "--all"), ("inspect", image, "--platform=amd64", "--json"))
+    assert [ask(auth_file, *words).returncode for words in looks] == [4, 4]
+    assert login(auth_file, private.host).returncode == 0
+    tags, inspected = (ask(auth_file, *words) for words in looks)
+    assert tags.stdout == "latest\n", tags.stderr
+    assert inspected.returncode == 0, inspected.stderr
+
+
 def test_a_login_of_skopeos_is_as_good(private: Registry, auth_file: Path, tmp_path: Path) -> None:
     auth_file.parent.mkdir()
     run("skopeo", "login", "--tls-verify=false", f"--authfile={auth_file}", "-u=me", f"-p={PASSWORD}", private.host)

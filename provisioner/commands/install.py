@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.provision import Plan, provision
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
+    from provisioner.registry.hub import near_names
     from provisioner.rootfs.ownership import Ownership
     from provisioner.staging import Staging
 
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     client = RegistryClient(reference, insecure=insecure, connections=jobs, credentials=Credentials.of_environment())
     plan = Plan(directory, platform, arguments.profile or config.profile, dns, arguments.force, _shell())
     opening = Opening(reference, client, jobs, Staging(directory).scratch, config.cache_limit)
-    with opened(opening, arguments, console) as source:
+    with opened(opening, arguments, console) as source, near_names(reference):
         console.step(f"provision {reference.familiar} for {platform}")
         outcome = provision(plan, source, Ownership.of_this_process(), console)
     if arguments.lock:

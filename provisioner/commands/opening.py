@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from provisioner.image import Descriptor
     from provisioner.lockfile import Lock
     from provisioner.registry.client import RegistryClient
+    from provisioner.registry.documents import CachedDocuments
     from provisioner.sources.registry import RegistrySource
 
 _MOVED_SECONDS = 3.0
@@ -69,6 +70,23 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
             yield OfflineSource(reference, documents, cache, opening.jobs, lock)
         else:
             yield RegistrySource(reference, Kept(reference, client, documents), cache, opening.jobs, lock)
+
+
+def cached_documents(reference: Reference, *, insecure: bool, connections: int = 4) -> CachedDocuments:
+    """The documents of a repository, for commands that look at them alone. Raises UsageError."""
+    from provisioner.blobs import BlobCache
+    from provisioner.cache import cache_directory
+    from provisioner.config import Config
+    from provisioner.registry.credentials import Credentials
+    from provisioner.registry.documents import CachedDocuments
+
+    return CachedDocuments(
+        reference,
+        BlobCache(cache_directory()),
+        insecure=insecure or Config.load().is_insecure(reference.registry),
+        connections=connections,
+        credentials=Credentials.of_environment(),
+    )
 
 
 def _keep_limit(directory: Path, limit: int | None, console: Console) -> None:

@@ -34,7 +34,14 @@ from provisioner.registry.http import (
 from provisioner.registry.limits import RateLimit
 
 _HUB_HOST = "registry-1.docker.io"
+TAGS_LIMIT = 32 << 20
+"""The most bytes that one page of a list of tags may have."""
+
 _ACCEPT = ", ".join(MANIFEST_TYPES + INDEX_TYPES + DOCKER_SCHEMA1)
+
+
+class NoSuchRepository(NotFound):
+    """The registry has no such repository, or hides it from those without the right credentials."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,11 @@ class RegistryClient:
             if response.status_code != 200:
                 raise self._refusal(response, "ping", is_part=False)
         return True
+
+    def tags_page(self, query: str) -> tuple[bytes, str]:
+        """One page of the list of tags: what was served for `query`, not yet parsed, and the Link to the next."""
+        with self._get(f"tags/list?{query}", "tags", is_part=False) as response:
+            return limited_body(response, TAGS_LIMIT), response.headers.get("Link", "")
 
     def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a blob as they arrive, not yet verified."""
@@ -257,11 +269,11 @@ class RegistryClient:
             )
         if status in (401, 403):
             # A registry that hides what exists says the same of private and missing repositories.
-            hint = f"check the spelling; for a private image log in first: provision login {registry}"
+            hint = f"check the spelling; if it is private: provision login {registry}"
             if login:
                 who = printable(login.username) or "this login"
                 return NotAllowed(f"{name} is not found, or {who} may not read it{reason}", hint)
-            return NotFound(f"{name} is not found, or it is private{reason}", hint)
+            return NoSuchRepository(f"{name} is not found, or it is private{reason}", hint)
         if status == 429:
             told = RateLimit.of(response.headers, time.time())
             hint = told.mend + ("" if login else f", or log in for more: provision login {registry}")

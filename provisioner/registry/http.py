@@ -35,11 +35,13 @@ class _Session(requests.Session):
 class Http:
     """Connections that are kept open and shared by several threads.
 
-    `insecure` allows certificates that can't be verified.
+    `insecure` allows certificates that can't be verified. `silence` is for how many seconds a server may say nothing.
     """
 
-    def __init__(self, *, insecure: bool, connections: int) -> None:
+    def __init__(self, *, insecure: bool, connections: int, silence: float | None = None) -> None:
         self._insecure = insecure
+        silence = silence or SILENCE_SECONDS
+        self._timeout = (min(CONNECT_SECONDS, silence), silence)
         self._session = _Session()
         self._session.headers["User-Agent"] = f"provisioner/{__version__}"
         # Blobs are compressed already, and digests are of the bytes as they are stored.
@@ -90,7 +92,7 @@ class Http:
                 headers=headers,
                 data=form,
                 stream=True,
-                timeout=(CONNECT_SECONDS, SILENCE_SECONDS),
+                timeout=self._timeout,
                 auth=_no_netrc,
                 verify=not self._insecure,
                 # No proxy is asked for what is on this machine.

@@ -1,0 +1,175 @@
+"""`provision inspect IMAGE|DIR`: what an image is, without downloading it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provisioner.commands.opening import cached_documents
+from provisioner.commands.output import add_insecure_argument, write_json, write_lines
+from provisioner.console import Console, size_text
+from provisioner.errors import UsageError, printable
+from provisioner.platforms import Platform, host_platform
+from provisioner.record import FOLDER
+from provisioner.reference import Reference
+from provisioner.tables import Column, Screen, cell_text, folded, table, width_of
+
+if TYPE_CHECKING:
+    from provisioner.inspection import Inspection
+    from provisioner.registry.documents import CachedDocuments
+
+HELP = "Show what an image is, without downloading it, or what a directory was made of: provision inspect ubuntu"
+
+_KEY_WIDTH = 13
+_FULL_WIDTH = 125
+"""Columns that a layer with its bar and its whole digest takes."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of an inspection."""
+    parser.add_argument("target", metavar="IMAGE|DIR", help="an image, or a directory that was provisioned")
+    parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="print the bytes of the index or manifest as they were served; with --platform, that platform's manifest",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no notes beside the result")
+    add_insecure_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show it. Raises NotFound, NetworkError, NotAllowed, MalformedImage, MachineError."""
+    if arguments.json and arguments.raw:
+        raise UsageError("--json and --raw are different outputs", "choose one of them")
+    directory = _directory(arguments.target)
+    console = Console(quiet=arguments.quiet)
+    if directory is None and arguments.raw and not arguments.platform:
+        return _write_raw(_served(arguments))
+    inspection = _image(arguments, console) if directory is None else _made_of(directory, arguments, console)
+    if arguments.raw:
+        return _write_raw(inspection.image.manifest_bytes)
+    if arguments.json:
+        write_json(inspection.to_json())
+    else:
+        write_lines(_lines(inspection, Screen.of(sys.stdout)))
+    return 0
+
+
+def _directory(target: str) -> Path | None:
+    """The directory that is meant; None for an image. Paths with a dot or slash in front are directories, others where
+    provision has made one there."""
+    path = Path(target)
+    return path if target.startswith((".", "/")) or (path / FOLDER).is_dir() else None
+
+
+def _made_of(directory: Path, arguments: argparse.Namespace, console: Console) -> Inspection:
+    from provisioner.inspection import inspect_directory
+
+    if arguments.platform:
+        raise UsageError("a directory is for one platform", "leave out --platform")
+    if not arguments.target.startswith((".", "/")):
+        console.step(f"this is the directory {printable(arguments.target)}; an image is also named docker.io/…")
+    return inspect_directory(directory)
+
+
+def _image(arguments: argparse.Namespace, console: Console) -> Inspection:
+    from provisioner.inspection import inspect_image
+    from provisioner.registry.hub import near_names
+
+    wanted = Platform.parse(arguments.platform) if arguments.platform else None
+    host = wanted or host_platform()
+    documents = _documents(arguments)
+    with near_names(documents.reference):
+        inspection = inspect_image(documents, host, wanted)
+    shown = inspection.image.config.platform
+    if not shown.satisfies(host):
+        console.step(f"there is nothing for {host}; this is the image for {shown}")
+    return inspection
+
+
+def _served(arguments: argparse.Namespace) -> bytes:
+    """What the image's name stands for: the bytes of an index or a manifest."""
+    from provisioner.registry.hub import near_names
+
+    documents = _documents(arguments)
+    with near_names(documents.reference):
+        return documents.manifest(documents.reference.selector).data
+
+
+def _documents(arguments: argparse.Namespace) -> CachedDocuments:
+    return cached_documents(Reference.parse(arguments.target), insecure=arguments.insecure)
+
+
+def _write_raw(data: bytes) -> int:
+    """Write the bytes as they are; on a terminal, fit to be shown."""
+    if sys.stdout.isatty():
+        write_lines(printable(line) for line in data.decode(errors="surrogateescape").split("\n"))
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    return 0
+
+
+def _lines(inspection: Inspection, screen: Screen) -> Iterator[str]:
+    """What people see: facts, then the layers, each with a bar as long as its size is of the largest one."""
+    for line in folded(cell_text(inspection.reference), screen.width or sys.maxsize):
+        yield screen.bold(line)
+    for key, values in _facts(inspection):
+        yield from _fact(key, [printable(value) for value in values], screen)
+    layers = inspection.image.layers
+    if not layers:
+        return
+    yield ""
+    width = screen.width or _FULL_WIDTH
+    largest = max(layer.blob.size for layer in layers)
+    rows = []
+    for number, layer in enumerate(layers, 1):
+        bar = screen.bar(layer.blob.size, largest, max(8, min(30, width - 40)))
+        digest = layer.blob.digest.short if width < _FULL_WIDTH else str(layer.blob.digest)
+        rows.append((str(number), size_text(layer.blob.size), bar, digest))
+    columns = (Column("LAYER", right=True), Column("SIZE", right=True), Column(""), Column("DIGEST"))
+    yield from table(columns, rows, screen)
+
+
+def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
+    """What is known, by name; an empty list where the image says nothing."""
+    image, config = inspection.image, inspection.image.config
+    yield "platform", [str(config.platform)]
+    yield "platforms", [str(platform) for platform in inspection.platforms if len(inspection.platforms) > 1]
+    yield "size", [f"{size_text(inspection.size)} compressed"]
+    yield "created", [config.created[:19].replace("T", " ")] if config.created else []
+    yield "entrypoint", [shlex.join(config.entrypoint)] if config.entrypoint else []
+    yield "command", [shlex.join(config.command)] if config.command else []
+    yield "user", [config.user or "root"]
+    yield "workdir", [config.working_dir or "/"]
+    yield "env", list(config.env)
+    yield "ports", list(config.ports)
+    yield "volumes", list(config.volumes)
+    yield "labels", [f"{name}={value}" for name, value in config.labels]
+    yield "stop signal", [config.stop_signal] if config.stop_signal else []
+    yield "profile", [inspection.record.profile] if inspection.record and inspection.record.profile else []
+    yield "index", [str(image.index_digest)] if image.index_digest else []
+    yield "manifest", [str(image.digest)]
+    yield "config", [str(image.manifest.config.digest)]
+
+
+def _fact(key: str, values: Sequence[str], screen: Screen) -> Iterator[str]:
+    """Lines for one fact: beside its name, or below it where the terminal is too narrow for that."""
+    room = (screen.width or sys.maxsize) - _KEY_WIDTH
+    if all(width_of(value) <= room for value in values):
+        for number, value in enumerate(values):
+            # In a pipe each line stands for itself.
+            name = key if number == 0 or screen.width is None else ""
+            yield screen.dim(name.ljust(_KEY_WIDTH)) + value
+        return
+    yield screen.dim(key)
+    for value in values:
+        first, *others = folded(value, room + _KEY_WIDTH - 4)
+        yield f"  {first}"
+        yield from (f"    {other}" for other in others)

@@ -1,0 +1,53 @@
+"""What the commands that show something share: their options, and standard output as data."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable
+
+
+def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """The options of a command that lists `what`."""
+    parser.add_argument(
+        "--limit", metavar="N", type=number(1, 1_000_000), default=25, help=f"most {what} to list; default: 25"
+    )
+    parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
+    parser.add_argument("--quiet", action="store_true", help="names alone, one a line, as into a pipe")
+    add_insecure_argument(parser)
+
+
+def add_insecure_argument(parser: argparse.ArgumentParser) -> None:
+    """The option that the main job has too."""
+    parser.add_argument(
+        "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
+    )
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Write lines to standard output; what its encoding can't say is escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
+def write_json(value: object) -> None:
+    """Write JSON in ASCII, so that nothing in it can move a terminal's cursor."""
+    write_lines([json.dumps(value, indent=2)])
+
+
+def number(least: int, most: int) -> Callable[[str], int]:
+    """A type for argparse: whole numbers from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"a number from {least} to {most}")
+        return value
+
+    parse.__name__ = "number"  # argparse says "invalid number value"
+    return parse

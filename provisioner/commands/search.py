@@ -1,0 +1,65 @@
+"""`provision search QUERY`: repositories on Docker Hub."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+
+from provisioner.commands.output import add_output_arguments, write_json, write_lines
+from provisioner.console import Console
+from provisioner.errors import NotFound, UsageError
+from provisioner.tables import Column, Screen, count_text, table
+
+HELP = "Search Docker Hub for images: provision search alpine"
+
+_MOST = 10_000
+"""What Docker Hub gives at the most."""
+
+_COLUMNS = (
+    Column("NAME"),
+    Column(""),
+    Column("STARS", "{} stars", right=True),
+    Column("PULLS", "{} pulls", right=True),
+    Column("DESCRIPTION", flexible=True),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a search."""
+    parser.add_argument("query", metavar="QUERY", nargs="+", help="words to look for in names and descriptions")
+    add_output_arguments(parser, "repositories")
+    parser.add_argument("--all", action="store_true", help="list every repository that is found, up to 10,000")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show what is found. Raises NotFound where that is nothing, NetworkError."""
+    query = " ".join(" ".join(arguments.query).split())
+    if not query:
+        raise UsageError("there is nothing to search for", "name a word: provision search alpine")
+
+    from provisioner.registry.hub import Hub
+
+    found, count = Hub(insecure=arguments.insecure).search(query, _MOST if arguments.all else arguments.limit)
+    screen = Screen.of(sys.stdout)
+    if arguments.json:
+        write_json([asdict(repository) for repository in found])
+    elif arguments.quiet or screen.width is None:
+        write_lines(repository.name for repository in found)
+    else:
+        rows = [
+            (
+                repository.name,
+                "official" if repository.is_official else "",
+                count_text(repository.stars),
+                count_text(repository.pulls),
+                repository.description or "no description",
+            )
+            for repository in found
+        ]
+        write_lines(table(_COLUMNS, rows, screen))
+    if not found:
+        raise NotFound(f"Docker Hub finds nothing for {query!r}", "try a shorter word")
+    if len(found) < count and not arguments.all:
+        Console(quiet=arguments.quiet).step(f"{len(found)} of {count} that were found; more with --limit N or --all")
+    return 0

@@ -1,0 +1,178 @@
+"""`provision tags IMAGE`: the tags of a repository, for this machine's platform, the newest first."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from provisioner.commands.opening import cached_documents
+from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
+from provisioner.console import Console, size_text
+from provisioner.errors import NetworkError, NotFound, UsageError
+from provisioner.platforms import Platform, host_platform
+from provisioner.reference import DOCKER_HUB, Reference
+from provisioner.tables import Column, Screen, table
+from provisioner.versions import newest_first
+
+if TYPE_CHECKING:
+    from provisioner.registry.documents import CachedDocuments
+    from provisioner.registry.hub import Hub
+    from provisioner.registry.tags import Tag
+
+HELP = "List the tags of an image for this machine's platform, newest first: provision tags ubuntu"
+
+_COLUMNS = (
+    Column("TAG"),
+    Column("SIZE", right=True),
+    Column("PUSHED", "pushed {}"),
+    Column("DIGEST", optional=True),
+    Column("PLATFORMS", flexible=True),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a list of tags."""
+    parser.add_argument(
+        "image", metavar="IMAGE", help="a repository; with a tag, as in ubuntu:24, those tags that begin so"
+    )
+    add_output_arguments(parser, "tags")
+    parser.add_argument("--all", action="store_true", help="list every tag, whatever its platforms")
+    parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
+    parser.add_argument("--jobs", metavar="N", type=number(1, 64), default=8, help="requests at a time; default: 8")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What to list: tags that begin with `prefix`, for `platform` (None for any), at most `limit` (None for all)."""
+
+    reference: Reference
+    prefix: str
+    platform: Platform | None
+    limit: int | None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the tags. Raises NotFound where there are none for the platform, NetworkError, NotAllowed."""
+    wanted = _wanted(arguments)
+    screen = Screen.of(sys.stdout)
+    names_only = not arguments.json and (arguments.quiet or screen.width is None)
+    console = Console(quiet=arguments.quiet)
+
+    from provisioner.registry.hub import Hub, near_names
+
+    documents = cached_documents(wanted.reference, insecure=arguments.insecure, connections=arguments.jobs)
+    hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
+    with near_names(wanted.reference):
+        found = _on_hub(wanted, hub, console) if wanted.reference.registry == DOCKER_HUB else None
+        tags, count = found or _on_registry(wanted, documents, not names_only, arguments.jobs, console)
+    if arguments.json:
+        write_json([_json(tag, wanted.platform) for tag in tags])
+    elif names_only:
+        write_lines(tag.name for tag in tags)
+    else:
+        write_lines(table(_COLUMNS, [_row(tag, wanted.platform) for tag in tags], screen))
+    if not tags:
+        raise _nothing(wanted, count)
+    if len(tags) == wanted.limit and len(tags) < count:
+        console.step(f"{len(tags)} tags for {wanted.platform}, of {count} in all; more with --limit N or --all")
+    return 0
+
+
+def _wanted(arguments: argparse.Namespace) -> _Wanted:
+    reference = Reference.parse(arguments.image)
+    if reference.digest:
+        raise UsageError("tags are those of a repository, not of a digest", "leave out what follows the @")
+    prefix = reference.tag or ""
+    if not arguments.image.endswith(f":{prefix}"):
+        prefix = ""  # `latest` is what a reference without a tag means
+    platform = Platform.parse(arguments.platform) if arguments.platform else host_platform()
+    return _Wanted(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
+
+
+def _on_hub(wanted: _Wanted, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
+    """What Docker Hub itself tells of its tags, and how many there are; None where it doesn't."""
+    try:
+        known, count = hub.tags(wanted.reference.repository)
+    except NotFound:  # its registry also knows the private ones
+        return None
+    except NetworkError as error:
+        console.step(f"{error.message}; the registry is asked instead")
+        return None
+    if count > len(known):
+        console.step(f"these are among the {len(known)} of {count} tags that were pushed last")
+    tags = {tag.name: tag for tag in known if tag.name.startswith(wanted.prefix)}
+    fitting = (tags[name] for name in newest_first(tags) if _fits(tags[name], wanted))
+    return list(islice(fitting, wanted.limit)), len(tags)
+
+
+def _on_registry(
+    wanted: _Wanted, documents: CachedDocuments, sized: bool, jobs: int, console: Console
+) -> tuple[list[Tag], int]:
+    """The same of any registry, whose manifests have to be looked at; and `sized`, those of each platform too."""
+    from provisioner.registry.tags import Tag, tag_names, with_offers, with_sizes
+
+    listed = tag_names(documents.tags_page, wanted.reference.registry)
+    names = newest_first(name for name in listed if name.startswith(wanted.prefix))
+    if wanted.platform is None:
+        return [Tag(name) for name in names[: wanted.limit]], len(names)
+
+    problems: list[str] = []
+    with console.progress(len(names), "tag") as progress, closing(with_offers(documents, names, jobs)) as looked_at:
+
+        def fitting() -> Iterator[Tag]:
+            for tag in looked_at:
+                progress.advance(1)
+                if tag.problem:
+                    problems.append(f"{tag.name}: {tag.problem}")
+                if _fits(tag, wanted):
+                    yield tag
+
+        tags = list(islice(fitting(), wanted.limit))
+    if problems and not tags:
+        console.step(f"{len(problems)} tags name no image; {problems[0]}")
+    return list(with_sizes(documents, tags, wanted.platform, jobs)) if sized else tags, len(names)
+
+
+def _fits(tag: Tag, wanted: _Wanted) -> bool:
+    return wanted.platform is None or tag.offer(wanted.platform) is not None
+
+
+def _nothing(wanted: _Wanted, count: int) -> NotFound:
+    name = wanted.reference.name
+    if count:
+        return NotFound(f"none of the {count} tags of {name} is for {wanted.platform}", "--all lists them")
+    what = f"tags that begin with {wanted.prefix!r}" if wanted.prefix else "tags"
+    return NotFound(f"{name} has no {what}", "leave out the tag to see all" if wanted.prefix else "")
+
+
+def _row(tag: Tag, wanted: Platform | None) -> tuple[str, ...]:
+    """One line of the table. Platforms are listed where none was wanted: else they are known to fit."""
+    best = tag.offer(wanted) if wanted else None
+    return (
+        tag.name,
+        size_text(best.size) if best and best.size is not None else "",
+        tag.updated[:10],
+        tag.digest.short if tag.digest else "",
+        " ".join(_platforms(tag)) if wanted is None else "",
+    )
+
+
+def _json(tag: Tag, wanted: Platform | None) -> dict[str, Any]:
+    best = tag.offer(wanted) if wanted else None
+    return {
+        "name": tag.name,
+        "digest": str(tag.digest) if tag.digest else None,
+        "platforms": _platforms(tag) or None,
+        "platform": str(best.platform) if best else None,
+        "size": best.size if best else None,
+        "updated": tag.updated or None,
+    }
+
+
+def _platforms(tag: Tag) -> list[str]:
+    return list(dict.fromkeys(str(offer.platform) for offer in tag.offers))
