@@ -11,14 +11,23 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import inspect, install, owners, search, tags
+from provisioner.commands import cache, inspect, install, login, logout, owners, search, tags
 from provisioner.console import Console
 from provisioner.errors import ProvisionError, UsageError, printable
 
-COMMANDS = {"install": install, "search": search, "tags": tags, "inspect": inspect, "owners": owners}
+COMMANDS = {
+    "install": install,
+    "search": search,
+    "tags": tags,
+    "inspect": inspect,
+    "owners": owners,
+    "cache": cache,
+    "login": login,
+    "logout": logout,
+}
 """The subcommands: modules with a HELP line, `add_arguments` and `run`."""
 
-PLANNED = ("update", "export", "remove", "list", "cache", "doctor", "login", "logout")
+PLANNED = ("update", "export", "remove", "list", "doctor")
 """Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
 
 INTERRUPTED = 130

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import shlex
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from provisioner.errors import UsageError, printable
 from provisioner.resources import resource, resource_names
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key of a profile: how its value is parsed, and what it is for. `parse` raises ValueError."""
-
-    parse: Callable[[Any], Any]
-    help: str
+from provisioner.settings import Key, parse_settings, texts
 
 
 @dataclass(frozen=True)
@@ -42,24 +32,7 @@ class Profile:
     @classmethod
     def parse(cls, name: str, text: str) -> Profile:
         """Make a profile of TOML. Raises UsageError that names the key, and lists the known ones after a typo."""
-        shown = printable(name)
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            what = f"profile {shown} is not TOML: {printable(str(error))}"
-            raise UsageError(what, "profiles are written as described at https://toml.io") from None
-        values = {}
-        for key, value in table.items():
-            if key not in KEYS:
-                near = "".join(f"; did you mean {word}?" for word in difflib.get_close_matches(key, KEYS, 1))
-                what = f"profile {shown} has an unknown key {printable(key)!r}{near}"
-                raise UsageError(what, f"known keys: {', '.join(KEYS)}")
-            try:
-                values[key] = KEYS[key].parse(value)
-            except ValueError as error:
-                what = f"profile {shown}: {key}: {printable(str(error))}"
-                raise UsageError(what, f"{key}: {KEYS[key].help}") from None
-        return cls(name, **values)
+        return cls(name, **parse_settings(text, KEYS, f"profile {printable(name)}"))
 
 
 def load(name: str) -> Profile:
@@ -108,14 +81,8 @@ def _os_release(text: str) -> dict[str, str]:
     return values
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
-        raise ValueError("not a list of texts")
-    return tuple(value)
-
-
 def _addresses(value: Any) -> tuple[str, ...]:
-    return tuple(str(ipaddress.ip_address(text)) for text in _texts(value))
+    return tuple(str(ipaddress.ip_address(text)) for text in texts(value))
 
 
 def _variables(value: Any) -> tuple[str, ...]:
@@ -145,10 +112,10 @@ def _is_file_path(path: str) -> bool:
 
 
 KEYS = {
-    "match": Key(_texts, "list of the IDs in os-release that this profile is for"),
+    "match": Key(texts, "list of the IDs in os-release that this profile is for"),
     "dns": Key(_addresses, "list of addresses of name servers"),
     "env": Key(_variables, "table of environment variables for every start"),
-    "binds": Key(_texts, "list of SOURCE[:DESTINATION], seen inside at every start"),
+    "binds": Key(texts, "list of SOURCE[:DESTINATION], seen inside at every start"),
     "hostname": Key(_hostname, "name in /etc/hostname and /etc/hosts; this machine's where there is none"),
     "files": Key(_files, "table of files to write: absolute path to content"),
 }

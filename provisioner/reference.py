@@ -107,18 +107,31 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+def parse_registry(text: str) -> str:
+    """The registry that `host[:port]` names; Docker Hub is `docker.io`, whatever it is called. Raises UsageError."""
+    if fault := _registry_fault(text):
+        raise UsageError(f"{text[:300]!r} is no registry: {fault}", "a registry looks like ghcr.io or localhost:5000")
+    return DOCKER_HUB if text.lower() in _HUB_ALIASES else text.lower()
+
+
 def _split_registry(text: str, rest: str) -> tuple[str, str]:
     """Split off the registry: the first component is one if it has a dot, a colon, or is localhost."""
     first, slash, path = rest.partition("/")
     if not slash or not (set(".:") & set(first) or first == "localhost" or first != first.lower()):
         return DOCKER_HUB, rest
-    host, port = _host_and_port(first)
-    if not _HOST.fullmatch(first) or (host.startswith("[") and not _address(host)):
-        raise _wrong(text, f"{first!r} is not a host name with an optional port")
+    if fault := _registry_fault(first):
+        raise _wrong(text, fault)
+    return parse_registry(first), path
+
+
+def _registry_fault(registry: str) -> str:
+    """What is wrong with a registry's name, or nothing."""
+    host, port = _host_and_port(registry)
+    if not _HOST.fullmatch(registry) or (host.startswith("[") and not _address(host)):
+        return f"{registry!r} is not a host name with an optional port"
     if port and not 0 < int(port) < 65536:
-        raise _wrong(text, f"the port {port} is not between 1 and 65535")
-    first = first.lower()
-    return (DOCKER_HUB if first in _HUB_ALIASES else first), path
+        return f"the port {port} is not between 1 and 65535"
+    return ""
 
 
 def _check_path(text: str, path: str) -> None:

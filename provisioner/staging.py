@@ -27,7 +27,8 @@ _NAME_MAX = 255
 class Staging:
     """A context in which `path` is a new, empty directory; `commit()` puts it in the place of `target`.
 
-    Leaving the context without a commit takes all away again, and the parents that were made for it. What stands at
+    `scratch` may be made for what is needed meanwhile only. Leaving the context takes that away; without a commit it
+    takes all away again, and the parents that were made for it. What stands at
     `target` is touched by `commit()` only. Raises InTheWay when another run is at work there, MachineError.
     """
 
@@ -39,6 +40,7 @@ class Staging:
         self._name = b".%s.provision" % name
         self._folder = target.parent / os.fsdecode(self._name)
         self.path = self._folder / "new"
+        self.scratch = self._folder / "scratch"
         self._old = self._folder / "old"
         self._made = 0
         self._what = f"make {printable(str(target))}"

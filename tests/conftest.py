@@ -43,10 +43,12 @@ class Registry:
 
 
 @contextmanager
-def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = "") -> Iterator[Registry]:
+def serve(
+    directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, *, more: str = "", htpasswd: str = ""
+) -> Iterator[Registry]:
     """Run docker-registry on a free loopback port; its configuration, with `more` in it, and its log go to `directory`.
 
-    With `tls`, a certificate and its key, it speaks HTTPS.
+    With `tls`, a certificate and its key, it speaks HTTPS; with `htpasswd`, `USER:BCRYPT`, it wants a password.
     """
     need("docker-registry", "setpriv")
     port = free_port()
@@ -57,6 +59,10 @@ def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, 
         f"storage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'{secrets}}}\n{more}"
     )
+    if htpasswd:
+        (directory / "htpasswd").write_text(htpasswd + "\n")
+        with config.open("a") as file:
+            file.write(f"auth: {{htpasswd: {{realm: private, path: '{directory}/htpasswd'}}}}\n")
     # When the tests die, it gets the signal too.
     command = ["setpriv", "--pdeathsig=TERM", find_program("docker-registry") or "", "serve", str(config)]
     with (
@@ -74,7 +80,8 @@ def _await_registry(process: subprocess.Popen[bytes], url: str, certificate: Pat
     deadline = time.monotonic() + 20
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            if requests.get(url, timeout=5, verify=str(certificate) if certificate else True).ok:
+            answer = requests.get(url, timeout=5, verify=str(certificate) if certificate else True)
+            if answer.status_code in (200, 401):
                 return
         except requests.ConnectionError:
             time.sleep(0.05)
@@ -150,6 +157,15 @@ def cache_dir(place: Path) -> Path:
     path = place / "cache"
     path.mkdir()
     return own(path)
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a developer has configured, and is logged in to, stays out of the tests."""
+    for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / "nobody"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,27 +12,32 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
-    "errors resources digest reference platforms image registry blobs sources rootfs profile fixups launcher record"
-    " staging unpacking console versions tables inspection"
+    "errors resources files settings digest reference platforms image registry blobs cache lockfile sources rootfs"
+    " profile fixups launcher record staging unpacking console config versions tables inspection"
 )
 MAY_IMPORT = {
     "errors": "",
     "resources": "",
+    "files": "",
+    "settings": "errors",
     "digest": "errors",
     "reference": "errors digest",
     "platforms": "errors",
     "image": "errors digest platforms",
-    "registry": "errors digest reference platforms image blobs",
+    "registry": "errors files settings digest reference platforms image blobs",
     "blobs": "errors digest image",
-    "sources": "errors reference platforms image registry blobs",
+    "cache": "errors",
+    "lockfile": "errors files settings digest reference platforms image",
+    "sources": "errors files digest reference platforms image registry blobs cache lockfile",
     "rootfs": "errors digest",
-    "profile": "errors resources",
+    "profile": "errors resources settings",
     "fixups": "errors rootfs profile",
     "launcher": "errors resources",
     "record": "errors digest image",
     "staging": "errors rootfs",
     "unpacking": "rootfs sources blobs image console digest errors",
     "console": "",
+    "config": "errors settings platforms reference",
     "versions": "",
     "tables": "errors",
     "inspection": "errors digest platforms image record registry sources",

@@ -73,7 +73,7 @@ class Bench:
         """No directory, no staging, no parent that was made, and in the cache nothing that is wrong."""
         assert [path.name for path in self.place.iterdir() if path.name != "cache"] == []
         for path in (self.place / "cache").rglob("*"):
-            if path.is_file():
+            if path.is_file() and path.parent.name != "tags":
                 assert path.parent.name == "partial" or Digest.of(path.read_bytes()).hex == path.name
 
 

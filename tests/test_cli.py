@@ -205,17 +205,6 @@ def test_a_reader_that_went_away_is_no_accident(registry: ScriptedRegistry, tmp_
     assert (tmp_path / "dir/start.sh").exists()
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("PROVISION_CACHE_DIR")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert install.cache_directory() == tmp_path / ".cache/provision"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert install.cache_directory() == Path("/xdg/provision")
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
-    assert install.cache_directory() == tmp_path / ".cache/provision"
-
-
 def test_help_is_quick_and_needs_none_of_the_heavy_imports() -> None:
     script = (
         "import sys\nfrom provisioner.cli import main\n"

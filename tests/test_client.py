@@ -160,7 +160,8 @@ def test_the_scope_that_a_path_wants_is_asked_for(registry: ScriptedRegistry) ->
 
 def test_docker_hubs_bare_401_is_not_found_or_private(registry: ScriptedRegistry) -> None:
     TokenServer(registry, uses=0)
-    with refused(NotFound, r"user/x is not found, or it is private \(authentication required\)"):
+    mend = f"check the spelling; if it is private: provision login {registry.host}$"
+    with refused(NotFound, r"user/x is not found, or it is private \(authentication required\)", mend):
         client(registry).manifest("latest")
     assert len(registry.asked(MANIFESTS)) == 2
 
@@ -200,9 +201,9 @@ def test_realms_that_are_no_address(registry: ScriptedRegistry, realm: str) -> N
         client(registry).manifest("latest")
 
 
-def test_basic_credentials_are_not_there_yet(registry: ScriptedRegistry) -> None:
+def test_a_registry_that_wants_a_password_says_how_to_log_in(registry: ScriptedRegistry) -> None:
     registry.on("/v2/.*", challenge('Basic realm="Registry Realm"'))
-    with refused(NotAllowed, "wants a user name and a password"):
+    with refused(NotAllowed, "wants a user name and a password", f"provision login {registry.host}$"):
         client(registry).manifest("latest")
 
 
@@ -215,6 +216,24 @@ def test_no_password_of_netrc_is_sent(
     client(registry).manifest("latest")
     sent = [request.headers.get("Authorization", "") for request in registry.requests]
     assert not [header for header in sent if header.startswith("Basic")]
+
+
+def test_a_rate_limit_says_what_is_left_when_it_ends_and_how_to_have_more(registry: ScriptedRegistry) -> None:
+    """Docker Hub's answer, as it is without a login."""
+    quota = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "0;w=21600", "Retry-After": "2460"}
+    registry.on(MANIFESTS, Response.error(429, "TOOMANYREQUESTS", "You have reached your limit", quota))
+    why = r"too many requests \(You have reached your limit\); 100 are allowed in 6 hours, 0 are left$"
+    mend = rf"^try again in 41 minutes, at \d\d:\d\d, or log in for more: provision login {registry.host}$"
+    with refused(NetworkError, why, mend):
+        client(registry).manifest("latest")
+
+
+def test_what_a_tag_names_is_told_by_headers_alone(registry: ScriptedRegistry) -> None:
+    named = client(registry).resolve("latest")
+    assert named == described(IMAGE.manifest)
+    assert [request.method for request in registry.asked(MANIFESTS)] == ["HEAD"]
+    registry.on(MANIFESTS, lambda request: Response(200) if request.method == "HEAD" else None)
+    assert client(registry).resolve("latest") == named
 
 
 # Redirects

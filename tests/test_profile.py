@@ -75,7 +75,7 @@ def test_all_keys() -> None:
 
 def test_a_typo_lists_the_known_keys() -> None:
     with pytest.raises(
-        UsageError, match=r"^profile mine has an unknown key 'hostnam'; did you mean hostname\?$"
+        UsageError, match=r"^profile mine has an unknown key 'hostnam'; did you mean hostname\? \(line 1\)$"
     ) as raised:
         Profile.parse("mine", "hostnam = 'x'")
     assert raised.value.hint == f"known keys: {', '.join(KEYS)}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.install import cache_directory
+from provisioner.commands.opening import cached_documents
 from provisioner.commands.output import add_insecure_argument, write_json, write_lines
 from provisioner.console import Console, size_text
 from provisioner.errors import UsageError, printable
@@ -103,12 +103,7 @@ def _served(arguments: argparse.Namespace) -> bytes:
 
 
 def _documents(arguments: argparse.Namespace) -> CachedDocuments:
-    reference = Reference.parse(arguments.target)
-
-    from provisioner.blobs import BlobCache
-    from provisioner.registry.documents import CachedDocuments
-
-    return CachedDocuments(reference, BlobCache(cache_directory()), insecure=arguments.insecure)
+    return cached_documents(Reference.parse(arguments.target), insecure=arguments.insecure)
 
 
 def _write_raw(data: bytes) -> int:

@@ -9,8 +9,11 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+from provisioner.commands.opening import Opening, add_source_arguments, opened
+from provisioner.config import Config
 from provisioner.console import Console
 from provisioner.errors import UsageError, machine_errors, printable
 from provisioner.platforms import Platform, host_platform
@@ -35,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
     )
-    parser.add_argument("--jobs", metavar="N", type=_jobs, default=4, help="downloads at a time; default: 4")
+    add_source_arguments(parser)
+    parser.add_argument("--jobs", metavar="N", type=_jobs, help="downloads at a time; default: 4")
     parser.add_argument(
         "--max-size", metavar="SIZE", help="the most that the image may take, as 20G; default: 9/10 of the free space"
     )
@@ -52,8 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Provision, and say where it is and how to start it. Raises ProvisionError."""
     reference = Reference.parse(arguments.image)
-    platform = Platform.parse(arguments.platform) if arguments.platform else host_platform()
-    dns = tuple(_address(text) for text in arguments.dns)
+    config = Config.load()
+    platform = Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
+    dns = tuple(_address(text) for text in arguments.dns) or config.dns
     max_size = None if arguments.max_size is None else _size(arguments.max_size)
     with machine_errors(f"look at {printable(arguments.directory)}"):
         directory = Path(arguments.directory).resolve()
@@ -61,27 +66,34 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
     # The rest is imported here so that mistakes on the command line are told at once.
-    from provisioner.blobs import BlobCache
+    from provisioner.lockfile import Lock
     from provisioner.provision import Plan, provision
     from provisioner.registry.client import RegistryClient
+    from provisioner.registry.credentials import Credentials
     from provisioner.registry.hub import near_names
     from provisioner.registry.mirrors import Mirrors
     from provisioner.rootfs.ownership import Ownership
-    from provisioner.sources.registry import RegistrySource
+    from provisioner.staging import Staging
     from provisioner.unpacking import Manner
 
     console = Console(quiet=arguments.quiet)
+    jobs = arguments.jobs or config.jobs
+    credentials = Credentials.of_environment()
 
     def client(where: Reference, plain: bool) -> RegistryClient:
-        return RegistryClient(where, insecure=arguments.insecure or plain, connections=arguments.jobs)
+        insecure = arguments.insecure or plain or config.is_insecure(where.registry)
+        return RegistryClient(where, insecure=insecure, connections=jobs, credentials=credentials)
 
-    registry = Mirrors(reference, mirrors(arguments.mirror), client, console.step)
-    source = RegistrySource(reference, registry, BlobCache(cache_directory()), arguments.jobs)
+    others = (*mirrors(arguments.mirror), *config.mirrors_for(reference.registry))
+    registry = Mirrors(reference, others, client, console.step)
     manner = Manner(Ownership.of_this_process(), max_size, arguments.hardlinks)
-    plan = Plan(directory, platform, manner, arguments.profile, dns, arguments.force, _shell())
-    console.step(f"provision {reference.familiar} for {platform}")
-    with near_names(reference):
+    plan = Plan(directory, platform, manner, arguments.profile or config.profile, dns, arguments.force, _shell())
+    opening = Opening(reference, registry, jobs, Staging(directory).scratch, config.cache_limit)
+    with opened(opening, arguments, console) as source, near_names(reference):
+        console.step(f"provision {reference.familiar} for {platform}")
         outcome = provision(plan, source, console)
+    if arguments.lock:
+        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -93,15 +105,6 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(outcome.record.to_json())
         sys.stdout.flush()
     return 0
-
-
-def cache_directory() -> Path:
-    """`$PROVISION_CACHE_DIR`, else `provision` in the user's cache directory (XDG Base Directory Specification)."""
-    if own := os.environ.get("PROVISION_CACHE_DIR"):
-        return Path(own).absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    with machine_errors("find the home directory"):
-        return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "provision"
 
 
 def mirrors(given: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.install import cache_directory
+from provisioner.commands.opening import cached_documents
 from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
 from provisioner.console import Console, size_text
 from provisioner.errors import NetworkError, NotFound, UsageError
@@ -63,13 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
     console = Console(quiet=arguments.quiet)
 
-    from provisioner.blobs import BlobCache
-    from provisioner.registry.documents import CachedDocuments
     from provisioner.registry.hub import Hub, near_names
 
-    documents = CachedDocuments(
-        wanted.reference, BlobCache(cache_directory()), insecure=arguments.insecure, connections=arguments.jobs
-    )
+    documents = cached_documents(wanted.reference, insecure=arguments.insecure, connections=arguments.jobs)
     hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
     with near_names(wanted.reference):
         found = _on_hub(wanted, hub, console) if wanted.reference.registry == DOCKER_HUB else None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -16,7 +19,19 @@ from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFoun
 from provisioner.image import DOCKER_SCHEMA1, DOCUMENT_LIMIT, INDEX_TYPES, MANIFEST_TYPES, Descriptor, media_type_of
 from provisioner.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.registry.auth import Challenge, Tokens
-from provisioner.registry.http import Http, Untrusted, body_chunks, http_errors, is_https, limited_body, status_text
+from provisioner.registry.authfile import Login
+from provisioner.registry.credentials import Credentials
+from provisioner.registry.http import (
+    Http,
+    Untrusted,
+    body_chunks,
+    host_of,
+    http_errors,
+    is_https,
+    limited_body,
+    status_text,
+)
+from provisioner.registry.limits import RateLimit
 from provisioner.registry.retry import Transient, retry_after
 
 _HUB_HOST = "registry-1.docker.io"
@@ -42,12 +57,20 @@ class Document:
 class RegistryClient:
     """Reads from the registry of `reference`. Its methods may be called from several threads.
 
-    `insecure` allows plain HTTP and certificates that can't be verified. All methods raise NotFound, NotAllowed,
-    NetworkError and MalformedImage.
+    `insecure` allows plain HTTP and certificates that can't be verified. `credentials` are looked at when the registry
+    asks for some. All methods raise NotFound, NotAllowed, NetworkError and MalformedImage.
     """
 
-    def __init__(self, reference: Reference, *, insecure: bool = False, connections: int = 4) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        insecure: bool = False,
+        connections: int = 4,
+        credentials: Credentials = Credentials(),  # noqa: B008  it is frozen
+    ) -> None:
         self._reference = reference
+        self._credentials = credentials
         self._insecure = insecure
         self._http = Http(insecure=insecure, connections=connections)
         self._tokens = Tokens(self._fetch_token)
@@ -85,6 +108,16 @@ class RegistryClient:
                 )
         document = RegistryClient.manifest(self, selector)  # a subclass may need this method for its own
         return Descriptor(document.media_type, document.digest, len(document.data))
+
+    def check_login(self) -> bool:
+        """See that the registry takes the credentials; False where it asks for none. Raises NotAllowed otherwise."""
+        self._connect()
+        if self._challenge is None:
+            return False
+        with self._http.get(self._base, _headers("*/*", self._authorization())) as response:
+            if response.status_code != 200:
+                raise self._refusal(response, "ping", is_part=False)
+        return True
 
     def tags_page(self, query: str) -> tuple[bytes, str]:
         """One page of the list of tags: what was served for `query`, not yet parsed, and the Link to the next."""
@@ -137,18 +170,39 @@ class RegistryClient:
         """
         self._connect()
         url = f"{self._base}{self._reference.repository}/{path}"
-        token = self._tokens.get(self._challenge) if self._challenge else ""
-        response = self._http.get(url, _headers(accept, token, start), method)
+        sent = self._authorization()
+        response = self._http.get(url, _headers(accept, sent, start), method)
         # The token may have ended early, or the registry wants another scope for this path, or any token only here.
-        if response.status_code == 401 and (challenge := _bearer(response)):
-            response.close()
+        if response.status_code == 401 and (challenge := self._answerable(response)):
             self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
-            token = self._tokens.get(self._challenge, refused=token)
-            response = self._http.get(url, _headers(accept, token, start), method)
+            answer = self._authorization(refused=sent)
+            if answer != sent:
+                response.close()
+                response = self._http.get(url, _headers(accept, answer, start), method)
         with response:
             if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise self._refusal(response, what, is_part)
             yield response
+
+    @cached_property
+    def _login(self) -> Login | None:
+        """Whom the registry is shown, if anybody."""
+        return self._credentials.find(self._reference.registry, self._reference.repository)
+
+    def _authorization(self, refused: str = "") -> str:
+        """What answers the registry's challenge in `Authorization`: another token than one that it has `refused`."""
+        if self._challenge is None:
+            return ""
+        if self._challenge.scheme == "bearer":
+            return "Bearer " + self._tokens.get(self._challenge, refused.removeprefix("Bearer "))
+        return self._login.basic if self._login else ""
+
+    def _answerable(self, response: requests.Response) -> Challenge | None:
+        """The challenge of a 401, where a token answers it or we have a password."""
+        challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
+        if challenge and challenge.scheme == "basic":
+            return challenge if self._login and self._login.password else None
+        return challenge if challenge and challenge.scheme == "bearer" else None
 
     def _connect(self) -> None:
         """Find out, once, how the registry is spoken to, and what it wants to see first."""
@@ -177,11 +231,9 @@ class RegistryClient:
         """What the answer to a ping of /v2/ asks for. Raises NetworkError when that was no registry."""
         registry, status = self._reference.registry, response.status_code
         if status == 401:
-            if challenge := _bearer(response):
+            if challenge := self._answerable(response):
                 return replace(challenge, scope=self._scope)  # some name one that is an example
-            raise NotAllowed(
-                f"{registry} wants a user name and a password", "use a public image: credentials can't be given so far"
-            )
+            raise NotAllowed(f"{registry} wants a user name and a password", f"log in: provision login {registry}")
         if status == 403:
             raise NotAllowed(f"{registry} refuses access{_reason(response)}", "ask its owner, or use another registry")
         if status == 429 or status >= 500:
@@ -194,17 +246,12 @@ class RegistryClient:
 
     @property
     def _scope(self) -> str:
-        return f"repository:{self._reference.repository}:pull"
+        return f"repository:{self._reference.repository}:pull" if self._reference.repository else ""
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
         """The token server's answer. The token travels back to the registry only."""
         registry = self._reference.registry
-        query = {name: value for name, value in (("service", challenge.service), ("scope", challenge.scope)) if value}
-        with http_errors(challenge.realm):
-            url = requests.Request("GET", challenge.realm, params=query).prepare().url or ""
-        if is_https(self._base) and not is_https(url):
-            raise NetworkError(f"{registry} wants a token from plain http", "ask the registry's owner to mend that")
-        with self._http.get(url, {}) as response:
+        with self._token_response(challenge) as response:
             if response.status_code in (401, 403, 429):
                 raise self._refusal(response, "token", is_part=False)
             answer = _json(limited_body(response, DOCUMENT_LIMIT))
@@ -214,41 +261,66 @@ class RegistryClient:
                     raise NetworkError(f"{what} something else than a token", "check the host and the port")
                 if response.status_code >= 500:
                     raise Transient(f"{what} {status_text(response)}", after=retry_after(response.headers))
-                raise NetworkError(f"{what} {status_text(response)}", "try again later")
+                raise NetworkError(f"{what} {self._hidden(status_text(response))}", "try again later")
             return answer
+
+    def _token_response(self, challenge: Challenge) -> requests.Response:
+        """What the token server says: to an identity token in a form (OAuth 2.0, RFC 6749 section 6), to a password in
+        a header, or to nobody."""
+        query = {name: value for name, value in (("service", challenge.service), ("scope", challenge.scope)) if value}
+        login = self._login
+        identity = login.identity_token if login else ""
+        with http_errors(host_of(challenge.realm)):
+            request = requests.Request("GET", challenge.realm, params=None if identity else query)
+            url = request.prepare().url or ""
+        if is_https(self._base) and not is_https(url):
+            raise NetworkError(
+                f"{self._reference.registry} wants a token from plain http", "ask the registry's owner to mend that"
+            )
+        host = urlsplit(url).hostname or ""
+        if login and not is_https(url) and not is_loopback(host) and not self._insecure:
+            raise NetworkError(f"{printable(host)} would get a password in plain http", "allow it: --insecure")
+        if identity:
+            grant = {"grant_type": "refresh_token", "refresh_token": identity, "client_id": "provisioner"}
+            return self._http.post(url, grant | query)
+        return self._http.get(url, {"Authorization": login.basic} if login else {})
 
     def _refusal(self, response: requests.Response, what: str, is_part: bool) -> ProvisionError:
         """The error that an answer which isn't 200 stands for."""
         name, registry = self._reference.name, self._reference.registry
-        status, reason = response.status_code, _reason(response)
+        login = self._login if self._challenge else None  # nobody else has been shown it
+        status, reason = response.status_code, self._hidden(_reason(response))
         if status == 404 and is_part:
             return MalformedImage(
                 f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
             )
         if status == 404:
             return NotFound(f"{name} has no {what}{reason}", "check the spelling of the image and its tag")
+        if login and (status == 401 or what == "token") and status != 429:
+            who = f"of {printable(login.username)}" if login.username else "that are kept for it"
+            return NotAllowed(
+                f"{registry} refuses the credentials {who}{reason}", f"log in again: provision login {registry}"
+            )
         if status in (401, 403):
             # A registry that hides what exists says the same of private and missing repositories.
-            hint = "check the spelling; private images need credentials, which can't be given so far"
+            hint = f"check the spelling; if it is private: provision login {registry}"
+            if login:
+                who = printable(login.username) or "this login"
+                return NotAllowed(f"{name} is not found, or {who} may not read it{reason}", hint)
             return NoSuchRepository(f"{name} is not found, or it is private{reason}", hint)
         after = retry_after(response.headers)
         if status == 429:
-            wait = f"{after / 60:.0f} minutes" if 90 <= after < 1e6 else "a few minutes"
-            message = f"{registry} says that there were too many requests{reason}"
-            return Transient(message, f"wait {wait} and try again", after)
-        message = f"{registry} answers with {status_text(response)} for the {what}{reason}"
+            told = RateLimit.of(response.headers, time.time())
+            hint = told.mend + ("" if login else f", or log in for more: provision login {registry}")
+            return Transient(f"{registry} says that there were too many requests{reason}{told}", hint, after)
+        message = f"{registry} answers with {self._hidden(status_text(response))} for the {what}{reason}"
         if status == 408 or status >= 500:
             return Transient(message, after=after)
         return NetworkError(message, "try again later")
 
-
-def _headers(accept: str, token: str, start: int) -> Mapping[str, str]:
-    headers = {"Accept": accept}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    return headers
+    def _hidden(self, text: str) -> str:
+        """What a registry says, without what it has been shown."""
+        return self._login.hidden(text) if self._challenge and self._login else text
 
 
 def _is_range(response: requests.Response, start: int, size: int) -> bool:
@@ -259,10 +331,9 @@ def _is_range(response: requests.Response, start: int, size: int) -> bool:
     return said is not None and int(said[1]) == start <= int(said[2]) < size and said[3] in ("*", str(size))
 
 
-def _bearer(response: requests.Response) -> Challenge | None:
-    """The challenge of a 401 that a token answers."""
-    challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
-    return challenge if challenge and challenge.scheme == "bearer" else None
+def _headers(accept: str, authorization: str, start: int = 0) -> Mapping[str, str]:
+    headers = {"Accept": accept, "Authorization": authorization, "Range": f"bytes={start}-" if start else ""}
+    return {name: value for name, value in headers.items() if value}
 
 
 def _json(data: bytes) -> Any:

@@ -10,6 +10,7 @@ from provisioner.image import DOCUMENT_LIMIT, INDEX_TYPES, Descriptor, ImageConf
 from provisioner.platforms import Platform
 from provisioner.reference import Reference
 from provisioner.registry.client import Document, RegistryClient
+from provisioner.registry.credentials import Credentials
 
 _NESTED = 4
 """How many indexes may lead to one another."""
@@ -27,8 +28,16 @@ class Offer:
 class CachedDocuments(RegistryClient):
     """A client that takes indexes, manifests and configs from `cache`, verified, and keeps there what is missing."""
 
-    def __init__(self, reference: Reference, cache: BlobCache, *, insecure: bool = False, connections: int = 4) -> None:
-        super().__init__(reference, insecure=insecure, connections=connections)
+    def __init__(
+        self,
+        reference: Reference,
+        cache: BlobCache,
+        *,
+        insecure: bool = False,
+        connections: int = 4,
+        credentials: Credentials = Credentials(),  # noqa: B008  it is frozen
+    ) -> None:
+        super().__init__(reference, insecure=insecure, connections=connections, credentials=credentials)
         self.reference = reference
         self.cache = cache
 

@@ -83,13 +83,20 @@ class Http:
             url = target
         raise NetworkError(f"{first} redirects more than {_REDIRECTS} times", "ask the registry's owner to mend that")
 
-    def _get_once(self, method: str, url: str, host: str, headers: Mapping[str, str]) -> requests.Response:
+    def post(self, url: str, form: Mapping[str, str]) -> requests.Response:
+        """The answer to a form. No redirect is followed: what the form holds is for this host only."""
+        return self._get_once("POST", url, host_of(url), {}, form)
+
+    def _get_once(
+        self, method: str, url: str, host: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+    ) -> requests.Response:
         name = _split(url).hostname or ""
         with http_errors(host):
             return self._session.request(
                 method,
                 url,
                 headers=headers,
+                data=form,
                 stream=True,
                 timeout=self._timeout,
                 auth=_no_netrc,

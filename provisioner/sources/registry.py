@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
-from provisioner.blobs import Arrival, BlobCache, Origin, Unverified, arriving
-from provisioner.errors import MalformedImage, NetworkError, doing
+from provisioner.blobs import Arrival, BlobCache, Unverified, arriving
+from provisioner.digest import Digest
+from provisioner.errors import MalformedImage, NetworkError, UsageError, doing
 from provisioner.image import DOCUMENT_LIMIT, INDEX_TYPES, Descriptor, Image, Index, Layer, Manifest
+from provisioner.lockfile import Lock
 from provisioner.platforms import Platform, choose
 from provisioner.reference import Reference
 from provisioner.registry.client import Document
+from provisioner.sources.kept import Contents
 
 _NESTED = 4
 """How many indexes may lead to one another."""
 
 
-class Registry(Origin, Protocol):
-    """Where the documents and the blobs of one repository come from."""
-
-    def manifest(self, selector: str | Descriptor) -> Document:
-        """The index or manifest that a tag or a digest names, verified."""
-
-
 class RegistrySource:
-    """The image at `reference`. `jobs` blobs are downloaded at a time."""
+    """The image at `reference`, or what `lock` holds it to. `jobs` blobs are downloaded at a time."""
 
-    def __init__(self, reference: Reference, registry: Registry, cache: BlobCache, jobs: int) -> None:
+    def __init__(
+        self, reference: Reference, registry: Contents, cache: BlobCache, jobs: int, lock: Lock | None = None
+    ) -> None:
         self._reference = reference
         self._registry = registry
         self._cache = cache
         self._jobs = jobs
         self._verified_first = False
+        self._lock = lock
+        self.index: Index | None = None
+        """What the reference names, once `image()` has asked, where that is an index."""
 
     @property
     def reference(self) -> str:
@@ -40,26 +40,50 @@ class RegistrySource:
         return str(self._reference)
 
     def image(self, platform: Platform) -> Image:
-        """The image for `platform`: index, if there is one, to manifest to config, each checked against its digest."""
-        top = document = self._registry.manifest(self._reference.selector)
-        stated: Platform | None = None
+        """The image for `platform`: index, if there is one, to manifest to config, each checked against its digest.
+
+        Where a lock has the word, it names the manifest. Raises UsageError where it contradicts itself.
+        """
+        if self._lock:
+            return self._locked_image(self._lock, platform)
+        top = self._registry.manifest(self._reference.selector)
+        if top.media_type not in INDEX_TYPES:
+            return self._followed(top, None, None, platform)
+        with doing(self._reference.familiar):
+            self.index = Index.from_json(top.data)
+        return self._followed(top, top.digest, None, platform)
+
+    def _locked_image(self, lock: Lock, platform: Platform) -> Image:
+        with doing(self._reference.familiar):
+            stated, digest = lock.manifest(platform)
+        image = self._followed(self._registry.manifest(str(digest)), lock.index, stated, platform)
+        layers = tuple(layer.digest for layer in image.manifest.layers)
+        if lock.layers.get(stated, layers) != layers:
+            raise UsageError(
+                f"{self._reference.familiar}: the lock names other layers for {stated} than its manifest does",
+                "write it anew: provision --lock FILE IMAGE DIR",
+            )
+        return image
+
+    def _followed(self, document: Document, index: Digest | None, stated: Platform | None, platform: Platform) -> Image:
+        """The image that `document` leads to; it is said to be for the platform `stated`."""
         for _ in range(_NESTED):
             if document.media_type not in INDEX_TYPES:
-                return self._image(document, None if document is top else top, stated, platform)
+                return self._image(document, index, stated, platform)
             with doing(self._reference.familiar):
                 chosen = _chosen(Index.from_json(document.data), platform)
             stated = chosen.platform or stated
             document = self._registry.manifest(chosen)
         raise MalformedImage(f"{self._reference.familiar}: more than {_NESTED} indexes lead to one another")
 
-    def _image(self, document: Document, index: Document | None, stated: Platform | None, wanted: Platform) -> Image:
+    def _image(self, document: Document, index: Digest | None, stated: Platform | None, wanted: Platform) -> Image:
         """The image of a manifest that an index, if there was one, gave for the platform `stated`."""
         with doing(self._reference.familiar):
             config = Manifest.from_json(document.data).config
             if config.size > DOCUMENT_LIMIT:
                 raise MalformedImage(f"the config has {config.size} bytes, {DOCUMENT_LIMIT} is the most")
             data = self._cache.get(config, self._registry)
-            image = Image.from_documents(document.data, data, index.digest if index else None, stated)
+            image = Image.from_documents(document.data, data, index, stated)
             choose([(image.config.platform, image)], wanted, "the image")
             return image
 

@@ -1,0 +1,100 @@
+"""`provision cache`: what is kept of images, how much it takes, and how to be rid of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from provisioner.cache import Entry, cache_directory, entries, prune, total_size
+from provisioner.config import Config
+from provisioner.console import Console, size_text
+from provisioner.errors import printable
+from provisioner.settings import size
+
+HELP = "Show what is kept of images, or clean it up: provision cache ls|prune|clear"
+
+_DAYS = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of all three actions."""
+    parser.add_argument(
+        "action",
+        choices=("ls", "prune", "clear"),
+        nargs="?",
+        default="ls",
+        help="ls: show all; prune: take away what is old or too much; clear: take all away that nobody is using",
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="SIZE",
+        type=_size,
+        help="prune until this is left: 4 GB; default: cache-limit in config.toml",
+    )
+    parser.add_argument(
+        "--days", metavar="N", type=_days, default=_DAYS, help=f"prune what was not used for N days; default: {_DAYS}"
+    )
+    parser.add_argument("--json", action="store_true", help="print what there is, or was taken away, as JSON")
+    parser.add_argument("--quiet", action="store_true", help="show errors only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it, and say how much there is or was. Raises MachineError, UsageError."""
+    directory, console, now = cache_directory(), Console(quiet=arguments.quiet), time.time()
+    shown = printable(str(directory))
+    if arguments.action == "ls":
+        found = entries(directory)
+        _print(found, arguments.json, now)
+        console.step(f"{size_text(total_size(found))} in {shown}")
+        return 0
+    if arguments.action == "clear":
+        taken = prune(directory, 0)
+    else:
+        limit = Config.load().cache_limit if arguments.limit is None else arguments.limit
+        taken = prune(directory, limit, now - arguments.days * 86400)
+    if arguments.json:
+        _print(taken, True, now)
+    left = entries(directory)
+    console.step(f"took {size_text(total_size(taken))} out of {shown}; {size_text(total_size(left))} are left there")
+    return 0
+
+
+def _print(found: list[Entry], as_json: bool, now: float) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps([_json(entry) for entry in found], indent=2) + "\n")
+    else:
+        for entry in found:
+            kind = " (partial)" if entry.kind == "partial" else ""
+            sys.stdout.write(
+                f"{size_text(entry.size):>9}  {_ago(now - entry.used):>8}  {printable(entry.name)}{kind}\n"
+            )
+    sys.stdout.flush()
+
+
+def _json(entry: Entry) -> dict[str, Any]:
+    used = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.used))
+    return {"kind": entry.kind, "name": entry.name, "size": entry.size, "used": used}
+
+
+def _ago(seconds: float) -> str:
+    """How long ago, in one unit: `3 h ago`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return "now"
+
+
+def _size(text: str) -> int:
+    try:
+        return size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _days(text: str) -> int:
+    if not text.isdecimal() or len(text) > 6:
+        raise argparse.ArgumentTypeError("a number of days")
+    return int(text)

@@ -1,0 +1,84 @@
+"""`provision login REGISTRY`: credentials, checked with the registry, kept where podman and Docker keep theirs."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+
+from provisioner.console import Console
+from provisioner.errors import UsageError, printable
+from provisioner.reference import Reference, parse_registry
+
+HELP = "Log in to a registry, for private images: provision login ghcr.io"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a login."""
+    parser.add_argument(
+        "registry", metavar="REGISTRY", help="docker.io, ghcr.io, localhost:5000; ghcr.io/owner for a part of one"
+    )
+    parser.add_argument("--username", "-u", metavar="NAME", help="asked for without it")
+    parser.add_argument(
+        "--password-stdin", action="store_true", help="read the password, or access token, from standard input"
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show errors only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, check with the registry, and keep. Raises NotAllowed, NetworkError, UsageError, MachineError."""
+    from provisioner.config import Config
+    from provisioner.registry.authfile import Login
+    from provisioner.registry.client import RegistryClient
+    from provisioner.registry.credentials import Credentials
+
+    registry, name = registry_and_name(arguments.registry)
+    insecure = arguments.insecure or Config.load().is_insecure(registry)
+    console = Console(quiet=arguments.quiet)
+    login = Login(*_asked(arguments))
+    client = RegistryClient(Reference(registry, "", None, None), insecure=insecure, credentials=Credentials((), login))
+    if not client.check_login():
+        console.step(f"{registry} asks for no credentials: nothing to check, and nothing kept")
+        return 0
+    place = Credentials.of_environment().add(name, login)
+    console.step(f"logged in to {name} as {printable(login.username)}; kept in {printable(place)}")
+    return 0
+
+
+def registry_and_name(text: str) -> tuple[str, str]:
+    """The registry of what a user names, and the name that its login is kept by: `registry[/owner[/image]]`.
+
+    Raises UsageError.
+    """
+    host, _, path = text.removeprefix("https://").removeprefix("http://").partition("/")
+    registry, path = parse_registry(host), path.strip("/")
+    if path in ("", "v1", "v2"):
+        return registry, registry
+    Reference.parse(f"{registry}/{path}")  # by the rules of repositories, of which it is a part
+    return registry, f"{registry}/{path}"
+
+
+def _asked(arguments: argparse.Namespace) -> tuple[str, str]:
+    """The name and the password, neither of which may be empty."""
+    if arguments.password_stdin:
+        if not arguments.username:
+            raise UsageError("--password-stdin needs a name as well", "give it: --username NAME")
+        username, password = arguments.username, sys.stdin.readline().rstrip("\r\n")
+    elif not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask for a password on", "give it by --password-stdin")
+    else:
+        username = arguments.username or _username()
+        password = getpass.getpass("Password: ", stream=sys.stderr)
+    if not username or ":" in username or not username.isprintable():
+        raise UsageError(f"{username!r} can't be a user name", "give one without colons: --username NAME")
+    if not password:
+        raise UsageError("the password is empty", "give one, or an access token")
+    return username, password
+
+
+def _username() -> str:
+    print("Username: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()

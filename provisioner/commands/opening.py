@@ -1,0 +1,131 @@
+"""From the options about where an image comes from to its source: registry, cache, lock, or no network at all."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provisioner.console import Console, size_text
+from provisioner.errors import MachineError, ProvisionError, UsageError
+from provisioner.reference import Reference
+
+if TYPE_CHECKING:
+    from provisioner.image import Descriptor
+    from provisioner.lockfile import Lock
+    from provisioner.registry.documents import CachedDocuments
+    from provisioner.sources.kept import Registry
+    from provisioner.sources.registry import RegistrySource
+
+_MOVED_SECONDS = 3.0
+"""How long the end of a run by a lock waits for the registry to say whether the tag has moved."""
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options about where an image comes from."""
+    parser.add_argument("--offline", action="store_true", help="use only what is in the cache, and ask nobody")
+    parser.add_argument("--no-cache", action="store_true", help="use no cache, and leave nothing in it")
+    parser.add_argument("--lock", metavar="FILE", help="write down exactly what IMAGE is now")
+    parser.add_argument("--locked", metavar="FILE", help="get exactly what such a file says")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is asked for, and how to get at it; `scratch` is where `--no-cache` keeps what it needs meanwhile."""
+
+    reference: Reference
+    registry: Registry
+    jobs: int
+    scratch: Path
+    cache_limit: int | None
+
+
+@contextmanager
+def opened(opening: Opening, arguments: argparse.Namespace, console: Console) -> Iterator[RegistrySource]:
+    """The source, while it is in use; afterwards the cache is brought below its limit. Raises UsageError."""
+    from provisioner.blobs import BlobCache
+    from provisioner.cache import cache_directory, in_use
+    from provisioner.lockfile import Lock
+    from provisioner.sources.kept import Documents, Kept
+    from provisioner.sources.offline import OfflineSource
+    from provisioner.sources.registry import RegistrySource
+
+    _check(arguments)
+    reference, registry = opening.reference, opening.registry
+    lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
+    directory = opening.scratch if arguments.no_cache else cache_directory()
+    cache = BlobCache(directory)
+    documents = Documents(cache, directory)
+    with ExitStack() as stack:
+        if lock and not arguments.offline and reference.tag and not reference.digest:
+            stack.enter_context(_watching(lock, registry, reference, console))
+        if not arguments.no_cache:
+            stack.callback(_keep_limit, directory, opening.cache_limit, console)
+            stack.enter_context(in_use(directory))
+        if arguments.offline:
+            yield OfflineSource(reference, documents, cache, opening.jobs, lock)
+        else:
+            yield RegistrySource(reference, Kept(reference, registry, documents), cache, opening.jobs, lock)
+
+
+def cached_documents(reference: Reference, *, insecure: bool, connections: int = 4) -> CachedDocuments:
+    """The documents of a repository, for commands that look at them alone. Raises UsageError."""
+    from provisioner.blobs import BlobCache
+    from provisioner.cache import cache_directory
+    from provisioner.config import Config
+    from provisioner.registry.credentials import Credentials
+    from provisioner.registry.documents import CachedDocuments
+
+    return CachedDocuments(
+        reference,
+        BlobCache(cache_directory()),
+        insecure=insecure or Config.load().is_insecure(reference.registry),
+        connections=connections,
+        credentials=Credentials.of_environment(),
+    )
+
+
+def _keep_limit(directory: Path, limit: int | None, console: Console) -> None:
+    """Bring the cache below its limit, whatever became of the run."""
+    from provisioner.cache import prune, total_size
+
+    if limit is None:
+        return
+    try:
+        taken = prune(directory, limit)
+    except MachineError as error:  # that is no reason to fail
+        console.step(f"the cache stays above its limit: {error.message}")
+        return
+    if taken:
+        console.step(f"took {size_text(total_size(taken))} out of the cache, to keep its limit")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if empty := next((name for name in ("lock", "locked") if getattr(arguments, name) == ""), ""):
+        raise UsageError(f"--{empty} needs the name of a file", f"give it: --{empty} FILE")
+    for one, other in (("offline", "no_cache"), ("lock", "locked")):
+        if getattr(arguments, one) and getattr(arguments, other):
+            names = f"--{one} and --{other.replace('_', '-')}"
+            raise UsageError(f"{names} contradict each other", "leave out one of them")
+
+
+@contextmanager
+def _watching(lock: Lock, registry: Registry, reference: Reference, console: Console) -> Iterator[None]:
+    """Ask what the tag names now, beside the work, and in the end say so where that isn't what is locked."""
+    now: list[Descriptor] = []
+
+    def ask() -> None:
+        with suppress(ProvisionError):  # without a registry nothing can be said, and nothing is needed
+            now.append(registry.resolve(reference.selector))
+
+    thread = threading.Thread(target=ask, name="moved", daemon=True)
+    thread.start()
+    yield
+    thread.join(_MOVED_SECONDS)
+    if now and now[0].digest != lock.digest:
+        moved = f"{reference.familiar} has moved since {lock.locked:%Y-%m-%d}"
+        console.step(f"{moved}: it is {now[0].digest!s:.19} now, and locked at {lock.digest!s:.19}")

@@ -1,0 +1,86 @@
+"""TOML by tables of keys, and the words for what is wrong with it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.errors import UsageError
+from provisioner.settings import Key, line_of, parse_settings, read_settings, size, texts
+
+KEYS = {"names": Key(texts, "list of names"), "limit": Key(size, "a size")}
+
+
+def test_values_are_parsed() -> None:
+    assert parse_settings('names = ["a"]\nlimit = "2 kB"', KEYS, "f") == {"names": ("a",), "limit": 2000}
+    assert parse_settings("", KEYS, "f") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "mend"),
+    [
+        ("# x\n\nname = []", "f has an unknown key 'name'; did you mean names? (line 3)", "known keys: names, limit"),
+        ("[names]\na = 1", "f: names: not a list of texts (line 1)", "names: list of names"),
+        ("\nlimit = 'much'", "f: limit: not a size such as 500 MB or 4 GB (line 2)", "limit: a size"),
+        ("a =\n", "f is not TOML: Invalid value (at line 1", "it is written as described at https://toml.io"),
+        ("a = " + "[" * 5000, "f is not TOML", "https://toml.io"),
+        ('"\\u001b[31m" = 1', r"f has an unknown key '\x1b[31m'", "known keys"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line_and_key(text: str, says: str, mend: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_settings(text, KEYS, "f")
+    assert raised.value.message.startswith(says)
+    assert raised.value.message.isprintable()
+    assert mend in raised.value.hint
+
+
+@given(st.text() | st.text(alphabet='names=["] \n.\\'))
+def test_any_text_is_settings_or_a_usage_error(text: str) -> None:
+    try:
+        parse_settings(text, KEYS, "f")
+    except UsageError as error:
+        assert error.message.isprintable()  # noqa: PT017  most texts are wrong, some are not
+
+
+def test_lines_of_json_too_and_not_in_comments() -> None:
+    assert line_of('{\n "auths": {\n  "a.b": {}\n }}', "a.b") == " (line 3)"
+    assert line_of("# names = 1\nnames = 2", "names") == " (line 2)"
+    assert line_of("[names]\n", "names") == " (line 1)"
+    assert line_of("surnames = 1", "names") == ""
+
+
+@pytest.mark.parametrize("piece", ["a", " ", '"', "a.", "names", "\n", "= "])
+def test_long_lines_cost_no_time(piece: str) -> None:
+    began = time.process_time()
+    line_of(piece * 65536, "names")
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 0), ("12", 12), ("12 B", 12), ("1.5kB", 1500), ("2 GB", 2 * 10**9), ("2GiB", 2 << 30), ("3 t", 3 * 10**12)],
+)
+def test_sizes(text: str, count: int) -> None:
+    assert size(text) == count
+
+
+@pytest.mark.parametrize("value", ["", "GB", "-1", "1e9", "1 PB", "1.2.3", "½", True, -1, 1.5, None, []])
+def test_what_is_no_size(value: object) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        size(value)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file"), (b"\xff", "not UTF-8"), (bytes((4 << 20) + 1), "too large")],
+)
+def test_files_that_cant_be_read(tmp_path: Path, content: bytes | None, why: str) -> None:
+    if content is not None:
+        (tmp_path / "f").write_bytes(content)
+    with pytest.raises(UsageError, match=why):
+        read_settings(tmp_path / "f")
