@@ -43,12 +43,10 @@ class Registry:
 
 
 @contextmanager
-def serve(
-    directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, *, more: str = "", htpasswd: str = ""
-) -> Iterator[Registry]:
+def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = "") -> Iterator[Registry]:
     """Run docker-registry on a free loopback port; its configuration, with `more` in it, and its log go to `directory`.
 
-    With `tls`, a certificate and its key, it speaks HTTPS; with `htpasswd`, `USER:BCRYPT`, it wants a password.
+    With `tls`, a certificate and its key, it speaks HTTPS.
     """
     need("docker-registry", "setpriv")
     port = free_port()
@@ -59,10 +57,6 @@ def serve(
         f"storage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'{secrets}}}\n{more}"
     )
-    if htpasswd:
-        (directory / "htpasswd").write_text(htpasswd + "\n")
-        with config.open("a") as file:
-            file.write(f"auth: {{htpasswd: {{realm: private, path: '{directory}/htpasswd'}}}}\n")
     # When the tests die, it gets the signal too.
     command = ["setpriv", "--pdeathsig=TERM", find_program("docker-registry") or "", "serve", str(config)]
     with (

@@ -90,6 +90,11 @@ class ScriptedHandler(Handler):
 
     do_HEAD = do_GET
 
+    def do_POST(self) -> None:
+        url, body = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        form = parse_qs(body.decode())
+        self.send(self.registry.answer(Request(self.command, url.path, parse_qs(url.query), self.headers, form)))
+
     def setup(self) -> None:
         super().setup()
         each = self.registry.link_of_each
@@ -105,11 +110,6 @@ class ScriptedHandler(Handler):
                 self.link.carry(len(piece))
             self.wfile.write(piece)
             self.registry.count(self.path, len(piece))
-
-    def do_POST(self) -> None:
-        url, body = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        form = parse_qs(body.decode())
-        self.send(self.registry.answer(Request(self.command, url.path, parse_qs(url.query), self.headers, form)))
 
     def send(self, response: Response) -> None:
         if not isinstance(response, Broken):
@@ -237,6 +237,31 @@ class TokenServer:
 
 
 @dataclass
+class PrivateTokens:
+    """Makes a registry want tokens, which it gives at /token for a password or an identity token only."""
+
+    registry: ScriptedRegistry
+    basic: str = ""
+    identity_token: str = ""
+
+    def __post_init__(self) -> None:
+        self.registry.on("/token", self._give).on("/v2/.*", self._check)
+
+    def _give(self, request: Request) -> Response:
+        if request.method == "POST":
+            wanted = {"grant_type": ["refresh_token"], "refresh_token": [self.identity_token], "service": ["scripted"]}
+            is_right = bool(self.identity_token) and wanted.items() <= request.form.items()
+        else:
+            is_right = bool(self.basic) and request.headers.get("Authorization") == self.basic
+        return json_response({"access_token": "good"}) if is_right else Response(401, b'{"details": "no"}')
+
+    def _check(self, request: Request) -> Response | None:
+        if request.headers.get("Authorization") == "Bearer good":
+            return None
+        return challenge(f'Bearer realm="{self.registry.url}/token",service="scripted"')
+
+
+@dataclass
 class Time:
     """A clock that goes on when it is slept by, and remembers for how long."""
 
@@ -264,31 +289,6 @@ def mirrored(
         say,
         (time or Time()).patience,
     )
-
-
-@dataclass
-class PrivateTokens:
-    """Makes a registry want tokens, which it gives at /token for a password or an identity token only."""
-
-    registry: ScriptedRegistry
-    basic: str = ""
-    identity_token: str = ""
-
-    def __post_init__(self) -> None:
-        self.registry.on("/token", self._give).on("/v2/.*", self._check)
-
-    def _give(self, request: Request) -> Response:
-        if request.method == "POST":
-            wanted = {"grant_type": ["refresh_token"], "refresh_token": [self.identity_token], "service": ["scripted"]}
-            is_right = bool(self.identity_token) and wanted.items() <= request.form.items()
-        else:
-            is_right = bool(self.basic) and request.headers.get("Authorization") == self.basic
-        return json_response({"access_token": "good"}) if is_right else Response(401, b'{"details": "no"}')
-
-    def _check(self, request: Request) -> Response | None:
-        if request.headers.get("Authorization") == "Bearer good":
-            return None
-        return challenge(f'Bearer realm="{self.registry.url}/token",service="scripted"')
 
 
 def challenge(header: str) -> Response:

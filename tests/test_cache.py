@@ -342,6 +342,16 @@ def test_no_cache_verifies_all_the_same(registry: ScriptedRegistry, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_cache_does_not_promise_to_go_on(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """With a cache, what has come is kept, and said to be."""
+    layer = IMAGE.layers[1].blob
+    registry.on(f".*/{builders.digest_of(layer)}", Response(418))
+    assert "are kept" in install(registry, tmp_path / "dir")[2]
+    _, status, said = install(registry, tmp_path / "dir", "--no-cache")
+    assert status == 5
+    assert "are kept" not in said
+
+
 def test_what_a_killed_run_without_cache_left_goes_with_the_next(registry: ScriptedRegistry, tmp_path: Path) -> None:
     layer = IMAGE.layers[1].blob
     registry.on(f".*/{builders.digest_of(layer)}", Broken(200, layer, sent=9, wait=threading.Event()), times=1)

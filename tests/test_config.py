@@ -175,6 +175,19 @@ def test_a_run_goes_by_it_and_options_go_first(registry: ScriptedRegistry, tmp_p
     assert "192.0.2.1" not in resolv
 
 
+def test_a_run_asks_the_mirrors_that_it_names(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    image = builders.small(on="linux/amd64")
+    with ScriptedRegistry() as mirror:
+        mirror.push("x", image, tag=None)
+        path.write_text(f'[mirrors]\n"{registry.host}" = ["{mirror.host}"]\n')
+        env = clean_environment(PROVISION_CONFIG=str(path))
+        done = provision("--platform=amd64", f"{registry.host}/x", tmp_path / "dir", env=env)
+        assert done.returncode == 0, done.stderr
+        assert len(mirror.asked("/v2/x/blobs/.*")) == 3
+    assert registry.asked("/v2/x/blobs/.*") == []
+
+
 def test_a_mistake_in_it_ends_a_run(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("\njob = 4\n")

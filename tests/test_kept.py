@@ -95,6 +95,17 @@ def test_a_damaged_document_is_fetched_again(registry: ScriptedRegistry, kept: K
     assert len(registry.asked(MANIFESTS)) == 2
 
 
+def test_what_a_killed_run_left_of_a_document_is_no_obstacle(kept: Kept, tmp_path: Path) -> None:
+    partial = tmp_path / "cache/partial" / DIGEST.hex
+    partial.parent.mkdir(parents=True)
+    for left in (IMAGE.manifest[:9], b"something else"):
+        partial.write_bytes(left)
+        assert kept.manifest("latest").data == IMAGE.manifest
+        assert not partial.exists()
+        assert (tmp_path / "cache/sha256" / DIGEST.hex).read_bytes() == IMAGE.manifest
+        (tmp_path / "cache/sha256" / DIGEST.hex).unlink()
+
+
 def test_a_size_that_is_a_lie(kept: Kept) -> None:
     kept.manifest(NAMED)
     with pytest.raises(MalformedImage, match="5 were announced"):

@@ -17,6 +17,7 @@ NOW = 1_800_000_000.0
 def told(limit: str = "", remaining: str = "", after: str = "") -> tuple[str, str]:
     """What is said of these headers, and the mend."""
     headers = {"ratelimit-limit": limit, "ratelimit-remaining": remaining, "Retry-After": after}
+    headers["Date"] = email.utils.formatdate(NOW, usegmt=True)
     said = RateLimit.of(headers, NOW)
     return str(said), said.mend
 
@@ -48,7 +49,7 @@ def test_words(headers: tuple[str, str, str], says: str, mend: str) -> None:
 
 def test_a_date() -> None:
     assert told(after=email.utils.formatdate(NOW + 600, usegmt=True))[1] == f"try again in 10 minutes, at {clock(600)}"
-    assert told(after=email.utils.formatdate(NOW - 600, usegmt=True))[1].startswith("try again in 1 second")
+    assert told(after=email.utils.formatdate(NOW - 600, usegmt=True))[1] == "wait a few minutes and try again"
 
 
 def test_a_registry_cant_make_us_wait_for_years() -> None:

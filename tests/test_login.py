@@ -35,7 +35,10 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A docker-registry that wants a password for everything, with the image `owner/image`."""
     need("skopeo")
     directory = tmp_path_factory.mktemp("private")
-    with serve(directory, directory / "storage", htpasswd=HTPASSWD) as served:
+    passwords = directory / "htpasswd"
+    passwords.write_text(f"{HTPASSWD}\n")
+    wanted = f"auth: {{htpasswd: {{realm: private, path: '{passwords}'}}}}\n"
+    with serve(directory, directory / "storage", more=wanted) as served:
         with ScriptedRegistry() as source:
             source.push("owner/image", IMAGE)
             options = ("--src-tls-verify=false", "--dest-tls-verify=false", f"--dest-creds=me:{PASSWORD}")
@@ -121,6 +124,21 @@ def test_a_token_server_checks_it(auth_file: Path, tmp_path: Path) -> None:
         assert login(auth_file, registry.host).returncode == 0
         assert registry.asked("/token")[0].query == {"service": ["scripted"]}
         assert ask(auth_file, f"{registry.host}/owner/image", tmp_path / "dir", "--platform=amd64").returncode == 0
+
+
+def test_a_mirror_gets_the_login_that_is_its_own(private: Registry, auth_file: Path, tmp_path: Path) -> None:
+    assert login(auth_file, private.host).returncode == 0
+    image = f"{private.host}/owner/image"
+    with ScriptedRegistry() as mirror:
+        mirror.push("owner/image", IMAGE, tag=None)
+        PrivateTokens(mirror, basic=Login("me", "of the mirror").basic)
+        words = ("--platform=amd64", f"--mirror={mirror.host}")
+        assert ask(auth_file, *words, image, tmp_path / "first").returncode == 0
+        assert mirror.asked("/token")
+        assert not [request for request in mirror.requests if "Authorization" in request.headers]
+        assert login(auth_file, mirror.host, "of the mirror").returncode == 0
+        assert ask(auth_file, *words, image, tmp_path / "second").returncode == 0
+        assert len(mirror.asked("/v2/owner/image/blobs/.*")) == 3
 
 
 def test_a_login_for_an_owner(private: Registry, auth_file: Path, tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
     registry = Mirrors(reference, others, client, console.step)
     manner = Manner(Ownership.of_this_process(), max_size, arguments.hardlinks)
     plan = Plan(directory, platform, manner, arguments.profile or config.profile, dns, arguments.force, _shell())
-    opening = Opening(reference, registry, jobs, Staging(directory).scratch, config.cache_limit)
+    opening = Opening(
+        reference, registry, client(reference, False), jobs, Staging(directory).scratch, config.cache_limit
+    )
     with opened(opening, arguments, console) as source, near_names(reference):
         console.step(f"provision {reference.familiar} for {platform}")
         outcome = provision(plan, source, console)

@@ -17,6 +17,7 @@ from provisioner.reference import Reference
 if TYPE_CHECKING:
     from provisioner.image import Descriptor
     from provisioner.lockfile import Lock
+    from provisioner.registry.client import RegistryClient
     from provisioner.registry.documents import CachedDocuments
     from provisioner.sources.kept import Registry
     from provisioner.sources.registry import RegistrySource
@@ -35,10 +36,15 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Opening:
-    """What is asked for, and how to get at it; `scratch` is where `--no-cache` keeps what it needs meanwhile."""
+    """What is asked for, and how to get at it.
+
+    `registry` has mirrors and tries again, `origin` is asked once; `scratch` is where `--no-cache` keeps what it needs
+    meanwhile.
+    """
 
     reference: Reference
     registry: Registry
+    origin: RegistryClient
     jobs: int
     scratch: Path
     cache_limit: int | None
@@ -50,26 +56,26 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
     from provisioner.blobs import BlobCache
     from provisioner.cache import cache_directory, in_use
     from provisioner.lockfile import Lock
-    from provisioner.sources.kept import Documents, Kept
+    from provisioner.sources.kept import Documents, Kept, Scratch
     from provisioner.sources.offline import OfflineSource
     from provisioner.sources.registry import RegistrySource
 
     _check(arguments)
-    reference, registry = opening.reference, opening.registry
+    reference = opening.reference
     lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
     directory = opening.scratch if arguments.no_cache else cache_directory()
-    cache = BlobCache(directory)
+    cache = Scratch(directory) if arguments.no_cache else BlobCache(directory)
     documents = Documents(cache, directory)
     with ExitStack() as stack:
         if lock and not arguments.offline and reference.tag and not reference.digest:
-            stack.enter_context(_watching(lock, registry, reference, console))
+            stack.enter_context(_watching(lock, opening.origin, reference, console))
         if not arguments.no_cache:
             stack.callback(_keep_limit, directory, opening.cache_limit, console)
             stack.enter_context(in_use(directory))
         if arguments.offline:
             yield OfflineSource(reference, documents, cache, opening.jobs, lock)
         else:
-            yield RegistrySource(reference, Kept(reference, registry, documents), cache, opening.jobs, lock)
+            yield RegistrySource(reference, Kept(reference, opening.registry, documents), cache, opening.jobs, lock)
 
 
 def cached_documents(reference: Reference, *, insecure: bool, connections: int = 4) -> CachedDocuments:
@@ -114,13 +120,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _watching(lock: Lock, registry: Registry, reference: Reference, console: Console) -> Iterator[None]:
+def _watching(lock: Lock, client: RegistryClient, reference: Reference, console: Console) -> Iterator[None]:
     """Ask what the tag names now, beside the work, and in the end say so where that isn't what is locked."""
     now: list[Descriptor] = []
 
     def ask() -> None:
         with suppress(ProvisionError):  # without a registry nothing can be said, and nothing is needed
-            now.append(registry.resolve(reference.selector))
+            now.append(client.resolve(reference.selector))
 
     thread = threading.Thread(target=ask, name="moved", daemon=True)
     thread.start()

@@ -259,9 +259,10 @@ class RegistryClient:
                 what = f"the token server of {registry} answers with"
                 if response.status_code == 200:
                     raise NetworkError(f"{what} something else than a token", "check the host and the port")
+                said = self._hidden(status_text(response))
                 if response.status_code >= 500:
-                    raise Transient(f"{what} {status_text(response)}", after=retry_after(response.headers))
-                raise NetworkError(f"{what} {self._hidden(status_text(response))}", "try again later")
+                    raise Transient(f"{what} {said}", after=retry_after(response.headers))
+                raise NetworkError(f"{what} {said}", "try again later")
             return answer
 
     def _token_response(self, challenge: Challenge) -> requests.Response:
@@ -323,17 +324,21 @@ class RegistryClient:
         return self._login.hidden(text) if self._challenge and self._login else text
 
 
+def _headers(accept: str, authorization: str, start: int = 0) -> Mapping[str, str]:
+    headers = {"Accept": accept}
+    if authorization:
+        headers["Authorization"] = authorization
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    return headers
+
+
 def _is_range(response: requests.Response, start: int, size: int) -> bool:
     """Whether the body of a 206 begins at `start` of something that has `size` bytes (RFC 9110, 14.4)."""
     said = re.fullmatch(
         r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "")
     )
     return said is not None and int(said[1]) == start <= int(said[2]) < size and said[3] in ("*", str(size))
-
-
-def _headers(accept: str, authorization: str, start: int = 0) -> Mapping[str, str]:
-    headers = {"Accept": accept, "Authorization": authorization, "Range": f"bytes={start}-" if start else ""}
-    return {name: value for name, value in headers.items() if value}
 
 
 def _json(data: bytes) -> Any:

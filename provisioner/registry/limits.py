@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from provisioner.registry.retry import retry_after
 
 _LONGEST = 40 * 86400
 """The most seconds that are believed."""
@@ -30,7 +31,8 @@ class RateLimit:
         """Make it of an answer's headers (of any spelling, as requests has them). What is malformed is not told."""
         allowed, window = _quota(headers.get("ratelimit-limit", ""))
         left, other = _quota(headers.get("ratelimit-remaining", ""))
-        return cls(allowed, left, window or other, _retry_after(headers.get("Retry-After", ""), now), now)
+        after = min(retry_after(headers), _LONGEST)
+        return cls(allowed, left, window or other, now + after if after else None, now)
 
     @property
     def mend(self) -> str:
@@ -52,17 +54,6 @@ def _quota(header: str) -> tuple[int | None, int | None]:
     """The number and the window in seconds of `100;w=21600`."""
     match = re.match(r"\s*([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,9}))?\s*(?:[;,]|$)", header)
     return (int(match[1]), min(int(match[2]), _LONGEST) if match[2] else None) if match else (None, None)
-
-
-def _retry_after(header: str, now: float) -> float | None:
-    """The time that `Retry-After` (RFC 9110 section 10.2.3) names, in seconds or as a date."""
-    if re.fullmatch(r"\s*[0-9]{1,9}\s*", header):
-        return now + min(int(header), _LONGEST)
-    try:
-        moment = email.utils.parsedate_to_datetime(header[:100]).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return min(max(moment, now), now + _LONGEST)
 
 
 def _span(seconds: float) -> str:

@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from provisioner.blobs import BlobCache, Origin
 from provisioner.cache import TAGS
 from provisioner.digest import Digest, verify
-from provisioner.errors import MalformedImage, NotAllowed, NotFound
+from provisioner.errors import MachineError, MalformedImage, NotAllowed, NotFound
 from provisioner.files import replace_file
 from provisioner.image import DOCUMENT_LIMIT, Descriptor, media_type_of
 from provisioner.reference import Reference
@@ -32,6 +33,14 @@ class Registry(Contents, Protocol):
 
     def resolve(self, selector: str) -> Descriptor:
         """What a tag names now, by its headers alone where that is possible."""
+
+
+class Scratch(BlobCache):
+    """A cache that goes with the run."""
+
+    def kept(self, descriptor: Descriptor) -> int:
+        """How many bytes of a blob will be there in the next run: none."""
+        return 0
 
 
 class Documents:
@@ -59,10 +68,9 @@ class Documents:
 
     def keep(self, document: Document) -> None:
         """Keep a document."""
-        path = self._cache.path(document.digest)
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, document.data, 0o644)
+        with suppress(MachineError):
+            descriptor = Descriptor(document.media_type, document.digest, len(document.data))
+            self._cache.get(descriptor, _Given(document.data))
 
     def note(self, reference: Reference, document: Document) -> None:
         """Note that `reference` names this document now."""
@@ -87,6 +95,19 @@ class Documents:
 
     def _note(self, reference: Reference) -> Path:
         return self._tags / hashlib.sha256(str(reference).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Where a document comes from that is at hand."""
+
+    data: bytes
+
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        yield self.data[start:]
+
+    def wrong(self, descriptor: Descriptor) -> bool:
+        return True  # it is verified: what a killed run has left was wrong
 
 
 class Kept:
@@ -124,11 +145,11 @@ class Kept:
         return None
 
     def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
-        """The bytes of a blob from `start` on as they arrive, not yet verified."""
+        """The bytes of a blob from `start` on, not yet verified."""
         return self._registry.blob(descriptor, start)
 
     def wrong(self, descriptor: Descriptor) -> bool:
-        """Whether a blob that proved wrong may be right next time."""
+        """Is told that a blob wasn't what its digest says. Whether it makes sense to ask for the whole of it again."""
         return self._registry.wrong(descriptor)
 
 

@@ -38,13 +38,13 @@ class Offline:
                 raise NetworkError(f"offline: nobody has asked for {self._reference.familiar} so far", _MEND)
         raise NetworkError(f"offline: the cache has no manifest {name} of {self._reference.name}", _MEND)
 
-    def wrong(self, descriptor: Descriptor) -> bool:
-        """Always False: there is nothing better."""
-        return False
-
     def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         """Raises NetworkError: the cache has been looked at."""
         raise NetworkError(f"offline: the cache has no sound blob {descriptor.digest} of {self._reference.name}", _MEND)
+
+    def wrong(self, descriptor: Descriptor) -> bool:
+        """Always False: there is nobody else to ask."""
+        return False
 
 
 class OfflineSource(RegistrySource):
@@ -66,5 +66,9 @@ class OfflineSource(RegistrySource):
             names = ", ".join(blob.digest.short for blob in missing)
             what = f"{len(missing)} of {len(blobs)} layers are not in the cache, {size:.1f} MB: {names}"
             raise NetworkError(f"offline: {what}", _MEND)
-        with super().layers(image, progress) as layers:
-            yield layers
+        try:
+            with super().layers(image, progress) as layers:
+                yield layers
+        except NetworkError as error:
+            error.hint = _MEND
+            raise
