@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
     "errors resources digest reference platforms image registry blobs sources rootfs profile fixups launcher record"
-    " staging console versions tables inspection"
+    " staging seccomp console versions tables inspection"
 )
 MAY_IMPORT = {
     "errors": "",
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "launcher": "errors resources",
     "record": "errors digest image",
     "staging": "errors rootfs",
+    "seccomp": "errors platforms",
     "console": "",
     "versions": "",
     "tables": "errors",
