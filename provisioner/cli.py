@@ -11,14 +11,20 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import inspect, install, search, tags
+from provisioner.commands import doctor, inspect, install, search, tags
 from provisioner.console import Console
 from provisioner.errors import ProvisionError, UsageError, printable
 
-COMMANDS = {"install": install, "search": search, "tags": tags, "inspect": inspect}
+COMMANDS = {
+    "install": install,
+    "search": search,
+    "tags": tags,
+    "inspect": inspect,
+    "doctor": doctor,
+}
 """The subcommands: modules with a HELP line, `add_arguments` and `run`."""
 
-PLANNED = ("update", "export", "remove", "list", "cache", "doctor", "login", "logout")
+PLANNED = ("update", "export", "remove", "list", "cache", "login", "logout")
 """Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
 
 INTERRUPTED = 130

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
     "errors resources digest reference platforms image registry blobs sources rootfs profile fixups launcher record"
-    " staging seccomp console versions tables inspection"
+    " staging seccomp console versions tables inspection doctor"
 )
 MAY_IMPORT = {
     "errors": "",
@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "versions": "",
     "tables": "errors",
     "inspection": "errors digest platforms image record registry sources",
+    "doctor": "errors platforms record registry",
     "provision": WORKERS,
     "commands": f"{WORKERS} provision",
     "cli": f"{WORKERS} provision commands",
