@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import doctor, inspect, install, search, tags
+from provisioner.commands import doctor, inspect, install, listing, search, tags
 from provisioner.console import Console
 from provisioner.errors import ProvisionError, UsageError, printable
 
@@ -20,11 +20,12 @@ COMMANDS = {
     "search": search,
     "tags": tags,
     "inspect": inspect,
+    "list": listing,
     "doctor": doctor,
 }
 """The subcommands: modules with a HELP line, `add_arguments` and `run`."""
 
-PLANNED = ("update", "export", "remove", "list", "cache", "login", "logout")
+PLANNED = ("update", "export", "remove", "cache", "login", "logout")
 """Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
 
 INTERRUPTED = 130

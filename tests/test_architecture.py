@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
     "errors resources digest reference platforms image registry blobs sources rootfs profile fixups launcher record"
-    " staging seccomp console versions tables inspection doctor"
+    " staging seccomp console versions tables inspection doctor directories processes"
 )
 MAY_IMPORT = {
     "errors": "",
@@ -37,6 +37,8 @@ MAY_IMPORT = {
     "tables": "errors",
     "inspection": "errors digest platforms image record registry sources",
     "doctor": "errors platforms record registry",
+    "directories": "",
+    "processes": "",
     "provision": WORKERS,
     "commands": f"{WORKERS} provision",
     "cli": f"{WORKERS} provision commands",

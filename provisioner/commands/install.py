@@ -7,6 +7,7 @@ import ipaddress
 import os
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from provisioner.console import Console
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     # The rest is imported here so that mistakes on the command line are told at once.
     from provisioner.blobs import BlobCache
+    from provisioner.directories import Directories, Entry, state_directory
     from provisioner.provision import Plan, provision
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.hub import near_names
@@ -60,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     console.step(f"provision {reference.familiar} for {platform}")
     with near_names(reference):
         outcome = provision(plan, source, Ownership.of_this_process(), console)
+    with suppress(OSError):  # only `provision list` needs it
+        Directories(state_directory()).add(Entry(str(directory), outcome.record.reference))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
