@@ -304,6 +304,15 @@ def test_a_file_system_that_cannot_be_written(tmp_path: Path) -> None:
     assert "symlinks" not in found
 
 
+def test_a_directory_that_is_closed_to_this_user(tmp_path: Path) -> None:
+    need_root()
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    done = doctor("--json", closed / "new/dir", **as_user())
+    assert done.returncode == 7
+    assert "Permission denied" in checks(done)["directory"]["detail"]
+
+
 def test_a_file_system_without_links_modes_and_owners(tmp_path: Path) -> None:
     need("losetup", "mkfs.exfat", "mount.exfat-fuse")
     need_root()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -92,8 +93,8 @@ def diagnose(directory: Path, *, offline: bool = False) -> Diagnosis:
 
     It takes a few seconds at most, and leaves nothing behind.
     """
-    is_container = (directory / FOLDER).is_dir()
-    existing = next(place for place in (directory, *directory.parents) if place.is_dir())
+    is_container = os.path.isdir(directory / FOLDER)
+    existing = next(place for place in (directory, *directory.parents) if os.path.isdir(place))
     with _scratch(existing) as (scratch, why):
         probes = [*PROBES, *(OF_A_CONTAINER if is_container else ()), *(() if offline else OF_THE_NETWORK)]
         probes = [probe for probe in probes if scratch or not probe.written]

@@ -86,7 +86,9 @@ def bubblewrap(site: Site) -> Finding:
     """Another way into user namespaces."""
     program = shutil.which("bwrap")
     if not program:
-        return no("missing: start.sh does without it", install("bubblewrap"))
+        return no(
+            "missing: packages with owners of their own can't be installed in user namespaces", install("bubblewrap")
+        )
     status, output = run_program(program, "--unshare-user", "--ro-bind", "/", "/", shutil.which("true") or "true")
     return ok("works") if status == 0 else no(f"it fails: {output or f'status {status}'}", _userns_mend())
 
