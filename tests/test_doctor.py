@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -24,7 +25,7 @@ from provisioner.doctor.diagnosis import OF_A_CONTAINER, OF_THE_NETWORK, PROBES,
 from scripts.loopback_registry import Response
 
 from . import builders
-from .jail import PREFIX, Jail
+from .jail import HOME, PREFIX, Jail
 from .scripted_registry import ScriptedRegistry
 from .tools import as_user, find_program, need, need_root, provision, provision_command, run
 
@@ -323,16 +324,17 @@ def test_a_file_system_without_links_modes_and_owners(tmp_path: Path) -> None:
     run(find_program("mkfs.exfat") or "", disk)
     device = run("losetup", "--find", "--show", disk).strip()
     try:
-        run(find_program("mount.exfat-fuse") or "", device, place)
+        run(find_program("mount.exfat-fuse") or "", "-o", "fmask=0133,dmask=0022", device, place)
         try:
             done = doctor("--json", place)
         finally:
             run("umount", place)
     finally:
         run("losetup", "--detach", device)
-    found = states(done)
+    found = checks(done)
     assert done.returncode == 7
-    assert [found[name] for name in ("symlinks", "hard links", "devices")] == ["no"] * 3
+    assert [found[name]["state"] for name in ("symlinks", "hard links", "devices")] == ["no"] * 3
+    assert found["execution"]["detail"].startswith("files can't be made executable")
 
 
 # Programs
@@ -411,7 +413,37 @@ def test_a_proot_whose_seccomp_fails(place: Path) -> None:
     assert (found["proot seccomp"]["state"], found["proot seccomp"]["mend"]) == ("no", "export PROOT_NO_SECCOMP=1")
     assert "Function not implemented" in found["proot seccomp"]["detail"]
     env = {**os.environ, "PATH": path, "PROOT_NO_SECCOMP": "1"}
-    assert states(doctor("--json", place, env=env))["proot seccomp"] == "ok"
+    check = checks(doctor("--json", place, env=env))["proot seccomp"]
+    assert check["state"] == "ok"
+    assert check["detail"].startswith("fails, and PROOT_NO_SECCOMP is set")
+
+
+def test_where_there_is_no_tmp_proot_gets_the_directory_that_there_is(phone: Jail) -> None:
+    programs = phone.home / "bin"
+    programs.mkdir()
+    (programs / "proot").write_text(f'#!{PREFIX}/bin/sh\necho "its temporary files: $PROOT_TMP_DIR"\nexit 1\n')
+    (programs / "proot").chmod(0o755)
+    try:
+        done = in_jail(phone, env={"PATH": f"{HOME}/bin:{PREFIX}/bin"})
+    finally:
+        shutil.rmtree(programs)
+    assert f"its temporary files: {PREFIX}/tmp" in checks(done)["proot"]["detail"]
+
+
+def test_a_fakeroot_that_pretends_nothing(tmp_path: Path) -> None:
+    script(tmp_path / "fakeroot", "echo 1000")
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    check = checks(doctor("--json", tmp_path, env=env))["fakeroot"]
+    assert (check["state"], check["detail"]) == ("no", "fails: 1000")
+
+
+def test_root_without_the_programs_for_chroot(tmp_path: Path) -> None:
+    need_root()
+    done = doctor("--json", tmp_path, env=without(tmp_path, "proot", "unshare"))
+    found = checks(done)
+    assert done.returncode == 7
+    assert found["unshare"]["mend"] == "apt install util-linux"
+    assert (found["chroot"]["state"], found["runtime"]["state"]) == ("ok", "no")
 
 
 def test_user_namespaces_that_the_kernel_refuses(tmp_path: Path) -> None:
@@ -476,6 +508,16 @@ def test_a_container_of_another_machine_s_needs_qemu(
     assert (found["platform"]["state"], found["start.sh"]["state"]) == ("no", "no")
     assert "apt install qemu-user-static" in found["platform"]["mend"]
     assert "qemu-user-static" in found["start.sh"]["mend"]
+
+
+def test_what_start_sh_makes_while_it_looks_is_gone(container: Callable[[str], Path], tmp_path: Path) -> None:
+    directory = container("amd64")
+    script(directory / "start.sh", 'mktemp -d "$TMPDIR/start.XXXXXX" && echo /usr/bin/proot -r x')
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    found = checks(doctor("--json", directory, env={**os.environ, "TMPDIR": str(temporary)}))
+    assert found["start.sh"]["detail"] == "starts with proot"
+    assert os.listdir(temporary) == []
 
 
 def test_a_newer_processor_s_image(container: Callable[[str], Path]) -> None:

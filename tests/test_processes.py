@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +95,13 @@ def test_guests_in_chroot(directory: Path) -> None:
     assert sum(b"sleep" in line for line in lines) >= 2
     assert not any(b"unshare" in line for line in lines)
     assert is_idle(moved)
+
+
+def test_a_program_from_elsewhere_whose_root_is_the_rootfs(directory: Path) -> None:
+    need_root()
+    code = f"import os, time; os.chroot({str(directory / 'rootfs')!r}); print('begun', flush=True); time.sleep(60)"
+    with guest(sys.executable, "-c", code) as process:
+        assert running([directory])[directory] == [process.pid]
 
 
 def test_guests_in_user_namespaces(directory: Path) -> None:
