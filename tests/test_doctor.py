@@ -392,6 +392,7 @@ def test_the_mend_is_in_the_words_of_this_system(
     monkeypatch.setenv("PREFIX", PREFIX)
     assert mends.install("libmagic1") == "pkg install libmagic"
     assert mends.install("qemu-user-static", "aarch64") == "pkg install qemu-user-aarch64"
+    assert mends.install("qemu-user-static", "x86_64") == "pkg install qemu-user-x86-64"
     assert mends.install("uidmap") == ""
 
 

@@ -20,7 +20,6 @@ _NAMES = {
     "bubblewrap": {"pkg": ""},
     "libmagic1": {"pkg": "libmagic", "apk": "libmagic", "dnf": "file-libs", "pacman": "file"},
     "qemu-user-static": {"pkg": "qemu-user-{}", "apk": "qemu-{}", "zypper": "qemu-linux-user"},
-    "fakeroot": {"apk": "fakeroot"},
 }
 
 
@@ -41,13 +40,15 @@ def install(package: str, kind: str = "") -> str:
     """
     manager = "pkg" if is_termux() else next((name for name in _MANAGERS if shutil.which(name)), "")
     name = _NAMES.get(package, {}).get(manager, package)
+    kind = kind.replace("_", "-") if manager == "pkg" else kind
     if not manager or not name:
         return "" if manager else f"install {package}"
-    return as_root(f"{_MANAGERS[manager]} {name.format(kind)}")
+    command = f"{_MANAGERS[manager]} {name.format(kind)}"
+    return command if is_termux() else as_root(command)  # Termux's packages are the user's own
 
 
 def as_root(command: str) -> str:
-    """A command line that needs root, as this user has to type it. Termux's packages need none."""
-    if is_termux() or os.geteuid() == 0:
+    """A command line that needs root, as this user has to type it."""
+    if os.geteuid() == 0:
         return command
     return f"sudo {command}" if shutil.which("sudo") else f"{command} (as root)"

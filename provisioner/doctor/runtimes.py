@@ -101,7 +101,7 @@ def platform(site: Site) -> Finding:
         return ok(f"{image} runs on {host} by {Path(found).name}")
     if _has_binfmt(name):
         return ok(f"{image} runs on {host} by the kernel's binfmt")
-    return no(f"{image} needs qemu-{name} on {host}", install("qemu-user-static", name.replace("_", "-")))
+    return no(f"{image} needs qemu-{name} on {host}", install("qemu-user-static", name))
 
 
 def start_script(site: Site) -> Finding:
