@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import cache, inspect, install, login, logout, owners, search, tags
+from provisioner.commands import cache, doctor, inspect, install, listing, login, logout, owners, search, tags
 from provisioner.console import Console
 from provisioner.errors import ProvisionError, UsageError, printable
 
@@ -21,13 +21,15 @@ COMMANDS = {
     "tags": tags,
     "inspect": inspect,
     "owners": owners,
+    "list": listing,
     "cache": cache,
     "login": login,
     "logout": logout,
+    "doctor": doctor,
 }
 """The subcommands: modules with a HELP line, `add_arguments` and `run`."""
 
-PLANNED = ("update", "export", "remove", "list", "doctor")
+PLANNED = ("update", "export", "remove")
 """Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
 
 INTERRUPTED = 130

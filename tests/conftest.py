@@ -163,6 +163,14 @@ def _settings_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_list_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests provision isn't told by `provision list` to whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end of the session: no process, mount or staging directory of the tests is left."""
     base = tmp_path_factory.getbasetemp()

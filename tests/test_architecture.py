@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 WORKERS = (
     "errors resources files settings digest reference platforms image registry blobs cache lockfile sources rootfs"
-    " profile fixups launcher record staging unpacking console config versions tables inspection"
+    " profile fixups launcher record staging unpacking seccomp console config versions tables inspection doctor"
+    " directories processes"
 )
 MAY_IMPORT = {
     "errors": "",
@@ -36,11 +37,15 @@ MAY_IMPORT = {
     "record": "errors digest image",
     "staging": "errors rootfs",
     "unpacking": "rootfs sources blobs image console digest errors",
+    "seccomp": "errors platforms",
     "console": "",
     "config": "errors settings platforms reference",
     "versions": "",
     "tables": "errors",
     "inspection": "errors digest platforms image record registry sources",
+    "doctor": "errors platforms record registry",
+    "directories": "",
+    "processes": "",
     "provision": WORKERS,
     "commands": f"{WORKERS} provision",
     "cli": f"{WORKERS} provision commands",

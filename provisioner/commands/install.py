@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
     # The rest is imported here so that mistakes on the command line are told at once.
+    from provisioner.directories import Directories, Entry, state_directory
     from provisioner.lockfile import Lock
     from provisioner.provision import Plan, provision
     from provisioner.registry.client import RegistryClient
@@ -96,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = provision(plan, source, console)
     if arguments.lock:
         Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
+    with suppress(OSError):  # only `provision list` needs it
+        Directories(state_directory()).add(Entry(str(directory), outcome.record.reference))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")

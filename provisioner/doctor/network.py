@@ -1,0 +1,54 @@
+"""Whether Docker Hub can be reached: its name, then its registry."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from provisioner.doctor.check import Finding, Site, no, ok, unknown
+from provisioner.doctor.mends import is_termux
+from provisioner.errors import NetworkError, printable
+
+HUB = "https://registry-1.docker.io/v2/"
+_SECONDS = 3.0
+
+
+def names(site: Site, url: str = HUB) -> Finding:
+    """Whether the registry's name can be resolved."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    except OSError as error:
+        if proxy := _proxy(url):
+            return unknown(f"{host}: {error.strerror or error}; the proxy {proxy} resolves it, maybe")
+        server = "pkg install resolv-conf" if is_termux() else "name a server in /etc/resolv.conf: nameserver 9.9.9.9"
+        return no(f"{host}: {error.strerror or error}", f"check the network; {server}")
+    return ok(f"{host} is {found[0][4][0]}")
+
+
+def registry(site: Site, url: str = HUB) -> Finding:
+    """Whether a registry answers to a ping (distribution-spec, /v2/)."""
+    from provisioner.registry.http import Http
+
+    host = urlsplit(url).netloc
+    proxy = _proxy(url)
+    way = f" through the proxy {proxy}" if proxy else ""
+    try:
+        with Http(insecure=False, connections=1, silence=_SECONDS).get(url, {}) as response:
+            status = response.status_code
+    except NetworkError as error:
+        return no(f"{error.message}{way}", error.hint)
+    if status in (200, 401):
+        return ok(f"{host} answers{way}")
+    return no(f"{host} answers with status {status}{way}", "check the network: something else may answer in its place")
+
+
+def _proxy(url: str) -> str:
+    """Host and port of the proxy to `url`, without its password; empty where none is used."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return ""
+    proxies = getproxies()
+    address = proxies.get(parts.scheme) or proxies.get("all") or ""
+    return printable(address.rpartition("@")[2].rpartition("//")[2].rstrip("/"))

@@ -1,0 +1,160 @@
+"""What starts a container: proot, qemu, and the start.sh of a directory that is there already."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from provisioner.doctor.check import Finding, Site, no, ok, unknown
+from provisioner.doctor.children import run_program
+from provisioner.doctor.mends import install, is_termux
+from provisioner.errors import ProvisionError
+from provisioner.platforms import Platform, host_platform
+from provisioner.record import Record
+
+QEMU = {
+    "amd64": "x86_64",
+    "386": "i386",
+    "arm64": "aarch64",
+    "arm": "arm",
+    "riscv64": "riscv64",
+    "ppc64le": "ppc64le",
+    "s390x": "s390x",
+    "loong64": "loongarch64",
+    "mips64le": "mips64el",
+    "mipsle": "mipsel",
+}
+"""qemu's names of the OCI's architectures."""
+
+_ALSO_NATIVE = {("386", "amd64"), ("arm", "arm64")}
+"""Architectures whose programs the kernel usually runs on another one: (image's, machine's)."""
+
+
+def proot(site: Site) -> Finding:
+    """Whether proot is there and can run a program, with its own seccomp or without."""
+    program = shutil.which("proot")
+    if not program:
+        return no("missing: it starts containers without root", install("proot"))
+    status, output = _run_in_proot(program, site, no_seccomp=False)
+    if status != 0:
+        status, output = _run_in_proot(program, site, no_seccomp=True)
+    if status != 0:
+        what = "nested in another proot or debugger, it can't work" if _is_traced() else "it fails"
+        return no(f"{what}: {output or f'status {status}'}", _proot_mend())
+    help_text = run_program(program, "--help")[1]
+    options = [o for o in ("--link2symlink", "--sysvipc", "--kill-on-exit") if o in help_text]
+    version = re.search(r"proot v?([0-9.]+)", help_text, re.IGNORECASE)
+    name = f"proot {version[1]}" if version else "proot"
+    return ok(f"{name} works, with {', '.join(options)}" if options else f"{name} works; it is not Termux's")
+
+
+def proot_seccomp(site: Site) -> Finding:
+    """Whether proot's own use of seccomp works: it makes proot quicker, and fails on some phones."""
+    program = shutil.which("proot")
+    if not program:
+        return unknown("there is no proot")
+    status, output = _run_in_proot(program, site, no_seccomp=False)
+    if status == 0:
+        unused = "seccomp_filter = no" in run_program(program, "--version")[1]
+        return ok("this build does without it" if unused else "works")
+    if _run_in_proot(program, site, no_seccomp=True)[0] != 0:
+        return unknown("proot doesn't work in either way")
+    mend = "export PROOT_NO_SECCOMP=1"
+    if os.environ.get("PROOT_NO_SECCOMP"):
+        return ok("fails, and PROOT_NO_SECCOMP is set: proot works without it")
+    return no(f"fails ({output or f'status {status}'}): proot works without it, slower", mend)
+
+
+def emulators(site: Site) -> Finding:
+    """qemu's programs for other architectures, by name, and those that the kernel starts by itself."""
+    foreign = [name for name in QEMU.values() if name != os.uname().machine]
+    programs = [name for name in foreign if emulator(name)]
+    kernel = [name for name in foreign if _has_binfmt(name)]
+    mend = install("qemu-user-static", "aarch64")
+    if not programs and not kernel:
+        return no("missing: images of other architectures can't be started", mend)
+    by_proot = f"in proot: {', '.join(programs) or 'none'}"
+    by_kernel = f"in chroot and userns (binfmt): {', '.join(kernel) or 'none'}"
+    return ok(f"{by_proot}; {by_kernel}")
+
+
+def platform(site: Site) -> Finding:
+    """Whether what was provisioned in DIR is for this machine."""
+    try:
+        record = Record.read(site.directory)
+        if record is None:
+            return unknown("nothing was provisioned here")
+        image, host = Platform.parse(record.platform), host_platform()
+    except ProvisionError as error:
+        return unknown(error.message, error.hint)
+    if image.satisfies(host):
+        return ok(f"{image} is for this machine")
+    if image.architecture == host.architecture:
+        return unknown(f"{image} is for a newer processor than {host}", "provision again, without --platform")
+    if (image.architecture, host.architecture) in _ALSO_NATIVE:
+        return ok(f"{image} usually runs on {host}")
+    name = QEMU.get(image.architecture, image.architecture)
+    if found := emulator(name):
+        return ok(f"{image} runs on {host} by {Path(found).name}")
+    if _has_binfmt(name):
+        return ok(f"{image} runs on {host} by the kernel's binfmt")
+    return no(f"{image} needs qemu-{name} on {host}", install("qemu-user-static", name))
+
+
+def start_script(site: Site) -> Finding:
+    """Whether DIR/start.sh finds a runtime. It prints its command line and runs nothing."""
+    script = site.directory / "start.sh"
+    if not script.is_file():
+        return no("is missing", "provision again, with --force")
+    temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
+    status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", env={**os.environ, **temporary})
+    if status != 0:
+        message, _, mend = output.removeprefix("start.sh: ").rpartition(": ")
+        return no(message or mend or f"ends with status {status}", mend if message else "")
+    words = re.findall(r"(?:^|/|\s)(proot|bwrap|unshare -U|unshare)(?=\s|$)", output)
+    names = {"unshare": "chroot", "unshare -U": "user namespaces", "bwrap": "user namespaces"}
+    return ok(f"starts with {names.get(words[0], words[0])}" if words else "finds a runtime")
+
+
+def emulator(name: str) -> str | None:
+    """The program qemu-`name`, as start.sh finds it."""
+    return shutil.which(f"qemu-{name}-static") or shutil.which(f"qemu-{name}")
+
+
+def _has_binfmt(name: str) -> bool:
+    """Whether the kernel starts qemu by itself, also where the guest doesn't see qemu's file (flag F)."""
+    try:
+        text = Path(f"/proc/sys/fs/binfmt_misc/qemu-{name}").read_text()
+    except OSError:
+        return False
+    return text.startswith("enabled") and bool(re.search(r"^flags:.*F", text, re.MULTILINE))
+
+
+def _run_in_proot(program: str, site: Site, no_seccomp: bool) -> tuple[int, str]:
+    """Let a program of the guest's do what root may: proot has to see the calls before the kernel refuses them."""
+    env = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "PROOT_NO_SECCOMP")}
+    if no_seccomp:
+        env["PROOT_NO_SECCOMP"] = "1"
+    if not os.path.isdir("/tmp") and site.scratch:
+        env.setdefault("PROOT_TMP_DIR", os.environ.get("TMPDIR") or str(site.scratch))
+    shell, chown = shutil.which("sh") or "/bin/sh", shutil.which("chown") or "/bin/chown"
+    script = 'true >"$1/owned" && "$0" 1:1 "$1/owned" && [ -e /proc/self ]'
+    place = site.scratch or tempfile.gettempdir()
+    status, output = run_program(program, "-0", "-w", "/", shell, "-c", script, chown, place, env=env)
+    return status, output.partition("\n")[0]
+
+
+def _proot_mend() -> str:
+    if not os.access("/tmp", os.W_OK) and not is_termux():
+        return "make /tmp a directory that can be written"
+    return "pkg upgrade proot" if is_termux() else "allow ptrace: in a container --cap-add SYS_PTRACE"
+
+
+def _is_traced() -> bool:
+    try:
+        return bool(re.search(r"^TracerPid:\s+[1-9]", Path("/proc/self/status").read_text(), re.MULTILINE))
+    except OSError:
+        return False
