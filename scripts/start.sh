@@ -1,4 +1,4 @@
-# The launch body. `provisioner/launcher.py` puts a shebang and quoted assignments in front of it: image_* and default_*.
+# The launch body. `provisioner/launcher.py` puts a shebang and quoted assignments (image_*, default_*) in front of it.
 # POSIX sh, and builtins wherever they do: each program that it runs costs a millisecond. See docs/start-sh.md.
 # The rootfs is hostile: no path of it is used on the host's side but through `resolve`.
 # shellcheck disable=SC2154 # those assignments
@@ -296,7 +296,7 @@ choose_runtime() {
         proot) can_proot || refuse "proot is missing" proot ;;
         chroot)
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
-            can_chroot || refuse "chroot needs unshare, mount, and root's capabilities; --runtime proot does not" util-linux
+            can_chroot || refuse "chroot needs unshare, mount and root's capabilities: or --runtime proot" util-linux
             ;;
         userns) can_userns || refuse "user namespaces don't work here; --runtime proot may" util-linux ;;
         *) fail "unknown runtime $runtime: it is auto, proot, chroot or userns" ;;
@@ -312,7 +312,7 @@ refuse() {
     if [ -n "$emulated" ] && [ -z "$qemu" ]; then
         fail "the image is for $image_platform, this machine is $machine: $install proot $qemu_package"
     elif [ -n "$emulated" ] && [ "$runtime" != proot ] && ! has_binfmt; then
-        fail "the image is for $image_platform and the kernel has no binfmt for it: $install binfmt-support $qemu_package"
+        fail "the image is for $image_platform, the kernel has no binfmt for it: $install binfmt-support $qemu_package"
     fi
     fail "$1: $install $2"
 }
@@ -645,7 +645,7 @@ check_program() {
     finish "$status"
 }
 
-# 7. Or run in namespaces: become this script again, in a private mount namespace, and with a PID namespace for children.
+# 7. Or run in namespaces: become this script again, in a private mount namespace, with a PID namespace for children.
 make_namespaces() {
     append '' "$unshare"
     [ "$runtime" = chroot ] || append "$list" -U -r
@@ -739,7 +739,8 @@ mount_for_root() {
     mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
     # The terminal has no name among the private ones, and ttyname(3) looks for it here too.
     if [ -t 0 ] && touch_file "$dev/console"; then
-        mount -o bind /proc/self/fd/0 "$dev/console"
+        read_link /proc/self/fd/0
+        mount -o bind "$target" "$dev/console" || tell "this terminal has no name inside"
     fi
 }
 
@@ -799,7 +800,7 @@ find_chroot() {
 
 # 8. Supervise. Run the words, hand on signals, and end with their status.
 supervise() {
-    caught='' gave_up=''
+    caught='' ended_by=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # now is right
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -812,9 +813,8 @@ supervise() {
         status=$?
     fi
     # proot says 255 of each guest that a signal ended.
-    case $caught/$runtime/$status in
-        */137) [ -z "$gave_up" ] || status=$((128 + caught)) ;;
-        [0-9]*/proot/255) status=$((128 + caught)) ;;
+    case $status/$runtime in
+        "$ended_by/$runtime" | 255/proot) [ -z "$caught" ] || status=$((128 + caught)) ;;
     esac
     finish "$status"
 }
@@ -846,16 +846,18 @@ run_in_background() {
         esac
     ) <&9 9<&- &
     child=$!
-    exec 9<&-
     # A signal that came before this could not be handed on.
-    [ -z "$caught" ] || { gave_up=yes && kill -s KILL "$child"; }
+    [ -z "$caught" ] || { ended_by=137 && kill -s KILL "$child"; }
     status=127
     while :; do
         interrupted=''
         wait "$child"
         code=$?
-        # 127 after an interruption: the status had been collected before it.
-        [ "$code" -eq 127 ] || status=$code
+        case $code in
+            127) ;; # after an interruption: it had been collected before
+            -1) status=$((128 + caught)) ;; # bash lost it, for a signal that came in the same moment
+            *) status=$code ;;
+        esac
         [ -n "$interrupted" ] || break
     done
 }
@@ -884,9 +886,13 @@ forward() {
             if find_child "$child"; then guest=$found also=$sent; else also=KILL; fi
             ;;
     esac
-    [ "$also" != KILL ] || gave_up=yes
-    kill -s "$sent" "$guest" 2>/dev/null
+    case $also in
+        KILL) ended_by=137 ;;
+        QUIT) ended_by=131 ;;
+    esac
+    # Process 1 has to know before it sees its helper die.
     [ -z "$also" ] || kill -s "$also" "$child" 2>/dev/null
+    kill -s "$sent" "$guest" 2>/dev/null
 }
 
 # Whether the guest can have SIGINT, which shells take from background jobs, and only some can give back.
