@@ -111,7 +111,9 @@ def parse_registry(text: str) -> str:
     """The registry that `host[:port]` names; Docker Hub is `docker.io`, whatever it is called. Raises UsageError."""
     if fault := _registry_fault(text):
         raise UsageError(f"{text[:300]!r} is no registry: {fault}", "a registry looks like ghcr.io or localhost:5000")
-    return DOCKER_HUB if text.lower() in _HUB_ALIASES else text.lower()
+    if text.lower() in _HUB_ALIASES:
+        return DOCKER_HUB
+    return text.lower() if set(".:") & set(text) else text  # a bare word is a host only by its capitals
 
 
 def _split_registry(text: str, rest: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provisioner.digest import Digest
@@ -147,6 +147,7 @@ def test_what_is_spelled_out_is_parsed_back(reference: Reference) -> None:
     assert len(reference.familiar) <= len(str(reference))
 
 
+@example("A/0")
 @given(st.text() | st.text(alphabet="ab:/@.[]-_5A", max_size=20))
 def test_any_text_is_a_reference_or_a_usage_error(text: str) -> None:
     try:
