@@ -35,7 +35,7 @@ GOOD = {
     "[::1]/x:t": "[::1]/x:t",
     "[2001:DB8::1]:5000/x": "[2001:db8::1]:5000/x:latest",
     "host:65535/x": "host:65535/x:latest",
-    "Host/x": "host/x:latest",
+    "Host/x": "Host/x:latest",
     f"name@{SHA}": f"docker.io/library/name@{SHA}",
     f"name@{SHA512}": f"docker.io/library/name@{SHA512}",
     f"name:tag@{SHA}": f"docker.io/library/name:tag@{SHA}",
