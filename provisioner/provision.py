@@ -8,18 +8,19 @@ from pathlib import Path
 
 from provisioner.console import Console, size_text
 from provisioner.digest import verified_chunks
-from provisioner.errors import InTheWay, doing, machine_errors, printable
+from provisioner.errors import InTheWay, MachineError, doing, machine_errors, printable
 from provisioner.fixups import apply_fixups
 from provisioner.image import Image, Layer
 from provisioner.launcher import LaunchSettings, launcher
-from provisioner.platforms import Platform
+from provisioner.platforms import Platform, host_platform
 from provisioner.profile import Profile, load, matching
-from provisioner.record import Record
+from provisioner.record import FOLDER, Record
 from provisioner.rootfs.compression import inflate
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.tree import Tree, tree_errors
+from provisioner.seccomp import root_emulation
 from provisioner.sources import Source
 from provisioner.staging import Staging
 
@@ -77,6 +78,7 @@ def provision(plan: Plan, source: Source, ownership: Ownership, console: Console
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
+            _write_filter(staging.path / FOLDER / "seccomp.bpf")
             start = staging.path / "start.sh"
             start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
             start.chmod(0o755)
@@ -136,6 +138,15 @@ def _unpack_layer(layer: Layer, blob: Iterator[bytes], unpacker: Unpacker) -> No
         unpacker.apply(chunks)
         for _ in chunks:
             pass
+
+
+def _write_filter(path: Path) -> None:
+    """Write what start.sh gives to user namespaces; nothing on a machine for which there is no such filter."""
+    try:
+        filter_ = root_emulation(host_platform())
+    except MachineError:
+        return
+    path.write_bytes(filter_)
 
 
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:

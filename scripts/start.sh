@@ -36,7 +36,7 @@ settle() {
     unset LD_PRELOAD
     LC_ALL=C
     PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin
-    temporary='' child='' aliases=0
+    temporary='' child='' aliases=0 guest_program=''
 }
 
 # Say what is wrong and what to do, and end with docker's status for a launcher's own failures.
@@ -393,7 +393,41 @@ can_chroot() {
 }
 
 can_userns() {
-    can_unshare && "$unshare" -U -r true 2>/dev/null
+    # Some kernels make user namespaces and then allow nothing in them.
+    can_unshare && "$unshare" -U -r -m true 2>/dev/null
+}
+
+# Set `filter`: the words that put a program of a namespace with a single user under the filter that emulates root.
+# bwrap stays as a parent, which is no place for an init: process 1.
+find_filter() {
+    filter='' bwrap='' filter_file=$directory/.provision/seccomp.bpf
+    [ -r "$filter_file" ] || return
+    if find_program setpriv; then
+        case $("$program" --help 2>&1) in
+            *--seccomp-filter*) append '' "$program" --seccomp-filter "$filter_file" && filter=$list && return ;;
+        esac
+    fi
+    [ -z "$can_mount_proc" ] || is_init || ! find_program bwrap || bwrap=$program
+    [ -n "$bwrap" ] || return
+    # It looks for itself in /proc by its number in here, and this script by others.
+    find_program unshare
+    # shellcheck disable=SC2016 # the other shell expands it
+    append '' "$program" -m sh -c 'mount -t proc proc /proc && exec "$@"' sh \
+        "$bwrap" --dev-bind / / --cap-add ALL --seccomp 8 -- && filter=$list
+}
+
+# Run the words of a `filter` that is bwrap. It gets the terminal's signals as the guest does, and must outlive them.
+run_in_bwrap() {
+    [ -z "$give_back" ] || trap '' INT QUIT
+    exec "$@" 8<"$filter_file"
+}
+
+# Whether the guest's program wants to be process 1.
+is_init() {
+    case ${guest_program##*/} in
+        init | systemd | tini | docker-init | dumb-init | catatonit | s6-svscan) ;;
+        *) return 1 ;;
+    esac
 }
 
 can_unshare() {
@@ -647,12 +681,21 @@ check_program() {
 
 # 7. Or run in namespaces: become this script again, in a private mount namespace, and with a PID namespace for children.
 make_namespaces() {
+    map_auto=''
+    [ "$runtime" = chroot ] || ! can_map_more || map_auto=--map-auto
     append '' "$unshare"
-    [ "$runtime" = chroot ] || append "$list" -U -r
+    [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
     append "$list" -m -p "$sh" "$script"
     eval "set -- $list $options --inside $runtime ${give_back:+--give-back \"\$give_back\"} -- \"\$@\""
     [ -z "$printing" ] || print_words "$@"
     exec "$@"
+}
+
+# Whether the user has more ids (/etc/subuid), and needs them for want of a filter. What they own, only they can delete.
+can_map_more() {
+    can_mount_proc=yes # which is found out later
+    find_filter
+    [ -z "$filter" ] && find_program newuidmap && "$unshare" -U -r --map-auto -m true 2>/dev/null
 }
 
 # What process 1 does: mount in the private namespace, then start the guest.
@@ -669,13 +712,15 @@ enter_rootfs() {
     mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
     prepare "$@"
     # Where this root is not the machine's, the kernel lets it mount less.
-    ids=4294967295
-    [ ! -e /proc/self/uid_map ] || read -r _ _ ids </proc/self/uid_map
+    filter='' bwrap='' ids=4294967295 more_ids=''
+    [ ! -e /proc/self/uid_map ] || { read -r _ _ ids && read -r more_ids _; } </proc/self/uid_map
     if [ "$ids" = 4294967295 ]; then
         mount_for_root
     else
         mount_for_user
-        groups='' # nor set groups
+        # Nor does it set groups.
+        [ -n "$more_ids" ] || groups=''
+        [ "$uid:$gid$more_ids" != 0:0 ] || find_filter
     fi
     bind_all
     [ -z "$temporary" ] || rm -rf "$temporary"
@@ -683,7 +728,7 @@ enter_rootfs() {
     find_target "$workdir"
     find_entry
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
-    set -- ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+    eval "set -- $filter ${give_back:+\"\$give_back\" --default-signal=INT,QUIT} \"\$@\""
     # Signals are the guest's to answer now. The kernel keeps them from a process 1 that has no trap; mksh always has.
     case ${KSH_VERSION-} in
         '') trap - HUP TERM ;;
@@ -691,10 +736,11 @@ enter_rootfs() {
     esac
     trap : INT
     # The kernel keeps from process 1 each signal that it doesn't handle: only an init wants that place.
-    case ${guest_program##*/} in
-        init | systemd | tini | docker-init | dumb-init | catatonit | s6-svscan) exec "$@" ;;
+    ! is_init || exec "$@"
+    case $bwrap in
+        '') "$@" ;;
+        *) (run_in_bwrap "$@") ;;
     esac
-    "$@"
     exit $?
 }
 
@@ -715,7 +761,8 @@ mount_on() {
 # The host's /dev and /sys, as in proot: a user has no power over them anyway. In containers a new /proc is refused.
 mount_for_user() {
     find_target /proc
-    mount -t proc proc "$target" 2>/dev/null || mount_on /proc -o rbind /proc
+    can_mount_proc=yes
+    mount -t proc proc "$target" 2>/dev/null || { can_mount_proc='' && mount_on /proc -o rbind /proc; }
     mount_on /sys -o rbind /sys
     mount_on /dev -o rbind /dev
     [ ! -d /dev/shm ] || mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
@@ -761,7 +808,7 @@ bind_in_namespace() {
 
 # Set `list` to the words that lead into the rootfs: its root, the user, the working directory.
 find_entry() {
-    if [ "$runtime" = userns ] && [ "$uid:$gid" != 0:0 ]; then
+    if [ "$runtime" = userns ] && [ -z "$more_ids" ] && [ "$uid:$gid" != 0:0 ]; then
         # One more namespace, in which the user that is root here is the wanted one.
         find_program unshare
         append '' "$program" -U "--map-user=$uid" "--map-group=$gid" "--root=$rootfs" "--wd=$workdir" --
@@ -882,6 +929,8 @@ forward() {
         */sh)
             # Process 1, with the guest below or still at work for it.
             if find_child "$child"; then guest=$found also=$sent; else also=KILL; fi
+            { read -r its_name <"/proc/$guest/comm"; } 2>/dev/null
+            [ "$its_name" != bwrap ] || ! find_child "$guest" || guest=$found
             ;;
     esac
     [ "$also" != KILL ] || gave_up=yes

@@ -12,11 +12,12 @@ import pytest
 from provisioner.blobs import BlobCache
 from provisioner.console import Console
 from provisioner.errors import InTheWay, MalformedImage, ProvisionError, UsageError
-from provisioner.platforms import Platform
+from provisioner.platforms import Platform, host_platform
 from provisioner.provision import Outcome, Plan, occupant, provision
 from provisioner.reference import Reference
 from provisioner.registry.client import RegistryClient
 from provisioner.rootfs.ownership import Ownership
+from provisioner.seccomp import root_emulation
 from provisioner.sources.registry import RegistrySource
 
 from . import builders
@@ -49,7 +50,17 @@ def test_a_directory_is_made_whole(registry: ScriptedRegistry, tmp_path: Path) -
     assert (made / "rootfs/etc/motd").read_bytes() == b"hello\n"
     assert (made / "start.sh").stat().st_mode & 0o777 == 0o755
     assert json.loads((made / ".provision/record.json").read_text())["manifest_digest"] == digest
+    assert (made / ".provision/seccomp.bpf").read_bytes() == root_emulation(host_platform())
     assert os.listdir(tmp_path / "a/b") == ["dir"]
+
+
+def test_a_machine_without_a_filter_for_namespaces_gets_none(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.push("image", builders.small())
+    monkeypatch.setattr("provisioner.provision.host_platform", lambda: Platform("linux", "mips64le"))
+    job(registry, Plan(tmp_path / "dir", AMD64), tmp_path / "cache")
+    assert not (tmp_path / "dir/.provision/seccomp.bpf").exists()
 
 
 def test_the_second_run_touches_nothing(registry: ScriptedRegistry, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from provisioner.launcher import LaunchSettings, launcher
+from provisioner.platforms import host_platform
+from provisioner.seccomp import root_emulation
 
 from .test_launcher import NAMES, SHELLS, TEXT
 from .tools import (
@@ -163,6 +165,7 @@ def make_container(directory: Path, **changed: Any) -> Container:
     for name in ("bin", "usr/bin", "etc", "tmp", "root", "home/joe", "proc"):
         (made.rootfs / name).mkdir(parents=True)
     (directory / ".provision").mkdir()
+    (directory / ".provision/seccomp.bpf").write_bytes(root_emulation(host_platform()))
     shutil.copy(static_busybox(), made.rootfs / "bin/busybox")
     for applet in APPLETS:
         (made.rootfs / "bin" / applet).symlink_to("busybox")
