@@ -28,6 +28,7 @@ class LaunchSettings:
     image_stop_signal: str
     default_runtime: str  # auto, proot, chroot or userns
     default_dns: tuple[str, ...]
+    default_hostname: str  # empty for the machine's at each start
     default_binds: tuple[str, ...]  # SRC or SRC:DST
     default_env: tuple[str, ...]  # K=V
 

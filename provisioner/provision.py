@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,11 +74,12 @@ def provision(plan: Plan, source: Source, ownership: Ownership, console: Console
             _unpack(image, source, Unpacker(tree, ownership), console)
             with tree_errors("write the fixups"):
                 profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
-                apply_fixups(tree, profile, plan.dns)
+                passing = apply_fixups(tree, profile, plan.dns)
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
             _write_filter(staging.path / FOLDER / "seccomp.bpf")
+            _write_files(staging.path / FOLDER / "made", passing)
             start = staging.path / "start.sh"
             start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
             start.chmod(0o755)
@@ -149,6 +150,13 @@ def _write_filter(path: Path) -> None:
     path.write_bytes(filter_)
 
 
+def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write what start.sh compares the rootfs's files with, to see whether they are still ours."""
+    directory.mkdir()
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+
+
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:
     """What start.sh has to know."""
     config = image.config
@@ -164,6 +172,7 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> Lau
         image_stop_signal=config.stop_signal,
         default_runtime="auto",
         default_dns=plan.dns or profile.dns,
+        default_hostname=profile.hostname,
         default_binds=profile.binds,
         default_env=profile.env,
     )

@@ -615,6 +615,7 @@ add_proot_features() {
 
 # Bind what the options and defaults ask for. What was asked for at provision time may be missing on this machine.
 bind_all() {
+    [ -n "$printing" ] || refresh_files
     eval "set -- $default_binds"
     for bind; do
         split_bind "$bind"
@@ -637,6 +638,87 @@ bind_all() {
         done >"$source"
         bind_one
     fi
+}
+
+# Make the files of /etc anew that depend on this machine and its network, but for those that somebody has edited: they
+# differ from what was made the last time. A DIR that can't be written gets them by binds.
+refresh_files() {
+    find_hostname
+    for file in resolv.conf hosts hostname; do
+        made=$directory/.provision/made/$file
+        resolve "/etc/$file"
+        { [ -f "$made" ] && [ -f "$rootfs$resolved" ]; } || continue
+        { read_text <"$made" && before_this=$text && read_text <"$rootfs$resolved"; } 2>/dev/null || continue
+        [ "$text" = "$before_this" ] || continue
+        case $file in
+            resolv.conf) make_resolv_conf ;;
+            hosts) make_hosts ;;
+            hostname) text=$hostname$newline ;;
+        esac
+        [ "$text" != "$before_this" ] || continue
+        if write_text "$text" "$made"; then
+            write_text "$text" "$rootfs$resolved" && continue
+            write_text "$before_this" "$made"
+        fi
+        make_temporary
+        source=$temporary/$file destination=/etc/$file
+        write_text "$text" "$source" && bind_one
+    done
+}
+
+# Set `text` to standard input.
+read_text() {
+    text=''
+    while IFS= read -r line || [ -n "$line" ]; do
+        text=$text$line$newline
+    done
+}
+
+write_text() {
+    { printf '%s' "$1" >"$2"; } 2>/dev/null
+}
+
+# Set `hostname`: the profile's, else this machine's.
+find_hostname() {
+    hostname=$default_hostname
+    [ -n "$hostname" ] || { read -r hostname </proc/sys/kernel/hostname; } 2>/dev/null || hostname=$(uname -n)
+    hostname=${hostname:-localhost}
+}
+
+make_hosts() {
+    text="127.0.0.1 localhost${newline}::1 localhost ip6-localhost ip6-loopback$newline"
+    [ "$hostname" = localhost ] || text="${text}127.0.1.1 $hostname$newline"
+}
+
+# The profile's name servers, else what this machine says, else public ones.
+make_resolv_conf() {
+    eval "set -- $default_dns"
+    if [ $# -eq 0 ]; then
+        for host_file in /etc/resolv.conf ${PREFIX:+"$PREFIX/etc/resolv.conf"}; do
+            { [ -r "$host_file" ] && read_servers <"$host_file"; } && return
+        done
+        set -- 1.1.1.1 8.8.8.8 2606:4700:4700::1111
+    fi
+    text=''
+    for server; do
+        text="${text}nameserver $server$newline"
+    done
+}
+
+# Set `text` to what matters of a resolv.conf, and fail where it names no server.
+read_servers() {
+    text='' servers=''
+    while read -r line || [ -n "$line" ]; do
+        # shellcheck disable=SC2086 # split into words
+        set -- $line
+        case ${1-} in
+            nameserver) servers=$servers${2-} ;;
+            search | domain | options) ;;
+            *) continue ;;
+        esac
+        [ $# -eq 1 ] || text="$text$*$newline"
+    done
+    [ -n "$servers" ]
 }
 
 # Bind `source` on `destination`.

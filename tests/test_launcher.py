@@ -30,6 +30,7 @@ SETTINGS = LaunchSettings(
     image_stop_signal="SIGINT",
     default_runtime="auto",
     default_dns=("1.1.1.1", "::1"),
+    default_hostname="box",
     default_binds=("/a b:/c",),
     default_env=("K=V",),
 )

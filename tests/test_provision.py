@@ -51,6 +51,8 @@ def test_a_directory_is_made_whole(registry: ScriptedRegistry, tmp_path: Path) -
     assert (made / "start.sh").stat().st_mode & 0o777 == 0o755
     assert json.loads((made / ".provision/record.json").read_text())["manifest_digest"] == digest
     assert (made / ".provision/seccomp.bpf").read_bytes() == root_emulation(host_platform())
+    for name in ("resolv.conf", "hosts", "hostname"):
+        assert (made / ".provision/made" / name).read_bytes() == (made / "rootfs/etc" / name).read_bytes()
     assert os.listdir(tmp_path / "a/b") == ["dir"]
 
 
