@@ -32,7 +32,9 @@ _AHEAD = 4
 class Plan:
     """What a user asks for.
 
-    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter.
+    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter. What start.sh's options
+    default to: `dns` goes in the place of the profile's servers, `binds` (SRC[:DST], absolute) and `env` (K=V) come
+    after what the profile says, `runtime` is one of launcher.RUNTIMES.
     """
 
     directory: Path
@@ -41,6 +43,9 @@ class Plan:
     dns: tuple[str, ...] = ()
     force: bool = False
     shell: str = "/bin/sh"
+    binds: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    runtime: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -170,9 +175,9 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> Lau
         image_user=config.user,
         image_workdir=config.working_dir,
         image_stop_signal=config.stop_signal,
-        default_runtime="auto",
+        default_runtime=plan.runtime,
         default_dns=plan.dns or profile.dns,
         default_hostname=profile.hostname,
-        default_binds=profile.binds,
-        default_env=profile.env,
+        default_binds=profile.binds + plan.binds,
+        default_env=profile.env + plan.env,
     )

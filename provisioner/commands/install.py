@@ -11,6 +11,7 @@ from pathlib import Path
 
 from provisioner.console import Console
 from provisioner.errors import UsageError, machine_errors, printable
+from provisioner.launcher import RUNTIMES
 from provisioner.platforms import Platform, host_platform
 from provisioner.reference import Reference
 
@@ -26,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
     parser.add_argument("--profile", metavar="NAME|FILE", help="default: by the image's os-release")
     parser.add_argument("--dns", metavar="IP", action="append", default=[], help="name server inside; repeatable")
+    parser.add_argument(
+        "--bind", metavar="SRC[:DST]", action="append", default=[], help="show SRC inside at each start; repeatable"
+    )
+    parser.add_argument(
+        "--env", metavar="K=V", action="append", default=[], help="variable inside at each start; repeatable"
+    )
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
     parser.add_argument("--force", action="store_true", help="replace a DIR that provision made, and all changes in it")
     parser.add_argument(
         "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
@@ -40,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     reference = Reference.parse(arguments.image)
     platform = Platform.parse(arguments.platform) if arguments.platform else host_platform()
     dns = tuple(_address(text) for text in arguments.dns)
+    binds = tuple(_bind(text) for text in arguments.bind)
+    env = tuple(_variable(text) for text in arguments.env)
     with machine_errors(f"look at {printable(arguments.directory)}"):
         directory = Path(arguments.directory).resolve()
     if directory == directory.parent or not arguments.directory:
@@ -56,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(quiet=arguments.quiet)
     client = RegistryClient(reference, insecure=arguments.insecure, connections=arguments.jobs)
     source = RegistrySource(reference, client, BlobCache(cache_directory()), arguments.jobs)
-    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell())
+    plan = Plan(directory, platform, arguments.profile, dns, arguments.force, _shell(), binds, env, arguments.runtime)
     console.step(f"provision {reference.familiar} for {platform}")
     with near_names(reference):
         outcome = provision(plan, source, Ownership.of_this_process(), console)
@@ -94,6 +104,20 @@ def _jobs(text: str) -> int:
     if not 1 <= number <= 64:
         raise argparse.ArgumentTypeError("a number from 1 to 64")
     return number
+
+
+def _bind(text: str) -> str:
+    """SRC[:DST] with an absolute SRC; the last ":/" divides, as start.sh has it."""
+    source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
+    if not source:
+        raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")
+    return os.path.abspath(source) + divider + destination
+
+
+def _variable(text: str) -> str:
+    if text.find("=") < 1:
+        raise UsageError(f"--env {printable(text)!r} is not NAME=VALUE", "give a name, an equals sign and a value")
+    return text
 
 
 def _address(text: str) -> str:
