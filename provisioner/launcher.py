@@ -29,6 +29,7 @@ class LaunchSettings:
     image_user: str  # a name or uid, with :GROUP or without; empty for root
     image_workdir: str
     image_stop_signal: str
+    image_ports: tuple[str, ...]  # as in 80/tcp
     default_runtime: str  # of RUNTIMES
     default_dns: tuple[str, ...]
     default_hostname: str  # empty for the machine's at each start

@@ -85,6 +85,9 @@ def provision(plan: Plan, source: Source, ownership: Ownership, console: Console
             record.write(staging.path, image)
             _write_filter(staging.path / FOLDER / "seccomp.bpf")
             _write_files(staging.path / FOLDER / "made", passing)
+            shared_memory = staging.path / FOLDER / "shm"
+            shared_memory.mkdir()
+            shared_memory.chmod(0o1777)
             start = staging.path / "start.sh"
             start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
             start.chmod(0o755)
@@ -175,6 +178,7 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> Lau
         image_user=config.user,
         image_workdir=config.working_dir,
         image_stop_signal=config.stop_signal,
+        image_ports=config.ports,
         default_runtime=plan.runtime,
         default_dns=plan.dns or profile.dns,
         default_hostname=profile.hostname,

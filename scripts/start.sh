@@ -163,7 +163,7 @@ locate() {
 # 2. Parse. Set the options, and `parsed`: how many words they took.
 parse() {
     parsed=0 options='' inside='' give_back=''
-    login='' printing='' dns='' binds='' typed_env='' user=$image_user workdir=$image_workdir
+    login='' printing='' termux='' dns='''' binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
         /*) ;;
@@ -173,8 +173,8 @@ parse() {
         case $1 in
             --) parsed=$((parsed + 1)) && return ;;
             --help) show_help && exit ;;
-            --shell | --root | --print) option=$1 value='' width=1 ;;
-            --shell=* | --root=* | --print=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
+            --shell | --root | --print | --termux) option=$1 value='' width=1 ;;
+            --shell=* | --root=* | --print=* | --termux=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
             *) return ;;
@@ -196,6 +196,10 @@ parse_option() {
         --shell) login=yes ;;
         --root) user=0:0 ;;
         --print) printing=yes ;;
+        --termux)
+            is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
+            termux=yes
+            ;;
         --entrypoint | --user | --workdir | --env | --bind | --dns | --runtime | --inside | --give-back)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
@@ -254,6 +258,8 @@ what the image starts by itself.
 --env K=V       set a variable
 --bind SRC[:DST]  show a path inside
 --dns IP        ask this name server
+--termux        show /sdcard and the
+                home of Termux inside
 --runtime R     auto, proot, chroot or
                 userns
 --print         show the command line
@@ -280,6 +286,9 @@ split_bind() {
 
 # 3. Runtime. Settle `runtime` on proot, chroot or userns, or say in one line what is missing here.
 choose_runtime() {
+    case $tracer_name in
+        proot*) fail "this is inside of proot already, and proot can't be nested: leave it first (exit)" ;;
+    esac
     find_machine
     case $runtime in
         auto)
@@ -318,11 +327,15 @@ refuse() {
 }
 
 # Set `host_uid`, `capabilities` and `ignored` (signals), in hex, as the kernel knows them: fakeroot can't pretend here.
-# Set `ids_here`, this process's number in each PID namespace from the outermost to its own.
+# Set `ids_here`, this process's number in each PID namespace from the outermost to its own, and `tracer_name`.
 read_status() {
-    host_uid='' capabilities=0 ignored=0 ids_here=''
+    host_uid='' capabilities=0 ignored=0 ids_here='' tracer_name=''
     while read -r field value rest; do
         case $field in
+            TracerPid:)
+                # Not each guest sees its tracer.
+                [ "$value" = 0 ] || { read -r tracer_name <"/proc/$value/comm"; } 2>/dev/null
+                ;;
             Uid:) host_uid=${rest%%[!0-9]*} ;;
             NSpid:) ids_here="$value $rest" ;;
             SigIgn:) ignored=$value ;;
@@ -556,10 +569,16 @@ prepare() {
 run_proot() {
     prepare "$@"
     [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
+    # Where Termux's packages are, in case that its proot was built for another place.
+    for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
+        loader=${PREFIX-}/libexec/proot/${place#*:}
+        ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
+    done
     if [ -n "$outside" ]; then
         check_program
         # These are for proot, from whoever starts it.
         append "$outside" ${PROOT_TMP_DIR+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} \
+            ${PROOT_LOADER+"PROOT_LOADER=$PROOT_LOADER"} ${PROOT_LOADER_32+"PROOT_LOADER_32=$PROOT_LOADER_32"} \
             ${PROOT_NO_SECCOMP+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"} && outside=$list
     fi
     append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
@@ -571,11 +590,15 @@ run_proot() {
     for place in fd:fd fd/0:stdin fd/1:stdout fd/2:stderr; do
         [ -e "/dev/${place#*:}" ] || append "$list" -b "/proc/self/${place%:*}:/dev/${place#*:}"
     done
-    if [ ! -d /dev/shm ]; then
-        make_temporary
-        mkdir -m 1777 "$temporary/shm" && append "$list" -b "$temporary/shm:/dev/shm"
-    fi
     words=$list
+    source=$directory/.provision/shm destination=/dev/shm
+    if [ ! -w "$source" ]; then
+        make_temporary
+        source=$temporary/shm
+        mkdir -m 1777 "$source"
+    fi
+    bind_in_proot
+    fake_proc
     bind_all
     resolve "$workdir"
     if [ -d "$rootfs$resolved" ]; then
@@ -591,6 +614,108 @@ run_proot() {
     supervise ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
 }
 
+# Whether this runs in Termux, or as root that Termux's user has become.
+is_termux() {
+    case ${PREFIX-} in /*/files/usr) ;; *) return 1 ;; esac
+}
+
+# Stand in for those files of /proc that apps can't read on Android. The time since the system's start is known from
+# this process's own.
+fake_proc() {
+    uptime=''
+    for file in stat loadavg uptime version vmstat; do
+        [ ! -r "/proc/$file" ] || continue
+        make_temporary
+        [ -n "$uptime" ] || find_uptime
+        source=$temporary/$file destination=/proc/$file
+        case $file in
+            stat) describe_processors ;;
+            loadavg) printf '0.00 0.00 0.00 1/1 %s\n' "$$" ;;
+            uptime) printf '%s %s\n' "$uptime" "$uptime" ;;
+            version) printf '%s version %s\n' "$(uname -s)" "$(uname -r) (provision) $(uname -v)" ;;
+            vmstat) describe_memory ;;
+        esac >"$source"
+        bind_in_proot
+    done
+}
+
+# Set `ticks` since the system's start, and `uptime`, the same in seconds; Linux shows users 100 ticks a second.
+find_uptime() {
+    read -r line <"/proc/$$/stat"
+    # shellcheck disable=SC2086 # split into fields
+    set -- ${line##*) }
+    shift 19
+    ticks=$1 hundredths=0$((ticks % 100))
+    uptime=$((ticks / 100)).${hundredths#"${hundredths%??}"}
+}
+
+# All processors idle since the start.
+describe_processors() {
+    last=0
+    { read -r last </sys/devices/system/cpu/possible; } 2>/dev/null
+    last=${last##*-} number=0
+    is_number "$last" || last=0
+    printf 'cpu  0 0 0 %s 0 0 0 0 0 0\n' "$((ticks * (last + 1)))"
+    while [ "$number" -le "$last" ]; do
+        printf 'cpu%s 0 0 0 %s 0 0 0 0 0 0\n' "$number" "$ticks"
+        number=$((number + 1))
+    done
+    printf 'intr 0\nctxt 0\nbtime %s\n' "$(($(date +%s) - ticks / 100))"
+    printf 'processes %s\nprocs_running 1\nprocs_blocked 0\n' "$$"
+}
+
+# What meminfo says, in pages of 4 KiB.
+describe_memory() {
+    while read -r field value _; do
+        case $field in
+            MemFree:) field=nr_free_pages ;;
+            AnonPages:) field=nr_anon_pages ;;
+            Mapped:) field=nr_mapped ;;
+            Cached:) field=nr_file_pages ;;
+            Dirty:) field=nr_dirty ;;
+            Writeback:) field=nr_writeback ;;
+            *) continue ;;
+        esac
+        printf '%s %s\n' "$field" "$((value / 4))"
+    done </proc/meminfo
+    printf '%s 0\n' pgpgin pgpgout pswpin pswpout pgfault pgmajfault
+}
+
+# Android's own directories, for its programs, and with --termux the user's: add them to what is bound.
+bind_android() {
+    [ -z "${ANDROID_ROOT-}" ] || [ "$runtime" != proot ] ||
+        for source in /system /system_ext /vendor /product /odm /apex /linkerconfig/ld.config.txt; do
+            destination=$source
+            [ ! -r "$source" ] || bind_one
+        done
+    [ -n "$termux" ] || return 0
+    for source in /sdcard "${PREFIX%/usr}/home"; do
+        destination=$source
+        if [ -e "$source" ]; then
+            bind_one
+        else
+            tell "not bound, since it isn't there or may not be seen (termux-setup-storage asks): $source"
+        fi
+    done
+}
+
+# After a quick end in proot: where that is what proot's use of seccomp looks like, say what helps.
+explain_failure() {
+    [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
+    case $status/${ANDROID_ROOT-} in
+        159/* | 255/?*)
+            tell "a system call seems to be blocked here (SIGSYS): try PROOT_NO_SECCOMP=1, in the environment"
+            ;;
+        1/* | 126/* | 127/* | 255/*)
+            case $("$proot" -r "$rootfs" -w / /bin/true 2>&1) in
+                *"unction not implemented"*)
+                    tell "proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
+                    ;;
+            esac
+            ;;
+    esac
+}
+
 # What the guest's shell runs to get into a working directory that the rootfs lacks, or that lies in a bind.
 # shellcheck disable=SC2016 # the guest's shell expands it
 make_workdir='(PATH=$PATH:/usr/bin:/bin && mkdir -p -- "$0") && cd -- "$0" || exit 125; exec "$@"'
@@ -601,6 +726,7 @@ add_proot_features() {
     case $features in *--kill-on-exit*) append "$list" --kill-on-exit ;; esac
     case $features in *--sysvipc*) append "$list" --sysvipc ;; esac
     case $features in *"$newline  -L$newline"*) append "$list" -L ;; esac
+    case $features in *"$newline  -p$newline"*) [ "$host_uid" = 0 ] || move_ports ;; esac
     case $features in
         *--link2symlink*)
             # Android refuses hard links to apps.
@@ -613,9 +739,22 @@ add_proot_features() {
     esac
 }
 
+# Let a user's daemons have ports below 1024, at others that are 2000 higher, and say so of those that the image names.
+move_ports() {
+    append "$list" -p
+    moved_words=$list
+    eval "set -- $image_ports"
+    for port; do
+        protocol=${port#*/} port=${port%%/*}
+        is_number "$port" && [ "$port" -lt 1024 ] && tell "port $port/$protocol is at $((port + 2000)) from outside"
+    done
+    list=$moved_words
+}
+
 # Bind what the options and defaults ask for. What was asked for at provision time may be missing on this machine.
 bind_all() {
     [ -n "$printing" ] || refresh_files
+    bind_android
     eval "set -- $default_binds"
     for bind; do
         split_bind "$bind"
@@ -944,6 +1083,7 @@ supervise() {
     case $caught/$runtime/$status in
         */137) [ -z "$gave_up" ] || status=$((128 + caught)) ;;
         [0-9]*/proot/255) status=$((128 + caught)) ;;
+        /proot/*) [ -n "$inside" ] || explain_failure ;;
     esac
     finish "$status"
 }
@@ -952,10 +1092,11 @@ supervise() {
 print_words() {
     append '' "$@"
     settings=''
-    if [ -n "${PROOT_TMP_DIR-}" ]; then
-        quote "PROOT_TMP_DIR=$PROOT_TMP_DIR"
-        settings="export $quoted; "
-    fi
+    for setting in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
+        ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"}; do
+        quote "$setting"
+        settings="${settings}export $quoted; "
+    done
     [ -z "$preloaded" ] || settings="unset LD_PRELOAD; $settings"
     case $settings in
         '') printf '%s\n' "${list# }" ;;

@@ -28,6 +28,7 @@ SETTINGS = LaunchSettings(
     image_user="joe",
     image_workdir="/srv/my app",
     image_stop_signal="SIGINT",
+    image_ports=("80/tcp", "53/udp"),
     default_runtime="auto",
     default_dns=("1.1.1.1", "::1"),
     default_hostname="box",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import pty
 import select
@@ -27,9 +28,11 @@ from hypothesis import strategies as st
 from provisioner.fixups import hosts, resolv_conf
 from provisioner.launcher import LaunchSettings, launcher
 from provisioner.platforms import host_platform
-from provisioner.seccomp import root_emulation
+from provisioner.seccomp import Abi, Rule, program, refuse, root_emulation
 
+from . import libseccomp
 from .test_launcher import NAMES, SHELLS, TEXT
+from .test_seccomp import install
 from .tools import (
     as_user,
     clean_environment,
@@ -71,6 +74,7 @@ SETTINGS = LaunchSettings(
     image_user="",
     image_workdir="",
     image_stop_signal="",
+    image_ports=(),
     default_runtime="auto",
     default_dns=(),
     default_hostname="",
@@ -168,6 +172,8 @@ def make_container(directory: Path, **changed: Any) -> Container:
     for name in ("bin", "usr/bin", "etc", "tmp", "root", "home/joe", "proc"):
         (made.rootfs / name).mkdir(parents=True)
     (directory / ".provision").mkdir()
+    (directory / ".provision/shm").mkdir()
+    (directory / ".provision/shm").chmod(0o1777)
     (directory / ".provision/seccomp.bpf").write_bytes(root_emulation(host_platform()))
     shutil.copy(static_busybox(), made.rootfs / "bin/busybox")
     for applet in APPLETS:
@@ -231,7 +237,20 @@ def test_help_fits_a_phone(container: Container, shell: str) -> None:
     lines = container.output("", "--help", shell=SHELLS[shell]).decode().splitlines()
     assert max(map(len, lines)) <= 40
     text = "\n".join(lines)
-    for option in ("shell", "entrypoint", "user", "workdir", "env", "bind", "dns", "root", "runtime", "print", "help"):
+    for option in (
+        "shell",
+        "entrypoint",
+        "user",
+        "workdir",
+        "env",
+        "bind",
+        "dns",
+        "root",
+        "runtime",
+        "print",
+        "termux",
+        "help",
+    ):
         assert f"--{option}" in text
 
 
@@ -426,6 +445,86 @@ def test_name_servers_of_one_run(container: Container, place: Path, runtime: str
     assert told == b"nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
     assert tree_of(container.rootfs / "etc") == before
     assert list((place / "tmp").iterdir()) == []
+
+
+# proot
+
+
+@pytest.fixture
+def termux_proot(place: Path) -> dict[str, str]:
+    """An environment with a proot that lists the options of Termux's fork, and writes its words to `place/words`."""
+    need("proot")
+    tools = place / "tools"
+    tools.mkdir()
+    (tools / "proot").write_text(
+        f"""#!/bin/sh
+[ "$1" != --help ] || exec printf '  --link2symlink\\n  --sysvipc\\n  --kill-on-exit\\n  -p\\n\\n  -L\\n\\nEnd\\n'
+printf '%s\\n' "$@" >{shlex.quote(str(place))}/words
+for word; do
+    shift
+    case $word in --link2symlink | --sysvipc | --kill-on-exit | -p | -L) ;; *) set -- "$@" "$word" ;; esac
+done
+exec {find_program("proot")} "$@"
+"""
+    )
+    (tools / "proot").chmod(0o755)
+    env = starter("proot")["env"]
+    return {**env, "PATH": f"{tools}:{env['PATH']}"}
+
+
+def test_of_termux_s_proot_all_that_helps_is_used(
+    container: Container, place: Path, termux_proot: dict[str, str]
+) -> None:
+    container.set(image_ports=("80/tcp", "53/udp", "1024/tcp", "8080/tcp", "odd"))
+    done = container.run("proot", "sh", "-c", "exit 4", env=termux_proot)
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr.decode().splitlines() == [
+        "start.sh: port 80/tcp is at 2080 from outside",
+        "start.sh: port 53/udp is at 2053 from outside",
+    ]
+    words = (place / "words").read_text().splitlines()
+    assert [word for word in words if word in ("--link2symlink", "--sysvipc", "--kill-on-exit", "-p", "-L")] == [
+        *("--kill-on-exit", "--sysvipc", "-L", "-p")
+    ], "hard links work here"
+    assert container.run("proot", "true", env={**starter("proot")["env"]}).stderr == b"", "Debian's moves no ports"
+
+
+def test_shared_memory_is_the_container_s_own(container: Container, runtime: str) -> None:
+    name = f"shared-{os.getpid()}"
+    told = container.output(runtime, "sh", "-c", f"echo y >/dev/shm/{name}; cat /dev/shm/{name}")
+    assert told == b"y\n"
+    assert not Path("/dev/shm", name).exists()
+
+
+def test_proot_in_proot_is_refused(container: Container) -> None:
+    need("proot")
+    done = container.run("", "true", shell=["proot"])
+    assert done.returncode == 125
+    assert done.stderr.decode().splitlines()[-1] == (
+        "start.sh: this is inside of proot already, and proot can't be nested: leave it first (exit)"
+    )
+
+
+def test_a_proot_that_cannot_work_here_is_explained(container: Container) -> None:
+    (container.rootfs / "bin/true").unlink()
+    (container.rootfs / "bin/true").symlink_to("busybox")
+    arch = libseccomp.native_arch()
+    call = libseccomp.number("ptrace", arch)
+    assert call is not None
+    abi = Abi(arch, {"ptrace": call})
+    missing = program([Rule(refuse(errno.ENOSYS), ("ptrace",))], [abi])
+    done = container.run("proot", "true", preexec_fn=lambda: install(missing))
+    assert done.returncode in (1, 126, 127, 255)
+    assert done.stderr.decode().splitlines()[-1] == (
+        "start.sh: proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
+    )
+    assert container.run("proot", "false").stderr == b""
+
+
+def test_termux_s_directories_need_termux(container: Container) -> None:
+    done = container.run("proot", "--termux", "true")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.startswith(b"start.sh: --termux is for Termux")
 
 
 # What depends on the machine and its network
