@@ -13,6 +13,7 @@ main() {
     [ -n "$inside" ] || choose_runtime
     case $inside$runtime in
         proot) run_proot "$@" ;;
+        bare) run_bare "$@" ;;
         chroot | userns) make_namespaces "$@" ;; # which runs this script again, --inside
         # The next child is process 1 and all ends with it: no program may be run before.
         *) supervise enter_rootfs "$@" ;;
@@ -163,7 +164,7 @@ locate() {
 # 2. Parse. Set the options, and `parsed`: how many words they took.
 parse() {
     parsed=0 options='' inside='' give_back=''
-    login='' printing='' termux='' dns='''' binds='' typed_env='' user=$image_user workdir=$image_workdir
+    login='' printing='' termux='' privileged='' no_namespace='' devices='' dns='''' binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
         /*) ;;
@@ -173,8 +174,8 @@ parse() {
         case $1 in
             --) parsed=$((parsed + 1)) && return ;;
             --help) show_help && exit ;;
-            --shell | --root | --print | --termux) option=$1 value='' width=1 ;;
-            --shell=* | --root=* | --print=* | --termux=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
+            --shell | --root | --print | --termux | --privileged | --no-namespace) option=$1 value='' width=1 ;;
+            --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
             *) return ;;
@@ -196,11 +197,13 @@ parse_option() {
         --shell) login=yes ;;
         --root) user=0:0 ;;
         --print) printing=yes ;;
+        --privileged) privileged=yes ;;
+        --no-namespace) no_namespace=yes ;;
         --termux)
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --runtime | --inside | --give-back)
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --runtime | --inside | --give-back)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -220,6 +223,10 @@ parse_value() {
             esac
             ;;
         --runtime) runtime=$value ;;
+        --dev)
+            [ "$value" = host ] || fail "--dev can be host, and nothing else"
+            devices=host
+            ;;
         --inside) runtime=$value inside=yes ;;
         --give-back) give_back=$value ;;
         --bind)
@@ -262,6 +269,10 @@ what the image starts by itself.
                 home of Termux inside
 --runtime R     auto, proot, chroot or
                 userns
+--dev=host      in chroot, all devices
+--privileged    and all capabilities
+--no-namespace  chroot alone: nothing
+                private, nothing mounted
 --print         show the command line
                 and stop
 --help          this text
@@ -290,6 +301,7 @@ choose_runtime() {
         proot*) fail "this is inside of proot already, and proot can't be nested: leave it first (exit)" ;;
     esac
     find_machine
+    [ -z "$no_namespace" ] || runtime=bare
     case $runtime in
         auto)
             if can_chroot; then
@@ -305,7 +317,12 @@ choose_runtime() {
         proot) can_proot || refuse "proot is missing" proot ;;
         chroot)
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
-            can_chroot || refuse "chroot needs unshare, mount, and root's capabilities; --runtime proot does not" util-linux
+            can_chroot || refuse "chroot needs unshare, mount, and root's capabilities; --runtime proot does not, nor --no-namespace, \
+for those who know" util-linux
+            ;;
+        bare)
+            { has_chroot && find_program chroot; } || fail "--no-namespace needs chroot and root: use sudo"
+            [ -z "$emulated" ] || has_binfmt || refuse '' ''
             ;;
         userns) can_userns || refuse "user namespaces don't work here; --runtime proot may" util-linux ;;
         *) fail "unknown runtime $runtime: it is auto, proot, chroot or userns" ;;
@@ -399,10 +416,15 @@ can_proot() {
 }
 
 can_chroot() {
+    has_chroot && can_unshare
+}
+
+# Whether this is a root with the power for it.
+has_chroot() {
     [ "$host_uid" = 0 ] || return
     # CAP_SYS_CHROOT is bit 18, CAP_SYS_ADMIN bit 21; the lower digits alone, for shells that count in 32 bits.
     low=0x${capabilities#??????????}
-    [ $((low >> 18 & low >> 21 & 1)) -eq 1 ] && can_unshare
+    [ $((low >> 18 & low >> 21 & 1)) -eq 1 ]
 }
 
 can_userns() {
@@ -471,6 +493,11 @@ find_user() {
         is_number "$wanted_group" || fail "no group $wanted_group in the image's /etc/group: see --user"
         gid=$wanted_group
     fi
+    # Android's kernels give the network to the groups inet, net_raw and net_admin.
+    case $runtime/$uid/${ANDROID_ROOT-} in
+        */0/* | proot/* | userns/* | */) ;;
+        *) groups="$groups 3003 3004 3005" ;;
+    esac
 }
 
 # Whether a word is a user's or group's id.
@@ -919,6 +946,21 @@ can_map_more() {
     [ -z "$filter" ] && find_program newuidmap && "$unshare" -U -r --map-auto -m true 2>/dev/null
 }
 
+# Or run in a chroot and no more: what was mounted would stay, and be deleted together with DIR.
+run_bare() {
+    [ -z "$default_binds$binds$dns$termux" ] || fail "--no-namespace mounts nothing: it can't bind, nor take --dns"
+    prepare "$@"
+    filter='' more_ids=''
+    [ -n "$printing" ] || { find_target /dev && copy_devices "$target"; }
+    [ -n "$printing" ] || refresh_files
+    find_target "$workdir"
+    find_entry
+    keep_capabilities
+    eval "set -- $outside $list $wrapper $before \"\$@\" $after"
+    [ -z "$printing" ] || print_words "$@"
+    supervise ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+}
+
 # What process 1 does: mount in the private namespace, then start the guest.
 enter_rootfs() {
     trap 'finish 129' HUP
@@ -948,6 +990,7 @@ enter_rootfs() {
     temporary=''
     find_target "$workdir"
     find_entry
+    [ "$ids" != 4294967295 ] || keep_capabilities
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
     eval "set -- $filter ${give_back:+\"\$give_back\" --default-signal=INT,QUIT} \"\$@\""
     # Signals are the guest's to answer now. The kernel keeps them from a process 1 that has no trap; mksh always has.
@@ -991,16 +1034,22 @@ mount_for_user() {
 
 # Everything private: /proc, a /sys that can't be written, and a /dev with the few devices that containers have.
 mount_for_root() {
+    if [ -n "${ANDROID_ROOT-}" ]; then
+        # Its /data lets nobody become another user.
+        { mount -o bind "$rootfs" "$rootfs" && mount -o remount,bind,suid,dev,exec "$rootfs"; } ||
+            tell "setuid programs such as sudo may not work inside"
+    fi
     mount_on /proc -t proc -o nosuid,nodev,noexec proc
     mount_on /sys -t sysfs -o ro,nosuid,nodev,noexec sysfs
+    mount_run
+    if [ -n "$devices" ]; then
+        mount_on /dev -o rbind /dev
+        mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
+        return
+    fi
     mount_on /dev -t tmpfs -o nosuid,mode=755 tmpfs
     dev=$target
-    # One program for all: devices become devices, links become links.
-    (
-        umask 0
-        set -- /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
-        exec cp -RP "$@" /dev/fd /dev/stdin /dev/stdout /dev/stderr "$dev/"
-    ) || tell "some devices are missing inside"
+    copy_devices "$dev"
     mkdir "$dev/pts" "$dev/shm" || fail "can't fill $dev"
     ln -s pts/ptmx "$dev/ptmx"
     mount_on /dev/pts -t devpts -o newinstance,nosuid,noexec,ptmxmode=0666,mode=620,gid=5 devpts
@@ -1008,6 +1057,46 @@ mount_for_root() {
     # The terminal has no name among the private ones, and ttyname(3) looks for it here too.
     if [ -t 0 ] && touch_file "$dev/console"; then
         mount -o bind /proc/self/fd/0 "$dev/console"
+    fi
+}
+
+# Copy the few devices that containers have, by one program: devices become devices, links become links.
+copy_devices() {
+    (
+        umask 0
+        exec cp -RP /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty \
+            /dev/fd /dev/stdin /dev/stdout /dev/stderr "$1/"
+    ) || tell "some devices are missing inside"
+}
+
+# A /run in memory, with what the image has put there.
+mount_run() {
+    find_target /run
+    (
+        cd "$target" && mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs "$target" || exit
+        set +f
+        # The working directory is still the one below.
+        for file in ./* ./.[!.]*; do
+            { [ -e "$file" ] || [ -L "$file" ]; } && exec cp -RPp . "$target/"
+        done
+        exit 0
+    ) || fail "can't mount $target"
+}
+
+# Put before the `list` what leaves root the powers that it has in containers.
+keep_capabilities() {
+    [ -z "$privileged" ] || return 0
+    entry=$list kept=''
+    for capability in chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot \
+        mknod audit_write setfcap; do
+        kept=$kept,+$capability
+    done
+    # busybox has another setpriv, and is found by a link.
+    if find_program setpriv && { [ ! -L "$program" ] || "$program" --bounding-set -all true 2>/dev/null; }; then
+        append '' "$program" --bounding-set "-all$kept" --inh-caps -all
+        list="$list $entry"
+    else
+        tell "root keeps all capabilities inside, for want of util-linux's setpriv (--privileged: without this line)"
     fi
 }
 
@@ -1149,7 +1238,7 @@ forward() {
             if find_child "$child"; then guest=$found; else also=QUIT; fi
             ;;
         proot/*) also=KILL ;; # it is no proot yet
-        */sh)
+        chroot/sh | userns/sh)
             # Process 1, with the guest below or still at work for it.
             if find_child "$child"; then guest=$found also=$sent; else also=KILL; fi
             { read -r its_name <"/proc/$guest/comm"; } 2>/dev/null
