@@ -9,8 +9,14 @@ main() {
     locate "$0"
     parse "$@"
     shift "$parsed"
+    case $session in
+        list) list_sessions && exit ;;
+        stop) stop_sessions && exit ;;
+        detach) detach "$@" && exit ;;
+    esac
     read_status
     [ -n "$inside" ] || choose_runtime
+    [ -n "$printing" ] || remember_session "$@"
     case $inside$runtime in
         proot) run_proot "$@" ;;
         bare) run_bare "$@" ;;
@@ -37,7 +43,7 @@ settle() {
     unset LD_PRELOAD
     LC_ALL=C
     PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin
-    temporary='' child='' aliases=0 guest_program=''
+    temporary='' child='' aliases=0 guest_program='' state='' inside=''
 }
 
 # Say what is wrong and what to do, and end with docker's status for a launcher's own failures.
@@ -48,6 +54,12 @@ fail() {
 
 # One line for people; control characters that came from an image don't reach the terminal.
 tell() {
+    make_printable "$1"
+    printf 'start.sh: %s\n' "$told" >&2
+}
+
+# Set `told`: a text without control characters.
+make_printable() {
     told=$1
     while :; do
         case $told in
@@ -55,12 +67,16 @@ tell() {
             *) break ;;
         esac
     done
-    printf 'start.sh: %s\n' "$told" >&2
 }
 
 # End with a status, and leave no temporary file.
 finish() {
-    [ -z "$temporary" ] || rm -rf "$temporary"
+    if [ -n "$inside" ]; then
+        # No program can be started after process 1 has ended.
+        [ ! -e "$state" ] || write_text '' "$state"
+        state=''
+    fi
+    [ -z "$temporary$state" ] || rm -rf ${temporary:+"$temporary"} ${state:+"$state"}
     exit "$1"
 }
 
@@ -164,7 +180,7 @@ locate() {
 # 2. Parse. Set the options, and `parsed`: how many words they took.
 parse() {
     parsed=0 options='' inside='' give_back=''
-    login='' printing='' termux='' privileged='' no_namespace='' devices='' dns='''' binds='' typed_env='' user=$image_user workdir=$image_workdir
+    login='' printing='' termux='' privileged='' no_namespace='' devices='' session='' dns='''' binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
         /*) ;;
@@ -174,18 +190,22 @@ parse() {
         case $1 in
             --) parsed=$((parsed + 1)) && return ;;
             --help) show_help && exit ;;
-            --shell | --root | --print | --termux | --privileged | --no-namespace) option=$1 value='' width=1 ;;
-            --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
+            --shell | --root | --print | --termux | --privileged | --no-namespace | --list | --stop | --detach) option=$1 value='' width=1 ;;
+            --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --list=* | --stop=* | \
+                --detach=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
             *) return ;;
         esac
         parse_option $#
-        if [ "$option" != --print ]; then
-            append "$options" "$1"
-            [ "$width" = 1 ] || append "$list" "$2"
-            options=$list
-        fi
+        case $option in
+            --print | --detach) ;;
+            *)
+                append "$options" "$1"
+                [ "$width" = 1 ] || append "$list" "$2"
+                options=$list
+                ;;
+        esac
         parsed=$((parsed + width))
         shift "$width"
     done
@@ -197,6 +217,7 @@ parse_option() {
         --shell) login=yes ;;
         --root) user=0:0 ;;
         --print) printing=yes ;;
+        --list | --stop | --detach) session=${option#--} ;;
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;
         --termux)
@@ -275,6 +296,10 @@ what the image starts by itself.
                 private, nothing mounted
 --print         show the command line
                 and stop
+--detach        in the background, with
+                a log
+--list          what runs from here
+--stop          end it
 --help          this text
 --              end of the options
 
@@ -963,6 +988,7 @@ run_bare() {
 
 # What process 1 does: mount in the private namespace, then start the guest.
 enter_rootfs() {
+    session_file=$state state=''
     trap 'finish 129' HUP
     trap 'finish 130' INT
     trap 'finish 143' TERM
@@ -1005,7 +1031,9 @@ enter_rootfs() {
         '') "$@" ;;
         *) (run_in_bwrap "$@") ;;
     esac
-    exit $?
+    status=$?
+    rm -f "$session_file"
+    exit "$status"
 }
 
 # Set `target`: a directory of the guest's as the host sees it, made where it is missing.
@@ -1253,6 +1281,138 @@ forward() {
 # Whether the guest can have SIGINT, which shells take from background jobs, and only some can give back.
 can_interrupt() {
     [ -n "$give_back${BASH_VERSION-}${KSH_VERSION-}" ]
+}
+
+# 9. Sessions. `.provision/run/PID` has a line each for when that process started, the runtime, and the command. What
+# has ended without removing its file, or has another start, counts for nothing.
+
+# Write down that this process runs from here; nothing where DIR can't be written.
+remember_session() {
+    state=$directory/.provision/run/$$
+    [ -z "$inside" ] || return 0
+    [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
+    append "${login:+ --shell}$entrypoint" "$@"
+    [ $# -gt 0 ] || list=$list$command
+    make_printable "${list# }"
+    find_start $$ && write_text "$started$newline$runtime$newline$told$newline" "$state" || state=''
+}
+
+# Set `started`: when a process did, in ticks since the system's start.
+find_start() {
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return
+    # shellcheck disable=SC2086 # split into fields
+    set -- ${line##*) }
+    shift 19
+    started=$1
+}
+
+# Set `sessions`, the processes that run from here, and remove what others have left.
+find_sessions() {
+    sessions='' left=''
+    set +f
+    for file in "$directory"/.provision/run/[0-9]*; do
+        set -f
+        { read -r was_started <"$file"; } 2>/dev/null && find_start "${file##*/}" && [ "$started" = "$was_started" ] &&
+            sessions="$sessions ${file##*/}"
+        if [ -e "$file" ] && [ ! -e "/proc/${file##*/}" ]; then
+            append "$left" "$file" && left=$list
+        fi
+    done
+    set -f
+    [ -z "$left" ] || eval "rm -f $left" 2>/dev/null
+}
+
+# Print a line for each session: its process, runtime and command.
+list_sessions() {
+    find_sessions
+    for pid in $sessions; do
+        {
+            read -r _
+            read -r runtime
+            IFS= read -r told
+        } <"$directory/.provision/run/$pid"
+        printf '%s\t%s\t%s\n' "$pid" "$runtime" "$told"
+    done
+}
+
+# End all sessions: by the image's signal, and what is left after ten seconds by SIGKILL.
+stop_sessions() {
+    find_sessions
+    polite=TERM
+    case ${image_stop_signal#SIG} in
+        HUP | INT | QUIT | USR1 | USR2) polite=${image_stop_signal#SIG} ;;
+        1) polite=HUP ;;
+        2) polite=INT ;;
+        3) polite=QUIT ;;
+    esac
+    for pid in $sessions; do
+        kill -s "$polite" "$pid" 2>/dev/null || fail "can't stop $pid, which is somebody else's"
+    done
+    wait_for_sessions 100 && return
+    for pid in $sessions; do
+        find_descendants "$pid"
+        # The script itself ends when they do, and cleans up.
+        [ -z "$descendants" ] || eval "kill -s KILL $descendants" 2>/dev/null
+    done
+    wait_for_sessions 20 && return
+    eval "kill -s KILL $sessions" 2>/dev/null
+    wait_for_sessions 20 || fail "can't stop$sessions"
+}
+
+# Wait for all sessions to end, for so many tenths of a second.
+wait_for_sessions() {
+    tenths=$1
+    while find_sessions && [ -n "$sessions" ]; do
+        [ "$tenths" -gt 0 ] || return 1
+        tenths=$((tenths - 1))
+        sleep 0.1
+    done
+}
+
+# Set `descendants`: the processes that a process has started or traces, and theirs.
+find_descendants() {
+    descendants='' family=" $1 " grown=yes
+    while [ -n "$grown" ]; do
+        grown=''
+        set +f
+        for status_file in /proc/[0-9]*/status; do
+            set -f
+            pid=${status_file#/proc/} pid=${pid%/status}
+            case $family in *" $pid "*) continue ;; esac
+            is_related <"$status_file" 2>/dev/null || continue
+            grown=yes descendants="$descendants $pid" family="$family$pid "
+        done
+        set -f
+    done
+}
+
+# Whether a process's status names one of the `family` as its parent or tracer.
+is_related() {
+    while read -r field value; do
+        case $field in
+            PPid: | TracerPid:) case $family in *" $value "*) return ;; esac ;;
+            Uid:) return 1 ;;
+        esac
+    done
+    return 1
+}
+
+# Start this script once more, in the background, and tell where.
+detach() {
+    log=$directory/.provision/log
+    { true >>"$log"; } 2>/dev/null || log=${TMPDIR:-/tmp}/start.$$.log
+    words=''
+    # Else SIGINT, which shells take from what they put in the background, would not reach the guest.
+    find_program env && "$program" --default-signal=INT,QUIT true 2>/dev/null &&
+        append '' "$program" --default-signal=INT,QUIT && words=$list
+    ! find_program setsid || { append "$words" "$program" && words=$list; }
+    find_program sh || fail "there is no sh on PATH"
+    append "$words" "$program" "$script"
+    eval "set -- $list $options -- \"\$@\""
+    trap '' HUP
+    "$@" </dev/null >>"$log" 2>&1 &
+    printf '%s\n' "$!"
+    tell "it runs as process $!, and writes to $log"
 }
 
 # Set `found`: the first child of a process.
