@@ -6,7 +6,7 @@ IMAGE ?=
 # What pytest is told: make test ARGS='-k layer -x'
 ARGS ?=
 
-.PHONY: help run test lint check clean
+.PHONY: help run test lint check bench-start clean
 
 help:
 	@$(PYTHON) scripts/develop.py help
@@ -22,6 +22,9 @@ lint:
 
 check:
 	@$(PYTHON) scripts/develop.py check
+
+bench-start:
+	@$(PYTHON) scripts/develop.py bench-start $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

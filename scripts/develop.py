@@ -4,6 +4,7 @@
     python3 scripts/develop.py test [ARGUMENT..] the tests; arguments go to pytest
     python3 scripts/develop.py lint              format, rules, types, shell scripts
     python3 scripts/develop.py check             lint, then test
+    python3 scripts/develop.py bench-start [N]   what start.sh costs, in N rounds
     python3 scripts/develop.py env               the environment alone
 
 Python's standard library is all that it needs, neither make nor pip: where a system keeps pip apart from Python
@@ -38,7 +39,7 @@ class Failure(Exception):
 def main(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
     command, *rest = arguments or ["help"]
-    if command not in COMMANDS or (rest and command not in ("run", "test")):
+    if command not in COMMANDS or (rest and command not in ("run", "test", "bench-start")):
         print(__doc__)
         return 0 if command in ("help", "-h", "--help") else 2
     try:
@@ -85,13 +86,26 @@ def check(_: list[str]) -> int:
     return lint([]) or test([])
 
 
+def bench_start(arguments: list[str]) -> int:
+    """Measure start.sh against commands typed by hand (see bench_start.py)."""
+    environment()
+    return call(PYTHON, "-m", "scripts.bench_start", *arguments)
+
+
 def env(_: list[str]) -> int:
     """Make the environment for all of the above."""
     environment("test")
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": run, "test": test, "lint": lint, "check": check, "env": env}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": run,
+    "test": test,
+    "lint": lint,
+    "check": check,
+    "env": env,
+    "bench-start": bench_start,
+}
 
 
 def call(*command: str) -> int:

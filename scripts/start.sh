@@ -76,7 +76,7 @@ finish() {
         [ ! -e "$state" ] || write_text '' "$state"
         state=''
     fi
-    [ -z "$temporary$state" ] || rm -rf ${temporary:+"$temporary"} ${state:+"$state"}
+    [ -z "$temporary$state" ] || rm -rf ${temporary:+"$temporary"} ${state:+"$state"} 2>/dev/null
     exit "$1"
 }
 
@@ -1032,7 +1032,7 @@ enter_rootfs() {
         *) (run_in_bwrap "$@") ;;
     esac
     status=$?
-    rm -f "$session_file"
+    rm -f "$session_file" 2>/dev/null
     exit "$status"
 }
 
@@ -1379,7 +1379,7 @@ find_descendants() {
             set -f
             pid=${status_file#/proc/} pid=${pid%/status}
             case $family in *" $pid "*) continue ;; esac
-            is_related <"$status_file" 2>/dev/null || continue
+            { is_related <"$status_file"; } 2>/dev/null || continue
             grown=yes descendants="$descendants $pid" family="$family$pid "
         done
         set -f

@@ -1135,6 +1135,23 @@ def test_few_programs_are_started(container: Container) -> None:
     assert programs == ["start.sh", "env", "uname", "readlink", "proot"]
 
 
+def test_few_programs_are_started_in_namespaces_too(container: Container) -> None:
+    need("strace", "setpriv")
+    container.output("chroot", "true")  # makes directories
+    trace = container.directory / "trace"
+    subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=execve", "-z", "-o", trace, container.script, "--runtime=chroot", "true"],
+        check=True,
+        **starter("chroot"),
+    )
+    programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
+    assert programs == [
+        *("start.sh", "env", "uname", "unshare", "sh"),
+        *("mount", "readlink", "mount", "mount", "mount", "mount", "cp", "mkdir", "ln", "mount", "mount"),
+        *("env", "setpriv", "chroot", "env", "exe", "rm"),
+    ]
+
+
 # Runtimes
 
 
