@@ -71,12 +71,9 @@ make_printable() {
 
 # End with a status, and leave no temporary file.
 finish() {
-    if [ -n "$inside" ]; then
-        # No program can be started after process 1 has ended.
-        [ ! -e "$state" ] || write_text '' "$state"
-        state=''
-    fi
-    [ -z "$temporary$state" ] || rm -rf ${temporary:+"$temporary"} ${state:+"$state"} 2>/dev/null
+    # Emptied, since no program can be started after process 1 has ended; others remove it.
+    [ ! -e "$state" ] || write_text '' "$state"
+    [ -z "$temporary" ] || rm -rf "$temporary"
     exit "$1"
 }
 
@@ -988,7 +985,7 @@ run_bare() {
 
 # What process 1 does: mount in the private namespace, then start the guest.
 enter_rootfs() {
-    session_file=$state state=''
+    state='' # which is the parent's to empty
     trap 'finish 129' HUP
     trap 'finish 130' INT
     trap 'finish 143' TERM
@@ -1031,9 +1028,7 @@ enter_rootfs() {
         '') "$@" ;;
         *) (run_in_bwrap "$@") ;;
     esac
-    status=$?
-    rm -f "$session_file" 2>/dev/null
-    exit "$status"
+    exit $?
 }
 
 # Set `target`: a directory of the guest's as the host sees it, made where it is missing.
@@ -1078,10 +1073,10 @@ mount_for_root() {
     mount_on /dev -t tmpfs -o nosuid,mode=755 tmpfs
     dev=$target
     copy_devices "$dev"
-    mkdir "$dev/pts" "$dev/shm" || fail "can't fill $dev"
+    # A mount for pts comes below; shm is in memory as all of this.
+    mkdir -m 1777 "$dev/pts" "$dev/shm" || fail "can't fill $dev"
     ln -s pts/ptmx "$dev/ptmx"
     mount_on /dev/pts -t devpts -o newinstance,nosuid,noexec,ptmxmode=0666,mode=620,gid=5 devpts
-    mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
     # The terminal has no name among the private ones, and ttyname(3) looks for it here too.
     if [ -t 0 ] && touch_file "$dev/console"; then
         mount -o bind /proc/self/fd/0 "$dev/console"
@@ -1284,17 +1279,26 @@ can_interrupt() {
 }
 
 # 9. Sessions. `.provision/run/PID` has a line each for when that process started, the runtime, and the command. What
-# has ended without removing its file, or has another start, counts for nothing.
+# has ended and emptied its file, or has another start, counts for nothing.
 
 # Write down that this process runs from here; nothing where DIR can't be written.
 remember_session() {
     state=$directory/.provision/run/$$
     [ -z "$inside" ] || return 0
     [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
+    tidy_sessions
     append "${login:+ --shell}$entrypoint" "$@"
     [ $# -gt 0 ] || list=$list$command
     make_printable "${list# }"
     find_start $$ && write_text "$started$newline$runtime$newline$told$newline" "$state" || state=''
+}
+
+# Remove what sessions have left, once there is much of it.
+tidy_sessions() {
+    set +f
+    set -- "$directory"/.provision/run/*
+    set -f
+    [ $# -lt 64 ] || find_sessions
 }
 
 # Set `started`: when a process did, in ticks since the system's start.

@@ -67,6 +67,16 @@ def test_two_starts_are_two_and_join_nothing(container: Container, runtime: str)
         assert first.wait(10) == 41
 
 
+def test_files_of_many_sessions_are_removed(container: Container) -> None:
+    run = container.directory / ".provision/run"
+    run.mkdir()
+    for pid in range(4194304, 4194304 + 100):
+        (run / str(pid)).write_text("")
+    hand_over(container)
+    container.output("proot", "true")
+    assert len(list(run.iterdir())) == 1
+
+
 @pytest.mark.parametrize("content", ["1\nproot\nsh\n", "", "no number\n", "\n\n\n"])
 def test_files_of_what_has_ended_count_for_nothing(container: Container, content: str) -> None:
     run = container.directory / ".provision/run"
