@@ -6,7 +6,7 @@ IMAGE ?=
 # What pytest is told: make test ARGS='-k layer -x'; or the benchmark: make bench ARGS='--rounds 1 --images small-files'
 ARGS ?=
 
-.PHONY: help run test lint check bench bench-faults clean
+.PHONY: help run test lint check bench bench-faults bench-start clean
 
 help:
 	@$(PYTHON) scripts/develop.py help
@@ -28,6 +28,9 @@ bench:
 
 bench-faults:
 	@$(PYTHON) scripts/develop.py bench-faults $(ARGS)
+
+bench-start:
+	@$(PYTHON) scripts/develop.py bench-start $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

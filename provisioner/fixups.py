@@ -19,10 +19,11 @@ PUBLIC_DNS = ("1.1.1.1", "8.8.8.8", "2606:4700:4700::1111")
 _AID_NAMES = {3003: "aid_inet", 9997: "aid_everybody"}
 
 
-def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str]) -> None:
+def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str]) -> dict[str, bytes]:
     """Write what makes `tree` usable on this machine; `dns` are the servers that the user asked for.
 
-    Links that images ship in place of these files are replaced, not followed. Raises MalformedImage where the image
+    Links that images ship in place of these files are replaced, not followed. Returns by name those files of /etc that
+    start.sh may make anew: what depends on the machine, and no profile has fixed. Raises MalformedImage where the image
     has no room for them, and MachineError.
     """
     name = profile.hostname or socket.gethostname() or "localhost"
@@ -31,14 +32,17 @@ def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str]) -> None:
         b"/etc/hosts": os.fsencode(hosts(name)),
         b"/etc/hostname": os.fsencode(f"{name}\n"),
     }
+    passing = {path.decode().removeprefix("/etc/"): text for path, text in files.items()}
     if is_android():
         group = tree.read(b"etc/group") or b""
         files[b"/etc/group"] = group + missing_groups(group, os.getgroups())
     for path, content in profile.files:
         files[path] = content if content.endswith(b"\n") else content + b"\n"
+        passing.pop(path.decode().removeprefix("/etc/"), None)
     for path, content in files.items():
         with tree_errors(f"write {printable(path)}"):
             tree.write(path, content)
+    return passing
 
 
 def resolv_conf(dns: Sequence[str], host_files: Iterable[Path]) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, fields
 from provisioner.errors import MalformedImage
 from provisioner.resources import resource
 
+RUNTIMES = ("auto", "proot", "chroot", "userns")
+"""What start.sh can start the image in."""
+
 
 @dataclass(frozen=True)
 class LaunchSettings:
@@ -26,8 +29,10 @@ class LaunchSettings:
     image_user: str  # a name or uid, with :GROUP or without; empty for root
     image_workdir: str
     image_stop_signal: str
-    default_runtime: str  # auto, proot, chroot or userns
+    image_ports: tuple[str, ...]  # as in 80/tcp
+    default_runtime: str  # of RUNTIMES
     default_dns: tuple[str, ...]
+    default_hostname: str  # empty for the machine's at each start
     default_binds: tuple[str, ...]  # SRC or SRC:DST
     default_env: tuple[str, ...]  # K=V
 

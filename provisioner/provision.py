@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.console import Console
-from provisioner.errors import InTheWay, machine_errors, printable
+from provisioner.errors import InTheWay, MachineError, machine_errors, printable
 from provisioner.fixups import apply_fixups
 from provisioner.image import Image
 from provisioner.launcher import LaunchSettings, launcher
-from provisioner.platforms import Platform
+from provisioner.platforms import Platform, host_platform
 from provisioner.profile import Profile, load, matching
 from provisioner.record import FOLDER, Record
 from provisioner.rootfs.owners import write_owners
 from provisioner.rootfs.tree import Tree, tree_errors
+from provisioner.seccomp import root_emulation
 from provisioner.sources import Source
 from provisioner.staging import Staging
 from provisioner.unpacking import Manner, unpack
@@ -24,7 +26,9 @@ from provisioner.unpacking import Manner, unpack
 class Plan:
     """What a user asks for.
 
-    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter.
+    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter. What start.sh's options
+    default to: `dns` goes in the place of the profile's servers, `binds` (SRC[:DST], absolute) and `env` (K=V) come
+    after what the profile says, `runtime` is one of launcher.RUNTIMES.
     """
 
     directory: Path
@@ -34,6 +38,9 @@ class Plan:
     dns: tuple[str, ...] = ()
     force: bool = False
     shell: str = "/bin/sh"
+    binds: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    runtime: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,16 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         notes = unpack(image, source, rootfs, plan.manner, console)
         with Tree(rootfs, notes) as tree, tree_errors("write the fixups"):
             profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
-            apply_fixups(tree, profile, plan.dns)
+            passing = apply_fixups(tree, profile, plan.dns)
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
             write_owners(staging.path / FOLDER, rootfs, notes, plan.manner.ownership)
+            _write_filter(staging.path / FOLDER / "seccomp.bpf")
+            _write_files(staging.path / FOLDER / "made", passing)
+            shared_memory = staging.path / FOLDER / "shm"
+            shared_memory.mkdir()
+            shared_memory.chmod(0o1777)
             start = staging.path / "start.sh"
             start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
             start.chmod(0o755)
@@ -100,6 +112,22 @@ def _other_image(directory: Path, present: Record, image: Image) -> InTheWay:
     return InTheWay(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
 
 
+def _write_filter(path: Path) -> None:
+    """Write what start.sh gives to user namespaces; nothing on a machine for which there is no such filter."""
+    try:
+        filter_ = root_emulation(host_platform())
+    except MachineError:
+        return
+    path.write_bytes(filter_)
+
+
+def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write what start.sh compares the rootfs's files with, to see whether they are still ours."""
+    directory.mkdir()
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+
+
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:
     """What start.sh has to know."""
     config = image.config
@@ -113,8 +141,10 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> Lau
         image_user=config.user,
         image_workdir=config.working_dir,
         image_stop_signal=config.stop_signal,
-        default_runtime="auto",
+        image_ports=config.ports,
+        default_runtime=plan.runtime,
         default_dns=plan.dns or profile.dns,
-        default_binds=profile.binds,
-        default_env=profile.env,
+        default_hostname=profile.hostname,
+        default_binds=profile.binds + plan.binds,
+        default_env=profile.env + plan.env,
     )

@@ -6,6 +6,7 @@
     python3 scripts/develop.py check             lint, then test
     python3 scripts/develop.py bench [OPTION..]  measure unpacking, ours and its peers (see bench.py)
     python3 scripts/develop.py bench-faults [WHAT..]  pulls from registries that fail, in figures
+    python3 scripts/develop.py bench-start [N]   what start.sh costs, in N rounds
     python3 scripts/develop.py env               the environment alone
 
 Python's standard library is all that it needs, neither make nor pip: where a system keeps pip apart from Python
@@ -40,7 +41,7 @@ class Failure(Exception):
 def main(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
     command, *rest = arguments or ["help"]
-    if command not in COMMANDS or (rest and command not in ("run", "test", "bench", "bench-faults")):
+    if command not in COMMANDS or (rest and not command.startswith(("run", "test", "bench"))):
         print(__doc__)
         return 0 if command in ("help", "-h", "--help") else 2
     try:
@@ -99,6 +100,12 @@ def bench(arguments: list[str]) -> int:
     return call(PYTHON, "-m", "scripts.bench", *arguments)
 
 
+def bench_start(arguments: list[str]) -> int:
+    """Measure start.sh against commands typed by hand (see bench_start.py)."""
+    environment()
+    return call(PYTHON, "-m", "scripts.bench_start", *arguments)
+
+
 def env(_: list[str]) -> int:
     """Make the environment for all of the above."""
     environment("test")
@@ -113,6 +120,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "env": env,
     "bench": bench,
     "bench-faults": bench_faults,
+    "bench-start": bench_start,
 }
 
 

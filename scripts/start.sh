@@ -9,10 +9,17 @@ main() {
     locate "$0"
     parse "$@"
     shift "$parsed"
+    case $session in
+        list) list_sessions && exit ;;
+        stop) stop_sessions && exit ;;
+        detach) detach "$@" && exit ;;
+    esac
     read_status
     [ -n "$inside" ] || choose_runtime
+    [ -n "$printing" ] || remember_session "$@"
     case $inside$runtime in
         proot) run_proot "$@" ;;
+        bare) run_bare "$@" ;;
         chroot | userns) make_namespaces "$@" ;; # which runs this script again, --inside
         # The next child is process 1 and all ends with it: no program may be run before.
         *) supervise enter_rootfs "$@" ;;
@@ -36,7 +43,7 @@ settle() {
     unset LD_PRELOAD
     LC_ALL=C
     PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin
-    temporary='' child='' aliases=0
+    temporary='' child='' aliases=0 guest_program='' state='' inside=''
 }
 
 # Say what is wrong and what to do, and end with docker's status for a launcher's own failures.
@@ -47,6 +54,12 @@ fail() {
 
 # One line for people; control characters that came from an image don't reach the terminal.
 tell() {
+    make_printable "$1"
+    printf 'start.sh: %s\n' "$told" >&2
+}
+
+# Set `told`: a text without control characters.
+make_printable() {
     told=$1
     while :; do
         case $told in
@@ -54,11 +67,12 @@ tell() {
             *) break ;;
         esac
     done
-    printf 'start.sh: %s\n' "$told" >&2
 }
 
 # End with a status, and leave no temporary file.
 finish() {
+    # Emptied, since no program can be started after process 1 has ended; others remove it.
+    [ ! -e "$state" ] || write_text '' "$state"
     [ -z "$temporary" ] || rm -rf "$temporary"
     exit "$1"
 }
@@ -163,7 +177,7 @@ locate() {
 # 2. Parse. Set the options, and `parsed`: how many words they took.
 parse() {
     parsed=0 options='' inside='' give_back=''
-    login='' printing='' dns='' binds='' typed_env='' user=$image_user workdir=$image_workdir
+    login='' printing='' termux='' privileged='' no_namespace='' devices='' session='' dns='''' binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
         /*) ;;
@@ -173,18 +187,22 @@ parse() {
         case $1 in
             --) parsed=$((parsed + 1)) && return ;;
             --help) show_help && exit ;;
-            --shell | --root | --print) option=$1 value='' width=1 ;;
-            --shell=* | --root=* | --print=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
+            --shell | --root | --print | --termux | --privileged | --no-namespace | --list | --stop | --detach) option=$1 value='' width=1 ;;
+            --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --list=* | --stop=* | \
+                --detach=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
             *) return ;;
         esac
         parse_option $#
-        if [ "$option" != --print ]; then
-            append "$options" "$1"
-            [ "$width" = 1 ] || append "$list" "$2"
-            options=$list
-        fi
+        case $option in
+            --print | --detach) ;;
+            *)
+                append "$options" "$1"
+                [ "$width" = 1 ] || append "$list" "$2"
+                options=$list
+                ;;
+        esac
         parsed=$((parsed + width))
         shift "$width"
     done
@@ -196,7 +214,14 @@ parse_option() {
         --shell) login=yes ;;
         --root) user=0:0 ;;
         --print) printing=yes ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --runtime | --inside | --give-back)
+        --list | --stop | --detach) session=${option#--} ;;
+        --privileged) privileged=yes ;;
+        --no-namespace) no_namespace=yes ;;
+        --termux)
+            is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
+            termux=yes
+            ;;
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --runtime | --inside | --give-back)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -216,6 +241,10 @@ parse_value() {
             esac
             ;;
         --runtime) runtime=$value ;;
+        --dev)
+            [ "$value" = host ] || fail "--dev can be host, and nothing else"
+            devices=host
+            ;;
         --inside) runtime=$value inside=yes ;;
         --give-back) give_back=$value ;;
         --bind)
@@ -254,10 +283,20 @@ what the image starts by itself.
 --env K=V       set a variable
 --bind SRC[:DST]  show a path inside
 --dns IP        ask this name server
+--termux        show /sdcard and the
+                home of Termux inside
 --runtime R     auto, proot, chroot or
                 userns
+--dev=host      in chroot, all devices
+--privileged    and all capabilities
+--no-namespace  chroot alone: nothing
+                private, nothing mounted
 --print         show the command line
                 and stop
+--detach        in the background, with
+                a log
+--list          what runs from here
+--stop          end it
 --help          this text
 --              end of the options
 
@@ -280,7 +319,11 @@ split_bind() {
 
 # 3. Runtime. Settle `runtime` on proot, chroot or userns, or say in one line what is missing here.
 choose_runtime() {
+    case $tracer_name in
+        proot*) fail "this is inside of proot already, and proot can't be nested: leave it first (exit)" ;;
+    esac
     find_machine
+    [ -z "$no_namespace" ] || runtime=bare
     case $runtime in
         auto)
             if can_chroot; then
@@ -296,7 +339,12 @@ choose_runtime() {
         proot) can_proot || refuse "proot is missing" proot ;;
         chroot)
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
-            can_chroot || refuse "chroot needs unshare, mount and root's capabilities: or --runtime proot" util-linux
+            can_chroot || refuse "chroot needs unshare, mount and root's capabilities: or --runtime proot, or --no-namespace, \
+for those who know" util-linux
+            ;;
+        bare)
+            { has_chroot && find_program chroot; } || fail "--no-namespace needs chroot and root: use sudo"
+            [ -z "$emulated" ] || has_binfmt || refuse '' ''
             ;;
         userns) can_userns || refuse "user namespaces don't work here; --runtime proot may" util-linux ;;
         *) fail "unknown runtime $runtime: it is auto, proot, chroot or userns" ;;
@@ -318,11 +366,15 @@ refuse() {
 }
 
 # Set `host_uid`, `capabilities` and `ignored` (signals), in hex, as the kernel knows them: fakeroot can't pretend here.
-# Set `ids_here`, this process's number in each PID namespace from the outermost to its own.
+# Set `ids_here`, this process's number in each PID namespace from the outermost to its own, and `tracer_name`.
 read_status() {
-    host_uid='' capabilities=0 ignored=0 ids_here=''
+    host_uid='' capabilities=0 ignored=0 ids_here='' tracer_name=''
     while read -r field value rest; do
         case $field in
+            TracerPid:)
+                # Not each guest sees its tracer.
+                [ "$value" = 0 ] || { read -r tracer_name <"/proc/$value/comm"; } 2>/dev/null
+                ;;
             Uid:) host_uid=${rest%%[!0-9]*} ;;
             NSpid:) ids_here="$value $rest" ;;
             SigIgn:) ignored=$value ;;
@@ -386,14 +438,53 @@ can_proot() {
 }
 
 can_chroot() {
+    has_chroot && can_unshare
+}
+
+# Whether this is a root with the power for it.
+has_chroot() {
     [ "$host_uid" = 0 ] || return
     # CAP_SYS_CHROOT is bit 18, CAP_SYS_ADMIN bit 21; the lower digits alone, for shells that count in 32 bits.
     low=0x${capabilities#??????????}
-    [ $((low >> 18 & low >> 21 & 1)) -eq 1 ] && can_unshare
+    [ $((low >> 18 & low >> 21 & 1)) -eq 1 ]
 }
 
 can_userns() {
-    can_unshare && "$unshare" -U -r true 2>/dev/null
+    # Some kernels make user namespaces and then allow nothing in them.
+    can_unshare && "$unshare" -U -r -m true 2>/dev/null
+}
+
+# Set `filter`: the words that put a program of a namespace with a single user under the filter that emulates root.
+# bwrap stays as a parent, which is no place for an init: process 1.
+find_filter() {
+    filter='' bwrap='' filter_file=$directory/.provision/seccomp.bpf
+    [ -r "$filter_file" ] || return
+    if find_program setpriv; then
+        case $("$program" --help 2>&1) in
+            *--seccomp-filter*) append '' "$program" --seccomp-filter "$filter_file" && filter=$list && return ;;
+        esac
+    fi
+    [ -z "$can_mount_proc" ] || is_init || ! find_program bwrap || bwrap=$program
+    [ -n "$bwrap" ] || return
+    # It looks for itself in /proc by its number in here, and this script by others.
+    find_program unshare
+    # shellcheck disable=SC2016 # the other shell expands it
+    append '' "$program" -m sh -c 'mount -t proc proc /proc && exec "$@"' sh \
+        "$bwrap" --dev-bind / / --cap-add ALL --seccomp 8 -- && filter=$list
+}
+
+# Run the words of a `filter` that is bwrap. It gets the terminal's signals as the guest does, and must outlive them.
+run_in_bwrap() {
+    [ -z "$give_back" ] || trap '' INT QUIT
+    exec "$@" 8<"$filter_file"
+}
+
+# Whether the guest's program wants to be process 1.
+is_init() {
+    case ${guest_program##*/} in
+        init | systemd | tini | docker-init | dumb-init | catatonit | s6-svscan) ;;
+        *) return 1 ;;
+    esac
 }
 
 can_unshare() {
@@ -424,6 +515,11 @@ find_user() {
         is_number "$wanted_group" || fail "no group $wanted_group in the image's /etc/group: see --user"
         gid=$wanted_group
     fi
+    # Android's kernels give the network to the groups inet, net_raw and net_admin.
+    case $runtime/$uid/${ANDROID_ROOT-} in
+        */0/* | proot/* | userns/* | */) ;;
+        *) groups="$groups 3003 3004 3005" ;;
+    esac
 }
 
 # Whether a word is a user's or group's id.
@@ -522,10 +618,16 @@ prepare() {
 run_proot() {
     prepare "$@"
     [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
+    # Where Termux's packages are, in case that its proot was built for another place.
+    for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
+        loader=${PREFIX-}/libexec/proot/${place#*:}
+        ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
+    done
     if [ -n "$outside" ]; then
         check_program
         # These are for proot, from whoever starts it.
         append "$outside" ${PROOT_TMP_DIR+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} \
+            ${PROOT_LOADER+"PROOT_LOADER=$PROOT_LOADER"} ${PROOT_LOADER_32+"PROOT_LOADER_32=$PROOT_LOADER_32"} \
             ${PROOT_NO_SECCOMP+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"} && outside=$list
     fi
     append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
@@ -537,11 +639,15 @@ run_proot() {
     for place in fd:fd fd/0:stdin fd/1:stdout fd/2:stderr; do
         [ -e "/dev/${place#*:}" ] || append "$list" -b "/proc/self/${place%:*}:/dev/${place#*:}"
     done
-    if [ ! -d /dev/shm ]; then
-        make_temporary
-        mkdir -m 1777 "$temporary/shm" && append "$list" -b "$temporary/shm:/dev/shm"
-    fi
     words=$list
+    source=$directory/.provision/shm destination=/dev/shm
+    if [ ! -w "$source" ]; then
+        make_temporary
+        source=$temporary/shm
+        mkdir -m 1777 "$source"
+    fi
+    bind_in_proot
+    fake_proc
     bind_all
     resolve "$workdir"
     if [ -d "$rootfs$resolved" ]; then
@@ -557,6 +663,108 @@ run_proot() {
     supervise ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
 }
 
+# Whether this runs in Termux, or as root that Termux's user has become.
+is_termux() {
+    case ${PREFIX-} in /*/files/usr) ;; *) return 1 ;; esac
+}
+
+# Stand in for those files of /proc that apps can't read on Android. The time since the system's start is known from
+# this process's own.
+fake_proc() {
+    uptime=''
+    for file in stat loadavg uptime version vmstat; do
+        [ ! -r "/proc/$file" ] || continue
+        make_temporary
+        [ -n "$uptime" ] || find_uptime
+        source=$temporary/$file destination=/proc/$file
+        case $file in
+            stat) describe_processors ;;
+            loadavg) printf '0.00 0.00 0.00 1/1 %s\n' "$$" ;;
+            uptime) printf '%s %s\n' "$uptime" "$uptime" ;;
+            version) printf '%s version %s\n' "$(uname -s)" "$(uname -r) (provision) $(uname -v)" ;;
+            vmstat) describe_memory ;;
+        esac >"$source"
+        bind_in_proot
+    done
+}
+
+# Set `ticks` since the system's start, and `uptime`, the same in seconds; Linux shows users 100 ticks a second.
+find_uptime() {
+    read -r line <"/proc/$$/stat"
+    # shellcheck disable=SC2086 # split into fields
+    set -- ${line##*) }
+    shift 19
+    ticks=$1 hundredths=0$((ticks % 100))
+    uptime=$((ticks / 100)).${hundredths#"${hundredths%??}"}
+}
+
+# All processors idle since the start.
+describe_processors() {
+    last=0
+    { read -r last </sys/devices/system/cpu/possible; } 2>/dev/null
+    last=${last##*-} number=0
+    is_number "$last" || last=0
+    printf 'cpu  0 0 0 %s 0 0 0 0 0 0\n' "$((ticks * (last + 1)))"
+    while [ "$number" -le "$last" ]; do
+        printf 'cpu%s 0 0 0 %s 0 0 0 0 0 0\n' "$number" "$ticks"
+        number=$((number + 1))
+    done
+    printf 'intr 0\nctxt 0\nbtime %s\n' "$(($(date +%s) - ticks / 100))"
+    printf 'processes %s\nprocs_running 1\nprocs_blocked 0\n' "$$"
+}
+
+# What meminfo says, in pages of 4 KiB.
+describe_memory() {
+    while read -r field value _; do
+        case $field in
+            MemFree:) field=nr_free_pages ;;
+            AnonPages:) field=nr_anon_pages ;;
+            Mapped:) field=nr_mapped ;;
+            Cached:) field=nr_file_pages ;;
+            Dirty:) field=nr_dirty ;;
+            Writeback:) field=nr_writeback ;;
+            *) continue ;;
+        esac
+        printf '%s %s\n' "$field" "$((value / 4))"
+    done </proc/meminfo
+    printf '%s 0\n' pgpgin pgpgout pswpin pswpout pgfault pgmajfault
+}
+
+# Android's own directories, for its programs, and with --termux the user's: add them to what is bound.
+bind_android() {
+    [ -z "${ANDROID_ROOT-}" ] || [ "$runtime" != proot ] ||
+        for source in /system /system_ext /vendor /product /odm /apex /linkerconfig/ld.config.txt; do
+            destination=$source
+            [ ! -r "$source" ] || bind_one
+        done
+    [ -n "$termux" ] || return 0
+    for source in /sdcard "${PREFIX%/usr}/home"; do
+        destination=$source
+        if [ -e "$source" ]; then
+            bind_one
+        else
+            tell "not bound, since it isn't there or may not be seen (termux-setup-storage asks): $source"
+        fi
+    done
+}
+
+# After a quick end in proot: where that is what proot's use of seccomp looks like, say what helps.
+explain_failure() {
+    [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
+    case $status/${ANDROID_ROOT-} in
+        159/* | 255/?*)
+            tell "a system call seems to be blocked here (SIGSYS): try PROOT_NO_SECCOMP=1, in the environment"
+            ;;
+        1/* | 126/* | 127/* | 255/*)
+            case $("$proot" -r "$rootfs" -w / /bin/true 2>&1) in
+                *"unction not implemented"*)
+                    tell "proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
+                    ;;
+            esac
+            ;;
+    esac
+}
+
 # What the guest's shell runs to get into a working directory that the rootfs lacks, or that lies in a bind.
 # shellcheck disable=SC2016 # the guest's shell expands it
 make_workdir='(PATH=$PATH:/usr/bin:/bin && mkdir -p -- "$0") && cd -- "$0" || exit 125; exec "$@"'
@@ -567,6 +775,7 @@ add_proot_features() {
     case $features in *--kill-on-exit*) append "$list" --kill-on-exit ;; esac
     case $features in *--sysvipc*) append "$list" --sysvipc ;; esac
     case $features in *"$newline  -L$newline"*) append "$list" -L ;; esac
+    case $features in *"$newline  -p$newline"*) [ "$host_uid" = 0 ] || move_ports ;; esac
     case $features in
         *--link2symlink*)
             # Android refuses hard links to apps.
@@ -579,8 +788,22 @@ add_proot_features() {
     esac
 }
 
+# Let a user's daemons have ports below 1024, at others that are 2000 higher, and say so of those that the image names.
+move_ports() {
+    append "$list" -p
+    moved_words=$list
+    eval "set -- $image_ports"
+    for port; do
+        protocol=${port#*/} port=${port%%/*}
+        is_number "$port" && [ "$port" -lt 1024 ] && tell "port $port/$protocol is at $((port + 2000)) from outside"
+    done
+    list=$moved_words
+}
+
 # Bind what the options and defaults ask for. What was asked for at provision time may be missing on this machine.
 bind_all() {
+    [ -n "$printing" ] || refresh_files
+    bind_android
     eval "set -- $default_binds"
     for bind; do
         split_bind "$bind"
@@ -603,6 +826,87 @@ bind_all() {
         done >"$source"
         bind_one
     fi
+}
+
+# Make the files of /etc anew that depend on this machine and its network, but for those that somebody has edited: they
+# differ from what was made the last time. A DIR that can't be written gets them by binds.
+refresh_files() {
+    find_hostname
+    for file in resolv.conf hosts hostname; do
+        made=$directory/.provision/made/$file
+        resolve "/etc/$file"
+        { [ -f "$made" ] && [ -f "$rootfs$resolved" ]; } || continue
+        { read_text <"$made" && before_this=$text && read_text <"$rootfs$resolved"; } 2>/dev/null || continue
+        [ "$text" = "$before_this" ] || continue
+        case $file in
+            resolv.conf) make_resolv_conf ;;
+            hosts) make_hosts ;;
+            hostname) text=$hostname$newline ;;
+        esac
+        [ "$text" != "$before_this" ] || continue
+        if write_text "$text" "$made"; then
+            write_text "$text" "$rootfs$resolved" && continue
+            write_text "$before_this" "$made"
+        fi
+        make_temporary
+        source=$temporary/$file destination=/etc/$file
+        write_text "$text" "$source" && bind_one
+    done
+}
+
+# Set `text` to standard input.
+read_text() {
+    text=''
+    while IFS= read -r line || [ -n "$line" ]; do
+        text=$text$line$newline
+    done
+}
+
+write_text() {
+    { printf '%s' "$1" >"$2"; } 2>/dev/null
+}
+
+# Set `hostname`: the profile's, else this machine's.
+find_hostname() {
+    hostname=$default_hostname
+    [ -n "$hostname" ] || { read -r hostname </proc/sys/kernel/hostname; } 2>/dev/null || hostname=$(uname -n)
+    hostname=${hostname:-localhost}
+}
+
+make_hosts() {
+    text="127.0.0.1 localhost${newline}::1 localhost ip6-localhost ip6-loopback$newline"
+    [ "$hostname" = localhost ] || text="${text}127.0.1.1 $hostname$newline"
+}
+
+# The profile's name servers, else what this machine says, else public ones.
+make_resolv_conf() {
+    eval "set -- $default_dns"
+    if [ $# -eq 0 ]; then
+        for host_file in /etc/resolv.conf ${PREFIX:+"$PREFIX/etc/resolv.conf"}; do
+            { [ -r "$host_file" ] && read_servers <"$host_file"; } && return
+        done
+        set -- 1.1.1.1 8.8.8.8 2606:4700:4700::1111
+    fi
+    text=''
+    for server; do
+        text="${text}nameserver $server$newline"
+    done
+}
+
+# Set `text` to what matters of a resolv.conf, and fail where it names no server.
+read_servers() {
+    text='' servers=''
+    while read -r line || [ -n "$line" ]; do
+        # shellcheck disable=SC2086 # split into words
+        set -- $line
+        case ${1-} in
+            nameserver) servers=$servers${2-} ;;
+            search | domain | options) ;;
+            *) continue ;;
+        esac
+        [ $# -eq 1 ] || text="$text$*$newline"
+    done
+    [ -n "$servers" ]
 }
 
 # Bind `source` on `destination`.
@@ -647,16 +951,41 @@ check_program() {
 
 # 7. Or run in namespaces: become this script again, in a private mount namespace, with a PID namespace for children.
 make_namespaces() {
+    map_auto=''
+    [ "$runtime" = chroot ] || ! can_map_more || map_auto=--map-auto
     append '' "$unshare"
-    [ "$runtime" = chroot ] || append "$list" -U -r
+    [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
     append "$list" -m -p "$sh" "$script"
     eval "set -- $list $options --inside $runtime ${give_back:+--give-back \"\$give_back\"} -- \"\$@\""
     [ -z "$printing" ] || print_words "$@"
     exec "$@"
 }
 
+# Whether the user has more ids (/etc/subuid), and needs them for want of a filter. What they own, only they can delete.
+can_map_more() {
+    can_mount_proc=yes # which is found out later
+    find_filter
+    [ -z "$filter" ] && find_program newuidmap && "$unshare" -U -r --map-auto -m true 2>/dev/null
+}
+
+# Or run in a chroot and no more: what was mounted would stay, and be deleted together with DIR.
+run_bare() {
+    [ -z "$default_binds$binds$dns$termux" ] || fail "--no-namespace mounts nothing: it can't bind, nor take --dns"
+    prepare "$@"
+    filter='' more_ids=''
+    [ -n "$printing" ] || { find_target /dev && copy_devices "$target"; }
+    [ -n "$printing" ] || refresh_files
+    find_target "$workdir"
+    find_entry
+    keep_capabilities
+    eval "set -- $outside $list $wrapper $before \"\$@\" $after"
+    [ -z "$printing" ] || print_words "$@"
+    supervise ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+}
+
 # What process 1 does: mount in the private namespace, then start the guest.
 enter_rootfs() {
+    state='' # which is the parent's to empty
     trap 'finish 129' HUP
     trap 'finish 130' INT
     trap 'finish 143' TERM
@@ -669,21 +998,24 @@ enter_rootfs() {
     mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
     prepare "$@"
     # Where this root is not the machine's, the kernel lets it mount less.
-    ids=4294967295
-    [ ! -e /proc/self/uid_map ] || read -r _ _ ids </proc/self/uid_map
+    filter='' bwrap='' ids=4294967295 more_ids=''
+    [ ! -e /proc/self/uid_map ] || { read -r _ _ ids && read -r more_ids _; } </proc/self/uid_map
     if [ "$ids" = 4294967295 ]; then
         mount_for_root
     else
         mount_for_user
-        groups='' # nor set groups
+        # Nor does it set groups.
+        [ -n "$more_ids" ] || groups=''
+        [ "$uid:$gid$more_ids" != 0:0 ] || find_filter
     fi
     bind_all
     [ -z "$temporary" ] || rm -rf "$temporary"
     temporary=''
     find_target "$workdir"
     find_entry
+    [ "$ids" != 4294967295 ] || keep_capabilities
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
-    set -- ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+    eval "set -- $filter ${give_back:+\"\$give_back\" --default-signal=INT,QUIT} \"\$@\""
     # Signals are the guest's to answer now. The kernel keeps them from a process 1 that has no trap; mksh always has.
     case ${KSH_VERSION-} in
         '') trap - HUP TERM ;;
@@ -691,10 +1023,11 @@ enter_rootfs() {
     esac
     trap : INT
     # The kernel keeps from process 1 each signal that it doesn't handle: only an init wants that place.
-    case ${guest_program##*/} in
-        init | systemd | tini | docker-init | dumb-init | catatonit | s6-svscan) exec "$@" ;;
+    ! is_init || exec "$@"
+    case $bwrap in
+        '') "$@" ;;
+        *) (run_in_bwrap "$@") ;;
     esac
-    "$@"
     exit $?
 }
 
@@ -715,7 +1048,8 @@ mount_on() {
 # The host's /dev and /sys, as in proot: a user has no power over them anyway. In containers a new /proc is refused.
 mount_for_user() {
     find_target /proc
-    mount -t proc proc "$target" 2>/dev/null || mount_on /proc -o rbind /proc
+    can_mount_proc=yes
+    mount -t proc proc "$target" 2>/dev/null || { can_mount_proc='' && mount_on /proc -o rbind /proc; }
     mount_on /sys -o rbind /sys
     mount_on /dev -o rbind /dev
     [ ! -d /dev/shm ] || mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
@@ -723,24 +1057,70 @@ mount_for_user() {
 
 # Everything private: /proc, a /sys that can't be written, and a /dev with the few devices that containers have.
 mount_for_root() {
+    if [ -n "${ANDROID_ROOT-}" ]; then
+        # Its /data lets nobody become another user.
+        { mount -o bind "$rootfs" "$rootfs" && mount -o remount,bind,suid,dev,exec "$rootfs"; } ||
+            tell "setuid programs such as sudo may not work inside"
+    fi
     mount_on /proc -t proc -o nosuid,nodev,noexec proc
     mount_on /sys -t sysfs -o ro,nosuid,nodev,noexec sysfs
+    mount_run
+    if [ -n "$devices" ]; then
+        mount_on /dev -o rbind /dev
+        mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
+        return
+    fi
     mount_on /dev -t tmpfs -o nosuid,mode=755 tmpfs
     dev=$target
-    # One program for all: devices become devices, links become links.
-    (
-        umask 0
-        set -- /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
-        exec cp -RP "$@" /dev/fd /dev/stdin /dev/stdout /dev/stderr "$dev/"
-    ) || tell "some devices are missing inside"
-    mkdir "$dev/pts" "$dev/shm" || fail "can't fill $dev"
+    copy_devices "$dev"
+    # A mount for pts comes below; shm is in memory as all of this.
+    mkdir -m 1777 "$dev/pts" "$dev/shm" || fail "can't fill $dev"
     ln -s pts/ptmx "$dev/ptmx"
     mount_on /dev/pts -t devpts -o newinstance,nosuid,noexec,ptmxmode=0666,mode=620,gid=5 devpts
-    mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
     # The terminal has no name among the private ones, and ttyname(3) looks for it here too.
     if [ -t 0 ] && touch_file "$dev/console"; then
         read_link /proc/self/fd/0
         mount -o bind "$target" "$dev/console" || tell "this terminal has no name inside"
+    fi
+}
+
+# Copy the few devices that containers have, by one program: devices become devices, links become links.
+copy_devices() {
+    (
+        umask 0
+        exec cp -RP /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty \
+            /dev/fd /dev/stdin /dev/stdout /dev/stderr "$1/"
+    ) || tell "some devices are missing inside"
+}
+
+# A /run in memory, with what the image has put there.
+mount_run() {
+    find_target /run
+    (
+        cd "$target" && mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs "$target" || exit
+        set +f
+        # The working directory is still the one below.
+        for file in ./* ./.[!.]*; do
+            { [ -e "$file" ] || [ -L "$file" ]; } && exec cp -RPp . "$target/"
+        done
+        exit 0
+    ) || fail "can't mount $target"
+}
+
+# Put before the `list` what leaves root the powers that it has in containers.
+keep_capabilities() {
+    [ -z "$privileged" ] || return 0
+    entry=$list kept=''
+    for capability in chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot \
+        mknod audit_write setfcap; do
+        kept=$kept,+$capability
+    done
+    # busybox has another setpriv, and is found by a link.
+    if find_program setpriv && { [ ! -L "$program" ] || "$program" --bounding-set -all true 2>/dev/null; }; then
+        append '' "$program" --bounding-set "-all$kept" --inh-caps -all
+        list="$list $entry"
+    else
+        tell "root keeps all capabilities inside, for want of util-linux's setpriv (--privileged: without this line)"
     fi
 }
 
@@ -762,7 +1142,7 @@ bind_in_namespace() {
 
 # Set `list` to the words that lead into the rootfs: its root, the user, the working directory.
 find_entry() {
-    if [ "$runtime" = userns ] && [ "$uid:$gid" != 0:0 ]; then
+    if [ "$runtime" = userns ] && [ -z "$more_ids" ] && [ "$uid:$gid" != 0:0 ]; then
         # One more namespace, in which the user that is root here is the wanted one.
         find_program unshare
         append '' "$program" -U "--map-user=$uid" "--map-group=$gid" "--root=$rootfs" "--wd=$workdir" --
@@ -813,8 +1193,9 @@ supervise() {
         status=$?
     fi
     # proot says 255 of each guest that a signal ended.
-    case $status/$runtime in
-        "$ended_by/$runtime" | 255/proot) [ -z "$caught" ] || status=$((128 + caught)) ;;
+    case $caught/$status/$runtime in
+        [0-9]*/"$ended_by/$runtime" | [0-9]*/255/proot) status=$((128 + caught)) ;;
+        /*/proot) [ -n "$inside" ] || explain_failure ;;
     esac
     finish "$status"
 }
@@ -823,10 +1204,11 @@ supervise() {
 print_words() {
     append '' "$@"
     settings=''
-    if [ -n "${PROOT_TMP_DIR-}" ]; then
-        quote "PROOT_TMP_DIR=$PROOT_TMP_DIR"
-        settings="export $quoted; "
-    fi
+    for setting in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
+        ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"}; do
+        quote "$setting"
+        settings="${settings}export $quoted; "
+    done
     [ -z "$preloaded" ] || settings="unset LD_PRELOAD; $settings"
     case $settings in
         '') printf '%s\n' "${list# }" ;;
@@ -881,9 +1263,11 @@ forward() {
             if find_child "$child"; then guest=$found; else also=QUIT; fi
             ;;
         proot/*) also=KILL ;; # it is no proot yet
-        */sh)
+        chroot/sh | userns/sh)
             # Process 1, with the guest below or still at work for it.
             if find_child "$child"; then guest=$found also=$sent; else also=KILL; fi
+            { read -r its_name <"/proc/$guest/comm"; } 2>/dev/null
+            [ "$its_name" != bwrap ] || ! find_child "$guest" || guest=$found
             ;;
     esac
     case $also in
@@ -898,6 +1282,147 @@ forward() {
 # Whether the guest can have SIGINT, which shells take from background jobs, and only some can give back.
 can_interrupt() {
     [ -n "$give_back${BASH_VERSION-}${KSH_VERSION-}" ]
+}
+
+# 9. Sessions. `.provision/run/PID` has a line each for when that process started, the runtime, and the command. What
+# has ended and emptied its file, or has another start, counts for nothing.
+
+# Write down that this process runs from here; nothing where DIR can't be written.
+remember_session() {
+    state=$directory/.provision/run/$$
+    [ -z "$inside" ] || return 0
+    [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
+    tidy_sessions
+    append "${login:+ --shell}$entrypoint" "$@"
+    [ $# -gt 0 ] || list=$list$command
+    make_printable "${list# }"
+    find_start $$ && write_text "$started$newline$runtime$newline$told$newline" "$state" || state=''
+}
+
+# Remove what sessions have left, once there is much of it.
+tidy_sessions() {
+    set +f
+    set -- "$directory"/.provision/run/*
+    set -f
+    [ $# -lt 64 ] || find_sessions
+}
+
+# Set `started`: when a process did, in ticks since the system's start.
+find_start() {
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return
+    # shellcheck disable=SC2086 # split into fields
+    set -- ${line##*) }
+    shift 19
+    started=$1
+}
+
+# Set `sessions`, the processes that run from here, and remove what others have left.
+find_sessions() {
+    sessions='' left=''
+    set +f
+    for file in "$directory"/.provision/run/[0-9]*; do
+        set -f
+        { read -r was_started <"$file"; } 2>/dev/null && find_start "${file##*/}" && [ "$started" = "$was_started" ] &&
+            sessions="$sessions ${file##*/}"
+        if [ -e "$file" ] && [ ! -e "/proc/${file##*/}" ]; then
+            append "$left" "$file" && left=$list
+        fi
+    done
+    set -f
+    [ -z "$left" ] || eval "rm -f $left" 2>/dev/null
+}
+
+# Print a line for each session: its process, runtime and command.
+list_sessions() {
+    find_sessions
+    for pid in $sessions; do
+        {
+            read -r _
+            read -r runtime
+            IFS= read -r told
+        } <"$directory/.provision/run/$pid"
+        printf '%s\t%s\t%s\n' "$pid" "$runtime" "$told"
+    done
+}
+
+# End all sessions: by the image's signal, and what is left after ten seconds by SIGKILL.
+stop_sessions() {
+    find_sessions
+    polite=TERM
+    case ${image_stop_signal#SIG} in
+        HUP | INT | QUIT | USR1 | USR2) polite=${image_stop_signal#SIG} ;;
+        1) polite=HUP ;;
+        2) polite=INT ;;
+        3) polite=QUIT ;;
+    esac
+    for pid in $sessions; do
+        kill -s "$polite" "$pid" 2>/dev/null || fail "can't stop $pid, which is somebody else's"
+    done
+    wait_for_sessions 100 && return
+    for pid in $sessions; do
+        find_descendants "$pid"
+        # The script itself ends when they do, and cleans up.
+        [ -z "$descendants" ] || eval "kill -s KILL $descendants" 2>/dev/null
+    done
+    wait_for_sessions 20 && return
+    eval "kill -s KILL $sessions" 2>/dev/null
+    wait_for_sessions 20 || fail "can't stop$sessions"
+}
+
+# Wait for all sessions to end, for so many tenths of a second.
+wait_for_sessions() {
+    tenths=$1
+    while find_sessions && [ -n "$sessions" ]; do
+        [ "$tenths" -gt 0 ] || return 1
+        tenths=$((tenths - 1))
+        sleep 0.1
+    done
+}
+
+# Set `descendants`: the processes that a process has started or traces, and theirs.
+find_descendants() {
+    descendants='' family=" $1 " grown=yes
+    while [ -n "$grown" ]; do
+        grown=''
+        set +f
+        for status_file in /proc/[0-9]*/status; do
+            set -f
+            pid=${status_file#/proc/} pid=${pid%/status}
+            case $family in *" $pid "*) continue ;; esac
+            { is_related <"$status_file"; } 2>/dev/null || continue
+            grown=yes descendants="$descendants $pid" family="$family$pid "
+        done
+        set -f
+    done
+}
+
+# Whether a process's status names one of the `family` as its parent or tracer.
+is_related() {
+    while read -r field value; do
+        case $field in
+            PPid: | TracerPid:) case $family in *" $value "*) return ;; esac ;;
+            Uid:) return 1 ;;
+        esac
+    done
+    return 1
+}
+
+# Start this script once more, in the background, and tell where.
+detach() {
+    log=$directory/.provision/log
+    { true >>"$log"; } 2>/dev/null || log=${TMPDIR:-/tmp}/start.$$.log
+    words=''
+    # Else SIGINT, which shells take from what they put in the background, would not reach the guest.
+    find_program env && "$program" --default-signal=INT,QUIT true 2>/dev/null &&
+        append '' "$program" --default-signal=INT,QUIT && words=$list
+    ! find_program setsid || { append "$words" "$program" && words=$list; }
+    find_program sh || fail "there is no sh on PATH"
+    append "$words" "$program" "$script"
+    eval "set -- $list $options -- \"\$@\""
+    trap '' HUP
+    "$@" </dev/null >>"$log" 2>&1 &
+    printf '%s\n' "$!"
+    tell "it runs as process $!, and writes to $log"
 }
 
 # Set `found`: the first child of a process.

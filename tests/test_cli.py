@@ -53,6 +53,10 @@ Output = pytest.CaptureFixture[str]
         (["ubuntu", "dir", "--platform", "linux"], "'linux' is not a platform"),
         (["ubuntu", "dir", "--platform", "windows/amd64"], "is not a platform"),
         (["ubuntu", "dir", "--dns", "one.one"], "'one.one' is not an IP address"),
+        (["ubuntu", "dir", "--env", "=x"], "--env '=x' is not NAME=VALUE"),
+        (["ubuntu", "dir", "--bind", ":/x"], "--bind ':/x' names nothing"),
+        (["ubuntu", "dir", "--bind="], "--bind '' names nothing"),
+        (["ubuntu", "dir", "--runtime", "docker"], "--runtime"),
         (["ubuntu", "dir", "--jobs", "0"], "1 to 64"),
         (["ubuntu", "dir", "--jobs", "many"], "many"),
         (["ubuntu", "dir", "--max-size", "huge"], "'huge' is not a size"),
@@ -128,6 +132,26 @@ def test_the_start_line_can_be_pasted(
     monkeypatch.chdir(tmp_path)
     assert main([f"{registry.host}/image", "my dir", "--platform", "amd64"]) == 0
     assert "  start:   './my dir/start.sh'\n" in capsys.readouterr().err
+
+
+def test_defaults_of_start_sh_can_be_given(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profile.toml").write_text(
+        'binds = ["/opt"]\nenv = {A = "profile", B = "profile"}\ndns = ["9.9.9.9"]\n'
+    )
+    words = ["--bind", "my data:/data", "--bind", "co:lon", "--env", "A=it's", "--runtime", "proot", "--dns", "::1"]
+    words += ["--profile", "./profile.toml", "--platform=amd64"]
+    assert main([f"{registry.host}/image", "dir", *words]) == 0
+    script = (tmp_path / "dir/start.sh").read_text().partition("\n\n")[0]
+    ask = 'for list in "$default_runtime" "$default_dns" "$default_binds" "$default_env"; do eval "set -- $list"'
+    ask += '; printf "%s\\n" "$@"; done'
+    told = subprocess.run(["sh", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [
+        *("proot", "::1", "/opt", f"{tmp_path}/my data:/data", f"{tmp_path}/co:lon"),
+        *("A=profile", "B=profile", "A=it's"),
+    ]
 
 
 def test_json_is_the_record_and_quiet_is_quiet(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:

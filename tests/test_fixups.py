@@ -120,6 +120,12 @@ def test_files_of_the_profile(tree: Tree, root: Path) -> None:
     assert not (root / "elsewhere").exists()
 
 
+def test_what_start_sh_may_make_anew_is_what_no_profile_fixes(tree: Tree, root: Path) -> None:
+    files = ((b"/etc/hosts", b"mine"), (b"/etc/motd", b"hello"))
+    passing = apply_fixups(tree, Profile(files=files, hostname="box"), ["9.9.9.9"])
+    assert passing == {"resolv.conf": b"nameserver 9.9.9.9\n", "hostname": b"box\n"}
+
+
 # resolv.conf
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -288,6 +290,62 @@ def test_apt_installs_a_package_with_a_daemon(phone: Jail) -> None:
     audit = phone.run(["debian/start.sh", "dpkg", "--audit"], allow=["tmp"])
     assert (audit.returncode, audit.stdout) == (0, "")
     assert "\nsshd:" in (phone.home / "debian/rootfs/etc/passwd").read_text()
+
+
+def test_files_of_proc_that_cannot_be_read_are_stood_in_for(phone: Jail) -> None:
+    guest = "for name in stat loadavg uptime version vmstat; do cat /proc/$name || exit 1; echo ---; done"
+    told = []
+    for _ in range(2):
+        done = phone.run(["debian/start.sh", "sh", "-c", guest], allow=["tmp"])
+        assert (done.returncode, done.stderr) == (0, "")
+        told.append(done.stdout.split("---\n"))
+        time.sleep(0.05)
+    assert [len(files) for files in told] == [6, 6]
+    stat, loadavg, uptime, version, vmstat, _ = told[0]
+    processors = int(Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2]) + 1
+    assert re.fullmatch(rf"cpu ( \d+){{10}}\n(cpu\d+( \d+){{10}}\n){{{processors}}}intr 0\n(\w+ \d+\n){{5}}", stat)
+    (started,) = re.findall(r"btime (\d+)", Path("/proc/stat").read_text())
+    assert abs(int(re.findall(r"btime (\d+)", stat)[0]) - int(started)) <= 2
+    assert re.fullmatch(r"0.00 0.00 0.00 1/1 \d+\n", loadavg)
+    now = float(Path("/proc/uptime").read_text().split()[0])
+    assert 0 <= now - float(uptime.split()[0]) < 30
+    assert float(told[1][2].split()[0]) > float(uptime.split()[0])
+    assert version.startswith(f"Linux version {os.uname().release} ")
+    assert re.search(r"^nr_free_pages \d+$", vmstat, re.MULTILINE)
+    assert list((phone.prefix / "tmp").iterdir()) == []
+
+
+def test_android_s_directories_are_bound_and_termux_s_home_when_asked(phone: Jail) -> None:
+    (phone.home / "mine").write_text("content\n")
+    seen = ["sh", "-c", f"test -x /system/bin/sh && cat {HOME}/mine"]
+    done = phone.run(["debian/start.sh", "--termux", *seen], allow=["tmp"])
+    assert (done.returncode, done.stdout) == (0, "content\n")
+    assert done.stderr == (
+        "start.sh: not bound, since it isn't there or may not be seen (termux-setup-storage asks): /sdcard\n"
+    )
+    done = phone.run(["debian/start.sh", *seen], allow=["tmp"])
+    assert done.returncode == 1
+    assert "No such file" in done.stderr
+
+
+def test_an_end_by_a_blocked_call_is_explained_where_proot_uses_seccomp(phone: Jail) -> None:
+    command = ["debian/start.sh", "sh", "-c", "kill -SYS $$"]
+    done = phone.run(["env", "-u", "PROOT_NO_SECCOMP", *command], allow=["tmp"])
+    assert done.returncode in (128 + signal.SIGSYS, 255)
+    assert "(SIGSYS): try PROOT_NO_SECCOMP=1" in done.stderr
+    done = phone.run(command, allow=["tmp"])
+    assert "PROOT_NO_SECCOMP" not in done.stderr
+
+
+def test_termux_s_loader_is_named_to_proot(phone: Jail) -> None:
+    loader = phone.prefix / "libexec/proot/loader"
+    loader.parent.mkdir(parents=True)
+    loader.write_text("")
+    loader.chmod(0o755)
+    shown = phone.run(["debian/start.sh", "--print", "true"], allow=["tmp"]).stdout
+    loader.unlink()
+    assert f"export PROOT_LOADER={PREFIX}/libexec/proot/loader; " in shown
+    assert "PROOT_LOADER_32" not in shown
 
 
 def test_where_blocked_calls_only_fail_it_is_the_same(jail: Jail, debian: str) -> None:

@@ -28,8 +28,10 @@ SETTINGS = LaunchSettings(
     image_user="joe",
     image_workdir="/srv/my app",
     image_stop_signal="SIGINT",
+    image_ports=("80/tcp", "53/udp"),
     default_runtime="auto",
     default_dns=("1.1.1.1", "::1"),
+    default_hostname="box",
     default_binds=("/a b:/c",),
     default_env=("K=V",),
 )

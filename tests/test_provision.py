@@ -16,10 +16,11 @@ import pytest
 from provisioner.blobs import BlobCache
 from provisioner.console import Console
 from provisioner.errors import InTheWay, MachineError, MalformedImage, ProvisionError, UsageError
-from provisioner.platforms import Platform
+from provisioner.platforms import Platform, host_platform
 from provisioner.provision import Outcome, Plan, occupant, provision
 from provisioner.reference import Reference
 from provisioner.rootfs.ownership import Ownership
+from provisioner.seccomp import root_emulation
 from provisioner.sources.registry import RegistrySource
 from provisioner.unpacking import Manner
 
@@ -55,7 +56,19 @@ def test_a_directory_is_made_whole(registry: ScriptedRegistry, tmp_path: Path) -
     assert (made / "rootfs/etc/motd").read_bytes() == b"hello\n"
     assert (made / "start.sh").stat().st_mode & 0o777 == 0o755
     assert json.loads((made / ".provision/record.json").read_text())["manifest_digest"] == digest
+    assert (made / ".provision/seccomp.bpf").read_bytes() == root_emulation(host_platform())
+    for name in ("resolv.conf", "hosts", "hostname"):
+        assert (made / ".provision/made" / name).read_bytes() == (made / "rootfs/etc" / name).read_bytes()
     assert os.listdir(tmp_path / "a/b") == ["dir"]
+
+
+def test_a_machine_without_a_filter_for_namespaces_gets_none(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.push("image", builders.small())
+    monkeypatch.setattr("provisioner.provision.host_platform", lambda: Platform("linux", "mips64le"))
+    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
+    assert not (tmp_path / "dir/.provision/seccomp.bpf").exists()
 
 
 def test_the_second_run_touches_nothing(registry: ScriptedRegistry, tmp_path: Path) -> None:

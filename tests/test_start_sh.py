@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import pty
 import select
+import shlex
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -22,9 +25,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from provisioner.fixups import hosts, resolv_conf
 from provisioner.launcher import LaunchSettings, launcher
+from provisioner.platforms import host_platform
+from provisioner.seccomp import Abi, Rule, program, refuse, root_emulation
 
+from . import libseccomp
 from .test_launcher import NAMES, SHELLS, TEXT
+from .test_seccomp import install
 from .tools import (
     as_user,
     clean_environment,
@@ -68,8 +76,10 @@ SETTINGS = LaunchSettings(
     image_user="",
     image_workdir="",
     image_stop_signal="",
+    image_ports=(),
     default_runtime="auto",
     default_dns=(),
+    default_hostname="",
     default_binds=(),
     default_env=(),
 )
@@ -165,6 +175,9 @@ def make_container(directory: Path, **changed: Any) -> Container:
     for name in ("bin", "usr/bin", "etc", "tmp", "root", "home/joe", "proc"):
         (made.rootfs / name).mkdir(parents=True)
     (directory / ".provision").mkdir()
+    (directory / ".provision/shm").mkdir()
+    (directory / ".provision/shm").chmod(0o1777)
+    (directory / ".provision/seccomp.bpf").write_bytes(root_emulation(host_platform()))
     shutil.copy(static_busybox(), made.rootfs / "bin/busybox")
     for applet in APPLETS:
         (made.rootfs / "bin" / applet).symlink_to("busybox")
@@ -227,7 +240,23 @@ def test_help_fits_a_phone(container: Container, shell: str) -> None:
     lines = container.output("", "--help", shell=SHELLS[shell]).decode().splitlines()
     assert max(map(len, lines)) <= 40
     text = "\n".join(lines)
-    for option in ("shell", "entrypoint", "user", "workdir", "env", "bind", "dns", "root", "runtime", "print", "help"):
+    for option in (
+        "shell",
+        "entrypoint",
+        "user",
+        "workdir",
+        "env",
+        "bind",
+        "dns",
+        "root",
+        "runtime",
+        "print",
+        "dev",
+        "privileged",
+        "no-namespace",
+        "termux",
+        "help",
+    ):
         assert f"--{option}" in text
 
 
@@ -243,6 +272,7 @@ def test_help_fits_a_phone(container: Container, shell: str) -> None:
         (["--dns", "1.1.1.1; rm"], "--dns needs an IP address"),
         (["--bind", "/no/such:/x"], "--bind: there is no /no/such"),
         (["--workdir", "here"], "--workdir needs a path"),
+        (["--dev=all"], "--dev can be host"),
         (["--runtime", "docker"], "unknown runtime docker"),
         (["--user", "nobody"], "no user nobody in the image"),
         (["--user", "joe:staff"], "no group staff in the image"),
@@ -434,6 +464,202 @@ def test_name_servers_of_one_run(container: Container, place: Path, runtime: str
     assert told == b"nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
     assert tree_of(container.rootfs / "etc") == before
     assert list((place / "tmp").iterdir()) == []
+
+
+# proot
+
+
+@pytest.fixture
+def termux_proot(place: Path) -> dict[str, str]:
+    """An environment with a proot that lists the options of Termux's fork, and writes its words to `place/words`."""
+    need("proot")
+    tools = place / "tools"
+    tools.mkdir()
+    (tools / "proot").write_text(
+        f"""#!/bin/sh
+[ "$1" != --help ] || exec printf '  --link2symlink\\n  --sysvipc\\n  --kill-on-exit\\n  -p\\n\\n  -L\\n\\nEnd\\n'
+printf '%s\\n' "$@" >{shlex.quote(str(place))}/words
+for word; do
+    shift
+    case $word in --link2symlink | --sysvipc | --kill-on-exit | -p | -L) ;; *) set -- "$@" "$word" ;; esac
+done
+exec {find_program("proot")} "$@"
+"""
+    )
+    (tools / "proot").chmod(0o755)
+    env = starter("proot")["env"]
+    return {**env, "PATH": f"{tools}:{env['PATH']}"}
+
+
+def test_of_termux_s_proot_all_that_helps_is_used(
+    container: Container, place: Path, termux_proot: dict[str, str]
+) -> None:
+    container.set(image_ports=("80/tcp", "53/udp", "1024/tcp", "8080/tcp", "odd"))
+    done = container.run("proot", "sh", "-c", "exit 4", env=termux_proot)
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr.decode().splitlines() == [
+        "start.sh: port 80/tcp is at 2080 from outside",
+        "start.sh: port 53/udp is at 2053 from outside",
+    ]
+    words = (place / "words").read_text().splitlines()
+    assert [word for word in words if word in ("--link2symlink", "--sysvipc", "--kill-on-exit", "-p", "-L")] == [
+        *("--kill-on-exit", "--sysvipc", "-L", "-p")
+    ], "hard links work here"
+    assert container.run("proot", "true", env={**starter("proot")["env"]}).stderr == b"", "Debian's moves no ports"
+
+
+def test_shared_memory_is_the_container_s_own(container: Container, runtime: str) -> None:
+    name = f"shared-{os.getpid()}"
+    told = container.output(runtime, "sh", "-c", f"echo y >/dev/shm/{name}; cat /dev/shm/{name}")
+    assert told == b"y\n"
+    assert not Path("/dev/shm", name).exists()
+
+
+def test_proot_in_proot_is_refused(container: Container) -> None:
+    need("proot")
+    done = container.run("", "true", shell=["proot"])
+    assert done.returncode == 125
+    assert done.stderr.decode().splitlines()[-1] == (
+        "start.sh: this is inside of proot already, and proot can't be nested: leave it first (exit)"
+    )
+
+
+def test_a_proot_that_cannot_work_here_is_explained(container: Container) -> None:
+    (container.rootfs / "bin/true").unlink()
+    (container.rootfs / "bin/true").symlink_to("busybox")
+    arch = libseccomp.native_arch()
+    call = libseccomp.number("ptrace", arch)
+    assert call is not None
+    abi = Abi(arch, {"ptrace": call})
+    missing = program([Rule(refuse(errno.ENOSYS), ("ptrace",))], [abi])
+    done = container.run("proot", "true", preexec_fn=lambda: install(missing))
+    assert done.returncode in (1, 126, 127, 255)
+    assert done.stderr.decode().splitlines()[-1] == (
+        "start.sh: proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
+    )
+    assert container.run("proot", "false").stderr == b""
+
+
+def test_termux_s_directories_need_termux(container: Container) -> None:
+    done = container.run("proot", "--termux", "true")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.startswith(b"start.sh: --termux is for Termux")
+
+
+# What depends on the machine and its network
+
+
+def network_files(host_resolv_conf: str = "nameserver 192.0.2.7\n") -> dict[str, str]:
+    """What the three files should hold on this machine, by the code that writes them first."""
+    name = socket.gethostname()
+    return {"resolv.conf": host_resolv_conf, "hosts": hosts(name), "hostname": f"{name}\n"}
+
+
+def pretend_made(container: Container, **content: str) -> Container:
+    """The container as it was made on another machine, in another network."""
+    (container.directory / ".provision/made").mkdir()
+    for name in ("resolv.conf", "hosts", "hostname"):
+        for directory in (container.directory / ".provision/made", container.rootfs / "etc"):
+            (directory / name).write_text(content.get(name, f"{name} of yesterday\n"))
+    return hand_over(container)
+
+
+def shown(container: Container, runtime: str, *options: str, **more: Any) -> dict[str, str]:
+    """The three files as the guest sees them."""
+    guest = 'for name in resolv.conf hosts hostname; do printf "%s\\0" "$(cat /etc/$name; echo .)"; done'
+    told = [word.decode().removesuffix(".") for word in container.words(runtime, *options, "sh", "-c", guest, **more)]
+    return dict(zip(("resolv.conf", "hosts", "hostname"), told, strict=True))
+
+
+def at_another_place(container: Container, resolv_conf: Path) -> None:
+    """Let start.sh take another file for the host's /etc/resolv.conf."""
+    text = container.script.read_bytes()
+    assert text.count(b"in /etc/resolv.conf $") == 1
+    container.script.write_bytes(
+        text.replace(b"in /etc/resolv.conf $", b"in " + shlex.quote(str(resolv_conf)).encode() + b" $")
+    )
+
+
+def test_files_of_this_machine_follow_it_to_another_network(container: Container, place: Path, runtime: str) -> None:
+    pretend_made(container)
+    at_another_place(container, place / "host")
+    for server in ("192.0.2.7", "192.0.2.8"):
+        (place / "host").write_text(f"# a note\nnameserver  {server}\nsortlist x\nnameserver\nsearch a  b")
+        expected = network_files(resolv_conf((), [place / "host"]))
+        assert expected["resolv.conf"] == f"nameserver {server}\nsearch a b\n"
+        assert shown(container, runtime) == expected
+    made = {path.name: path.read_text() for path in (container.directory / ".provision/made").iterdir()}
+    assert made == expected
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_has_not_changed_is_not_written(container: Container, place: Path, shell: str) -> None:
+    need(SHELLS[shell][0])
+    (place / "host").write_text("nameserver 192.0.2.7\n")
+    pretend_made(container, **network_files())
+    at_another_place(container, place / "host")
+    before = tree_of(container.directory)
+    assert shown(container, "proot", shell=SHELLS[shell]) == network_files()
+    assert {name: entry for name, entry in tree_of(container.directory).items() if entry.type == "f"} == {
+        name: entry for name, entry in before.items() if entry.type == "f"
+    }
+
+
+def test_what_somebody_has_edited_stays(container: Container, runtime: str) -> None:
+    pretend_made(container)
+    mine = {"resolv.conf": "nameserver 192.0.2.99\n", "hosts": "", "hostname": "hostname of yesterday\n\n"}
+    for name, content in mine.items():
+        (container.rootfs / "etc" / name).write_text(content)
+    assert shown(container, runtime) == mine
+    (container.rootfs / "etc/hosts").unlink()
+    (container.rootfs / "etc/hosts").symlink_to("passwd")
+    assert shown(container, runtime)["hosts"] == PASSWD
+
+
+def test_a_link_out_of_the_rootfs_is_not_written_through(container: Container, place: Path, runtime: str) -> None:
+    pretend_made(container)
+    (place / "outside").write_text("hosts of yesterday\n")
+    (place / "outside").chmod(0o666)
+    (container.rootfs / "etc/hosts").unlink()
+    (container.rootfs / "etc/hosts").symlink_to(place / "outside")
+    container.run(runtime, "true")
+    assert (place / "outside").read_text() == "hosts of yesterday\n"
+
+
+def test_servers_and_a_name_of_the_settings_count(container: Container, runtime: str) -> None:
+    pretend_made(container.set(default_dns=("192.0.2.1", "2001:db8::1"), default_hostname="box"))
+    assert shown(container, runtime) == {
+        "resolv.conf": "nameserver 192.0.2.1\nnameserver 2001:db8::1\n",
+        "hosts": hosts("box"),
+        "hostname": "box\n",
+    }
+
+
+def test_a_machine_that_names_no_server_gets_public_ones(container: Container, place: Path) -> None:
+    pretend_made(container)
+    at_another_place(container, place / "missing")
+    (place / "etc").mkdir()
+    (place / "etc/resolv.conf").write_text("search example\n")
+    env = {**starter("proot")["env"], "PREFIX": str(place)}
+    assert shown(container, "proot", env=env)["resolv.conf"] == resolv_conf((), [])
+    pretend_again = container.directory / ".provision/made"
+    assert (pretend_again / "resolv.conf").read_text() == resolv_conf((), [])
+    (place / "etc/resolv.conf").write_text("nameserver 192.0.2.5\n")
+    assert shown(container, "proot", env=env)["resolv.conf"] == "nameserver 192.0.2.5\n"
+
+
+def test_a_directory_that_cannot_be_written_gets_them_for_the_run(container: Container, place: Path) -> None:
+    need_root()
+    pretend_made(container)
+    at_another_place(container, place / "host")
+    (place / "host").write_text("nameserver 192.0.2.7\n")
+    for name in ("dev", "sys"):
+        (container.rootfs / name).mkdir()
+    for path in (container.directory, *container.directory.rglob("*")):
+        os.chown(path, 0, 0, follow_symlinks=False)
+    for runtime in ("proot", "userns"):
+        assert shown(container, runtime) == network_files()
+    assert (container.rootfs / "etc/hosts").read_text() == "hosts of yesterday\n"
 
 
 # Binds
@@ -843,9 +1069,9 @@ def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
     listing = ["--list"] if box == "busybox" else []
     for name in run(find_program(box) or "", *listing).split():
         (tools / name).symlink_to(find_program(box) or "")
-    for name, program in {"sh": shell, "proot": "proot"}.items():
+    for name, other in {"sh": shell, "proot": "proot"}.items():
         (tools / name).unlink(missing_ok=True)
-        (tools / name).symlink_to(find_program(program) or "")
+        (tools / name).symlink_to(find_program(other) or "")
     return {"PATH": str(tools), "TERM": "dumb"}
 
 
@@ -853,6 +1079,10 @@ def test_small_tools_are_enough(container: Container, runtime: str, small_tools:
     shell = [small_tools["PATH"] + "/sh"]
     options = ["--workdir", "/tmp/new", "--dns", "192.0.2.1"]
     guest = ["sh", "-c", "pwd; cat /etc/resolv.conf; exit 9"]
+    if runtime == "chroot":
+        # Their setpriv can't drop capabilities.
+        assert b"root keeps all capabilities" in container.run(runtime, "true", shell=shell, env=small_tools).stderr
+        options.append("--privileged")
     done = container.run(runtime, *options, *guest, shell=shell, env=small_tools)
     assert (done.returncode, done.stdout, done.stderr) == (9, b"/tmp/new\nnameserver 192.0.2.1\n", b"")
 
@@ -917,6 +1147,23 @@ def test_few_programs_are_started(container: Container) -> None:
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
     # env and uname are one process; the guest's env is a link here; proot tells its options.
     assert programs == ["start.sh", "env", "uname", "readlink", "proot"]
+
+
+def test_few_programs_are_started_in_namespaces_too(container: Container) -> None:
+    need("strace", "setpriv")
+    container.output("chroot", "true")  # makes directories
+    trace = container.directory / "trace"
+    subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=execve", "-z", "-o", trace, container.script, "--runtime=chroot", "true"],
+        check=True,
+        **starter("chroot"),
+    )
+    programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
+    assert programs == [
+        *("start.sh", "env", "uname", "unshare", "sh"),
+        *("mount", "readlink", "mount", "mount", "mount", "mount", "cp", "mkdir", "ln", "mount"),
+        *("env", "setpriv", "chroot", "env", "exe"),
+    ]
 
 
 # Runtimes

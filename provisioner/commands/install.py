@@ -12,13 +12,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioner.commands.opening import Opening, add_source_arguments, opened
 from provisioner.config import Config
 from provisioner.console import Console
 from provisioner.errors import UsageError, machine_errors, printable
+from provisioner.launcher import RUNTIMES
 from provisioner.platforms import Platform, host_platform
 from provisioner.reference import Reference
+
+if TYPE_CHECKING:
+    from provisioner.provision import Plan
 
 HELP = "Turn a container image into a directory that runs: provision ubuntu ./container && ./container/start.sh"
 
@@ -35,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mirror", metavar="HOST", action="append", default=[], help="where else the image's content is; repeatable"
     )
     parser.add_argument("--dns", metavar="IP", action="append", default=[], help="name server inside; repeatable")
+    parser.add_argument(
+        "--bind", metavar="SRC[:DST]", action="append", default=[], help="show SRC inside at each start; repeatable"
+    )
+    parser.add_argument(
+        "--env", metavar="K=V", action="append", default=[], help="variable inside at each start; repeatable"
+    )
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
     parser.add_argument("--force", action="store_true", help="replace a DIR that provision made, and all changes in it")
     parser.add_argument(
         "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
@@ -58,9 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Provision, and say where it is and how to start it. Raises ProvisionError."""
     reference = Reference.parse(arguments.image)
     config = Config.load()
-    platform = Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
-    dns = tuple(_address(text) for text in arguments.dns) or config.dns
-    max_size = None if arguments.max_size is None else _size(arguments.max_size)
     with machine_errors(f"look at {printable(arguments.directory)}"):
         directory = Path(arguments.directory).resolve()
     if directory == directory.parent or not arguments.directory:
@@ -69,15 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
     # The rest is imported here so that mistakes on the command line are told at once.
     from provisioner.directories import Directories, Entry, state_directory
     from provisioner.lockfile import Lock
-    from provisioner.provision import Plan, provision
+    from provisioner.provision import provision
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
     from provisioner.registry.hub import near_names
     from provisioner.registry.mirrors import Mirrors
-    from provisioner.rootfs.ownership import Ownership
     from provisioner.staging import Staging
-    from provisioner.unpacking import Manner
 
+    plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
     jobs = arguments.jobs or config.jobs
     credentials = Credentials.of_environment()
@@ -88,13 +96,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     others = (*mirrors(arguments.mirror), *config.mirrors_for(reference.registry))
     registry = Mirrors(reference, others, client, console.step)
-    manner = Manner(Ownership.of_this_process(), max_size, arguments.hardlinks)
-    plan = Plan(directory, platform, manner, arguments.profile or config.profile, dns, arguments.force, _shell())
     opening = Opening(
         reference, registry, client(reference, False), jobs, Staging(directory).scratch, config.cache_limit
     )
     with opened(opening, arguments, console) as source, near_names(reference):
-        console.step(f"provision {reference.familiar} for {platform}")
+        console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
     if arguments.lock:
         Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
@@ -111,6 +117,27 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(outcome.record.to_json())
         sys.stdout.flush()
     return 0
+
+
+def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Plan:
+    """What is asked for, on the command line or else in the configuration. Raises UsageError."""
+    from provisioner.provision import Plan
+    from provisioner.rootfs.ownership import Ownership
+    from provisioner.unpacking import Manner
+
+    max_size = None if arguments.max_size is None else _size(arguments.max_size)
+    return Plan(
+        directory,
+        Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform(),
+        Manner(Ownership.of_this_process(), max_size, arguments.hardlinks),
+        profile=arguments.profile or config.profile,
+        dns=tuple(_address(text) for text in arguments.dns) or config.dns,
+        force=arguments.force,
+        shell=_shell(),
+        binds=tuple(_bind(text) for text in arguments.bind),
+        env=tuple(_variable(text) for text in arguments.env),
+        runtime=arguments.runtime,
+    )
 
 
 def mirrors(given: Sequence[str]) -> tuple[str, ...]:
@@ -141,6 +168,20 @@ def _size(text: str) -> int:
     if not size:
         raise UsageError("--max-size 0 leaves no room for anything", "give a size such as 500M, 20G or 1.5T")
     return size
+
+
+def _bind(text: str) -> str:
+    """SRC[:DST] with an absolute SRC; the last ":/" divides, as start.sh has it."""
+    source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
+    if not source:
+        raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")
+    return os.path.abspath(source) + divider + destination
+
+
+def _variable(text: str) -> str:
+    if text.find("=") < 1:
+        raise UsageError(f"--env {printable(text)!r} is not NAME=VALUE", "give a name, an equals sign and a value")
+    return text
 
 
 def _address(text: str) -> str:

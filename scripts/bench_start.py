@@ -1,0 +1,112 @@
+"""What start.sh costs over the same proot or chroot command typed by hand.
+
+    python3 -m scripts.bench_start [ROUNDS]
+
+Makes a container of this machine's static busybox, and starts `true` in it by turns: by start.sh, and by the command
+line that `start.sh --print` shows for proot, or a script that does the mounts of a container for chroot. Medians, in
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from provisioner.launcher import LaunchSettings, launcher
+
+LIMIT = 15.0
+"""Milliseconds that start.sh may cost."""
+
+SETTINGS = LaunchSettings(
+    provision_version="bench",
+    image_reference="bench",
+    image_platform="",
+    image_entrypoint=(),
+    image_command=("true",),
+    image_env=("PATH=/bin",),
+    image_user="",
+    image_workdir="",
+    image_stop_signal="",
+    image_ports=(),
+    default_runtime="auto",
+    default_dns=(),
+    default_hostname="",
+    default_binds=(),
+    default_env=(),
+)
+
+# What somebody types who wants the same: private mounts, a PID namespace, devices, root with few capabilities.
+BY_HAND = """
+cd "$1" && mount -t tmpfs tmpfs run && mount -t proc proc proc && mount -t sysfs -o ro sysfs sys &&
+mount -t tmpfs tmpfs dev && cp -RP /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/fd dev/ &&
+mkdir dev/pts dev/shm && ln -s pts/ptmx dev/ptmx && mount -t devpts -o newinstance devpts dev/pts &&
+mount -t tmpfs tmpfs dev/shm
+setpriv --bounding-set -all,+chown,+sys_chroot --inh-caps -all chroot "$1" /usr/bin/env -i PATH=/bin true
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure what this machine has, print a line each, and return 1 where the limit is passed."""
+    rounds = int(arguments[0]) if arguments else 101
+    busybox = shutil.which("busybox")
+    if not busybox:
+        print("bench_start: busybox is missing: apt install busybox-static", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as directory:
+        start = make_container(Path(directory), busybox)
+        return max(compare(runtime, start, rounds) for runtime in ("proot", "chroot"))
+
+
+def make_container(directory: Path, busybox: str) -> Path:
+    """Make the least that starts; return its start.sh."""
+    for name in ("rootfs/bin", "rootfs/usr/bin", "rootfs/proc", "rootfs/sys", "rootfs/dev", "rootfs/run"):
+        (directory / name).mkdir(parents=True)
+    (directory / ".provision/run").mkdir(parents=True)
+    (directory / ".provision/shm").mkdir()
+    shutil.copy(busybox, directory / "rootfs/bin/busybox")
+    (directory / "rootfs/bin/true").symlink_to("busybox")
+    (directory / "rootfs/usr/bin/env").symlink_to("/bin/busybox")
+    script = directory / "start.sh"
+    script.write_bytes(launcher(SETTINGS))
+    script.chmod(0o755)
+    return script
+
+
+def compare(runtime: str, start: Path, rounds: int) -> int:
+    """Measure one runtime, print the medians, and return 1 where the limit is passed."""
+    if not shutil.which(runtime) or (runtime == "chroot" and os.geteuid() != 0):
+        print(f"{runtime:8} not here")
+        return 0
+    ours = [str(start), "--runtime", runtime]
+    if runtime == "proot":
+        shown = subprocess.run([*ours, "--print"], capture_output=True, text=True, check=True).stdout
+        theirs = shlex.split(shown)
+    else:
+        theirs = ["unshare", "-m", "-p", "-f", "sh", "-c", BY_HAND, "sh", str(start.parent / "rootfs")]
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for command, found in zip((ours, theirs), times, strict=True):
+            found.append(duration(command))
+    by_script, by_hand = map(statistics.median, times)
+    cost = by_script - by_hand
+    print(f"{runtime:8} start.sh {by_script:5.1f} ms, by hand {by_hand:5.1f} ms: it costs {cost:4.1f} ms", flush=True)
+    return int(cost > LIMIT)
+
+
+def duration(command: Sequence[str]) -> float:
+    """Milliseconds that a command takes, which has to succeed."""
+    before = time.perf_counter()
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+    return (time.perf_counter() - before) * 1000
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
