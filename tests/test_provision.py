@@ -311,7 +311,16 @@ def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry,
     job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
     folder = tmp_path / "dir/.provision"
     assert sorted(os.listdir(folder)) == [
-        *("config.json", "fakeroot.state", "manifest.json", "ownership.mtree", "record.json")
+        *(
+            "config.json",
+            "fakeroot.state",
+            "made",
+            "manifest.json",
+            "ownership.mtree",
+            "record.json",
+            "seccomp.bpf",
+            "shm",
+        )
     ]
     lines = (folder / "ownership.mtree").read_text().splitlines()
     assert len([line for line in lines if " type=" in line]) == len(tree_of(tmp_path / "dir/rootfs"))
