@@ -304,6 +304,8 @@ def _broken() -> Iterator[Attack]:
     )
     huge = raw(b"s", content=b"1\n", size=b"\x80\0\0\0\x7f" + bytes(7))
     yield Attack("a sparse map that never ends", (pax(GNU_sparse_major=b"1") + huge,), refused=unreadable)
+    named = pax(**{"SCHILY.xattr.user.a\0b": b"1"}) + fine + END
+    yield Attack("an attribute with a NUL in its name", (named,), refused=unreadable)
     yield Attack("no header", (b"this is no archive " * 100,), refused=unreadable)
     yield Attack("rubbish behind an entry", (fine + b"rubbish " * 64 + fine + END,), refused=unreadable)
     yield Attack("an archive behind the end", (fine + END + raw(b"b") + END,), refused="more behind its end")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import time
@@ -25,6 +26,9 @@ from .tools import (
     run,
     staging_below,
 )
+
+# Under nohup the tests of SIGHUP would start programs that ignore it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

@@ -345,7 +345,7 @@ def _pax(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
         end = at + _digits(data[at:space])
         record = data[space + 1 : end]
         key, equals, value = record[:-1].partition(b"=")
-        if end > len(data) or not equals or not record.endswith(b"\n"):
+        if end > len(data) or not equals or b"\0" in key or not record.endswith(b"\n"):
             raise _unreadable("a pax header is damaged")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             numbers.append(_digits(value))
