@@ -10,12 +10,13 @@ import errno
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from provisioner.files import replace_file
 
 _NAME = "directories"
 _MOST_BYTES = 1 << 20
@@ -68,15 +69,8 @@ class Directories:
     def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
         """Replace the list by a changed one, while nobody else does."""
         with self._locked():
-            descriptor, name = tempfile.mkstemp(prefix=f"{_NAME}-", dir=self._folder)
-            try:
-                with open(descriptor, "w", encoding="ascii") as file:
-                    file.writelines(f"{json.dumps(asdict(entry))}\n" for entry in change(self.entries()))
-                os.rename(name, self._folder / _NAME)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(name)
-                raise
+            lines = "".join(f"{json.dumps(asdict(entry))}\n" for entry in change(self.entries()))
+            replace_file(self._folder / _NAME, lines.encode("ascii"), 0o600)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

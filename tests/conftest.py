@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from provisioner.rootfs.tree import Tree
+
 from . import realimages
 from .tools import (
     clean_environment,
@@ -44,6 +46,21 @@ class Registry:
         target = f"{self.host}/{name}"
         run("skopeo", "copy", "--dest-tls-verify=false", *options, f"oci:{layout}:latest", f"docker://{target}")
         return target
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty directory to unpack into."""
+    path = tmp_path / "root"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def tree(root: Path) -> Iterator[Tree]:
+    """The tree of `root`."""
+    with Tree(root) as opened:
+        yield opened
 
 
 @contextmanager

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "tables": "errors",
     "inspection": "errors digest platforms image record registry sources",
     "doctor": "errors platforms record registry",
-    "directories": "",
+    "directories": "files",
     "processes": "",
     "provision": WORKERS,
     "commands": f"{WORKERS} provision",

@@ -4,7 +4,6 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,19 +22,6 @@ from provisioner.fixups import (
 )
 from provisioner.profile import Profile
 from provisioner.rootfs.tree import Tree
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def tree(root: Path) -> Iterator[Tree]:
-    with Tree(root) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -26,13 +26,6 @@ from .builders import tar
 from .tools import CHECKOUT, need, need_root, run, tree_of
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    path.mkdir()
-    return path
-
-
 def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int = 1 << 30) -> None:
     with Tree(root) as tree:
         unpacker = Unpacker(tree, Ownership(exact), max_size=max_size)

@@ -27,19 +27,6 @@ from .builders import tar
 from .tools import CHECKOUT, find_program, need, need_root, run, tree_of, without_links
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def tree(root: Path) -> Iterator[Tree]:
-    with Tree(root) as opened:
-        yield opened
-
-
 def link(tree: Tree, path: bytes, target: bytes, links: Links) -> None:
     links.make(*tree.pair(path, target), tree.notes)
 

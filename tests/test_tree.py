@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,6 @@ from provisioner.rootfs.links import Links
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
 
 from .tools import need_root
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def tree(root: Path) -> Iterator[Tree]:
-    with Tree(root) as opened:
-        yield opened
-
 
 # Paths
 
