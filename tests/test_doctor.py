@@ -355,9 +355,10 @@ def test_programs_that_are_missing_are_named_with_their_packages(tmp_path: Path)
     env = without(tmp_path, "proot", "bwrap", "fakeroot", "zstd", *(f"qemu-{n}-static" for n in runtimes.QEMU.values()))
     found = checks(doctor("--json", tmp_path, env=env))
     packages = {"proot": "proot", "bwrap": "bubblewrap", "fakeroot": "fakeroot", "qemu": "qemu-user-static"}
-    sudo = "" if os.geteuid() == 0 else "sudo "
+    before = "" if os.geteuid() == 0 or not shutil.which("sudo") else "sudo "
+    behind = "" if os.geteuid() == 0 or before else " (as root)"
     assert {name: (found[name]["state"], found[name]["mend"]) for name in packages} == {
-        name: ("no", f"{sudo}apt install {package}") for name, package in packages.items()
+        name: ("no", f"{before}apt install {package}{behind}") for name, package in packages.items()
     }
     assert found["proot seccomp"]["state"] == "?"
 
@@ -470,6 +471,7 @@ def container(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
             registry.push("image", builders.small())
             done = provision(f"{registry.host}/image", tmp_path / "dir", "--platform", platform)
             assert done.returncode == 0, done.stderr
+            (tmp_path / "dir/rootfs/bin/sh").chmod(0o755)  # proot looks whether it can be executed
             return tmp_path / "dir"
 
         yield make

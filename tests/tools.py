@@ -23,6 +23,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from provisioner.rootfs.removal import DIRECTORY, remove_tree
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Debian's package of each program that isn't named as its package.
@@ -353,4 +355,8 @@ def clean_place() -> Iterator[Path]:
         assert not (staging := staging_below(place)), f"left behind: {staging}"
     finally:
         if not mounts_below(place):
-            shutil.rmtree(place)
+            parent = os.open(place.parent, DIRECTORY)
+            try:
+                remove_tree(parent, os.fsencode(place.name))  # closed directories too, whoever runs the tests
+            finally:
+                os.close(parent)
