@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.rootfs.removal import DIRECTORY, remove_tree
-from provisioner.rootfs.walk import walk
+from provisioner.rootfs.walk import directories, walk
 
 from .tools import need, need_root, run
 
@@ -43,6 +43,22 @@ def test_names_are_sorted_and_symlinks_are_not_followed(tmp_path: Path) -> None:
         *("./a/", "./a/b/", "./a/b/c/", "./b/", "./b/a/", "./b/z/", "./b.x", "./c/", "./d", "./e/"),
         *(os.fsdecode(b"./\xff/"), os.fsdecode(b"./\xff/x/")),
     ]
+
+
+def test_directories_alone_can_be_asked_for(tmp_path: Path) -> None:
+    for path in ("b/z/y", "a"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "b/file").touch()
+    (tmp_path / "b/link").symlink_to("../a")
+    root = os.open(tmp_path, DIRECTORY)
+    before = open_files()
+    found = [(each.name, each.state.st_ino) for each in directories(root)]
+    assert open_files() == before
+    os.close(root)
+    assert sorted(found) == sorted(
+        (name, (tmp_path / os.fsdecode(path)).stat().st_ino)
+        for name, path in ((b".", b""), (b"a", b"a"), (b"b", b"b"), (b"z", b"b/z"), (b"y", b"b/z/y"))
+    )
 
 
 def test_names_are_sorted_in_every_directory(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, doing, printable
 from provisioner.rootfs.archive import Archive, Entry, Kind
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.notes import Said
+from provisioner.rootfs.notes import NO_TIME, Said
 from provisioner.rootfs.ownership import Ownership
+from provisioner.rootfs.paths import Paths
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
+from provisioner.rootfs.walk import directories
 from provisioner.rootfs.xattrs import drop_xattrs, set_xattrs
 
 _WHITEOUT = b".wh."
@@ -39,8 +41,7 @@ class Unpacker:
         self._max_size = max_size
         self._size = 0
         self._lower = False
-        self._own: set[bytes] = set()
-        self._directory_times: dict[bytes, int] = {}
+        self._own = Paths()
 
     def apply(self, chunks: Iterable[bytes]) -> None:
         """Apply the layer whose archive is in `chunks`, which are read to the end.
@@ -62,11 +63,10 @@ class Unpacker:
         """Do what has to wait for the last layer: symlinks for hard links, and the times of the directories."""
         with tree_errors("link"):
             self._links.finish(self._tree, self._tree.notes)
-        for path, mtime in self._directory_times.items():
-            with doing(printable(path[:300])), tree_errors("set the time"):
-                if self._tree.real(path) == path:  # else it was replaced, or a directory above was
-                    place = self._tree.place(path)
-                    os.utime(place.name, ns=(mtime, mtime), dir_fd=place.directory, follow_symlinks=False)
+        with tree_errors("set the times of directories"):
+            for found in directories(self._tree.root):
+                if (mtime := self._tree.notes.times[found.state.st_ino]) != NO_TIME:
+                    os.utime(found.name, ns=(mtime, mtime), dir_fd=found.directory, follow_symlinks=False)
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -123,8 +123,7 @@ class Unpacker:
 
     def _remember(self, path: bytes) -> None:
         """Note that this layer has `path`, and by that the directories above."""
-        while path and path not in self._own:
-            self._own.add(path)
+        while path and self._own.add(path):
             path = path.rpartition(b"/")[0]
 
     def _make(self, entry: Entry, archive: Archive) -> Place:
@@ -147,7 +146,6 @@ class Unpacker:
                 self._finish_open(directory, entry)
             finally:
                 os.close(directory)
-            self._directory_times[place.path] = entry.mtime
         elif kind is Kind.HARDLINK:
             source, place = tree.pair(entry.path, entry.target)
             if place.path != source.path:
@@ -189,8 +187,10 @@ class Unpacker:
         said, notes = self._said(entry, mode), self._tree.notes
         if said is not None or notes.stale or entry.kind is Kind.DIRECTORY:
             inode = os.fstat(file).st_ino
-            if entry.kind is Kind.DIRECTORY and (before := notes.get(inode)) is not None:  # a lower layer's
-                drop_xattrs(file, before.xattrs)
+            if entry.kind is Kind.DIRECTORY:
+                notes.times[inode] = entry.mtime
+                if (before := notes.get(inode)) is not None:  # a lower layer's
+                    drop_xattrs(file, before.xattrs)
             if entry.xattrs:
                 set_xattrs(file, entry.xattrs, privileged=self._ownership.exact)
             notes.set(inode, said)

@@ -1,4 +1,8 @@
-"""What an image says of files and this file system can't hold: owners, modes, devices and attributes, by inode."""
+"""What an image says of files and this file system can't hold, or not yet, by inode.
+
+Owners, modes, devices and attributes may never be the disk's; the times of directories are when nothing is written into
+them any more.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +25,51 @@ class Said(NamedTuple):
     xattrs: tuple[tuple[bytes, bytes], ...]
 
 
+class ByInode:
+    """A number for each inode, `nothing` where none was set.
+
+    The inodes of a new tree are neighbours: numbers are kept in pages, so that each takes some ten bytes. `kind` is
+    their type as `array` names it.
+    """
+
+    def __init__(self, kind: str, nothing: int) -> None:
+        self._nothing = nothing
+        self._fresh = array(kind, [nothing]) * (1 << _PAGE_BITS)
+        self._pages: dict[int, array[int]] = {}
+
+    def __getitem__(self, inode: int) -> int:
+        """The number of an inode."""
+        page = self._pages.get(inode >> _PAGE_BITS)
+        return self._nothing if page is None else page[inode & (1 << _PAGE_BITS) - 1]
+
+    def __setitem__(self, inode: int, number: int) -> None:
+        """Set it."""
+        page = self._pages.get(inode >> _PAGE_BITS)
+        if page is None:
+            if number == self._nothing:
+                return
+            page = self._pages[inode >> _PAGE_BITS] = self._fresh[:]
+        page[inode & (1 << _PAGE_BITS) - 1] = number
+
+
+NO_TIME = -(2**63)
+"""In the place of nanoseconds: the image says none."""
+
+
 class Notes:
     """What is said of the files of a tree, where it isn't what the disk says.
 
-    By inode, so that hard links share it and nothing has to be done where names go. The inodes of a new tree are
-    neighbours: they are kept in pages, in some ten bytes each, and what is said of many is kept once.
+    By inode, so that hard links share it and nothing has to be done where names go. What is said of many is kept once.
     """
 
     def __init__(self) -> None:
         self.stale = False
         """Whether files were taken away, so that the inode of a new one may be one that something is said of."""
-        self._pages: dict[int, array[int]] = {}
+        self.times = ByInode("q", NO_TIME)
+        """The times of directories, in nanoseconds since 1970."""
         self._said: list[Said | None] = [None]
         self._numbers: dict[Said | None, int] = {None: 0}
+        self._number = ByInode("I", 0)
 
     def set(self, inode: int, said: Said | None) -> None:
         """Note what is said of an inode; None where the disk says it."""
@@ -41,18 +77,14 @@ class Notes:
         if number is None:
             number = self._numbers[said] = len(self._said)
             self._said.append(said)
-        page = self._pages.get(inode >> _PAGE_BITS)
-        if page is None:
-            if not number:
-                return
-            page = self._pages[inode >> _PAGE_BITS] = array("I", bytes(4 << _PAGE_BITS))
-        page[inode & (1 << _PAGE_BITS) - 1] = number
+        self._number[inode] = number
 
     def get(self, inode: int) -> Said | None:
         """What is said of an inode."""
-        page = self._pages.get(inode >> _PAGE_BITS)
-        return None if page is None else self._said[page[inode & (1 << _PAGE_BITS) - 1]]
+        return self._said[self._number[inode]]
 
     def forget(self, file: int) -> None:
         """Let the disk say it for a file, open, that the image has no entry for."""
-        self.set(os.fstat(file).st_ino, None)
+        inode = os.fstat(file).st_ino
+        self.set(inode, None)
+        self.times[inode] = NO_TIME

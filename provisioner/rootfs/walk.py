@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,11 +32,19 @@ def walk(root: Path) -> Iterator[Found | None]:
     file systems that are mounted below are not entered. One directory is open at a time. Raises OSError, ESTALE where
     somebody moves directories meanwhile.
     """
-    here = os.open(root, DIRECTORY)
+    return _walk(os.open(root, DIRECTORY), lambda here: sorted(names_in(here)))
+
+
+def directories(root: int) -> Iterator[Found]:
+    """The open directory `root`, as `.`, and all directories below it, each before those that are in it."""
+    return filter(None, _walk(os.open(b".", DIRECTORY, dir_fd=root), _directories_in))
+
+
+def _walk(here: int, names_of: Callable[[int], list[bytes]]) -> Iterator[Found | None]:
     try:
         top = os.fstat(here)
         yield Found(b".", here, top)
-        above = [(iter(sorted(names_in(here))), top)]
+        above = [(iter(names_of(here)), top)]
         while above:
             names, _ = above[-1]
             for name in names:
@@ -50,7 +58,7 @@ def walk(root: Path) -> Iterator[Found | None]:
                         yield None
                         continue
                     here = _moved(here, name)
-                    above.append((iter(sorted(names_in(here))), os.fstat(here)))
+                    above.append((iter(names_of(here)), os.fstat(here)))
                     break
             else:
                 yield None
@@ -61,6 +69,11 @@ def walk(root: Path) -> Iterator[Found | None]:
                         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
     finally:
         os.close(here)
+
+
+def _directories_in(here: int) -> list[bytes]:
+    with os.scandir(here) as entries:
+        return [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _moved(here: int, name: bytes) -> int:
