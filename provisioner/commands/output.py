@@ -16,7 +16,6 @@ def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
     parser.add_argument("--quiet", action="store_true", help="names alone, one a line, as into a pipe")
-    add_insecure_argument(parser)
 
 
 def add_insecure_argument(parser: argparse.ArgumentParser) -> None:

@@ -106,7 +106,7 @@ class RegistryClient:
                 return Descriptor(
                     headers.get("Content-Type", ""), Digest.parse(selector if ":" in selector else digest), int(size)
                 )
-        document = RegistryClient.manifest(self, selector)  # a subclass may need this method for its own
+        document = self.manifest(selector)
         return Descriptor(document.media_type, document.digest, len(document.data))
 
     def check_login(self) -> bool:
