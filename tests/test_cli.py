@@ -83,6 +83,27 @@ def test_usage_errors_say_what_is_wrong_and_the_mend(words: list[str], says: str
 
 
 @pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["lst"], "did you mean: provision list; provision --help"),
+        (["docter"], "did you mean: provision doctor; provision --help"),
+        (["tgas", "debian", "--all"], "did you mean: provision tags debian --all; provision --help"),
+        (["serch", "two words", "more"], "did you mean: provision search 'two words' more; provision --help"),
+        (["instal", "ubuntu", "dir"], "did you mean: provision install ubuntu dir; provision --help"),
+        (["--json", "list"], "did you mean: provision list --json; provision --help"),
+        (["ubuntu", "dir", "--plaform", "x"], "did you mean --platform? All options: provision --help"),
+        (["ubuntu", "dir", "-quiet"], "did you mean --quiet? All options: provision --help"),
+        (["list", "--jsno"], "did you mean --json? All options: provision list --help"),
+        (["list", "x"], "provision list --help"),
+        (["ubuntu", "dir", "--jobs", "x"], "provision --help"),
+    ],
+)
+def test_typos_in_commands_and_options(words: list[str], meant: str, capsys: Output) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [f"  {meant}"]
+
+
+@pytest.mark.parametrize(
     ("text", "size"),
     [("1", 1), ("500M", 500_000_000), ("20G", 20 * 10**9), ("1.5T", 15 * 10**11), ("2k", 2000), ("2 KB", 2000),
      ("500Mi", 500 << 20), ("0.5GiB", 1 << 29), ("1B", 1)],
