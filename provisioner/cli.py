@@ -59,6 +59,7 @@ class _Ended(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `provision` with these arguments, the process's own by default, and give the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_missing_streams()
     console = Console()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -86,6 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"unexpected: {what}", "this is a mistake of provision: please report it; PROVISION_DEBUG=1 shows more"
         )
         return ProvisionError.status
+
+
+def _open_missing_streams() -> None:
+    """What was closed (`>&-`) becomes /dev/null: no file of ours gets its number, and writing to it is no accident."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _meant(words: list[str], error: ProvisionError) -> str:

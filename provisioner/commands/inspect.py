@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
-from provisioner.commands.output import write_json, write_lines
+from provisioner.commands.output import output_errors, write_json, write_lines
 from provisioner.config import Config
 from provisioner.console import Console, size_text
 from provisioner.errors import UsageError, printable
@@ -107,8 +107,9 @@ def _write_raw(data: bytes) -> int:
     if sys.stdout.isatty():
         write_lines(printable(line) for line in data.decode(errors="surrogateescape").split("\n"))
     else:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
+        with output_errors():
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
     return 0
 
 

@@ -7,7 +7,6 @@ import ipaddress
 import os
 import re
 import shlex
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from provisioner.commands.opening import (
     opened,
     usual_platform,
 )
+from provisioner.commands.output import write_lines
 from provisioner.config import Config
 from provisioner.console import Console
 from provisioner.errors import UsageError, machine_errors, printable
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     reference = Reference.parse(arguments.image)
     config = Config.load()
     with machine_errors(f"look at {printable(arguments.directory)}"):
-        directory = Path(arguments.directory).resolve()
+        directory = Path(os.path.realpath(arguments.directory))
     if directory == directory.parent or not arguments.directory:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
@@ -93,10 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     with opened(opening, arguments, console) as source, near_names(reference):
         console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
-    if arguments.lock:
-        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(Entry(str(directory), outcome.record.reference))
+    if arguments.lock:
+        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -105,8 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     console.step(f"  command: {printable(shlex.join(command))}")
     console.step(f"  start:   {printable(shlex.quote(start))}")
     if arguments.json:
-        sys.stdout.write(outcome.record.to_json())
-        sys.stdout.flush()
+        write_lines([outcome.record.to_json().rstrip()])
     return 0
 
 
@@ -161,7 +160,8 @@ def _bind(text: str) -> str:
     source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
     if not source:
         raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")
-    return os.path.abspath(source) + divider + destination
+    with machine_errors(f"look at {printable(source)}"):  # the current directory may be gone
+        return os.path.abspath(source) + divider + destination
 
 
 def _variable(text: str) -> str:

@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     query = " ".join(" ".join(arguments.query).split())
     if not query:
         raise UsageError("there is nothing to search for", "name a word: provision search alpine")
+    if not query.isprintable():
+        raise UsageError(f"{query!r} can't be searched for", "name words of letters and digits")
 
     from provisioner.registry.hub import Hub
 
