@@ -5,6 +5,7 @@ import io
 import tarfile
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,18 @@ def test_sparse_files_of_gnu_tar_are_whole(tmp_path_factory: pytest.TempPathFact
     [(entry, content)] = read(data)
     assert (entry.path, entry.size) == (b"sparse", 4 << 20)
     assert content == (directory / "sparse").read_bytes()
+
+
+def test_a_sparse_file_has_its_name_whatever_its_header_cuts_off(tmp_path: Path) -> None:
+    """GNU tar leaves the first hundred bytes in the header: here those are the directory's name and its slash."""
+    need("tar")
+    name = "d" * 97 + "/file"
+    (tmp_path / name).parent.mkdir()
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 20)
+    run("tar", "--sparse", "--format=pax", "-cf", tmp_path / "x.tar", "-C", tmp_path, f"./{name}")
+    entry = one((tmp_path / "x.tar").read_bytes())
+    assert (entry.path, entry.kind, entry.size) == (f"./{name}".encode(), Kind.FILE, 1 << 20)
 
 
 def test_an_entry_that_is_not_read_is_skipped() -> None:

@@ -167,6 +167,9 @@ def test_trees_are_what_the_tools_make_of_them(writer: str, data: st.DataObject)
     need("tar", "bsdtar")
     command, limits = WRITERS[writer]
     tree = data.draw(trees(*limits))
+    if writer == "bsdtar, pax" and not _is_text(tree):
+        # It cuts the long name of a sparse file where it isn't UTF-8, and then finds no hard link's target.
+        tree = {path: node._replace(hole=0) for path, node in tree.items()}
     with place() as directory:
         archive = directory / "archive.tar"
         make(tree, directory / "source")

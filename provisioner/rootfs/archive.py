@@ -158,6 +158,8 @@ class Archive:
         kind = _KINDS.get(flag)
         if kind is None:
             raise MalformedImage(f"{printable(path[:300])}: entries of type {flag!r} are unknown")
+        if kind is Kind.FILE:  # a sparse one's name in the header may be cut anywhere
+            path = records.get(b"GNU.sparse.name", path)
         stored = _decimal(records, b"size", size) if kind is Kind.FILE or flag == b"D" else 0
         self._expect(stored)
         if path.endswith(b"/"):
@@ -167,7 +169,6 @@ class Archive:
             path = path.rstrip(b"/")
         size, extents = stored if kind is Kind.FILE else 0, None
         if kind is Kind.FILE and (records or flag == b"S"):
-            path = records.get(b"GNU.sparse.name", path)
             size, extents = self._sparse(header, stored, records, pairs)
         return Entry(
             path,
