@@ -1,4 +1,4 @@
-"""What many tests take: a real registry with real images, small containers; and the check that nothing is left behind."""
+"""What many tests take: a real registry with real images, small containers; the check that nothing is left behind."""
 
 from __future__ import annotations
 

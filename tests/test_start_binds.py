@@ -8,14 +8,29 @@ import pytest
 
 from .containers import Container
 
+NAMES = ["plain", "two words", "co:lon", "co:/lon", "quo'te", "new\nline", "-dash", "é", "not\udcffutf8\udc81", "$(x)*"]
 
-@pytest.mark.parametrize("name", ["plain", "two words", "co:lon", "co:/lon", "quo'te", "new\nline", "-dash", "é"])
+
+@pytest.mark.parametrize("name", NAMES)
 def test_directories_and_files_are_bound(container: Container, place: Path, runtime: str, name: str) -> None:
     source = place / "bound" / name
     source.mkdir(parents=True)
     (source / "file").write_text("content")
     binds = ["--bind", f"{source}:/mnt/deep dir", "--bind", f"{source}/file:/etc/file"]
     assert container.output(runtime, *binds, "cat", "/mnt/deep dir/file", "/etc/file") == b"contentcontent"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "/" not in name])
+@pytest.mark.parametrize("given", ["option", "default"])
+def test_the_place_inside_may_have_any_name(
+    container: Container, place: Path, runtime: str, name: str, given: str
+) -> None:
+    (place / name).mkdir()
+    (place / name / "file").write_text("content")
+    bind = f"{place}/{name}/file:/mnt/{name}/{name}"
+    container.set(default_binds=(bind,) if given == "default" else ())
+    options = ["--bind", bind] if given == "option" else []
+    assert container.output(runtime, *options, "cat", f"/mnt/{name}/{name}") == b"content"
 
 
 def test_bind_alone_keeps_its_path_and_is_relative_to_where_one_is(

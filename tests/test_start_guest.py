@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .containers import ENVIRONMENT, SAY, Container, starter
+from .containers import ENVIRONMENT, SAY, Container, make_container, make_scratch, starter
 
 
 def test_arguments_keep_every_byte(container: Container, runtime: str) -> None:
@@ -38,6 +38,16 @@ def test_environment_is_the_images_and_what_is_passed_on_purpose(container: Cont
     image = [b"PATH=/bin", b"A=image", b"LANG=image", b"-odd.name=x", b"LINES=a\nb\n", b"LD_X=1"]
     passed = [b"B=profile", b"C=typed", b"D= '\n", b"TERM=dumb", b"COLORTERM=truecolor"]
     assert sorted(found) == sorted([*image, *passed, b"HOME=/root", b"USER=root", b"SHELL=/bin/sh"])
+
+
+@pytest.mark.parametrize("kind", ["container", "scratch"])
+def test_environment_keeps_every_byte(place: Path, runtime: str, kind: str) -> None:
+    every = os.fsdecode(bytes(range(1, 256)))
+    made = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
+    made.set(image_env=("PATH=/bin:/app", f"IMAGE={every}"), default_env=(f"DEFAULT={every}", "LINES=\n\n"))
+    found = made.words(runtime, "--env", f"TYPED={every}", "--env", "END=a\n", *ENVIRONMENT)
+    names = ("IMAGE", "DEFAULT", "TYPED")
+    assert {*(os.fsencode(f"{name}={every}") for name in names), b"LINES=\n\n", b"END=a\n"} < set(found)
 
 
 def test_what_the_starter_preloads_is_dropped(container: Container, runtime: str) -> None:

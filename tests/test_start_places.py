@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .containers import SAY, Container, choosing, hand_over, starter
-from .tools import need_root
+from .tools import need, need_root, user_id
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,19 @@ def test_a_directory_that_cannot_be_written(container: Container) -> None:
         for missing in ("dev", "sys"):
             (container.rootfs / missing).mkdir(exist_ok=True)
         assert container.output(runtime, *SAY, "read-only") == b"read-only\0"
+
+
+def test_a_read_only_file_system(container: Container, place: Path, runtime: str) -> None:
+    need_root()
+    need("setpriv")
+    env = starter(runtime)["env"]
+    for name in ("dev", "sys", "run"):
+        (container.rootfs / name).mkdir()
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    outer = ["unshare", "--mount", "sh", "-c", script, str(container.directory)]
+    if runtime != "chroot":
+        outer += ["setpriv", f"--reuid={user_id()}", f"--regid={user_id()}", "--clear-groups"]
+    guest = "{ true >/tmp/x; } 2>/dev/null || echo read-only; echo y >/dev/shm/y; pwd; cat /etc/resolv.conf /dev/shm/y"
+    options = ["--dns", "192.0.2.1", "--workdir", "/home"]
+    told = container.output(runtime, *options, "sh", "-c", guest, shell=outer, by="chroot", env=env)
+    assert told == b"read-only\n/home\nnameserver 192.0.2.1\ny\n"

@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,72 @@ def test_control_c_with_small_tools(
     assert screen.end() in ((42, 130) if os.readlink(shell).endswith("bash") else (42,))
     assert b"start.sh:" not in screen.shown
     assert b"mount:" not in screen.shown
+
+
+# What start.sh calls for each runtime, less what each shell has built in.
+CALLED = {"proot": {"cat", "date", "env", "ln", "mkdir", "mktemp", "readlink", "rm", "setsid", "sleep", "uname"}}
+CALLED["userns"] = CALLED["proot"] - {"date", "ln"} | {"chroot", "mount", "unshare"}
+CALLED["chroot"] = CALLED["userns"] | {"cp", "ln"}
+
+
+@pytest.fixture
+def recorded_tools(place: Path, runtime: str, small_tools: dict[str, str]) -> dict[str, str]:
+    """An environment whose PATH has no more than what start.sh calls; each tool notes its name in `place/called`."""
+    starter(runtime)
+    recorded = place / "recorded"
+    recorded.mkdir()
+    (place / "called").touch()
+    (place / "tmp").mkdir()
+    for name in ("called", "tmp"):
+        (place / name).chmod(0o777)
+    tools = small_tools["PATH"]
+    for name in [*CALLED[runtime], "printf"]:  # which mksh has not built in
+        (recorded / name).write_text(f'#!{tools}/sh\necho {name} >>{place}/called\nexec {tools}/{name} "$@"\n')
+        (recorded / name).chmod(0o755)
+    for name in ("sh", "proot"):
+        (recorded / name).symlink_to(os.readlink(f"{tools}/{name}"))
+    return {**small_tools, "PATH": str(recorded), "TMPDIR": str(place / "tmp")}
+
+
+def test_each_program_that_it_calls_may_be_a_small_one(
+    container: Container, place: Path, runtime: str, recorded_tools: dict[str, str]
+) -> None:
+    """All that start.sh calls programs for. One that it misses would be complained about on standard error."""
+    quiet = {"chroot": ["--privileged"]}.get(runtime, [])
+    common: dict[str, Any] = {"shell": [recorded_tools["PATH"] + "/sh"], "env": recorded_tools}
+    (place / "co:lon").write_text("content")
+    (place / "linked").mkdir()
+    linked = Container(place / "linked")
+    linked.script.symlink_to(container.script)
+    assert b"--bind" in linked.output("", "--help", by=runtime, **common)
+    if runtime == "proot":
+        # As if nothing in /proc could be read.
+        text = container.script.read_bytes()
+        assert text.count(b'[ ! -r "/proc/$file" ] || continue') == 1
+        container.script.write_bytes(text.replace(b'[ ! -r "/proc/$file" ] || continue', b""))
+    options = ["--dns", "192.0.2.1", "--bind", f"{place}/co:lon:/deep/file", "--workdir", "/tmp/new"]
+    guest = ["sh", "-c", "cat /etc/resolv.conf /deep/file; pwd; busybox grep -c btime /proc/stat; cat /proc/version"]
+    told = linked.output(runtime, *quiet, *options, *guest, **common).decode().splitlines()
+    assert told[:3] == ["nameserver 192.0.2.1", "content/tmp/new", "1"]
+    assert (f"{os.uname().release} (provision) {os.uname().version}" in told[3]) == (runtime == "proot")
+    (container.directory / ".provision/run/4194303").write_text("")  # of a process that is no more
+    loop = ["sh", "-c", "trap 'exit 41' TERM; echo ready; while :; do sleep 0.05; done"]
+    started = container.run(runtime, *quiet, "--detach", *loop, **common)
+    assert started.stderr.count(b"\n") == 1
+    log = container.directory / ".provision/log"
+    deadline = time.monotonic() + 10
+    while log.read_bytes() != b"ready\n" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    listed = container.output("", "--list", by=runtime, **common).decode()
+    assert listed.startswith(f"{int(started.stdout)}\t{runtime}\t")
+    assert container.output("", "--stop", by=runtime, **common) == b""
+    assert container.output("", "--list", by=runtime, **common) == b""
+    assert log.read_bytes() == b"ready\n"
+    assert list((place / "tmp").iterdir()) == []
+    called = set((place / "called").read_text().split()) - {"printf"}
+    # busybox's shell takes its own for most of them.
+    assert called <= CALLED[runtime]
+    assert called == CALLED[runtime] or os.readlink(common["shell"][0]).endswith("busybox")
 
 
 def test_becoming_a_user_needs_a_chroot_that_can(container: Container, small_tools: dict[str, str]) -> None:
