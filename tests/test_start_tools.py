@@ -128,7 +128,8 @@ def test_each_program_that_it_calls_may_be_a_small_one(
     assert told[:3] == ["nameserver 192.0.2.1", "content/tmp/new", "1"]
     assert (f"{os.uname().release} (provision) {os.uname().version}" in told[3]) == (runtime == "proot")
     (container.directory / ".provision/run/4194303").write_text("")  # of a process that is no more
-    loop = ["sh", "-c", "trap 'exit 41' TERM; echo ready; while :; do sleep 0.05; done"]
+    # It takes its time to end, for which --stop waits.
+    loop = ["sh", "-c", "trap 'sleep 0.5; exit 41' TERM; echo ready; while :; do sleep 0.05; done"]
     started = container.run(runtime, *quiet, "--detach", *loop, **common)
     assert started.stderr.count(b"\n") == 1
     log = container.directory / ".provision/log"
