@@ -467,6 +467,7 @@ def million(directory: Path) -> None:
     names = sum(len(files) + len(directories) for _, directories, files in os.walk(root))
     # Unlike getrusage's, this is the memory of the program alone, not of the one that started it.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        tree.set_times()
     print(json.dumps([names, int(peak.split()[1]) // 1000]))
 
 
@@ -487,6 +488,7 @@ def _outcome(attack: Attack, root: Path) -> dict[str, Any]:
     except MalformedImage as refusal:
         error = f"refused: {refusal.message}"
     except MachineError as stop:
+            tree.set_times()
         error = f"stopped: {stop.message}"
     except Exception as other:  # noqa: BLE001 - all of them are failures to report
         error = f"{type(other).__name__}: {other}"

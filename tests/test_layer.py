@@ -33,6 +33,7 @@ def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int 
             unpacker.apply([tar(*members)])
         unpacker.finish()
 
+        tree.set_times()
 
 def paths(root: Path) -> list[str]:
     """What is in the tree: directories end in a slash."""

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, doing, printable
 from provisioner.rootfs.archive import Archive, Entry, Kind
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.notes import NO_TIME, Said
+from provisioner.rootfs.notes import Said
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.paths import Paths
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
-from provisioner.rootfs.walk import directories
 from provisioner.rootfs.xattrs import drop_xattrs, set_xattrs
 
 _WHITEOUT = b".wh."
@@ -60,13 +59,12 @@ class Unpacker:
         self._lower = True
 
     def finish(self) -> None:
-        """Do what has to wait for the last layer: symlinks for hard links, and the times of the directories."""
+        """Put symlinks in the place of hard links, which has to wait for the last layer.
+
+        The times of directories have to wait for whatever else is written: Tree.set_times.
+        """
         with tree_errors("link"):
             self._links.finish(self._tree, self._tree.notes)
-        with tree_errors("set the times of directories"):
-            for found in directories(self._tree.root):
-                if (mtime := self._tree.notes.times[found.state.st_ino]) != NO_TIME:
-                    os.utime(found.name, ns=(mtime, mtime), dir_fd=found.directory, follow_symlinks=False)
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:

@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage, machine_errors, printable
-from provisioner.rootfs.notes import Notes
+from provisioner.rootfs.notes import NO_TIME, Notes
 from provisioner.rootfs.removal import DIRECTORY, names_in, remove_tree
+from provisioner.rootfs.walk import directories
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a file is made: never over what is there."""
@@ -189,6 +190,12 @@ class Tree:
             opened.write(data)
             self._without_entry(file)
             os.fchmod(file, mode)
+
+    def set_times(self) -> None:
+        """Give the directories the times that the image says; whatever is written into one later changes its own."""
+        for found in directories(self.root):
+            if (mtime := self.notes.times[found.state.st_ino]) != NO_TIME:
+                os.utime(found.name, ns=(mtime, mtime), dir_fd=found.directory, follow_symlinks=False)
 
     def state(self, place: Place) -> os.stat_result:
         """`lstat` of a place."""
