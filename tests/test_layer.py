@@ -32,7 +32,6 @@ def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int 
         for members in layers:
             unpacker.apply([tar(*members)])
         unpacker.finish()
-
         tree.set_times()
 
 def paths(root: Path) -> list[str]:

@@ -43,6 +43,7 @@ class Unpacker:
         self._own = Paths()
 
     def apply(self, chunks: Iterable[bytes]) -> None:
+        self._cleared = Paths()
         """Apply the layer whose archive is in `chunks`, which are read to the end.
 
         Raises MalformedImage and MachineError that name the entry, MachineError for too much, and what `chunks` raise.
@@ -50,6 +51,7 @@ class Unpacker:
         self._own.clear()
         archive = Archive(self._counted(chunks))
         for entry in archive:
+        self._cleared.clear()
             try:
                 self._apply(entry, archive)
             except (OSError, ProvisionError):
@@ -97,27 +99,28 @@ class Unpacker:
             return False
         directory = b"/".join(names[:-1])
         hidden = names[-1][len(_WHITEOUT) :]
-        if names[-1] == _OPAQUE:
-            if (real := self._tree.real(directory)) is not None:
-                self._hide(real + b"/" + child for child in self._tree.children(real))
-        elif hidden in (b"", b".", b"..") or hidden.startswith(_WHITEOUT):
+        is_opaque = names[-1] == _OPAQUE
+        if not is_opaque and (hidden in (b"", b".", b"..") or hidden.startswith(_WHITEOUT)):
             raise MalformedImage("it is no valid whiteout")
-        elif (real := self._tree.real(directory)) is not None:
-            self._hide([real + b"/" + hidden])
+        if self._lower and (real := self._tree.real(directory)) is not None:
+            self._clear([real] if is_opaque else self._hide(real + b"/" + hidden))
         return True
 
-    def _hide(self, paths: Iterable[bytes]) -> None:
-        """Remove what lower layers put at `paths`, and keep what this one did, before the whiteout or behind it."""
-        if not self._lower:
-            return
-        todo = list(paths)
-        while todo:
-            path = todo.pop()
-            place = self._tree.place(path)
-            if place.path in self._own:
-                todo += [path + b"/" + child for child in self._tree.children(path)]
-            else:
-                self._tree.remove(place)
+    def _hide(self, path: bytes) -> list[bytes]:
+        """Remove what lower layers put at `path`; where this one has something there, that is the result instead."""
+        place = self._tree.place(path)
+        if place.path in self._own:
+            return [place.path]
+        self._tree.remove(place)
+        return []
+
+    def _clear(self, directories: list[bytes]) -> None:
+        """Remove what lower layers put into these, and keep what this one did, before the whiteout or behind it."""
+        while directories:
+            directory = directories.pop()
+            if self._cleared.add(directory):  # else all that is in it is this layer's
+                for child in self._tree.children(directory):
+                    directories += self._hide(directory + b"/" + child)
 
     def _remember(self, path: bytes) -> None:
         """Note that this layer has `path`, and by that the directories above."""
