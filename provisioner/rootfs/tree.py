@@ -217,15 +217,18 @@ class Tree:
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._forget()  # the paths that are open may lead elsewhere now
 
-    def children(self, path: bytes) -> list[bytes]:
-        """The names in the directory `path`, which is not followed if it is a symlink; none where there is none."""
+    def children(self, path: bytes) -> Iterator[bytes]:
+        """The names in the directory `path`, which is not followed if it is a symlink; none where there is none.
+
+        Each may be removed before the next is asked for.
+        """
         try:
             place = self.place(path, create=False)
             directory = os.open(place.name, DIRECTORY, dir_fd=place.directory)
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return
         try:
-            return names_in(directory)
+            yield from names_in(directory)
         finally:
             os.close(directory)
 
