@@ -277,7 +277,10 @@ class Tree:
                 there = self._enter(name, here, create)
                 if isinstance(there, int):
                     # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
-                    real = real[:-1] if name == b".." else [*real, name]
+                    if name == b"..":
+                        real.pop()
+                    else:
+                        real.append(name)
                 else:
                     links += 1
                     target = there.split(b"/")
