@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, doing, printable
 from provisioner.rootfs.archive import Archive, Entry, Kind
@@ -41,17 +43,17 @@ class Unpacker:
         self._size = 0
         self._lower = False
         self._own = Paths()
+        self._cleared = Paths()
 
     def apply(self, chunks: Iterable[bytes]) -> None:
-        self._cleared = Paths()
         """Apply the layer whose archive is in `chunks`, which are read to the end.
 
         Raises MalformedImage and MachineError that name the entry, MachineError for too much, and what `chunks` raise.
         """
         self._own.clear()
+        self._cleared.clear()
         archive = Archive(self._counted(chunks))
         for entry in archive:
-        self._cleared.clear()
             try:
                 self._apply(entry, archive)
             except (OSError, ProvisionError):
@@ -182,10 +184,9 @@ class Unpacker:
 
     def _finish_open(self, file: int, entry: Entry) -> None:
         """Owners first: changing them clears setuid, setgid and capabilities."""
-        mode = self._ownership.mode(entry.kind, entry.mode)
-        if self._ownership.exact:
-            os.fchown(file, entry.uid, entry.gid)
-        said, notes = self._said(entry, mode), self._tree.notes
+        given = self._ownership.exact and _given(entry, file)
+        mode = self._mode(entry, given)
+        said, notes = self._said(entry, mode, given), self._tree.notes
         if said is not None or notes.stale or entry.kind is Kind.DIRECTORY:
             inode = os.fstat(file).st_ino
             if entry.kind is Kind.DIRECTORY:
@@ -200,23 +201,38 @@ class Unpacker:
 
     def _finish_named(self, place: Place, entry: Entry, stands_in: bool = False) -> None:
         """The same for what can't be opened; the place was made just now and is ours alone."""
-        mode = self._ownership.mode(entry.kind, entry.mode)
-        if self._ownership.exact:
-            os.chown(place.name, entry.uid, entry.gid, dir_fd=place.directory, follow_symlinks=False)
+        given = self._ownership.exact and _given(entry, place.name, dir_fd=place.directory, follow_symlinks=False)
+        mode = self._mode(entry, given)
         if entry.kind is not Kind.SYMLINK:
             os.chmod(place.name, mode, dir_fd=place.directory)
         os.utime(place.name, ns=(entry.mtime, entry.mtime), dir_fd=place.directory, follow_symlinks=False)
-        said = self._said(entry, mode, stands_in)
+        said = self._said(entry, mode, given, stands_in)
         if said is not None or self._tree.notes.stale:
             self._tree.notes.set(self._tree.state(place).st_ino, said)
 
-    def _said(self, entry: Entry, mode: int, stands_in: bool = False) -> Said | None:
+    def _mode(self, entry: Entry, given: bool) -> int:
+        """The permission bits to set. What stayed root's is not setuid, which would be for another user."""
+        mode = self._ownership.mode(entry.kind, entry.mode)
+        return mode & ~(stat.S_ISUID | stat.S_ISGID) if self._ownership.exact and not given else mode
+
+    def _said(self, entry: Entry, mode: int, given: bool, stands_in: bool = False) -> Said | None:
         """What the image says and the disk doesn't, where the file that was made has `mode`."""
-        told = self._ownership.exact or (entry.mode == mode and not entry.uid and not entry.gid)
+        told = given or (entry.mode == mode and not entry.uid and not entry.gid)
         if told and not entry.xattrs and not stands_in:
             return None
         device = (entry.kind, *entry.device) if stands_in else None
         return Said(entry.uid, entry.gid, entry.mode, device, entry.xattrs)
+
+
+def _given(entry: Entry, file: int | bytes, **where: Any) -> bool:
+    """Give a file to the owners that the image names; whether this user namespace knows them."""
+    try:
+        os.chown(file, entry.uid, entry.gid, **where)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def too_large(max_size: int) -> MachineError:
