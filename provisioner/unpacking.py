@@ -41,9 +41,10 @@ class Manner:
 
 
 def unpack(image: Image, source: Source, rootfs: Path, manner: Manner, console: Console) -> Notes:
-    """Make `rootfs` of all layers, each verified against both of its digests; what the disk can't say of its files.
+    """Make `rootfs` of all layers, each verified against both of its digests; what the disk doesn't say of its files.
 
-    Raises ProvisionError, and leaves what it has made to whoever called.
+    Directories get their times in the end, by `Tree.set_times`. Raises ProvisionError, and leaves what it has made to
+    whoever called.
     """
     try:
         return _unpack(image, source, rootfs, manner, console)

@@ -157,6 +157,7 @@ def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
         unpacker = Unpacker(tree, Ownership(os.geteuid() == 0))
         unpacker.apply(archive[at : at + 5000] for at in range(0, len(archive), 5000))
         unpacker.finish()
+        tree.set_times()
     return tree_of(root)
 
 
