@@ -68,9 +68,12 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             return Outcome(present, image, is_new=False)
         rootfs = staging.path / "rootfs"
         notes = unpack(image, source, rootfs, plan.manner, console)
-        with Tree(rootfs, notes) as tree, tree_errors("write the fixups"):
-            profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
-            passing = apply_fixups(tree, profile, plan.dns)
+        with Tree(rootfs, notes) as tree:
+            with tree_errors("write the fixups"):
+                profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
+                passing = apply_fixups(tree, profile, plan.dns)
+            with tree_errors("set the times of directories"):
+                tree.set_times()
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)

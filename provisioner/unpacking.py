@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from provisioner.sources import Source
 
 _AHEAD = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
+_LAYERS_AHEAD = min(2, (os.cpu_count() or 1) - 1)
+"""Layers that are inflated beside the one that is written."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,10 @@ class Manner:
 
 
 def unpack(image: Image, source: Source, rootfs: Path, manner: Manner, console: Console) -> Notes:
-    """Make `rootfs` of all layers, each verified against both of its digests; what the disk can't say of its files.
+    """Make `rootfs` of all layers, each verified against both of its digests; what the disk doesn't say of its files.
 
-    Raises ProvisionError, and leaves what it has made to whoever called.
+    Directories get their times in the end, by `Tree.set_times`. Raises ProvisionError, and leaves what it has made to
+    whoever called.
     """
     try:
         return _unpack(image, source, rootfs, manner, console)
@@ -60,21 +65,37 @@ def _unpack(image: Image, source: Source, rootfs: Path, manner: Manner, console:
         Tree(rootfs) as tree,
         console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
         source.layers(image, progress.advance) as layers,
+        ExitStack() as stack,
     ):
         unpacker = Unpacker(tree, manner.ownership, max_size=max_size, links=links)
-        for number, (layer, blob) in enumerate(layers, 1):
+        archives = stack.enter_context(closing(_side_by_side(layers)))
+        for number, (layer, archive) in enumerate(archives, 1):
             what = f"layer {number} of {len(image.layers)}"
             progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
             with doing(what):
-                _unpack_layer(layer, blob, unpacker)
+                unpacker.apply(archive)
         unpacker.finish()
     if told := _told(links.made):
         console.step(told)
     return tree.notes
 
 
-def _unpack_layer(layer: Layer, blob: Iterator[bytes], unpacker: Unpacker) -> None:
-    """Apply one layer while its blob arrives; inflating and hashing have a thread each beside this one.
+def _side_by_side(
+    layers: Iterable[tuple[Layer, Iterator[bytes]]],
+) -> Generator[tuple[Layer, Iterable[bytes]], None, None]:
+    """The layers with their archives. The next ones are inflated beside the first, each as far as its buffers go."""
+    with ExitStack() as stack:
+        waiting: deque[tuple[Layer, Iterable[bytes]]] = deque()
+        for layer, blob in layers:
+            waiting.append((layer, stack.enter_context(_archive(layer, blob))))
+            if len(waiting) > _LAYERS_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+
+@contextmanager
+def _archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes]]:
+    """The archive in a layer's blob while that arrives; inflating and hashing have a thread each.
 
     Blob and archive are read to their ends, where they prove to be what they should.
     """
@@ -82,7 +103,7 @@ def _unpack_layer(layer: Layer, blob: Iterator[bytes], unpacker: Unpacker) -> No
         Ahead(inflate(blob, layer.blob.media_type), _AHEAD) as inflated,
         Ahead(verified_chunks(iter(inflated), layer.diff_id, None, "the archive"), _AHEAD) as archive,
     ):
-        unpacker.apply(archive)
+        yield archive
 
 
 def _max_size(rootfs: Path, image: Image, asked: int | None) -> int:

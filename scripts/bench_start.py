@@ -20,28 +20,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from provisioner.launcher import LaunchSettings, launcher
+from tests.containers import make_container
 
 LIMIT = 15.0
 """Milliseconds that start.sh may cost."""
-
-SETTINGS = LaunchSettings(
-    provision_version="bench",
-    image_reference="bench",
-    image_platform="",
-    image_entrypoint=(),
-    image_command=("true",),
-    image_env=("PATH=/bin",),
-    image_user="",
-    image_workdir="",
-    image_stop_signal="",
-    image_ports=(),
-    default_runtime="auto",
-    default_dns=(),
-    default_hostname="",
-    default_binds=(),
-    default_env=(),
-)
 
 # What somebody types who wants the same: private mounts, a PID namespace, devices, root with few capabilities.
 BY_HAND = """
@@ -56,28 +38,22 @@ setpriv --bounding-set -all,+chown,+sys_chroot --inh-caps -all chroot "$1" /usr/
 def main(arguments: Sequence[str]) -> int:
     """Measure what this machine has, print a line each, and return 1 where the limit is passed."""
     rounds = int(arguments[0]) if arguments else 101
-    busybox = shutil.which("busybox")
-    if not busybox:
+    if not shutil.which("busybox"):
         print("bench_start: busybox is missing: apt install busybox-static", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as directory:
-        start = make_container(Path(directory), busybox)
+        start = make_start(Path(directory) / "container")
         return max(compare(runtime, start, rounds) for runtime in ("proot", "chroot"))
 
 
-def make_container(directory: Path, busybox: str) -> Path:
-    """Make the least that starts; return its start.sh."""
-    for name in ("rootfs/bin", "rootfs/usr/bin", "rootfs/proc", "rootfs/sys", "rootfs/dev", "rootfs/run"):
-        (directory / name).mkdir(parents=True)
-    (directory / ".provision/run").mkdir(parents=True)
-    (directory / ".provision/shm").mkdir()
-    shutil.copy(busybox, directory / "rootfs/bin/busybox")
-    (directory / "rootfs/bin/true").symlink_to("busybox")
-    (directory / "rootfs/usr/bin/env").symlink_to("/bin/busybox")
-    script = directory / "start.sh"
-    script.write_bytes(launcher(SETTINGS))
-    script.chmod(0o755)
-    return script
+def make_start(directory: Path) -> Path:
+    """Make the container that the tests start, and return its start.sh."""
+    container = make_container(directory, image_command=("true",))
+    # The first start would make them; what is typed by hand needs them as well.
+    for path in (*(container.rootfs / name for name in ("dev", "run", "sys")), directory / ".provision/run"):
+        path.mkdir()
+    (container.rootfs / "etc/group").unlink()  # nor does root get other groups by hand
+    return container.script
 
 
 def compare(runtime: str, start: Path, rounds: int) -> int:

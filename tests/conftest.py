@@ -1,4 +1,4 @@
-"""A real registry with real images, made when first asked for; and the check that tests leave nothing behind."""
+"""What many tests take: a real registry with real images, small containers; the check that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import requests
 from provisioner.rootfs.tree import Tree
 
 from . import realimages
+from .containers import RUNTIMES, Container, make_container, make_scratch
 from .tools import (
     clean_environment,
     clean_place,
@@ -172,6 +173,40 @@ def cache_dir(place: Path) -> Path:
     path = place / "cache"
     path.mkdir()
     return own(path)
+
+
+@pytest.fixture
+def container(place: Path) -> Container:
+    """A directory that start.sh starts, with busybox in it, of the unprivileged user."""
+    return make_container(place / "container")
+
+
+@pytest.fixture
+def scratch(place: Path) -> Container:
+    """One without env, shell or passwd."""
+    return make_scratch(place / "scratch")
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Each runtime of start.sh by its name."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[("busybox", "busybox"), ("busybox", "bash"), ("toybox", "mksh")], ids=" and ".join)
+def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
+    """An environment whose PATH has nothing but the tools of busybox or toybox, a shell, and proot."""
+    box, shell = request.param
+    need(box, shell, "proot")
+    tools = place / "tools"
+    tools.mkdir()
+    listing = ["--list"] if box == "busybox" else []
+    for name in run(find_program(box) or "", *listing).split():
+        (tools / name).symlink_to(find_program(box) or "")
+    for name, other in {"sh": shell, "proot": "proot"}.items():
+        (tools / name).unlink(missing_ok=True)
+        (tools / name).symlink_to(find_program(other) or "")
+    return {"PATH": str(tools), "TERM": "dumb"}
 
 
 @pytest.fixture(autouse=True)

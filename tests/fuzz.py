@@ -124,6 +124,7 @@ class Arena:
                 for entry in Archive(chunks(kind, blob, 1 << 16)):
                     last = entry
             unpacker.finish()
+            tree.set_times()
             if last is not None and b".wh." not in last.path and not self._through_symlink(last):
                 _check(tree, last, tried.exact)
 

@@ -5,6 +5,7 @@ import io
 import tarfile
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -106,6 +107,18 @@ def test_sparse_files_of_gnu_tar_are_whole(tmp_path_factory: pytest.TempPathFact
     assert content == (directory / "sparse").read_bytes()
 
 
+def test_a_sparse_file_has_its_name_whatever_its_header_cuts_off(tmp_path: Path) -> None:
+    """GNU tar leaves the first hundred bytes in the header: here those are the directory's name and its slash."""
+    need("tar")
+    name = "d" * 97 + "/file"
+    (tmp_path / name).parent.mkdir()
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 20)
+    run("tar", "--sparse", "--format=pax", "-cf", tmp_path / "x.tar", "-C", tmp_path, f"./{name}")
+    entry = one((tmp_path / "x.tar").read_bytes())
+    assert (entry.path, entry.kind, entry.size) == (f"./{name}".encode(), Kind.FILE, 1 << 20)
+
+
 def test_an_entry_that_is_not_read_is_skipped() -> None:
     archive = tar(("a", b"1" * 5000), ("b", b"2"))
     assert [entry.path for entry in Archive([archive])] == [b"a", b"b"]
@@ -138,6 +151,12 @@ def test_numbers_in_base_256() -> None:
     assert (entry.uid, entry.mtime) == (1_000_000, -(10**9))
 
 
+def test_numbers_may_have_nuls_in_front() -> None:
+    """As Go reads them, with which images are made and unpacked: who took them for 0 would see other entries."""
+    entry = one(raw(b"x", content=b"12345678", size=b"\0\0000000010 \0", uid=b"\0000005\0") + END)
+    assert (entry.size, entry.uid) == (8, 5)
+
+
 def test_an_empty_record_takes_one_back_but_an_attribute_may_be_empty() -> None:
     taken_back = pax(tarfile.XGLTYPE, uid=b"5", gid=b"6") + pax(path=b"", uid=b"", SCHILY_xattr_user_x=b"") + raw(b"x")
     entry = one(taken_back)
@@ -148,6 +167,14 @@ def test_a_global_header_says_nothing_of_single_files() -> None:
     sparse = pax(tarfile.XGLTYPE, path=b"y", size=b"9", GNU_sparse_major=b"1", GNU_sparse_name=b"z", mtime=b"5")
     entry = one(sparse + raw(b"x", content=b"1") + END)
     assert (entry.path, entry.size, entry.extents, entry.mtime) == (b"x", 1, None, 5 * 10**9)
+
+
+def test_a_global_header_is_no_burden_to_each_entry() -> None:
+    """A megabyte of records that each of a million entries would copy takes hours."""
+    many = pax(tarfile.XGLTYPE, **{f"SCHILY_xattr_user_{number}": b"1" for number in range(10_000)}, mtime=b"5")
+    archive = Archive([many + raw(b"x") + END])
+    assert [(entry.xattrs, entry.mtime) for entry in archive] == [((), 5 * 10**9)]
+    assert archive._global == {b"mtime": b"5"}
 
 
 def test_zeros_may_follow_on_the_end() -> None:

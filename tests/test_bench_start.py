@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ def test_each_runtime_is_measured_side_by_side(capfd: pytest.CaptureFixture[str]
 
 def test_a_limit_that_is_passed_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     need("busybox", "proot")
-    start = bench_start.make_container(tmp_path, shutil.which("busybox") or "")
+    start = bench_start.make_start(tmp_path / "container")
     monkeypatch.setattr(bench_start, "LIMIT", -1000.0)
     assert bench_start.compare("proot", start, 1) == 1
     monkeypatch.setattr(bench_start, "LIMIT", 10000.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_start_sh import Container, make_container, starter
+from .containers import Container, make_container, starter
 from .tools import clean_environment, find_program, mounts_below, need
 
 DOCKER = 0x00000000A80425FB

@@ -157,6 +157,7 @@ def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
         unpacker = Unpacker(tree, Ownership(os.geteuid() == 0))
         unpacker.apply(archive[at : at + 5000] for at in range(0, len(archive), 5000))
         unpacker.finish()
+        tree.set_times()
     return tree_of(root)
 
 
@@ -167,6 +168,9 @@ def test_trees_are_what_the_tools_make_of_them(writer: str, data: st.DataObject)
     need("tar", "bsdtar")
     command, limits = WRITERS[writer]
     tree = data.draw(trees(*limits))
+    if writer == "bsdtar, pax" and not _is_text(tree):
+        # It cuts the long name of a sparse file where it isn't UTF-8, and then finds no hard link's target.
+        tree = {path: node._replace(hole=0) for path, node in tree.items()}
     with place() as directory:
         archive = directory / "archive.tar"
         make(tree, directory / "source")

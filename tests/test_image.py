@@ -338,7 +338,9 @@ NOT_DOCUMENTS = {
 @pytest.mark.parametrize("data", NOT_DOCUMENTS.values(), ids=NOT_DOCUMENTS.keys())
 def test_what_is_no_document(what: str, data: bytes) -> None:
     parse, _ = PARSERS[what]
-    with pytest.raises(MalformedImage, match=f"^{what} is not (JSON|a JSON object)") as caught:
+    # Python 3.14 reads what is deep to its end.
+    said = r"( is not (JSON|a JSON object)|\.\w+ is missing)" if data == NOT_DOCUMENTS["deep and right"] else ""
+    with pytest.raises(MalformedImage, match=f"^{what}{said or ' is not (JSON|a JSON object)'}") as caught:
         parse(data)
     assert caught.value.message.isprintable()
 

@@ -14,9 +14,8 @@ from provisioner.errors import MalformedImage
 from provisioner.launcher import LaunchSettings, launcher
 from provisioner.resources import resource
 
+from .containers import SHELLS
 from .tools import need
-
-SHELLS = {"dash": ["dash"], "bash": ["bash"], "mksh": ["mksh"], "ash": ["busybox", "ash"]}
 
 SETTINGS = LaunchSettings(
     provision_version="0.1.0",

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int 
         for members in layers:
             unpacker.apply([tar(*members)])
         unpacker.finish()
+        tree.set_times()
 
 
 def paths(root: Path) -> list[str]:
@@ -81,6 +83,25 @@ def test_whiteouts_hide_what_is_below_and_nothing_else(root: Path, upper: list[M
 def test_a_third_layer_hides_what_the_second_brought(root: Path) -> None:
     apply(root, BASE, [("d/two", b"2")], [("d/three", b"3"), ("d/.wh..wh..opq", b"")])
     assert paths(root) == ["d/", "d/three", "top"]
+
+
+def test_what_was_looked_through_once_is_not_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a hundred thousand whiteouts of a hundred thousand names take a day."""
+    seen: list[bytes] = []
+    real = Tree.children
+
+    def counted(tree: Tree, path: bytes) -> Iterator[bytes]:
+        for name in real(tree, path):
+            seen.append(name)
+            yield name
+
+    monkeypatch.setattr(Tree, "children", counted)
+    names = [(f"d/sub/{number}", b"") for number in range(30)]
+    hiding = [(name, b"") for name in ("d/.wh..wh..opq", ".wh.d", "d/.wh.sub", "d/sub/.wh..wh..opq") * 10]
+    apply(root, BASE, [*names, *hiding, *names, *hiding])
+    assert sorted(os.listdir(root / "d/sub")) == sorted(str(number) for number in range(30))
+    assert os.listdir(root / "d") == ["sub"]
+    assert len(seen) == len(names) + len(["one", "sub", "two"])
 
 
 def test_own_paths_are_real_ones(root: Path) -> None:
@@ -304,6 +325,51 @@ def test_root_who_may_not_make_devices_gets_them_in_the_record(root: Path) -> No
     assert (root / "null").stat().st_uid == 5
     record = (root.parent / "ownership.mtree").read_text()
     assert "null type=char mode=0666 uid=5 gid=0 time=0.000000000 device=native,1,3 optional\n" in record
+
+
+def in_namespace(ids: int, *command: str, text: bytes) -> None:
+    """Run a command as root of a user namespace that knows so many of our ids, with `text` as its standard input."""
+    wait = ["unshare", "--user", "sh", "-c", 'read -r line && exec "$@"', "sh"]
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen([*wait, *command], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        folder = Path(f"/proc/{process.pid}")
+        while os.readlink(folder / "ns/user") == os.readlink("/proc/self/ns/user") and process.poll() is None:
+            time.sleep(0.01)
+        for name in ("uid_map", "gid_map"):
+            (folder / name).write_text(f"0 0 {ids}")
+        _, said = process.communicate(b"go\n" + text)
+    assert process.returncode == 0, said
+
+
+def test_owners_that_a_user_namespace_does_not_know_are_in_the_record(root: Path) -> None:
+    """As in containers without root: such files stay root's, and aren't setuid for it."""
+    need_root()
+    need("unshare")
+    unknown: dict[str, Any] = {"uid": 5000, "gid": 5, "mtime": 7}
+    archive = tar(
+        special("dir", tarfile.DIRTYPE, mode=0o2755, **unknown),
+        special("dir/suid", tarfile.REGTYPE, mode=0o6755, **unknown),
+        special("dir/link", tarfile.SYMTYPE, "suid", **unknown),
+        special("dir/fifo", tarfile.FIFOTYPE, mode=0o4600, **unknown),
+        special("known", tarfile.REGTYPE, mode=0o6755, uid=999, gid=5, mtime=7),
+    )
+    in_namespace(1000, sys.executable, "-c", NO_MKNOD, str(root), text=archive)
+    found = {name: (entry.owner, entry.mode) for name, entry in tree_of(root).items() if name != "."}
+    assert found == {
+        "dir": ((0, 0), 0o755),
+        "dir/suid": ((0, 0), 0o755),
+        "dir/link": ((0, 0), 0),
+        "dir/fifo": ((0, 0), 0o600),
+        "known": ((999, 5), 0o6755),
+    }
+    lines = (root.parent / "ownership.mtree").read_text().splitlines()
+    assert [line.split(" time=")[0] for line in lines if " type=" in line and not line.startswith(".")] == [
+        "dir type=dir mode=2755 uid=5000 gid=5",
+        "fifo type=fifo mode=4600 uid=5000 gid=5",
+        "link type=link mode=0777 uid=5000 gid=5",
+        "suid type=file mode=6755 uid=5000 gid=5",
+        "known type=file mode=6755 uid=999 gid=5",
+    ]
 
 
 def test_errors_name_the_entry(root: Path) -> None:

@@ -45,6 +45,7 @@ def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[in
         for members in layers:
             unpacker.apply([tar(*members)])
         unpacker.finish()
+        opened.set_times()
     return astuple(links.made)
 
 

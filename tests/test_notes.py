@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.errors import MalformedImage
 from provisioner.rootfs.notes import NO_TIME, Notes, Said
 
 from .tools import CHECKOUT
@@ -51,6 +54,17 @@ def test_what_the_image_does_not_name_is_forgotten(tmp_path: Path) -> None:
         assert notes.times[os.fstat(file).st_ino] == NO_TIME
     finally:
         os.close(file)
+
+
+def test_no_image_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With attributes that are others for each file. What is said again takes nothing."""
+    monkeypatch.setattr("provisioner.rootfs.notes._SAID_MOST", 10_000)
+    for xattrs in (((b"user.x", bytes(1000)),), tuple((b"user.%d" % number, b"") for number in range(5))):
+        notes = Notes()
+        for inode in range(100):
+            notes.set(inode, Said(inode % 5, 1, 0, None, xattrs))
+        with pytest.raises(MalformedImage, match="too many to be kept"):
+            deque(map(notes.set, range(10), (Said(owner, 2, 0, None, xattrs) for owner in range(10))))
 
 
 def test_a_million_notes_are_small() -> None:

@@ -298,6 +298,7 @@ def test_without_a_record_there_is_an_error(tmp_path: Path, copy: Path, role: st
     assert (done.returncode, done.stdout) == (7, "")
     assert "damaged" in done.stderr
     assert (copy / ".provision/fakeroot.state").read_bytes() == state
+    assert not (copy / ".provision/fakeroot.state.new").exists()
     record.unlink()
     done = owners(copy, role, **options)
     assert done.returncode == 7
@@ -326,6 +327,20 @@ def test_depth_has_no_limit(tmp_path: Path) -> None:
         tree.remove(tree.place(b"d"))
     assert (folder / "fakeroot.state").read_bytes() == before
     assert (folder / "ownership.mtree").stat().st_size < 150_000
+
+
+def test_the_state_is_written_through_no_link(tmp_path: Path) -> None:
+    """Which whoever owns the directory could have put there for root."""
+    for name in ("root", "folder"):
+        (tmp_path / name).mkdir()
+    with Tree(tmp_path / "root") as tree:
+        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("y", uid=5))])
+        write_owners(tmp_path / "folder", tmp_path / "root", tree.notes, Ownership(exact=False))
+    (tmp_path / "outside").write_text("dear")
+    (tmp_path / "folder/fakeroot.state.new").symlink_to("../outside")
+    assert remake_state(tmp_path / "folder", tmp_path / "root") == 1
+    assert (tmp_path / "outside").read_text() == "dear"
+    assert sorted(os.listdir(tmp_path / "folder")) == ["fakeroot.state", "ownership.mtree"]
 
 
 def test_a_record_of_another_tree_names_nothing(tmp_path: Path) -> None:

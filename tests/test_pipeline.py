@@ -17,6 +17,7 @@ from types import FrameType
 
 import pytest
 
+from provisioner import unpacking
 from provisioner.digest import Digest
 from provisioner.errors import MalformedImage, NetworkError, ProvisionError
 from provisioner.image import Descriptor, Layer
@@ -24,7 +25,7 @@ from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.tree import Tree
-from provisioner.unpacking import _unpack_layer
+from provisioner.unpacking import _archive, _side_by_side
 
 from . import builders
 from .attacks import END, raw
@@ -109,11 +110,15 @@ def test_a_stage_between_two_ends_with_them_and_closes_what_it_reads() -> None:
 FINE = builders.layer(("file", b"1" * 10_000), ("other", b"2"))
 
 
-def unpack(blob: Iterable[bytes], root: Path, layer: builders.Layer = FINE) -> None:
+def described(layer: builders.Layer) -> Layer:
     descriptor = Descriptor(layer.media_type, Digest.parse(builders.digest_of(layer.blob)), len(layer.blob))
+    return Layer(descriptor, Digest.parse(layer.diff_id))
+
+
+def unpack(blob: Iterable[bytes], root: Path, layer: builders.Layer = FINE) -> None:
     root.mkdir()
-    with Tree(root) as tree:
-        _unpack_layer(Layer(descriptor, Digest.parse(layer.diff_id)), iter(blob), Unpacker(tree, Ownership(False)))
+    with Tree(root) as tree, _archive(described(layer), iter(blob)) as archive:
+        Unpacker(tree, Ownership(False)).apply(archive)
 
 
 def failing(error: ProvisionError) -> Iterator[bytes]:
@@ -147,6 +152,31 @@ def test_what_fails_in_any_stage_is_raised_once_and_no_thread_is_left(
         thread.join(10)
         assert not thread.is_alive()
     assert capfd.readouterr() == ("", "")
+
+
+def test_layers_are_inflated_beside_the_one_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "_LAYERS_AHEAD", 2)
+    before, begun = set(threading.enumerate()), []
+
+    def blob(number: int) -> Iterator[bytes]:
+        begun.append(number)
+        yield FINE.blob[:40]
+        if number == 4:
+            raise NetworkError("the line is dead")
+        yield FINE.blob[40:]
+
+    layers = _side_by_side((described(FINE), blob(number)) for number in range(5))
+    whole = gzip.decompress(FINE.blob)
+    for number in range(4):
+        assert b"".join(next(layers)[1]) == whole
+        assert until(lambda: len(begun) == min(5, number + 3))  # noqa: B023  it is asked at once
+    with pytest.raises(NetworkError, match="the line is dead"):
+        list(next(layers)[1])
+    assert sorted(begun) == list(range(5))
+    layers.close()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def silent(ended: threading.Event) -> Iterator[bytes]:

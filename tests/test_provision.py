@@ -7,6 +7,7 @@ import json
 import os
 import random
 import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from provisioner.sources.registry import RegistrySource
 from provisioner.unpacking import Manner
 
 from . import builders
-from .attacks import hard
+from .attacks import hard, special
 from .scripted_registry import Broken, ScriptedRegistry, mirrored
 from .tools import as_user, provision_command, tree_of, without_links
 
@@ -330,6 +331,25 @@ def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry,
         f"hosts type=file mode=0644 uid=0 gid=0 time={state.st_mtime_ns // 10**9}.{state.st_mtime_ns % 10**9:09}"
         f" size={state.st_size}"
     )
+
+
+def test_fixups_leave_directories_the_times_of_the_image(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """Of what is written into and of what is made for it: two directories of one image differ in no time."""
+    dated: list[builders.Member] = [
+        special(".", tarfile.DIRTYPE, mode=0o755, mtime=3),
+        special("etc", tarfile.DIRTYPE, mode=0o755, mtime=4),
+        special("etc/hosts", tarfile.DIRTYPE, mode=0o755, mtime=5),
+    ]
+    for number, members in enumerate((dated, dated[:1])):
+        registry.push("image", builders.image(builders.layer(*members)))
+        made = tmp_path / str(number)
+        job(registry, Plan(made, AMD64, MANNER), tmp_path / "cache")
+        assert (made / "rootfs/etc/hosts").is_file()
+        assert (made / "rootfs").stat().st_mtime == 3
+    assert (tmp_path / "0/rootfs/etc").stat().st_mtime == 4
+    assert (tmp_path / "1/rootfs/etc").stat().st_mtime > 5
+    lines = (tmp_path / "0/.provision/ownership.mtree").read_text().splitlines()
+    assert [line.split(" time=")[1] for line in lines if " type=dir" in line] == ["3.000000000", "4.000000000"]
 
 
 WRONG = builders.layer(("dato", b"wrong"), ("zero", bytes(200_000)), compression="").blob

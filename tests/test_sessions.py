@@ -11,21 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from .test_launcher import SHELLS
-from .test_start_sh import RUNTIMES, Container, hand_over, make_container, starter
+from .containers import SHELLS, Container, hand_over, starter
 from .tools import need, need_root
 
 LOOP = "echo ready; while :; do sleep 0.05; done"
-
-
-@pytest.fixture
-def container(place: Path) -> Container:
-    return make_container(place / "container")
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def listed(container: Container, runtime: str) -> list[list[str]]:

@@ -103,7 +103,7 @@ def test_nothing_stays_open_at_the_end(root: Path) -> None:
             tree.write(b"d%d/e/x" % number, b"")
             tree.remove(tree.place(b"d%d/e" % number))
             tree.read(b"d%d/e/x" % number)
-            tree.children(b"")
+            list(tree.children(b""))
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -262,9 +262,17 @@ def test_where_directories_are(tree: Tree, root: Path) -> None:
 def test_children_are_those_of_a_directory(tree: Tree, root: Path) -> None:
     (root / "d/e").mkdir(parents=True)
     (root / "l").symlink_to("d")
-    assert tree.children(b"d") == [b"e"]
+    assert list(tree.children(b"d")) == [b"e"]
     assert sorted(tree.children(b"")) == [b"d", b"l"]
-    assert [tree.children(path) for path in (b"l", b"no", b"d/e/f/g")] == [[], [], []]
+    assert [list(tree.children(path)) for path in (b"l", b"no", b"d/e/f/g")] == [[], [], []]
+
+
+def test_children_may_be_removed_one_by_one(tree: Tree, root: Path) -> None:
+    for number in range(3000):
+        (root / f"name-of-some-length-{number}").mkdir()
+    for name in tree.children(b""):
+        tree.remove(tree.place(name))
+    assert os.listdir(root) == []
 
 
 def test_removing_nothing_is_fine(tree: Tree) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_start_sh import Container, make_container, starter
+from .containers import Container, make_container, starter
 from .tools import as_user, need, need_root, provision, user_id
 
 CHOWN = ("sh", "-c", "touch /tmp/file && busybox chown 5:6 /tmp/file && busybox stat -c %u:%g /tmp/file")

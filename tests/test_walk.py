@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from provisioner.rootfs.removal import DIRECTORY, remove_tree
 from provisioner.rootfs.walk import directories, walk
 
-from .tools import need, need_root, run
+from .tools import CHECKOUT, need, need_root, run
 
 
 def listed(root: Path) -> list[str]:
@@ -71,6 +73,44 @@ def test_names_are_sorted_in_every_directory(tmp_path: Path) -> None:
     assert len(names) == 143
     names = [found.name for found in walk(tmp_path) if found]
     assert names[1:144] == names[-143:] == sorted(names[-143:])
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 143])
+def test_a_directory_of_many_names_is_read_several_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    for number in range(143):
+        (tmp_path / f"{number % 3}/{number}").mkdir(parents=True)
+        (tmp_path / f"{number % 3}/{number}.file").touch()
+    whole = listed(tmp_path)
+    assert len(whole) == 1 + 3 + 2 * 143
+    root = os.open(tmp_path, DIRECTORY)
+    alone = [found.name for found in directories(root)]
+    monkeypatch.setattr("provisioner.rootfs.walk._NAMES", most)
+    assert listed(tmp_path) == whole
+    assert [found.name for found in directories(root)] == alone
+    os.close(root)
+
+
+MILLION = """
+from pathlib import Path
+from provisioner.rootfs.walk import _first
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+
+names = (b"a-name-of-some-length-%d" % (number * 7919 % 10**6) for number in range(10**6))
+before = peak()
+assert len(_first(names, b"")) == 1 << 17
+print(peak() - before)
+"""
+
+
+def test_of_a_million_names_a_few_are_in_memory() -> None:
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=True, env=env)
+    assert int(done.stdout) < 40 << 10
 
 
 def test_the_root_may_be_behind_a_symlink_in_its_path_but_is_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -79,6 +80,12 @@ def run(*command: str | Path, **options: Any) -> str:
     )
     assert done.returncode == 0, f"{command} exited with {done.returncode}: {done.stderr}"
     return done.stdout
+
+
+def heed_signals() -> None:
+    """Undo what the tests may be started with, under nohup or in a script's background."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 # The unprivileged user

@@ -70,8 +70,8 @@ _KINDS = {
     b"6": Kind.FIFO,
 }
 _OCTAL = re.compile(rb"[0-7]+").fullmatch
-_PER_FILE = (b"path", b"linkpath", b"size", b"GNU.sparse.")
-"""How pax records begin that make sense for one entry only and are not taken from global headers."""
+_FOR_ALL = (b"mtime", b"uid", b"gid")
+"""The pax records that are taken from global headers. Others speak of one file, or would cost each entry much."""
 _XATTR = b"SCHILY.xattr."
 _MAY_BE_EMPTY = (_XATTR, b"GNU.sparse.")
 
@@ -115,7 +115,7 @@ class Archive:
                 records.update(found)
             elif flag == b"g":
                 found, _ = _pax(self._take(size))
-                self._global.update((key, value) for key, value in found.items() if not key.startswith(_PER_FILE))
+                self._global.update((key, found[key]) for key in _FOR_ALL if key in found)
             elif flag == b"L":
                 records.setdefault(b"path", _text(self._take(size)))
             elif flag == b"K":
@@ -158,6 +158,8 @@ class Archive:
         kind = _KINDS.get(flag)
         if kind is None:
             raise MalformedImage(f"{printable(path[:300])}: entries of type {flag!r} are unknown")
+        if kind is Kind.FILE:  # a sparse one's name in the header may be cut anywhere
+            path = records.get(b"GNU.sparse.name", path)
         stored = _decimal(records, b"size", size) if kind is Kind.FILE or flag == b"D" else 0
         self._expect(stored)
         if path.endswith(b"/"):
@@ -167,7 +169,6 @@ class Archive:
             path = path.rstrip(b"/")
         size, extents = stored if kind is Kind.FILE else 0, None
         if kind is Kind.FILE and (records or flag == b"S"):
-            path = records.get(b"GNU.sparse.name", path)
             size, extents = self._sparse(header, stored, records, pairs)
         return Entry(
             path,
@@ -224,16 +225,17 @@ class Archive:
 
     def _leading_map(self) -> list[tuple[int, int]]:
         """The map of pax sparse 1.0: decimal lines at the head of the content, filled up to whole blocks."""
-        text = b""
-        wanted = 1
-        while text.count(b"\n") < wanted:
-            if self._left < BLOCK or len(text) > _RECORDS_LIMIT:
+        blocks: list[bytes] = []
+        lines, wanted = 0, 1
+        while lines < wanted:
+            if self._left < BLOCK or len(blocks) * BLOCK > _RECORDS_LIMIT:
                 raise _unreadable("a map of holes is too long")
-            text += self._block()
+            blocks.append(self._block())
             self._left -= BLOCK
-            if wanted == 1 and b"\n" in text:
-                wanted = 1 + 2 * _digits(text.partition(b"\n")[0])
-        numbers = [_digits(line) for line in text.split(b"\n")[1:wanted]]
+            lines += blocks[-1].count(b"\n")
+            if wanted == 1 and lines:
+                wanted = 1 + 2 * _digits(b"".join(blocks).partition(b"\n")[0])
+        numbers = [_digits(line) for line in b"".join(blocks).split(b"\n")[1:wanted]]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
 
     def _block(self) -> bytes:
@@ -276,7 +278,8 @@ def _number(field: bytes, what: str) -> int:
         if value < 0 and what != "a time":
             raise _unreadable(f"{value} in a header is not {what}")
         return value
-    digits = field.split(b"\0", 1)[0].strip(b" ")
+    # As Go reads them, and so do those who make images: NULs may also be in front.
+    digits = field.strip(b" \0").split(b"\0", 1)[0].rstrip(b" ")
     if not digits:
         return 0
     if not _OCTAL(digits):
@@ -322,7 +325,7 @@ def _mtime(exact: bytes | None, field: bytes) -> int:
     """Nanoseconds, held to what the kernel takes."""
     if exact is None:
         return max(-_NANOSECONDS, min(_NANOSECONDS, _number(field, "a time") * 10**9))
-    match = re.fullmatch(rb"(-?)(\d{1,18})(?:\.(\d*))?", exact)
+    match = re.fullmatch(rb"(-?)(\d{1,18})(?:\.(\d{0,30}))?", exact)
     if not match:
         raise _unreadable(f"{printable(exact[:60])!r} in a header is not a time")
     value = int(match[2]) * 10**9 + int((match[3] or b"")[:9].ljust(9, b"0"))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, doing, printable
 from provisioner.rootfs.archive import Archive, Entry, Kind
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.notes import NO_TIME, Said
+from provisioner.rootfs.notes import Said
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.paths import Paths
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
-from provisioner.rootfs.walk import directories
 from provisioner.rootfs.xattrs import drop_xattrs, set_xattrs
 
 _WHITEOUT = b".wh."
@@ -42,6 +43,7 @@ class Unpacker:
         self._size = 0
         self._lower = False
         self._own = Paths()
+        self._cleared = Paths()
 
     def apply(self, chunks: Iterable[bytes]) -> None:
         """Apply the layer whose archive is in `chunks`, which are read to the end.
@@ -49,6 +51,7 @@ class Unpacker:
         Raises MalformedImage and MachineError that name the entry, MachineError for too much, and what `chunks` raise.
         """
         self._own.clear()
+        self._cleared.clear()
         archive = Archive(self._counted(chunks))
         for entry in archive:
             try:
@@ -60,13 +63,12 @@ class Unpacker:
         self._lower = True
 
     def finish(self) -> None:
-        """Do what has to wait for the last layer: symlinks for hard links, and the times of the directories."""
+        """Put symlinks in the place of hard links, which has to wait for the last layer.
+
+        The times of directories have to wait for whatever else is written: Tree.set_times.
+        """
         with tree_errors("link"):
             self._links.finish(self._tree, self._tree.notes)
-        with tree_errors("set the times of directories"):
-            for found in directories(self._tree.root):
-                if (mtime := self._tree.notes.times[found.state.st_ino]) != NO_TIME:
-                    os.utime(found.name, ns=(mtime, mtime), dir_fd=found.directory, follow_symlinks=False)
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -99,27 +101,28 @@ class Unpacker:
             return False
         directory = b"/".join(names[:-1])
         hidden = names[-1][len(_WHITEOUT) :]
-        if names[-1] == _OPAQUE:
-            if (real := self._tree.real(directory)) is not None:
-                self._hide(real + b"/" + child for child in self._tree.children(real))
-        elif hidden in (b"", b".", b"..") or hidden.startswith(_WHITEOUT):
+        is_opaque = names[-1] == _OPAQUE
+        if not is_opaque and (hidden in (b"", b".", b"..") or hidden.startswith(_WHITEOUT)):
             raise MalformedImage("it is no valid whiteout")
-        elif (real := self._tree.real(directory)) is not None:
-            self._hide([real + b"/" + hidden])
+        if self._lower and (real := self._tree.real(directory)) is not None:
+            self._clear([real] if is_opaque else self._hide(real + b"/" + hidden))
         return True
 
-    def _hide(self, paths: Iterable[bytes]) -> None:
-        """Remove what lower layers put at `paths`, and keep what this one did, before the whiteout or behind it."""
-        if not self._lower:
-            return
-        todo = list(paths)
-        while todo:
-            path = todo.pop()
-            place = self._tree.place(path)
-            if place.path in self._own:
-                todo += [path + b"/" + child for child in self._tree.children(path)]
-            else:
-                self._tree.remove(place)
+    def _hide(self, path: bytes) -> list[bytes]:
+        """Remove what lower layers put at `path`; where this one has something there, that is the result instead."""
+        place = self._tree.place(path)
+        if place.path in self._own:
+            return [place.path]
+        self._tree.remove(place)
+        return []
+
+    def _clear(self, directories: list[bytes]) -> None:
+        """Remove what lower layers put into these, and keep what this one did, before the whiteout or behind it."""
+        while directories:
+            directory = directories.pop()
+            if self._cleared.add(directory):  # else all that is in it is this layer's
+                for child in self._tree.children(directory):
+                    directories += self._hide(directory + b"/" + child)
 
     def _remember(self, path: bytes) -> None:
         """Note that this layer has `path`, and by that the directories above."""
@@ -181,10 +184,9 @@ class Unpacker:
 
     def _finish_open(self, file: int, entry: Entry) -> None:
         """Owners first: changing them clears setuid, setgid and capabilities."""
-        mode = self._ownership.mode(entry.kind, entry.mode)
-        if self._ownership.exact:
-            os.fchown(file, entry.uid, entry.gid)
-        said, notes = self._said(entry, mode), self._tree.notes
+        given = self._ownership.exact and _given(entry, file)
+        mode = self._mode(entry, given)
+        said, notes = self._said(entry, mode, given), self._tree.notes
         if said is not None or notes.stale or entry.kind is Kind.DIRECTORY:
             inode = os.fstat(file).st_ino
             if entry.kind is Kind.DIRECTORY:
@@ -199,23 +201,38 @@ class Unpacker:
 
     def _finish_named(self, place: Place, entry: Entry, stands_in: bool = False) -> None:
         """The same for what can't be opened; the place was made just now and is ours alone."""
-        mode = self._ownership.mode(entry.kind, entry.mode)
-        if self._ownership.exact:
-            os.chown(place.name, entry.uid, entry.gid, dir_fd=place.directory, follow_symlinks=False)
+        given = self._ownership.exact and _given(entry, place.name, dir_fd=place.directory, follow_symlinks=False)
+        mode = self._mode(entry, given)
         if entry.kind is not Kind.SYMLINK:
             os.chmod(place.name, mode, dir_fd=place.directory)
         os.utime(place.name, ns=(entry.mtime, entry.mtime), dir_fd=place.directory, follow_symlinks=False)
-        said = self._said(entry, mode, stands_in)
+        said = self._said(entry, mode, given, stands_in)
         if said is not None or self._tree.notes.stale:
             self._tree.notes.set(self._tree.state(place).st_ino, said)
 
-    def _said(self, entry: Entry, mode: int, stands_in: bool = False) -> Said | None:
+    def _mode(self, entry: Entry, given: bool) -> int:
+        """The permission bits to set. What stayed root's is not setuid, which would be for another user."""
+        mode = self._ownership.mode(entry.kind, entry.mode)
+        return mode & ~(stat.S_ISUID | stat.S_ISGID) if self._ownership.exact and not given else mode
+
+    def _said(self, entry: Entry, mode: int, given: bool, stands_in: bool = False) -> Said | None:
         """What the image says and the disk doesn't, where the file that was made has `mode`."""
-        told = self._ownership.exact or (entry.mode == mode and not entry.uid and not entry.gid)
+        told = given or (entry.mode == mode and not entry.uid and not entry.gid)
         if told and not entry.xattrs and not stands_in:
             return None
         device = (entry.kind, *entry.device) if stands_in else None
         return Said(entry.uid, entry.gid, entry.mode, device, entry.xattrs)
+
+
+def _given(entry: Entry, file: int | bytes, **where: Any) -> bool:
+    """Give a file to the owners that the image names; whether this user namespace knows them."""
+    try:
+        os.chown(file, entry.uid, entry.gid, **where)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def too_large(max_size: int) -> MachineError:

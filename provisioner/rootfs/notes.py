@@ -10,9 +10,14 @@ import os
 from array import array
 from typing import NamedTuple
 
+from provisioner.errors import MalformedImage
 from provisioner.rootfs.archive import Kind
 
 _PAGE_BITS = 6
+_SAID_SIZE, _XATTR_SIZE = 250, 200
+"""What a Said takes in memory, and each attribute in it beside its text, in bytes."""
+_SAID_MOST = 128 << 20
+"""Enough for a signature of each of 200,000 files. No image may fill the memory."""
 
 
 class Said(NamedTuple):
@@ -69,14 +74,18 @@ class Notes:
         """The times of directories, in nanoseconds since 1970."""
         self._said: list[Said | None] = [None]
         self._numbers: dict[Said | None, int] = {None: 0}
+        self._size = 0
         self._number = ByInode("I", 0)
 
     def set(self, inode: int, said: Said | None) -> None:
-        """Note what is said of an inode; None where the disk says it."""
+        """Note what is said of an inode; None where the disk says it. Raises MalformedImage for too much."""
         number = self._numbers.get(said)
         if number is None:
             number = self._numbers[said] = len(self._said)
             self._said.append(said)
+            self._size += _size(said)
+            if self._size > _SAID_MOST:
+                raise MalformedImage("the owners and attributes of its files are too many to be kept")
         self._number[inode] = number
 
     def get(self, inode: int) -> Said | None:
@@ -88,3 +97,7 @@ class Notes:
         inode = os.fstat(file).st_ino
         self.set(inode, None)
         self.times[inode] = NO_TIME
+
+
+def _size(said: Said | None) -> int:
+    return _SAID_SIZE + sum(_XATTR_SIZE + len(name) + len(value) for name, value in (said.xattrs if said else ()))

@@ -78,12 +78,17 @@ def remake_state(folder: Path, root: Path) -> int:
     """
     count = 0
     new = folder / (STATE + ".new")
-    with (folder / RECORD).open("rb") as record, new.open("wb") as state:
-        for line, found in _pairs(mtree.parsed(record), walk(root)):
-            if text := state_line(_now(line, found.state), found.state):
-                state.write(text)
-                count += 1
-    new.replace(folder / STATE)
+    new.unlink(missing_ok=True)  # of a run that was killed, and no link of anybody's
+    try:
+        with (folder / RECORD).open("rb") as record, new.open("xb") as state:
+            for line, found in _pairs(mtree.parsed(record), walk(root)):
+                if text := state_line(_now(line, found.state), found.state):
+                    state.write(text)
+                    count += 1
+        new.replace(folder / STATE)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
     return count
 
 

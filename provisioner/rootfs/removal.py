@@ -30,15 +30,22 @@ def remove_tree(parent: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
-def names_in(directory: int) -> list[bytes]:
-    """The names in an open directory."""
-    return [os.fsencode(name) for name in os.listdir(directory)]
+def names_in(directory: int) -> Iterator[bytes]:
+    """The names in an open directory, as they are read: however many, they take no memory.
+
+    Each may be taken away before the next is asked for.
+    """
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            yield os.fsencode(entry.name)
 
 
 def _emptied(directory: int, top: int, unused: bytes, numbers: Iterator[int]) -> list[bytes]:
     """Take away what is in `directory`; its directories are moved to `top`, and their names there are the result."""
     moved = []
     for name in names_in(directory):
+        if name.startswith(unused):  # moved here just now
+            continue
         try:
             os.unlink(name, dir_fd=directory)
         except FileNotFoundError:

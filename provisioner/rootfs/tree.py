@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage, machine_errors, printable
-from provisioner.rootfs.notes import Notes
+from provisioner.rootfs.notes import NO_TIME, Notes
 from provisioner.rootfs.removal import DIRECTORY, names_in, remove_tree
+from provisioner.rootfs.walk import directories
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a file is made: never over what is there."""
@@ -190,6 +191,12 @@ class Tree:
             self._without_entry(file)
             os.fchmod(file, mode)
 
+    def set_times(self) -> None:
+        """Give the directories the times that the image says; whatever is written into one later changes its own."""
+        for found in directories(self.root):
+            if (mtime := self.notes.times[found.state.st_ino]) != NO_TIME:
+                os.utime(found.name, ns=(mtime, mtime), dir_fd=found.directory, follow_symlinks=False)
+
     def state(self, place: Place) -> os.stat_result:
         """`lstat` of a place."""
         return os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
@@ -210,15 +217,18 @@ class Tree:
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._forget()  # the paths that are open may lead elsewhere now
 
-    def children(self, path: bytes) -> list[bytes]:
-        """The names in the directory `path`, which is not followed if it is a symlink; none where there is none."""
+    def children(self, path: bytes) -> Iterator[bytes]:
+        """The names in the directory `path`, which is not followed if it is a symlink; none where there is none.
+
+        Each may be removed before the next is asked for.
+        """
         try:
             place = self.place(path, create=False)
             directory = os.open(place.name, DIRECTORY, dir_fd=place.directory)
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return
         try:
-            return names_in(directory)
+            yield from names_in(directory)
         finally:
             os.close(directory)
 
@@ -267,7 +277,10 @@ class Tree:
                 there = self._enter(name, here, create)
                 if isinstance(there, int):
                     # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
-                    real = real[:-1] if name == b".." else [*real, name]
+                    if name == b"..":
+                        real.pop()
+                    else:
+                        real.append(name)
                 else:
                     links += 1
                     target = there.split(b"/")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 import stat
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioner.rootfs.removal import DIRECTORY, names_in
+
+_NAMES = 1 << 17
+"""How many names of a directory are in memory at a time, some ten MB. A larger one is read several times."""
 
 
 class Found(NamedTuple):
@@ -32,22 +37,28 @@ def walk(root: Path) -> Iterator[Found | None]:
     file systems that are mounted below are not entered. One directory is open at a time. Raises OSError, ESTALE where
     somebody moves directories meanwhile.
     """
-    return _walk(os.open(root, DIRECTORY), lambda here: sorted(names_in(here)))
+    return _walk(os.open(root, DIRECTORY), names_in)
 
 
 def directories(root: int) -> Iterator[Found]:
-    """The open directory `root`, as `.`, and all directories below it, each before those that are in it."""
+    """The open directory `root`, as `.`, and all directories below it, in the same order."""
     return filter(None, _walk(os.open(b".", DIRECTORY, dir_fd=root), _directories_in))
 
 
-def _walk(here: int, names_of: Callable[[int], list[bytes]]) -> Iterator[Found | None]:
+def _walk(here: int, names_of: Callable[[int], Iterator[bytes]]) -> Iterator[Found | None]:
+    def names() -> Iterator[bytes]:
+        """The names in `here`, which is the same directory again whenever more of them are asked for."""
+        few = _first(names_of(here), b"")
+        while few:
+            yield from few
+            few = _first(names_of(here), few[-1]) if len(few) == _NAMES else []
+
     try:
         top = os.fstat(here)
         yield Found(b".", here, top)
-        above = [(iter(names_of(here)), top)]
+        above = [(names(), top)]
         while above:
-            names, _ = above[-1]
-            for name in names:
+            for name in above[-1][0]:
                 try:
                     state = os.stat(name, dir_fd=here, follow_symlinks=False)
                 except FileNotFoundError:  # taken away meanwhile
@@ -58,7 +69,7 @@ def _walk(here: int, names_of: Callable[[int], list[bytes]]) -> Iterator[Found |
                         yield None
                         continue
                     here = _moved(here, name)
-                    above.append((iter(names_of(here)), os.fstat(here)))
+                    above.append((names(), os.fstat(here)))
                     break
             else:
                 yield None
@@ -71,9 +82,22 @@ def _walk(here: int, names_of: Callable[[int], list[bytes]]) -> Iterator[Found |
         os.close(here)
 
 
-def _directories_in(here: int) -> list[bytes]:
+def _first(names: Iterator[bytes], behind: bytes) -> list[bytes]:
+    """The first _NAMES of these names that are behind one, sorted."""
+    if behind:
+        names = (name for name in names if name > behind)
+    found = list(islice(names, _NAMES))
+    if len(found) == _NAMES:
+        return heapq.nsmallest(_NAMES, chain(found, names))
+    found.sort()
+    return found
+
+
+def _directories_in(here: int) -> Iterator[bytes]:
     with os.scandir(here) as entries:
-        return [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield os.fsencode(entry.name)
 
 
 def _moved(here: int, name: bytes) -> int:
