@@ -182,6 +182,17 @@ def test_a_user_without_a_home(
     assert sorted(os.listdir(tmp_path)) == ["cache", "dir"]
 
 
+def test_a_cache_that_cant_be_one(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("PROVISION_CACHE_DIR", "/dev/null")
+    words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
+    assert main(words) == 7
+    mend = capsys.readouterr().err.splitlines()[-1]
+    assert mend == "  name another directory in PROVISION_CACHE_DIR, or use none: --no-cache"
+    assert main([*words, "--no-cache"]) == 0
+
+
 def test_a_symlink_in_a_circle(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert main([f"{registry.host}/image", str(tmp_path / "loop"), "--platform=amd64"]) == 8

@@ -204,6 +204,7 @@ def test_what_is_not_there(scripted: ScriptedRegistry, tmp_path: Path) -> None:
     done = provision("inspect", f"{scripted.host}/x:nowhere", cache=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "no tag 'nowhere'" in done.stderr
+    assert done.stderr.endswith(f"check the spelling; tags that are there: provision tags {scripted.host}/x\n")
     assert provision("inspect", tmp_path / "nothing", cache=tmp_path).returncode == 3
 
 
