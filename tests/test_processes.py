@@ -17,7 +17,7 @@ import pytest
 
 from provisioner.processes import running
 
-from .tools import as_user, clean_environment, find_program, need, need_root, own
+from .tools import as_user, clean_environment, find_program, find_program, need, need_root, own
 
 
 @pytest.fixture
@@ -105,8 +105,9 @@ def test_a_program_from_elsewhere_whose_root_is_the_rootfs(directory: Path) -> N
 
 
 def test_guests_in_user_namespaces(directory: Path) -> None:
-    need("unshare")
-    enter: list[str | Path] = ["unshare", "-U", "-r", "-m", "-p", "-f", "--kill-child", "chroot", directory / "rootfs"]
+    need("unshare", "chroot")
+    chroot = find_program("chroot") or ""  # Debian keeps it off the PATH of users
+    enter: list[str | Path] = ["unshare", "-U", "-r", "-m", "-p", "-f", "--kill-child", chroot, directory / "rootfs"]
     with guest(*enter, "/bin/sh", "-c", SCRIPT, **as_user()):
         assert len(found(directory, 3)) >= 3
     assert is_idle(directory)
