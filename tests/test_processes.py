@@ -17,7 +17,7 @@ import pytest
 
 from provisioner.processes import running
 
-from .tools import as_user, clean_environment, find_program, find_program, need, need_root, own
+from .tools import as_user, clean_environment, find_program, need, need_root, own
 
 
 @pytest.fixture
