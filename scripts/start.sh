@@ -9,7 +9,7 @@ main() {
     locate "$0"
     parse "$@"
     shift "$parsed"
-    case $session in
+    case ${printing:-$session} in
         list) list_sessions && exit ;;
         stop) stop_sessions && exit ;;
         detach) detach "$@" && exit ;;
@@ -1436,11 +1436,15 @@ detach() {
     # Else SIGINT, which shells take from what they put in the background, would not reach the guest.
     find_program env && "$program" --default-signal=INT,QUIT true 2>/dev/null &&
         append '' "$program" --default-signal=INT,QUIT && words=$list
-    ! find_program setsid || { append "$words" "$program" && words=$list; }
+    # In a session of its own no terminal sends it SIGHUP, and others may.
+    if find_program setsid; then
+        append "$words" "$program" && words=$list
+    else
+        trap '' HUP
+    fi
     find_program sh || fail "there is no sh on PATH"
     append "$words" "$program" "$script"
     eval "set -- $list $options -- \"\$@\""
-    trap '' HUP
     "$@" </dev/null >>"$log" 2>&1 &
     printf '%s\n' "$!"
     tell "it runs as process $!, and writes to $log"
