@@ -763,7 +763,9 @@ explain_failure() {
             tell "a system call seems to be blocked here (SIGSYS): try PROOT_NO_SECCOMP=1, in the environment"
             ;;
         1/* | 126/* | 127/* | 255/*)
-            case $("$proot" -r "$rootfs" -w / /bin/true 2>&1) in
+            # One of the host's programs: none of the image's runs but as it was asked to.
+            find_program true || return 0
+            case $("$proot" -w / "$program" 2>&1) in
                 *"unction not implemented"*)
                     tell "proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
                     ;;
