@@ -250,6 +250,10 @@ parse_value() {
         --give-back) give_back=$value ;;
         --tether) tether=$value ;;
         --bind)
+            case $value in
+                '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
+                *:/*:ro | *:/*:rw) fail "--bind has no :${value##*:}, what it shows can be written to: leave it out" ;;
+            esac
             split_bind "$value"
             [ -e "$source" ] || fail "--bind: there is no $source"
             append "$binds" "$value" && binds=$list
