@@ -15,8 +15,8 @@ import pytest
 from .containers import SHELLS, Container, starter
 from .tools import need, processes_left
 
-# It listens to no signal, nor does what it leaves behind.
-STUBBORN = "trap '' HUP INT QUIT TERM; (sleep 60; :) & echo ready; while :; do sleep 0.05; done"
+# It listens to no signal, nor does what it leaves behind. proot can miss a process that is just being made.
+STUBBORN = "trap '' HUP INT QUIT TERM; (sleep 60; :) & sleep 0.3; echo ready; exec sleep 60"
 
 
 @pytest.fixture(autouse=True)
