@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -51,6 +52,8 @@ class Unverified(MalformedImage):
 
 Progress = Callable[[int], None]
 """Is told of each number of bytes that has become available; of a negative one when that many have proved wrong."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _STOP_SECONDS = 2.0
 """How long downloads may take to notice that they are to stop: they do at their next chunk, or never in a dead link."""
@@ -114,7 +117,9 @@ class BlobCache:
             with machine_errors(f"use the cache {printable(str(self._directory))}"):
                 yield
         except MachineError as error:
-            error.hint = "free some space there, or name another directory in PROVISION_CACHE_DIR"
+            is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+            other = "name another directory in PROVISION_CACHE_DIR"
+            error.hint = f"free some space there, or {other}" if is_full else f"{other}, or use none: --no-cache"
             raise
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from provisioner.errors import machine_errors, printable
+from provisioner.errors import MachineError, machine_errors, printable
 
 TAGS = "tags"
 """The folder of notes of what tags named when they were last asked for: JSON with `reference` and `digest`."""
@@ -28,8 +28,12 @@ def cache_directory() -> Path:
     if own := os.environ.get("PROVISION_CACHE_DIR"):
         return Path(own).absolute()
     xdg = os.environ.get("XDG_CACHE_HOME", "")
-    with machine_errors("find the home directory"):
-        return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "provision"
+    if os.path.isabs(xdg):
+        return Path(xdg, "provision")
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise MachineError("this user has no home directory to keep a cache in", "set HOME, or PROVISION_CACHE_DIR")
+    return Path(home, ".cache/provision")
 
 
 Kind = Literal["blob", "partial", "tag"]

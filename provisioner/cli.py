@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from typing import NoReturn
 from provisioner import __version__
 from provisioner.commands import cache, doctor, inspect, install, listing, login, logout, owners, search, tags
 from provisioner.console import Console
-from provisioner.errors import ProvisionError, UsageError, printable
+from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError, printable
 
 COMMANDS = {
     "install": install,
@@ -39,7 +41,11 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are ours."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(printable(message), f"{self.prog} --help")
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
+        near = difflib.get_close_matches(option, self._option_string_actions, 1)
+        meant = f"did you mean {near[0]}? All options: " if near else ""
+        raise UsageError(printable(message), f"{meant}{self.prog} --help")
 
 
 class _Ended(BaseException):
@@ -53,6 +59,7 @@ class _Ended(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `provision` with these arguments, the process's own by default, and give the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_missing_streams()
     console = Console()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -61,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parse(words)
         return int(arguments.run(arguments))
     except ProvisionError as error:
-        console.error(error.message, error.hint)
+        console.error(error.message, _meant(words, error) or error.hint)
         return error.status
     except KeyboardInterrupt:
         console.error("interrupted")
@@ -80,6 +87,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"unexpected: {what}", "this is a mistake of provision: please report it; PROVISION_DEBUG=1 shows more"
         )
         return ProvisionError.status
+
+
+def _open_missing_streams() -> None:
+    """What was closed (`>&-`) becomes /dev/null: no file of ours gets its number, and writing to it is no accident."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _meant(words: list[str], error: ProvisionError) -> str:
+    """A hint where words that were taken for IMAGE DIR look like a command with a typo, or one that isn't in front.
+
+    It comes only with errors that such a typo leads to: an image may be called like that.
+    """
+    at = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
+    if at is None or words[0] in COMMANDS or isinstance(error, MachineError | MalformedImage):
+        return ""
+    near = difflib.get_close_matches(words[at], COMMANDS, 1)
+    if not near:
+        return ""
+    meant = shlex.join(["provision", near[0], *words[:at], *words[at + 1 :]])
+    return "; ".join(filter(None, (f"did you mean: {printable(meant)}", error.hint)))
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

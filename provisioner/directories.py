@@ -94,6 +94,11 @@ def _lock(folder: int) -> None:
 
 
 def state_directory() -> Path:
-    """`provision` in the user's state directory (XDG Base Directory Specification)."""
+    """`provision` in the user's state directory (XDG Base Directory Specification). Raises OSError without a home."""
     xdg = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(xdg) if os.path.isabs(xdg) else Path(os.path.expanduser("~"), ".local/state")) / "provision"
+    if os.path.isabs(xdg):
+        return Path(xdg, "provision")
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):  # else the list would be below the current directory
+        raise FileNotFoundError(errno.ENOENT, "this user has no home directory")
+    return Path(home, ".local/state/provision")

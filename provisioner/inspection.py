@@ -88,7 +88,8 @@ def inspect_directory(directory: Path) -> Inspection:
     shown = printable(str(directory))
     record = Record.read(directory)
     if record is None:
-        raise NotFound(f"{shown} was not made by provision", "name a directory that holds .provision/, or an image")
+        what = f"{shown} was not made by provision" if directory.exists() else f"there is no directory {shown}"
+        raise NotFound(what, "name a directory that holds .provision/, or an image")
     manifest_bytes, config_bytes = _kept(directory, "manifest.json"), _kept(directory, "config.json")
     platform = Platform(*(*record.platform.split("/"), "", "")[:3])
     index_digest = Digest.parse(record.index_digest) if record.index_digest else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.digest import Digest
-from provisioner.errors import MalformedImage, UsageError, machine_errors, printable
+from provisioner.errors import MachineError, MalformedImage, UsageError, machine_errors, printable
 from provisioner.files import replace_file
 from provisioner.image import Image, Index
 from provisioner.platforms import Platform, choose
@@ -19,6 +19,7 @@ from provisioner.reference import Reference
 from provisioner.settings import Key, parse_settings, read_settings, texts
 
 _FORMAT = 1
+_OF_ANOTHER = "name the image that it is of, or lock this one: provision --lock FILE IMAGE DIR"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Lock:
         shown = printable(str(path))
         lock = cls.parse(read_settings(path), shown)
         if lock.reference != str(reference):
-            raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", "take that image")
+            raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", _OF_ANOTHER)
         return lock
 
     @property
@@ -101,8 +102,12 @@ class Lock:
             same = replace(self, locked=old.locked, layers={**old.layers, **self.layers})
             if replace(same, layers=old.layers) == old:
                 text = same.to_toml()
-        with machine_errors(f"write the lock {shown}"):
-            replace_file(path, text.encode(), 0o644)
+        try:
+            with machine_errors(f"write the lock {shown}"):
+                replace_file(path, text.encode(), 0o644)
+        except MachineError as error:
+            error.hint = "run again with a file in a directory that is there and can be written: --lock FILE"
+            raise
 
 
 def _quoted(value: object) -> str:

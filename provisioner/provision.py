@@ -94,6 +94,8 @@ def occupant(directory: Path) -> Record | None:
     """The record of what is at `directory`; None where there is nothing. Raises InTheWay for what isn't ours."""
     shown = printable(str(directory))
     with machine_errors(f"look at {shown}"):
+        if directory.is_symlink():  # all others have been followed
+            raise InTheWay(f"{shown} is a symlink that leads in a circle", "remove it, or choose another directory")
         if not directory.exists():
             return None
         if not directory.is_dir():

@@ -36,6 +36,9 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Make a reference of what users write. Raises UsageError that names the part which is wrong."""
+        if text in (".", "..") or text.startswith(("/", "./", "../")):
+            hint = "IMAGE comes first, then DIR; an image in a file: push it to a registry on localhost first"
+            raise _wrong(text, "this is a path, and local sources are not there yet", hint)
         rest = text.removeprefix("docker://")
         if "://" in rest:
             raise _wrong(text, "a reference has no URL scheme", "leave out the part up to ://")

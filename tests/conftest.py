@@ -30,8 +30,10 @@ from .tools import (
     staging_below,
 )
 
-# Under nohup the tests of SIGHUP would start programs that ignore it.
+# Under nohup, or in a script's background, tests would start programs that ignore these.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner import __version__
+import provisioner
+from provisioner import __main__, __version__
 from provisioner.cli import PLANNED, main
 from provisioner.commands import install
 
@@ -68,6 +69,8 @@ Output = pytest.CaptureFixture[str]
         (["ubuntu", "dir", "--max-size", ""], "'' is not a size"),
         (["ubuntu", "dir", "--max-size", "0.0G"], "no room"),
         (["Ubuntu", "dir"], "capital letters"),
+        (["./image.tar", "dir"], "this is a path"),
+        (["..", "dir"], "IMAGE comes first, then DIR"),
         (["ubuntu", "/"], "root directory"),
         (["ubuntu", ""], "DIR"),
         (["ubuntu\x1b[31m", "dir"], r"ubuntu\x1b[31m"),
@@ -81,6 +84,27 @@ def test_usage_errors_say_what_is_wrong_and_the_mend(words: list[str], says: str
     assert err.startswith("provision: ")
     assert len(err.splitlines()) == 2
     assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["lst"], "did you mean: provision list; provision --help"),
+        (["docter"], "did you mean: provision doctor; provision --help"),
+        (["tgas", "debian", "--all"], "did you mean: provision tags debian --all; provision --help"),
+        (["serch", "two words", "more"], "did you mean: provision search 'two words' more; provision --help"),
+        (["instal", "ubuntu", "dir"], "did you mean: provision install ubuntu dir; provision --help"),
+        (["--json", "list"], "did you mean: provision list --json; provision --help"),
+        (["ubuntu", "dir", "--plaform", "x"], "did you mean --platform? All options: provision --help"),
+        (["ubuntu", "dir", "-quiet"], "did you mean --quiet? All options: provision --help"),
+        (["list", "--jsno"], "did you mean --json? All options: provision list --help"),
+        (["list", "x"], "provision list --help"),
+        (["ubuntu", "dir", "--jobs", "x"], "provision --help"),
+    ],
+)
+def test_typos_in_commands_and_options(words: list[str], meant: str, capsys: Output) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [f"  {meant}"]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +126,102 @@ def test_an_image_that_is_too_large_leaves_nothing(registry: ScriptedRegistry, t
     ]
     assert os.listdir(tmp_path) == ["cache"]
     assert main([*words, "--max-size", "100k"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("list", "--json"), ("cache",), ("cache", "--json"), ("doctor", "--offline"), ("IMAGE", "DIR", "--json")]
+)
+def test_a_standard_output_that_is_full(words: tuple[str, ...], registry: ScriptedRegistry, tmp_path: Path) -> None:
+    main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"])
+    places = {"IMAGE": f"{registry.host}/image", "DIR": str(tmp_path / "dir")}
+    with open("/dev/full", "w") as full:
+        done = provision(*(places.get(word, word) for word in words), cache=tmp_path / "cache", stdout=full)
+    assert done.returncode == 7
+    assert "provision: write to standard output: No space left on device\n  free some space" in done.stderr
+    assert "unexpected" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
+def test_standard_streams_that_are_closed(closed: str, registry: ScriptedRegistry, tmp_path: Path) -> None:
+    words: list[str | Path] = [f"{registry.host}/image", tmp_path / "dir", "--platform=amd64", "--json"]
+    command, options = provision_command(*words, cache=tmp_path / "cache")
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], check=False, **options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "dir/start.sh").exists()
+    assert ("dir is ready" in done.stderr) == ("2>" not in closed)
+
+
+def test_ctrl_c_while_it_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "provisioner.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "provisioner.cli")
+    monkeypatch.delattr(provisioner, "cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert __main__.main() == 130
+
+
+def test_a_user_without_a_home(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "PROVISION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does for a user that passwd doesn't know
+    monkeypatch.chdir(tmp_path)
+    words = [f"{registry.host}/image", "dir", "--platform=amd64"]
+    assert main(words) == 7
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "provision: this user has no home directory to keep a cache in",
+        "  set HOME, or PROVISION_CACHE_DIR",
+    ]
+    assert main(["list"]) == 7
+    monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "cache"))
+    assert main(words) == 0
+    assert sorted(os.listdir(tmp_path)) == ["cache", "dir"]
+
+
+def test_a_cache_that_cant_be_one(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("PROVISION_CACHE_DIR", "/dev/null")
+    words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
+    assert main(words) == 7
+    mend = capsys.readouterr().err.splitlines()[-1]
+    assert mend == "  name another directory in PROVISION_CACHE_DIR, or use none: --no-cache"
+    assert main([*words, "--no-cache"]) == 0
+
+
+def test_a_symlink_in_a_circle(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert main([f"{registry.host}/image", str(tmp_path / "loop"), "--platform=amd64"]) == 8
+    assert "loop is a symlink that leads in a circle\n  remove it" in capsys.readouterr().err
+    assert main(["doctor", "--offline", str(tmp_path / "loop")]) in (0, 7)
+    assert set(os.listdir(tmp_path)) <= {"cache", "loop"}
+
+
+def test_a_current_directory_that_is_gone(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["dir"], [str(tmp_path / "dir"), "--bind", "x"]):
+        assert main([f"{registry.host}/image", *words, "--platform=amd64"]) == 7
+        assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_directories_that_are_not_there(tmp_path: Path, capsys: Output) -> None:
+    for command, status in (("inspect", 3), ("owners", 2)):
+        assert main([command, str(tmp_path / "none")]) == status
+        assert f"provision: there is no directory {tmp_path}/none\n" in capsys.readouterr().err
+
+
+def test_a_search_for_what_is_no_text(capsys: Output) -> None:
+    assert main(["search", "a\udcff"]) == 2
+    assert "can't be searched for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", PLANNED)

@@ -18,7 +18,7 @@ from provisioner.errors import UsageError
 from provisioner.platforms import Platform
 
 from . import builders
-from .scripted_registry import ScriptedRegistry
+from .scripted_registry import ScriptedRegistry, json_response
 from .tools import CHECKOUT, clean_environment, provision
 
 FULL = """\
@@ -173,6 +173,21 @@ def test_a_run_goes_by_it_and_options_go_first(registry: ScriptedRegistry, tmp_p
     platform, profile, resolv = provisioned("by option", "--platform=amd64", "--profile=debian", "--dns=192.0.2.2")
     assert (platform, profile) == ("linux/amd64", "debian")
     assert "192.0.2.1" not in resolv
+
+
+def test_what_only_looks_goes_by_its_platform_too(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('platform = "s390x"\n')
+    registry.on("/v2/x/tags/list", json_response({"tags": ["latest"]}))
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "env": clean_environment(PROVISION_CONFIG=str(path))}
+    for words, platform in (([], "linux/s390x"), (["--platform=amd64"], "linux/amd64")):
+        shown = json.loads(provision("inspect", "--json", f"{registry.host}/x", *words, **options).stdout)
+        [tag] = json.loads(provision("tags", "--json", f"{registry.host}/x", *words, **options).stdout)
+        assert shown["platform"] == tag["platform"] == platform
+    path.write_text('platform = "riscv64"\n')
+    done = provision("inspect", "--json", f"{registry.host}/x", **options)
+    assert json.loads(done.stdout)["platform"] == "linux/amd64"
+    assert "there is nothing for linux/riscv64" in done.stderr
 
 
 def test_a_run_asks_the_mirrors_that_it_names(registry: ScriptedRegistry, tmp_path: Path) -> None:

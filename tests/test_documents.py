@@ -17,7 +17,7 @@ from provisioner.registry.documents import CachedDocuments
 from scripts.loopback_registry import Response
 
 from . import builders
-from .scripted_registry import Broken, ScriptedHandler, ScriptedRegistry
+from .scripted_registry import Broken, ScriptedHandler, ScriptedRegistry, mirrored
 
 MANIFESTS = "/v2/user/x/manifests/.*"
 AMD, ARM = builders.small(), builders.small(on="linux/arm64/v8", run={"User": "arm"})
@@ -50,7 +50,8 @@ def registry() -> Iterator[CountingRegistry]:
 
 @pytest.fixture
 def documents(registry: ScriptedRegistry, tmp_path: Path) -> CachedDocuments:
-    return CachedDocuments(Reference.parse(f"{registry.host}/user/x"), BlobCache(tmp_path))
+    reference = Reference.parse(f"{registry.host}/user/x")
+    return CachedDocuments(reference, mirrored(reference), BlobCache(tmp_path))
 
 
 def asked(registry: ScriptedRegistry) -> list[str]:

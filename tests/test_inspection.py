@@ -14,9 +14,9 @@ from provisioner.image import OCI_INDEX
 from scripts.loopback_registry import Response
 
 from . import builders, realimages
-from .scripted_registry import Request, ScriptedRegistry, json_response
+from .scripted_registry import Broken, Request, ScriptedRegistry, json_response
 from .terminal import on_terminal, plain
-from .tools import provision, provision_command, run
+from .tools import clean_environment, provision, provision_command, run
 
 RUN: dict[str, Any] = {
     "Entrypoint": ["/bin/entry", "two words"],
@@ -127,6 +127,26 @@ def test_a_tag_that_moves_meanwhile(scripted: ScriptedRegistry, tmp_path: Path) 
     assert ours["manifest_digest"] == builders.digest_of(ARM.manifest)
 
 
+def test_a_registry_that_fails_for_a_moment(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    scripted.on("/v2/x/manifests/latest", Response(503), times=1)
+    scripted.on("/v2/x/blobs/.*", Broken(200, ARM.config, sent=20), times=1)
+    done = provision("inspect", "--platform=arm64", f"{scripted.host}/x", cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "503" in done.stderr
+    assert "broke off" in done.stderr
+
+
+def test_content_comes_from_the_mirrors(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    with ScriptedRegistry() as mirror:
+        mirror.push("x", ARM, None)
+        mirror.add_manifest("x", INDEX, OCI_INDEX)
+        env = clean_environment(PROVISION_MIRRORS=mirror.host)
+        done = provision("inspect", "--platform=arm64", f"{scripted.host}/x", cache=tmp_path / "cache", env=env)
+        assert done.returncode == 0, done.stderr
+        assert len(mirror.asked("/v2/x/blobs/.*")) == 1
+    assert [request.method for request in scripted.asked("/v2/x/(manifests|blobs)/.*")] == ["HEAD"]
+
+
 def test_the_bytes_as_they_are_served(scripted: ScriptedRegistry, tmp_path: Path) -> None:
     def raw(*args: str) -> bytes:
         return served(*args, cache=tmp_path)
@@ -184,6 +204,7 @@ def test_what_is_not_there(scripted: ScriptedRegistry, tmp_path: Path) -> None:
     done = provision("inspect", f"{scripted.host}/x:nowhere", cache=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "no tag 'nowhere'" in done.stderr
+    assert done.stderr.endswith(f"check the spelling; tags that are there: provision tags {scripted.host}/x\n")
     assert provision("inspect", tmp_path / "nothing", cache=tmp_path).returncode == 3
 
 

@@ -165,6 +165,7 @@ def test_a_registry_that_asks_for_nothing(auth_file: Path) -> None:
         (["--username=me", "--password-stdin"], "\n", "the password is empty"),
         (["--username=a:b", "--password-stdin"], "x\n", "'a:b' can't be a user name"),
         (["--username=\x1b[31m", "--password-stdin"], "x\n", r"'\x1b[31m' can't be a user name"),
+        (["--username=me", "--password-stdin"], "a\0b\n", "the password holds what is no text"),
         (["--password=hunter2"], "", "--password"),
     ],
 )
@@ -173,6 +174,16 @@ def test_usage(auth_file: Path, words: list[str], given: str, says: str) -> None
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("language", ["C", "C.UTF-8"])
+def test_a_password_that_is_no_text(auth_file: Path, language: str) -> None:
+    env = {**clean_environment(REGISTRY_AUTH_FILE=str(auth_file)), "LC_ALL": language}
+    words = ("login", "r.invalid", "--username=me", "--password-stdin")
+    command, options = provision_command(*words, cache=auth_file, env=env, text=False)
+    del options["stdin"]
+    done = subprocess.run(command, input=b"a\xffb\n", check=False, **options)
+    assert (done.returncode, b"the password holds what is no text" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_malformed_file_is_named_and_left_alone(private: Registry, auth_file: Path) -> None:
@@ -184,7 +195,12 @@ def test_a_malformed_file_is_named_and_left_alone(private: Registry, auth_file: 
     assert auth_file.read_text() == '{\n"auths": secret}'
 
 
-def test_a_name_and_a_password_are_asked_for_on_a_terminal(private: Registry, auth_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "status", "kept"), [(b"correct horse\n", 0, True), (b"\x04", 2, False), (b"\x03", 130, False)]
+)
+def test_a_name_and_a_password_are_asked_for_on_a_terminal(
+    private: Registry, auth_file: Path, tmp_path: Path, answer: bytes, status: int, kept: bool
+) -> None:
     env = clean_environment(REGISTRY_AUTH_FILE=str(auth_file))
     command, options = provision_command("login", private.host, cache=tmp_path, env=env)
     terminal, theirs = pty.openpty()
@@ -194,12 +210,14 @@ def test_a_name_and_a_password_are_asked_for_on_a_terminal(private: Registry, au
     need("setsid")
     with subprocess.Popen(command, **{**options, **pipes, "text": False}) as process:
         os.close(theirs)
-        shown = _answered(terminal, b"Username: ", b"me\n") + _answered(terminal, b"Password: ", b"correct horse\n")
+        shown = _answered(terminal, b"Username: ", b"me\n") + _answered(terminal, b"Password: ", answer)
         shown += _answered(terminal, b"\n", b"") + _rest(terminal)
-        assert process.wait(20) == 0, shown
+        assert process.wait(20) == status, shown
     os.close(terminal)
     assert PASSWORD.encode() not in shown
-    assert json.loads(auth_file.read_text())["auths"].keys() == {private.host}
+    assert b"unexpected" not in shown
+    assert auth_file.exists() == kept
+    assert not kept or json.loads(auth_file.read_text())["auths"].keys() == {private.host}
 
 
 def _answered(terminal: int, question: bytes, answer: bytes) -> bytes:

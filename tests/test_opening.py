@@ -13,7 +13,7 @@ from scripts.loopback_registry import Response
 
 from . import builders
 from .scripted_registry import Broken, ScriptedRegistry
-from .tools import provision
+from .tools import clean_environment, provision
 
 AMD, ARM = builders.small(on="linux/amd64"), builders.small(on="linux/arm64", run={"User": "arm"})
 INDEX = builders.index([("linux/amd64", AMD), ("linux/arm64", ARM)])
@@ -165,3 +165,8 @@ def test_a_lock_that_cant_be_written(registry: ScriptedRegistry, tmp_path: Path)
     done = ask(registry, tmp_path / "dir", f"--lock={tmp_path}/no/such/place")
     assert done.returncode == 7
     assert "write the lock" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("  run again with a file in a directory that is there")
+    state = {**clean_environment(), "XDG_STATE_HOME": str(tmp_path / "state")}
+    words = ("--platform=amd64", f"{registry.host}/x", tmp_path / "other", f"--lock={tmp_path}/no/such/place")
+    assert provision(*words, cache=tmp_path / "cache", env=state).returncode == 7
+    assert provision("list", env=state).stdout == f"{tmp_path}/other\n"

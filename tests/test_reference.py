@@ -66,7 +66,7 @@ BAD = {
     "ubuntu:x\n": "the tag 'x\\n'",
     "x:" + "t" * 129: "1 to 128",
     "a//b": "empty part",
-    "/a": "empty part",
+    "/a": "this is a path",
     "a/": "empty part",
     "a/b/": "empty part",
     "a..b": "'a..b'",

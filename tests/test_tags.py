@@ -22,7 +22,7 @@ from scripts.loopback_registry import Response
 
 from . import builders
 from .conftest import Registry
-from .scripted_registry import Request, ScriptedRegistry, TokenServer, html, json_response
+from .scripted_registry import Request, ScriptedRegistry, TokenServer, html, json_response, mirrored
 from .terminal import on_terminal, plain
 from .tools import clean_environment, provision
 
@@ -199,7 +199,8 @@ def test_no_such_repository(scripted: ScriptedRegistry) -> None:
 
 
 def listing(registry: ScriptedRegistry, cache: Path) -> CachedDocuments:
-    return CachedDocuments(Reference.parse(f"{registry.host}/user/x"), BlobCache(cache))
+    reference = Reference.parse(f"{registry.host}/user/x")
+    return CachedDocuments(reference, mirrored(reference), BlobCache(cache))
 
 
 def test_platforms_and_sizes(scripted: ScriptedRegistry, tmp_path: Path) -> None:
@@ -365,6 +366,27 @@ def test_a_second_listing_downloads_nothing(scripted: ScriptedRegistry, tmp_path
     assert gets == 2
     assert 30 <= heads <= 40
     assert methods()[1] == 0
+
+
+def test_a_registry_that_fails_for_a_moment(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    scripted.on(LIST, json_response({"tags": ["1.0"]}))
+    scripted.add_manifest("user/x", BOTH, OCI_INDEX, "1.0")
+    for path in (LIST, MANIFESTS):
+        scripted.on(path, Response(503), times=1)
+    done = provision("tags", "--platform=amd64", f"{scripted.host}/user/x", cache=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "1.0\n"), done.stderr
+    assert done.stderr.count("503") == 2
+
+
+def test_tags_of_a_mirror_where_the_registry_is_away(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    scripted.on(LIST, json_response({"tags": ["1.0", "1.1"]}))
+    for tag in ("1.0", "1.1"):
+        scripted.add_manifest("user/x", BOTH, OCI_INDEX, tag)
+    words = ("tags", "--platform=amd64", "localhost:1/user/x", f"--mirror={scripted.host}")
+    done = provision(*words, cache=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "1.1\n1.0\n"), done.stderr
+    assert done.stderr.splitlines()[-1] == f"the list of tags is what the mirror {scripted.host} has for it"
+    assert provision(*words, "--quiet", cache=tmp_path).stderr == ""
 
 
 def test_hostile_names_reach_no_terminal(scripted: ScriptedRegistry, tmp_path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from typing import Any
 
 from provisioner.cache import Entry, cache_directory, entries, prune, total_size
+from provisioner.commands.output import write_json, write_lines
 from provisioner.config import Config
 from provisioner.console import Console, size_text
 from provisioner.errors import printable
@@ -64,14 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(found: list[Entry], as_json: bool, now: float) -> None:
     if as_json:
-        sys.stdout.write(json.dumps([_json(entry) for entry in found], indent=2) + "\n")
+        write_json([_json(entry) for entry in found])
     else:
-        for entry in found:
-            kind = " (partial)" if entry.kind == "partial" else ""
-            sys.stdout.write(
-                f"{size_text(entry.size):>9}  {_ago(now - entry.used):>8}  {printable(entry.name)}{kind}\n"
-            )
-    sys.stdout.flush()
+        write_lines(_line(entry, now) for entry in found)
+
+
+def _line(entry: Entry, now: float) -> str:
+    kind = " (partial)" if entry.kind == "partial" else ""
+    return f"{size_text(entry.size):>9}  {_ago(now - entry.used):>8}  {printable(entry.name)}{kind}"
 
 
 def _json(entry: Entry) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.doctor.diagnosis import diagnose
 
     with machine_errors("find the directory"):
-        directory = Path(arguments.directory or _usual_place()).resolve()
+        directory = Path(os.path.realpath(arguments.directory or _usual_place()))
     diagnosis = diagnose(directory, offline=arguments.offline)
     if arguments.json:
         write_json(diagnosis.to_json())

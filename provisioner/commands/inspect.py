@@ -9,18 +9,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import cached_documents
-from provisioner.commands.output import add_insecure_argument, write_json, write_lines
+from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
+from provisioner.commands.output import output_errors, write_json, write_lines
+from provisioner.config import Config
 from provisioner.console import Console, size_text
 from provisioner.errors import UsageError, printable
-from provisioner.platforms import Platform, host_platform
+from provisioner.platforms import Platform
 from provisioner.record import FOLDER
 from provisioner.reference import Reference
 from provisioner.tables import Column, Screen, cell_text, folded, table, width_of
 
 if TYPE_CHECKING:
     from provisioner.inspection import Inspection
-    from provisioner.registry.documents import CachedDocuments
 
 HELP = "Show what an image is, without downloading it, or what a directory was made of: provision inspect ubuntu"
 
@@ -32,7 +32,7 @@ _FULL_WIDTH = 125
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of an inspection."""
     parser.add_argument("target", metavar="IMAGE|DIR", help="an image, or a directory that was provisioned")
-    parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
+    add_registry_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_argument(
         "--raw",
@@ -40,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print the bytes of the index or manifest as they were served; with --platform, that platform's manifest",
     )
     parser.add_argument("--quiet", action="store_true", help="no notes beside the result")
-    add_insecure_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = _directory(arguments.target)
     console = Console(quiet=arguments.quiet)
     if directory is None and arguments.raw and not arguments.platform:
-        return _write_raw(_served(arguments))
+        return _write_raw(_served(arguments, console))
     inspection = _image(arguments, console) if directory is None else _made_of(directory, arguments, console)
     if arguments.raw:
         return _write_raw(inspection.image.manifest_bytes)
@@ -82,9 +81,10 @@ def _image(arguments: argparse.Namespace, console: Console) -> Inspection:
     from provisioner.inspection import inspect_image
     from provisioner.registry.hub import near_names
 
+    config = Config.load()
     wanted = Platform.parse(arguments.platform) if arguments.platform else None
-    host = wanted or host_platform()
-    documents = _documents(arguments)
+    host = usual_platform(arguments, config)
+    documents = cached_documents(Reference.parse(arguments.target), arguments, config, console)
     with near_names(documents.reference):
         inspection = inspect_image(documents, host, wanted)
     shown = inspection.image.config.platform
@@ -93,17 +93,13 @@ def _image(arguments: argparse.Namespace, console: Console) -> Inspection:
     return inspection
 
 
-def _served(arguments: argparse.Namespace) -> bytes:
+def _served(arguments: argparse.Namespace, console: Console) -> bytes:
     """What the image's name stands for: the bytes of an index or a manifest."""
     from provisioner.registry.hub import near_names
 
-    documents = _documents(arguments)
+    documents = cached_documents(Reference.parse(arguments.target), arguments, Config.load(), console)
     with near_names(documents.reference):
         return documents.manifest(documents.reference.selector).data
-
-
-def _documents(arguments: argparse.Namespace) -> CachedDocuments:
-    return cached_documents(Reference.parse(arguments.target), insecure=arguments.insecure)
 
 
 def _write_raw(data: bytes) -> int:
@@ -111,8 +107,9 @@ def _write_raw(data: bytes) -> int:
     if sys.stdout.isatty():
         write_lines(printable(line) for line in data.decode(errors="surrogateescape").split("\n"))
     else:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
+        with output_errors():
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
     return 0
 
 

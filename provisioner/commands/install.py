@@ -7,19 +7,25 @@ import ipaddress
 import os
 import re
 import shlex
-import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import Opening, add_source_arguments, opened
+from provisioner.commands.opening import (
+    Opening,
+    add_registry_arguments,
+    add_source_arguments,
+    clients,
+    mirrored,
+    opened,
+    usual_platform,
+)
+from provisioner.commands.output import write_lines
 from provisioner.config import Config
 from provisioner.console import Console
 from provisioner.errors import UsageError, machine_errors, printable
 from provisioner.launcher import RUNTIMES
-from provisioner.platforms import Platform, host_platform
 from provisioner.reference import Reference
 
 if TYPE_CHECKING:
@@ -34,11 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "image", metavar="IMAGE", help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image"
     )
     parser.add_argument("directory", metavar="DIR", help="the directory to make")
-    parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
+    add_registry_arguments(parser)
     parser.add_argument("--profile", metavar="NAME|FILE", help="default: by the image's os-release")
-    parser.add_argument(
-        "--mirror", metavar="HOST", action="append", default=[], help="where else the image's content is; repeatable"
-    )
     parser.add_argument("--dns", metavar="IP", action="append", default=[], help="name server inside; repeatable")
     parser.add_argument(
         "--bind", metavar="SRC[:DST]", action="append", default=[], help="show SRC inside at each start; repeatable"
@@ -48,9 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
     parser.add_argument("--force", action="store_true", help="replace a DIR that provision made, and all changes in it")
-    parser.add_argument(
-        "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
-    )
     add_source_arguments(parser)
     parser.add_argument("--jobs", metavar="N", type=_jobs, help="downloads at a time; default: 4")
     parser.add_argument(
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     reference = Reference.parse(arguments.image)
     config = Config.load()
     with machine_errors(f"look at {printable(arguments.directory)}"):
-        directory = Path(arguments.directory).resolve()
+        directory = Path(os.path.realpath(arguments.directory))
     if directory == directory.parent or not arguments.directory:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
@@ -79,33 +79,24 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.directories import Directories, Entry, state_directory
     from provisioner.lockfile import Lock
     from provisioner.provision import provision
-    from provisioner.registry.client import RegistryClient
-    from provisioner.registry.credentials import Credentials
     from provisioner.registry.hub import near_names
-    from provisioner.registry.mirrors import Mirrors
     from provisioner.staging import Staging
 
     plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
     jobs = arguments.jobs or config.jobs
-    credentials = Credentials.of_environment()
-
-    def client(where: Reference, plain: bool) -> RegistryClient:
-        insecure = arguments.insecure or plain or config.is_insecure(where.registry)
-        return RegistryClient(where, insecure=insecure, connections=jobs, credentials=credentials)
-
-    others = (*mirrors(arguments.mirror), *config.mirrors_for(reference.registry))
-    registry = Mirrors(reference, others, client, console.step)
+    client = clients(arguments, config, jobs)
+    registry = mirrored(reference, arguments, config, client, console)
     opening = Opening(
         reference, registry, client(reference, False), jobs, Staging(directory).scratch, config.cache_limit
     )
     with opened(opening, arguments, console) as source, near_names(reference):
         console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
-    if arguments.lock:
-        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(Entry(str(directory), outcome.record.reference))
+    if arguments.lock:
+        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -114,8 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     console.step(f"  command: {printable(shlex.join(command))}")
     console.step(f"  start:   {printable(shlex.quote(start))}")
     if arguments.json:
-        sys.stdout.write(outcome.record.to_json())
-        sys.stdout.flush()
+        write_lines([outcome.record.to_json().rstrip()])
     return 0
 
 
@@ -128,7 +118,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Pla
     max_size = None if arguments.max_size is None else _size(arguments.max_size)
     return Plan(
         directory,
-        Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform(),
+        usual_platform(arguments, config),
         Manner(Ownership.of_this_process(), max_size, arguments.hardlinks),
         profile=arguments.profile or config.profile,
         dns=tuple(_address(text) for text in arguments.dns) or config.dns,
@@ -138,11 +128,6 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Pla
         env=tuple(_variable(text) for text in arguments.env),
         runtime=arguments.runtime,
     )
-
-
-def mirrors(given: Sequence[str]) -> tuple[str, ...]:
-    """The mirrors that were `given`, then those of `$PROVISION_MIRRORS`, which parts them by spaces or commas."""
-    return (*given, *os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split())
 
 
 def _shell() -> str:
@@ -177,7 +162,8 @@ def _bind(text: str) -> str:
         raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")
     if destination.endswith((":ro", ":rw")):
         raise UsageError(f"--bind has no {destination[-3:]}: what it shows can be written to", "leave it out")
-    return os.path.abspath(source) + divider + destination
+    with machine_errors(f"look at {printable(source)}"):  # the current directory may be gone
+        return os.path.abspath(source) + divider + destination
 
 
 def _variable(text: str) -> str:

@@ -60,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the directories. What is gone is shown once, and then forgotten. Raises MachineError."""
-    directories = Directories(state_directory())
     with machine_errors("read the list of directories"):
+        directories = Directories(state_directory())
         entries = directories.entries()
     rows = _rows(entries)
     gone = [row.entry for row in rows if row.is_gone]

@@ -66,17 +66,29 @@ def _asked(arguments: argparse.Namespace) -> tuple[str, str]:
     if arguments.password_stdin:
         if not arguments.username:
             raise UsageError("--password-stdin needs a name as well", "give it: --username NAME")
-        username, password = arguments.username, sys.stdin.readline().rstrip("\r\n")
+        username, password = arguments.username, _read_line()
     elif not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask for a password on", "give it by --password-stdin")
     else:
         username = arguments.username or _username()
-        password = getpass.getpass("Password: ", stream=sys.stderr)
+        try:
+            password = getpass.getpass("Password: ", stream=sys.stderr)
+        except EOFError:  # Ctrl-D
+            password = ""
     if not username or ":" in username or not username.isprintable():
         raise UsageError(f"{username!r} can't be a user name", "give one without colons: --username NAME")
     if not password:
         raise UsageError("the password is empty", "give one, or an access token")
+    if not password.isprintable():
+        raise UsageError("the password holds what is no text", "give it in UTF-8, without control characters")
     return username, password
+
+
+def _read_line() -> str:
+    try:
+        return sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        return "\0"  # refused with all else that is no text
 
 
 def _username() -> str:

@@ -1,17 +1,21 @@
-"""From the options about where an image comes from to its source: registry, cache, lock, or no network at all."""
+"""From the options about where an image comes from to its source: registry, mirrors, cache, lock, or no network."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioner.commands.output import add_insecure_argument
+from provisioner.config import Config
 from provisioner.console import Console, size_text
 from provisioner.errors import MachineError, ProvisionError, UsageError
+from provisioner.platforms import Platform, host_platform
 from provisioner.reference import Reference
 
 if TYPE_CHECKING:
@@ -19,11 +23,21 @@ if TYPE_CHECKING:
     from provisioner.lockfile import Lock
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.documents import CachedDocuments
+    from provisioner.registry.mirrors import MakeClient, Mirrors
     from provisioner.sources.kept import Registry
     from provisioner.sources.registry import RegistrySource
 
 _MOVED_SECONDS = 3.0
 """How long the end of a run by a lock waits for the registry to say whether the tag has moved."""
+
+
+def add_registry_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options about whom to ask, and for which platform."""
+    parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
+    parser.add_argument(
+        "--mirror", metavar="HOST", action="append", default=[], help="where else the image's content is; repeatable"
+    )
+    add_insecure_argument(parser)
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,21 +92,53 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
             yield RegistrySource(reference, Kept(reference, opening.registry, documents), cache, opening.jobs, lock)
 
 
-def cached_documents(reference: Reference, *, insecure: bool, connections: int = 4) -> CachedDocuments:
+def clients(arguments: argparse.Namespace, config: Config, connections: int) -> MakeClient:
+    """What makes a client for a registry or a mirror, by the options and the configuration."""
+    from provisioner.registry.client import RegistryClient
+    from provisioner.registry.credentials import Credentials
+
+    credentials = Credentials.of_environment()
+
+    def client(where: Reference, plain: bool) -> RegistryClient:
+        insecure = arguments.insecure or plain or config.is_insecure(where.registry)
+        return RegistryClient(where, insecure=insecure, connections=connections, credentials=credentials)
+
+    return client
+
+
+def mirrored(
+    reference: Reference, arguments: argparse.Namespace, config: Config, client: MakeClient, console: Console
+) -> Mirrors:
+    """The registry of `reference` and all its mirrors: of the options, the environment, the configuration.
+
+    Raises UsageError.
+    """
+    from provisioner.registry.mirrors import Mirrors
+
+    others = (*mirrors(arguments.mirror), *config.mirrors_for(reference.registry))
+    return Mirrors(reference, others, client, console.step)
+
+
+def mirrors(given: Sequence[str]) -> tuple[str, ...]:
+    """The mirrors that were `given`, then those of `$PROVISION_MIRRORS`, which parts them by spaces or commas."""
+    return (*given, *os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split())
+
+
+def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
+    """The platform of the options, else of the configuration, else this machine's. Raises UsageError, MachineError."""
+    return Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
+
+
+def cached_documents(
+    reference: Reference, arguments: argparse.Namespace, config: Config, console: Console, connections: int = 4
+) -> CachedDocuments:
     """The documents of a repository, for commands that look at them alone. Raises UsageError."""
     from provisioner.blobs import BlobCache
     from provisioner.cache import cache_directory
-    from provisioner.config import Config
-    from provisioner.registry.credentials import Credentials
     from provisioner.registry.documents import CachedDocuments
 
-    return CachedDocuments(
-        reference,
-        BlobCache(cache_directory()),
-        insecure=insecure or Config.load().is_insecure(reference.registry),
-        connections=connections,
-        credentials=Credentials.of_environment(),
-    )
+    registry = mirrored(reference, arguments, config, clients(arguments, config, connections), console)
+    return CachedDocuments(reference, registry, BlobCache(cache_directory()))
 
 
 def _keep_limit(directory: Path, limit: int | None, console: Console) -> None:

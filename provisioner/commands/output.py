@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from provisioner.errors import MachineError, machine_errors
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
@@ -16,7 +20,6 @@ def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
     parser.add_argument("--quiet", action="store_true", help="names alone, one a line, as into a pipe")
-    add_insecure_argument(parser)
 
 
 def add_insecure_argument(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +33,23 @@ def write_lines(lines: Iterable[str]) -> None:
     """Write lines to standard output; what its encoding can't say is escaped."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    for line in lines:
-        print(line)
-    sys.stdout.flush()
+    with output_errors():
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+
+
+@contextmanager
+def output_errors() -> Iterator[None]:
+    """Turn an OSError of standard output (a full disk) into a MachineError; a reader that has gone is not one."""
+    try:
+        with machine_errors("write to standard output"):
+            yield
+    except MachineError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer would fail once more at the end
+        raise
 
 
 def write_json(value: object) -> None:

@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     shown = printable(arguments.directory)
     folder = directory / FOLDER
     if not (folder / "record.json").is_file():
-        raise UsageError(f"{shown} was not made by provision", "name the directory that holds start.sh and rootfs")
+        what = f"{shown} was not made by provision" if directory.exists() else f"there is no directory {shown}"
+        raise UsageError(what, "name the directory that holds start.sh and rootfs")
     if not (folder / RECORD).is_file():
         raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
     with machine_errors(f"write the state for fakeroot in {shown}"):

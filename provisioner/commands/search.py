@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import asdict
 
-from provisioner.commands.output import add_output_arguments, write_json, write_lines
+from provisioner.commands.output import add_insecure_argument, add_output_arguments, write_json, write_lines
 from provisioner.console import Console
 from provisioner.errors import NotFound, UsageError
 from provisioner.tables import Column, Screen, count_text, table
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a search."""
     parser.add_argument("query", metavar="QUERY", nargs="+", help="words to look for in names and descriptions")
     add_output_arguments(parser, "repositories")
+    add_insecure_argument(parser)
     parser.add_argument("--all", action="store_true", help="list every repository that is found, up to 10,000")
 
 
@@ -37,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     query = " ".join(" ".join(arguments.query).split())
     if not query:
         raise UsageError("there is nothing to search for", "name a word: provision search alpine")
+    if not query.isprintable():
+        raise UsageError(f"{query!r} can't be searched for", "name words of letters and digits")
 
     from provisioner.registry.hub import Hub
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.opening import cached_documents
+from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
 from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
+from provisioner.config import Config
 from provisioner.console import Console, size_text
 from provisioner.errors import NetworkError, NotFound, UsageError
-from provisioner.platforms import Platform, host_platform
+from provisioner.platforms import Platform
 from provisioner.reference import DOCKER_HUB, Reference
 from provisioner.tables import Column, Screen, table
 from provisioner.versions import newest_first
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_output_arguments(parser, "tags")
     parser.add_argument("--all", action="store_true", help="list every tag, whatever its platforms")
-    parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
+    add_registry_arguments(parser)
     parser.add_argument("--jobs", metavar="N", type=number(1, 64), default=8, help="requests at a time; default: 8")
 
 
@@ -58,14 +59,15 @@ class _Wanted:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the tags. Raises NotFound where there are none for the platform, NetworkError, NotAllowed."""
-    wanted = _wanted(arguments)
+    config = Config.load()
+    wanted = _wanted(arguments, config)
     screen = Screen.of(sys.stdout)
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
     console = Console(quiet=arguments.quiet)
 
     from provisioner.registry.hub import Hub, near_names
 
-    documents = cached_documents(wanted.reference, insecure=arguments.insecure, connections=arguments.jobs)
+    documents = cached_documents(wanted.reference, arguments, config, console, arguments.jobs)
     hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
     with near_names(wanted.reference):
         found = _on_hub(wanted, hub, console) if wanted.reference.registry == DOCKER_HUB else None
@@ -83,14 +85,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _wanted(arguments: argparse.Namespace) -> _Wanted:
+def _wanted(arguments: argparse.Namespace, config: Config) -> _Wanted:
     reference = Reference.parse(arguments.image)
     if reference.digest:
         raise UsageError("tags are those of a repository, not of a digest", "leave out what follows the @")
     prefix = reference.tag or ""
     if not arguments.image.endswith(f":{prefix}"):
         prefix = ""  # `latest` is what a reference without a tag means
-    platform = Platform.parse(arguments.platform) if arguments.platform else host_platform()
+    platform = usual_platform(arguments, config)
     return _Wanted(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
 
 

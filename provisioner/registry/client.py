@@ -106,7 +106,7 @@ class RegistryClient:
                 return Descriptor(
                     headers.get("Content-Type", ""), Digest.parse(selector if ":" in selector else digest), int(size)
                 )
-        document = RegistryClient.manifest(self, selector)  # a subclass may need this method for its own
+        document = self.manifest(selector)
         return Descriptor(document.media_type, document.digest, len(document.data))
 
     def check_login(self) -> bool:
@@ -296,7 +296,8 @@ class RegistryClient:
                 f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
             )
         if status == 404:
-            return NotFound(f"{name} has no {what}{reason}", "check the spelling of the image and its tag")
+            others = "" if what == "tags" else f"; tags that are there: provision tags {name}"
+            return NotFound(f"{name} has no {what}{reason}", f"check the spelling{others}")
         if login and (status == 401 or what == "token") and status != 429:
             who = f"of {printable(login.username)}" if login.username else "that are kept for it"
             return NotAllowed(

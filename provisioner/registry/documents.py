@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provisioner.blobs import BlobCache, Origin, Served
@@ -9,8 +10,8 @@ from provisioner.errors import MalformedImage
 from provisioner.image import DOCUMENT_LIMIT, INDEX_TYPES, Descriptor, ImageConfig, Index, Manifest, media_type_of
 from provisioner.platforms import Platform
 from provisioner.reference import Reference
-from provisioner.registry.client import Document, RegistryClient
-from provisioner.registry.credentials import Credentials
+from provisioner.registry.client import Document
+from provisioner.registry.mirrors import Mirrors
 
 _NESTED = 4
 """How many indexes may lead to one another."""
@@ -25,33 +26,35 @@ class Offer:
     size: int | None = None
 
 
-class CachedDocuments(RegistryClient):
-    """A client that takes indexes, manifests and configs from `cache`, verified, and keeps there what is missing."""
+class CachedDocuments:
+    """The indexes, manifests and configs of `registry`, from `cache` where they are there; what is missing is kept."""
 
-    def __init__(
-        self,
-        reference: Reference,
-        cache: BlobCache,
-        *,
-        insecure: bool = False,
-        connections: int = 4,
-        credentials: Credentials = Credentials(),  # noqa: B008  it is frozen
-    ) -> None:
-        super().__init__(reference, insecure=insecure, connections=connections, credentials=credentials)
+    def __init__(self, reference: Reference, registry: Mirrors, cache: BlobCache) -> None:
         self.reference = reference
         self.cache = cache
+        self._registry = registry
 
     def manifest(self, selector: str | Descriptor) -> Document:
         """The index or manifest that a tag or a digest names at this moment."""
-        named = selector if isinstance(selector, Descriptor) else self.resolve(selector)
-        data = self._cached(
-            named, Served(lambda descriptor: iter([super(CachedDocuments, self).manifest(descriptor).data]))
-        )
+        named = selector if isinstance(selector, Descriptor) else self._registry.resolve(selector)
+        data = self._cached(named, Served(lambda descriptor: iter([self._registry.manifest(descriptor).data])))
         return Document(data, media_type_of(data, named.media_type), named.digest)
 
     def config(self, manifest: Manifest) -> ImageConfig:
         """The config that `manifest` names."""
-        return ImageConfig.from_json(self._cached(manifest.config, self))
+        return ImageConfig.from_json(self._cached(manifest.config, self._registry))
+
+    def tags_page(self, query: str) -> tuple[bytes, str]:
+        """One page of the list of tags, as RegistryClient gives it: it changes, and isn't kept."""
+        return self._registry.tags_page(query)
+
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """The bytes of a blob from `start` on, not yet verified."""
+        return self._registry.blob(descriptor, start)
+
+    def wrong(self, descriptor: Descriptor) -> bool:
+        """Is told that a blob wasn't what its digest says. Whether it makes sense to ask for the whole of it again."""
+        return self._registry.wrong(descriptor)
 
     def offers(self, top: Document) -> tuple[Offer, ...]:
         """What an image has, by platform; `top` is what its tag names.

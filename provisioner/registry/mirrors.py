@@ -26,7 +26,8 @@ _Answer = TypeVar("_Answer")
 class _Place:
     """A registry to ask: the origin, which the user named, or a mirror of it.
 
-    `is_down` says that the last try there failed before anything came; `is_aside`, that it isn't asked any more.
+    `is_down` says that the last try there failed before anything came; `is_aside`, that it isn't asked any more;
+    `is_told`, that the user knows of a mirror's word being taken for tags.
     """
 
     client: RegistryClient
@@ -34,6 +35,7 @@ class _Place:
     is_origin: bool
     is_down: bool = False
     is_aside: bool = False
+    is_told: bool = False
 
 
 class Mirrors:
@@ -70,10 +72,17 @@ class Mirrors:
         """What a tag or a digest names now, as RegistryClient gives it."""
         return self._document(selector, lambda client: client.resolve(selector))
 
+    def tags_page(self, query: str) -> tuple[bytes, str]:
+        """One page of the list of tags, as RegistryClient gives it."""
+        return self._answer(lambda client: client.tags_page(query), "the list of tags")
+
     def _document(self, selector: str | Descriptor, ask: Callable[[RegistryClient], _Answer]) -> _Answer:
-        """What `ask` gets from whoever has the word."""
         is_tag = isinstance(selector, str) and ":" not in selector
-        places = [self._origin, *self._mirrors] if is_tag else [*self._mirrors, self._origin]
+        return self._answer(ask, f"tag {selector!r}" if is_tag else "")
+
+    def _answer(self, ask: Callable[[RegistryClient], _Answer], tag: str) -> _Answer:
+        """What `ask` gets from whoever has the word; `tag` says what that is where a digest doesn't hold it."""
+        places = [self._origin, *self._mirrors] if tag else [*self._mirrors, self._origin]
         trial = self._trial(places)
         while True:
             place = trial.place()
@@ -81,14 +90,15 @@ class Mirrors:
                 answer = ask(place.client)
             except ProvisionError as error:
                 # What the registry itself says of a tag is final, unless that is nothing at all.
-                if is_tag and place.is_origin and not isinstance(error, NetworkError):
+                if tag and place.is_origin and not isinstance(error, NetworkError):
                     raise
                 place.is_down = isinstance(error, Transient)
                 trial.failed(place, error)
                 continue
             place.is_down, self._has_worked = False, True
-            if is_tag and not place.is_origin:
-                self._say(f"tag {selector!r} is what the mirror {place.name} has for it")
+            if tag and not place.is_origin and not place.is_told:
+                place.is_told = True
+                self._say(f"{tag} is what the mirror {place.name} has for it")
             return answer
 
     def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
