@@ -9,7 +9,7 @@ main() {
     locate "$0"
     parse "$@"
     shift "$parsed"
-    case $session in
+    case ${printing:-$session} in
         list) list_sessions && exit ;;
         stop) stop_sessions && exit ;;
         detach) detach "$@" && exit ;;
@@ -176,7 +176,7 @@ locate() {
 
 # 2. Parse. Set the options, and `parsed`: how many words they took.
 parse() {
-    parsed=0 options='' inside='' give_back=''
+    parsed=0 options='' inside='' give_back='' tether=''
     login='' printing='' termux='' privileged='' no_namespace='' devices='' session='' dns='''' binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
@@ -221,7 +221,8 @@ parse_option() {
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --runtime | --inside | --give-back)
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --runtime | --inside | --give-back | \
+            --tether)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -247,7 +248,12 @@ parse_value() {
             ;;
         --inside) runtime=$value inside=yes ;;
         --give-back) give_back=$value ;;
+        --tether) tether=$value ;;
         --bind)
+            case $value in
+                '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
+                *:/*:ro | *:/*:rw) fail "--bind has no :${value##*:}, what it shows can be written to: leave it out" ;;
+            esac
             split_bind "$value"
             [ -e "$source" ] || fail "--bind: there is no $source"
             append "$binds" "$value" && binds=$list
@@ -391,15 +397,12 @@ ignores_interrupts() {
     esac
 }
 
-# Set `machine`; `emulated`, qemu's name of the image's processor where this machine's can't run it, and `qemu`; and
-# `give_back`, an env(1) that lets a program have SIGINT and SIGQUIT again, which shells take from background jobs.
+# Set `machine`; `emulated`, qemu's name of the image's processor where this machine's can't run it, and `qemu`.
 find_machine() {
     qemu='' emulated=''
-    if find_program env && machine=$("$program" --default-signal=INT,QUIT uname -m 2>/dev/null); then
-        ignores_interrupts || give_back=$program
-    else
-        machine=$(uname -m)
-    fi
+    # busybox's and toybox's setpriv are links, and know nothing of this.
+    ! find_program setpriv || [ -L "$program" ] || tether=$program
+    { find_program env && ask_machine "$program" --default-signal=INT,QUIT; } || { tether='' && machine=$(uname -m); }
     processor=${image_platform#*/} processor=${processor%%/*}
     case $processor in
         amd64) processor=x86_64 ;;
@@ -416,6 +419,16 @@ find_machine() {
             find_program "qemu-$emulated-static" || find_program "qemu-$emulated" && qemu=$program
             ;;
     esac
+}
+
+# Set `machine` by way of what is tried out with it: `give_back`, an env(1) that lets a program have SIGINT and SIGQUIT
+# again, which shells take from background jobs; and `tether`, a setpriv(1) that lets it die with its parent.
+ask_machine() {
+    if [ -z "$tether" ] || ! machine=$("$tether" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
+        tether=''
+        machine=$("$@" uname -m 2>/dev/null) || return
+    fi
+    ignores_interrupts || give_back=$1
 }
 
 # Whether the kernel itself starts qemu for the image's programs, also where the guest doesn't see qemu's file.
@@ -457,26 +470,23 @@ can_userns() {
 # Set `filter`: the words that put a program of a namespace with a single user under the filter that emulates root.
 # bwrap stays as a parent, which is no place for an init: process 1.
 find_filter() {
-    filter='' bwrap='' filter_file=$directory/.provision/seccomp.bpf
+    filter='' filter_file=$directory/.provision/seccomp.bpf
     [ -r "$filter_file" ] || return
     if find_program setpriv; then
         case $("$program" --help 2>&1) in
             *--seccomp-filter*) append '' "$program" --seccomp-filter "$filter_file" && filter=$list && return ;;
         esac
     fi
-    [ -z "$can_mount_proc" ] || is_init || ! find_program bwrap || bwrap=$program
-    [ -n "$bwrap" ] || return
-    # It looks for itself in /proc by its number in here, and this script by others.
+    if [ -z "$can_mount_proc" ] || is_init || ! find_program bwrap; then
+        return 1
+    fi
+    bwrap=$program
+    # It looks for itself in /proc by its number in here, and this script by others. It gets the terminal's signals as
+    # the guest does, and must outlive them.
     find_program unshare
     # shellcheck disable=SC2016 # the other shell expands it
-    append '' "$program" -m sh -c 'mount -t proc proc /proc && exec "$@"' sh \
-        "$bwrap" --dev-bind / / --cap-add ALL --seccomp 8 -- && filter=$list
-}
-
-# Run the words of a `filter` that is bwrap. It gets the terminal's signals as the guest does, and must outlive them.
-run_in_bwrap() {
-    [ -z "$give_back" ] || trap '' INT QUIT
-    exec "$@" 8<"$filter_file"
+    append '' "$program" -m sh -c "${give_back:+trap '' INT QUIT; }"'mount -t proc proc /proc && exec "$@" 8<"$0"' \
+        "$filter_file" "$bwrap" --dev-bind / / --cap-add ALL --seccomp 8 -- && filter=$list
 }
 
 # Whether the guest's program wants to be process 1.
@@ -660,7 +670,8 @@ run_proot() {
     fi
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
     [ -z "$printing" ] || print_words "$@"
-    supervise ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+    # SIGQUIT is the one by which proot ends all that it traces.
+    supervise ${tether:+"$tether" --pdeathsig QUIT} ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
 }
 
 # Whether this runs in Termux, or as root that Termux's user has become.
@@ -756,7 +767,9 @@ explain_failure() {
             tell "a system call seems to be blocked here (SIGSYS): try PROOT_NO_SECCOMP=1, in the environment"
             ;;
         1/* | 126/* | 127/* | 255/*)
-            case $("$proot" -r "$rootfs" -w / /bin/true 2>&1) in
+            # One of the host's programs: none of the image's runs but as it was asked to.
+            find_program true || return 0
+            case $("$proot" -w / "$program" 2>&1) in
                 *"unction not implemented"*)
                     tell "proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
                     ;;
@@ -956,7 +969,8 @@ make_namespaces() {
     append '' "$unshare"
     [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
     append "$list" -m -p "$sh" "$script"
-    eval "set -- $list $options --inside $runtime ${give_back:+--give-back \"\$give_back\"} -- \"\$@\""
+    eval "set -- $list $options --inside $runtime ${give_back:+--give-back \"\$give_back\"} \
+${tether:+--tether \"\$tether\"} -- \"\$@\""
     [ -z "$printing" ] || print_words "$@"
     exec "$@"
 }
@@ -980,7 +994,7 @@ run_bare() {
     keep_capabilities
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
     [ -z "$printing" ] || print_words "$@"
-    supervise ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+    supervise ${tether:+"$tether" --pdeathsig KILL} ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
 }
 
 # What process 1 does: mount in the private namespace, then start the guest.
@@ -998,7 +1012,7 @@ enter_rootfs() {
     mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
     prepare "$@"
     # Where this root is not the machine's, the kernel lets it mount less.
-    filter='' bwrap='' ids=4294967295 more_ids=''
+    filter='' ids=4294967295 more_ids=''
     [ ! -e /proc/self/uid_map ] || { read -r _ _ ids && read -r more_ids _; } </proc/self/uid_map
     if [ "$ids" = 4294967295 ]; then
         mount_for_root
@@ -1016,20 +1030,33 @@ enter_rootfs() {
     [ "$ids" != 4294967295 ] || keep_capabilities
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
     eval "set -- $filter ${give_back:+\"\$give_back\" --default-signal=INT,QUIT} \"\$@\""
-    # Signals are the guest's to answer now. The kernel keeps them from a process 1 that has no trap; mksh always has.
+    # The kernel keeps from process 1 each signal that it doesn't handle: only an init wants that place.
+    ! is_init || exec ${tether:+"$tether" --pdeathsig KILL} "$@"
+    [ -n "$tether" ] || eval "$start_guest"
+    # It keeps all capabilities, so that a guest with less can't follow /proc/1/root to the host's files.
+    find_program sh
+    exec "$tether" --pdeathsig KILL "$program" -c "$stay_with_parent$start_guest" "$script" $$ "$@"
+}
+
+# What process 1 does at last. Signals are the guest's to answer now: the kernel keeps them from a process 1 that has no
+# trap; mksh always has.
+# shellcheck disable=SC2016 # it is evaluated later
+start_guest='
     case ${KSH_VERSION-} in
-        '') trap - HUP TERM ;;
+        "") trap - HUP TERM ;;
         *) trap : HUP TERM ;;
     esac
     trap : INT
-    # The kernel keeps from process 1 each signal that it doesn't handle: only an init wants that place.
-    ! is_init || exec "$@"
-    case $bwrap in
-        '') "$@" ;;
-        *) (run_in_bwrap "$@") ;;
-    esac
+    "$@"
     exit $?
-}
+'
+
+# Before that, another shell, which dies with the process $1, makes sure that this one lived so far.
+# shellcheck disable=SC2016 # the other shell expands it
+stay_with_parent='
+    { read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = "$1" ]; } || exit 137
+    shift
+'
 
 # Set `target`: a directory of the guest's as the host sees it, made where it is missing.
 find_target() {
@@ -1263,7 +1290,7 @@ forward() {
             if find_child "$child"; then guest=$found; else also=QUIT; fi
             ;;
         proot/*) also=KILL ;; # it is no proot yet
-        chroot/sh | userns/sh)
+        chroot/sh | userns/sh | chroot/setpriv | userns/setpriv)
             # Process 1, with the guest below or still at work for it.
             if find_child "$child"; then guest=$found also=$sent; else also=KILL; fi
             { read -r its_name <"/proc/$guest/comm"; } 2>/dev/null
@@ -1415,11 +1442,15 @@ detach() {
     # Else SIGINT, which shells take from what they put in the background, would not reach the guest.
     find_program env && "$program" --default-signal=INT,QUIT true 2>/dev/null &&
         append '' "$program" --default-signal=INT,QUIT && words=$list
-    ! find_program setsid || { append "$words" "$program" && words=$list; }
+    # In a session of its own no terminal sends it SIGHUP, and others may.
+    if find_program setsid; then
+        append "$words" "$program" && words=$list
+    else
+        trap '' HUP
+    fi
     find_program sh || fail "there is no sh on PATH"
     append "$words" "$program" "$script"
     eval "set -- $list $options -- \"\$@\""
-    trap '' HUP
     "$@" </dev/null >>"$log" 2>&1 &
     printf '%s\n' "$!"
     tell "it runs as process $!, and writes to $log"

@@ -30,7 +30,7 @@ from .tools import (
     staging_below,
 )
 
-# Under nohup, and in the background of a script, what tests start would ignore these.
+# Under nohup, or in a script's background, tests would start programs that ignore these.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -155,6 +155,30 @@ def test_a_detached_guest_has_sigint(container: Container) -> None:
     assert log.read_text() == "ready\ngot\n"
 
 
+def test_a_detached_daemon_can_be_told_to_reload(container: Container, runtime: str) -> None:
+    need("setsid")
+    pid = int(container.run(runtime, "--detach", "sh", "-c", f"trap 'echo reloads' HUP; {LOOP}").stdout)
+    log = container.directory / ".provision/log"
+    for told, number in ((b"ready\n", signal.SIGHUP), (b"ready\nreloads\n", signal.SIGTERM)):
+        deadline = time.monotonic() + 10
+        while log.read_bytes() != told and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert log.read_bytes() == told
+        os.kill(pid, number)
+
+
+@pytest.mark.parametrize("option", ["--detach", "--stop", "--list"])
+def test_with_print_nothing_of_it_is_done(container: Container, option: str) -> None:
+    with container.running("proot", "sh", "-c", LOOP) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert b"/proot " in container.output("proot", option, "--print", "true")
+        assert process.poll() is None
+        process.terminate()
+        process.wait(10)
+    assert not (container.directory / ".provision/log").exists()
+
+
 def test_the_log_of_a_directory_that_cannot_be_written(container: Container, place: Path) -> None:
     need_root()
     (place / "tmp").mkdir()

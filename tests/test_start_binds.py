@@ -49,6 +49,20 @@ def test_binds_from_provision_time_may_be_missing(container: Container, place: P
     assert done.stderr.decode() == f"start.sh: not bound, since it doesn't exist: {place}/gone\n"
 
 
+@pytest.mark.parametrize(
+    ("bind", "complaint"),
+    [
+        ("/etc:/mnt:ro", "--bind has no :ro, what it shows can be written to: leave it out"),
+        ("/etc:/mnt:rw", "--bind has no :rw, what it shows can be written to: leave it out"),
+        ("", "--bind needs SRC or SRC:DST, not "),
+        (":/mnt", "--bind needs SRC or SRC:DST, not :/mnt"),
+    ],
+)
+def test_what_other_tools_take_for_something_else_is_refused(container: Container, bind: str, complaint: str) -> None:
+    done = container.run("", "--bind", bind, "true")
+    assert (done.returncode, done.stderr.decode()) == (125, f"start.sh: {complaint}\n")
+
+
 def test_a_bind_never_leaves_the_rootfs(container: Container, place: Path, runtime: str) -> None:
     (place / "outside").mkdir()
     (place / "file").write_text("content")

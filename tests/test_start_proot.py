@@ -86,6 +86,14 @@ def test_a_proot_that_cannot_work_here_is_explained(container: Container) -> Non
     assert container.run("proot", "false").stderr == b""
 
 
+def test_a_failure_runs_no_other_program_of_the_image(container: Container) -> None:
+    (container.rootfs / "bin/true").unlink()
+    (container.rootfs / "bin/true").write_text("#!/bin/sh\necho >/tmp/canary\n")
+    (container.rootfs / "bin/true").chmod(0o755)
+    assert container.run("proot", "false").returncode == 1
+    assert not (container.rootfs / "tmp/canary").exists()
+
+
 def test_termux_s_directories_need_termux(container: Container) -> None:
     done = container.run("proot", "--termux", "true")
     assert (done.returncode, done.stdout) == (125, b"")

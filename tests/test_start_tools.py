@@ -178,8 +178,8 @@ def test_few_programs_are_started(container: Container) -> None:
         **options,
     )
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
-    # env and uname are one process; the guest's env is a link here; proot tells its options.
-    assert programs == ["start.sh", "env", "uname", "readlink", "proot"]
+    # setpriv, env and uname are one process; the guest's env is a link here; proot tells its options.
+    assert programs == ["start.sh", "setpriv", "env", "uname", "readlink", "proot"]
 
 
 def test_few_programs_are_started_in_namespaces_too(container: Container) -> None:
@@ -193,8 +193,9 @@ def test_few_programs_are_started_in_namespaces_too(container: Container) -> Non
     )
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
     assert programs == [
-        *("start.sh", "env", "uname", "unshare", "sh"),
+        *("start.sh", "setpriv", "env", "uname", "unshare", "sh"),
         *("mount", "readlink", "mount", "mount", "mount", "mount", "cp", "mkdir", "ln", "mount"),
         "chroot",  # its --help, since root is in other groups here
+        *("setpriv", "sh"),  # process 1, which starts
         *("env", "setpriv", "chroot", "env", "exe"),
     ]

@@ -129,15 +129,18 @@ def test_depth_has_no_limit_and_one_directory_is_open(tmp_path: Path) -> None:
         here = there
     os.close(here)
     before, most, count = open_files(), 0, 0
-    for found in walk(tmp_path):
-        most = max(most, open_files())
-        count += found is not None
+    try:
+        for found in walk(tmp_path):
+            most = max(most, open_files())
+            count += found is not None
+        after = open_files()
+    finally:
+        here = os.open(tmp_path, DIRECTORY)
+        remove_tree(here, b"d")  # pytest can't
+        os.close(here)
     assert count == 1501
     assert most - before <= 1
-    assert open_files() == before
-    here = os.open(tmp_path, DIRECTORY)
-    remove_tree(here, b"d")  # pytest can't
-    os.close(here)
+    assert after <= before  # fewer where threads of other tests have ended meanwhile
 
 
 def test_what_goes_meanwhile_is_passed_over(tmp_path: Path) -> None:

@@ -160,6 +160,8 @@ def _bind(text: str) -> str:
     source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
     if not source:
         raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")
+    if destination.endswith((":ro", ":rw")):
+        raise UsageError(f"--bind has no {destination[-3:]}: what it shows can be written to", "leave it out")
     with machine_errors(f"look at {printable(source)}"):  # the current directory may be gone
         return os.path.abspath(source) + divider + destination
 
