@@ -21,7 +21,7 @@ import pytest
 from provisioner.doctor import mends, network, runtimes
 from provisioner.doctor.check import Check, Finding, Site, State
 from provisioner.doctor.children import Reply, attempt, in_children, run_program
-from provisioner.doctor.diagnosis import OF_A_CONTAINER, OF_THE_NETWORK, PROBES, Diagnosis
+from provisioner.doctor.diagnosis import OF_A_CONTAINER, OF_THE_NETWORK, PROBES, Diagnosis, diagnose
 from scripts.loopback_registry import Response
 
 from . import builders
@@ -151,6 +151,19 @@ def test_names_cannot_act_on_the_terminal(tmp_path: Path) -> None:
     done = doctor(evil)
     assert "\x1b" not in done.stdout
     assert done.stdout.splitlines()[-1] == rf"provision works in {tmp_path}/a\x1b[2J\nb"
+
+
+def test_what_ends_it_in_its_first_moment_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = os.mkdir
+
+    def interrupted(*place: Any, **options: Any) -> None:
+        make(*place, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        diagnose(tmp_path, offline=True)
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_ends_it_early_leaves_nothing(tmp_path: Path) -> None:

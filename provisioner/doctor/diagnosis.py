@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -110,12 +109,13 @@ def diagnose(directory: Path, *, offline: bool = False) -> Diagnosis:
 @contextmanager
 def _scratch(place: Path) -> Iterator[tuple[Path | None, str]]:
     """An empty directory for probes in `place`, or why there can be none."""
-    try:
-        path = Path(tempfile.mkdtemp(prefix=".provision-doctor-", dir=place))
-    except OSError as error:
-        yield None, error.strerror or str(error)
-        return
-    try:
+    path = place / f".provision-doctor-{os.urandom(8).hex()}"
+    try:  # from the first moment: a signal may come as soon as it is made
+        try:
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            yield None, error.strerror or str(error)
+            return
         yield path, ""
     finally:
         shutil.rmtree(path, ignore_errors=True)
