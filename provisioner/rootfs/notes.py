@@ -16,8 +16,8 @@ from provisioner.rootfs.archive import Kind
 _PAGE_BITS = 6
 _SAID_SIZE, _XATTR_SIZE = 250, 200
 """What a Said takes in memory, and each attribute in it beside its text, in bytes."""
-_SAID_MOST = 128 << 20
-"""Enough for a signature of each of 200,000 files. No image may fill the memory."""
+_SAID_MOST = 56 << 20
+"""Enough for a signature of each of 90,000 files. No image may fill the memory."""
 
 
 class Said(NamedTuple):
