@@ -532,10 +532,10 @@ find_user() {
     esac
 }
 
-# Whether a word is a user's or group's id.
+# Whether a word is a user's or group's id. From 2^32 on programs take them for others, such as root's.
 is_number() {
     case $1 in
-        '' | *[!0-9]* | ???????????*) return 1 ;;
+        '' | *[!0-9]* | ???????????* | [4-9]?????????) return 1 ;;
     esac
 }
 
@@ -922,8 +922,10 @@ read_servers() {
     [ -n "$servers" ]
 }
 
-# Bind `source` on `destination`.
+# Bind `source` on `destination`. On the root it would take the container's place: the command would run in there.
 bind_one() {
+    resolve "$destination"
+    [ -n "$resolved" ] || fail "can't bind $source on the root, $destination: name a place below it"
     case $runtime in
         proot) bind_in_proot ;;
         *) bind_in_namespace ;;
@@ -940,6 +942,8 @@ bind_in_proot() {
             source=$temporary/$aliases
             ;;
     esac
+    # proot takes one exclamation mark from the end for an order not to follow a link there.
+    case $destination in *!) destination=$destination! ;; esac
     append "$words" -b "$source:$destination" && words=$list
 }
 
@@ -1157,7 +1161,6 @@ touch_file() {
 
 # Bind `source` on `destination`, made where it is missing.
 bind_in_namespace() {
-    resolve "$destination"
     target=$rootfs$resolved
     if [ -d "$source" ]; then
         [ -d "$target" ] || mkdir -p "$target"

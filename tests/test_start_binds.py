@@ -33,6 +33,12 @@ def test_the_place_inside_may_have_any_name(
     assert container.output(runtime, *options, "cat", f"/mnt/{name}/{name}") == b"content"
 
 
+def test_a_destination_may_end_like_an_order_to_proot(container: Container, place: Path, runtime: str) -> None:
+    (place / "file").write_text("content")
+    for name in ("now!", "now!!", "co:lon"):
+        assert container.output(runtime, "--bind", f"{place}/file:/mnt/{name}", "cat", f"/mnt/{name}") == b"content"
+
+
 def test_bind_alone_keeps_its_path_and_is_relative_to_where_one_is(
     container: Container, place: Path, runtime: str
 ) -> None:
@@ -61,6 +67,22 @@ def test_binds_from_provision_time_may_be_missing(container: Container, place: P
 def test_what_other_tools_take_for_something_else_is_refused(container: Container, bind: str, complaint: str) -> None:
     done = container.run("", "--bind", bind, "true")
     assert (done.returncode, done.stderr.decode()) == (125, f"start.sh: {complaint}\n")
+
+
+@pytest.mark.parametrize("destination", ["/", "/..", "/home/root"])
+def test_nothing_takes_the_place_of_the_root(container: Container, place: Path, runtime: str, destination: str) -> None:
+    """Not even where the image has a link for it: its command would run in there, with files made for it."""
+    source = place / "source"
+    source.mkdir()
+    source.chmod(0o777)
+    (container.rootfs / "home/root").symlink_to("/")
+    done = container.run(runtime, "--bind", f"{source}:{destination}", "--workdir", "/made", "true")
+    assert done.returncode == 125
+    assert done.stderr.decode() == (
+        f"start.sh: can't bind {source} on the root, {destination}: name a place below it\n"
+    )
+    assert list(source.iterdir()) == []
+    assert container.run(runtime, "--bind", "/", "true").returncode == 125
 
 
 def test_a_bind_never_leaves_the_rootfs(container: Container, place: Path, runtime: str) -> None:

@@ -52,6 +52,7 @@ def test_help_fits_a_phone(container: Container, shell: str) -> None:
         (["--runtime", "docker"], "unknown runtime docker"),
         (["--user", "nobody"], "no user nobody in the image"),
         (["--user", "joe:staff"], "no group staff in the image"),
+        (["--user", "4294967296"], "no user 4294967296 in the image"),  # 0 to programs that count in 32 bits
         (["--inside", "chroot"], "--inside is for start.sh itself"),
         (["--user", "a\x1b[31mb\nc"], "no user a?[31mb?c in the image"),
     ],
