@@ -345,6 +345,7 @@ choose_runtime() {
         proot) can_proot || refuse "proot is missing" proot ;;
         chroot)
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
+            root_is_mounted || fail "chroot needs a / that is a mount, and this is a chroot already: use --runtime proot"
             can_chroot || refuse "chroot needs unshare, mount and root's capabilities: or --runtime proot, or --no-namespace, \
 for those who know" util-linux
             ;;
@@ -451,7 +452,15 @@ can_proot() {
 }
 
 can_chroot() {
-    has_chroot && can_unshare
+    has_chroot && can_unshare && root_is_mounted
+}
+
+# Whether / is where something is mounted. It isn't for who is in a chroot already, and its mounts can't be made private.
+root_is_mounted() {
+    while read -r _ _ _ _ place _; do
+        [ "$place" != / ] || return 0
+    done </proc/self/mountinfo
+    return 1
 }
 
 # Whether this is a root with the power for it.

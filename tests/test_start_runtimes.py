@@ -59,6 +59,30 @@ def test_root_without_capabilities_takes_proot(container: Container) -> None:
     assert b"/proot " in container.output("", "--print", "true", shell=powerless, by="chroot")
 
 
+# A / that is no mount, as in a chroot made by hand.
+IN_A_CHROOT = """
+set -e
+mount --make-rprivate /
+for name in /*; do
+    if [ -L "$name" ]; then cp -Pf "$name" "$1$name"
+    elif [ -d "$name" ]; then mkdir -p "$1$name" && mount --rbind "$name" "$1$name"
+    fi
+done
+exec chroot "$@"
+"""
+
+
+def test_in_a_chroot_root_takes_proot(container: Container, place: Path) -> None:
+    need_root()
+    need("proot", "unshare")
+    (place / "host").mkdir()
+    inside = ["unshare", "-m", "sh", "-c", IN_A_CHROOT, "sh", str(place / "host")]
+    assert b"/proot " in container.output("", "--print", "true", shell=inside, by="chroot")
+    done = container.run("", "--runtime", "chroot", "true", shell=inside, by="chroot")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"this is a chroot already: use --runtime proot" in done.stderr
+
+
 def test_runtime_may_come_from_the_environment_and_the_settings(container: Container) -> None:
     container.set(default_runtime="userns")
     assert b"unshare" in container.output("", "--print", "true", by="userns")
