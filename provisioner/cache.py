@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from provisioner.errors import MachineError, machine_errors, printable
+from provisioner.files import user_directory
 
 TAGS = "tags"
 """The folder of notes of what tags named when they were last asked for: JSON with `reference` and `digest`."""
@@ -27,13 +28,10 @@ def cache_directory() -> Path:
     """`$PROVISION_CACHE_DIR`, else `provision` in the user's cache directory (XDG Base Directory Specification)."""
     if own := os.environ.get("PROVISION_CACHE_DIR"):
         return Path(own).absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(xdg):
-        return Path(xdg, "provision")
-    home = os.path.expanduser("~")
-    if not os.path.isabs(home):
+    directory = user_directory("XDG_CACHE_HOME", ".cache")
+    if directory is None:
         raise MachineError("this user has no home directory to keep a cache in", "set HOME, or PROVISION_CACHE_DIR")
-    return Path(home, ".cache/provision")
+    return directory
 
 
 Kind = Literal["blob", "partial", "tag"]

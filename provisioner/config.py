@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.errors import printable
+from provisioner.files import user_directory
 from provisioner.platforms import Platform
 from provisioner.reference import parse_registry
 from provisioner.settings import Key, parse_settings, read_settings, size, texts
@@ -36,11 +37,10 @@ class Config:
         """The user's own file: `$PROVISION_CONFIG`, which has to be there, else `provision/config.toml` in
         `$XDG_CONFIG_HOME` (XDG Base Directory Specification). Raises UsageError.
         """
-        xdg = environment.get("XDG_CONFIG_HOME", "")
-        home = Path(environment.get("HOME") or os.path.expanduser("~"))
         own = environment.get("PROVISION_CONFIG")
-        path = Path(own or (Path(xdg) if os.path.isabs(xdg) else home / ".config") / "provision/config.toml")
-        if not own and not path.exists():
+        usual = user_directory("XDG_CONFIG_HOME", ".config", environment)
+        path = Path(own) if own else usual and usual / "config.toml"
+        if path is None or (not own and not path.exists()):
             return cls()
         return cls.parse(read_settings(path), printable(str(path)))
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provisioner.files import replace_file
+from provisioner.files import replace_file, user_directory
 
 _NAME = "directories"
 _MOST_BYTES = 1 << 20
@@ -95,10 +95,7 @@ def _lock(folder: int) -> None:
 
 def state_directory() -> Path:
     """`provision` in the user's state directory (XDG Base Directory Specification). Raises OSError without a home."""
-    xdg = os.environ.get("XDG_STATE_HOME", "")
-    if os.path.isabs(xdg):
-        return Path(xdg, "provision")
-    home = os.path.expanduser("~")
-    if not os.path.isabs(home):  # else the list would be below the current directory
+    directory = user_directory("XDG_STATE_HOME", ".local/state")
+    if directory is None:
         raise FileNotFoundError(errno.ENOENT, "this user has no home directory")
-    return Path(home, ".local/state/provision")
+    return directory

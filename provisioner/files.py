@@ -1,13 +1,25 @@
-"""Small files that are whole or as they were, whoever writes and whenever it is killed."""
+"""Small files that are whole or as they were, whoever writes and whenever it is killed; and where a user has them."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def user_directory(variable: str, usual: str, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """`provision` in what `variable` names, else in `usual` below the user's home (XDG Base Directory Specification).
+
+    None where the user has no home: the current directory is no place for it.
+    """
+    named = environment.get(variable, "")
+    if os.path.isabs(named):
+        return Path(named, "provision")
+    home = environment.get("HOME") or os.path.expanduser("~")
+    return Path(home, usual, "provision") if os.path.isabs(home) else None
 
 
 def replace_file(path: Path, data: bytes, mode: int) -> None:

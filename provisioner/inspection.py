@@ -10,7 +10,7 @@ from provisioner.digest import Digest
 from provisioner.errors import MachineError, MalformedImage, NotFound, machine_errors, printable
 from provisioner.image import Image
 from provisioner.platforms import Platform
-from provisioner.record import FOLDER, Record
+from provisioner.record import FOLDER, Record, missing
 from provisioner.registry.documents import CachedDocuments
 from provisioner.sources.registry import RegistrySource
 
@@ -88,8 +88,7 @@ def inspect_directory(directory: Path) -> Inspection:
     shown = printable(str(directory))
     record = Record.read(directory)
     if record is None:
-        what = f"{shown} was not made by provision" if directory.exists() else f"there is no directory {shown}"
-        raise NotFound(what, "name a directory that holds .provision/, or an image")
+        raise NotFound(missing(directory, shown), "name a directory that holds .provision/, or an image")
     manifest_bytes, config_bytes = _kept(directory, "manifest.json"), _kept(directory, "config.json")
     platform = Platform(*(*record.platform.split("/"), "", "")[:3])
     index_digest = Digest.parse(record.index_digest) if record.index_digest else None

@@ -100,6 +100,11 @@ class Record:
         (folder / "config.json").write_bytes(image.config_bytes)
 
 
+def missing(directory: Path, shown: str) -> str:
+    """Why there is no record in `directory`, which is called `shown`, in words."""
+    return f"{shown} was not made by provision" if directory.exists() else f"there is no directory {shown}"
+
+
 def _check_types(part: Record | LayerRecord) -> None:
     for field in fields(part):
         if field.name != "layers" and type(getattr(part, field.name)).__name__ != field.type:

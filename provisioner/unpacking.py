@@ -65,10 +65,9 @@ def _unpack(image: Image, source: Source, rootfs: Path, manner: Manner, console:
         Tree(rootfs) as tree,
         console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
         source.layers(image, progress.advance) as layers,
-        ExitStack() as stack,
+        closing(_side_by_side(layers)) as archives,
     ):
         unpacker = Unpacker(tree, manner.ownership, max_size=max_size, links=links)
-        archives = stack.enter_context(closing(_side_by_side(layers)))
         for number, (layer, archive) in enumerate(archives, 1):
             what = f"layer {number} of {len(image.layers)}"
             progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")

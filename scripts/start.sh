@@ -345,9 +345,11 @@ choose_runtime() {
         proot) can_proot || refuse "proot is missing" proot ;;
         chroot)
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
-            root_is_mounted || fail "chroot needs a / that is a mount, and this is a chroot already: use --runtime proot"
-            can_chroot || refuse "chroot needs unshare, mount and root's capabilities: or --runtime proot, or --no-namespace, \
-for those who know" util-linux
+            can_chroot || {
+                root_is_mounted || fail "chroot needs a / that is a mount, and this is a chroot already: use --runtime proot"
+                refuse "chroot needs unshare, mount and root's capabilities: or --runtime proot, or --no-namespace, for those \
+who know" util-linux
+            }
             ;;
         bare)
             { has_chroot && find_program chroot; } || fail "--no-namespace needs chroot and root: use sudo"
@@ -541,7 +543,7 @@ find_user() {
     esac
 }
 
-# Whether a word is a user's or group's id. From 2^32 on programs take them for others, such as root's.
+# Whether a word is a user's or group's id, and below 4000000000: programs take those from 2^32 on for others, say root's.
 is_number() {
     case $1 in
         '' | *[!0-9]* | ???????????* | [4-9]?????????) return 1 ;;

@@ -298,6 +298,13 @@ def sha256_of(path: Path) -> str:
 # What must not be left behind
 
 
+def memory_taken(imports: str, program: str) -> int:
+    """The bytes by which a Python process grows while it runs a program, not counting the imports."""
+    count = 'int(Path("/proc/self/statm").read_text().split()[1]) * 4096'
+    code = f"from pathlib import Path\n{imports}\nbefore = {count}\n{program}\nprint({count} - before)"
+    return int(run(sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}))
+
+
 def mounts_below(path: Path) -> list[str]:
     """The mount points at or below `path` in this process's mount namespace."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]

@@ -66,7 +66,7 @@ def _asked(arguments: argparse.Namespace) -> tuple[str, str]:
     if arguments.password_stdin:
         if not arguments.username:
             raise UsageError("--password-stdin needs a name as well", "give it: --username NAME")
-        username, password = arguments.username, _read_line()
+        username, password = arguments.username, _password_line()
     elif not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask for a password on", "give it by --password-stdin")
     else:
@@ -84,11 +84,9 @@ def _asked(arguments: argparse.Namespace) -> tuple[str, str]:
     return username, password
 
 
-def _read_line() -> str:
-    try:
-        return sys.stdin.readline().rstrip("\r\n")
-    except UnicodeDecodeError:
-        return "\0"  # refused with all else that is no text
+def _password_line() -> str:
+    """The first line of standard input; what isn't UTF-8 in it becomes what can't be printed."""
+    return sys.stdin.buffer.readline().decode(errors="surrogateescape").rstrip("\r\n")
 
 
 def _username() -> str:

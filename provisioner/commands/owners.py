@@ -22,15 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the state, and say how to use it. Raises ProvisionError."""
-    from provisioner.record import FOLDER
+    from provisioner.record import FOLDER, missing
     from provisioner.rootfs.owners import RECORD, STATE, remake_state
 
     directory = Path(arguments.directory)
     shown = printable(arguments.directory)
     folder = directory / FOLDER
     if not (folder / "record.json").is_file():
-        what = f"{shown} was not made by provision" if directory.exists() else f"there is no directory {shown}"
-        raise UsageError(what, "name the directory that holds start.sh and rootfs")
+        raise UsageError(missing(directory, shown), "name the directory that holds start.sh and rootfs")
     if not (folder / RECORD).is_file():
         raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
     with machine_errors(f"write the state for fakeroot in {shown}"):

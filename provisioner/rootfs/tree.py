@@ -84,8 +84,7 @@ class Tree:
     def __init__(self, root: Path, notes: Notes | None = None) -> None:
         self.notes = notes or Notes()
         """What the image says of what is in the tree."""
-        self.root = os.open(root, DIRECTORY)
-        """The directory, open."""
+        self._root = os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
         self._closing: list[int] = []
         self.made = 0
@@ -101,7 +100,7 @@ class Tree:
         """Close all directories."""
         self._forget()
         self._close()
-        os.close(self.root)
+        os.close(self._root)
 
     def place(self, path: bytes, *, create: bool = True) -> Place:
         """Where `path` is: its parent opened, made where missing. Only the last name is not followed.
@@ -193,7 +192,7 @@ class Tree:
 
     def set_times(self) -> None:
         """Give the directories the times that the image says; whatever is written into one later changes its own."""
-        for found in directories(self.root):
+        for found in directories(self._root):
             if (mtime := self.notes.times[found.state.st_ino]) != NO_TIME:
                 os.utime(found.name, ns=(mtime, mtime), dir_fd=found.directory, follow_symlinks=False)
 
@@ -244,14 +243,14 @@ class Tree:
     def _place(self, names: list[bytes], create: bool) -> Place:
         self._close()
         if not names:
-            return Place(self.root, b".", b"")
+            return Place(self._root, b".", b"")
         directory, real = self._directory(names[:-1], create)
         return Place(directory, names[-1], real + names[-1])
 
     def _directory(self, names: list[bytes], create: bool) -> tuple[int, bytes]:
         """The open directory for `names`, and its real path with a slash behind each name."""
         if not names:
-            return self.root, b""
+            return self._root, b""
         key = b"/".join(names)
         if key in self._open:
             self._open.move_to_end(key)
@@ -259,7 +258,7 @@ class Tree:
         if (parent := self._open.get(b"/".join(names[:-1]))) is not None:
             opened = self._walk(parent, names[-1:], create)
         else:
-            opened = self._walk((self.root, b""), names, create)
+            opened = self._walk((self._root, b""), names, create)
         self._open[key] = opened
         if len(self._open) > _OPEN_DIRECTORIES:
             self._closing.append(self._open.popitem(last=False)[1][0])
@@ -289,7 +288,7 @@ class Tree:
                     todo.extendleft(reversed(target))
                     if not there.startswith(b"/"):
                         continue
-                    there, real = os.dup(self.root), []
+                    there, real = os.dup(self._root), []
                 os.close(here)
                 here = there
         except BaseException:
