@@ -67,7 +67,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 raise _other_image(plan.directory, present, image)
             return Outcome(present, image, is_new=False)
         rootfs = staging.path / "rootfs"
-        notes = unpack(image, source, rootfs, plan.manner, console)
+        notes = unpack(image, source, rootfs, staging.scratch / "ahead", plan.manner, console)
         with Tree(rootfs, notes) as tree:
             with tree_errors("write the fixups"):
                 profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")

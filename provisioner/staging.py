@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from provisioner.errors import InTheWay, MachineError, machine_errors, printable
 from provisioner.rootfs.removal import DIRECTORY, remove_tree
 
 _NAME_MAX = 255
+_LOCK_SECONDS = 1.0
+"""How long the processes of a run that was killed may take to notice it: they hold its lock, too."""
 
 
 class Staging:
@@ -128,6 +131,7 @@ class Staging:
 
     def _locked(self) -> int:
         """The staging directory, made and locked."""
+        deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
                 os.mkdir(self._name, 0o700, dir_fd=self._parent)
@@ -146,6 +150,9 @@ class Staging:
             except FileNotFoundError:  # its owner has finished between two of our steps
                 continue
             except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(_LOCK_SECONDS / 100)
+                    continue
                 what = f"another run is at work on {printable(str(self.target))}"
                 raise InTheWay(what, "wait until it has finished") from None
 

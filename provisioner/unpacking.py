@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from provisioner.blobs import Unverified
 from provisioner.console import Console, size_text
 from provisioner.digest import verified_chunks
-from provisioner.errors import MENDS, MachineError, doing, machine_errors
+from provisioner.errors import MENDS, MachineError, doing, machine_errors, printable
 from provisioner.image import Image, Layer
+from provisioner.rootfs.budget import Budget, too_large
 from provisioner.rootfs.compression import inflate
-from provisioner.rootfs.layer import Unpacker, too_large
+from provisioner.rootfs.contents import Contents, Made, Prepared, Streamed, prepare
+from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.notes import Notes
 from provisioner.rootfs.ownership import Ownership
@@ -24,11 +26,14 @@ from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.removal import DIRECTORY, remove_tree
 from provisioner.rootfs.tree import Tree
 from provisioner.sources import Source
+from provisioner.workers import Workers, may_fork
 
 _AHEAD = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
-_LAYERS_AHEAD = min(2, (os.cpu_count() or 1) - 1)
-"""Layers that are inflated beside the one that is written."""
+_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_MOST_WORKERS = 4
+_LARGE = 1 << 20
+"""Bytes of a compressed layer that make it worth its way through another process."""
 
 
 @dataclass(frozen=True)
@@ -40,56 +45,102 @@ class Manner:
     hardlinks: Substitute = "auto"
 
 
-def unpack(image: Image, source: Source, rootfs: Path, manner: Manner, console: Console) -> Notes:
+def unpack(image: Image, source: Source, rootfs: Path, scratch: Path, manner: Manner, console: Console) -> Notes:
     """Make `rootfs` of all layers, each verified against both of its digests; what the disk doesn't say of its files.
 
-    Directories get their times in the end, by `Tree.set_times`. Raises ProvisionError, and leaves what it has made to
-    whoever called.
+    Directories get their times in the end, by `Tree.set_times`. `scratch` is a directory on the same file system that
+    may be made, and filled. Raises ProvisionError, and leaves what it has made to whoever called.
     """
     try:
-        return _unpack(image, source, rootfs, manner, console)
+        return _unpack(image, source, rootfs, scratch, manner, console)
     except Unverified as error:
         console.step(f"{error.message}: once more, each layer when it is verified")
         with machine_errors("empty the rootfs"):
-            _remove(rootfs)
-        return _unpack(image, source, rootfs, manner, console)
+            for directory in filter(Path.exists, (rootfs, scratch)):
+                _remove(directory)
+        return _unpack(image, source, rootfs, scratch, manner, console)
 
 
-def _unpack(image: Image, source: Source, rootfs: Path, manner: Manner, console: Console) -> Notes:
+def _unpack(image: Image, source: Source, rootfs: Path, scratch: Path, manner: Manner, console: Console) -> Notes:
     with machine_errors("make the rootfs"):
         rootfs.mkdir(mode=0o755)
         rootfs.chmod(0o755)
     links = Links(manner.hardlinks)
-    max_size = _max_size(rootfs, image, manner.max_size)
+    budget = Budget(_max_size(rootfs, image, manner.max_size), parts=1 + len(image.layers))
+    preparation = _Preparation(image, scratch, manner.ownership, budget)
     with (
         Tree(rootfs) as tree,
+        preparation.workers() as workers,
         console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
         source.layers(image, progress.advance) as layers,
-        closing(_side_by_side(layers)) as archives,
+        closing(preparation.contents(layers, workers)) as contents,
     ):
-        unpacker = Unpacker(tree, manner.ownership, max_size=max_size, links=links)
-        for number, (layer, archive) in enumerate(archives, 1):
+        unpacker = Unpacker(tree, manner.ownership, budget=budget, links=links)
+        for number, (layer, content) in enumerate(contents, 1):
             what = f"layer {number} of {len(image.layers)}"
             progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
             with doing(what):
-                unpacker.apply(archive)
+                unpacker.apply_contents(content)
         unpacker.finish()
     if told := _told(links.made):
         console.step(told)
     return tree.notes
 
 
-def _side_by_side(
-    layers: Iterable[tuple[Layer, Iterator[bytes]]],
-) -> Generator[tuple[Layer, Iterable[bytes]], None, None]:
-    """The layers with their archives. The next ones are inflated beside the first, each as far as its buffers go."""
-    with ExitStack() as stack:
-        waiting: deque[tuple[Layer, Iterable[bytes]]] = deque()
-        for layer, blob in layers:
-            waiting.append((layer, stack.enter_context(_archive(layer, blob))))
-            if len(waiting) > _LAYERS_AHEAD:
-                yield waiting.popleft()
-        yield from waiting
+@dataclass(frozen=True)
+class _Preparation:
+    """Which layers are prepared ahead of their turn, by processes of their own, and what all have to know for that."""
+
+    image: Image
+    scratch: Path
+    ownership: Ownership
+    budget: Budget
+
+    @cached_property
+    def ahead(self) -> Sequence[int]:
+        """The numbers of these layers. The first one has its turn at once, and small ones aren't worth it."""
+        if _PROCESSORS == 1 or not may_fork():
+            return ()
+        return [number for number, layer in enumerate(self.image.layers) if number and layer.blob.size >= _LARGE]
+
+    def workers(self) -> Workers[list[Made]]:
+        """The processes."""
+        with machine_errors("make room for layers ahead of their turn"):
+            for number in self.ahead:
+                self._folder(number).mkdir(mode=0o700, parents=True)
+        return Workers(min(len(self.ahead), _PROCESSORS, _MOST_WORKERS), self._prepare)
+
+    def contents(
+        self, layers: Iterable[tuple[Layer, Iterator[bytes]]], workers: Workers[list[Made]]
+    ) -> Generator[tuple[Layer, Contents], None, None]:
+        """The layers with what is in them."""
+        blobs = list(layers)
+        ahead = self.ahead if workers else ()
+        workers.begin({number: blobs[number][1] for number in ahead})
+        for number, (layer, blob) in enumerate(blobs):
+            if number in ahead:
+                with _opened(self._folder(number)) as folder:
+                    yield layer, Prepared(workers.results(number), folder)
+            else:
+                with _archive(layer, blob) as archive:
+                    yield layer, Streamed(archive, self.ownership, self.budget)
+
+    def _prepare(self, number: int, blob: Iterator[bytes]) -> Iterator[list[Made]]:
+        with _archive(self.image.layers[number], blob) as archive, _opened(self._folder(number)) as folder:
+            yield from prepare(Streamed(archive, self.ownership, self.budget.part(number)), folder)
+
+    def _folder(self, number: int) -> Path:
+        return self.scratch / str(number)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    with machine_errors(f"open {printable(str(directory))}"):
+        opened = os.open(directory, DIRECTORY)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
 
 
 @contextmanager
@@ -135,10 +186,10 @@ def _told(made: Substitutes) -> str:
     return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
 
 
-def _remove(rootfs: Path) -> None:
+def _remove(directory: Path) -> None:
     """Take away what wrong bytes may have left."""
-    parent = os.open(rootfs.parent, DIRECTORY)
+    parent = os.open(directory.parent, DIRECTORY)
     try:
-        remove_tree(parent, os.fsencode(rootfs.name))
+        remove_tree(parent, os.fsencode(directory.name))
     finally:
         os.close(parent)

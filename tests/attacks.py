@@ -21,12 +21,14 @@ from types import FrameType
 from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage
+from provisioner.rootfs.budget import Budget
 from provisioner.rootfs.compression import inflate
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.removal import DIRECTORY, remove_tree
 from provisioner.rootfs.tree import Tree
 
+from .ahead import apply_ahead
 from .builders import tar
 
 CANARY = b"sings"
@@ -75,7 +77,7 @@ def hard(name: str, target: str) -> tarfile.TarInfo:
 
 def raw(name: bytes, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: bytes) -> bytes:
     """A header of any bytes, which its content follows; no end of the archive."""
-    places = {"uid": 108, "size": 124, "mtime": 136, "target": 157, "major": 329}
+    places = {"mode": 100, "uid": 108, "gid": 116, "size": 124, "mtime": 136, "target": 157, "major": 329}
     places |= {"sparse": 386, "isextended": 482, "realsize": 483}
     header = bytearray(name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % len(content))
     header += b"00000000000\0" + b" " * 8 + kind + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
@@ -430,8 +432,8 @@ def _bombs() -> Iterator[Attack]:
 # The program
 
 
-def main(directory: Path) -> None:
-    """Apply all attacks below `directory`, and print what became of them."""
+def main(directory: Path, ahead: bool) -> None:
+    """Apply all attacks below `directory`, and print what became of them; `ahead`: files are written first."""
     signal.signal(signal.SIGALRM, _too_long)
     outside = directory / "outside"
     outside.mkdir()
@@ -445,7 +447,7 @@ def main(directory: Path) -> None:
     for attack in attacks(str(outside)):
         started = time.monotonic()
         signal.alarm(SECONDS)
-        outcome = _outcome(attack, directory / "rootfs")
+        outcome = _outcome(attack, directory / "rootfs", ahead)
         signal.alarm(0)
         outcomes[attack.name] = {**outcome, "safe": _look(directory) == before, "took": time.monotonic() - started}
     json.dump(outcomes, sys.stdout)
@@ -478,15 +480,20 @@ def _too_long(number: int, frame: FrameType | None) -> None:
     raise TimeoutError(f"takes longer than {SECONDS} seconds")
 
 
-def _outcome(attack: Attack, root: Path) -> dict[str, Any]:
+def _outcome(attack: Attack, root: Path, ahead: bool) -> dict[str, Any]:
     root.mkdir()
     error = ""
     try:
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, Ownership.of_this_process(), max_size=MAX_SIZE)
+            ownership, budget = Ownership.of_this_process(), Budget(MAX_SIZE, parts=2)
+            unpacker = Unpacker(tree, ownership, budget=budget)
             for layer in attack.layers:
                 kind = "+gzip" if layer.startswith(GZIP) else "+zstd" if layer.startswith(ZSTD) else ""
-                unpacker.apply(inflate(iter([layer]), f"layer.tar{kind}"))
+                archive = inflate(iter([layer]), f"layer.tar{kind}")
+                if ahead:
+                    apply_ahead(unpacker, archive, ownership, budget.part(1), root.with_name("ahead"))
+                else:
+                    unpacker.apply(archive)
             unpacker.finish()
             tree.set_times()
     except MalformedImage as refusal:
@@ -541,4 +548,7 @@ def whole(tree: dict[str, str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    (million if sys.argv[2:] == ["million"] else main)(Path(sys.argv[1]))
+    if sys.argv[2:] == ["million"]:
+        million(Path(sys.argv[1]))
+    else:
+        main(Path(sys.argv[1]), ahead=sys.argv[2:] == ["ahead"])

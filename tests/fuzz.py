@@ -28,12 +28,14 @@ from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.rootfs.archive import Archive, Entry, Kind
+from provisioner.rootfs.budget import Budget
 from provisioner.rootfs.compression import inflate
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.removal import DIRECTORY, remove_tree
 from provisioner.rootfs.tree import Tree, components
 
+from .ahead import apply_ahead
 from .builders import compressed
 from .mutations import honest, hostile, mutated
 
@@ -49,22 +51,27 @@ ROOTFS = str(Path(inflate.__code__.co_filename).parent)
 
 @dataclass(frozen=True)
 class Input:
-    """Layers, each with the end of its media type; the size of their chunks; whether owners are kept."""
+    """Layers, each with the end of its media type; the size of their chunks; whether owners are kept.
+
+    `ahead`: files are written before they have their turn, as another process would.
+    """
 
     layers: tuple[tuple[str, bytes], ...]
     chunk: int
     exact: bool
+    ahead: bool = False
 
     def to_json(self) -> str:
         """As it is kept."""
         layers = [[kind, base64.b64encode(blob).decode()] for kind, blob in self.layers]
-        return json.dumps({"layers": layers, "chunk": self.chunk, "exact": self.exact})
+        return json.dumps({"layers": layers, "chunk": self.chunk, "exact": self.exact, "ahead": self.ahead})
 
     @classmethod
     def from_json(cls, text: str) -> Input:
         """What was kept."""
         kept = json.loads(text)
-        return cls(tuple((kind, base64.b64decode(blob)) for kind, blob in kept["layers"]), kept["chunk"], kept["exact"])
+        kept["layers"] = tuple((kind, base64.b64decode(blob)) for kind, blob in kept["layers"])
+        return cls(**kept)
 
 
 class Hang(BaseException):
@@ -118,9 +125,14 @@ class Arena:
     def _unpack(self, tried: Input) -> None:
         last: Entry | None = None
         with Tree(self.root) as tree:
-            unpacker = Unpacker(tree, Ownership(tried.exact), max_size=MAX_SIZE)
+            ownership, budget = Ownership(tried.exact), Budget(MAX_SIZE)
+            unpacker = Unpacker(tree, ownership, budget=budget)
             for kind, blob in tried.layers:
-                unpacker.apply(chunks(kind, blob, tried.chunk))
+                if tried.ahead:
+                    folder = self.root.with_name("ahead")
+                    apply_ahead(unpacker, chunks(kind, blob, tried.chunk), ownership, budget, folder)
+                else:
+                    unpacker.apply(chunks(kind, blob, tried.chunk))
                 for entry in Archive(chunks(kind, blob, 1 << 16)):
                     last = entry
             unpacker.finish()
@@ -226,8 +238,8 @@ def candidate(choose: random.Random, good: list[bytes], bad: list[bytes]) -> tup
         if choose.random() < 0.3:
             blob = mutated(blob, choose, [blob], structure=False)
     layers.append((kind, blob))
-    exact = os.geteuid() == 0 and choose.random() < 0.5
-    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact), archive
+    exact, ahead = os.geteuid() == 0 and choose.random() < 0.5, choose.random() < 0.5
+    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact, ahead), archive
 
 
 def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:

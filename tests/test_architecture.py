@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKERS = (
     "errors resources files settings digest reference platforms image registry blobs cache lockfile sources rootfs"
     " profile fixups launcher record staging unpacking seccomp console config versions tables inspection doctor"
-    " directories processes"
+    " directories processes workers"
 )
 MAY_IMPORT = {
     "errors": "",
@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "launcher": "errors resources",
     "record": "errors digest image",
     "staging": "errors rootfs",
-    "unpacking": "rootfs sources blobs image console digest errors",
+    "workers": "errors rootfs",
+    "unpacking": "rootfs sources blobs image console digest errors workers",
     "seccomp": "errors platforms",
     "console": "",
     "config": "errors files settings platforms reference",

@@ -20,10 +20,10 @@ from .tools import CHECKOUT, as_user, clean_environment, clean_place, need, need
 NAMES = [attack.name for attack in attacks("/outside")]
 
 
-@pytest.fixture(scope="module", params=["root", "user", "fakeroot"])
+@pytest.fixture(scope="module", params=["root", "user", "fakeroot", "root ahead", "user ahead", "fakeroot ahead"])
 def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Attack], dict[str, Any]]]:
     """Who applied the attacks, what they have to come to by name, and what they came to."""
-    role = str(request.param)
+    role, _, ahead = str(request.param).partition(" ")
     if role == "root":
         need_root()
     if role == "fakeroot":
@@ -32,7 +32,7 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, At
         # The unprivileged user need not be able to read the checkout.
         copies = place / "copies" / "tests"
         copies.mkdir(parents=True)
-        for name in ("__init__.py", "attacks.py", "builders.py"):
+        for name in ("__init__.py", "ahead.py", "attacks.py", "builders.py"):
             shutil.copy(CHECKOUT / "tests" / name, copies)
         arena = own(place / "copies") / "arena"
         arena.mkdir()
@@ -43,7 +43,11 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, At
         options = {"env": clean_environment(**environment)} if role == "root" else as_user(**environment)
         command = ["fakeroot", "--"] if role == "fakeroot" else []
         done = subprocess.run(
-            [*command, python, "-m", "tests.attacks", arena], capture_output=True, text=True, check=False, **options
+            [*command, python, "-m", "tests.attacks", arena, ahead],
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
         )
         assert done.returncode == 0, done.stderr
         yield role, {attack.name: attack for attack in attacks(f"{arena}/outside")}, json.loads(done.stdout)

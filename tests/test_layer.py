@@ -17,21 +17,36 @@ import pytest
 
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.rootfs.archive import Kind
+from provisioner.rootfs.budget import Budget
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.notes import Said
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.tree import Tree
 
+from .ahead import apply_ahead
 from .attacks import END, Member, hard, pax, raw, special
 from .builders import tar
 from .tools import CHECKOUT, need, need_root, run, tree_of
 
 
+@pytest.fixture(params=["in turn", "ahead"], autouse=True)
+def when(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers are applied as they come, or with files that are there already."""
+    monkeypatch.setattr(f"{__name__}.AHEAD", request.param == "ahead")
+
+
+AHEAD = False
+
+
 def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int = 1 << 30) -> None:
     with Tree(root) as tree:
-        unpacker = Unpacker(tree, Ownership(exact), max_size=max_size)
+        ownership, budget = Ownership(exact), Budget(max_size)
+        unpacker = Unpacker(tree, ownership, budget=budget)
         for members in layers:
-            unpacker.apply([tar(*members)])
+            if AHEAD:
+                apply_ahead(unpacker, [tar(*members)], ownership, budget, root.with_name("ahead"))
+            else:
+                unpacker.apply([tar(*members)])
         unpacker.finish()
         tree.set_times()
 
@@ -381,13 +396,14 @@ def test_a_full_disk_is_the_machines_fault(root: Path) -> None:
     """A real one: two files of 64 KiB don't fit into a tmpfs of 100 KiB."""
     need_root()
     need("mount", "umount")
-    run("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", root)
+    run("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", root.parent)
     try:
+        root.mkdir()
         with pytest.raises(MachineError, match=r"^b: write: No space left on device$") as raised:
             apply(root, [("a", bytes(65536)), ("b", bytes(65536))])
         assert "free some space" in raised.value.hint
     finally:
-        run("umount", root)
+        run("umount", root.parent)
 
 
 SIZES: dict[str, tuple[int, list[list[Member] | bytes]]] = {
@@ -409,7 +425,7 @@ def test_an_image_takes_no_more_than_it_may(root: Path, what: str) -> None:
 
     def unpack(max_size: int) -> None:
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, Ownership(False), max_size=max_size)
+            unpacker = Unpacker(tree, Ownership(False), budget=Budget(max_size))
             for layer in layers:
                 unpacker.apply([layer if isinstance(layer, bytes) else tar(*layer)])
 
@@ -424,7 +440,7 @@ def test_an_image_takes_no_more_than_it_may(root: Path, what: str) -> None:
 def test_a_file_of_nothing_but_holes_is_stopped_before_it_is_made(root: Path) -> None:
     huge = pax(GNU_sparse_map=b"", GNU_sparse_size=b"9000000000000000000", GNU_sparse_name=b"s") + raw(b"x") + END
     with pytest.raises(MachineError, match="more than"), Tree(root) as tree:
-        Unpacker(tree, Ownership(False), max_size=1 << 30).apply([huge])
+        Unpacker(tree, Ownership(False), budget=Budget(1 << 30)).apply([huge])
     assert os.listdir(root) == []
 
 
@@ -440,6 +456,6 @@ def test_more_is_not_read_than_may_be_written(root: Path) -> None:
             yield bytes(1 << 16)
 
     with pytest.raises(MachineError, match=r"f: the image takes more"), Tree(root) as tree:
-        Unpacker(tree, Ownership(False), max_size=1 << 20).apply(endless())
+        Unpacker(tree, Ownership(False), budget=Budget(1 << 20)).apply(endless())
     assert given <= 1 << 20
     assert (root / "f").stat().st_size < 1 << 20

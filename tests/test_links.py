@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError
+from provisioner.rootfs.budget import Budget
 from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.notes import Said
@@ -303,7 +304,7 @@ def test_copies_count_for_the_most_that_an_image_may_take(tmp_path: Path, monkey
         root = tmp_path / str(max_size)
         root.mkdir()
         with Tree(root) as opened:
-            unpacker = Unpacker(opened, Ownership(exact=False), max_size=max_size, links=Links("copy"))
+            unpacker = Unpacker(opened, Ownership(exact=False), budget=Budget(max_size), links=Links("copy"))
             if fits:
                 unpacker.apply([layer])
             else:

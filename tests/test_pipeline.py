@@ -17,7 +17,6 @@ from types import FrameType
 
 import pytest
 
-from provisioner import unpacking
 from provisioner.digest import Digest
 from provisioner.errors import MalformedImage, NetworkError, ProvisionError
 from provisioner.image import Descriptor, Layer
@@ -25,7 +24,7 @@ from provisioner.rootfs.layer import Unpacker
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.tree import Tree
-from provisioner.unpacking import _archive, _side_by_side
+from provisioner.unpacking import _archive
 
 from . import builders
 from .attacks import END, raw
@@ -154,31 +153,6 @@ def test_what_fails_in_any_stage_is_raised_once_and_no_thread_is_left(
     assert capfd.readouterr() == ("", "")
 
 
-def test_layers_are_inflated_beside_the_one_that_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "_LAYERS_AHEAD", 2)
-    before, begun = set(threading.enumerate()), []
-
-    def blob(number: int) -> Iterator[bytes]:
-        begun.append(number)
-        yield FINE.blob[:40]
-        if number == 4:
-            raise NetworkError("the line is dead")
-        yield FINE.blob[40:]
-
-    layers = _side_by_side((described(FINE), blob(number)) for number in range(5))
-    whole = gzip.decompress(FINE.blob)
-    for number in range(4):
-        assert b"".join(next(layers)[1]) == whole
-        assert until(lambda: len(begun) == min(5, number + 3))  # noqa: B023  it is asked at once
-    with pytest.raises(NetworkError, match="the line is dead"):
-        list(next(layers)[1])
-    assert sorted(begun) == list(range(5))
-    layers.close()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(10)
-        assert not thread.is_alive()
-
-
 def silent(ended: threading.Event) -> Iterator[bytes]:
     yield FINE.blob[:20]
     ended.wait()
@@ -224,18 +198,24 @@ def test_ctrl_c_ends_every_stage(stage: str, tmp_path: Path) -> None:
 # Memory
 
 PROGRAM = """
+import resource
 import sys
 from pathlib import Path
 from provisioner.cli import main
 status = main(sys.argv[1:])
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(status)
 """
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_the_memory_does_not_grow_with_a_layer(compression: builders.Compression, place: Path) -> None:
-    """A layer of 300 MiB, whose half can't be compressed: at most 96 MiB in all, as `make bench` holds it to."""
+@pytest.mark.parametrize("below", [0, 1])
+def test_the_memory_does_not_grow_with_a_layer(compression: builders.Compression, below: int, place: Path) -> None:
+    """A layer of 300 MiB, whose half can't be compressed: at most 96 MiB, as `make bench` holds it to.
+
+    Where there is one below, that is in turn, and this one ahead of it.
+    """
     block = random.Random(1).randbytes(1 << 19) + bytes(1 << 19)
     head = raw(b"large", size=b"%011o\0" % (300 << 20))
     packed = builders.compressed(block, compression)
@@ -245,7 +225,8 @@ def test_the_memory_does_not_grow_with_a_layer(compression: builders.Compression
         hasher.update(block)
     media_type = f"{builders.OCI_LAYER}+{compression}"
     with ScriptedRegistry() as registry:
-        registry.push("image", builders.image(builders.Layer(blob, media_type, f"sha256:{hasher.hexdigest()}")))
+        layer = builders.Layer(blob, media_type, f"sha256:{hasher.hexdigest()}")
+        registry.push("image", builders.image(*[FINE] * below, layer))
         environment = {**clean_environment(), "PYTHONPATH": str(CHECKOUT), "PROVISION_CACHE_DIR": str(place / "cache")}
         words = [f"{registry.host}/image", str(place / "dir"), "--platform=amd64", "--quiet"]
         done = subprocess.run(
@@ -253,4 +234,5 @@ def test_the_memory_does_not_grow_with_a_layer(compression: builders.Compression
         )
     assert done.returncode == 0, done.stderr
     assert (place / "dir/rootfs/large").stat().st_size == 300 << 20
-    assert int(done.stdout) < 96 << 10
+    for peak in done.stdout.split():
+        assert int(peak) < 96 << 10

@@ -177,6 +177,18 @@ def test_any_name_will_do(tmp_path: Path, name: str) -> None:
     assert os.listdir(tmp_path) == [name]
 
 
+def test_what_a_killed_run_has_forked_may_take_a_moment_to_end(tmp_path: Path) -> None:
+    """It holds the lock that it has inherited."""
+    folder = tmp_path / ".target.provision"
+    folder.mkdir(mode=0o700)
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    threading.Timer(0.3, os.close, [held]).start()
+    with Staging(tmp_path / "target") as staging:
+        staging.commit()
+    assert os.listdir(tmp_path) == ["target"]
+
+
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     target = tmp_path / "a/target"
     with Staging(target) as first:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 import pytest
 
@@ -343,6 +344,24 @@ def processes_left(below: Path | None = None) -> list[str]:
     while (processes := processes_of_session(below)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return processes
+
+
+@contextmanager
+def forks_noted() -> Iterator[list[int]]:
+    """The numbers of the processes that are forked meanwhile, of which none may be left in the end."""
+    pids: list[int] = []
+    fork = os.fork
+
+    def noted() -> int:
+        if pid := fork():
+            pids.append(pid)
+        return pid
+
+    with patch("os.fork", noted):
+        yield pids
+    for pid in pids:
+        with pytest.raises(ChildProcessError):  # it has been waited for
+            os.waitpid(pid, os.WNOHANG)
 
 
 def staging_below(path: Path) -> list[Path]:

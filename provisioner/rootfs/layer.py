@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
-from provisioner.errors import MachineError, MalformedImage, ProvisionError, doing, printable
-from provisioner.rootfs.archive import Archive, Entry, Kind
+from provisioner.errors import MalformedImage, ProvisionError
+from provisioner.rootfs.archive import Entry, Kind
+from provisioner.rootfs.budget import ENTRY_SIZE, Budget
+from provisioner.rootfs.contents import Contents, Streamed, dress, give, naming
 from provisioner.rootfs.links import Links
 from provisioner.rootfs.notes import Said
 from provisioner.rootfs.ownership import Ownership
 from provisioner.rootfs.paths import Paths
 from provisioner.rootfs.tree import Place, Tree, components, tree_errors
-from provisioner.rootfs.xattrs import drop_xattrs, set_xattrs
+from provisioner.rootfs.xattrs import drop_xattrs
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS_OWN = (b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk")
 """What AUFS kept for itself and old layers still carry."""
 _TARGET_MAX = 4095
-ENTRY_SIZE = 4096
-"""What an entry, or a directory that is made for one, counts as beside its content: an inode and a place in a block."""
 
 
 class Unpacker:
     """Applies the layers of an image to a tree, the lowest first.
 
-    `max_size` is the most that they may take, in bytes: all of their archives, holes of sparse files as if they were
-    filled, and ENTRY_SIZE for each entry. `links` says what stands in for hard links, and counts it.
+    `budget` is the most that they may take; holes count, since copies and archives of the tree may fill them. `links`
+    says what stands in for hard links.
     """
 
     def __init__(
-        self, tree: Tree, ownership: Ownership, *, max_size: int = 2**63 - 1, links: Links | None = None
+        self, tree: Tree, ownership: Ownership, *, budget: Budget | None = None, links: Links | None = None
     ) -> None:
         self._tree = tree
         self._ownership = ownership
         self._links = links or Links()
-        self._max_size = max_size
-        self._size = 0
+        self._budget = budget or Budget()
+        self._counted = 0
         self._lower = False
         self._own = Paths()
         self._cleared = Paths()
@@ -50,16 +48,18 @@ class Unpacker:
 
         Raises MalformedImage and MachineError that name the entry, MachineError for too much, and what `chunks` raise.
         """
+        self.apply_contents(Streamed(chunks, self._ownership, self._budget))
+
+    def apply_contents(self, contents: Contents) -> None:
+        """The same for a layer whose files may be there already."""
         self._own.clear()
         self._cleared.clear()
-        archive = Archive(self._counted(chunks))
-        for entry in archive:
+        for entry in contents:
             try:
-                self._apply(entry, archive)
+                self._apply(entry, contents)
             except (OSError, ProvisionError):
-                with doing(printable(entry.path[:300])), tree_errors("write"):
+                with naming(entry):
                     raise
-        self._count(0)  # the directories of the last entry
         self._lower = True
 
     def finish(self) -> None:
@@ -70,25 +70,20 @@ class Unpacker:
         with tree_errors("link"):
             self._links.finish(self._tree, self._tree.notes)
 
-    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._count(len(chunk))
-            yield chunk
-
-    def _count(self, size: int) -> None:
-        """Count what is about to be written. Holes count since copies and archives of the tree may fill them."""
-        self._size += size
-        if self._size + ENTRY_SIZE * self._tree.made + self._links.made.copied > self._max_size:
-            raise too_large(self._max_size)
-
-    def _apply(self, entry: Entry, archive: Archive) -> None:
-        holes = 0 if entry.extents is None else entry.size - sum(length for _, length in entry.extents)
-        self._count(ENTRY_SIZE + holes)
+    def _apply(self, entry: Entry, contents: Contents) -> None:
         if _WHITEOUT in entry.path and self._is_whiteout(entry):
             return
-        place = self._make(entry, archive)
+        place = self._make(entry, contents)
         if self._lower:
             self._remember(place.path)
+        self._count()
+
+    def _count(self) -> None:
+        """Count what no archive says: directories that are made for no entry, copies for links."""
+        size = ENTRY_SIZE * self._tree.made + self._links.made.copied
+        if size != self._counted:
+            self._budget.spend(size - self._counted)
+            self._counted = size
 
     def _is_whiteout(self, entry: Entry) -> bool:
         """Hide what the entry says is to be hidden; whether that was all."""
@@ -129,24 +124,16 @@ class Unpacker:
         while path and self._own.add(path):
             path = path.rpartition(b"/")[0]
 
-    def _make(self, entry: Entry, archive: Archive) -> Place:
+    def _make(self, entry: Entry, contents: Contents) -> Place:
         """Make what `entry` says, whatever was there before."""
         tree, kind = self._tree, entry.kind
         if kind is Kind.FILE:
-            place, file = tree.file(entry.path)
-            try:
-                if entry.extents is None:
-                    for piece in archive.content():
-                        _write(file, piece)
-                else:
-                    _write_sparse(file, entry, archive)
-                self._finish_open(file, entry)
-            finally:
-                os.close(file)
+            place, given = contents.put(tree, entry)
+            self._note(place, entry, given)
         elif kind is Kind.DIRECTORY:
             place, directory = tree.directory(entry.path)
             try:
-                self._finish_open(directory, entry)
+                self._dress(directory, entry)
             finally:
                 os.close(directory)
         elif kind is Kind.HARDLINK:
@@ -182,78 +169,35 @@ class Unpacker:
         os.mknod(place.name, stat.S_IFREG | 0o600, dir_fd=place.directory)
         return True
 
-    def _finish_open(self, file: int, entry: Entry) -> None:
-        """Owners first: changing them clears setuid, setgid and capabilities."""
-        given = self._ownership.exact and _given(entry, file)
-        mode = self._mode(entry, given)
-        said, notes = self._said(entry, mode, given), self._tree.notes
-        if said is not None or notes.stale or entry.kind is Kind.DIRECTORY:
-            inode = os.fstat(file).st_ino
-            if entry.kind is Kind.DIRECTORY:
-                notes.times[inode] = entry.mtime
-                if (before := notes.get(inode)) is not None:  # a lower layer's
-                    drop_xattrs(file, before.xattrs)
-            if entry.xattrs:
-                set_xattrs(file, entry.xattrs, privileged=self._ownership.exact)
-            notes.set(inode, said)
-        os.fchmod(file, mode)
-        os.utime(file, ns=(entry.mtime, entry.mtime))
+    def _dress(self, directory: int, entry: Entry) -> None:
+        """Give an open directory, which may be a lower layer's, what this one says of it."""
+        inode, notes = os.fstat(directory).st_ino, self._tree.notes
+        if (before := notes.get(inode)) is not None:
+            drop_xattrs(directory, before.xattrs)
+        notes.set(inode, self._said(entry, dress(directory, entry, self._ownership)))
+        notes.times[inode] = entry.mtime
 
     def _finish_named(self, place: Place, entry: Entry, stands_in: bool = False) -> None:
         """The same for what can't be opened; the place was made just now and is ours alone."""
-        given = self._ownership.exact and _given(entry, place.name, dir_fd=place.directory, follow_symlinks=False)
-        mode = self._mode(entry, given)
+        given = self._ownership.exact and give(entry, place.name, dir_fd=place.directory, follow_symlinks=False)
         if entry.kind is not Kind.SYMLINK:
+            mode = self._ownership.mode(entry.kind, entry.mode, given)
             os.chmod(place.name, mode, dir_fd=place.directory)
         os.utime(place.name, ns=(entry.mtime, entry.mtime), dir_fd=place.directory, follow_symlinks=False)
-        said = self._said(entry, mode, given, stands_in)
+        self._note(place, entry, given, stands_in)
+
+    def _note(self, place: Place, entry: Entry, given: bool, stands_in: bool = False) -> None:
+        """Note what the image says of a new file, where the disk doesn't."""
+        said = self._said(entry, given, stands_in)
         if said is not None or self._tree.notes.stale:
             self._tree.notes.set(self._tree.state(place).st_ino, said)
 
-    def _mode(self, entry: Entry, given: bool) -> int:
-        """The permission bits to set. What stayed root's is not setuid, which would be for another user."""
-        mode = self._ownership.mode(entry.kind, entry.mode)
-        return mode & ~(stat.S_ISUID | stat.S_ISGID) if self._ownership.exact and not given else mode
-
-    def _said(self, entry: Entry, mode: int, given: bool, stands_in: bool = False) -> Said | None:
-        """What the image says and the disk doesn't, where the file that was made has `mode`."""
-        told = given or (entry.mode == mode and not entry.uid and not entry.gid)
+    def _said(self, entry: Entry, given: bool, stands_in: bool = False) -> Said | None:
+        """What the image says and the disk doesn't of what was made; `given`: it has its owners."""
+        told = given or (
+            not entry.uid and not entry.gid and entry.mode == self._ownership.mode(entry.kind, entry.mode, given)
+        )
         if told and not entry.xattrs and not stands_in:
             return None
         device = (entry.kind, *entry.device) if stands_in else None
         return Said(entry.uid, entry.gid, entry.mode, device, entry.xattrs)
-
-
-def _given(entry: Entry, file: int | bytes, **where: Any) -> bool:
-    """Give a file to the owners that the image names; whether this user namespace knows them."""
-    try:
-        os.chown(file, entry.uid, entry.gid, **where)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return False
-    return True
-
-
-def too_large(max_size: int) -> MachineError:
-    """The error for an image that would take more than `max_size` bytes."""
-    hint = "free some space for it; if you trust it, allow more: --max-size 100G"
-    return MachineError(f"the image takes more than the {max_size:,} bytes that it may", hint)
-
-
-def _write(file: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(file, piece) :]
-
-
-def _write_sparse(file: int, entry: Entry, archive: Archive) -> None:
-    """Write the parts of a file that the archive holds to their places, and leave holes between them."""
-    os.ftruncate(file, entry.size)
-    parts = iter(entry.extents or ())
-    offset = left = 0
-    for piece in archive.content():
-        while piece:
-            while not left:
-                offset, left = next(parts)
-            written = os.pwrite(file, piece[:left], offset)
-            piece, offset, left = piece[written:], offset + written, left - written

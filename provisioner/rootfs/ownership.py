@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,14 @@ class Ownership:
         """
         return cls(exact=os.geteuid() == 0 and _mapped_users() > 1)
 
-    def mode(self, kind: Kind, mode: int) -> int:
-        """The permission bits to set where the image has `mode`."""
-        if self.exact:
-            return mode
-        return mode | (0o700 if kind is Kind.DIRECTORY else 0o600)
+    def mode(self, kind: Kind, mode: int, given: bool = True) -> int:
+        """The permission bits to set where the image has `mode`; `given`: its owners could be set as well.
+
+        What stayed root's is not setuid, which would be for another user.
+        """
+        if not self.exact:
+            return mode | (0o700 if kind is Kind.DIRECTORY else 0o600)
+        return mode if given else mode & ~(stat.S_ISUID | stat.S_ISGID)
 
 
 WITHOUT_ROOT = Ownership(exact=False)

@@ -1,0 +1,218 @@
+"""Layers that other processes prepare ahead of their turn make the tree that they make in turn."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import signal
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provisioner import unpacking
+from provisioner.blobs import BlobCache
+from provisioner.console import Console
+from provisioner.errors import MachineError, MalformedImage, NetworkError, ProvisionError
+from provisioner.platforms import Platform
+from provisioner.provision import Plan, provision
+from provisioner.reference import Reference
+from provisioner.rootfs.ownership import Ownership
+from provisioner.sources.registry import RegistrySource
+from provisioner.unpacking import Manner
+
+from . import builders
+from .attacks import END, Member, hard, pax, raw, special
+from .scripted_registry import Broken, ScriptedRegistry, mirrored
+from .tools import forks_noted, need_root, tree_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+NOW = time.time_ns()
+AMD64 = Platform("linux", "amd64")
+
+
+@pytest.fixture
+def registry() -> Iterator[ScriptedRegistry]:
+    with ScriptedRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    assert [name for name in os.listdir(tmp_path) if name.endswith(".provision")] == []
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """All layers but the first are prepared by two processes, whose numbers these are."""
+    with forks_noted() as pids:
+        monkeypatch.setattr(unpacking, "may_fork", lambda: True)
+        monkeypatch.setattr(unpacking, "_PROCESSORS", 2)
+        monkeypatch.setattr(unpacking, "_LARGE", 0)
+        yield pids
+
+
+def job(registry: ScriptedRegistry, directory: Path, *, exact: bool = False, max_size: int | None = None) -> Path:
+    reference = Reference.parse(f"{registry.host}/image:latest")
+    source = RegistrySource(reference, mirrored(reference), BlobCache(directory.with_name("cache")), 2)
+    provision(Plan(directory, AMD64, Manner(Ownership(exact), max_size)), source, Console(quiet=True))
+    return directory
+
+
+def described(directory: Path) -> tuple[object, ...]:
+    """The tree, and the record of its owners, where all that the image gives no time has none."""
+    tree = {path: replace(entry, mtime=min(entry.mtime, NOW)) for path, entry in tree_of(directory / "rootfs").items()}
+    record = (directory / ".provision/ownership.mtree").read_text()
+    return tree, re.sub(r"time=(\d+)\.\d+", lambda time: f"time={min(int(time[1]) * 10**9, NOW)}", record)
+
+
+LAYERS: list[list[Member]] = [
+    [("etc/conf", b"1"), ("usr/lib/a", b"a" * 5000), ("lib", "usr/lib"), ("gone/x", b"x"), ("kind", b"a file")],
+    [("lib/b", b"through a link"), ("etc/.wh.conf", b""), ("kind", None), ("kind/now", b"1"), ("fifo/x", b"")],
+    [hard("hard", "usr/lib/a"), ("gone/.wh..wh..opq", b""), ("gone/y", b"y" * 700_000), hard("twice", "gone/y")],
+    [("kind", "gone"), ("usr/lib/a", b"new"), special("fifo", tarfile.FIFOTYPE), ("etc/conf", b"again")],
+    [("same", b"1"), ("same", b"2"), ("same", "kind"), ("same", b"3"), (".wh.twice", b""), ("lib/c/d", b"")],
+    [],
+]
+
+
+SPARSE = pax(GNU_sparse_map=b"0,1,999999,1", GNU_sparse_size=b"1000000", GNU_sparse_name=b"s") + raw(
+    b"x", content=b"ab"
+)
+OWNED = (
+    raw(b"owned", content=b"1", uid=b"0000007\0", gid=b"0000010\0", mode=b"0004755\0")
+    + raw(b"read-only", content=b"1", mode=b"0000400\0", mtime=b"00000012345\0")
+    + pax(SCHILY_xattr_user_note=b"said", mtime=b"1234.5")
+    + raw(b"told", content=b"1")
+)
+
+
+def packed(entries: bytes) -> builders.Layer:
+    archive = entries + END
+    return builders.Layer(gzip.compress(archive), f"{builders.OCI_LAYER}+gzip", builders.digest_of(archive))
+
+
+def image(*layers: list[Member]) -> builders.Image:
+    return builders.image(*(builders.layer(*members) for members in layers))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_tree_and_the_record_are_the_same(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    if exact:
+        need_root()
+    layers = [*(builders.layer(*members) for members in LAYERS), packed(OWNED)]
+    registry.push("image", builders.image(*layers, packed(SPARSE), *layers[2:4]))
+    ahead = job(registry, tmp_path / "ahead", exact=exact)
+    assert len(forks) == 2
+    monkeypatch.setattr(unpacking, "may_fork", lambda: False)
+    in_turn = job(registry, tmp_path / "turn", exact=exact)
+    assert len(forks) == 2
+    made, expected = described(ahead), described(in_turn)
+    assert made == expected
+
+
+GOOD = builders.layer(("good", b"1"))
+LONG = builders.layer(("long", builders.incompressible(3 << 20)))
+FAULTS: dict[str, tuple[builders.Layer, type[ProvisionError], str]] = {
+    "its archive is another": (replace(GOOD, diff_id=builders.digest_of(b"")), MalformedImage, "does not match its"),
+    "it can't be inflated": (
+        builders.Layer(LONG.blob[:100_000] + bytes(1000), LONG.media_type, LONG.diff_id),
+        MalformedImage,
+        "can't be inflated",
+    ),
+    "it climbs out": (builders.layer(("a", b"1"), ("../x", b"1")), MalformedImage, r"\.\./x: .*climbs out"),
+    "a whiteout is none": (builders.layer(("d/.wh..", b"")), MalformedImage, r"d/\.wh\.\.: .*no valid whiteout"),
+    "a link leads nowhere": (builders.layer(hard("h", "nowhere")), MalformedImage, "h: .*isn't there"),
+    "it is too large": (builders.layer(("long", bytes(3 << 20))), MachineError, "more than the 2,000,000 bytes"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("turn", [2, 4])
+def test_what_is_wrong_is_said_of_the_layer_that_it_is_in(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int], fault: str, turn: int
+) -> None:
+    layer, kind, message = FAULTS[fault]
+    layers = [builders.layer((f"file{number}", b"1")) for number in range(5)]
+    layers[turn - 1] = layer
+    registry.push("image", builders.image(*layers))
+    with pytest.raises(kind, match=f"^layer {turn} of 5: .*{message}"):
+        job(registry, tmp_path / "dir", max_size=2_000_000 if kind is MachineError else None)
+    assert forks
+    assert not (tmp_path / "dir").exists()
+
+
+def test_all_layers_together_take_no_more_than_they_may(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int]
+) -> None:
+    """Each alone has room, and so have all but the last."""
+    layers: list[list[Member]] = [[(f"{number}", bytes(200_000))] for number in range(6)]
+    registry.push("image", image(*layers))
+    size = 6 * (len(builders.tar(("0", bytes(200_000)))) + 4096)
+    with pytest.raises(MachineError, match="more than"):
+        job(registry, tmp_path / "dir", max_size=size - 1)
+    job(registry, tmp_path / "dir", max_size=size)
+    assert len(forks) == 4
+
+
+def test_a_line_that_breaks_is_a_matter_of_the_network(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int]
+) -> None:
+    registry.push("image", builders.image(GOOD, LONG, GOOD))
+    registry.on(f"/v2/image/blobs/{builders.digest_of(LONG.blob)}", Broken(200, LONG.blob, sent=1 << 20))
+    with pytest.raises(NetworkError, match=r"^layer 2 of 3: "):
+        job(registry, tmp_path / "dir")
+    assert len(forks) == 2
+
+
+def test_without_another_process_all_is_done_in_turn(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.push("image", image(*LAYERS))
+
+    def refused() -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", refused)
+    refusing = described(job(registry, tmp_path / "refusing"))
+    monkeypatch.undo()
+    assert refusing == described(job(registry, tmp_path / "turn"))
+    assert forks == []
+
+
+@pytest.mark.parametrize("change", [("_PROCESSORS", 1), ("_LARGE", 1 << 20)])
+def test_no_process_is_forked_where_none_is_worth_it(
+    registry: ScriptedRegistry,
+    tmp_path: Path,
+    forks: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    change: tuple[str, int],
+) -> None:
+    registry.push("image", image(*LAYERS))
+    monkeypatch.setattr(unpacking, *change)
+    job(registry, tmp_path / "dir")
+    assert forks == []
+
+
+def test_a_process_that_is_killed_leaves_nothing(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a system that has no memory left, for one."""
+    registry.push("image", image(*LAYERS))
+
+    def killed(*arguments: object) -> Callable[..., object]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    monkeypatch.setattr(unpacking, "prepare", killed)
+    with pytest.raises(MachineError, match=re.escape("layer 2 of 6: a process that unpacks layers was killed")):
+        job(registry, tmp_path / "dir")
+    assert os.listdir(tmp_path) == ["cache"]
