@@ -26,7 +26,7 @@ from provisioner.rootfs.pipeline import Ahead
 from provisioner.rootfs.removal import DIRECTORY, remove_tree
 from provisioner.rootfs.tree import Tree
 from provisioner.sources import Source
-from provisioner.workers import Workers, may_fork
+from provisioner.workers import Killed, Workers, may_fork
 
 _AHEAD = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
@@ -53,15 +53,19 @@ def unpack(image: Image, source: Source, rootfs: Path, scratch: Path, manner: Ma
     """
     try:
         return _unpack(image, source, rootfs, scratch, manner, console)
-    except Unverified as error:
-        console.step(f"{error.message}: once more, each layer when it is verified")
+    except (Unverified, Killed) as error:
+        how = "each layer when it is verified" if isinstance(error, Unverified) else "in one process"
+        console.step(f"{error.message}: once more, {how}")
         with machine_errors("empty the rootfs"):
             for directory in filter(Path.exists, (rootfs, scratch)):
                 _remove(directory)
-        return _unpack(image, source, rootfs, scratch, manner, console)
+        return _unpack(image, source, rootfs, None, manner, console)
 
 
-def _unpack(image: Image, source: Source, rootfs: Path, scratch: Path, manner: Manner, console: Console) -> Notes:
+def _unpack(
+    image: Image, source: Source, rootfs: Path, scratch: Path | None, manner: Manner, console: Console
+) -> Notes:
+    """The same, in one process where there is no `scratch`."""
     with machine_errors("make the rootfs"):
         rootfs.mkdir(mode=0o755)
         rootfs.chmod(0o755)
@@ -92,14 +96,14 @@ class _Preparation:
     """Which layers are prepared ahead of their turn, by processes of their own, and what all have to know for that."""
 
     image: Image
-    scratch: Path
+    scratch: Path | None
     ownership: Ownership
     budget: Budget
 
     @cached_property
     def ahead(self) -> Sequence[int]:
         """The numbers of these layers. The first one has its turn at once, and small ones aren't worth it."""
-        if _PROCESSORS == 1 or not may_fork():
+        if self.scratch is None or _PROCESSORS == 1 or not may_fork():
             return ()
         return [number for number, layer in enumerate(self.image.layers) if number and layer.blob.size >= _LARGE]
 
@@ -130,6 +134,7 @@ class _Preparation:
             yield from prepare(Streamed(archive, self.ownership, self.budget.part(number)), folder)
 
     def _folder(self, number: int) -> Path:
+        assert self.scratch
         return self.scratch / str(number)
 
 

@@ -38,6 +38,12 @@ _END, _BROKEN = 0, 2**32 - 1
 """In the place of the length of a chunk: there is no other one, and there will never be one."""
 
 
+class Killed(MachineError):
+    """A process was ended from outside: by a system without memory, or by Android, which allows an app only so many."""
+
+    usual_hint = "see that there is enough memory, and try again"
+
+
 def may_fork() -> bool:
     """Whether this process can be forked: one that has threads can't, since they may hold locks."""
     return hasattr(os, "fork") and threading.active_count() == 1
@@ -87,7 +93,7 @@ class Workers(Generic[T]):
     def results(self, number: int) -> Iterator[T]:
         """What comes of a task. That has to be read to its end, for one task after the other in their order.
 
-        Raises what `work` raises, what the chunks of the task raise, and MachineError where its process was killed.
+        Raises what `work` raises, what the chunks of the task raise, and Killed.
         """
         task = self._tasks[number]
         worker = task.worker.get()
@@ -151,8 +157,7 @@ class _Worker:
         length = int.from_bytes(self._chunks.exactly(_LENGTH), "big")
         data = self._chunks.exactly(length)
         if not data or len(data) < length:
-            what = "a process that unpacks layers was killed"
-            raise MachineError(what, "see that there is enough memory, and try again")
+            raise Killed("a process that unpacks layers was killed")
         return pickle.loads(data)
 
     def end(self) -> None:
