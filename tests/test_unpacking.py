@@ -34,7 +34,7 @@ from .tools import forks_noted, need_root, tree_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
-NOW = time.time_ns()
+NOW = (int(time.time()) - 60) * 10**9
 AMD64 = Platform("linux", "amd64")
 
 
@@ -154,7 +154,9 @@ def test_what_is_wrong_is_said_of_the_layer_that_it_is_in(
     layers = [builders.layer((f"file{number}", b"1")) for number in range(5)]
     layers[turn - 1] = layer
     registry.push("image", builders.image(*layers))
-    with pytest.raises(kind, match=f"^layer {turn} of 5: .*{message}"):
+    # All layers are counted together: whoever writes next is stopped.
+    where = r"\d" if kind is MachineError else turn
+    with pytest.raises(kind, match=f"^layer {where} of 5: .*{message}"):
         job(registry, tmp_path / "dir", max_size=2_000_000 if kind is MachineError else None)
     assert forks
     assert not (tmp_path / "dir").exists()
