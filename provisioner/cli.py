@@ -35,6 +35,8 @@ PLANNED = ("update", "export", "remove")
 """Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
 
 INTERRUPTED = 130
+_NO_THREAD = "can't start new thread"
+"""What Python says then, in a RuntimeError."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("PROVISION_DEBUG"):
             raise
+        if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+            console.error("this user may have no more processes and threads", "end some, or allow more: ulimit -u")
+            return MachineError.status
         what = f"{type(error).__name__}: {printable(str(error))}"
         console.error(
             f"unexpected: {what}", "this is a mistake of provision: please report it; PROVISION_DEBUG=1 shows more"

@@ -21,7 +21,7 @@ from provisioner.commands import install
 
 from . import builders
 from .scripted_registry import Broken, ScriptedRegistry
-from .tools import provision, provision_command
+from .tools import as_user, clean_place, provision, provision_command
 
 
 @pytest.fixture
@@ -114,6 +114,17 @@ def test_typos_in_commands_and_options(words: list[str], meant: str, capsys: Out
 )  # fmt: skip
 def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     assert install._size(text) == size
+
+
+def test_a_user_who_may_have_no_more_threads_is_told_so(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """By the kernel's own limit, which root doesn't have: there is room for one thread, and more are wanted."""
+    with clean_place() as place:
+        words: list[str | Path] = [f"{registry.host}/image", place / "dir", "--platform=amd64", "--quiet"]
+        command, options = provision_command(*words, cache=place / "cache", **as_user())
+        done = subprocess.run(["prlimit", "--nproc=1", "--", *command], check=False, **options)
+        assert done.returncode == 7, done.stderr
+        assert os.listdir(place) == ["cache"]
+        assert "may have no more processes and threads" in done.stderr
 
 
 def test_an_image_that_is_too_large_leaves_nothing(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
