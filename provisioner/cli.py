@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("PROVISION_DEBUG"):
             raise
-        if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        if isinstance(error, RuntimeError) and _NO_THREAD in str(error):  # in whichever process
             console.error("this user may have no more processes and threads", "end some, or allow more: ulimit -u")
             return MachineError.status
         what = f"{type(error).__name__}: {printable(str(error))}"

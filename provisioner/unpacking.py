@@ -193,8 +193,5 @@ def _told(made: Substitutes) -> str:
 
 def _remove(directory: Path) -> None:
     """Take away what wrong bytes may have left."""
-    parent = os.open(directory.parent, DIRECTORY)
-    try:
+    with _opened(directory.parent) as parent:
         remove_tree(parent, os.fsencode(directory.name))
-    finally:
-        os.close(parent)

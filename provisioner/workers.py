@@ -98,7 +98,7 @@ class Workers(Generic[T]):
         task = self._tasks[number]
         worker = task.worker.get()
         while (result := worker.result()) is not None:
-            if isinstance(result, BaseException):
+            if isinstance(result, Exception):
                 raise task.failure or result
             yield result
 
@@ -113,16 +113,14 @@ class _Task:
     def __init__(self, number: int, chunks: Iterator[bytes]) -> None:
         self.number = number
         self.chunks = chunks
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self.worker: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
     def read(self) -> Iterator[bytes]:
         """The bytes, as far as they come."""
         try:
             yield from filter(None, self.chunks)
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001  who reads the results raises it
+        except Exception as error:  # noqa: BLE001  who reads the results raises it
             self.failure = error
 
 

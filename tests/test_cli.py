@@ -314,6 +314,17 @@ def test_help_and_version(capsys: Output) -> None:
         assert says in capsys.readouterr().out
 
 
+def test_it_is_told_the_same_where_another_process_may_start_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
+) -> None:
+    def broken(_: str) -> None:
+        raise RuntimeError("RuntimeError: can't start new thread")  # as Workers hands on what it has caught there
+
+    monkeypatch.setattr("provisioner.reference.Reference.parse", broken)
+    assert main(["ubuntu", str(tmp_path / "dir")]) == 7
+    assert "may have no more processes and threads" in capsys.readouterr().err
+
+
 def test_no_traceback_reaches_a_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output) -> None:
     def broken(_: str) -> None:
         raise ZeroDivisionError("a bug")
