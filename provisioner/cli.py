@@ -14,8 +14,9 @@ from typing import NoReturn
 
 from provisioner import __version__
 from provisioner.commands import cache, doctor, inspect, install, listing, login, logout, owners, search, tags
-from provisioner.console import Console
-from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError, printable
+from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 COMMANDS = {
     "install": install,

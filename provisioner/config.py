@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provisioner.errors import printable
-from provisioner.files import user_directory
-from provisioner.platforms import Platform
-from provisioner.reference import parse_registry
-from provisioner.settings import Key, parse_settings, read_settings, size, texts
+from provisioner.filesystem.user_directories import user_directory
+from provisioner.image.platform import Platform
+from provisioner.image.reference import parse_registry
+from provisioner.settings import Key, parse_settings, read_settings, texts
+from provisioner.sizes import size
+from provisioner.terminal.escaping import printable
 
 
 @dataclass(frozen=True)

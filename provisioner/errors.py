@@ -64,14 +64,14 @@ class MachineError(ProvisionError):
     status = 7
 
 
-class InTheWay(ProvisionError):
+class TargetExists(ProvisionError):
     """The directory to provision holds something else."""
 
     status = 8
 
 
 @contextmanager
-def doing(what: str) -> Iterator[None]:
+def error_context(what: str) -> Iterator[None]:
     """Put `what` in front of the message of any ProvisionError that passes."""
     try:
         yield
@@ -80,7 +80,7 @@ def doing(what: str) -> Iterator[None]:
         raise
 
 
-MENDS = {
+HINTS = {
     errno.ENOSPC: "free some space (df -h and df -i tell of it), or choose a directory on another file system",
     errno.EDQUOT: "free some space: this user's quota is used up",
     errno.EROFS: "choose a directory on a file system that can be written",
@@ -100,16 +100,4 @@ def machine_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise MachineError(f"{what}: {reason}", MENDS.get(error.errno or 0, "")) from error
-
-
-def printable(text: str | bytes) -> str:
-    """`text` safe to show on a terminal: control characters, and bytes that are no text, escaped.
-
-    For all names that come from an image, a registry or a file system.
-    """
-    if isinstance(text, bytes):
-        text = os.fsdecode(text)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)
+        raise MachineError(f"{what}: {reason}", HINTS.get(error.errno or 0, "")) from error

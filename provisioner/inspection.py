@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provisioner.digest import Digest
-from provisioner.errors import MachineError, MalformedImage, NotFound, machine_errors, printable
-from provisioner.image import Image
-from provisioner.platforms import Platform
-from provisioner.record import FOLDER, Record, missing
-from provisioner.registry.documents import CachedDocuments
+from provisioner.container.record import FOLDER, Record, missing
+from provisioner.errors import MachineError, MalformedImage, NotFound, machine_errors
+from provisioner.image.digest import Digest
+from provisioner.image.image import Image
+from provisioner.image.platform import Platform
 from provisioner.sources.registry import RegistrySource
+from provisioner.store.cached_documents import CachedDocuments
+from provisioner.terminal.escaping import printable
 
 _ANEW = "to make the directory anew: provision --force"
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provisioner.errors import UsageError, printable
+from provisioner.errors import UsageError
 from provisioner.resources import resource, resource_names
 from provisioner.settings import Key, parse_settings, texts
+from provisioner.terminal.escaping import printable
 
 
 @dataclass(frozen=True)

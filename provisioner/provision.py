@@ -6,20 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.console import Console
-from provisioner.errors import InTheWay, MachineError, machine_errors, printable
-from provisioner.fixups import apply_fixups
-from provisioner.image import Image
-from provisioner.launcher import LaunchSettings, launcher
-from provisioner.platforms import Platform, host_platform
+from provisioner.container.record import FOLDER, Record
+from provisioner.container.staging import Staging
+from provisioner.errors import MachineError, TargetExists, machine_errors
+from provisioner.image.image import Image
+from provisioner.image.platform import Platform, host_platform
+from provisioner.launch.launcher import launcher
+from provisioner.launch.seccomp import root_emulation
+from provisioner.launch.settings import LaunchSettings
+from provisioner.layers.unpack import UnpackOptions, unpack
+from provisioner.ownership.record import write_owners
 from provisioner.profile import Profile, load, matching
-from provisioner.record import FOLDER, Record
-from provisioner.rootfs.owners import write_owners
+from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.seccomp import root_emulation
 from provisioner.sources import Source
-from provisioner.staging import Staging
-from provisioner.unpacking import Manner, unpack
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Plan:
 
     directory: Path
     platform: Platform
-    manner: Manner
+    unpack_options: UnpackOptions
     profile: str | None = None
     dns: tuple[str, ...] = ()
     force: bool = False
@@ -58,17 +60,17 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     Raises ProvisionError; then the directory is absent or as it was.
     """
     named = load(plan.profile) if plan.profile else None
-    occupant(plan.directory)  # before a staging directory is made beside what isn't ours
+    existing_record(plan.directory)  # before a staging directory is made beside what isn't ours
     with Staging(plan.directory) as staging:
-        present = occupant(plan.directory)  # now that nobody else is at work there
+        present = existing_record(plan.directory)  # now that nobody else is at work there
         image = source.image(plan.platform)
         if present and not plan.force:
             if present.manifest_digest != str(image.digest):
                 raise _other_image(plan.directory, present, image)
             return Outcome(present, image, is_new=False)
         rootfs = staging.path / "rootfs"
-        notes = unpack(image, source, rootfs, staging.scratch / "ahead", plan.manner, console)
-        with Tree(rootfs, notes) as tree:
+        overrides = unpack(image, source, rootfs, staging.scratch / "ahead", plan.unpack_options, console)
+        with Tree(rootfs, overrides) as tree:
             with tree_errors("write the fixups"):
                 profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
                 passing = apply_fixups(tree, profile, plan.dns)
@@ -77,9 +79,9 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
-            write_owners(staging.path / FOLDER, rootfs, notes, plan.manner.ownership)
+            write_owners(staging.path / FOLDER, rootfs, overrides, plan.unpack_options.ownership)
             _write_filter(staging.path / FOLDER / "seccomp.bpf")
-            _write_files(staging.path / FOLDER / "made", passing)
+            _write_files(staging.path / FOLDER / "generated", passing)
             shared_memory = staging.path / FOLDER / "shm"
             shared_memory.mkdir()
             shared_memory.chmod(0o1777)
@@ -90,31 +92,31 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     return Outcome(record, image, is_new=True)
 
 
-def occupant(directory: Path) -> Record | None:
+def existing_record(directory: Path) -> Record | None:
     """The record of what is at `directory`; None where there is nothing. Raises InTheWay for what isn't ours."""
     shown = printable(str(directory))
     with machine_errors(f"look at {shown}"):
         if directory.is_symlink():  # all others have been followed
-            raise InTheWay(f"{shown} is a symlink that leads in a circle", "remove it, or choose another directory")
+            raise TargetExists(f"{shown} is a symlink that leads in a circle", "remove it, or choose another directory")
         if not directory.exists():
             return None
         if not directory.is_dir():
-            raise InTheWay(f"{shown} is there and no directory", "choose another directory, or move it away")
+            raise TargetExists(f"{shown} is there and no directory", "choose another directory, or move it away")
         if not any(directory.iterdir()):
             if directory.samefile("."):
-                raise InTheWay(f"{shown} is the directory that you are in", "name a directory below it")
+                raise TargetExists(f"{shown} is the directory that you are in", "name a directory below it")
             return None
     record = Record.read(directory)
     if record is None:
-        raise InTheWay(
+        raise TargetExists(
             f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
         )
     return record
 
 
-def _other_image(directory: Path, present: Record, image: Image) -> InTheWay:
+def _other_image(directory: Path, present: Record, image: Image) -> TargetExists:
     what = f"{printable(str(directory))} holds {printable(present.reference)} at {present.manifest_digest:.19}"
-    return InTheWay(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
+    return TargetExists(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
 
 
 def _write_filter(path: Path) -> None:

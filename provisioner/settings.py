@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provisioner.errors import UsageError, printable
+from provisioner.errors import UsageError
+from provisioner.terminal.escaping import printable
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,3 @@ def texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
         raise ValueError("not a list of texts")
     return tuple(value)
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-
-
-def size(value: Any) -> int:
-    """A number of bytes: `"500 MB"`, `"2GiB"`, or a plain number. Raises ValueError."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = (
-        re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
-    )
-    if not match or match[2].upper() not in _UNITS:
-        raise ValueError("not a size such as 500 MB or 4 GB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])

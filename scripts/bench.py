@@ -47,7 +47,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Where the runs of one image happen: a directory on tmpfs, and what the scripts find in their environment."""
 
     work: Path
@@ -70,7 +70,7 @@ def main() -> int:
     samples: list[Sample] = []
     with workplace(arguments.tmpfs) as work, serve(work) as host:
         for image in images:
-            with served(image, Place(work, {**found, "HOST": host})) as place:
+            with served(image, Workspace(work, {**found, "HOST": host})) as place:
                 if arguments.profile:
                     profile(place)
                 else:
@@ -202,7 +202,7 @@ def _await(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def served(image: BenchImage, place: Place) -> Iterator[Place]:
+def served(image: BenchImage, place: Workspace) -> Iterator[Workspace]:
     """Push an image, and lay out its layers and a warm cache for those who need them."""
     own = place.work / image.name
     own.mkdir()
@@ -219,7 +219,7 @@ def served(image: BenchImage, place: Place) -> Iterator[Place]:
             subprocess.run(["gzip", "-dc"], stdin=source, stdout=target_file, check=True)
     more = {"IMAGE": name, "DIGESTS": " ".join(image.layers), "BLOBS": " ".join(blobs), "TARS": " ".join(tars)}
     more |= {"WARM": f"{own}/warm", "POLICY": str(policy)}
-    ready = Place(place.work, {**place.variables, **more})
+    ready = Workspace(place.work, {**place.variables, **more})
     try:
         # It fills the cache, and it is the run that finds nothing in the machine's own caches.
         run(ours("PLAIN", cache="$WARM"), ready)
@@ -237,7 +237,7 @@ def _stored(digest: str) -> str:
 
 
 def rounds(
-    image: BenchImage, place: Place, entrants: Sequence[Entrant], count: int
+    image: BenchImage, place: Workspace, entrants: Sequence[Entrant], count: int
 ) -> tuple[list[Sample], dict[str, str]]:
     """Let all entrants run in turn, `count` times; the figures, and why some have none."""
     samples: list[Sample] = []
@@ -262,7 +262,7 @@ def rounds(
     return samples, failures
 
 
-def run(script: str, place: Place, tree: str = "") -> tuple[float, resource.struct_rusage, int]:
+def run(script: str, place: Workspace, tree: str = "") -> tuple[float, resource.struct_rusage, int]:
     """Run a script in a fresh directory: seconds, what its processes used, and how many paths are below `tree` then.
 
     The usage is wait4(2)'s: CPU time of all processes that were waited for, memory of the largest one at its peak.
@@ -321,7 +321,7 @@ def remove(directory: Path) -> None:
     subprocess.run(["rm", "-rf", directory], check=False)
 
 
-def profile(place: Place) -> None:
+def profile(place: Workspace) -> None:
     """Print which lines of ours use the CPU, thread by thread."""
     for environment in ("PLAIN", "FAST"):
         print(f"\n## {place.variables['IMAGE']}, {environment.lower()}\n", flush=True)

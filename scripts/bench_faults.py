@@ -1,6 +1,6 @@
 """`make bench-faults`: how a pull fares with registries that fail, kill -9, company and a slow line, in figures.
 
-The same as tests/test_faults.py, at full length: ten minutes, one core and 2 GB of memory.
+The same as tests/registry/test_faults.py, at full length: ten minutes, one core and 2 GB of memory.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from provisioner.digest import CHUNK
-from tests import faults, pulls
+from provisioner.image.digest import CHUNK
+from tests.support import faults, pulls
 
 KILLS = 200
 LAYERS, LAYER_SIZE = 10, 80_000_000

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.containers import make_container
+from tests.support.containers import make_container
 
 LIMIT = 15.0
 """Milliseconds that start.sh may cost."""

@@ -22,9 +22,9 @@ from pathlib import Path, PurePosixPath
 
 import sh
 
-from provisioner.errors import InTheWay, MachineError, ProvisionError
-from provisioner.platforms import host_platform
-from provisioner.record import Record
+from provisioner.container.record import Record
+from provisioner.errors import MachineError, ProvisionError, TargetExists
+from provisioner.image.platform import host_platform
 
 from .loopback_registry import OCI_MANIFEST, LoopbackRegistry, sha256
 
@@ -71,7 +71,7 @@ def run_image(image: str) -> int:
     """Provision `image` into a directory of its own, and ask its shell, else start what it starts."""
     directory = Path("container-" + re.sub(r"[^A-Za-z0-9._-]+", "-", image))
     if status := provision(image, f"./{directory}"):
-        if status == InTheWay.status:
+        if status == TargetExists.status:
             print(f"  here: rm -r ./{directory}, then make run again", file=sys.stderr)
         return status
     has_shell = (directory / "rootfs/bin/sh").is_symlink() or (directory / "rootfs/bin/sh").exists()
@@ -88,7 +88,7 @@ def run_own_image() -> int:
         image = f"{registry.host}/hello:latest"
         status = provision(image, f"./{directory}")
         # After a change to this file or to the machine's shell: what an earlier run made is ours to replace.
-        if status == InTheWay.status and is_own(directory):
+        if status == TargetExists.status and is_own(directory):
             status = provision(image, f"./{directory}", "--force")
     return status or start(directory, [])
 

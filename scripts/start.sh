@@ -55,15 +55,15 @@ fail() {
 # One line for people; control characters that came from an image don't reach the terminal.
 tell() {
     make_printable "$1"
-    printf 'start.sh: %s\n' "$told" >&2
+    printf 'start.sh: %s\n' "$printable" >&2
 }
 
-# Set `told`: a text without control characters.
+# Set `printable`: a text without control characters.
 make_printable() {
-    told=$1
+    printable=$1
     while :; do
-        case $told in
-            *[[:cntrl:]]*) told="${told%%[[:cntrl:]]*}?${told#*[[:cntrl:]]}" ;;
+        case $printable in
+            *[[:cntrl:]]*) printable="${printable%%[[:cntrl:]]*}?${printable#*[[:cntrl:]]}" ;;
             *) break ;;
         esac
     done
@@ -176,7 +176,7 @@ locate() {
 
 # 2. Parse. Set the options, and `parsed`: how many words they took.
 parse() {
-    parsed=0 options='' inside='' give_back='' tether=''
+    parsed=0 options='' inside='' restore_sigint='' pdeathsig=''
     login='' printing='' termux='' privileged='' no_namespace='' devices='' session='' dns='''' binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
@@ -221,8 +221,8 @@ parse_option() {
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --runtime | --inside | --give-back | \
-            --tether)
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --runtime | --inside | --restore-sigint | \
+            --pdeathsig)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -247,8 +247,8 @@ parse_value() {
             devices=host
             ;;
         --inside) runtime=$value inside=yes ;;
-        --give-back) give_back=$value ;;
-        --tether) tether=$value ;;
+        --restore-sigint) restore_sigint=$value ;;
+        --pdeathsig) pdeathsig=$value ;;
         --bind)
             case $value in
                 '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
@@ -404,8 +404,8 @@ ignores_interrupts() {
 find_machine() {
     qemu='' emulated=''
     # busybox's and toybox's setpriv are links, and know nothing of this.
-    ! find_program setpriv || [ -L "$program" ] || tether=$program
-    { find_program env && ask_machine "$program" --default-signal=INT,QUIT; } || { tether='' && machine=$(uname -m); }
+    ! find_program setpriv || [ -L "$program" ] || pdeathsig=$program
+    { find_program env && ask_machine "$program" --default-signal=INT,QUIT; } || { pdeathsig='' && machine=$(uname -m); }
     processor=${image_platform#*/} processor=${processor%%/*}
     case $processor in
         amd64) processor=x86_64 ;;
@@ -424,14 +424,14 @@ find_machine() {
     esac
 }
 
-# Set `machine` by way of what is tried out with it: `give_back`, an env(1) that lets a program have SIGINT and SIGQUIT
-# again, which shells take from background jobs; and `tether`, a setpriv(1) that lets it die with its parent.
+# Set `machine` by way of what is tried out with it: `restore_sigint`, an env(1) that lets a program have SIGINT and SIGQUIT
+# again, which shells take from background jobs; and `pdeathsig`, a setpriv(1) that lets it die with its parent.
 ask_machine() {
-    if [ -z "$tether" ] || ! machine=$("$tether" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
-        tether=''
+    if [ -z "$pdeathsig" ] || ! machine=$("$pdeathsig" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
+        pdeathsig=''
         machine=$("$@" uname -m 2>/dev/null) || return
     fi
-    ignores_interrupts || give_back=$1
+    ignores_interrupts || restore_sigint=$1
 }
 
 # Whether the kernel itself starts qemu for the image's programs, also where the guest doesn't see qemu's file.
@@ -496,7 +496,7 @@ find_filter() {
     # the guest does, and must outlive them.
     find_program unshare
     # shellcheck disable=SC2016 # the other shell expands it
-    append '' "$program" -m sh -c "${give_back:+trap '' INT QUIT; }"'mount -t proc proc /proc && exec "$@" 8<"$0"' \
+    append '' "$program" -m sh -c "${restore_sigint:+trap '' INT QUIT; }"'mount -t proc proc /proc && exec "$@" 8<"$0"' \
         "$filter_file" "$bwrap" --dev-bind / / --cap-add ALL --seccomp 8 -- && filter=$list
 }
 
@@ -682,7 +682,7 @@ run_proot() {
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
     [ -z "$printing" ] || print_words "$@"
     # SIGQUIT is the one by which proot ends all that it traces.
-    supervise ${tether:+"$tether" --pdeathsig QUIT} ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
 }
 
 # Whether this runs in Termux, or as root that Termux's user has become.
@@ -857,10 +857,10 @@ bind_all() {
 refresh_files() {
     find_hostname
     for file in resolv.conf hosts hostname; do
-        made=$directory/.provision/made/$file
+        generated=$directory/.provision/generated/$file
         resolve "/etc/$file"
-        { [ -f "$made" ] && [ -f "$rootfs$resolved" ]; } || continue
-        { read_text <"$made" && before_this=$text && read_text <"$rootfs$resolved"; } 2>/dev/null || continue
+        { [ -f "$generated" ] && [ -f "$rootfs$resolved" ]; } || continue
+        { read_text <"$generated" && before_this=$text && read_text <"$rootfs$resolved"; } 2>/dev/null || continue
         [ "$text" = "$before_this" ] || continue
         case $file in
             resolv.conf) make_resolv_conf ;;
@@ -868,9 +868,9 @@ refresh_files() {
             hostname) text=$hostname$newline ;;
         esac
         [ "$text" != "$before_this" ] || continue
-        if write_text "$text" "$made"; then
+        if write_text "$text" "$generated"; then
             write_text "$text" "$rootfs$resolved" && continue
-            write_text "$before_this" "$made"
+            write_text "$before_this" "$generated"
         fi
         make_temporary
         source=$temporary/$file destination=/etc/$file
@@ -984,8 +984,8 @@ make_namespaces() {
     append '' "$unshare"
     [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
     append "$list" -m -p "$sh" "$script"
-    eval "set -- $list $options --inside $runtime ${give_back:+--give-back \"\$give_back\"} \
-${tether:+--tether \"\$tether\"} -- \"\$@\""
+    eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
+${pdeathsig:+--pdeathsig \"\$pdeathsig\"} -- \"\$@\""
     [ -z "$printing" ] || print_words "$@"
     exec "$@"
 }
@@ -1009,7 +1009,7 @@ run_bare() {
     keep_capabilities
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
     [ -z "$printing" ] || print_words "$@"
-    supervise ${tether:+"$tether" --pdeathsig KILL} ${give_back:+"$give_back" --default-signal=INT,QUIT} "$@"
+    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
 }
 
 # What process 1 does: mount in the private namespace, then start the guest.
@@ -1044,13 +1044,13 @@ enter_rootfs() {
     find_entry
     [ "$ids" != 4294967295 ] || keep_capabilities
     eval "set -- $outside $list $wrapper $before \"\$@\" $after"
-    eval "set -- $filter ${give_back:+\"\$give_back\" --default-signal=INT,QUIT} \"\$@\""
+    eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
     # The kernel keeps from process 1 each signal that it doesn't handle: only an init wants that place.
-    ! is_init || exec ${tether:+"$tether" --pdeathsig KILL} "$@"
-    [ -n "$tether" ] || eval "$start_guest"
+    ! is_init || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
+    [ -n "$pdeathsig" ] || eval "$start_guest"
     # It keeps all capabilities, so that a guest with less can't follow /proc/1/root to the host's files.
     find_program sh
-    exec "$tether" --pdeathsig KILL "$program" -c "$stay_with_parent$start_guest" "$script" $$ "$@"
+    exec "$pdeathsig" --pdeathsig KILL "$program" -c "$stay_with_parent$start_guest" "$script" $$ "$@"
 }
 
 # What process 1 does at last. Signals are the guest's to answer now: the kernel keeps them from a process 1 that has no
@@ -1322,7 +1322,7 @@ forward() {
 
 # Whether the guest can have SIGINT, which shells take from background jobs, and only some can give back.
 can_interrupt() {
-    [ -n "$give_back${BASH_VERSION-}${KSH_VERSION-}" ]
+    [ -n "$restore_sigint${BASH_VERSION-}${KSH_VERSION-}" ]
 }
 
 # 9. Sessions. `.provision/run/PID` has a line each for when that process started, the runtime, and the command. What
@@ -1337,7 +1337,7 @@ remember_session() {
     append "${login:+ --shell}$entrypoint" "$@"
     [ $# -gt 0 ] || list=$list$command
     make_printable "${list# }"
-    find_start $$ && write_text "$started$newline$runtime$newline$told$newline" "$state" || state=''
+    find_start $$ && write_text "$started$newline$runtime$newline$printable$newline" "$state" || state=''
 }
 
 # Remove what sessions have left, once there is much of it.
@@ -1380,9 +1380,9 @@ list_sessions() {
         {
             read -r _
             read -r runtime
-            IFS= read -r told
+            IFS= read -r printable
         } <"$directory/.provision/run/$pid"
-        printf '%s\t%s\t%s\n' "$pid" "$runtime" "$told"
+        printf '%s\t%s\t%s\n' "$pid" "$runtime" "$printable"
     done
 }
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
 
 from provisioner.rootfs.tree import Tree
-
-from . import realimages
-from .containers import RUNTIMES, Container, make_container, make_scratch
-from .tools import (
-    clean_environment,
+from tests.support import realimages
+from tests.support.containers import RUNTIMES, Container, make_container, make_scratch
+from tests.support.registry import Registry, serve
+from tests.support.tools import (
     clean_place,
     find_program,
     mounts_below,
@@ -36,21 +29,6 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@dataclass(frozen=True)
-class Registry:
-    """A running `docker-registry`: where it listens, and the directory that holds its images."""
-
-    host: str
-    storage: Path
-
-    def push(self, layout: Path, name: str, *options: str) -> str:
-        """Copy the image `latest` of an OCI layout here with skopeo; its reference."""
-        need("skopeo")
-        target = f"{self.host}/{name}"
-        run("skopeo", "copy", "--dest-tls-verify=false", *options, f"oci:{layout}:latest", f"docker://{target}")
-        return target
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An empty directory to unpack into."""
@@ -64,53 +42,6 @@ def tree(root: Path) -> Iterator[Tree]:
     """The tree of `root`."""
     with Tree(root) as opened:
         yield opened
-
-
-@contextmanager
-def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = "") -> Iterator[Registry]:
-    """Run docker-registry on a free loopback port; its configuration, with `more` in it, and its log go to `directory`.
-
-    With `tls`, a certificate and its key, it speaks HTTPS.
-    """
-    need("docker-registry", "setpriv")
-    port = free_port()
-    secrets = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'}}" if tls else ""
-    config = directory / "registry.yml"
-    config.write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'{secrets}}}\n{more}"
-    )
-    # When the tests die, it gets the signal too.
-    command = ["setpriv", "--pdeathsig=TERM", find_program("docker-registry") or "", "serve", str(config)]
-    with (
-        (directory / "registry.log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, env=clean_environment()) as process,
-    ):
-        try:
-            _await_registry(process, f"{'https' if tls else 'http'}://127.0.0.1:{port}/v2/", tls[0] if tls else None)
-            yield Registry(f"127.0.0.1:{port}", storage)
-        finally:
-            process.terminate()
-
-
-def _await_registry(process: subprocess.Popen[bytes], url: str, certificate: Path | None) -> None:
-    deadline = time.monotonic() + 20
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            answer = requests.get(url, timeout=5, verify=str(certificate) if certificate else True)
-            if answer.status_code in (200, 401):
-                return
-        except requests.ConnectionError:
-            time.sleep(0.05)
-    pytest.fail(f"docker-registry doesn't answer at {url}; exit status {process.poll()}")
-
-
-def free_port() -> int:
-    """A loopback port where nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -19,15 +19,22 @@ from pathlib import Path
 import pytest
 
 from provisioner import cli
-from provisioner.digest import Digest
+from provisioner.image.digest import Digest
 from provisioner.registry import retry
 from scripts.loopback_registry import Response
-
-from . import builders
-from .builders import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image
-from .scripted_registry import Broken, Request, ScriptedRegistry, TokenServer, certificate_for, challenge, html
-from .scripted_registry import json_response as answer
-from .tools import clean_environment, provision_command, staging_below
+from tests.support import builders
+from tests.support.builders import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image
+from tests.support.scripted_registry import (
+    Broken,
+    Request,
+    ScriptedRegistry,
+    TokenServer,
+    certificate_for,
+    challenge,
+    html,
+)
+from tests.support.scripted_registry import json_response as answer
+from tests.support.tools import clean_environment, provision_command, staging_below
 
 SMALL = builders.small()
 MANIFESTS, BLOBS = "/v2/x/manifests/.*", "/v2/x/blobs/.*"

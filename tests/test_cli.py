@@ -18,10 +18,9 @@ import provisioner
 from provisioner import __main__, __version__
 from provisioner.cli import PLANNED, main
 from provisioner.commands import install
-
-from . import builders
-from .scripted_registry import Broken, ScriptedRegistry
-from .tools import as_user, clean_place, provision, provision_command
+from tests.support import builders
+from tests.support.scripted_registry import Broken, ScriptedRegistry
+from tests.support.tools import as_user, clean_place, provision, provision_command
 
 
 @pytest.fixture
@@ -320,7 +319,7 @@ def test_it_is_told_the_same_where_another_process_may_start_none(
     def broken(_: str) -> None:
         raise RuntimeError("RuntimeError: can't start new thread")  # as Workers hands on what it has caught there
 
-    monkeypatch.setattr("provisioner.reference.Reference.parse", broken)
+    monkeypatch.setattr("provisioner.image.reference.Reference.parse", broken)
     assert main(["ubuntu", str(tmp_path / "dir")]) == 7
     assert "may have no more processes and threads" in capsys.readouterr().err
 
@@ -329,7 +328,7 @@ def test_no_traceback_reaches_a_user(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     def broken(_: str) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("provisioner.reference.Reference.parse", broken)
+    monkeypatch.setattr("provisioner.image.reference.Reference.parse", broken)
     assert main(["ubuntu", str(tmp_path / "dir")]) == 1
     assert capsys.readouterr().err.startswith("provision: unexpected: ZeroDivisionError: a bug\n")
     monkeypatch.setenv("PROVISION_DEBUG", "1")

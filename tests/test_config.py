@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from provisioner.config import KEYS, Config
 from provisioner.errors import UsageError
-from provisioner.platforms import Platform
-
-from . import builders
-from .scripted_registry import ScriptedRegistry, json_response
-from .tools import CHECKOUT, clean_environment, provision
+from provisioner.image.platform import Platform
+from tests.support import builders
+from tests.support.scripted_registry import ScriptedRegistry, json_response
+from tests.support.tools import CHECKOUT, clean_environment, provision
 
 FULL = """\
 platform = "arm64"

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from provisioner import errors
 from provisioner.errors import (
-    InTheWay,
     MachineError,
     MalformedImage,
     NetworkError,
     NotAllowed,
     NotFound,
     ProvisionError,
+    TargetExists,
     UsageError,
-    doing,
+    error_context,
     machine_errors,
-    printable,
 )
+from provisioner.terminal.escaping import printable
 
 
 def test_each_error_has_the_exit_status_that_the_documentation_gives() -> None:
@@ -32,19 +32,19 @@ def test_each_error_has_the_exit_status_that_the_documentation_gives() -> None:
         NetworkError: 5,
         MalformedImage: 6,
         MachineError: 7,
-        InTheWay: 8,
+        TargetExists: 8,
     }
     assert {error: error.status for error in statuses} == statuses
 
 
 def test_doing_says_what_was_being_done_and_keeps_the_rest() -> None:
-    with pytest.raises(MalformedImage) as raised, doing("layer 1"), doing("etc/x"):
+    with pytest.raises(MalformedImage) as raised, error_context("layer 1"), error_context("etc/x"):
         raise MalformedImage("it is broken", "mend it")
     assert (raised.value.message, raised.value.hint) == ("layer 1: etc/x: it is broken", "mend it")
 
 
 def test_doing_lets_other_errors_pass() -> None:
-    with pytest.raises(KeyError), doing("x"):
+    with pytest.raises(KeyError), error_context("x"):
         raise KeyError("y")
 
 

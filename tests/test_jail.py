@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .jail import ENVIRONMENT, HOME, PREFIX, UID, UNREADABLE, Allowance, Jail, system_calls
-from .tools import need_root
+from tests.support.jail import ENVIRONMENT, HOME, PREFIX, UID, UNREADABLE, Allowance, Jail, system_calls
+from tests.support.tools import need_root
 
 # Evaluates its arguments; the words in them are defined here.
 EVALUATE = """

@@ -22,11 +22,10 @@ from typing import Any
 
 import pytest
 
-from provisioner.rootfs import mtree
-
-from . import realimages
-from .conftest import Registry, free_port, serve
-from .tools import (
+from provisioner.ownership import mtree
+from tests.support import realimages
+from tests.support.registry import Registry, free_port, serve
+from tests.support.tools import (
     Entry,
     as_user,
     clean_environment,

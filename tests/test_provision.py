@@ -14,24 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.blobs import BlobCache
-from provisioner.console import Console
-from provisioner.errors import InTheWay, MachineError, MalformedImage, ProvisionError, UsageError
-from provisioner.platforms import Platform, host_platform
-from provisioner.provision import Outcome, Plan, occupant, provision
-from provisioner.reference import Reference
-from provisioner.rootfs.ownership import Ownership
-from provisioner.seccomp import root_emulation
+from provisioner.errors import MachineError, MalformedImage, ProvisionError, TargetExists, UsageError
+from provisioner.image.platform import Platform, host_platform
+from provisioner.image.reference import Reference
+from provisioner.launch.seccomp import root_emulation
+from provisioner.layers.unpack import UnpackOptions
+from provisioner.ownership.policy import Ownership
+from provisioner.provision import Outcome, Plan, existing_record, provision
 from provisioner.sources.registry import RegistrySource
-from provisioner.unpacking import Manner
-
-from . import builders
-from .attacks import hard, special
-from .scripted_registry import Broken, ScriptedRegistry, mirrored
-from .tools import as_user, provision_command, tree_of, without_links
+from provisioner.store.blobs import BlobCache
+from provisioner.terminal.progress import Console
+from tests.support import builders
+from tests.support.attacks import hard, special
+from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
+from tests.support.tools import as_user, provision_command, tree_of, without_links
 
 AMD64 = Platform("linux", "amd64")
-MANNER = Manner(Ownership.of_this_process())
+MANNER = UnpackOptions(Ownership.of_this_process())
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def test_a_directory_is_made_whole(registry: ScriptedRegistry, tmp_path: Path) -
     assert json.loads((made / ".provision/record.json").read_text())["manifest_digest"] == digest
     assert (made / ".provision/seccomp.bpf").read_bytes() == root_emulation(host_platform())
     for name in ("resolv.conf", "hosts", "hostname"):
-        assert (made / ".provision/made" / name).read_bytes() == (made / "rootfs/etc" / name).read_bytes()
+        assert (made / ".provision/generated" / name).read_bytes() == (made / "rootfs/etc" / name).read_bytes()
     assert os.listdir(tmp_path / "a/b") == ["dir"]
 
 
@@ -89,7 +88,7 @@ def test_another_image_is_refused_without_force(registry: ScriptedRegistry, tmp_
     job(registry, plan, tmp_path / "cache")
     before = tree_of(plan.directory)
     new = registry.push("image", builders.image(builders.layer(("new", b"new"))))
-    with pytest.raises(InTheWay, match=r"holds .* not sha256:") as error:
+    with pytest.raises(TargetExists, match=r"holds .* not sha256:") as error:
         job(registry, plan, tmp_path / "cache")
     assert "--force" in error.value.hint
     assert tree_of(plan.directory) == before
@@ -135,7 +134,7 @@ def test_what_is_not_ours_is_refused_before_anything_is_asked(
 ) -> None:
     make(tmp_path / "dir")  # type: ignore[operator]
     before = tree_of(tmp_path)
-    with pytest.raises(InTheWay) as error:
+    with pytest.raises(TargetExists) as error:
         job(registry, Plan(tmp_path / "dir", AMD64, MANNER, force=True), tmp_path / "cache")
     assert error.value.hint
     assert registry.requests == []
@@ -144,8 +143,8 @@ def test_what_is_not_ours_is_refused_before_anything_is_asked(
 
 def test_the_directory_one_is_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InTheWay, match="directory that you are in"):
-        occupant(tmp_path)
+    with pytest.raises(TargetExists, match="directory that you are in"):
+        existing_record(tmp_path)
 
 
 def test_an_image_without_layers_is_an_empty_root(registry: ScriptedRegistry, tmp_path: Path) -> None:
@@ -232,7 +231,11 @@ def test_what_has_no_room_is_not_even_downloaded(
     registry.push("image", image)
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
     with pytest.raises(MachineError, match=why) as raised:
-        job(registry, Plan(tmp_path / "dir", AMD64, Manner(Ownership.of_this_process(), max_size)), tmp_path / "cache")
+        job(
+            registry,
+            Plan(tmp_path / "dir", AMD64, UnpackOptions(Ownership.of_this_process(), max_size)),
+            tmp_path / "cache",
+        )
     assert raised.value.hint
     assert registry.asked(f".*/blobs/{builders.digest_of(image.layers[0].blob)}") == []
     assert not (tmp_path / "dir").exists()
@@ -258,7 +261,7 @@ def test_nine_tenths_of_the_free_space_are_the_limit_where_none_is_given(
 ) -> None:
     registry.push("image", builders.image(builders.layer(("x", bytes(20_480)))))
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
-    plan = Plan(tmp_path / "dir", AMD64, Manner(Ownership.of_this_process(), max_size))
+    plan = Plan(tmp_path / "dir", AMD64, UnpackOptions(Ownership.of_this_process(), max_size))
     if fits:
         job(registry, plan, tmp_path / "cache")
     else:
@@ -315,7 +318,7 @@ def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry,
         *(
             "config.json",
             "fakeroot.state",
-            "made",
+            "generated",
             "manifest.json",
             "ownership.mtree",
             "record.json",

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.errors import UsageError
-from provisioner.settings import Key, line_of, parse_settings, read_settings, size, texts
+from provisioner.settings import Key, line_of, parse_settings, read_settings, texts
+from provisioner.sizes import size
 
 KEYS = {"names": Key(texts, "list of names"), "limit": Key(size, "a size")}
 

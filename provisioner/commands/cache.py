@@ -6,12 +6,12 @@ import argparse
 import time
 from typing import Any
 
-from provisioner.cache import Entry, cache_directory, entries, prune, total_size
 from provisioner.commands.output import write_json, write_lines
 from provisioner.config import Config
-from provisioner.console import Console, size_text
-from provisioner.errors import printable
-from provisioner.settings import size
+from provisioner.sizes import size, size_text
+from provisioner.store.prune import CachedFile, cache_directory, entries, prune, total_size
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 HELP = "Show what is kept of images, or clean it up: provision cache ls|prune|clear"
 
@@ -61,19 +61,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print(found: list[Entry], as_json: bool, now: float) -> None:
+def _print(found: list[CachedFile], as_json: bool, now: float) -> None:
     if as_json:
         write_json([_json(entry) for entry in found])
     else:
         write_lines(_line(entry, now) for entry in found)
 
 
-def _line(entry: Entry, now: float) -> str:
+def _line(entry: CachedFile, now: float) -> str:
     kind = " (partial)" if entry.kind == "partial" else ""
     return f"{size_text(entry.size):>9}  {_ago(now - entry.used):>8}  {printable(entry.name)}{kind}"
 
 
-def _json(entry: Entry) -> dict[str, Any]:
+def _json(entry: CachedFile) -> dict[str, Any]:
     used = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.used))
     return {"kind": entry.kind, "name": entry.name, "size": entry.size, "used": used}
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import write_json, write_lines
-from provisioner.errors import MachineError, machine_errors, printable
-from provisioner.tables import Screen, wrapped
+from provisioner.errors import MachineError, machine_errors
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.tables import Screen, wrapped
 
 if TYPE_CHECKING:
     from provisioner.doctor.diagnosis import Diagnosis

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
 from provisioner.commands.output import output_errors, write_json, write_lines
 from provisioner.config import Config
-from provisioner.console import Console, size_text
-from provisioner.errors import UsageError, printable
-from provisioner.platforms import Platform
-from provisioner.record import FOLDER
-from provisioner.reference import Reference
-from provisioner.tables import Column, Screen, cell_text, folded, table, width_of
+from provisioner.container.record import FOLDER
+from provisioner.errors import UsageError
+from provisioner.image.platform import Platform
+from provisioner.image.reference import Reference
+from provisioner.sizes import size_text
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
+from provisioner.terminal.tables import Column, Screen, cell_text, folded, table, width_of
 
 if TYPE_CHECKING:
     from provisioner.inspection import Inspection

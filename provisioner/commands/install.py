@@ -23,10 +23,11 @@ from provisioner.commands.opening import (
 )
 from provisioner.commands.output import write_lines
 from provisioner.config import Config
-from provisioner.console import Console
-from provisioner.errors import UsageError, machine_errors, printable
-from provisioner.launcher import RUNTIMES
-from provisioner.reference import Reference
+from provisioner.errors import UsageError, machine_errors
+from provisioner.image.reference import Reference
+from provisioner.launch.settings import RUNTIMES
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
     from provisioner.provision import Plan
@@ -76,11 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
     # The rest is imported here so that mistakes on the command line are told at once.
-    from provisioner.directories import Directories, Entry, state_directory
-    from provisioner.lockfile import Lock
+    from provisioner.container.directories import Directories, KnownDirectory, state_directory
+    from provisioner.container.staging import Staging
+    from provisioner.image.lockfile import Lock
     from provisioner.provision import provision
     from provisioner.registry.hub import near_names
-    from provisioner.staging import Staging
 
     plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(Entry(str(directory), outcome.record.reference))
+        Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
         Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
 
@@ -111,15 +112,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Plan:
     """What is asked for, on the command line or else in the configuration. Raises UsageError."""
+    from provisioner.layers.unpack import UnpackOptions
+    from provisioner.ownership.policy import Ownership
     from provisioner.provision import Plan
-    from provisioner.rootfs.ownership import Ownership
-    from provisioner.unpacking import Manner
 
     max_size = None if arguments.max_size is None else _size(arguments.max_size)
     return Plan(
         directory,
         usual_platform(arguments, config),
-        Manner(Ownership.of_this_process(), max_size, arguments.hardlinks),
+        UnpackOptions(Ownership.of_this_process(), max_size, arguments.hardlinks),
         profile=arguments.profile or config.profile,
         dns=tuple(_address(text) for text in arguments.dns) or config.dns,
         force=arguments.force,

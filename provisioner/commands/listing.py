@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.commands.output import write_json, write_lines
-from provisioner.console import size_text
-from provisioner.directories import Directories, Entry, state_directory
-from provisioner.errors import MachineError, machine_errors, printable
-from provisioner.processes import running
-from provisioner.record import FOLDER, Record
-from provisioner.tables import Column, Screen, table
+from provisioner.container.directories import Directories, KnownDirectory, state_directory
+from provisioner.container.processes import running
+from provisioner.container.record import FOLDER, Record
+from provisioner.errors import MachineError, machine_errors
+from provisioner.sizes import size_text
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.tables import Column, Screen, table
 
 HELP = "List what was provisioned on this machine, and what is running: provision list"
 
@@ -34,7 +35,7 @@ _COLUMNS = (
 class _Row:
     """One directory. Where its record is missing or can't be read, that is None; `time` is since the epoch."""
 
-    entry: Entry
+    entry: KnownDirectory
     is_gone: bool
     record: Record | None
     time: float
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(entries: list[Entry]) -> list[_Row]:
+def _rows(entries: list[KnownDirectory]) -> list[_Row]:
     guests = running([Path(entry.directory) for entry in entries])
     rows = []
     for entry in entries:

@@ -6,9 +6,10 @@ import argparse
 import getpass
 import sys
 
-from provisioner.console import Console
-from provisioner.errors import UsageError, printable
-from provisioner.reference import Reference, parse_registry
+from provisioner.errors import UsageError
+from provisioner.image.reference import Reference, parse_registry
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 HELP = "Log in to a registry, for private images: provision login ghcr.io"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from provisioner.commands.login import registry_and_name
-from provisioner.console import Console
-from provisioner.errors import printable
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 HELP = "Forget the login to a registry, wherever it is kept: provision logout ghcr.io"
 

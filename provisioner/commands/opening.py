@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
-from provisioner.console import Console, size_text
 from provisioner.errors import MachineError, ProvisionError, UsageError
-from provisioner.platforms import Platform, host_platform
-from provisioner.reference import Reference
+from provisioner.image.platform import Platform, host_platform
+from provisioner.image.reference import Reference
+from provisioner.sizes import size_text
+from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
-    from provisioner.image import Descriptor
-    from provisioner.lockfile import Lock
+    from provisioner.image.lockfile import Lock
+    from provisioner.image.manifest import Descriptor
     from provisioner.registry.client import RegistryClient
-    from provisioner.registry.documents import CachedDocuments
     from provisioner.registry.mirrors import MakeClient, Mirrors
-    from provisioner.sources.kept import Registry
     from provisioner.sources.registry import RegistrySource
+    from provisioner.store.cached_documents import CachedDocuments
+    from provisioner.store.documents import Registry
 
 _MOVED_SECONDS = 3.0
 """How long the end of a run by a lock waits for the registry to say whether the tag has moved."""
@@ -67,12 +68,12 @@ class Opening:
 @contextmanager
 def opened(opening: Opening, arguments: argparse.Namespace, console: Console) -> Iterator[RegistrySource]:
     """The source, while it is in use; afterwards the cache is brought below its limit. Raises UsageError."""
-    from provisioner.blobs import BlobCache
-    from provisioner.cache import cache_directory, in_use
-    from provisioner.lockfile import Lock
-    from provisioner.sources.kept import Documents, Kept, Scratch
+    from provisioner.image.lockfile import Lock
     from provisioner.sources.offline import OfflineSource
     from provisioner.sources.registry import RegistrySource
+    from provisioner.store.blobs import BlobCache
+    from provisioner.store.documents import Documents, Kept, Scratch
+    from provisioner.store.prune import cache_directory, in_use
 
     _check(arguments)
     reference = opening.reference
@@ -133,9 +134,9 @@ def cached_documents(
     reference: Reference, arguments: argparse.Namespace, config: Config, console: Console, connections: int = 4
 ) -> CachedDocuments:
     """The documents of a repository, for commands that look at them alone. Raises UsageError."""
-    from provisioner.blobs import BlobCache
-    from provisioner.cache import cache_directory
-    from provisioner.registry.documents import CachedDocuments
+    from provisioner.store.blobs import BlobCache
+    from provisioner.store.cached_documents import CachedDocuments
+    from provisioner.store.prune import cache_directory
 
     registry = mirrored(reference, arguments, config, clients(arguments, config, connections), console)
     return CachedDocuments(reference, registry, BlobCache(cache_directory()))
@@ -143,7 +144,7 @@ def cached_documents(
 
 def _keep_limit(directory: Path, limit: int | None, console: Console) -> None:
     """Bring the cache below its limit, whatever became of the run."""
-    from provisioner.cache import prune, total_size
+    from provisioner.store.prune import prune, total_size
 
     if limit is None:
         return

@@ -6,8 +6,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from provisioner.console import Console
-from provisioner.errors import MachineError, UsageError, machine_errors, printable
+from provisioner.errors import MachineError, UsageError, machine_errors
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 HELP = (
     "Write DIR/.provision/fakeroot.state anew: fakeroot knows files by their inodes, which are others in a copy of DIR"
@@ -22,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the state, and say how to use it. Raises ProvisionError."""
-    from provisioner.record import FOLDER, missing
-    from provisioner.rootfs.owners import RECORD, STATE, remake_state
+    from provisioner.container.record import FOLDER, missing
+    from provisioner.ownership.record import RECORD, STATE, remake_state
 
     directory = Path(arguments.directory)
     shown = printable(arguments.directory)

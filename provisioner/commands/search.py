@@ -7,9 +7,9 @@ import sys
 from dataclasses import asdict
 
 from provisioner.commands.output import add_insecure_argument, add_output_arguments, write_json, write_lines
-from provisioner.console import Console
 from provisioner.errors import NotFound, UsageError
-from provisioner.tables import Column, Screen, count_text, table
+from provisioner.terminal.progress import Console
+from provisioner.terminal.tables import Column, Screen, count_text, table
 
 HELP = "Search Docker Hub for images: provision search alpine"
 

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
 from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
 from provisioner.config import Config
-from provisioner.console import Console, size_text
 from provisioner.errors import NetworkError, NotFound, UsageError
-from provisioner.platforms import Platform
-from provisioner.reference import DOCKER_HUB, Reference
-from provisioner.tables import Column, Screen, table
-from provisioner.versions import newest_first
+from provisioner.image.platform import Platform
+from provisioner.image.reference import DOCKER_HUB, Reference
+from provisioner.registry.tag_order import newest_first
+from provisioner.sizes import size_text
+from provisioner.terminal.progress import Console
+from provisioner.terminal.tables import Column, Screen, table
 
 if TYPE_CHECKING:
-    from provisioner.registry.documents import CachedDocuments
+    from provisioner.image.offers import Tag
     from provisioner.registry.hub import Hub
-    from provisioner.registry.tags import Tag
+    from provisioner.store.cached_documents import CachedDocuments
 
 HELP = "List the tags of an image for this machine's platform, newest first: provision tags ubuntu"
 
@@ -116,7 +117,9 @@ def _on_registry(
     wanted: _Wanted, documents: CachedDocuments, sized: bool, jobs: int, console: Console
 ) -> tuple[list[Tag], int]:
     """The same of any registry, whose manifests have to be looked at; and `sized`, those of each platform too."""
-    from provisioner.registry.tags import Tag, tag_names, with_offers, with_sizes
+    from provisioner.image.offers import Tag
+    from provisioner.registry.tags import tag_names
+    from provisioner.sources.tags import with_offers, with_sizes
 
     listed = tag_names(documents.tags_page, wanted.reference.registry)
     names = newest_first(name for name in listed if name.startswith(wanted.prefix))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from provisioner.errors import printable
+from provisioner.terminal.escaping import printable
 
 
 class State(StrEnum):

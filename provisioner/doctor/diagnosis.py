@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from provisioner.container.record import FOLDER
 from provisioner.doctor import filesystem, kernel, network, runtimes, tools
 from provisioner.doctor.check import Check, Finding, Site, State, no, unknown
 from provisioner.doctor.children import Reply, in_children
-from provisioner.record import FOLDER
 
 _SECONDS = 6.0
 """What a probe may take. Those that wait for a network have limits of their own below it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt
-from provisioner.doctor.mends import as_root, is_android
+from provisioner.doctor.fixes import as_root, is_android
 
 _WITHOUT_LINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
 _LEAST_BYTES, _LEAST_INODES = 50 << 20, 5000

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt, run_program
-from provisioner.doctor.mends import as_root, install, is_android, is_termux
+from provisioner.doctor.fixes import as_root, install, is_android, is_termux
 
 # From linux/sched.h and linux/mount.h.
 _NEWNS, _NEWUSER, _NEWPID = 0x00020000, 0x10000000, 0x20000000

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
-from provisioner.doctor.mends import is_termux
-from provisioner.errors import NetworkError, printable
+from provisioner.doctor.fixes import is_termux
+from provisioner.errors import NetworkError
+from provisioner.terminal.escaping import printable
 
 HUB = "https://registry-1.docker.io/v2/"
 _SECONDS = 3.0

@@ -8,12 +8,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from provisioner.container.record import Record
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
-from provisioner.doctor.mends import install, is_termux
+from provisioner.doctor.fixes import install, is_termux
 from provisioner.errors import ProvisionError
-from provisioner.platforms import Platform, host_platform
-from provisioner.record import Record
+from provisioner.image.platform import Platform, host_platform
 
 QEMU = {
     "amd64": "x86_64",

@@ -11,7 +11,7 @@ from typing import Any
 
 from provisioner.doctor.check import Finding, Site, no, ok
 from provisioner.doctor.children import run_program
-from provisioner.doctor.mends import install, is_android
+from provisioner.doctor.fixes import install, is_android
 
 _CALLS = ("link", "setxattr", "mknod", "chroot")
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from provisioner.errors import NetworkError, printable
+from provisioner.errors import NetworkError
+from provisioner.terminal.escaping import printable
 
 _WORD = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+)))?""")
 """A name with its value, quoted or plain, or a word that stands alone: the scheme of the next challenge."""

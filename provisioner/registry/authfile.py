@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from provisioner.errors import UsageError, machine_errors, printable
-from provisioner.files import replace_file
-from provisioner.reference import DOCKER_HUB, parse_registry
+from provisioner.errors import UsageError, machine_errors
+from provisioner.filesystem.atomic import replace_file
+from provisioner.image.reference import DOCKER_HUB, parse_registry
 from provisioner.settings import line_of
+from provisioner.terminal.escaping import printable
 
 HUB_KEY = "https://index.docker.io/v1/"
 """What Docker calls Docker Hub where it keeps credentials."""

@@ -14,10 +14,17 @@ from urllib.parse import urlsplit
 
 import requests
 
-from provisioner.digest import Digest, verify
-from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFound, ProvisionError, doing, printable
-from provisioner.image import DOCKER_SCHEMA1, DOCUMENT_LIMIT, INDEX_TYPES, MANIFEST_TYPES, Descriptor, media_type_of
-from provisioner.reference import DOCKER_HUB, Reference, is_loopback
+from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFound, ProvisionError, error_context
+from provisioner.image.digest import Digest, verify
+from provisioner.image.manifest import (
+    DOCKER_SCHEMA1,
+    DOCUMENT_LIMIT,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    media_type_of,
+)
+from provisioner.image.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.registry.auth import Challenge, Tokens
 from provisioner.registry.authfile import Login
 from provisioner.registry.credentials import Credentials
@@ -33,6 +40,7 @@ from provisioner.registry.http import (
 )
 from provisioner.registry.limits import RateLimit
 from provisioner.registry.retry import Transient, retry_after
+from provisioner.terminal.escaping import printable
 
 _HUB_HOST = "registry-1.docker.io"
 TAGS_LIMIT = 32 << 20
@@ -84,7 +92,7 @@ class RegistryClient:
         what = f"manifest {name}" if ":" in name else f"tag {name!r}"
         with (
             self._get(f"manifests/{name}", what, is_part=expected is not None, accept=_ACCEPT) as response,
-            doing(f"{self._reference.name}: {what}"),
+            error_context(f"{self._reference.name}: {what}"),
         ):
             data = limited_body(response, DOCUMENT_LIMIT)
             announced = response.headers.get("Docker-Content-Digest", "")
@@ -141,7 +149,7 @@ class RegistryClient:
         with self._get(path, what, is_part=True) as response:
             yield from self._content(response, descriptor, 0, start)
 
-    def wrong(self, descriptor: Descriptor) -> bool:
+    def report_corrupt(self, descriptor: Descriptor) -> bool:
         """Always False: a registry has nothing better to give (see blobs.Origin)."""
         return False
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.errors import machine_errors, printable
-from provisioner.files import held
+from provisioner.errors import machine_errors
+from provisioner.filesystem.locks import locked_directory
 from provisioner.registry import helper
 from provisioner.registry.authfile import AuthFile, Login, server_name
+from provisioner.terminal.escaping import printable
 
 _TOKEN_USER = "<token>"
 """The user name by which a helper says that its secret is an identity token."""
@@ -68,7 +69,7 @@ class Credentials:
         path = next(same, None) or next(there, None) or self.files[-2 if len(self.files) > 1 else 0]
         with machine_errors(f"make {printable(str(path.parent))}"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with held(path.parent):
+        with locked_directory(path.parent):
             file = AuthFile.read(path)
             key = next(file.keys(name), server_name(name) if path.name == "config.json" else name)
             program = "" if "/" in name else file.helper(name) or file.store
@@ -90,7 +91,7 @@ class Credentials:
             if program and helper.erase(program, server_name(name)):
                 places.append(f"docker-credential-{program}")
             if any(file.keys(name)):
-                with held(path.parent):
+                with locked_directory(path.parent):
                     if AuthFile.read(path).login(name):
                         places.append(str(path))
                     AuthFile.read(path).with_entry(name, None).save()

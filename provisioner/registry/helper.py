@@ -11,7 +11,8 @@ import subprocess
 import threading
 from contextlib import suppress
 
-from provisioner.errors import NotAllowed, printable
+from provisioner.errors import NotAllowed
+from provisioner.terminal.escaping import printable
 
 HELPER_SECONDS = 60.0
 """How long a helper may take: some ask the user to unlock something."""

@@ -14,9 +14,10 @@ import requests.adapters
 import urllib3
 
 from provisioner import __version__
-from provisioner.errors import MalformedImage, NetworkError, UsageError, printable
-from provisioner.reference import is_loopback
+from provisioner.errors import MalformedImage, NetworkError, UsageError
+from provisioner.image.reference import is_loopback
 from provisioner.registry.retry import Transient
+from provisioner.terminal.escaping import printable
 
 CONNECT_SECONDS, SILENCE_SECONDS = 15.0, 60.0
 """How long a server may take to accept a connection, and to send its next bytes: silence, not the whole."""

@@ -14,15 +14,14 @@ from urllib.parse import quote, urlencode
 
 import requests
 
-from provisioner.digest import Digest
 from provisioner.errors import MalformedImage, NetworkError, NotFound, ProvisionError, UsageError
-from provisioner.platforms import Platform
-from provisioner.reference import DOCKER_HUB, Reference, is_tag
+from provisioner.image.digest import Digest
+from provisioner.image.offers import Offer, Tag
+from provisioner.image.platform import Platform
+from provisioner.image.reference import DOCKER_HUB, Reference, is_tag
 from provisioner.registry.client import NoSuchRepository
-from provisioner.registry.documents import Offer
 from provisioner.registry.http import Http, limited_body, status_text
 from provisioner.registry.parallel import in_parallel
-from provisioner.registry.tags import Tag
 
 HUB = "https://hub.docker.com"
 

@@ -9,12 +9,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from provisioner.digest import Digest
-from provisioner.errors import NetworkError, ProvisionError, UsageError, printable
-from provisioner.image import Descriptor
-from provisioner.reference import Reference
+from provisioner.errors import NetworkError, ProvisionError, UsageError
+from provisioner.image.digest import Digest
+from provisioner.image.manifest import Descriptor
+from provisioner.image.reference import Reference
 from provisioner.registry.client import Document, RegistryClient
 from provisioner.registry.retry import PATIENCE_SECONDS, PAUSES, PAUSES_AT_FIRST, PROGRESS, Backoff, Patience, Transient
+from provisioner.terminal.escaping import printable
 
 MakeClient = Callable[[Reference, bool], RegistryClient]
 """Makes the client for a reference; the second argument allows plain HTTP to its registry."""
@@ -23,7 +24,7 @@ _Answer = TypeVar("_Answer")
 
 
 @dataclass(eq=False)
-class _Place:
+class _Endpoint:
     """A registry to ask: the origin, which the user named, or a mirror of it.
 
     `is_down` says that the last try there failed before anything came; `is_aside`, that it isn't asked any more;
@@ -54,13 +55,13 @@ class Mirrors:
         say: Callable[[str], None] = lambda line: None,
         patience: Patience | None = None,
     ) -> None:
-        self._origin = _Place(client(reference, False), reference.registry, is_origin=True)
+        self._origin = _Endpoint(client(reference, False), reference.registry, is_origin=True)
         located = [_located(text, reference) for text in dict.fromkeys(mirrors)]
-        self._mirrors = [_Place(client(where, plain), where.registry, is_origin=False) for where, plain in located]
+        self._mirrors = [_Endpoint(client(where, plain), where.registry, is_origin=False) for where, plain in located]
         self._say = say
         self._patience = patience or Patience()
         self._lock = threading.Lock()
-        self._givers: dict[Digest, set[_Place]] = {}
+        self._givers: dict[Digest, set[_Endpoint]] = {}
         self._doubted: set[Digest] = set()
         self._has_worked = False
 
@@ -82,23 +83,23 @@ class Mirrors:
 
     def _answer(self, ask: Callable[[RegistryClient], _Answer], tag: str) -> _Answer:
         """What `ask` gets from whoever has the word; `tag` says what that is where a digest doesn't hold it."""
-        places = [self._origin, *self._mirrors] if tag else [*self._mirrors, self._origin]
-        trial = self._trial(places)
+        endpoints = [self._origin, *self._mirrors] if tag else [*self._mirrors, self._origin]
+        trial = self._trial(endpoints)
         while True:
-            place = trial.place()
+            endpoint = trial.endpoint()
             try:
-                answer = ask(place.client)
+                answer = ask(endpoint.client)
             except ProvisionError as error:
                 # What the registry itself says of a tag is final, unless that is nothing at all.
-                if tag and place.is_origin and not isinstance(error, NetworkError):
+                if tag and endpoint.is_origin and not isinstance(error, NetworkError):
                     raise
-                place.is_down = isinstance(error, Transient)
-                trial.failed(place, error)
+                endpoint.is_down = isinstance(error, Transient)
+                trial.failed(endpoint, error)
                 continue
-            place.is_down, self._has_worked = False, True
-            if tag and not place.is_origin and not place.is_told:
-                place.is_told = True
-                self._say(f"{tag} is what the mirror {place.name} has for it")
+            endpoint.is_down, self._has_worked = False, True
+            if tag and not endpoint.is_origin and not endpoint.is_told:
+                endpoint.is_told = True
+                self._say(f"{tag} is what the mirror {endpoint.name} has for it")
             return answer
 
     def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
@@ -106,37 +107,37 @@ class Mirrors:
 
         An empty chunk comes after each failure: whoever reads can stop there.
         """
-        givers: set[_Place] = set()
+        givers: set[_Endpoint] = set()
         with self._lock:
             self._givers[descriptor.digest] = givers
         trial = self._trial([*self._mirrors, self._origin])
         offset = start
         while offset < descriptor.size:
-            place, began = trial.place(), offset
+            endpoint, began = trial.endpoint(), offset
             failure: ProvisionError | None = None
             try:
-                with closing(place.client.blob(descriptor, offset)) as chunks:
+                with closing(endpoint.client.blob(descriptor, offset)) as chunks:
                     for chunk in chunks:
                         offset += len(chunk)
-                        givers.add(place)
+                        givers.add(endpoint)
                         yield chunk
             except ProvisionError as error:
                 failure = error
             if failure is None or offset == descriptor.size:
-                place.is_down, self._has_worked = False, True
+                endpoint.is_down, self._has_worked = False, True
                 return
             yield b""
             if offset - began >= PROGRESS:
                 trial.progressed()
-            place.is_down = offset == began
-            trial.failed(place, failure)
+            endpoint.is_down = offset == began
+            trial.failed(endpoint, failure)
 
-    def wrong(self, descriptor: Descriptor) -> bool:
+    def report_corrupt(self, descriptor: Descriptor) -> bool:
         """Is told that a blob, given from its start, wasn't what its digest says. Whether it may be right next time."""
         what = f"blob {descriptor.digest.short}"
         with self._lock:
             givers = self._givers.pop(descriptor.digest, ())
-            if liars := [place for place in givers if not place.is_origin]:
+            if liars := [endpoint for endpoint in givers if not endpoint.is_origin]:
                 for liar in liars:
                     _set_aside(liar, f"{what} is not what its digest says", self._say)
                 return True
@@ -147,71 +148,71 @@ class Mirrors:
             self._say(f"{self._origin.name} gave a wrong {what}: from the start again")
         return again
 
-    def _trial(self, places: Sequence[_Place]) -> _Trial:
+    def _trial(self, endpoints: Sequence[_Endpoint]) -> _Trial:
         backoff = Backoff(self._patience, PAUSES if self._has_worked else PAUSES_AT_FIRST)
-        return _Trial(places, backoff, self._patience, self._say)
+        return _Trial(endpoints, backoff, self._patience, self._say)
 
 
 class _Trial:
     """One document or blob on its way: whom to ask next, and when to give up."""
 
     def __init__(
-        self, places: Sequence[_Place], backoff: Backoff, patience: Patience, say: Callable[[str], None]
+        self, endpoints: Sequence[_Endpoint], backoff: Backoff, patience: Patience, say: Callable[[str], None]
     ) -> None:
-        self._places = places
+        self._endpoints = endpoints
         self._backoff = backoff
         self._patience = patience
         self._say = say
-        self._failures: Counter[_Place] = Counter()
-        self._errors: dict[_Place, ProvisionError] = {}
-        self._refused: set[_Place] = set()
-        self._ready: dict[_Place, float] = {}
+        self._failures: Counter[_Endpoint] = Counter()
+        self._errors: dict[_Endpoint, ProvisionError] = {}
+        self._refused: set[_Endpoint] = set()
+        self._ready: dict[_Endpoint, float] = {}
 
-    def place(self) -> _Place:
+    def endpoint(self) -> _Endpoint:
         """The best of what is left: one that isn't down, has failed least, comes first. Raises what was wrong."""
-        left = [place for place in self._places if place not in self._refused and not place.is_aside]
+        left = [endpoint for endpoint in self._endpoints if endpoint not in self._refused and not endpoint.is_aside]
         if not left:
             raise self._error()
-        return min(left, key=lambda place: (place.is_down, self._failures[place]))
+        return min(left, key=lambda endpoint: (endpoint.is_down, self._failures[endpoint]))
 
     def progressed(self) -> None:
         """Forget the failures so far: something has been got since."""
         self._failures.clear()
         self._backoff.progressed()
 
-    def failed(self, place: _Place, error: ProvisionError) -> None:
+    def failed(self, endpoint: _Endpoint, error: ProvisionError) -> None:
         """Note what went wrong, and wait until `place()` may be asked. Raises when there is no use in that."""
-        self._errors[place] = error
+        self._errors[endpoint] = error
         if not isinstance(error, Transient) or error.after > PATIENCE_SECONDS:
-            self._refused.add(place)
-            if not place.is_origin:
-                _set_aside(place, error.message, self._say)
-            self.place()
+            self._refused.add(endpoint)
+            if not endpoint.is_origin:
+                _set_aside(endpoint, error.message, self._say)
+            self.endpoint()
             return
-        self._failures[place] += 1
-        self._ready[place] = self._patience.clock() + error.after
-        following = self.place()
+        self._failures[endpoint] += 1
+        self._ready[endpoint] = self._patience.clock() + error.after
+        following = self.endpoint()
         wait: float | None = 0.0
         if self._failures[following]:
             wait = self._backoff.pause(self._ready[following] - self._patience.clock())
         if wait is None:
             raise self._error()
-        where = "again" if following is place else f"on with {following.name}"
+        where = "again" if following is endpoint else f"on with {following.name}"
         self._say(f"{error.message}; {where}" + (f" in {wait:.0f} s" if wait >= 1 else ""))
         if wait:
             self._patience.sleep(wait)
 
     def _error(self) -> ProvisionError:
         """What to tell the user: what the origin said, if it was asked."""
-        return self._errors.get(self._places[0] if self._places[0].is_origin else self._places[-1]) or next(
+        return self._errors.get(self._endpoints[0] if self._endpoints[0].is_origin else self._endpoints[-1]) or next(
             reversed(self._errors.values())
         )
 
 
-def _set_aside(place: _Place, why: str, say: Callable[[str], None]) -> None:
-    if not place.is_aside:
-        place.is_aside = True
-        say(f"the mirror {place.name} is not asked any more: {why}")
+def _set_aside(endpoint: _Endpoint, why: str, say: Callable[[str], None]) -> None:
+    if not endpoint.is_aside:
+        endpoint.is_aside = True
+        say(f"the mirror {endpoint.name} is not asked any more: {why}")
 
 
 def _located(text: str, reference: Reference) -> tuple[Reference, bool]:

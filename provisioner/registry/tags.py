@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 
-from provisioner.digest import Digest
-from provisioner.errors import MalformedImage, NetworkError, NotFound
-from provisioner.platforms import Platform
-from provisioner.reference import is_tag
-from provisioner.registry.documents import CachedDocuments, Offer
-from provisioner.registry.parallel import in_parallel
+from provisioner.errors import NetworkError
+from provisioner.image.reference import is_tag
 
 _PAGE = 1000
 """Tags to ask for at a time; registries may give fewer, or all there are."""
@@ -23,25 +18,6 @@ _MOST = 1_000_000
 
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[^\s;,=]+\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]+))*)")
 _IS_NEXT = re.compile(r";\s*rel\s*=\s*\"?(?:[^\";]*\s)?next(?![^\s\";])", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Tag:
-    """One tag, and what is known of it: its digest, what it offers by platform, and when it was pushed (RFC 3339).
-
-    `problem` says why nothing is known: the tag is gone, or names no container image.
-    """
-
-    name: str
-    digest: Digest | None = None
-    offers: tuple[Offer, ...] = ()
-    updated: str = ""
-    problem: str = ""
-
-    def offer(self, wanted: Platform) -> Offer | None:
-        """The best that there is for `wanted`: the newest variant that still runs there."""
-        fitting = [offer for offer in self.offers if offer.platform.satisfies(wanted)]
-        return max(fitting, key=lambda offer: offer.platform.level, default=None)
 
 
 def tag_names(page_of: Callable[[str], tuple[bytes, str]], host: str) -> list[str]:
@@ -62,40 +38,6 @@ def tag_names(page_of: Callable[[str], tuple[bytes, str]], host: str) -> list[st
         if query in asked or idle >= _IDLE_PAGES or len(names) > _MOST:
             raise NetworkError(f"the list of tags of {host} doesn't end", "tell the registry's owner")
     return [name for name in names if is_tag(name)]
-
-
-def with_offers(documents: CachedDocuments, names: Iterable[str], jobs: int) -> Generator[Tag, None, None]:
-    """The tags of these names with their platforms, in this order, `jobs` asked for at a time.
-
-    Those that are gone meanwhile, or that name no container image, offer nothing and have a `problem`.
-    """
-
-    def look(name: str) -> Tag:
-        try:
-            top = documents.manifest(name)
-            return Tag(name, top.digest, documents.offers(top))
-        except (NotFound, MalformedImage) as error:
-            return Tag(name, problem=error.message)
-
-    return in_parallel(look, names, jobs)
-
-
-def with_sizes(
-    documents: CachedDocuments, tags: Iterable[Tag], wanted: Platform, jobs: int
-) -> Generator[Tag, None, None]:
-    """The same tags, with the size of what they offer for `wanted`."""
-
-    def weigh(tag: Tag) -> Tag:
-        best = tag.offer(wanted)
-        if best is None or best.size is not None or best.manifest is None:
-            return tag
-        try:
-            weighed = replace(best, size=documents.size(best.manifest))
-        except MalformedImage:
-            return tag
-        return replace(tag, offers=tuple(weighed if offer is best else offer for offer in tag.offers))
-
-    return in_parallel(weigh, tags, jobs)
 
 
 def _parsed(body: bytes, host: str) -> list[str]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
-from provisioner.digest import CHUNK
-from provisioner.rootfs.notes import Notes
+from provisioner.filesystem.xattrs import set_xattrs
+from provisioner.image.digest import CHUNK
+from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.rootfs.tree import NEW_FILE, NOTHING_THERE, Place, Tree
-from provisioner.rootfs.xattrs import set_xattrs
 
 Substitute = Literal["auto", "copy", "symlink"]
 """What stands in for a hard link: a reflink where the file system has them, else a copy or a relative symlink; with
@@ -49,7 +49,7 @@ class Links:
         self._copies: dict[bytes, tuple[bytes, int]] = {}
         """Where copies are, what they are copies of, and their size in bytes."""
 
-    def make(self, source: Place, place: Place, notes: Notes) -> None:
+    def make(self, source: Place, place: Place, overrides: MetadataOverrides) -> None:
         """Give what is at `source`, no directory, the second name `place`, which is free. Raises OSError."""
         if _linked(source, place):
             return
@@ -64,30 +64,30 @@ class Links:
         else:
             os.mknod(place.name, state.st_mode, state.st_rdev, dir_fd=place.directory)
         _resemble(place, state)
-        said = notes.get(state.st_ino)
-        if said is not None and said.xattrs and stat.S_ISREG(state.st_mode):
+        metadata = overrides.get(state.st_ino)
+        if metadata is not None and metadata.xattrs and stat.S_ISREG(state.st_mode):
             with open(os.open(place.name, _READ, dir_fd=place.directory), "rb") as copy:
-                set_xattrs(copy.fileno(), said.xattrs, privileged=os.geteuid() == 0)
-        notes.set(_state(place).st_ino, said)
+                set_xattrs(copy.fileno(), metadata.xattrs, privileged=os.geteuid() == 0)
+        overrides.set(_state(place).st_ino, metadata)
 
-    def finish(self, tree: Tree, notes: Notes) -> None:
+    def finish(self, tree: Tree, overrides: MetadataOverrides) -> None:
         """Put symlinks in the place of copies that are still the same as what they are copies of. Raises OSError."""
         for path, (first, written) in self._copies.items():
             directory = posixpath.dirname(path)
             try:
                 source, place = tree.place(first, create=False), tree.place(path, create=False)
-                if (source.path, place.path) != (first, path) or not _same(source, place, notes):
+                if (source.path, place.path) != (first, path) or not _same(source, place, overrides):
                     continue
             except OSError as error:
                 if error.errno not in NOTHING_THERE:
                     raise
                 continue
             state = _state(place)
-            said = notes.get(state.st_ino)
+            metadata = overrides.get(state.st_ino)
             tree.remove(place)
             os.symlink(posixpath.relpath(b"/" + first, b"/" + directory), place.name, dir_fd=place.directory)
             _resemble(place, state)
-            notes.set(_state(place).st_ino, said)
+            overrides.set(_state(place).st_ino, metadata)
             self.made.copies -= 1
             self.made.copied -= written
             self.made.symlinks += 1
@@ -170,13 +170,14 @@ def _resemble(place: Place, state: os.stat_result) -> None:
     os.utime(place.name, ns=times, dir_fd=place.directory, follow_symlinks=False)
 
 
-def _same(source: Place, place: Place, notes: Notes) -> bool:
+def _same(source: Place, place: Place, overrides: MetadataOverrides) -> bool:
     """Whether two files are still alike in content, holes too, owners and mode."""
     one, other = _state(source), _state(place)
     if not (stat.S_ISREG(one.st_mode) and stat.S_ISREG(other.st_mode)):
         return False
     alike = [
-        (state.st_mode, state.st_uid, state.st_gid, state.st_size, notes.get(state.st_ino)) for state in (one, other)
+        (state.st_mode, state.st_uid, state.st_gid, state.st_size, overrides.get(state.st_ino))
+        for state in (one, other)
     ]
     if alike[0] != alike[1]:
         return False

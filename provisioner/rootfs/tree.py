@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from provisioner.errors import MalformedImage, machine_errors, printable
-from provisioner.rootfs.notes import NO_TIME, Notes
-from provisioner.rootfs.removal import DIRECTORY, names_in, remove_tree
-from provisioner.rootfs.walk import directories
+from provisioner.errors import MalformedImage, machine_errors
+from provisioner.filesystem.removal import DIRECTORY, names_in, remove_tree
+from provisioner.filesystem.walk import directories
+from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
+from provisioner.terminal.escaping import printable
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a file is made: never over what is there."""
@@ -81,8 +82,8 @@ class Tree:
     removed in between, and may be closed then.
     """
 
-    def __init__(self, root: Path, notes: Notes | None = None) -> None:
-        self.notes = notes or Notes()
+    def __init__(self, root: Path, overrides: MetadataOverrides | None = None) -> None:
+        self.overrides = overrides or MetadataOverrides()
         """What the image says of what is in the tree."""
         self._root = os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
@@ -193,7 +194,7 @@ class Tree:
     def set_times(self) -> None:
         """Give the directories the times that the image says; whatever is written into one later changes its own."""
         for found in directories(self._root):
-            if (mtime := self.notes.times[found.state.st_ino]) != NO_TIME:
+            if (mtime := self.overrides.times[found.state.st_ino]) != NO_TIME:
                 os.utime(found.name, ns=(mtime, mtime), dir_fd=found.directory, follow_symlinks=False)
 
     def state(self, place: Place) -> os.stat_result:
@@ -212,7 +213,7 @@ class Tree:
                 os.unlink(place.name, dir_fd=place.directory)
         except FileNotFoundError:
             return
-        self.notes.stale = True
+        self.overrides.stale = True
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._forget()  # the paths that are open may lead elsewhere now
 
@@ -321,7 +322,7 @@ class Tree:
         """Make what was made just now root's, whatever group its directory hands down; the image says nothing of it."""
         if os.geteuid() == 0:
             os.fchown(file, 0, 0)
-        self.notes.forget(file)
+        self.overrides.forget(file)
 
     def _forget(self) -> None:
         """Look paths up anew from here on."""

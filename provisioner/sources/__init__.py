@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from provisioner.image import Image, Layer
-from provisioner.platforms import Platform
+from provisioner.image.image import Image, Layer
+from provisioner.image.platform import Platform
 
 
 class Source(Protocol):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from provisioner.blobs import BlobCache
 from provisioner.errors import NetworkError
-from provisioner.image import Descriptor, Image, Layer
-from provisioner.lockfile import Lock
-from provisioner.reference import Reference
+from provisioner.image.image import Image, Layer
+from provisioner.image.lockfile import Lock
+from provisioner.image.manifest import Descriptor
+from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
-from provisioner.sources.kept import Documents, by_digest
 from provisioner.sources.registry import RegistrySource
+from provisioner.store.blobs import BlobCache
+from provisioner.store.documents import Documents, by_digest
 
 _MEND = "run once without --offline"
 
@@ -42,7 +43,7 @@ class Offline:
         """Raises NetworkError: the cache has been looked at."""
         raise NetworkError(f"offline: the cache has no sound blob {descriptor.digest} of {self._reference.name}", _MEND)
 
-    def wrong(self, descriptor: Descriptor) -> bool:
+    def report_corrupt(self, descriptor: Descriptor) -> bool:
         """Always False: there is nobody else to ask."""
         return False
 

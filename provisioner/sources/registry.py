@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from provisioner.blobs import Arrival, BlobCache, Unverified, arriving
-from provisioner.digest import Digest
-from provisioner.errors import MalformedImage, NetworkError, UsageError, doing
-from provisioner.image import DOCUMENT_LIMIT, INDEX_TYPES, Descriptor, Image, Index, Layer, Manifest
-from provisioner.lockfile import Lock
-from provisioner.platforms import Platform, choose
-from provisioner.reference import Reference
+from provisioner.errors import MalformedImage, NetworkError, UsageError, error_context
+from provisioner.image.digest import Digest
+from provisioner.image.image import Image, Layer
+from provisioner.image.lockfile import Lock
+from provisioner.image.manifest import DOCUMENT_LIMIT, INDEX_TYPES, Descriptor, Index, Manifest
+from provisioner.image.platform import Platform, choose
+from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
-from provisioner.sources.kept import Contents
+from provisioner.store.blobs import BlobCache, Download, Unverified, downloading
+from provisioner.store.documents import DocumentSource
 
 _NESTED = 4
 """How many indexes may lead to one another."""
@@ -23,7 +24,7 @@ class RegistrySource:
     """The image at `reference`, or what `lock` holds it to. `jobs` blobs are downloaded at a time."""
 
     def __init__(
-        self, reference: Reference, registry: Contents, cache: BlobCache, jobs: int, lock: Lock | None = None
+        self, reference: Reference, registry: DocumentSource, cache: BlobCache, jobs: int, lock: Lock | None = None
     ) -> None:
         self._reference = reference
         self._registry = registry
@@ -49,12 +50,12 @@ class RegistrySource:
         top = self._registry.manifest(self._reference.selector)
         if top.media_type not in INDEX_TYPES:
             return self._followed(top, None, None, platform)
-        with doing(self._reference.familiar):
+        with error_context(self._reference.familiar):
             self.index = Index.from_json(top.data)
         return self._followed(top, top.digest, None, platform)
 
     def _locked_image(self, lock: Lock, platform: Platform) -> Image:
-        with doing(self._reference.familiar):
+        with error_context(self._reference.familiar):
             stated, digest = lock.manifest(platform)
         image = self._followed(self._registry.manifest(str(digest)), lock.index, stated, platform)
         layers = tuple(layer.digest for layer in image.manifest.layers)
@@ -70,7 +71,7 @@ class RegistrySource:
         for _ in range(_NESTED):
             if document.media_type not in INDEX_TYPES:
                 return self._image(document, index, stated, platform)
-            with doing(self._reference.familiar):
+            with error_context(self._reference.familiar):
                 chosen = _chosen(Index.from_json(document.data), platform)
             stated = chosen.platform or stated
             document = self._registry.manifest(chosen)
@@ -78,7 +79,7 @@ class RegistrySource:
 
     def _image(self, document: Document, index: Digest | None, stated: Platform | None, wanted: Platform) -> Image:
         """The image of a manifest that an index, if there was one, gave for the platform `stated`."""
-        with doing(self._reference.familiar):
+        with error_context(self._reference.familiar):
             config = Manifest.from_json(document.data).config
             if config.size > DOCUMENT_LIMIT:
                 raise MalformedImage(f"the config has {config.size} bytes, {DOCUMENT_LIMIT} is the most")
@@ -98,7 +99,7 @@ class RegistrySource:
         """
         # A layer may occur more than once, and is downloaded once.
         arrivals = {blob: self._arrival(blob, progress) for blob in image.manifest.layers}
-        with arriving(list(arrivals.values()), self._jobs):
+        with downloading(list(arrivals.values()), self._jobs):
             try:
                 yield ((layer, arrivals[layer.blob].chunks()) for layer in image.layers)
             except MalformedImage as error:
@@ -111,8 +112,8 @@ class RegistrySource:
                     error.hint = f"{kept / 1e6:.1f} MB are kept: run again to go on; {error.hint}"
                 raise
 
-    def _arrival(self, blob: Descriptor, progress: Callable[[int], None]) -> Arrival:
-        return Arrival(blob, self._cache, self._registry, progress, verified_first=self._verified_first)
+    def _arrival(self, blob: Descriptor, progress: Callable[[int], None]) -> Download:
+        return Download(blob, self._cache, self._registry, progress, verified_first=self._verified_first)
 
 
 def _chosen(index: Index, wanted: Platform) -> Descriptor:

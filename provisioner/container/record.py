@@ -1,0 +1,112 @@
+"""`.provision/` in a provisioned directory: what was provisioned, written once and read by later runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from provisioner import __version__
+from provisioner.errors import MachineError, machine_errors
+from provisioner.image.image import Image
+from provisioner.terminal.escaping import printable
+
+FOLDER = ".provision"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer: digests as text, size in bytes as downloaded."""
+
+    digest: str
+    diff_id: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a directory was provisioned from. Digests are texts; `index_digest` is empty where there was no index."""
+
+    reference: str
+    platform: str
+    manifest_digest: str
+    index_digest: str
+    config_digest: str
+    layers: tuple[LayerRecord, ...]
+    profile: str
+    version: str = __version__
+    format: int = _FORMAT
+
+    @classmethod
+    def of(cls, reference: str, image: Image, profile: str) -> Record:
+        """The record of an image that is about to be provisioned."""
+        return cls(
+            reference=reference,
+            platform=str(image.config.platform),
+            manifest_digest=str(image.digest),
+            index_digest=str(image.index_digest or ""),
+            config_digest=str(image.manifest.config.digest),
+            layers=tuple(
+                LayerRecord(str(layer.blob.digest), str(layer.diff_id), layer.blob.size, layer.blob.media_type)
+                for layer in image.layers
+            ),
+            profile=profile,
+        )
+
+    @classmethod
+    def read(cls, directory: Path) -> Record | None:
+        """The record in a provisioned directory; None where there is none.
+
+        Raises MachineError for one that this version can't read.
+        """
+        path = directory / FOLDER / "record.json"
+        with machine_errors(f"read {printable(str(path))}"):
+            try:
+                data = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        try:
+            return cls._from_json(json.loads(data))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise MachineError(
+                f"{printable(str(path))} is damaged, or from another version",
+                f"move {printable(str(directory))} away, then provision again",
+            ) from error
+
+    @classmethod
+    def _from_json(cls, value: Any) -> Record:
+        """Make a record of what `to_json` has written. Raises ValueError, TypeError or KeyError for anything else."""
+        layers = tuple(LayerRecord(**layer) for layer in value["layers"])
+        record = cls(**{**value, "layers": layers})
+        if record.format != _FORMAT:
+            raise ValueError(f"format {record.format}")
+        _check_types(record)
+        for layer in layers:
+            _check_types(layer)
+        return record
+
+    def to_json(self) -> str:
+        """The record as it is kept, and as `--json` prints it."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def write(self, directory: Path, image: Image) -> None:
+        """Write the record, and beside it the image's documents as the registry served them."""
+        folder = directory / FOLDER
+        folder.mkdir(mode=0o755)
+        (folder / "record.json").write_text(self.to_json(), encoding="utf-8")
+        (folder / "manifest.json").write_bytes(image.manifest_bytes)
+        (folder / "config.json").write_bytes(image.config_bytes)
+
+
+def missing(directory: Path, shown: str) -> str:
+    """Why there is no record in `directory`, which is called `shown`, in words."""
+    return f"{shown} was not made by provision" if directory.exists() else f"there is no directory {shown}"
+
+
+def _check_types(part: Record | LayerRecord) -> None:
+    for field in fields(part):
+        if field.name != "layers" and type(getattr(part, field.name)).__name__ != field.type:
+            raise TypeError(f"{field.name} is not of the type {field.type}")

@@ -1,0 +1,1 @@
+"""Files and directories by descriptors: walks, removal, locks, atomic files."""

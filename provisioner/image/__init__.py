@@ -1,0 +1,1 @@
+"""Images as documents: references, digests, platforms, manifests and configs (OCI image-spec)."""

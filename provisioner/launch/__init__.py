@@ -1,0 +1,1 @@
+"""start.sh: its settings, its parts, its seccomp filter."""

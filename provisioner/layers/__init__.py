@@ -1,0 +1,1 @@
+"""From compressed layers to entries applied to a tree."""

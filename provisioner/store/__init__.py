@@ -1,0 +1,1 @@
+"""What is kept on this machine: blobs by their digest, documents, notes of tags."""

@@ -1,0 +1,17 @@
+"""Escaping of names that come from an image, a registry or a file system, so that they are safe on a terminal."""
+
+from __future__ import annotations
+
+import os
+
+
+def printable(text: str | bytes) -> str:
+    """`text` safe to show on a terminal: control characters, and bytes that are no text, escaped.
+
+    For all names that come from an image, a registry or a file system.
+    """
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)

@@ -1,0 +1,202 @@
+"""Tables and lists that fit the terminal, stacked where it is as narrow as a phone; for pipes nothing is cut."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TextIO
+
+from provisioner.terminal.escaping import printable
+
+_GAP = "  "
+_USUAL = 80
+_NARROWEST = 24
+"""Columns that the widest cell has to keep for a table; with fewer the rows are stacked."""
+_PARTS = " ▏▎▍▌▋▊▉"
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Where a table is shown: its width in columns (None for a pipe: nothing is cut), and what it can show."""
+
+    width: int | None
+    colour: bool = False
+    unicode: bool = True
+
+    @classmethod
+    def of(cls, stream: TextIO) -> Screen:
+        """The screen behind `stream`; $COLUMNS and $NO_COLOR (no-color.org) are obeyed on a terminal."""
+        unicode = (stream.encoding or "").lower().replace("-", "").startswith("utf")
+        if not stream.isatty():
+            return cls(None, unicode=unicode)
+        colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+        return cls(max(20, _columns(stream)), colour, unicode)
+
+    def bold(self, text: str) -> str:
+        """Text that stands out."""
+        return f"\033[1m{text}\033[0m" if self.colour and text else text
+
+    def dim(self, text: str) -> str:
+        """Text that stands back."""
+        return f"\033[2m{text}\033[0m" if self.colour and text else text
+
+    def cut(self, text: str, width: int) -> str:
+        """The start of `text` in at most `width` columns, with an ellipsis where something is missing."""
+        if width_of(text) <= width:
+            return text
+        ellipsis = "…" if self.unicode else "..."
+        return (_start(text, width - len(ellipsis)).rstrip() + ellipsis)[:width]
+
+    def bar(self, part: int, whole: int, width: int) -> str:
+        """A bar of up to `width` columns, as long as `part` is of `whole`; never empty for a part that isn't."""
+        eighths = part * width * 8 // whole if whole > 0 else 0
+        if part > 0:
+            eighths = max(eighths, 1)
+        if not self.unicode:
+            return "#" * -(-eighths // 8)
+        return ("█" * (eighths // 8) + _PARTS[eighths % 8]).strip()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its title, and how a stacked row says its cell (`{} stars`).
+
+    Numbers are set `right`. To make the table fit, `optional` columns are left out, and then the cells of `flexible`
+    ones are cut.
+    """
+
+    title: str
+    stacked: str = "{}"
+    right: bool = False
+    flexible: bool = False
+    optional: bool = False
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Screen) -> Iterator[str]:
+    """The lines of a table, or of stacked rows where it doesn't fit. The first column names the row.
+
+    Cells may hold anything: they are made safe to show here. Columns without any content are left out.
+    """
+    clean = [[cell_text(cell) for cell in row] for row in rows]
+    shown = [i for i in range(len(columns)) if any(row[i] for row in clean)]
+    widths = {i: max(width_of(columns[i].title), *(width_of(row[i]) for row in clean)) for i in shown}
+
+    def excess() -> int:
+        return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - (screen.width or sys.maxsize)
+
+    for i in [i for i in shown if columns[i].optional]:
+        if excess() > 0:
+            del widths[i]
+    for i in [i for i in widths if columns[i].flexible]:
+        widths[i] -= min(max(excess(), 0), max(widths[i] - _NARROWEST, 0))
+    kept = [columns[i] for i in widths]
+    cells = [[row[i] for i in widths] for row in clean]
+    return _stacked(kept, cells, screen) if excess() > 0 else _aligned(kept, cells, list(widths.values()), screen)
+
+
+def _aligned(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], screen: Screen
+) -> Iterator[str]:
+    if any(column.title for column in columns):
+        titles = _padded([column.title for column in columns], columns, widths, screen)
+        yield screen.dim(_GAP.join(titles).rstrip())
+    for row in rows if columns else ():
+        first, *others = _padded(row, columns, widths, screen)
+        yield _GAP.join([screen.bold(first), *others]).rstrip()
+
+
+def _padded(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int], screen: Screen) -> list[str]:
+    padded = []
+    for cell, column, width in zip(cells, columns, widths, strict=True):
+        text = screen.cut(cell, width)
+        space = " " * (width - width_of(text))
+        padded.append(space + text if column.right else text + space)
+    return padded
+
+
+def _stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Screen) -> Iterator[str]:
+    """Each row as a heading, a line of short facts, and its flexible cell wrapped below."""
+    width = screen.width or _USUAL
+    separator = " · " if screen.unicode else ", "
+    for first, *others in rows:
+        yield screen.bold(screen.cut(first, width))
+        facts: list[str] = []
+        texts: list[str] = []
+        for column, cell in zip(columns[1:], others, strict=True):
+            if cell:
+                (texts if column.flexible else facts).append(column.stacked.format(cell))
+        for text in (separator.join(facts), *texts):
+            yield from (_GAP + line for line in wrapped(text, width - len(_GAP)))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` columns, broken between words where that is possible."""
+    lines, line = [], ""
+    for word in text.split():
+        if line and width_of(line) + 1 + width_of(word) <= width:
+            line += f" {word}"
+            continue
+        if line:
+            lines.append(line)
+        *full, line = folded(word, width)
+        lines += full
+    return [*lines, line] if line else lines
+
+
+def folded(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` columns, with nothing changed; at least one line."""
+    lines = []
+    while width_of(text) > width and (start := _start(text, width)) != text:
+        lines.append(start)
+        text = text[len(start) :]
+    return [*lines, text]
+
+
+def _start(text: str, width: int) -> str:
+    """As much of the start of `text` as fits into `width` columns, but at least one character."""
+    for i, character in enumerate(text):
+        width -= width_of(character)
+        if width < 0:
+            return text[: max(i, 1)]
+    return text
+
+
+def cell_text(text: str) -> str:
+    """One line that is safe to show: runs of white space become a space, control characters are escaped."""
+    return printable(" ".join(text.split()))
+
+
+@lru_cache(maxsize=4096)
+def _character_width(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def width_of(text: str) -> int:
+    """The columns that `text` takes on a terminal (Unicode Standard Annex 11)."""
+    return len(text) if text.isascii() else sum(map(_character_width, text))
+
+
+def _columns(stream: TextIO) -> int:
+    text = os.environ.get("COLUMNS", "")
+    if re.fullmatch("[1-9][0-9]{0,4}", text):
+        return int(text)
+    with suppress(OSError, ValueError):  # a terminal of unknown size has 0 columns
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL
+    return _USUAL
+
+
+def count_text(number: int) -> str:
+    """A count as people read it: `17.3k`, `9.4B`."""
+    value, units = float(number), iter(("", "k", "M", "B"))
+    unit = next(units)
+    while value >= 999.95 and (larger := next(units, None)):
+        value, unit = value / 1000, larger
+    return f"{value:.0f}" if not unit else f"{value:.1f}{unit}"

@@ -1,0 +1,324 @@
+"""`provision inspect` of images in real and scripted registries, and of provisioned directories."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.image.manifest import OCI_INDEX
+from scripts.loopback_registry import Response
+from tests.support import builders, realimages
+from tests.support.scripted_registry import Broken, Request, ScriptedRegistry, json_response
+from tests.support.terminal import on_terminal, plain
+from tests.support.tools import clean_environment, provision, provision_command, run
+
+RUN: dict[str, Any] = {
+    "Entrypoint": ["/bin/entry", "two words"],
+    "Cmd": ["--serve", "$HOME"],
+    "Env": [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "SPACES=  two  spaces ",
+        "EVIL=\x1b[2J",
+    ],
+    "User": "app:mail",
+    "WorkingDir": "/srv/app",
+    "ExposedPorts": {"8080/tcp": {}, "53/udp": {}},
+    "Volumes": {"/var/lib/data": {}},
+    "Labels": {"org.opencontainers.image.version": "24.04", "a": "\x1b]0;owned\x07"},
+    "StopSignal": "SIGQUIT",
+}
+AMD = builders.small(run=RUN, config={"created": "2024-09-16T06:23:59.011017704Z"})
+ARM = builders.small(on="linux/arm64/v8")
+INDEX = builders.index([("linux/amd64", AMD), ("linux/arm64/v8", ARM), ("unknown/unknown", ARM)])
+SIZES = [len(layer.blob) for layer in AMD.layers]
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedRegistry]:
+    """A registry with `x:latest` for two platforms and `x:amd` for one."""
+    with ScriptedRegistry() as served:
+        served.push("x", AMD, "amd")
+        served.push("x", ARM, None)
+        served.add_manifest("x", INDEX, OCI_INDEX, "latest")
+        yield served
+
+
+def inspected(*args: str | Path, cache: Path, **options: Any) -> Any:
+    """What `provision inspect --json ARGS` says; it has to succeed, without a note."""
+    done = provision("inspect", "--json", *args, cache=cache, **options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def served(*args: str | Path, cache: Path) -> bytes:
+    """What `provision inspect --raw ARGS` says; it has to succeed."""
+    command, options = provision_command("inspect", "--raw", *args, cache=cache, text=False)
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(command, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_all_that_is_known(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    assert inspected("--platform=amd64", f"{scripted.host}/x", cache=tmp_path) == {
+        "reference": f"{scripted.host}/x:latest",
+        "index_digest": builders.digest_of(INDEX),
+        "manifest_digest": builders.digest_of(AMD.manifest),
+        "config_digest": builders.digest_of(AMD.config),
+        "platform": "linux/amd64",
+        "platforms": ["linux/amd64", "linux/arm64/v8"],
+        "created": "2024-09-16T06:23:59.011017704Z",
+        "size": sum(SIZES),
+        "layers": [
+            {
+                "digest": builders.digest_of(layer.blob),
+                "diff_id": layer.diff_id,
+                "size": len(layer.blob),
+                "media_type": layer.media_type,
+            }
+            for layer in AMD.layers
+        ],
+        "entrypoint": ["/bin/entry", "two words"],
+        "command": ["--serve", "$HOME"],
+        "env": RUN["Env"],
+        "user": "app:mail",
+        "working_dir": "/srv/app",
+        "stop_signal": "SIGQUIT",
+        "ports": ["53/udp", "8080/tcp"],
+        "volumes": ["/var/lib/data"],
+        "labels": RUN["Labels"],
+        "profile": None,
+        "provision_version": None,
+    }
+
+
+def test_no_layer_is_downloaded_and_no_document_twice(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    for _ in range(2):
+        inspected("--platform=arm64", f"{scripted.host}/x", cache=tmp_path)
+    fetched = [request.path for request in scripted.requests if request.method == "GET" and request.path != "/v2/"]
+    documents = [builders.digest_of(data) for data in (INDEX, ARM.manifest, ARM.config)]
+    assert [path.rpartition("/")[2] for path in fetched] == documents
+
+
+def test_the_platform(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    image = f"{scripted.host}/x"
+    assert inspected("--platform=arm64", image, cache=tmp_path)["platform"] == "linux/arm64/v8"
+    missing = provision("inspect", "--platform=riscv64", image, cache=tmp_path)
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert "it has linux/amd64, linux/arm64/v8" in missing.stderr
+    # Without being asked for one, it shows what there is.
+    strange = builders.small(on="linux/s390x")
+    scripted.push("x", strange, "strange")
+    done = provision("inspect", "--json", f"{image}:strange", cache=tmp_path)
+    assert json.loads(done.stdout)["platform"] == "linux/s390x"
+    assert "this is the image for linux/s390x" in done.stderr
+
+
+def test_a_tag_that_moves_meanwhile(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    scripted.push("x", builders.small(on="linux/s390x"), "latest")
+    before = {"Content-Type": OCI_INDEX, "Docker-Content-Digest": builders.digest_of(INDEX)}
+    scripted.on("/v2/x/manifests/latest", Response(200, INDEX, before), times=1)
+    ours = inspected("--platform=arm64", f"{scripted.host}/x", cache=tmp_path)
+    assert ours["manifest_digest"] == builders.digest_of(ARM.manifest)
+
+
+def test_a_registry_that_fails_for_a_moment(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    scripted.on("/v2/x/manifests/latest", Response(503), times=1)
+    scripted.on("/v2/x/blobs/.*", Broken(200, ARM.config, sent=20), times=1)
+    done = provision("inspect", "--platform=arm64", f"{scripted.host}/x", cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "503" in done.stderr
+    assert "broke off" in done.stderr
+
+
+def test_content_comes_from_the_mirrors(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    with ScriptedRegistry() as mirror:
+        mirror.push("x", ARM, None)
+        mirror.add_manifest("x", INDEX, OCI_INDEX)
+        env = clean_environment(PROVISION_MIRRORS=mirror.host)
+        done = provision("inspect", "--platform=arm64", f"{scripted.host}/x", cache=tmp_path / "cache", env=env)
+        assert done.returncode == 0, done.stderr
+        assert len(mirror.asked("/v2/x/blobs/.*")) == 1
+    assert [request.method for request in scripted.asked("/v2/x/(manifests|blobs)/.*")] == ["HEAD"]
+
+
+def test_the_bytes_as_they_are_served(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    def raw(*args: str) -> bytes:
+        return served(*args, cache=tmp_path)
+
+    assert raw(f"{scripted.host}/x") == INDEX
+    assert raw("--platform=arm64", f"{scripted.host}/x") == ARM.manifest
+    assert raw(f"{scripted.host}/x@{builders.digest_of(AMD.manifest)}") == AMD.manifest
+    both = provision("inspect", "--raw", "--json", f"{scripted.host}/x", cache=tmp_path)
+    assert both.returncode == 2
+
+
+def test_raw_bytes_on_a_terminal_are_made_safe(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    evil = builders.small(manifest={"annotations": {"a": "\x9b2J"}})
+    data = json.dumps(json.loads(evil.manifest), ensure_ascii=False, indent=1).encode()
+    scripted.add_manifest("x", data, tag="evil")
+    _, text = on_terminal("inspect", "--raw", f"{scripted.host}/x:evil", columns=80, cache=tmp_path)
+    assert text.replace("\n", "").isprintable()
+    assert r"\x9b2J" in text
+
+
+def test_in_a_pipe_each_line_stands_for_itself(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    done = provision("inspect", "--platform=amd64", f"{scripted.host}/x", cache=tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{scripted.host}/x:latest"
+    assert "entrypoint   /bin/entry 'two words'" in lines
+    assert "command      --serve '$HOME'" in lines
+    assert "env          SPACES=  two  spaces" in [line.rstrip() for line in lines]
+    assert r"env          EVIL=\x1b[2J" in lines
+    assert "ports        53/udp" in lines
+    assert "ports        8080/tcp" in lines
+    assert f"manifest     {builders.digest_of(AMD.manifest)}" in lines
+    assert f"    2  {SIZES[1]} B" in lines[-1]
+    assert lines[-1].endswith(builders.digest_of(AMD.layers[1].blob))
+    assert done.stdout.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("columns", [40, 80, 132])
+def test_on_a_terminal(scripted: ScriptedRegistry, tmp_path: Path, columns: int) -> None:
+    image = f"{scripted.host}/x"
+    status, text = on_terminal("inspect", "--platform=amd64", image, columns=columns, cache=tmp_path)
+    lines = plain(text).splitlines()
+    assert status == 0
+    assert all(len(line) <= columns and line.isprintable() for line in lines)
+    unfolded = "".join(line.strip() for line in lines)
+    for fact in ("app:mail", "/srv/app", "2024-09-16 06:23:59", builders.digest_of(AMD.config), *RUN["Env"][:1]):
+        assert fact.replace(" ", "") in unfolded.replace(" ", "")
+    # The largest layer has the longest bar.
+    first, second = lines[-2:]
+    assert first.count("█") > second.count("█") > 0
+    assert "\033[1m" in text
+    assert "\033[2m" in text
+
+
+def test_what_is_not_there(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    done = provision("inspect", f"{scripted.host}/x:nowhere", cache=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "no tag 'nowhere'" in done.stderr
+    assert done.stderr.endswith(f"check the spelling; tags that are there: provision tags {scripted.host}/x\n")
+    assert provision("inspect", tmp_path / "nothing", cache=tmp_path).returncode == 3
+
+
+def test_fields_of_wrong_types(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    wrong: list[tuple[str, object]] = [
+        ("ExposedPorts", ["80"]),
+        ("Volumes", "x"),
+        ("Labels", {"a": 1}),
+        ("Labels", []),
+        ("Volumes", {"a\0b": {}}),
+    ]
+    for field, value in wrong:
+        scripted.push("x", builders.small(run={field: value}), "wrong")
+        done = provision("inspect", "--platform=amd64", f"{scripted.host}/x:wrong", cache=tmp_path)
+        assert (done.returncode, done.stdout) == (6, ""), (field, value)
+        assert field in done.stderr
+    scripted.push("x", builders.small(run={"ExposedPorts": None, "Volumes": {}, "Labels": {"a": None}}), "fine")
+    assert inspected("--platform=amd64", f"{scripted.host}/x:fine", cache=tmp_path)["labels"] == {"a": ""}
+
+
+# Directories
+
+
+def test_a_directory_is_told_by_itself_alone(scripted: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
+    directory = place / "container"
+    done = provision("--platform=amd64", f"{scripted.host}/x", directory, cache=cache_dir)
+    assert done.returncode == 0, done.stderr
+    image = inspected("--platform=amd64", f"{scripted.host}/x", cache=cache_dir)
+    scripted.requests.clear()
+    told = inspected(directory, cache=place / "no-cache")
+    assert scripted.requests == []
+    assert not (place / "no-cache").exists()
+    record = json.loads((directory / ".provision/record.json").read_bytes())
+    assert told == image | {
+        "platforms": ["linux/amd64"],
+        "profile": record["profile"],
+        "provision_version": record["version"],
+    }
+    assert served(directory, cache=cache_dir) == AMD.manifest
+    status, text = on_terminal("inspect", directory, columns=40, cache=cache_dir)
+    assert status == 0
+    assert all(len(line) <= 40 for line in plain(text).splitlines())
+    assert provision("inspect", "--platform=amd64", directory, cache=cache_dir).returncode == 2
+
+
+def test_a_directory_by_a_bare_name(scripted: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
+    provision("--platform=amd64", f"{scripted.host}/x", place / "ubuntu", cache=cache_dir)
+    done = provision("inspect", "--json", "ubuntu", cache=cache_dir, cwd=place)
+    assert json.loads(done.stdout)["reference"] == f"{scripted.host}/x:latest"
+    assert "this is the directory ubuntu" in done.stderr
+    done = provision("inspect", "--json", "./ubuntu", cache=cache_dir, cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_damaged_directories(scripted: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
+    directory = place / "container"
+    provision("--platform=amd64", f"{scripted.host}/x", directory, cache=cache_dir)
+    kept = directory / ".provision"
+
+    def status() -> int:
+        done = provision("inspect", directory, cache=cache_dir)
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) == 2
+        return done.returncode
+
+    (kept / "manifest.json").write_bytes(ARM.manifest)
+    assert status() == 6
+    (kept / "config.json").write_bytes(ARM.config)
+    assert status() == 6
+    (kept / "config.json").unlink()
+    assert status() == 7
+    (kept / "record.json").write_text("{}")
+    assert status() == 7
+
+
+# Real images
+
+
+def test_a_real_image_as_skopeo_sees_it(application: str, tmp_path: Path) -> None:
+    ours = inspected(application, cache=tmp_path)
+    theirs = json.loads(run("skopeo", "inspect", "--tls-verify=false", f"docker://{application}"))
+    assert ours["manifest_digest"] == theirs["Digest"]
+    assert [layer["digest"] for layer in ours["layers"]] == theirs["Layers"]
+    raw = json.loads(run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{application}"))
+    assert [layer["size"] for layer in ours["layers"]] == [layer["size"] for layer in raw["layers"]]
+    assert ours["env"] == theirs["Env"]
+    assert ours["created"] == theirs["Created"]
+    assert ours["labels"] == (theirs["Labels"] or {})
+    config = json.loads(run("skopeo", "inspect", "--config", "--tls-verify=false", f"docker://{application}"))["config"]
+    assert (ours["entrypoint"], ours["command"]) == (config["Entrypoint"], config["Cmd"])
+    assert (ours["user"], ours["working_dir"]) == (config["User"], config["WorkingDir"])
+
+
+def test_a_real_index(multiarch: str, tmp_path: Path) -> None:
+    ours = inspected(multiarch, cache=tmp_path)
+    assert {platform.split("/")[1] for platform in ours["platforms"]} == {realimages.NATIVE, realimages.FOREIGN}
+    raw = served(multiarch, cache=tmp_path)
+    assert raw == run("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{multiarch}").encode()
+    assert ours["index_digest"] == builders.digest_of(raw)
+
+
+def test_the_recorded_image_of_docker_hub(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+    """Its layer is asked for by nobody; the digests are those of the recorded bytes."""
+    data = Path(__file__).parent.parent / "data"
+    config = (data / "hub-ubuntu-config.json").read_bytes()
+    manifest = json.loads((data / "hub-ubuntu-manifest.json").read_bytes())
+    manifest["config"] = builders.descriptor(config, manifest["config"]["mediaType"])
+    scripted.add_blob("ubuntu", config)
+    scripted.add_manifest("ubuntu", json.dumps(manifest).encode(), tag="latest")
+    scripted.on("/v2/ubuntu/blobs/sha256:25a.*", _unwanted)
+    ours = inspected("--platform=arm64", f"{scripted.host}/ubuntu", cache=tmp_path)
+    assert ours["labels"]["org.opencontainers.image.version"] == "24.04"
+    assert (ours["size"], ours["command"], ours["volumes"]) == (28885430, ["/bin/bash"], [])
+
+
+def _unwanted(request: Request) -> Any:
+    return json_response({"unwanted": request.path}, 500)

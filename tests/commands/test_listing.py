@@ -1,0 +1,153 @@
+"""`provision list`: on terminals, in pipes, as JSON; gone, damaged, running."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.container.directories import Directories, KnownDirectory
+from tests.container.test_processes import SCRIPT, guest
+from tests.support import builders
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import clean_environment, find_program, need, provision, provision_command
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return clean_environment(XDG_STATE_HOME=str(tmp_path / "state"), TZ="UTC")
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Directories:
+    return Directories(tmp_path / "state/provision")
+
+
+@pytest.fixture
+def directory(tmp_path: Path, env: dict[str, str]) -> Iterator[Path]:
+    """A provisioned directory, known to the list."""
+    with ScriptedRegistry() as registry:
+        registry.push("image", builders.small())
+        done = provision(f"{registry.host}/image", tmp_path / "dir", "--platform=amd64", env=env)
+        assert done.returncode == 0, done.stderr
+        os.utime(tmp_path / "dir/.provision/record.json", (0, 0))
+        yield tmp_path / "dir"
+
+
+def listed(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    done = provision("list", *words, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done
+
+
+def as_json(env: dict[str, str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(listed(env, "--json").stdout)
+    return rows
+
+
+def on_terminal(env: dict[str, str], columns: int, tmp_path: Path) -> list[str]:
+    command, _ = provision_command("list", cache=tmp_path, env=env)
+    python_path = {
+        "PYTHONPATH": str(Path(__file__).resolve().parent.parent.parent),
+        "COLUMNS": str(columns),
+        "NO_COLOR": "1",
+    }
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, env={**env, **python_path}, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 1 << 16):
+                shown += piece
+        except OSError:  # the other end is closed
+            pass
+        os.close(ours)
+    assert process.returncode == 0
+    return shown.decode().splitlines()
+
+
+def test_nothing_was_provisioned(env: dict[str, str], tmp_path: Path) -> None:
+    assert listed(env).stdout == ""
+    assert as_json(env) == []
+    assert on_terminal(env, 80, tmp_path) == []
+
+
+def test_all_that_is_known(directory: Path, env: dict[str, str]) -> None:
+    record = json.loads((directory / ".provision/record.json").read_text())
+    assert as_json(env) == [
+        {
+            "directory": str(directory),
+            "reference": record["reference"],
+            "platform": "linux/amd64",
+            "download_size": sum(layer["size"] for layer in record["layers"]),
+            "provisioned": "1970-01-01T00:00:00Z",
+            "is_gone": False,
+            "processes": [],
+        }
+    ]
+
+
+def test_in_a_pipe_one_directory_a_line(directory: Path, env: dict[str, str], known: Directories) -> None:
+    evil = directory.rename(directory.parent / "a\x1b[2J\nb")
+    known.add(KnownDirectory(str(evil), "image"))
+    assert listed(env).stdout == f"{evil.parent}/a\\x1b[2J\\nb\n"
+
+
+def test_tables_fit_terminals_and_phones(directory: Path, env: dict[str, str], tmp_path: Path) -> None:
+    wide = on_terminal(env, 200, tmp_path)
+    assert wide[0].split() == ["DIRECTORY", "IMAGE", "PLATFORM", "DOWNLOAD", "PROVISIONED", "STATE"]
+    assert re.search(r"linux/amd64 +\d+ B +1970-01-01 00:00 +idle$", wide[1])
+    narrow = on_terminal(env, 40, tmp_path)
+    assert max(map(len, narrow)) <= 40
+    assert "idle" in "".join(narrow)
+
+
+def test_what_is_gone_is_told_once(directory: Path, env: dict[str, str], known: Directories, tmp_path: Path) -> None:
+    shutil.rmtree(directory)
+    (row,) = known.entries()
+    lines = on_terminal(env, 200, tmp_path)
+    assert lines[1].endswith("gone")
+    assert row.reference in lines[1]
+    assert known.entries() == []
+    known.add(row)
+    assert as_json(env)[0]["is_gone"] is True
+    known.add(row)
+    assert listed(env).stdout == ""
+    assert known.entries() == []
+
+
+def test_what_is_unreadable_is_not_forgotten(directory: Path, env: dict[str, str], known: Directories) -> None:
+    (directory / ".provision/record.json").write_text("{")
+    (row,) = as_json(env)
+    assert (row["is_gone"], row["platform"]) == (False, None)
+    assert len(known.entries()) == 1
+
+
+def test_what_runs_is_shown(directory: Path, env: dict[str, str], tmp_path: Path) -> None:
+    need("proot", "busybox")
+    shell = directory / "rootfs/bin/sh"
+    shell.unlink()
+    shutil.copy(find_program("busybox") or "", shell)
+    shell.with_name("sleep").symlink_to("sh")
+    with guest("proot", "-r", directory / "rootfs", "-w", "/", "/bin/sh", "-c", SCRIPT) as process:
+        (row,) = as_json(env)
+        assert process.pid in row["processes"]
+        assert on_terminal(env, 200, tmp_path)[1].endswith(" running")
+        os.killpg(process.pid, signal.SIGKILL)
+    assert as_json(env)[0]["processes"] == []
+
+
+def test_a_list_that_cannot_be_read(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "state/provision/directories").mkdir(parents=True)
+    done = provision("list", env=env)
+    assert done.returncode == 7
+    assert done.stderr.startswith("provision: read the list of directories: Is a directory\n")

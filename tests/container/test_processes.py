@@ -1,0 +1,138 @@
+"""What runs from a directory, found for real guests in proot, chroot and user namespaces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.container.processes import running
+from tests.support.tools import as_user, clean_environment, find_program, need, need_root, own
+
+
+@pytest.fixture
+def directory(place: Path) -> Path:
+    """DIR/rootfs with a static shell and the programs in it."""
+    need("busybox")
+    target = place / "dir"
+    for folder in ("bin", "proc", "tmp", "dev", "sys"):
+        (target / "rootfs" / folder).mkdir(parents=True)
+    shutil.copy(find_program("busybox") or "", target / "rootfs/bin/busybox")
+    (target / "rootfs/dev/null").touch()
+    for name in ("sh", "sleep"):
+        (target / "rootfs/bin" / name).symlink_to("busybox")
+    for path in [target, *target.rglob("*")]:
+        if not path.is_symlink():
+            own(path)
+    return target
+
+
+@contextmanager
+def guest(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command that starts a guest; it has begun when it writes a line."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(
+        [str(word) for word in command], **{**pipes, "env": clean_environment(), **options}
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "begun\n"
+            yield process
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+SCRIPT = "echo begun; cd /tmp; sleep 50 & sleep 60; true"
+
+
+def found(directory: Path, least: int) -> list[bytes]:
+    """The command lines of what runs there, once there are so many."""
+    deadline = time.monotonic() + 10
+    while True:
+        pids = running([directory])[directory]
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+        if len(lines) >= least or time.monotonic() > deadline:
+            return lines
+        time.sleep(0.02)
+
+
+def is_idle(directory: Path) -> bool:
+    deadline = time.monotonic() + 10
+    while running([directory])[directory] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not running([directory])[directory]
+
+
+@pytest.mark.parametrize("option", ["-r", "--rootfs="])
+def test_guests_of_proot(option: str, directory: Path, place: Path) -> None:
+    need("proot")
+    rootfs = directory / "rootfs"
+    words = [f"{option}{rootfs}"] if option.endswith("=") else [option, "dir/rootfs"]  # also relative
+    assert running([directory]) == {directory: []}
+    with guest("proot", *words, "-w", "/", "/bin/sh", "-c", SCRIPT, **{**as_user(), "cwd": place}):
+        lines = found(directory, 4)
+    assert sum(b"proot" in line.split(b"\0")[0] for line in lines) == 1
+    assert sum(b"sleep" in line for line in lines) >= 2
+    assert is_idle(directory)
+
+
+def test_guests_in_chroot(directory: Path) -> None:
+    need_root()
+    with guest("unshare", "-m", "-p", "-f", "chroot", directory / "rootfs", "/bin/sh", "-c", SCRIPT):
+        lines = found(directory, 3)
+        moved = directory.rename(directory.with_name("moved"))
+        assert len(running([moved])[moved]) == len(lines)
+    assert sum(b"sleep" in line for line in lines) >= 2
+    assert not any(b"unshare" in line for line in lines)
+    assert is_idle(moved)
+
+
+def test_a_program_from_elsewhere_whose_root_is_the_rootfs(directory: Path) -> None:
+    need_root()
+    code = f"import os, time; os.chroot({str(directory / 'rootfs')!r}); print('begun', flush=True); time.sleep(60)"
+    with guest(sys.executable, "-c", code) as process:
+        assert running([directory])[directory] == [process.pid]
+
+
+def test_guests_in_user_namespaces(directory: Path) -> None:
+    need("unshare", "chroot")
+    chroot = find_program("chroot") or ""  # Debian keeps it off the PATH of users
+    enter: list[str | Path] = ["unshare", "-U", "-r", "-m", "-p", "-f", "--kill-child", chroot, directory / "rootfs"]
+    with guest(*enter, "/bin/sh", "-c", SCRIPT, **as_user()):
+        assert len(found(directory, 3)) >= 3
+    assert is_idle(directory)
+
+
+def test_a_program_of_the_rootfs_started_by_hand(directory: Path) -> None:
+    with guest(directory / "rootfs/bin/busybox", "sh", "-c", "echo begun; sleep 60; true"):
+        assert found(directory, 1)
+
+
+def test_two_directories_are_told_apart(directory: Path, place: Path) -> None:
+    need("proot")
+    other = place / "other"
+    shutil.copytree(directory, other, symlinks=True)
+    with guest("proot", "-r", other / "rootfs", "-w", "/", "/bin/sh", "-c", SCRIPT):
+        found(other, 4)
+        pids = running([directory, other])
+        assert pids[directory] == []
+        assert len(pids[other]) >= 4
+
+
+def test_who_works_there_from_outside_is_no_guest(directory: Path) -> None:
+    with guest("sh", "-c", f"echo begun; sleep 60; : {directory}/rootfs", cwd=directory / "rootfs"):
+        assert running([directory])[directory] == []
+
+
+def test_what_is_missing_runs_nothing(place: Path) -> None:
+    assert running([place / "none"]) == {place / "none": []}
+    assert running([]) == {}

@@ -1,0 +1,54 @@
+"""Small files that are whole or as they were."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from provisioner.filesystem.atomic import replace_file
+from provisioner.filesystem.locks import locked_directory
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o666)
+    replace_file(path, b"new", mode)
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_symlink_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "kept elsewhere").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("kept elsewhere")
+    replace_file(tmp_path / "link", b"new", 0o600)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "kept elsewhere").read_bytes() == b"new"
+
+
+def test_what_fails_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_file(tmp_path / "file", b"new", 0o600)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_one_holds_a_directory_at_a_time(tmp_path: Path) -> None:
+    got = threading.Event()
+
+    def other() -> None:
+        with locked_directory(tmp_path):
+            got.set()
+
+    thread = threading.Thread(target=other)
+    with locked_directory(tmp_path):
+        thread.start()
+        assert not got.wait(0.2)
+    assert got.wait(5)
+    thread.join()

@@ -1,0 +1,130 @@
+"""What start.sh's chroot gives to root, and keeps from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.containers import Container, make_container, starter
+from tests.support.tools import clean_environment, find_program, mounts_below, need
+
+DOCKER = 0x00000000A80425FB
+"""The capabilities of a container in docker, as the kernel writes them."""
+
+
+@pytest.fixture
+def container(place: Path) -> Container:
+    starter("chroot")
+    return make_container(place / "container")
+
+
+def capabilities(container: Container, *options: str) -> dict[str, int]:
+    told = container.output("chroot", *options, "busybox", "grep", "^Cap", "/proc/self/status").decode()
+    return {name.rstrip(":"): int(value, 16) for name, value in (line.split() for line in told.splitlines())}
+
+
+def own_bounding_set() -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapBnd:")]
+    return int(line.split()[1], 16)
+
+
+def test_root_has_the_capabilities_that_containers_usually_have(container: Container) -> None:
+    need("setpriv")
+    expected = DOCKER & own_bounding_set()
+    found = capabilities(container)
+    assert (found["CapEff"], found["CapPrm"], found["CapBnd"]) == (expected, expected, expected)
+    assert (found["CapInh"], found["CapAmb"]) == (0, 0)
+    assert container.run("chroot", "busybox", "mount", "-t", "tmpfs", "none", "/tmp").returncode != 0
+
+
+def test_a_privileged_one_has_all(container: Container) -> None:
+    assert capabilities(container, "--privileged")["CapEff"] == own_bounding_set()
+    assert container.run("chroot", "--privileged", "busybox", "mount", "-t", "tmpfs", "none", "/tmp").returncode == 0
+    assert mounts_below(container.directory) == []
+
+
+def test_run_is_in_memory_with_what_the_image_has_there(container: Container) -> None:
+    kept = container.rootfs / "run/daemon"
+    kept.mkdir(parents=True)
+    os.chown(kept, 70, 71)
+    (container.rootfs / "run/.hidden").write_text("x")
+    guest = (
+        "busybox stat -c %u:%g /run/daemon; cat /run/.hidden; echo; touch /run/new; busybox df /run | busybox tail -n 1"
+    )
+    told = container.output("chroot", "sh", "-c", guest).decode().split()
+    assert told[:3] == ["70:71", "x", "tmpfs"]
+    assert sorted(os.listdir(container.rootfs / "run")) == [".hidden", "daemon"]
+
+
+def test_all_devices_are_there_when_asked_for(container: Container) -> None:
+    guest = "busybox ls /dev; echo y >/dev/shm/only-inside"
+    few = container.output("chroot", "sh", "-c", guest).decode().split()
+    all_of_them = container.output("chroot", "--dev=host", "sh", "-c", guest).decode().split()
+    assert sorted(all_of_them) == sorted(os.listdir("/dev"))
+    assert len(few) < len(all_of_them)
+    assert not Path("/dev/shm/only-inside").exists()
+    assert mounts_below(container.directory) == []
+
+
+def test_without_namespaces_nothing_is_mounted(container: Container) -> None:
+    before = Path("/proc/self/mountinfo").read_bytes()
+    guest = "echo ready; cat /proc/self/mountinfo; [ -c /dev/null ] && exit 7"
+    done = container.run("", "--no-namespace", "--workdir", "/made", "sh", "-c", guest, by="chroot")
+    assert (done.returncode, done.stdout) == (7, b"ready\n")
+    assert Path("/proc/self/mountinfo").read_bytes() == before
+    assert b"unshare" not in container.output("", "--no-namespace", "--print", "true", by="chroot")
+    with container.running(
+        "chroot", "--no-namespace", "sh", "-c", "trap 'exit 41' TERM; echo ready; while :; do sleep 0.02; done"
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.terminate()
+        assert process.wait(10) == 41
+
+
+def test_without_namespaces_nothing_is_bound(container: Container) -> None:
+    done = container.run("", "--no-namespace", "--bind", "/etc:/x", "true", by="chroot")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"--no-namespace mounts nothing" in done.stderr
+
+
+def test_where_unshare_is_missing_the_way_out_is_named(container: Container, place: Path) -> None:
+    bare = place / "bare"
+    bare.mkdir()
+    for name in ("env", "uname", "sh", "readlink", "mount", "chroot", "mkdir", "cp", "setpriv", "true"):
+        (bare / name).symlink_to(find_program(name) or "")
+    text = container.script.read_bytes().replace(b"}:/usr/sbin:/sbin", b"}")
+    container.script.write_bytes(text)
+    env = {"PATH": str(bare)}
+    done = container.run("chroot", "true", env=env)
+    assert done.returncode == 125
+    assert done.stderr.decode() == (
+        "start.sh: chroot needs unshare, mount and root's capabilities: or --runtime proot, or --no-namespace,"
+        " for those who know: apt install util-linux\n"
+    )
+    assert container.output("", "--no-namespace", "id", "-u", by="chroot", env=env) == b"0\n"
+
+
+def test_users_get_androids_network_groups_there(container: Container) -> None:
+    env = clean_environment(ANDROID_ROOT="/system")
+    told = container.output("chroot", "--user", "joe", "id", "-G", env=env).split()
+    assert {b"3003", b"3004", b"3005", b"29", b"44"} <= set(told)
+    assert container.output("chroot", "id", "-G", env=env) == b"0 4\n"  # its own, and none of Android's
+    assert b"3003" not in container.output("chroot", "--user", "joe", "id", "-G")
+
+
+def test_setuid_programs_work_on_android_s_data(container: Container, place: Path) -> None:
+    (place / "data").mkdir()
+    script = """
+        mount -t tmpfs -o nosuid,nodev tmpfs "$1/data" && cp -a "$1/container" "$1/data/" &&
+        "$1/data/container/start.sh" --runtime chroot cat /proc/self/mountinfo
+    """
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(place)]
+    env = clean_environment(ANDROID_ROOT="/system")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (options,) = [line.split()[5] for line in done.stdout.splitlines() if line.split()[4] == "/"]
+    assert {"nosuid", "nodev", "noexec"}.isdisjoint(options.split(","))

@@ -1,0 +1,195 @@
+"""What runs from a directory: start.sh --list, --stop and --detach."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.containers import SHELLS, Container, hand_over, starter
+from tests.support.tools import need, need_root
+
+LOOP = "echo ready; while :; do sleep 0.05; done"
+
+
+def listed(container: Container, runtime: str) -> list[list[str]]:
+    done = container.output("", "--list", by=runtime)
+    return [line.split("\t") for line in done.decode().splitlines()]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_runs_is_listed_while_it_does(container: Container, runtime: str, shell: str) -> None:
+    need(SHELLS[shell][0])
+    assert listed(container, runtime) == []
+    with container.running(runtime, "sh", "-c", LOOP, "it's\n", shell=SHELLS[shell]) as process:
+        assert process.stdout
+        process.stdout.readline()
+        (found,) = listed(container, runtime)
+        assert found == [str(process.pid), runtime, f"sh -c '{LOOP}' 'it'\\''s?'"]
+        process.terminate()
+        process.wait(10)
+    assert listed(container, runtime) == []
+    listed(container, runtime)
+    assert list((container.directory / ".provision/run").iterdir()) == []
+
+
+def test_two_starts_are_two_and_join_nothing(container: Container, runtime: str) -> None:
+    guest = "echo $$ >/tmp/$1; echo ready; trap 'exit 41' TERM; while :; do sleep 0.05; done"
+    with (
+        container.running(runtime, "sh", "-c", guest, "say", "a") as first,
+        container.running(runtime, "sh", "-c", guest, "say", "b") as second,
+    ):
+        for process in (first, second):
+            assert process.stdout
+            process.stdout.readline()
+        assert sorted(int(pid) for pid, *_ in listed(container, runtime)) == sorted([first.pid, second.pid])
+        second.terminate()
+        assert second.wait(10) == 41
+        assert first.poll() is None
+        assert [int(pid) for pid, *_ in listed(container, runtime)] == [first.pid]
+        first.terminate()
+        assert first.wait(10) == 41
+
+
+def test_files_of_many_sessions_are_removed(container: Container) -> None:
+    run = container.directory / ".provision/run"
+    run.mkdir()
+    for pid in range(4194304, 4194304 + 100):
+        (run / str(pid)).write_text("")
+    hand_over(container)
+    container.output("proot", "true")
+    assert len(list(run.iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", ["1\nproot\nsh\n", "", "no number\n", "\n\n\n"])
+def test_files_of_what_has_ended_count_for_nothing(container: Container, content: str) -> None:
+    run = container.directory / ".provision/run"
+    run.mkdir()
+    for pid in (os.getpid(), 1, 4194303):
+        (run / str(pid)).write_text(content)
+    hand_over(container)
+    assert listed(container, "proot") == []
+    assert container.output("proot", "--stop") == b""
+
+
+def test_a_polite_stop_lets_the_guest_clean_up(container: Container, runtime: str) -> None:
+    guest = "trap 'echo cleaned; exit 41' TERM; echo ready; while :; do sleep 0.05; done"
+    with container.running(runtime, "sh", "-c", guest) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert container.output("", "--stop", by=runtime) == b""
+        assert process.stdout.read() == b"cleaned\n"
+        assert process.wait(10) == 41
+
+
+def test_the_image_s_own_signal_is_the_polite_one(container: Container) -> None:
+    container.set(image_stop_signal="SIGQUIT")
+    with container.running("proot", "sh", "-c", f"trap 'exit 43' QUIT; {LOOP}") as process:
+        assert process.stdout
+        process.stdout.readline()
+        container.output("proot", "--stop")
+        assert process.wait(10) == 43
+
+
+def test_what_does_not_listen_is_ended_surely(container: Container, runtime: str) -> None:
+    guest = f"trap '' TERM; (trap '' TERM; sleep 60; :) & {LOOP}"
+    # A second of politeness is enough here.
+    text = container.script.read_bytes()
+    assert text.count(b"wait_for_sessions 100") == 1
+    container.script.write_bytes(text.replace(b"wait_for_sessions 100", b"wait_for_sessions 10"))
+    with container.running(runtime, "sh", "-c", guest) as process:
+        assert process.stdout
+        process.stdout.readline()
+        container.output("", "--stop", by=runtime)
+        assert process.wait(10) in (137, 255)
+    assert listed(container, runtime) == []
+    # `place` looks for processes that are left.
+
+
+def test_others_sessions_are_not_stopped(container: Container) -> None:
+    need_root()
+    with container.running("chroot", "sh", "-c", LOOP) as process:
+        assert process.stdout
+        process.stdout.readline()
+        done = container.run("proot", "--stop")
+        assert done.returncode == 125
+        assert done.stderr.decode() == f"start.sh: can't stop {process.pid}, which is somebody else's\n"
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_detached_it_goes_on_and_writes_a_log(container: Container, runtime: str, shell: str) -> None:
+    need(SHELLS[shell][0])
+    guest = "echo said; echo wrong >&2; trap 'echo ended; exit 3' TERM; while :; do sleep 0.05; done"
+    started = container.run(runtime, "--detach", "sh", "-c", guest, shell=SHELLS[shell])
+    log = container.directory / ".provision/log"
+    pid = int(started.stdout)
+    assert started.returncode == 0
+    assert started.stderr.decode() == f"start.sh: it runs as process {pid}, and writes to {log}\n"
+    deadline = time.monotonic() + 10
+    while b"wrong" not in log.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [(int(session[0]), session[1]) for session in listed(container, runtime)] == [(pid, runtime)]
+    assert os.getsid(pid) != os.getsid(0)
+    container.output("", "--stop", by=runtime)
+    assert log.read_text() == "said\nwrong\nended\n"
+
+
+def test_a_detached_guest_has_sigint(container: Container) -> None:
+    if subprocess.run(["env", "--default-signal=INT", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this env is not GNU's")
+    pid = int(container.run("proot", "--detach", "sh", "-c", f"trap 'echo got; exit' INT; {LOOP}").stdout)
+    log = container.directory / ".provision/log"
+    deadline = time.monotonic() + 10
+    while b"ready" not in log.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGINT)
+    while b"got" not in log.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert log.read_text() == "ready\ngot\n"
+
+
+def test_a_detached_daemon_can_be_told_to_reload(container: Container, runtime: str) -> None:
+    need("setsid")
+    pid = int(container.run(runtime, "--detach", "sh", "-c", f"trap 'echo reloads' HUP; {LOOP}").stdout)
+    log = container.directory / ".provision/log"
+    for told, number in ((b"ready\n", signal.SIGHUP), (b"ready\nreloads\n", signal.SIGTERM)):
+        deadline = time.monotonic() + 10
+        while log.read_bytes() != told and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert log.read_bytes() == told
+        os.kill(pid, number)
+
+
+@pytest.mark.parametrize("option", ["--detach", "--stop", "--list"])
+def test_with_print_nothing_of_it_is_done(container: Container, option: str) -> None:
+    with container.running("proot", "sh", "-c", LOOP) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert b"/proot " in container.output("proot", option, "--print", "true")
+        assert process.poll() is None
+        process.terminate()
+        process.wait(10)
+    assert not (container.directory / ".provision/log").exists()
+
+
+def test_the_log_of_a_directory_that_cannot_be_written(container: Container, place: Path) -> None:
+    need_root()
+    (place / "tmp").mkdir()
+    (place / "tmp").chmod(0o777)
+    for path in (container.directory, *container.directory.rglob("*")):
+        os.chown(path, 0, 0, follow_symlinks=False)
+    env = {**starter("proot")["env"], "TMPDIR": str(place / "tmp")}
+    told = container.run("proot", "--detach", "sh", "-c", "echo said", env=env).stderr.decode()
+    log = Path(re.sub(r".* writes to (.*)\n", r"\1", told))
+    assert log.parent == place / "tmp"
+    deadline = time.monotonic() + 10
+    while log.read_bytes() != b"said\n" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert log.read_bytes() == b"said\n"

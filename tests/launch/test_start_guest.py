@@ -1,0 +1,151 @@
+"""What a guest of start.sh sees: its arguments, environment, user, working directory and devices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.containers import ENVIRONMENT, SAY, Container, make_container, make_scratch, starter
+
+
+def test_arguments_keep_every_byte(container: Container, runtime: str) -> None:
+    every = bytes(range(1, 256))
+    words = [every, b"", b"-", b"--", b"a b", b"'", b"$(touch /tmp/canary)\n", b"\n\n"]
+    assert container.words(runtime, "--", *SAY, *words) == words
+
+
+def test_two_thousand_arguments(container: Container, runtime: str) -> None:
+    words = [f"word {number}".encode() for number in range(2000)]
+    assert container.words(runtime, *SAY, *words) == words
+
+
+def test_environment_is_the_images_and_what_is_passed_on_purpose(container: Container, runtime: str) -> None:
+    container.set(
+        image_env=("PATH=/bin", "A=image", "B=image", "C=image", "LANG=image", "-odd.name=x", "LINES=a\nb\n", "LD_X=1"),
+        default_env=("B=profile", "C=profile"),
+    )
+    env = {
+        **starter(runtime)["env"],
+        "TERM": "dumb",
+        "COLORTERM": "truecolor",
+        "LANG": "host",
+        "SECRET": "x",
+        "LC_ALL": "C",
+    }
+    found = container.words(runtime, "--env", "C=typed", "--env", "D= '\n", *ENVIRONMENT, env=env)
+    image = [b"PATH=/bin", b"A=image", b"LANG=image", b"-odd.name=x", b"LINES=a\nb\n", b"LD_X=1"]
+    passed = [b"B=profile", b"C=typed", b"D= '\n", b"TERM=dumb", b"COLORTERM=truecolor"]
+    assert sorted(found) == sorted([*image, *passed, b"HOME=/root", b"USER=root", b"SHELL=/bin/sh"])
+
+
+@pytest.mark.parametrize("kind", ["container", "scratch"])
+def test_environment_keeps_every_byte(place: Path, runtime: str, kind: str) -> None:
+    every = os.fsdecode(bytes(range(1, 256)) * 2)  # twice, since quotes are looked for one by one
+    made = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
+    made.set(image_env=("PATH=/bin:/app", f"IMAGE={every}"), default_env=(f"DEFAULT={every}", "LINES=\n\n"))
+    found = made.words(runtime, "--env", f"TYPED={every}", "--env", "END=a\n", *ENVIRONMENT)
+    names = ("IMAGE", "DEFAULT", "TYPED")
+    assert {*(os.fsencode(f"{name}={every}") for name in names), b"LINES=\n\n", b"END=a\n"} < set(found)
+
+
+def test_what_the_starter_preloads_is_dropped(container: Container, runtime: str) -> None:
+    env = {**starter(runtime)["env"], "LD_PRELOAD": "/no/such/library.so"}
+    done = container.run(runtime, *ENVIRONMENT, env=env)
+    assert b"LD_PRELOAD" not in done.stdout
+    # The loader of the shell that runs the script complains; none of those that it starts does.
+    assert done.stderr.count(b"LD_PRELOAD") == 1
+
+
+def test_umask_is_the_usual_one(container: Container, runtime: str) -> None:
+    assert container.output(runtime, "sh", "-c", "umask", umask=0o077) == b"0022\n"
+
+
+def test_an_image_without_path_gets_the_usual_one(container: Container, runtime: str) -> None:
+    container.set(image_env=())
+    path = b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert path in container.words(runtime, *ENVIRONMENT)
+
+
+@pytest.mark.parametrize("link", ["/bin/busybox", "../../bin/busybox", "../../../../bin/busybox", "/etc/alias"])
+def test_env_is_found_through_links(container: Container, link: str) -> None:
+    (container.rootfs / "etc/alias").symlink_to("../bin/./busybox")
+    (container.rootfs / "usr/bin/env").unlink()
+    (container.rootfs / "usr/bin/env").symlink_to(link)
+    shown = container.output("proot", "--print", "true").decode()
+    assert "/usr/bin/env -i -- " in shown
+    assert b"A=b" in container.words("proot", "--env", "A=b", *ENVIRONMENT)
+
+
+def test_a_command_with_an_equals_sign_is_no_variable(container: Container, runtime: str) -> None:
+    (container.rootfs / "bin/a=b").write_text("#!/bin/sh\necho ran")
+    (container.rootfs / "bin/a=b").chmod(0o755)
+    assert container.output(runtime, "a=b") == b"ran\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "ids", "groups", "home"),
+    [
+        ("", "0:0", [4], "/root"),
+        ("joe", "1000:1001", [29, 44], "/home/joe"),
+        ("1000", "1000:1001", [29, 44], "/home/joe"),
+        ("joe:audio", "1000:29", [], "/home/joe"),
+        ("joe:7", "1000:7", [], "/home/joe"),
+        ("1000:root", "1000:0", [], "/home/joe"),
+        ("last", "77:78", [], "/home/last"),
+        ("4321", "4321:0", [], "/"),
+        ("4321:4322", "4321:4322", [], "/"),
+    ],
+)
+@pytest.mark.parametrize("given", ["image", "option"])
+def test_user_is_found_in_the_rootfs(
+    container: Container, runtime: str, user: str, ids: str, groups: list[int], home: str, given: str
+) -> None:
+    options = ["--user", user] if given == "option" else []
+    container.set(image_user=user if given == "image" else "33")
+    found_home, uid, gid, *others = container.output(
+        runtime, *options, "--", "sh", "-c", "echo $HOME; id -u; id -g; id -G"
+    ).split()
+    assert (found_home.decode(), f"{uid.decode()}:{gid.decode()}") == (home, ids)
+    if runtime == "chroot":
+        assert sorted({int(group) for group in others} - {int(gid)}) == groups
+
+
+def test_root_option_passes_the_images_user(container: Container, runtime: str) -> None:
+    container.set(image_user="joe")
+    assert container.output(runtime, "--root", "sh", "-c", "id -u; echo $HOME") == b"0\n/root\n"
+
+
+@pytest.mark.parametrize("directory", ["/home/joe", "/new/deep one", "/etc/link/x", "/up/../../.."])
+@pytest.mark.parametrize("given", ["image", "option"])
+def test_working_directory_is_made_inside_the_rootfs(
+    container: Container, place: Path, runtime: str, directory: str, given: str
+) -> None:
+    outside = place / "outside"
+    outside.mkdir(mode=0o777)
+    outside.chmod(0o777)
+    (container.rootfs / "etc/link").symlink_to("../../../outside")  # seen from the guest, /outside
+    (container.rootfs / "up").symlink_to("../../../../..")
+    options = ["--workdir", directory] if given == "option" else []
+    container.set(image_workdir=directory if given == "image" else "/tmp")
+    real = {"/etc/link/x": "/outside/x", "/up/../../..": "/"}.get(directory, directory)
+    assert container.output(runtime, *options, "pwd").decode() == f"{real}\n"
+    assert list(outside.iterdir()) == []
+
+
+def test_devices_and_kernel_file_systems_are_there(container: Container, runtime: str) -> None:
+    guest = """
+        for device in null zero full random urandom tty; do [ -c /dev/$device ] || echo no $device; done
+        [ -e /dev/ptmx ] && [ -d /dev/pts ] && [ -d /sys/kernel ] && [ -e /dev/stdout ] && cat </dev/stdin >/dev/null
+        echo y >/dev/shm/$$ && cat /dev/shm/$$ && busybox rm /dev/shm/$$ && head -c 3 /dev/zero | wc -c
+        cat /proc/$$/comm
+    """
+    assert container.output(runtime, "sh", "-c", guest) == b"y\n3\nsh\n"
+
+
+def test_shared_memory_is_the_container_s_own(container: Container, runtime: str) -> None:
+    name = f"shared-{os.getpid()}"
+    told = container.output(runtime, "sh", "-c", f"echo y >/dev/shm/{name}; cat /dev/shm/{name}")
+    assert told == b"y\n"
+    assert not Path("/dev/shm", name).exists()

@@ -1,0 +1,198 @@
+"""Nothing of the host is touched: mounts, links and text that want out of the rootfs get nowhere through start.sh."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provisioner.launch.settings import LaunchSettings
+from tests.support.containers import (
+    ENVIRONMENT,
+    PASSWD,
+    SAY,
+    SETTINGS,
+    Container,
+    make_container,
+    make_scratch,
+    starter,
+)
+from tests.support.tools import mounts_below, need_root, run
+
+
+def mounts_around(container: Container, propagation: str, tools: str) -> list[str]:
+    """What a mount namespace around start.sh says of its mounts, while a guest runs with a bind, and afterwards.
+
+    The namespace's own mounts have that propagation; `tools` is the PATH of start.sh.
+    """
+    need_root()
+    script = f"""
+        mount --make-r{propagation} / && before=$(cat /proc/self/mountinfo)
+        env PATH="$0" sh "$@" -c 'echo ready; sleep 1' | {{
+            read line; echo $line; [ "$(cat /proc/self/mountinfo)" = "$before" ] && echo same during; }}
+        [ "$(cat /proc/self/mountinfo)" = "$before" ] && echo same after
+    """
+    starting: list[str | Path] = [
+        container.script,
+        "--runtime",
+        "chroot",
+        "--bind",
+        f"{container.directory.parent}:/data",
+        "sh",
+    ]
+    return run("unshare", "--mount", "sh", "-c", script, tools, *starting, **starter("chroot")).splitlines()
+
+
+@pytest.mark.parametrize("propagation", ["private", "shared"])
+def test_nothing_stays_mounted(container: Container, propagation: str) -> None:
+    path = starter("chroot")["env"]["PATH"]
+    assert mounts_around(container, propagation, path) == ["ready", "same during", "same after"]
+
+
+def test_nothing_stays_mounted_with_small_tools(container: Container, small_tools: dict[str, str]) -> None:
+    assert mounts_around(container, "shared", small_tools["PATH"]) == ["ready", "same during", "same after"]
+
+
+def test_a_mount_that_fails_is_told_and_undone(container: Container, place: Path) -> None:
+    (place / "data").mkdir()
+    (container.rootfs / "file").write_text("")
+    done = container.run("chroot", "--bind", f"{place}/data:/file", "true")
+    assert done.returncode == 125
+    assert f"start.sh: can't bind {place}/data on /file".encode() in done.stderr
+    assert mounts_below(place) == []
+
+
+def test_deleting_the_directory_during_a_run_spares_the_host(container: Container, place: Path) -> None:
+    data = place / "data"
+    data.mkdir()
+    (data / "canary").write_text("alive")
+    data.chmod(0o777)
+    with container.running(
+        "chroot", "--bind", f"{data}:/data", "sh", "-c", "echo ready; cat", stdin=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        shutil.rmtree(container.directory, ignore_errors=True)
+        assert (data / "canary").read_text() == "alive"
+        assert Path("/dev/null").is_char_device()
+        process.communicate()
+    shutil.rmtree(container.directory, ignore_errors=True)
+    assert not container.directory.exists()
+    assert (data / "canary").read_text() == "alive"
+
+
+# What the image says
+
+
+CANARIES = [
+    "$(touch {0})",
+    "`touch {0}`",
+    "'; touch {0}; '",
+    '"; touch {0}; "',
+    "\ntouch {0}\n",
+    "$(touch {0}",
+    "&& touch {0} #",
+]
+
+
+@pytest.mark.parametrize("text", CANARIES)
+def test_no_field_of_an_image_runs_on_the_host(container: Container, place: Path, runtime: str, text: str) -> None:
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    canary = text.format(place / "open/canary")
+    (container.rootfs / "etc/passwd").write_text(f"root:x:0:0::{canary.strip()}:{canary.strip()}\n")
+    container.set(
+        **{
+            field.name: canary if isinstance(getattr(SETTINGS, field.name), str) else (f"A={canary}", canary)
+            for field in dataclasses.fields(LaunchSettings)
+            if field.name not in ("default_runtime", "image_platform", "image_user", "image_entrypoint")
+        },
+        image_entrypoint=SAY,
+    )
+    done = container.run(runtime)
+    assert done.returncode == 0, done
+    assert done.stdout.split(b"\0")[:-1] == [f"A={canary}".encode(), canary.encode()]
+    container.set(image_platform=canary)
+    assert container.run(runtime).returncode == 125
+    container.set(image_user=canary, image_entrypoint=(canary,))
+    assert container.run(runtime).returncode == 125
+    assert container.run(runtime, "--root").returncode in (126, 127)
+    assert list((place / "open").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["container", "scratch"])
+def test_variables_of_an_image_do_not_act_on_host_programs(place: Path, runtime: str, kind: str) -> None:
+    made = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
+    evil = place / "evil"
+    evil.mkdir(mode=0o755)
+    for name in ("proot", "chroot", "unshare", "mount", "env", "sh", "mkdir", "cp", "uname", "readlink"):
+        (evil / name).write_text(f"#!/bin/sh\necho ran {name}\n")
+        (evil / name).chmod(0o755)
+    made.set(
+        image_env=(
+            f"PATH={evil}:/bin:/app",
+            *(f"{name}={evil}/no-such" for name in ("LD_PRELOAD", "LD_AUDIT", "PROOT_TMP_DIR", "TMPDIR", "GCONV_PATH")),
+            *("LD_DEBUG=all", "PROOT_VERBOSE=9", "GLIBC_TUNABLES=x", "MALLOC_CHECK_=9", "LOCPATH=/x"),
+        ),
+        image_workdir="/work",
+    )
+    found = made.words(runtime, *ENVIRONMENT)
+    assert f"PATH={evil}:/bin:/app".encode() in found
+    # With env in the image, the guest does get all of them.
+    assert (b"LD_DEBUG=all" in found) == (kind == "container")
+
+
+# What the rootfs holds
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../../../../../etc/passwd", "{outside}/passwd", "loop"])
+def test_users_are_not_read_outside_of_the_rootfs(container: Container, place: Path, runtime: str, target: str) -> None:
+    (place / "passwd").write_text("mallory:x:7:7::/:/bin/sh\n")
+    (container.rootfs / "etc/passwd").unlink()
+    (container.rootfs / "etc/passwd").symlink_to(target.format(outside=place))
+    (container.rootfs / "etc/loop").symlink_to("passwd")
+    done = container.run(runtime, "--user", "mallory", "true")
+    assert done.returncode == 125
+    assert done.stderr.count(b"\n") == 1
+    assert b"no user mallory" in done.stderr or b"too many links" in done.stderr
+
+
+def test_users_may_stand_behind_a_link_inside(container: Container) -> None:
+    (container.rootfs / "etc/passwd").rename(container.rootfs / "home/users")
+    (container.rootfs / "etc/passwd").symlink_to("/usr/../home/users")
+    assert container.output("proot", "--user", "joe", "id", "-u") == b"1000\n"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "nothing", "binary", "unreadable", "bad lines"])
+def test_odd_user_files_do_no_harm(container: Container, kind: str) -> None:
+    home = b"/\n"
+    passwd = container.rootfs / "etc/passwd"
+    passwd.unlink()
+    if kind == "fifo":
+        os.mkfifo(passwd)
+    elif kind == "directory":
+        passwd.mkdir()
+    elif kind == "binary":
+        passwd.write_bytes(bytes(range(256)) * 300)
+    elif kind == "bad lines":
+        passwd.write_text("root\nroot:x:no:0::/a:\nroot:x:0::::\n:\n\nroot:x:99999999999:0::/b:\nroot:x:0:0::/good:")
+        home = b"/good root\n"
+    elif kind == "unreadable":
+        passwd.write_text(PASSWD)
+        passwd.chmod(0)
+    assert container.output("proot", "sh", "-c", "echo $HOME $USER", timeout=10) == home
+
+
+def test_hostile_mount_points_lead_nowhere(container: Container, place: Path, runtime: str) -> None:
+    outside = place / "outside"
+    outside.mkdir()
+    outside.chmod(0o777)
+    (container.rootfs / "proc").rmdir()
+    for name in ("dev", "proc", "sys"):
+        (container.rootfs / name).symlink_to(outside / name)
+    container.run(runtime, "true")
+    assert list(outside.iterdir()) == []

@@ -1,0 +1,115 @@
+"""start.sh's command line: help, options, mistakes, and the words that become the guest's command."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.support.containers import SAY, SHELLS, Container, starter
+from tests.support.tools import need
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_help_fits_a_phone(container: Container, shell: str) -> None:
+    need(SHELLS[shell][0])
+    lines = container.output("", "--help", shell=SHELLS[shell]).decode().splitlines()
+    assert max(map(len, lines)) <= 40
+    text = "\n".join(lines)
+    for option in (
+        "shell",
+        "entrypoint",
+        "user",
+        "workdir",
+        "env",
+        "bind",
+        "dns",
+        "root",
+        "runtime",
+        "print",
+        "dev",
+        "privileged",
+        "no-namespace",
+        "termux",
+        "help",
+    ):
+        assert f"--{option}" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["--nonsense"], "unknown option --nonsense"),
+        (["-x"], "unknown option -x"),
+        (["--shell=yes"], "--shell takes no value"),
+        (["--print", "--user"], "--user needs a value"),
+        (["--env", "NAME"], "--env needs NAME=VALUE"),
+        (["--env", "=x"], "--env needs NAME=VALUE"),
+        (["--dns", "1.1.1.1; rm"], "--dns needs an IP address"),
+        (["--bind", "/no/such:/x"], "--bind: there is no /no/such"),
+        (["--workdir", "here"], "--workdir needs a path"),
+        (["--dev=all"], "--dev can be host"),
+        (["--runtime", "docker"], "unknown runtime docker"),
+        (["--user", "nobody"], "no user nobody in the image"),
+        (["--user", "joe:staff"], "no group staff in the image"),
+        (["--user", "4294967296"], "no user 4294967296 in the image"),  # 0 to programs that count in 32 bits
+        (["--inside", "chroot"], "--inside is for start.sh itself"),
+        (["--user", "a\x1b[31mb\nc"], "no user a?[31mb?c in the image"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(container: Container, args: list[str], complaint: str) -> None:
+    done = container.run("", *args)
+    assert done.returncode == 125
+    assert done.stdout == b""
+    assert done.stderr.decode().startswith(f"start.sh: {complaint}")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "command", "args", "said"),
+    [
+        ((), (*SAY, "cmd"), [], [b"cmd"]),
+        ((), ("false",), [*SAY, "typed"], [b"typed"]),
+        (SAY, ("cmd 1", ""), [], [b"cmd 1", b""]),
+        (SAY, ("cmd",), ["typed", "--user", "x"], [b"typed", b"--user", b"x"]),
+        (SAY, ("cmd",), ["--", "--typed"], [b"--typed"]),
+        (SAY, (), [], []),
+        (("false",), ("false",), ["--entrypoint", "sh", "--", *SAY[1:], "typed"], [b"typed"]),
+        (("false",), ("false",), ["--entrypoint=", *SAY, "typed"], [b"typed"]),
+        (("false",), ("-c", "false"), ["--entrypoint", "true"], []),  # the image's command belongs to its entrypoint
+        (("false",), ("false",), ["--entrypoint", ""], []),
+        ((), (), [], []),  # /bin/sh
+    ],
+)
+def test_words_are_joined_as_docker_run_does(
+    container: Container, entrypoint: tuple[str, ...], command: tuple[str, ...], args: list[str], said: list[bytes]
+) -> None:
+    container.set(image_entrypoint=entrypoint, image_command=command)
+    assert container.words("proot", *args) == said
+
+
+@pytest.mark.parametrize(
+    ("user", "shell"),
+    [("root", "/bin/sh"), ("joe", "/bin/ash"), ("web", "/bin/sh"), ("last", "/bin/sh"), ("5", "/bin/sh")],
+)
+def test_login_shell_passes_the_entrypoint(container: Container, user: str, shell: str) -> None:
+    container.set(image_entrypoint=("false",))
+    (container.rootfs / "etc/profile").write_text("PROFILE=read")
+    told = container.words("proot", "--user", user, "--shell", "--", "-c", 'printf "%s\\0" $PROFILE $SHELL')
+    assert told == [b"read", shell.encode()]
+
+
+def test_options_are_taken_with_an_equals_sign_too(container: Container) -> None:
+    assert container.output(
+        "proot", "--user=joe", "--workdir=/home/joe", "--env=A=b=c", "sh", "-c", "pwd; echo $A"
+    ) == (b"/home/joe\nb=c\n")
+
+
+def test_what_is_printed_can_be_pasted(container: Container, runtime: str) -> None:
+    container.set(image_env=("PATH=/bin", "A=it's\n$HOME"))
+    args = ["--user", "1000", "--workdir", "/tmp", *SAY, "a b", "'", "", "$(touch canary)\n"]
+    shown = container.output(runtime, "--print", *args)
+    env = {**starter(runtime)["env"], "LD_PRELOAD": "/no/such/library.so"}
+    assert container.run(runtime, "--print", "true", env=env).stdout.startswith(b"(unset LD_PRELOAD; ")
+    done = subprocess.run([b"sh", b"-c", shown], capture_output=True, check=True, **starter(runtime))
+    assert done.stdout.split(b"\0")[:-1] == [b"a b", b"'", b"", b"$(touch canary)\n"]

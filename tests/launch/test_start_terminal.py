@@ -1,0 +1,95 @@
+"""start.sh at a terminal: Ctrl-C, Ctrl-Z, job control, and a terminal that is closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from tests.support.containers import SHELLS, Container, choosing, starter
+from tests.support.terminal import Terminal
+from tests.support.tools import need
+
+
+@pytest.fixture
+def terminal(container: Container, runtime: str) -> Callable[..., Terminal]:
+    starter(runtime)
+
+    def start(*args: str, shell: Iterable[str] = ()) -> Terminal:
+        return Terminal([*shell, container.script, *choosing(runtime), *args], user=runtime != "chroot")
+
+    return start
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_control_c_reaches_the_guest_once(terminal: Callable[..., Terminal], shell: str) -> None:
+    need(SHELLS[shell][0])
+    guest = "n=0; trap 'n=$((n + 1))' INT; echo ready; for i in 1 2 3 4 5 6 7 8; do sleep 0.04; done; exit 4$n"
+    screen = terminal("sh", "-c", guest, shell=SHELLS[shell])
+    screen.until(b"ready")
+    screen.type(b"\x03")
+    assert screen.end() == 41
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_control_c_ends_a_guest_without_handler(terminal: Callable[..., Terminal], shell: str) -> None:
+    need(SHELLS[shell][0])
+    screen = terminal("sh", "-c", "echo ready; exec sleep 60", shell=SHELLS[shell])
+    screen.until(b"ready")
+    screen.type(b"\x03")
+    assert screen.end() == 130
+
+
+def test_signals_reach_the_guest_at_a_terminal_too(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal("sh", "-c", "trap 'exit 41' TERM; echo ready; while :; do sleep 0.03; done")
+    screen.until(b"ready")
+    os.kill(screen.pid, signal.SIGTERM)
+    assert screen.end() == 41
+
+
+def test_the_guests_shell_has_job_control_and_a_terminal_name(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal("--shell")
+    screen.until(b"# ")
+    screen.type(b"tty; sleep 60\n")
+    screen.until(b"/dev/")
+    time.sleep(0.3)
+    screen.type(b"\x1a")
+    screen.until(b"Stopped")
+    screen.type(b"fg\n")
+    screen.until(b"sleep 60")
+    time.sleep(0.2)
+    screen.type(b"\x03")
+    screen.until(b"# ")
+    screen.type(b"exit 3\n")
+    assert screen.end() == 3
+
+
+def test_control_z_stops_all_of_it(container: Container, runtime: str) -> None:
+    need("bash")
+    starter(runtime)
+    screen = Terminal(["bash", "--norc", "-i"], user=runtime != "chroot")
+    screen.until(b"PROMPT")
+    screen.type(f"{container.script} --runtime {runtime} sh -c 'echo rea''dy; sleep 0.5; echo do''ne'\n".encode())
+    screen.until(b"ready")
+    screen.type(b"\x1a")
+    screen.until(b"Stopped")
+    screen.until(b"PROMPT")
+    screen.type(b"fg\n")
+    screen.until(b"done")
+    screen.until(b"PROMPT")
+    screen.type(b"exit 6\n")
+    assert screen.end() == 6
+
+
+def test_closing_the_terminal_ends_the_guest(terminal: Callable[..., Terminal]) -> None:
+    screen = terminal("sh", "-c", "echo ready; exec sleep 60")
+    screen.until(b"ready")
+    os.close(screen.fd)
+    deadline = time.monotonic() + 10
+    while not (ended := os.waitpid(screen.pid, os.WNOHANG))[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert os.waitstatus_to_exitcode(ended[1]) in (129, -signal.SIGHUP)

@@ -1,0 +1,201 @@
+"""start.sh by each shell, with the tools of busybox and toybox, and how few programs it starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.containers import SHELLS, Container, choosing, starter
+from tests.support.terminal import Terminal
+from tests.support.tools import find_program, need
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_does_it_all(container: Container, place: Path, runtime: str, shell: str) -> None:
+    need(SHELLS[shell][0])
+    (place / "data").write_text("data")
+    container.set(image_entrypoint=("sh", "-c"), image_env=("PATH=/bin", "ODD='\\\n\x81\xff"))
+    # Process 1 of a namespace is the `sh` on PATH.
+    (place / "shells").mkdir()
+    inner = place / "shells/sh"
+    shutil.copy(find_program(SHELLS[shell][0]) or "", inner)
+    env = starter(runtime)["env"]
+    env["PATH"] = f"{inner.parent}:{env['PATH']}"
+    options = ["--user", "joe", "--workdir", "/home/joe/new", "--env", "A=a\n", "--dns", "192.0.2.1"]
+    if runtime != "proot":
+        options[3] = "/home/joe"
+    guest = 'printf "%s\\0" "$ODD" "$A" "$HOME" "$PWD" "$(cat /etc/resolv.conf /data)" "$(id -u)"; exit 9'
+    done = container.run(runtime, *options, "--bind", f"{place}/data:/data", guest, shell=SHELLS[shell], env=env)
+    assert done.stderr == b""
+    assert done.stdout.split(b"\0")[:-1] == [
+        *(b"'\\\n\xc2\x81\xc3\xbf", b"a\n", b"/home/joe", options[3].encode()),
+        *(b"nameserver 192.0.2.1\ndata", b"1000"),
+    ]
+    assert done.returncode == 9
+
+
+def test_small_tools_are_enough(container: Container, runtime: str, small_tools: dict[str, str]) -> None:
+    shell = [small_tools["PATH"] + "/sh"]
+    options = ["--workdir", "/tmp/new", "--dns", "192.0.2.1"]
+    guest = ["sh", "-c", "pwd; cat /etc/resolv.conf; exit 9"]
+    if runtime == "chroot":
+        # Their setpriv can't drop capabilities.
+        assert b"root keeps all capabilities" in container.run(runtime, "true", shell=shell, env=small_tools).stderr
+        options.append("--privileged")
+    done = container.run(runtime, *options, *guest, shell=shell, env=small_tools)
+    assert (done.returncode, done.stdout, done.stderr) == (9, b"/tmp/new\nnameserver 192.0.2.1\n", b"")
+
+
+def test_small_tools_pass_signals_on(container: Container, runtime: str, small_tools: dict[str, str]) -> None:
+    shell = [small_tools["PATH"] + "/sh"]
+    guest = "trap 'exit 41' TERM; trap 'exit 42' INT; echo ready; while :; do sleep 0.02; done"
+    # busybox's shell can't give SIGINT back to a background process: it becomes a SIGTERM.
+    for number, status in {signal.SIGTERM: 41, signal.SIGINT: 41 if "busybox" in os.readlink(shell[0]) else 42}.items():
+        with container.running(runtime, "sh", "-c", guest, shell=shell, env=small_tools) as process:
+            assert process.stdout
+            process.stdout.readline()
+            process.send_signal(number)
+            assert process.wait(10) == status
+
+
+def test_control_c_with_small_tools(
+    container: Container, runtime: str, small_tools: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starter(runtime)
+    monkeypatch.setenv("PATH", small_tools["PATH"])
+    shell = f"{small_tools['PATH']}/sh"
+    guest = "trap 'exit 42' INT; echo ready; while :; do sleep 0.02; done"
+    screen = Terminal([shell, container.script, *choosing(runtime), "sh", "-c", guest], user=runtime != "chroot")
+    screen.until(b"ready")
+    screen.type(b"\x03")
+    # bash loses the status of a child that ends while a signal comes in, and it is 128 and the signal's number then.
+    assert screen.end() in ((42, 130) if os.readlink(shell).endswith("bash") else (42,))
+    assert b"start.sh:" not in screen.shown
+    assert b"mount:" not in screen.shown
+
+
+# What start.sh calls for each runtime, less what each shell has built in.
+CALLED = {"proot": {"cat", "date", "env", "ln", "mkdir", "mktemp", "readlink", "rm", "setsid", "sleep", "uname"}}
+CALLED["userns"] = CALLED["proot"] - {"date", "ln"} | {"chroot", "mount", "unshare"}
+CALLED["chroot"] = CALLED["userns"] | {"cp", "ln"}
+
+
+@pytest.fixture
+def recorded_tools(place: Path, runtime: str, small_tools: dict[str, str]) -> dict[str, str]:
+    """An environment whose PATH has no more than what start.sh calls; each tool notes its name in `place/called`."""
+    starter(runtime)
+    recorded = place / "recorded"
+    recorded.mkdir()
+    (place / "called").touch()
+    (place / "tmp").mkdir()
+    for name in ("called", "tmp"):
+        (place / name).chmod(0o777)
+    tools = small_tools["PATH"]
+    for name in [*CALLED[runtime], "printf"]:  # which mksh has not built in
+        (recorded / name).write_text(f'#!{tools}/sh\necho {name} >>{place}/called\nexec {tools}/{name} "$@"\n')
+        (recorded / name).chmod(0o755)
+    for name in ("sh", "proot"):
+        (recorded / name).symlink_to(os.readlink(f"{tools}/{name}"))
+    return {**small_tools, "PATH": str(recorded), "TMPDIR": str(place / "tmp")}
+
+
+def test_each_program_that_it_calls_may_be_a_small_one(
+    container: Container, place: Path, runtime: str, recorded_tools: dict[str, str]
+) -> None:
+    """All that start.sh calls programs for. One that it misses would be complained about on standard error."""
+    quiet = {"chroot": ["--privileged"]}.get(runtime, [])
+    common: dict[str, Any] = {"shell": [recorded_tools["PATH"] + "/sh"], "env": recorded_tools}
+    (place / "co:lon").write_text("content")
+    (place / "linked").mkdir()
+    linked = Container(place / "linked")
+    linked.script.symlink_to(container.script)
+    assert b"--bind" in linked.output("", "--help", by=runtime, **common)
+    if runtime == "proot":
+        # As if nothing in /proc could be read.
+        text = container.script.read_bytes()
+        assert text.count(b'[ ! -r "/proc/$file" ] || continue') == 1
+        container.script.write_bytes(text.replace(b'[ ! -r "/proc/$file" ] || continue', b""))
+    options = ["--dns", "192.0.2.1", "--bind", f"{place}/co:lon:/deep/file", "--workdir", "/tmp/new"]
+    guest = ["sh", "-c", "cat /etc/resolv.conf /deep/file; pwd; busybox grep -c btime /proc/stat; cat /proc/version"]
+    told = linked.output(runtime, *quiet, *options, *guest, **common).decode().splitlines()
+    assert told[:3] == ["nameserver 192.0.2.1", "content/tmp/new", "1"]
+    assert (f"{os.uname().release} (provision) {os.uname().version}" in told[3]) == (runtime == "proot")
+    (container.directory / ".provision/run/4194303").write_text("")  # of a process that is no more
+    # It takes its time to end, for which --stop waits.
+    loop = ["sh", "-c", "trap 'sleep 0.5; exit 41' TERM; echo ready; while :; do sleep 0.05; done"]
+    started = container.run(runtime, *quiet, "--detach", *loop, **common)
+    assert started.stderr.count(b"\n") == 1
+    log = container.directory / ".provision/log"
+    deadline = time.monotonic() + 10
+    while log.read_bytes() != b"ready\n" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    listed = container.output("", "--list", by=runtime, **common).decode()
+    assert listed.startswith(f"{int(started.stdout)}\t{runtime}\t")
+    assert container.output("", "--stop", by=runtime, **common) == b""
+    assert container.output("", "--list", by=runtime, **common) == b""
+    assert log.read_bytes() == b"ready\n"
+    assert list((place / "tmp").iterdir()) == []
+    called = set((place / "called").read_text().split()) - {"printf"}
+    # busybox's shell takes its own for most of them.
+    assert called <= CALLED[runtime]
+    assert called == CALLED[runtime] or os.readlink(common["shell"][0]).endswith("busybox")
+
+
+def test_becoming_a_user_needs_a_chroot_that_can(container: Container, small_tools: dict[str, str]) -> None:
+    done = container.run("chroot", "--user", "joe", "true", shell=[small_tools["PATH"] + "/sh"], env=small_tools)
+    assert done.returncode == 125
+    assert done.stderr == b"start.sh: this chroot can't become user 1000: install GNU coreutils\n"
+
+
+def test_children_are_found_without_the_kernels_list(container: Container, runtime: str) -> None:
+    without = container.script.read_bytes().replace(b"/children", b"/no-such-file")
+    assert without.count(b"/no-such-file") == 2
+    container.script.write_bytes(without)
+    with container.running(
+        runtime, "sh", "-c", "trap 'exit 41' TERM; echo ready; while :; do sleep 0.02; done"
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.terminate()
+        assert process.wait(10) == 41
+
+
+def test_few_programs_are_started(container: Container) -> None:
+    need("strace", "proot")
+    trace = container.directory / "trace"
+    options = starter("proot")
+    subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=execve", "-z", "-o", trace, container.script, "--print", "true"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        **options,
+    )
+    programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
+    # setpriv, env and uname are one process; the guest's env is a link here; proot tells its options.
+    assert programs == ["start.sh", "setpriv", "env", "uname", "readlink", "proot"]
+
+
+def test_few_programs_are_started_in_namespaces_too(container: Container) -> None:
+    need("strace", "setpriv")
+    container.output("chroot", "true")  # makes directories
+    trace = container.directory / "trace"
+    subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=execve", "-z", "-o", trace, container.script, "--runtime=chroot", "true"],
+        check=True,
+        **starter("chroot"),
+    )
+    programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
+    assert programs == [
+        *("start.sh", "setpriv", "env", "uname", "unshare", "sh"),
+        *("mount", "readlink", "mount", "mount", "mount", "mount", "cp", "mkdir", "ln", "mount"),
+        "chroot",  # its --help, since root is in other groups here
+        *("setpriv", "sh"),  # process 1, which starts
+        *("env", "setpriv", "chroot", "env", "exe"),
+    ]

@@ -1,0 +1,134 @@
+"""Root in a user namespace: a filter that emulates what one id can't do, more ids, or neither."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.containers import Container, make_container, starter
+from tests.support.tools import as_user, need, need_root, provision, user_id
+
+CHOWN = ("sh", "-c", "touch /tmp/file && busybox chown 5:6 /tmp/file && busybox stat -c %u:%g /tmp/file")
+
+# A setpriv of util-linux 2.40, as far as start.sh uses it.
+SETPRIV = f"""\
+#!{sys.executable}
+import ctypes, os, sys
+if sys.argv[1] == "--help":
+    print(" --seccomp-filter <file>     load seccomp filter from file")
+    sys.exit()
+option, file, *command = sys.argv[1:]
+assert option == "--seccomp-filter"
+filter_ = open(file, "rb").read()
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, *map(ctypes.c_ulong, (1, 0, 0, 0))) == 0
+assert libc.prctl(22, ctypes.c_ulong(2), ctypes.byref(Program(len(filter_) // 8, filter_))) == 0
+os.execv(command[0], command)
+"""
+
+
+@pytest.fixture
+def container(place: Path) -> Container:
+    starter("userns")
+    return make_container(place / "container")
+
+
+def path_without(place: Path, *missing: str) -> dict[str, str]:
+    """An environment whose PATH has all programs of this machine but some."""
+    programs = place / "programs"
+    programs.mkdir()
+    for directory in ("/usr/sbin", "/usr/bin"):
+        for program in Path(directory).iterdir():
+            if program.name not in missing and not (programs / program.name).exists():
+                (programs / program.name).symlink_to(program)
+    return {**as_user()["env"], "PATH": str(programs)}
+
+
+def in_place_of_sbin(place: Path, container: Container, env: dict[str, str]) -> dict[str, str]:
+    """The environment, with a start.sh that looks for programs on PATH alone."""
+    text = container.script.read_bytes()
+    assert text.count(b"PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin") == 1
+    container.script.write_bytes(text.replace(b"}:/usr/sbin:/sbin", b"}"))
+    return env
+
+
+def test_owners_seem_to_change_in_bwrap_s_filter(container: Container) -> None:
+    need("bwrap")
+    assert container.output("userns", *CHOWN) == b"0:0\n"
+
+
+def test_of_users_other_than_root_nothing_is_emulated(container: Container) -> None:
+    need("bwrap")
+    (container.rootfs / "tmp").chmod(0o777)
+    done = container.run("userns", "--user", "joe", *CHOWN)
+    assert done.returncode == 1
+    assert b"Invalid argument" in done.stderr
+
+
+def test_without_a_filter_one_id_is_all_there_is(container: Container, place: Path) -> None:
+    (container.directory / ".provision/seccomp.bpf").unlink()
+    env = in_place_of_sbin(place, container, path_without(place, "newuidmap"))
+    done = container.run("userns", *CHOWN, env=env)
+    assert done.returncode == 1
+    assert b"Invalid argument" in done.stderr
+
+
+def test_a_setpriv_that_can_install_it_comes_first(container: Container, place: Path) -> None:
+    if not os.access(sys.executable, os.X_OK) or subprocess.run([sys.executable, "-c", ""], **as_user()).returncode:
+        pytest.skip("this Python is closed to users")
+    env = in_place_of_sbin(place, container, path_without(place, "bwrap", "setpriv", "newuidmap"))
+    (place / "programs/setpriv").write_text(SETPRIV)
+    (place / "programs/setpriv").chmod(0o755)
+    assert container.output("userns", *CHOWN, env=env) == b"0:0\n"
+
+
+def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Container, place: Path) -> None:
+    need_root()
+    need("newuidmap", "setpriv")
+    env = in_place_of_sbin(place, container, path_without(place, "bwrap"))
+    (place / "subid").write_text(f"{user_id()}:3000000:65536\n")
+    (place / "passwd").write_text(f"root:x:0:0::/:/bin/sh\ntester:x:{user_id()}:{user_id()}::/:/bin/sh\n")
+    setup = " && ".join(
+        [
+            "mount --make-rprivate /",
+            *(f"mount --bind {shlex.quote(str(place / 'subid'))} /etc/{name}" for name in ("subuid", "subgid")),
+            f"mount --bind {shlex.quote(str(place / 'passwd'))} /etc/passwd",
+            f'exec setpriv --reuid {user_id()} --regid {user_id()} --clear-groups "$@"',
+        ]
+    )
+    outer = ["unshare", "--mount", "sh", "-c", setup, "sh"]
+    options = {"shell": outer, "by": "chroot", "env": env}
+    for file in ("/etc/subuid", "/etc/subgid"):
+        if not Path(file).exists():
+            pytest.skip(f"there is no {file} to put another in place of")
+    assert container.output("userns", *CHOWN, **options) == b"5:6\n"
+    (container.rootfs / "tmp/file").unlink()
+    (container.rootfs / "tmp").chmod(0o777)
+    told = container.output("userns", "--user", "joe", "id", **options)
+    assert told.startswith(b"uid=1000(joe) gid=1001(joe) groups=")
+    assert b"29(audio)" in told, "there are other groups too"
+
+
+def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
+    need("bwrap")
+    starter("userns")
+    made = provision(debian, place / "debian", **as_user())
+    assert made.returncode == 0, made.stderr
+    container = Container(place / "debian")
+    update = container.run("userns", "apt-get", "update", timeout=120)
+    assert update.returncode == 0, update.stderr
+    settings = ["--env", "DEBIAN_FRONTEND=noninteractive"]
+    install = ("apt-get", "install", "--yes", "--no-install-recommends", "dbus", "openssh-server")
+    done = container.run("userns", *settings, *install, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert container.output("userns", "dpkg", "--audit") == b""
+    users = (container.rootfs / "etc/passwd").read_text()
+    assert "\nsshd:" in users
+    assert "\nmessagebus:" in users

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import gzip
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from provisioner.errors import MachineError, MalformedImage, NetworkError
+from provisioner.image.digest import CHUNK
+from provisioner.layers.compression import OUTPUT, inflate
+from tests.support.builders import compressed, tar
+from tests.support.tools import need
+
+TYPES = {
+    "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+    "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
+    "": "application/vnd.oci.image.layer.v1.tar",
+}
+DATA = tar(("file", bytes(range(256)) * 5000), ("zeros", bytes(3 * CHUNK)))
+NOISE = compressed(tar(("noise", random.Random(1).randbytes(8 * CHUNK))), "zstd")
+FRAMES = compressed(DATA[:CHUNK], "zstd") + compressed(DATA[CHUNK:], "zstd")
+
+EMPTY = compressed(b"", "zstd")
+
+
+def chunks(blob: bytes, size: int = 1000) -> Iterator[bytes]:
+    return (blob[at : at + size] for at in range(0, len(blob), size))
+
+
+def read(blob: bytes, media_type: str) -> bytes:
+    return b"".join(inflate(chunks(blob), media_type))
+
+
+@pytest.fixture(params=["package", "program"])
+def zstd_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who inflates zstd: what Python has, or the program, where imports fail as on a Python without packages."""
+    if request.param == "program":
+        need("zstd")
+        for module in ("compression", "compression.zstd", "backports", "backports.zstd"):
+            monkeypatch.setitem(sys.modules, module, None)
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("compression", "media_type"),
+    [
+        *TYPES.items(),
+        ("gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+        ("zstd", "application/vnd.docker.image.rootfs.diff.tar.zstd"),
+        ("", "application/vnd.docker.image.rootfs.diff.tar"),
+        ("gzip", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+    ],
+)
+def test_layers_inflate_by_their_media_type(compression: str, media_type: str) -> None:
+    assert read(compressed(DATA, compression), media_type) == DATA  # type: ignore[arg-type]
+
+
+def test_zstd_inflates_either_way(zstd_by: str) -> None:
+    assert read(FRAMES, TYPES["zstd"]) == DATA
+
+
+def test_gzip_of_several_members() -> None:
+    assert read(gzip.compress(DATA[:CHUNK]) + gzip.compress(DATA[CHUNK:]), TYPES["gzip"]) == DATA
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+def test_zeros_may_follow_on_gzip_and_nothing_behind_them(size: int) -> None:
+    """Whatever the chunks are that it comes in."""
+    padded = gzip.compress(DATA) + bytes(3000)
+    assert b"".join(inflate(chunks(padded, size), TYPES["gzip"])) == DATA
+    with pytest.raises(MalformedImage, match="can't be inflated"):
+        list(inflate(chunks(padded + gzip.compress(b"more"), size), TYPES["gzip"]))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
+def test_zstd_frames_that_are_to_be_skipped_are(zstd_by: str, size: int) -> None:
+    """As pzstd writes them, and zstd:chunked and its kind behind the content (RFC 8878, 3.1.2)."""
+    skipped = b"\x50\x2a\x4d\x18" + (300).to_bytes(4, "little") + bytes(range(100)) * 3
+    blob = skipped + FRAMES + skipped + EMPTY + b"\x5f\x2a\x4d\x18" + bytes(4)
+    assert b"".join(inflate(chunks(blob, size), TYPES["zstd"])) == DATA
+
+
+@pytest.mark.parametrize("kind", ["gzip", ""])
+def test_an_empty_blob_is_an_empty_archive(kind: str) -> None:
+    assert read(b"", TYPES[kind]) == b""
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_blob_that_trickles_in_is_recognised(kind: str) -> None:
+    blob = compressed(DATA, kind)  # type: ignore[arg-type]
+    assert b"".join(inflate(chain(chunks(blob[:600], 1), chunks(blob[600:])), TYPES[kind])) == DATA
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_what_is_blown_up_comes_in_small_pieces(kind: str) -> None:
+    bomb = compressed(bytes(50 << 20), kind)  # type: ignore[arg-type]
+    assert len(bomb) < 100_000
+    sizes = [len(piece) for piece in inflate(iter([bomb]), TYPES[kind])]
+    assert sum(sizes) == 50 << 20
+    assert max(sizes) <= OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("blob", "announced", "why"),
+    [
+        (compressed(DATA, "zstd"), "gzip", "the layer is zstd, its media type says gzip"),
+        (compressed(DATA, "gzip"), "zstd", "the layer is gzip, its media type says zstd"),
+        (compressed(DATA, "gzip"), "", "the layer is gzip, its media type says tar"),
+        (DATA, "gzip", "the layer is tar, its media type says gzip"),
+        (b"<!DOCTYPE html><html><body>\x1b[31m</body></html>", "gzip", r"something else \(.*HTML"),
+    ],
+)
+def test_content_that_is_not_what_is_announced_is_named(blob: bytes, announced: str, why: str) -> None:
+    with pytest.raises(MalformedImage, match=why):
+        read(blob, TYPES[announced])
+
+
+def test_where_libmagic_cannot_be_loaded_the_first_bytes_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "magic", None)
+    with pytest.raises(MalformedImage, match=r"begins with b'<html>"):
+        read(b"<html>", TYPES["gzip"])
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/x.tar+gzip+encrypted", "", "a\x1btar+bzip2"])
+def test_what_is_no_layer_is_refused(media_type: str) -> None:
+    with pytest.raises(MalformedImage, match="no archive's") as raised:
+        read(b"", media_type)
+    assert raised.value.message.isprintable()
+
+
+def _changed(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[: len(data) // 2],
+    "cut in the header": lambda data: data[:6],
+    "rubbish behind": lambda data: data + b"rubbish",
+    "changed": _changed,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_gzip_is_malformed(damage: str) -> None:
+    with pytest.raises(MalformedImage, match=r"can't be inflated"):
+        read(DAMAGES[damage](compressed(DATA, "gzip")), TYPES["gzip"])
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - {"changed"}))  # which zstd need not notice: the digest does
+def test_damaged_zstd_is_malformed(zstd_by: str, damage: str) -> None:
+    with pytest.raises(MalformedImage, match=r"can't be inflated"):
+        read(DAMAGES[damage](NOISE), TYPES["zstd"])
+
+
+def test_an_error_of_the_source_is_not_called_a_damaged_layer(zstd_by: str) -> None:
+    def broken() -> Iterator[bytes]:
+        yield NOISE[:-20]
+        raise NetworkError("the line is dead")
+
+    with pytest.raises(NetworkError, match="the line is dead"):
+        list(inflate(broken(), TYPES["zstd"]))
+
+
+def test_who_stops_reading_leaves_nothing_behind(zstd_by: str) -> None:
+    """The program ends, and the thread that feeds it, without a word (warnings are errors)."""
+    before = set(threading.enumerate())
+    pieces = inflate(chunks(NOISE * 20), TYPES["zstd"])
+    assert next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_without_package_and_program_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module in ("compression", "compression.zstd", "backports", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError) as raised:
+        list(inflate(chunks(NOISE), TYPES["zstd"]))
+    assert "apt install zstd" in raised.value.hint

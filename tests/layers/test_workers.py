@@ -1,0 +1,217 @@
+"""Processes that work ahead: what they send back, what fails, and that none is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from provisioner.errors import MachineError, MalformedImage, NetworkError
+from provisioner.layers.workers import Workers, may_fork
+from tests.support.tools import CHECKOUT, clean_environment, forks_noted
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    files, threads = set(os.listdir("/proc/self/fd")), set(threading.enumerate())
+    with forks_noted():
+        yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert set(os.listdir("/proc/self/fd")) <= files
+
+
+def chunks(size: int, count: int) -> Iterator[bytes]:
+    for number in range(count):
+        yield b""
+        yield bytes([number % 256]) * size
+
+
+def echo(number: int, chunks: Iterator[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    for chunk in chunks:
+        yield number, os.getpid(), chunk
+
+
+def test_what_comes_of_all_tasks_comes_in_their_order() -> None:
+    """Also what is more than pipes and buffers hold."""
+    with Workers(2, echo) as processes:
+        assert processes
+        processes.begin({number: chunks(300_000, 50) for number in (3, 5, 6, 7, 9)})
+        pids = set()
+        for number in (3, 5, 6, 7, 9):
+            results = list(processes.results(number))
+            assert {task for task, _, _ in results} == {number}
+            assert [chunk for _, _, chunk in results] == list(filter(None, chunks(300_000, 50)))
+            pids |= {pid for _, pid, _ in results}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+def test_a_process_that_is_done_takes_the_next_task() -> None:
+    """The first task waits for the last, which another process has to come to."""
+    third_is_read = threading.Event()
+
+    def first() -> Iterator[bytes]:
+        yield b"1"
+        assert third_is_read.wait(10)
+
+    def third() -> Iterator[bytes]:
+        third_is_read.set()
+        yield b"3"
+
+    with Workers(2, echo) as processes:
+        processes.begin({1: first(), 2: iter([b"2"]), 3: third()})
+        assert [chunk for number in (1, 2, 3) for _, _, chunk in processes.results(number)] == [b"1", b"2", b"3"]
+
+
+def refuse(number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if chunk == b"bad":
+            raise MalformedImage(f"task {number}", "mend it")
+        if chunk == b"odd":
+            raise KeyError("odd")
+        yield chunk
+
+
+def test_an_error_comes_behind_what_was_done_before() -> None:
+    with Workers(1, refuse) as processes:
+        processes.begin({1: iter([b"a"]), 2: iter([b"b", b"bad", *[bytes(1 << 20)] * 10]), 3: iter([b"c"])})
+        assert list(processes.results(1)) == [b"a"]
+        results = processes.results(2)
+        assert next(results) == b"b"
+        with pytest.raises(MalformedImage, match=r"^task 2$") as raised:
+            next(results)
+    assert raised.value.hint == "mend it"
+
+
+def test_signals_that_ask_to_end_are_not_for_them() -> None:
+    """Who has forked them hears Ctrl-C as well, and would take their end for something else."""
+    with Workers(1, echo) as processes:
+        processes.begin({1: chunks(300_000, 50)})
+        results = processes.results(1)
+        _, pid, _ = next(results)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        assert len(list(results)) == 49
+
+
+def test_a_mistake_of_ours_is_told_by_its_name() -> None:
+    with Workers(1, refuse) as processes:
+        processes.begin({1: iter([b"odd"])})
+        with pytest.raises(RuntimeError, match=r"^KeyError: 'odd'$"):
+            list(processes.results(1))
+
+
+def test_what_ends_the_bytes_of_a_task_is_raised_for_it() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise NetworkError("the line is dead")
+
+    with Workers(2, refuse) as processes:
+        processes.begin({1: iter([b"b"]), 2: broken(), 3: iter([b"c"])})
+        assert list(processes.results(1)) == [b"b"]
+        with pytest.raises(NetworkError, match=r"^the line is dead$"):
+            list(processes.results(2))
+
+
+def die(number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield next(chunks)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_no_end_of_its_task() -> None:
+    with Workers(1, die) as processes:
+        processes.begin({1: chunks(300_000, 50)})
+        with pytest.raises(MachineError, match="was killed") as raised:
+            list(processes.results(1))
+    assert "memory" in raised.value.hint
+
+
+def test_one_may_leave_before_all_is_read_or_begun() -> None:
+    with Workers(2, echo) as processes:
+        processes.begin({number: chunks(300_000, 500) for number in range(4)})
+        next(processes.results(0))
+    with Workers(2, echo):
+        pass
+
+
+def test_where_no_process_may_be_forked_there_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Android allows an app only so many."""
+    allowed = [1]
+    fork = os.fork
+
+    def limited() -> int:
+        if not allowed:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        allowed.pop()
+        return fork()
+
+    monkeypatch.setattr(os, "fork", limited)
+    with Workers(3, echo) as processes:
+        assert processes
+        processes.begin({1: iter([b"a"]), 2: iter([b"b"])})
+        assert [chunk for number in (1, 2) for _, _, chunk in processes.results(number)] == [b"a", b"b"]
+    with Workers(3, echo) as processes:
+        assert not processes
+
+
+def test_a_process_with_threads_is_not_forked() -> None:
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    assert not may_fork()
+    ended.set()
+    thread.join()
+
+
+PROGRAM = """
+import os, sys, time
+from provisioner.layers.workers import Workers
+
+def work(number, chunks):
+    for chunk in chunks:
+        yield os.getpid()
+
+def chunks():
+    while True:
+        yield bytes(1 << 18)
+        time.sleep(0.001)
+
+with Workers(2, work) as workers:
+    workers.begin({1: chunks(), 2: chunks()})
+    print(next(workers.results(1)), next(workers.results(2)), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("whom", ["it alone", "all"])
+def test_they_end_with_the_one_that_has_forked_them(number: signal.Signals, whom: str) -> None:
+    """A terminal's Ctrl-C reaches all of them: the one that has forked them says what it is told."""
+    environment = clean_environment(PYTHONPATH=str(CHECKOUT))
+    command = ["env", "--default-signal", sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, process_group=0
+    ) as process:
+        assert process.stdout
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(set(pids)) == 2
+        (os.kill if whom == "it alone" else os.killpg)(process.pid, number)
+        said = process.communicate(timeout=10)[1]  # which waits for all who may still write there
+    assert process.returncode == -number
+    assert said.count("Traceback") == (number == signal.SIGINT)
+    deadline = time.monotonic() + 10
+    for pid in pids:
+        while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not os.path.exists(f"/proc/{pid}/exe")

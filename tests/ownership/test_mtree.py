@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provisioner.errors import MachineError
+from provisioner.ownership import mtree
+from provisioner.ownership.mtree import Line
+from tests.support.tools import need
+
+NAMES = (
+    st.binary(min_size=1, max_size=255)
+    .map(lambda name: name.replace(b"\0", b"0").replace(b"/", b"\\"))
+    .filter(lambda name: name not in (b".", b".."))
+)
+LINES = st.builds(
+    Line,
+    NAMES,
+    st.sampled_from([b"file", b"link", b"char", b"block", b"fifo"]),
+    st.integers(0, 0o7777),
+    st.integers(0, 2**32 - 2),
+    st.integers(0, 2**32 - 2),
+    st.just((0, 0)),
+)
+TOP = Line(b".", b"dir", 0o755, 0, 0)
+
+
+def record(*lines: bytes) -> bytes:
+    return mtree.HEADER + mtree.formatted(TOP, 0) + b"".join(lines) + mtree.UP
+
+
+@given(NAMES)
+def test_names_are_one_word_of_ascii_and_come_back(name: bytes) -> None:
+    text = mtree.encoded(name)
+    assert re.fullmatch(rb"[!-~]+", text)
+    assert not set(b"#=*?[") & set(text)
+    assert mtree.decoded(text) == name
+
+
+def test_plain_names_stay_readable() -> None:
+    assert mtree.encoded(b"libstdc++.so.6@~-_:,{}") == b"libstdc++.so.6@~-_:,{}"
+    assert mtree.encoded(b"a b\n\\\xff") == rb"a\040b\012\134\377"
+
+
+@given(st.lists(LINES, max_size=5))
+def test_what_is_written_is_read(lines: list[Line]) -> None:
+    lines = [line._replace(device=(8, 300)) if line.type in (b"char", b"block") else line for line in lines]
+    text = record(*(mtree.formatted(line, 5, target=b"a b=#") for line in lines))
+    assert list(mtree.parsed(io.BytesIO(text))) == [TOP, *lines, None]
+
+
+@settings(max_examples=25, deadline=None)
+@given(NAMES, st.binary(min_size=1, max_size=99).map(lambda target: target.replace(b"\0", b"0")))
+def test_bsdtar_reads_the_same_names(name: bytes, target: bytes) -> None:
+    """A real one: it lists NULs, newlines and bytes that are no text once it has made an archive of them."""
+    need("bsdtar")
+    inner = mtree.formatted(Line(b"inner", b"file", 0o644, 0, 0), 0)
+    text = record(
+        mtree.formatted(Line(name, b"dir", 0o700, 1, 2), 0),
+        inner,
+        mtree.UP,
+        mtree.formatted(Line(b"zz" + name[:200], b"link", 0o777, 3, 4), 0, target=target),
+    )
+    members = read_by_bsdtar(text)
+    names = [member.name.encode("utf-8", "surrogateescape") for member in members]
+    assert names == [b".", name, name + b"/inner", b"zz" + name[:200]]
+    assert members[3].linkname.encode("utf-8", "surrogateescape") == target
+
+
+def read_by_bsdtar(text: bytes) -> list[tarfile.TarInfo]:
+    command = ["bsdtar", "-cf", "-", "--format=pax", "--options=pax:hdrcharset=BINARY", "@-"]
+    done = subprocess.run(command, input=text, capture_output=True, check=False, cwd="/proc")
+    assert (done.returncode, done.stderr) == (0, b"")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout), errors="surrogateescape") as archive:
+        return archive.getmembers()
+
+
+def test_bsdtar_reads_the_keywords() -> None:
+    """Devices that are not on the disk it leaves out of an archive; what it lists is in test_owners.py."""
+    need("bsdtar")
+    lines = [
+        mtree.formatted(Line(b"a", b"file", 0o4755, 12, 34), 1_234_567_890_000_000_005, size=12345),
+        mtree.formatted(Line(b"b", b"file", 0o660, 0, 6), -1_500_000_000),
+        mtree.formatted(Line(b"c", b"char", 0o666, 0, 0, (1, 3)), 0),
+        mtree.xattr_comments([(b"user.a b", b"\0\xff")]),
+        mtree.formatted(Line(b"f", b"fifo", 0o604, 2**32 - 2, 1), 0, links=2),
+    ]
+    members = read_by_bsdtar(record(*lines))
+    assert [(m.name, m.type, m.mode, m.uid, m.gid) for m in members] == [
+        (".", tarfile.DIRTYPE, 0o755, 0, 0),
+        ("a", tarfile.REGTYPE, 0o4755, 12, 34),
+        ("b", tarfile.REGTYPE, 0o660, 0, 6),
+        ("f", tarfile.FIFOTYPE, 0o604, 2**32 - 2, 1),
+    ]
+    assert (members[1].size, members[1].pax_headers["mtime"]) == (12345, "1234567890.000000005")
+    # bsdtar writes the seconds below and the nanoseconds above them, as it reads them.
+    assert members[2].mtime == -2.5
+
+
+def test_attributes_are_comments_in_base64() -> None:
+    capability = b"\1\0\0\2\0\x20" + bytes(14)
+    text = mtree.xattr_comments([(b"security.capability", capability), (b"user.x y", b"")])
+    first, second = text.splitlines()
+    assert first == b"# xattr.security.capability=" + base64.b64encode(capability)
+    assert second == rb"# xattr.user.x\040y="
+
+
+def test_attributes_that_no_linux_takes_are_left_out() -> None:
+    """bsdtar refuses lines of more than a MiB."""
+    assert mtree.xattr_comments([(b"user.x", bytes(65537))]) == b""
+    assert mtree.xattr_comments([(b"user.x", bytes(65536))])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        mtree.HEADER,
+        record()[:-3],
+        record(b"x\n"),
+        record(b"x type=file mode=9 uid=0 gid=0\n"),
+        record(b"x type=file mode=644 uid=0\n"),
+        record(b"x type=char mode=644 uid=0 gid=0 device=native,1\n"),
+        record(b"\n"),
+    ],
+)
+def test_a_damaged_record_is_told(text: bytes) -> None:
+    with pytest.raises(MachineError, match="damaged"):
+        list(mtree.parsed(io.BytesIO(text)))
+
+
+def test_nothing_is_read_behind_the_end(tmp_path: Path) -> None:
+    assert list(mtree.parsed(io.BytesIO(record() + b"nonsense\n"))) == [TOP, None]

@@ -1,0 +1,72 @@
+"""Registries that fail in each way we know: every pull ends in the right bytes or in the right error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provisioner.errors import NetworkError
+from provisioner.image.digest import CHUNK
+from provisioner.image.platform import Platform
+from provisioner.image.reference import Reference
+from provisioner.layers.unpack import UnpackOptions
+from provisioner.ownership.policy import Ownership
+from provisioner.provision import Plan, provision
+from provisioner.sources.registry import RegistrySource
+from provisioner.store.blobs import BlobCache
+from provisioner.terminal.progress import Console
+from scripts.loopback_registry import Response
+from tests.support import faults, pulls
+from tests.support.faults import CASES, Case, check
+from tests.support.scripted_registry import ScriptedRegistry, mirrored
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) >= 40
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_registry_that_fails(case: Case, tmp_path: Path) -> None:
+    check(case, tmp_path)
+
+
+def test_runs_that_are_killed_at_random_moments(tmp_path: Path) -> None:
+    """The run that is left alone then completes; a kill costs what was in one buffer of each blob, at most."""
+    figures = pulls.killed(15, tmp_path)
+    assert figures.kills == 15
+    assert figures.most_lost <= CHUNK
+    assert figures.sent >= figures.size
+
+
+def test_eight_processes_download_each_blob_once(tmp_path: Path) -> None:
+    pulls.at_once(8, tmp_path)
+
+
+def test_a_pull_that_gives_up_says_what_is_kept_and_the_next_one_goes_on_elsewhere(tmp_path: Path) -> None:
+    with ScriptedRegistry() as origin, ScriptedRegistry() as mirror:
+        for registry in (origin, mirror):
+            registry.push("x", faults.IMAGE)
+        origin.on(faults.LAYER, Response(500)).on(faults.LAYER, faults.cut(origin, 300_000), 1)
+        reference = Reference.parse(f"{origin.host}/x")
+
+        def pull(*mirrors: str) -> None:
+            source = RegistrySource(reference, mirrored(reference, *mirrors), BlobCache(tmp_path / "cache"), 4)
+            plan = Plan(tmp_path / "directory", Platform("linux", "amd64"), UnpackOptions(Ownership.of_this_process()))
+            provision(plan, source, Console(quiet=True))
+
+        with pytest.raises(NetworkError, match="answers with 500") as caught:
+            pull()
+        assert caught.value.hint == "0.3 MB are kept: run again to go on; try again later"
+        pull(mirror.host)
+        (request,) = mirror.asked(faults.LAYER)
+        assert request.headers["Range"] == "bytes=300000-"
+        assert mirror.sent[faults.LAYER] == faults.SIZE - 300_000
+    assert (tmp_path / "directory/rootfs/data").read_bytes() == faults.CONTENT
+
+
+def test_unpacking_hides_behind_a_slow_line(tmp_path: Path) -> None:
+    """The start of Python counts a lot here; `make bench-faults` has the real figure."""
+    found = pulls.slow_line(2, 8_000_000, 3e6, tmp_path)
+    assert found.bare > 3
+    assert found.job < 1.5 * found.bare

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.errors import MalformedImage
+from provisioner.profile import Profile
+from provisioner.rootfs.fixups import (
+    PUBLIC_DNS,
+    _host_resolv_confs,
+    apply_fixups,
+    hosts,
+    is_android,
+    missing_groups,
+    resolv_conf,
+)
+from provisioner.rootfs.tree import Tree
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    path = tmp_path / "outside"
+    path.mkdir()
+    return path
+
+
+# The files
+
+
+def test_an_empty_root_gets_all_of_them(tree: Tree, root: Path) -> None:
+    apply_fixups(tree, Profile(hostname="box"), ["9.9.9.9"])
+    assert (root / "etc/resolv.conf").read_text() == "nameserver 9.9.9.9\n"
+    assert (root / "etc/hosts").read_text() == hosts("box")
+    assert (root / "etc/hostname").read_text() == "box\n"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (root / "etc").iterdir()} == {0o644}
+
+
+def test_the_name_is_the_machines_unless_the_profile_has_one(tree: Tree, root: Path) -> None:
+    apply_fixups(tree, Profile(), ["9.9.9.9"])
+    assert (root / "etc/hostname").read_text() == f"{socket.gethostname()}\n"
+
+
+@pytest.mark.parametrize("target", ["{outside}/there", "../../outside/there", "../run/gone", "resolv.conf", "hosts"])
+def test_links_in_place_of_files_are_replaced(tree: Tree, root: Path, outside: Path, target: str) -> None:
+    (outside / "there").write_text("theirs")
+    (root / "etc").mkdir()
+    for name in ("resolv.conf", "hosts", "hostname"):
+        (root / "etc" / name).symlink_to(target.format(outside=outside))
+    apply_fixups(tree, Profile(hostname="box"), ["9.9.9.9"])
+    assert all(path.is_file() and not path.is_symlink() for path in (root / "etc").iterdir())
+    assert (outside / "there").read_text() == "theirs"
+
+
+def test_directories_in_place_of_files_are_replaced(tree: Tree, root: Path) -> None:
+    (root / "etc/resolv.conf/full").mkdir(parents=True)
+    apply_fixups(tree, Profile(), ["9.9.9.9"])
+    assert (root / "etc/resolv.conf").is_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "real"),
+    [
+        ("usr/etc", "usr/etc"),
+        ("/private/etc", "private/etc"),
+        ("../outside", "outside"),
+        ("{outside}", "{outside}"),
+        ("no/such", "no/such"),
+    ],
+)
+def test_etc_may_be_a_symlink_and_leads_inside(tree: Tree, root: Path, outside: Path, target: str, real: str) -> None:
+    (root / "usr/etc").mkdir(parents=True)
+    (root / "etc").symlink_to(target.format(outside=outside))
+    apply_fixups(tree, Profile(hostname="box"), ["9.9.9.9"])
+    inside = root / real.format(outside=outside).lstrip("/")
+    assert sorted(path.name for path in inside.iterdir()) == ["hostname", "hosts", "resolv.conf"]
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["file", "loop"])
+def test_an_image_without_room_for_them_is_to_blame(tree: Tree, root: Path, what: str) -> None:
+    if what == "file":
+        (root / "etc").write_text("x")
+    else:
+        (root / "etc").symlink_to("etc")
+    with pytest.raises(MalformedImage, match=r"^write /etc/resolv\.conf: it is below "):
+        apply_fixups(tree, Profile(), [])
+
+
+def test_files_of_the_profile(tree: Tree, root: Path) -> None:
+    (root / "etc").mkdir()
+    (root / "etc/motd").symlink_to("/elsewhere")
+    files = ((b"/etc/motd", b"hello"), (b"/opt/new/x", b"whole\n"), (b"/etc/hosts", b"mine"))
+    apply_fixups(tree, Profile(files=files), [])
+    assert [(root / name).read_text() for name in ("etc/motd", "opt/new/x", "etc/hosts")] == [
+        "hello\n",
+        "whole\n",
+        "mine\n",
+    ]
+    assert not (root / "elsewhere").exists()
+
+
+def test_what_start_sh_may_make_anew_is_what_no_profile_fixes(tree: Tree, root: Path) -> None:
+    files = ((b"/etc/hosts", b"mine"), (b"/etc/motd", b"hello"))
+    passing = apply_fixups(tree, Profile(files=files, hostname="box"), ["9.9.9.9"])
+    assert passing == {"resolv.conf": b"nameserver 9.9.9.9\n", "hostname": b"box\n"}
+
+
+# resolv.conf
+
+
+def test_servers_asked_for_come_before_the_profiles_and_the_hosts(tree: Tree, root: Path) -> None:
+    apply_fixups(tree, Profile(dns=("1.2.3.4",)), ["9.9.9.9", "2620:fe::fe"])
+    assert (root / "etc/resolv.conf").read_text() == "nameserver 9.9.9.9\nnameserver 2620:fe::fe\n"
+    apply_fixups(tree, Profile(dns=("1.2.3.4",)), [])
+    assert (root / "etc/resolv.conf").read_text() == "nameserver 1.2.3.4\n"
+
+
+def test_the_first_host_file_that_names_a_server_is_taken(tmp_path: Path) -> None:
+    names = ["missing", "empty", "nameless", "good", "late"]
+    missing, empty, nameless, good, late = (tmp_path / name for name in names)
+    empty.write_text("")
+    nameless.write_text("# nameserver 6.6.6.6\nsearch example\nnameserver\n")
+    good.write_bytes(b"; note\n nameserver\t127.0.0.53\nsearch a b\noptions edns0\nsortlist x\nname\xff x\n")
+    late.write_text("nameserver 6.6.6.6\n")
+    files = [missing, empty, tmp_path, nameless, good, late]
+    assert resolv_conf([], files) == "nameserver 127.0.0.53\nsearch a b\noptions edns0\n"
+
+
+def test_without_any_there_are_public_servers_of_both_kinds(tmp_path: Path) -> None:
+    lines = resolv_conf([], [tmp_path / "missing"]).splitlines()
+    assert lines == [f"nameserver {address}" for address in PUBLIC_DNS]
+    assert {":" in line for line in lines[:3]} == {True, False}, "libc reads the first three"
+
+
+def test_termux_keeps_its_own_below_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFIX", str(tmp_path / "usr"))
+    assert _host_resolv_confs() == [Path("/etc/resolv.conf"), tmp_path / "usr/etc/resolv.conf"]
+    monkeypatch.delenv("PREFIX")
+    assert _host_resolv_confs() == [Path("/etc/resolv.conf")]
+
+
+# hosts and group
+
+
+def test_hosts_names_the_machine_once() -> None:
+    assert hosts("box").splitlines() == [
+        "127.0.0.1 localhost",
+        "::1 localhost ip6-localhost ip6-loopback",
+        "127.0.1.1 box",
+    ]
+    assert "127.0.1.1" not in hosts("localhost")
+
+
+GROUP = b"root:x:0:\ninet:x:3003:me\nodd\nshort:x\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "ids", "added"),
+    [
+        (GROUP, [0, 3003], b""),
+        (GROUP, [9997, 20123, 0, 9997], b"aid_everybody:x:9997:\naid_20123:x:20123:\n"),
+        (b"", [3003], b"aid_inet:x:3003:\n"),
+        (b"root:x:0:", [3003], b"\naid_inet:x:3003:\n"),
+        (b"root:x:0:", [0], b""),
+        (GROUP, [], b""),
+    ],
+)
+def test_groups_that_have_no_name_get_one(group: bytes, ids: list[int], added: bytes) -> None:
+    assert missing_groups(group, ids) == added
+
+
+@given(st.binary(), st.lists(st.integers(0, 2**32 - 2)))
+def test_every_group_has_a_name_then(group: bytes, ids: list[int]) -> None:
+    whole = group + missing_groups(group, ids)
+    assert whole.startswith(group)
+    assert missing_groups(whole, ids) == b""
+
+
+def test_only_android_gets_groups(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_android()
+    apply_fixups(tree, Profile(), [])
+    assert not (root / "etc/group").exists()
+    (root / "etc/real").write_text("root:x:0:\n")
+    (root / "etc/group").symlink_to("real")
+    # Pythons before 3.13 have this function on Android only, where no test can run.
+    monkeypatch.setattr(sys, "getandroidapilevel", lambda: 34, raising=False)
+    monkeypatch.setattr(os, "getgroups", lambda: [3003, 50123])
+    apply_fixups(tree, Profile(), [])
+    assert (root / "etc/group").read_text() == "root:x:0:\naid_inet:x:3003:\naid_50123:x:50123:\n"
+    assert (root / "etc/real").read_text() == "root:x:0:\n"

@@ -1,0 +1,150 @@
+"""The package's files are found from wherever it lies: a wheel, an sdist, an editable installation, a bare checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from provisioner import __version__
+from provisioner.resources import resource, resource_names
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SOURCES = ("LICENSE", "README.md", "profiles", "provisioner", "pyproject.toml", "scripts", "setup.cfg")
+
+PROBE = """
+import hashlib, json, provisioner
+from provisioner.resources import resource
+from provisioner.resources import resource_names
+names = [("profiles", name) for name in resource_names("profiles", ".toml")] + [("scripts", "start.sh")]
+files = {f"{folder}/{name}": hashlib.sha256(resource(folder, name)).hexdigest() for folder, name in names}
+print(json.dumps({"package": provisioner.__path__[0], "files": files}))
+"""
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command without what tells this Python where to look, and return its standard output."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | environment
+    done = subprocess.run(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def check(python: str | Path, package: Path, cwd: Path, **environment: str) -> None:
+    """Assert that a Python finds our files, whole, through the `package` that is meant, and that the command starts."""
+    shipped = [*ROOT.glob("profiles/*.toml"), ROOT / "scripts/start.sh"]
+    found = json.loads(run(python, "-c", PROBE, cwd=cwd, **environment))
+    assert Path(found["package"]).resolve() == package.resolve()
+    assert found["files"] == {
+        str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shipped
+    }
+    assert "IMAGE" in run(python, "-m", "provisioner", "--help", cwd=cwd, **environment)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what git has of the package: building leaves files behind."""
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, copy)
+    return copy
+
+
+def wheel_of(source: Path, directory: Path) -> Path:
+    """Build a wheel of a source tree or an sdist as pip does, with the setuptools of this environment."""
+    options = ("--quiet", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", directory)
+    run(sys.executable, "-m", "pip", "wheel", *options, source, cwd=directory)
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+def make_venv(directory: Path) -> tuple[Path, Path]:
+    """Make an empty environment and return its Python and its site-packages."""
+    venv.create(directory, symlinks=True)
+    (site,) = directory.glob("lib/python*/site-packages")
+    return directory / "bin/python", site
+
+
+def install(python: Path, *what: str | Path, **environment: str) -> None:
+    """Install into an environment what needs no download."""
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", *what, cwd=python.parent, **environment)
+
+
+def test_a_wheel_has_all_and_nothing_else(checkout: Path, tmp_path: Path) -> None:
+    python, site = make_venv(tmp_path / "venv")
+    install(python, wheel_of(checkout, tmp_path))
+    check(python, site / "provisioner", cwd=tmp_path)
+    assert {path.name for path in site.iterdir()} == {"provisioner", f"provisioner-{__version__}.dist-info"}
+    modules = {path.relative_to(checkout / "provisioner") for path in checkout.glob("provisioner/**/*.py")}
+    modules |= {
+        path.relative_to(checkout) for folder in ("profiles", "scripts") for path in checkout.glob(f"{folder}/*.py")
+    }
+    assert {path.relative_to(site / "provisioner") for path in site.glob("provisioner/**/*.py")} == modules
+    assert "IMAGE" in run(python.with_name("provision"), "--help", cwd=tmp_path)
+
+
+def test_an_sdist_makes_the_same(checkout: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, checkout, cwd=tmp_path)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    python, site = make_venv(tmp_path / "venv")
+    install(python, wheel_of(sdist, tmp_path))
+    check(python, site / "provisioner", cwd=tmp_path)
+
+
+def test_an_editable_installation_reads_the_checkout(checkout: Path, tmp_path: Path) -> None:
+    python, _ = make_venv(tmp_path / "venv")
+    # The build runs in that environment, which gets to see the setuptools of this one and nothing more.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    found = importlib.util.find_spec("setuptools")
+    assert found is not None
+    assert found.origin is not None
+    for path in Path(found.origin).parent.parent.glob("*"):
+        if path.name.startswith(("setuptools", "_distutils_hack", "pkg_resources")):
+            (tools / path.name).symlink_to(path)
+    install(python, "--no-build-isolation", "--editable", checkout, PYTHONPATH=str(tools))
+    check(python, checkout / "provisioner", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("where", ["at its top", "by PYTHONPATH"])
+def test_a_bare_checkout_needs_no_installation(checkout: Path, tmp_path: Path, where: str) -> None:
+    python, _ = make_venv(tmp_path / "venv")
+    if where == "at its top":
+        check(python, checkout / "provisioner", cwd=checkout)
+    else:
+        check(python, checkout / "provisioner", cwd=tmp_path, PYTHONPATH=str(checkout))
+
+
+def test_a_folder_inside_of_the_package_comes_before_one_beside_it(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "provisioner/profiles").mkdir()
+    (checkout / "provisioner/profiles/inner.toml").touch()
+    probe = "from provisioner.resources import resource_names; print(*resource_names('profiles', '.toml'))"
+    assert run(sys.executable, "-c", probe, cwd=checkout).split() == ["inner.toml"]
+
+
+@pytest.mark.parametrize("name", ["../setup.cfg", "/etc/passwd", "", "..", "none.toml"])
+def test_a_name_that_is_no_file_there_is_not_found(name: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        resource("profiles", name)
+
+
+def test_names_are_sorted_and_by_suffix() -> None:
+    names = resource_names("scripts", ".py")
+    assert names == sorted(names)
+    assert {"demo.py", "develop.py"} <= set(names)
+    assert "start.sh" not in names

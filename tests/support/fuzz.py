@@ -1,0 +1,311 @@
+"""A search for layers that break the unpacking: `python -m tests.support.fuzz --seconds 3600 --seed 1`.
+
+Good archives and those of attacks.py are changed, as bytes and as headers whose checksums are right again, and go
+through inflate, Archive and Unpacker. What takes a new path through the code is changed further. Findings are kept as
+files, which `python -m tests.support.fuzz FILE…` tries again. As root it tries exact ownership, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import random
+import resource
+import signal
+import stat
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from provisioner.errors import MachineError, MalformedImage
+from provisioner.filesystem.kind import Kind
+from provisioner.filesystem.removal import DIRECTORY, remove_tree
+from provisioner.layers.apply import Unpacker
+from provisioner.layers.budget import Budget
+from provisioner.layers.compression import inflate
+from provisioner.layers.tar import Archive, Entry
+from provisioner.ownership.policy import Ownership
+from provisioner.rootfs.tree import Tree, components
+from tests.support.ahead import apply_extracted
+from tests.support.builders import compressed
+from tests.support.mutations import honest, hostile, mutated
+
+SECONDS = 10
+"""The time that one input may take."""
+MEMORY = 200 << 20
+MAX_SIZE = 8 << 20
+"""What is unpacked of one input."""
+TRACED = 3
+"""Every which input is watched: that takes time."""
+ROOTFS = str(Path(inflate.__code__.co_filename).parent)
+
+
+@dataclass(frozen=True)
+class Input:
+    """Layers, each with the end of its media type; the size of their chunks; whether owners are kept.
+
+    `ahead`: files are written before they have their turn, as another process would.
+    """
+
+    layers: tuple[tuple[str, bytes], ...]
+    chunk: int
+    exact: bool
+    ahead: bool = False
+
+    def to_json(self) -> str:
+        """As it is kept."""
+        layers = [[kind, base64.b64encode(blob).decode()] for kind, blob in self.layers]
+        return json.dumps({"layers": layers, "chunk": self.chunk, "exact": self.exact, "ahead": self.ahead})
+
+    @classmethod
+    def from_json(cls, text: str) -> Input:
+        """What was kept."""
+        kept = json.loads(text)
+        kept["layers"] = tuple((kind, base64.b64decode(blob)) for kind, blob in kept["layers"])
+        return cls(**kept)
+
+
+class Hang(BaseException):
+    """An input takes too long. No Exception, so that nobody takes it for an error of the machine."""
+
+
+class Wrong(Exception):
+    """An input was accepted, but what became of it isn't right."""
+
+
+class Arena:
+    """A directory to unpack into, beside something that must not change."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "rootfs"
+        self.outside = directory / "outside"
+        self.outside.mkdir()
+        for name in ("canary", "directory/canary"):
+            canary = self.outside / name
+            canary.parent.mkdir(exist_ok=True)
+            canary.write_bytes(b"sings")
+            canary.chmod(0o640)
+        for path in (*self.outside.rglob("*"), self.outside):
+            os.utime(path, (1_000_000_000, 1_000_000_000))
+        self._before = self._look()
+        self._parent = os.open(directory, DIRECTORY)
+
+    def attempt(self, tried: Input) -> str:
+        """Unpack an input; what it came to: nothing for a right tree, or the message. Raises what is a finding."""
+        files = os.listdir("/proc/self/fd")
+        self.root.mkdir()
+        signal.alarm(SECONDS)
+        try:
+            message = ""
+            try:
+                self._unpack(tried)
+            except (MalformedImage, MachineError) as error:
+                message = error.message
+                if not message.isprintable():
+                    raise Wrong("the message can't be printed") from error
+            if self._look() != self._before:
+                raise Wrong("something outside has changed")
+            if os.listdir("/proc/self/fd") != files:
+                raise Wrong("files are left open")
+            return message
+        finally:
+            signal.alarm(SECONDS)
+            remove_tree(self._parent, os.fsencode(self.root.name))
+            signal.alarm(0)
+
+    def _unpack(self, tried: Input) -> None:
+        last: Entry | None = None
+        with Tree(self.root) as tree:
+            ownership, budget = Ownership(tried.exact), Budget(MAX_SIZE)
+            unpacker = Unpacker(tree, ownership, budget=budget)
+            for kind, blob in tried.layers:
+                if tried.ahead:
+                    folder = self.root.with_name("ahead")
+                    apply_extracted(unpacker, chunks(kind, blob, tried.chunk), ownership, budget, folder)
+                else:
+                    unpacker.apply(chunks(kind, blob, tried.chunk))
+                for entry in Archive(chunks(kind, blob, 1 << 16)):
+                    last = entry
+            unpacker.finish()
+            tree.set_times()
+            if last is not None and b".wh." not in last.path and not self._through_symlink(last):
+                _check(tree, last, tried.exact)
+
+    def _through_symlink(self, entry: Entry) -> bool:
+        """Whether a symlink may be on the way to an entry: what it took the place of may have been there, too."""
+        names = [os.fsdecode(name) for name in components(entry.path)]
+        try:
+            return any(self.root.joinpath(*names[:depth]).is_symlink() for depth in range(1, len(names)))
+        except OSError:  # the path is too long to look it up at once
+            return True
+
+    def _look(self) -> list[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = []
+        for directory in (self.outside, self.outside / "directory"):
+            found.append(tuple(sorted(os.listdir(directory))))
+            for path in (directory, directory / "canary"):
+                state = path.lstat()
+                found.append((state.st_mode, state.st_uid, state.st_gid, state.st_mtime_ns, state.st_nlink))
+            found.append(((directory / "canary").read_bytes(),))
+        return found
+
+
+def chunks(kind: str, blob: bytes, size: int) -> Iterator[bytes]:
+    """The archive of a layer that comes in pieces."""
+    return inflate((blob[at : at + size] for at in range(0, len(blob), size)), f"layer.tar{kind}")
+
+
+def _check(tree: Tree, entry: Entry, exact: bool) -> None:
+    """The last entry of the last layer is there as it says."""
+    if not components(entry.path):
+        return
+    place = tree.place(entry.path, create=False)
+    state = tree.state(place)
+    kinds = {
+        Kind.FILE: stat.S_IFREG,
+        Kind.DIRECTORY: stat.S_IFDIR,
+        Kind.SYMLINK: stat.S_IFLNK,
+        Kind.FIFO: stat.S_IFIFO,
+    }
+    if entry.kind in kinds and stat.S_IFMT(state.st_mode) != kinds[entry.kind]:
+        raise Wrong(f"the last entry is of the mode {state.st_mode:o}")
+    if entry.kind is Kind.FILE and state.st_size != entry.size:
+        raise Wrong(f"the last entry has {state.st_size} bytes, not {entry.size}")
+    if (
+        entry.kind is not Kind.HARDLINK
+        and abs(state.st_mtime_ns - entry.mtime) > 0
+        and abs(entry.mtime) < 2**33 * 10**9
+    ):
+        raise Wrong(f"the last entry has the time {state.st_mtime_ns}")
+    if exact and entry.kind is not Kind.HARDLINK:
+        if (state.st_uid, state.st_gid) != (entry.uid, entry.gid):
+            raise Wrong("the last entry has other owners")
+        if entry.kind is not Kind.SYMLINK and stat.S_IMODE(state.st_mode) != entry.mode:
+            raise Wrong(f"the last entry has the mode {state.st_mode:o}")
+
+
+class Coverage:
+    """The steps from line to line in the modules of the root file system that have been seen."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, int, int]] = set()
+        self._last = 0
+
+    def run(self, attempt: Callable[[], str]) -> tuple[str, bool]:
+        """What `attempt` gives, and whether it went where none went before."""
+        before = len(self._seen)
+        sys.settrace(self._enter)
+        try:
+            message = attempt()
+        finally:
+            sys.settrace(None)
+        return message, len(self._seen) > before
+
+    def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
+        return self._step if frame.f_code.co_filename.startswith(ROOTFS) else None
+
+    def _step(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            self._seen.add((frame.f_code.co_name, self._last, frame.f_lineno))
+            self._last = frame.f_lineno
+        return self._step
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+
+def candidate(choose: random.Random, good: list[bytes], bad: list[bytes]) -> tuple[Input, bytes]:
+    """A new input, and the archive in its last layer; most are made of good ones."""
+    archive = mutated(choose.choice(good if choose.random() < 0.8 else bad), choose, good)
+    layers = [("", choose.choice(good))] if choose.random() < 0.4 else []
+    kind = choose.choices(("", "+gzip", "+zstd"), (6, 2, 2))[0]
+    blob = archive
+    if kind:
+        parts = [archive]
+        if choose.random() < 0.3:
+            at = choose.randrange(len(archive) + 1)
+            parts = [archive[:at], archive[at:]]
+        blob = b"".join(compressed(part, kind[1:]) for part in parts)  # type: ignore[arg-type]
+        if choose.random() < 0.3:
+            blob = mutated(blob, choose, [blob], structure=False)
+    layers.append((kind, blob))
+    exact, ahead = os.geteuid() == 0 and choose.random() < 0.5, choose.random() < 0.5
+    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact, ahead), archive
+
+
+def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:
+    """Try inputs for `seconds`; how many were findings."""
+    choose, coverage = random.Random(seed), Coverage()
+    good, bad = honest(), hostile(str(arena.outside))
+    for archive in good:
+        if message := arena.attempt(Input((("", archive),), 1 << 16, False)):
+            raise Wrong(f"a good archive is refused: {message}")
+    count = found = right = 0
+    told = started = time.monotonic()
+    while told < started + seconds:
+        tried, archive = candidate(choose, good, bad)
+        count += 1
+        try:
+            attempt = partial(arena.attempt, tried)
+            message, new = coverage.run(attempt) if count % TRACED == 0 else (attempt(), False)
+        except (Exception, Hang):  # noqa: BLE001 - all of them are findings
+            found += 1
+            _keep(findings, f"{seed}-{count}", tried)
+            continue
+        right += not message
+        now = time.monotonic()
+        if new and len(archive) < 1 << 16:
+            (bad if message else good).append(archive)
+        if now > told + 60 or now > started + seconds:
+            told = now
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000
+            print(
+                f"{now - started:.0f} s: {count} inputs of seed {seed}, {right} right trees, {len(coverage)} steps, "
+                f"{len(good)} + {len(bad)} archives, at most {peak} MB, {found} findings",
+                flush=True,
+            )
+    return found
+
+
+def _keep(findings: Path, name: str, tried: Input) -> None:
+    findings.mkdir(exist_ok=True)
+    (findings / f"{name}.json").write_text(tried.to_json())
+    print(f"FINDING {name}", flush=True)
+    traceback.print_exc(limit=-6, file=sys.stdout)
+
+
+def _too_long(number: int, frame: FrameType | None) -> None:
+    raise Hang(f"takes longer than {SECONDS} seconds")
+
+
+def main() -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where findings are kept")
+    parser.add_argument("again", metavar="FILE", nargs="*", type=Path, help="a finding to try again")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGALRM, _too_long)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        arena = Arena(Path(directory))
+        for path in arguments.again:
+            print(f"{path}: {arena.attempt(Input.from_json(path.read_text())) or 'a right tree'}")
+        if not arguments.again:
+            return min(1, search(arena, arguments.seconds, arguments.seed, arguments.findings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

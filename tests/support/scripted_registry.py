@@ -1,0 +1,315 @@
+"""A real registry that misbehaves as a test says: answers by script, broken connections, token challenges, TLS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+from provisioner.image.reference import Reference
+from provisioner.registry.client import RegistryClient
+from provisioner.registry.mirrors import Mirrors
+from provisioner.registry.retry import Patience
+from scripts.loopback_registry import Handler, LoopbackRegistry, Response
+from tests.support import builders
+from tests.support.tools import need, run
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asked for: path and query apart, headers by any spelling of their names."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: Message
+    form: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Broken(Response):
+    """A response whose body stops after `sent` bytes.
+
+    Then the connection is closed, with `reset` by force, or silent until `wait` is set. Without `announced`, no length
+    is sent before; without a status, nothing at all.
+    """
+
+    sent: int = 0
+    announced: bool = True
+    reset: bool = False
+    wait: threading.Event | None = None
+
+
+class Link:
+    """A line of so many bytes a second for all who use it together."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._lock = threading.Lock()
+        self._free = time.monotonic()
+
+    def carry(self, count: int) -> None:
+        """Wait until `count` more bytes fit through it."""
+        with self._lock:
+            # What wasn't used is lost, but for the tenth of a second that a sleep may last too long.
+            self._free = max(self._free, time.monotonic() - 0.1) + count / self._speed
+            wait = self._free - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+
+
+PIECE = 1 << 14
+"""Bytes that are written at a time."""
+
+Answer = Response | Callable[[Request], Response | None]
+"""What is answered; a function may leave it to the registry by giving None."""
+
+
+class ScriptedHandler(Handler):
+    """Keeps a record of requests, and breaks off where a response says so."""
+
+    registry: ScriptedRegistry
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        self.send(self.registry.answer(Request(self.command, url.path, parse_qs(url.query), self.headers)))
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        url, body = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        form = parse_qs(body.decode())
+        self.send(self.registry.answer(Request(self.command, url.path, parse_qs(url.query), self.headers, form)))
+
+    def setup(self) -> None:
+        super().setup()
+        each = self.registry.link_of_each
+        self.link = Link(each) if each else self.registry.link
+        if self.link:  # what waits in the system's buffers would count as sent
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
+
+    def send_body(self, body: bytes) -> None:
+        view = memoryview(body)
+        for at in range(0, len(view), PIECE):
+            piece = view[at : at + PIECE]
+            if self.link:
+                self.link.carry(len(piece))
+            self.wfile.write(piece)
+            self.registry.count(self.path, len(piece))
+
+    def send(self, response: Response) -> None:
+        if not isinstance(response, Broken):
+            super().send(response)
+            return
+        if response.status:
+            self._send_part(response)
+        if response.wait:
+            response.wait.wait(30)
+        self.close_connection = True
+        if response.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+
+    def _send_part(self, response: Broken) -> None:
+        self.send_response(response.status)
+        headers = {**response.headers, "Connection": "close"}
+        if response.announced:
+            headers["Content-Length"] = str(len(response.body))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.send_body(response.body[: response.sent])
+
+
+@dataclass
+class _Rule:
+    pattern: str
+    answer: Answer
+    left: int
+
+
+class ScriptedRegistry(LoopbackRegistry):
+    """A registry that answers as it should until a test says `on(PATTERN, ANSWER)`."""
+
+    handler = ScriptedHandler
+
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
+        self._rules: list[_Rule] = []
+        self._lock = threading.Lock()
+        self.link: Link | None = None
+        self.link_of_each: float | None = None
+        self.sent: Counter[str] = Counter()
+        self.scheme = "http"
+        if certificate:
+            self.scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that hang up
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"{self.scheme}://{self.host}"
+
+    def on(self, pattern: str, answer: Answer, times: int = 1 << 30) -> Self:
+        """Answer requests whose path matches `pattern` so, the next `times` of them, whatever was said before."""
+        self._rules.insert(0, _Rule(pattern, answer, times))
+        return self
+
+    def answer(self, request: Request) -> Response:
+        """What the script, else the registry answers."""
+        with self._lock:
+            self.requests.append(request)
+            rule = next((rule for rule in self._rules if rule.left and re.fullmatch(rule.pattern, request.path)), None)
+            if rule:
+                rule.left -= 1
+        if rule:
+            response = rule.answer if isinstance(rule.answer, Response) else rule.answer(request)
+            if response is not None:
+                return response
+        return self.respond(request.method, request.path, request.headers)
+
+    def count(self, path: str, sent: int) -> None:
+        """Note that so many bytes of a body went out."""
+        with self._lock:
+            self.sent[path] += sent
+
+    def asked(self, pattern: str) -> list[Request]:
+        """The requests so far whose path matches."""
+        with self._lock:
+            return [request for request in self.requests if re.fullmatch(pattern, request.path)]
+
+    def push(self, name: str, image: builders.Image, tag: str | None = "latest") -> str:
+        """Put an image here; its digest."""
+        for blob in image.blobs:
+            self.add_blob(name, blob)
+        return self.add_manifest(name, image.manifest, image.media_type, tag)
+
+
+@dataclass
+class TokenServer:
+    """Makes a registry want tokens, which it gives at /token to anybody.
+
+    Each token is good for `uses` requests.
+    """
+
+    registry: ScriptedRegistry
+    uses: int = 1 << 30
+    given: int = 0
+    scopes: list[str] = field(default_factory=list)
+    _left: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.registry.on("/token", self._give).on("/v2/.*", self._check)
+
+    def _give(self, request: Request) -> Response:
+        self.given += 1
+        self.scopes += request.query.get("scope", [])
+        token = hashlib.sha256(str(self.given).encode()).hexdigest()
+        self._left[token] = self.uses
+        return json_response({"token": token, "expires_in": 300})
+
+    def _check(self, request: Request) -> Response | None:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self._left.get(token, 0) > 0:
+            self._left[token] -= 1
+            return None
+        return challenge(f'Bearer realm="{self.registry.url}/token",service="scripted"')
+
+
+@dataclass
+class PrivateTokens:
+    """Makes a registry want tokens, which it gives at /token for a password or an identity token only."""
+
+    registry: ScriptedRegistry
+    basic: str = ""
+    identity_token: str = ""
+
+    def __post_init__(self) -> None:
+        self.registry.on("/token", self._give).on("/v2/.*", self._check)
+
+    def _give(self, request: Request) -> Response:
+        if request.method == "POST":
+            wanted = {"grant_type": ["refresh_token"], "refresh_token": [self.identity_token], "service": ["scripted"]}
+            is_right = bool(self.identity_token) and wanted.items() <= request.form.items()
+        else:
+            is_right = bool(self.basic) and request.headers.get("Authorization") == self.basic
+        return json_response({"access_token": "good"}) if is_right else Response(401, b'{"details": "no"}')
+
+    def _check(self, request: Request) -> Response | None:
+        if request.headers.get("Authorization") == "Bearer good":
+            return None
+        return challenge(f'Bearer realm="{self.registry.url}/token",service="scripted"')
+
+
+@dataclass
+class Time:
+    """A clock that goes on when it is slept by, and remembers for how long."""
+
+    now: float = 0.0
+    slept: list[float] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    @property
+    def patience(self) -> Patience:
+        """The patience of a run that this is the time of."""
+        return Patience(lambda: self.now, self.sleep, lambda: 1.0)
+
+
+def mirrored(
+    reference: Reference, *mirrors: str, say: Callable[[str], None] = lambda line: None, time: Time | None = None
+) -> Mirrors:
+    """A reference's registry and its mirrors, on a clock of their own."""
+    return Mirrors(
+        reference,
+        mirrors,
+        lambda where, plain: RegistryClient(where, insecure=plain),
+        say,
+        (time or Time()).patience,
+    )
+
+
+def challenge(header: str) -> Response:
+    """A 401 with this `WWW-Authenticate`."""
+    return Response.error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": header})
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """A JSON document."""
+    return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+
+def html() -> Response:
+    """What captive portals and web servers say."""
+    return Response(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html; charset=utf-8"})
+
+
+def certificate_for(host: str, directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for an IP address, and its key."""
+    need("openssl")
+    certificate, key = directory / f"{host}.pem", directory / f"{host}.key"
+    subject = ("-subj", f"/CN={host}", "-addext", f"subjectAltName=IP:{host}")
+    new = ("openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    run(*new, *subject, "-keyout", key, "-out", certificate)
+    return certificate, key

@@ -1,0 +1,101 @@
+"""Commands on a real terminal: of a given width, or with somebody who types."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.tools import as_user, clean_environment, find_program, heed_signals, provision_command
+
+
+def on_terminal(*args: str | Path, columns: int, cache: Path, **environment: str) -> tuple[int, str]:
+    """Run `provision ARGS` with standard output on a terminal; its exit status, and what it wrote there.
+
+    A line's end is `\\n`, as the program wrote it.
+    """
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = clean_environment(**{"TERM": "xterm", "LANG": "C.UTF-8", **environment})
+    command, options = provision_command(*args, cache=cache, env=env)
+    with subprocess.Popen(command, **{**options, "stdout": follower, "stderr": subprocess.DEVNULL}) as process:
+        os.close(follower)
+        written = bytearray()
+        while chunk := _read(leader):
+            written += chunk
+    os.close(leader)
+    return process.returncode, written.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    """`text` without the colours that we use ourselves."""
+    return re.sub(r"\x1b\[[0-9]?m", "", text)
+
+
+def _read(leader: int) -> bytes:
+    try:
+        return os.read(leader, 1 << 16)
+    except OSError:  # what Linux says when nobody has the other end open any more
+        return b""
+
+
+class Terminal:
+    """A command on a terminal of its own; what it prints is read as it comes."""
+
+    def __init__(self, command: Sequence[str | Path], user: bool) -> None:
+        self.shown = b""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            options: dict[str, Any] = as_user() if user else {"env": clean_environment()}
+            if "user" in options:
+                os.setgroups([])
+                os.setgid(options["group"])
+                os.setuid(options["user"])
+            os.chdir("/")
+            heed_signals()
+            program = find_program(str(command[0])) or str(command[0])
+            os.execve(program, [str(word) for word in command], {**options["env"], "PS1": "PROMPT"})
+
+    def until(self, text: bytes) -> None:
+        """Read up to a text that comes within ten seconds."""
+        deadline = time.monotonic() + 10
+        while text not in self.shown:
+            assert time.monotonic() < deadline, f"no {text!r} in {self.shown!r}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    self.shown += os.read(self.fd, 4096)
+                except OSError:  # the other end is closed
+                    time.sleep(0.05)
+        self.shown = self.shown.partition(text)[2]
+
+    def type(self, text: bytes) -> None:
+        os.write(self.fd, text)
+
+    def end(self) -> int:
+        """Wait for the command, and return its exit status; negative when a signal ended it."""
+        deadline = time.monotonic() + 10
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > deadline:
+                os.killpg(self.pid, signal.SIGKILL)
+                pytest.fail(f"it doesn't end; last shown: {self.shown!r}")
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    self.shown += os.read(self.fd, 4096)
+                except OSError:
+                    time.sleep(0.05)

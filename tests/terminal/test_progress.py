@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import re
+import struct
+import termios
+import threading
+from collections.abc import Iterator
+from typing import TextIO
+
+import pytest
+
+from provisioner.sizes import size_text
+from provisioner.terminal.progress import Console
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Terminal:
+    """A real one, of 100 columns: `stream` to write to it, and what was shown."""
+
+    def __init__(self) -> None:
+        self._outer, inner = os.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.stream: TextIO = open(inner, "w", encoding="utf-8")  # noqa: SIM115
+        self._shown = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._outer, 4096):
+                self._shown += data
+        except OSError:  # the other end is closed: EIO
+            pass
+
+    def shown(self) -> str:
+        """All that was written; closes it."""
+        if not self.stream.closed:
+            self.stream.close()
+            self._reader.join()
+            os.close(self._outer)
+        return self._shown.decode()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    opened = Terminal()
+    yield opened
+    opened.shown()
+
+
+def work(console: Console) -> None:
+    """What a run says."""
+    console.step("begin")
+    with console.progress(2_000_000) as progress:
+        progress.describe("unpack layer 1 of 2")
+        progress.advance(500_000)
+        progress.describe("unpack layer 2 of 2")
+        progress.advance(1_500_000)
+    console.step("end")
+
+
+def test_a_terminal_gets_a_bar_which_is_gone_in_the_end(terminal: Terminal) -> None:
+    work(Console(stream=terminal.stream))
+    shown = terminal.shown()
+    assert "unpack layer 1 of 2:   0%" in shown
+    assert re.search(r"unpack layer 2 of 2: .*500k/2.00M", shown)
+    lines = [line.rpartition("\r")[2] for line in shown.replace("\r\n", "\n").split("\n") if line]
+    assert [line.strip() for line in lines] == ["begin", "end"]
+
+
+def test_a_bar_fits_the_terminal(terminal: Terminal) -> None:
+    work(Console(stream=terminal.stream))
+    assert max(len(part) for part in re.split(r"[\r\n]", terminal.shown())) <= 100
+
+
+@pytest.mark.parametrize("no_color", ["1", None])
+def test_there_are_no_colours(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, no_color: str | None) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    console = Console(stream=terminal.stream)
+    work(console)
+    console.error("it failed", "mend it")
+    assert not COLOUR.search(terminal.shown())
+
+
+def test_elsewhere_there_are_plain_lines() -> None:
+    stream = io.StringIO()
+    work(Console(stream=stream))
+    assert stream.getvalue() == "begin\nunpack layer 1 of 2\nunpack layer 2 of 2\nend\n"
+
+
+def test_quiet_says_errors_only(terminal: Terminal) -> None:
+    elsewhere = io.StringIO()
+    for stream in (terminal.stream, elsewhere):
+        console = Console(quiet=True, stream=stream)
+        work(console)
+        console.error("it failed", "mend it")
+        console.error("again")
+    expected = "provision: it failed\n  mend it\nprovision: again\n"
+    assert terminal.shown().replace("\r\n", "\n") == elsewhere.getvalue() == expected
+
+
+def test_it_speaks_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().step("hello")
+    Console().error("broken")
+    assert capsys.readouterr() == ("", "hello\nprovision: broken\n")
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_bytes_may_be_told_by_any_thread_and_after_the_end(terminal: Terminal, tty: bool) -> None:
+    console = Console(stream=terminal.stream if tty else io.StringIO())
+    with console.progress(4_000_000) as progress:
+
+        def tell() -> None:
+            for _ in range(1_000):
+                progress.advance(1_000)
+
+        threads = [threading.Thread(target=tell) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        progress.describe("all is there")
+    progress.advance(1)
+    if tty:
+        assert "all is there: 100%" in terminal.shown()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (28_940_000, "28.9 MB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (5 * 10**9, "5.0 GB"),
+        (12_300 * 10**9, "12.3 TB"),
+    ],
+)
+def test_sizes_as_people_read_them(count: int, text: str) -> None:
+    assert size_text(count) == text
+
+
+def test_lines_go_above_the_bar_also_from_other_threads(terminal: Terminal) -> None:
+    console = Console(stream=terminal.stream)
+    with console.progress(1000) as progress:
+        progress.advance(500)
+        thread = threading.Thread(target=console.step, args=("a mirror is down",))
+        thread.start()
+        thread.join()
+        progress.advance(500)
+    console.step("done")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", COLOUR.sub("", terminal.shown())) if line.strip()]
+    assert "a mirror is down" in lines
+    assert lines[-1] == "done"
