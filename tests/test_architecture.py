@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "sources": "errors image registry store",
     "ownership": "errors filesystem",
     "profile": "errors resources settings terminal",
-    "rootfs": "errors filesystem image ownership profile terminal",
+    "rootfs": "errors filesystem ownership profile terminal",
     "layers": "errors filesystem image ownership rootfs sizes sources store terminal",
     "container": "errors filesystem image terminal",
     "launch": "errors image resources",

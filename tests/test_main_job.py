@@ -381,12 +381,12 @@ def test_record_of_owners_agrees_with_umoci(
     above: list[str] = []
     found = {}
     with (application_directory / ".provision/ownership.mtree").open("rb") as record:
-        for line in mtree.parsed(record):
+        for line in mtree.parse_entries(record):
             if line is None:
                 above.pop()
                 continue
             path = "/".join([*above, os.fsdecode(line.name)])
-            kind = {"file": "f", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}[line.type.decode()]
+            kind = {"file": "f", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}[line.kind.value]
             found[path.removeprefix("./")] = (kind, 0 if kind == "l" else line.mode, (line.uid, line.gid))
             if line.is_directory:
                 above.append(path.rpartition("/")[2])

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 
 from provisioner.errors import MachineError, TargetExists, machine_errors
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
 from provisioner.terminal.escaping import printable
 
 _NAME_MAX = 255

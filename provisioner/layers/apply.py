@@ -81,7 +81,7 @@ class Unpacker:
 
     def _count(self) -> None:
         """Count what no archive says: directories that are made for no entry, copies for links."""
-        size = ENTRY_SIZE * self._tree.made + self._links.made.copied
+        size = ENTRY_SIZE * self._tree.implied_directories + self._links.substitutes.copied_bytes
         if size != self._counted:
             self._budget.spend(size - self._counted)
             self._counted = size
@@ -100,13 +100,13 @@ class Unpacker:
         is_opaque = names[-1] == _OPAQUE
         if not is_opaque and (hidden in (b"", b".", b"..") or hidden.startswith(_WHITEOUT)):
             raise MalformedImage("it is no valid whiteout")
-        if self._lower and (real := self._tree.real(directory)) is not None:
+        if self._lower and (real := self._tree.resolve(directory)) is not None:
             self._clear([real] if is_opaque else self._hide(real + b"/" + hidden))
         return True
 
     def _hide(self, path: bytes) -> list[bytes]:
         """Remove what lower layers put at `path`; where this one has something there, that is the result instead."""
-        place = self._tree.place(path)
+        place = self._tree.locate(path)
         if place.path in self._upper_paths:
             return [place.path]
         self._tree.remove(place)
@@ -117,7 +117,7 @@ class Unpacker:
         while directories:
             directory = directories.pop()
             if self._cleared_paths.add(directory):  # else all that is in it is this layer's
-                for child in self._tree.children(directory):
+                for child in self._tree.list_directory(directory):
                     directories += self._hide(directory + b"/" + child)
 
     def _remember(self, path: bytes) -> None:
@@ -132,23 +132,23 @@ class Unpacker:
             place, has_owners = reader.put(tree, entry)
             self._record_override(place, entry, has_owners)
         elif kind is Kind.DIRECTORY:
-            place, directory = tree.directory(entry.path)
+            place, directory = tree.open_directory(entry.path)
             try:
                 self._apply_metadata(directory, entry)
             finally:
                 os.close(directory)
         elif kind is Kind.HARDLINK:
-            source, place = tree.pair(entry.path, entry.target)
+            source, place = tree.locate_hard_link(entry.path, entry.target)
             if place.path != source.path:
                 self._links.make(source, place, tree.overrides)
         elif kind is Kind.SYMLINK:
             if not 0 < len(entry.target) <= _TARGET_MAX or b"\0" in entry.target:
                 raise MalformedImage("it is a symlink to what can't be a path")
-            place = tree.free(entry.path)
+            place = tree.locate_free(entry.path)
             os.symlink(entry.target, place.name, dir_fd=place.directory)
             self._finish_named(place, entry)
         else:
-            place = tree.free(entry.path)
+            place = tree.locate_free(entry.path)
             self._finish_named(place, entry, self._make_node(place, entry))
         return place
 
@@ -193,7 +193,7 @@ class Unpacker:
         """Note what the image says of a new file, where the disk doesn't."""
         metadata = self._metadata_of(entry, has_owners, is_placeholder)
         if metadata is not None or self._tree.overrides.stale:
-            self._tree.overrides.set(self._tree.state(place).st_ino, metadata)
+            self._tree.overrides.set(self._tree.lstat(place).st_ino, metadata)
 
     def _metadata_of(self, entry: Entry, has_owners: bool, is_placeholder: bool = False) -> FileMetadata | None:
         """What the image says and the disk doesn't of what was made; `given`: it has its owners."""

@@ -10,12 +10,13 @@ from itertools import chain
 from typing import Any, Protocol
 
 from provisioner.errors import ProvisionError, error_context
+from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
-from provisioner.rootfs.tree import NEW_FILE, Place, Tree, tree_errors
+from provisioner.rootfs.tree import Place, Tree, tree_errors
 from provisioner.terminal.escaping import printable
 
 ExtractedEntry = tuple[Entry, bool]
@@ -50,7 +51,7 @@ class StreamedLayer:
 
     def put(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
         """Write the file where it belongs."""
-        place, file = tree.file(entry.path)
+        place, file = tree.create_file(entry.path)
         return place, self.write(file, entry)
 
     def write(self, file: int, entry: Entry) -> bool:
@@ -122,7 +123,7 @@ class ExtractedLayer:
 
     def put(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
         """Move the file to where it belongs."""
-        place = tree.free(entry.path)
+        place = tree.locate_free(entry.path)
         os.rename(self._name, place.name, src_dir_fd=self._folder, dst_dir_fd=place.directory)
         return place, self._given
 

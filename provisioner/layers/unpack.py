@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
 from provisioner.image.digest import verified_chunks
 from provisioner.image.image import Image, Layer
 from provisioner.layers.apply import Unpacker
@@ -90,7 +91,7 @@ def _unpack(
             with error_context(what):
                 unpacker.apply_reader(content)
         unpacker.finish()
-    if told := _told(links.made):
+    if told := _told(links.substitutes):
         console.step(told)
     return tree.overrides
 
@@ -188,7 +189,7 @@ def _max_size(rootfs: Path, image: Image, asked: int | None) -> int:
 
 def _told(made: Substitutes) -> str:
     """One line about what stands in for hard links; empty where all of them are real."""
-    parts = [f"{made.copies} copies, which take {size_text(made.copied)} more"] if made.copies else []
+    parts = [f"{made.copies} copies, which take {size_text(made.copied_bytes)} more"] if made.copies else []
     parts += [f"{made.reflinks} reflinks, which take no space"] if made.reflinks else []
     parts += [f"{made.symlinks} symlinks"] if made.symlinks else []
     hint = "; --hardlinks symlink saves that" if made.copies and not made.symlinks else ""

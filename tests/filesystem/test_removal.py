@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.filesystem.removal import DIRECTORY, names_in, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import names_in, remove_tree
 from tests.support.tools import as_user, need, need_root, own, run, user_python
 
 SCRIPT = """
 import os, sys
-from provisioner.filesystem.removal import DIRECTORY
+from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
 remove_tree(os.open(sys.argv[1], DIRECTORY), os.fsencode(sys.argv[2]))
 """

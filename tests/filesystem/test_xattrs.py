@@ -78,7 +78,7 @@ def test_a_file_system_without_attributes_will_do() -> None:
         os.close(file)
 
 
-def test_other_errors_are_told(file: int) -> None:
+def test_other_errors_are_raised(file: int) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         set_xattrs(2**20, IMAGES, privileged=False)
 

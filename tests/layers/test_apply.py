@@ -102,14 +102,14 @@ def test_a_third_layer_hides_what_the_second_brought(root: Path) -> None:
 def test_what_was_looked_through_once_is_not_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a hundred thousand whiteouts of a hundred thousand names take a day."""
     seen: list[bytes] = []
-    real = Tree.children
+    real = Tree.list_directory
 
     def counted(tree: Tree, path: bytes) -> Iterator[bytes]:
         for name in real(tree, path):
             seen.append(name)
             yield name
 
-    monkeypatch.setattr(Tree, "children", counted)
+    monkeypatch.setattr(Tree, "list_directory", counted)
     names = [(f"d/sub/{number}", b"") for number in range(30)]
     hiding = [(name, b"") for name in ("d/.wh..wh..opq", ".wh.d", "d/.wh.sub", "d/sub/.wh..wh..opq") * 10]
     apply(root, BASE, [*names, *hiding, *names, *hiding])
@@ -328,7 +328,7 @@ from provisioner.rootfs.tree import Tree
 root = Path(sys.argv[1])
 with Tree(root) as tree:
     Unpacker(tree, Ownership.of_this_process()).apply([sys.stdin.buffer.read()])
-    write_owners(root.parent, root, tree.notes, Ownership.of_this_process())
+    write_owners(root.parent, root, tree.overrides, Ownership.of_this_process())
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from provisioner.filesystem.removal import DIRECTORY
+from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.layers.apply import Unpacker
 from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer, extract

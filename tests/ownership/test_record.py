@@ -323,7 +323,7 @@ def test_depth_has_no_limit(tmp_path: Path) -> None:
         write_owners(folder, root, tree.overrides, Ownership(exact=False))
         before = (folder / "fakeroot.state").read_bytes()
         assert remake_state(folder, root) == 1
-        tree.remove(tree.place(b"d"))
+        tree.remove(tree.locate(b"d"))
     assert (folder / "fakeroot.state").read_bytes() == before
     assert (folder / "ownership.mtree").stat().st_size < 150_000
 

@@ -28,7 +28,7 @@ from tests.support.tools import CHECKOUT, find_program, need, need_root, run, tr
 
 
 def link(tree: Tree, path: bytes, target: bytes, links: Links) -> None:
-    links.make(*tree.pair(path, target), tree.overrides)
+    links.make(*tree.locate_hard_link(path, target), tree.overrides)
 
 
 @pytest.fixture
@@ -46,15 +46,15 @@ def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[in
             unpacker.apply([tar(*members)])
         unpacker.finish()
         opened.set_times()
-    return astuple(links.made)
+    return astuple(links.substitutes)
 
 
-def test_a_link_shares_the_inode_and_what_is_said_of_it(tree: Tree, root: Path) -> None:
+def test_a_link_shares_the_inode_and_its_metadata(tree: Tree, root: Path) -> None:
     tree.write(b"x", b"1")
     links = Links()
     link(tree, b"d/y", b"x", links)
     assert (root / "d/y").samefile(root / "x")
-    assert astuple(links.made) == (0, 0, 0, 0)
+    assert astuple(links.substitutes) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_where_links_are_refused_there_is_a_copy(
         monkeypatch.setattr(os, "link", refuse)
     tree.write(b"x", b"12345", mode=0o4751)
     os.utime(root / "x", ns=(5, 1_234_567_890_123_456_789))
-    said = FileMetadata(5, 6, 0o4751, None, ())
-    tree.overrides.set((root / "x").stat().st_ino, said)
+    metadata = FileMetadata(5, 6, 0o4751, None, ())
+    tree.overrides.set((root / "x").stat().st_ino, metadata)
     if os.geteuid() == 0:
         os.chown(root / "x", 12, 34)
         os.chmod(root / "x", 0o4751)
@@ -91,10 +91,10 @@ def test_where_links_are_refused_there_is_a_copy(
         assert [getattr(old, field) for field in kept] == [getattr(new, field) for field in kept]
         assert not os.path.samestat(old, new)
         assert tree.overrides.get(new.st_ino) == tree.overrides.get(old.st_ino)
-    assert tree.overrides.get((root / "copies/x").stat().st_ino) == said
+    assert tree.overrides.get((root / "copies/x").stat().st_ino) == metadata
     assert (root / "copies/x").read_bytes() == b"12345"
     assert os.readlink(root / "copies/link") == "x"
-    assert astuple(links.made) == (1, 5, 0, 0)
+    assert astuple(links.substitutes) == (1, 5, 0, 0)
 
 
 def test_other_refusals_are_errors(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +169,14 @@ def test_holes_stay_holes(tree: Tree, root: Path, substitute: Substitute) -> Non
         link(tree, name + b"2", name, links)
         assert (root / os.fsdecode(name + b"2")).stat().st_size == (root / os.fsdecode(name)).stat().st_size
     assert (root / "x2").stat().st_blocks * 512 < 2**23
-    assert 2**22 + 2**12 <= links.made.copied < 2**23
+    assert 2**22 + 2**12 <= links.substitutes.copied_bytes < 2**23
     with (root / "x2").open("rb") as file:
         assert os.pread(file.fileno(), 8192, 2**24 - 2048) == bytes(2048) + b"data" * 1024 + bytes(2048)
         assert os.pread(file.fileno(), 2**22 + 9, 2**30) == b"more" * 2**20 + bytes(9)
     links.finish(tree, tree.overrides)  # which doesn't read them for hours
-    assert astuple(links.made) == ((0, 0, 0, 2) if substitute == "symlink" else (2, links.made.copied, 0, 0))
+    assert astuple(links.substitutes) == (
+        (0, 0, 0, 2) if substitute == "symlink" else (2, links.substitutes.copied_bytes, 0, 0)
+    )
 
 
 @pytest.mark.usefixtures("refused")
@@ -272,7 +274,7 @@ with Tree(Path(sys.argv[1])) as tree:
     unpacker = Unpacker(tree, Ownership.of_this_process(), links=links)
     unpacker.apply([sys.stdin.buffer.read()])
     unpacker.finish()
-print(json.dumps(asdict(links.made)))
+print(json.dumps(asdict(links.substitutes)))
 """
 
 
@@ -283,9 +285,9 @@ def test_refused_by_the_kernel(root: Path, substitute: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(command, input=tar(*BASE), capture_output=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
-    made = {"copies": 2, "copied": 6, "reflinks": 0, "symlinks": 0}
+    made = {"copies": 2, "copied_bytes": 6, "reflinks": 0, "symlinks": 0}
     if substitute == "symlink":
-        made = {"copies": 0, "copied": 0, "reflinks": 0, "symlinks": 2}
+        made = {"copies": 0, "copied_bytes": 0, "reflinks": 0, "symlinks": 2}
     assert json.loads(done.stdout) == made
     assert {name: entry.type for name, entry in tree_of(root).items() if name in ("y", "a/c/z")} == dict.fromkeys(
         ("y", "a/c/z"), "l" if substitute == "symlink" else "f"

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from provisioner.errors import ProvisionError
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
 from provisioner.layers.apply import Unpacker
 from provisioner.layers.budget import Budget
 from provisioner.layers.reader import ExtractedEntry, ExtractedLayer, StreamedLayer, extract

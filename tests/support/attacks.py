@@ -22,7 +22,8 @@ from types import FrameType
 from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
 from provisioner.layers.apply import Unpacker
 from provisioner.layers.budget import Budget
 from provisioner.layers.compression import inflate

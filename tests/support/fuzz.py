@@ -27,8 +27,9 @@ from types import FrameType
 from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage
+from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.kind import Kind
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
+from provisioner.filesystem.removal import remove_tree
 from provisioner.layers.apply import Unpacker
 from provisioner.layers.budget import Budget
 from provisioner.layers.compression import inflate
@@ -168,8 +169,8 @@ def _check(tree: Tree, entry: Entry, exact: bool) -> None:
     """The last entry of the last layer is there as it says."""
     if not components(entry.path):
         return
-    place = tree.place(entry.path, create=False)
-    state = tree.state(place)
+    place = tree.locate(entry.path, create=False)
+    state = tree.lstat(place)
     kinds = {
         Kind.FILE: stat.S_IFREG,
         Kind.DIRECTORY: stat.S_IFDIR,

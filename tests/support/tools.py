@@ -25,7 +25,8 @@ from unittest.mock import patch
 
 import pytest
 
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
