@@ -16,7 +16,7 @@ from provisioner.layers.tar import Entry
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import Place, Tree, components, tree_errors
+from provisioner.rootfs.tree import Place, Tree, split_path, tree_errors
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -88,7 +88,7 @@ class Unpacker:
 
     def _is_whiteout(self, entry: Entry) -> bool:
         """Hide what the entry says is to be hidden; whether that was all."""
-        names = components(entry.path)
+        names = split_path(entry.path)
         if any(name in _AUFS_OWN for name in names):
             return True
         if any(name.startswith(_WHITEOUT) for name in names[:-1]):

@@ -64,7 +64,7 @@ class Place(NamedTuple):
     """The path in the tree, in which no directory is a symlink."""
 
 
-def components(path: bytes) -> list[bytes]:
+def split_path(path: bytes) -> list[bytes]:
     """Split the path of an archive into names; it may begin with `/` or `./`.
 
     Raises MalformedImage for a path with `..` or NUL in it, or one that is too long.
@@ -112,13 +112,13 @@ class Tree:
         os.close(self._root)
 
     def locate(self, path: bytes, *, create: bool = True) -> Place:
-        """Open the parent directory of `path` and return the place. All symlinks but the last name are followed.
+        """Open the parent directory of `path` and return the place. Only the last name is not followed as a symlink.
 
-        Missing parents are created; without `create` they raise FileNotFoundError.
+        Missing parents are created, or raise FileNotFoundError if `create` is false.
         """
         head, _, name = path.removeprefix(b"./").rpartition(b"/")
         if (opened := self._open.get(head)) is None or name in _NO_NAMES or len(name) > _NAME_MAX or b"\0" in name:
-            return self._locate(components(path), create)
+            return self._locate(split_path(path), create)
         self._close_unused()
         self._open.move_to_end(head)
         return Place(opened[0], name, opened[1] + name)
@@ -139,9 +139,9 @@ class Tree:
             return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
 
     def open_directory(self, path: bytes) -> tuple[Place, int]:
-        """Open the directory at `path` and return its descriptor, which the caller closes.
+        """Open the directory at `path`; the caller closes it.
 
-        A missing one is created, also in place of anything else, such as a symlink to a directory.
+        It is created where it is missing, and in place of any other file, such as a symlink to a directory.
         """
         place = self.locate(path)
         try:
@@ -153,10 +153,9 @@ class Tree:
         return place, os.open(place.name, DIRECTORY, dir_fd=place.directory)
 
     def locate_hard_link(self, path: bytes, target: bytes) -> tuple[Place, Place]:
-        """Return the place of the file `target`, and that of `path`, where whatever was there is removed.
+        """Return the places for a hard link: of the file `target`, and of `path`, where any other file is removed.
 
-        Both are the same place where `path` is the file itself, which stays. Raises MalformedImage where there is no
-        file `target`.
+        Both are the same place if `path` is the file itself. Raises MalformedImage where there is no file `target`.
         """
         shown = repr(printable(target[:300]))
         try:
@@ -175,7 +174,7 @@ class Tree:
 
     def read(self, path: bytes, limit: int = 1 << 20) -> bytes | None:
         """Return up to `limit` bytes of a regular file, or None where there is none. Symlinks are followed."""
-        names = components(path)
+        names = split_path(path)
         try:
             for _ in range(_LINKS):
                 place = self._locate(names, create=False)
@@ -192,7 +191,7 @@ class Tree:
         return None
 
     def write(self, path: bytes, data: bytes, mode: int = 0o644) -> None:
-        """Write a file that the image doesn't have, in place of whatever was there. It belongs to root."""
+        """Write a file that has no entry in the image, in place of whatever is at `path`. It belongs to root."""
         _, file = self.create_file(path)
         with open(file, "wb") as opened:
             opened.write(data)
@@ -201,9 +200,9 @@ class Tree:
 
     def set_times(self) -> None:
         """Set the times of all directories to those of the image. Later writes into a directory change its time."""
-        for directory in walk_directories(self._root):
-            if (mtime := self.overrides.times[directory.stat.st_ino]) != NO_TIME:
-                os.utime(directory.name, ns=(mtime, mtime), dir_fd=directory.directory, follow_symlinks=False)
+        for file in walk_directories(self._root):
+            if (mtime := self.overrides.times[file.stat.st_ino]) != NO_TIME:
+                os.utime(file.name, ns=(mtime, mtime), dir_fd=file.directory, follow_symlinks=False)
 
     def lstat(self, place: Place) -> os.stat_result:
         """Return lstat(2) of a place."""
@@ -241,7 +240,7 @@ class Tree:
     def resolve(self, path: bytes) -> bytes | None:
         """Return the path of the directory `path` without symlinks, or None where there is no such directory."""
         try:
-            return self._directory(components(path), False)[1].rstrip(b"/")
+            return self._find_directory(split_path(path), False)[1].rstrip(b"/")
         except OSError as error:
             if error.errno not in NOTHING_THERE:
                 raise
@@ -251,11 +250,11 @@ class Tree:
         self._close_unused()
         if not names:
             return Place(self._root, b".", b"")
-        directory, real = self._directory(names[:-1], create)
+        directory, real = self._find_directory(names[:-1], create)
         return Place(directory, names[-1], real + names[-1])
 
-    def _directory(self, names: list[bytes], create: bool) -> tuple[int, bytes]:
-        """Return the descriptor of the directory, and its real path with a slash behind each name."""
+    def _find_directory(self, names: list[bytes], create: bool) -> tuple[int, bytes]:
+        """Open the directory and return its descriptor, and its real path with a slash behind each name."""
         if not names:
             return self._root, b""
         key = b"/".join(names)
@@ -263,16 +262,19 @@ class Tree:
             self._open.move_to_end(key)
             return self._open[key]
         if (parent := self._open.get(b"/".join(names[:-1]))) is not None:
-            opened = self._walk(parent, names[-1:], create)
+            opened = self._open_path(parent, names[-1:], create)
         else:
-            opened = self._walk((self._root, b""), names, create)
+            opened = self._open_path((self._root, b""), names, create)
         self._open[key] = opened
         if len(self._open) > _OPEN_DIRECTORIES:
             self._closing.append(self._open.popitem(last=False)[1][0])
         return opened
 
-    def _walk(self, start: tuple[int, bytes], names: Iterable[bytes], create: bool) -> tuple[int, bytes]:
-        """Open `names` one after the other from `start`, resolve symlinks, and return what `_directory` does."""
+    def _open_path(self, start: tuple[int, bytes], names: Iterable[bytes], create: bool) -> tuple[int, bytes]:
+        """Open `names` one after the other from `start`, as `_find_directory` returns it, and resolve symlinks.
+
+        Returns the last directory in the same form.
+        """
         todo, real, links = deque(names), start[1].split(b"/")[:-1], 0
         here = os.dup(start[0])
         try:
@@ -280,7 +282,7 @@ class Tree:
                 name = todo.popleft()
                 if name in (b"", b".") or (name == b".." and not real):
                     continue  # the root's parent is the root
-                there = self._enter(name, here, create)
+                there = self._open_name(name, here, create)
                 if isinstance(there, int):
                     # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
                     if name == b"..":
@@ -303,8 +305,8 @@ class Tree:
             raise
         return here, b"".join(name + b"/" for name in real)
 
-    def _enter(self, name: bytes, directory: int, create: bool) -> int | bytes:
-        """Return the descriptor of the directory `name`, or the target if it is a symlink."""
+    def _open_name(self, name: bytes, directory: int, create: bool) -> int | bytes:
+        """Open the directory `name` and return its descriptor; if it is a symlink, return the target."""
         try:
             return os.open(name, DIRECTORY, dir_fd=directory)
         except FileNotFoundError:
@@ -325,7 +327,10 @@ class Tree:
             raise
 
     def _set_default_metadata(self, file: int) -> None:
-        """Make root the owner of a new file that has no entry in the image, even in a setgid directory."""
+        """Make root the owner of a new file, even in a setgid directory, and remove overrides of its inode.
+
+        It is a file that has no entry in the image.
+        """
         if os.geteuid() == 0:
             os.fchown(file, 0, 0)
         self.overrides.forget(file)

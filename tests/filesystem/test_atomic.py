@@ -1,4 +1,4 @@
-"""Small files that are whole or as they were."""
+"""Atomic replacement of small files."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_a_directory_that_is_moved_while_one_is_in_it_is_noticed(tmp_path: Path)
 
 
 def moving(base: Path, when: bytes, names: list[bytes]) -> None:
-    """Walk, and move a directory out of the tree when a name is met."""
+    """Walk, and move a directory out of the tree when the name `when` is reached."""
     for found in walk(base / "root"):
         if found:
             names.append(found.name)

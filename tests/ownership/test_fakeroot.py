@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_fakeroot_writes_the_same(file: Path, tmp_path: Path) -> None:
-    """The real one, saving what was done to files, writes what we write of them."""
+    """The state that the real fakeroot saves has the same lines as ours."""
     need("fakeroot")
     saved = tmp_path / "saved"
     (file.with_name("link")).symlink_to("x")

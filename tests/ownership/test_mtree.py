@@ -62,7 +62,7 @@ def test_what_is_written_is_read(entries: list[MtreeEntry]) -> None:
 @settings(max_examples=25, deadline=None)
 @given(NAMES, st.binary(min_size=1, max_size=99).map(lambda target: target.replace(b"\0", b"0")))
 def test_bsdtar_reads_the_same_names(name: bytes, target: bytes) -> None:
-    """A real one: it lists NULs, newlines and bytes that are no text once it has made an archive of them."""
+    """The names are compared in an archive that bsdtar makes, since its list doesn't show all bytes."""
     need("bsdtar")
     inner = mtree.format_entry(MtreeEntry(b"inner", Kind.FILE, 0o644, 0, 0), 0)
     text = record(
@@ -86,7 +86,7 @@ def read_by_bsdtar(text: bytes) -> list[tarfile.TarInfo]:
 
 
 def test_bsdtar_reads_the_keywords() -> None:
-    """Devices that are not on the disk it leaves out of an archive; what it lists is in test_record.py."""
+    """It leaves devices that don't exist out of an archive; its list of them is in test_record.py."""
     need("bsdtar")
     lines = [
         mtree.format_entry(MtreeEntry(b"a", Kind.FILE, 0o4755, 12, 34), 1_234_567_890_000_000_005, size=12345),

@@ -33,12 +33,12 @@ def link(tree: Tree, path: bytes, target: bytes, links: Links) -> None:
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Termux's Python is, which has no os.link; the real refusal is in `test_refused_by_the_kernel`."""
+    """Remove os.link, as in Termux's Python. The kernel refuses in `test_refused_by_the_kernel`."""
     monkeypatch.delattr(os, "link")
 
 
 def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[int, ...]:
-    """Copies, their bytes, reflinks and symlinks that were made."""
+    """Apply layers and return the numbers of copies, copied bytes, reflinks and symlinks."""
     links = Links(substitute)
     with Tree(root) as opened:
         unpacker = Unpacker(opened, Ownership(exact=False), links=links)
@@ -65,7 +65,7 @@ def test_a_link_shares_the_inode_and_its_metadata(tree: Tree, root: Path) -> Non
 def test_where_links_are_refused_there_is_a_copy(
     tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None, substitute: Substitute
 ) -> None:
-    """All refusals that file systems and kernels know; most can't be had here. None: Python has no os.link."""
+    """All errors of file systems and kernels, simulated. None: Python has no os.link."""
 
     def refuse(*args: object, **options: object) -> None:
         raise OSError(refusal, "refused")
@@ -157,7 +157,7 @@ def test_names_that_differ_in_owner_or_mode_are_no_symlinks(root: Path) -> None:
 @pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize("substitute", ["copy", "symlink"])
 def test_holes_stay_holes(tree: Tree, root: Path, substitute: Substitute) -> None:
-    """Or a small image would fill the disk. Begin and end of the one file are holes, the other is nothing else."""
+    """Or a small image would fill the disk. One file begins and ends with a hole, the other is one hole."""
     with (root / "x").open("wb") as file:
         os.pwrite(file.fileno(), b"data" * 1024, 2**24)
         os.pwrite(file.fileno(), b"more" * 2**20, 2**30)
@@ -203,7 +203,7 @@ def test_a_copy_has_the_attributes(root: Path) -> None:
 @pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_symlink_has_the_owner_of_its_file(place: Path, exact: bool) -> None:
-    """In memory, where no inode comes again."""
+    """In `place`, which is in memory, where inodes are not reused."""
     if exact:
         need_root()
     with Tree(place) as opened:
@@ -280,7 +280,7 @@ print(json.dumps(asdict(links.substitutes)))
 
 @pytest.mark.parametrize("substitute", ["auto", "copy", "symlink"])
 def test_refused_by_the_kernel(root: Path, substitute: str) -> None:
-    """Really, as by Android's."""
+    """A seccomp filter refuses link(2), as on Android."""
     command = without_links(sys.executable, "-c", SCRIPT, str(root), substitute)
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(command, input=tar(*BASE), capture_output=True, check=False, env=env)
@@ -297,7 +297,7 @@ def test_refused_by_the_kernel(root: Path, substitute: str) -> None:
 
 
 def test_copies_count_for_the_most_that_an_image_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten names of a megabyte are ten megabytes where they have to be copies."""
+    """Ten names of a file of one megabyte take ten megabytes as copies."""
     monkeypatch.delattr(os, "link")
     names = [hard(f"name{number}", "file") for number in range(9)]
     layer = tar(("file", bytes(1_000_000)), *names)

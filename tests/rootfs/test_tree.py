@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import Place, Tree, components, tree_errors
+from provisioner.rootfs.tree import Place, Tree, split_path, tree_errors
 from tests.support.tools import need_root
 
 # Paths
@@ -32,7 +32,7 @@ from tests.support.tools import need_root
     ],
 )
 def test_paths_are_split(path: bytes, names: list[bytes]) -> None:
-    assert components(path) == names
+    assert split_path(path) == names
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_paths_are_split(path: bytes, names: list[bytes]) -> None:
 )
 def test_other_paths_are_refused(path: bytes, why: str) -> None:
     with pytest.raises(MalformedImage, match=why):
-        components(path)
+        split_path(path)
 
 
 @given(st.lists(st.sampled_from([b"..", b".", b"", b"a", b"b\0", b"c" * 300]), max_size=6).map(b"/".join))
 def test_no_path_climbs(path: bytes) -> None:
     try:
-        names = components(path)
+        names = split_path(path)
     except MalformedImage:
         return
     assert not {b"", b".", b".."} & set(names)
@@ -79,7 +79,7 @@ def test_a_place_that_must_be_there_is_not_made(tree: Tree, root: Path) -> None:
 
 
 def test_a_place_is_open_while_the_next_is_looked_up(tree: Tree, root: Path) -> None:
-    """The promise of Tree, when all that it keeps open has been used up."""
+    """As the class promises, also when the number of open directories has reached its limit."""
     for number in range(200):
         tree.locate(b"d%d/x" % number)
     first = tree.locate(b"first/x")
@@ -161,7 +161,7 @@ def test_write_sets_the_mode_whatever_the_umask(tree: Tree, root: Path) -> None:
 
 
 def test_files_without_an_entry_have_no_overrides(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of ours and implied directories, whose inodes may be those of files that are gone."""
+    """Files that provision adds and implied directories, whose inodes may be those of removed files."""
     forgotten: list[int] = []
     monkeypatch.setattr(tree.overrides, "forget", lambda file: forgotten.append(os.fstat(file).st_ino))
     tree.write(b"sub/x", b"")

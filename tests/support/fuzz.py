@@ -35,7 +35,7 @@ from provisioner.layers.budget import Budget
 from provisioner.layers.compression import inflate
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
-from provisioner.rootfs.tree import Tree, components
+from provisioner.rootfs.tree import Tree, split_path
 from tests.support.ahead import apply_extracted
 from tests.support.builders import compressed
 from tests.support.mutations import honest, hostile, mutated
@@ -143,7 +143,7 @@ class Arena:
 
     def _through_symlink(self, entry: Entry) -> bool:
         """Whether a symlink may be on the way to an entry: what it took the place of may have been there, too."""
-        names = [os.fsdecode(name) for name in components(entry.path)]
+        names = [os.fsdecode(name) for name in split_path(entry.path)]
         try:
             return any(self.root.joinpath(*names[:depth]).is_symlink() for depth in range(1, len(names)))
         except OSError:  # the path is too long to look it up at once
@@ -167,7 +167,7 @@ def chunks(kind: str, blob: bytes, size: int) -> Iterator[bytes]:
 
 def _check(tree: Tree, entry: Entry, exact: bool) -> None:
     """The last entry of the last layer is there as it says."""
-    if not components(entry.path):
+    if not split_path(entry.path):
         return
     place = tree.locate(entry.path, create=False)
     state = tree.lstat(place)
