@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt
 from provisioner.doctor.fixes import as_root, is_android
+from provisioner.filesystem.mounts import mount_of
 
 _WITHOUT_LINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
 _LEAST_BYTES, _LEAST_INODES = 50 << 20, 5000
@@ -30,13 +30,12 @@ def directory(site: Site) -> Finding:
 
 def file_system(site: Site) -> Finding:
     """Its type."""
-    found = mount_of(site.directory)
-    if not found:
-        return unknown("its type can't be told")
-    point, kind = found
-    if kind in _WITHOUT_LINKS:
-        return no(f"{kind} at {point} can't hold a Linux distribution", _elsewhere())
-    return ok(f"{kind} at {point}")
+    mount = mount_of(site.directory)
+    if not mount:
+        return unknown("its type is unknown")
+    if mount.type in _WITHOUT_LINKS:
+        return no(f"{mount.type} at {mount.point} can't hold a Linux distribution", _elsewhere())
+    return ok(f"{mount.type} at {mount.point}")
 
 
 def symlinks(site: Site) -> Finding:
@@ -57,8 +56,8 @@ def execution(site: Site) -> Finding:
     except (OSError, subprocess.SubprocessError) as error:
         if not os.statvfs(program).f_flag & os.ST_NOEXEC:
             return no(f"programs can't be started here: {error}", _elsewhere())
-        point = (mount_of(site.directory) or ("/",))[0]
-        mend = as_root(f"mount -o remount,exec {shlex.quote(point)}")
+        mount = mount_of(site.directory)
+        mend = as_root(f"mount -o remount,exec {shlex.quote(mount.point if mount else '/')}")
         return no("mounted noexec: nothing can be started here", f"{mend}; or choose another directory")
     return ok("programs can be started here")
 
@@ -122,22 +121,6 @@ def mask(site: Site) -> Finding:
     current = os.umask(0o077)
     os.umask(current)
     return ok(f"{current:04o}; provision sets all modes itself")
-
-
-def mount_of(path: Path) -> tuple[str, str] | None:
-    """The mount point that a path is on, and the type of the file system there (proc_pid_mountinfo(5))."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return None
-    best: tuple[str, str] | None = None
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4])
-        # Of several mounts at one point, the last one is seen.
-        if path.is_relative_to(point) and (best is None or len(point) >= len(best[0])):
-            best = point, rest.split()[0]
-    return best
 
 
 def _elsewhere() -> str:
