@@ -142,5 +142,5 @@ def _check_runtime(checks: Mapping[str, Check]) -> Check:
     needs = {"chroot": {"chroot", "unshare"}, "proot": {"proot"}, "userns": {"userns", "unshare"}}
     usable = [name for name, parts in needs.items() if parts <= works]
     if usable:
-        return Check("runtime", State.OK, f"start.sh takes {usable[0]}; usable: {', '.join(usable)}", essential=True)
+        return Check("runtime", State.OK, f"start.sh uses {usable[0]}; usable: {', '.join(usable)}", essential=True)
     return Check.of("runtime", no("nothing can start a container here", checks["proot"].fix), essential=True)

@@ -103,7 +103,7 @@ def check_owners(site: Site) -> Finding:
     reply = attempt(lambda: os.chown(file, 1, 1))
     if reply.worked:
         return ok("can be kept as in the image")
-    return no(f"{reply.reason}: all files will be yours, start.sh pretends the rest")
+    return no(f"{reply.reason}: all files will be yours, and proot pretends the image's owners")
 
 
 def check_space(site: Site) -> Finding:

@@ -49,10 +49,10 @@ def check_chroot(site: Site) -> Finding:
     """Check whether start.sh can use chroot, which needs root with its capabilities."""
     reply = attempt(partial(_mount_and_enter, site.scratch or Path("/"), _NEWNS | _NEWPID))
     if reply.worked:
-        return ok("mount and chroot work in a private namespace: start.sh takes chroot")
+        return ok("mount and chroot work in a private namespace: start.sh uses chroot")
     if os.geteuid() != 0:
-        return no(f"not root ({reply.reason}): start.sh takes proot or user namespaces")
-    return no(f"root, but {reply.reason}: start.sh takes proot or user namespaces")
+        return no(f"not root ({reply.reason}): start.sh uses proot or user namespaces")
+    return no(f"root, but {reply.reason}: start.sh uses proot or user namespaces")
 
 
 def check_user_namespaces(site: Site) -> Finding:
@@ -60,7 +60,7 @@ def check_user_namespaces(site: Site) -> Finding:
     reply = attempt(partial(_become_root_and_mount, site.scratch or Path("/")))
     if reply.worked:
         return ok("work: native speed without root (start.sh --runtime userns)")
-    return no(f"{reply.reason}: start.sh takes proot", _userns_fix())
+    return no(f"{reply.reason}: start.sh uses proot", _userns_fix())
 
 
 def check_subordinate_ids(site: Site) -> Finding:

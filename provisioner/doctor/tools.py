@@ -49,8 +49,12 @@ def check_libmagic(site: Site) -> Finding:
         magic: Any = importlib.import_module("magic")
         kind = magic.from_buffer(b"\x1f\x8b\x08" + bytes(20))
     except (ImportError, OSError, AttributeError) as error:
-        return no(f"can't be loaded ({error}): errors say less of what a file is", install_command("libmagic1"))
-    return ok("works") if "gzip" in kind else no("takes gzip for something else", install_command("libmagic1"))
+        return no(f"can't be loaded ({error}): errors say less about what a file is", install_command("libmagic1"))
+    return (
+        ok("works")
+        if "gzip" in kind
+        else no("doesn't recognise gzip: errors say less about what a file is", install_command("libmagic1"))
+    )
 
 
 def check_fakeroot(site: Site) -> Finding:

@@ -35,13 +35,13 @@ def test_root_can_do_all_that_this_machine_can(tmp_path: Path) -> None:
         "zstd",
     )
     assert {name: found[name]["state"] for name in works} == dict.fromkeys(works, "ok")
-    assert found["runtime"]["detail"].startswith(("start.sh takes chroot", "start.sh takes proot"))
+    assert found["runtime"]["detail"].startswith(("start.sh uses chroot", "start.sh uses proot"))
     assert "aarch64" in found["qemu"]["detail"]
     assert [*found] == [probe.name for probe in PROBES] + ["runtime"]
     assert os.listdir(tmp_path) == []
 
 
-def test_a_user_is_told_what_only_root_can(place: Path) -> None:
+def test_a_user_sees_what_only_root_can(place: Path) -> None:
     need_root()
     need("proot")
     done = doctor("--json", place, **as_user())
@@ -50,7 +50,7 @@ def test_a_user_is_told_what_only_root_can(place: Path) -> None:
     for name in ("owners", "devices", "chroot"):
         assert found[name]["state"] == "no"
         assert "Operation not permitted" in found[name]["detail"]
-    assert found["runtime"]["detail"].startswith("start.sh takes proot")
+    assert found["runtime"]["detail"].startswith("start.sh uses proot")
 
 
 def test_one_line_each_with_a_mark_that_needs_no_colour(tmp_path: Path) -> None:

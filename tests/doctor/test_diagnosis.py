@@ -40,7 +40,7 @@ def test_a_probe_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["proot"]
 
 
-def test_android_s_restrictions_are_told_truthfully(phone: Jail) -> None:
+def test_android_s_restrictions_are_reported(phone: Jail) -> None:
     done = doctor_in_jail(phone, allow=["tmp"])
     found = checks_of(done)
     assert done.returncode == 0
@@ -52,13 +52,13 @@ def test_android_s_restrictions_are_told_truthfully(phone: Jail) -> None:
     assert "the kernel ends the process that tries it (SIGSYS)" in found["userns"]["detail"]
     assert "os.link" in found["python"]["detail"]
     assert found["umask"]["detail"].startswith("0077")
-    assert found["runtime"]["detail"] == "start.sh takes proot; usable: proot"
+    assert found["runtime"]["detail"] == "start.sh uses proot; usable: proot"
     assert found["fakeroot"]["fix"] == "pkg install fakeroot"
     assert list(phone.home.iterdir()) == []
     assert list((phone.prefix / "tmp").iterdir()) == []
 
 
-def test_an_android_where_proot_cannot_work_is_told_by_the_status(phone: Jail) -> None:
+def test_an_android_where_proot_cannot_work_has_status_7(phone: Jail) -> None:
     if "PROVISION_TEST_PROOT" in os.environ:
         pytest.skip("Termux's proot works there")
     done = doctor_in_jail(phone)  # Debian's proot needs a /tmp

@@ -12,7 +12,7 @@ from tests.support.jail import PREFIX, Jail
 from tests.support.tools import as_user, find_program, need, need_root, run
 
 
-def test_where_links_exist_in_python_the_kernel_s_refusal_is_told(phone: Jail) -> None:
+def test_where_python_has_os_link_the_kernel_s_refusal_is_reported(phone: Jail) -> None:
     # A Python from elsewhere has os.link: without the file that makes this one look like Termux's.
     command = ["python3", "-m", "provisioner", "doctor", "--json", "--offline"]
     paths = f"{PREFIX}/opt/provision:{PREFIX}/opt/provision/packages"
