@@ -109,5 +109,5 @@ def test_only_a_directory_that_exists_is_locked(tmp_path: Path) -> None:
 
 def test_no_other_module_uses_flock() -> None:
     package = CHECKOUT / "provisioner"
-    users = [path.relative_to(package) for path in package.rglob("*.py") if "flock" in path.read_text()]
+    users = [path.relative_to(package) for path in package.rglob("*.py") if "fcntl.flock" in path.read_text()]
     assert users == [Path("filesystem/locks.py")]
