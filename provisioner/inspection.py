@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provisioner.container.record import FOLDER, Record, missing
+from provisioner.container.record import FOLDER, Record, describe_missing
 from provisioner.errors import MachineError, MalformedImage, NotFound, machine_errors
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
@@ -89,7 +89,7 @@ def inspect_directory(directory: Path) -> Inspection:
     shown = printable(str(directory))
     record = Record.read(directory)
     if record is None:
-        raise NotFound(missing(directory, shown), "name a directory that holds .provision/, or an image")
+        raise NotFound(describe_missing(directory, shown), "name a directory that holds .provision/, or an image")
     manifest_bytes, config_bytes = _kept(directory, "manifest.json"), _kept(directory, "config.json")
     platform = Platform(*(*record.platform.split("/"), "", "")[:3])
     index_digest = Digest.parse(record.index_digest) if record.index_digest else None

@@ -1,4 +1,4 @@
-"""`provision doctor [DIR]`: what this machine can do, and the exact mend for what it can't."""
+"""`provision doctor [DIR]`: what this machine can do, and the command that fixes what it can't."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provisioner.terminal.tables import Screen, wrapped
 if TYPE_CHECKING:
     from provisioner.doctor.diagnosis import Diagnosis
 
-HELP = "Tell what this machine can do, and the mend for what it can't: provision doctor ./container"
+HELP = "Check what this machine can do, and how to fix what it can't: provision doctor ./container"
 
 _INDENT = 4
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(diagnosis.to_json())
     else:
         write_lines(_lines(diagnosis, Screen.of(sys.stdout)))
-    return MachineError.status if diagnosis.hindrances else 0
+    return MachineError.status if diagnosis.problems else 0
 
 
 def _usual_place() -> str:
@@ -53,11 +53,11 @@ def _usual_place() -> str:
 def _lines(diagnosis: Diagnosis, screen: Screen) -> Iterator[str]:
     """One line for each check, folded to fit a terminal; then the result."""
     for check in diagnosis.checks:
-        mark, mend = check.state.ljust(_INDENT), f"; mend: {check.mend}" if check.mend else ""
-        first, *others = wrapped(f"{check.name}: {check.detail}{mend}", (screen.width or sys.maxsize) - _INDENT)
+        mark, fix = check.state.ljust(_INDENT), f"; fix: {check.fix}" if check.fix else ""
+        first, *others = wrapped(f"{check.name}: {check.detail}{fix}", (screen.width or sys.maxsize) - _INDENT)
         yield (mark if check.state == "ok" else screen.bold(mark)) + first
         yield from (" " * _INDENT + line for line in others)
     where = printable(str(diagnosis.directory))
-    names = ", ".join(check.name for check in diagnosis.hindrances)
+    names = ", ".join(check.name for check in diagnosis.problems)
     result = f"provision can't work in {where}: {names}" if names else f"provision works in {where}"
     yield from wrapped(result, screen.width or sys.maxsize)

@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the state, and say how to use it. Raises ProvisionError."""
-    from provisioner.container.record import FOLDER, missing
+    from provisioner.container.record import FOLDER, describe_missing
     from provisioner.ownership.record import RECORD, STATE, remake_state
 
     directory = Path(arguments.directory)
     shown = printable(arguments.directory)
     folder = directory / FOLDER
     if not (folder / "record.json").is_file():
-        raise UsageError(missing(directory, shown), "name the directory that holds start.sh and rootfs")
+        raise UsageError(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
     if not (folder / RECORD).is_file():
         raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
     with machine_errors(f"write the state for fakeroot in {shown}"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
 import queue
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, machine_errors
+from provisioner.filesystem.locks import lock, unlock
 from provisioner.image.digest import CHUNK, Digest, Mismatch, verified_chunks
 from provisioner.image.manifest import Descriptor
 from provisioner.terminal.escaping import printable
@@ -109,7 +109,7 @@ class BlobCache:
                     if _same_file(file, path) and not path.stat().st_size:
                         path.unlink()
                     # Readers share the open file, and with it the lock.
-                    fcntl.flock(file, fcntl.LOCK_UN)
+                    unlock(file)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -129,7 +129,7 @@ def _locked(path: Path) -> io.FileIO:
     while True:
         file = io.FileIO(path, "a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file)
             if _same_file(file, path):
                 return file
         except BaseException:

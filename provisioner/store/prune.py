@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from provisioner.errors import MachineError, machine_errors
+from provisioner.filesystem.locks import lock, try_lock
 from provisioner.filesystem.user_directories import user_directory
 from provisioner.terminal.escaping import printable
 
@@ -116,11 +116,10 @@ def _take(entry: CachedFile) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if entry.path.stat().st_mtime > entry.used:
+        if not try_lock(handle) or entry.path.stat().st_mtime > entry.used:
             return False
         entry.path.unlink()
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         return False
     finally:
         os.close(handle)
@@ -138,7 +137,7 @@ def in_use(directory: Path) -> Iterator[None]:
         (directory / _RUNS).mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=directory / _RUNS, prefix=".")
         path = Path(name)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle)
         # Only a name without the dot is looked at: nobody takes it for a dead run's before it is locked.
         path = path.rename(path.with_name(path.name.lstrip(".")))
     try:
@@ -157,9 +156,7 @@ def _oldest_run(directory: Path) -> float:
         with suppress(OSError):
             began = path.stat().st_mtime
             with path.open("rb") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not try_lock(file):
                     oldest = min(oldest, began)
                     continue
             if not path.name.startswith(".") or time.time() - began > 60:

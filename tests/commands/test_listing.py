@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from provisioner.container.directories import Directories, KnownDirectory
-from tests.container.test_processes import SCRIPT, guest
 from tests.support import builders
+from tests.support.guests import SCRIPT, guest
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import clean_environment, find_program, need, provision, provision_command
 
