@@ -31,6 +31,7 @@ class Config:
     dns: tuple[str, ...] = ()
     insecure: tuple[str, ...] = ()
     cache_limit: int | None = None
+    trust_dir: tuple[str, ...] = ()
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -80,6 +81,12 @@ def _addresses(value: Any) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_address(text)) for text in texts(value))
 
 
+def _directories(value: Any) -> tuple[str, ...]:
+    if wrong := [text for text in texts(value) if text != "*" and not os.path.isabs(text)]:
+        raise ValueError(f"{wrong[0]!r} is not an absolute path")
+    return tuple(value)
+
+
 def _registries(value: Any) -> tuple[str, ...]:
     return tuple(parse_registry(text) for text in texts(value))
 
@@ -104,6 +111,7 @@ KEYS = {
     "dns": Key(_addresses, "list of addresses of name servers for containers"),
     "insecure": Key(_registries, "list of registries that may be spoken to without verified certificates or in HTTP"),
     "cache-limit": Key(size, "size that the cache is kept below after each run, such as 4 GB; no limit without it"),
+    "trust-dir": Key(_directories, "list of absolute paths of directories that others may own or write to; * is all"),
     "mirrors": Key(_mirrors, "table of registry to list of mirrors, the first to be asked first"),
 }
 """All keys of the file: the parser and the help line; the defaults are Config's own."""

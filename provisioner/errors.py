@@ -70,6 +70,10 @@ class TargetExists(ProvisionError):
     status = 8
 
 
+class NotTrusted(TargetExists):
+    """Somebody who isn't trusted owns the directory, or may write to it."""
+
+
 @contextmanager
 def error_context(what: str) -> Iterator[None]:
     """Put `what` in front of the message of any ProvisionError that passes."""

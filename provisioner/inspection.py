@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provisioner.container.record import FOLDER, Record, describe_missing
-from provisioner.errors import MachineError, MalformedImage, NotFound, machine_errors
+from provisioner.container.access import FOLDER, opened_directory, read_file
+from provisioner.container.record import Record, describe_missing
+from provisioner.errors import MachineError, MalformedImage, NotFound
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.platform import Platform
@@ -84,13 +86,18 @@ def inspect_image(documents: CachedDocuments, host: Platform, wanted: Platform |
     return Inspection(str(reference), source.image(wanted), platforms)
 
 
-def inspect_directory(directory: Path) -> Inspection:
-    """Look at a provisioned directory, by what was kept there. Raises NotFound, MachineError, MalformedImage."""
+def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Inspection:
+    """Look at a provisioned directory, by what was kept there.
+
+    Raises NotFound, NotTrusted, MachineError, MalformedImage.
+    """
     shown = printable(str(directory))
-    record = Record.read(directory)
-    if record is None:
-        raise NotFound(describe_missing(directory, shown), "name a directory that holds .provision/, or an image")
-    manifest_bytes, config_bytes = _kept(directory, "manifest.json"), _kept(directory, "config.json")
+    with opened_directory(directory, trust) as folder:
+        record = None if folder is None else Record.read_from(folder, directory)
+        if folder is None or record is None:
+            raise NotFound(describe_missing(directory, shown), "name a directory that holds .provision/, or an image")
+        manifest_bytes = _kept(folder, directory, "manifest.json")
+        config_bytes = _kept(folder, directory, "config.json")
     platform = Platform(*(*record.platform.split("/"), "", "")[:3])
     index_digest = Digest.parse(record.index_digest) if record.index_digest else None
     image = Image.from_documents(manifest_bytes, config_bytes, index_digest, platform)
@@ -99,10 +106,9 @@ def inspect_directory(directory: Path) -> Inspection:
     return Inspection(record.reference, image, (platform,), record)
 
 
-def _kept(directory: Path, name: str) -> bytes:
-    try:
-        with machine_errors(f"read the {name} that is kept in {printable(str(directory))}"):
-            return (directory / FOLDER / name).read_bytes()
-    except MachineError as error:
-        error.hint = error.hint or _ANEW
-        raise
+def _kept(folder: int, directory: Path, name: str) -> bytes:
+    """Return a document in the open FOLDER of `directory`. Raises MachineError."""
+    data = read_file(folder, name, str(directory / FOLDER / name))
+    if data is None:
+        raise MachineError(f"the {name} that was kept in {printable(str(directory))} is gone", _ANEW)
+    return data

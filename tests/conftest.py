@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.support.tools import (
     processes_left,
     run,
     staging_below,
+    user_id,
 )
 
 # Under nohup, or in a script's background, tests would start programs that ignore these.
@@ -149,6 +151,15 @@ def _settings_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytes
         monkeypatch.delenv(name, raising=False)
     for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / "nobody"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _by_sudo() -> Iterator[None]:
+    """Root works for the unprivileged user, whose the places of the tests are."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.geteuid() == 0:
+            patch.setenv("SUDO_UID", str(user_id()))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,11 +7,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import write_json, write_lines
-from provisioner.errors import MachineError, machine_errors
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.container.access import find_directory, opened_directory
+from provisioner.errors import MachineError
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen, wrapped
 
@@ -28,17 +29,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "directory", metavar="DIR", nargs="?", help="where a container is or will be; default: the current directory"
     )
+    add_trust_argument(parser)
     parser.add_argument("--offline", action="store_true", help="leave the network alone")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show what was found. The status is that of MachineError where the main job can't work here."""
+    """Show what was found. The status is that of MachineError where the main job can't work here.
+
+    Raises NotTrusted where others could have changed what is in the directory.
+    """
     from provisioner.doctor.diagnosis import diagnose
 
-    with machine_errors("find the directory"):
-        directory = Path(os.path.realpath(arguments.directory or _usual_place()))
-    diagnosis = diagnose(directory, offline=arguments.offline)
+    trust = trusted_directories(arguments)
+    directory = find_directory(arguments.directory or _usual_place(), trust)
+    with opened_directory(directory, trust):
+        pass
+    diagnosis = diagnose(directory, offline=arguments.offline, trust=trust)
     if arguments.json:
         write_json(diagnosis.to_json())
     else:

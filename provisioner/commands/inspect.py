@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
 from provisioner.commands.output import output_errors, write_json, write_lines
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
-from provisioner.container.record import FOLDER
+from provisioner.container.access import FOLDER, find_directory
 from provisioner.errors import UsageError
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of an inspection."""
     parser.add_argument("target", metavar="IMAGE|DIR", help="an image, or a directory that was provisioned")
     add_registry_arguments(parser)
+    add_trust_argument(parser)
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_argument(
         "--raw",
@@ -76,7 +78,8 @@ def _made_of(directory: Path, arguments: argparse.Namespace, console: Console) -
         raise UsageError("a directory is for one platform", "leave out --platform")
     if not arguments.target.startswith((".", "/")):
         console.step(f"this is the directory {printable(arguments.target)}; an image is also named docker.io/…")
-    return inspect_directory(directory)
+    trust = trusted_directories(arguments)
+    return inspect_directory(find_directory(directory, trust), trust)
 
 
 def _image(arguments: argparse.Namespace, console: Console) -> Inspection:

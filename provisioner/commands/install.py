@@ -22,8 +22,11 @@ from provisioner.commands.opening import (
     usual_platform,
 )
 from provisioner.commands.output import write_lines
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
+from provisioner.container.access import find_directory
 from provisioner.errors import UsageError, machine_errors
+from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.reference import Reference
 from provisioner.launch.settings import RUNTIMES
 from provisioner.terminal.escaping import printable
@@ -63,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what stands in for hard links where they are refused; default: auto, a reflink or else a copy",
     )
+    add_trust_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
@@ -71,9 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Provision, and say where it is and how to start it. Raises ProvisionError."""
     reference = Reference.parse(arguments.image)
     config = Config.load()
-    with machine_errors(f"look at {printable(arguments.directory)}"):
-        directory = Path(os.path.realpath(arguments.directory))
-    if directory == directory.parent or not arguments.directory:
+    trust = trusted_directories(arguments, config)
+    directory = find_directory(arguments.directory, trust) if arguments.directory else Path("/")
+    if directory == directory.parent:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
     # The rest is imported here so that mistakes on the command line are told at once.
@@ -83,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.provision import provision
     from provisioner.registry.hub import near_names
 
-    plan = _plan(arguments, config, directory)
+    plan = _plan(arguments, config, directory, trust)
     console = Console(quiet=arguments.quiet)
     jobs = arguments.jobs or config.jobs
     client = clients(arguments, config, jobs)
@@ -97,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
+        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock), trust)
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -110,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Plan:
+def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust: TrustedDirectories) -> Plan:
     """What is asked for, on the command line or else in the configuration. Raises UsageError."""
     from provisioner.layers.unpack import UnpackOptions
     from provisioner.ownership.policy import Ownership
@@ -128,6 +132,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Pla
         binds=tuple(_bind(text) for text in arguments.bind),
         env=tuple(_variable(text) for text in arguments.env),
         runtime=arguments.runtime,
+        trust=trust,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.commands.output import write_json, write_lines
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.container.access import opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.processes import running
-from provisioner.container.record import FOLDER, Record
-from provisioner.errors import MachineError, machine_errors
+from provisioner.container.record import Record
+from provisioner.errors import MachineError, NotTrusted, machine_errors
+from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, Screen, table
@@ -40,6 +44,8 @@ class _Row:
     record: Record | None
     time: float
     processes: tuple[int, ...]
+    distrust: NotTrusted | None = None
+    """Why the directory, and so its record, can't be relied on."""
 
     @property
     def size(self) -> int:
@@ -51,20 +57,27 @@ class _Row:
         """What becomes of it now, in a word or two."""
         if self.is_gone:
             return "gone"
+        if self.distrust:
+            return "not trusted"
         return f"{len(self.processes)} running" if self.processes else "idle" if self.record else "unreadable"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of a listing."""
+    add_trust_argument(parser)
     parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the directories. What is gone is shown once, and then forgotten. Raises MachineError."""
+    """Show the directories. What is gone is shown once, and then forgotten.
+
+    Raises MachineError; NotTrusted, when all is shown, for a directory that others could have changed.
+    """
+    trust = trusted_directories(arguments)
     with machine_errors("read the list of directories"):
         directories = Directories(state_directory())
         entries = directories.entries()
-    rows = _rows(entries)
+    rows = _rows(entries, trust)
     gone = [row.entry for row in rows if row.is_gone]
     screen = Screen.of(sys.stdout)
     if arguments.json:
@@ -76,20 +89,25 @@ def run(arguments: argparse.Namespace) -> int:
     if gone:
         with suppress(OSError):  # they are told again, then
             directories.drop(gone)
+    if distrust := next((row.distrust for row in rows if row.distrust), None):
+        raise distrust
     return 0
 
 
-def _rows(entries: list[KnownDirectory]) -> list[_Row]:
+def _rows(entries: list[KnownDirectory], trust: TrustedDirectories) -> list[_Row]:
     guests = running([Path(entry.directory) for entry in entries])
     rows = []
     for entry in entries:
         directory = Path(entry.directory)
-        is_gone, record, written = False, None, 0.0
-        with suppress(OSError, MachineError):
-            record = Record.read(directory)
-            is_gone = record is None
-            written = (directory / FOLDER / "record.json").stat().st_mtime
-        rows.append(_Row(entry, is_gone, record, written, tuple(guests[directory])))
+        is_gone, record, written, distrust = False, None, 0.0, None
+        try:
+            with suppress(OSError, MachineError), opened_directory(directory, trust) as folder:
+                record = None if folder is None else Record.read_from(folder, directory)
+                is_gone = record is None
+                written = os.stat("record.json", dir_fd=folder).st_mtime if record else 0.0
+        except NotTrusted as error:
+            distrust = error
+        rows.append(_Row(entry, is_gone, record, written, tuple(guests[directory]), distrust))
     return rows
 
 
@@ -113,5 +131,6 @@ def _as_json(row: _Row) -> dict[str, object]:
         "download_size": row.size if record else None,
         "provisioned": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.time)) if record else None,
         "is_gone": row.is_gone,
+        "is_trusted": not row.distrust,
         "processes": list(row.processes),
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
-from pathlib import Path
+import stat
 
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import MachineError, UsageError, machine_errors
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -18,26 +20,41 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `owners`."""
     parser.add_argument("directory", metavar="DIR", help="a directory that provision made, or a copy of one")
+    add_trust_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="show errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the state, and say how to use it. Raises ProvisionError."""
-    from provisioner.container.record import FOLDER, describe_missing
+    from provisioner.container.access import FOLDER, find_directory, opened_directory
+    from provisioner.container.record import describe_missing
+    from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
     from provisioner.ownership.record import RECORD, STATE, remake_state
 
-    directory = Path(arguments.directory)
     shown = printable(arguments.directory)
-    folder = directory / FOLDER
-    if not (folder / "record.json").is_file():
-        raise UsageError(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
-    if not (folder / RECORD).is_file():
-        raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
-    with machine_errors(f"write the state for fakeroot in {shown}"):
-        count = remake_state(folder, directory / "rootfs")
+    trust = trusted_directories(arguments)
+    directory = find_directory(arguments.directory, trust)
+    with opened_directory(directory, trust) as folder:
+        if folder is None or not _has(folder, "record.json"):
+            raise UsageError(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
+        if not _has(folder, RECORD):
+            raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
+        with (
+            machine_errors(f"write the state for fakeroot in {shown}"),
+            closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
+        ):
+            count = remake_state(folder, rootfs)
     console = Console(quiet=arguments.quiet)
     console.step(f"{count} files of {shown} are shown by fakeroot as the image has them")
     # fakeroot can't take a path with a space.
     archive = f"cd {shlex.quote(arguments.directory)} && fakeroot -i {FOLDER}/{STATE} tar -C rootfs -c ."
     console.step(f"  {printable(archive)}")
     return 0
+
+
+def _has(folder: int, name: str) -> bool:
+    """Return whether a file with this name is in an open directory."""
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False

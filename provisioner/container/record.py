@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from provisioner import __version__
-from provisioner.errors import MachineError, machine_errors
+from provisioner.container.access import FOLDER as FOLDER
+from provisioner.container.access import opened_directory, read_file
+from provisioner.errors import MachineError
+from provisioner.filesystem.atomic import write_new
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
 from provisioner.terminal.escaping import printable
 
-FOLDER = ".provision"
+_NAME = "record.json"
 _FORMAT = 1
 
 
@@ -66,22 +70,27 @@ class Record:
         )
 
     @classmethod
-    def read(cls, directory: Path) -> Record | None:
+    def read(cls, directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
         """Return the record of a provisioned directory; None where there is none.
 
-        Raises MachineError for a record that this version can't read.
+        Raises NotTrusted where the directory can't be relied on, and MachineError for a record that this version can't
+        read.
         """
-        path = directory / FOLDER / "record.json"
-        with machine_errors(f"read {printable(str(path))}"):
-            try:
-                data = path.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+        with opened_directory(directory, trust) as folder:
+            return None if folder is None else cls.read_from(folder, directory)
+
+    @classmethod
+    def read_from(cls, folder: int, directory: Path) -> Record | None:
+        """The same, from the open FOLDER of `directory`."""
+        path = printable(str(directory / FOLDER / _NAME))
+        data = read_file(folder, _NAME, path)
+        if data is None:
+            return None
         try:
             return cls._from_json(json.loads(data))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise MachineError(
-                f"{printable(str(path))} is damaged, or from another version",
+                f"{path} is damaged, or from another version",
                 f"move {printable(str(directory))} away, then provision again",
             ) from error
 
@@ -101,13 +110,11 @@ class Record:
         """Return the text of record.json, which is also what `--json` prints."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
-    def write(self, directory: Path, image: Image) -> None:
-        """Create `.provision/` with the record and the image's documents, byte for byte. Raises OSError."""
-        folder = directory / FOLDER
-        folder.mkdir(mode=0o755)
-        (folder / "record.json").write_text(self.to_json(), encoding="utf-8")
-        (folder / "manifest.json").write_bytes(image.manifest_bytes)
-        (folder / "config.json").write_bytes(image.config_bytes)
+    def write(self, folder: int, image: Image) -> None:
+        """Write the record and the image's documents, byte for byte, into an open directory. Raises OSError."""
+        write_new(folder, _NAME, self.to_json().encode())
+        write_new(folder, "manifest.json", image.manifest_bytes)
+        write_new(folder, "config.json", image.config_bytes)
 
 
 def describe_missing(directory: Path, shown: str) -> str:

@@ -4,6 +4,9 @@ The staging directory of `DIR` is its sibling `.DIR.provision`. The run that wor
 ends with the process, so the next run recognises and removes what a killed run has left. The staging directory holds
 `new`, which is being made; `old`, which is being replaced; and `parents`, a file with the number of directories above
 that were created for it.
+
+All of it is relative to two directories that are opened once: the target's parent, whose path is walked name by name
+(`filesystem.resolution`), and the staging directory itself. No other path is looked up.
 """
 
 from __future__ import annotations
@@ -13,67 +16,77 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from provisioner.errors import MachineError, TargetExists, machine_errors
-from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.container.access import read_file, trust_errors
+from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
+from provisioner.filesystem.atomic import make_directory, write_new
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import lock
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import remove_tree
+from provisioner.filesystem.resolution import PASSED, resolve
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours, created_owner
 from provisioner.terminal.escaping import printable
 
+_NEW, _OLD, _PARENTS = "new", "old", "parents"
 _NAME_MAX = 255
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
 
 
 class Staging:
-    """A context in which `path` is a new, empty directory; `commit()` puts it in the place of `target`.
+    """A context in which `new` is a new, empty directory; `commit()` puts it in the place of `target`.
 
-    The directory `scratch` may be created for temporary files. Leaving the context removes it; without a commit it also
-    removes `path` and the parents that were created for it. Only `commit()` touches what is at `target`. Entering
-    raises TargetExists when another run is at work there, and MachineError.
+    `target` is an absolute path without symlinks. The directory `scratch` is for temporary files. Leaving the context
+    removes it; without a commit it also removes `new` and the parents that were created for it. Only `commit()` touches
+    what is at `target`. Entering raises TargetExists when another run is at work there, NotTrusted where a stranger
+    could change what is put in place, and MachineError.
     """
 
-    def __init__(self, target: Path) -> None:
+    new: int
+    """The descriptor of the new directory."""
+    parent: int
+    """The descriptor of the directory that the target is in, or will be."""
+
+    def __init__(self, target: Path, trust: TrustedDirectories = NOBODY) -> None:
         self.target = target
+        self._trust = trust
         name = os.fsencode(target.name)
         if len(name) + len(b"..provision") > _NAME_MAX:
             name = hashlib.sha256(name).hexdigest().encode()
         self._name = b".%s.provision" % name
         self._folder = target.parent / os.fsdecode(self._name)
-        self.path = self._folder / "new"
+        self.path = self._folder / _NEW
+        """The path of the new directory, for messages."""
         self.scratch = self._folder / "scratch"
-        self._old = self._folder / "old"
+        self.new = -1
         self._created_parents = 0
         self._action = f"make {printable(str(target))}"
 
     def __enter__(self) -> Staging:
         """Lock the staging directory, clean up after a killed run, and check what the file system can do."""
-        with machine_errors(self._action):
+        with trust_errors(self._action):
+            self._open_parent()
             try:
-                self._create_parents()
-                self._parent = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    with suppress(FileNotFoundError):
-                        os.lstat(self.target)  # raises for a name that is too long, before any work is done
-                    self._lock = self._create_and_lock()
-                except BaseException:
-                    os.close(self._parent)
-                    raise
+                with suppress(FileNotFoundError):
+                    self._lstat(self.target.name)  # raises for a name that is too long, before any work is done
+                self._lock = self._create_and_lock()
             except BaseException:
                 self._remove_parents()
+                os.close(self.parent)
                 raise
         try:
             with self._cleanup_errors():
                 self._recover()
-            with machine_errors(self._action):
+            with trust_errors(self._action):
                 self._record_parents()
-                self.path.mkdir(mode=0o700)
-                _check_file_system(self.path)
+                self.new = make_directory(self._lock, _NEW, 0o700)
+                self._check_new()
+                _check_file_system(self.new, printable(str(self.target.parent)))
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -104,36 +117,59 @@ class Staging:
                     f"{mounted} is a mount point", f"unmount it, or choose another directory than {shown}"
                 )
             try:
-                os.rename(self.path, self.target)  # this also replaces an empty directory
+                self._put_in_place()  # this also replaces an empty directory
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-                os.rename(self.target, self._old)
-                os.rename(self.path, self.target)
+                os.rename(self.target.name, _OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
+                self._put_in_place()
 
-    def _create_parents(self) -> None:
-        for parent in reversed(self.target.parents):
-            if not parent.exists():
-                try:
-                    parent.mkdir()
-                    self._created_parents += 1
-                except FileExistsError:  # another run created it, so those above aren't ours to remove either
-                    self._created_parents = 0
+    def _put_in_place(self) -> None:
+        os.rename(_NEW, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+
+    def _open_parent(self) -> None:
+        """Open the directory that the target is in, and create it and those above where they are missing."""
+        while True:
+            found = resolve(self.target, self._trust, parents_only=True)
+            here, created = found.directory, list[str]()
+            try:
+                if found.path != self.target:  # somebody has put a symlink there since the path was resolved
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                for name in found.missing[:-1]:
+                    below = _create_parent(here, name)
+                    os.close(here)
+                    here = below
+                    created.append(name)
+                self.parent = os.open(".", DIRECTORY, dir_fd=here)
+                self._created_parents = len(created)
+                return
+            except FileExistsError:  # another run creates them at the same time: they are looked at anew
+                continue
+            except BaseException:
+                _remove_empty(here, reversed(created))
+                raise
+            finally:
+                os.close(here)
 
     def _record_parents(self) -> None:
         """Write down how many parents were created, for the run that cleans up if this one is killed."""
-        file = self._folder / "parents"
-        with suppress(FileNotFoundError, ValueError):
-            self._created_parents = max(self._created_parents, int(file.read_bytes()))
-        file.write_bytes(b"%d" % self._created_parents)
+        text = read_file(self._lock, _PARENTS, str(self._folder / _PARENTS)) or b""
+        with suppress(ValueError):
+            self._created_parents = max(self._created_parents, int(text))
+        with suppress(FileNotFoundError):
+            os.unlink(_PARENTS, dir_fd=self._lock)
+        write_new(self._lock, _PARENTS, b"%d" % self._created_parents)
 
     def _remove_parents(self) -> None:
         """Remove the parents that were created, as far as they are empty."""
-        for parent in self.target.parents[: self._created_parents]:
-            try:
-                parent.rmdir()
-            except OSError:  # somebody uses it by now
-                return
+        _remove_empty(self.parent, (parent.name for parent in self.target.parents[: self._created_parents]))
+
+    def open_scratch(self, name: str) -> int:
+        """Create the directory `name` for temporary files, and return it open. Raises OSError."""
+        with suppress(FileExistsError):
+            os.mkdir(self.scratch.name, 0o700, dir_fd=self._lock)
+        with closing_descriptor(os.open(self.scratch.name, DIRECTORY, dir_fd=self._lock)) as scratch:
+            return make_directory(scratch, name, 0o700)
 
     def _create_and_lock(self) -> int:
         """Create the staging directory, lock it and return it open.
@@ -143,7 +179,7 @@ class Staging:
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                os.mkdir(self._name, 0o700, dir_fd=self._parent)
+                os.mkdir(self._name, 0o700, dir_fd=self.parent)
             except FileExistsError:
                 self._check_owner()
             try:
@@ -159,7 +195,7 @@ class Staging:
 
     def _open_and_lock(self) -> int:
         """Open and lock the staging directory. Raises FileNotFoundError where it is gone, BlockingIOError if locked."""
-        folder = os.open(self._name, DIRECTORY, dir_fd=self._parent)
+        folder = os.open(self._name, DIRECTORY, dir_fd=self.parent)
         try:
             lock(folder, seconds=0)
             if not os.path.samestat(os.fstat(folder), self._lstat()):
@@ -173,19 +209,32 @@ class Staging:
         """Raise TargetExists if others may write to the staging directory: they would decide what is put in place."""
         with suppress(FileNotFoundError):
             state = self._lstat()
-            if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid() or state.st_mode & 0o022:
+            is_ours = state.st_uid in (os.geteuid(), created_owner(self.parent)) and not state.st_mode & 0o022
+            if not stat.S_ISDIR(state.st_mode) or not is_ours:
                 message = f"{printable(str(self._folder))} is no directory that only this user may write to"
                 raise TargetExists(message, "move it away, or ask its owner to")
 
-    def _lstat(self) -> os.stat_result:
-        return os.stat(self._name, dir_fd=self._parent, follow_symlinks=False)
+    def _check_new(self) -> None:
+        """Raise NotTrusted where others may write to what is created here, whatever its mode."""
+        if self._trust.covers(self.target):
+            return
+        try:
+            check_ours(self.new, str(self.path), owner=os.fstat(self.new).st_uid)
+        except Untrusted as error:
+            message = f"in {printable(str(self.target.parent))}, whatever is created {error.stranger}"
+            raise NotTrusted(
+                message, "choose a directory on another file system, or trust all of them: --trust-dir"
+            ) from error
+
+    def _lstat(self, name: bytes | str = b"") -> os.stat_result:
+        return os.stat(name or self._name, dir_fd=self.parent, follow_symlinks=False)
 
     def _recover(self) -> None:
         """Put back what an interrupted commit was replacing, and empty the staging directory except for `parents`."""
-        names = set(os.listdir(self._lock)) - {"parents"}
-        if {"old", "new"} <= names:
-            os.rename(self._old, self.target)
-            names.remove("old")
+        names = set(os.listdir(self._lock)) - {_PARENTS}
+        if {_OLD, _NEW} <= names:
+            os.rename(_OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+            names.remove(_OLD)
         for name in names:
             remove_tree(self._lock, os.fsencode(name))
 
@@ -202,33 +251,72 @@ class Staging:
 
     def _clean_up(self) -> None:
         """Remove the staging directory and, where nothing is at `target`, the parents that were created."""
+        if self.new >= 0:
+            os.close(self.new)
+            self.new = -1
         self._recover()
         with suppress(FileNotFoundError):
-            os.unlink("parents", dir_fd=self._lock)
-        os.rmdir(self._name, dir_fd=self._parent)
+            os.unlink(_PARENTS, dir_fd=self._lock)
+        os.rmdir(self._name, dir_fd=self.parent)
         os.close(self._lock)
-        if not os.path.lexists(self.target):
+        try:
+            self._lstat(self.target.name)
+        except OSError:
             self._remove_parents()
-        os.close(self._parent)
+        os.close(self.parent)
 
 
-def _check_file_system(directory: Path) -> None:
-    """Raise MachineError unless the file system has symlinks and execute permission, which a rootfs needs."""
-    hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
-    shown = printable(str(directory.parent.parent))
-    link, file = directory / "probe-link", directory / "probe"
+def _create_parent(above: int, name: str) -> int:
+    """Create a directory in the open one `above` and return it open, of O_PATH.
+
+    Raises FileExistsError where another run has created it, and NotADirectoryError where a file is in the way.
+    """
     try:
-        link.symlink_to("target")
+        # Root would not rely on what others may write to.
+        os.mkdir(name, 0o777 if os.geteuid() else 0o755, dir_fd=above)
+    except FileExistsError:
+        mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+            raise
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+    return os.open(name, PASSED, dir_fd=above)
+
+
+def _remove_empty(directory: int, names: Iterable[str]) -> None:
+    """Remove an open directory and those above it, as far as they are empty; `names` are theirs, the lowest first."""
+    here = os.dup(directory)
+    try:
+        for name in names:
+            state, above = os.fstat(here), os.open("..", PASSED, dir_fd=here)
+            os.close(here)
+            here = above
+            if not os.path.samestat(state, os.stat(name, dir_fd=here, follow_symlinks=False)):
+                return
+            os.rmdir(name, dir_fd=here)
+    except OSError:  # somebody uses it by now
+        return
+    finally:
+        os.close(here)
+
+
+def _check_file_system(directory: int, shown: str) -> None:
+    """Raise MachineError unless the file system has symlinks and execute permission, which a rootfs needs.
+
+    `directory` is open and empty; `shown` is the path for messages.
+    """
+    hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
+    link, file = "probe-link", "probe"
+    try:
+        os.symlink("target", link, dir_fd=directory)
     except OSError as error:
         if error.errno not in _NO_SYMLINKS:
             raise
         raise MachineError(f"{shown} is on a file system without symlinks", hint) from error
-    link.unlink()
-    file.touch(0o600)
-    file.chmod(0o700)
-    if not file.stat().st_mode & stat.S_IXUSR:
+    os.unlink(link, dir_fd=directory)
+    write_new(directory, file, b"", 0o700)
+    if not os.stat(file, dir_fd=directory).st_mode & stat.S_IXUSR:
         raise MachineError(f"{shown} is on a file system without execute permission", hint)
-    file.unlink()
+    os.unlink(file, dir_fd=directory)
 
 
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.terminal.escaping import printable
 
 
@@ -56,6 +57,8 @@ class Site:
     """An empty directory in it that probes may write to."""
     scratch_error: str = ""
     """Why there is no scratch directory."""
+    trust: TrustedDirectories = NOBODY
+    """The directories for which the user has lifted the rule that nobody else may write there."""
 
 
 def ok(detail: str, fix: str = "") -> Finding:

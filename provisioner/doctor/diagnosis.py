@@ -14,6 +14,7 @@ from provisioner.container.record import FOLDER
 from provisioner.doctor import filesystem, kernel, network, runtimes, tools
 from provisioner.doctor.check import Check, Finding, Site, State, no, unknown
 from provisioner.doctor.children import Reply, in_children
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 
 _SECONDS = 6.0
 """The time limit of a probe. Those of the network have shorter limits of their own."""
@@ -90,7 +91,7 @@ class Diagnosis:
         }
 
 
-def diagnose(directory: Path, *, offline: bool = False) -> Diagnosis:
+def diagnose(directory: Path, *, offline: bool = False, trust: TrustedDirectories = NOBODY) -> Diagnosis:
     """Find out what works on this machine and in the file system of `directory`, which need not exist yet.
 
     Takes some seconds at most, and leaves nothing behind. With `offline`, the network probes are left out.
@@ -102,7 +103,7 @@ def diagnose(directory: Path, *, offline: bool = False) -> Diagnosis:
         probes = [probe for probe in probes if scratch or not probe.needs_scratch]
         # Those that wait for the network start first, so that the others don't wait for them.
         ordered = sorted(probes, key=lambda probe: probe not in NETWORK_PROBES)
-        site = Site(existing, scratch, scratch_error)
+        site = Site(existing, scratch, scratch_error, trust)
         replies = in_children([partial(_run, probe, site) for probe in ordered], _SECONDS)
     checks = {probe.name: _check(probe, reply) for probe, reply in zip(ordered, replies, strict=True)}
     shown = [checks[probe.name] for probe in probes]

@@ -84,7 +84,7 @@ def check_emulators(site: Site) -> Finding:
 def check_platform(site: Site) -> Finding:
     """Check whether the image that was provisioned in DIR is for this machine."""
     try:
-        record = Record.read(site.directory)
+        record = Record.read(site.directory, site.trust)
         if record is None:
             return unknown("nothing was provisioned here")
         image, host = Platform.parse(record.platform), host_platform()
@@ -110,7 +110,9 @@ def check_start_script(site: Site) -> Finding:
     if not script.is_file():
         return no("is missing", "provision again, with --force")
     temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
-    status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", env={**os.environ, **temporary})
+    trusted = {"PROVISION_TRUST_DIR": "*"} if site.trust.covers(site.directory) else {}
+    environment = {**os.environ, **temporary, **trusted}
+    status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", env=environment)
     if status != 0:
         message, _, fix = output.removeprefix("start.sh: ").rpartition(": ")
         return no(message or fix or f"ends with status {status}", fix if message else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a directory, never through a symlink."""
@@ -14,6 +15,16 @@ EXISTING_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to create a file for writing; open(2) fails where the name exists."""
+
+
+@contextmanager
+def directory_descriptor(directory: Path | int) -> Iterator[int]:
+    """Return a context that gives the descriptor of a directory, which is opened for it unless it is open already."""
+    if isinstance(directory, int):
+        yield directory
+        return
+    with closing_descriptor(os.open(directory, DIRECTORY)) as opened:
+        yield opened
 
 
 @contextmanager

@@ -29,6 +29,15 @@ def remove_tree(parent: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
+def empty_directory(directory: int) -> None:
+    """Remove everything in an open directory. Raises OSError."""
+    for name in names_in(directory):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
+            remove_tree(directory, name)
+
+
 def names_in(directory: int) -> Iterator[bytes]:
     """Yield the names in an open directory while it is read, so that they take no memory however many there are.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_file
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.manifest import Index
@@ -93,7 +94,7 @@ class Lock:
             lines += [f"{_quoted(platform)} = [", *(f"    {_quoted(layer)}," for layer in layers), "]"]
         return "\n".join(lines) + "\n"
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, trust: TrustedDirectories = NOBODY) -> None:
         """Write the lock. A file of the same image keeps its time, and what it says of other platforms' layers.
 
         Raises MachineError.
@@ -106,7 +107,7 @@ class Lock:
                 text = same.to_toml()
         try:
             with machine_errors(f"write the lock {shown}"):
-                replace_file(path, text.encode(), 0o644)
+                replace_file(path, text.encode(), 0o644, trust)
         except MachineError as error:
             error.hint = "run again with a file in a directory that is there and can be written: --lock FILE"
             raise

@@ -8,11 +8,11 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
-from provisioner.filesystem.descriptors import DIRECTORY
-from provisioner.filesystem.removal import remove_tree
+from provisioner.filesystem.atomic import make_directory
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.image.digest import verified_chunks
 from provisioner.image.image import Image, Layer
 from provisioner.layers.apply import Unpacker
@@ -28,7 +28,6 @@ from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
 from provisioner.sources import Source
 from provisioner.store.blobs import Unverified
-from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 _AHEAD = 4
@@ -37,6 +36,10 @@ _PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") e
 _MOST_WORKERS = 4
 _LARGE = 1 << 20
 """Bytes of a compressed layer that make it worth its way through another process."""
+
+
+ROOTFS = "rootfs"
+"""The name of the directory that an image is unpacked to."""
 
 
 @dataclass(frozen=True)
@@ -49,35 +52,36 @@ class UnpackOptions:
 
 
 def unpack(
-    image: Image, source: Source, rootfs: Path, scratch: Path, unpack_options: UnpackOptions, console: Console
+    image: Image, source: Source, place: int, scratch: int, unpack_options: UnpackOptions, console: Console
 ) -> MetadataOverrides:
-    """Make `rootfs` of all layers, each verified against both of its digests; what the disk doesn't say of its files.
+    """Make ROOTFS in `place` of all layers, each verified against both of its digests.
 
-    Directories get their times in the end, by `Tree.set_times`. `scratch` is a directory on the same file system that
-    may be made, and filled. Raises ProvisionError, and leaves what it has made to whoever called.
+    Returns what the disk doesn't say of its files. Directories get their times in the end, by `Tree.set_times`. `place`
+    and `scratch` are open directories on the same file system; the latter is empty, and for temporary files. Raises
+    ProvisionError, and leaves what it has made to whoever called.
     """
     try:
-        return _unpack(image, source, rootfs, scratch, unpack_options, console)
+        return _unpack(image, source, place, scratch, unpack_options, console)
     except (Unverified, WorkerKilled) as error:
         how = "each layer when it is verified" if isinstance(error, Unverified) else "in one process"
         console.step(f"{error.message}: once more, {how}")
         with machine_errors("empty the rootfs"):
-            for directory in filter(Path.exists, (rootfs, scratch)):
-                _remove(directory)
-        return _unpack(image, source, rootfs, None, unpack_options, console)
+            remove_tree(place, os.fsencode(ROOTFS))
+            empty_directory(scratch)
+        return _unpack(image, source, place, None, unpack_options, console)
 
 
 def _unpack(
-    image: Image, source: Source, rootfs: Path, scratch: Path | None, unpack_options: UnpackOptions, console: Console
+    image: Image, source: Source, place: int, scratch: int | None, unpack_options: UnpackOptions, console: Console
 ) -> MetadataOverrides:
     """The same, in one process where there is no `scratch`."""
-    with machine_errors("make the rootfs"):
-        rootfs.mkdir(mode=0o755)
-        rootfs.chmod(0o755)
     links = Links(unpack_options.hardlinks)
-    budget = Budget(_max_size(rootfs, image, unpack_options.max_size), parts=1 + len(image.layers))
+    budget = Budget(_max_size(place, image, unpack_options.max_size), parts=1 + len(image.layers))
     preparation = _Preparation(image, scratch, unpack_options.ownership, budget)
+    with machine_errors("make the rootfs"):
+        rootfs = make_directory(place, ROOTFS)
     with (
+        closing_descriptor(rootfs),
         Tree(rootfs) as tree,
         preparation.workers() as workers,
         console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
@@ -101,7 +105,7 @@ class _Preparation:
     """Which layers are prepared ahead of their turn, by processes of their own, and what all have to know for that."""
 
     image: Image
-    scratch: Path | None
+    scratch: int | None
     ownership: Ownership
     budget: Budget
 
@@ -116,7 +120,8 @@ class _Preparation:
         """The processes."""
         with machine_errors("make room for layers ahead of their turn"):
             for number in self.ahead:
-                self._folder(number).mkdir(mode=0o700, parents=True)
+                assert self.scratch is not None
+                os.mkdir(str(number), 0o700, dir_fd=self.scratch)
         return Workers(min(len(self.ahead), _PROCESSORS, _MOST_WORKERS), self._prepare)
 
     def contents(
@@ -128,29 +133,23 @@ class _Preparation:
         workers.begin({number: blobs[number][1] for number in ahead})
         for number, (layer, blob) in enumerate(blobs):
             if number in ahead:
-                with _opened(self._folder(number)) as folder:
+                with self._folder(number) as folder:
                     yield layer, ExtractedLayer(workers.results(number), folder)
             else:
                 with _archive(layer, blob) as archive:
                     yield layer, StreamedLayer(archive, self.ownership, self.budget)
 
     def _prepare(self, number: int, blob: Iterator[bytes]) -> Iterator[list[ExtractedEntry]]:
-        with _archive(self.image.layers[number], blob) as archive, _opened(self._folder(number)) as folder:
+        with _archive(self.image.layers[number], blob) as archive, self._folder(number) as folder:
             yield from extract(StreamedLayer(archive, self.ownership, self.budget.part(number)), folder)
 
-    def _folder(self, number: int) -> Path:
-        assert self.scratch
-        return self.scratch / str(number)
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    with machine_errors(f"open {printable(str(directory))}"):
-        opened = os.open(directory, DIRECTORY)
-    try:
-        yield opened
-    finally:
-        os.close(opened)
+    @contextmanager
+    def _folder(self, number: int) -> Iterator[int]:
+        assert self.scratch is not None
+        with machine_errors("open the room for a layer ahead of its turn"):
+            opened = os.open(str(number), DIRECTORY, dir_fd=self.scratch)
+        with closing_descriptor(opened):
+            yield opened
 
 
 @contextmanager
@@ -166,13 +165,13 @@ def _archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes]]:
         yield archive
 
 
-def _max_size(rootfs: Path, image: Image, asked: int | None) -> int:
+def _max_size(place: int, image: Image, asked: int | None) -> int:
     """The most that the image may take: what was asked for, else nine tenths of the free space.
 
     Raises MachineError where not even the layers as they are compressed have room.
     """
     with machine_errors("look at the free space"):
-        state = os.statvfs(rootfs)
+        state = os.statvfs(place)
     free = state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some tell nothing
     if state.f_files and not state.f_favail:
         raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
@@ -194,9 +193,3 @@ def _told(made: Substitutes) -> str:
     parts += [f"{made.symlinks} symlinks"] if made.symlinks else []
     hint = "; --hardlinks symlink saves that" if made.copies and not made.symlinks else ""
     return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
-
-
-def _remove(directory: Path) -> None:
-    """Take away what wrong bytes may have left."""
-    with _opened(directory.parent) as parent:
-        remove_tree(parent, os.fsencode(directory.name))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
+from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, directory_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership import mtree
@@ -26,9 +28,12 @@ RECORD = "ownership.mtree"
 STATE = "fakeroot.state"
 
 
-def write_owners(folder: Path, root: Path, overrides: MetadataOverrides, ownership: Ownership) -> None:
-    """Write the record and fakeroot's state of the tree at `root` into `folder`. Raises OSError."""
-    with (folder / RECORD).open("xb") as record, (folder / STATE).open("xb") as state:
+def write_owners(folder: Path | int, root: Path | int, overrides: MetadataOverrides, ownership: Ownership) -> None:
+    """Write the record and fakeroot's state of the tree at `root` into `folder`. Raises OSError.
+
+    Both are paths or open directories.
+    """
+    with directory_descriptor(folder) as where, _create(where, RECORD) as record, _create(where, STATE) as state:
         record.write(mtree.HEADER)
         for file in walk(root):
             if file is None:
@@ -41,6 +46,10 @@ def write_owners(folder: Path, root: Path, overrides: MetadataOverrides, ownersh
             if metadata is not None and metadata.xattrs:
                 record.write(mtree.format_xattrs(metadata.xattrs))
             record.write(_format(entry, file))
+
+
+def _create(folder: int, name: str) -> BinaryIO:
+    return open(os.open(name, NEW_FILE, 0o644, dir_fd=folder), "wb")
 
 
 def _make_entry(file: WalkedFile, metadata: FileMetadata | None, exact: bool) -> MtreeEntry:
@@ -68,25 +77,33 @@ def _format(entry: MtreeEntry, file: WalkedFile) -> bytes:
     return mtree.format_entry(entry, status.st_mtime_ns, size=status.st_size, links=status.st_nlink, target=target)
 
 
-def remake_state(folder: Path, root: Path) -> int:
+def remake_state(folder: Path | int, root: Path | int) -> int:
     """Write fakeroot's state again, for the inodes that the tree at `root` has now, and return its number of files.
 
     Files that the record doesn't name are root's, as they are for fakeroot without a state. A mode that was changed
-    since the record was written stays. Raises OSError; MachineError where the record can't be read.
+    since the record was written stays. Both are paths or open directories. Raises OSError; MachineError where the
+    record can't be read.
     """
+    with directory_descriptor(folder) as opened:
+        return _remake_state(opened, root)
+
+
+def _remake_state(folder: int, root: Path | int) -> int:
     count = 0
-    # Unlike replace_file, this writes as it reads, and follows no symlink: for root that could be anybody's.
-    new = folder / (STATE + ".new")
-    new.unlink(missing_ok=True)  # left by a killed process, or a symlink
+    # Unlike replace_in, this writes as it reads.
+    new = STATE + ".new"
+    with suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=folder)  # left by a killed process, or a symlink
     try:
-        with (folder / RECORD).open("rb") as record, new.open("xb") as state:
+        with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record, _create(folder, new) as state:
             for entry, file in _match(mtree.parse_entries(record), walk(root)):
                 if line := state_line(_with_current_mode(entry, file.stat), file.stat):
                     state.write(line)
                     count += 1
-        new.replace(folder / STATE)
+        os.rename(new, STATE, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        new.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=folder)
         raise
     return count
 

@@ -89,10 +89,10 @@ class Tree:
     something is removed in between.
     """
 
-    def __init__(self, root: Path, overrides: MetadataOverrides | None = None) -> None:
+    def __init__(self, root: Path | int, overrides: MetadataOverrides | None = None) -> None:
         self.overrides = overrides or MetadataOverrides()
         """The metadata of the tree's files that the file system could not store."""
-        self._root = os.open(root, DIRECTORY)
+        self._root = os.open(b".", DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
         """Open directories by their path in archives: descriptor, and real path with a slash behind each name."""
         self._closing: list[int] = []

@@ -12,6 +12,7 @@ import pytest
 from provisioner import __version__
 from provisioner.container.record import FOLDER, LayerRecord, Record, describe_missing
 from provisioner.errors import MachineError
+from provisioner.filesystem.descriptors import directory_descriptor
 from provisioner.image.image import Image
 from tests.support import builders
 
@@ -122,7 +123,9 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 def test_the_documents_are_written_byte_for_byte(tmp_path: Path, image: Image) -> None:
     record = Record.of("user/image", image, "debian")
-    record.write(tmp_path, image)
+    (tmp_path / FOLDER).mkdir()
+    with directory_descriptor(tmp_path / FOLDER) as folder:
+        record.write(folder, image)
     assert Record.read(tmp_path) == record
     assert (tmp_path / FOLDER / "manifest.json").read_bytes() == image.manifest_bytes
     assert (tmp_path / FOLDER / "config.json").read_bytes() == image.config_bytes

@@ -158,12 +158,11 @@ def test_an_interrupt_between_the_two_renames_puts_the_old_one_back(
     prepare(target, "old")
     rename = os.rename
 
-    def interrupted(old: Path, new: Path) -> None:
-        if Path(old) == target:
-            rename(old, new)
+    def interrupted(old: str, new: str, **where: int) -> None:
+        rename(old, new, **where)
+        if old == target.name:
             monkeypatch.undo()
             raise KeyboardInterrupt
-        rename(old, new)
 
     with pytest.raises(KeyboardInterrupt), Staging(target) as staging:  # noqa: PT012
         monkeypatch.setattr(os, "rename", interrupted)

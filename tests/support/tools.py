@@ -116,7 +116,9 @@ def as_user(**environment: str) -> dict[str, Any]:
 def clean_environment(**added: str) -> dict[str, str]:
     """The environment without what would change the tool's behaviour from outside, and with what is `added`."""
     ours = {name: value for name, value in os.environ.items() if name in (_MARK, "PATH", "LANG", "LC_ALL", "TERM")}
-    return {**ours, "HOME": str(_home()), **added}
+    # As sudo would: places of tests are the unprivileged user's, whom root trusts then.
+    by_sudo = {"SUDO_UID": str(user_id())} if os.geteuid() == 0 else {}
+    return {**ours, **by_sudo, "HOME": str(_home()), **added}
 
 
 def own(path: Path) -> Path:
