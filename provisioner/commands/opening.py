@@ -79,8 +79,8 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
     reference = opening.reference
     lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
     directory = opening.scratch if arguments.no_cache else cache_directory()
-    cache = Scratch(directory) if arguments.no_cache else BlobCache(directory)
-    documents = Documents(cache, directory)
+    cache = Scratch(directory) if arguments.no_cache else BlobCache(directory, console.step)
+    documents = Documents(cache)
     with ExitStack() as stack:
         if lock and not arguments.offline and reference.tag and not reference.digest:
             stack.enter_context(_watching(lock, opening.origin, reference, console))
@@ -139,7 +139,7 @@ def cached_documents(
     from provisioner.store.prune import cache_directory
 
     registry = mirrored(reference, arguments, config, clients(arguments, config, connections), console)
-    return CachedDocuments(reference, registry, BlobCache(cache_directory()))
+    return CachedDocuments(reference, registry, BlobCache(cache_directory(), console.step))
 
 
 def _keep_limit(directory: Path, limit: int | None, console: Console) -> None:

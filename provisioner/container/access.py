@@ -21,8 +21,8 @@ from provisioner.filesystem.trust import (
     TrustedUsers,
     Untrusted,
     check_ours,
-    created_owner,
     is_plainly_ours,
+    users_in,
 )
 from provisioner.terminal.escaping import printable
 
@@ -123,12 +123,8 @@ def _users_beside(*directories: int) -> TrustedUsers | None:
     """
     if all(is_plainly_ours(os.fstat(directory)) for directory in directories):
         return None
-    users = TrustedUsers.of_this_process()
-    if users.has_user(os.fstat(directories[0]).st_uid):
-        return users
     with closing_descriptor(os.open("..", PASSED, dir_fd=directories[0])) as parent:
-        owner = created_owner(parent)
-    return users if owner is None else users.with_user(owner)
+        return users_in(directories[0], beside=parent)
 
 
 def read_file(folder: int, name: str, shown: str) -> bytes | None:

@@ -52,6 +52,36 @@ def unlock(file: int | _File) -> None:
     fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def lock_holder(file: int | _File) -> int | None:
+    """Return the number of a process that holds the lock of an open file; None where that can't be told.
+
+    /proc/locks (proc(5)) names files by device and inode. Android and some containers hide it.
+    """
+    state = os.fstat(file if isinstance(file, int) else file.fileno())
+    own = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}:{state.st_ino}"
+    holders = []
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        fields = line.split()
+        if "->" in fields or len(fields) < 6 or fields[1] != "FLOCK" or not fields[4].isdecimal():
+            continue
+        # The devices of btrfs and overlayfs are others here.
+        if fields[5].rpartition(":")[2] == str(state.st_ino):
+            holders.append((fields[5] == own, int(fields[4])))
+    return max(holders)[1] or None if holders else None
+
+
+def process_name(pid: int) -> str:
+    """Return what a process is called, in a few letters; nothing where that can't be told."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 @contextmanager
 def locked_directory(directory: Path, *, seconds: float | None = None) -> Iterator[None]:
     """Hold the lock of `directory` during the context; `seconds` and errors are those of `lock`."""

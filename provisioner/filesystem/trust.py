@@ -169,6 +169,18 @@ def created_owner(directory: int) -> int | None:
         os.unlink(name, dir_fd=directory)
 
 
+def users_in(directory: int, *, beside: int | None = None) -> TrustedUsers:
+    """Return whom to trust in an open directory: its owner too, where that is the owner of what is created there.
+
+    `beside` is the open directory to try that in, where it is another one.
+    """
+    users = TrustedUsers.of_this_process()
+    owner = os.fstat(directory).st_uid
+    if users.has_user(owner) or created_owner(directory if beside is None else beside) != owner:
+        return users
+    return users.with_user(owner)
+
+
 class Untrusted(OSError):
     """A file that this process would have relied on could be changed by somebody who isn't trusted."""
 

@@ -62,7 +62,7 @@ class OfflineSource(RegistrySource):
     ) -> Iterator[Iterator[tuple[Layer, Iterator[bytes]]]]:
         """The layers with their blobs. Raises NetworkError that names all that are missing."""
         blobs = dict.fromkeys(layer.blob for layer in image.layers)
-        if missing := [blob for blob in blobs if not self._cache.path(blob.digest).exists()]:
+        if missing := [blob for blob in blobs if not self._cache.has(blob.digest)]:
             size = sum(blob.size for blob in missing) / 1e6
             names = ", ".join(blob.digest.short for blob in missing)
             what = f"{len(missing)} of {len(blobs)} layers are not in the cache, {size:.1f} MB: {names}"

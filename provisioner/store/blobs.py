@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from provisioner.errors import MachineError, MalformedImage, ProvisionError, machine_errors
-from provisioner.filesystem.locks import lock, unlock
+from provisioner.errors import MalformedImage, ProvisionError
+from provisioner.filesystem.locks import unlock
 from provisioner.image.digest import CHUNK, Digest, Mismatch, verified_chunks
 from provisioner.image.manifest import Descriptor
-from provisioner.terminal.escaping import printable
+from provisioner.store.cache_directory import CacheDirectory
+from provisioner.store.partial import PARTIAL, PartialFile, lock_partial
 
 
 class Origin(Protocol):
@@ -54,8 +54,6 @@ class Unverified(MalformedImage):
 ByteCounter = Callable[[int], None]
 """Is told of each number of bytes that has become available; of a negative one when that many have proved wrong."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 _STOP_SECONDS = 2.0
 """How long downloads may take to notice that they are to stop: they do at their next chunk, or never in a dead link."""
 
@@ -63,12 +61,31 @@ _STOP_SECONDS = 2.0
 class BlobCache:
     """A directory of blobs: `sha256/HEX` when whole and verified, `partial/HEX` as far as they have come."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, tell: Callable[[str], None] = lambda text: None) -> None:
+        self.files = CacheDirectory(directory)
+        self._tell = tell
+        """Is called with what people should know while they wait."""
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be, once it is whole."""
-        return self._directory / digest.algorithm / digest.hex
+        return self.files.path / digest.algorithm / digest.hex
+
+    def open(self, digest: Digest) -> io.FileIO:
+        """Open the whole blob, not yet verified. Raises OSError; FileNotFoundError where there is none."""
+        return io.FileIO(self.files.open(digest.algorithm, digest.hex))
+
+    def has(self, digest: Digest) -> bool:
+        """Return whether the whole blob is there, not yet verified."""
+        try:
+            self.open(digest).close()
+        except OSError:
+            return False
+        return True
+
+    def delete(self, digest: Digest) -> None:
+        """Delete the whole blob, if it is there. Raises OSError."""
+        with suppress(FileNotFoundError):
+            self.files.delete(digest.algorithm, digest.hex)
 
     def get(self, descriptor: Descriptor, origin: Origin) -> bytes:
         """A small blob as bytes: from the cache where it is whole there, else from `origin` and then kept."""
@@ -81,74 +98,50 @@ class BlobCache:
 
     def kept(self, descriptor: Descriptor) -> int:
         """How many bytes of a blob are here, verified or not."""
-        for path in (self.path(descriptor.digest), self._partial(descriptor.digest)):
+        digest = descriptor.digest
+        for folder in (digest.algorithm, PARTIAL):
             with suppress(OSError):
-                return min(path.stat().st_size, descriptor.size)
+                return min(self.files.stat(folder, digest.hex).st_size, descriptor.size)
         return 0
 
-    def _partial(self, digest: Digest) -> Path:
-        return self._directory / "partial" / digest.hex
-
     @contextmanager
-    def partial(self, digest: Digest) -> Iterator[io.FileIO]:
+    def partial(self, digest: Digest) -> Iterator[PartialFile]:
         """The file that a blob is being written to, held by one process at a time; others wait.
 
         The lock is on the open file, so it ends with the process that holds it. What has come so far stays, whatever
         ends the process: the next one goes on with it.
         """
-        path = self._partial(digest)
         with self.errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.path(digest).parent.mkdir(exist_ok=True)
-            file = _locked(path)
-        with file:
+            partial = lock_partial(self.files, digest, self._tell)
+        with partial.file:
             try:
-                yield file
+                yield partial
             finally:
                 with self.errors():
-                    if _same_file(file, path) and not path.stat().st_size:
-                        path.unlink()
+                    number = partial.file.fileno()
+                    is_empty = not os.fstat(number).st_size
+                    if (is_empty or partial.is_own) and self.files.is_same(number, PARTIAL, partial.name):
+                        self.files.delete(PARTIAL, partial.name)
                     # Readers share the open file, and with it the lock.
-                    unlock(file)
+                    unlock(number)
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turn an OSError into a MachineError that says where the cache is and how to have it elsewhere."""
-        try:
-            with machine_errors(f"use the cache {printable(str(self._directory))}"):
-                yield
-        except MachineError as error:
-            is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
-            other = "name another directory in PROVISION_CACHE_DIR"
-            error.hint = f"free some space there, or {other}" if is_full else f"{other}, or use none: --no-cache"
-            raise
+    def complete(self, partial: PartialFile, digest: Digest) -> None:
+        """Put a partial file in the place of the whole blob, which it has proved to be. Raises OSError."""
+        self.files.rename(PARTIAL, partial.name, digest.algorithm, digest.hex)
 
+    def discard(self, partial: PartialFile) -> None:
+        """Delete the name of a partial file; its content stays for those that have it open. Raises OSError."""
+        self.files.delete(PARTIAL, partial.name)
 
-def _locked(path: Path) -> io.FileIO:
-    """`path` open and locked, made where there is none; waits for whoever holds it."""
-    while True:
-        file = io.FileIO(path, "a+")
-        try:
-            lock(file)
-            if _same_file(file, path):
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # whoever held it made it whole, or took it away
+    def errors(self) -> AbstractContextManager[None]:
+        """Return a context that turns an OSError into a MachineError, which names the cache and says what to do."""
+        return self.files.errors()
 
 
 def _write(file: io.FileIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def _same_file(file: io.FileIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 class Download:
@@ -241,10 +234,10 @@ class Download:
 
         Raises MalformedImage where the blob is sound and its size isn't the one that was announced.
         """
-        digest, path = self.descriptor.digest, self._cache.path(self.descriptor.digest)
+        digest = self.descriptor.digest
         with self._cache.errors():
             try:
-                file = path.open("rb", buffering=0)
+                file = self._cache.open(digest)
             except FileNotFoundError:
                 return False
         with file:
@@ -254,20 +247,20 @@ class Download:
                     self._check_stopped()
                     hasher.update(chunk)
                 if hasher.hexdigest() != digest.hex:
-                    path.unlink(missing_ok=True)
+                    self._cache.delete(digest)
                     return False
                 size = file.tell()
             if size != self.descriptor.size:
                 raise MalformedImage(f"{self._what} has {size} bytes, {self.descriptor.size} were announced")
             with suppress(OSError):  # the cache may be another user's
-                os.utime(path)  # last use, for pruning
+                os.utime(file.fileno())  # last use, for pruning
             self._follow(file.fileno())
         self._advance(size)
         return True
 
-    def _download(self, partial: io.FileIO) -> None:
+    def _download(self, partial: PartialFile) -> None:
         """Go on with `partial` until it is the whole blob, and put it in its place when it has proved to be right."""
-        self._follow(partial.fileno())
+        self._follow(partial.file.fileno())
         digest, size = self.descriptor.digest, self.descriptor.size
         while True:
             try:
@@ -277,16 +270,16 @@ class Download:
             except Mismatch as error:
                 self._start_over(partial, error)
         with self._cache.errors():
-            os.rename(partial.name, self._cache.path(digest))
+            self._cache.complete(partial, digest)
 
-    def _content(self, partial: io.FileIO) -> Iterator[bytes]:
+    def _content(self, partial: PartialFile) -> Iterator[bytes]:
         """What is in `partial`, then what the origin has to add, which is written there first."""
         with self._cache.errors():
-            self._start, count = os.fstat(partial.fileno()).st_size, 0
+            self._start, count = os.fstat(partial.file.fileno()).st_size, 0
         while True:
             self._check_stopped()
             with self._cache.errors():
-                chunk = os.pread(partial.fileno(), CHUNK, count)
+                chunk = os.pread(partial.file.fileno(), CHUNK, count)
             if not chunk:
                 break
             count += len(chunk)
@@ -295,10 +288,10 @@ class Download:
             for chunk in self._origin.blob(self.descriptor, count):
                 self._check_stopped()
                 with self._cache.errors():
-                    _write(partial, chunk)
+                    _write(partial.file, chunk)
                 yield chunk
 
-    def _start_over(self, partial: io.FileIO, error: Mismatch) -> None:
+    def _start_over(self, partial: PartialFile, error: Mismatch) -> None:
         """Empty `partial` for another try. Raises `error` where there is none, Unverified where it has been read."""
         # What was there before may be to blame, and nobody knows who gave it.
         is_to_be_had = self._start > 0 or self._origin.report_corrupt(self.descriptor)
@@ -307,10 +300,10 @@ class Download:
         if has_readers or not is_to_be_had:
             # Its name goes, not its content: what a reader has open must not change.
             with self._cache.errors():
-                os.unlink(partial.name)
+                self._cache.discard(partial)
             raise Unverified(error.message) if is_to_be_had else error
         with self._cache.errors():
-            partial.truncate(0)
+            partial.file.truncate(0)
         self._progress(-count)
 
     def _follow(self, file: int) -> None:

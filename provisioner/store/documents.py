@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from provisioner.errors import MachineError, MalformedImage, NotAllowed, NotFound
-from provisioner.filesystem.atomic import replace_file
+from provisioner.filesystem.atomic import replace_in
 from provisioner.image.digest import Digest, verify
 from provisioner.image.manifest import DOCUMENT_LIMIT, Descriptor, media_type_of
 from provisioner.image.reference import Reference
@@ -49,21 +49,19 @@ class Documents:
     A cache that can't be written is no reason to fail: then nothing is kept.
     """
 
-    def __init__(self, cache: BlobCache, directory: Path) -> None:
+    def __init__(self, cache: BlobCache) -> None:
         self._cache = cache
-        self._tags = directory / TAGS
 
     def find(self, digest: Digest, media_type: str = "") -> Document | None:
         """The document with this digest; None where it isn't there, or is damaged."""
-        path = self._cache.path(digest)
         try:
-            with path.open("rb") as file:
+            with io.BufferedReader(self._cache.open(digest)) as file:
                 data = file.read(DOCUMENT_LIMIT + 1)
+                with suppress(OSError):  # the cache may be another user's
+                    os.utime(file.fileno())
             verify(data, digest, None, "the cached document")
         except (OSError, MalformedImage):
             return None
-        with suppress(OSError):  # the cache may be another user's
-            os.utime(path)
         return Document(data, media_type_of(data, media_type), digest)
 
     def keep(self, document: Document) -> None:
@@ -76,25 +74,26 @@ class Documents:
         """Note that `reference` names this document now."""
         note = {"reference": str(reference), "digest": str(document.digest), "mediaType": document.media_type}
         with suppress(OSError):
-            self._tags.mkdir(parents=True, exist_ok=True)
-            replace_file(self._note(reference), json.dumps(note).encode(), 0o644)
+            tags = self._cache.files.folder(TAGS, create=True)
+            replace_in(tags, _file_name(reference), json.dumps(note).encode(), 0o600)
 
     def noted(self, reference: Reference) -> tuple[Digest, str] | None:
         """The digest and the media type of what `reference` named last; None where nobody has asked."""
-        path = self._note(reference)
         try:
-            note = json.loads(path.read_bytes())
+            with open(self._cache.files.open(TAGS, _file_name(reference)), "rb") as file:
+                note = json.loads(file.read(DOCUMENT_LIMIT))
+                with suppress(OSError):
+                    os.utime(file.fileno())
             if note["reference"] != str(reference) or not isinstance(note["mediaType"], str):
                 return None
             digest = Digest.parse(note["digest"])
         except (OSError, ValueError, TypeError, KeyError, RecursionError, MalformedImage):
             return None
-        with suppress(OSError):
-            os.utime(path)
         return digest, note["mediaType"]
 
-    def _note(self, reference: Reference) -> Path:
-        return self._tags / hashlib.sha256(str(reference).encode()).hexdigest()
+
+def _file_name(reference: Reference) -> str:
+    return hashlib.sha256(str(reference).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from provisioner.errors import MachineError, machine_errors
+from provisioner.errors import MachineError
+from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.locks import lock, try_lock
 from provisioner.filesystem.user_directories import user_directory
-from provisioner.terminal.escaping import printable
+from provisioner.store.cache_directory import CacheDirectory
+from provisioner.store.partial import PARTIAL
 
 TAGS = "tags"
 """The folder of notes of what tags named when they were last asked for: JSON with `reference` and `digest`."""
 
 _RUNS = "runs"
 _BLOBS = ("sha256", "sha512")
+_NOTE_LIMIT = 1 << 16
 
 
 def cache_directory() -> Path:
@@ -54,71 +56,67 @@ class CachedFile:
 
 def entries(directory: Path) -> list[CachedFile]:
     """All that is in the cache, what was used last first. Raises MachineError."""
-    found = []
-    with machine_errors(f"read the cache {printable(str(directory))}"):
-        for folder in (*_BLOBS, "partial", TAGS):
-            for path in filter(_is_ours, _files(directory / folder)):
-                with suppress(FileNotFoundError):  # another process has taken it away
-                    state = path.stat()
-                    kind: CachedFileKind = "partial" if path.name.startswith(".") else _KINDS.get(folder, "blob")
-                    found.append(CachedFile(path, kind, _name(path), state.st_size, state.st_mtime))
+    cache, found = CacheDirectory(directory), []
+    with cache.errors("read"):
+        for folder in (*_BLOBS, PARTIAL, TAGS):
+            for name, state in cache.files(folder):
+                if _is_ours(name):
+                    kind: CachedFileKind = "partial" if name.startswith(".") else _KINDS.get(folder, "blob")
+                    shown = _shown_name(cache, folder, name)
+                    found.append(CachedFile(cache.path / folder / name, kind, shown, state.st_size, state.st_mtime))
     return sorted(found, key=lambda entry: (-entry.used, entry.name))
 
 
-_KINDS: dict[str, CachedFileKind] = {"partial": "partial", TAGS: "tag"}
+_KINDS: dict[str, CachedFileKind] = {PARTIAL: "partial", TAGS: "tag"}
 
 
-def _files(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _is_ours(path: Path) -> bool:
+def _is_ours(name: str) -> bool:
     """Whether the name is of our making; with a dot in front where a writer was killed."""
-    return bool(re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{128}|\.[0-9a-f]{64,}\.\w+", path.name))
+    return bool(re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{128}|\.[0-9a-f]{64,}\.\w+", name))
 
 
-def _name(path: Path) -> str:
-    if path.parent.name in _BLOBS:
-        return f"{path.parent.name}:{path.name}"
-    if path.parent.name != TAGS:
-        return path.name
+def _shown_name(cache: CacheDirectory, folder: str, name: str) -> str:
+    if folder in _BLOBS:
+        return f"{folder}:{name}"
+    if folder != TAGS:
+        return name
     try:
-        note = json.loads(path.read_bytes())
+        with open(cache.open(folder, name), "rb") as file:
+            note = json.loads(file.read(_NOTE_LIMIT))
         return f"{note['reference']} -> {note['digest']}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return path.name
+        return name
 
 
 def prune(directory: Path, limit: int | None, unused_since: float | None = None) -> list[CachedFile]:
     """Take away what nobody is using: all that was last used before `unused_since`, then the least recently used until
     the rest has at most `limit` bytes; None is no such limit. What was taken away. Raises MachineError.
     """
+    cache = CacheDirectory(directory)
     kept = entries(directory)
-    total, spare = sum(entry.size for entry in kept), _oldest_run(directory)
+    total, spare = sum(entry.size for entry in kept), _oldest_run(cache)
     taken = []
     for entry in reversed(kept):
         is_old = unused_since is not None and entry.used < unused_since
         if (is_old or (limit is not None and total > limit)) and entry.used < spare:
-            with machine_errors(f"clean the cache {printable(str(directory))}"):
-                if _take(entry):
+            with cache.errors("clean"):
+                if _take(cache, entry):
                     taken.append(entry)
                     total -= entry.size
     return taken
 
 
-def _take(entry: CachedFile) -> bool:
+def _take(cache: CacheDirectory, entry: CachedFile) -> bool:
     """Delete the file, unless another process holds it or has just used it."""
+    folder, name = entry.path.parent.name, entry.path.name
     try:
-        handle = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = cache.open(folder, name)
     except FileNotFoundError:
         return False
     try:
-        if not try_lock(handle) or entry.path.stat().st_mtime > entry.used:
+        if not try_lock(handle) or cache.stat(folder, name).st_mtime > entry.used:
             return False
-        entry.path.unlink()
+        cache.delete(folder, name)
     except FileNotFoundError:
         return False
     finally:
@@ -132,35 +130,32 @@ def in_use(directory: Path) -> Iterator[None]:
 
     The mark is a locked file, so that it ends with the process, and as old as the run.
     """
-    handle, path = -1, None
+    cache, name = CacheDirectory(directory), os.urandom(8).hex()
+    handle = -1
     with suppress(OSError):
-        (directory / _RUNS).mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=directory / _RUNS, prefix=".")
-        path = Path(name)
+        handle = cache.open_partial(_RUNS, f".{name}", is_new=True)
         lock(handle)
         # Only a name without the dot is looked at: nobody takes it for a dead run's before it is locked.
-        path = path.rename(path.with_name(path.name.lstrip(".")))
+        cache.rename(_RUNS, f".{name}", _RUNS, name)
     try:
         yield
     finally:
-        if path is not None:
+        if handle >= 0:
             with suppress(OSError):
-                path.unlink()
+                cache.delete(_RUNS, name)
             os.close(handle)
 
 
-def _oldest_run(directory: Path) -> float:
+def _oldest_run(cache: CacheDirectory) -> float:
     """When the oldest run that is still at work began, a time of the epoch; what dead ones left is taken away."""
     oldest = float("inf")
-    for path in _files(directory / _RUNS):
-        with suppress(OSError):
-            began = path.stat().st_mtime
-            with path.open("rb") as file:
+    with suppress(OSError):
+        for name, state in cache.files(_RUNS):
+            with suppress(OSError), closing_descriptor(cache.open(_RUNS, name)) as file:
                 if not try_lock(file):
-                    oldest = min(oldest, began)
-                    continue
-            if not path.name.startswith(".") or time.time() - began > 60:
-                path.unlink()
+                    oldest = min(oldest, state.st_mtime)
+                elif not name.startswith(".") or time.time() - state.st_mtime > 60:
+                    cache.delete(_RUNS, name)
     return oldest
 
 

@@ -14,7 +14,17 @@ import pytest
 
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, need, need_root, own, provision, provision_command, user_id
+from tests.support.tools import (
+    as_user,
+    clean_environment,
+    need,
+    need_root,
+    own,
+    provision,
+    provision_command,
+    run,
+    user_id,
+)
 
 STRANGER = 1234
 
@@ -59,16 +69,23 @@ def commands(image: str, directory: Path) -> dict[str, list[str]]:
     }
 
 
+def give_to_group(path: Path) -> None:
+    os.chown(path, -1, 100)
+    path.chmod(0o770)
+
+
+def give_by_list(path: Path) -> None:
+    run("setfacl", "-m", f"u:{STRANGER}:rwx", path)
+
+
 SPOILS: dict[str, Callable[[Path], None]] = {
     "another's directory": lambda path: owned_by(STRANGER, path),
     "another's folder": lambda path: owned_by(STRANGER, path / ".provision"),
     "a directory for all": lambda path: path.chmod(0o777),
     "a folder for all": lambda path: (path / ".provision").chmod(0o757),
     "a folder for all, sticky": lambda path: (path / ".provision").chmod(0o1777),
-    "a group's directory": lambda path: (os.chown(path, -1, 100), path.chmod(0o770))[1],
-    "a directory with a list": lambda path: (
-        subprocess.run(["setfacl", "-m", f"u:{STRANGER}:rwx", path], check=True) and None
-    ),
+    "a group's directory": give_to_group,
+    "a directory with a list": give_by_list,
 }
 
 

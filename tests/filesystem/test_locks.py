@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
-from provisioner.filesystem.locks import lock, locked_directory, try_lock, unlock
+from provisioner.filesystem.locks import lock, lock_holder, locked_directory, process_name, try_lock, unlock
 from tests.support.tools import CHECKOUT
 
 
@@ -111,3 +111,24 @@ def test_no_other_module_uses_flock() -> None:
     package = CHECKOUT / "provisioner"
     users = [path.relative_to(package) for path in package.rglob("*.py") if "fcntl.flock" in path.read_text()]
     assert users == [Path("filesystem/locks.py")]
+
+
+# Who holds it
+
+HOLD = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, 2); print(flush=True); time.sleep(60)"
+
+
+def test_the_holder_of_a_lock_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with path.open("rb") as file, (tmp_path / "other").open("wb") as other:
+        assert lock_holder(file) is None
+        with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert lock_holder(file) == process.pid
+            assert process_name(process.pid).startswith("python")
+            assert lock_holder(other) is None
+            process.kill()
+        assert lock_holder(file) is None
+    assert process_name(2**30) == ""

@@ -370,12 +370,12 @@ def test_no_file_stays_open(cache: BlobCache) -> None:
 
 
 def open_below(part: str) -> list[str]:
-    """The open files of this process with `part` in their path."""
+    """The open files of this process, but for directories, with `part` in their path."""
     found = []
     for file in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the one that lists them
             found.append(os.readlink(file))
-    return [path for path in found if part in path]
+    return [path for path in found if part in path and not os.path.isdir(path)]
 
 
 # What the machine refuses

@@ -34,7 +34,7 @@ def registry() -> Iterator[ScriptedRegistry]:
 
 @pytest.fixture
 def documents(tmp_path: Path) -> Documents:
-    return Documents(BlobCache(tmp_path / "cache"), tmp_path / "cache")
+    return Documents(BlobCache(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -140,5 +140,5 @@ def test_a_note_is_of_one_reference(documents: Documents, tmp_path: Path) -> Non
 def test_a_cache_that_cant_be_written_is_no_reason_to_fail(registry: ScriptedRegistry, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     reference = Reference.parse(f"{registry.host}/user/x")
-    documents = Documents(BlobCache(tmp_path / "cache"), tmp_path / "cache")
+    documents = Documents(BlobCache(tmp_path / "cache"))
     assert Kept(reference, RegistryClient(reference), documents).manifest("latest").data == IMAGE.manifest
