@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.errors import UsageError
+from provisioner.filesystem.resolution import open_file
 from provisioner.resources import resource, resource_names
 from provisioner.settings import Key, parse_settings, texts
 from provisioner.terminal.escaping import printable
@@ -40,9 +41,10 @@ def load(name: str) -> Profile:
     """The profile with this name, or in this file (a path with a slash or ending in .toml). Raises UsageError."""
     if "/" in name or name.endswith(".toml"):
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            with open(open_file(name), encoding="utf-8") as file:
+                text = file.read()
         except (OSError, ValueError) as error:
-            what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            what = error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8 text"
             raise UsageError(f"read the profile {printable(name)}: {what}", _choice()) from None
         return Profile.parse(Path(name).stem, text)
     if name not in profile_names():

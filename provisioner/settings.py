@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.errors import UsageError
+from provisioner.filesystem.resolution import open_file
 from provisioner.terminal.escaping import printable
 
 
@@ -28,7 +29,7 @@ _LIMIT = 4 << 20
 def read_settings(path: Path) -> str:
     """The text of a file of settings. Raises UsageError."""
     try:
-        with path.open("rb") as file:
+        with open(open_file(path), "rb") as file:
             data = file.read(_LIMIT + 1)
         if len(data) <= _LIMIT:
             return data.decode()
@@ -36,7 +37,7 @@ def read_settings(path: Path) -> str:
     except UnicodeDecodeError:
         why = "it is not UTF-8 text"
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "this is no path"
+        why = getattr(error, "strerror", None) or (str(error) if isinstance(error, OSError) else "this is no path")
     raise UsageError(f"read {printable(str(path))}: {why}", "check the name of the file, and what is in it")
 
 

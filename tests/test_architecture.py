@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "store": "errors filesystem image registry terminal",
     "sources": "errors image registry store",
     "ownership": "errors filesystem",
-    "profile": "errors resources settings terminal",
+    "profile": "errors filesystem resources settings terminal",
     "rootfs": "errors filesystem ownership profile terminal",
     "layers": "errors filesystem image ownership rootfs sizes sources store terminal",
     "container": "errors filesystem image terminal",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from provisioner.filesystem.atomic import replace_file
 from provisioner.filesystem.locks import locked_directory
+from provisioner.filesystem.resolution import open_file
 from provisioner.filesystem.user_directories import user_directory
 
 _NAME = "directories"
@@ -54,7 +55,7 @@ class Directories:
     def entries(self) -> list[KnownDirectory]:
         """Return all entries, the newest last; none where there is no list yet."""
         try:
-            with (self._folder / _NAME).open("rb") as file:
+            with open(open_file(self._folder / _NAME), "rb") as file:
                 data = file.read(_MOST_BYTES)
         except FileNotFoundError:
             return []

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from provisioner.container.record import Record
@@ -147,8 +148,10 @@ def _run_in_proot(program: str, site: Site, no_seccomp: bool) -> tuple[int, str]
         env.setdefault("PROOT_TMP_DIR", os.environ.get("TMPDIR") or str(site.scratch))
     shell, chown = shutil.which("sh") or "/bin/sh", shutil.which("chown") or "/bin/chown"
     script = 'true >"$1/owned" && "$0" 1:1 "$1/owned" && [ -e /proc/self ]'
-    directory = site.scratch or tempfile.gettempdir()
-    status, output = run_program(program, "-0", "-w", "/", shell, "-c", script, chown, directory, env=env)
+    with ExitStack() as stack:
+        # Never a name in /tmp that others could know before: they would have put a symlink there.
+        directory = site.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-doctor-"))
+        status, output = run_program(program, "-0", "-w", "/", shell, "-c", script, chown, directory, env=env)
     return status, output.partition("\n")[0]
 
 

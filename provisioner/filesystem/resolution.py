@@ -80,6 +80,17 @@ def resolve(
     return ResolvedPath(walk.here, Path("/", *walk.names, *missing), missing)
 
 
+def open_file(path: Path | str) -> int:
+    """Open a file to read it. Raises OSError, and Untrusted for a symlink that a stranger has made."""
+    with resolved(path, checks_directories=False) as found:
+        if len(found.missing) != 1:
+            number = errno.ENOENT if found.missing else errno.EISDIR
+            raise OSError(number, os.strerror(number))
+        is_descriptor = found.path.parts[:2] == ("/", "proc") and found.path.parts[-2] == "fd"
+        nofollow = 0 if is_descriptor else os.O_NOFOLLOW
+        return os.open(found.missing[0], os.O_RDONLY | os.O_CLOEXEC | nofollow, dir_fd=found.directory)
+
+
 @dataclass
 class _Walk:
     """A walk from the root directory, one name at a time."""
@@ -114,7 +125,7 @@ class _Walk:
                 if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                     raise
                 target = self._read_link(name)
-            if target is None:
+            if target is None or (self._is_of_descriptors() and not any(todo)):
                 return (name, *_normal(todo))
             links += 1
             if links > _LINKS:
@@ -123,6 +134,10 @@ class _Walk:
                 self._move(os.open("/", PASSED), [])
             todo.extendleft(reversed(target.split("/")))
         return ()
+
+    def _is_of_descriptors(self) -> bool:
+        """Return whether `here` is /proc/PID/fd, whose links lead to open files and not by what they hold."""
+        return len(self.names) > 2 and self.names[0] == "proc" and self.names[-1] == "fd"
 
     def _enter(self, name: str) -> None:
         below = os.open(name, PASSED, dir_fd=self.here)

@@ -12,6 +12,7 @@ from typing import Any
 
 from provisioner.errors import UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_file
+from provisioner.filesystem.resolution import open_file
 from provisioner.image.reference import DOCKER_HUB, parse_registry
 from provisioner.settings import line_of
 from provisioner.terminal.escaping import printable
@@ -57,7 +58,7 @@ class AuthFile:
         shown = printable(str(path))
         with machine_errors(f"read the credentials in {shown}"):
             try:
-                with path.open("rb") as file:
+                with open(open_file(path), "rb") as file:
                     data = file.read(_LIMIT + 1)
             except (FileNotFoundError, NotADirectoryError):
                 return cls(path, {})

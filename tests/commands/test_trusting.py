@@ -191,6 +191,29 @@ def test_root_follows_no_strangers_link_in_tmp(image: str, tmp_path: Path) -> No
     assert os.listdir(tmp_path / "etc") == []
 
 
+@pytest.mark.parametrize("what", ["lock", "locked", "config", "login", "profile"])
+def test_no_file_is_read_or_written_through_a_strangers_link(
+    image: str, place: Path, cache_dir: Path, what: str
+) -> None:
+    need_root()
+    shared = place / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    dear = place / "dear"
+    dear.write_text("{}" if what == "login" else "")
+    (shared / "file.toml").symlink_to(dear)
+    os.chown(shared / "file.toml", STRANGER, STRANGER, follow_symlinks=False)
+    file = str(shared / "file.toml")
+    words = [f"--{what}", file] if what in ("lock", "locked", "profile") else []
+    named = {"config": {"PROVISION_CONFIG": file}, "login": {"REGISTRY_AUTH_FILE": file}}.get(what, {})
+    command = ["logout", "localhost"] if what == "login" else ["--platform=amd64", *words, image, str(place / "x")]
+    for options in (as_user(**named), root_options(SUDO_UID=str(user_id()), **named)):
+        done = provision(*command, cache=cache_dir, **options)
+        assert done.returncode in (2, 7), done.stderr
+        assert f"{file} belongs to the user {STRANGER}" in done.stderr
+    assert dear.read_text() == ("{}" if what == "login" else "")
+
+
 # What must go on working
 
 

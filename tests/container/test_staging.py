@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.container.staging import Staging
-from provisioner.errors import MachineError, TargetExists
+from provisioner.errors import MachineError, NotTrusted, TargetExists
+from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.mounts import mount_points_in
 from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, staging_below, user_python
 
@@ -395,3 +396,105 @@ def test_the_new_directory_is_closed_to_others(tmp_path: Path) -> None:
         assert stat.S_IMODE(staging.path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(staging.path.stat().st_mode) == 0o700
         staging.commit()
+
+
+# Others who can touch the directories above
+
+
+def test_no_path_is_looked_up_twice(tmp_path: Path) -> None:
+    """The user who became root may still move what is theirs: the work goes on where it began."""
+    (tmp_path / "parent").mkdir()
+    (tmp_path / "outside").mkdir()
+    with Staging(tmp_path / "parent/target") as staging:
+        (tmp_path / "parent").rename(tmp_path / "moved")
+        (tmp_path / "parent").symlink_to("outside")
+        write_new(staging.new, "file", b"new")
+        staging.commit()
+    assert (tmp_path / "moved/target/file").read_bytes() == b"new"
+    assert os.listdir(tmp_path / "moved") == ["target"]
+    assert os.listdir(tmp_path / "outside") == []
+
+
+def test_a_link_that_comes_after_the_path_was_resolved_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "parent").symlink_to("outside")
+    with pytest.raises(MachineError, match="Too many levels"):
+        Staging(tmp_path / "parent/target").__enter__()
+    assert os.listdir(tmp_path / "outside") == []
+
+
+def test_parents_that_a_stranger_creates_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_root()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    mkdir = os.mkdir
+
+    def late(name: str, mode: int = 0o777, **where: int) -> None:
+        monkeypatch.undo()
+        mkdir(tmp_path / "shared/a")
+        os.chown(tmp_path / "shared/a", 1234, 1234)
+        mkdir(name, mode, **where)
+
+    monkeypatch.setattr(os, "mkdir", late)
+    with pytest.raises(NotTrusted, match="shared/a belongs to the user 1234"):
+        Staging(tmp_path / "shared/a/b/target").__enter__()
+    assert os.listdir(tmp_path / "shared/a") == []
+
+
+def test_parents_that_roots_umask_would_open_to_all(tmp_path: Path) -> None:
+    need_root()
+    before = os.umask(0)
+    try:
+        for _ in ("made", "replaced"):
+            with Staging(tmp_path / "a/b/target") as staging:
+                staging.commit()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a/b").stat().st_mode) == 0o755
+
+
+def test_parents_are_removed_where_the_rest_cannot_be_created(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="File name too long"):
+        Staging(tmp_path / "a/b" / ("n" * 256) / "target").__enter__()
+    assert os.listdir(tmp_path) == []
+
+
+SWAP = """
+import os, sys
+os.chdir(sys.argv[1])
+print(flush=True)
+while True:
+    os.rename("parent", "away")
+    os.symlink("outside", "parent")
+    os.unlink("parent")
+    os.rename("away", "parent")
+"""
+
+
+def test_swaps_by_the_user_who_became_root_lead_nowhere(place: Path) -> None:
+    """As fast as can be, while root provisions: nothing is ever made where the link leads."""
+    need_root()
+    (place / "parent").mkdir()
+    own(place / "parent")
+    (place / "outside").mkdir(mode=0o755)
+    python, found_by = user_python()
+    before = len(os.listdir("/proc/self/fd"))
+    options = as_user(**found_by)
+    with subprocess.Popen([python, "-c", SWAP, place], stdout=subprocess.PIPE, **options) as swapper:
+        assert swapper.stdout is not None
+        swapper.stdout.readline()
+        commits = 0
+        for _ in range(400):
+            try:
+                with Staging(place / "parent/target") as staging:
+                    write_new(staging.new, "file", b"new")
+                    staging.commit()
+                    commits += 1
+            except (MachineError, TargetExists):
+                continue
+        swapper.kill()
+    assert commits
+    assert os.listdir(place / "outside") == []
+    assert len(os.listdir("/proc/self/fd")) == before
+    for parent in ("parent", "away"):
+        shutil.rmtree(place / parent, ignore_errors=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.filesystem.resolution import resolved
+from provisioner.filesystem.atomic import replace_file
+from provisioner.filesystem.resolution import open_file, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted
 from tests.support.tools import need, need_root, own, run, user_id, user_python
 
@@ -218,7 +219,8 @@ while True:
 
 RESOLVE = """
 import os, sys
-from provisioner.filesystem.resolution import resolved
+from provisioner.filesystem.atomic import replace_file
+from provisioner.filesystem.resolution import open_file, resolved
 try:
     with resolved(sys.argv[1]) as found:
         print("leads on")
@@ -303,3 +305,42 @@ def test_a_job_of_ci_in_a_container(tmp_path: Path) -> None:
     container = ["unshare", "--pid", "--fork", "--mount-proc"]
     assert "belongs to the user 1001" in told(tmp_path / "checkout/x", *container)
     assert told(tmp_path / "checkout/x", *container, "env", "CI=true") == "leads on"
+
+
+# Files
+
+
+def read(path: Path | str) -> bytes:
+    with open(open_file(path), "rb") as file:
+        return file.read()
+
+
+def test_files_are_read_by_links_of_ones_own_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    assert read(tmp_path / "link") == b"content"
+    theirs = link_of(STRANGER, shared(tmp_path) / "link", str(tmp_path / "file"))
+    with pytest.raises(Untrusted):
+        read(theirs)
+    with pytest.raises(Untrusted):
+        replace_file(theirs, b"changed", 0o600)
+    assert read(tmp_path / "file") == b"content"
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    for path, error in (("", IsADirectoryError), ("none", FileNotFoundError), ("a/b", FileNotFoundError)):
+        with pytest.raises(error):
+            read(tmp_path / path)
+
+
+def test_open_files_are_read_by_their_number(tmp_path: Path) -> None:
+    """Shells give them as files: `--locked <(curl …)`, `--profile /dev/stdin`."""
+    ours, theirs = os.pipe()
+    os.write(theirs, b"content")
+    os.close(theirs)
+    assert read(f"/dev/fd/{ours}") == b"content"
+    os.close(ours)
+    (tmp_path / "file").write_bytes(b"content")
+    with (tmp_path / "file").open("rb") as file:
+        (tmp_path / "file").unlink()
+        assert read(f"/proc/self/fd/{file.fileno()}") == b"content"
