@@ -7,12 +7,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import find_directory, opened_directory
-from provisioner.errors import MachineError
+from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
+from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen, wrapped
 
@@ -42,15 +44,26 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.doctor.diagnosis import diagnose
 
     trust = trusted_directories(arguments)
-    directory = find_directory(arguments.directory or _usual_place(), trust)
-    with opened_directory(directory, trust):
-        pass
+    directory = _find_directory(arguments.directory or _usual_place(), trust)
     diagnosis = diagnose(directory, offline=arguments.offline, trust=trust)
     if arguments.json:
         write_json(diagnosis.to_json())
     else:
         write_lines(_lines(diagnosis, Screen.of(sys.stdout)))
     return MachineError.status if diagnosis.problems else 0
+
+
+def _find_directory(path: str, trust: TrustedDirectories) -> Path:
+    """Return the directory to look at. Raises NotTrusted; what else is wrong there the probes say."""
+    try:
+        directory = find_directory(path, trust)
+        with opened_directory(directory, trust):
+            return directory
+    except NotTrusted:
+        raise
+    except (MachineError, TargetExists):
+        with machine_errors("find the directory"):
+            return Path(os.path.realpath(path))
 
 
 def _usual_place() -> str:
