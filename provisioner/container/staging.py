@@ -84,9 +84,10 @@ class Staging:
                 self._recover()
             with trust_errors(self._action):
                 self._record_parents()
-                self.new = make_directory(self._lock, _NEW, 0o700)
-                self._check_new()
+                os.mkdir(_NEW, 0o700, dir_fd=self._lock)
+                self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
                 _check_file_system(self.new, printable(str(self.target.parent)))
+                self._check_new()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -158,7 +159,8 @@ class Staging:
             self._created_parents = max(self._created_parents, int(text))
         with suppress(FileNotFoundError):
             os.unlink(_PARENTS, dir_fd=self._lock)
-        write_new(self._lock, _PARENTS, b"%d" % self._created_parents)
+        # Without a mode: file systems without permissions are recognised later.
+        write_new(self._lock, _PARENTS, b"%d" % self._created_parents, mode=None)
 
     def _remove_parents(self) -> None:
         """Remove the parents that were created, as far as they are empty."""

@@ -17,12 +17,15 @@ from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 _LONGEST_PREFIX = 100
 
 
-def write_new(directory: int, name: str, data: bytes, mode: int = 0o644) -> None:
-    """Create the file `name` in an open directory, with these permission bits whatever the umask. Raises OSError."""
+def write_new(directory: int, name: str, data: bytes, mode: int | None = 0o644) -> None:
+    """Create the file `name` in an open directory, with these permission bits whatever the umask. Raises OSError.
+
+    Without a `mode` it is for this user alone, as far as the file system keeps permissions.
+    """
     with open(os.open(name, NEW_FILE, 0o600, dir_fd=directory), "wb") as file:
         file.write(data)
-        file.flush()
-        os.fchmod(file.fileno(), mode)
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
 
 
 def make_directory(directory: int, name: str, mode: int = 0o755) -> int:
