@@ -86,7 +86,7 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
             stack.enter_context(_watching(lock, opening.origin, reference, console))
         if not arguments.no_cache:
             stack.callback(_keep_limit, directory, opening.cache_limit, console)
-            stack.enter_context(in_use(directory))
+            stack.enter_context(in_use(cache.files))
         if arguments.offline:
             yield OfflineSource(reference, documents, cache, opening.jobs, lock)
         else:

@@ -125,12 +125,12 @@ def _take(cache: CacheDirectory, entry: CachedFile) -> bool:
 
 
 @contextmanager
-def in_use(directory: Path) -> Iterator[None]:
+def in_use(cache: CacheDirectory) -> Iterator[None]:
     """Keep others from pruning what this process uses meanwhile. A cache that can't be written is used all the same.
 
     The mark is a locked file, so that it ends with the process, and as old as the run.
     """
-    cache, name = CacheDirectory(directory), os.urandom(8).hex()
+    name = os.urandom(8).hex()
     handle = -1
     with suppress(OSError):
         handle = cache.open_partial(_RUNS, f".{name}", is_new=True)

@@ -57,7 +57,7 @@ def downloads(directory: Path) -> int:
 def test_all_that_is_made_is_for_this_user_alone(directory: Path) -> None:
     before = os.umask(0)
     try:
-        with in_use(directory):
+        with in_use(CacheDirectory(directory)):
             downloads(directory)
             assert stat.S_IMODE(directory.stat().st_mode) == 0o700
             for path in directory.rglob("*"):
@@ -143,7 +143,7 @@ def test_a_cache_of_strangers_is_refused(directory: Path, part: str, how: str) -
     assert "--no-cache" in caught.value.hint
     with pytest.raises(MachineError, match=f"read the cache {directory}: {directory}"):
         prune(directory, 0)
-    with in_use(directory):  # nothing is made there, and nothing fails
+    with in_use(CacheDirectory(directory)):  # nothing is made there, and nothing fails
         assert not (directory / "runs").exists() or part
 
 
@@ -161,7 +161,7 @@ def test_what_root_makes_in_a_users_cache_is_that_users(place: Path) -> None:
     need_root()
     (place / "cache").mkdir()
     own(place / "cache")
-    with in_use(place / "cache"):
+    with in_use(CacheDirectory(place / "cache")):
         assert downloads(place / "cache") == 1
         assert {path.stat().st_uid for path in (place / "cache").rglob("*")} == {user_id()}
     os.seteuid(user_id())

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError
+from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.prune import CachedFile, cache_directory, entries, in_use, prune
 from scripts.loopback_registry import Response
 from tests.support import builders
@@ -105,7 +106,7 @@ def test_what_is_locked_stays(cache: Path) -> None:
 
 
 def test_what_a_run_at_work_has_used_stays(tmp_path: Path, cache: Path) -> None:
-    with in_use(cache):
+    with in_use(CacheDirectory(cache)):
         os.utime(cache / "sha256" / ("c" * 64))
         prune(cache, 0)
         assert left(cache) == "c"
@@ -170,10 +171,11 @@ def test_a_cache_that_cant_be_written_is_used_all_the_same(place: Path) -> None:
     put(cache, f"sha256/{'a' * 64}", 1, DAY)
     script = f"""
 from pathlib import Path
+from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.prune import in_use
 from provisioner.store.prune import prune
 from provisioner.errors import MachineError
-with in_use(Path({str(cache)!r})):
+with in_use(CacheDirectory(Path({str(cache)!r}))):
     print("used")
 try:
     prune(Path({str(cache)!r}), 0)
