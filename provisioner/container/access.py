@@ -105,6 +105,10 @@ def open_folder(directory: int, path: Path, trust: TrustedDirectories) -> int | 
         folder = os.open(FOLDER, DIRECTORY, dir_fd=directory)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:  # a stranger's is refused as such
+        if not trust.covers(path):
+            check_ours(directory, str(path), users=_users_beside(directory))
+        raise
     try:
         if not trust.covers(path):
             users = _users_beside(directory, folder)
@@ -123,7 +127,11 @@ def _users_beside(*directories: int) -> TrustedUsers | None:
     """
     if all(is_plainly_ours(os.fstat(directory)) for directory in directories):
         return None
-    with closing_descriptor(os.open("..", PASSED, dir_fd=directories[0])) as parent:
+    try:
+        parent = os.open("..", PASSED, dir_fd=directories[0])
+    except PermissionError:  # it is closed to this user
+        return TrustedUsers.of_this_process()
+    with closing_descriptor(parent):
         return users_in(directories[0], beside=parent)
 
 

@@ -149,6 +149,14 @@ def test_a_user_does_not_take_a_directory_for_theirs_that_another_user_made(
         assert f"{shared}/x belongs to the user {STRANGER}" in done.stderr
 
 
+def test_a_strangers_directory_that_is_closed_is_refused_as_such(image: str, container: Path, cache_dir: Path) -> None:
+    need_root()
+    owned_by(STRANGER, container)
+    for name in ("inspect", "owners", "doctor"):
+        done = provision(*commands(image, container)[name], cache=cache_dir, **as_user())
+        assert done.returncode == 8, (name, done.stderr)
+
+
 def test_the_list_shows_the_others_and_says_so(image: str, place: Path, cache_dir: Path, tmp_path: Path) -> None:
     need_root()
     options = root_options(XDG_STATE_HOME=str(tmp_path), SUDO_UID=str(user_id()))

@@ -128,7 +128,7 @@ def test_nor_one_that_a_stranger_owns(directory: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["", "sha256", "partial"])
-@pytest.mark.parametrize("how", ["owner", "everybody"])
+@pytest.mark.parametrize("how", ["owner", "everybody", "sticky"])
 def test_a_cache_of_strangers_is_refused(directory: Path, part: str, how: str) -> None:
     need_root()
     for folder in ("sha256", "partial"):
@@ -136,7 +136,7 @@ def test_a_cache_of_strangers_is_refused(directory: Path, part: str, how: str) -
     if how == "owner":
         os.chown(directory / part, STRANGER, STRANGER)
     else:
-        (directory / part).chmod(0o777)
+        (directory / part).chmod(0o1777 if how == "sticky" else 0o777)
     with pytest.raises(MachineError, match=f"use the cache {directory}: {directory}") as caught:
         downloads(directory)
     assert "chown -R 0" in caught.value.hint if how == "owner" else "chmod -R go-w" in caught.value.hint
@@ -145,6 +145,20 @@ def test_a_cache_of_strangers_is_refused(directory: Path, part: str, how: str) -
         prune(directory, 0)
     with in_use(CacheDirectory(directory)):  # nothing is made there, and nothing fails
         assert not (directory / "runs").exists() or part
+
+
+def test_a_user_uses_no_cache_of_another_user(place: Path) -> None:
+    """As one in /tmp that waits for somebody."""
+    need_root()
+    for folder in ("sha256", "partial"):
+        (place / "cache" / folder).mkdir(parents=True)
+    os.chown(place / "cache", STRANGER, STRANGER)
+    os.seteuid(user_id())
+    try:
+        with pytest.raises(MachineError, match=f"{place}/cache belongs to the user {STRANGER}"):
+            downloads(place / "cache")
+    finally:
+        os.seteuid(0)
 
 
 def test_root_makes_nothing_in_a_strangers_directory(tmp_path: Path) -> None:
