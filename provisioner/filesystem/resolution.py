@@ -172,7 +172,7 @@ class _Walk:
         if self.is_trusted or not self.checks_directories:
             return
         state = os.fstat(self.here)
-        if is_plainly_ours(state):
+        if is_plainly_ours(state) or (state.st_uid == 0 and state.st_mode & stat.S_ISVTX):
             return
         acl = read_acl(self.here) if state.st_mode & stat.S_IWGRP else b""
         stranger = find_stranger(state, self.users, acl, is_sticky_enough=True)
