@@ -30,7 +30,8 @@ class Plan:
 
     `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter. What start.sh's options
     default to: `dns` goes in the place of the profile's servers, `binds` (SRC[:DST], absolute) and `env` (K=V) come
-    after what the profile says, `runtime` is one of launcher.RUNTIMES.
+    after what the profile says, `runtime` is one of launcher.RUNTIMES. `sync` is whether the directory is written to
+    the disk before it is put in place.
     """
 
     directory: Path
@@ -43,6 +44,7 @@ class Plan:
     binds: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     runtime: str = "auto"
+    sync: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             start = staging.path / "start.sh"
             start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
             start.chmod(0o755)
-        staging.commit()
+        staging.commit(console, sync=plan.sync)
     return Outcome(record, image, is_new=True)
 
 

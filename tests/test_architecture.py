@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "profile": "errors resources settings terminal",
     "rootfs": "errors filesystem ownership profile terminal",
     "layers": "errors filesystem image ownership rootfs sizes sources store terminal",
-    "container": "errors filesystem image terminal",
+    "container": "errors filesystem image sizes terminal",
     "launch": "errors image resources",
     "config": "filesystem image settings sizes terminal",
     "inspection": "container errors image sources store terminal",

@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what stands in for hard links where they are refused; default: auto, a reflink or else a copy",
     )
+    parser.add_argument(
+        "--no-sync", action="store_true", help="don't wait for the disk: faster, but a power cut may take files of DIR"
+    )
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
@@ -128,6 +131,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Pla
         binds=tuple(_bind(text) for text in arguments.bind),
         env=tuple(_variable(text) for text in arguments.env),
         runtime=arguments.runtime,
+        sync=not arguments.no_sync,
     )
 
 

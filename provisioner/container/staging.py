@@ -23,7 +23,10 @@ from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.locks import lock
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import remove_tree
+from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 _NAME_MAX = 255
 _LOCK_SECONDS = 1.0
@@ -90,8 +93,11 @@ class Staging:
             if error is None:  # an earlier error matters more, and the next run cleans up
                 raise
 
-    def commit(self) -> None:
+    def commit(self, console: Console | None = None, *, sync: bool = False) -> None:
         """Put the new directory in the place of `target`. Raises TargetExists where something is mounted there.
+
+        With `sync` it is on the disk before, and its name when this returns, so that no power cut can take parts of it;
+        where that fails MachineError is raised, and all is as it was. `console` says so where that takes long.
 
         A directory that is replaced is first moved into the staging directory, so for a moment neither is in place.
         Where a run ends at that moment, the next one puts the old directory back.
@@ -103,6 +109,10 @@ class Staging:
                 raise TargetExists(
                     f"{mounted} is a mount point", f"unmount it, or choose another directory than {shown}"
                 )
+        if sync:
+            with machine_errors(f"write {shown} to the disk"):
+                sync_below(self._lock, lambda count: _say_waiting(console, count))
+        with machine_errors(f"put {shown} in place"):
             try:
                 os.rename(self.path, self.target)  # this also replaces an empty directory
             except OSError as error:
@@ -110,6 +120,18 @@ class Staging:
                     raise
                 os.rename(self.target, self._old)
                 os.rename(self.path, self.target)
+        if sync:
+            with machine_errors(f"write {shown} to the disk"):
+                self._sync_names()
+
+    def _sync_names(self) -> None:
+        """Have the name of `target` on the disk, and those of the parents that were created; undo the commit else."""
+        try:
+            sync_directory(self._parent)
+            sync_directories(self.target.parents[1 : self._created_parents + 1])
+        except OSError:
+            os.rename(self.target, self.path)
+            raise
 
     def _create_parents(self) -> None:
         for parent in reversed(self.target.parents):
@@ -210,6 +232,12 @@ class Staging:
         if not os.path.lexists(self.target):
             self._remove_parents()
         os.close(self._parent)
+
+
+def _say_waiting(console: Console | None, count: int | None) -> None:
+    """Say what a commit waits for: a disk, and how many bytes have yet to be written to it."""
+    if console:
+        console.step(f"writing {'files' if count is None else size_text(count)} to the disk")
 
 
 def _check_file_system(directory: Path) -> None:

@@ -33,14 +33,15 @@ class WalkedFile(NamedTuple):
         return stat.S_ISDIR(self.stat.st_mode)
 
 
-def walk(root: Path, names_in_memory: int = NAMES_IN_MEMORY) -> Iterator[WalkedFile | None]:
-    """Yield the directory `root` itself as `.`, then everything below it.
+def walk(root: Path | int, names_in_memory: int = NAMES_IN_MEMORY) -> Iterator[WalkedFile | None]:
+    """Yield the directory `root`, a path or open, itself as `.`, then everything below it.
 
     The names of a directory are sorted, and each directory among them is followed by its content and by None. Other
     file systems that are mounted below are not entered. One directory is open at a time. Raises OSError; ESTALE where
     another process moves directories at the same time.
     """
-    return _walk(os.open(root, DIRECTORY), names_in, names_in_memory)
+    here = os.open(b".", DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, DIRECTORY)
+    return _walk(here, names_in, names_in_memory)
 
 
 def walk_directories(root: int, names_in_memory: int = NAMES_IN_MEMORY) -> Iterator[WalkedFile]:
