@@ -63,6 +63,35 @@ def test_a_place_is_free_of_symlinks_and_its_parents_are_made(tree: Tree, root: 
     assert tree.locate(b"link").path == b"link"
 
 
+@pytest.mark.parametrize("names", [1, 2, 50, 1600])
+def test_a_lookup_through_symlinks_takes_a_bounded_number_of_steps(
+    tree: Tree, root: Path, names: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link of a chain leads through `names` names, and each entry is looked up through another chain."""
+    (root / "d").mkdir()
+    previous = "d"
+    for number in range(39):
+        (root / f"l{number}").symlink_to("d/../" * (names // 2) + previous)
+        previous = f"l{number}"
+    opened: list[object] = []
+    real_open = os.open
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", lambda *args, **options: opened.append(args) or real_open(*args, **options))
+        try:
+            assert tree.locate(f"{previous}/x".encode()).path == b"d/x"
+            assert 39 * names < 1024
+        except MalformedImage as error:
+            assert "more than 1024 names" in error.message  # noqa: PT017  real images stay far below
+            assert 39 * names > 1024
+    assert len(opened) < 1200
+
+
+def test_a_deep_path_may_be_behind_a_symlink(tree: Tree) -> None:
+    link = tree.locate_free(b"link")
+    os.symlink(b"d/" * 200, link.name, dir_fd=link.directory)
+    assert tree.locate(b"link/" + b"d/" * 400 + b"x").path == b"d/" * 600 + b"x"
+
+
 def test_parents_are_open_to_all_whatever_the_umask(tree: Tree, root: Path) -> None:
     before = os.umask(0o077)
     try:

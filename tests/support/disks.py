@@ -45,7 +45,8 @@ class Disk:
 def disk(place: Path, file_system: str = "ext4", room: str = "") -> Iterator[Disk]:
     """Make a disk of 320 MB and mount it at `place/disk`. It takes no more than `room` (`40m`) if that is given.
 
-    Whatever comes on top of that is refused when it is written, not when it is taken. With ext2 that is content alone; a journal that can't be written makes the file system read-only.
+    Whatever comes on top of that is refused when it is written, not when it is taken. With ext2 that is content alone;
+    a journal that can't be written makes the file system read-only.
     """
     need_root()
     need("mount", "umount", "losetup", _MAKE[file_system][0])
