@@ -11,6 +11,11 @@ def main() -> int:
         return cli.main()
     except KeyboardInterrupt:
         return 130
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and "failed to map segment" not in str(error):
+            raise
+        sys.stderr.write("provision: there is not enough memory to start\n")
+        return 7
 
 
 if __name__ == "__main__":

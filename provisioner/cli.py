@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from provisioner import __version__
 from provisioner.commands import cache, doctor, inspect, install, listing, login, logout, owners, search, tags
-from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError
+from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -36,8 +36,6 @@ PLANNED = ("update", "export", "remove")
 """Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
 
 INTERRUPTED = 130
-_NO_THREAD = "can't start new thread"
-"""What Python says then, in a RuntimeError."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("PROVISION_DEBUG"):
             raise
-        if isinstance(error, RuntimeError) and _NO_THREAD in str(error):  # in whichever process
-            console.error("this user may have no more processes and threads", "end some, or allow more: ulimit -u")
-            return MachineError.status
+        if shortage := lacks_resources(error):
+            console.error(shortage.message, shortage.hint)
+            return shortage.status
         what = f"{type(error).__name__}: {printable(str(error))}"
         console.error(
             f"unexpected: {what}", "this is a mistake of provision: please report it; PROVISION_DEBUG=1 shows more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -93,6 +94,26 @@ HINTS = {
     errno.EMFILE: "allow more open files: ulimit -n 1024",
 }
 """What helps where an operation failed, by its errno."""
+
+
+_NO_MEMORY = re.compile(
+    "failed to map segment|annot allocate memory|ot enough memory|insufficient memory|Error -4 while"
+    "|NULL without setting an exception"
+)
+"""What libraries say in exceptions of their own."""
+_NO_THREAD = "can't start new thread"
+"""What Python says then, in a RuntimeError."""
+
+
+def lacks_resources(error: BaseException) -> MachineError | None:
+    """Return what to tell a user of an exception that means too little memory or too few threads; else None."""
+    text = str(error)
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or _NO_MEMORY.search(text):
+        return MachineError("there is not enough memory", HINTS[errno.ENOMEM])
+    if isinstance(error, RuntimeError) and _NO_THREAD in text:
+        hint = "end some, or allow more: ulimit -u"
+        return MachineError("this user may have no more processes and threads", hint)
+    return None
 
 
 @contextmanager

@@ -12,24 +12,25 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "terminal sizes resources filesystem errors settings image registry store sources ownership profile rootfs layers"
-    " container launch config inspection doctor"
+    "terminal sizes threads resources filesystem errors settings image registry store sources ownership profile rootfs"
+    " layers container launch config inspection doctor"
 )
 MAY_IMPORT = {
     "terminal": "",
     "sizes": "",
+    "threads": "",
     "resources": "",
-    "filesystem": "",
+    "filesystem": "threads",
     "errors": "terminal",
     "settings": "errors terminal",
     "image": "errors filesystem settings terminal",
-    "registry": "errors filesystem image settings terminal",
-    "store": "errors filesystem image registry terminal",
+    "registry": "errors filesystem image settings terminal threads",
+    "store": "errors filesystem image registry terminal threads",
     "sources": "errors image registry store",
     "ownership": "errors filesystem",
     "profile": "errors resources settings terminal",
     "rootfs": "errors filesystem ownership profile terminal",
-    "layers": "errors filesystem image ownership rootfs sizes sources store terminal",
+    "layers": "errors filesystem image ownership rootfs sizes sources store terminal threads",
     "container": "errors filesystem image sizes terminal",
     "launch": "errors image resources",
     "config": "filesystem image settings sizes terminal",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
 from provisioner.sizes import size_text
 from provisioner.terminal.progress import Console
+from provisioner.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from provisioner.image.lockfile import Lock
@@ -175,7 +175,7 @@ def _watching(lock: Lock, client: RegistryClient, reference: Reference, console:
         with suppress(ProvisionError):  # without a registry nothing can be said, and nothing is needed
             now.append(client.resolve(reference.selector))
 
-    thread = threading.Thread(target=ask, name="moved", daemon=True)
+    thread = BackgroundThread(ask, "moved")
     thread.start()
     yield
     thread.join(_MOVED_SECONDS)

@@ -13,12 +13,12 @@ import re
 import shutil
 import stat
 import subprocess
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.walk import walk
+from provisioner.threads import BackgroundThread
 
 WAITING_SECONDS = 3.0
 """How long it may take before somebody who waits should be told."""
@@ -46,10 +46,10 @@ def sync_below(directory: int, waiting: Callable[[int | None], None]) -> None:
             failures.append(failure)
 
     # A process that waits for a disk can't be interrupted, so a thread of its own does that.
-    thread = threading.Thread(target=sync, name="sync", daemon=True)
+    thread = BackgroundThread(sync, "sync")
     try:
         thread.start()
-    except RuntimeError:  # no more threads are allowed
+    except (MemoryError, RuntimeError):  # no more threads are allowed
         _sync(directory)
         return
     thread.join(WAITING_SECONDS)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import shutil
 import subprocess
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
-from provisioner.errors import MachineError, MalformedImage, ProvisionError
+from provisioner.errors import MachineError, MalformedImage, ProvisionError, lacks_resources
 from provisioner.terminal.escaping import printable
+from provisioner.threads import BackgroundThread
 
 OUTPUT = 1 << 19
 """The most bytes that are inflated at a time: what little that is blown up to a lot costs in memory."""
@@ -103,12 +103,12 @@ def _program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
     if not path:
         hint = "pip install 'provisioner[fast]', or install the program zstd (apt install zstd, pkg install zstd)"
         raise MachineError("nothing here can inflate zstd layers", hint)
-    failures: list[ProvisionError] = []
+    failures: list[Exception] = []
     with subprocess.Popen(
         [path, "-dcq"], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout and process.stderr
-        feeder = threading.Thread(target=_feed, args=(process, blob, failures), daemon=True)
+        feeder = BackgroundThread(_feed, "inflate", (process, blob, failures))
         feeder.start()
         try:
             while piece := process.stdout.read(OUTPUT):
@@ -122,7 +122,7 @@ def _program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
             process.kill()
 
 
-def _feed(process: subprocess.Popen[bytes], blob: Iterator[bytes], failures: list[ProvisionError]) -> None:
+def _feed(process: subprocess.Popen[bytes], blob: Iterator[bytes], failures: list[Exception]) -> None:
     """Give `blob` to a program; what ends it early is noted in `failures`."""
     assert process.stdin
     try:
@@ -131,10 +131,10 @@ def _feed(process: subprocess.Popen[bytes], blob: Iterator[bytes], failures: lis
                 view = memoryview(data)
                 while view:
                     view = view[process.stdin.write(view) :]
-    except ProvisionError as error:
-        failures.append(error)
     except (BrokenPipeError, ValueError):  # it has ended, or nobody reads on: then the pipe is closed
         return
+    except Exception as error:  # noqa: BLE001  the reader raises it
+        failures.append(error)
 
 
 def _kind(media_type: str) -> str:
@@ -168,5 +168,8 @@ def _first_module(*names: str) -> Any:
     return None
 
 
-def _damaged(why: object) -> MalformedImage:
+def _damaged(why: object) -> ProvisionError:
+    """Return the error for a stream that can't be inflated, for the reason `why` or for lack of memory."""
+    if shortage := lacks_resources(RuntimeError(str(why))):
+        return shortage
     return MalformedImage(f"the layer can't be inflated: {printable(str(why))}")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from provisioner.threads import BackgroundThread
+
 T = TypeVar("T")
+
+_WAIT_FOR_MEMORY = 0.1
+"""Seconds between two tries to tell the reader that there is no memory: other threads may free some."""
 
 
 class Prefetcher(Generic[T]):
@@ -23,7 +29,7 @@ class Prefetcher(Generic[T]):
         self._ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
         self._room = threading.Semaphore(depth)
         self._stopped = False
-        threading.Thread(target=self._produce, name="ahead", daemon=True).start()
+        BackgroundThread(self._produce, "ahead").start()
 
     def __iter__(self) -> Iterator[T]:
         """The items, in order."""
@@ -56,9 +62,18 @@ class Prefetcher(Generic[T]):
             error = raised
         finally:
             # Also where nobody wants more: a stage that reads this one would wait for ever.
-            self._ready.put(_End(error))
+            while not self._put_end(error):
+                time.sleep(_WAIT_FOR_MEMORY)
             if isinstance(self._items, Generator):
                 self._items.close()  # in the thread that runs it
+
+    def _put_end(self, error: BaseException | None) -> bool:
+        """Tell the reader of the end; return False where there is no memory for that."""
+        try:
+            self._ready.put(_End(error))
+        except MemoryError:
+            return False
+        return True
 
 
 class _End:

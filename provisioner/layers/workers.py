@@ -19,9 +19,10 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, NoReturn, TypeVar
 
-from provisioner.errors import MachineError, ProvisionError
+from provisioner.errors import MachineError, ProvisionError, lacks_resources
 from provisioner.layers.prefetch import Prefetcher
 from provisioner.layers.stream import StreamReader
+from provisioner.threads import BackgroundThread
 
 T = TypeVar("T")
 
@@ -148,7 +149,7 @@ class _Worker:
         """Do tasks as long as there are any. From now on each pipe is closed by the thread that uses it."""
         self._results = Prefetcher(self._read(), _AHEAD)
         self._chunks = StreamReader(self._results)
-        threading.Thread(target=self._feed, args=(tasks,), name="feed", daemon=True).start()
+        BackgroundThread(self._feed, "feed", (tasks,)).start()
 
     def result(self) -> Any:
         """The next result of the task that it is at; None at the end, an exception where it has failed."""
@@ -183,9 +184,13 @@ class _Worker:
             while True:
                 task = tasks.popleft()
                 task.worker.put(self)
-                _send(self._input, task.number)
-                for chunk in task.read():
-                    _send(self._input, len(chunk), chunk)
+                try:
+                    _send(self._input, task.number)
+                    for chunk in task.read():
+                        _send(self._input, len(chunk), chunk)
+                except MemoryError as error:
+                    task.failure = error
+                    return
                 if task.failure:
                     _send(self._input, _BROKEN)
                     return
@@ -217,7 +222,7 @@ def _results(made: Iterator[Any]) -> Iterator[Any]:
     except ProvisionError as error:
         yield error
     except Exception as error:  # noqa: BLE001  the other process raises it
-        yield RuntimeError(f"{type(error).__name__}: {error}")
+        yield lacks_resources(error) or RuntimeError(f"{type(error).__name__}: {error}")
     else:
         yield None
 

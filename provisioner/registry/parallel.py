@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from itertools import islice
 from typing import Generic, TypeVar
+
+from provisioner.threads import BackgroundThread
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -48,7 +49,7 @@ def in_parallel(work: Callable[[Item], Answer], items: Iterable[Item], jobs: int
 
     rest = iter(items)
     ahead: deque[_Task[Item, Answer]] = deque()
-    threads = [threading.Thread(target=serve, name=f"ask-{number}", daemon=True) for number in range(jobs)]
+    threads = [BackgroundThread(serve, f"ask-{number}") for number in range(jobs)]
     try:
         for thread in threads:
             thread.start()

@@ -18,6 +18,7 @@ from provisioner.filesystem.locks import lock, unlock
 from provisioner.image.digest import CHUNK, Digest, Mismatch, verified_chunks
 from provisioner.image.manifest import Descriptor
 from provisioner.terminal.escaping import printable
+from provisioner.threads import BackgroundThread
 
 
 class Origin(Protocol):
@@ -348,9 +349,7 @@ def downloading(arrivals: Sequence[Download], jobs: int) -> Iterator[None]:
             while True:
                 waiting.get_nowait().run()
 
-    threads = [
-        threading.Thread(target=work, name=f"download-{n}", daemon=True) for n in range(min(jobs, len(arrivals)))
-    ]
+    threads = [BackgroundThread(work, f"download-{n}") for n in range(min(jobs, len(arrivals)))]
     try:
         for thread in threads:
             thread.start()
@@ -359,7 +358,7 @@ def downloading(arrivals: Sequence[Download], jobs: int) -> Iterator[None]:
         for arrival in arrivals:
             arrival.stop()
         deadline = time.monotonic() + _STOP_SECONDS
-        for thread in filter(threading.Thread.is_alive, threads):
+        for thread in (thread for thread in threads if thread.is_alive()):
             thread.join(max(0.0, deadline - time.monotonic()))
         for arrival in arrivals:
             arrival.close()

@@ -5,6 +5,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -75,8 +76,13 @@ def test_a_lookup_through_symlinks_takes_a_bounded_number_of_steps(
         previous = f"l{number}"
     opened: list[object] = []
     real_open = os.open
+
+    def count(*args: Any, **options: Any) -> int:
+        opened.append(args)
+        return real_open(*args, **options)
+
     with monkeypatch.context() as patched:
-        patched.setattr(os, "open", lambda *args, **options: opened.append(args) or real_open(*args, **options))
+        patched.setattr(os, "open", count)
         try:
             assert tree.locate(f"{previous}/x".encode()).path == b"d/x"
             assert 39 * names < 1024

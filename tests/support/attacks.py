@@ -193,9 +193,9 @@ def _symlinks(outside: str) -> Iterator[Attack]:
     under: list[Member] = [("d/s", None), ("out", "d"), ("out/s/x", b"1"), ("d", outside), ("out/s/canary", evil)]
     tree = {"out": "link:d", "d": f"link:{outside}", f"{outside}/s/canary": "file:evil"}
     yield _tree("a symlink turned under another", tree, under)
-    chain: list[Member] = [("d", None), *((f"l{n}", "d/../" * 800 + (f"l{n - 1}" if n else "d")) for n in range(35))]
+    long: list[Member] = [("d", None), *((f"l{n}", "d/../" * 800 + (f"l{n - 1}" if n else "d")) for n in range(35))]
     pairs = [pair for n in range(50) for pair in ((f"m{n}", "l34"), (f"m{n}/x", evil))]
-    yield _refused("a chain of long symlinks", "lead through more than 1024 names", *chain, *pairs)
+    yield _refused("a chain of long symlinks", "lead through more than 1024 names", *long, *pairs)
     yield _tree("a symlink to the root", {"r": "link:/", "x": "file:evil"}, [("r", "/"), ("r/r/./x", evil)])
 
 
