@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-_ROOM = 32 << 20
+_ROOM = 12 << 20
 """Bytes of address space that a thread needs before it does anything: its stack, and what Python keeps for it."""
 
 
