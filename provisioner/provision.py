@@ -117,7 +117,9 @@ def existing_record(directory: Path) -> Record | None:
 
 
 def _other_image(directory: Path, present: Record, image: Image) -> TargetExists:
-    what = f"{printable(str(directory))} holds {printable(present.reference)} at {present.manifest_digest:.19}"
+    what = (
+        f"{printable(str(directory))} holds {printable(present.reference)} at {printable(present.manifest_digest[:19])}"
+    )
     return TargetExists(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
 
 

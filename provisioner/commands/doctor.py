@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from provisioner.commands.output import write_json, write_lines
 from provisioner.errors import MachineError, machine_errors
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.tables import Screen, wrapped
+from provisioner.terminal.tables import Screen, cell_text, wrapped
 
 if TYPE_CHECKING:
     from provisioner.doctor.diagnosis import Diagnosis
@@ -54,7 +54,9 @@ def _lines(diagnosis: Diagnosis, screen: Screen) -> Iterator[str]:
     """One line for each check, folded to fit a terminal; then the result."""
     for check in diagnosis.checks:
         mark, fix = check.state.ljust(_INDENT), f"; fix: {check.fix}" if check.fix else ""
-        first, *others = wrapped(f"{check.name}: {check.detail}{fix}", (screen.width or sys.maxsize) - _INDENT)
+        first, *others = wrapped(
+            cell_text(f"{check.name}: {check.detail}{fix}"), (screen.width or sys.maxsize) - _INDENT
+        )
         yield (mark if check.state == "ok" else screen.bold(mark)) + first
         yield from (" " * _INDENT + line for line in others)
     where = printable(str(diagnosis.directory))

@@ -98,8 +98,8 @@ class Record:
         return record
 
     def to_json(self) -> str:
-        """Return the text of record.json, which is also what `--json` prints."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """Return the text of record.json, which is also what `--json` prints: ASCII, safe on a terminal."""
+        return json.dumps(asdict(self), indent=2) + "\n"
 
     def write(self, directory: Path, image: Image) -> None:
         """Create `.provision/` with the record and the image's documents, byte for byte. Raises OSError."""

@@ -6,9 +6,12 @@ import os
 
 
 def printable(text: str | bytes) -> str:
-    """`text` safe to show on a terminal: control characters, and bytes that are no text, escaped.
+    """Return `text` safe to show on one line of a terminal; an escape sequence of Python stands for what isn't.
 
-    For all names that come from an image, a registry or a file system.
+    That is whatever Unicode doesn't count among the letters, marks, numbers, punctuation, symbols and the space:
+    control characters, C1's too (U+0080 to U+009F, of which 8-bit terminals take one for ESC [), those that turn the
+    direction of the text or can't be seen, line separators, surrogates (bytes that are no text), and what nobody has
+    defined. For all names that come from an image, a registry, a record or a file system.
     """
     if isinstance(text, bytes):
         text = os.fsdecode(text)

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from provisioner.terminal.escaping import printable
+
 
 class Console:
-    """Says what is being done. With `quiet` only errors are shown."""
+    """Says what is being done. With `quiet` only errors are shown.
+
+    Every text is one line, and safe on a terminal: what it would obey or hide is escaped here once more.
+    """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -21,6 +26,7 @@ class Console:
         """One line about what is being done or has been, above the bar where there is one. From any thread."""
         if self._quiet:
             return
+        text = printable(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -28,9 +34,9 @@ class Console:
 
     def error(self, message: str, hint: str = "") -> None:
         """An error and, on a line of its own, its mend."""
-        print(f"provision: {message}", file=self._stream)
+        print(f"provision: {printable(message)}", file=self._stream)
         if hint:
-            print(f"  {hint}", file=self._stream)
+            print(f"  {printable(hint)}", file=self._stream)
 
     @contextmanager
     def progress(self, total: int, unit: str = "B") -> Iterator[Progress]:
@@ -76,4 +82,4 @@ class Progress:
         if self._bar is None:
             self._console.step(text)
         else:
-            self._bar.set_description_str(text)
+            self._bar.set_description_str(printable(text))
