@@ -16,6 +16,7 @@ import urllib3
 from provisioner import __version__
 from provisioner.errors import MalformedImage, NetworkError, UsageError
 from provisioner.image.reference import is_loopback
+from provisioner.registry.proxies import check_proxy
 from provisioner.registry.retry import Transient
 from provisioner.terminal.escaping import printable
 
@@ -92,6 +93,9 @@ class Http:
         self, method: str, url: str, host: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
     ) -> requests.Response:
         name = _split(url).hostname or ""
+        is_local = is_loopback(name)
+        if not is_local:
+            check_proxy(url)
         with http_errors(host):
             return self._session.request(
                 method,
@@ -103,7 +107,7 @@ class Http:
                 auth=_no_netrc,
                 verify=not self._insecure,
                 # No proxy is asked for what is on this machine.
-                proxies={"no_proxy": name} if is_loopback(name) else None,
+                proxies={"no_proxy": name} if is_local else None,
             )
 
 
