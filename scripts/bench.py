@@ -1,8 +1,9 @@
 """`make bench`: how long images take to unpack, by ours and by the peers on this machine, and against the limit.
 
 Images of real packages (bench_images.py) are served by docker-registry on loopback. Ours and the peers
-(bench_entrants.py) unpack them in turn, each into a fresh directory with nothing cached, all of it on tmpfs. Medians,
-ratios and goals (bench_report.py) go to standard output as Markdown. Images and environments are kept from one run
+(bench_entrants.py) unpack them in turn, each into a fresh directory with nothing cached, all of it on tmpfs; what it
+costs to wait for a disk is measured on one. Medians, ratios and goals (bench_report.py) go to standard output as
+Markdown. Images and environments are kept from one run
 to the next in $PROVISION_BENCH_DIR, else in the user's cache directory.
 """
 
@@ -21,7 +22,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -48,9 +49,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the runs of one image happen: a directory on tmpfs, and what the scripts find in their environment."""
+    """Where the runs of one image happen, and what the scripts find in their environment."""
 
     work: Path
+    """A directory on tmpfs."""
+    disk: Path
+    """One on a disk."""
     variables: dict[str, str]
 
 
@@ -68,9 +72,9 @@ def main() -> int:
     entrants = [one for one in chosen if one.name not in absent]
     known = machine(found)
     samples: list[Sample] = []
-    with workplace(arguments.tmpfs) as work, serve(work) as host:
+    with workplace(arguments.tmpfs) as work, workplace(arguments.disk or str(home)) as disk, serve(work) as host:
         for image in images:
-            with served(image, Workspace(work, {**found, "HOST": host})) as place:
+            with served(image, Workspace(work, disk, {**found, "HOST": host})) as place:
                 if arguments.profile:
                     profile(place)
                 else:
@@ -116,10 +120,11 @@ def parser() -> argparse.ArgumentParser:
         type=_words,
         default=[],
         metavar="A,B",
-        help="only these: cold, warm, limit, or the beginnings of names (provision,curl)",
+        help="only these: cold, warm, disk, limit, or the beginnings of names (provision,curl)",
     )
     made.add_argument("--json", metavar="FILE", help="write all figures of all runs there")
     made.add_argument("--tmpfs", default="/dev/shm", metavar="DIR", help="where to unpack; default: /dev/shm")
+    made.add_argument("--disk", metavar="DIR", help="a disk, to measure what waiting for it costs; default: the cache")
     made.add_argument("--profile", action="store_true", help="show where ours spends its time, instead")
     return made
 
@@ -160,7 +165,7 @@ def built(names: Sequence[str], home: Path) -> list[BenchImage]:
 
 @contextlib.contextmanager
 def workplace(tmpfs: str) -> Iterator[Path]:
-    """A directory in memory that is gone afterwards."""
+    """A directory that is gone afterwards."""
     work = Path(tempfile.mkdtemp(prefix="provision-bench-", dir=tmpfs))
     try:
         yield work
@@ -219,7 +224,7 @@ def served(image: BenchImage, place: Workspace) -> Iterator[Workspace]:
             subprocess.run(["gzip", "-dc"], stdin=source, stdout=target_file, check=True)
     more = {"IMAGE": name, "DIGESTS": " ".join(image.layers), "BLOBS": " ".join(blobs), "TARS": " ".join(tars)}
     more |= {"WARM": f"{own}/warm", "POLICY": str(policy)}
-    ready = Workspace(place.work, {**place.variables, **more})
+    ready = Workspace(place.work, place.disk, {**place.variables, **more})
     try:
         # It fills the cache, and it is the run that finds nothing in the machine's own caches.
         run(ours("PLAIN", cache="$WARM"), ready)
@@ -248,7 +253,7 @@ def rounds(
             if what in failures:
                 continue
             try:
-                wall, usage, paths = run(entrant.script, place, entrant.tree)
+                wall, usage, paths = run(entrant.script, _at(place, entrant), entrant.tree)
                 # What hasn't unpacked nearly all has failed, whatever its exit status.
                 if entrant.tree and paths < 0.95 * image.paths:
                     raise Failed(f"{paths} paths of {image.paths}")
@@ -260,6 +265,14 @@ def rounds(
             peak = usage.ru_maxrss * 1024
             samples.append(Sample(image.name, entrant.name, wall, usage.ru_utime, usage.ru_stime, peak))
     return samples, failures
+
+
+def _at(place: Workspace, entrant: Entrant) -> Workspace:
+    """Where an entrant runs. A disk has nothing left to write then of what others did."""
+    if entrant.kind != "disk":
+        return place
+    subprocess.run(["sync", "-f", place.disk], check=True)
+    return replace(place, work=place.disk)
 
 
 def run(script: str, place: Workspace, tree: str = "") -> tuple[float, resource.struct_rusage, int]:

@@ -19,12 +19,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .bench_machine import find
-from .bench_report import FAST, HASH, INFLATE, OURS, TAR, WARM, WARM_TAR, WRITE
+from .bench_report import FAST, HASH, INFLATE, NO_SYNC, ON_DISK, OURS, TAR, WARM, WARM_TAR, WRITE
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """One who takes part. `kind` is cold, warm or limit; `needs` names programs and, in capitals, ROOT or environments.
+    """One who takes part. `kind` is cold, warm, disk (a warm cache, and the directory is on a disk) or limit.
+
+    `needs` names programs and, in capitals, ROOT or environments.
 
     `tree` is a pattern of where the unpacked image is in the end, empty where there is none.
     """
@@ -92,10 +94,10 @@ for name in sys.argv[1:]:
 """
 
 
-def ours(environment: str, cache: str = "", module: str = "provisioner") -> str:
+def ours(environment: str, cache: str = "", module: str = "provisioner", options: str = "--quiet") -> str:
     """The script that provisions with the dependencies of an environment, the checkout as it is."""
     setting = f'PROVISION_CACHE_DIR="{cache}" ' if cache else ""
-    command = f'"${environment}/bin/python" -m {module} --quiet "$HOST/$IMAGE" container'
+    command = f'"${environment}/bin/python" -m {module} {options} "$HOST/$IMAGE" container'
     return f'PYTHONPATH="$CHECKOUT" {setting}{command}'
 
 
@@ -128,6 +130,9 @@ ENTRANTS = (
     Entrant("buildah pull, vfs", "cold", BUILDAH, ("buildah",), "storage/vfs/dir/*"),
     Entrant(WARM[0], "warm", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
     Entrant(WARM[1], "warm", ours("FAST", "$WARM"), ("FAST",), _TREE),
+    Entrant(NO_SYNC, "warm", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
+    Entrant(ON_DISK[0], "disk", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
+    Entrant(ON_DISK[1], "disk", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
     Entrant(WARM_TAR, "warm", UNTAR.format(layers="$BLOBS", options="-xzf"), ("tar", "gzip")),
     Entrant(INFLATE[OURS], "limit", inflate("PLAIN", "zlib"), ("PLAIN",), ""),
     Entrant(INFLATE[FAST], "limit", inflate("FAST", "isal.isal_zlib"), ("FAST",), ""),

@@ -10,6 +10,8 @@ OURS = "provision"
 FAST = "provision[fast]"
 TAR = "curl piped to tar"
 WARM = ("provision, warm", "provision[fast], warm")
+NO_SYNC = "provision --no-sync, warm"
+ON_DISK = ("provision, warm, on a disk", "provision --no-sync, warm, on a disk")
 WARM_TAR = "tar -x of the same blobs"
 INFLATE = {OURS: "inflate with zlib", FAST: "inflate with isal"}
 HASH = "hash"
@@ -159,6 +161,17 @@ def limit_table(found: Medians, cores: int) -> str:
     return table(head, rows) if rows else ""
 
 
+def sync_table(found: Medians) -> str:
+    """What it costs to write a directory to the disk before it is put in place, in memory and on a disk."""
+    head = ("waiting for the disk", "seconds", "with --no-sync", "cost")
+    rows = [
+        (where, f"{found[one].wall:.2f}", f"{found[other].wall:.2f}", f"{found[one].wall - found[other].wall:+.2f}")
+        for where, one, other in (("tmpfs", WARM[0], NO_SYNC), ("a disk", *ON_DISK))
+        if one in found and other in found
+    ]
+    return table(head, rows) if rows else ""
+
+
 def goals_table(wanted: Iterable[Goal]) -> str:
     """Goals, figures and verdicts."""
     verdicts = {True: "yes", False: "no", None: "not measured"}
@@ -191,6 +204,7 @@ def report(
             runs_table(found, cold, OURS, FAST, "cold cache", floor),
             runs_table(found, [*WARM, WARM_TAR], *WARM, "warm cache", floor),
             limit_table(found, cores),
+            sync_table(found),
         ]
     parts += ["### Goals", goals_table(goals(by_image, peers, cores))]
     parts += ["\n".join(f"- {name}: {reason}" for name, reason in absent.items())]

@@ -13,7 +13,21 @@ import pytest
 
 from scripts import bench, bench_entrants, bench_images, bench_profile, bench_report
 from scripts.bench_entrants import ENTRANTS, Entrant
-from scripts.bench_report import FAST, HASH, INFLATE, OURS, TAR, WARM, WARM_TAR, WRITE, Goal, Medians, Sample
+from scripts.bench_report import (
+    FAST,
+    HASH,
+    INFLATE,
+    NO_SYNC,
+    ON_DISK,
+    OURS,
+    TAR,
+    WARM,
+    WARM_TAR,
+    WRITE,
+    Goal,
+    Medians,
+    Sample,
+)
 
 MIB = 1 << 20
 
@@ -99,6 +113,16 @@ def test_goals_take_the_fastest_peer_and_the_largest_peak() -> None:
     }
 
 
+def test_what_waiting_for_the_disk_costs_is_told_for_memory_and_a_disk() -> None:
+    figures = found(sample(WARM[0], 4.0), sample(NO_SYNC, 4.1), sample(ON_DISK[0], 7.5), sample(ON_DISK[1], 5.0))
+    assert bench_report.sync_table(figures).splitlines()[2:] == [
+        "| tmpfs | 4.00 | 4.10 | -0.10 |",
+        "| a disk | 7.50 | 5.00 | +2.50 |",
+    ]
+    del figures[NO_SYNC], figures[ON_DISK[0]]
+    assert bench_report.sync_table(figures) == ""
+
+
 def test_goals_are_told_also_when_nothing_was_measured() -> None:
     assert {goal.measured for goal in bench_report.goals({}, [TAR], cores=2)} == {None}
 
@@ -179,8 +203,9 @@ def test_entrants_are_chosen_by_kind_or_by_the_beginning_of_a_name() -> None:
 
     assert len(chosen()) == len(ENTRANTS)
     assert chosen("curl", "udo") == [TAR, "udocker"]
-    assert chosen("warm") == [*WARM, WARM_TAR]
-    assert chosen("provision") == [OURS, FAST, *WARM]
+    assert chosen("warm") == [*WARM, NO_SYNC, WARM_TAR]
+    assert chosen("disk") == [*ON_DISK]
+    assert chosen("provision") == [OURS, FAST, *WARM, NO_SYNC, *ON_DISK]
     assert chosen("none") == []
 
 
@@ -191,7 +216,7 @@ def test_an_entrant_says_what_is_missing() -> None:
 
 
 def place(tmp_path: Path) -> bench.Workspace:
-    return bench.Workspace(tmp_path, {"GIVEN": "value"})
+    return bench.Workspace(tmp_path, tmp_path, {"GIVEN": "value"})
 
 
 def test_a_run_is_measured_with_all_that_it_waits_for(tmp_path: Path) -> None:
