@@ -60,7 +60,7 @@ class MalformedImage(ProvisionError):
 
 
 class MachineError(ProvisionError):
-    """This file system or machine can't: space, links, permissions."""
+    """This file system or machine can't: space, memory, a disk that fails, links, permissions."""
 
     status = 7
 

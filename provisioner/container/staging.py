@@ -130,7 +130,8 @@ class Staging:
             sync_directory(self._parent)
             sync_directories(self.target.parents[1 : self._created_parents + 1])
         except OSError:
-            os.rename(self.target, self.path)
+            with suppress(OSError):  # a disk that fails may allow no more changes; the first error matters
+                os.rename(self.target, self.path)
             raise
 
     def _create_parents(self) -> None:
