@@ -16,9 +16,8 @@ import pytest
 from provisioner.errors import MalformedImage, NetworkError, NotFound, ProvisionError
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
-from provisioner.registry import hub as hub_module
-from provisioner.registry.client import NoSuchRepository
 from provisioner.registry.hub import Hub, near_names
+from provisioner.registry.refusals import NoSuchRepository
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.scripted_hub import (
@@ -106,13 +105,13 @@ def test_all_pages_of_tags(full: ScriptedHub) -> None:
     assert len(full.requests) == 8
 
 
-def test_pages_without_end(scripted: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_without_end(scripted: ScriptedRegistry) -> None:
     endless = results(tag_on_hub("1.0"), repository_on_hub("a"), count=10**12, next="https://hub.docker.com/more")
     scripted.on(".*", endless)
-    monkeypatch.setattr(hub_module, "_PAGES", 7)
-    [tag], count = hub(scripted).tags("library/ubuntu")
+    client = Hub(scripted.url, max_pages=7)
+    [tag], count = client.tags("library/ubuntu")
     assert (tag.name, count, len(scripted.requests)) == ("1.0", 10**12, 7)
-    assert len(hub(scripted).search("a", 50)[0]) == 1
+    assert len(client.search("a", 50)[0]) == 1
     assert len(scripted.requests) == 14
 
 

@@ -86,9 +86,9 @@ def test_a_token_goes_with_every_page(scripted: ScriptedRegistry) -> None:
     names = [f"1.{number}" for number in range(50)]
     served = pages(names, 10)
     server = TokenServer(scripted, uses=2)
-    scripted.on(LIST, lambda request: server._check(request) or served(request))
+    scripted.on(LIST, lambda request: server.check(request) or served(request))
     assert names_in(scripted) == names
-    assert server.given > 1
+    assert server.issued > 1
 
 
 def test_a_hundred_thousand_tags(scripted: ScriptedRegistry) -> None:
@@ -193,6 +193,25 @@ def test_a_page_that_is_too_large(scripted: ScriptedRegistry) -> None:
 def test_no_such_repository(scripted: ScriptedRegistry) -> None:
     with pytest.raises(NotFound, match="has no tags"):
         names_in(scripted)
+
+
+@pytest.mark.parametrize(
+    ("link", "query"),
+    [
+        ("<?a=1;b=2,c>; rel=next", "a=1;b=2,c"),
+        ('</x>; title=", <?no>; rel=prev", <?yes>; title="a=b"; Rel="NEXT last"', "yes"),
+        ('<?no>; rel="last"; title="rel=next"', None),
+    ],
+)
+def test_separators_in_addresses_and_quoted_strings(link: str, query: str | None) -> None:
+    asked: list[str] = []
+
+    def page_of(query: str) -> tuple[bytes, str]:
+        asked.append(query)
+        return b'{"tags": ["a"]}', link if len(asked) == 1 else ""
+
+    assert tag_names(page_of, "r.example") == ["a"]
+    assert asked[1:] == ([query] if query else [])
 
 
 # Platforms and sizes
@@ -385,7 +404,7 @@ def test_tags_of_a_mirror_where_the_registry_is_away(scripted: ScriptedRegistry,
     words = ("tags", "--platform=amd64", "localhost:1/user/x", f"--mirror={scripted.host}")
     done = provision(*words, cache=tmp_path)
     assert (done.returncode, done.stdout) == (0, "1.1\n1.0\n"), done.stderr
-    assert done.stderr.splitlines()[-1] == f"the list of tags is what the mirror {scripted.host} has for it"
+    assert done.stderr.splitlines()[-1] == f"the list of tags comes from the mirror {scripted.host}"
     assert provision(*words, "--quiet", cache=tmp_path).stderr == ""
 
 

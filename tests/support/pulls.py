@@ -23,14 +23,19 @@ BLOBS = "/v2/x/blobs/"
 
 
 @dataclass(frozen=True)
-class WorkerKilled:
-    """So many runs were killed, so many were left alone after them; the most bytes of one blob that one kill lost."""
+class KilledPulls:
+    """What became of runs that were killed."""
 
     kills: int
+    """Runs that were killed."""
     rounds: int
+    """Runs that were left alone after them, each of which completed."""
     most_lost: int
+    """The most bytes of one blob that one kill lost."""
     sent: int
+    """Bytes of blobs that the registry sent in all."""
     size: int
+    """Bytes of blobs that it would have sent without kills."""
 
 
 @contextmanager
@@ -64,8 +69,8 @@ def random_image(*sizes: int) -> builders.Image:
     )
 
 
-def killed(kills: int, place: Path, seed: int = 0) -> WorkerKilled:
-    """Kill runs at random moments, a few of them on the same cache, and leave one alone then; again until it's enough.
+def killed(kills: int, place: Path, seed: int = 0) -> KilledPulls:
+    """Kill runs at random moments, up to four on the same cache, and then let one complete; repeat for all `kills`.
 
     AssertionError unless that one completes, from the cache and no more than the rest of each blob.
     """
@@ -89,8 +94,8 @@ def killed(kills: int, place: Path, seed: int = 0) -> WorkerKilled:
                 process.communicate()
                 time.sleep(0.1)  # until the registry knows
                 for blob in image.blobs:
-                    most = max(most, registry.sent[path(blob)] - before[blob] - kept(cache, blob))
-                    before[blob] = registry.sent[path(blob)] - kept(cache, blob)
+                    most = max(most, registry.sent[path(blob)] - before[blob] - cached_size(cache, blob))
+                    before[blob] = registry.sent[path(blob)] - cached_size(cache, blob)
             finish(pull(registry, place / "directory", cache))
             for number, size in enumerate(sizes):
                 data = (place / f"directory/rootfs/data{number}").read_bytes()
@@ -101,15 +106,15 @@ def killed(kills: int, place: Path, seed: int = 0) -> WorkerKilled:
             sent += sum(registry.sent[path(blob)] for blob in image.blobs)
         shutil.rmtree(cache)
         shutil.rmtree(place / "directory")
-    return WorkerKilled(done, rounds, most, sent, rounds * sum(map(len, image.blobs)))
+    return KilledPulls(done, rounds, most, sent, rounds * sum(map(len, image.blobs)))
 
 
 def path(blob: bytes) -> str:
     return BLOBS + builders.digest_of(blob)
 
 
-def kept(cache: Path, blob: bytes) -> int:
-    """How many bytes of a blob are in a cache."""
+def cached_size(cache: Path, blob: bytes) -> int:
+    """Return how many bytes of a blob are in a cache."""
     name = builders.digest_of(blob).removeprefix("sha256:")
     sizes = [file.stat().st_size for file in (cache / "sha256" / name, cache / "partial" / name) if file.exists()]
     return max(sizes, default=0)

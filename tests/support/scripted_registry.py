@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from provisioner.image.reference import Reference
 from provisioner.registry.client import RegistryClient
 from provisioner.registry.mirrors import Mirrors
-from provisioner.registry.retry import Patience
+from provisioner.registry.retry import Timing
 from scripts.loopback_registry import Handler, LoopbackRegistry, Response
 from tests.support import builders
 from tests.support.tools import need, run
@@ -206,28 +206,26 @@ class ScriptedRegistry(LoopbackRegistry):
 
 @dataclass
 class TokenServer:
-    """Makes a registry want tokens, which it gives at /token to anybody.
-
-    Each token is good for `uses` requests.
-    """
+    """Makes a registry want tokens, which /token issues to anybody. Each is good for `uses` requests."""
 
     registry: ScriptedRegistry
     uses: int = 1 << 30
-    given: int = 0
+    issued: int = 0
     scopes: list[str] = field(default_factory=list)
     _left: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.registry.on("/token", self._give).on("/v2/.*", self._check)
+        self.registry.on("/token", self._issue).on("/v2/.*", self.check)
 
-    def _give(self, request: Request) -> Response:
-        self.given += 1
+    def _issue(self, request: Request) -> Response:
+        self.issued += 1
         self.scopes += request.query.get("scope", [])
-        token = hashlib.sha256(str(self.given).encode()).hexdigest()
+        token = hashlib.sha256(str(self.issued).encode()).hexdigest()
         self._left[token] = self.uses
         return json_response({"token": token, "expires_in": 300})
 
-    def _check(self, request: Request) -> Response | None:
+    def check(self, request: Request) -> Response | None:
+        """Return a challenge for a request without a good token; None for one with it."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self._left.get(token, 0) > 0:
             self._left[token] -= 1
@@ -237,16 +235,16 @@ class TokenServer:
 
 @dataclass
 class PrivateTokens:
-    """Makes a registry want tokens, which it gives at /token for a password or an identity token only."""
+    """Makes a registry want tokens, which /token issues for a password or an identity token only."""
 
     registry: ScriptedRegistry
     basic: str = ""
     identity_token: str = ""
 
     def __post_init__(self) -> None:
-        self.registry.on("/token", self._give).on("/v2/.*", self._check)
+        self.registry.on("/token", self._issue).on("/v2/.*", self._check)
 
-    def _give(self, request: Request) -> Response:
+    def _issue(self, request: Request) -> Response:
         if request.method == "POST":
             wanted = {"grant_type": ["refresh_token"], "refresh_token": [self.identity_token], "service": ["scripted"]}
             is_right = bool(self.identity_token) and wanted.items() <= request.form.items()
@@ -262,7 +260,7 @@ class PrivateTokens:
 
 @dataclass
 class Time:
-    """A clock that goes on when it is slept by, and remembers for how long."""
+    """A clock that moves only by `sleep`, and records each."""
 
     now: float = 0.0
     slept: list[float] = field(default_factory=list)
@@ -272,9 +270,9 @@ class Time:
         self.now += seconds
 
     @property
-    def patience(self) -> Patience:
-        """The patience of a run that this is the time of."""
-        return Patience(lambda: self.now, self.sleep, lambda: 1.0)
+    def timing(self) -> Timing:
+        """Return the timing of a run by this clock, with the longest pauses."""
+        return Timing(lambda: self.now, self.sleep, lambda: 1.0)
 
 
 def mirrored(
@@ -286,7 +284,7 @@ def mirrored(
         mirrors,
         lambda where, plain: RegistryClient(where, insecure=plain),
         say,
-        (time or Time()).patience,
+        (time or Time()).timing,
     )
 
 
