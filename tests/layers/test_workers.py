@@ -1,4 +1,4 @@
-"""Processes that work ahead: what they send back, what fails, and that none is left."""
+"""Worker processes: their results, their failures, and that none is left."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_process_that_is_done_takes_the_next_task() -> None:
 def refuse(number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         if chunk == b"bad":
-            raise MalformedImage(f"task {number}", "mend it")
+            raise MalformedImage(f"task {number}", "fix it")
         if chunk == b"odd":
             raise KeyError("odd")
         yield chunk
@@ -91,11 +91,11 @@ def test_an_error_comes_behind_what_was_done_before() -> None:
         assert next(results) == b"b"
         with pytest.raises(MalformedImage, match=r"^task 2$") as raised:
             next(results)
-    assert raised.value.hint == "mend it"
+    assert raised.value.hint == "fix it"
 
 
 def test_signals_that_ask_to_end_are_not_for_them() -> None:
-    """Who has forked them hears Ctrl-C as well, and would take their end for something else."""
+    """Who has forked them handles Ctrl-C as well, and would report killed workers."""
     with Workers(1, echo) as processes:
         processes.begin({1: chunks(300_000, 50)})
         results = processes.results(1)
@@ -105,7 +105,7 @@ def test_signals_that_ask_to_end_are_not_for_them() -> None:
         assert len(list(results)) == 49
 
 
-def test_a_mistake_of_ours_is_told_by_its_name() -> None:
+def test_an_unexpected_exception_is_reported_by_its_name() -> None:
     with Workers(1, refuse) as processes:
         processes.begin({1: iter([b"odd"])})
         with pytest.raises(RuntimeError, match=r"^KeyError: 'odd'$"):
@@ -197,7 +197,7 @@ with Workers(2, work) as workers:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("whom", ["it alone", "all"])
 def test_they_end_with_the_one_that_has_forked_them(number: signal.Signals, whom: str) -> None:
-    """A terminal's Ctrl-C reaches all of them: the one that has forked them says what it is told."""
+    """A terminal's Ctrl-C reaches all of them: only the main process reports it."""
     environment = clean_environment(PYTHONPATH=str(CHECKOUT))
     command = ["env", "--default-signal", sys.executable, "-c", PROGRAM]
     with subprocess.Popen(
@@ -207,9 +207,9 @@ def test_they_end_with_the_one_that_has_forked_them(number: signal.Signals, whom
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(set(pids)) == 2
         (os.kill if whom == "it alone" else os.killpg)(process.pid, number)
-        said = process.communicate(timeout=10)[1]  # which waits for all who may still write there
+        errors = process.communicate(timeout=10)[1]  # which waits for all who may still write there
     assert process.returncode == -number
-    assert said.count("Traceback") == (number == signal.SIGINT)
+    assert errors.count("Traceback") == (number == signal.SIGINT)
     deadline = time.monotonic() + 10
     for pid in pids:
         while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < deadline:
