@@ -10,6 +10,8 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,7 +112,7 @@ def test_force_makes_the_same_image_anew(registry: ScriptedRegistry, tmp_path: P
     assert (plan.directory / "rootfs/etc/motd").read_text() == "hello\n"
 
 
-def test_what_fails_leaves_what_was_there(registry: ScriptedRegistry, tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_directory(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
     plan = Plan(tmp_path / "dir", AMD64, OPTIONS, force=True)
     job(registry, plan, tmp_path / "cache")
@@ -122,6 +124,23 @@ def test_what_fails_leaves_what_was_there(registry: ScriptedRegistry, tmp_path: 
         job(registry, plan, tmp_path / "cache")
     assert tree_of(plan.directory) == before
     assert sorted(os.listdir(tmp_path)) == ["cache", "dir"]
+
+
+def test_no_directory_is_left_open(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """Neither after a success, nor when a layer fails, nor when the fixups fail."""
+    fine = builders.layer(("x", b"x"))
+    images = [
+        (builders.small(), ""),
+        (builders.image(fine, replace(fine, diff_id=builders.digest_of(b""))), "layer 2 of 2: .*does not match"),
+        (builders.image(builders.layer(("etc", b"a file"))), "write the fixups|no directory"),
+    ]
+    for number, (image, why) in enumerate(images):
+        registry.push("image", image)
+        plan = Plan(tmp_path / str(number), AMD64, OPTIONS)
+        with pytest.raises(MalformedImage, match=why) if why else nullcontext():
+            job(registry, plan, tmp_path / "cache")
+        opened = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        assert [path for path in opened if path.startswith(str(tmp_path)) and "/cache/" not in path] == []
 
 
 def test_unknown_profiles_are_refused_before_any_request(registry: ScriptedRegistry, tmp_path: Path) -> None:
@@ -143,7 +162,7 @@ def test_a_foreign_directory_is_refused_before_any_request(
     assert tree_of(tmp_path) == before
 
 
-def test_the_directory_one_is_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TargetExists, match="is the current directory"):
         existing_record(tmp_path)
@@ -198,7 +217,7 @@ def test_dns_of_the_command_line_goes_before_the_profiles(registry: ScriptedRegi
     assert (tmp_path / "dir/rootfs/etc/resolv.conf").read_text() == "nameserver 1.2.3.4\nnameserver ::1\n"
 
 
-def test_errors_are_all_ours(registry: ScriptedRegistry, tmp_path: Path) -> None:
+def test_errors_are_provision_errors(registry: ScriptedRegistry, tmp_path: Path) -> None:
     with pytest.raises(ProvisionError, match="has no tag"):
         job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert os.listdir(tmp_path) == []
@@ -221,7 +240,7 @@ class Disk:
         (Disk(1 << 40, 1 << 30), 1000, "more than the 1,000 bytes that are allowed"),
     ],
 )
-def test_what_has_no_room_is_not_even_downloaded(
+def test_an_image_without_room_is_not_downloaded(
     disk: Disk,
     max_size: int | None,
     why: str,
@@ -311,8 +330,8 @@ def test_where_hard_links_are_real_nothing_is_reported(registry: ScriptedRegistr
     assert (place / "dir/rootfs/two").samefile(place / "dir/rootfs/one")
 
 
-def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry, tmp_path: Path) -> None:
-    """Of the tree as it is in the end: with the fixups, and times that nothing changes any more."""
+def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """It describes the final tree, with the fixups and the times of directories."""
     registry.push("image", builders.small())
     job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     folder = tmp_path / "dir/.provision"
@@ -339,7 +358,7 @@ def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry,
 
 
 def test_fixups_leave_directories_the_times_of_the_image(registry: ScriptedRegistry, tmp_path: Path) -> None:
-    """Of what is written into and of what is made for it: two directories of one image differ in no time."""
+    """Also the directories that fixups write into and create."""
     dated: list[builders.Member] = [
         special(".", tarfile.DIRTYPE, mode=0o755, mtime=3),
         special("etc", tarfile.DIRTYPE, mode=0o755, mtime=4),

@@ -1,4 +1,4 @@
-"""Layers as image-spec's layer.md describes them. What enemies make of them: test_attacks.py."""
+"""Layers as image-spec's layer.md describes them. Hostile ones are in test_attacks.py."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int 
 
 
 def paths(root: Path) -> list[str]:
-    """What is in the tree: directories end in a slash."""
+    """Return the paths of a tree; directories end in a slash."""
     return [f"{path}/" if entry.type == "d" else path for path, entry in tree_of(root).items() if path != "."]
 
 
@@ -99,8 +99,8 @@ def test_a_third_layer_hides_what_the_second_brought(root: Path) -> None:
     assert paths(root) == ["d/", "d/three", "top"]
 
 
-def test_what_was_looked_through_once_is_not_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or a hundred thousand whiteouts of a hundred thousand names take a day."""
+def test_a_cleared_directory_is_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a hundred thousand whiteouts of a hundred thousand names take a day."""
     seen: list[bytes] = []
     real = Tree.children
 
@@ -118,8 +118,8 @@ def test_what_was_looked_through_once_is_not_again(root: Path, monkeypatch: pyte
     assert len(seen) == len(names) + len(["one", "sub", "two"])
 
 
-def test_own_paths_are_real_ones(root: Path) -> None:
-    """What a layer brings through a symlink is its own under every name."""
+def test_upper_paths_are_free_of_symlinks(root: Path) -> None:
+    """A file that a layer writes through a symlink belongs to the layer under every name."""
     lower = [*BASE, ("link", "d")]
     apply(root, lower, [("link/new", b"n"), ("d/.wh..wh..opq", b""), ("link/.wh.new", b"")])
     assert paths(root) == ["d/", "d/new", "link", "top"]
@@ -216,7 +216,7 @@ def test_root_gets_owners_and_modes_of_the_image(root: Path) -> None:
     assert (root / "d/same").samefile(root / "d/suid")
 
 
-def test_others_keep_all_readable_and_owned_by_them(root: Path) -> None:
+def test_without_root_all_files_are_readable_and_belong_to_the_user(root: Path) -> None:
     closed = [special("d", tarfile.DIRTYPE, mode=0, uid=9, gid=9), special("d/x", tarfile.REGTYPE, mode=0o4011, uid=9)]
     device = special("d/null", tarfile.CHRTYPE, mode=0o666, devmajor=1, devminor=3, uid=9)
     apply(root, [*closed, device])
@@ -351,7 +351,7 @@ def test_root_who_may_not_make_devices_gets_them_in_the_record(root: Path) -> No
 
 
 def in_namespace(ids: int, *command: str, text: bytes) -> None:
-    """Run a command as root of a user namespace that knows so many of our ids, with `text` as its standard input."""
+    """Run a command as root of a user namespace that maps the first `ids` ids, with `text` as its standard input."""
     wait = ["unshare", "--user", "sh", "-c", 'read -r line && exec "$@"', "sh"]
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen([*wait, *command], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
@@ -365,7 +365,7 @@ def in_namespace(ids: int, *command: str, text: bytes) -> None:
 
 
 def test_owners_that_a_user_namespace_does_not_know_are_in_the_record(root: Path) -> None:
-    """As in containers without root: such files stay root's, and aren't setuid for it."""
+    """As in rootless containers: such files stay root's, and are not setuid."""
     need_root()
     need("unshare")
     unknown: dict[str, Any] = {"uid": 5000, "gid": 5, "mtime": 7}
@@ -400,7 +400,7 @@ def test_errors_name_the_entry(root: Path) -> None:
         apply(root, [("a", b"x"), ("a/b\n", b"x")])
 
 
-def test_a_full_disk_is_the_machines_fault(root: Path) -> None:
+def test_a_full_disk_is_a_machine_error(root: Path) -> None:
     """A real one: two files of 64 KiB don't fit into a tmpfs of 100 KiB."""
     need_root()
     need("mount", "umount")
@@ -424,7 +424,7 @@ SIZES: dict[str, tuple[int, list[list[Member] | bytes]]] = {
     "headers that nothing follows on": (1024 * 100, [raw(b"label", b"V", b"1") * 100]),
     "zeros behind the end": (512 + 10_000_000, [bytes(512 + 10_000_000)]),
 }
-"""What an image takes: archives, 4096 bytes for each entry and directory, and holes."""
+"""What counts as the size of an image: archives, 4096 bytes for each entry and directory, and holes."""
 
 
 @pytest.mark.parametrize("what", SIZES)
@@ -453,7 +453,7 @@ def test_a_file_of_nothing_but_holes_is_stopped_before_it_is_made(root: Path) ->
 
 
 def test_more_is_not_read_than_may_be_written(root: Path) -> None:
-    """What inflates without end is stopped on the way."""
+    """An archive without end is stopped on the way."""
     produced = 0
 
     def endless() -> Iterator[bytes]:

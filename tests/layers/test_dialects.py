@@ -1,4 +1,4 @@
-"""Archives as the tools of the field write them are read as those tools read them; layers come to what umoci makes."""
+"""Archives of other tools are unpacked as those tools do it, and layers as umoci does it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _target(node: Node, longest: int) -> bytes:
 
 
 SHORT = (28, 90, "ffdlh", 2**31)
-"""What v7 and ustar can say: names and targets, kinds, times."""
+"""The limits of v7 and ustar: the longest name and target, kinds, the latest time."""
 LONG = (250, 1000, "ffdlhp", 2**33)
 WRITERS = {
     "GNU tar, v7": (["tar", "--format=v7"], SHORT),
@@ -163,7 +163,7 @@ def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
 @pytest.mark.parametrize("writer", WRITERS)
 @FEW
 @given(data=st.data())
-def test_trees_are_what_the_tools_make_of_them(writer: str, data: st.DataObject) -> None:
+def test_trees_are_the_same_as_those_of_the_tools(writer: str, data: st.DataObject) -> None:
     need("tar", "bsdtar")
     command, limits = WRITERS[writer]
     tree = data.draw(trees(*limits))
@@ -266,7 +266,7 @@ def layout(image: builders.Image, directory: Path) -> None:
 
 @settings(FEW, max_examples=30)
 @given(image=st.lists(layers(), min_size=2, max_size=4))
-def test_layers_come_to_what_umoci_makes_of_them(image: list[Layer]) -> None:
+def test_layers_give_the_same_tree_as_umoci(image: list[Layer]) -> None:
     need("umoci")
     need_root()
     archives: list[list[Member]] = [list(layer.items()) for layer in image]

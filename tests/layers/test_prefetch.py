@@ -60,7 +60,7 @@ def test_it_starts_at_once_and_runs_at_most_depth_items_ahead() -> None:
         assert until(lambda: len(produced) == 5)
 
 
-def test_what_goes_wrong_is_raised_in_the_reader_behind_what_went_well() -> None:
+def test_an_error_is_raised_in_the_reader_after_the_items_before_it() -> None:
     error = KeyError("mine")
 
     def items() -> Iterator[int]:
@@ -83,8 +83,8 @@ def test_leaving_early_lets_the_thread_end() -> None:
         assert not thread.is_alive()
 
 
-def test_a_stage_between_two_ends_with_them_and_closes_what_it_reads() -> None:
-    """Leaving while the first stage waits for its source: all threads end once that gives something."""
+def test_a_stage_between_two_ends_with_them_and_closes_its_iterator() -> None:
+    """Leaving while the first stage waits for its source: all threads end after the next item."""
     before, source, closed = set(threading.enumerate()), threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
@@ -145,7 +145,7 @@ STAGES: dict[str, tuple[Callable[[], Iterator[bytes]], builders.Layer, type[Prov
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_fails_in_any_stage_is_raised_once_and_no_thread_is_left(
+def test_an_error_in_any_stage_is_raised_once_and_no_thread_is_left(
     stage: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     blob, layer, kind, message = STAGES[stage]

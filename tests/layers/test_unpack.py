@@ -97,8 +97,8 @@ SPARSE = pax(GNU_sparse_map=b"0,1,999999,1", GNU_sparse_size=b"1000000", GNU_spa
 OWNED = (
     raw(b"owned", content=b"1", uid=b"0000007\0", gid=b"0000010\0", mode=b"0004755\0")
     + raw(b"read-only", content=b"1", mode=b"0000400\0", mtime=b"00000012345\0")
-    + pax(SCHILY_xattr_user_note=b"said", mtime=b"1234.5")
-    + raw(b"told", content=b"1")
+    + pax(SCHILY_xattr_user_note=b"x", mtime=b"1234.5")
+    + raw(b"dated", content=b"1")
 )
 
 
@@ -161,10 +161,10 @@ def test_errors_name_the_layer(
     assert not (tmp_path / "dir").exists()
 
 
-def test_all_layers_together_take_no_more_than_they_may(
+def test_the_size_limit_holds_for_all_layers_together(
     registry: ScriptedRegistry, tmp_path: Path, forks: list[int]
 ) -> None:
-    """Each alone has room, and so have all but the last."""
+    """Each one alone has room, and so have all but the last together."""
     layers: list[list[Member]] = [[(f"{number}", bytes(200_000))] for number in range(6)]
     registry.push("image", image(*layers))
     size = 6 * (len(builders.tar(("0", bytes(200_000)))) + 4096)
@@ -174,9 +174,7 @@ def test_all_layers_together_take_no_more_than_they_may(
     assert len(forks) == 4
 
 
-def test_a_line_that_breaks_is_a_matter_of_the_network(
-    registry: ScriptedRegistry, tmp_path: Path, forks: list[int]
-) -> None:
+def test_a_broken_connection_is_a_network_error(registry: ScriptedRegistry, tmp_path: Path, forks: list[int]) -> None:
     registry.push("image", builders.image(GOOD, LONG, GOOD))
     registry.on(f"/v2/image/blobs/{builders.digest_of(LONG.blob)}", Broken(200, LONG.blob, sent=1 << 20))
     with pytest.raises(NetworkError, match=r"^layer 2 of 3: "):
@@ -200,7 +198,7 @@ def test_without_workers_layers_are_unpacked_one_after_the_other(
 
 
 @pytest.mark.parametrize("change", [("PROCESSORS", 1), ("WORKER_LAYER_SIZE", 1 << 20)])
-def test_no_process_is_forked_where_none_is_worth_it(
+def test_small_layers_and_one_processor_use_no_workers(
     registry: ScriptedRegistry,
     tmp_path: Path,
     forks: list[int],
@@ -213,7 +211,7 @@ def test_no_process_is_forked_where_none_is_worth_it(
     assert forks == []
 
 
-def test_a_killed_worker_makes_it_start_again_in_one_process(
+def test_after_a_killed_worker_unpacking_starts_again_in_one_process(
     registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by the kernel for lack of memory, or by Android."""
