@@ -129,10 +129,10 @@ def test_a_user_who_may_have_no_more_threads_is_told_so(registry: ScriptedRegist
 def test_an_image_that_is_too_large_leaves_nothing(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
     words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
     assert main([*words, "--max-size", "30k"]) == 7
-    message = "layer 2 of 2: the image takes more than the 30,000 bytes that it may"
+    message = "layer 2 of 2: the image takes more than the 30,000 bytes that are allowed"
     assert capsys.readouterr().err.splitlines()[-2:] == [
         f"provision: {message}",
-        "  free some space for it; if you trust it, allow more: --max-size 100G",
+        "  free some space; if you trust the image, allow more: --max-size 100G",
     ]
     assert os.listdir(tmp_path) == ["cache"]
     assert main([*words, "--max-size", "100k"]) == 0

@@ -7,7 +7,7 @@ from provisioner.layers.seen_paths import SeenPaths
 from tests.support.tools import memory_taken
 
 MILLION = """
-paths = Paths()
+paths = SeenPaths()
 for number in range(10**6):
     assert paths.add(b"usr/share/doc/package-%d/copyright" % number)
 assert all(b"usr/share/doc/package-%d/copyright" % number in paths for number in range(0, 10**6, 1000))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from provisioner.errors import MachineError
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state, write_owners
 from provisioner.rootfs.tree import Tree
@@ -319,7 +319,7 @@ def test_depth_has_no_limit(tmp_path: Path) -> None:
     root.mkdir()
     folder.mkdir()
     with Tree(root) as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("d/" * 1500 + "x", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([builders.tar(member("d/" * 1500 + "x", uid=5))])
         write_owners(folder, root, tree.overrides, Ownership(exact=False))
         before = (folder / "fakeroot.state").read_bytes()
         assert remake_state(folder, root) == 1
@@ -333,7 +333,7 @@ def test_the_state_is_written_through_no_link(tmp_path: Path) -> None:
     for name in ("root", "folder"):
         (tmp_path / name).mkdir()
     with Tree(tmp_path / "root") as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("y", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([builders.tar(member("y", uid=5))])
         write_owners(tmp_path / "folder", tmp_path / "root", tree.overrides, Ownership(exact=False))
     (tmp_path / "outside").write_text("dear")
     (tmp_path / "folder/fakeroot.state.new").symlink_to("../outside")
@@ -347,7 +347,7 @@ def test_a_record_of_another_tree_names_nothing(tmp_path: Path) -> None:
     for name in ("root", "other", "folder"):
         (tmp_path / name).mkdir()
     with Tree(tmp_path / "root") as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("d/x", uid=5), member("y", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([builders.tar(member("d/x", uid=5), member("y", uid=5))])
         write_owners(folder, tmp_path / "root", tree.overrides, Ownership(exact=False))
     (tmp_path / "other/d").write_text("a file")
     (tmp_path / "other/y").mkdir()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
@@ -41,7 +41,7 @@ def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[in
     """Apply layers and return the numbers of copies, copied bytes, reflinks and symlinks."""
     links = Links(substitute)
     with Tree(root) as opened:
-        unpacker = Unpacker(opened, Ownership(exact=False), links=links)
+        unpacker = LayerApplier(opened, Ownership(exact=False), links=links)
         for members in layers:
             unpacker.apply([tar(*members)])
         unpacker.finish()
@@ -207,7 +207,7 @@ def test_a_symlink_has_the_owner_of_its_file(place: Path, exact: bool) -> None:
     if exact:
         need_root()
     with Tree(place) as opened:
-        unpacker = Unpacker(opened, Ownership(exact), links=Links("symlink"))
+        unpacker = LayerApplier(opened, Ownership(exact), links=Links("symlink"))
         unpacker.apply([tar(special("x", tarfile.REGTYPE, mode=0o644, uid=5, mtime=7), hard("y", "x"))])
         unpacker.finish()
         state = (place / "y").lstat()
@@ -265,13 +265,13 @@ SCRIPT = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.rootfs.links import Links
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 links = Links(sys.argv[2])
 with Tree(Path(sys.argv[1])) as tree:
-    unpacker = Unpacker(tree, Ownership.of_this_process(), links=links)
+    unpacker = LayerApplier(tree, Ownership.of_this_process(), links=links)
     unpacker.apply([sys.stdin.buffer.read()])
     unpacker.finish()
 print(json.dumps(asdict(links.substitutes)))
@@ -305,7 +305,7 @@ def test_copies_count_for_the_most_that_an_image_may_take(tmp_path: Path, monkey
         root = tmp_path / str(max_size)
         root.mkdir()
         with Tree(root) as opened:
-            unpacker = Unpacker(opened, Ownership(exact=False), budget=Budget(max_size), links=Links("copy"))
+            unpacker = LayerApplier(opened, Ownership(exact=False), budget=Budget(max_size), links=Links("copy"))
             if fits:
                 unpacker.apply([layer])
             else:

@@ -1,8 +1,8 @@
-"""Hostile archives, and what each has to come to.
+"""Hostile archives, and the expected outcome of each.
 
-As a program, `python -m tests.support.attacks DIRECTORY` applies each of them below DIRECTORY, beside something that
-must not change, and prints what became of it as JSON: so they can be run as any user. It
-needs only the package and builders.
+As a program, `python -m tests.support.attacks DIRECTORY [extracted]` applies each of them below DIRECTORY, beside files
+that must not change, and prints the outcomes as JSON, so that any user can run them. It needs only the package,
+builders and extracted.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
-from provisioner.layers.compression import inflate
+from provisioner.layers.compression import decompress
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
-from tests.support.ahead import apply_extracted
 from tests.support.builders import tar
+from tests.support.extracted import apply_extracted
 
 CANARY = b"sings"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -433,8 +433,8 @@ def _bombs() -> Iterator[Attack]:
 # The program
 
 
-def main(directory: Path, ahead: bool) -> None:
-    """Apply all attacks below `directory`, and print what became of them; `ahead`: files are written first."""
+def main(directory: Path, is_extracted: bool) -> None:
+    """Apply all attacks below `directory`, and print the outcomes; `is_extracted`: with files that exist before."""
     signal.signal(signal.SIGALRM, _too_long)
     outside = directory / "outside"
     outside.mkdir()
@@ -443,14 +443,14 @@ def main(directory: Path, ahead: bool) -> None:
     canary.chmod(0o640)
     for path in (canary, outside):
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    before = _look(directory)
+    before = snapshot(directory)
     outcomes = {}
     for attack in attacks(str(outside)):
         started = time.monotonic()
         signal.alarm(SECONDS)
-        outcome = _outcome(attack, directory / "rootfs", ahead)
+        outcome = _outcome(attack, directory / "rootfs", is_extracted)
         signal.alarm(0)
-        outcomes[attack.name] = {**outcome, "safe": _look(directory) == before, "took": time.monotonic() - started}
+        outcomes[attack.name] = {**outcome, "safe": snapshot(directory) == before, "took": time.monotonic() - started}
     json.dump(outcomes, sys.stdout)
 
 
@@ -467,9 +467,9 @@ def million(directory: Path) -> None:
     root = directory / "rootfs"
     root.mkdir()
     with Tree(root) as tree:
-        unpacker = Unpacker(tree, Ownership.of_this_process())
-        unpacker.apply(block for _ in range(1000))
-        unpacker.finish()
+        applier = LayerApplier(tree, Ownership.of_this_process())
+        applier.apply(block for _ in range(1000))
+        applier.finish()
         tree.set_times()
     names = sum(len(files) + len(directories) for _, directories, files in os.walk(root))
     # Unlike getrusage's, this is the memory of the program alone, not of the one that started it.
@@ -481,21 +481,21 @@ def _too_long(number: int, frame: FrameType | None) -> None:
     raise TimeoutError(f"takes longer than {SECONDS} seconds")
 
 
-def _outcome(attack: Attack, root: Path, ahead: bool) -> dict[str, Any]:
+def _outcome(attack: Attack, root: Path, is_extracted: bool) -> dict[str, Any]:
     root.mkdir()
     error = ""
     try:
         with Tree(root) as tree:
             ownership, budget = Ownership.of_this_process(), Budget(MAX_SIZE, parts=2)
-            unpacker = Unpacker(tree, ownership, budget=budget)
+            applier = LayerApplier(tree, ownership, budget=budget)
             for layer in attack.layers:
                 kind = "+gzip" if layer.startswith(GZIP) else "+zstd" if layer.startswith(ZSTD) else ""
-                archive = inflate(iter([layer]), f"layer.tar{kind}")
-                if ahead:
-                    apply_extracted(unpacker, archive, ownership, budget.part(1), root.with_name("ahead"))
+                archive = decompress(iter([layer]), f"layer.tar{kind}")
+                if is_extracted:
+                    apply_extracted(applier, archive, ownership, budget.part(1), root.with_name("extracted"))
                 else:
-                    unpacker.apply(archive)
-            unpacker.finish()
+                    applier.apply(archive)
+            applier.finish()
             tree.set_times()
     except MalformedImage as refusal:
         error = f"refused: {refusal.message}"
@@ -510,8 +510,8 @@ def _outcome(attack: Attack, root: Path, ahead: bool) -> dict[str, Any]:
     return {"error": error, "tree": found}
 
 
-def _look(directory: Path) -> list[tuple[object, ...]]:
-    """What is in `directory` but for `rootfs`: names, contents, modes, owners and times; its own mode and owner."""
+def snapshot(directory: Path) -> list[tuple[object, ...]]:
+    """Return names, contents, modes, owners and times of what is in `directory`, and its own mode and owner."""
     state = directory.stat()
     found: list[tuple[object, ...]] = [(state.st_mode, state.st_uid, state.st_gid)]
     for path in sorted(directory.rglob("*")):
@@ -552,4 +552,4 @@ if __name__ == "__main__":
     if sys.argv[2:] == ["million"]:
         million(Path(sys.argv[1]))
     else:
-        main(Path(sys.argv[1]), ahead=sys.argv[2:] == ["ahead"])
+        main(Path(sys.argv[1]), is_extracted=sys.argv[2:] == ["extracted"])

@@ -1,8 +1,8 @@
 """A search for layers that break the unpacking: `python -m tests.support.fuzz --seconds 3600 --seed 1`.
 
-Good archives and those of attacks.py are changed, as bytes and as headers whose checksums are right again, and go
-through inflate, Archive and Unpacker. What takes a new path through the code is changed further. Findings are kept as
-files, which `python -m tests.support.fuzz FILE…` tries again. As root it tries exact ownership, too.
+Good archives and those of attacks.py are changed, as bytes and as headers with correct checksums, and go through
+decompress, Archive and LayerApplier. An input that takes a new path through the code is changed further. Findings are
+kept as files, which `python -m tests.support.fuzz FILE…` tries again. As root it tries exact ownership, too.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import provisioner
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.removal import remove_tree
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
-from provisioner.layers.compression import inflate
+from provisioner.layers.compression import decompress
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree, split_path
-from tests.support.ahead import apply_extracted
 from tests.support.builders import compressed
+from tests.support.extracted import apply_extracted
 from tests.support.mutations import honest, hostile, mutated
 
 SECONDS = 10
@@ -47,32 +48,36 @@ MAX_SIZE = 8 << 20
 """What is unpacked of one input."""
 TRACED = 3
 """Every which input is watched: that takes time."""
-ROOTFS = str(Path(inflate.__code__.co_filename).parent)
+ROOMS = tuple(str(Path(provisioner.__file__).with_name(name)) for name in ("layers", "rootfs", "ownership"))
+"""The packages whose lines are watched."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """Layers, each with the end of its media type; the size of their chunks; whether owners are kept.
-
-    `ahead`: files are written before they have their turn, as another process would.
-    """
+    """One input of the search."""
 
     layers: tuple[tuple[str, bytes], ...]
+    """The end of the media type and the blob of each."""
     chunk: int
+    """The size of the chunks in bytes."""
     exact: bool
-    ahead: bool = False
+    """Whether files get the owners of the image."""
+    is_extracted: bool = False
+    """Whether files are written before the first entry is applied, as worker processes do."""
 
     def to_json(self) -> str:
-        """As it is kept."""
+        """Return the text of a file of findings."""
         layers = [[kind, base64.b64encode(blob).decode()] for kind, blob in self.layers]
-        return json.dumps({"layers": layers, "chunk": self.chunk, "exact": self.exact, "ahead": self.ahead})
+        return json.dumps(
+            {"layers": layers, "chunk": self.chunk, "exact": self.exact, "is_extracted": self.is_extracted}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Input:
-        """What was kept."""
-        kept = json.loads(text)
-        kept["layers"] = tuple((kind, base64.b64decode(blob)) for kind, blob in kept["layers"])
-        return cls(**kept)
+        """Parse the text of a file of findings."""
+        fields = json.loads(text)
+        fields["layers"] = tuple((kind, base64.b64decode(blob)) for kind, blob in fields["layers"])
+        return cls(**fields)
 
 
 class Hang(BaseException):
@@ -97,7 +102,7 @@ class Arena:
             canary.chmod(0o640)
         for path in (*self.outside.rglob("*"), self.outside):
             os.utime(path, (1_000_000_000, 1_000_000_000))
-        self._before = self._look()
+        self._before = self._snapshot()
         self._parent = os.open(directory, DIRECTORY)
 
     def attempt(self, tried: Input) -> str:
@@ -113,7 +118,7 @@ class Arena:
                 message = error.message
                 if not message.isprintable():
                     raise Wrong("the message can't be printed") from error
-            if self._look() != self._before:
+            if self._snapshot() != self._before:
                 raise Wrong("something outside has changed")
             if os.listdir("/proc/self/fd") != files:
                 raise Wrong("files are left open")
@@ -127,16 +132,16 @@ class Arena:
         last: Entry | None = None
         with Tree(self.root) as tree:
             ownership, budget = Ownership(tried.exact), Budget(MAX_SIZE)
-            unpacker = Unpacker(tree, ownership, budget=budget)
+            applier = LayerApplier(tree, ownership, budget=budget)
             for kind, blob in tried.layers:
-                if tried.ahead:
-                    folder = self.root.with_name("ahead")
-                    apply_extracted(unpacker, chunks(kind, blob, tried.chunk), ownership, budget, folder)
+                if tried.is_extracted:
+                    folder = self.root.with_name("extracted")
+                    apply_extracted(applier, chunks(kind, blob, tried.chunk), ownership, budget, folder)
                 else:
-                    unpacker.apply(chunks(kind, blob, tried.chunk))
+                    applier.apply(chunks(kind, blob, tried.chunk))
                 for entry in Archive(chunks(kind, blob, 1 << 16)):
                     last = entry
-            unpacker.finish()
+            applier.finish()
             tree.set_times()
             if last is not None and b".wh." not in last.path and not self._through_symlink(last):
                 _check(tree, last, tried.exact)
@@ -149,7 +154,7 @@ class Arena:
         except OSError:  # the path is too long to look it up at once
             return True
 
-    def _look(self) -> list[tuple[object, ...]]:
+    def _snapshot(self) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []
         for directory in (self.outside, self.outside / "directory"):
             found.append(tuple(sorted(os.listdir(directory))))
@@ -162,7 +167,7 @@ class Arena:
 
 def chunks(kind: str, blob: bytes, size: int) -> Iterator[bytes]:
     """The archive of a layer that comes in pieces."""
-    return inflate((blob[at : at + size] for at in range(0, len(blob), size)), f"layer.tar{kind}")
+    return decompress((blob[at : at + size] for at in range(0, len(blob), size)), f"layer.tar{kind}")
 
 
 def _check(tree: Tree, entry: Entry, exact: bool) -> None:
@@ -195,7 +200,7 @@ def _check(tree: Tree, entry: Entry, exact: bool) -> None:
 
 
 class Coverage:
-    """The steps from line to line in the modules of the root file system that have been seen."""
+    """The steps from line to line in ROOMS that have been seen."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[str, int, int]] = set()
@@ -212,7 +217,7 @@ class Coverage:
         return message, len(self._seen) > before
 
     def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self._step if frame.f_code.co_filename.startswith(ROOTFS) else None
+        return self._step if frame.f_code.co_filename.startswith(ROOMS) else None
 
     def _step(self, frame: FrameType, event: str, argument: object) -> Any:
         if event == "line":
@@ -239,8 +244,8 @@ def candidate(choose: random.Random, good: list[bytes], bad: list[bytes]) -> tup
         if choose.random() < 0.3:
             blob = mutated(blob, choose, [blob], structure=False)
     layers.append((kind, blob))
-    exact, ahead = os.geteuid() == 0 and choose.random() < 0.5, choose.random() < 0.5
-    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact, ahead), archive
+    exact, is_extracted = os.geteuid() == 0 and choose.random() < 0.5, choose.random() < 0.5
+    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact, is_extracted), archive
 
 
 def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:
@@ -251,8 +256,8 @@ def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:
         if message := arena.attempt(Input((("", archive),), 1 << 16, False)):
             raise Wrong(f"a good archive is refused: {message}")
     count = found = right = 0
-    told = started = time.monotonic()
-    while told < started + seconds:
+    reported = started = time.monotonic()
+    while reported < started + seconds:
         tried, archive = candidate(choose, good, bad)
         count += 1
         try:
@@ -266,8 +271,8 @@ def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:
         now = time.monotonic()
         if new and len(archive) < 1 << 16:
             (bad if message else good).append(archive)
-        if now > told + 60 or now > started + seconds:
-            told = now
+        if now > reported + 60 or now > started + seconds:
+            reported = now
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000
             print(
                 f"{now - started:.0f} s: {count} inputs of seed {seed}, {right} right trees, {len(coverage)} steps, "

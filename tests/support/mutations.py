@@ -91,7 +91,7 @@ def _of_python(dialect: int) -> bytes:
 
 def _of_gnu_tar() -> list[bytes]:
     """What GNU tar writes, in its dialects; nothing where there is none."""
-    made = []
+    archives = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name, "d")
         directory.mkdir()
@@ -109,8 +109,8 @@ def _of_gnu_tar() -> list[bytes]:
                 done = subprocess.run(command, capture_output=True, check=True)
             except (OSError, subprocess.CalledProcessError):
                 continue
-            made.append(done.stdout)
-    return made
+            archives.append(done.stdout)
+    return archives
 
 
 def _members(archive: bytes) -> list[bytes]:
@@ -209,7 +209,7 @@ def _splice(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes
 
 
 def _bytes(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
-    """Other bytes in some place; checksums may be mended."""
+    """Other bytes in some place; checksums may be corrected."""
     if not archive:
         return archive
     at = choose.randrange(len(archive))
