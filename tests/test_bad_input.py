@@ -1,6 +1,6 @@
 """Bad input from registries, as a user of the command line meets it.
 
-Each case ends in one clear line, one mend and the right exit status, and leaves nothing behind.
+Each case ends in one clear line, one hint and the right exit status, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Bench:
         return self.place / "parent" / "container"
 
     def provision(self, *options: str, reference: str = "") -> tuple[int, str]:
-        """Run `provision` on the image `x` unless told otherwise; the exit status, and what it says."""
+        """Run `provision` on the image `x`, or on `reference`. Return the exit status and standard error."""
         status = cli.main(
             [*options, "--platform=linux/amd64", reference or f"{self.registry.host}/x", str(self.directory)]
         )
@@ -63,21 +63,21 @@ class Bench:
         return status, err
 
     def refuse(self, status: int, why: str, *options: str, reference: str = "") -> None:
-        """Run it and see that it fails as it should."""
+        """Run it and assert that it fails with this status and message, and leaves nothing behind."""
         got, said = self.provision(*options, reference=reference)
         assert "Traceback" not in said
-        *steps, message, mend = said.splitlines()
+        *steps, message, hint = said.splitlines()
         assert message.startswith("provision: ")
         assert why in message
         assert got == status, said
-        assert mend.startswith("  ")
-        assert mend.strip()
+        assert hint.startswith("  ")
+        assert hint.strip()
         assert not [step for step in steps if step.startswith((" ", "provision: "))], said
         assert all(line.isprintable() for line in said.splitlines())
-        self.nothing_left()
+        self.assert_nothing_left()
 
-    def nothing_left(self) -> None:
-        """No directory, no staging, no parent that was made, and in the cache nothing that is wrong."""
+    def assert_nothing_left(self) -> None:
+        """Assert that there is no directory, staging or new parent, and that the cache holds only intact files."""
         assert [path.name for path in self.place.iterdir() if path.name != "cache"] == []
         for path in (self.place / "cache").rglob("*"):
             if path.is_file() and path.parent.name != "tags":
@@ -309,9 +309,9 @@ def of_blob(blob: bytes, media_type: str, archive: bytes | None = None) -> Image
 
 
 def header(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname = kind, target
-    return made
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
 
 
 PLAIN = builders.tar(("etc/os-release", b"ID=tiny\n" * 2000), ("bin/sh", b"x" * 100_000))
