@@ -309,9 +309,9 @@ def of_blob(blob: bytes, media_type: str, archive: bytes | None = None) -> Image
 
 
 def header(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, target
-    return member
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, target
+    return made
 
 
 PLAIN = builders.tar(("etc/os-release", b"ID=tiny\n" * 2000), ("bin/sh", b"x" * 100_000))

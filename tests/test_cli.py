@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import signal
@@ -236,61 +235,6 @@ def test_an_image_may_be_called_like_a_command(registry: ScriptedRegistry, tmp_p
     registry.push("install", builders.small())
     assert main(["install", f"{registry.host}/install", str(tmp_path / "dir"), "--platform=amd64"]) == 0
     assert (tmp_path / "dir/rootfs").is_dir()
-
-
-def test_people_read_stderr_and_stdout_stays_empty(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
-    assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform", "amd64"]) == 0
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.splitlines()[-3:] == [
-        f"{tmp_path}/dir is ready",
-        "  command: /bin/sh 'a b'",
-        f"  start:   {tmp_path}/dir/start.sh",
-    ]
-
-
-def test_the_start_line_can_be_pasted(
-    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([f"{registry.host}/image", "my dir", "--platform", "amd64"]) == 0
-    assert "  start:   './my dir/start.sh'\n" in capsys.readouterr().err
-
-
-def test_defaults_of_start_sh_can_be_given(
-    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "profile.toml").write_text(
-        'binds = ["/opt"]\nenv = {A = "profile", B = "profile"}\ndns = ["9.9.9.9"]\n'
-    )
-    words = ["--bind", "my data:/data", "--bind", "co:lon", "--env", "A=it's", "--runtime", "proot", "--dns", "::1"]
-    words += ["--profile", "./profile.toml", "--platform=amd64"]
-    assert main([f"{registry.host}/image", "dir", *words]) == 0
-    script = (tmp_path / "dir/start.sh").read_text().partition("\n\n")[0]
-    ask = 'for list in "$default_runtime" "$default_dns" "$default_binds" "$default_env"; do eval "set -- $list"'
-    ask += '; printf "%s\\n" "$@"; done'
-    output = subprocess.run(["sh", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True).stdout
-    assert output.splitlines() == [
-        *("proot", "::1", "/opt", f"{tmp_path}/my data:/data", f"{tmp_path}/co:lon"),
-        *("A=profile", "B=profile", "A=it's"),
-    ]
-
-
-def test_json_is_the_record_and_quiet_is_quiet(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
-    for _ in ("new", "up to date"):
-        assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64", "--json", "--quiet"]) == 0
-        out, err = capsys.readouterr()
-        assert err == ""
-        assert json.loads(out) == json.loads((tmp_path / "dir/.provision/record.json").read_text())
-
-
-def test_up_to_date_is_shown(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
-    words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
-    assert main(words) == 0
-    capsys.readouterr()
-    assert main(words) == 0
-    assert "dir is up to date\n" in capsys.readouterr().err
 
 
 def help_of(words: list[str], capsys: Output) -> str:

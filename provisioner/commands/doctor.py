@@ -1,4 +1,4 @@
-"""`provision doctor [DIR]`: checks what works on this machine, and says how to fix what doesn't."""
+"""`provision doctor [DIR]`: what this machine can do, and the command that fixes what it can't."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provisioner.terminal.tables import Screen, wrapped
 if TYPE_CHECKING:
     from provisioner.doctor.diagnosis import Diagnosis
 
-HELP = "Check what works on this machine, and say how to fix what doesn't"
+HELP = "Check what this machine can do, and how to fix what it can't"
 EXAMPLE = "provision doctor ./container"
 
 _INDENT = 4
@@ -55,8 +55,8 @@ def _default_directory() -> str:
 def _lines(diagnosis: Diagnosis, screen: Screen) -> Iterator[str]:
     """Return a line for each check, wrapped to fit the terminal, and then the result."""
     for check in diagnosis.checks:
-        mark, fix = check.state.ljust(_INDENT), f"; fix: {check.mend}" if check.mend else ""
-        first, *others = wrapped(f"{check.name}: {check.detail}{fix}", (screen.width or sys.maxsize) - _INDENT)
+        mark, mend = check.state.ljust(_INDENT), f"; mend: {check.mend}" if check.mend else ""
+        first, *others = wrapped(f"{check.name}: {check.detail}{mend}", (screen.width or sys.maxsize) - _INDENT)
         yield (mark if check.state == "ok" else screen.bold(mark)) + first
         yield from (" " * _INDENT + line for line in others)
     where = printable(str(diagnosis.directory))

@@ -80,7 +80,7 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
     from provisioner.store.documents import Documents, Kept, Scratch
     from provisioner.store.prune import cache_directory, in_use
 
-    _check(arguments)
+    _check_options(arguments)
     reference = opening.reference
     lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
     directory = opening.scratch if arguments.no_cache else cache_directory()
@@ -88,9 +88,9 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
     documents = Documents(cache, directory)
     with ExitStack() as stack:
         if lock and not arguments.offline and reference.tag and not reference.digest:
-            stack.enter_context(_watching(lock, opening.origin, reference, console))
+            stack.enter_context(_report_moved_tag(lock, opening.origin, reference, console))
         if not arguments.no_cache:
-            stack.callback(_keep_limit, directory, opening.cache_limit, console)
+            stack.callback(_prune_to_limit, directory, opening.cache_limit, console)
             stack.enter_context(in_use(directory))
         if arguments.offline:
             yield OfflineSource(reference, documents, cache, opening.jobs, lock)
@@ -141,7 +141,7 @@ def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
 def cached_documents(
     reference: Reference, arguments: argparse.Namespace, config: Config, console: Console, connections: int = 4
 ) -> CachedDocuments:
-    """Return the documents of a repository, for subcommands that need no layers. Raises UsageError."""
+    """The documents of a repository, for commands that look at them alone. Raises UsageError."""
     from provisioner.store.blobs import BlobCache
     from provisioner.store.cached_documents import CachedDocuments
     from provisioner.store.prune import cache_directory
@@ -150,7 +150,7 @@ def cached_documents(
     return CachedDocuments(reference, registry, BlobCache(cache_directory()))
 
 
-def _keep_limit(directory: Path, limit: int | None, console: Console) -> None:
+def _prune_to_limit(directory: Path, limit: int | None, console: Console) -> None:
     """Prune the cache to its limit, whether the run succeeded or not."""
     from provisioner.store.prune import prune, total_size
 
@@ -165,7 +165,7 @@ def _keep_limit(directory: Path, limit: int | None, console: Console) -> None:
         console.step(f"removed {size_text(total_size(removed))} from the cache, to keep its limit")
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check_options(arguments: argparse.Namespace) -> None:
     """Raise UsageError where options contradict each other or lack a value."""
     if empty := next((name for name in ("lock", "locked") if getattr(arguments, name) == ""), ""):
         raise UsageError(f"--{empty} needs the name of a file", f"give a name: --{empty} FILE")
@@ -176,7 +176,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _watching(lock: Lock, client: RegistryClient, reference: Reference, console: Console) -> Iterator[None]:
+def _report_moved_tag(lock: Lock, client: RegistryClient, reference: Reference, console: Console) -> Iterator[None]:
     """Ask the registry in a thread which digest the tag has, and in the end show it where it isn't the locked one."""
     now: list[Descriptor] = []
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the state of fakeroot, and show the command that uses it. Raises UsageError, MachineError."""
+    """Write the state, and say how to use it. Raises ProvisionError."""
     from provisioner.container.record import FOLDER, missing
     from provisioner.ownership.record import RECORD, STATE, remake_state
 

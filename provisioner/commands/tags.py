@@ -157,20 +157,20 @@ def _nothing(wanted: _Wanted, count: int) -> NotFound:
     return NotFound(f"{name} has no {what}", "leave out the tag to see all" if wanted.prefix else "")
 
 
-def _row(tag: Tag, wanted: Platform | None) -> tuple[str, ...]:
+def _row(tag: Tag, platform: Platform | None) -> tuple[str, ...]:
     """Return one row of the table. Platforms are listed only where none is asked for."""
-    best = tag.offer(wanted) if wanted else None
+    best = tag.offer(platform) if platform else None
     return (
         tag.name,
         size_text(best.size) if best and best.size is not None else "",
         tag.updated[:10],
         tag.digest.short if tag.digest else "",
-        " ".join(_platforms(tag)) if wanted is None else "",
+        " ".join(_platforms(tag)) if platform is None else "",
     )
 
 
-def _json(tag: Tag, wanted: Platform | None) -> dict[str, Any]:
-    best = tag.offer(wanted) if wanted else None
+def _json(tag: Tag, platform: Platform | None) -> dict[str, Any]:
+    best = tag.offer(platform) if platform else None
     return {
         "name": tag.name,
         "digest": str(tag.digest) if tag.digest else None,

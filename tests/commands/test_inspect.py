@@ -233,11 +233,11 @@ def test_a_directory_is_told_by_itself_alone(scripted: ScriptedRegistry, place: 
     assert done.returncode == 0, done.stderr
     image = inspected("--platform=amd64", f"{scripted.host}/x", cache=cache_dir)
     scripted.requests.clear()
-    inspection = inspected(directory, cache=place / "no-cache")
+    told = inspected(directory, cache=place / "no-cache")
     assert scripted.requests == []
     assert not (place / "no-cache").exists()
     record = json.loads((directory / ".provision/record.json").read_bytes())
-    assert inspection == image | {
+    assert told == image | {
         "platforms": ["linux/amd64"],
         "profile": record["profile"],
         "provision_version": record["version"],
@@ -261,7 +261,7 @@ def test_a_directory_by_a_bare_name(scripted: ScriptedRegistry, place: Path, cac
 def test_damaged_directories(scripted: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
     directory = place / "container"
     provision("--platform=amd64", f"{scripted.host}/x", directory, cache=cache_dir)
-    folder = directory / ".provision"
+    kept = directory / ".provision"
 
     def status() -> int:
         done = provision("inspect", directory, cache=cache_dir)
@@ -270,13 +270,13 @@ def test_damaged_directories(scripted: ScriptedRegistry, place: Path, cache_dir:
         assert len(done.stderr.splitlines()) == 2
         return done.returncode
 
-    (folder / "manifest.json").write_bytes(ARM.manifest)
+    (kept / "manifest.json").write_bytes(ARM.manifest)
     assert status() == 6
-    (folder / "config.json").write_bytes(ARM.config)
+    (kept / "config.json").write_bytes(ARM.config)
     assert status() == 6
-    (folder / "config.json").unlink()
+    (kept / "config.json").unlink()
     assert status() == 7
-    (folder / "record.json").write_text("{}")
+    (kept / "record.json").write_text("{}")
     assert status() == 7
 
 

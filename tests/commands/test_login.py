@@ -195,10 +195,10 @@ def test_a_malformed_file_is_named_and_left_alone(private: Registry, auth_file: 
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "is_saved"), [(b"correct horse\n", 0, True), (b"\x04", 2, False), (b"\x03", 130, False)]
+    ("answer", "status", "kept"), [(b"correct horse\n", 0, True), (b"\x04", 2, False), (b"\x03", 130, False)]
 )
 def test_a_name_and_a_password_are_asked_for_on_a_terminal(
-    private: Registry, auth_file: Path, tmp_path: Path, answer: bytes, status: int, is_saved: bool
+    private: Registry, auth_file: Path, tmp_path: Path, answer: bytes, status: int, kept: bool
 ) -> None:
     env = clean_environment(REGISTRY_AUTH_FILE=str(auth_file))
     command, options = provision_command("login", private.host, cache=tmp_path, env=env)
@@ -215,8 +215,8 @@ def test_a_name_and_a_password_are_asked_for_on_a_terminal(
     os.close(terminal)
     assert PASSWORD.encode() not in shown
     assert b"unexpected" not in shown
-    assert auth_file.exists() == is_saved
-    assert not is_saved or json.loads(auth_file.read_text())["auths"].keys() == {private.host}
+    assert auth_file.exists() == kept
+    assert not kept or json.loads(auth_file.read_text())["auths"].keys() == {private.host}
 
 
 def _answered(terminal: int, question: bytes, answer: bytes) -> bytes:
