@@ -43,7 +43,7 @@ TAG, LAYER = "/v2/x/manifests/latest", f"/v2/x/blobs/{builders.digest_of(SMALL.l
 
 @dataclass(frozen=True)
 class Bench:
-    """A registry, a place to provision in, a cache, and the command line run in this process."""
+    """A registry, a directory to provision in, a cache, and the command line run in this process."""
 
     registry: ScriptedRegistry
     place: Path
@@ -304,7 +304,7 @@ def test_configs_that_are_wrong(bench: Bench, fields: dict[str, object], why: st
 
 
 def of_blob(blob: bytes, media_type: str, archive: bytes | None = None) -> Image:
-    """An image whose one layer is `blob`, said to hold `archive` (itself by default)."""
+    """Return an image with `blob` as its one layer, and the digest of `archive` (by default `blob`) as its diff ID."""
     return builders.image(builders.Layer(blob, media_type, builders.digest_of(blob if archive is None else archive)))
 
 
@@ -362,7 +362,7 @@ def test_layers_that_are_not_what_their_digest_says(bench: Bench, response: Resp
 
 
 def test_a_layer_that_climbs_out_by_its_links(bench: Bench) -> None:
-    """Where links lead stays inside, as it would be in a chroot."""
+    """Links are resolved inside of the rootfs, as in a chroot."""
     bench.registry.push("x", builders.image(ESCAPE))
     status, said = bench.provision()
     assert status == 0, said
@@ -386,7 +386,7 @@ def test_a_failure_leaves_what_was_there_as_it_was(bench: Bench) -> None:
 
 @pytest.fixture
 def stalled(bench: Bench) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Starts `provision` on a registry that falls silent in the middle of the second layer, and waits until then."""
+    """Start `provision` on a registry that stops sending in the middle of the second layer, and wait until it does."""
     ended = threading.Event()
     bench.registry.on(LAYER, Broken(200, LAYERS[1].blob, sent=50, wait=ended), times=1)
     started: list[subprocess.Popen[str]] = []
@@ -436,7 +436,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(bench: Bench, stalled: Callable[
 
 
 def completes(bench: Bench) -> None:
-    """A run left alone completes with what the cache has already."""
+    """Assert that the next run completes with what the cache has, and downloads one more blob."""
     before = len(bench.registry.asked(BLOBS))
     status, said = bench.provision()
     assert status == 0, said
@@ -447,7 +447,7 @@ def completes(bench: Bench) -> None:
 
 
 def test_processes_at_once_download_each_blob_once(bench: Bench) -> None:
-    """As `make -j` does with several targets of one image."""
+    """`make -j` with several targets of one image starts such processes."""
 
     def slow(request: Request) -> None:
         time.sleep(1)

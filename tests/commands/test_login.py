@@ -1,4 +1,4 @@
-"""`provision login` and `logout`, as people and scripts use them, with a real registry that wants a password."""
+"""`provision login` and `logout` on a terminal and in scripts, with a real registry that requires a password."""
 
 from __future__ import annotations
 
@@ -269,12 +269,12 @@ def test_no_password_in_the_list_of_processes(auth_file: Path, tmp_path: Path) -
         ("R.example:5000/", "r.example:5000", "r.example:5000"),
     ],
 )
-def test_what_is_logged_in_to(text: str, registry: str, name: str) -> None:
+def test_names_that_can_be_logged_in_to(text: str, registry: str, name: str) -> None:
     assert registry_and_name(text) == (registry, name)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "r.example:99999", "r.example/Owner", "https://", "\x1b[31m"])
-def test_what_is_no_registry(text: str) -> None:
+def test_names_that_are_no_registry(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         registry_and_name(text)
     assert raised.value.message.isprintable()

@@ -18,7 +18,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Terminal:
-    """A real one, of 100 columns: `stream` to write to it, and what was shown."""
+    """A real terminal of 100 columns: a `stream` to write to, and what it shows."""
 
     def __init__(self) -> None:
         self._outer, inner = os.openpty()
@@ -36,7 +36,7 @@ class Terminal:
             pass
 
     def shown(self) -> str:
-        """All that was written; closes it."""
+        """Close the terminal and return all that was written to it."""
         if not self.stream.closed:
             self.stream.close()
             self._reader.join()
@@ -52,7 +52,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 def work(console: Console) -> None:
-    """What a run says."""
+    """Write the steps and the progress of a run."""
     console.step("begin")
     with console.progress(2_000_000) as progress:
         progress.describe("unpack layer 1 of 2")
@@ -104,22 +104,22 @@ def test_quiet_says_errors_only(terminal: Terminal) -> None:
     assert terminal.shown().replace("\r\n", "\n") == elsewhere.getvalue() == expected
 
 
-def test_it_speaks_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_writes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     Console().step("hello")
     Console().error("broken")
     assert capsys.readouterr() == ("", "hello\nprovision: broken\n")
 
 
 @pytest.mark.parametrize("tty", [True, False])
-def test_bytes_may_be_told_by_any_thread_and_after_the_end(terminal: Terminal, tty: bool) -> None:
+def test_progress_is_reported_from_any_thread_and_after_the_end(terminal: Terminal, tty: bool) -> None:
     console = Console(stream=terminal.stream if tty else io.StringIO())
     with console.progress(4_000_000) as progress:
 
-        def tell() -> None:
+        def advance() -> None:
             for _ in range(1_000):
                 progress.advance(1_000)
 
-        threads = [threading.Thread(target=tell) for _ in range(4)]
+        threads = [threading.Thread(target=advance) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
