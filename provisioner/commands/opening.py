@@ -1,4 +1,4 @@
-"""From the options about where an image comes from to its source: registry, mirrors, cache, lock, or no network."""
+"""Makes an image's source by the options: a registry with mirrors and the cache, the cache alone, or a lock."""
 
 from __future__ import annotations
 
@@ -29,45 +29,50 @@ if TYPE_CHECKING:
     from provisioner.store.documents import Registry
 
 _MOVED_SECONDS = 3.0
-"""How long the end of a run by a lock waits for the registry to say whether the tag has moved."""
+"""How long a run with --locked waits at its end for the digest that the tag has now."""
 
 
 def add_registry_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options about whom to ask, and for which platform."""
+    """Add the options about registries and the platform."""
     parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
     parser.add_argument(
-        "--mirror", metavar="HOST", action="append", default=[], help="where else the image's content is; repeatable"
+        "--mirror",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="a mirror of the image's registry, asked first; repeatable",
     )
     add_insecure_argument(parser)
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options about where an image comes from."""
-    parser.add_argument("--offline", action="store_true", help="use only what is in the cache, and ask nobody")
-    parser.add_argument("--no-cache", action="store_true", help="use no cache, and leave nothing in it")
-    parser.add_argument("--lock", metavar="FILE", help="write down exactly what IMAGE is now")
-    parser.add_argument("--locked", metavar="FILE", help="get exactly what such a file says")
+    """Add the options about the cache and locks."""
+    parser.add_argument("--offline", action="store_true", help="use the cache only; make no connection")
+    parser.add_argument("--no-cache", action="store_true", help="neither use the cache nor write to it")
+    parser.add_argument("--lock", metavar="FILE", help="write the digests that IMAGE has now to FILE")
+    parser.add_argument("--locked", metavar="FILE", help="provision exactly the image whose digests are in FILE")
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What is asked for, and how to get at it.
-
-    `registry` has mirrors and tries again, `origin` is asked once; `scratch` is where `--no-cache` keeps what it needs
-    meanwhile.
-    """
+    """An image, and what its source is made of."""
 
     reference: Reference
     registry: Registry
+    """The registry with its mirrors and retries."""
     origin: RegistryClient
+    """The registry alone, for the one request that asks whether a locked tag has moved."""
     jobs: int
+    """Downloads at a time."""
     scratch: Path
+    """The directory that `--no-cache` uses in place of the cache."""
     cache_limit: int | None
+    """Bytes to which the cache is pruned afterwards; None for no limit."""
 
 
 @contextmanager
 def opened(opening: Opening, arguments: argparse.Namespace, console: Console) -> Iterator[RegistrySource]:
-    """The source, while it is in use; afterwards the cache is brought below its limit. Raises UsageError."""
+    """Yield the source of an image, and prune the cache to its limit afterwards. Raises UsageError."""
     from provisioner.image.lockfile import Lock
     from provisioner.sources.offline import OfflineSource
     from provisioner.sources.registry import RegistrySource
@@ -75,7 +80,7 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
     from provisioner.store.documents import Documents, Kept, Scratch
     from provisioner.store.prune import cache_directory, in_use
 
-    _check(arguments)
+    _check_options(arguments)
     reference = opening.reference
     lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
     directory = opening.scratch if arguments.no_cache else cache_directory()
@@ -83,9 +88,9 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
     documents = Documents(cache, directory)
     with ExitStack() as stack:
         if lock and not arguments.offline and reference.tag and not reference.digest:
-            stack.enter_context(_watching(lock, opening.origin, reference, console))
+            stack.enter_context(_report_moved_tag(lock, opening.origin, reference, console))
         if not arguments.no_cache:
-            stack.callback(_keep_limit, directory, opening.cache_limit, console)
+            stack.callback(_prune_to_limit, directory, opening.cache_limit, console)
             stack.enter_context(in_use(directory))
         if arguments.offline:
             yield OfflineSource(reference, documents, cache, opening.jobs, lock)
@@ -94,7 +99,7 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
 
 
 def clients(arguments: argparse.Namespace, config: Config, connections: int) -> MakeClient:
-    """What makes a client for a registry or a mirror, by the options and the configuration."""
+    """Return a function that makes the client of a registry or mirror, by the options and the configuration."""
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
 
@@ -110,7 +115,7 @@ def clients(arguments: argparse.Namespace, config: Config, connections: int) -> 
 def mirrored(
     reference: Reference, arguments: argparse.Namespace, config: Config, client: MakeClient, console: Console
 ) -> Mirrors:
-    """The registry of `reference` and all its mirrors: of the options, the environment, the configuration.
+    """Return the registry of `reference` with its mirrors by the options, `$PROVISION_MIRRORS` and the configuration.
 
     Raises UsageError.
     """
@@ -120,13 +125,16 @@ def mirrored(
     return Mirrors(reference, others, client, console.step)
 
 
-def mirrors(given: Sequence[str]) -> tuple[str, ...]:
-    """The mirrors that were `given`, then those of `$PROVISION_MIRRORS`, which parts them by spaces or commas."""
-    return (*given, *os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split())
+def mirrors(options: Sequence[str]) -> tuple[str, ...]:
+    """Return the mirrors of `--mirror` options, and then those of `$PROVISION_MIRRORS`, divided by spaces or commas."""
+    return (*options, *os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split())
 
 
 def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
-    """The platform of the options, else of the configuration, else this machine's. Raises UsageError, MachineError."""
+    """Return the platform by the options, else the configuration's, else this machine's.
+
+    Raises UsageError, MachineError.
+    """
     return Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
 
 
@@ -142,24 +150,25 @@ def cached_documents(
     return CachedDocuments(reference, registry, BlobCache(cache_directory()))
 
 
-def _keep_limit(directory: Path, limit: int | None, console: Console) -> None:
-    """Bring the cache below its limit, whatever became of the run."""
+def _prune_to_limit(directory: Path, limit: int | None, console: Console) -> None:
+    """Prune the cache to its limit, whether the run succeeded or not."""
     from provisioner.store.prune import prune, total_size
 
     if limit is None:
         return
     try:
-        taken = prune(directory, limit)
-    except MachineError as error:  # that is no reason to fail
+        removed = prune(directory, limit)
+    except MachineError as error:  # no reason to fail
         console.step(f"the cache stays above its limit: {error.message}")
         return
-    if taken:
-        console.step(f"took {size_text(total_size(taken))} out of the cache, to keep its limit")
+    if removed:
+        console.step(f"removed {size_text(total_size(removed))} from the cache, to keep its limit")
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Raise UsageError where options contradict each other or lack a value."""
     if empty := next((name for name in ("lock", "locked") if getattr(arguments, name) == ""), ""):
-        raise UsageError(f"--{empty} needs the name of a file", f"give it: --{empty} FILE")
+        raise UsageError(f"--{empty} needs the name of a file", f"give a name: --{empty} FILE")
     for one, other in (("offline", "no_cache"), ("lock", "locked")):
         if getattr(arguments, one) and getattr(arguments, other):
             names = f"--{one} and --{other.replace('_', '-')}"
@@ -167,12 +176,12 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _watching(lock: Lock, client: RegistryClient, reference: Reference, console: Console) -> Iterator[None]:
-    """Ask what the tag names now, beside the work, and in the end say so where that isn't what is locked."""
+def _report_moved_tag(lock: Lock, client: RegistryClient, reference: Reference, console: Console) -> Iterator[None]:
+    """Ask the registry in a thread which digest the tag has, and in the end show it where it isn't the locked one."""
     now: list[Descriptor] = []
 
     def ask() -> None:
-        with suppress(ProvisionError):  # without a registry nothing can be said, and nothing is needed
+        with suppress(ProvisionError):  # the run itself doesn't need the answer
             now.append(client.resolve(reference.selector))
 
     thread = threading.Thread(target=ask, name="moved", daemon=True)

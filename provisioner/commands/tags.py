@@ -1,4 +1,4 @@
-"""`provision tags IMAGE`: the tags of a repository, for this machine's platform, the newest first."""
+"""`provision tags IMAGE`: lists the tags of a repository for this machine's platform, the newest first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from provisioner.registry.hub import Hub
     from provisioner.store.cached_documents import CachedDocuments
 
-HELP = "List the tags of an image for this machine's platform, newest first: provision tags ubuntu"
+HELP = "List the tags of an image for this machine's platform, newest first"
+EXAMPLE = "provision tags ubuntu"
 
 _COLUMNS = (
     Column("TAG"),
@@ -38,10 +39,8 @@ _COLUMNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a list of tags."""
-    parser.add_argument(
-        "image", metavar="IMAGE", help="a repository; with a tag, as in ubuntu:24, those tags that begin so"
-    )
+    """Add the arguments of `tags`."""
+    parser.add_argument("image", metavar="IMAGE", help="a repository; ubuntu:24 lists the tags that begin with 24")
     add_output_arguments(parser, "tags")
     parser.add_argument("--all", action="store_true", help="list every tag, whatever its platforms")
     add_registry_arguments(parser)
@@ -50,12 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What to list: tags that begin with `prefix`, for `platform` (None for any), at most `limit` (None for all)."""
+    """Which tags to list."""
 
     reference: Reference
     prefix: str
+    """How the tags begin."""
     platform: Platform | None
+    """None for any."""
     limit: int | None
+    """The most tags to list; None for all."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,19 +91,19 @@ def run(arguments: argparse.Namespace) -> int:
 def _wanted(arguments: argparse.Namespace, config: Config) -> _Wanted:
     reference = Reference.parse(arguments.image)
     if reference.digest:
-        raise UsageError("tags are those of a repository, not of a digest", "leave out what follows the @")
+        raise UsageError("a digest has no tags", "leave out the @ and what follows it")
     prefix = reference.tag or ""
     if not arguments.image.endswith(f":{prefix}"):
-        prefix = ""  # `latest` is what a reference without a tag means
+        prefix = ""  # parse() adds `latest` to a reference without a tag
     platform = usual_platform(arguments, config)
     return _Wanted(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
 
 
 def _on_hub(wanted: _Wanted, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
-    """What Docker Hub itself tells of its tags, and how many there are; None where it doesn't."""
+    """Return the tags by the API of Docker Hub, and how many begin with the prefix; None where it doesn't have them."""
     try:
         known, count = hub.tags(wanted.reference.repository)
-    except NotFound:  # its registry also knows the private ones
+    except NotFound:  # the registry knows private repositories too
         return None
     except NetworkError as error:
         console.step(f"{error.message}; the registry is asked instead")
@@ -116,7 +118,7 @@ def _on_hub(wanted: _Wanted, hub: Hub, console: Console) -> tuple[list[Tag], int
 def _on_registry(
     wanted: _Wanted, documents: CachedDocuments, sized: bool, jobs: int, console: Console
 ) -> tuple[list[Tag], int]:
-    """The same of any registry, whose manifests have to be looked at; and `sized`, those of each platform too."""
+    """Return the tags by the manifests of a registry, with sizes if `sized`, and how many begin with the prefix."""
     from provisioner.image.offers import Tag
     from provisioner.registry.tags import tag_names
     from provisioner.sources.tags import with_offers, with_sizes
@@ -155,20 +157,20 @@ def _nothing(wanted: _Wanted, count: int) -> NotFound:
     return NotFound(f"{name} has no {what}", "leave out the tag to see all" if wanted.prefix else "")
 
 
-def _row(tag: Tag, wanted: Platform | None) -> tuple[str, ...]:
-    """One line of the table. Platforms are listed where none was wanted: else they are known to fit."""
-    best = tag.offer(wanted) if wanted else None
+def _row(tag: Tag, platform: Platform | None) -> tuple[str, ...]:
+    """Return one row of the table. Platforms are listed only where none is asked for."""
+    best = tag.offer(platform) if platform else None
     return (
         tag.name,
         size_text(best.size) if best and best.size is not None else "",
         tag.updated[:10],
         tag.digest.short if tag.digest else "",
-        " ".join(_platforms(tag)) if wanted is None else "",
+        " ".join(_platforms(tag)) if platform is None else "",
     )
 
 
-def _json(tag: Tag, wanted: Platform | None) -> dict[str, Any]:
-    best = tag.offer(wanted) if wanted else None
+def _json(tag: Tag, platform: Platform | None) -> dict[str, Any]:
+    best = tag.offer(platform) if platform else None
     return {
         "name": tag.name,
         "digest": str(tag.digest) if tag.digest else None,

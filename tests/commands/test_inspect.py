@@ -49,14 +49,14 @@ def scripted() -> Iterator[ScriptedRegistry]:
 
 
 def inspected(*args: str | Path, cache: Path, **options: Any) -> Any:
-    """What `provision inspect --json ARGS` says; it has to succeed, without a note."""
+    """Return the output of `provision inspect --json ARGS`; assert that it succeeds with nothing on standard error."""
     done = provision("inspect", "--json", *args, cache=cache, **options)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
 
 def served(*args: str | Path, cache: Path) -> bytes:
-    """What `provision inspect --raw ARGS` says; it has to succeed."""
+    """Return the output of `provision inspect --raw ARGS`; assert that it succeeds."""
     command, options = provision_command("inspect", "--raw", *args, cache=cache, text=False)
     done: subprocess.CompletedProcess[bytes] = subprocess.run(command, check=False, **options)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`provision login` and `logout`, as people and scripts use them, with a real registry that wants a password."""
+"""`provision login` and `logout` on a terminal and in scripts, with a real registry that requires a password."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def auth_file(tmp_path: Path) -> Path:
     return tmp_path / "containers/auth.json"
 
 
-def ask(auth_file: Path, *words: str | Path, given: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run provision with this file of credentials, `given` on its standard input."""
+def ask(auth_file: Path, *words: str | Path, stdin_text: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run provision with this file of credentials, `stdin_text` on its standard input."""
     env = clean_environment(REGISTRY_AUTH_FILE=str(auth_file))
-    return provision(*words, env=env, input=given, stdin=None, **options)
+    return provision(*words, env=env, input=stdin_text, stdin=None, **options)
 
 
 def login(auth_file: Path, host: str, password: str = PASSWORD, *words: str) -> subprocess.CompletedProcess[str]:
-    return ask(auth_file, "login", host, "--username=me", "--password-stdin", *words, given=f"{password}\n")
+    return ask(auth_file, "login", host, "--username=me", "--password-stdin", *words, stdin_text=f"{password}\n")
 
 
 def test_in_pull_and_out(private: Registry, auth_file: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_in_pull_and_out(private: Registry, auth_file: Path, tmp_path: Path) -> 
 
     done = login(auth_file, private.host)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == f"logged in to {private.host} as me; kept in {auth_file}\n"
+    assert done.stderr == f"logged in to {private.host} as me; saved in {auth_file}\n"
     assert stat.S_IMODE(auth_file.stat().st_mode) == 0o600
     assert ask(auth_file, image, tmp_path / "dir", platform).returncode == 0
     # It is podman's form: skopeo, of the same family, goes by it.
@@ -109,9 +109,9 @@ def test_a_wrong_password_is_not_kept(private: Registry, auth_file: Path) -> Non
 
 def test_the_right_one_is_kept_when_a_wrong_one_follows(private: Registry, auth_file: Path) -> None:
     login(auth_file, private.host)
-    kept = auth_file.read_bytes()
+    before = auth_file.read_bytes()
     assert login(auth_file, private.host, "wrong horse").returncode == 4
-    assert auth_file.read_bytes() == kept
+    assert auth_file.read_bytes() == before
 
 
 def test_a_token_server_checks_it(auth_file: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_registry_that_asks_for_nothing(auth_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "says"),
+    ("words", "stdin_text", "says"),
     [
         (["--password-stdin"], "x\n", "--password-stdin needs a name as well"),
         (["--username=me"], "", "there is no terminal to ask for a password on"),
@@ -164,12 +164,12 @@ def test_a_registry_that_asks_for_nothing(auth_file: Path) -> None:
         (["--username=me", "--password-stdin"], "\n", "the password is empty"),
         (["--username=a:b", "--password-stdin"], "x\n", "'a:b' can't be a user name"),
         (["--username=\x1b[31m", "--password-stdin"], "x\n", r"'\x1b[31m' can't be a user name"),
-        (["--username=me", "--password-stdin"], "a\0b\n", "the password holds what is no text"),
+        (["--username=me", "--password-stdin"], "a\0b\n", "the password has characters that can't be printed"),
         (["--password=hunter2"], "", "--password"),
     ],
 )
-def test_usage(auth_file: Path, words: list[str], given: str, says: str) -> None:
-    done = ask(auth_file, "login", "r.invalid", *words, given=given)
+def test_usage(auth_file: Path, words: list[str], stdin_text: str, says: str) -> None:
+    done = ask(auth_file, "login", "r.invalid", *words, stdin_text=stdin_text)
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 2
@@ -182,7 +182,7 @@ def test_a_password_that_is_no_text(auth_file: Path, language: str) -> None:
     command, options = provision_command(*words, cache=auth_file, env=env, text=False)
     del options["stdin"]
     done = subprocess.run(command, input=b"a\xffb\n", check=False, **options)
-    assert (done.returncode, b"the password holds what is no text" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, b"the password has characters" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_malformed_file_is_named_and_left_alone(private: Registry, auth_file: Path) -> None:
@@ -269,12 +269,12 @@ def test_no_password_in_the_list_of_processes(auth_file: Path, tmp_path: Path) -
         ("R.example:5000/", "r.example:5000", "r.example:5000"),
     ],
 )
-def test_what_is_logged_in_to(text: str, registry: str, name: str) -> None:
+def test_names_that_can_be_logged_in_to(text: str, registry: str, name: str) -> None:
     assert registry_and_name(text) == (registry, name)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "r.example:99999", "r.example/Owner", "https://", "\x1b[31m"])
-def test_what_is_no_registry(text: str) -> None:
+def test_names_that_are_no_registry(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         registry_and_name(text)
     assert raised.value.message.isprintable()

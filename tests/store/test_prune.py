@@ -237,7 +237,7 @@ def test_prune_and_clear(recent: Path, words: list[str], config: str, stays: str
     done = ask(recent, *words, config=config)
     assert left(recent) == stays
     assert done.stdout == ""
-    assert f"out of {recent}; " in done.stderr
+    assert f" from {recent}; " in done.stderr
     again = ask(recent, *words, "--json", config=config)
     assert json.loads(again.stdout) == []
 
@@ -291,7 +291,7 @@ def test_the_limit_holds_after_each_run(registry: ScriptedRegistry, tmp_path: Pa
     config.write_text("cache-limit = '50 kB'")
     kinds, status, said = install(registry, tmp_path / "dir", PROVISION_CONFIG=str(config))
     assert (status, len(kinds)) == (0, 5)
-    assert "took 100.0 kB out of the cache, to keep its limit\n" in said
+    assert "removed 100.0 kB from the cache, to keep its limit\n" in said
     put(tmp_path / "cache", f"sha256/{'a' * 64}", 100_000, DAY)
     registry.on("/v2/x/manifests/.*", Response(404))
     kinds, status, said = install(registry, tmp_path / "other", PROVISION_CONFIG=str(config))
