@@ -10,6 +10,7 @@ from provisioner.container.record import FOLDER, Record
 from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.image.image import Image
+from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
 from provisioner.launch.seccomp import root_emulation
@@ -47,10 +48,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan: the record of the directory, the image's default command, and whether it is new."""
+    """The result of a plan."""
 
     record: Record
     image: Image
+    index: Index | None
+    """The index that the reference names (see ResolvedImage)."""
     is_new: bool
 
 
@@ -63,11 +66,12 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     existing_record(plan.directory)  # before a staging directory is made beside what isn't ours
     with Staging(plan.directory) as staging:
         present = existing_record(plan.directory)  # now that nobody else is at work there
-        image = source.image(plan.platform)
+        resolved = source.image(plan.platform)
+        image = resolved.image
         if present and not plan.force:
             if present.manifest_digest != str(image.digest):
                 raise _other_image(plan.directory, present, image)
-            return Outcome(present, image, is_new=False)
+            return Outcome(present, image, resolved.index, is_new=False)
         rootfs = staging.path / "rootfs"
         overrides = unpack(image, source, rootfs, staging.scratch / "ahead", plan.unpack_options, console)
         with Tree(rootfs, overrides) as tree:
@@ -89,7 +93,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
             start.chmod(0o755)
         staging.commit()
-    return Outcome(record, image, is_new=True)
+    return Outcome(record, image, resolved.index, is_new=True)
 
 
 def existing_record(directory: Path) -> Record | None:

@@ -38,13 +38,10 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        name = os.fsencode(target.name)
-        if len(name) + len(b"..provision") > _NAME_MAX:
-            name = hashlib.sha256(name).hexdigest().encode()
-        self._name = b".%s.provision" % name
-        self._folder = target.parent / os.fsdecode(self._name)
+        self._folder = _staging_directory(target)
+        self._name = os.fsencode(self._folder.name)
         self.path = self._folder / "new"
-        self.scratch = self._folder / "scratch"
+        self.scratch = scratch_directory(target)
         self._old = self._folder / "old"
         self._made = 0
         self._what = f"make {printable(str(target))}"
@@ -199,6 +196,19 @@ class Staging:
         if not os.path.lexists(self.target):
             self._unmake_parents()
         os.close(self._parent)
+
+
+def scratch_directory(target: Path) -> Path:
+    """Return where the staging of `target` has its `scratch`, whether that exists or not."""
+    return _staging_directory(target) / "scratch"
+
+
+def _staging_directory(target: Path) -> Path:
+    """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
+    name = os.fsencode(target.name)
+    if len(name) + len(b"..provision") > _NAME_MAX:
+        name = hashlib.sha256(name).hexdigest().encode()
+    return target.parent / os.fsdecode(b".%s.provision" % name)
 
 
 def mounts_in(directory: Path) -> list[str]:

@@ -149,10 +149,6 @@ class RegistryClient:
         with self._get(path, what, is_part=True) as response:
             yield from self._content(response, descriptor, 0, start)
 
-    def report_corrupt(self, descriptor: Descriptor) -> bool:
-        """Always False: a registry has nothing better to give (see blobs.Origin)."""
-        return False
-
     def _content(self, response: requests.Response, descriptor: Descriptor, at: int, start: int) -> Iterator[bytes]:
         """What comes after byte `start` of a blob, from a body that begins at its byte `at`."""
         what, size = f"blob {descriptor.digest.short} from {self._reference.registry}", descriptor.size
