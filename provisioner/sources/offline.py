@@ -43,7 +43,7 @@ class OfflineRegistry(DocumentSource):
             digest = known.digest
             document = cached_document(self._cache, *known)
         else:
-            raise NetworkError(f"offline: nobody has asked for {self._reference.familiar} so far", _HINT)
+            raise NetworkError(f"offline: the cache doesn't know what {self._reference.familiar} names", _HINT)
         if document is None:
             raise NetworkError(f"offline: the cache has no manifest {digest} of {self._reference.name}", _HINT)
         return document

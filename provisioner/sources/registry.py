@@ -60,7 +60,7 @@ class RegistrySource:
         if lock.layers.get(stated, layers) != layers:
             raise UsageError(
                 f"{self._reference.familiar}: the lock names other layers for {stated} than its manifest does",
-                "write it anew: provision --lock FILE IMAGE DIR",
+                "write the lock again: provision --lock FILE IMAGE DIR",
             )
         return image
 

@@ -15,7 +15,7 @@ from provisioner.registry.client import Document
 from provisioner.store.documents import CachingRegistry, DocumentSource
 
 MAX_INDEXES = 4
-"""The most indexes in a row that may name one another."""
+"""The most indexes that may be nested."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _follow(
         entries.append(entry)
         document = documents.manifest(entry)
     with context():
-        raise MalformedImage(f"more than {MAX_INDEXES} indexes lead to one another")
+        raise MalformedImage(f"more than {MAX_INDEXES} nested indexes")
 
 
 def _best_entry(index: Index, wanted: Platform) -> Descriptor:

@@ -123,7 +123,7 @@ def test_an_index_in_an_index(registry: ScriptedRegistry, cache: BlobCache) -> N
 
 def test_indexes_without_end(registry: ScriptedRegistry, cache: BlobCache) -> None:
     nested(registry, 4)
-    with pytest.raises(MalformedImage, match="more than 4 indexes"):
+    with pytest.raises(MalformedImage, match="more than 4 nested indexes"):
         resolved(registry, cache)
 
 
