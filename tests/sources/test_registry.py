@@ -56,9 +56,10 @@ def platform(text: str) -> Platform:
 
 def test_an_image_without_an_index(registry: ScriptedRegistry, cache: BlobCache) -> None:
     registry.push("x", AMD64)
-    image = resolved(registry, cache)
+    found = source(registry, cache).image(platform("linux/amd64"))
+    image = found.image
     assert image.digest == Digest.of(AMD64.manifest)
-    assert image.index_digest is None
+    assert (image.index_digest, found.index) == (None, None)
     assert (image.manifest_bytes, image.config_bytes) == (AMD64.manifest, AMD64.config)
 
 
@@ -116,9 +117,11 @@ def nested(registry: ScriptedRegistry, depth: int) -> str:
 
 def test_an_index_in_an_index(registry: ScriptedRegistry, cache: BlobCache) -> None:
     outer = nested(registry, 3)
-    image = resolved(registry, cache)
-    assert image.digest == Digest.of(AMD64.manifest)
-    assert str(image.index_digest) == outer
+    found = source(registry, cache).image(platform("linux/amd64"))
+    assert found.image.digest == Digest.of(AMD64.manifest)
+    assert str(found.image.index_digest) == outer
+    assert found.index is not None
+    assert [entry.media_type for entry in found.index.manifests] == [builders.OCI_INDEX]
 
 
 def test_indexes_without_end(registry: ScriptedRegistry, cache: BlobCache) -> None:

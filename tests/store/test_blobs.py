@@ -16,7 +16,7 @@ from provisioner.errors import MachineError
 from provisioner.image.digest import Digest
 from provisioner.store.blobs import BlobCache
 from provisioner.store.download import fetch_blob
-from tests.support.blobs import CHUNKS, DATA, PARTIAL, Source, described, files, whole
+from tests.support.blobs import CHUNKS, DATA, PARTIAL, ScriptedSource, described, files, whole
 from tests.support.tools import CHECKOUT, as_user, clean_environment, user_python
 
 # What the machine refuses
@@ -25,7 +25,7 @@ from tests.support.tools import CHECKOUT, as_user, clean_environment, user_pytho
 def test_a_cache_that_cant_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match=r"use the cache .*/file/cache: Not a directory") as caught:
-        fetch_blob(described(), BlobCache(tmp_path / "file" / "cache"), Source(*CHUNKS))
+        fetch_blob(described(), BlobCache(tmp_path / "file" / "cache"), ScriptedSource(*CHUNKS))
     assert "PROVISION_CACHE_DIR" in caught.value.hint
 
 
@@ -49,7 +49,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_a_cache_of_somebody_else_may_be_read(place: Path) -> None:
     cache = BlobCache(place)
-    fetch_blob(described(), cache, Source(*CHUNKS))
+    fetch_blob(described(), cache, ScriptedSource(*CHUNKS))
     os.chmod(place / "sha256", 0o555)
     os.chmod(cache.path(Digest.of(DATA)), 0o444)
     done = python("print(len(fetch_blob(described, cache, None)))", place, **as_user())

@@ -16,10 +16,10 @@ from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.store.blobs import BlobCache
 from provisioner.store.download import Download, Unverified, downloading, fetch_blob
-from tests.support.blobs import CHUNKS, DATA, PARTIAL, Source, described, files, whole
+from tests.support.blobs import CHUNKS, DATA, PARTIAL, ScriptedSource, described, files, whole
 
 
-class Giving(Source):
+class Giving(ScriptedSource):
     """Serves what a function gives."""
 
     def __init__(self, give: Callable[[Descriptor], Iterator[bytes]]) -> None:
@@ -36,7 +36,7 @@ def cache(tmp_path: Path) -> BlobCache:
 
 
 def test_a_blob_is_kept_and_asked_for_once(cache: BlobCache) -> None:
-    source = Source(*CHUNKS)
+    source = ScriptedSource(*CHUNKS)
     assert fetch_blob(described(), cache, source) == DATA
     assert fetch_blob(described(), cache, source) == DATA
     assert source.asked == 1
@@ -45,7 +45,7 @@ def test_a_blob_is_kept_and_asked_for_once(cache: BlobCache) -> None:
 
 
 def test_an_empty_blob(cache: BlobCache) -> None:
-    assert fetch_blob(described(b""), cache, Source()) == b""
+    assert fetch_blob(described(b""), cache, ScriptedSource()) == b""
     assert files(cache) == [whole(b"")]
 
 
@@ -60,7 +60,7 @@ def test_an_empty_blob(cache: BlobCache) -> None:
 )
 def test_what_is_not_what_its_digest_says_is_not_kept(cache: BlobCache, chunks: list[bytes], why: str) -> None:
     with pytest.raises(MalformedImage, match=f"^blob {Digest.of(DATA).short} {why}"):
-        fetch_blob(described(), cache, Source(*chunks))
+        fetch_blob(described(), cache, ScriptedSource(*chunks))
     assert files(cache) == []
 
 
@@ -73,7 +73,7 @@ def test_no_more_is_taken_than_was_announced(cache: BlobCache) -> None:
 @pytest.mark.parametrize("error", [NetworkError("the link is dead"), KeyError("a mistake of ours")])
 def test_what_goes_wrong_underway_reaches_the_reader(cache: BlobCache, error: Exception) -> None:
     """Also what nobody has thought of: it has to end up where errors are shown, not in a thread's traceback."""
-    download = Download(described(), cache, Source(*CHUNKS[:2], error=error), lambda count: None)
+    download = Download(described(), cache, ScriptedSource(*CHUNKS[:2], error=error), lambda count: None)
     with downloading([download], 1), pytest.raises(type(error)) as caught:
         list(download.chunks())
     assert caught.value is error
@@ -81,7 +81,7 @@ def test_what_goes_wrong_underway_reaches_the_reader(cache: BlobCache, error: Ex
 
 
 def test_a_damaged_blob_is_fetched_again(cache: BlobCache) -> None:
-    source = Source(*CHUNKS)
+    source = ScriptedSource(*CHUNKS)
     fetch_blob(described(), cache, source)
     for damage in (b"", b"x" + DATA[1:], DATA[:-1], DATA + b"x"):
         cache.path(Digest.of(DATA)).write_bytes(damage)
@@ -91,7 +91,7 @@ def test_a_damaged_blob_is_fetched_again(cache: BlobCache) -> None:
 
 
 def test_a_lie_about_the_size_costs_nothing_that_is_sound(cache: BlobCache) -> None:
-    source = Source(*CHUNKS)
+    source = ScriptedSource(*CHUNKS)
     fetch_blob(described(), cache, source)
     with pytest.raises(MalformedImage, match=f"has {len(DATA)} bytes, 5 were announced"):
         fetch_blob(described(size=5), cache, source)
@@ -100,9 +100,9 @@ def test_a_lie_about_the_size_costs_nothing_that_is_sound(cache: BlobCache) -> N
 
 
 def test_use_is_noted(cache: BlobCache) -> None:
-    fetch_blob(described(), cache, Source(*CHUNKS))
+    fetch_blob(described(), cache, ScriptedSource(*CHUNKS))
     os.utime(cache.path(Digest.of(DATA)), (0, 0))
-    fetch_blob(described(), cache, Source())
+    fetch_blob(described(), cache, ScriptedSource())
     assert time.time() - cache.path(Digest.of(DATA)).stat().st_mtime < 60
 
 
@@ -110,7 +110,7 @@ def test_what_a_killed_run_left_is_taken_over(cache: BlobCache) -> None:
     left = cache.path(Digest.of(DATA)).parent.parent / "partial" / Digest.of(DATA).hex
     left.parent.mkdir(parents=True)
     left.write_bytes(DATA[:150_001])
-    source = Source(*CHUNKS)
+    source = ScriptedSource(*CHUNKS)
     counts: list[int] = []
     download = Download(described(), cache, source, counts.append)
     with downloading([download], 1):
@@ -122,7 +122,7 @@ def test_what_a_killed_run_left_is_taken_over(cache: BlobCache) -> None:
 
 def test_what_was_left_whole_is_not_asked_for(cache: BlobCache) -> None:
     left_behind(cache, DATA)
-    source = Source(*CHUNKS)
+    source = ScriptedSource(*CHUNKS)
     assert fetch_blob(described(), cache, source) == DATA
     assert source.asked == 0
 
@@ -131,7 +131,7 @@ def test_what_was_left_whole_is_not_asked_for(cache: BlobCache) -> None:
 def test_what_was_left_wrong_is_fetched_from_its_start(cache: BlobCache, left: bytes) -> None:
     left_behind(cache, left)
     counts: list[int] = []
-    download = Download(described(), cache, source := Source(*CHUNKS), counts.append)
+    download = Download(described(), cache, source := ScriptedSource(*CHUNKS), counts.append)
     download.run()
     assert b"".join(download.chunks()) == DATA
     download.close()
@@ -148,9 +148,9 @@ def left_behind(cache: BlobCache, data: bytes) -> None:
 
 
 def test_what_has_been_read_is_not_replaced(cache: BlobCache) -> None:
-    """What a reader has open keeps its content; it is counts to read again, and then nothing wrong is given out."""
+    """What a reader has open keeps its content; it has to read again, and then gets nothing wrong."""
     left_behind(cache, b"x" + DATA[1:50_000])
-    source = Source(*CHUNKS, gates=[threading.Event()])
+    source = ScriptedSource(*CHUNKS, gates=[threading.Event()])
     download = Download(described(), cache, source, lambda count: None)
     with downloading([download], 1):
         chunks = download.chunks()
@@ -164,7 +164,7 @@ def test_what_has_been_read_is_not_replaced(cache: BlobCache) -> None:
 
 
 def test_readers_that_want_verified_bytes_never_see_others(cache: BlobCache) -> None:
-    bad = Source(*CHUNKS[:-1], bytes(len(CHUNKS[-1])), again=2)
+    bad = ScriptedSource(*CHUNKS[:-1], bytes(len(CHUNKS[-1])), again=2)
     asked_before = bad.blob
 
     def blob(descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
@@ -180,7 +180,7 @@ def test_readers_that_want_verified_bytes_never_see_others(cache: BlobCache) -> 
 
 
 def test_a_blob_that_is_wrong_each_time_is_given_up(cache: BlobCache) -> None:
-    source = Source(*CHUNKS[:-1], bytes(len(CHUNKS[-1])), again=3)
+    source = ScriptedSource(*CHUNKS[:-1], bytes(len(CHUNKS[-1])), again=3)
     with pytest.raises(MalformedImage, match="does not match its digest"):
         fetch_blob(described(), cache, source)
     assert source.starts == [0, 0, 0, 0]
@@ -193,7 +193,7 @@ def test_a_blob_that_is_wrong_each_time_is_given_up(cache: BlobCache) -> None:
 def test_a_reader_gets_bytes_as_they_come_and_waits_for_the_rest(cache: BlobCache) -> None:
     gates = [threading.Event() for _ in CHUNKS]
     counts: list[int] = []
-    download = Download(described(), cache, Source(*CHUNKS, gates=gates), counts.append)
+    download = Download(described(), cache, ScriptedSource(*CHUNKS, gates=gates), counts.append)
     with downloading([download], 1):
         chunks = download.chunks()
         gates[0].set()
@@ -210,16 +210,16 @@ def test_a_reader_gets_bytes_as_they_come_and_waits_for_the_rest(cache: BlobCach
 def test_a_reader_meets_the_error_before_the_end(cache: BlobCache) -> None:
     """Not a byte more is given out once it is known that they are wrong, and never an end of file."""
     bad = [*CHUNKS[:-1], bytes(len(CHUNKS[-1]))]
-    download = Download(described(), cache, Source(*bad), lambda count: None)
+    download = Download(described(), cache, ScriptedSource(*bad), lambda count: None)
     with downloading([download], 1), pytest.raises(MalformedImage, match="does not match"):
         list(download.chunks())
 
 
 def test_who_waited_for_a_blob_need_not_wait_for_its_readers(cache: BlobCache) -> None:
     gates = [threading.Event() for _ in CHUNKS]
-    download = Download(described(), cache, Source(*CHUNKS, gates=gates), lambda count: None)
+    download = Download(described(), cache, ScriptedSource(*CHUNKS, gates=gates), lambda count: None)
     got: list[bytes] = []
-    waiting = threading.Thread(target=lambda: got.append(fetch_blob(described(), cache, Source())), daemon=True)
+    waiting = threading.Thread(target=lambda: got.append(fetch_blob(described(), cache, ScriptedSource())), daemon=True)
     with downloading([download], 1):
         gates[0].set()
         assert next(download.chunks())
@@ -232,9 +232,9 @@ def test_who_waited_for_a_blob_need_not_wait_for_its_readers(cache: BlobCache) -
 
 
 def test_progress_counts_a_cached_blob(cache: BlobCache) -> None:
-    fetch_blob(described(), cache, Source(*CHUNKS))
+    fetch_blob(described(), cache, ScriptedSource(*CHUNKS))
     counts: list[int] = []
-    download = Download(described(), cache, Source(), counts.append)
+    download = Download(described(), cache, ScriptedSource(), counts.append)
     with downloading([download], 1):
         assert b"".join(download.chunks()) == DATA
     assert counts == [len(DATA)]
@@ -248,7 +248,7 @@ def blobs(count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("jobs", [1, 3, 8])
-def test_as_many_at_a_time_as_told_and_in_order(cache: BlobCache, jobs: int) -> None:
+def test_downloads_start_in_order_and_run_as_many_at_a_time_as_asked(cache: BlobCache, jobs: int) -> None:
     lock, at_work, most, order = threading.Lock(), 0, 0, []
     contents = {Digest.of(data): data for data in blobs(6)}
 
@@ -273,7 +273,7 @@ def test_as_many_at_a_time_as_told_and_in_order(cache: BlobCache, jobs: int) -> 
 def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache) -> None:
     gates = [threading.Event() for _ in CHUNKS]
     gates[0].set()
-    first, second = Source(*CHUNKS, gates=gates), Source(*blobs(1))
+    first, second = ScriptedSource(*CHUNKS, gates=gates), ScriptedSource(*blobs(1))
     downloads = [
         Download(described(), cache, first, lambda count: None),
         Download(described(blobs(1)[0]), cache, second, lambda count: None),
@@ -289,7 +289,7 @@ def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache) -> No
 
 def test_leaving_does_not_wait_for_a_server_that_is_silent(cache: BlobCache) -> None:
     ended = threading.Event()
-    download = Download(described(), cache, Source(*CHUNKS, gates=[ended]), lambda count: None)
+    download = Download(described(), cache, ScriptedSource(*CHUNKS, gates=[ended]), lambda count: None)
     began = time.monotonic()
     with downloading([download], 1, stop_seconds=0.1):
         pass
@@ -299,14 +299,16 @@ def test_leaving_does_not_wait_for_a_server_that_is_silent(cache: BlobCache) -> 
 
 def test_no_file_stays_open(cache: BlobCache) -> None:
     for size in (len(DATA), 5):
-        downloads = [Download(described(size=size), cache, Source(*CHUNKS), lambda count: None) for _ in range(3)]
+        downloads = [
+            Download(described(size=size), cache, ScriptedSource(*CHUNKS), lambda count: None) for _ in range(3)
+        ]
         with downloading(downloads, 3):
             for download in downloads:
                 try:
                     list(download.chunks())
                 except MalformedImage:
                     continue
-    fetch_blob(described(), cache, Source())
+    fetch_blob(described(), cache, ScriptedSource())
     assert open_below("/cache/") == []
 
 

@@ -18,7 +18,7 @@ def described(data: bytes = DATA, size: int | None = None) -> Descriptor:
     return Descriptor("application/octet-stream", Digest.of(data), len(data) if size is None else size)
 
 
-class Source:
+class ScriptedSource:
     """Serves chunks and counts how often it is asked; `gates` are waited for before each chunk.
 
     `again` is how often it answers that the blob may be right the next time.
