@@ -3,8 +3,8 @@
 A `Source` returns the documents of an image (`image()`), and then its layers as streams of bytes (`layers()`). Whoever
 has one needs to know nothing of registries, mirrors, caches and lock files. `resolver` holds the way from an index to
 the manifest for one platform, and what an image offers for which platforms; `tags` does that for many tags at a time.
-Every document is verified before it is returned, every layer when its stream has ended. May import store and registry,
-and what those may import.
+Every document is verified before it is returned, every layer when its stream has ended. May import store, registry,
+image and errors.
 """
 
 from __future__ import annotations

@@ -83,13 +83,14 @@ def _is_ours(path: Path) -> bool:
 
 
 def _name(path: Path) -> str:
+    """Return what users see of a file: a digest, its HEX where it is partial, or what a tag names."""
     if path.parent.name in _BLOBS:
         return f"{path.parent.name}:{path.name}"
     if path.parent.name != TAGS:
         return path.name
     try:
-        note = json.loads(path.read_bytes())
-        return f"{note['reference']} -> {note['digest']}"
+        fields = json.loads(path.read_bytes())
+        return f"{fields['reference']} -> {fields['digest']}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return path.name
 
