@@ -198,19 +198,6 @@ class Staging:
         os.close(self._parent)
 
 
-def scratch_directory(target: Path) -> Path:
-    """Return where the staging of `target` has its `scratch`, whether that exists or not."""
-    return _staging_directory(target) / "scratch"
-
-
-def _staging_directory(target: Path) -> Path:
-    """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
-    name = os.fsencode(target.name)
-    if len(name) + len(b"..provision") > _NAME_MAX:
-        name = hashlib.sha256(name).hexdigest().encode()
-    return target.parent / os.fsdecode(b".%s.provision" % name)
-
-
 def mounts_in(directory: Path) -> list[str]:
     """The mount points at and below `directory` that this process sees, as proc_pid_mountinfo(5) lists them."""
     try:
@@ -241,3 +228,16 @@ def _probe(directory: Path) -> None:
 
 
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def scratch_directory(target: Path) -> Path:
+    """Return where the staging of `target` has its `scratch`, whether that exists or not."""
+    return _staging_directory(target) / "scratch"
+
+
+def _staging_directory(target: Path) -> Path:
+    """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
+    name = os.fsencode(target.name)
+    if len(name) + len(b"..provision") > _NAME_MAX:
+        name = hashlib.sha256(name).hexdigest().encode()
+    return target.parent / os.fsdecode(b".%s.provision" % name)
