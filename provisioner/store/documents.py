@@ -17,7 +17,7 @@ from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
 from provisioner.store.blobs import BlobCache, BlobSource
 from provisioner.store.download import fetch_blob
-from provisioner.store.known_tags import KnownTags
+from provisioner.store.known_tags import KnownTag, KnownTags
 
 
 class DocumentSource(BlobSource, Protocol):
@@ -92,7 +92,7 @@ class CachingRegistry:
         if document := self._unmoved(tag, self._known_tags):
             return document
         document = self._keep(self._registry.manifest(tag))
-        self._known_tags.save(self.reference, document)
+        self._known_tags.save(self.reference, KnownTag(document.digest, document.media_type))
         return document
 
     def _unmoved(self, tag: str, known_tags: KnownTags) -> Document | None:

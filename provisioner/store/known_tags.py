@@ -13,7 +13,6 @@ from provisioner.errors import MalformedImage
 from provisioner.filesystem.atomic import replace_file
 from provisioner.image.digest import Digest
 from provisioner.image.reference import Reference
-from provisioner.registry.client import Document
 
 TAGS = "tags"
 """The folder of the cache with one file a tag: JSON with `reference`, `digest` and `mediaType`."""
@@ -46,9 +45,9 @@ class KnownTags:
             os.utime(path)  # last use, for pruning
         return KnownTag(digest, fields["mediaType"])
 
-    def save(self, reference: Reference, document: Document) -> None:
-        """Record that `reference` names this document now."""
-        fields = {"reference": str(reference), "digest": str(document.digest), "mediaType": document.media_type}
+    def save(self, reference: Reference, known: KnownTag) -> None:
+        """Record what `reference` names now."""
+        fields = {"reference": str(reference), "digest": str(known.digest), "mediaType": known.media_type}
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             replace_file(self._path(reference), json.dumps(fields).encode(), 0o644)

@@ -7,8 +7,7 @@ from pathlib import Path
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import OCI_MANIFEST
 from provisioner.image.reference import Reference
-from provisioner.registry.client import Document
-from provisioner.store.known_tags import KnownTags
+from provisioner.store.known_tags import KnownTag, KnownTags
 from tests.support import builders
 
 IMAGE = builders.small()
@@ -17,9 +16,8 @@ REFERENCE = Reference.parse("r.example/user/x:latest")
 
 
 def test_a_known_tag_is_of_one_reference(tmp_path: Path) -> None:
-    document = Document(IMAGE.manifest, OCI_MANIFEST, DIGEST)
     known_tags = KnownTags(tmp_path / "cache")
-    known_tags.save(REFERENCE, document)
+    known_tags.save(REFERENCE, KnownTag(DIGEST, OCI_MANIFEST))
     assert known_tags.find(REFERENCE) == (DIGEST, OCI_MANIFEST)
     assert known_tags.find(Reference.parse("r.example/user/x:other")) is None
     [file] = (tmp_path / "cache/tags").iterdir()
