@@ -11,6 +11,7 @@ from provisioner.container.record import FOLDER, Record
 from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.image.image import Image
+from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
 from provisioner.launch.seccomp import root_emulation
@@ -55,6 +56,8 @@ class Outcome:
     record: Record
     """The record of the directory."""
     image: Image
+    index: Index | None
+    """The index that the reference names (see ResolvedImage)."""
     is_new: bool
     """False if the directory already contained the image."""
 
@@ -68,10 +71,11 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     existing_record(plan.directory)  # refuses a foreign directory before Staging creates anything beside it
     with Staging(plan.directory) as staging:
         existing = existing_record(plan.directory)  # once more, since now no other run can change it
-        image = source.image(plan.platform)
+        resolved = source.image(plan.platform)
+        image = resolved.image
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
-            return Outcome(existing, image, is_new=False)
+            return Outcome(existing, image, resolved.index, is_new=False)
         rootfs, folder = staging.path / "rootfs", staging.path / FOLDER
         with unpack(image, source, rootfs, staging.scratch / "layers", plan.unpack_options, console) as tree:
             with tree_errors("write the fixups"):
@@ -86,7 +90,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             _write_runtime_files(folder, generated)
             _write_launcher(staging.path / "start.sh", _settings(image, record, profile, plan), plan.shell)
         staging.commit()
-    return Outcome(record, image, is_new=True)
+    return Outcome(record, image, resolved.index, is_new=True)
 
 
 def existing_record(directory: Path) -> Record | None:

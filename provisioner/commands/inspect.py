@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
+from provisioner.commands.opening import add_registry_arguments, caching_registry, usual_platform
 from provisioner.commands.output import output_errors, write_json, write_lines
 from provisioner.config import Config
 from provisioner.container.record import FOLDER
@@ -91,9 +91,9 @@ def _image(arguments: argparse.Namespace, console: Console) -> Inspection:
     config = Config.load()
     wanted = Platform.parse(arguments.platform) if arguments.platform else None
     host = usual_platform(arguments, config)
-    documents = cached_documents(Reference.parse(arguments.target), arguments, config, console)
-    with near_names(documents.reference):
-        inspection = inspect_image(documents, host, wanted)
+    registry = caching_registry(Reference.parse(arguments.target), arguments, config, console)
+    with near_names(registry.reference):
+        inspection = inspect_image(registry, host, wanted)
     shown = inspection.image.config.platform
     if not shown.satisfies(host):
         console.step(f"there is nothing for {host}; this is the image for {shown}")
@@ -104,9 +104,9 @@ def _served(arguments: argparse.Namespace, console: Console) -> bytes:
     """Return the bytes of the index or manifest that the image's tag or digest names."""
     from provisioner.registry.hub import near_names
 
-    documents = cached_documents(Reference.parse(arguments.target), arguments, Config.load(), console)
-    with near_names(documents.reference):
-        return documents.manifest(documents.reference.selector).data
+    registry = caching_registry(Reference.parse(arguments.target), arguments, Config.load(), console)
+    with near_names(registry.reference):
+        return registry.manifest(registry.reference.selector).data
 
 
 def _write_raw(data: bytes) -> int:

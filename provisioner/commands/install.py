@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
-    from provisioner.container.staging import Staging
+    from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock
     from provisioner.provision import provision
     from provisioner.registry.hub import near_names
@@ -93,16 +93,15 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = arguments.jobs or config.jobs
     client = clients(arguments, config, jobs)
     registry = mirrored(reference, arguments, config, client, console)
-    opening = Opening(
-        reference, registry, client(reference, False), jobs, Staging(directory).scratch, config.cache_limit
-    )
+    scratch = scratch_directory(directory)
+    opening = Opening(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
     with opened(opening, arguments, console) as source, near_names(reference):
         console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
+        Lock.of(str(reference), outcome.image, outcome.index, datetime.now(UTC)).write(Path(arguments.lock))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")

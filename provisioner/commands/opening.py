@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.mirrors import MakeClient, Mirrors
     from provisioner.sources.registry import RegistrySource
-    from provisioner.store.cached_documents import CachedDocuments
-    from provisioner.store.documents import Registry
+    from provisioner.store.documents import CachingRegistry, Registry
 
 _MOVED_SECONDS = 3.0
 """How long a run with --locked waits at its end for the digest that the tag has now."""
@@ -76,16 +75,17 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
     from provisioner.image.lockfile import Lock
     from provisioner.sources.offline import OfflineSource
     from provisioner.sources.registry import RegistrySource
-    from provisioner.store.blobs import BlobCache
-    from provisioner.store.documents import Documents, Kept, Scratch
+    from provisioner.store.blobs import BlobCache, TemporaryBlobCache
+    from provisioner.store.documents import CachingRegistry
+    from provisioner.store.known_tags import KnownTags
     from provisioner.store.prune import cache_directory, in_use
 
     _check_options(arguments)
     reference = opening.reference
     lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
     directory = opening.scratch if arguments.no_cache else cache_directory()
-    cache = Scratch(directory) if arguments.no_cache else BlobCache(directory)
-    documents = Documents(cache, directory)
+    cache = TemporaryBlobCache(directory) if arguments.no_cache else BlobCache(directory)
+    known_tags = KnownTags(directory)
     with ExitStack() as stack:
         if lock and not arguments.offline and reference.tag and not reference.digest:
             stack.enter_context(_report_moved_tag(lock, opening.origin, reference, console))
@@ -93,9 +93,10 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
             stack.callback(_prune_to_limit, directory, opening.cache_limit, console)
             stack.enter_context(in_use(directory))
         if arguments.offline:
-            yield OfflineSource(reference, documents, cache, opening.jobs, lock)
+            yield OfflineSource(reference, cache, known_tags, opening.jobs, lock)
         else:
-            yield RegistrySource(reference, Kept(reference, opening.registry, documents), cache, opening.jobs, lock)
+            registry = CachingRegistry(reference, opening.registry, cache, known_tags)
+            yield RegistrySource(reference, registry, cache, opening.jobs, lock)
 
 
 def clients(arguments: argparse.Namespace, config: Config, connections: int) -> MakeClient:
@@ -138,16 +139,16 @@ def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
     return Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
 
 
-def cached_documents(
+def caching_registry(
     reference: Reference, arguments: argparse.Namespace, config: Config, console: Console, connections: int = 4
-) -> CachedDocuments:
-    """The documents of a repository, for commands that look at them alone. Raises UsageError."""
+) -> CachingRegistry:
+    """Return the registry of `reference` with the cache, for commands that need no layers. Raises UsageError."""
     from provisioner.store.blobs import BlobCache
-    from provisioner.store.cached_documents import CachedDocuments
+    from provisioner.store.documents import CachingRegistry
     from provisioner.store.prune import cache_directory
 
     registry = mirrored(reference, arguments, config, clients(arguments, config, connections), console)
-    return CachedDocuments(reference, registry, BlobCache(cache_directory()))
+    return CachingRegistry(reference, registry, BlobCache(cache_directory()))
 
 
 def _prune_to_limit(directory: Path, limit: int | None, console: Console) -> None:

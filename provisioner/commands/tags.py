@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
+from provisioner.commands.opening import add_registry_arguments, caching_registry, usual_platform
 from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
@@ -24,7 +24,7 @@ from provisioner.terminal.tables import Column, Screen, table
 if TYPE_CHECKING:
     from provisioner.image.offers import Tag
     from provisioner.registry.hub import Hub
-    from provisioner.store.cached_documents import CachedDocuments
+    from provisioner.store.documents import CachingRegistry
 
 HELP = "List the tags of an image for this machine's platform, newest first"
 EXAMPLE = "provision tags ubuntu"
@@ -70,11 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     from provisioner.registry.hub import Hub, near_names
 
-    documents = cached_documents(wanted.reference, arguments, config, console, arguments.jobs)
+    registry = caching_registry(wanted.reference, arguments, config, console, arguments.jobs)
     hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
     with near_names(wanted.reference):
         found = _on_hub(wanted, hub, console) if wanted.reference.registry == DOCKER_HUB else None
-        tags, count = found or _on_registry(wanted, documents, not names_only, arguments.jobs, console)
+        tags, count = found or _on_registry(wanted, registry, not names_only, arguments.jobs, console)
     if arguments.json:
         write_json([_json(tag, wanted.platform) for tag in tags])
     elif names_only:
@@ -116,20 +116,20 @@ def _on_hub(wanted: _Wanted, hub: Hub, console: Console) -> tuple[list[Tag], int
 
 
 def _on_registry(
-    wanted: _Wanted, documents: CachedDocuments, sized: bool, jobs: int, console: Console
+    wanted: _Wanted, registry: CachingRegistry, sized: bool, jobs: int, console: Console
 ) -> tuple[list[Tag], int]:
     """Return the tags by the manifests of a registry, with sizes if `sized`, and how many begin with the prefix."""
     from provisioner.image.offers import Tag
     from provisioner.registry.tags import tag_names
     from provisioner.sources.tags import with_offers, with_sizes
 
-    listed = tag_names(documents.tags_page, wanted.reference.registry)
+    listed = tag_names(registry.tags_page, wanted.reference.registry)
     names = newest_first(name for name in listed if name.startswith(wanted.prefix))
     if wanted.platform is None:
         return [Tag(name) for name in names[: wanted.limit]], len(names)
 
     problems: list[str] = []
-    with console.progress(len(names), "tag") as progress, closing(with_offers(documents, names, jobs)) as looked_at:
+    with console.progress(len(names), "tag") as progress, closing(with_offers(registry, names, jobs)) as looked_at:
 
         def fitting() -> Iterator[Tag]:
             for tag in looked_at:
@@ -142,7 +142,7 @@ def _on_registry(
         tags = list(islice(fitting(), wanted.limit))
     if problems and not tags:
         console.step(f"{len(problems)} tags name no image; {problems[0]}")
-    return list(with_sizes(documents, tags, wanted.platform, jobs)) if sized else tags, len(names)
+    return list(with_sizes(registry, tags, wanted.platform, jobs)) if sized else tags, len(names)
 
 
 def _fits(tag: Tag, wanted: _Wanted) -> bool:

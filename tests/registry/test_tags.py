@@ -18,7 +18,7 @@ from provisioner.registry.client import TAGS_LIMIT, RegistryClient
 from provisioner.registry.tags import tag_names
 from provisioner.sources.tags import with_offers, with_sizes
 from provisioner.store.blobs import BlobCache
-from provisioner.store.cached_documents import CachedDocuments
+from provisioner.store.documents import CachingRegistry
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.registry import Registry
@@ -217,9 +217,9 @@ def test_separators_in_addresses_and_quoted_strings(link: str, query: str | None
 # Platforms and sizes
 
 
-def listing(registry: ScriptedRegistry, cache: Path) -> CachedDocuments:
+def listing(registry: ScriptedRegistry, cache: Path) -> CachingRegistry:
     reference = Reference.parse(f"{registry.host}/user/x")
-    return CachedDocuments(reference, mirrored(reference), BlobCache(cache))
+    return CachingRegistry(reference, mirrored(reference), BlobCache(cache))
 
 
 def test_platforms_and_sizes(scripted: ScriptedRegistry, tmp_path: Path) -> None:

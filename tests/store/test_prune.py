@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError
-from provisioner.store.prune import CachedFile, cache_directory, entries, in_use, prune
+from provisioner.store.prune import CachedFile, cache_directory, delete_unused, entries, in_use, prune
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.scripted_registry import Broken, ScriptedRegistry
@@ -120,11 +120,10 @@ def test_a_dead_run_holds_nothing(cache: Path) -> None:
     assert list((cache / "runs").iterdir()) == []
 
 
-def test_what_was_used_since_it_was_listed_stays(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_used_since_it_was_listed_stays(cache: Path) -> None:
     listed = entries(cache)
     os.utime(listed[1].path)
-    monkeypatch.setattr("provisioner.store.prune.entries", lambda directory: listed)
-    prune(cache, 0)
+    assert [delete_unused(entry) for entry in listed] == [True, False, True, True]
     assert [path.name[0] for path in (cache / "sha256").iterdir()] == ["b"]
 
 
