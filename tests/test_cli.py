@@ -24,10 +24,9 @@ from tests.support.tools import as_user, clean_place, provision, provision_comma
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        registry.push("image", builders.small(run={"Cmd": ["/bin/sh", "a b"]}))
-        yield registry
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("image", builders.small(run={"Cmd": ["/bin/sh", "a b"]}))
+    return registry
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import random
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,6 @@ from tests.support.tools import as_user, provision_command, tree_of, without_lin
 
 AMD64 = Platform("linux", "amd64")
 MANNER = UnpackOptions(Ownership.of_this_process())
-
-
-@pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        yield registry
 
 
 def job(registry: ScriptedRegistry, plan: Plan, cache: Path) -> Outcome:

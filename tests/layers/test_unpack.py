@@ -37,12 +37,6 @@ NOW = (int(time.time()) - 60) * 10**9
 AMD64 = Platform("linux", "amd64")
 
 
-@pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        yield registry
-
-
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,9 @@ REFERENCE = Reference.parse("r.example/user/x:latest")
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        served.push("user/x", IMAGE)
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("user/x", IMAGE)
+    return registry
 
 
 @pytest.fixture
