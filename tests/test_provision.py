@@ -24,7 +24,7 @@ from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
-from tests.support.attacks import hard, special
+from tests.support.archives import Member, hard, special
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
 from tests.support.tools import as_user, provision_command, tree_of, without_links
 
@@ -331,7 +331,7 @@ def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry,
 
 def test_fixups_leave_directories_the_times_of_the_image(registry: ScriptedRegistry, tmp_path: Path) -> None:
     """Of what is written into and of what is made for it: two directories of one image differ in no time."""
-    dated: list[builders.Member] = [
+    dated: list[Member] = [
         special(".", tarfile.DIRTYPE, mode=0o755, mtime=3),
         special("etc", tarfile.DIRTYPE, mode=0o755, mtime=4),
         special("etc/hosts", tarfile.DIRTYPE, mode=0o755, mtime=5),

@@ -23,8 +23,7 @@ from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support.ahead import apply_extracted
-from tests.support.attacks import END, Member, hard, pax, raw, special
-from tests.support.builders import tar
+from tests.support.archives import END, Member, hard, pax, raw, special, tar
 from tests.support.tools import CHECKOUT, need, need_root, run, tree_of
 
 

@@ -22,7 +22,7 @@ from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
-from tests.support.attacks import Member
+from tests.support.archives import Member, tar
 from tests.support.tools import Entry as Found
 from tests.support.tools import fast_directory, need, need_root, run, tree_of
 
@@ -278,7 +278,7 @@ def test_layers_come_to_what_umoci_makes_of_them(image: list[Layer]) -> None:
         with Tree(directory / "ours") as tree:
             unpacker = Unpacker(tree, Ownership(exact=True))
             for members in archives:
-                unpacker.apply([builders.tar(*members)])
+                unpacker.apply([tar(*members)])
             unpacker.finish()
         ours = tree_of(directory / "ours")
         shutil.rmtree(directory / "bundle")

@@ -27,7 +27,7 @@ from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
-from tests.support.attacks import END, Member, hard, pax, raw, special
+from tests.support.archives import END, Member, hard, pax, raw, special, tar
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
 from tests.support.tools import forks_noted, need_root, tree_of
 
@@ -161,7 +161,7 @@ def test_all_layers_together_take_no_more_than_they_may(
     """Each alone has room, and so have all but the last."""
     layers: list[list[Member]] = [[(f"{number}", bytes(200_000))] for number in range(6)]
     registry.push("image", image(*layers))
-    size = 6 * (len(builders.tar(("0", bytes(200_000)))) + 4096)
+    size = 6 * (len(tar(("0", bytes(200_000)))) + 4096)
     with pytest.raises(MachineError, match="more than"):
         job(registry, tmp_path / "dir", max_size=size - 1)
     job(registry, tmp_path / "dir", max_size=size)

@@ -22,8 +22,7 @@ from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.tree import Tree
-from tests.support.attacks import Member, hard, special
-from tests.support.builders import tar
+from tests.support.archives import Member, hard, special, tar
 from tests.support.tools import CHECKOUT, find_program, need, need_root, run, tree_of, without_links
 
 
