@@ -12,17 +12,10 @@ from provisioner.rootfs.tree import Tree
 from tests.support import realimages
 from tests.support.containers import RUNTIMES, Container, make_container, make_scratch
 from tests.support.docker_registry import DockerRegistry, run_docker_registry
+from tests.support.leftovers import clean_place, processes_left, staging_below
+from tests.support.mounts import mounts_below
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import (
-    clean_place,
-    find_program,
-    mounts_below,
-    need,
-    own,
-    processes_left,
-    run,
-    staging_below,
-)
+from tests.support.tools import find_program, need, own, run
 
 # Under nohup, or in a script's background, tests would start programs that ignore these.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -25,6 +25,7 @@ from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.archives import special, tar
 from tests.support.builders import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image
+from tests.support.leftovers import staging_below
 from tests.support.scripted_registry import (
     Broken,
     Request,
@@ -35,7 +36,7 @@ from tests.support.scripted_registry import (
     html,
 )
 from tests.support.scripted_registry import json_response as answer
-from tests.support.tools import clean_environment, provision_command, staging_below
+from tests.support.tools import clean_environment, provision_command
 
 SMALL = builders.small()
 MANIFESTS, BLOBS = "/v2/x/manifests/.*", "/v2/x/blobs/.*"

@@ -19,8 +19,9 @@ from provisioner import __main__, __version__
 from provisioner.cli import PLANNED, main
 from provisioner.commands import install
 from tests.support import builders
+from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import Broken, ScriptedRegistry
-from tests.support.tools import as_user, clean_place, provision, provision_command
+from tests.support.tools import as_user, provision, provision_command
 
 
 @pytest.fixture

@@ -25,22 +25,20 @@ import pytest
 from provisioner.ownership import mtree
 from tests.support import realimages
 from tests.support.docker_registry import DockerRegistry, free_port, run_docker_registry
+from tests.support.leftovers import processes_of_session
+from tests.support.mounts import mounts_below
 from tests.support.tools import (
-    Entry,
     as_user,
     clean_environment,
     find_program,
-    mounts_below,
     need,
     need_root,
     own,
-    processes_of_session,
     provision,
     provision_command,
     run,
-    sha256_of,
-    tree_of,
 )
+from tests.support.trees import Entry, sha256_of, tree_of
 
 IMAGES = ["debian", "application", "application_zstd", "multiarch"]
 UMOCI_IMAGES = ["debian", "application", "multiarch"]  # umoci knows no zstd

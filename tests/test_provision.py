@@ -26,7 +26,8 @@ from provisioner.terminal.progress import Console
 from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
-from tests.support.tools import as_user, provision_command, tree_of, without_links
+from tests.support.tools import as_user, provision_command, without_links
+from tests.support.trees import tree_of
 
 AMD64 = Platform("linux", "amd64")
 MANNER = UnpackOptions(Ownership.of_this_process())

@@ -16,7 +16,8 @@ import pytest
 
 from provisioner.container.staging import Staging, mounts_in
 from provisioner.errors import MachineError, TargetExists
-from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, staging_below, user_python
+from tests.support.leftovers import staging_below
+from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, user_python
 
 # Makes a directory at argv[1] and is killed before its step argv[2]; commits if argv[3] says so.
 # A step is whatever Python's auditing tells of that changes the file system, or looks at it.

@@ -24,7 +24,8 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support.ahead import apply_extracted
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
-from tests.support.tools import CHECKOUT, need, need_root, run, tree_of
+from tests.support.tools import CHECKOUT, need, need_root, run
+from tests.support.trees import tree_of
 
 
 @pytest.fixture(params=["in turn", "ahead"], autouse=True)

@@ -16,7 +16,8 @@ import pytest
 
 from tests.support.attack_runner import look, whole
 from tests.support.attacks import Attack, attacks
-from tests.support.tools import CHECKOUT, as_user, clean_environment, clean_place, need, need_root, own, user_python
+from tests.support.leftovers import clean_place
+from tests.support.tools import CHECKOUT, as_user, clean_environment, need, need_root, own, user_python
 
 NAMES = [attack.name for attack in attacks("/outside")]
 

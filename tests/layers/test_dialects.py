@@ -23,8 +23,9 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
 from tests.support.archives import Member, tar
-from tests.support.tools import Entry as Found
-from tests.support.tools import fast_directory, need, need_root, run, tree_of
+from tests.support.tools import fast_directory, need, need_root, run
+from tests.support.trees import Entry as Found
+from tests.support.trees import tree_of
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 OPTIONS: dict[str, Any] = {"env": {**os.environ, "LC_ALL": "C.UTF-8"}, "errors": "replace"}

@@ -28,8 +28,10 @@ from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
+from tests.support.leftovers import forks_noted
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
-from tests.support.tools import forks_noted, need_root, tree_of
+from tests.support.tools import need_root
+from tests.support.trees import tree_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

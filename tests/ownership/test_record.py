@@ -22,8 +22,9 @@ from provisioner.ownership.record import remake_state, write_owners
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
 from tests.support.archives import Member, hard, special, tar
+from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, clean_place, need, need_root, provision_command, run
+from tests.support.tools import as_user, clean_environment, need, need_root, provision_command, run
 
 CAPABILITY = b"\1\0\0\2\0\x20" + bytes(14)  # cap_net_raw=ep
 ODD = ["a b", "new\nline", "back\\slash", "\\040", "#hash", "tab\t", "k=v", "*[?]", "é", "\udcff\udcfe", "~", "..."]

@@ -23,7 +23,8 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.tree import Tree
 from tests.support.archives import Member, hard, special, tar
-from tests.support.tools import CHECKOUT, find_program, need, need_root, run, tree_of, without_links
+from tests.support.tools import CHECKOUT, find_program, need, need_root, run, without_links
+from tests.support.trees import tree_of
 
 
 def link(tree: Tree, path: bytes, target: bytes, links: Links) -> None:
