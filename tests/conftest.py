@@ -13,14 +13,25 @@ from tests.support import realimages
 from tests.support.containers import RUNTIMES, Container, make_container, make_scratch
 from tests.support.docker_registry import DockerRegistry, run_docker_registry
 from tests.support.leftovers import clean_place, processes_left, staging_below
+from tests.support.markers import markers_of
 from tests.support.mounts import mounts_below
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import find_program, need, own, run
+
+NEEDS_ROOT = pytest.mark.needs_root
 
 # Under nohup, or in a script's background, tests would start programs that ignore these.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test for what it needs (see markers.py)."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            for marker in sorted(markers_of(item)):
+                item.add_marker(marker)
 
 
 @pytest.fixture
@@ -121,7 +132,7 @@ def scratch(place: Path) -> Container:
     return make_scratch(place / "scratch")
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=[pytest.param(name, marks=NEEDS_ROOT if name == "chroot" else ()) for name in RUNTIMES])
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each runtime of start.sh by its name."""
     return str(request.param)

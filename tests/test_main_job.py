@@ -40,6 +40,8 @@ from tests.support.tools import (
 )
 from tests.support.trees import Entry, sha256_of, tree_of
 
+pytestmark = pytest.mark.real_image
+
 IMAGES = ["debian", "application", "application_zstd", "multiarch"]
 UMOCI_IMAGES = ["debian", "application", "multiarch"]  # umoci knows no zstd
 

@@ -74,6 +74,7 @@ def prepare(target: Path, before: str) -> None:
 
 @pytest.mark.parametrize("end", ["commit", "give up"])
 @pytest.mark.parametrize("before", ["absent", "empty", "old"])
+@pytest.mark.slow
 def test_killed_before_every_step(tmp_path: Path, before: str, end: str) -> None:
     target = tmp_path / "base/parent/target"
     note = target.parent / ".target.provision/parents"
@@ -220,6 +221,7 @@ def test_a_lock_on_what_its_owner_has_just_taken_away_is_none(tmp_path: Path, mo
     assert os.listdir(tmp_path) == ["target"]
 
 
+@pytest.mark.slow
 def test_many_at_once_never_mix(tmp_path: Path) -> None:
     """Locks belong to open files, so threads stand for processes."""
     target, problems, made = tmp_path / "target", [], []

@@ -181,6 +181,7 @@ def test_what_ends_it_early_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(place) == []
 
 
+@pytest.mark.slow
 def test_a_probe_that_hangs_is_given_up(tmp_path: Path) -> None:
     script(tmp_path / "proot", "sleep 60")
     started = time.monotonic()
@@ -250,6 +251,7 @@ def test_an_android_where_proot_cannot_work_is_told_by_the_status(phone: Jail) -
         ("31", "", "2147483647", "ok", "the limit is 2147483647"),
     ],
 )
+@pytest.mark.slow
 def test_the_phantom_limit(phone: Jail, level: str, switch: str, limit: str, state: str, says: str) -> None:
     for name, reply in (("getprop", level), ("settings", switch), ("device_config", limit)):
         program = phone.prefix / "bin" / name

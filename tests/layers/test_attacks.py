@@ -74,6 +74,7 @@ def test_nothing_outside_is_touched(outcomes: tuple[str, dict[str, Attack], dict
         assert (outcome["error"], outcome["tree"]) == ("", tree)
 
 
+@pytest.mark.slow
 def test_a_million_entries_take_a_minute_and_little_memory() -> None:
     with clean_place() as place:
         command = [sys.executable, "-m", "tests.support.attack_runner", str(place), "million"]

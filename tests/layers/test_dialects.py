@@ -164,6 +164,7 @@ def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
 @pytest.mark.parametrize("writer", WRITERS)
 @FEW
 @given(data=st.data())
+@pytest.mark.slow
 def test_trees_are_what_the_tools_make_of_them(writer: str, data: st.DataObject) -> None:
     need("tar", "bsdtar")
     command, limits = WRITERS[writer]

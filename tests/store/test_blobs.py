@@ -460,6 +460,7 @@ def test_processes_that_want_the_same_blob_at_once_fetch_it_once(tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: signal.Signals) -> None:
     slow = "cache.get(described, Origin(1))"
     with python(slow, tmp_path / "cache") as first:
