@@ -11,22 +11,27 @@ import pytest
 from provisioner.rootfs.tree import Tree
 from tests.support import realimages
 from tests.support.containers import RUNTIMES, Container, make_container, make_scratch
-from tests.support.registry import Registry, serve
-from tests.support.tools import (
-    clean_place,
-    find_program,
-    mounts_below,
-    need,
-    own,
-    processes_left,
-    run,
-    staging_below,
-)
+from tests.support.docker_registry import DockerRegistry, run_docker_registry
+from tests.support.leftovers import clean_place, processes_left, staging_below
+from tests.support.markers import markers_of
+from tests.support.mounts import mounts_below
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import find_program, need, own, run
+
+NEEDS_ROOT = pytest.mark.needs_root
 
 # Under nohup, or in a script's background, tests would start programs that ignore these.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test for what it needs (see markers.py)."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            for marker in sorted(markers_of(item)):
+                item.add_marker(marker)
 
 
 @pytest.fixture
@@ -51,39 +56,46 @@ def image_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return kept.mkdir("images") if kept else tmp_path_factory.mktemp("images")
 
 
+@pytest.fixture
+def registry() -> Iterator[ScriptedRegistry]:
+    """An empty ScriptedRegistry. A test module that wants images in it defines a fixture of this name over it."""
+    with ScriptedRegistry() as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
     """A docker-registry that speaks plain HTTP."""
     directory = tmp_path_factory.mktemp("registry")
-    with serve(directory, directory / "storage") as served:
-        yield served
+    with run_docker_registry(directory, directory / "storage") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
-def debian(registry: Registry, image_cache: Path) -> str:
+def debian(docker_registry: DockerRegistry, image_cache: Path) -> str:
     """Debian in one gzip layer, in Docker's media types."""
-    return registry.push(realimages.layout("debian", image_cache), "debian:12", "--format=v2s2")
+    return docker_registry.push(realimages.layout("debian", image_cache), "debian:12", "--format=v2s2")
 
 
 @pytest.fixture(scope="session")
-def application(registry: Registry, image_cache: Path) -> str:
+def application(docker_registry: DockerRegistry, image_cache: Path) -> str:
     """An application image in several gzip layers, in OCI's media types."""
-    return registry.push(realimages.layout("application", image_cache), "user/application:1.0")
+    return docker_registry.push(realimages.layout("application", image_cache), "user/application:1.0")
 
 
 @pytest.fixture(scope="session")
-def application_zstd(registry: Registry, image_cache: Path) -> str:
+def application_zstd(docker_registry: DockerRegistry, image_cache: Path) -> str:
     """The application with zstd layers."""
     layout = realimages.layout("application_zstd", image_cache)
     # Without the format, skopeo would compress them for the registry once more, as gzip.
-    return registry.push(layout, "user/application:1.0-zstd", "--preserve-digests")
+    return docker_registry.push(layout, "user/application:1.0-zstd", "--preserve-digests")
 
 
 @pytest.fixture(scope="session")
-def multiarch(registry: Registry, image_cache: Path) -> str:
+def multiarch(docker_registry: DockerRegistry, image_cache: Path) -> str:
     """An index of this machine's platform, a foreign one, and an attestation for each."""
     layout = realimages.layout("multiarch", image_cache)
-    return registry.push(layout, "user/multiarch", "--all", "--preserve-digests")
+    return docker_registry.push(layout, "user/multiarch", "--all", "--preserve-digests")
 
 
 @pytest.fixture
@@ -120,7 +132,7 @@ def scratch(place: Path) -> Container:
     return make_scratch(place / "scratch")
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=[pytest.param(name, marks=NEEDS_ROOT if name == "chroot" else ()) for name in RUNTIMES])
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each runtime of start.sh by its name."""
     return str(request.param)

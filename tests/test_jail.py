@@ -17,6 +17,8 @@ from tests.support.jail import ENVIRONMENT, HOME, PREFIX, UID, UNREADABLE, Allow
 from tests.support.tools import need_root
 
 # Evaluates its arguments; the words in them are defined here.
+pytestmark = pytest.mark.slow
+
 EVALUATE = """
 import ctypes, errno, json, os, platform, shutil, stat, subprocess, sys
 

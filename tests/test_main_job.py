@@ -24,23 +24,23 @@ import pytest
 
 from provisioner.ownership import mtree
 from tests.support import realimages
-from tests.support.registry import Registry, free_port, serve
+from tests.support.docker_registry import DockerRegistry, free_port, run_docker_registry
+from tests.support.leftovers import processes_of_session
+from tests.support.mounts import mounts_below
 from tests.support.tools import (
-    Entry,
     as_user,
     clean_environment,
     find_program,
-    mounts_below,
     need,
     need_root,
     own,
-    processes_of_session,
     provision,
     provision_command,
     run,
-    sha256_of,
-    tree_of,
 )
+from tests.support.trees import Entry, sha256_of, tree_of
+
+pytestmark = pytest.mark.real_image
 
 IMAGES = ["debian", "application", "application_zstd", "multiarch"]
 UMOCI_IMAGES = ["debian", "application", "multiarch"]  # umoci knows no zstd
@@ -578,9 +578,11 @@ def test_interrupted_while_unpacking(debian: str, place: Path, cache_dir: Path) 
         interrupt(process, place / "x")
 
 
-def test_interrupted_while_downloading(registry: Registry, application: str, place: Path, cache_dir: Path) -> None:
-    with slow_link(registry.host, 500_000) as host:
-        slow = application.replace(registry.host, host)
+def test_interrupted_while_downloading(
+    docker_registry: DockerRegistry, application: str, place: Path, cache_dir: Path
+) -> None:
+    with slow_link(docker_registry.host, 500_000) as host:
+        slow = application.replace(docker_registry.host, host)
         with running(slow, place / "x", cache=cache_dir) as process:
             eventually(lambda: sum(sizes_below(cache_dir)) > 10**6, process)
             interrupt(process, place / "x")
@@ -658,8 +660,10 @@ def test_unwritable_parent(debian: str, place: Path, cache_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["user/nothing", "debian:no-such-tag", "debian@sha256:" + "0" * 64])
-def test_unknown_image(registry: Registry, debian: str, place: Path, cache_dir: Path, name: str) -> None:
-    assert name.partition("@")[0] in refused(3, f"{registry.host}/{name}", place / "x", cache=cache_dir, **as_user())
+def test_unknown_image(docker_registry: DockerRegistry, debian: str, place: Path, cache_dir: Path, name: str) -> None:
+    assert name.partition("@")[0] in refused(
+        3, f"{docker_registry.host}/{name}", place / "x", cache=cache_dir, **as_user()
+    )
     assert not (place / "x").exists()
 
 
@@ -714,10 +718,13 @@ def certificate(lasting_place: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def tls_registry(
-    registry: Registry, debian: str, certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+    docker_registry: DockerRegistry,
+    debian: str,
+    certificate: tuple[Path, Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """The host of a registry with the same images, that speaks HTTPS with a certificate that nobody knows."""
-    with serve(tmp_path_factory.mktemp("tls"), registry.storage, certificate) as served:
+    with run_docker_registry(tmp_path_factory.mktemp("tls"), docker_registry.storage, certificate) as served:
         yield served.host
 
 

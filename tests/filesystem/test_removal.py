@@ -45,6 +45,7 @@ def test_all_that_is_in_it_goes_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == [outside, outside / "kept"]
 
 
+@pytest.mark.slow
 def test_depth_has_no_limit(tmp_path: Path) -> None:
     here = os.open(tmp_path, DIRECTORY)
     for _ in range(1500):
@@ -57,6 +58,7 @@ def test_depth_has_no_limit(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_many_directories_go_while_their_names_are_read(tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / f"tree/name-of-some-length-{number}/sub").mkdir(parents=True)

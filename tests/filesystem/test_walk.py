@@ -104,6 +104,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_of_a_million_names_a_few_are_in_memory() -> None:
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=True, env=env)
@@ -117,6 +118,7 @@ def test_the_root_may_be_behind_a_symlink_in_its_path_but_is_none(tmp_path: Path
         next(walk(tmp_path / "link"))
 
 
+@pytest.mark.slow
 def test_depth_has_no_limit_and_one_directory_is_open(tmp_path: Path) -> None:
     here = os.open(tmp_path, DIRECTORY)
     for _ in range(1500):

@@ -75,6 +75,7 @@ def test_shells_read_what_was_written(shell: str) -> None:
 @given(words=WORDS, word=TEXT, assignments=ASSIGNMENTS)
 @example(words=("",), word="'", assignments=("-S=x",))
 @example(words=("\n", "\x81\x88"), word="\n\n", assignments=())
+@pytest.mark.slow
 def test_no_text_is_changed_or_acted_on(
     shell: str, words: tuple[str, ...], word: str, assignments: tuple[str, ...]
 ) -> None:
@@ -123,6 +124,7 @@ def test_body_is_copied_as_it_is_and_speaks_of_no_image() -> None:
 
 
 @pytest.mark.parametrize("what", ["body", "whole"])
+@pytest.mark.slow
 def test_shellcheck_finds_nothing(what: str) -> None:
     need("shellcheck")
     script = resource("scripts", "start.sh") if what == "body" else launcher(SETTINGS)

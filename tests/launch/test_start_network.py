@@ -12,7 +12,8 @@ import pytest
 
 from provisioner.rootfs.fixups import format_hosts, format_resolv_conf
 from tests.support.containers import PASSWD, SHELLS, Container, hand_over, starter
-from tests.support.tools import need, need_root, tree_of
+from tests.support.tools import need, need_root
+from tests.support.trees import tree_of
 
 
 def test_name_servers_of_one_run(container: Container, place: Path, runtime: str) -> None:

@@ -27,7 +27,7 @@ from provisioner.layers.unpack import open_archive
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
-from tests.support.attacks import END, raw
+from tests.support.archives import END, raw
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import CHECKOUT, clean_environment
 

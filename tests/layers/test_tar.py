@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.kind import Kind
 from provisioner.layers.tar import Archive, Entry
-from tests.support.attacks import END, pax, raw, special
-from tests.support.builders import tar
+from tests.support.archives import END, pax, raw, special, tar
 from tests.support.tools import need, run
 
 

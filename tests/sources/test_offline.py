@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,13 @@ AMD, ARM = builders.small(on="linux/amd64"), builders.small(on="linux/arm64", ru
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with the index `x` for two platforms."""
-    with ScriptedRegistry() as served:
-        for image in (AMD, ARM):
-            served.push("x", image, tag=None)
-        index = builders.index([("linux/amd64", AMD), ("linux/arm64", ARM)])
-        served.add_manifest("x", index, builders.OCI_INDEX, "latest")
-        yield served
+    for image in (AMD, ARM):
+        registry.push("x", image, tag=None)
+    index = builders.index([("linux/amd64", AMD), ("linux/arm64", ARM)])
+    registry.add_manifest("x", index, builders.OCI_INDEX, "latest")
+    return registry
 
 
 @pytest.fixture

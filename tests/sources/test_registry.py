@@ -24,12 +24,6 @@ AMD64 = builders.small(on="linux/amd64")
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        yield served
-
-
-@pytest.fixture
 def cache(tmp_path: Path) -> BlobCache:
     return BlobCache(tmp_path / "cache")
 

@@ -100,6 +100,7 @@ def test_processes_that_want_the_same_blob_at_once_fetch_it_once(tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: signal.Signals) -> None:
     slow = "fetch_blob(described, cache, Source(1))"
     with python(slow, tmp_path / "cache") as first:

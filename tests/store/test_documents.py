@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,10 +37,9 @@ class CountingRegistry(ScriptedRegistry):
 
 
 @pytest.fixture
-def registry() -> Iterator[CountingRegistry]:
-    with CountingRegistry() as served:
-        served.push("user/x", IMAGE)
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("user/x", IMAGE)
+    return registry
 
 
 def caching(registry: ScriptedRegistry, cache: Path, *, with_tags: bool = True) -> CachingRegistry:

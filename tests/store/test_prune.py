@@ -8,7 +8,6 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -261,10 +260,9 @@ def test_a_cache_that_cant_be_read(place: Path) -> None:
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        served.push("x", IMAGE)
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("x", IMAGE)
+    return registry
 
 
 def install(registry: ScriptedRegistry, directory: Path, *words: str, **options: str) -> tuple[list[str], int, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import random
-import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from tests.support.archives import Member, tar
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -20,37 +20,11 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 Compression = Literal["gzip", "zstd", ""]
-Member = tuple[str, bytes | str | None] | tarfile.TarInfo
-"""What an archive holds: `(name, content)` for a file, `(name, None)` for a directory, `(name, target)` for a symlink,
-or a header of one's own for anything else that has no content."""
 
 
 def digest_of(data: bytes) -> str:
     """The digest of `data` as registries write it."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def tar(*members: Member) -> bytes:
-    """An archive of these members, in this order."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for member in members:
-            header, content = (member, b"") if isinstance(member, tarfile.TarInfo) else _header(*member)
-            archive.addfile(header, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def _header(name: str, content: bytes | str | None) -> tuple[tarfile.TarInfo, bytes]:
-    header = tarfile.TarInfo(name)
-    header.mode = 0o644 if isinstance(content, bytes) else 0o755
-    if content is None:
-        header.type = tarfile.DIRTYPE
-    elif isinstance(content, str):
-        header.type, header.linkname = tarfile.SYMTYPE, content
-    else:
-        header.size = len(content)
-        return header, content
-    return header, b""
 
 
 def compressed(data: bytes, compression: Compression) -> bytes:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
 import pwd
-import re
 import shutil
 import signal
 import stat
@@ -14,19 +12,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
-from unittest.mock import patch
 
 import pytest
-
-from provisioner.filesystem.descriptors import DIRECTORY
-from provisioner.filesystem.removal import remove_tree
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -46,8 +36,8 @@ _PACKAGES = {
 }
 
 # Marks all processes that a test session starts, but for those that clear their environment.
-_MARK = "PROVISION_TEST_SESSION"
-os.environ[_MARK] = f"{os.getpid()}-{os.urandom(8).hex()}"
+SESSION_MARK = "PROVISION_TEST_SESSION"
+os.environ[SESSION_MARK] = f"{os.getpid()}-{os.urandom(8).hex()}"
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -115,7 +105,9 @@ def as_user(**environment: str) -> dict[str, Any]:
 
 def clean_environment(**added: str) -> dict[str, str]:
     """The environment without what would change the tool's behaviour from outside, and with what is `added`."""
-    ours = {name: value for name, value in os.environ.items() if name in (_MARK, "PATH", "LANG", "LC_ALL", "TERM")}
+    ours = {
+        name: value for name, value in os.environ.items() if name in (SESSION_MARK, "PATH", "LANG", "LC_ALL", "TERM")
+    }
     return {**ours, "HOME": str(_home()), **added}
 
 
@@ -237,160 +229,8 @@ def provision(*args: str | Path, cache: Path | None = None, **options: Any) -> s
             shutil.rmtree(private)
 
 
-# File trees
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One path of a tree. What doesn't apply to its type is empty, so that trees compare by ==."""
-
-    type: str  # a letter as in `find -type`: f d l p c b s
-    mode: int  # permission bits with setuid, setgid and sticky; 0 for symlinks
-    owner: tuple[int, int]
-    target: str = ""  # of a symlink
-    sha256: str = ""  # of a file's content
-    same_as: str = ""  # the first path of the same inode, where there are several
-    device: int = 0
-    mtime: int = 0  # in nanoseconds
-
-
-_TYPES = {
-    stat.S_IFREG: "f",
-    stat.S_IFDIR: "d",
-    stat.S_IFLNK: "l",
-    stat.S_IFIFO: "p",
-    stat.S_IFCHR: "c",
-    stat.S_IFBLK: "b",
-    stat.S_IFSOCK: "s",
-}
-
-
-def tree_of(root: Path) -> dict[str, Entry]:
-    """All paths below `root`, relative to it, in order. The root itself is `.`; symlinks are not followed."""
-    seen: dict[tuple[int, int], str] = {}
-    tree: dict[str, Entry] = {}
-    for path in [root, *sorted(_below(root))]:
-        name, found = str(path.relative_to(root)), path.lstat()
-        kind = _TYPES[stat.S_IFMT(found.st_mode)]
-        first = seen.setdefault((found.st_dev, found.st_ino), name)
-        tree[name] = Entry(
-            type=kind,
-            mode=0 if kind == "l" else stat.S_IMODE(found.st_mode),
-            owner=(found.st_uid, found.st_gid),
-            target=os.readlink(path) if kind == "l" else "",
-            sha256=sha256_of(path) if kind == "f" else "",
-            same_as=first if first != name else "",
-            device=found.st_rdev,
-            mtime=found.st_mtime_ns,
-        )
-    return tree
-
-
-def _below(root: Path) -> Iterator[Path]:
-    for directory, directories, files in os.walk(root):
-        yield from (Path(directory, name) for name in directories + files)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# What must not be left behind
-
-
 def memory_taken(imports: str, program: str) -> int:
     """The bytes by which a Python process grows while it runs a program, not counting the imports."""
     count = 'int(Path("/proc/self/statm").read_text().split()[1]) * 4096'
     code = f"from pathlib import Path\n{imports}\nbefore = {count}\n{program}\nprint({count} - before)"
     return int(run(sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}))
-
-
-def mounts_below(path: Path) -> list[str]:
-    """The mount points at or below `path` in this process's mount namespace."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
-    # Spaces and the like are written as octal escapes.
-    plain = [re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), point) for point in points]
-    return [os.fsdecode(point) for point in plain if Path(os.fsdecode(point)).is_relative_to(path.resolve())]
-
-
-def processes_of_session(below: Path | None = None) -> list[str]:
-    """The processes that this test session started and that still run, but for itself: `PID command line`.
-
-    With `below`, those that run in that directory, have it as their root, or name it on their command line: this finds
-    guests too, whose environment is cleared.
-    """
-    mark = f"{_MARK}={os.environ[_MARK]}".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            if below is None:
-                ours = mark in (process / "environ").read_bytes().split(b"\0")
-            else:
-                places = [os.readlink(process / link) for link in ("cwd", "root")]
-                ours = os.fsencode(below) in command or any(Path(place).is_relative_to(below) for place in places)
-        except OSError:  # it has ended, or it is somebody else's
-            continue
-        # A process that has ended and waits for its parent has no command line.
-        if ours and command and int(process.name) != os.getpid():
-            found.append(f"{process.name} {os.fsdecode(command.replace(bytes(1), b' '))}")
-    return found
-
-
-def processes_left(below: Path | None = None) -> list[str]:
-    """Like `processes_of_session`, but what is about to end gets some seconds for that."""
-    deadline = time.monotonic() + 5
-    while (processes := processes_of_session(below)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return processes
-
-
-@contextmanager
-def forks_noted() -> Iterator[list[int]]:
-    """The numbers of the processes that are forked meanwhile, of which none may be left in the end."""
-    pids: list[int] = []
-    fork = os.fork
-
-    def noted() -> int:
-        if pid := fork():
-            pids.append(pid)
-        return pid
-
-    with patch("os.fork", noted):
-        yield pids
-    for pid in pids:
-        with pytest.raises(ChildProcessError):  # it has been waited for
-            os.waitpid(pid, os.WNOHANG)
-
-
-def staging_below(path: Path) -> list[Path]:
-    """The staging directories (`.NAME.provision`) left below `path`; root filesystems are not looked into."""
-    found = []
-    for directory, directories, _ in os.walk(path):
-        found += [Path(directory, name) for name in directories if name.startswith(".") and name.endswith(".provision")]
-        directories[:] = [name for name in directories if name != "rootfs"]
-    # `.provision` itself is a part of what was provisioned.
-    return [path for path in found if path.name != ".provision"]
-
-
-@contextmanager
-def clean_place() -> Iterator[Path]:
-    """A new directory of the unprivileged user; AssertionError at the end when something below it still works or waits.
-
-    The directory is removed in any case, unless something is mounted there.
-    """
-    place = open_directory("test")
-    try:
-        yield place
-        assert not (mounts := mounts_below(place)), f"left mounted: {mounts}"
-        assert not (processes := processes_left(place)), f"left running: {processes}"
-        assert not (staging := staging_below(place)), f"left behind: {staging}"
-    finally:
-        if not mounts_below(place):
-            parent = os.open(place.parent, DIRECTORY)
-            try:
-                remove_tree(parent, os.fsencode(place.name))  # closed directories too, whoever runs the tests
-            finally:
-                os.close(parent)

@@ -17,7 +17,7 @@ from tests.support.tools import clean_environment, find_program, need, run
 
 
 @dataclass(frozen=True)
-class Registry:
+class DockerRegistry:
     """A running `docker-registry`: where it listens, and the directory that holds its images."""
 
     host: str
@@ -32,7 +32,9 @@ class Registry:
 
 
 @contextmanager
-def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = "") -> Iterator[Registry]:
+def run_docker_registry(
+    directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = ""
+) -> Iterator[DockerRegistry]:
     """Run docker-registry on a free loopback port; its configuration, with `more` in it, and its log go to `directory`.
 
     With `tls`, a certificate and its key, it speaks HTTPS.
@@ -54,7 +56,7 @@ def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, 
     ):
         try:
             _await_registry(process, f"{'https' if tls else 'http'}://127.0.0.1:{port}/v2/", tls[0] if tls else None)
-            yield Registry(f"127.0.0.1:{port}", storage)
+            yield DockerRegistry(f"127.0.0.1:{port}", storage)
         finally:
             process.terminate()
 
