@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import add_registry_arguments, caching_registry, usual_platform
 from provisioner.commands.output import output_errors, write_json, write_lines
+from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.container.record import FOLDER
 from provisioner.errors import UsageError
@@ -89,11 +89,11 @@ def _image(arguments: argparse.Namespace, console: Console) -> Inspection:
     from provisioner.registry.hub import near_names
 
     config = Config.load()
-    wanted = Platform.parse(arguments.platform) if arguments.platform else None
+    requested = Platform.parse(arguments.platform) if arguments.platform else None
     host = usual_platform(arguments, config)
     registry = caching_registry(Reference.parse(arguments.target), arguments, config, console)
     with near_names(registry.reference):
-        inspection = inspect_image(registry, host, wanted)
+        inspection = inspect_image(registry, host, requested)
     shown = inspection.image.config.platform
     if not shown.satisfies(host):
         console.step(f"there is nothing for {host}; this is the image for {shown}")

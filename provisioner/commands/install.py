@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import (
-    Opening,
+from provisioner.commands.output import write_lines
+from provisioner.commands.source_options import (
+    SourceSettings,
     add_registry_arguments,
     add_source_arguments,
-    clients,
-    mirrored,
-    opened,
+    client_factory,
+    open_source,
     usual_platform,
+    with_mirrors,
 )
-from provisioner.commands.output import write_lines
 from provisioner.config import Config
 from provisioner.errors import UsageError, machine_errors
 from provisioner.image.reference import Reference
@@ -91,11 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
     plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
     jobs = arguments.jobs or config.jobs
-    client = clients(arguments, config, jobs)
-    registry = mirrored(reference, arguments, config, client, console)
+    client = client_factory(arguments, config, jobs)
+    registry = with_mirrors(reference, arguments, config, client, console)
     scratch = scratch_directory(directory)
-    opening = Opening(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
-    with opened(opening, arguments, console) as source, near_names(reference):
+    settings = SourceSettings(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
+    with open_source(settings, arguments, console) as source, near_names(reference):
         console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it

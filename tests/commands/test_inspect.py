@@ -164,7 +164,7 @@ def test_raw_bytes_on_a_terminal_are_made_safe(registry: ScriptedRegistry, tmp_p
     assert r"\x9b2J" in text
 
 
-def test_in_a_pipe_each_line_stands_for_itself(registry: ScriptedRegistry, tmp_path: Path) -> None:
+def test_in_a_pipe_each_line_has_its_key(registry: ScriptedRegistry, tmp_path: Path) -> None:
     done = provision("inspect", "--platform=amd64", f"{registry.host}/x", cache=tmp_path)
     lines = done.stdout.splitlines()
     assert lines[0] == f"{registry.host}/x:latest"
@@ -225,17 +225,17 @@ def test_fields_of_wrong_types(registry: ScriptedRegistry, tmp_path: Path) -> No
 # Directories
 
 
-def test_a_directory_is_told_by_itself_alone(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
+def test_a_directory_needs_no_registry(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
     directory = place / "container"
     done = provision("--platform=amd64", f"{registry.host}/x", directory, cache=cache_dir)
     assert done.returncode == 0, done.stderr
     image = inspected("--platform=amd64", f"{registry.host}/x", cache=cache_dir)
     registry.requests.clear()
-    told = inspected(directory, cache=place / "no-cache")
+    inspection = inspected(directory, cache=place / "no-cache")
     assert registry.requests == []
     assert not (place / "no-cache").exists()
     record = json.loads((directory / ".provision/record.json").read_bytes())
-    assert told == image | {
+    assert inspection == image | {
         "platforms": ["linux/amd64"],
         "profile": record["profile"],
         "provision_version": record["version"],
@@ -259,7 +259,7 @@ def test_a_directory_by_a_bare_name(registry: ScriptedRegistry, place: Path, cac
 def test_damaged_directories(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
     directory = place / "container"
     provision("--platform=amd64", f"{registry.host}/x", directory, cache=cache_dir)
-    kept = directory / ".provision"
+    folder = directory / ".provision"
 
     def status() -> int:
         done = provision("inspect", directory, cache=cache_dir)
@@ -268,13 +268,13 @@ def test_damaged_directories(registry: ScriptedRegistry, place: Path, cache_dir:
         assert len(done.stderr.splitlines()) == 2
         return done.returncode
 
-    (kept / "manifest.json").write_bytes(ARM.manifest)
+    (folder / "manifest.json").write_bytes(ARM.manifest)
     assert status() == 6
-    (kept / "config.json").write_bytes(ARM.config)
+    (folder / "config.json").write_bytes(ARM.config)
     assert status() == 6
-    (kept / "config.json").unlink()
+    (folder / "config.json").unlink()
     assert status() == 7
-    (kept / "record.json").write_text("{}")
+    (folder / "record.json").write_text("{}")
     assert status() == 7
 
 
@@ -305,7 +305,7 @@ def test_a_real_index(multiarch: str, tmp_path: Path) -> None:
 
 
 def test_the_recorded_image_of_docker_hub(registry: ScriptedRegistry, tmp_path: Path) -> None:
-    """Its layer is asked for by nobody; the digests are those of the recorded bytes."""
+    """No layer is requested; the digests are those of the recorded bytes."""
     data = Path(__file__).parent.parent / "data"
     config = (data / "hub-ubuntu-config.json").read_bytes()
     manifest = json.loads((data / "hub-ubuntu-manifest.json").read_bytes())

@@ -53,7 +53,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Opening:
+class SourceSettings:
     """An image, and what its source is made of."""
 
     reference: Reference
@@ -70,7 +70,7 @@ class Opening:
 
 
 @contextmanager
-def opened(opening: Opening, arguments: argparse.Namespace, console: Console) -> Iterator[RegistrySource]:
+def open_source(settings: SourceSettings, arguments: argparse.Namespace, console: Console) -> Iterator[RegistrySource]:
     """Yield the source of an image, and prune the cache to its limit afterwards. Raises UsageError."""
     from provisioner.image.lockfile import Lock
     from provisioner.sources.offline import OfflineSource
@@ -81,25 +81,25 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
     from provisioner.store.prune import cache_directory, in_use
 
     _check_options(arguments)
-    reference = opening.reference
+    reference = settings.reference
     lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
-    directory = opening.scratch if arguments.no_cache else cache_directory()
+    directory = settings.scratch if arguments.no_cache else cache_directory()
     cache = TemporaryBlobCache(directory) if arguments.no_cache else BlobCache(directory)
     known_tags = KnownTags(directory)
     with ExitStack() as stack:
         if lock and not arguments.offline and reference.tag and not reference.digest:
-            stack.enter_context(_report_moved_tag(lock, opening.origin, reference, console))
+            stack.enter_context(_report_moved_tag(lock, settings.origin, reference, console))
         if not arguments.no_cache:
-            stack.callback(_prune_to_limit, directory, opening.cache_limit, console)
+            stack.callback(_prune_to_limit, directory, settings.cache_limit, console)
             stack.enter_context(in_use(directory))
         if arguments.offline:
-            yield OfflineSource(reference, cache, known_tags, opening.jobs, lock)
+            yield OfflineSource(reference, cache, known_tags, settings.jobs, lock)
         else:
-            registry = CachingRegistry(reference, opening.registry, cache, known_tags)
-            yield RegistrySource(reference, registry, cache, opening.jobs, lock)
+            registry = CachingRegistry(reference, settings.registry, cache, known_tags)
+            yield RegistrySource(reference, registry, cache, settings.jobs, lock)
 
 
-def clients(arguments: argparse.Namespace, config: Config, connections: int) -> MakeClient:
+def client_factory(arguments: argparse.Namespace, config: Config, connections: int) -> MakeClient:
     """Return a function that makes the client of a registry or mirror, by the options and the configuration."""
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
@@ -113,7 +113,7 @@ def clients(arguments: argparse.Namespace, config: Config, connections: int) -> 
     return client
 
 
-def mirrored(
+def with_mirrors(
     reference: Reference, arguments: argparse.Namespace, config: Config, client: MakeClient, console: Console
 ) -> Mirrors:
     """Return the registry of `reference` with its mirrors by the options, `$PROVISION_MIRRORS` and the configuration.
@@ -147,7 +147,7 @@ def caching_registry(
     from provisioner.store.documents import CachingRegistry
     from provisioner.store.prune import cache_directory
 
-    registry = mirrored(reference, arguments, config, clients(arguments, config, connections), console)
+    registry = with_mirrors(reference, arguments, config, client_factory(arguments, config, connections), console)
     return CachingRegistry(reference, registry, BlobCache(cache_directory()))
 
 
