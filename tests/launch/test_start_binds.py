@@ -52,7 +52,7 @@ def test_binds_from_provision_time_may_be_missing(container: Container, place: P
     container.set(default_binds=(f"{place}/gone:/gone", f"{place}/file:/file"))
     done = container.run(runtime, "cat", "/file")
     assert (done.returncode, done.stdout) == (0, b"content")
-    assert done.stderr.decode() == f"start.sh: not bound, since it doesn't exist: {place}/gone\n"
+    assert done.stderr.decode() == f"start.sh: not bound, because it doesn't exist: {place}/gone\n"
 
 
 @pytest.mark.parametrize(
