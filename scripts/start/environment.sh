@@ -1,6 +1,6 @@
 # Environment of the guest: nothing of the host's but TERM, COLORTERM and LANG.
-# Sets `guest_env` (words before the guest's program: the guest's env(1)) or, for an image without env, `host_env` (words
-# before the host's program that starts the guest: the host's env(1)), and then `guest_path`, its PATH.
+# Sets `guest_env` (the image's env(1), as words before the guest's program), or, if the image has none, `host_env` (the
+# host's env(1), as words before the host's program that starts the guest) and `guest_path` (the guest's PATH).
 
 build_environment() {
     append '' PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

@@ -19,6 +19,7 @@ find_filter() {
     # /proc of its own. It also gets the terminal's signals as the guest does, and must survive them.
     find_program unshare
     # shellcheck disable=SC2016 # the other shell expands it
-    append '' "$program" -m sh -c "${restore_sigint:+trap '' INT QUIT; }"'mount -t proc proc /proc && exec "$@" 8<"$0"' \
-        "$filter_file" "$bwrap" --dev-bind / / --cap-add ALL --seccomp 8 -- && filter=$list
+    append '' "$program" -m \
+        sh -c "${restore_sigint:+trap '' INT QUIT; }"'mount -t proc proc /proc && exec "$@" 8<"$0"' "$filter_file" \
+        "$bwrap" --dev-bind / / --cap-add ALL --seccomp 8 -- && filter=$list
 }

@@ -37,7 +37,8 @@ run_bare() {
     drop_capabilities
     eval "set -- $host_env $entry_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
-    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} \
+        ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
 }
 
 # As process 1: mount in the private namespace, then start the guest with the typed words $@.

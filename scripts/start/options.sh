@@ -1,5 +1,6 @@
 # Options of the command line.
-# Sets a variable for each option, `options` (those to repeat with --inside), and `option_words`, how many words they took.
+# Sets a variable for each option, `options` (the list to repeat with --inside), and `option_words` (how many words they
+# are).
 
 # Set the variables of all options from the command line $@.
 parse_options() {
@@ -15,7 +16,9 @@ parse_options() {
         case $1 in
             --) option_words=$((option_words + 1)) && return ;;
             --help) show_help && exit ;;
-            --shell | --root | --print | --termux | --privileged | --no-namespace | --list | --stop | --detach) option=$1 value='' width=1 ;;
+            --shell | --root | --print | --termux | --privileged | --no-namespace | --list | --stop | --detach)
+                option=$1 value='' width=1
+                ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --list=* | --stop=* | \
                 --detach=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;

@@ -34,7 +34,8 @@ run_proot() {
     eval "set -- $host_env $proot_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
     # On SIGQUIT proot ends everything that it traces.
-    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
+        ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
 }
 
 # Add to `list` those options that help and that this proot has. Upstream's 5.1.0 has none of them.

@@ -25,7 +25,8 @@ choose_runtime() {
         chroot)
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
             can_chroot || {
-                root_is_mounted || fail "chroot needs a / that is a mount, and this is a chroot already: use --runtime proot"
+                root_is_mounted ||
+                    fail "chroot needs a / that is a mount, and this is a chroot already: use --runtime proot"
                 explain_missing "chroot needs unshare, mount and root's capabilities (else use --runtime proot, or \
 --no-namespace)" util-linux
             }
@@ -60,7 +61,8 @@ find_machine() {
     qemu='' emulated_cpu=''
     # The setpriv of busybox and toybox is a symlink, and has no --pdeathsig.
     ! find_program setpriv || [ -L "$program" ] || pdeathsig=$program
-    { find_program env && ask_machine "$program" --default-signal=INT,QUIT; } || { pdeathsig='' && machine=$(uname -m); }
+    { find_program env && ask_machine "$program" --default-signal=INT,QUIT; } ||
+        { pdeathsig='' && machine=$(uname -m); }
     processor=${image_platform#*/} processor=${processor%%/*}
     case $processor in
         amd64) processor=x86_64 ;;
@@ -79,8 +81,8 @@ find_machine() {
     esac
 }
 
-# Set `machine`, and by the same process try out and set `restore_sigint`, an env(1) that resets SIGINT and SIGQUIT, which
-# shells ignore in background jobs; and `pdeathsig`, a setpriv(1) that ends a program together with its parent.
+# Set `machine`, and try out and set, in the same process: `restore_sigint`, an env(1) that resets SIGINT and SIGQUIT,
+# which background jobs of shells ignore; and `pdeathsig`, a setpriv(1) that ends a program together with its parent.
 # $@ is the env(1) with its options.
 ask_machine() {
     if [ -z "$pdeathsig" ] || ! machine=$("$pdeathsig" --pdeathsig KILL "$@" uname -m 2>/dev/null); then

@@ -30,7 +30,8 @@ find_user() {
     esac
 }
 
-# Succeed if $1 is a user or group id below 4000000000: programs take numbers from 2^32 on for other ids, such as root's.
+# Succeed if $1 is a user or group id below 4000000000. Programs take larger numbers, from 2^32 on, for
+# other ids, such as root's.
 is_number() {
     case $1 in
         '' | *[!0-9]* | ???????????* | [4-9]?????????) return 1 ;;

@@ -97,9 +97,9 @@ def test_what_env_cannot_set_is_left_out() -> None:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(LaunchSettings)])
 def test_what_no_program_can_be_given_is_refused(field: str, value: str) -> None:
     value = f"K={value}"
-    wrong = (value,) if isinstance(getattr(SETTINGS, field), tuple) else value
+    unusable = (value,) if isinstance(getattr(SETTINGS, field), tuple) else value
     with pytest.raises(MalformedImage) as caught:
-        launcher(dataclasses.replace(SETTINGS, **{field: wrong}))  # type: ignore[arg-type]
+        launcher(dataclasses.replace(SETTINGS, **{field: unusable}))  # type: ignore[arg-type]
     assert caught.value.status == 6
     assert field.replace("_", " ") in caught.value.message
     assert caught.value.message.isascii()

@@ -19,8 +19,8 @@ def test_name_servers_of_one_run(container: Container, place: Path, runtime: str
     (place / "tmp").mkdir(mode=0o777)
     (place / "tmp").chmod(0o777)
     env = {**starter(runtime)["env"], "TMPDIR": str(place / "tmp")}
-    told = container.output(runtime, "--dns", "192.0.2.1", "--dns", "2001:db8::1", "cat", "/etc/resolv.conf", env=env)
-    assert told == b"nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
+    output = container.output(runtime, "--dns", "192.0.2.1", "--dns", "2001:db8::1", "cat", "/etc/resolv.conf", env=env)
+    assert output == b"nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
     assert tree_of(container.rootfs / "etc") == before
     assert list((place / "tmp").iterdir()) == []
 
@@ -43,8 +43,8 @@ def pretend_made(container: Container, **content: str) -> Container:
 def shown(container: Container, runtime: str, *options: str, **more: Any) -> dict[str, str]:
     """The three files as the guest sees them."""
     guest = 'for name in resolv.conf hosts hostname; do printf "%s\\0" "$(cat /etc/$name; echo .)"; done'
-    told = [word.decode().removesuffix(".") for word in container.words(runtime, *options, "sh", "-c", guest, **more)]
-    return dict(zip(("resolv.conf", "hosts", "hostname"), told, strict=True))
+    output = [word.decode().removesuffix(".") for word in container.words(runtime, *options, "sh", "-c", guest, **more)]
+    return dict(zip(("resolv.conf", "hosts", "hostname"), output, strict=True))
 
 
 def with_host_file(runtime: str, resolv_conf: Path) -> dict[str, str]:
@@ -59,8 +59,8 @@ def test_files_of_this_machine_follow_it_to_another_network(container: Container
         expected = network_files(resolv_conf((), [place / "host"]))
         assert expected["resolv.conf"] == f"nameserver {server}\nsearch a b\n"
         assert shown(container, runtime, env=with_host_file(runtime, place / "host")) == expected
-    made = {path.name: path.read_text() for path in (container.directory / ".provision/generated").iterdir()}
-    assert made == expected
+    generated = {path.name: path.read_text() for path in (container.directory / ".provision/generated").iterdir()}
+    assert generated == expected
 
 
 @pytest.mark.parametrize("shell", SHELLS)

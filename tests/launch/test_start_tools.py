@@ -121,9 +121,9 @@ def test_each_program_that_it_calls_may_be_a_small_one(
         common["env"] = {**recorded_tools, "PROVISION_TEST_FAKE_PROC": "yes"}
     options = ["--dns", "192.0.2.1", "--bind", f"{place}/co:lon:/deep/file", "--workdir", "/tmp/new"]
     guest = ["sh", "-c", "cat /etc/resolv.conf /deep/file; pwd; busybox grep -c btime /proc/stat; cat /proc/version"]
-    told = linked.output(runtime, *quiet, *options, *guest, **common).decode().splitlines()
-    assert told[:3] == ["nameserver 192.0.2.1", "content/tmp/new", "1"]
-    assert (f"{os.uname().release} (provision) {os.uname().version}" in told[3]) == (runtime == "proot")
+    output = linked.output(runtime, *quiet, *options, *guest, **common).decode().splitlines()
+    assert output[:3] == ["nameserver 192.0.2.1", "content/tmp/new", "1"]
+    assert (f"{os.uname().release} (provision) {os.uname().version}" in output[3]) == (runtime == "proot")
     (container.directory / ".provision/run/4194303").write_text("")  # of a process that is no more
     # It takes its time to end, for which --stop waits.
     loop = ["sh", "-c", "trap 'sleep 0.5; exit 41' TERM; echo ready; while :; do sleep 0.05; done"]

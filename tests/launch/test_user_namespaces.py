@@ -103,16 +103,16 @@ def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Co
     assert container.output("userns", *CHOWN, **options) == b"5:6\n"
     (container.rootfs / "tmp/file").unlink()
     (container.rootfs / "tmp").chmod(0o777)
-    told = container.output("userns", "--user", "joe", "id", **options)
-    assert told.startswith(b"uid=1000(joe) gid=1001(joe) groups=")
-    assert b"29(audio)" in told, "there are other groups too"
+    output = container.output("userns", "--user", "joe", "id", **options)
+    assert output.startswith(b"uid=1000(joe) gid=1001(joe) groups=")
+    assert b"29(audio)" in output, "there are other groups too"
 
 
 def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
     need("bwrap")
     starter("userns")
-    made = provision(debian, place / "debian", **as_user())
-    assert made.returncode == 0, made.stderr
+    provisioned = provision(debian, place / "debian", **as_user())
+    assert provisioned.returncode == 0, provisioned.stderr
     container = Container(place / "debian")
     update = container.run("userns", "apt-get", "update", timeout=120)
     assert update.returncode == 0, update.stderr
