@@ -1,4 +1,5 @@
-# Detach: this script once more, in the background.
+# Detach, for --detach: this script once more, in the background.
+# Sets nothing that other parts read.
 
 # Start it with the typed words $@, and print its process number and where its output goes.
 detach() {

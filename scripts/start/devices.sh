@@ -1,4 +1,5 @@
 # Devices: a private /dev with the few devices that containers have.
+# Sets nothing that other parts read.
 
 # Mount that /dev, with a devpts and a /dev/shm of its own.
 mount_devices() {

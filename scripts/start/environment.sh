@@ -2,6 +2,7 @@
 # Sets `guest_env` (the image's env(1), as words before the guest's program), or, if the image has none, `host_env` (the
 # host's env(1), as words before the host's program that starts the guest) and `guest_path` (the guest's PATH).
 
+# Set `guest_env`, or `host_env` and `guest_path`, from the user, the settings, --env and the caller's environment.
 build_environment() {
     append '' PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         "HOME=${home:-/}" "SHELL=${shell:-/bin/sh}" ${name:+"USER=$name"} \

@@ -1,5 +1,6 @@
 # Files of /etc that depend on this machine and its network: resolv.conf, hosts and hostname.
 # They are written anew at each start, unless somebody has edited them: .provision/generated/ has what was written last.
+# Sets `hostname`, `text`.
 
 # Write those files that are still as they were generated. If DIR can't be written to, they are bound for this run only.
 refresh_files() {
