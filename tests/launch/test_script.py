@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from provisioner.resources import resource, resource_names
 from tests.support.containers import SETTINGS
 from tests.support.tools import need
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PART_LINES = 400
 FUNCTION_LINES = 60
 
@@ -52,6 +54,12 @@ def test_the_kernels_stat_file_is_parsed_in_one_place() -> None:
     # A shell that replaces process 1 has none of the functions, and reads its own.
     readers = re.findall(rb'<"?(/proc/\S*/stat)\b', body())
     assert sorted(readers) == [b"/proc/$1/stat", b"/proc/self/stat"]
+
+
+def test_the_variables_for_tests_are_documented() -> None:
+    variable = re.compile(r"PROVISION_TEST_\w+")
+    section = (ROOT / "docs/start-sh.md").read_text().partition("### For tests\n")[2]
+    assert set(variable.findall(body().decode())) == set(variable.findall(section))
 
 
 def test_shellcheck_finds_nothing_in_the_parts() -> None:
