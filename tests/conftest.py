@@ -18,8 +18,6 @@ from tests.support.mounts import mounts_below
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import find_program, need, own, run
 
-NEEDS_ROOT = pytest.mark.needs_root
-
 # Programs that tests start would ignore these under nohup or in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
@@ -132,7 +130,7 @@ def scratch(place: Path) -> Container:
     return make_scratch(place / "scratch")
 
 
-@pytest.fixture(params=[pytest.param(name, marks=NEEDS_ROOT if name == "chroot" else ()) for name in RUNTIMES])
+@pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each runtime of start.sh."""
     return str(request.param)

@@ -27,6 +27,7 @@ from tests.support import realimages
 from tests.support.docker_registry import DockerRegistry, free_port, run_docker_registry
 from tests.support.leftovers import processes_of_session
 from tests.support.mounts import mounts_below
+from tests.support.scripted_registry import certificate_for
 from tests.support.tools import (
     as_user,
     clean_environment,
@@ -708,12 +709,7 @@ def test_server_is_no_registry(place: Path, cache_dir: Path) -> None:
 @pytest.fixture(scope="module")
 def certificate(lasting_place: Path) -> tuple[Path, Path]:
     """A self-signed certificate for 127.0.0.1, and its key."""
-    need("openssl")
-    certificate, key = lasting_place / "certificate.pem", lasting_place / "key.pem"
-    options = "req -x509 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1 -newkey ec"
-    curve = ["-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    run("openssl", *options.split(), *curve, "-keyout", key, "-out", certificate)
-    return certificate, key
+    return certificate_for("127.0.0.1", lasting_place)
 
 
 @pytest.fixture(scope="module")

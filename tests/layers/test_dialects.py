@@ -268,6 +268,7 @@ def layout(image: builders.Image, directory: Path) -> None:
 
 @settings(FEW, max_examples=30)
 @given(image=st.lists(layers(), min_size=2, max_size=4))
+@pytest.mark.slow
 def test_layers_come_to_what_umoci_makes_of_them(image: list[Layer]) -> None:
     need("umoci")
     need_root()

@@ -200,6 +200,7 @@ def test_what_the_reader_does_with_an_entry_is_not_called_a_broken_archive() -> 
             raise ValueError("mine")
 
 
+@pytest.mark.slow
 def test_the_memory_for_many_entries_is_flat() -> None:
     data = raw(b"x") * 20_000 + END
     tracemalloc.start()

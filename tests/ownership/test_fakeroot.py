@@ -21,6 +21,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_fakeroot_writes_the_same(file: Path, tmp_path: Path) -> None:
     """The real one, saving what was done to files, writes what we write of them."""
     need("fakeroot")
