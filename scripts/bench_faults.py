@@ -56,7 +56,7 @@ def cases() -> bool:
 def kills() -> bool:
     """Kill runs at random moments, let the next one finish, and check how much was downloaded twice."""
     with temporary_directory() as path:
-        found = pulls.killed(KILLS, path, seed=int(time.time()))
+        found = pulls.kill_pulls(KILLS, path, seed=int(time.time()))
     more = found.sent / found.size - 1
     print(f"{found.kills} runs killed, {found.rounds} left alone after them: these completed, all caches verified")
     print(f"  most lost of a blob by a kill: {found.most_lost} bytes (a chunk has {CHUNK}); {more:.1%} sent twice")
@@ -66,7 +66,7 @@ def kills() -> bool:
 def company() -> bool:
     """Let eight processes pull the same image, and check that each blob is sent once."""
     with temporary_directory() as path:
-        pulls.at_once(8, path)
+        pulls.pull_at_once(8, path)
     print("8 processes, 8 directories, one image: each blob was sent once")
     return True
 
@@ -74,7 +74,7 @@ def company() -> bool:
 def line() -> bool:
     """Time the whole job and the bare download on a slow line."""
     with temporary_directory() as path:
-        found = pulls.slow_line(LAYERS, LAYER_SIZE, SPEED, path)
+        found = pulls.time_slow_line(LAYERS, LAYER_SIZE, SPEED, path)
     ratio = found.job / found.bare
     what = f"{found.size / 1e6:.0f} MB at {SPEED / 1e6:.0f} MB/s"
     print(f"{what}: bare download {found.bare:.2f} s, whole job {found.job:.2f} s, {ratio:.3f} times as long")
@@ -84,7 +84,7 @@ def line() -> bool:
 def ranges() -> bool:
     """Time a blob in one range and in four at once, on a slow line and with slow connections."""
     for what, shared in (("a slow line", True), ("slow connections", False)):
-        seconds = [pulls.in_ranges(count, 100_000_000, SPEED, shared=shared) for count in (1, 4)]
+        seconds = [pulls.time_ranges(count, 100_000_000, SPEED, shared=shared) for count in (1, 4)]
         print(f"100 MB over {what}: in one range {seconds[0]:.2f} s, in four at once {seconds[1]:.2f} s")
     return True
 

@@ -1,4 +1,4 @@
-"""What many tests take: a real registry with real images, small containers; the check that nothing is left behind."""
+"""Fixtures of many tests: registries, real images, small containers; and the check that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from tests.support.mounts import mounts_below
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import find_program, need, own, run
 
-NEEDS_ROOT = pytest.mark.needs_root
-
-# Under nohup, or in a script's background, tests would start programs that ignore these.
+# Programs that tests start would ignore these under nohup or in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,9 +49,9 @@ def tree(root: Path) -> Iterator[Tree]:
 
 @pytest.fixture(scope="session")
 def image_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where images are kept from one run of the tests to the next; for this run only with `-p no:cacheprovider`."""
-    kept: pytest.Cache | None = getattr(request.config, "cache", None)
-    return kept.mkdir("images") if kept else tmp_path_factory.mktemp("images")
+    """The directory that caches images between test runs; a temporary one with `-p no:cacheprovider`."""
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)
+    return cache.mkdir("images") if cache else tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture
@@ -65,7 +63,7 @@ def registry() -> Iterator[ScriptedRegistry]:
 
 @pytest.fixture(scope="session")
 def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
-    """A docker-registry that speaks plain HTTP."""
+    """A docker-registry with plain HTTP."""
     directory = tmp_path_factory.mktemp("registry")
     with run_docker_registry(directory, directory / "storage") as running:
         yield running
@@ -107,7 +105,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def lasting_place() -> Iterator[Path]:
-    """Like `place`, for what the tests of one module share."""
+    """Like `place`, shared by the tests of one module."""
     with clean_place() as path:
         yield path
 
@@ -122,25 +120,25 @@ def cache_dir(place: Path) -> Path:
 
 @pytest.fixture
 def container(place: Path) -> Container:
-    """A directory that start.sh starts, with busybox in it, of the unprivileged user."""
+    """A container with busybox, of the unprivileged user."""
     return make_container(place / "container")
 
 
 @pytest.fixture
 def scratch(place: Path) -> Container:
-    """One without env, shell or passwd."""
+    """A container without env, shell or passwd."""
     return make_scratch(place / "scratch")
 
 
-@pytest.fixture(params=[pytest.param(name, marks=NEEDS_ROOT if name == "chroot" else ()) for name in RUNTIMES])
+@pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
-    """Each runtime of start.sh by its name."""
+    """Each runtime of start.sh."""
     return str(request.param)
 
 
 @pytest.fixture(params=[("busybox", "busybox"), ("busybox", "bash"), ("toybox", "mksh")], ids=" and ".join)
 def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
-    """An environment whose PATH has nothing but the tools of busybox or toybox, a shell, and proot."""
+    """An environment whose PATH has only the tools of busybox or toybox, a shell, and proot."""
     box, shell = request.param
     need(box, shell, "proot")
     tools = place / "tools"
@@ -155,8 +153,8 @@ def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What a developer has configured, and is logged in to, stays out of the tests."""
+def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hide the configuration and the logins of the user who runs the tests."""
     for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
@@ -164,8 +162,8 @@ def _settings_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_list_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tests provision isn't told by `provision list` to whoever runs them."""
+def _separate_list(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep directories of tests out of the `provision list` of the user who runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield

@@ -24,6 +24,8 @@ from tests.support.containers import (
 from tests.support.mounts import mounts_below
 from tests.support.tools import need_root, run
 
+pytestmark = pytest.mark.slow
+
 
 def mounts_around(container: Container, propagation: str, tools: str) -> list[str]:
     """What a mount namespace around start.sh says of its mounts, while a guest runs with a bind, and afterwards.

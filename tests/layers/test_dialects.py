@@ -268,6 +268,7 @@ def layout(image: builders.Image, directory: Path) -> None:
 
 @settings(FEW, max_examples=30)
 @given(image=st.lists(layers(), min_size=2, max_size=4))
+@pytest.mark.slow
 def test_layers_give_the_same_tree_as_umoci(image: list[Layer]) -> None:
     need("umoci")
     need_root()

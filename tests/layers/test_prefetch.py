@@ -179,6 +179,7 @@ NEVER_ENDS: dict[str, Callable[[threading.Event], Iterator[bytes]]] = {
 
 
 @pytest.mark.parametrize("stage", NEVER_ENDS)
+@pytest.mark.slow
 def test_ctrl_c_ends_every_stage(stage: str, tmp_path: Path) -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

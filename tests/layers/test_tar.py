@@ -205,6 +205,7 @@ def test_an_error_of_the_caller_is_passed_on() -> None:
             raise ValueError("mine")
 
 
+@pytest.mark.slow
 def test_the_memory_for_many_entries_is_flat() -> None:
     data = raw(b"x") * 20_000 + END
     tracemalloc.start()

@@ -194,6 +194,7 @@ def place(tmp_path: Path) -> bench.Workspace:
     return bench.Workspace(tmp_path, {"GIVEN": "value"})
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_with_all_that_it_waits_for(tmp_path: Path) -> None:
     burn = 'import time; b = b"x" * (100 << 20)\nwhile time.process_time() < 0.3: pass'
     script = f"test \"$GIVEN\" = value\nmkdir -p a/tree/x/y\nsleep 0.2\ntrue | {sys.executable} -c '{burn}'"

@@ -121,6 +121,7 @@ def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: 
     assert files(BlobCache(tmp_path / "cache")) == [whole()]
 
 
+@pytest.mark.slow
 def test_waiting_processes_try_themselves_when_the_first_one_fails(tmp_path: Path) -> None:
     bad = "fetch_blob(described, cache, Source(0.1, bytes(len(data))))"
     with python(f"print('here', flush=True)\n{bad}", tmp_path / "cache") as first:

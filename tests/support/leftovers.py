@@ -18,10 +18,10 @@ from tests.support.tools import SESSION_MARK, open_directory
 
 
 def processes_of_session(below: Path | None = None) -> list[str]:
-    """The processes that this test session started and that still run, but for itself: `PID command line`.
+    """Return the running processes that this test session started, without itself: `PID command line`.
 
-    With `below`, those that run in that directory, have it as their root, or name it on their command line: this finds
-    guests too, whose environment is cleared.
+    With `below`: the processes that run in that directory, have it as root, or name it on their command line. This
+    includes processes in containers, whose environment is cleared.
     """
     mark = f"{SESSION_MARK}={os.environ[SESSION_MARK]}".encode()
     found = []
@@ -42,7 +42,7 @@ def processes_of_session(below: Path | None = None) -> list[str]:
 
 
 def processes_left(below: Path | None = None) -> list[str]:
-    """Like `processes_of_session`, but what is about to end gets some seconds for that."""
+    """Like `processes_of_session`, but wait up to five seconds until there are none."""
     deadline = time.monotonic() + 5
     while (processes := processes_of_session(below)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -51,16 +51,16 @@ def processes_left(below: Path | None = None) -> list[str]:
 
 @contextmanager
 def forks_noted() -> Iterator[list[int]]:
-    """The numbers of the processes that are forked meanwhile, of which none may be left in the end."""
+    """Yield a list that collects the IDs of forked processes. At the end, all must have been waited for."""
     pids: list[int] = []
     fork = os.fork
 
-    def noted() -> int:
+    def recording_fork() -> int:
         if pid := fork():
             pids.append(pid)
         return pid
 
-    with patch("os.fork", noted):
+    with patch("os.fork", recording_fork):
         yield pids
     for pid in pids:
         with pytest.raises(ChildProcessError):  # it has been waited for
@@ -68,18 +68,18 @@ def forks_noted() -> Iterator[list[int]]:
 
 
 def staging_below(path: Path) -> list[Path]:
-    """The staging directories (`.NAME.provision`) left below `path`; root filesystems are not looked into."""
+    """Return the staging directories (`.NAME.provision`) below `path`, but for those in root filesystems."""
     found = []
     for directory, directories, _ in os.walk(path):
         found += [Path(directory, name) for name in directories if name.startswith(".") and name.endswith(".provision")]
         directories[:] = [name for name in directories if name != "rootfs"]
-    # `.provision` itself is a part of what was provisioned.
+    # `.provision` itself belongs to a provisioned directory.
     return [path for path in found if path.name != ".provision"]
 
 
 @contextmanager
 def clean_place() -> Iterator[Path]:
-    """A new directory of the unprivileged user; AssertionError at the end when something below it still works or waits.
+    """Yield a new directory of the unprivileged user. No mount, process or staging directory may be left.
 
     The directory is removed in any case, unless something is mounted there.
     """

@@ -22,7 +22,7 @@ FIXTURES = {
 
 NAMES = {
     "need_root": "needs_root",
-    "chroot": "needs_root",
+    "chroot": "chroot",  # needs root, unless the test is parametrized by another runtime
     "LoopbackRegistry": "needs_server",
     "Proxy": "needs_server",
     "ScriptedHub": "needs_server",
@@ -41,14 +41,15 @@ def markers_of(test: pytest.Function) -> set[str]:
     markers = {FIXTURES[name] for name in test.fixturenames if name in FIXTURES}
     # Fixtures of its own module are functions there.
     for value in (test.function, *(getattr(test.module, name, None) for name in test.fixturenames)):
-        markers |= _markers_of(inspect.unwrap(value)) if callable(value) else set()
-    if "runtime" in test.fixturenames and test.get_closest_marker("needs_root") is None:
-        markers.discard("needs_root")  # what it says of chroot is for another parameter of the fixture
-    return markers
+        markers |= markers_of_code(inspect.unwrap(value)) if callable(value) else set()
+    # A test that is parametrized by the runtime needs root only for that one.
+    runtime = test.callspec.params.get("runtime") if hasattr(test, "callspec") else None
+    starts_chroot = runtime == "chroot" or (runtime is None and "chroot" in markers)
+    return markers - {"chroot"} | ({"needs_root"} if starts_chroot else set())
 
 
 @cache
-def _markers_of(function: object) -> frozenset[str]:
+def markers_of_code(function: object) -> frozenset[str]:
     """Return the markers for the code of a function, and of the functions and classes of the tests that it names."""
     seen: set[object] = set()
     markers: set[str] = set()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Entry:
-    """One path of a tree. What doesn't apply to its type is empty, so that trees compare by ==."""
+    """A path of a tree. Fields that don't apply to its type are empty, so that trees compare by ==."""
 
     type: str  # a letter as in `find -type`: f d l p c b s
     mode: int  # permission bits with setuid, setgid and sticky; 0 for symlinks
@@ -36,7 +36,7 @@ _TYPES = {
 
 
 def tree_of(root: Path) -> dict[str, Entry]:
-    """All paths below `root`, relative to it, in order. The root itself is `.`; symlinks are not followed."""
+    """Return all paths below `root`, relative to it and sorted; `.` is the root. Symlinks are not followed."""
     seen: dict[tuple[int, int], str] = {}
     tree: dict[str, Entry] = {}
     for path in [root, *sorted(_below(root))]:
@@ -62,6 +62,6 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
