@@ -37,9 +37,10 @@ class CountingRegistry(ScriptedRegistry):
 
 
 @pytest.fixture
-def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
-    registry.push("user/x", IMAGE)
-    return registry
+def registry() -> Iterator[CountingRegistry]:
+    with CountingRegistry() as served:
+        served.push("user/x", IMAGE)
+        yield served
 
 
 def caching(registry: ScriptedRegistry, cache: Path, *, with_tags: bool = True) -> CachingRegistry:
