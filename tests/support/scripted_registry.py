@@ -307,6 +307,22 @@ def html() -> Response:
     return Response(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html; charset=utf-8"})
 
 
+def tag_pages(
+    names: list[str], size: int, link: str = '</v2/user/x/tags/list?n={n}&last={last}>; rel="next"'
+) -> Callable[[Request], Response]:
+    """Return what answers requests for a list of tags: those after `last`, at most `size` in a page."""
+
+    def answer(request: Request) -> Response:
+        last = request.query.get("last", [""])[0]
+        start = names.index(last) + 1 if last else 0
+        page = names[start : start + size]
+        following = {"Link": link.format(n=size, last=page[-1])} if start + size < len(names) else {}
+        body = json.dumps({"name": "user/x", "tags": page}).encode()
+        return Response(200, body, {"Content-Type": "application/json", **following})
+
+    return answer
+
+
 def certificate_for(host: str, directory: Path) -> tuple[Path, Path]:
     """Create a self-signed certificate for an IP address; return its path and that of its key."""
     need("openssl")
