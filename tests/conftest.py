@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from provisioner.rootfs.tree import Tree
@@ -16,12 +18,18 @@ from tests.support.leftovers import clean_place, processes_left, staging_below
 from tests.support.markers import markers_of
 from tests.support.mounts import mounts_below
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import find_program, need, own, run
+from tests.support.tools import CHECKOUT, find_program, need, own, run
 
 # Programs that tests start would ignore these under nohup or in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Hypothesis fails where it can't save examples, as in another user's checkout.
+_EXAMPLES = CHECKOUT / ".hypothesis"
+if not os.access(_EXAMPLES if _EXAMPLES.exists() else CHECKOUT, os.W_OK):
+    hypothesis.settings.register_profile("foreign checkout", database=None)
+    hypothesis.settings.load_profile("foreign checkout")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
