@@ -1,4 +1,4 @@
-"""What an image is, by its documents: those in a registry, or their copies in a provisioned directory."""
+"""Reads the documents of an image, from a registry or from a provisioned directory, to show what it is."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.platform import Platform
 from provisioner.sources.registry import RegistrySource
-from provisioner.sources.resolver import offers
+from provisioner.sources.resolver import find_offers
 from provisioner.store.documents import CachingRegistry
 from provisioner.terminal.escaping import printable
 
-_HINT = "to make the directory anew: provision --force"
+_HINT = "provision the directory again: provision --force IMAGE DIR"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """An image for one platform, and what is known beside it."""
+    """An image for one platform, and the other platforms of its reference."""
 
     reference: str
     image: Image
@@ -71,21 +71,21 @@ class Inspection:
         }
 
 
-def inspect_image(registry: CachingRegistry, host: Platform, wanted: Platform | None) -> Inspection:
-    """Inspect the image that the reference of `registry` names, without its layers, for the platform `wanted`.
+def inspect_image(registry: CachingRegistry, host: Platform, platform: Platform | None) -> Inspection:
+    """Inspect the image that the reference of `registry` names, without its layers, for `platform`.
 
-    Without one, for `host`, else for the first platform of the image. Raises NotFound, NetworkError, NotAllowed,
+    If that is None, for `host`, else for the first platform of the image. Raises NotFound, NetworkError, NotAllowed,
     MalformedImage.
     """
     reference = registry.reference
     top = registry.manifest(reference.selector)
-    platforms = tuple(dict.fromkeys(offer.platform for offer in offers(registry, top)))
-    if wanted is None:
-        runs_here = any(platform.satisfies(host) for platform in platforms)
-        wanted = host if runs_here or not platforms else platforms[0]
+    platforms = tuple(dict.fromkeys(offer.platform for offer in find_offers(registry, top)))
+    if platform is None:
+        runs_here = any(offered.satisfies(host) for offered in platforms)
+        platform = host if runs_here or not platforms else platforms[0]
     # By its digest, since the tag may move between the two requests.
     source = RegistrySource(reference.at(top.digest), registry, registry.cache, jobs=1)
-    return Inspection(str(reference), source.image(wanted).image, platforms)
+    return Inspection(str(reference), source.image(platform).image, platforms)
 
 
 def inspect_directory(directory: Path) -> Inspection:
@@ -99,13 +99,13 @@ def inspect_directory(directory: Path) -> Inspection:
     index_digest = Digest.parse(record.index_digest) if record.index_digest else None
     image = Image.from_documents(manifest_bytes, config_bytes, index_digest, platform)
     if str(image.digest) != record.manifest_digest:
-        raise MalformedImage(f"{shown}: the manifest that is kept there is not the one it was made of", _HINT)
+        raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", _HINT)
     return Inspection(record.reference, image, (platform,), record)
 
 
 def _read(directory: Path, name: str) -> bytes:
     try:
-        with machine_errors(f"read the {name} that is kept in {printable(str(directory))}"):
+        with machine_errors(f"read {FOLDER}/{name} in {printable(str(directory))}"):
             return (directory / FOLDER / name).read_bytes()
     except MachineError as error:
         error.hint = error.hint or _HINT

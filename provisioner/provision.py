@@ -18,7 +18,7 @@ from provisioner.launch.seccomp import root_emulation
 from provisioner.launch.settings import LaunchSettings
 from provisioner.layers.unpack import UnpackOptions, unpack
 from provisioner.ownership.record import write_owners
-from provisioner.profile import Profile, load, matching
+from provisioner.profile import Profile, load_profile, match_profile
 from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
@@ -28,7 +28,7 @@ from provisioner.terminal.progress import Console
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user asks for."""
+    """The directory to create, and the options for it."""
 
     directory: Path
     platform: Platform
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `provision` has done."""
+    """The result of `provision`."""
 
     record: Record
     """The record of the directory."""
@@ -67,7 +67,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
 
     Raises ProvisionError. The directory then doesn't exist, or is as it was before.
     """
-    requested_profile = load(plan.profile) if plan.profile else None
+    requested_profile = load_profile(plan.profile) if plan.profile else None
     existing_record(plan.directory)  # refuses a foreign directory before Staging creates anything beside it
     with Staging(plan.directory) as staging:
         existing = existing_record(plan.directory)  # once more, since now no other run can change it
@@ -128,7 +128,7 @@ def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
 
 def _matching_profile(tree: Tree) -> Profile:
     """Return the profile for the distribution that the image's os-release(5) names."""
-    return matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
+    return match_profile(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
 
 
 def _write_runtime_files(folder: Path, generated: Mapping[str, bytes]) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 
-def resource(folder: str, name: str) -> bytes:
+def read_resource(folder: str, name: str) -> bytes:
     """Return the content of the file `name` in `folder`, such as `"profiles"` or `"scripts/start"`.
 
     Raises FileNotFoundError if there is no such file. A `name` with a slash can't lead out of the folder.

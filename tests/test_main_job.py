@@ -732,7 +732,7 @@ def test_unknown_certificate(tls_registry: str, place: Path, cache_dir: Path) ->
     assert not (place / "x").exists()
 
 
-def test_unknown_certificate_is_taken_when_told(
+def test_unknown_certificate_is_accepted_with_insecure(
     tls_registry: str, certificate: tuple[Path, Path], place: Path, cache_dir: Path
 ) -> None:
     reference = f"{tls_registry}/debian:12"

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock
     from provisioner.provision import provision
-    from provisioner.registry.hub import near_names
+    from provisioner.registry.hub import suggest_similar_names
 
     plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     registry = with_mirrors(reference, arguments, config, client, console)
     scratch = scratch_directory(directory)
     settings = SourceSettings(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
-    with open_source(settings, arguments, console) as source, near_names(reference):
+    with open_source(settings, arguments, console) as source, suggest_similar_names(reference):
         console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it

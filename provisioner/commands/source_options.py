@@ -1,4 +1,4 @@
-"""Makes an image's source by the options: a registry with mirrors and the cache, the cache alone, or a lock."""
+"""Creates the source of an image from options: a registry with mirrors and cache, the cache alone, or a lock."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """An image, and what its source is made of."""
+    """The arguments of open_source()."""
 
     reference: Reference
     registry: Registry
@@ -106,11 +106,11 @@ def client_factory(arguments: argparse.Namespace, config: Config, connections: i
 
     credentials = Credentials.of_environment()
 
-    def client(where: Reference, plain: bool) -> RegistryClient:
-        insecure = arguments.insecure or plain or config.is_insecure(where.registry)
-        return RegistryClient(where, insecure=insecure, connections=connections, credentials=credentials)
+    def make_client(reference: Reference, is_plain: bool) -> RegistryClient:
+        insecure = arguments.insecure or is_plain or config.is_insecure(reference.registry)
+        return RegistryClient(reference, insecure=insecure, connections=connections, credentials=credentials)
 
-    return client
+    return make_client
 
 
 def with_mirrors(

@@ -68,13 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
     console = Console(quiet=arguments.quiet)
 
-    from provisioner.registry.hub import Hub, near_names
+    from provisioner.registry.hub import Hub, suggest_similar_names
 
     registry = caching_registry(query.reference, arguments, config, console, arguments.jobs)
     hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
-    with near_names(query.reference):
-        found = _on_hub(query, hub, console) if query.reference.registry == DOCKER_HUB else None
-        tags, count = found or _on_registry(query, registry, not names_only, arguments.jobs, console)
+    with suggest_similar_names(query.reference):
+        found = _find_on_hub(query, hub, console) if query.reference.registry == DOCKER_HUB else None
+        tags, count = found or _find_on_registry(query, registry, not names_only, arguments.jobs, console)
     if arguments.json:
         write_json([_json(tag, query.platform) for tag in tags])
     elif names_only:
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         write_lines(table(_COLUMNS, [_row(tag, query.platform) for tag in tags], screen))
     if not tags:
-        raise _nothing(query, count)
+        raise _nothing_found(query, count)
     if len(tags) == query.limit and len(tags) < count:
         console.step(f"{len(tags)} tags for {query.platform}, of {count} in all; more with --limit N or --all")
     return 0
@@ -99,7 +99,7 @@ def _query(arguments: argparse.Namespace, config: Config) -> _Query:
     return _Query(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
 
 
-def _on_hub(query: _Query, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
+def _find_on_hub(query: _Query, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
     """Return the tags by the API of Docker Hub, and how many begin with the prefix; None where it doesn't have them."""
     try:
         known, count = hub.tags(query.reference.repository)
@@ -115,7 +115,7 @@ def _on_hub(query: _Query, hub: Hub, console: Console) -> tuple[list[Tag], int] 
     return list(islice(fitting, query.limit)), len(tags)
 
 
-def _on_registry(
+def _find_on_registry(
     query: _Query, registry: CachingRegistry, sized: bool, jobs: int, console: Console
 ) -> tuple[list[Tag], int]:
     """Return the tags by the manifests of a registry, with sizes if `sized`, and how many begin with the prefix."""
@@ -149,7 +149,7 @@ def _fits(tag: Tag, query: _Query) -> bool:
     return query.platform is None or tag.offer(query.platform) is not None
 
 
-def _nothing(query: _Query, count: int) -> NotFound:
+def _nothing_found(query: _Query, count: int) -> NotFound:
     name = query.reference.name
     if count:
         return NotFound(f"none of the {count} tags of {name} is for {query.platform}", "--all lists them")

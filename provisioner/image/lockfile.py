@@ -21,7 +21,7 @@ from provisioner.settings import Key, parse_settings, read_settings, texts
 from provisioner.terminal.escaping import printable
 
 _FORMAT = 1
-_HINT_OTHER_IMAGE = "name the image that it is of, or lock this one: provision --lock FILE IMAGE DIR"
+_HINT_OTHER_IMAGE = "name the image of this lock, or lock the other one: provision --lock FILE IMAGE DIR"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Lock:
         return self.index or next(iter(self.manifests.values()))
 
     def manifest(self, platform: Platform) -> tuple[Platform, Digest]:
-        """Return the best match for `platform`: its platform and digest. Raises NotFound that lists what there is."""
+        """Return the best match for `platform`: its platform and digest. Raises NotFound that lists the platforms."""
         return choose([(known, (known, digest)) for known, digest in self.manifests.items()], platform, "the lock")
 
     def to_toml(self) -> str:

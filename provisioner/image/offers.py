@@ -30,7 +30,7 @@ class Tag:
     updated: str = ""  # when it was pushed, RFC 3339
     problem: str = ""  # why nothing is known: the tag is gone, or names no container image
 
-    def offer(self, wanted: Platform) -> Offer | None:
-        """Return the best offer for `wanted`: the newest variant that runs there; None where nothing does."""
-        fitting = [offer for offer in self.offers if offer.platform.satisfies(wanted)]
+    def offer(self, platform: Platform) -> Offer | None:
+        """Return the best offer for `platform`: the newest variant that runs there; None where nothing does."""
+        fitting = [offer for offer in self.offers if offer.platform.satisfies(platform)]
         return max(fitting, key=lambda offer: offer.platform.level, default=None)

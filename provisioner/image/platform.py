@@ -34,7 +34,7 @@ _MACHINES = {
 """`uname -m` to (architecture, variant) as Go and the OCI spell them."""
 
 _THIRTY_TWO_BIT = {"aarch64": "armv8l", "arm64": "armv8l", "x86_64": "i686", "amd64": "i686"}
-"""The machine of a 32-bit userland, by what `uname -m` says of the 64-bit kernel."""
+"""The machine of a 32-bit userland, by `uname -m` of the 64-bit kernel."""
 
 _ALIASES = {
     "x86_64": "amd64",
@@ -68,7 +68,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Make a platform of what users write: `linux/arm64/v8`, `arm/v7`, `aarch64`. Raises UsageError."""
+        """Return the platform that a user has written: `linux/arm64/v8`, `arm/v7`, `aarch64`. Raises UsageError."""
         words = text.lower().split("/")
         if words[0] != "linux":
             words.insert(0, "linux")
@@ -136,13 +136,13 @@ def _processor_flags() -> frozenset[str]:
 T = TypeVar("T")
 
 
-def choose(offers: Sequence[tuple[Platform, T]], wanted: Platform, what: str) -> T:
-    """Return the best of `offers` for `wanted`: the newest variant that runs there; the first of equal ones.
+def choose(offers: Sequence[tuple[Platform, T]], host: Platform, what: str) -> T:
+    """Return the best of `offers` for `host`: the newest variant that runs there; the first of equal ones.
 
     Raises NotFound that lists all platforms; `what` names the image.
     """
-    fitting = [offer for offer in offers if offer[0].satisfies(wanted)]
+    fitting = [offer for offer in offers if offer[0].satisfies(host)]
     if not fitting:
         have = ", ".join(dict.fromkeys(str(platform) for platform, _ in offers)) or "no platform at all"
-        raise NotFound(f"{what} has nothing for {wanted}; it has {have}", "choose one of these with --platform")
+        raise NotFound(f"{what} has nothing for {host}; it has {have}", "choose one of these with --platform")
     return max(fitting, key=lambda offer: offer[0].level)[1]

@@ -1,4 +1,4 @@
-"""Launching: how start.sh is made, the script that starts a provisioned directory without Python.
+"""start.sh, the script that starts a provisioned directory without Python, and the files that it uses.
 
 `launcher` writes the settings of an image (`LaunchSettings`) as quoted assignments, followed by the shell parts of
 scripts/start, which `script` joins. `seccomp` compiles the filter that emulates root in user namespaces.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provisioner.resources import resource
+from provisioner.resources import read_resource
 
 PARTS = (
     "main",
@@ -36,4 +36,4 @@ _LAST_LINE = b'main "$@"\n'
 
 def body() -> bytes:
     """Return what follows the quoted assignments in start.sh. It is the same for all images."""
-    return b"\n".join([*(resource("scripts/start", f"{name}.sh") for name in PARTS), _LAST_LINE])
+    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), _LAST_LINE])

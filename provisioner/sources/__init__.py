@@ -1,8 +1,8 @@
 """Where an image comes from: a registry, or only the cache.
 
-A `Source` returns the documents of an image (`image()`), and then its layers as streams of bytes (`layers()`). Whoever
-has one needs to know nothing of registries, mirrors, caches and lock files. `resolver` holds the way from an index to
-the manifest for one platform, and what an image offers for which platforms; `tags` does that for many tags at a time.
+A `Source` returns the documents of an image (`image()`), and then its layers as streams of bytes (`layers()`). Its
+users need not know registries, mirrors, caches and lock files. `resolver` finds the manifest of an index for one
+platform, or lists the manifests for all platforms; `tags` does that for many tags at a time.
 Every document is verified before it is returned, every layer when its stream has ended. May import store, registry,
 image and errors.
 """

@@ -64,14 +64,14 @@ class RegistrySource:
             )
         return image
 
-    def _resolved(self, top: Document, index: Digest | None, stated: Platform | None, wanted: Platform) -> Image:
-        """Return the image for the platform `wanted` that `top` leads to; a lock has `stated` its platform."""
-        resolved = resolve(self._registry, top, wanted, self._reference.familiar)
+    def _resolved(self, top: Document, index: Digest | None, stated: Platform | None, platform: Platform) -> Image:
+        """Return the image for `platform` that `top` leads to. `stated` is its platform by a lock, if any."""
+        resolved = resolve(self._registry, top, platform, self._reference.familiar)
         with error_context(self._reference.familiar):
             manifest = Manifest.from_json(resolved.document.data)
             config = fetch_config(manifest, self._cache, self._registry)
             image = Image.from_documents(resolved.document.data, config, index, resolved.platform or stated)
-            choose([(image.config.platform, image)], wanted, "the image")
+            choose([(image.config.platform, image)], platform, "the image")
             return image
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""From an index to manifests: the one for a platform, or what there is for all platforms."""
+"""Finds the manifest of an index for one platform, or the manifests for all platforms."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class ResolvedManifest:
 
     document: Document
     platform: Platform | None
-    """What the index states; None where none does. It has more to say than the config: the variant, for arm."""
+    """The platform that the index states, None where it states none. It has the variant of arm, unlike many configs."""
 
 
-def resolve(documents: DocumentSource, top: Document, wanted: Platform, name: str) -> ResolvedManifest:
-    """Return the manifest for the platform `wanted` that `top`, an index or a manifest, leads to.
+def resolve(documents: DocumentSource, top: Document, platform: Platform, name: str) -> ResolvedManifest:
+    """Return the manifest for `platform` that `top`, an index or a manifest, leads to.
 
-    `name` is the image's name for errors. Raises NotFound where no entry of an index runs on `wanted`, MalformedImage,
-    and what `documents` raises.
+    `name` is the image's name for errors. Raises NotFound where no entry of an index runs on `platform`,
+    MalformedImage, and what `documents` raises.
     """
-    document, entries = _follow(documents, top, lambda index: _best_entry(index, wanted), name)
+    document, entries = _follow(documents, top, lambda index: _best_entry(index, platform), name)
     return ResolvedManifest(document, next((entry.platform for entry in reversed(entries) if entry.platform), None))
 
 
-def offers(documents: CachingRegistry, top: Document) -> tuple[Offer, ...]:
-    """Return what an image has, by platform; `top` is the index or the manifest that its tag names.
+def find_offers(documents: CachingRegistry, top: Document) -> tuple[Offer, ...]:
+    """Return the manifest for each platform of an image. `top` is the index or the manifest that its tag names.
 
     Where no entry of an index states its platform, the config that its first entry leads to decides. Raises
     MalformedImage, and what `documents` raises.
@@ -81,10 +81,10 @@ def _follow(
         raise MalformedImage(f"more than {MAX_INDEXES} nested indexes")
 
 
-def _best_entry(index: Index, wanted: Platform) -> Descriptor:
-    """Return the entry for the platform `wanted`. Where no entry states a platform, return the first of them."""
+def _best_entry(index: Index, platform: Platform) -> Descriptor:
+    """Return the entry for `platform`. Where no entry states a platform, return the first of them."""
     stated = [(entry.platform, entry) for entry in index.manifests if entry.platform]
-    return choose(stated or [(wanted, entry) for entry in index.manifests], wanted, "the image")
+    return choose(stated or [(platform, entry) for entry in index.manifests], platform, "the image")
 
 
 def _first_of_unknown_platform(index: Index) -> Descriptor | None:

@@ -9,7 +9,7 @@ from provisioner.errors import MalformedImage, NotFound
 from provisioner.image.offers import Tag
 from provisioner.image.platform import Platform
 from provisioner.registry.parallel import in_parallel
-from provisioner.sources.resolver import download_size, offers
+from provisioner.sources.resolver import download_size, find_offers
 from provisioner.store.documents import CachingRegistry
 
 
@@ -22,7 +22,7 @@ def with_offers(documents: CachingRegistry, names: Iterable[str], jobs: int) -> 
     def find(name: str) -> Tag:
         try:
             top = documents.manifest(name)
-            return Tag(name, top.digest, offers(documents, top))
+            return Tag(name, top.digest, find_offers(documents, top))
         except (NotFound, MalformedImage) as error:
             return Tag(name, problem=error.message)
 
@@ -30,12 +30,12 @@ def with_offers(documents: CachingRegistry, names: Iterable[str], jobs: int) -> 
 
 
 def with_sizes(
-    documents: CachingRegistry, tags: Iterable[Tag], wanted: Platform, jobs: int
+    documents: CachingRegistry, tags: Iterable[Tag], platform: Platform, jobs: int
 ) -> Generator[Tag, None, None]:
-    """Yield the same tags, with the download size of what they offer for the platform `wanted`."""
+    """Yield the same tags, with the download size of what they offer for `platform`."""
 
     def with_size(tag: Tag) -> Tag:
-        best = tag.offer(wanted)
+        best = tag.offer(platform)
         if best is None or best.size is not None or best.manifest is None:
             return tag
         try:

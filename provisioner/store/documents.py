@@ -58,13 +58,13 @@ class CachingRegistry:
         """Return the index or manifest that a tag names now, or that has a digest. A Descriptor's size is checked."""
         if isinstance(selector, str):
             if ":" not in selector:
-                return self._tagged(selector)
+                return self._document_of_tag(selector)
             digest, media_type, size = Digest.parse(selector), "", None
         else:
             digest, media_type, size = selector.digest, selector.media_type, selector.size
         with self._locks.setdefault(digest, threading.Lock()):  # threads that ask at the same time download it once
             document = cached_document(self.cache, digest, media_type, size)
-            return document or self._keep(self._registry.manifest(selector))
+            return document or self._save(self._registry.manifest(selector))
 
     def resolve(self, selector: str) -> Descriptor:
         """Return what a tag or a digest names now. That is never cached."""
@@ -86,16 +86,16 @@ class CachingRegistry:
         """Report that a blob didn't match its digest. Return whether another download may bring the right bytes."""
         return self._registry.report_corrupt(descriptor)
 
-    def _tagged(self, tag: str) -> Document:
+    def _document_of_tag(self, tag: str) -> Document:
         if self._known_tags is None:
             return self.manifest(self._registry.resolve(tag))
-        if document := self._unmoved(tag, self._known_tags):
+        if document := self._known_document(tag, self._known_tags):
             return document
-        document = self._keep(self._registry.manifest(tag))
+        document = self._save(self._registry.manifest(tag))
         self._known_tags.save(self.reference, KnownTag(document.digest, document.media_type))
         return document
 
-    def _unmoved(self, tag: str, known_tags: KnownTags) -> Document | None:
+    def _known_document(self, tag: str, known_tags: KnownTags) -> Document | None:
         """Return the document that the tag named last, if the registry says that it still does.
 
         This costs a HEAD request. Docker Hub counts GET requests for manifests as pulls.
@@ -107,7 +107,7 @@ class CachingRegistry:
                 return document
         return None
 
-    def _keep(self, document: Document) -> Document:
+    def _save(self, document: Document) -> Document:
         """Write a document to the cache, if it can be written, and return it."""
         with suppress(MachineError):
             descriptor = Descriptor(document.media_type, document.digest, len(document.data))

@@ -1,4 +1,4 @@
-"""The files of the cache: list them, and delete old ones that no process is using."""
+"""Lists the files of the cache, and deletes old ones that no process is using."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class CachedFile:
     """The last use, in seconds since the epoch."""
 
 
-def entries(directory: Path) -> list[CachedFile]:
+def list_files(directory: Path) -> list[CachedFile]:
     """Return all files of the cache, the last used first. Raises MachineError."""
     found = []
     with machine_errors(f"read the cache {printable(str(directory))}"):
@@ -78,7 +78,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether a file has a name that this cache gives. One with a dot was left by a writer that was killed."""
+    """Return whether a file has a name as this cache chooses them. One with a dot is of a writer that was killed."""
     return bool(re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{128}|\.[0-9a-f]{64,}\.\w+", path.name))
 
 
@@ -101,7 +101,7 @@ def prune(directory: Path, limit: int | None, unused_since: float | None = None)
     All that were last used before `unused_since` go, then the least recently used, until the rest has at most `limit`
     bytes. None is no such limit.
     """
-    found = entries(directory)
+    found = list_files(directory)
     total, oldest_run = total_size(found), _oldest_run(directory)
     deleted = []
     for entry in reversed(found):
@@ -133,9 +133,10 @@ def delete_unused(entry: CachedFile) -> bool:
 
 @contextmanager
 def in_use(directory: Path) -> Iterator[None]:
-    """Keep other processes from pruning what this one uses meanwhile. A cache that can't be written isn't an error.
+    """Keep other processes from pruning files that this one uses during the context.
 
-    The process has a locked file in `runs/`. The lock ends with the process; the file is as old as the run.
+    A cache that can't be written isn't an error. The process has a locked file in `runs/`. The lock ends
+    with the process; the file is as old as the run.
     """
     handle, path = -1, None
     with suppress(OSError):
@@ -155,7 +156,7 @@ def in_use(directory: Path) -> Iterator[None]:
 
 
 def _oldest_run(directory: Path) -> float:
-    """Return when the oldest run of now began, in seconds since the epoch, and delete the files of dead runs."""
+    """Return when the oldest run at work began, in seconds since the epoch, and delete the files of dead runs."""
     oldest = float("inf")
     for path in _files(directory / _RUNS):
         with suppress(OSError):

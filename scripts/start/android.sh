@@ -25,8 +25,8 @@ fake_proc() {
     done
 }
 
-# Set `ticks`, the time since the system's start as far as this process's own start tells it, and `uptime`, the same in
-# seconds. Linux counts 100 ticks a second for users.
+# Set `ticks`, when this process started, in clock ticks since the system's start, and `uptime`, the same in seconds. Linux
+# has 100 clock ticks a second.
 find_uptime() {
     read_stat $$
     ticks=$stat_start

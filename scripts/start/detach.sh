@@ -1,7 +1,7 @@
-# Detach, for --detach: this script once more, in the background.
+# The option --detach: run this script once more, in the background.
 # Sets nothing that other parts read.
 
-# Start it with the typed words $@, and print its process number and where its output goes.
+# Start this script in the background with the typed words $@, and print its process number and where its output goes.
 detach() {
     log=$directory/.provision/log
     { true >>"$log"; } 2>/dev/null || log=${TMPDIR:-/tmp}/start.$$.log

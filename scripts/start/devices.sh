@@ -1,7 +1,7 @@
 # Devices: a private /dev with the few devices that containers have.
 # Sets nothing that other parts read.
 
-# Mount that /dev, with a devpts and a /dev/shm of its own.
+# Mount a private /dev, with a devpts and a /dev/shm of its own.
 mount_devices() {
     mount_on /dev -t tmpfs -o nosuid,mode=755 tmpfs
     dev=$target

@@ -1,4 +1,4 @@
-# Print, for --print: the command line of a runtime, ready to be pasted into a shell.
+# The option --print: print the command line of a runtime, ready to be pasted into a shell.
 # Sets nothing that other parts read.
 
 # Print the words $@ and exit. The temporary files that they name stay.

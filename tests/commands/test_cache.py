@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.store.prune import entries, prune
+from provisioner.store.prune import list_files, prune
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.cached_files import DAY, NOW, left, put
@@ -105,14 +105,14 @@ def install(registry: ScriptedRegistry, directory: Path, *words: str, **options:
     cache = directory.parent / "cache"
     env = clean_environment(**options)
     done = provision(*words, "--platform=amd64", f"{registry.host}/x", directory, cache=cache, env=env)
-    return [entry.kind for entry in entries(cache)], done.returncode, done.stderr
+    return [entry.kind for entry in list_files(cache)], done.returncode, done.stderr
 
 
 def test_a_run_leaves_blobs_documents_and_the_tag(registry: ScriptedRegistry, tmp_path: Path) -> None:
     kinds, status, _ = install(registry, tmp_path / "dir")
     assert status == 0
     assert sorted(kinds) == ["blob"] * 4 + ["tag"]
-    [tag] = [entry for entry in entries(tmp_path / "cache") if entry.kind == "tag"]
+    [tag] = [entry for entry in list_files(tmp_path / "cache") if entry.kind == "tag"]
     assert tag.name == f"{registry.host}/x:latest -> {builders.digest_of(IMAGE.manifest)}"
     assert f"{registry.host}/x:latest -> sha256:" in ask(tmp_path / "cache", "ls").stdout
 
@@ -135,7 +135,7 @@ def test_the_limit_holds_after_each_run(registry: ScriptedRegistry, tmp_path: Pa
 
 
 def kinds_in(cache: Path) -> list[str]:
-    return sorted(entry.kind for entry in entries(cache))
+    return sorted(entry.kind for entry in list_files(cache))
 
 
 def test_what_a_run_downloads_is_not_pruned(registry: ScriptedRegistry, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_misspelt_name(environment: dict[str, str], command: str) -> None:
     done = provision(command, "ubunut", env=clean_environment(**environment))
     assert (done.returncode, done.stdout) == (3, "")
     assert "docker.io/library/ubunut is not found, or it is private" in done.stderr
-    assert "near names: ubuntu" in done.stderr
+    assert "similar names: ubuntu" in done.stderr
     assert "provision login docker.io" in done.stderr
 
 

@@ -192,7 +192,7 @@ def test_hostile_names_reach_no_terminal(registry: ScriptedRegistry, tmp_path: P
     assert text.replace("\n", "").isprintable()
 
 
-def test_whoever_reads_may_go(many: str, tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_it_silently(many: str, tmp_path: Path) -> None:
     command, options = provision_command("tags", "--all", many, cache=tmp_path, env=clean_environment())
     with subprocess.Popen(command, **options) as process:
         assert process.stdout

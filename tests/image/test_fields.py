@@ -123,7 +123,7 @@ def test_a_field_of_a_manifest_that_is_missing_is_named(path: Path_) -> None:
         (("config",), None, "manifest.config is missing"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(where: Path_, value: object, why: str) -> None:
+def test_an_error_is_one_line(where: Path_, value: object, why: str) -> None:
     with pytest.raises(MalformedImage) as caught:
         Manifest.from_json(with_value(MANIFEST, where, value))
     assert caught.value.message == why

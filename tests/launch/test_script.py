@@ -11,7 +11,7 @@ import pytest
 
 from provisioner.launch.launcher import launcher
 from provisioner.launch.script import PARTS, body
-from provisioner.resources import resource, resource_names
+from provisioner.resources import read_resource, resource_names
 from tests.support.containers import SETTINGS
 from tests.support.tools import need
 
@@ -22,7 +22,7 @@ FUNCTION_LINES = 60
 
 def functions(part: str) -> dict[str, int]:
     """The functions of a part, and how many lines they have."""
-    text = resource("scripts/start", f"{part}.sh").decode()
+    text = read_resource("scripts/start", f"{part}.sh").decode()
     found = re.finditer(r"^(\w+)\(\) \{\n.*?^\}\n", text, re.MULTILINE | re.DOTALL)
     return {function[1]: function[0].count("\n") for function in found}
 
@@ -32,13 +32,13 @@ def test_every_part_is_joined_once() -> None:
 
 
 def test_the_body_is_the_parts_as_they_are_and_a_last_line_that_runs_them() -> None:
-    expected = b"\n".join(resource("scripts/start", f"{part}.sh") for part in PARTS)
+    expected = b"\n".join(read_resource("scripts/start", f"{part}.sh") for part in PARTS)
     assert body() == expected + b'\nmain "$@"\n'
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_says_what_it_is_for_and_stays_small(part: str) -> None:
-    lines = resource("scripts/start", f"{part}.sh").decode().splitlines()
+    lines = read_resource("scripts/start", f"{part}.sh").decode().splitlines()
     assert re.match(r"# [A-Za-z]", lines[0])
     assert len(lines) <= PART_LINES
     assert {name: length for name, length in functions(part).items() if length > FUNCTION_LINES} == {}
@@ -66,7 +66,7 @@ def test_shellcheck_finds_nothing_in_the_parts() -> None:
     need("shellcheck")
     for part in PARTS:
         command = ["shellcheck", "-s", "sh", "--exclude=SC2154,SC2034", "-"]
-        text = resource("scripts/start", f"{part}.sh")
+        text = read_resource("scripts/start", f"{part}.sh")
         done = subprocess.run(command, input=text, capture_output=True, check=False)
         assert (part, done.stdout.decode(), done.returncode) == (part, "", 0)
 

@@ -174,7 +174,7 @@ def test_a_detached_guest_has_sigint(container: Container) -> None:
     assert log.read_text() == "ready\ngot\n"
 
 
-def test_a_detached_daemon_can_be_told_to_reload(container: Container, runtime: str) -> None:
+def test_a_detached_daemon_receives_sighup(container: Container, runtime: str) -> None:
     need("setsid")
     pid = int(container.run(runtime, "--detach", "sh", "-c", f"trap 'echo reloads' HUP; {LOOP}").stdout)
     log = container.directory / ".provision/log"

@@ -92,8 +92,7 @@ def test_a_detached_one_too(container: Container, runtime: str) -> None:
     assert processes_left(container.directory) == []
 
 
-def test_what_the_guest_was_told_is_its_own(container: Container, runtime: str) -> None:
-    """An end of start.sh's starter is none of start.sh."""
+def test_the_guest_goes_on_when_the_caller_of_start_sh_is_killed(container: Container, runtime: str) -> None:
     options = starter(runtime)
     guest = "echo ready; sleep 1; echo done"
     command = ["sh", "-c", '"$@" & wait', "sh", str(container.script), "--runtime", runtime, "sh", "-c", guest]

@@ -60,7 +60,7 @@ def test_nothing_stays_mounted_with_small_tools(container: Container, small_tool
     assert mounts_around(container, "shared", small_tools["PATH"]) == ["ready", "same during", "same after"]
 
 
-def test_a_mount_that_fails_is_told_and_undone(container: Container, place: Path) -> None:
+def test_a_mount_that_fails_is_reported_and_undone(container: Container, place: Path) -> None:
     (place / "data").mkdir()
     (container.rootfs / "file").write_text("")
     done = container.run("chroot", "--bind", f"{place}/data:/file", "true")

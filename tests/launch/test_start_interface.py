@@ -57,7 +57,7 @@ def test_help_fits_a_phone(container: Container, shell: str) -> None:
         (["--user", "a\x1b[31mb\nc"], "no user a?[31mb?c in the image"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(container: Container, args: list[str], complaint: str) -> None:
+def test_an_error_is_one_line(container: Container, args: list[str], complaint: str) -> None:
     done = container.run("", *args)
     assert done.returncode == 125
     assert done.stdout == b""

@@ -29,7 +29,7 @@ def bare_path(place: Path) -> Path:
     return bare
 
 
-def test_no_runtime_is_mended_by_one_package(container: Container, bare_path: Path) -> None:
+def test_without_a_runtime_one_package_is_named(container: Container, bare_path: Path) -> None:
     env = {"PATH": str(bare_path)}
     done = container.run("", "true", env=env)
     assert (done.returncode, done.stdout) == (125, b"")

@@ -227,7 +227,7 @@ def test_nobody_is_asked_where_the_registry_asks_for_nothing(registry: ScriptedR
         RegistryClient(reference, credentials=credentials).manifest("latest")
 
 
-def test_who_may_not_read_is_told_so(registry: ScriptedRegistry) -> None:
+def test_a_user_who_may_not_read_gets_an_error(registry: ScriptedRegistry) -> None:
     PrivateTokens(registry, basic=ME.basic)
     registry.on("/v2/user/x/manifests/.*", Response.error(403, "DENIED", "requested access is denied"))
     with pytest.raises(NotAllowed, match=r"user/x is not found, or me may not read it \(requested access"):

@@ -15,7 +15,7 @@ import pytest
 from provisioner.errors import MalformedImage, NetworkError, NotFound, ProvisionError
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
-from provisioner.registry.hub import Hub, near_names
+from provisioner.registry.hub import Hub, suggest_similar_names
 from provisioner.registry.refusals import NoSuchRepository
 from scripts.loopback_registry import Response
 from tests.support.scripted_hub import (
@@ -243,24 +243,27 @@ def known(full: ScriptedHub) -> ScriptedHub:
     ],
 )
 def test_near_names(known: ScriptedHub, wrong: str, near: str | None) -> None:
-    found = hub(known).near(wrong)
+    found = hub(known).similar_names(wrong)
     assert found[:1] == ([near] if near else [])
     assert len(found) <= 3
 
 
 def test_a_name_is_not_near_itself(known: ScriptedHub) -> None:
-    assert "ubuntu" not in hub(known).near("library/ubuntu")
+    assert "ubuntu" not in hub(known).similar_names("library/ubuntu")
 
 
 def failing(reference: str, server: ScriptedRegistry) -> str:
-    """The hint of an image that isn't found, with near names from `server`."""
-    with pytest.raises(NoSuchRepository) as caught, near_names(Reference.parse(reference), lambda: hub(server)):
+    """The hint of an image that isn't found, with similar names from `server`."""
+    with (
+        pytest.raises(NoSuchRepository) as caught,
+        suggest_similar_names(Reference.parse(reference), lambda: hub(server)),
+    ):
         raise NoSuchRepository("not found, or private", "check")
     return caught.value.hint
 
 
 def test_near_names_in_an_error(known: ScriptedHub, registry: ScriptedRegistry) -> None:
-    assert failing("ubunut", known).startswith("near names: ubuntu, ")
+    assert failing("ubunut", known).startswith("similar names: ubuntu, ")
     assert failing("ubunut", known).endswith("if it is private: provision login docker.io")
     nothing = "check the spelling; if it is private: provision login "
     assert failing("qqqqqqqq", known) == nothing + "docker.io"
@@ -276,13 +279,16 @@ def test_near_names_are_not_waited_for_long(registry: ScriptedRegistry) -> None:
     registry.on(SEARCH, Broken(200, bytes(100), wait=silent))
     begun = time.monotonic()
     with pytest.raises(NetworkError, match="in time"):
-        Hub(registry.url, silence=0.2).near("library/ubunut")
+        Hub(registry.url, silence=0.2).similar_names("library/ubunut")
     silent.set()
     assert time.monotonic() - begun < 5
 
 
 def test_other_errors_are_left_alone(known: ScriptedHub) -> None:
     error = NotFound("no tag", "this one")
-    with pytest.raises(NotFound) as caught, near_names(Reference.parse("ubuntu:nowhere"), lambda: hub(known)):
+    with (
+        pytest.raises(NotFound) as caught,
+        suggest_similar_names(Reference.parse("ubuntu:nowhere"), lambda: hub(known)),
+    ):
         raise error
     assert (caught.value, caught.value.hint, known.requests) == (error, "this one", [])

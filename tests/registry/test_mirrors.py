@@ -230,7 +230,7 @@ def test_each_piece_that_comes_is_progress(bench: Bench) -> None:
     assert bench.time.slept == [0.5] * 5
 
 
-def test_whoever_reads_may_stop_at_a_failure(bench: Bench) -> None:
+def test_a_reader_may_stop_at_a_failure(bench: Bench) -> None:
     bench.registry = bench.mirrored()
     bench.origin.on(BLOBS, Response(503))
     assert next(bench.registry.blob(DESCRIBED)) == b""

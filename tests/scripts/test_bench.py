@@ -99,7 +99,7 @@ def test_goals_take_the_fastest_peer_and_the_largest_peak() -> None:
     }
 
 
-def test_goals_are_told_also_when_nothing_was_measured() -> None:
+def test_goals_are_shown_also_when_nothing_was_measured() -> None:
     assert {goal.measured for goal in bench_report.goals({}, [TAR], cores=2)} == {None}
 
 
@@ -138,7 +138,7 @@ def test_paths_left_after_a_layer(names: list[str], left: set[str]) -> None:
     assert bench_images.applied({"a", "a/b", "a/b/c", "d"}, names) == left
 
 
-def test_an_image_that_is_too_small_is_told() -> None:
+def test_an_image_that_is_too_small_is_reported() -> None:
     recipe = bench_images.RECIPES["application"]
     built = bench_images.BenchImage("application", "", ("x",) * 5, 400_000_000, 1, 40_000, 1)
     assert bench_images.shortage_of(recipe, built) == ""

@@ -15,18 +15,17 @@ from pathlib import Path
 import pytest
 
 from provisioner import __version__
-from provisioner.resources import resource, resource_names
+from provisioner.resources import read_resource, resource_names
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ("LICENSE", "README.md", "profiles", "provisioner", "pyproject.toml", "scripts", "setup.cfg")
 
 PROBE = """
 import hashlib, json, provisioner
-from provisioner.resources import resource
-from provisioner.resources import resource_names
+from provisioner.resources import read_resource, resource_names
 folders = {"profiles": ".toml", "scripts/start": ".sh"}
 names = [(folder, name) for folder, suffix in folders.items() for name in resource_names(folder, suffix)]
-files = {f"{folder}/{name}": hashlib.sha256(resource(folder, name)).hexdigest() for folder, name in names}
+files = {f"{folder}/{name}": hashlib.sha256(read_resource(folder, name)).hexdigest() for folder, name in names}
 print(json.dumps({"package": provisioner.__path__[0], "files": files}))
 """
 
@@ -144,7 +143,7 @@ def test_a_folder_inside_of_the_package_comes_before_one_beside_it(checkout: Pat
 @pytest.mark.parametrize("name", ["../setup.cfg", "/etc/passwd", "", "..", "none.toml"])
 def test_a_name_that_is_no_file_there_is_not_found(name: str) -> None:
     with pytest.raises(FileNotFoundError):
-        resource("profiles", name)
+        read_resource("profiles", name)
 
 
 def test_names_are_sorted_and_by_suffix() -> None:

@@ -12,7 +12,7 @@ from provisioner.image.digest import Digest
 from provisioner.image.manifest import OCI_INDEX, Manifest
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
-from provisioner.sources.resolver import download_size, offers
+from provisioner.sources.resolver import download_size, find_offers
 from provisioner.store.blobs import BlobCache
 from provisioner.store.documents import CachingRegistry
 from tests.support import builders
@@ -40,9 +40,9 @@ def documents(registry: ScriptedRegistry, tmp_path: Path) -> CachingRegistry:
 
 
 def test_offers(documents: CachingRegistry) -> None:
-    [single] = offers(documents, documents.manifest("latest"))
+    [single] = find_offers(documents, documents.manifest("latest"))
     assert single.platform == Platform("linux", "amd64")
-    both = offers(documents, documents.manifest("both"))
+    both = find_offers(documents, documents.manifest("both"))
     assert [str(offer.platform) for offer in both] == ["linux/amd64", "linux/arm64/v8"]
     manifest = both[1].manifest
     assert manifest is not None
@@ -58,12 +58,12 @@ def test_an_index_that_does_not_say_what_for(registry: ScriptedRegistry, documen
         {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [builders.descriptor(inner, OCI_INDEX)]}
     )
     registry.add_manifest("user/x", nested, OCI_INDEX, "nested")
-    assert [str(offer.platform) for offer in offers(documents, documents.manifest("nested"))] == ["linux/arm64/v8"]
+    assert [str(offer.platform) for offer in find_offers(documents, documents.manifest("nested"))] == ["linux/arm64/v8"]
 
 
 def test_an_empty_index(registry: ScriptedRegistry, documents: CachingRegistry) -> None:
     registry.add_manifest("user/x", builders.index([]), OCI_INDEX, "empty")
-    assert offers(documents, documents.manifest("empty")) == ()
+    assert find_offers(documents, documents.manifest("empty")) == ()
 
 
 def test_indexes_without_end(registry: ScriptedRegistry, documents: CachingRegistry) -> None:
@@ -74,7 +74,7 @@ def test_indexes_without_end(registry: ScriptedRegistry, documents: CachingRegis
             {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [builders.descriptor(inner, OCI_INDEX)]}
         )
     with pytest.raises(MalformedImage, match="more than 4 nested indexes"):
-        offers(documents, documents.manifest("deep"))
+        find_offers(documents, documents.manifest("deep"))
 
 
 def test_a_config_that_pretends_to_be_huge(registry: ScriptedRegistry, documents: CachingRegistry) -> None:
@@ -82,5 +82,5 @@ def test_a_config_that_pretends_to_be_huge(registry: ScriptedRegistry, documents
     image = builders.small(manifest={"config": {**huge, "size": 1 << 40}})
     registry.push("user/x", image, "huge")
     with pytest.raises(MalformedImage, match="too large"):
-        offers(documents, documents.manifest("huge"))
+        find_offers(documents, documents.manifest("huge"))
     assert not registry.asked("/v2/user/x/blobs/.*")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError
-from provisioner.store.prune import cache_directory, delete_unused, entries, in_use, prune
+from provisioner.store.prune import cache_directory, delete_unused, in_use, list_files, prune
 from tests.support.cached_files import DAY, NOW, left, names, put
 from tests.support.tools import as_user, need_root, provision_command
 
@@ -38,13 +38,13 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_was_used_last_is_first(cache: Path) -> None:
-    found = entries(cache)
+    found = list_files(cache)
     assert names(found) == "abcd"
     assert [entry.size for entry in found] == [100, 100, 100, 50]
     assert [entry.kind for entry in found] == ["blob"] * 3 + ["partial"]
     assert found[0].name == f"sha256:{'a' * 64}"
     assert found[0].used == NOW - DAY
-    assert entries(cache / "nothing here") == []
+    assert list_files(cache / "nothing here") == []
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_a_dead_run_holds_nothing(cache: Path) -> None:
 
 
 def test_what_was_used_since_it_was_listed_stays(cache: Path) -> None:
-    listed = entries(cache)
+    listed = list_files(cache)
     os.utime(listed[1].path)
     assert [delete_unused(entry) for entry in listed] == [True, False, True, True]
     assert [path.name[0] for path in (cache / "sha256").iterdir()] == ["b"]
 
 
-def test_two_that_prune_at_once_are_friends(cache: Path) -> None:
+def test_threads_may_prune_at_once(cache: Path) -> None:
     for number in range(200):
         put(cache, f"sha256/{number:064}", 1, DAY)
     failures: list[Exception] = []
@@ -131,7 +131,7 @@ def test_links_are_not_followed(cache: Path, tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_counts_as_partial(cache: Path) -> None:
     put(cache, f"tags/.{'e' * 64}.x1_y", 7, 5 * DAY)
-    assert entries(cache)[-1].kind == "partial"
+    assert list_files(cache)[-1].kind == "partial"
     prune(cache, 350)
     assert left(cache) == "abcd"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from provisioner.store.prune import CachedFile, entries
+from provisioner.store.prune import CachedFile, list_files
 
 NOW = 1_700_000_000
 DAY = 86400
@@ -27,4 +27,4 @@ def names(found: list[CachedFile]) -> str:
 
 def left(cache: Path) -> str:
     """Return the first letters of the files in the cache, the last used first."""
-    return names(entries(cache))
+    return names(list_files(cache))
