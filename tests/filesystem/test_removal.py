@@ -9,6 +9,7 @@ import pytest
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import names_in, remove_tree
 from tests.support.tools import as_user, need, need_root, own, run, user_python
+from tests.support.trees import make_deep
 
 SCRIPT = """
 import os, sys
@@ -47,13 +48,7 @@ def test_all_that_is_in_it_goes_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_depth_has_no_limit(tmp_path: Path) -> None:
-    here = os.open(tmp_path, DIRECTORY)
-    for _ in range(1500):
-        os.mkdir("d", dir_fd=here)
-        there = os.open("d", DIRECTORY, dir_fd=here)
-        os.close(here)
-        here = there
-    os.close(here)
+    make_deep(tmp_path)
     remove(tmp_path / "d")
     assert list(tmp_path.iterdir()) == []
 

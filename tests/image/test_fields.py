@@ -202,6 +202,7 @@ JSON = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dict
 DOCUMENTS = st.dictionaries(_KEYS, JSON, max_size=8).map(lambda value: json.dumps(value).encode())
 
 
+@pytest.mark.slow
 @given(JSON.map(lambda value: json.dumps(value).encode()) | DOCUMENTS | st.binary())
 def test_arbitrary_json_raises_nothing_else(data: bytes) -> None:
     for parse in (Index.from_json, Manifest.from_json, ImageConfig.from_json, lambda d: media_type_of(d, OCI_INDEX)):

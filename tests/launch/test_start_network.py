@@ -32,7 +32,7 @@ def network_files(host_resolv_conf: str = "nameserver 192.0.2.7\n") -> dict[str,
     return {"resolv.conf": host_resolv_conf, "hosts": format_hosts(name), "hostname": f"{name}\n"}
 
 
-def pretend_made(container: Container, **content: str) -> Container:
+def pretend_generated(container: Container, **content: str) -> Container:
     """The container as it was made on another machine, in another network."""
     (container.directory / ".provision/generated").mkdir()
     for name in ("resolv.conf", "hosts", "hostname"):
@@ -54,7 +54,7 @@ def with_host_file(runtime: str, resolv_conf: Path) -> dict[str, str]:
 
 
 def test_files_of_this_machine_follow_it_to_another_network(container: Container, place: Path, runtime: str) -> None:
-    pretend_made(container)
+    pretend_generated(container)
     for server in ("192.0.2.7", "192.0.2.8"):
         (place / "host").write_text(f"# a note\nnameserver  {server}\nsortlist x\nnameserver\nsearch a  b")
         expected = network_files(format_resolv_conf((), [place / "host"]))
@@ -68,7 +68,7 @@ def test_files_of_this_machine_follow_it_to_another_network(container: Container
 def test_what_has_not_changed_is_not_written(container: Container, place: Path, shell: str) -> None:
     need(SHELLS[shell][0])
     (place / "host").write_text("nameserver 192.0.2.7\n")
-    pretend_made(container, **network_files())
+    pretend_generated(container, **network_files())
     env = with_host_file("proot", place / "host")
     parts = (container.rootfs / "etc", container.directory / ".provision/generated")
     before = [tree_of(part) for part in parts]
@@ -77,7 +77,7 @@ def test_what_has_not_changed_is_not_written(container: Container, place: Path, 
 
 
 def test_what_somebody_has_edited_stays(container: Container, runtime: str) -> None:
-    pretend_made(container)
+    pretend_generated(container)
     mine = {"resolv.conf": "nameserver 192.0.2.99\n", "hosts": "", "hostname": "hostname of yesterday\n\n"}
     for name, content in mine.items():
         (container.rootfs / "etc" / name).write_text(content)
@@ -88,7 +88,7 @@ def test_what_somebody_has_edited_stays(container: Container, runtime: str) -> N
 
 
 def test_a_link_out_of_the_rootfs_is_not_written_through(container: Container, place: Path, runtime: str) -> None:
-    pretend_made(container)
+    pretend_generated(container)
     (place / "outside").write_text("hosts of yesterday\n")
     (place / "outside").chmod(0o666)
     (container.rootfs / "etc/hosts").unlink()
@@ -98,7 +98,7 @@ def test_a_link_out_of_the_rootfs_is_not_written_through(container: Container, p
 
 
 def test_servers_and_a_name_of_the_settings_count(container: Container, runtime: str) -> None:
-    pretend_made(container.set(default_dns=("192.0.2.1", "2001:db8::1"), default_hostname="box"))
+    pretend_generated(container.set(default_dns=("192.0.2.1", "2001:db8::1"), default_hostname="box"))
     assert shown(container, runtime) == {
         "resolv.conf": "nameserver 192.0.2.1\nnameserver 2001:db8::1\n",
         "hosts": format_hosts("box"),
@@ -107,7 +107,7 @@ def test_servers_and_a_name_of_the_settings_count(container: Container, runtime:
 
 
 def test_a_machine_that_names_no_server_gets_public_ones(container: Container, place: Path) -> None:
-    pretend_made(container)
+    pretend_generated(container)
     (place / "etc").mkdir()
     (place / "etc/resolv.conf").write_text("search example\n")
     env = {**with_host_file("proot", place / "missing"), "PREFIX": str(place)}
@@ -120,7 +120,7 @@ def test_a_machine_that_names_no_server_gets_public_ones(container: Container, p
 
 def test_a_directory_that_cannot_be_written_gets_them_for_the_run(container: Container, place: Path) -> None:
     need_root()
-    pretend_made(container)
+    pretend_generated(container)
     (place / "host").write_text("nameserver 192.0.2.7\n")
     for name in ("dev", "sys"):
         (container.rootfs / name).mkdir()

@@ -314,6 +314,7 @@ def test_quiet_says_nothing(copy: Path, role: str, options: dict[str, Any]) -> N
 # In one process
 
 
+@pytest.mark.slow
 def test_depth_has_no_limit(tmp_path: Path) -> None:
     """The record of a deep tree is small, too: it has no paths."""
     root, folder = tmp_path / "root", tmp_path / "folder"

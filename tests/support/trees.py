@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.filesystem.descriptors import DIRECTORY
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -59,6 +61,17 @@ def tree_of(root: Path) -> dict[str, Entry]:
 def _below(root: Path) -> Iterator[Path]:
     for directory, directories, files in os.walk(root):
         yield from (Path(directory, name) for name in directories + files)
+
+
+def make_deep(directory: Path, levels: int = 1500) -> None:
+    """Create a directory `d` below `directory`, with another one in it, and so on: too deep for any path."""
+    here = os.open(directory, DIRECTORY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=here)
+        there = os.open("d", DIRECTORY, dir_fd=here)
+        os.close(here)
+        here = there
+    os.close(here)
 
 
 def sha256_of(path: Path) -> str:
