@@ -4,7 +4,7 @@ A `Source` returns the documents of an image (`image()`), and then its layers as
 users need not know registries, mirrors, caches and lock files. `resolver` finds the manifest of an index for one
 platform, or lists the manifests for all platforms; `tags` does that for many tags at a time.
 Every document is verified before it is returned, every layer when its stream has ended. May import store, registry,
-image and errors.
+image, sizes and errors.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from provisioner.image.lockfile import Lock
 from provisioner.image.manifest import Descriptor
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
+from provisioner.sizes import size_text
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.store.documents import DocumentSource, cached_document
@@ -68,9 +69,9 @@ class OfflineSource(RegistrySource):
         """Return the layers with their blobs. Raises NetworkError that names all that are missing."""
         blobs = dict.fromkeys(layer.blob for layer in image.layers)
         if missing := [blob for blob in blobs if not self._cache.path(blob.digest).exists()]:
-            size = sum(blob.size for blob in missing) / 1e6
+            size = size_text(sum(blob.size for blob in missing))
             names = ", ".join(blob.digest.short for blob in missing)
-            what = f"{len(missing)} of {len(blobs)} layers are not in the cache, {size:.1f} MB: {names}"
+            what = f"{len(missing)} of {len(blobs)} layers are not in the cache, {size}: {names}"
             raise NetworkError(f"offline: {what}", _HINT)
         try:
             with super().layers(image, progress) as layers:

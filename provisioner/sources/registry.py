@@ -13,6 +13,7 @@ from provisioner.image.manifest import INDEX_TYPES, Descriptor, Index, Manifest
 from provisioner.image.platform import Platform, choose
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
+from provisioner.sizes import size_text
 from provisioner.sources import ResolvedImage
 from provisioner.sources.resolver import resolve
 from provisioner.store.blobs import BlobCache
@@ -96,7 +97,7 @@ class RegistrySource:
                 raise
             except NetworkError as error:
                 if size := sum(self._cache.resumable_bytes(blob) for blob in downloads):
-                    error.hint = f"{size / 1e6:.1f} MB are kept: run again to go on; {error.hint}"
+                    error.hint = f"{size_text(size)} are kept: run again to go on; {error.hint}"
                 raise
 
     def _download(self, blob: Descriptor, progress: Callable[[int], None]) -> Download:

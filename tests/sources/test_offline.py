@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.sizes import size_text
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import provision
@@ -86,7 +87,8 @@ def test_what_is_missing_is_named(registry: ScriptedRegistry, tmp_path: Path, ca
     for layer in AMD.layers:
         file_of(cache, layer.blob).unlink()
     names = ", ".join(builders.digest_of(layer.blob)[7:19] for layer in AMD.layers)
-    refused(ask(registry, directory, cache, "--offline"), f"2 of 2 layers are not in the cache, 0.0 MB: {names}")
+    size = size_text(sum(len(layer.blob) for layer in AMD.layers))
+    refused(ask(registry, directory, cache, "--offline"), f"2 of 2 layers are not in the cache, {size}: {names}")
     file_of(cache, AMD.config).unlink()
     refused(ask(registry, directory, cache, "--offline"), f"no sound blob {builders.digest_of(AMD.config)}")
     file_of(cache, AMD.manifest).unlink()
