@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.errors import NetworkError, NotAllowed, NotFound, ProvisionError, UsageError
+from provisioner.errors import MachineError, NetworkError, NotAllowed, NotFound, ProvisionError, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import OCI_MANIFEST, Descriptor
 from provisioner.image.reference import Reference
@@ -377,3 +377,13 @@ def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     assert len(list(AuthFile.read(tmp_path / "auth.json").value["auths"])) == 8
     assert os.listdir(tmp_path) == ["auth.json"]
+
+
+def test_a_user_without_a_home_has_no_logins_and_can_save_none() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os.path, "expanduser", lambda path: path)
+        credentials = Credentials.of_environment({})
+    assert credentials.files == ()
+    assert credentials.find("r.example", "x") is None
+    with pytest.raises(MachineError, match="no home"):
+        credentials.add("r.example", Login("me", "secret"))
