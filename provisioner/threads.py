@@ -30,6 +30,6 @@ class BackgroundThread(threading.Thread):
         super().start()
 
     def run(self) -> None:
-        """Call the target. Errors are for it to catch; of a lack of memory nothing more can be said here."""
+        """Call the target. It has to catch errors itself. MemoryError is ignored: there is no memory to report it."""
         with suppress(MemoryError):
             super().run()

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError, MalformedImage, lacks_resources
-from provisioner.layers import compression
+from provisioner.layers.compression import decompress
 from provisioner.layers.prefetch import Prefetcher
 from provisioner.layers.workers import Workers
-from tests.support import builders
+from tests.support import archives, builders
+from tests.support.leftovers import staging_below
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import CHECKOUT, clean_environment, need, provision_command, staging_below
+from tests.support.tools import CHECKOUT, clean_environment, need, provision_command
 
 KINDS: tuple[builders.Compression, ...] = ("gzip", "gzip", "gzip", "zstd")
 LAYERS = [
@@ -35,6 +36,7 @@ def registry() -> Iterator[ScriptedRegistry]:
         yield served
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", range(120_000, 500_001, 38_000))
 def test_every_limit_ends_in_success_or_in_words(registry: ScriptedRegistry, tmp_path: Path, limit: int) -> None:
     """Four processes with several threads each: which one meets the limit first differs from run to run."""
@@ -51,11 +53,11 @@ def test_every_limit_ends_in_success_or_in_words(registry: ScriptedRegistry, tmp
     done = subprocess.run(limited, check=False, timeout=120, **options)
     if done.returncode == 0:
         return
-    said = [line for line in done.stderr.splitlines() if not line.startswith(("provision 127.", "unpack "))]
+    messages = [line for line in done.stderr.splitlines() if not line.startswith(("provision 127.", "unpack "))]
     assert done.returncode == 7, done.stderr
-    assert len(said) == 2, done.stderr
-    assert re.search("there is not enough memory|may have no more processes and threads", said[0])
-    assert "ulimit -" in said[1]
+    assert len(messages) == 2, done.stderr
+    assert re.search("there is not enough memory|may have no more processes and threads", messages[0])
+    assert "ulimit -" in messages[1]
     assert not (tmp_path / "parent").exists()
     assert staging_below(tmp_path) == []
 
@@ -107,7 +109,7 @@ def test_what_feeds_a_worker_without_memory() -> None:
             list(workers.results(0))
 
 
-def test_a_stage_without_memory_tells_its_reader(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reader_of_a_stage_without_memory_gets_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     def items() -> Iterator[int]:
         yield 1
         raise MemoryError
@@ -117,21 +119,25 @@ def test_a_stage_without_memory_tells_its_reader(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
 
 
-def test_a_layer_that_can_not_be_inflated_for_lack_of_memory_is_not_called_broken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("stderr", "error", "message"),
+    [
+        ("error 11 : Allocation error : not enough memory", MachineError, "there is not enough memory"),
+        ("Frame requires too much memory for decoding", MalformedImage, "can't be decompressed"),
+    ],
+)
+def test_a_layer_that_can_not_be_decompressed_for_lack_of_memory_is_not_called_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stderr: str, error: type[Exception], message: str
 ) -> None:
-    """The program zstd says so in its own words."""
-    (tmp_path / "zstd").write_text(
-        "#!/bin/sh\ncat >/dev/null\necho 'zstd: error 11 : Allocation error : not enough memory' >&2\nexit 11\n"
-    )
+    """The program zstd has messages of its own for that, and for frames that are too large for everyone."""
+    blob = builders.compressed(archives.tar(("x", b"1")), "zstd")
+    (tmp_path / "zstd").write_text(f"#!/bin/sh\ncat >/dev/null\necho 'zstd: {stderr}' >&2\nexit 11\n")
     (tmp_path / "zstd").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(compression, "_first_module", lambda *names: None)
-    blob = builders.compressed(builders.tar(("x", b"1")), "zstd")
-    with pytest.raises(MachineError, match="there is not enough memory"):
-        list(compression.inflate(iter([blob]), "layer.tar+zstd"))
-    with pytest.raises(MalformedImage, match="can't be inflated"):
-        raise compression._damaged("Frame requires too much memory for decoding")
+    for module in ("compression", "compression.zstd", "backports", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(error, match=message):
+        list(decompress(iter([blob]), "layer.tar+zstd"))
 
 
 THREAD = """

@@ -43,13 +43,10 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        name = os.fsencode(target.name)
-        if len(name) + len(b"..provision") > _NAME_MAX:
-            name = hashlib.sha256(name).hexdigest().encode()
-        self._name = b".%s.provision" % name
-        self._folder = target.parent / os.fsdecode(self._name)
+        self._folder = _staging_directory(target)
+        self._name = os.fsencode(self._folder.name)
         self.path = self._folder / "new"
-        self.scratch = self._folder / "scratch"
+        self.scratch = scratch_directory(target)
         self._old = self._folder / "old"
         self._created_parents = 0
         self._action = f"make {printable(str(target))}"
@@ -97,7 +94,7 @@ class Staging:
         """Put the new directory in the place of `target`. Raises TargetExists where something is mounted there.
 
         With `sync` it is on the disk before, and its name when this returns, so that no power cut can take parts of it;
-        where that fails MachineError is raised, and all is as it was. `console` says so where that takes long.
+        where that fails MachineError is raised, and all is as it was. `console` gets a step where that takes long.
 
         A directory that is replaced is first moved into the staging directory, so for a moment neither is in place.
         Where a run ends at that moment, the next one puts the old directory back.
@@ -111,7 +108,7 @@ class Staging:
                 )
         if sync:
             with machine_errors(f"write {shown} to the disk"):
-                sync_below(self._lock, lambda count: _say_waiting(console, count))
+                sync_below(self._lock, lambda count: _report_waiting(console, count))
         with machine_errors(f"put {shown} in place"):
             try:
                 os.rename(self.path, self.target)  # this also replaces an empty directory
@@ -235,8 +232,8 @@ class Staging:
         os.close(self._parent)
 
 
-def _say_waiting(console: Console | None, count: int | None) -> None:
-    """Say what a commit waits for: a disk, and how many bytes have yet to be written to it."""
+def _report_waiting(console: Console | None, count: int | None) -> None:
+    """Write a step with the number of bytes that have yet to be written to the disk, if it is known."""
     if console:
         console.step(f"writing {'files' if count is None else size_text(count)} to the disk")
 
@@ -261,3 +258,16 @@ def _check_file_system(directory: Path) -> None:
 
 
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def scratch_directory(target: Path) -> Path:
+    """Return where the staging of `target` has its `scratch`, whether that exists or not."""
+    return _staging_directory(target) / "scratch"
+
+
+def _staging_directory(target: Path) -> Path:
+    """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
+    name = os.fsencode(target.name)
+    if len(name) + len(b"..provision") > _NAME_MAX:
+        name = hashlib.sha256(name).hexdigest().encode()
+    return target.parent / os.fsdecode(b".%s.provision" % name)

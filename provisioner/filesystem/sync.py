@@ -21,7 +21,7 @@ from provisioner.filesystem.walk import walk
 from provisioner.threads import BackgroundThread
 
 WAITING_SECONDS = 3.0
-"""How long it may take before somebody who waits should be told."""
+"""How long it may take before `waiting` is called."""
 
 _DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 """What a disk may answer to content that was taken into memory before."""
@@ -81,7 +81,7 @@ def sync_directory(directory: int) -> None:
 
 
 def unwritten_bytes() -> int | None:
-    """Return how many bytes in memory are waiting for a disk, of all processes; None where Linux doesn't tell."""
+    """Return how many bytes in memory are waiting for a disk, of all processes; None where that is unknown."""
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except (OSError, ValueError):
@@ -125,9 +125,9 @@ def run_sync_program(directory: int) -> bool:
         )
     except OSError:  # it can't be started
         return False
-    said = os.fsdecode(done.stderr)
+    message = os.fsdecode(done.stderr)
     for number in _DISK_ERRORS if done.returncode else ():
-        if os.strerror(number) in said or (number == errno.EIO and "I/O error" in said):
+        if os.strerror(number) in message or (number == errno.EIO and "I/O error" in message):
             raise OSError(number, os.strerror(number))
     return done.returncode == 0
 

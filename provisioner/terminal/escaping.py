@@ -6,12 +6,11 @@ import os
 
 
 def printable(text: str | bytes) -> str:
-    """Return `text` safe to show on one line of a terminal; an escape sequence of Python stands for what isn't.
+    """Return `text` as one line that is safe to show on a terminal, with all other characters escaped as in Python.
 
-    That is whatever Unicode doesn't count among the letters, marks, numbers, punctuation, symbols and the space:
-    control characters, C1's too (U+0080 to U+009F, of which 8-bit terminals take one for ESC [), those that turn the
-    direction of the text or can't be seen, line separators, surrogates (bytes that are no text), and what nobody has
-    defined. For all names that come from an image, a registry, a record or a file system.
+    Letters, marks, numbers, punctuation, symbols and the space stay as they are. Escaped are control characters, also
+    C1's (8-bit terminals take U+009B for ESC [), characters that turn the direction of text or can't be seen, line
+    separators, surrogates (bytes that are not UTF-8), and what Unicode doesn't define.
     """
     if isinstance(text, bytes):
         text = os.fsdecode(text)

@@ -24,7 +24,8 @@ from provisioner.filesystem.sync import (
     unwritten_bytes,
 )
 from tests.support.disks import disk
-from tests.support.tools import CHECKOUT, need, tree_of
+from tests.support.tools import CHECKOUT, need
+from tests.support.trees import tree_of
 
 Means = Callable[[int], bool]
 NO_DISK = (errno.EIO, errno.ENOSPC)
@@ -42,33 +43,33 @@ def fill(folder: Path, size: int = 100_000) -> None:
 
 @pytest.mark.parametrize("means", MEANS)
 def test_what_was_synced_is_there_after_a_power_cut(tmp_path: Path, means: Means) -> None:
-    with disk(tmp_path) as made:
-        folder = made.path / "folder"
+    with disk(tmp_path) as mounted:
+        folder = mounted.path / "folder"
         folder.mkdir()
         with closing_descriptor(os.open(folder, DIRECTORY)) as opened:
             fill(folder)
             assert means(opened)
-        sync_directories([made.path])
+        sync_directories([mounted.path])
         expected = tree_of(folder)
-        made.cut_power()
+        mounted.cut_power()
         assert tree_of(folder) == expected
 
 
 @pytest.mark.parametrize("means", MEANS)
 def test_what_could_not_be_written_is_an_error(tmp_path: Path, means: Means) -> None:
-    with disk(tmp_path, "ext2", room="30m") as made, closing_descriptor(os.open(made.path, DIRECTORY)) as opened:
-        fill(made.path, 60 << 20)
+    with disk(tmp_path, "ext2", room="30m") as mounted, closing_descriptor(os.open(mounted.path, DIRECTORY)) as opened:
+        fill(mounted.path, 60 << 20)
         with pytest.raises(OSError) as caught:  # noqa: PT011  its number is what counts
             means(opened)
         assert caught.value.errno in NO_DISK
 
 
 def test_an_error_that_came_earlier_is_not_missed(tmp_path: Path) -> None:
-    """Another process, or the kernel by itself, may have met it; whoever had the file system open is told as well."""
+    """Another process, or the kernel by itself, may have met it; whoever had the file system open gets it as well."""
     need("sync")
-    with disk(tmp_path, "ext2", room="30m") as made, closing_descriptor(os.open(made.path, DIRECTORY)) as opened:
-        fill(made.path, 60 << 20)
-        assert subprocess.run(["sync", "-f", made.path], stderr=subprocess.DEVNULL, check=False).returncode != 0
+    with disk(tmp_path, "ext2", room="30m") as mounted, closing_descriptor(os.open(mounted.path, DIRECTORY)) as opened:
+        fill(mounted.path, 60 << 20)
+        assert subprocess.run(["sync", "-f", mounted.path], stderr=subprocess.DEVNULL, check=False).returncode != 0
         with pytest.raises(OSError) as caught:  # noqa: PT011
             sync_below(opened, lambda count: None)
         assert caught.value.errno in NO_DISK
@@ -117,30 +118,30 @@ def test_an_error_of_the_disk_that_a_program_reports(
         run_sync_program(opened)
 
 
-def test_who_waits_for_a_slow_disk_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int | None] = []
-    was_told = threading.Event()
+def test_a_slow_disk_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int | None] = []
+    is_called = threading.Event()
 
     def slow(directory: int) -> bool:
-        return was_told.wait(60)
+        return is_called.wait(60)
 
     def waiting(count: int | None) -> None:
-        told.append(count)
-        was_told.set()
+        counts.append(count)
+        is_called.set()
 
     monkeypatch.setattr(sync, "WAITING_SECONDS", 0.01)
     monkeypatch.setattr(sync, "MEANS", (slow,))
     with closing_descriptor(os.open(tmp_path, DIRECTORY)) as opened:
         sync_below(opened, waiting)
-    assert len(told) == 1
-    assert isinstance(told[0], int)
+    assert len(counts) == 1
+    assert isinstance(counts[0], int)
 
 
-def test_who_waits_for_a_fast_disk_is_told_nothing(tmp_path: Path) -> None:
-    told: list[int | None] = []
+def test_a_fast_disk_is_not_reported(tmp_path: Path) -> None:
+    counts: list[int | None] = []
     with closing_descriptor(os.open("/dev/shm", DIRECTORY)) as opened:
-        sync_below(opened, told.append)
-    assert told == []
+        sync_below(opened, counts.append)
+    assert counts == []
 
 
 def test_what_the_machine_has_yet_to_write_is_known() -> None:

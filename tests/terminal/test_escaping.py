@@ -60,3 +60,26 @@ def test_no_text_makes_a_console_say_anything_but_one_line(text: str, evil: str)
 @given(st.text())
 def test_what_is_escaped_stays_as_it_is(text: str) -> None:
     assert printable(printable(text)) == printable(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("usr/bin/env", "usr/bin/env"),
+        ("n\u00e4me", "n\u00e4me"),
+        ("a\nb\tc", r"a\nb\tc"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\u202eevil", r"\u202eevil"),
+        (b"\xff.txt", r"\udcff.txt"),
+        (b"plain", "plain"),
+    ],
+)
+def test_names_from_outside_are_escaped(text: str | bytes, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.one_of(st.binary(), st.text()))
+def test_anything_can_be_shown(text: str | bytes) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    shown.encode()
