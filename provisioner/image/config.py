@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from provisioner.image.digest import Digest
 from provisioner.image.fields import JsonObject, parse_digest, parse_document, parse_platform
+from provisioner.image.keys import CONFIG
 from provisioner.image.platform import Platform
 
 
@@ -29,7 +30,7 @@ class ImageConfig:
     @classmethod
     def from_json(cls, data: bytes) -> ImageConfig:
         """Make a config of its bytes. Raises MalformedImage."""
-        fields = JsonObject(parse_document(data, "config"), "config")
+        fields = JsonObject(parse_document(data, "config", CONFIG), "config")
         rootfs = JsonObject(fields.value.get("rootfs"), "config.rootfs")
         run = JsonObject(fields.optional("config", dict) or {}, "config.config")
         labels = JsonObject(run.optional("Labels", dict) or {}, "config.config.Labels")

@@ -9,19 +9,21 @@ from typing import Any, TypeVar
 
 from provisioner.errors import MalformedImage, error_context
 from provisioner.image.digest import Digest
+from provisioner.image.keys import Fields, make_object, refuse_ambiguous_keys
 from provisioner.image.platform import Platform
 from provisioner.terminal.escaping import printable
 
 
-def parse_document(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `data`, whose strings are all valid Unicode."""
+def parse_document(data: bytes, what: str, fields: Fields) -> dict[str, Any]:
+    """The JSON object in `data`, whose strings are all valid Unicode, and whose `fields` are there once each."""
     try:
-        value = json.loads(data.decode())
+        value = json.loads(data.decode(), object_pairs_hook=make_object)
         if not isinstance(value, dict):
             raise MalformedImage(f"{what} is not a JSON object")
         json.dumps(value, ensure_ascii=False).encode()  # lone surrogates, which JSON can spell, stop here
     except (ValueError, RecursionError) as error:
         raise MalformedImage(f"{what} is not JSON: {printable(str(error)[:200])}") from None
+    refuse_ambiguous_keys(value, fields, what)
     return value
 
 
