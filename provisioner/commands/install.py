@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
     jobs = arguments.jobs or config.jobs
-    client = clients(arguments, config, jobs)
+    client = clients(arguments, config, jobs, console)
     registry = mirrored(reference, arguments, config, client, console)
     opening = Opening(
         reference, registry, client(reference, False), jobs, Staging(directory).scratch, config.cache_limit

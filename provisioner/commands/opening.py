@@ -98,7 +98,7 @@ def opened(opening: Opening, arguments: argparse.Namespace, console: Console) ->
             yield RegistrySource(reference, Kept(reference, opening.registry, documents), cache, opening.jobs, lock)
 
 
-def clients(arguments: argparse.Namespace, config: Config, connections: int) -> MakeClient:
+def clients(arguments: argparse.Namespace, config: Config, connections: int, console: Console) -> MakeClient:
     """Return a function that makes the client of a registry or mirror, by the options and the configuration."""
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
@@ -107,7 +107,9 @@ def clients(arguments: argparse.Namespace, config: Config, connections: int) -> 
 
     def client(where: Reference, plain: bool) -> RegistryClient:
         insecure = arguments.insecure or plain or config.is_insecure(where.registry)
-        return RegistryClient(where, insecure=insecure, connections=connections, credentials=credentials)
+        return RegistryClient(
+            where, insecure=insecure, connections=connections, credentials=credentials, warn=console.warn
+        )
 
     return client
 
@@ -146,7 +148,7 @@ def cached_documents(
     from provisioner.store.cached_documents import CachedDocuments
     from provisioner.store.prune import cache_directory
 
-    registry = mirrored(reference, arguments, config, clients(arguments, config, connections), console)
+    registry = mirrored(reference, arguments, config, clients(arguments, config, connections, console), console)
     return CachedDocuments(reference, registry, BlobCache(cache_directory()))
 
 

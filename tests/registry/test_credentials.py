@@ -300,7 +300,7 @@ def test_no_password_in_plain_http_beyond_this_machine(
     registry: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.on("/v2/.*", challenge('Bearer realm="http://tokens.example/token"'))
-    with pytest.raises(NetworkError, match=r"tokens\.example would get a password in plain http"):
+    with pytest.raises(NetworkError, match=r"wants a token from plain http of another host, tokens\.example"):
         client(registry).manifest("latest")
 
 

@@ -289,7 +289,7 @@ def test_near_names_are_not_waited_for_long(scripted: ScriptedRegistry) -> None:
     scripted.on(SEARCH, Broken(200, bytes(100), wait=silent))
     begun = time.monotonic()
     with pytest.raises(NetworkError, match="in time"):
-        Hub(scripted.url, silence=0.2).near("library/ubunut")
+        Hub(scripted.url, seconds=0.2).near("library/ubunut")
     silent.set()
     assert time.monotonic() - begun < 5
 
