@@ -26,10 +26,8 @@ from provisioner.image.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.registry.address import Address
 from provisioner.registry.auth import Challenge, Tokens
 from provisioner.registry.authfile import Login
-from provisioner.registry.connection import limit_rest
 from provisioner.registry.credentials import Credentials
 from provisioner.registry.http import (
-    DOCUMENT_SECONDS,
     Http,
     UntrustedCertificate,
     body_chunks,
@@ -172,7 +170,7 @@ class RegistryClient:
                 yield chunk[max(0, start - at) :]
             at += len(chunk)
             if at == size:  # what follows, such as trailers, is no content
-                limit_rest(response, DOCUMENT_SECONDS)
+                self._http.limit_rest(response)
         if at < size:
             raise TransientError(f"{what} broke off: it ends after {at} of {size} bytes", "try again")
 

@@ -21,6 +21,9 @@ from urllib3.connection import HTTPSConnection
 
 from provisioner.image.reference import is_loopback
 
+_LINES_OF_TRAILERS = 2
+"""Lines without content between them after which it is trailers: one alone may be the size of a chunk."""
+
 
 class LimitedAdapter(requests.adapters.HTTPAdapter):
     """Sends requests over connections whose responses have a deadline, also through proxies.
@@ -84,14 +87,35 @@ class _LimitedReader(io.RawIOBase):
         super().close()
 
 
+class _LimitedFile(io.BufferedReader):
+    """A response as a file. Lines in a row, which are trailers, have a deadline even where content has none."""
+
+    def __init__(self, reader: _LimitedReader) -> None:
+        super().__init__(reader)
+        self._reader = reader
+        self._lines = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read content."""
+        self._lines = 0
+        return super().read(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line that is no content: of the head, the size of a chunk, or a trailer."""
+        self._lines += 1
+        if self._lines == _LINES_OF_TRAILERS:
+            self._reader.deadline = min(self._reader.deadline, time.monotonic() + self._reader.silence)
+        return super().readline(size)
+
+
 class _LimitedSocket:
     """What http.client reads a response from: a socket whose only use is to make a file of it."""
 
     def __init__(self, sock: Any) -> None:
         self.reader = _LimitedReader(sock)
 
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self.reader)
+    def makefile(self, mode: str) -> _LimitedFile:
+        return _LimitedFile(self.reader)
 
 
 class _LimitedResponse(http.client.HTTPResponse):

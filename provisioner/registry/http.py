@@ -17,7 +17,7 @@ import urllib3
 from provisioner import __version__
 from provisioner.errors import MalformedImage, NetworkError, UsageError
 from provisioner.registry.address import Address, check_redirect
-from provisioner.registry.connection import LimitedAdapter, limit_silence_only
+from provisioner.registry.connection import LimitedAdapter, limit_rest, limit_silence_only
 from provisioner.registry.retry import TransientError
 from provisioner.terminal.escaping import printable
 
@@ -86,6 +86,8 @@ class Http:
             if response.status_code not in (301, 302, 303, 307, 308) or not location:
                 if is_blob and response.status_code in (200, 206):
                     limit_silence_only(response, self._silence)
+                elif is_blob:
+                    self.limit_rest(response)
                 return response
             response.close()
             target = address.join(location)
@@ -96,6 +98,10 @@ class Http:
         raise NetworkError(
             f"{first.host_and_port} redirects more than {_MAX_REDIRECTS} times", "ask the registry's owner to fix that"
         )
+
+    def limit_rest(self, response: requests.Response) -> None:
+        """Give the rest of a response, after a blob's content, as long as a document has."""
+        limit_rest(response, self._seconds)
 
     def post(self, address: Address, form: Mapping[str, str]) -> requests.Response:
         """Return the response to a form. No redirect is followed: the content of the form is for this host only."""
