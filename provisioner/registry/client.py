@@ -36,7 +36,7 @@ from provisioner.registry.http import (
 )
 from provisioner.registry.refusals import error_reason, refusal
 from provisioner.registry.retry import TransientError
-from provisioner.registry.token_server import TokenRequest, fetch_token
+from provisioner.registry.token_server import TokenRequest, fetch_token, may_get_password
 from provisioner.terminal.progress import Console
 
 _HUB_HOST = "registry-1.docker.io"
@@ -121,6 +121,12 @@ class RegistryClient:
         self._connect()
         if self._challenge is None:
             return False
+        if self._challenge.scheme == "bearer" and not may_get_password(self._challenge, Address.parse(self._base)):
+            raise NotAllowed(
+                f"{self._reference.registry} speaks plain http and has its token server on another host, which gets no"
+                " password",
+                "ask the registry's owner for https",
+            )
         with self._http.get(self._base, _headers("*/*", self._authorization())) as response:
             if response.status_code != 200:
                 raise self._refusal(response, "ping", is_part=False)

@@ -57,6 +57,11 @@ def fetch_token(http: Http, request: TokenRequest, warn: Callable[[str], None]) 
         return answer
 
 
+def may_get_password(challenge: Challenge, registry: Address) -> bool:
+    """Return whether the token server of `registry` may get the user's password for it."""
+    return registry.may_send_passwords_to(Address.parse(challenge.realm))
+
+
 def _allowed_login(request: TokenRequest, server: Address, warn: Callable[[str], None]) -> Login | None:
     """Return the credentials that the token server may get, if any.
 

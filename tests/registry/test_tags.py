@@ -14,6 +14,7 @@ from provisioner.errors import MalformedImage, NetworkError, NotFound
 from provisioner.image.manifest import OCI_INDEX
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
+from provisioner.registry import tags
 from provisioner.registry.client import TAGS_LIMIT, RegistryClient
 from provisioner.registry.tags import tag_names
 from provisioner.sources.tags import with_offers, with_sizes
@@ -148,6 +149,17 @@ def test_links_that_always_lead_on(scripted: ScriptedRegistry) -> None:
     with pytest.raises(NetworkError, match="doesn't end"):
         names_in(scripted)
     assert len(scripted.asked(LIST)) < 20
+
+
+def test_a_new_tag_in_each_page_for_ever(scripted: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: Request) -> Response:
+        number = len(scripted.requests)
+        return Response(200, b'{"tags": ["a%d"]}' % number, {"Link": f'<?last=a{number}>; rel="next"'})
+
+    monkeypatch.setattr(tags, "_LIST_SECONDS", 0.2)
+    scripted.on(LIST, answer)
+    with pytest.raises(NetworkError, match="doesn't end"):
+        names_in(scripted)
 
 
 @pytest.mark.parametrize(
