@@ -5,7 +5,9 @@ or a manifest; a challenge is what a registry wants to see before it answers, a 
 
 What holds here: a document is verified before it is returned, a blob is not (the store verifies it); credentials go
 only to the registry that they are for and to its token server, and appear in no message; text of a registry is escaped
-before a user sees it; every failure is a ProvisionError, and a TransientError where trying again may help.
+before a user sees it; where an address leads is decided by the parser of the library that connects; documents end
+within a deadline, whatever a server sends; every failure is a ProvisionError, and a TransientError where trying again
+may help.
 
 May import errors, filesystem, image, settings and terminal.
 """
