@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from provisioner.filesystem.user_directories import user_directory
 from provisioner.image.platform import Platform
 from provisioner.image.reference import parse_registry
-from provisioner.settings import Key, parse_settings, read_settings, texts
+from provisioner.settings import Key, addresses, parse_settings, read_settings, texts
 from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
 
@@ -81,10 +80,6 @@ def _jobs(value: Any) -> int:
     return value
 
 
-def _addresses(value: Any) -> tuple[str, ...]:
-    return tuple(str(ipaddress.ip_address(text)) for text in texts(value))
-
-
 def _registries(value: Any) -> tuple[str, ...]:
     return tuple(parse_registry(text) for text in texts(value))
 
@@ -106,7 +101,7 @@ KEYS = {
     "platform": Key(_platform, "the platform to provision for, such as linux/arm64; default: this machine's"),
     "profile": Key(_text, "name or file of the profile; default: chosen by the image's os-release"),
     "jobs": Key(_jobs, "downloads at a time, 1 to 64; default: 4"),
-    "dns": Key(_addresses, "list of addresses of name servers for containers"),
+    "dns": Key(addresses, "list of addresses of name servers for containers"),
     "insecure": Key(
         _registries, "list of registries for which HTTP and certificates that can't be verified are allowed"
     ),

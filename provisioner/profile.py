@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.errors import UsageError
-from provisioner.resources import resource, resource_names
-from provisioner.settings import Key, parse_settings, texts
+from provisioner.resources import read_resource, resource_names
+from provisioner.settings import Key, addresses, parse_settings, texts
 from provisioner.terminal.escaping import printable
 
 
@@ -39,7 +38,7 @@ class Profile:
         return cls(name, **parse_settings(text, KEYS, f"profile {printable(name)}"))
 
 
-def load(name: str) -> Profile:
+def load_profile(name: str) -> Profile:
     """Return a bundled profile by its name, or the one in a file (a name with a slash, or one that ends in .toml).
 
     Raises UsageError.
@@ -53,7 +52,7 @@ def load(name: str) -> Profile:
         return Profile.parse(Path(name).stem, text)
     if name not in profile_names():
         raise UsageError(f"there is no profile {printable(name)!r}", _choices())
-    return Profile.parse(name, resource("profiles", f"{name}.toml").decode())
+    return Profile.parse(name, read_resource("profiles", f"{name}.toml").decode())
 
 
 def profile_names() -> list[str]:
@@ -65,10 +64,10 @@ def _choices() -> str:
     return f"there are {', '.join(profile_names())}; a file of your own needs a slash in its name"
 
 
-def matching(os_release: bytes) -> Profile:
+def match_profile(os_release: bytes) -> Profile:
     """Return the bundled profile for the ID, else the ID_LIKE, of an os-release(5), or Profile() where none matches."""
     release = _os_release(os_release.decode(errors="replace"))
-    profiles = [load(name) for name in profile_names()]
+    profiles = [load_profile(name) for name in profile_names()]
     for identity in [release.get("ID", ""), *release.get("ID_LIKE", "").split()]:
         for profile in profiles:
             if identity in profile.match:
@@ -86,10 +85,6 @@ def _os_release(text: str) -> dict[str, str]:
             except ValueError:  # a quote that isn't closed
                 continue
     return values
-
-
-def _addresses(value: Any) -> tuple[str, ...]:
-    return tuple(str(ipaddress.ip_address(text)) for text in texts(value))
 
 
 def _variables(value: Any) -> tuple[str, ...]:
@@ -120,7 +115,7 @@ def _is_file_path(path: str) -> bool:
 
 KEYS = {
     "match": Key(texts, "list of the IDs in os-release that this profile is for"),
-    "dns": Key(_addresses, "list of addresses of name servers"),
+    "dns": Key(addresses, "list of addresses of name servers"),
     "env": Key(_variables, "table of environment variables for every start"),
     "binds": Key(texts, "list of SOURCE[:DESTINATION] to bind at every start"),
     "hostname": Key(_hostname, "name in /etc/hostname and /etc/hosts; default: this machine's"),

@@ -11,13 +11,14 @@ from provisioner.container.record import FOLDER, Record
 from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.image.image import Image
+from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
 from provisioner.launch.seccomp import root_emulation
 from provisioner.launch.settings import LaunchSettings
 from provisioner.layers.unpack import UnpackOptions, unpack
 from provisioner.ownership.record import write_owners
-from provisioner.profile import Profile, load, matching
+from provisioner.profile import Profile, load_profile, match_profile
 from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
@@ -27,7 +28,7 @@ from provisioner.terminal.progress import Console
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user asks for."""
+    """The directory to create, and the options for it."""
 
     directory: Path
     platform: Platform
@@ -50,11 +51,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `provision` has done."""
+    """The result of `provision`."""
 
     record: Record
     """The record of the directory."""
     image: Image
+    index: Index | None
+    """The index that the reference names (see ResolvedImage)."""
     is_new: bool
     """False if the directory already contained the image."""
 
@@ -64,14 +67,15 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
 
     Raises ProvisionError. The directory then doesn't exist, or is as it was before.
     """
-    requested_profile = load(plan.profile) if plan.profile else None
+    requested_profile = load_profile(plan.profile) if plan.profile else None
     existing_record(plan.directory)  # refuses a foreign directory before Staging creates anything beside it
     with Staging(plan.directory) as staging:
         existing = existing_record(plan.directory)  # once more, since now no other run can change it
-        image = source.image(plan.platform)
+        resolved = source.image(plan.platform)
+        image = resolved.image
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
-            return Outcome(existing, image, is_new=False)
+            return Outcome(existing, image, resolved.index, is_new=False)
         rootfs, folder = staging.path / "rootfs", staging.path / FOLDER
         with unpack(image, source, rootfs, staging.scratch / "layers", plan.unpack_options, console) as tree:
             with tree_errors("write the fixups"):
@@ -86,7 +90,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             _write_runtime_files(folder, generated)
             _write_launcher(staging.path / "start.sh", _settings(image, record, profile, plan), plan.shell)
         staging.commit()
-    return Outcome(record, image, is_new=True)
+    return Outcome(record, image, resolved.index, is_new=True)
 
 
 def existing_record(directory: Path) -> Record | None:
@@ -124,7 +128,7 @@ def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
 
 def _matching_profile(tree: Tree) -> Profile:
     """Return the profile for the distribution that the image's os-release(5) names."""
-    return matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
+    return match_profile(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
 
 
 def _write_runtime_files(folder: Path, generated: Mapping[str, bytes]) -> None:

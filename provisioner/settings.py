@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -84,3 +85,8 @@ def texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
         raise ValueError("not a list of texts")
     return tuple(value)
+
+
+def addresses(value: Any) -> tuple[str, ...]:
+    """Return a list of IP addresses as a tuple. Raises ValueError for any other value."""
+    return tuple(str(ipaddress.ip_address(text)) for text in texts(value))

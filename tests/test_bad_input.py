@@ -23,7 +23,9 @@ from provisioner.image.digest import Digest
 from provisioner.registry import retry
 from scripts.loopback_registry import Response
 from tests.support import builders
+from tests.support.archives import special, tar
 from tests.support.builders import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image
+from tests.support.leftovers import staging_below
 from tests.support.scripted_registry import (
     Broken,
     Request,
@@ -34,7 +36,7 @@ from tests.support.scripted_registry import (
     html,
 )
 from tests.support.scripted_registry import json_response as answer
-from tests.support.tools import clean_environment, provision_command, staging_below
+from tests.support.tools import clean_environment, provision_command
 
 SMALL = builders.small()
 MANIFESTS, BLOBS = "/v2/x/manifests/.*", "/v2/x/blobs/.*"
@@ -308,13 +310,7 @@ def of_blob(blob: bytes, media_type: str, archive: bytes | None = None) -> Image
     return builders.image(builders.Layer(blob, media_type, builders.digest_of(blob if archive is None else archive)))
 
 
-def header(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname = kind, target
-    return made
-
-
-PLAIN = builders.tar(("etc/os-release", b"ID=tiny\n" * 2000), ("bin/sh", b"x" * 100_000))
+PLAIN = tar(("etc/os-release", b"ID=tiny\n" * 2000), ("bin/sh", b"x" * 100_000))
 GZIP, ZSTD = builders.compressed(PLAIN, "gzip"), builders.compressed(PLAIN, "zstd")
 ESCAPE = builders.layer(("up", "../../../../../.."), ("up/tmp/x", b"out"))
 
@@ -334,8 +330,8 @@ ESCAPE = builders.layer(("up", "../../../../../.."), ("up/tmp/x", b"out"))
         (of_blob(b"<html>" + b"x" * 999, f"{OCI_LAYER}+gzip"), "the layer is something else"),
         (of_blob(b"<html>" + b"x" * 999, OCI_LAYER), "layer 1 of 1: "),
         (builders.image(builders.layer(("../../out", b"x"))), "layer 1 of 1: ../../out: "),
-        (builders.image(builders.layer(header("in", tarfile.LNKTYPE, "../../out"))), "layer 1 of 1: in: "),
-        (builders.image(builders.layer(header("odd", b"Z"))), "layer 1 of 1: odd: "),
+        (builders.image(builders.layer(special("in", tarfile.LNKTYPE, "../../out"))), "layer 1 of 1: in: "),
+        (builders.image(builders.layer(special("odd", b"Z"))), "layer 1 of 1: odd: "),
         (builders.image(builders.layer(("\x1b[31m/../../x", b"x"))), "layer 1 of 1: \\x1b[31m/../../x: "),
     ],
 )

@@ -19,15 +19,15 @@ import provisioner
 from provisioner import __main__, __version__
 from provisioner.cli import COMMANDS, GROUPS, PLANNED, main
 from tests.support import builders
+from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import Broken, ScriptedRegistry
-from tests.support.tools import as_user, clean_place, provision, provision_command
+from tests.support.tools import as_user, provision, provision_command
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        registry.push("image", builders.small(run={"Cmd": ["/bin/sh", "a b"]}))
-        yield registry
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("image", builders.small(run={"Cmd": ["/bin/sh", "a b"]}))
+    return registry
 
 
 @pytest.fixture(autouse=True)

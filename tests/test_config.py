@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -146,13 +145,12 @@ def test_hostile_values(settings: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        images = [(f"linux/{name}", builders.small(on=f"linux/{name}")) for name in ("amd64", "s390x")]
-        for _, image in images:
-            served.push("x", image, tag=None)
-        served.add_manifest("x", builders.index(images), builders.OCI_INDEX, "latest")
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    images = [(f"linux/{name}", builders.small(on=f"linux/{name}")) for name in ("amd64", "s390x")]
+    for _, image in images:
+        registry.push("x", image, tag=None)
+    registry.add_manifest("x", builders.index(images), builders.OCI_INDEX, "latest")
+    return registry
 
 
 def test_a_run_uses_it_and_options_override_it(registry: ScriptedRegistry, tmp_path: Path) -> None:

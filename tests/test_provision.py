@@ -9,7 +9,6 @@ import random
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +26,13 @@ from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
-from tests.support.attacks import hard, special
+from tests.support.archives import Member, hard, special
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
-from tests.support.tools import as_user, provision_command, tree_of, without_links
+from tests.support.tools import as_user, provision_command, without_links
+from tests.support.trees import tree_of
 
 AMD64 = Platform("linux", "amd64")
 OPTIONS = UnpackOptions(Ownership.of_this_process())
-
-
-@pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        yield registry
 
 
 def job(registry: ScriptedRegistry, plan: Plan, cache: Path) -> Outcome:
@@ -359,7 +353,7 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
 
 def test_fixups_leave_directories_the_times_of_the_image(registry: ScriptedRegistry, tmp_path: Path) -> None:
     """Also the directories that fixups write into and create."""
-    dated: list[builders.Member] = [
+    dated: list[Member] = [
         special(".", tarfile.DIRTYPE, mode=0o755, mtime=3),
         special("etc", tarfile.DIRTYPE, mode=0o755, mtime=4),
         special("etc/hosts", tarfile.DIRTYPE, mode=0o755, mtime=5),

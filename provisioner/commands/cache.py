@@ -9,7 +9,7 @@ from typing import Any
 from provisioner.commands.output import write_json, write_lines
 from provisioner.config import Config
 from provisioner.sizes import parse_size, size_text
-from provisioner.store.prune import CachedFile, cache_directory, entries, prune, total_size
+from provisioner.store.prune import CachedFile, cache_directory, list_files, prune, total_size
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory, console, now = cache_directory(), Console(quiet=arguments.quiet), time.time()
     shown = printable(str(directory))
     if arguments.action == "ls":
-        files = entries(directory)
+        files = list_files(directory)
         _print(files, arguments.json, now)
         console.step(f"{size_text(total_size(files))} in {shown}")
         return 0
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         removed = prune(directory, limit, now - arguments.days * 86400)
     if arguments.json:
         _print(removed, True, now)
-    left = entries(directory)
+    left = list_files(directory)
     console.step(f"removed {size_text(total_size(removed))} from {shown}; {size_text(total_size(left))} are left there")
     return 0
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
 from provisioner.commands.output import output_errors, write_json, write_lines
+from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.container.record import FOLDER
 from provisioner.errors import UsageError
@@ -49,11 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Show an image or a directory. Raises NotFound, NetworkError, NotAllowed, MalformedImage, MachineError."""
     if arguments.json and arguments.raw:
         raise UsageError("--json and --raw are different outputs", "choose one of them")
-    directory = _directory(arguments.target)
+    directory = _find_directory(arguments.target)
     console = Console(quiet=arguments.quiet)
     if directory is None and arguments.raw and not arguments.platform:
-        return _write_raw(_served(arguments, console))
-    inspection = _image(arguments, console) if directory is None else _provisioned(directory, arguments, console)
+        return _write_raw(_fetch_document(arguments, console))
+    inspection = (
+        _inspect_image(arguments, console) if directory is None else _inspect_directory(directory, arguments, console)
+    )
     if arguments.raw:
         return _write_raw(inspection.image.manifest_bytes)
     if arguments.json:
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _directory(target: str) -> Path | None:
+def _find_directory(target: str) -> Path | None:
     """Return the directory that `target` names, or None where it names an image.
 
     It is a directory where it begins with a dot or a slash, or where a provisioned directory has that name.
@@ -72,7 +74,7 @@ def _directory(target: str) -> Path | None:
     return path if target.startswith((".", "/")) or (path / FOLDER).is_dir() else None
 
 
-def _provisioned(directory: Path, arguments: argparse.Namespace, console: Console) -> Inspection:
+def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: Console) -> Inspection:
     """Return the inspection of a provisioned directory."""
     from provisioner.inspection import inspect_directory
 
@@ -83,30 +85,30 @@ def _provisioned(directory: Path, arguments: argparse.Namespace, console: Consol
     return inspect_directory(directory)
 
 
-def _image(arguments: argparse.Namespace, console: Console) -> Inspection:
+def _inspect_image(arguments: argparse.Namespace, console: Console) -> Inspection:
     """Return the inspection of an image in a registry."""
     from provisioner.inspection import inspect_image
-    from provisioner.registry.hub import near_names
+    from provisioner.registry.hub import suggest_similar_names
 
     config = Config.load()
-    wanted = Platform.parse(arguments.platform) if arguments.platform else None
+    requested = Platform.parse(arguments.platform) if arguments.platform else None
     host = usual_platform(arguments, config)
-    documents = cached_documents(Reference.parse(arguments.target), arguments, config, console)
-    with near_names(documents.reference):
-        inspection = inspect_image(documents, host, wanted)
+    registry = caching_registry(Reference.parse(arguments.target), arguments, config, console)
+    with suggest_similar_names(registry.reference):
+        inspection = inspect_image(registry, host, requested)
     shown = inspection.image.config.platform
     if not shown.satisfies(host):
         console.step(f"there is nothing for {host}; this is the image for {shown}")
     return inspection
 
 
-def _served(arguments: argparse.Namespace, console: Console) -> bytes:
+def _fetch_document(arguments: argparse.Namespace, console: Console) -> bytes:
     """Return the bytes of the index or manifest that the image's tag or digest names."""
-    from provisioner.registry.hub import near_names
+    from provisioner.registry.hub import suggest_similar_names
 
-    documents = cached_documents(Reference.parse(arguments.target), arguments, Config.load(), console)
-    with near_names(documents.reference):
-        return documents.manifest(documents.reference.selector).data
+    registry = caching_registry(Reference.parse(arguments.target), arguments, Config.load(), console)
+    with suggest_similar_names(registry.reference):
+        return registry.manifest(registry.reference.selector).data
 
 
 def _write_raw(data: bytes) -> int:

@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import (
-    Opening,
+from provisioner.commands.output import write_lines
+from provisioner.commands.source_options import (
+    SourceSettings,
     add_registry_arguments,
     add_source_arguments,
-    clients,
-    mirrored,
-    opened,
+    client_factory,
+    open_source,
     usual_platform,
+    with_mirrors,
 )
-from provisioner.commands.output import write_lines
 from provisioner.config import Config
 from provisioner.errors import UsageError, machine_errors
 from provisioner.image.reference import Reference
@@ -83,26 +83,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
-    from provisioner.container.staging import Staging
+    from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock
     from provisioner.provision import provision
-    from provisioner.registry.hub import near_names
+    from provisioner.registry.hub import suggest_similar_names
 
     plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
     jobs = arguments.jobs or config.jobs
-    client = clients(arguments, config, jobs, console)
-    registry = mirrored(reference, arguments, config, client, console)
-    opening = Opening(
-        reference, registry, client(reference, False), jobs, Staging(directory).scratch, config.cache_limit
-    )
-    with opened(opening, arguments, console) as source, near_names(reference):
+    client = client_factory(arguments, config, jobs, console)
+    registry = with_mirrors(reference, arguments, config, client, console)
+    scratch = scratch_directory(directory)
+    settings = SourceSettings(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
+    with open_source(settings, arguments, console) as source, suggest_similar_names(reference):
         console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
+        Lock.of(str(reference), outcome.image, outcome.index, datetime.now(UTC)).write(Path(arguments.lock))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")

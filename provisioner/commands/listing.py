@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provisioner.commands.output import write_json, write_lines
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
-from provisioner.container.processes import running
+from provisioner.container.processes import find_processes
 from provisioner.container.record import FOLDER, Record
 from provisioner.errors import MachineError, machine_errors
 from provisioner.sizes import size_text
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rows(entries: list[KnownDirectory]) -> list[_Row]:
-    processes = running([Path(entry.directory) for entry in entries])
+    processes = find_processes([Path(entry.directory) for entry in entries])
     rows = []
     for entry in entries:
         directory = Path(entry.directory)

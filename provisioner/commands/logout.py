@@ -14,7 +14,7 @@ EXAMPLE = "provision logout ghcr.io"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `logout`."""
-    parser.add_argument("registry", metavar="REGISTRY", help="as it was given to login")
+    parser.add_argument("registry", metavar="REGISTRY", help="the same name as for login")
     parser.add_argument("--quiet", action="store_true", help="show errors only")
 
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the state, and say how to use it. Raises ProvisionError."""
+    """Write the state of fakeroot, and show the command that uses it. Raises UsageError, MachineError."""
     from provisioner.container.record import FOLDER, describe_missing
     from provisioner.ownership.record import RECORD, STATE, remake_state
 

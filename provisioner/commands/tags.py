@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
 from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
+from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
 from provisioner.image.platform import Platform
@@ -24,7 +24,7 @@ from provisioner.terminal.tables import Column, Screen, table
 if TYPE_CHECKING:
     from provisioner.image.offers import Tag
     from provisioner.registry.hub import Hub
-    from provisioner.store.cached_documents import CachedDocuments
+    from provisioner.store.documents import CachingRegistry
 
 HELP = "List the tags of an image for this machine's platform, newest first"
 EXAMPLE = "provision tags ubuntu"
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Query:
     """Which tags to list."""
 
     reference: Reference
@@ -63,32 +63,32 @@ class _Wanted:
 def run(arguments: argparse.Namespace) -> int:
     """Show the tags. Raises NotFound where there are none for the platform, NetworkError, NotAllowed."""
     config = Config.load()
-    wanted = _wanted(arguments, config)
+    query = _query(arguments, config)
     screen = Screen.of(sys.stdout)
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
     console = Console(quiet=arguments.quiet)
 
-    from provisioner.registry.hub import Hub, near_names
+    from provisioner.registry.hub import Hub, suggest_similar_names
 
-    documents = cached_documents(wanted.reference, arguments, config, console, arguments.jobs)
+    registry = caching_registry(query.reference, arguments, config, console, arguments.jobs)
     hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
-    with near_names(wanted.reference):
-        found = _on_hub(wanted, hub, console) if wanted.reference.registry == DOCKER_HUB else None
-        tags, count = found or _on_registry(wanted, documents, not names_only, arguments.jobs, console)
+    with suggest_similar_names(query.reference):
+        found = _find_on_hub(query, hub, console) if query.reference.registry == DOCKER_HUB else None
+        tags, count = found or _find_on_registry(query, registry, not names_only, arguments.jobs, console)
     if arguments.json:
-        write_json([_json(tag, wanted.platform) for tag in tags])
+        write_json([_json(tag, query.platform) for tag in tags])
     elif names_only:
         write_lines(tag.name for tag in tags)
     else:
-        write_lines(table(_COLUMNS, [_row(tag, wanted.platform) for tag in tags], screen))
+        write_lines(table(_COLUMNS, [_row(tag, query.platform) for tag in tags], screen))
     if not tags:
-        raise _nothing(wanted, count)
-    if len(tags) == wanted.limit and len(tags) < count:
-        console.step(f"{len(tags)} tags for {wanted.platform}, of {count} in all; more with --limit N or --all")
+        raise _nothing_found(query, count)
+    if len(tags) == query.limit and len(tags) < count:
+        console.step(f"{len(tags)} tags for {query.platform}, of {count} in all; more with --limit N or --all")
     return 0
 
 
-def _wanted(arguments: argparse.Namespace, config: Config) -> _Wanted:
+def _query(arguments: argparse.Namespace, config: Config) -> _Query:
     reference = Reference.parse(arguments.image)
     if reference.digest:
         raise UsageError("a digest has no tags", "leave out the @ and what follows it")
@@ -96,13 +96,13 @@ def _wanted(arguments: argparse.Namespace, config: Config) -> _Wanted:
     if not arguments.image.endswith(f":{prefix}"):
         prefix = ""  # parse() adds `latest` to a reference without a tag
     platform = usual_platform(arguments, config)
-    return _Wanted(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
+    return _Query(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
 
 
-def _on_hub(wanted: _Wanted, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
+def _find_on_hub(query: _Query, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
     """Return the tags by the API of Docker Hub, and how many begin with the prefix; None where it doesn't have them."""
     try:
-        known, count = hub.tags(wanted.reference.repository)
+        known, count = hub.tags(query.reference.repository)
     except NotFound:  # the registry knows private repositories too
         return None
     except NetworkError as error:
@@ -110,51 +110,51 @@ def _on_hub(wanted: _Wanted, hub: Hub, console: Console) -> tuple[list[Tag], int
         return None
     if count > len(known):
         console.step(f"these are among the {len(known)} of {count} tags that were pushed last")
-    tags = {tag.name: tag for tag in known if tag.name.startswith(wanted.prefix)}
-    fitting = (tags[name] for name in newest_first(tags) if _fits(tags[name], wanted))
-    return list(islice(fitting, wanted.limit)), len(tags)
+    tags = {tag.name: tag for tag in known if tag.name.startswith(query.prefix)}
+    fitting = (tags[name] for name in newest_first(tags) if _fits(tags[name], query))
+    return list(islice(fitting, query.limit)), len(tags)
 
 
-def _on_registry(
-    wanted: _Wanted, documents: CachedDocuments, sized: bool, jobs: int, console: Console
+def _find_on_registry(
+    query: _Query, registry: CachingRegistry, sized: bool, jobs: int, console: Console
 ) -> tuple[list[Tag], int]:
     """Return the tags by the manifests of a registry, with sizes if `sized`, and how many begin with the prefix."""
     from provisioner.image.offers import Tag
     from provisioner.registry.tags import tag_names
     from provisioner.sources.tags import with_offers, with_sizes
 
-    listed = tag_names(documents.tags_page, wanted.reference.registry)
-    names = newest_first(name for name in listed if name.startswith(wanted.prefix))
-    if wanted.platform is None:
-        return [Tag(name) for name in names[: wanted.limit]], len(names)
+    listed = tag_names(registry.tags_page, query.reference.registry)
+    names = newest_first(name for name in listed if name.startswith(query.prefix))
+    if query.platform is None:
+        return [Tag(name) for name in names[: query.limit]], len(names)
 
     problems: list[str] = []
-    with console.progress(len(names), "tag") as progress, closing(with_offers(documents, names, jobs)) as looked_at:
+    with console.progress(len(names), "tag") as progress, closing(with_offers(registry, names, jobs)) as candidates:
 
         def fitting() -> Iterator[Tag]:
-            for tag in looked_at:
+            for tag in candidates:
                 progress.advance(1)
                 if tag.problem:
                     problems.append(f"{tag.name}: {tag.problem}")
-                if _fits(tag, wanted):
+                if _fits(tag, query):
                     yield tag
 
-        tags = list(islice(fitting(), wanted.limit))
+        tags = list(islice(fitting(), query.limit))
     if problems and not tags:
         console.step(f"{len(problems)} tags name no image; {problems[0]}")
-    return list(with_sizes(documents, tags, wanted.platform, jobs)) if sized else tags, len(names)
+    return list(with_sizes(registry, tags, query.platform, jobs)) if sized else tags, len(names)
 
 
-def _fits(tag: Tag, wanted: _Wanted) -> bool:
-    return wanted.platform is None or tag.offer(wanted.platform) is not None
+def _fits(tag: Tag, query: _Query) -> bool:
+    return query.platform is None or tag.offer(query.platform) is not None
 
 
-def _nothing(wanted: _Wanted, count: int) -> NotFound:
-    name = wanted.reference.name
+def _nothing_found(query: _Query, count: int) -> NotFound:
+    name = query.reference.name
     if count:
-        return NotFound(f"none of the {count} tags of {name} is for {wanted.platform}", "--all lists them")
-    what = f"tags that begin with {wanted.prefix!r}" if wanted.prefix else "tags"
-    return NotFound(f"{name} has no {what}", "leave out the tag to see all" if wanted.prefix else "")
+        return NotFound(f"none of the {count} tags of {name} is for {query.platform}", "--all lists them")
+    what = f"tags that begin with {query.prefix!r}" if query.prefix else "tags"
+    return NotFound(f"{name} has no {what}", "leave out the tag to see all" if query.prefix else "")
 
 
 def _row(tag: Tag, platform: Platform | None) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Record:
 
     reference: str
     platform: str
-    """As in `linux/arm64/v8`."""
+    """Such as `linux/arm64/v8`."""
     manifest_digest: str
     index_digest: str
     """Empty where the reference named a manifest."""

@@ -40,13 +40,10 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        name = os.fsencode(target.name)
-        if len(name) + len(b"..provision") > _NAME_MAX:
-            name = hashlib.sha256(name).hexdigest().encode()
-        self._name = b".%s.provision" % name
-        self._folder = target.parent / os.fsdecode(self._name)
+        self._folder = _staging_directory(target)
+        self._name = os.fsencode(self._folder.name)
         self.path = self._folder / "new"
-        self.scratch = self._folder / "scratch"
+        self.scratch = scratch_directory(target)
         self._old = self._folder / "old"
         self._created_parents = 0
         self._action = f"make {printable(str(target))}"
@@ -232,3 +229,16 @@ def _check_file_system(directory: Path) -> None:
 
 
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def scratch_directory(target: Path) -> Path:
+    """Return where the staging of `target` has its `scratch`, whether that exists or not."""
+    return _staging_directory(target) / "scratch"
+
+
+def _staging_directory(target: Path) -> Path:
+    """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
+    name = os.fsencode(target.name)
+    if len(name) + len(b"..provision") > _NAME_MAX:
+        name = hashlib.sha256(name).hexdigest().encode()
+    return target.parent / os.fsdecode(b".%s.provision" % name)

@@ -69,7 +69,7 @@ def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def refuse_ambiguous_keys(value: object, fields: Fields, where: str) -> None:
     """Raise MalformedImage where `value`, an object or a list of them, has a field of `fields` in two spellings.
 
-    One that is spelled wrong is refused even alone. `value` was read with `make_object`.
+    One that is spelled ambiguous is refused even alone. `value` was read with `make_object`.
     """
     if isinstance(value, list):
         for number, item in enumerate(value):
@@ -81,9 +81,9 @@ def refuse_ambiguous_keys(value: object, fields: Fields, where: str) -> None:
     if unknown := value.keys() - fields.keys():
         # Go compares as Unicode folds letters, and so does this: `layer\u017f` is `layers`.
         spelled = {name.casefold(): name for name in fields}
-        if wrong := next((key for key in sorted(unknown) if key.casefold() in spelled), None):
-            name = spelled[wrong.casefold()]
-            raise _ambiguous(f"{where} has {printable(wrong)!r}, which other tools read as {name!r}")
+        if ambiguous := next((key for key in sorted(unknown) if key.casefold() in spelled), None):
+            name = spelled[ambiguous.casefold()]
+            raise _ambiguous(f"{where} has {printable(ambiguous)!r}, which other tools read as {name!r}")
     for key, inner in value.items():
         if nested := fields.get(key):
             refuse_ambiguous_keys(inner, nested, f"{where}.{key}")

@@ -4,7 +4,7 @@
 `Entry` objects, a `LayerReader` yields these and delivers the files, and `LayerApplier` puts them into the tree.
 `Workers` extract later layers in processes of their own meanwhile; `Prefetcher` runs a stage in a thread of its own.
 
-Holds: only LayerApplier decides what a path means, and only `rootfs.Tree` resolves it. Every blob and every archive is
+Invariants: only LayerApplier decides what a path means, and only `rootfs.Tree` resolves it. Every blob and archive is
 read to its end, where its digest is compared. A `Budget` counts bytes before they are written. Memory doesn't grow with
 the size of a layer. May import errors, filesystem, image, ownership, rootfs, sizes, sources, store, terminal.
 """

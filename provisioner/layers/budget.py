@@ -37,7 +37,7 @@ class Budget:
                 return
         raise too_large(self._max_size)
 
-    def counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def count_chunks(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield `chunks` of an archive and count each before. Raises MachineError where the limit is exceeded."""
         for chunk in chunks:
             self.spend(len(chunk))

@@ -43,7 +43,7 @@ class StreamedLayer:
     """A layer whose archive is parsed while it streams, to its end; its files are written directly into the tree."""
 
     def __init__(self, chunks: Iterable[bytes], ownership: Ownership, budget: Budget) -> None:
-        self._archive = Archive(budget.counted(chunks))
+        self._archive = Archive(budget.count_chunks(chunks))
         self._ownership = ownership
         self._budget = budget
 

@@ -26,7 +26,7 @@ from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
 from provisioner.sources import Source
-from provisioner.store.blobs import Unverified
+from provisioner.store.download import Unverified
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 

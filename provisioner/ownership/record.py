@@ -75,7 +75,7 @@ def remake_state(folder: Path, root: Path) -> int:
     since the record was written stays. Raises OSError; MachineError where the record can't be read.
     """
     count = 0
-    # Unlike replace_file, this writes as it reads, and follows no symlink: for root that could be anybody's.
+    # Unlike replace_file, this writes while it reads, and follows no symlink, which another user may have put there.
     new = folder / (STATE + ".new")
     new.unlink(missing_ok=True)  # left by a killed process, or a symlink
     try:

@@ -156,10 +156,6 @@ class RegistryClient:
         with self._get(path, what, is_part=True, is_blob=is_blob) as response:
             yield from self._content(response, descriptor, 0, start)
 
-    def report_corrupt(self, descriptor: Descriptor) -> bool:
-        """Return whether another try may bring the right bytes of a blob: never, since there is only this registry."""
-        return False
-
     def _content(self, response: requests.Response, descriptor: Descriptor, at: int, start: int) -> Iterator[bytes]:
         """Yield the bytes after `start` of a blob, from a body that begins at byte `at` of it.
 

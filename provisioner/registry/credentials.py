@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.errors import machine_errors
+from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.locks import locked_directory
+from provisioner.filesystem.user_directories import home_directory, user_directory
 from provisioner.registry import helper
 from provisioner.registry.authfile import AuthFile, Login, server_name
 from provisioner.terminal.escaping import printable
@@ -32,12 +33,14 @@ class Credentials:
         """Return this user's credentials: podman's and Docker's files, in the order of containers-auth.json(5)."""
         if own := environment.get("REGISTRY_AUTH_FILE"):
             return cls((Path(own),))
-        home = Path(environment.get("HOME") or os.path.expanduser("~"))
-        runtime, config = environment.get("XDG_RUNTIME_DIR", ""), environment.get("XDG_CONFIG_HOME", "")
-        docker = environment.get("DOCKER_CONFIG")
-        files = [Path(runtime, "containers/auth.json")] if os.path.isabs(runtime) else []
-        files.append((Path(config) if os.path.isabs(config) else home / ".config") / "containers/auth.json")
-        files.append(Path(docker or home / ".docker") / "config.json")
+        home, runtime = home_directory(environment), environment.get("XDG_RUNTIME_DIR", "")
+        docker = Path(environment["DOCKER_CONFIG"]) if environment.get("DOCKER_CONFIG") else home and home / ".docker"
+        folders = [
+            Path(runtime, "containers") if os.path.isabs(runtime) else None,
+            user_directory("XDG_CONFIG_HOME", ".config", environment, "containers"),
+        ]
+        files = [folder / "auth.json" for folder in folders if folder]
+        files += [docker / "config.json"] if docker else []
         return cls(tuple(files))
 
     def find(self, registry: str, repository: str) -> Login | None:
@@ -63,6 +66,8 @@ class Credentials:
         file that outlives a restart; the secret goes to the helper program that this file names for the registry, if
         any. Raises UsageError, MachineError, NotAllowed.
         """
+        if not self.files:
+            raise MachineError("this user has no home directory for logins", "set HOME, or REGISTRY_AUTH_FILE")
         files = [AuthFile.read(path) for path in self.files]
         same = (file.path for file in files if any(file.keys(name)))
         there = (file.path for file in files if file.value)

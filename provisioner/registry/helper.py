@@ -70,11 +70,12 @@ def _run(name: str, action: str, text: str) -> bytes | None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # so that its children can be killed too
         )
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotAllowed(
-            f"the credential helper docker-credential-{name} is not installed", "install it, or take it out of the file"
-        ) from None
     except OSError as error:
+        if not is_installed(name):  # a directory of PATH that may not be searched is a PermissionError
+            raise NotAllowed(
+                f"the credential helper docker-credential-{name} is not installed",
+                "install it, or take it out of the file",
+            ) from None
         raise _failure(name, action, error.strerror or "it can't be started") from None
     status, answer = _communicate(process, text)
     if status == 0 and len(answer) <= _ANSWER_LIMIT:

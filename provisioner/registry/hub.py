@@ -33,11 +33,11 @@ MAX_PAGES = 100
 _PAGE_LIMIT = 16 << 20
 """The largest page that is read, in bytes."""
 
-_NEAR_NAMES_SECONDS = 5.0
-"""How long an error may wait for near names."""
+_SUGGESTION_SECONDS = 5.0
+"""How long an error may wait for similar names."""
 
 _MIN_SIMILARITY = 0.6
-"""Names that are less similar than this aren't near."""
+"""Names that are less similar than this are not suggested."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Hub:
         tags = {tag.name: tag for page in (first, *others) for tag in map(_tag, page.results) if tag}
         return list(tags.values()), max(first.count, len(tags))
 
-    def near(self, repository: str, most: int = 3) -> list[str]:
+    def similar_names(self, repository: str, most: int = 3) -> list[str]:
         """Return up to `most` names similar to `namespace/name`, which doesn't exist; the most similar first."""
         missing = repository.removeprefix("library/")
         short = missing.rpartition("/")[2]
@@ -138,8 +138,8 @@ class Hub:
 
 
 @contextmanager
-def near_names(
-    reference: Reference, hub: Callable[[], Hub] = lambda: Hub(seconds=_NEAR_NAMES_SECONDS)
+def suggest_similar_names(
+    reference: Reference, hub: Callable[[], Hub] = lambda: Hub(seconds=_SUGGESTION_SECONDS)
 ) -> Iterator[None]:
     """Where the block raises NoSuchRepository for `reference`, add similar names to its hint, and how to log in.
 
@@ -152,8 +152,8 @@ def near_names(
         near: list[str] = []
         if reference.registry == DOCKER_HUB:
             with suppress(ProvisionError):  # the error that is shown is that of the image
-                near = hub().near(reference.repository)
-        error.hint = f"near names: {', '.join(near)}; {login}" if near else f"check the spelling; {login}"
+                near = hub().similar_names(reference.repository)
+        error.hint = f"similar names: {', '.join(near)}; {login}" if near else f"check the spelling; {login}"
         raise
 
 

@@ -1,4 +1,4 @@
-"""A registry with its mirrors: retries, and the choice of whom to ask next."""
+"""A registry with its mirrors: retries, and the choice of the endpoint to ask next."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Endpoint:
     is_excluded: bool = False
     """Whether this mirror isn't asked any more in this run."""
     is_announced: bool = False
-    """Whether a line has said that tags come from this mirror."""
+    """Whether it was reported that tags come from this mirror."""
 
 
 class Mirrors:
@@ -54,7 +54,7 @@ class Mirrors:
     A tag is resolved by the registry itself, and by a mirror only when the registry can't be reached. Content with a
     digest comes from the first that answers, mirrors first. A mirror that refuses, or sends corrupt content, is not
     asked any more in this run. `say` is called with one line for each retry and each switch. Raises UsageError for a
-    malformed mirror; methods raise ProvisionError when there is nobody left to ask, or no progress.
+    malformed mirror; methods raise ProvisionError when no endpoint is left to ask, or there is no progress.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Mirrors:
 
 
 class _Retries:
-    """The tries for one document or blob: whom to ask next, and when to give up."""
+    """The tries for one document or blob: which endpoint to ask next, and when to give up."""
 
     def __init__(
         self, endpoints: Sequence[_Endpoint], backoff: Backoff, timing: Timing, say: Callable[[str], None]
@@ -186,9 +186,10 @@ class _Retries:
         self._ready_at: dict[_Endpoint, float] = {}  # when a server wants to be asked again
 
     def endpoint(self) -> _Endpoint:
-        """Return whom to ask next: of those left, one that isn't down, then with the fewest failures, then the first.
+        """Return the endpoint to ask next, of those that are left.
 
-        Raises the error to show where nobody is left.
+        One that isn't down is preferred, then one with the fewest failures, then the first.
+        Raises the error to show where none is left.
         """
         left = [endpoint for endpoint in self._endpoints if endpoint not in self._refused and not endpoint.is_excluded]
         if not left:
@@ -230,7 +231,7 @@ class _Retries:
 
 
 def _exclude(endpoint: _Endpoint, why: str, say: Callable[[str], None]) -> None:
-    """Ask a mirror no more in this run, and say so once."""
+    """Exclude a mirror from the rest of this run, and report that once."""
     if not endpoint.is_excluded:
         endpoint.is_excluded = True
         say(f"the mirror {endpoint.name} is not asked any more: {why}")

@@ -37,7 +37,7 @@ def refusal(
         others = "" if what == "tags" else f"; tags that are there: provision tags {name}"
         return NotFound(f"{name} has no {what}{reason}", f"check the spelling{others}")
     if login and (status == 401 or what == "token") and status != 429:
-        who = f"of {printable(login.username)}" if login.username else "that are kept for it"
+        who = f"of {printable(login.username)}" if login.username else "that are saved for it"
         return NotAllowed(
             f"{registry} refuses the credentials {who}{reason}", f"log in again: provision login {registry}"
         )

@@ -89,8 +89,8 @@ class Tree:
     something is removed in between.
     """
 
-    def __init__(self, root: Path, overrides: MetadataOverrides | None = None) -> None:
-        self.overrides = overrides or MetadataOverrides()
+    def __init__(self, root: Path) -> None:
+        self.overrides = MetadataOverrides()
         """The metadata of the tree's files that the file system could not store."""
         self._root = os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()

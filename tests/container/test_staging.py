@@ -19,7 +19,8 @@ import pytest
 from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, TargetExists
 from provisioner.filesystem.mounts import mount_points_in
-from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, staging_below, user_python
+from tests.support.leftovers import staging_below
+from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, user_python
 
 # Makes a directory at argv[1] and is killed before its step argv[2]; commits if argv[3] says so.
 # A step is an audit event of Python (sys.addaudithook) that changes the file system or looks at it.
@@ -76,6 +77,7 @@ def prepare(target: Path, before: str) -> None:
 
 @pytest.mark.parametrize("end", ["commit", "give up"])
 @pytest.mark.parametrize("before", ["absent", "empty", "old"])
+@pytest.mark.slow
 def test_killed_before_every_step(tmp_path: Path, before: str, end: str) -> None:
     target = tmp_path / "base/parent/target"
     note = target.parent / ".target.provision/parents"
@@ -224,6 +226,7 @@ def test_a_lock_on_a_directory_that_was_just_removed_does_not_count(
     assert os.listdir(tmp_path) == ["target"]
 
 
+@pytest.mark.slow
 def test_many_at_once_never_mix(tmp_path: Path) -> None:
     """Locks belong to open files, so threads stand for processes."""
     target, problems, commits = tmp_path / "target", [], []

@@ -22,10 +22,10 @@ from provisioner.layers.budget import Budget
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
-from tests.support.attacks import END, Member, hard, pax, raw, special
-from tests.support.builders import tar
+from tests.support.archives import END, Member, hard, pax, raw, special, tar
 from tests.support.extracted import apply_extracted
-from tests.support.tools import CHECKOUT, need, need_root, run, tree_of
+from tests.support.tools import CHECKOUT, need, need_root, run
+from tests.support.trees import tree_of
 
 
 @pytest.fixture(params=["streamed", "extracted"], autouse=True)

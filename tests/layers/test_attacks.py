@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.attacks import Attack, attacks, snapshot, whole
-from tests.support.tools import CHECKOUT, as_user, clean_environment, clean_place, need, need_root, own, user_python
+from tests.support.attack_runner import look, whole
+from tests.support.attacks import Attack, attacks
+from tests.support.leftovers import clean_place
+from tests.support.tools import CHECKOUT, as_user, clean_environment, need, need_root, own, user_python
 
 NAMES = [attack.name for attack in attacks("/outside")]
 
@@ -32,20 +34,17 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, At
         need("fakeroot")
     with clean_place() as place:
         # The unprivileged user need not be able to read the checkout.
-        copies = place / "copies"
-        (copies / "tests/support").mkdir(parents=True)
-        for name in ("__init__", "support/__init__", "support/extracted", "support/attacks", "support/builders"):
-            shutil.copy(CHECKOUT / f"tests/{name}.py", copies / f"tests/{name}.py")
-        arena = own(copies) / "arena"
+        shutil.copytree(CHECKOUT / "tests/support", place / "copies/tests/support")
+        arena = own(place / "copies") / "arena"
         arena.mkdir()
         own(arena)
         python, found_by = user_python()
-        path = f"{copies}:{found_by['PYTHONPATH']}"
+        path = f"{place}/copies:{found_by['PYTHONPATH']}"
         environment = {**found_by, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         options = {"env": clean_environment(**environment)} if role == "root" else as_user(**environment)
         command = ["fakeroot", "--"] if role == "fakeroot" else []
         done = subprocess.run(
-            [*command, python, "-m", "tests.support.attacks", arena, extracted],
+            [*command, python, "-m", "tests.support.attack_runner", arena, extracted],
             capture_output=True,
             text=True,
             check=False,
@@ -77,9 +76,10 @@ def test_nothing_outside_is_touched(outcomes: tuple[str, dict[str, Attack], dict
         assert (outcome["error"], outcome["tree"]) == ("", tree)
 
 
+@pytest.mark.slow
 def test_a_million_entries_take_a_minute_and_little_memory() -> None:
     with clean_place() as place:
-        command = [sys.executable, "-m", "tests.support.attacks", str(place), "million"]
+        command = [sys.executable, "-m", "tests.support.attack_runner", str(place), "million"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=CHECKOUT)
     assert done.returncode == 0, done.stderr
     names, megabytes = json.loads(done.stdout)
@@ -91,11 +91,11 @@ def test_the_canary_notices(tmp_path: Path) -> None:
     """The check itself: a change of content, mode, time or names outside is seen."""
     canary = tmp_path / "canary"
     canary.write_bytes(b"sings")
-    seen = [snapshot(tmp_path)]
+    seen = [look(tmp_path)]
     canary.chmod(0o600)
-    seen.append(snapshot(tmp_path))
+    seen.append(look(tmp_path))
     canary.write_bytes(b"sung!")
-    seen.append(snapshot(tmp_path))
+    seen.append(look(tmp_path))
     (tmp_path / "other").hardlink_to(canary)
-    seen.append(snapshot(tmp_path))
+    seen.append(look(tmp_path))
     assert all(before != after for before, after in itertools.pairwise(seen))

@@ -13,7 +13,8 @@ import pytest
 from provisioner.errors import MachineError, MalformedImage, NetworkError
 from provisioner.image.digest import CHUNK
 from provisioner.layers.compression import OUTPUT, decompress
-from tests.support.builders import compressed, tar
+from tests.support.archives import tar
+from tests.support.builders import compressed
 from tests.support.tools import need
 
 TYPES = {

@@ -22,9 +22,10 @@ from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
-from tests.support.attacks import Member
-from tests.support.tools import Entry as Found
-from tests.support.tools import fast_directory, need, need_root, run, tree_of
+from tests.support.archives import Member, tar
+from tests.support.tools import fast_directory, need, need_root, run
+from tests.support.trees import Entry as Found
+from tests.support.trees import tree_of
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 OPTIONS: dict[str, Any] = {"env": {**os.environ, "LC_ALL": "C.UTF-8"}, "errors": "replace"}
@@ -163,7 +164,8 @@ def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
 @pytest.mark.parametrize("writer", WRITERS)
 @FEW
 @given(data=st.data())
-def test_trees_are_the_same_as_those_of_the_tools(writer: str, data: st.DataObject) -> None:
+@pytest.mark.slow
+def test_trees_are_what_the_tools_make_of_them(writer: str, data: st.DataObject) -> None:
     need("tar", "bsdtar")
     command, limits = WRITERS[writer]
     tree = data.draw(trees(*limits))
@@ -266,6 +268,7 @@ def layout(image: builders.Image, directory: Path) -> None:
 
 @settings(FEW, max_examples=30)
 @given(image=st.lists(layers(), min_size=2, max_size=4))
+@pytest.mark.slow
 def test_layers_give_the_same_tree_as_umoci(image: list[Layer]) -> None:
     need("umoci")
     need_root()
@@ -278,7 +281,7 @@ def test_layers_give_the_same_tree_as_umoci(image: list[Layer]) -> None:
         with Tree(directory / "ours") as tree:
             applier = LayerApplier(tree, Ownership(exact=True))
             for members in archives:
-                applier.apply([builders.tar(*members)])
+                applier.apply([tar(*members)])
             applier.finish()
         ours = tree_of(directory / "ours")
         shutil.rmtree(directory / "bundle")

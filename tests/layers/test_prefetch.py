@@ -27,7 +27,7 @@ from provisioner.layers.unpack import open_archive
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
-from tests.support.attacks import END, raw
+from tests.support.archives import END, raw
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import CHECKOUT, clean_environment
 
@@ -179,6 +179,7 @@ NEVER_ENDS: dict[str, Callable[[threading.Event], Iterator[bytes]]] = {
 
 
 @pytest.mark.parametrize("stage", NEVER_ENDS)
+@pytest.mark.slow
 def test_ctrl_c_ends_every_stage(stage: str, tmp_path: Path) -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

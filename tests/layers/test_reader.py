@@ -12,7 +12,7 @@ from provisioner.layers.reader import StreamedLayer, extract
 from provisioner.layers.tar import Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
-from tests.support.attacks import END, pax, raw
+from tests.support.archives import END, pax, raw
 from tests.support.extracted import apply_extracted
 from tests.support.tools import need_root
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.kind import Kind
 from provisioner.layers.tar import Archive, Entry
-from tests.support.attacks import END, pax, raw, special
-from tests.support.builders import tar
+from tests.support.archives import END, pax, raw, special, tar
 from tests.support.tools import need, run
 
 
@@ -206,6 +205,7 @@ def test_an_error_of_the_caller_is_passed_on() -> None:
             raise ValueError("mine")
 
 
+@pytest.mark.slow
 def test_the_memory_for_many_entries_is_flat() -> None:
     data = raw(b"x") * 20_000 + END
     tracemalloc.start()

@@ -27,20 +27,16 @@ from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
-from tests.support.attacks import END, Member, hard, pax, raw, special
+from tests.support.archives import END, Member, hard, pax, raw, special, tar
+from tests.support.leftovers import forks_noted
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
-from tests.support.tools import forks_noted, need_root, tree_of
+from tests.support.tools import need_root
+from tests.support.trees import tree_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 NOW = (int(time.time()) - 60) * 10**9
 AMD64 = Platform("linux", "amd64")
-
-
-@pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        yield registry
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +163,7 @@ def test_the_size_limit_holds_for_all_layers_together(
     """Each one alone has room, and so have all but the last together."""
     layers: list[list[Member]] = [[(f"{number}", bytes(200_000))] for number in range(6)]
     registry.push("image", image(*layers))
-    size = 6 * (len(builders.tar(("0", bytes(200_000)))) + 4096)
+    size = 6 * (len(tar(("0", bytes(200_000)))) + 4096)
     with pytest.raises(MachineError, match="more than"):
         job(registry, tmp_path / "dir", max_size=size - 1)
     job(registry, tmp_path / "dir", max_size=size)

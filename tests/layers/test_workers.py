@@ -15,7 +15,8 @@ import pytest
 
 from provisioner.errors import MachineError, MalformedImage, NetworkError
 from provisioner.layers.workers import Workers, may_fork
-from tests.support.tools import CHECKOUT, clean_environment, forks_noted
+from tests.support.leftovers import forks_noted
+from tests.support.tools import CHECKOUT, clean_environment
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

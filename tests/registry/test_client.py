@@ -40,11 +40,10 @@ MANIFESTS, BLOBS = "/v2/user/x/manifests/.*", "/v2/user/x/blobs/.*"
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with the image `user/x`."""
-    with ScriptedRegistry() as served:
-        served.push("user/x", IMAGE)
-        yield served
+    registry.push("user/x", IMAGE)
+    return registry
 
 
 def client(registry: ScriptedRegistry | str, name: str = "user/x", *, insecure: bool = False) -> RegistryClient:

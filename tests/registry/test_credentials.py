@@ -9,14 +9,14 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from provisioner.cli import main
-from provisioner.errors import NetworkError, NotAllowed, NotFound, ProvisionError, UsageError
+from provisioner.errors import MachineError, NetworkError, NotAllowed, NotFound, ProvisionError, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import OCI_MANIFEST, Descriptor
 from provisioner.image.reference import Reference
@@ -29,7 +29,7 @@ from tests.registry.test_helper import (
     make_helper,  # noqa: F401  a fixture
 )
 from tests.support import builders
-from tests.support.registry import Registry
+from tests.support.docker_registry import DockerRegistry
 from tests.support.scripted_registry import (
     PrivateTokens,
     ScriptedRegistry,
@@ -58,13 +58,14 @@ def write(path: Path, **auths: Login | dict[str, str]) -> Path:
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        served.push("user/x", IMAGE)
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("user/x", IMAGE)
+    return registry
 
 
-def client(registry: ScriptedRegistry | Registry, login: Login | None = ME, name: str = "user/x") -> RegistryClient:
+def client(
+    registry: ScriptedRegistry | DockerRegistry, login: Login | None = ME, name: str = "user/x"
+) -> RegistryClient:
     return RegistryClient(Reference.parse(f"{registry.host}/{name}"), credentials=Credentials((), login))
 
 
@@ -235,7 +236,7 @@ def test_nobody_is_asked_where_the_registry_asks_for_nothing(registry: ScriptedR
         RegistryClient(reference, credentials=credentials).manifest("latest")
 
 
-def test_who_may_not_read_is_told_so(registry: ScriptedRegistry) -> None:
+def test_a_user_who_may_not_read_gets_an_error(registry: ScriptedRegistry) -> None:
     PrivateTokens(registry, basic=ME.basic)
     registry.on("/v2/user/x/manifests/.*", Response.error(403, "DENIED", "requested access is denied"))
     with pytest.raises(NotAllowed, match=r"user/x is not found, or me may not read it \(requested access"):
@@ -530,3 +531,13 @@ def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     assert len(list(AuthFile.read(tmp_path / "auth.json").value["auths"])) == 8
     assert os.listdir(tmp_path) == ["auth.json"]
+
+
+def test_a_user_without_a_home_has_no_logins_and_can_save_none() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os.path, "expanduser", lambda path: path)
+        credentials = Credentials.of_environment({})
+    assert credentials.files == ()
+    assert credentials.find("r.example", "x") is None
+    with pytest.raises(MachineError, match="no home"):
+        credentials.add("r.example", Login("me", "secret"))

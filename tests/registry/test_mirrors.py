@@ -14,7 +14,7 @@ from provisioner.image.reference import Reference
 from provisioner.registry.mirrors import Mirrors, locate_mirror
 from scripts.loopback_registry import Response
 from tests.support import builders, realimages
-from tests.support.registry import serve
+from tests.support.docker_registry import run_docker_registry
 from tests.support.scripted_registry import (
     Broken,
     Request,
@@ -230,7 +230,7 @@ def test_each_piece_that_comes_is_progress(bench: Bench) -> None:
     assert bench.time.slept == [0.5] * 5
 
 
-def test_whoever_reads_may_stop_at_a_failure(bench: Bench) -> None:
+def test_a_reader_may_stop_at_a_failure(bench: Bench) -> None:
     bench.registry = bench.mirrored()
     bench.origin.on(BLOBS, Response(503))
     assert next(bench.registry.blob(DESCRIBED)) == b""
@@ -297,10 +297,10 @@ def test_a_pull_through_cache_on_the_lan(place: Path, image_cache: Path, tmp_pat
     need("docker-registry", "skopeo")
     for name in ("origin", "proxy"):
         (tmp_path / name).mkdir()
-    with serve(tmp_path / "origin", tmp_path / "origin/storage") as upstream:
+    with run_docker_registry(tmp_path / "origin", tmp_path / "origin/storage") as upstream:
         upstream.push(realimages.layout("application", image_cache), "user/app:1")
         proxy = f"proxy: {{remoteurl: 'http://{upstream.host}'}}\n"
-        with serve(tmp_path / "proxy", tmp_path / "proxy/storage", more=proxy) as cache:
+        with run_docker_registry(tmp_path / "proxy", tmp_path / "proxy/storage", more=proxy) as cache:
             log = tmp_path / "origin/registry.log"
             for number, fetched in ((1, True), (2, False)):
                 before = log.read_text().count("/blobs/")

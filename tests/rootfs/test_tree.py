@@ -264,6 +264,7 @@ def test_children_are_those_of_a_directory(tree: Tree, root: Path) -> None:
     assert [list(tree.list_directory(path)) for path in (b"l", b"no", b"d/e/f/g")] == [[], [], []]
 
 
+@pytest.mark.slow
 def test_children_may_be_removed_one_by_one(tree: Tree, root: Path) -> None:
     for number in range(3000):
         (root / f"name-of-some-length-{number}").mkdir()

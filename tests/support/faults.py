@@ -1,4 +1,4 @@
-"""Registries that fail in each way we know, and what becomes of a pull: for the tests and for `make bench-faults`."""
+"""Scripted faults of registries, and what a pull must end with: for tests and for `make bench-faults`."""
 
 from __future__ import annotations
 
@@ -49,35 +49,34 @@ TAG, BLOBS, ALL = "/v2/x/manifests/latest", "/v2/x/blobs/.*", "/v2/.*"
 
 @dataclass
 class Bench:
-    """The servers of one case, and their clock."""
+    """Three servers with the same image, a clock, and the messages of a pull."""
 
     origin: ScriptedRegistry
     mirror: ScriptedRegistry
     """Has the same image."""
     storage: ScriptedRegistry
-    """Where redirects of the origin lead."""
+    """The server that redirects lead to."""
     time: Time = field(default_factory=Time)
-    said: list[str] = field(default_factory=list)
-    """The lines that a user would see."""
+    messages: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
-    """Set at the end, which releases connections that are silent."""
+    """Set at the end: connections that are kept silent stop then."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to fail."""
+    """A fault, and what the pull must end with."""
 
     name: str
     script: Callable[[Bench], object]
-    """Makes the registries of a bench fail."""
+    """Sets up the fault."""
     error: type[ProvisionError] | None = None
-    """The error that the pull ends with; None where it succeeds."""
+    """None where the pull has to succeed."""
     why: str = ""
-    """A pattern for the message of that error."""
+    """A regular expression for the error's message."""
     says: str = ""
-    """A pattern for the lines that are shown meanwhile."""
+    """A regular expression for the messages before the end."""
     mirrors: tuple[str, ...] = ()
-    """The mirrors that the user names; `mirror` stands for the scripted one."""
+    """The mirrors that are configured; `mirror` stands for the scripted one."""
 
 
 def real(registry: ScriptedRegistry, request: Request) -> Response:
@@ -85,7 +84,7 @@ def real(registry: ScriptedRegistry, request: Request) -> Response:
 
 
 def edited(registry: ScriptedRegistry, edit: Callable[[Response], Response], *, ranges: bool = False) -> Answer:
-    """What the registry would say, edited; with `ranges`, only what it says to requests for a range."""
+    """Return the registry's own response, edited; with `ranges`, only for requests with a Range."""
 
     def answer(request: Request) -> Response | None:
         return None if ranges and "Range" not in request.headers else edit(real(registry, request))
@@ -94,7 +93,7 @@ def edited(registry: ScriptedRegistry, edit: Callable[[Response], Response], *, 
 
 
 def cut(registry: ScriptedRegistry, sent: int, **how: bool | threading.Event | None) -> Answer:
-    """What the registry would say, broken off after `sent` bytes of the body."""
+    """Return the registry's own response, cut off after `sent` bytes of the body."""
 
     def broken(response: Response) -> Response:
         return Broken(response.status, response.body, response.headers, sent=sent, **how)  # type: ignore[arg-type]
@@ -107,16 +106,16 @@ def status(code: int, retry_after: str = "") -> Response:
 
 
 def in_seconds(seconds: int) -> str:
-    """A moment as HTTP writes it."""
+    """Return the time in so many seconds as an HTTP date."""
     return formatdate(time.time() + seconds, usegmt=True)
 
 
 def once(pattern: str, answer: Answer | Callable[[Bench], Answer], times: int = 1) -> Callable[[Bench], object]:
-    """The registry answers so for the next `times`."""
+    """Return a script that makes the registry give this answer the next `times`."""
 
     def script(bench: Bench) -> None:
-        given = answer if isinstance(answer, Response) else answer(bench)  # type: ignore[arg-type]
-        bench.origin.on(pattern, given, times)  # type: ignore[arg-type]
+        response = answer if isinstance(answer, Response) else answer(bench)  # type: ignore[arg-type]
+        bench.origin.on(pattern, response, times)  # type: ignore[arg-type]
 
     return script
 
@@ -126,7 +125,7 @@ def always(pattern: str, answer: Answer | Callable[[Bench], Answer]) -> Callable
 
 
 def resuming(answer: Callable[[Response], Response]) -> Callable[[Bench], object]:
-    """The layer is cut once, and requests for the rest are answered so."""
+    """Return a script that cuts the layer off once, and gives this answer to requests for the rest."""
 
     def script(bench: Bench) -> None:
         bench.origin.on(LAYER, edited(bench.origin, answer, ranges=True))
@@ -136,11 +135,11 @@ def resuming(answer: Callable[[Response], Response]) -> Callable[[Bench], object
 
 
 def mirror(pattern: str, answer: Answer | Callable[[Bench], Answer]) -> Callable[[Bench], object]:
-    """The mirror answers so each time."""
+    """Return a script that makes the mirror give this answer each time."""
 
     def script(bench: Bench) -> None:
-        given = answer if isinstance(answer, Response) else answer(bench)  # type: ignore[arg-type]
-        bench.mirror.on(pattern, given)  # type: ignore[arg-type]
+        response = answer if isinstance(answer, Response) else answer(bench)  # type: ignore[arg-type]
+        bench.mirror.on(pattern, response)  # type: ignore[arg-type]
 
     return script
 
@@ -162,19 +161,19 @@ def whole(response: Response) -> Response:
 
 
 def of_length(text: str) -> Response:
-    """The layer, whole, with something else for its length."""
+    """Return a response with the whole layer and another Content-Length."""
     return Broken(200, BIG.blob, {"Content-Length": text}, sent=SIZE, announced=False)
 
 
 def flipped(response: Response) -> Response:
-    """One bit in the middle is another."""
+    """Return the response with a flipped bit in the middle."""
     middle = len(response.body) // 2
     body = response.body[:middle] + bytes([response.body[middle] ^ 1]) + response.body[middle + 1 :]
     return replace(response, body=body)
 
 
 def redirected(bench: Bench, *answers: Response) -> None:
-    """The registry sends whoever wants the layer to storage, which serves it after these answers."""
+    """Redirect requests for the layer to storage, which gives these answers first."""
     bench.origin.on(LAYER, Response(307, b"", {"Location": f"{bench.storage.url}{LAYER}?signed"}))
     for answer in reversed(answers):
         bench.storage.on(LAYER, answer, 1)
@@ -296,7 +295,7 @@ CASES = [
 
 @contextmanager
 def bench_of_registries() -> Iterator[Bench]:
-    """All three with the image, and silence that lasts a moment."""
+    """Run the three servers with the image, with a short timeout for silence."""
     silence, http.SILENCE_SECONDS = http.SILENCE_SECONDS, 0.5
     try:
         with ScriptedRegistry() as origin, ScriptedRegistry() as mirror, ScriptedRegistry() as storage:
@@ -312,12 +311,12 @@ def bench_of_registries() -> Iterator[Bench]:
 
 
 def check(case: Case, place: Path) -> None:
-    """Pull the image as the case has it. AssertionError unless that ends as it should, whatever it is."""
+    """Pull the image with the fault of the case. AssertionError unless that ends as the case says."""
     with bench_of_registries() as bench:
         case.script(bench)
         reference = Reference.parse(f"{bench.origin.host}/x")
         mirrors = [name.replace("mirror", bench.mirror.host) for name in case.mirrors]
-        registry = mirrored(reference, *mirrors, say=bench.said.append, time=bench.time)
+        registry = mirrored(reference, *mirrors, say=bench.messages.append, time=bench.time)
         source = RegistrySource(reference, registry, BlobCache(place / "cache"), 4)
         directory = place / "directory"
         failure: ProvisionError | None = None
@@ -330,8 +329,8 @@ def check(case: Case, place: Path) -> None:
         except ProvisionError as error:
             failure = error
         _check_outcome(case, failure, directory)
-        assert re.search(case.says, "\n".join(bench.said)), bench.said
-        assert all(line.isprintable() for line in bench.said)
+        assert re.search(case.says, "\n".join(bench.messages)), bench.messages
+        assert all(line.isprintable() for line in bench.messages)
         assert sum(bench.time.slept) < 300
         check_cache(place / "cache")
 
@@ -351,6 +350,6 @@ def _check_outcome(case: Case, failure: ProvisionError | None, directory: Path) 
 
 
 def check_cache(cache: Path) -> None:
-    """What is said to be whole there is."""
+    """AssertionError unless every complete blob of a cache matches its digest."""
     for path in cache.glob("sha256/*"):
         assert Digest.of(path.read_bytes()).hex == path.name

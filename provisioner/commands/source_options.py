@@ -1,4 +1,4 @@
-"""Makes an image's source by the options: a registry with mirrors and the cache, the cache alone, or a lock."""
+"""Creates the source of an image from options: a registry with mirrors and cache, the cache alone, or a lock."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.mirrors import MakeClient, Mirrors
     from provisioner.sources.registry import RegistrySource
-    from provisioner.store.cached_documents import CachedDocuments
-    from provisioner.store.documents import Registry
+    from provisioner.store.documents import CachingRegistry, Registry
 
 _MOVED_SECONDS = 3.0
 """How long a run with --locked waits at its end for the digest that the tag has now."""
@@ -54,8 +53,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Opening:
-    """An image, and what its source is made of."""
+class SourceSettings:
+    """The arguments of open_source()."""
 
     reference: Reference
     registry: Registry
@@ -71,50 +70,52 @@ class Opening:
 
 
 @contextmanager
-def opened(opening: Opening, arguments: argparse.Namespace, console: Console) -> Iterator[RegistrySource]:
+def open_source(settings: SourceSettings, arguments: argparse.Namespace, console: Console) -> Iterator[RegistrySource]:
     """Yield the source of an image, and prune the cache to its limit afterwards. Raises UsageError."""
     from provisioner.image.lockfile import Lock
     from provisioner.sources.offline import OfflineSource
     from provisioner.sources.registry import RegistrySource
-    from provisioner.store.blobs import BlobCache
-    from provisioner.store.documents import Documents, Kept, Scratch
+    from provisioner.store.blobs import BlobCache, TemporaryBlobCache
+    from provisioner.store.documents import CachingRegistry
+    from provisioner.store.known_tags import KnownTags
     from provisioner.store.prune import cache_directory, in_use
 
     _check_options(arguments)
-    reference = opening.reference
+    reference = settings.reference
     lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
-    directory = opening.scratch if arguments.no_cache else cache_directory()
-    cache = Scratch(directory) if arguments.no_cache else BlobCache(directory)
-    documents = Documents(cache, directory)
+    directory = settings.scratch if arguments.no_cache else cache_directory()
+    cache = TemporaryBlobCache(directory) if arguments.no_cache else BlobCache(directory)
+    known_tags = KnownTags(directory)
     with ExitStack() as stack:
         if lock and not arguments.offline and reference.tag and not reference.digest:
-            stack.enter_context(_report_moved_tag(lock, opening.origin, reference, console))
+            stack.enter_context(_report_moved_tag(lock, settings.origin, reference, console))
         if not arguments.no_cache:
-            stack.callback(_prune_to_limit, directory, opening.cache_limit, console)
+            stack.callback(_prune_to_limit, directory, settings.cache_limit, console)
             stack.enter_context(in_use(directory))
         if arguments.offline:
-            yield OfflineSource(reference, documents, cache, opening.jobs, lock)
+            yield OfflineSource(reference, cache, known_tags, settings.jobs, lock)
         else:
-            yield RegistrySource(reference, Kept(reference, opening.registry, documents), cache, opening.jobs, lock)
+            registry = CachingRegistry(reference, settings.registry, cache, known_tags)
+            yield RegistrySource(reference, registry, cache, settings.jobs, lock)
 
 
-def clients(arguments: argparse.Namespace, config: Config, connections: int, console: Console) -> MakeClient:
+def client_factory(arguments: argparse.Namespace, config: Config, connections: int, console: Console) -> MakeClient:
     """Return a function that makes the client of a registry or mirror, by the options and the configuration."""
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
 
     credentials = Credentials.of_environment()
 
-    def client(where: Reference, plain: bool) -> RegistryClient:
-        insecure = arguments.insecure or plain or config.is_insecure(where.registry)
+    def make_client(reference: Reference, is_plain: bool) -> RegistryClient:
+        insecure = arguments.insecure or is_plain or config.is_insecure(reference.registry)
         return RegistryClient(
-            where, insecure=insecure, connections=connections, credentials=credentials, warn=console.warn
+            reference, insecure=insecure, connections=connections, credentials=credentials, warn=console.warn
         )
 
-    return client
+    return make_client
 
 
-def mirrored(
+def with_mirrors(
     reference: Reference, arguments: argparse.Namespace, config: Config, client: MakeClient, console: Console
 ) -> Mirrors:
     """Return the registry of `reference` with its mirrors by the options, `$PROVISION_MIRRORS` and the configuration.
@@ -140,16 +141,18 @@ def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
     return Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
 
 
-def cached_documents(
+def caching_registry(
     reference: Reference, arguments: argparse.Namespace, config: Config, console: Console, connections: int = 4
-) -> CachedDocuments:
-    """The documents of a repository, for commands that look at them alone. Raises UsageError."""
+) -> CachingRegistry:
+    """Return the registry of `reference` with the cache, for commands that need no layers. Raises UsageError."""
     from provisioner.store.blobs import BlobCache
-    from provisioner.store.cached_documents import CachedDocuments
+    from provisioner.store.documents import CachingRegistry
     from provisioner.store.prune import cache_directory
 
-    registry = mirrored(reference, arguments, config, clients(arguments, config, connections, console), console)
-    return CachedDocuments(reference, registry, BlobCache(cache_directory()))
+    registry = with_mirrors(
+        reference, arguments, config, client_factory(arguments, config, connections, console), console
+    )
+    return CachingRegistry(reference, registry, BlobCache(cache_directory()))
 
 
 def _prune_to_limit(directory: Path, limit: int | None, console: Console) -> None:

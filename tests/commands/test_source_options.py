@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,12 @@ NEW = builders.small(on="linux/amd64", run={"User": "new"})
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with the index `x` for two platforms."""
-    with ScriptedRegistry() as served:
-        for image in (AMD, ARM):
-            served.push("x", image, tag=None)
-        served.add_manifest("x", INDEX, builders.OCI_INDEX, "latest")
-        yield served
+    for image in (AMD, ARM):
+        registry.push("x", image, tag=None)
+    registry.add_manifest("x", INDEX, builders.OCI_INDEX, "latest")
+    return registry
 
 
 @pytest.fixture
