@@ -69,7 +69,7 @@ def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def refuse_ambiguous_keys(value: object, fields: Fields, where: str) -> None:
     """Raise MalformedImage where `value`, an object or a list of them, has a field of `fields` in two spellings.
 
-    One that is spelled ambiguous is refused even alone. `value` was read with `make_object`.
+    Another spelling of a field is refused even alone. `value` was read with `make_object`.
     """
     if isinstance(value, list):
         for number, item in enumerate(value):
