@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
     jobs = arguments.jobs or config.jobs
-    client = client_factory(arguments, config, jobs)
+    client = client_factory(arguments, config, jobs, console)
     registry = with_mirrors(reference, arguments, config, client, console)
     scratch = scratch_directory(directory)
     settings = SourceSettings(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)

@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     insecure = arguments.insecure or Config.load().is_insecure(registry)
     console = Console(quiet=arguments.quiet)
     login = Login(*_credentials(arguments))
-    client = RegistryClient(Reference(registry, "", None, None), insecure=insecure, credentials=Credentials((), login))
+    reference, credentials = Reference(registry, "", None, None), Credentials((), login)
+    client = RegistryClient(reference, insecure=insecure, credentials=credentials, warn=console.warn)
     if not client.check_login():
         console.step(f"{registry} asks for no credentials: nothing to check, nothing saved")
         return 0

@@ -99,7 +99,7 @@ def open_source(settings: SourceSettings, arguments: argparse.Namespace, console
             yield RegistrySource(reference, registry, cache, settings.jobs, lock)
 
 
-def client_factory(arguments: argparse.Namespace, config: Config, connections: int) -> MakeClient:
+def client_factory(arguments: argparse.Namespace, config: Config, connections: int, console: Console) -> MakeClient:
     """Return a function that makes the client of a registry or mirror, by the options and the configuration."""
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
@@ -108,7 +108,9 @@ def client_factory(arguments: argparse.Namespace, config: Config, connections: i
 
     def make_client(reference: Reference, is_plain: bool) -> RegistryClient:
         insecure = arguments.insecure or is_plain or config.is_insecure(reference.registry)
-        return RegistryClient(reference, insecure=insecure, connections=connections, credentials=credentials)
+        return RegistryClient(
+            reference, insecure=insecure, connections=connections, credentials=credentials, warn=console.warn
+        )
 
     return make_client
 
@@ -147,7 +149,9 @@ def caching_registry(
     from provisioner.store.documents import CachingRegistry
     from provisioner.store.prune import cache_directory
 
-    registry = with_mirrors(reference, arguments, config, client_factory(arguments, config, connections), console)
+    registry = with_mirrors(
+        reference, arguments, config, client_factory(arguments, config, connections, console), console
+    )
     return CachingRegistry(reference, registry, BlobCache(cache_directory()))
 
 

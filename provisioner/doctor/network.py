@@ -36,7 +36,7 @@ def check_registry(site: Site, url: str = HUB) -> Finding:
     proxy = _proxy(url)
     route = f" through the proxy {proxy}" if proxy else ""
     try:
-        with Http(insecure=False, connections=1, silence=_SECONDS).get(url, {}) as response:
+        with Http(insecure=False, connections=1, seconds=_SECONDS).get(url, {}) as response:
             status = response.status_code
     except UsageError as error:  # a variable that names no proxy
         return no(error.message, error.hint)

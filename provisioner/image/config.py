@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from provisioner.image.digest import Digest
 from provisioner.image.fields import JsonObject, parse_digest, parse_document, parse_platform
+from provisioner.image.keys import CONFIG
 from provisioner.image.platform import Platform
 
 
@@ -30,7 +31,7 @@ class ImageConfig:
     @classmethod
     def from_json(cls, data: bytes) -> ImageConfig:
         """Return the config that these bytes hold. Raises MalformedImage."""
-        fields = JsonObject(parse_document(data, "config"), "config")
+        fields = JsonObject(parse_document(data, "config", CONFIG), "config")
         rootfs = JsonObject(fields.value.get("rootfs"), "config.rootfs")
         run = JsonObject(fields.optional("config", dict) or {}, "config.config")
         labels = JsonObject(run.optional("Labels", dict) or {}, "config.config.Labels")

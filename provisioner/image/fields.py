@@ -9,19 +9,24 @@ from typing import Any, TypeVar
 
 from provisioner.errors import MalformedImage, error_context
 from provisioner.image.digest import Digest
+from provisioner.image.keys import Fields, make_object, refuse_ambiguous_keys
 from provisioner.image.platform import Platform
 from provisioner.terminal.escaping import printable
 
 
-def parse_document(data: bytes, what: str) -> dict[str, Any]:
-    """Return the JSON object in `data`. Raises MalformedImage, which names it as `what`, also for invalid Unicode."""
+def parse_document(data: bytes, what: str, fields: Fields) -> dict[str, Any]:
+    """Return the JSON object in `data`, which errors call `what`.
+
+    Raises MalformedImage, also for invalid Unicode, and for one of `fields` that is there twice or in other capitals.
+    """
     try:
-        value = json.loads(data.decode())
+        value = json.loads(data.decode(), object_pairs_hook=make_object)
         if not isinstance(value, dict):
             raise MalformedImage(f"{what} is not a JSON object")
         json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates, which JSON can spell
     except (ValueError, RecursionError) as error:
         raise MalformedImage(f"{what} is not JSON: {printable(str(error)[:200])}") from None
+    refuse_ambiguous_keys(value, fields, what)
     return value
 
 

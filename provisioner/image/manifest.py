@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from provisioner.errors import MalformedImage
 from provisioner.image.digest import Digest
 from provisioner.image.fields import JsonObject, parse_digest, parse_document, parse_platform
+from provisioner.image.keys import INDEX, INDEX_OR_MANIFEST, MANIFEST
 from provisioner.image.platform import Platform
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -67,7 +68,7 @@ class Index:
 
         Entries for attestations, which buildx marks as unknown/unknown, are left out: they aren't images.
         """
-        fields = JsonObject(parse_document(data, "index"), "index")
+        fields = JsonObject(parse_document(data, "index", INDEX), "index")
         entries = [Descriptor.from_json(e, f"index.manifests[{i}]") for i, e in enumerate(fields.items("manifests"))]
         images = [e for e in entries if e.media_type in INDEX_TYPES + MANIFEST_TYPES]
         return cls(tuple(e for e in images if e.platform is None or e.platform.architecture != "unknown"))
@@ -83,7 +84,7 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Return the manifest that these bytes hold. Raises MalformedImage, also for artifacts such as Helm charts."""
-        fields = JsonObject(parse_document(data, "manifest"), "manifest")
+        fields = JsonObject(parse_document(data, "manifest", MANIFEST), "manifest")
         config = Descriptor.from_json(fields.value.get("config"), "manifest.config")
         if config.media_type not in CONFIG_TYPES:
             what = (fields.optional_text("artifactType") or config.media_type)[:100]
@@ -104,7 +105,8 @@ def media_type_of(data: bytes, content_type: str) -> str:
     need not name their type, and some registries serve them as plain JSON. A document that could be both is refused,
     since clients would not agree on what it is (CVE-2021-41190).
     """
-    fields = JsonObject(parse_document(data, "the registry's answer"), "the registry's answer")
+    what = "the registry's answer"
+    fields = JsonObject(parse_document(data, what, INDEX_OR_MANIFEST), what)
     own, version = fields.optional_text("mediaType"), fields.optional("schemaVersion", int)
     served = content_type.partition(";")[0].strip()
     if own in DOCKER_SCHEMA1 or version == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +14,7 @@ import requests
 from provisioner.errors import MalformedImage, NetworkError, NotAllowed, ProvisionError, error_context
 from provisioner.image.digest import Digest, verify
 from provisioner.image.manifest import (
+    CONFIG_TYPES,
     DOCKER_SCHEMA1,
     DOCUMENT_LIMIT,
     INDEX_TYPES,
@@ -22,13 +23,21 @@ from provisioner.image.manifest import (
     media_type_of,
 )
 from provisioner.image.reference import DOCKER_HUB, Reference, is_loopback
+from provisioner.registry.address import Address
 from provisioner.registry.auth import Challenge, Tokens
 from provisioner.registry.authfile import Login
 from provisioner.registry.credentials import Credentials
-from provisioner.registry.http import Http, UntrustedCertificate, body_chunks, is_https, limited_body, status_text
+from provisioner.registry.http import (
+    Http,
+    UntrustedCertificate,
+    body_chunks,
+    limited_body,
+    status_text,
+)
 from provisioner.registry.refusals import error_reason, refusal
 from provisioner.registry.retry import TransientError
-from provisioner.registry.token_server import TokenRequest, fetch_token
+from provisioner.registry.token_server import TokenRequest, fetch_token, may_get_password
+from provisioner.terminal.progress import Console
 
 _HUB_HOST = "registry-1.docker.io"
 TAGS_LIMIT = 32 << 20
@@ -53,8 +62,8 @@ class RegistryClient:
     """Reads from the registry of `reference`, without retries. Thread-safe.
 
     `insecure` allows plain HTTP and certificates that can't be verified. `connections` may be open at the same time.
-    `credentials` are looked up when the registry asks for some. All methods raise NotFound, NotAllowed, NetworkError
-    and MalformedImage.
+    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user, each once. All methods
+    raise NotFound, NotAllowed, NetworkError and MalformedImage.
     """
 
     def __init__(
@@ -64,10 +73,12 @@ class RegistryClient:
         insecure: bool = False,
         connections: int = 4,
         credentials: Credentials = Credentials(),  # noqa: B008  it is frozen
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self._reference = reference
         self._credentials = credentials
         self._insecure = insecure
+        self._warn = warn or Console().warn
         self._http = Http(insecure=insecure, connections=connections)
         self._tokens = Tokens(self._fetch_token)
         self._challenge: Challenge | None = None
@@ -110,6 +121,12 @@ class RegistryClient:
         self._connect()
         if self._challenge is None:
             return False
+        if self._challenge.scheme == "bearer" and not may_get_password(self._challenge, Address.parse(self._base)):
+            raise NotAllowed(
+                f"{self._reference.registry} speaks plain http and has its token server on another host, which gets no"
+                " password",
+                "ask the registry's owner for https",
+            )
         with self._http.get(self._base, _headers("*/*", self._authorization())) as response:
             if response.status_code != 200:
                 raise self._refusal(response, "ping", is_part=False)
@@ -124,17 +141,19 @@ class RegistryClient:
         """Yield the bytes of a blob from `start` on as they arrive: not verified, and no more than its size.
 
         Where the registry ignores the range or sends another one, the whole blob is fetched and its first part skipped.
+        It may take any time, unless it is a config: that is a document.
         """
         path, what = f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}"
+        is_blob = descriptor.media_type not in CONFIG_TYPES or descriptor.size > DOCUMENT_LIMIT
         if start:
-            with self._get(path, what, is_part=True, start=start) as response:
+            with self._get(path, what, is_part=True, start=start, is_blob=is_blob) as response:
                 if response.status_code == 206 and _is_range(response, start, descriptor.size):
                     yield from self._content(response, descriptor, start, start)
                     return
                 if response.status_code == 200:
                     yield from self._content(response, descriptor, 0, start)
                     return
-        with self._get(path, what, is_part=True) as response:
+        with self._get(path, what, is_part=True, is_blob=is_blob) as response:
             yield from self._content(response, descriptor, 0, start)
 
     def _content(self, response: requests.Response, descriptor: Descriptor, at: int, start: int) -> Iterator[bytes]:
@@ -152,29 +171,39 @@ class RegistryClient:
             if at + len(chunk) > start:
                 yield chunk[max(0, start - at) :]
             at += len(chunk)
+            if at == size:  # what follows, such as trailers, is no content
+                self._http.limit_rest(response)
         if at < size:
             raise TransientError(f"{what} broke off: it ends after {at} of {size} bytes", "try again")
 
     @contextmanager
     def _get(
-        self, path: str, what: str, *, is_part: bool, accept: str = "*/*", method: str = "GET", start: int = 0
+        self,
+        path: str,
+        what: str,
+        *,
+        is_part: bool,
+        accept: str = "*/*",
+        method: str = "GET",
+        start: int = 0,
+        is_blob: bool = False,
     ) -> Iterator[requests.Response]:
         """Yield the response for `path` below the repository: of status 200, or with `start` also 206 or 416.
 
-        `what` and `is_part` are those of `refusal`. With `start`, the bytes from there on are asked for. Raises
-        ProvisionError for other statuses.
+        `what` and `is_part` are those of `refusal`, `is_blob` is that of Http. With `start`, the bytes from there on
+        are asked for. Raises ProvisionError for other statuses.
         """
         self._connect()
         url = f"{self._base}{self._reference.repository}/{path}"
         sent = self._authorization()
-        response = self._http.get(url, _headers(accept, sent, start), method)
+        response = self._http.get(url, _headers(accept, sent, start), method, is_blob=is_blob)
         # The token may have expired early, the path may need another scope, or a token is needed only here.
-        if response.status_code == 401 and (challenge := self._usable_challenge(response)):
+        if response.status_code == 401 and (challenge := self._usable_challenge(response, self._base)):
             self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
             answer = self._authorization(refused=sent)
             if answer != sent:
                 response.close()
-                response = self._http.get(url, _headers(accept, answer, start), method)
+                response = self._http.get(url, _headers(accept, answer, start), method, is_blob=is_blob)
         with response:
             if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise self._refusal(response, what, is_part=is_part)
@@ -196,8 +225,13 @@ class RegistryClient:
             return "Bearer " + self._tokens.get(self._challenge, refused.removeprefix("Bearer "))
         return self._login.basic if self._login else ""
 
-    def _usable_challenge(self, response: requests.Response) -> Challenge | None:
-        """Return the challenge of a 401 that can be answered: by a token, or by a password where there is one."""
+    def _usable_challenge(self, response: requests.Response, base: str) -> Challenge | None:
+        """Return the challenge of a 401 that can be answered: by a token, or by a password where there is one.
+
+        One from another server than that of `base`, to which a redirect led, is none of the registry's.
+        """
+        if not _is_from(response, base):
+            return None
         challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
         if challenge and challenge.scheme == "basic":
             return challenge if self._login and self._login.password else None
@@ -220,20 +254,22 @@ class RegistryClient:
             with response:
                 if response.status_code == 400 and scheme != schemes[-1]:
                     continue  # many servers with TLS answer like this to plain HTTP
-                self._challenge = self._check_ping(response)
+                self._challenge = self._check_ping(response, base)
             self._base = base
             return
         # A certificate shows that TLS is spoken there, so its error matters most; else that of the usual scheme.
         raise next((error for error in failures if isinstance(error, UntrustedCertificate)), failures[0])
 
-    def _check_ping(self, response: requests.Response) -> Challenge | None:
-        """Return the challenge in the response to a ping of /v2/, if any.
+    def _check_ping(self, response: requests.Response, base: str) -> Challenge | None:
+        """Return the challenge in the response to a ping of `base`, if any.
 
         Raises NotAllowed where it can't be answered, NetworkError where the response isn't that of a registry.
         """
         registry, status = self._reference.registry, response.status_code
+        if status == 401 and not _is_from(response, base):
+            return None  # where the content is may differ
         if status == 401:
-            if challenge := self._usable_challenge(response):
+            if challenge := self._usable_challenge(response, base):
                 return replace(challenge, scope=self._scope)  # some registries name an example as the scope
             raise NotAllowed(f"{registry} wants a user name and a password", f"log in: provision login {registry}")
         if status == 403:
@@ -254,13 +290,19 @@ class RegistryClient:
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
         """Return the token server's answer to a challenge of this registry."""
-        request = TokenRequest(challenge, self._reference, self._login, is_https(self._base), self._insecure)
-        return fetch_token(self._http, request)
+        registry = Address.parse(self._base)
+        request = TokenRequest(challenge, self._reference, self._login, registry)
+        return fetch_token(self._http, request, self._warn)
 
     def _refusal(self, response: requests.Response, what: str, *, is_part: bool) -> ProvisionError:
         """Return the error for a response (see `refusal`)."""
         login = self._login if self._challenge else None  # without a challenge, no credentials were shown
         return refusal(response, self._reference, what, login=login, is_part=is_part)
+
+
+def _is_from(response: requests.Response, base: str) -> bool:
+    """Return whether a response comes from the server of `base` itself, and not from where that has redirected to."""
+    return Address.parse(response.url).has_origin_of(Address.parse(base))
 
 
 def _headers(accept: str, authorization: str, start: int = 0) -> Mapping[str, str]:

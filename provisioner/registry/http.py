@@ -6,18 +6,18 @@ import http.cookiejar
 import json
 import re
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
-import requests.adapters
 import urllib3
 
 from provisioner import __version__
 from provisioner.errors import MalformedImage, NetworkError, UsageError
-from provisioner.image.reference import is_loopback
+from provisioner.registry.address import Address, check_redirect
+from provisioner.registry.connection import LimitedAdapter, limit_rest, limit_silence_only
 from provisioner.registry.proxies import check_proxy
 from provisioner.registry.retry import TransientError
 from provisioner.terminal.escaping import printable
@@ -26,7 +26,10 @@ CONNECT_SECONDS = 15.0
 """How long a server may take to accept a connection."""
 
 SILENCE_SECONDS = 60.0
-"""How long a server may send nothing. The whole response may take any time."""
+"""How long a server may send nothing of a blob, and how long the head of its response may take."""
+
+DOCUMENT_SECONDS = 30.0
+"""How long a document may take, from the first request for it to the last byte, with all redirects."""
 
 CHUNK_SIZE = 1 << 16
 """Bytes of a body that are read at a time. A kill of the process loses this much, and what the system has buffered."""
@@ -48,90 +51,101 @@ class _Session(requests.Session):
 class Http:
     """An HTTP client that reuses up to `connections` connections. Thread-safe.
 
-    `insecure` allows certificates that can't be verified. `silence` is for how many seconds a server may send nothing.
+    `insecure` allows certificates that can't be verified. `seconds` is how long a document may take, by default
+    DOCUMENT_SECONDS.
     """
 
-    def __init__(self, *, insecure: bool, connections: int, silence: float | None = None) -> None:
+    def __init__(self, *, insecure: bool, connections: int, seconds: float | None = None) -> None:
         self._insecure = insecure
-        silence = silence or SILENCE_SECONDS
-        self._timeout = (min(CONNECT_SECONDS, silence), silence)
+        self._seconds = seconds or DOCUMENT_SECONDS
+        self._silence = min(SILENCE_SECONDS, seconds or SILENCE_SECONDS)
         self._session = _Session()
         self._session.headers["User-Agent"] = f"provisioner/{__version__}"
         # Blobs are compressed already, and digests are those of the stored bytes.
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=connections)
+        adapter = LimitedAdapter(pool_maxsize=connections)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
         if insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
-    def get(self, url: str, headers: Mapping[str, str], method: str = "GET") -> requests.Response:
+    def get(
+        self, url: str, headers: Mapping[str, str], method: str = "GET", *, is_blob: bool = False
+    ) -> requests.Response:
         """Return the response for `url`, whose body is still to be read. Raises NetworkError.
 
-        `method` is GET or HEAD. Redirects are followed, but take no credentials to another host, and never lead from
-        https to http.
+        `method` is GET or HEAD. Redirects are followed where `check_redirect` allows them, and take credentials only
+        within scheme, host and port. With `is_blob`, the body may take any time, as long as the server isn't silent.
         """
         headers = dict(headers)
-        first = host_of(url)
+        first = address = Address.parse(url)
+        deadline = time.monotonic() + self._seconds
         for _ in range(_MAX_REDIRECTS + 1):
-            host = host_of(url)
-            response = self._send_once(method, url, host, headers)
-            target = response.headers.get("Location")
-            if response.status_code not in (301, 302, 303, 307, 308) or not target:
+            response = self._send_once(method, address, headers, None if is_blob else deadline)
+            location = response.headers.get("Location")
+            if response.status_code not in (301, 302, 303, 307, 308) or not location:
+                if is_blob and response.status_code in (200, 206):
+                    limit_silence_only(response, self._silence)
+                elif is_blob:
+                    self.limit_rest(response)
                 return response
             response.close()
-            target = _join(url, target)
-            if is_https(url) and not is_https(target):
-                raise NetworkError(
-                    f"{host} redirects from https to something else", "ask the registry's owner to fix that"
-                )
-            if host_of(target) != host:
+            target = address.join(location)
+            check_redirect(address, target)
+            if not target.has_origin_of(address):
                 headers.pop("Authorization", None)
-            url = target
+            address = target
         raise NetworkError(
-            f"{first} redirects more than {_MAX_REDIRECTS} times", "ask the registry's owner to fix that"
+            f"{first.host_and_port} redirects more than {_MAX_REDIRECTS} times", "ask the registry's owner to fix that"
         )
 
-    def post(self, url: str, form: Mapping[str, str]) -> requests.Response:
+    def limit_rest(self, response: requests.Response) -> None:
+        """Give the rest of a response, after a blob's content, as long as a document has."""
+        limit_rest(response, self._seconds)
+
+    def post(self, address: Address, form: Mapping[str, str]) -> requests.Response:
         """Return the response to a form. No redirect is followed: the content of the form is for this host only."""
-        return self._send_once("POST", url, host_of(url), {}, form)
+        return self._send_once("POST", address, {}, time.monotonic() + self._seconds, form)
 
     def _send_once(
-        self, method: str, url: str, host: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+        self,
+        method: str,
+        address: Address,
+        headers: Mapping[str, str],
+        deadline: float | None,
+        form: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        name = _split(url).hostname or ""
-        is_local = is_loopback(name)
-        if not is_local:
-            check_proxy(url)
+        """Return the response to one request, whose head has been read, by `deadline` at the latest."""
+        if not address.is_loopback:
+            check_proxy(address.url)
+        host = address.host_and_port
+        seconds = None if deadline is None else deadline - time.monotonic()
+        if seconds is not None and seconds <= 0:
+            raise _too_slow(host)
         with http_errors(host):
             return self._session.request(
                 method,
-                url,
+                address.url,
                 headers=headers,
                 data=form,
                 stream=True,
-                timeout=self._timeout,
+                timeout=urllib3.Timeout(seconds, CONNECT_SECONDS, self._silence),  # type: ignore[arg-type]
                 auth=_no_netrc,
                 verify=not self._insecure,
                 # Requests to this machine use no proxy.
-                proxies={"no_proxy": name} if is_local else None,
+                proxies={"no_proxy": address.host.strip("[]")} if address.is_loopback else None,
             )
 
 
-def host_of(url: str) -> str:
-    """Return the host and port of `url`, escaped for display. Raises NetworkError for text that is no URL."""
-    return printable(_split(url).netloc.rpartition("@")[2])
-
-
-def is_https(url: str) -> bool:
-    """Return whether `url` is one of https. Raises NetworkError for text that is no URL."""
-    return _split(url).scheme == "https"
+def host_of(response: requests.Response) -> str:
+    """Return the host and port that a response comes from."""
+    return Address.parse(response.url).host_and_port
 
 
 def body_chunks(response: requests.Response) -> Iterator[bytes]:
     """Yield the body as sent, not decompressed. Raises NetworkError, also when it ends before its Content-Length."""
-    with http_errors(host_of(response.url)):
+    with http_errors(host_of(response)):
         yield from response.raw.stream(CHUNK_SIZE, decode_content=False)
 
 
@@ -141,7 +155,7 @@ def limited_body(response: requests.Response, limit: int) -> bytes:
     for chunk in body_chunks(response):
         data += chunk
         if len(data) > limit:
-            raise MalformedImage(f"the answer of {host_of(response.url)} has more than {limit >> 20} MiB")
+            raise MalformedImage(f"the answer of {host_of(response)} has more than {limit >> 20} MiB")
     return bytes(data)
 
 
@@ -172,7 +186,7 @@ def http_errors(host: str) -> Iterator[None]:
     ) as error:
         raise _proxy_error(host, error) from error
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise TransientError(f"{host} doesn't answer in time", "check the network and try again") from error
+        raise _too_slow(host) from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as e:
         if "SOCKS" in str(e):  # requests' own message without the package
             raise UsageError(f"the proxy to {host} speaks SOCKS, which needs the package PySocks", _GET_SOCKS) from e
@@ -183,6 +197,10 @@ def http_errors(host: str) -> Iterator[None]:
         raise _connection_error(host, error) from error
     except OSError as error:  # requests checks that the file of certificates exists
         raise UsageError(printable(str(error)), "check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE") from error
+
+
+def _too_slow(host: str) -> TransientError:
+    return TransientError(f"{host} doesn't answer in time", "check the network and try again")
 
 
 def _proxy_error(host: str, error: Exception) -> TransientError:
@@ -203,20 +221,6 @@ def _tls_error(host: str, error: Exception) -> NetworkError:
         return NetworkError(f"{host} doesn't speak https: {cause}", "for plain http: --insecure")
     hint = "if you trust it all the same: --insecure; for your own authority: REQUESTS_CA_BUNDLE=FILE"
     return UntrustedCertificate(f"{host} has a certificate that can't be verified: {cause}", hint)
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        raise _unusable_address(url) from None
-
-
-def _join(url: str, target: str) -> str:
-    try:
-        return urljoin(url, target)
-    except ValueError:
-        raise _unusable_address(target) from None
 
 
 def _unusable_address(address: str) -> NetworkError:

@@ -71,7 +71,7 @@ class Page:
 class Hub:
     """A client for Docker Hub at `base`, a URL without a slash at its end.
 
-    `insecure`, `connections` and `silence` are those of Http; at most `max_pages` pages are asked for. All methods
+    `insecure`, `connections` and `seconds` are those of Http; at most `max_pages` pages are asked for. All methods
     raise NetworkError, NotFound and MalformedImage.
     """
 
@@ -81,13 +81,13 @@ class Hub:
         *,
         insecure: bool = False,
         connections: int = 4,
-        silence: float | None = None,
+        seconds: float | None = None,
         max_pages: int = MAX_PAGES,
     ) -> None:
         self._base = base
         self._max_pages = max_pages
         self._connections = connections
-        self._http = Http(insecure=insecure, connections=connections, silence=silence)
+        self._http = Http(insecure=insecure, connections=connections, seconds=seconds)
 
     def search(self, query: str, most: int) -> tuple[list[Repository], int]:
         """Return up to `most` repositories that match `query`, in Docker Hub's order, and how many match in all."""
@@ -139,7 +139,7 @@ class Hub:
 
 @contextmanager
 def suggest_similar_names(
-    reference: Reference, hub: Callable[[], Hub] = lambda: Hub(silence=_SUGGESTION_SECONDS)
+    reference: Reference, hub: Callable[[], Hub] = lambda: Hub(seconds=_SUGGESTION_SECONDS)
 ) -> Iterator[None]:
     """Where the block raises NoSuchRepository for `reference`, add similar names to its hint, and how to log in.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 
 from requests.utils import parse_header_links
@@ -20,6 +21,9 @@ _MAX_IDLE_PAGES = 10
 _MAX_TAGS = 1_000_000
 """Lists with more tags count as endless."""
 
+_LIST_SECONDS = 1200.0
+"""Lists that take longer count as endless: each page has its own deadline, but a new tag may come in each."""
+
 _LINK_LIMIT = 8192
 """The part of a Link header that is read, in characters."""
 
@@ -35,6 +39,7 @@ def tag_names(page_of: Callable[[str], tuple[bytes, str]], host: str) -> list[st
     for an answer that is no list of tags, and for a list without an end.
     """
     query, asked, idle = f"n={_PAGE_SIZE}", set[str](), 0
+    deadline = time.monotonic() + _LIST_SECONDS
     names: dict[str, None] = {}
     while query:
         asked.add(query)
@@ -43,7 +48,8 @@ def tag_names(page_of: Callable[[str], tuple[bytes, str]], host: str) -> list[st
         names.update(dict.fromkeys(_parse_page(body, host)))
         idle = 0 if len(names) > before else idle + 1
         query = _next_query(link, host)
-        if query in asked or idle >= _MAX_IDLE_PAGES or len(names) > _MAX_TAGS:
+        is_late = bool(query) and time.monotonic() > deadline
+        if query in asked or idle >= _MAX_IDLE_PAGES or len(names) > _MAX_TAGS or is_late:
             raise NetworkError(f"the list of tags of {host} doesn't end", "tell the registry's owner")
     return [name for name in names if is_tag(name)]
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 
 from provisioner.errors import NetworkError
 from provisioner.image.manifest import DOCUMENT_LIMIT
-from provisioner.image.reference import Reference, is_loopback
+from provisioner.image.reference import Reference
+from provisioner.registry.address import Address
 from provisioner.registry.auth import Challenge
 from provisioner.registry.authfile import Login
-from provisioner.registry.http import Http, host_of, http_errors, is_https, limited_body, parse_json, status_text
+from provisioner.registry.http import Http, limited_body, parse_json, status_text
 from provisioner.registry.refusals import refusal
 from provisioner.registry.retry import TransientError, retry_after
-from provisioner.terminal.escaping import printable
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,19 @@ class TokenRequest:
     """The repository that the token is for."""
     login: Login | None
     """The user's credentials; without, an anonymous token is fetched."""
-    registry_is_https: bool
-    """Whether the registry itself is reached by https."""
-    insecure: bool
-    """Whether credentials may be sent in plain HTTP."""
+    registry: Address
+    """Where the registry itself is reached."""
 
 
-def fetch_token(http: Http, request: TokenRequest) -> dict[str, Any]:
-    """Return the token server's parsed answer. Raises ProvisionError where it refuses or answers with anything else."""
+def fetch_token(http: Http, request: TokenRequest, warn: Callable[[str], None]) -> dict[str, Any]:
+    """Return the token server's parsed answer. Raises ProvisionError where it refuses or answers with anything else.
+
+    `warn` shows a line to the user, before a password goes to a server that may be another owner's.
+    """
+    server = Address.parse(request.challenge.realm)
+    request = replace(request, login=_allowed_login(request, server, warn))
     registry, login = request.reference.registry, request.login
-    with _send(http, request) as response:
+    with _send(http, request, server) as response:
         if response.status_code in (401, 403, 429):
             raise refusal(response, request.reference, "token", login=login)
         answer = parse_json(limited_body(response, DOCUMENT_LIMIT))
@@ -54,26 +57,43 @@ def fetch_token(http: Http, request: TokenRequest) -> dict[str, Any]:
         return answer
 
 
-def _send(http: Http, request: TokenRequest) -> requests.Response:
+def may_get_password(challenge: Challenge, registry: Address) -> bool:
+    """Return whether the token server of `registry` may get the user's password for it."""
+    return registry.may_send_passwords_to(Address.parse(challenge.realm))
+
+
+def _allowed_login(request: TokenRequest, server: Address, warn: Callable[[str], None]) -> Login | None:
+    """Return the credentials that the token server may get, if any.
+
+    Raises NetworkError where a token, or a password, would be less secure than the registry itself.
+    """
+    name, registry, login = request.reference.registry, request.registry, request.login
+    if not registry.may_lead_to(server):
+        kind = "" if registry.is_https else f" of another host, {server.host_and_port}"
+        raise NetworkError(f"{name} wants a token from plain http{kind}", "ask the registry's owner to fix that")
+    if login is None:
+        return None
+    if not registry.may_send_passwords_to(server):
+        warn(f"{name} speaks plain http, so its token server {server.host_and_port} doesn't get your password")
+        return None
+    if not server.is_in_domain(_domain(name)) and server.host != registry.host:
+        warn(f"the password for {name} goes to the token server that it names, {server.host_and_port}")
+    return login
+
+
+def _domain(registry: str) -> str:
+    """Return the name of a registry without its port."""
+    return registry if registry.endswith("]") else registry.partition(":")[0]
+
+
+def _send(http: Http, request: TokenRequest, server: Address) -> requests.Response:
     """Return the token server's response.
 
-    An identity token is sent in a form (OAuth 2.0, RFC 6749 section 6), a password in a header. Raises NetworkError
-    where the address is unusable, or less secure than it has to be.
+    An identity token is sent in a form (OAuth 2.0, RFC 6749 section 6), a password in a header.
     """
     challenge, login = request.challenge, request.login
     query = {name: value for name, value in (("service", challenge.service), ("scope", challenge.scope)) if value}
-    identity = login.identity_token if login else ""
-    with http_errors(host_of(challenge.realm)):
-        prepared = requests.Request("GET", challenge.realm, params=None if identity else query).prepare()
-        url = prepared.url or ""
-    if request.registry_is_https and not is_https(url):
-        raise NetworkError(
-            f"{request.reference.registry} wants a token from plain http", "ask the registry's owner to fix that"
-        )
-    host = urlsplit(url).hostname or ""
-    if login and not is_https(url) and not is_loopback(host) and not request.insecure:
-        raise NetworkError(f"{printable(host)} would get a password in plain http", "allow it: --insecure")
-    if identity:
-        grant = {"grant_type": "refresh_token", "refresh_token": identity, "client_id": "provisioner"}
-        return http.post(url, grant | query)
-    return http.get(url, {"Authorization": login.basic} if login else {})
+    if login and login.identity_token:
+        grant = {"grant_type": "refresh_token", "refresh_token": login.identity_token, "client_id": "provisioner"}
+        return http.post(server, grant | query)
+    return http.get(server.with_query(query).url, {"Authorization": login.basic} if login else {})

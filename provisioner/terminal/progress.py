@@ -21,11 +21,21 @@ class Console:
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._bar: Any = None
+        self._warned: set[str] = set()
 
     def step(self, text: str) -> None:
         """Write one line about the work, above the bar where there is one. May be called from any thread."""
-        if self._quiet:
-            return
+        if not self._quiet:
+            self._write(text)
+
+    def warn(self, text: str) -> None:
+        """Write a line that matters even where nothing but errors is wanted; each text once. From any thread."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._write(f"provision: {text}")
+
+    def _write(self, text: str) -> None:
+        """Write one line, above the bar where there is one."""
         text = printable(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)

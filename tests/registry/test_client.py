@@ -271,8 +271,9 @@ def test_a_relative_redirect_keeps_the_token(registry: ScriptedRegistry) -> None
         ("/v2/", "redirects more than 5 times"),
         ("http://[::1", "names an address that can't be used: 'http://\\[::1'"),
         ("file:///etc/passwd", "names an address that can't be used"),
-        ("http://user:secret@127.0.0.1:1/", "127.0.0.1:1 can't be reached: Connection refused"),
-        ("http://registry.invalid/", "registry.invalid can't be reached"),
+        ("http://user:secret@127.0.0.1:1/", "names an address that can't be used: 'http://…@127.0.0.1:1/'"),
+        ("http://127.0.0.1:1/", "127.0.0.1:1 can't be reached: Connection refused"),
+        ("https://registry.invalid/", "registry.invalid can't be reached"),
         ("http://\x1b[31m.invalid/", "can't be"),
     ],
 )

@@ -279,7 +279,7 @@ def test_near_names_are_not_waited_for_long(registry: ScriptedRegistry) -> None:
     registry.on(SEARCH, Broken(200, bytes(100), wait=silent))
     begun = time.monotonic()
     with pytest.raises(NetworkError, match="in time"):
-        Hub(registry.url, silence=0.2).similar_names("library/ubunut")
+        Hub(registry.url, seconds=0.2).similar_names("library/ubunut")
     silent.set()
     assert time.monotonic() - begun < 5
 

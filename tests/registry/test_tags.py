@@ -8,6 +8,7 @@ import pytest
 
 from provisioner.errors import MalformedImage, NetworkError, NotFound
 from provisioner.image.reference import Reference
+from provisioner.registry import tags
 from provisioner.registry.client import TAGS_LIMIT, RegistryClient
 from provisioner.registry.tags import tag_names
 from scripts.loopback_registry import Response
@@ -107,6 +108,17 @@ def test_links_that_always_lead_on(registry: ScriptedRegistry) -> None:
     with pytest.raises(NetworkError, match="doesn't end"):
         names_in(registry)
     assert len(registry.asked(LIST)) < 20
+
+
+def test_a_new_tag_in_each_page_for_ever(registry: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: Request) -> Response:
+        number = len(registry.requests)
+        return Response(200, b'{"tags": ["a%d"]}' % number, {"Link": f'<?last=a{number}>; rel="next"'})
+
+    monkeypatch.setattr(tags, "_LIST_SECONDS", 0.2)
+    registry.on(LIST, answer)
+    with pytest.raises(NetworkError, match="doesn't end"):
+        names_in(registry)
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ CASES = [
     Case("redirected to nowhere once", once(LAYER, Response(307, b"", {"Location": "http://127.0.0.1:1/"}))),
     Case(
         "redirected to a name without an address once",
-        once(LAYER, Response(307, b"", {"Location": "http://registry.invalid/"})),
+        once(LAYER, Response(307, b"", {"Location": "https://registry.invalid/"})),
         says="registry.invalid can't be reached",
     ),
     Case("redirected in circles", always(LAYER, Response(307, b"", {"Location": LAYER})), NetworkError, "redirects"),

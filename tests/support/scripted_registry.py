@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -51,6 +51,17 @@ class Broken(Response):
     """Whether the connection is reset (RST) in place of closed."""
     wait: threading.Event | None = None
     """The connection stays open and silent until this is set, for 30 seconds at most."""
+
+
+@dataclass(frozen=True)
+class Raw(Response):
+    """Bytes that are sent as they are, head and all: `pieces` one by one, with `pause` seconds before each.
+
+    Then the connection is closed. Clients mostly hang up long before.
+    """
+
+    pieces: Iterable[bytes] = ()
+    pause: float = 0.0
 
 
 class Link:
@@ -110,7 +121,17 @@ class ScriptedHandler(Handler):
             self.wfile.write(piece)
             self.registry.count(self.path, len(piece))
 
+    def send_raw(self, response: Raw) -> None:
+        self.close_connection = True
+        for piece in response.pieces:
+            time.sleep(response.pause)
+            self.wfile.write(piece)
+            self.registry.count(self.path, len(piece))
+
     def send(self, response: Response) -> None:
+        if isinstance(response, Raw):
+            self.send_raw(response)
+            return
         if not isinstance(response, Broken):
             super().send(response)
             return

@@ -142,3 +142,12 @@ def test_lines_go_above_the_bar_also_from_other_threads(terminal: Terminal) -> N
     lines = [line.strip() for line in re.split(r"[\r\n]+", COLOUR.sub("", terminal.shown())) if line.strip()]
     assert "a mirror is down" in lines
     assert lines[-1] == "done"
+
+
+def test_a_warning_is_written_once_even_where_only_errors_are_wanted() -> None:
+    stream = io.StringIO()
+    console = Console(quiet=True, stream=stream)
+    for text in ("one", "one", "two"):
+        console.warn(text)
+    console.step("a step")
+    assert stream.getvalue() == "provision: one\nprovision: two\n"
