@@ -1,4 +1,4 @@
-"""What an image is, told by its documents alone: those of a registry, or those kept in a provisioned directory."""
+"""Reads the documents of an image, from a registry or from a provisioned directory, to show what it is."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.platform import Platform
 from provisioner.sources.registry import RegistrySource
-from provisioner.store.cached_documents import CachedDocuments
+from provisioner.sources.resolver import find_offers
+from provisioner.store.documents import CachingRegistry
 from provisioner.terminal.escaping import printable
 
-_ANEW = "to make the directory anew: provision --force"
+_HINT = "provision the directory again: provision --force IMAGE DIR"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """An image for one platform, all `platforms` that it is there for, and the record of a directory made of it."""
+    """An image for one platform, and the other platforms of its reference."""
 
     reference: str
     image: Image
     platforms: tuple[Platform, ...]
+    """All platforms that the reference has an image for."""
     record: Record | None = None
+    """The record of the directory that was inspected, None for an image in a registry."""
 
     @property
     def size(self) -> int:
-        """The bytes of all layers as they are downloaded."""
+        """Return the bytes of all layers as they are downloaded."""
         return sum(layer.blob.size for layer in self.image.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as `--json` prints it."""
+        """Return all of it as `--json` prints it."""
         image, config = self.image, self.image.config
         layers = [
             {
@@ -70,24 +73,25 @@ class Inspection:
         }
 
 
-def inspect_image(documents: CachedDocuments, host: Platform, wanted: Platform | None) -> Inspection:
-    """Look at the image that `documents` refer to, without its layers, for the platform that is `wanted`.
+def inspect_image(registry: CachingRegistry, host: Platform, platform: Platform | None) -> Inspection:
+    """Inspect the image that the reference of `registry` names, without its layers, for `platform`.
 
-    Without one, for `host`, else for the first there is. Raises NotFound, NetworkError, NotAllowed, MalformedImage.
+    If that is None, for `host`, else for the first platform of the image. Raises NotFound, NetworkError, NotAllowed,
+    MalformedImage.
     """
-    reference = documents.reference
-    top = documents.manifest(reference.selector)
-    platforms = tuple(dict.fromkeys(offer.platform for offer in documents.offers(top)))
-    if wanted is None:
-        fitting = any(platform.satisfies(host) for platform in platforms)
-        wanted = host if fitting or not platforms else platforms[0]
-    # Held to the digest, so that both looks are at the same image.
-    source = RegistrySource(reference.at(top.digest), documents, documents.cache, jobs=1)
-    return Inspection(str(reference), source.image(wanted), platforms)
+    reference = registry.reference
+    top = registry.manifest(reference.selector)
+    platforms = tuple(dict.fromkeys(offer.platform for offer in find_offers(registry, top)))
+    if platform is None:
+        runs_here = any(offered.satisfies(host) for offered in platforms)
+        platform = host if runs_here or not platforms else platforms[0]
+    # By its digest, since the tag may move between the two requests.
+    source = RegistrySource(reference.at(top.digest), registry, registry.cache, jobs=1)
+    return Inspection(str(reference), source.image(platform).image, platforms)
 
 
 def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Inspection:
-    """Look at a provisioned directory, by what was kept there.
+    """Inspect a provisioned directory by its `.provision/`.
 
     Raises NotFound, NotTrusted, MachineError, MalformedImage.
     """
@@ -96,19 +100,24 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
             raise NotFound(describe_missing(directory, shown), "name a directory that holds .provision/, or an image")
-        manifest_bytes = _kept(folder, directory, "manifest.json")
-        config_bytes = _kept(folder, directory, "config.json")
+        manifest_bytes = _read(folder, directory, "manifest.json")
+        config_bytes = _read(folder, directory, "config.json")
     platform = Platform(*(*record.platform.split("/"), "", "")[:3])
     index_digest = Digest.parse(record.index_digest) if record.index_digest else None
     image = Image.from_documents(manifest_bytes, config_bytes, index_digest, platform)
     if str(image.digest) != record.manifest_digest:
-        raise MalformedImage(f"{shown}: the manifest that is kept there is not the one it was made of", _ANEW)
+        raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", _HINT)
     return Inspection(record.reference, image, (platform,), record)
 
 
-def _kept(folder: int, directory: Path, name: str) -> bytes:
-    """Return a document in the open FOLDER of `directory`. Raises MachineError."""
-    data = read_file(folder, name, str(directory / FOLDER / name))
+def _read(folder: int, directory: Path, name: str) -> bytes:
+    """Return the content of a file in the open FOLDER of `directory`. Raises MachineError."""
+    path = directory / FOLDER / name
+    try:
+        data = read_file(folder, name, str(path))
+    except MachineError as error:
+        error.hint = error.hint or _HINT
+        raise
     if data is None:
-        raise MachineError(f"the {name} that was kept in {printable(str(directory))} is gone", _ANEW)
+        raise MachineError(f"{printable(str(path))} is missing", _HINT)
     return data

@@ -1,9 +1,10 @@
-"""The main job: from a source to a directory that runs."""
+"""The main job: create a directory that runs from the image of a source."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import PASSED, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
+from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
 from provisioner.launch.seccomp import root_emulation
 from provisioner.launch.settings import LaunchSettings
 from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.record import write_owners
-from provisioner.profile import Profile, load, matching
+from provisioner.profile import Profile, load_profile, match_profile
 from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
@@ -33,80 +35,87 @@ from provisioner.terminal.progress import Console
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user asks for.
-
-    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter. What start.sh's options
-    default to: `dns` goes in the place of the profile's servers, `binds` (SRC[:DST], absolute) and `env` (K=V) come
-    after what the profile says, `runtime` is one of launcher.RUNTIMES. `trust` lifts the rule that
-    nobody else may write to the directory.
-    """
+    """The directory to create, and the options for it."""
 
     directory: Path
     platform: Platform
     unpack_options: UnpackOptions
     profile: str | None = None
+    """The name or file of a profile, None to choose it by the image's os-release."""
     dns: tuple[str, ...] = ()
+    """Name servers; without any, the profile's."""
     force: bool = False
+    """Whether to replace what is in `directory`, if `provision` created it."""
     shell: str = "/bin/sh"
+    """The interpreter of start.sh."""
     binds: tuple[str, ...] = ()
+    """Bind mounts, `SRC[:DST]` with absolute paths, in addition to the profile's."""
     env: tuple[str, ...] = ()
+    """Environment variables, `NAME=VALUE`, in addition to the profile's."""
     runtime: str = "auto"
+    """The default runtime of start.sh, one of launcher.RUNTIMES."""
+    sync: bool = True
+    """Whether the directory is written to the disk before it is put in place."""
     trust: TrustedDirectories = NOBODY
+    """The directories that others may own or write to."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan: the record of the directory, the image's default command, and whether it is new."""
+    """The result of `provision`."""
 
     record: Record
+    """The record of the directory."""
     image: Image
+    index: Index | None
+    """The index that the reference names (see ResolvedImage)."""
     is_new: bool
+    """False if the directory already contained the image."""
 
 
 def provision(plan: Plan, source: Source, console: Console) -> Outcome:
-    """Make `plan.directory` of the image in `source`, or find that it is there already.
+    """Create `plan.directory` from the image of `source`, unless it contains this image already.
 
-    Raises ProvisionError; then the directory is absent or as it was.
+    Raises ProvisionError. The directory then doesn't exist, or is as it was before.
     """
-    named = load(plan.profile) if plan.profile else None
-    existing_record(plan.directory, plan.trust)  # before a staging directory is made beside what isn't ours
+    requested_profile = load_profile(plan.profile) if plan.profile else None
+    existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
     with Staging(plan.directory, plan.trust) as staging:
-        present = record_in(staging.parent, plan.directory, plan.trust)  # now that nobody else is at work there
-        image = source.image(plan.platform)
-        if present and not plan.force:
-            if present.manifest_digest != str(image.digest):
-                raise _other_image(plan.directory, present, image)
-            return Outcome(present, image, is_new=False)
-        with machine_errors("make room for layers"):
-            scratch = staging.open_scratch("ahead")
-        with closing_descriptor(scratch):
-            overrides = unpack(image, source, staging.new, scratch, plan.unpack_options, console)
-        with machine_errors("open the rootfs"):
-            rootfs = os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)
-        with closing_descriptor(rootfs), Tree(rootfs, overrides) as tree:
+        existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
+        resolved = source.image(plan.platform)
+        image = resolved.image
+        if existing and not plan.force:
+            _check_same_image(plan.directory, existing, image)
+            return Outcome(existing, image, resolved.index, is_new=False)
+        with machine_errors("make a directory for extracted layers"):
+            scratch = staging.open_scratch("layers")
+        with (
+            closing_descriptor(scratch),
+            unpack(image, source, staging.new, scratch, plan.unpack_options, console) as tree,
+        ):
             with tree_errors("write the fixups"):
-                profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
-                passing = apply_fixups(tree, profile, plan.dns)
+                profile = requested_profile or _matching_profile(tree)
+                generated = apply_fixups(tree, profile, plan.dns)
             with tree_errors("set the times of directories"):
                 tree.set_times()
-            record = Record.of(source.reference, image, profile.name)
-            with machine_errors("write the launch script and the record"):
-                start = launcher(_settings(image, record, profile, plan), plan.shell)
-                write_new(staging.new, "start.sh", start, 0o755)
-                with closing_descriptor(make_directory(staging.new, FOLDER)) as folder:
-                    record.write(folder, image)
-                    write_owners(folder, rootfs, overrides, plan.unpack_options.ownership)
-                    _write_filter(folder)
-                    _write_files(folder, passing)
-                    os.close(make_directory(folder, "shm", 0o1777))
-        staging.commit()
-    return Outcome(record, image, is_new=True)
+        record = Record.of(source.reference, image, profile.name)
+        with machine_errors("write the launch script and the record"):
+            write_new(staging.new, "start.sh", launcher(_settings(image, record, profile, plan), plan.shell), 0o755)
+            with (
+                closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
+                closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
+            ):
+                record.write(folder, image)
+                write_owners(folder, rootfs, tree.overrides, plan.unpack_options.ownership)
+                _write_runtime_files(folder, generated)
+        staging.commit(console, sync=plan.sync)
+    return Outcome(record, image, resolved.index, is_new=True)
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
-    """Return the record of what is at `directory`; None where there is nothing, or an empty directory.
+    """Return the record of a provisioned directory, None where `directory` doesn't exist or is empty.
 
-    Raises TargetExists for what isn't ours, and NotTrusted where others could have changed it.
+    Raises TargetExists for anything else that is there, and NotTrusted where others could have changed it.
     """
     with (
         trust_errors(f"look at {printable(str(directory))}"),
@@ -125,19 +134,19 @@ def record_in(parent: int, directory: Path, trust: TrustedDirectories = NOBODY) 
             return None
         except NotADirectoryError:
             raise TargetExists(
-                f"{shown} is there and no directory", "choose another directory, or move it away"
+                f"{shown} exists and is not a directory", "choose another directory, or move it away"
             ) from None
         with closing_descriptor(opened):
             return _record_of(opened, directory, trust)
 
 
 def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Record | None:
-    """Return the record of an open directory, of O_PATH."""
+    """Return the record of an open directory, of O_PATH; None where it is empty. Raises TargetExists."""
     shown = printable(str(directory))
     with closing_descriptor(os.open(".", DIRECTORY, dir_fd=opened)) as listed:
         if next(names_in(listed), None) is None:
             if os.path.samestat(os.fstat(opened), os.stat(".")):
-                raise TargetExists(f"{shown} is the directory that you are in", "name a directory below it")
+                raise TargetExists(f"{shown} is the current directory", "name a directory below it")
             return None
     folder = open_folder(opened, directory, trust)
     record = None
@@ -151,29 +160,35 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
     return record
 
 
-def _other_image(directory: Path, present: Record, image: Image) -> TargetExists:
-    what = f"{printable(str(directory))} holds {printable(present.reference)} at {present.manifest_digest:.19}"
-    return TargetExists(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
+def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
+    """Raise TargetExists if the directory was created from another image."""
+    if existing.manifest_digest != str(image.digest):
+        digest = printable(existing.manifest_digest[:19])
+        what = f"{printable(str(directory))} holds {printable(existing.reference)} at {digest}"
+        hint = "--force replaces it, and everything that was changed in it is lost"
+        raise TargetExists(f"{what}, not {image.digest!s:.19}", hint)
 
 
-def _write_filter(folder: int) -> None:
-    """Write what start.sh gives to user namespaces; nothing on a machine for which there is no such filter."""
-    try:
-        filter_ = root_emulation(host_platform())
-    except MachineError:
-        return
-    write_new(folder, "seccomp.bpf", filter_)
+def _matching_profile(tree: Tree) -> Profile:
+    """Return the profile for the distribution that the image's os-release(5) names."""
+    return match_profile(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
 
 
-def _write_files(folder: int, files: Mapping[str, bytes]) -> None:
-    """Write what start.sh compares the rootfs's files with, to see whether they are still ours."""
-    with closing_descriptor(make_directory(folder, "generated")) as generated:
-        for name, content in files.items():
-            write_new(generated, name, content)
+def _write_runtime_files(folder: int, generated: Mapping[str, bytes]) -> None:
+    """Write the files that start.sh uses: the seccomp filter, `generated`, and a directory for /dev/shm.
+
+    start.sh compares `generated` with the files in the rootfs, and leaves those alone that differ. `folder` is open.
+    """
+    with suppress(MachineError):  # no filter exists for this machine; start.sh works without one
+        write_new(folder, "seccomp.bpf", root_emulation(host_platform()))
+    with closing_descriptor(make_directory(folder, "generated")) as directory:
+        for name, content in generated.items():
+            write_new(directory, name, content)
+    os.close(make_directory(folder, "shm", 0o1777))
 
 
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:
-    """What start.sh has to know."""
+    """Return the settings at the top of start.sh."""
     config = image.config
     return LaunchSettings(
         provision_version=record.version,

@@ -12,29 +12,30 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "terminal sizes resources filesystem errors settings image registry store sources ownership profile rootfs layers"
-    " container launch config inspection doctor"
+    "terminal sizes threads resources filesystem errors settings image registry store sources ownership profile rootfs"
+    " layers container launch config inspection doctor"
 )
 MAY_IMPORT = {
     "terminal": "",
     "sizes": "",
+    "threads": "",
     "resources": "",
-    "filesystem": "",
+    "filesystem": "threads",
     "errors": "terminal",
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
-    "registry": "errors filesystem image settings terminal",
-    "store": "errors filesystem image registry terminal",
-    "sources": "errors image registry store",
+    "registry": "errors filesystem image settings terminal threads",
+    "store": "errors filesystem image registry terminal threads",
+    "sources": "errors image registry sizes store",
     "ownership": "errors filesystem",
     "profile": "errors filesystem resources settings terminal",
     "rootfs": "errors filesystem ownership profile terminal",
-    "layers": "errors filesystem image ownership rootfs sizes sources store terminal",
-    "container": "errors filesystem image terminal",
+    "layers": "errors filesystem image ownership rootfs sizes sources store terminal threads",
+    "container": "errors filesystem image sizes terminal",
     "launch": "errors image resources",
     "config": "filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",
-    "doctor": "container errors filesystem image registry terminal",
+    "doctor": "container errors filesystem image registry sizes terminal",
     "provision": ROOMS,
     "commands": f"{ROOMS} provision",
     "cli": f"{ROOMS} provision commands",
@@ -43,8 +44,10 @@ MAY_IMPORT = {
 """The table of docs/architecture.md: what each room, a package or a module, may import. Each row names only
 rooms of the rows above it, so that no imports run in a circle."""
 
+PAGE = (ROOT / "docs/architecture.md").read_text()
 MODULES = sorted((ROOT / "provisioner").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+SHELL = sorted((ROOT / "scripts/start").glob("*.sh"))
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 
@@ -95,7 +98,7 @@ def test_the_table_has_a_row_for_every_module_and_no_other() -> None:
 
 
 def test_the_architecture_page_shows_the_same_table() -> None:
-    rows = re.findall(r"^\| (`.+?) \|.*\| (.+?) \|$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (`.+?) \|.*\| (.+?) \|$", PAGE, re.MULTILINE)
     shown = {name: row[1] for row in rows for name in re.findall(r"`(\w+)/?`", row[0])}
     assert sorted(shown) == sorted(MAY_IMPORT.keys() - {"__main__"})
     precise = {name: cell for name, cell in shown.items() if not cell.startswith("all")}
@@ -134,3 +137,69 @@ def test_a_module_says_what_it_is_for_and_stays_small(path: Path) -> None:
         node.name: lines for node in functions if (lines := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES
     }
     assert long == {}
+
+
+STOPS = re.findall(r"`([\w/.]+\.(?:py|sh))`: `(\w+)`", PAGE)
+
+
+@pytest.mark.parametrize(("file", "name"), STOPS)
+def test_the_ways_on_the_page_stop_at_functions_that_exist(file: str, name: str) -> None:
+    pattern = rf"^{name}\(\) \{{$" if file.endswith(".sh") else rf"^\s*(?:def|class) {name}\b"
+    assert re.search(pattern, (ROOT / file).read_text(), re.MULTILINE)
+
+
+def test_each_way_has_at_most_ten_stops() -> None:
+    ways = [part.partition("\n## ")[0] for part in PAGE.split("## The way of ")[1:]]
+    assert [len(re.findall(r"^\d+\. ", way, re.MULTILINE)) for way in ways] == [10, 9]
+    assert len(STOPS) == 20
+
+
+def test_the_page_has_a_glossary() -> None:
+    rows = PAGE.partition("## Terms")[2].strip().splitlines()[2:]
+    assert 20 <= len(rows) <= 40
+    assert all(row.count("|") == 4 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "room", sorted((ROOT / "provisioner").glob("*/__init__.py")), ids=lambda path: path.parent.name
+)
+def test_a_room_says_what_holds_in_it(room: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(room.read_text())) or ""
+    assert 3 <= len(docstring.splitlines()) <= 10
+
+
+RIDDLES = (  # noqa: SIM905
+    "Manner Chunks Ahead Notes Said occupant Kept Documents Contents Arrival wrong Made Prepared dress give _own told"
+    " mend MENDS mends doing InTheWay tether give_back"
+).split()
+"""Names that said nothing to those who know containers; the glossary has better ones."""
+
+
+def test_names_are_those_of_the_glossary() -> None:
+    found = [
+        f"{name_of(path)}: {node.id if isinstance(node, ast.Name) else name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in [getattr(node, "name", None) or getattr(node, "arg", None) or getattr(node, "attr", None)]
+        if {name, node.id if isinstance(node, ast.Name) else None} & set(RIDDLES)
+    ]
+    assert found == []
+    for path in SHELL:
+        assert not re.search(rf"\b({'|'.join(RIDDLES)})=", path.read_text()), path
+
+
+@pytest.mark.parametrize("name", ["Entry", "Progress", "Kind", "Place"])
+def test_one_class_has_the_name(name: str) -> None:
+    definitions = [path for path in MODULES + SCRIPTS if re.search(rf"^class {name}\b", path.read_text(), re.MULTILINE)]
+    assert len(definitions) == 1
+
+
+@pytest.mark.parametrize("path", SHELL, ids=lambda path: path.stem)
+def test_a_part_of_start_sh_is_small_and_says_what_it_sets(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= MODULE_LINES
+    assert lines[0].startswith("# ")
+    starts = [number for number, line in enumerate(lines) if re.match(r"[a-z_]+\(\) \{$", line)]
+    ends = [number for number, line in enumerate(lines) if line == "}"]
+    assert len(starts) == len(ends)
+    assert all(end - start < FUNCTION_LINES for start, end in zip(starts, ends, strict=True))

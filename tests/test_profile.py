@@ -1,3 +1,5 @@
+"""Profiles: bundled ones and files, their keys, and how they are chosen by os-release."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.errors import UsageError
-from provisioner.profile import KEYS, Profile, load, matching, profile_names
+from provisioner.profile import KEYS, Profile, load_profile, match_profile, profile_names
 
 
 def test_every_field_has_a_key_and_every_key_a_help_line() -> None:
@@ -17,17 +19,17 @@ def test_every_field_has_a_key_and_every_key_a_help_line() -> None:
     assert all(key.help for key in KEYS.values())
 
 
-def test_the_profiles_of_the_issue_are_there() -> None:
+def test_the_common_distributions_have_profiles() -> None:
     assert set(profile_names()) >= {"debian", "ubuntu", "alpine", "arch", "fedora"}
 
 
 @pytest.mark.parametrize("name", profile_names())
 def test_every_bundled_profile_loads_and_matches_its_distribution(name: str) -> None:
-    profile = load(name)
+    profile = load_profile(name)
     assert profile.name == name
     assert profile.match
     for identity in profile.match:
-        assert matching(f"ID={identity}\n".encode()) == profile
+        assert match_profile(f"ID={identity}\n".encode()) == profile
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_every_bundled_profile_loads_and_matches_its_distribution(name: str) -> 
     ],
 )
 def test_profiles_are_matched_by_os_release(os_release: bytes, name: str) -> None:
-    assert matching(os_release).name == name
+    assert match_profile(os_release).name == name
 
 
 def test_all_keys() -> None:
@@ -107,7 +109,7 @@ def test_a_typo_lists_the_known_keys() -> None:
         ("env = {}\nenv = {}", "profile mine is not TOML"),
     ],
 )
-def test_what_is_wrong_is_named_with_what_the_key_is_for(text: str, why: str) -> None:
+def test_mistakes_are_reported_with_the_purpose_of_the_key(text: str, why: str) -> None:
     with pytest.raises(UsageError) as raised:
         Profile.parse("mine", text)
     assert why in raised.value.message
@@ -118,23 +120,23 @@ def test_what_is_wrong_is_named_with_what_the_key_is_for(text: str, why: str) ->
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("hostname = 'x'")
-    assert load(str(file)) == Profile(name="mine", hostname="x")
+    assert load_profile(str(file)) == Profile(name="mine", hostname="x")
 
 
-def test_a_file_that_cannot_be_read_says_which_profiles_there_are(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_lists_the_bundled_profiles(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff")
     (tmp_path / "directory.toml").mkdir()
     for name in ("missing.toml", "binary.toml", "directory.toml", "a\0b.toml"):
         with pytest.raises(UsageError, match="read the profile") as raised:
-            load(f"{tmp_path}/{name}")
+            load_profile(f"{tmp_path}/{name}")
         assert "there are alpine, " in raised.value.hint
         assert raised.value.message.isprintable()
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "default", ".", ".."])
-def test_a_name_that_is_none_says_which_there_are(name: str) -> None:
+def test_an_unknown_name_lists_the_bundled_profiles(name: str) -> None:
     with pytest.raises(UsageError, match="there is no profile") as raised:
-        load(name)
+        load_profile(name)
     assert "there are alpine, " in raised.value.hint
 
 
@@ -172,4 +174,4 @@ def test_any_text_is_a_profile_or_a_usage_error(text: str) -> None:
 
 @given(st.binary())
 def test_any_os_release_has_a_profile(data: bytes) -> None:
-    assert matching(data).name
+    assert match_profile(data).name

@@ -16,35 +16,36 @@ from provisioner.container.access import find_directory, opened_directory
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.tables import Screen, wrapped
+from provisioner.terminal.tables import Screen, cell_text, wrapped
 
 if TYPE_CHECKING:
     from provisioner.doctor.diagnosis import Diagnosis
 
-HELP = "Check what this machine can do, and how to fix what it can't: provision doctor ./container"
+HELP = "Check what this machine can do, and how to fix what it can't"
+EXAMPLE = "provision doctor ./container"
 
 _INDENT = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a diagnosis."""
+    """Add the arguments of `doctor`."""
     parser.add_argument(
         "directory", metavar="DIR", nargs="?", help="where a container is or will be; default: the current directory"
     )
     add_trust_argument(parser)
-    parser.add_argument("--offline", action="store_true", help="leave the network alone")
+    parser.add_argument("--offline", action="store_true", help="make no connection")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show what was found. The status is that of MachineError where the main job can't work here.
+    """Show the checks. Return the status of MachineError where `provision IMAGE DIR` can't work here, else 0.
 
     Raises NotTrusted where others could have changed what is in the directory.
     """
     from provisioner.doctor.diagnosis import diagnose
 
     trust = trusted_directories(arguments)
-    directory = _find_directory(arguments.directory or _usual_place(), trust)
+    directory = _find_directory(arguments.directory or _default_directory(), trust)
     diagnosis = diagnose(directory, offline=arguments.offline, trust=trust)
     if arguments.json:
         write_json(diagnosis.to_json())
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _find_directory(path: str, trust: TrustedDirectories) -> Path:
-    """Return the directory to look at. Raises NotTrusted; what else is wrong there the probes say."""
+    """Return the directory to check. Raises NotTrusted; the checks report whatever else is wrong with it."""
     try:
         directory = find_directory(path, trust)
         with opened_directory(directory, trust):
@@ -66,15 +67,18 @@ def _find_directory(path: str, trust: TrustedDirectories) -> Path:
             return Path(os.path.realpath(path))
 
 
-def _usual_place() -> str:
+def _default_directory() -> str:
+    """Return the current directory, or one for temporary files where it can't be written."""
     return "." if os.access(".", os.W_OK) else tempfile.gettempdir()
 
 
 def _lines(diagnosis: Diagnosis, screen: Screen) -> Iterator[str]:
-    """One line for each check, folded to fit a terminal; then the result."""
+    """Return a line for each check, wrapped to fit the terminal, and then the result."""
     for check in diagnosis.checks:
         mark, fix = check.state.ljust(_INDENT), f"; fix: {check.fix}" if check.fix else ""
-        first, *others = wrapped(f"{check.name}: {check.detail}{fix}", (screen.width or sys.maxsize) - _INDENT)
+        first, *others = wrapped(
+            cell_text(f"{check.name}: {check.detail}{fix}"), (screen.width or sys.maxsize) - _INDENT
+        )
         yield (mark if check.state == "ok" else screen.bold(mark)) + first
         yield from (" " * _INDENT + line for line in others)
     where = printable(str(diagnosis.directory))

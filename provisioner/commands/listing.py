@@ -1,4 +1,4 @@
-"""`provision list`: what was provisioned on this machine, and what is running."""
+"""`provision list`: the directories that were provisioned on this machine, and how many processes run in each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from provisioner.commands.output import write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
-from provisioner.container.processes import running
+from provisioner.container.processes import find_processes
 from provisioner.container.record import Record
 from provisioner.errors import MachineError, NotTrusted, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
@@ -23,7 +23,8 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, Screen, table
 
-HELP = "List what was provisioned on this machine, and what is running: provision list"
+HELP = "List the directories provisioned on this machine, and what is running"
+EXAMPLE = "provision list"
 
 _COLUMNS = (
     Column("DIRECTORY"),
@@ -37,24 +38,28 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class _Row:
-    """One directory. Where its record is missing or can't be read, that is None; `time` is since the epoch."""
+    """One directory."""
 
     entry: KnownDirectory
     is_gone: bool
+    """Whether there is no record of a provisioned image in the directory any more."""
     record: Record | None
+    """None where it is missing or can't be read."""
     time: float
+    """When it was provisioned, in seconds since the epoch."""
     processes: tuple[int, ...]
+    """The process ids of what runs in it."""
     distrust: NotTrusted | None = None
-    """Why the directory, and so its record, can't be relied on."""
+    """Why the directory, and so its record, can't be relied on; None where it can."""
 
     @property
     def size(self) -> int:
-        """The bytes of the image's layers, as they are downloaded."""
+        """The bytes of the image's compressed layers."""
         return sum(layer.size for layer in self.record.layers) if self.record else 0
 
     @property
     def state(self) -> str:
-        """What becomes of it now, in a word or two."""
+        """`gone`, `not trusted`, `idle`, `unreadable`, or the number of processes that run in it."""
         if self.is_gone:
             return "gone"
         if self.distrust:
@@ -63,15 +68,15 @@ class _Row:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a listing."""
+    """Add the arguments of `list`."""
     add_trust_argument(parser)
     parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the directories. What is gone is shown once, and then forgotten.
+    """Show the directories. Those that are gone are shown once, and then forgotten.
 
-    Raises MachineError; NotTrusted, when all is shown, for a directory that others could have changed.
+    Raises MachineError; NotTrusted, when all are shown, for a directory that others could have changed.
     """
     trust = trusted_directories(arguments)
     with machine_errors("read the list of directories"):
@@ -87,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         write_lines(table(_COLUMNS, list(_cells(rows)), screen))
     if gone:
-        with suppress(OSError):  # they are told again, then
+        with suppress(OSError):  # then they are shown again
             directories.drop(gone)
     if distrust := next((row.distrust for row in rows if row.distrust), None):
         raise distrust
@@ -95,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rows(entries: list[KnownDirectory], trust: TrustedDirectories) -> list[_Row]:
-    guests = running([Path(entry.directory) for entry in entries])
+    processes = find_processes([Path(entry.directory) for entry in entries])
     rows = []
     for entry in entries:
         directory = Path(entry.directory)
@@ -107,7 +112,7 @@ def _rows(entries: list[KnownDirectory], trust: TrustedDirectories) -> list[_Row
                 written = os.stat("record.json", dir_fd=folder).st_mtime if record else 0.0
         except NotTrusted as error:
             distrust = error
-        rows.append(_Row(entry, is_gone, record, written, tuple(guests[directory]), distrust))
+        rows.append(_Row(entry, is_gone, record, written, tuple(processes[directory]), distrust))
     return rows
 
 
@@ -122,7 +127,7 @@ def _cells(rows: list[_Row]) -> Iterator[tuple[str, ...]]:
 
 
 def _as_json(row: _Row) -> dict[str, object]:
-    """A row as `--json` prints it."""
+    """Return a row as `--json` prints it."""
     record = row.record
     return {
         "directory": row.entry.directory,

@@ -5,5 +5,5 @@
 this machine, `processes` what runs from them.
 
 A directory is complete or absent: nothing here writes to it once it is in place. It needs nothing outside of itself,
-so the list may be wrong or missing. May import errors, filesystem, image and terminal.
+so the list may be wrong or missing. May import errors, filesystem, image, sizes and terminal.
 """

@@ -71,7 +71,7 @@ class Directories:
         self._change(lambda known: [entry for entry in known if entry not in entries])
 
     def _change(self, change: Callable[[list[KnownDirectory]], list[KnownDirectory]]) -> None:
-        """Replace the list by what `change` makes of it, under a lock. Raises BlockingIOError where that stays held."""
+        """Replace the list by what `change` returns for it. Raises BlockingIOError where it stays locked."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked_directory(self._folder, seconds=_LOCK_SECONDS):
             lines = "".join(f"{json.dumps(asdict(entry))}\n" for entry in change(self.entries()))

@@ -1,7 +1,7 @@
-"""Which processes run from which directory, found in /proc.
+"""Finds the processes that run from provisioned directories, in /proc.
 
-start.sh records its own sessions in `.provision/run/`. What is here also finds containers whose directory can't be
-written, and those that were started without start.sh.
+start.sh records its own sessions in `.provision/run/`. This module also finds containers whose directory
+can't be written, and those that were started without start.sh.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ class Process:
                 yield option.partition(b"=")[2]
 
 
-def running(directories: Sequence[Path]) -> dict[Path, list[int]]:
+def find_processes(directories: Sequence[Path]) -> dict[Path, list[int]]:
     """Return the numbers of the processes that run from each directory.
 
-    These have DIR/rootfs as their root, run a program below it, or are traced by a proot of it; so is that proot.
+    Such a process has DIR/rootfs as its root directory, runs a program below it, is a proot with that rootfs, or is
+    traced by one.
     """
     processes = [process for process in map(Process.of, _process_ids()) if process]
     proots = [process for process in processes if any(process.proot_roots)]

@@ -39,7 +39,7 @@ class Record:
 
     reference: str
     platform: str
-    """As in `linux/arm64/v8`."""
+    """Such as `linux/arm64/v8`."""
     manifest_digest: str
     index_digest: str
     """Empty where the reference named a manifest."""
@@ -107,8 +107,8 @@ class Record:
         return record
 
     def to_json(self) -> str:
-        """Return the text of record.json, which is also what `--json` prints."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """Return the text of record.json, which is also what `--json` prints: ASCII, safe on a terminal."""
+        return json.dumps(asdict(self), indent=2) + "\n"
 
     def write(self, folder: int, image: Image) -> None:
         """Write the record and the image's documents, byte for byte, into an open directory. Raises OSError."""

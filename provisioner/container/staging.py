@@ -29,8 +29,11 @@ from provisioner.filesystem.locks import lock
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import remove_tree
 from provisioner.filesystem.resolution import PASSED, resolve
+from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours, created_owner
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 _NEW, _OLD, _PARENTS = "new", "old", "parents"
 _NAME_MAX = 255
@@ -55,14 +58,11 @@ class Staging:
     def __init__(self, target: Path, trust: TrustedDirectories = NOBODY) -> None:
         self.target = target
         self._trust = trust
-        name = os.fsencode(target.name)
-        if len(name) + len(b"..provision") > _NAME_MAX:
-            name = hashlib.sha256(name).hexdigest().encode()
-        self._name = b".%s.provision" % name
-        self._folder = target.parent / os.fsdecode(self._name)
+        self._folder = _staging_directory(target)
+        self._name = os.fsencode(self._folder.name)
         self.path = self._folder / _NEW
         """The path of the new directory, for messages."""
-        self.scratch = self._folder / "scratch"
+        self.scratch = scratch_directory(target)
         self.new = -1
         self._created_parents = 0
         self._action = f"make {printable(str(target))}"
@@ -104,8 +104,11 @@ class Staging:
             if error is None:  # an earlier error matters more, and the next run cleans up
                 raise
 
-    def commit(self) -> None:
+    def commit(self, console: Console | None = None, *, sync: bool = False) -> None:
         """Put the new directory in the place of `target`. Raises TargetExists where something is mounted there.
+
+        With `sync` it is on the disk before, and its name when this returns, so that no power cut can take parts of it;
+        where that fails MachineError is raised, and all is as it was. `console` gets a step where that takes long.
 
         A directory that is replaced is first moved into the staging directory, so for a moment neither is in place.
         Where a run ends at that moment, the next one puts the old directory back.
@@ -117,6 +120,10 @@ class Staging:
                 raise TargetExists(
                     f"{mounted} is a mount point", f"unmount it, or choose another directory than {shown}"
                 )
+        if sync:
+            with machine_errors(f"write {shown} to the disk"):
+                sync_below(self._lock, lambda count: _report_waiting(console, count))
+        with machine_errors(f"put {shown} in place"):
             try:
                 self._put_in_place()  # this also replaces an empty directory
             except OSError as error:
@@ -124,6 +131,19 @@ class Staging:
                     raise
                 os.rename(self.target.name, _OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
                 self._put_in_place()
+        if sync:
+            with machine_errors(f"write {shown} to the disk"):
+                self._sync_names()
+
+    def _sync_names(self) -> None:
+        """Have the name of `target` on the disk, and those of the parents that were created; undo the commit else."""
+        try:
+            sync_directory(self.parent)
+            sync_directories(("/".join([".."] * level) for level in range(1, self._created_parents + 1)), self.parent)
+        except OSError:
+            with suppress(OSError):  # a disk that fails may allow no more changes; the first error matters
+                os.rename(self.target.name, _NEW, src_dir_fd=self.parent, dst_dir_fd=self._lock)
+            raise
 
     def _put_in_place(self) -> None:
         os.rename(_NEW, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
@@ -268,6 +288,12 @@ class Staging:
         os.close(self.parent)
 
 
+def _report_waiting(console: Console | None, count: int | None) -> None:
+    """Write a step with the number of bytes that have yet to be written to the disk, if it is known."""
+    if console:
+        console.step(f"writing {'files' if count is None else size_text(count)} to the disk")
+
+
 def _create_parent(above: int, name: str) -> int:
     """Create a directory in the open one `above` and return it open, of O_PATH.
 
@@ -322,3 +348,16 @@ def _check_file_system(directory: int, shown: str) -> None:
 
 
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def scratch_directory(target: Path) -> Path:
+    """Return where the staging of `target` has its `scratch`, whether that exists or not."""
+    return _staging_directory(target) / "scratch"
+
+
+def _staging_directory(target: Path) -> Path:
+    """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
+    name = os.fsencode(target.name)
+    if len(name) + len(b"..provision") > _NAME_MAX:
+        name = hashlib.sha256(name).hexdigest().encode()
+    return target.parent / os.fsdecode(b".%s.provision" % name)

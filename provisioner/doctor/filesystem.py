@@ -13,6 +13,7 @@ from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt
 from provisioner.doctor.fixes import is_android, root_command
 from provisioner.filesystem.mounts import mount_of
+from provisioner.sizes import size_text
 
 _WITHOUT_SYMLINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
 _LEAST_BYTES, _LEAST_INODES = 50 << 20, 5000
@@ -110,7 +111,7 @@ def check_space(site: Site) -> Finding:
     """Check whether there are enough free bytes and inodes for this user."""
     state = os.statvfs(site.directory)
     free, inodes = state.f_bavail * state.f_frsize, state.f_favail
-    detail = f"{free / 1e9:.1f} GB" if free >= 1e9 else f"{free / 1e6:.0f} MB"
+    detail = size_text(free)
     detail += f" and {inodes} inodes free" if state.f_files else " free"
     if free < _LEAST_BYTES or (state.f_files and inodes < _LEAST_INODES):
         return no(f"{detail}: too little for a distribution", "free some, or choose a directory elsewhere")

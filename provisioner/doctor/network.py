@@ -8,7 +8,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.fixes import is_termux
-from provisioner.errors import NetworkError
+from provisioner.errors import NetworkError, UsageError
 from provisioner.terminal.escaping import printable
 
 HUB = "https://registry-1.docker.io/v2/"
@@ -36,8 +36,10 @@ def check_registry(site: Site, url: str = HUB) -> Finding:
     proxy = _proxy(url)
     route = f" through the proxy {proxy}" if proxy else ""
     try:
-        with Http(insecure=False, connections=1, silence=_SECONDS).get(url, {}) as response:
+        with Http(insecure=False, connections=1, seconds=_SECONDS).get(url, {}) as response:
             status = response.status_code
+    except UsageError as error:  # a variable that names no proxy
+        return no(error.message, error.hint)
     except NetworkError as error:
         return no(f"{error.message}{route}", error.hint)
     if status in (200, 401):

@@ -1,12 +1,10 @@
 """The host's file system: operations on files and directories that other rooms build on.
 
-Nouns: directory descriptors (`descriptors`), trusted users and strangers (`trust`, `users`), resolved paths
-(`resolution`), the files of a walk (`walk`), kinds of files (`kind`), extended attributes (`xattrs`), locks (`locks`),
-atomic replacement (`atomic`), removal of trees (`removal`), the XDG directories of a user (`user_directories`).
+Nouns: directory descriptors (`descriptors`), trusted users (`trust`, `users`), resolved paths (`resolution`), walks,
+kinds of files (`kind`), extended attributes (`xattrs`), locks, atomic replacement (`atomic`), removal of trees
+(`removal`), writing to the disk (`sync`), the XDG directories of a user (`user_directories`).
 
 Invariants: a directory is opened by a name in its parent's descriptor and never through a symlink; walks and removals
-use a constant number of descriptors, however deep the tree is; functions raise OSError, no ProvisionError; Untrusted is
-the OSError for a file that a stranger could change.
-
-May import nothing else of the package.
+use a constant number of descriptors, however deep the tree is; functions raise OSError, no ProvisionError, and
+Untrusted, an OSError, for what a user who isn't trusted could change. May import threads.
 """

@@ -53,7 +53,7 @@ def unlock(file: int | _File) -> None:
 
 
 def lock_holder(file: int | _File) -> int | None:
-    """Return the number of a process that holds the lock of an open file; None where that can't be told.
+    """Return the number of a process that holds the lock of an open file; None where that is unknown.
 
     /proc/locks (proc(5)) names files by device and inode. Android and some containers hide it.
     """
@@ -75,7 +75,7 @@ def lock_holder(file: int | _File) -> int | None:
 
 
 def process_name(pid: int) -> str:
-    """Return what a process is called, in a few letters; nothing where that can't be told."""
+    """Return the name of a process, at most 15 characters; nothing where that is unknown."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
     except OSError:

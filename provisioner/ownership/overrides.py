@@ -65,7 +65,7 @@ NO_TIME = -(2**63)
 
 
 class MetadataOverrides:
-    """What the image says about the files of a tree, where the file system says something else.
+    """The metadata of those files of a tree for which the file system could not store all that the image says.
 
     It is stored by inode, so that hard links share it and nothing has to be done when names are removed. Equal metadata
     is stored once. `memory_limit` is in bytes: no image may fill the memory.

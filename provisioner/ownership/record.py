@@ -90,7 +90,7 @@ def remake_state(folder: Path | int, root: Path | int) -> int:
 
 def _remake_state(folder: int, root: Path | int) -> int:
     count = 0
-    # Unlike replace_in, this writes as it reads.
+    # Unlike replace_in, this writes while it reads, and follows no symlink, which another user may have put there.
     new = STATE + ".new"
     with suppress(FileNotFoundError):
         os.unlink(new, dir_fd=folder)  # left by a killed process, or a symlink

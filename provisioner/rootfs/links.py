@@ -32,7 +32,7 @@ _CHUNK = 1 << 18
 
 @dataclass
 class Substitutes:
-    """The numbers of files that stand in for hard links."""
+    """How many files stand in for hard links."""
 
     copies: int = 0
     copied_bytes: int = 0
@@ -50,7 +50,7 @@ class Links:
 
     def __init__(self, substitute: Substitute = "auto") -> None:
         self.substitutes = Substitutes()
-        """What was made in place of hard links so far."""
+        """The files that stand in for hard links so far."""
         self._substitute = substitute
         self._copies: dict[bytes, tuple[bytes, int]] = {}
         """By the path of each copy: the path of the file that was copied, and the bytes that were written."""

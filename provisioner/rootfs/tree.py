@@ -27,6 +27,8 @@ NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """The errors of looking up a path that doesn't exist."""
 _LINKS = 40
 """How many symlinks one path may lead through, as in the kernel."""
+_LINK_NAMES = 1024
+"""How many names the symlinks of one lookup may add to a path, all together. Real images stay below 100."""
 _OPEN_DIRECTORIES = 64
 _NAME_MAX = 255
 _PATH_MAX = 1 << 14
@@ -89,8 +91,8 @@ class Tree:
     something is removed in between.
     """
 
-    def __init__(self, root: Path | int, overrides: MetadataOverrides | None = None) -> None:
-        self.overrides = overrides or MetadataOverrides()
+    def __init__(self, root: Path | int) -> None:
+        self.overrides = MetadataOverrides()
         """The metadata of the tree's files that the file system could not store."""
         self._root = os.open(b".", DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
@@ -275,7 +277,7 @@ class Tree:
 
         Returns the last directory in the same form.
         """
-        todo, real, links = deque(names), start[1].split(b"/")[:-1], 0
+        todo, real, links, added = deque(names), start[1].split(b"/")[:-1], 0, 0
         here = os.dup(start[0])
         try:
             while todo:
@@ -290,8 +292,10 @@ class Tree:
                     else:
                         real.append(name)
                 else:
-                    links += 1
                     target = there.split(b"/")
+                    links, added = links + 1, added + len(target)
+                    if added > _LINK_NAMES:
+                        raise MalformedImage(f"it is below symlinks that lead through more than {_LINK_NAMES} names")
                     if links > _LINKS or any(len(part) > _NAME_MAX for part in target):
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                     todo.extendleft(reversed(target))

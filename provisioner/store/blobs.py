@@ -1,81 +1,56 @@
-"""The blob cache: verified content on disk by its digest, shared between processes, readable while it arrives."""
+"""The blob cache: verified content in files named by digest, shared between processes."""
 
 from __future__ import annotations
 
 import io
 import os
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.filesystem.locks import unlock
-from provisioner.image.digest import CHUNK, Digest, Mismatch, verified_chunks
+from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.partial import PARTIAL, PartialFile, lock_partial
 
 
-class Origin(Protocol):
-    """Where blobs come from."""
+class BlobSource(Protocol):
+    """Where blobs are downloaded from. Classes that can't do better inherit `report_corrupt` from here."""
 
     def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
-        """The bytes of a blob from `start` on, in order, not yet verified. An empty chunk only says: still at it."""
+        """Yield the bytes of a blob from `start` on, in order, not yet verified.
+
+        An empty chunk may come at any time. It gives the reader the chance to stop before the source tries again.
+        """
 
     def report_corrupt(self, descriptor: Descriptor) -> bool:
-        """Is told that a blob, given from its start, wasn't what its digest says. Whether it may be right next time."""
+        """Report that a blob, downloaded from its start, didn't match its digest.
 
-
-class Served:
-    """An origin that is a function: it gives the bytes of a blob from the start, and has nothing better."""
-
-    def __init__(self, give: Callable[[Descriptor], Iterator[bytes]]) -> None:
-        self._give = give
-
-    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
-        """What the function gives, from `start` on."""
-        for chunk in self._give(descriptor):
-            yield chunk[start:]
-            start = max(0, start - len(chunk))
-
-    def report_corrupt(self, descriptor: Descriptor) -> bool:
-        """Always False."""
+        Return whether another download may bring the right bytes. By default it can't.
+        """
         return False
 
 
-class Unverified(MalformedImage):
-    """What has been read of a blob on its way is wrong, or may be: it has to be read again, verified this time."""
-
-
-ByteCounter = Callable[[int], None]
-"""Is told of each number of bytes that has become available; of a negative one when that many have proved wrong."""
-
-_STOP_SECONDS = 2.0
-"""How long downloads may take to notice that they are to stop: they do at their next chunk, or never in a dead link."""
-
-
 class BlobCache:
-    """A directory of blobs: `sha256/HEX` when whole and verified, `partial/HEX` as far as they have come."""
+    """A directory of blobs: `sha256/HEX` for whole and verified ones, `partial/HEX` for unfinished downloads."""
 
-    def __init__(self, directory: Path, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, directory: Path, report: Callable[[str], None] = lambda text: None) -> None:
         self.files = CacheDirectory(directory)
-        self._tell = tell
-        """Is called with what people should know while they wait."""
+        self._report = report
+        """Called with a message while another process is waited for."""
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob is, or would be, once it is whole."""
+        """Return the path of a whole blob, whether it exists or not."""
         return self.files.path / digest.algorithm / digest.hex
 
     def open(self, digest: Digest) -> io.FileIO:
-        """Open the whole blob, not yet verified. Raises OSError; FileNotFoundError where there is none."""
+        """Open a whole blob, not yet verified. Raises OSError; FileNotFoundError where there is none."""
         return io.FileIO(self.files.open(digest.algorithm, digest.hex))
 
     def has(self, digest: Digest) -> bool:
-        """Return whether the whole blob is there, not yet verified."""
+        """Return whether the cache has the whole blob, not yet verified."""
         try:
             self.open(digest).close()
         except OSError:
@@ -83,21 +58,12 @@ class BlobCache:
         return True
 
     def delete(self, digest: Digest) -> None:
-        """Delete the whole blob, if it is there. Raises OSError."""
+        """Delete a whole blob, if there is one. Raises OSError."""
         with suppress(FileNotFoundError):
             self.files.delete(digest.algorithm, digest.hex)
 
-    def get(self, descriptor: Descriptor, origin: Origin) -> bytes:
-        """A small blob as bytes: from the cache where it is whole there, else from `origin` and then kept."""
-        arrival = Download(descriptor, self, origin, lambda count: None)
-        try:
-            arrival.run()
-            return b"".join(arrival.chunks())
-        finally:
-            arrival.close()
-
-    def kept(self, descriptor: Descriptor) -> int:
-        """How many bytes of a blob are here, verified or not."""
+    def resumable_bytes(self, descriptor: Descriptor) -> int:
+        """Return how many bytes of a blob the next run won't have to download, verified or not."""
         digest = descriptor.digest
         for folder in (digest.algorithm, PARTIAL):
             with suppress(OSError):
@@ -106,13 +72,13 @@ class BlobCache:
 
     @contextmanager
     def partial(self, digest: Digest) -> Iterator[PartialFile]:
-        """The file that a blob is being written to, held by one process at a time; others wait.
+        """Open the file that a blob is downloaded to and lock it, waiting for a process that has the lock.
 
-        The lock is on the open file, so it ends with the process that holds it. What has come so far stays, whatever
-        ends the process: the next one goes on with it.
+        The lock belongs to the open file, so it ends with the process. The bytes stay there however the process ends,
+        and the next one continues the download.
         """
         with self.errors():
-            partial = lock_partial(self.files, digest, self._tell)
+            partial = lock_partial(self.files, digest, self._report)
         with partial.file:
             try:
                 yield partial
@@ -126,7 +92,7 @@ class BlobCache:
                     unlock(number)
 
     def complete(self, partial: PartialFile, digest: Digest) -> None:
-        """Put a partial file in the place of the whole blob, which it has proved to be. Raises OSError."""
+        """Move a partial file, which has been verified, to the place of whole blobs. Raises OSError."""
         self.files.rename(PARTIAL, partial.name, digest.algorithm, digest.hex)
 
     def discard(self, partial: PartialFile) -> None:
@@ -134,225 +100,13 @@ class BlobCache:
         self.files.delete(PARTIAL, partial.name)
 
     def errors(self) -> AbstractContextManager[None]:
-        """Return a context that turns an OSError into a MachineError, which names the cache and says what to do."""
+        """Turn an OSError into a MachineError that names the cache and says how to use another directory."""
         return self.files.errors()
 
 
-def _write(file: io.FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+class TemporaryBlobCache(BlobCache):
+    """A cache that is deleted at the end of the run."""
 
-
-class Download:
-    """One blob on its way into the cache: `run()` brings it, `chunks()` follows it in any other thread.
-
-    What a reader gets is not verified until it has met the end: it fails there with MalformedImage when the content is
-    not what the digest says; with Unverified when it may be had from elsewhere. What nobody has read yet is fetched
-    again without a word. With `verified_first`, readers wait until the whole blob is verified.
-    """
-
-    def __init__(
-        self,
-        descriptor: Descriptor,
-        cache: BlobCache,
-        origin: Origin,
-        progress: ByteCounter,
-        *,
-        verified_first: bool = False,
-    ) -> None:
-        self.descriptor = descriptor
-        self._cache = cache
-        self._origin = origin
-        self._progress = progress
-        self._verified_first = verified_first
-        self._state = threading.Condition()
-        self._file: int | None = None
-        self._available = 0
-        self._given = 0
-        self._start = 0
-        self._done = False
-        self._stopped = False
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Bring the blob. What goes wrong is raised in the readers, not here."""
-        failure: BaseException | None = None
-        try:
-            self._check_stopped()
-            if not self._take_from_cache():
-                with self._cache.partial(self.descriptor.digest) as partial:
-                    # Whoever held the partial file before may have made the blob whole.
-                    if not self._take_from_cache():
-                        self._download(partial)
-        except BaseException as error:  # noqa: BLE001  the readers raise it
-            failure = error
-        with self._state:
-            self._done, self._error = True, failure
-            self._state.notify_all()
-
-    def stop(self) -> None:
-        """Make `run()` end at its next chunk, and readers with it."""
-        self._stopped = True
-
-    def close(self) -> None:
-        """Let the file go. Nobody may read any more."""
-        with self._state:
-            if self._file is not None:
-                os.close(self._file)
-                self._file = None
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether something has been read that is not verified, and can be had again."""
-        with self._state:
-            return self._given > 0 and (not self._done or isinstance(self._error, Unverified))
-
-    def chunks(self) -> Iterator[bytes]:
-        """The blob from its start, at the pace at which it arrives. May be called again, and by any thread."""
-        offset = 0
-        while chunk := self._read(offset):
-            offset += len(chunk)
-            yield chunk
-
-    def _read(self, offset: int) -> bytes:
-        """What there is from `offset`, at least one byte and CHUNK at most; nothing at the end of a verified blob."""
-        with self._state:
-            while (self._verified_first or self._available <= offset) and not self._done:
-                self._state.wait()
-            if self._error is not None:
-                raise self._error
-            wanted = min(CHUNK, self._available - offset)
-            self._given = max(self._given, offset + wanted)
-        if wanted <= 0 or self._file is None:
-            return b""
-        with self._cache.errors():
-            return os.pread(self._file, wanted, offset)
-
-    def _take_from_cache(self) -> bool:
-        """Use the whole blob that is there already, verified anew. A damaged one is taken away.
-
-        Raises MalformedImage where the blob is sound and its size isn't the one that was announced.
-        """
-        digest = self.descriptor.digest
-        with self._cache.errors():
-            try:
-                file = self._cache.open(digest)
-            except FileNotFoundError:
-                return False
-        with file:
-            hasher = digest.hasher()
-            with self._cache.errors():
-                while chunk := file.read(CHUNK):
-                    self._check_stopped()
-                    hasher.update(chunk)
-                if hasher.hexdigest() != digest.hex:
-                    self._cache.delete(digest)
-                    return False
-                size = file.tell()
-            if size != self.descriptor.size:
-                raise MalformedImage(f"{self._what} has {size} bytes, {self.descriptor.size} were announced")
-            with suppress(OSError):  # the cache may be another user's
-                os.utime(file.fileno())  # last use, for pruning
-            self._follow(file.fileno())
-        self._advance(size)
-        return True
-
-    def _download(self, partial: PartialFile) -> None:
-        """Go on with `partial` until it is the whole blob, and put it in its place when it has proved to be right."""
-        self._follow(partial.file.fileno())
-        digest, size = self.descriptor.digest, self.descriptor.size
-        while True:
-            try:
-                for chunk in verified_chunks(self._content(partial), digest, size, self._what):
-                    self._advance(len(chunk))
-                break
-            except Mismatch as error:
-                self._start_over(partial, error)
-        with self._cache.errors():
-            self._cache.complete(partial, digest)
-
-    def _content(self, partial: PartialFile) -> Iterator[bytes]:
-        """What is in `partial`, then what the origin has to add, which is written there first."""
-        with self._cache.errors():
-            self._start, count = os.fstat(partial.file.fileno()).st_size, 0
-        while True:
-            self._check_stopped()
-            with self._cache.errors():
-                chunk = os.pread(partial.file.fileno(), CHUNK, count)
-            if not chunk:
-                break
-            count += len(chunk)
-            yield chunk
-        if count < self.descriptor.size:
-            for chunk in self._origin.blob(self.descriptor, count):
-                self._check_stopped()
-                with self._cache.errors():
-                    _write(partial.file, chunk)
-                yield chunk
-
-    def _start_over(self, partial: PartialFile, error: Mismatch) -> None:
-        """Empty `partial` for another try. Raises `error` where there is none, Unverified where it has been read."""
-        # What was there before may be to blame, and nobody knows who gave it.
-        is_to_be_had = self._start > 0 or self._origin.report_corrupt(self.descriptor)
-        with self._state:
-            has_readers, count, self._available = self._given > 0, self._available, 0
-        if has_readers or not is_to_be_had:
-            # Its name goes, not its content: what a reader has open must not change.
-            with self._cache.errors():
-                self._cache.discard(partial)
-            raise Unverified(error.message) if is_to_be_had else error
-        with self._cache.errors():
-            partial.file.truncate(0)
-        self._progress(-count)
-
-    def _follow(self, file: int) -> None:
-        """Let readers read from `file`."""
-        with self._state, self._cache.errors():
-            self._file = os.dup(file)
-
-    def _advance(self, count: int) -> None:
-        with self._state:
-            self._available += count
-            self._state.notify_all()
-        self._progress(count)
-
-    def _check_stopped(self) -> None:
-        if self._stopped:
-            raise ProvisionError("stopped")
-
-    @property
-    def _what(self) -> str:
-        return f"blob {self.descriptor.digest.short}"
-
-
-@contextmanager
-def downloading(arrivals: Sequence[Download], jobs: int) -> Iterator[None]:
-    """Bring blobs in the background, `jobs` at a time, in their order; stop and close them at the end.
-
-    The threads are daemons: Ctrl-C must not wait for a server that is silent.
-    """
-    waiting: queue.SimpleQueue[Download] = queue.SimpleQueue()
-    for arrival in arrivals:
-        waiting.put(arrival)
-
-    def work() -> None:
-        with suppress(queue.Empty):
-            while True:
-                waiting.get_nowait().run()
-
-    threads = [
-        threading.Thread(target=work, name=f"download-{n}", daemon=True) for n in range(min(jobs, len(arrivals)))
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        yield
-    finally:
-        for arrival in arrivals:
-            arrival.stop()
-        deadline = time.monotonic() + _STOP_SECONDS
-        for thread in filter(threading.Thread.is_alive, threads):
-            thread.join(max(0.0, deadline - time.monotonic()))
-        for arrival in arrivals:
-            arrival.close()
+    def resumable_bytes(self, descriptor: Descriptor) -> int:
+        """Return 0: the next run won't find anything."""
+        return 0

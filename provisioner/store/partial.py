@@ -1,4 +1,4 @@
-"""The file that a blob is downloaded to, locked by one process at a time; others wait, say so, and give up."""
+"""The file that a blob is downloaded to, locked by one process at a time; others wait, but not forever."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from provisioner.terminal.escaping import printable
 
 PARTIAL = "partial"
 """The folder of partial files, each called by the HEX of its blob's digest."""
-TELL_SECONDS = 2.0
-"""How long a process waits for another one, which downloads the same blob, before it says so."""
+REPORT_SECONDS = 2.0
+"""How long a process waits for another one, which downloads the same blob, before it reports that."""
 WAIT_SECONDS = 60.0
 """How long nothing may come into the other's file before a process downloads the blob by itself."""
 _POLL_SECONDS = 0.05
@@ -32,42 +32,42 @@ class PartialFile(NamedTuple):
     """Whether no other process looks for it, so that it doesn't stay."""
 
 
-def lock_partial(files: CacheDirectory, digest: Digest, tell: Callable[[str], None]) -> PartialFile:
+def lock_partial(files: CacheDirectory, digest: Digest, report: Callable[[str], None]) -> PartialFile:
     """Open the partial file of a blob and lock it, or one of our own where nothing comes into it for WAIT_SECONDS.
 
-    `tell` is called with what is waited for. Raises OSError.
+    `report` is called with messages about the wait. Raises OSError.
     """
-    has_told = False
+    is_reported = False
     while True:
         file = io.FileIO(files.open_partial(PARTIAL, digest.hex), "a+")
         try:
-            has_lock, has_told = _wait(file, digest, tell, has_told)
+            has_lock, is_reported = _wait(file, digest, report, is_reported)
             if has_lock and files.is_same(file.fileno(), PARTIAL, digest.hex):
                 return PartialFile(file, digest.hex)
         except BaseException:
             file.close()
             raise
-        file.close()  # whoever held it made it whole, or took it away; or it is waited for no longer
+        file.close()  # the process that had the lock has renamed or deleted the file; or the wait is over
         if not has_lock:
-            tell(f"blob {digest.short} is downloaded once more: nothing came for {WAIT_SECONDS:.0f} s")
+            report(f"blob {digest.short} is downloaded once more: nothing came for {WAIT_SECONDS:.0f} s")
             return _own_partial(files, digest)
 
 
-def _wait(file: io.FileIO, digest: Digest, tell: Callable[[str], None], has_told: bool) -> tuple[bool, bool]:
-    """Wait for the lock as long as the file grows; return whether this process has it, and whether it has told."""
+def _wait(file: io.FileIO, digest: Digest, report: Callable[[str], None], is_reported: bool) -> tuple[bool, bool]:
+    """Wait for the lock as long as the file grows; return whether it was got, and whether the wait was reported."""
     began = grown = time.monotonic()
     size = -1
     while not try_lock(file):
         now, now_size = time.monotonic(), os.fstat(file.fileno()).st_size
         if now_size != size:
             size, grown = now_size, now
-        if now - began >= TELL_SECONDS and not has_told:
-            has_told = True
-            tell(_describe_wait(file, digest))
+        if now - began >= REPORT_SECONDS and not is_reported:
+            is_reported = True
+            report(_describe_wait(file, digest))
         if now - grown >= WAIT_SECONDS:
-            return False, has_told
+            return False, is_reported
         time.sleep(_POLL_SECONDS)
-    return True, has_told
+    return True, is_reported
 
 
 def _own_partial(files: CacheDirectory, digest: Digest) -> PartialFile:

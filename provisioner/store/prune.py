@@ -1,4 +1,4 @@
-"""Housekeeping in the cache: what is in it, what may go, and what must not because somebody is at work with it."""
+"""Lists the files of the cache, and deletes old ones that no process is using."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.locks import lock, try_lock
 from provisioner.filesystem.user_directories import user_directory
 from provisioner.store.cache_directory import CacheDirectory
+from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
 from provisioner.store.partial import PARTIAL
-
-TAGS = "tags"
-"""The folder of notes of what tags named when they were last asked for: JSON with `reference` and `digest`."""
 
 _RUNS = "runs"
 _BLOBS = ("sha256", "sha512")
-_NOTE_LIMIT = 1 << 16
 
 
 def cache_directory() -> Path:
-    """`$PROVISION_CACHE_DIR`, else `provision` in the user's cache directory (XDG Base Directory Specification)."""
+    """Return `$PROVISION_CACHE_DIR`, else `provision` in the user's cache directory (XDG Base Directory Specification).
+
+    Raises MachineError where the user has no home directory.
+    """
     if own := os.environ.get("PROVISION_CACHE_DIR"):
         return Path(own).absolute()
     directory = user_directory("XDG_CACHE_HOME", ".cache")
@@ -42,28 +42,29 @@ CachedFileKind = Literal["blob", "partial", "tag"]
 
 @dataclass(frozen=True)
 class CachedFile:
-    """A file of the cache: a verified blob or document, a partial one, or the note of a tag.
-
-    `size` is in bytes, `used` a time of the epoch: the last use.
-    """
+    """A file of the cache."""
 
     path: Path
     kind: CachedFileKind
+    """A verified blob or document, one that is not complete, or what a tag named last."""
     name: str
+    """What users see: a digest, or `reference -> digest`."""
     size: int
+    """Bytes."""
     used: float
+    """The last use, in seconds since the epoch."""
 
 
-def entries(directory: Path) -> list[CachedFile]:
-    """All that is in the cache, what was used last first. Raises MachineError."""
+def list_files(directory: Path) -> list[CachedFile]:
+    """Return all files of the cache, the last used first. Raises MachineError."""
     cache, found = CacheDirectory(directory), []
     with cache.errors("read"):
         for folder in (*_BLOBS, PARTIAL, TAGS):
             for name, state in cache.files(folder):
                 if _is_ours(name):
                     kind: CachedFileKind = "partial" if name.startswith(".") else _KINDS.get(folder, "blob")
-                    shown = _shown_name(cache, folder, name)
-                    found.append(CachedFile(cache.path / folder / name, kind, shown, state.st_size, state.st_mtime))
+                    shown, path = _shown_name(cache, folder, name), cache.path / folder / name
+                    found.append(CachedFile(path, kind, shown, state.st_size, state.st_mtime))
     return sorted(found, key=lambda entry: (-entry.used, entry.name))
 
 
@@ -71,43 +72,46 @@ _KINDS: dict[str, CachedFileKind] = {PARTIAL: "partial", TAGS: "tag"}
 
 
 def _is_ours(name: str) -> bool:
-    """Whether the name is of our making; with a dot in front where a writer was killed."""
+    """Return whether a name is one that this cache chooses. One with a dot is of a writer that was killed."""
     return bool(re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{128}|\.[0-9a-f]{64,}\.\w+", name))
 
 
 def _shown_name(cache: CacheDirectory, folder: str, name: str) -> str:
+    """Return what users see of a file: a digest, its HEX where it is partial, or what a tag names."""
     if folder in _BLOBS:
         return f"{folder}:{name}"
     if folder != TAGS:
         return name
     try:
         with open(cache.open(folder, name), "rb") as file:
-            note = json.loads(file.read(_NOTE_LIMIT))
-        return f"{note['reference']} -> {note['digest']}"
+            fields = json.loads(file.read(TAG_FILE_LIMIT))
+        return f"{fields['reference']} -> {fields['digest']}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return name
 
 
 def prune(directory: Path, limit: int | None, unused_since: float | None = None) -> list[CachedFile]:
-    """Take away what nobody is using: all that was last used before `unused_since`, then the least recently used until
-    the rest has at most `limit` bytes; None is no such limit. What was taken away. Raises MachineError.
+    """Delete files that no process is using, and return them. Raises MachineError.
+
+    All that were last used before `unused_since` go, then the least recently used, until the rest has at most `limit`
+    bytes. None is no such limit.
     """
     cache = CacheDirectory(directory)
-    kept = entries(directory)
-    total, spare = sum(entry.size for entry in kept), _oldest_run(cache)
-    taken = []
-    for entry in reversed(kept):
+    found = list_files(directory)
+    total, oldest_run = total_size(found), _oldest_run(cache)
+    deleted = []
+    for entry in reversed(found):
         is_old = unused_since is not None and entry.used < unused_since
-        if (is_old or (limit is not None and total > limit)) and entry.used < spare:
+        if (is_old or (limit is not None and total > limit)) and entry.used < oldest_run:
             with cache.errors("clean"):
-                if _take(cache, entry):
-                    taken.append(entry)
+                if delete_unused(cache, entry):
+                    deleted.append(entry)
                     total -= entry.size
-    return taken
+    return deleted
 
 
-def _take(cache: CacheDirectory, entry: CachedFile) -> bool:
-    """Delete the file, unless another process holds it or has just used it."""
+def delete_unused(cache: CacheDirectory, entry: CachedFile) -> bool:
+    """Delete a file unless a process has locked it, or has used it since it was listed. Return whether it is gone."""
     folder, name = entry.path.parent.name, entry.path.name
     try:
         handle = cache.open(folder, name)
@@ -126,16 +130,17 @@ def _take(cache: CacheDirectory, entry: CachedFile) -> bool:
 
 @contextmanager
 def in_use(cache: CacheDirectory) -> Iterator[None]:
-    """Keep others from pruning what this process uses meanwhile. A cache that can't be written is used all the same.
+    """Keep other processes from pruning files that this one uses during the context.
 
-    The mark is a locked file, so that it ends with the process, and as old as the run.
+    A cache that can't be written isn't an error. The process has a locked file in `runs/`. The lock ends
+    with the process; the file is as old as the run.
     """
     name = os.urandom(8).hex()
     handle = -1
     with suppress(OSError):
         handle = cache.open_partial(_RUNS, f".{name}", is_new=True)
         lock(handle)
-        # Only a name without the dot is looked at: nobody takes it for a dead run's before it is locked.
+        # Names with a dot don't count, so that the file isn't mistaken for a dead run's before it is locked.
         cache.rename(_RUNS, f".{name}", _RUNS, name)
     try:
         yield
@@ -147,7 +152,7 @@ def in_use(cache: CacheDirectory) -> Iterator[None]:
 
 
 def _oldest_run(cache: CacheDirectory) -> float:
-    """When the oldest run that is still at work began, a time of the epoch; what dead ones left is taken away."""
+    """Return when the oldest run at work began, in seconds since the epoch, and delete the files of dead runs."""
     oldest = float("inf")
     with suppress(OSError):
         for name, state in cache.files(_RUNS):
@@ -160,5 +165,5 @@ def _oldest_run(cache: CacheDirectory) -> float:
 
 
 def total_size(found: Sequence[CachedFile]) -> int:
-    """The bytes of all these."""
+    """Return the bytes of all these files."""
     return sum(entry.size for entry in found)

@@ -6,9 +6,11 @@ import os
 
 
 def printable(text: str | bytes) -> str:
-    """`text` safe to show on a terminal: control characters, and bytes that are no text, escaped.
+    """Return `text` as one line that is safe to show on a terminal, with all other characters escaped as in Python.
 
-    For all names that come from an image, a registry or a file system.
+    Letters, marks, numbers, punctuation, symbols and the space stay as they are. Escaped are control characters, also
+    C1's (8-bit terminals take U+009B for ESC [), characters that turn the direction of text or can't be seen, line
+    separators, surrogates (bytes that are not UTF-8), and what Unicode doesn't define.
     """
     if isinstance(text, bytes):
         text = os.fsdecode(text)

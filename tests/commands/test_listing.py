@@ -112,7 +112,9 @@ def test_tables_fit_terminals_and_phones(directory: Path, env: dict[str, str], t
     assert "idle" in "".join(narrow)
 
 
-def test_what_is_gone_is_told_once(directory: Path, env: dict[str, str], known: Directories, tmp_path: Path) -> None:
+def test_a_gone_directory_is_shown_once(
+    directory: Path, env: dict[str, str], known: Directories, tmp_path: Path
+) -> None:
     shutil.rmtree(directory)
     (row,) = known.entries()
     lines = on_terminal(env, 200, tmp_path)
@@ -126,7 +128,7 @@ def test_what_is_gone_is_told_once(directory: Path, env: dict[str, str], known: 
     assert known.entries() == []
 
 
-def test_what_is_unreadable_is_not_forgotten(directory: Path, env: dict[str, str], known: Directories) -> None:
+def test_an_unreadable_directory_is_not_forgotten(directory: Path, env: dict[str, str], known: Directories) -> None:
     (directory / ".provision/record.json").write_text("{")
     (row,) = as_json(env)
     assert (row["is_gone"], row["platform"]) == (False, None)

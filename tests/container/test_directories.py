@@ -97,6 +97,7 @@ def test_many_at_once_lose_none(folder: Path) -> None:
     assert {known.directory for known in Directories(folder).entries()} == {f"/{n}" for n in range(20)}
 
 
+@pytest.mark.slow
 def test_a_lock_that_stays_held_is_an_error_after_two_seconds(folder: Path) -> None:
     folder.mkdir(parents=True)
     holder = os.open(folder, os.O_RDONLY)

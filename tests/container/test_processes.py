@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.container.processes import running
+from provisioner.container.processes import find_processes
 from tests.support.guests import SCRIPT, guest
 from tests.support.tools import as_user, find_program, need, need_root, own
 
@@ -35,7 +35,7 @@ def command_lines(directory: Path, least: int) -> list[bytes]:
     """Wait until at least so many processes run from the directory, and return their command lines."""
     deadline = time.monotonic() + 10
     while True:
-        pids = running([directory])[directory]
+        pids = find_processes([directory])[directory]
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
         if len(lines) >= least or time.monotonic() > deadline:
             return lines
@@ -44,9 +44,9 @@ def command_lines(directory: Path, least: int) -> list[bytes]:
 
 def is_idle(directory: Path) -> bool:
     deadline = time.monotonic() + 10
-    while running([directory])[directory] and time.monotonic() < deadline:
+    while find_processes([directory])[directory] and time.monotonic() < deadline:
         time.sleep(0.02)
-    return not running([directory])[directory]
+    return not find_processes([directory])[directory]
 
 
 @pytest.mark.parametrize("option", ["-r", "--rootfs="])
@@ -54,7 +54,7 @@ def test_guests_of_proot(option: str, directory: Path, place: Path) -> None:
     need("proot")
     rootfs = directory / "rootfs"
     words = [f"{option}{rootfs}"] if option.endswith("=") else [option, "dir/rootfs"]  # also relative
-    assert running([directory]) == {directory: []}
+    assert find_processes([directory]) == {directory: []}
     with guest("proot", *words, "-w", "/", "/bin/sh", "-c", SCRIPT, **{**as_user(), "cwd": place}):
         lines = command_lines(directory, 4)
     assert sum(b"proot" in line.split(b"\0")[0] for line in lines) == 1
@@ -67,7 +67,7 @@ def test_guests_in_chroot(directory: Path) -> None:
     with guest("unshare", "-m", "-p", "-f", "chroot", directory / "rootfs", "/bin/sh", "-c", SCRIPT):
         lines = command_lines(directory, 3)
         moved = directory.rename(directory.with_name("moved"))
-        assert len(running([moved])[moved]) == len(lines)
+        assert len(find_processes([moved])[moved]) == len(lines)
     assert sum(b"sleep" in line for line in lines) >= 2
     assert not any(b"unshare" in line for line in lines)
     assert is_idle(moved)
@@ -77,7 +77,7 @@ def test_a_program_from_elsewhere_whose_root_is_the_rootfs(directory: Path) -> N
     need_root()
     code = f"import os, time; os.chroot({str(directory / 'rootfs')!r}); print('begun', flush=True); time.sleep(60)"
     with guest(sys.executable, "-c", code) as process:
-        assert running([directory])[directory] == [process.pid]
+        assert find_processes([directory])[directory] == [process.pid]
 
 
 def test_guests_in_user_namespaces(directory: Path) -> None:
@@ -100,16 +100,16 @@ def test_two_directories_are_distinguished(directory: Path, place: Path) -> None
     shutil.copytree(directory, other, symlinks=True)
     with guest("proot", "-r", other / "rootfs", "-w", "/", "/bin/sh", "-c", SCRIPT):
         command_lines(other, 4)
-        pids = running([directory, other])
+        pids = find_processes([directory, other])
         assert pids[directory] == []
         assert len(pids[other]) >= 4
 
 
 def test_a_process_outside_that_works_in_the_rootfs_is_no_guest(directory: Path) -> None:
     with guest("sh", "-c", f"echo begun; sleep 60; : {directory}/rootfs", cwd=directory / "rootfs"):
-        assert running([directory])[directory] == []
+        assert find_processes([directory])[directory] == []
 
 
 def test_what_is_missing_runs_nothing(place: Path) -> None:
-    assert running([place / "none"]) == {place / "none": []}
-    assert running([]) == {}
+    assert find_processes([place / "none"]) == {place / "none": []}
+    assert find_processes([]) == {}

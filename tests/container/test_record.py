@@ -48,7 +48,7 @@ def test_the_record_is_readable_json_with_a_format() -> None:
     assert value == {**asdict(RECORD), "layers": [asdict(RECORD.layers[0])]}
     assert (value["format"], value["version"]) == (1, __version__)
     assert RECORD.to_json().endswith("}\n")
-    assert "n\u00e4me" in RECORD.to_json()
+    assert RECORD.to_json().isascii()  # a terminal may get it
 
 
 @pytest.mark.parametrize("what", ["nothing", "empty folder", "file in place of the folder", "no directory"])

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,9 @@ from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, NotTrusted, TargetExists
 from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.mounts import mount_points_in
-from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, staging_below, user_python
+from provisioner.terminal.progress import Console
+from tests.support.leftovers import staging_below
+from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, user_python
 
 # Makes a directory at argv[1] and is killed before its step argv[2]; commits if argv[3] says so.
 # A step is an audit event of Python (sys.addaudithook) that changes the file system or looks at it.
@@ -77,6 +79,7 @@ def prepare(target: Path, before: str) -> None:
 
 @pytest.mark.parametrize("end", ["commit", "give up"])
 @pytest.mark.parametrize("before", ["absent", "empty", "old"])
+@pytest.mark.slow
 def test_killed_before_every_step(tmp_path: Path, before: str, end: str) -> None:
     target = tmp_path / "base/parent/target"
     note = target.parent / ".target.provision/parents"
@@ -172,6 +175,42 @@ def test_an_interrupt_between_the_two_renames_puts_the_old_one_back(
     assert staging_below(tmp_path) == []
 
 
+@pytest.mark.parametrize("failing", ["sync_below", "sync_directory", "sync_directories"])
+@pytest.mark.parametrize("before", ["absent", "old"])
+def test_a_disk_that_fails_leaves_all_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, failing: str
+) -> None:
+    """Before the rename and after it; a disk that really fails is in the tests of power cuts."""
+
+    def fail(*args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    target = tmp_path / "parent/target"
+    prepare(target, before)
+    monkeypatch.setattr(f"provisioner.container.staging.{failing}", fail)
+    message = f"write {target} to the disk: Input/output error"
+    with pytest.raises(MachineError, match=message) as raised, Staging(target) as staging:  # noqa: PT012
+        (staging.path / "file").touch()
+        staging.commit(sync=True)
+    assert "another disk" in raised.value.hint
+    assert content(target) == before
+    assert os.listdir(tmp_path) == ([] if before == "absent" else ["parent"])
+    assert staging_below(tmp_path) == []
+
+
+def test_who_waits_for_a_slow_disk_reads_how_much_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(directory: int, waiting: Callable[[int | None], None]) -> None:
+        waiting(427_000_000)
+        waiting(None)
+
+    monkeypatch.setattr("provisioner.container.staging.sync_below", slow)
+    with Staging(tmp_path / "target") as staging:
+        staging.commit(Console(), sync=True)
+    assert capsys.readouterr().err == "writing 427.0 MB to the disk\nwriting files to the disk\n"
+
+
 @pytest.mark.parametrize("name", ["n" * 243, "n" * 244, "n" * 255, "\u00fc" * 127, "sp ace", "new\nline", "\udcff"])
 def test_any_name_will_do(tmp_path: Path, name: str) -> None:
     with Staging(tmp_path / name) as staging:
@@ -224,6 +263,7 @@ def test_a_lock_on_a_directory_that_was_just_removed_does_not_count(
     assert os.listdir(tmp_path) == ["target"]
 
 
+@pytest.mark.slow
 def test_many_at_once_never_mix(tmp_path: Path) -> None:
     """Locks belong to open files, so threads stand for processes."""
     target, problems, commits = tmp_path / "target", [], []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.jail import Jail
-from tests.support.tools import clean_place
+from tests.support.leftovers import clean_place
 
 
 @pytest.fixture(scope="package")

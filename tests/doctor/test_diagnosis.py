@@ -29,6 +29,7 @@ def test_what_ends_it_in_its_first_moment_leaves_nothing(tmp_path: Path, monkeyp
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_probe_that_hangs_is_given_up(tmp_path: Path) -> None:
     write_script(tmp_path / "proot", "sleep 60")
     started = time.monotonic()

@@ -9,6 +9,7 @@ import pytest
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import names_in, remove_tree
 from tests.support.tools import as_user, need, need_root, own, run, user_python
+from tests.support.trees import make_deep
 
 SCRIPT = """
 import os, sys
@@ -45,18 +46,14 @@ def test_all_that_is_in_it_goes_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == [outside, outside / "kept"]
 
 
+@pytest.mark.slow
 def test_depth_has_no_limit(tmp_path: Path) -> None:
-    here = os.open(tmp_path, DIRECTORY)
-    for _ in range(1500):
-        os.mkdir("d", dir_fd=here)
-        there = os.open("d", DIRECTORY, dir_fd=here)
-        os.close(here)
-        here = there
-    os.close(here)
+    make_deep(tmp_path)
     remove(tmp_path / "d")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_many_directories_go_while_their_names_are_read(tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / f"tree/name-of-some-length-{number}/sub").mkdir(parents=True)

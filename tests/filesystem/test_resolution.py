@@ -229,8 +229,8 @@ except OSError as error:
 """
 
 
-def told(path: Path, *namespace: str) -> str:
-    """What root is told of a path, in a namespace, and with nobody who became root."""
+def outcome(path: Path, *namespace: str) -> str:
+    """Return how root resolves a path, in a namespace, and with nobody who became root."""
     python, found_by = user_python()  # which roots of namespaces may read
     environment = {name: value for name, value in os.environ.items() if name not in ("SUDO_UID", "CI")}
     return run(*namespace, python, "-c", RESOLVE, path, env={**environment, **found_by}, cwd="/").strip()
@@ -261,10 +261,10 @@ def test_root_of_a_namespace_cannot_name_the_machines_own_root(place: Path) -> N
     need_root()
     namespace = [sys.executable, "-c", MAPPED, "0 1234 1\n"]
     assert run(*namespace, "id", "-u") == "0\n"
-    assert told(place / "x", *namespace) == "leads on"
+    assert outcome(place / "x", *namespace) == "leads on"
     (place / "open").mkdir()
     (place / "open").chmod(0o777)
-    assert told(place / "open/x", *namespace) == f"{place}/open may be written to by everybody"
+    assert outcome(place / "open/x", *namespace) == f"{place}/open may be written to by everybody"
 
 
 def test_nobody_of_a_namespace_is_told_from_those_whom_it_cannot_name(place: Path) -> None:
@@ -273,9 +273,9 @@ def test_nobody_of_a_namespace_is_told_from_those_whom_it_cannot_name(place: Pat
     nobody = place / "nobody"
     nobody.mkdir()
     namespace = [sys.executable, "-c", MAPPED, "0 1234 1\n1 100000 65536\n"]
-    assert told(place / "x", *namespace) == "leads on"
+    assert outcome(place / "x", *namespace) == "leads on"
     os.chown(nobody, 100000 + 65533, 1234)
-    assert told(nobody / "x", *namespace) == f"{nobody} belongs to the user 65534, who is not trusted"
+    assert outcome(nobody / "x", *namespace) == f"{nobody} belongs to the user 65534, who is not trusted"
 
 
 def test_a_file_system_whose_root_is_somebody_else(tmp_path: Path) -> None:
@@ -286,13 +286,13 @@ def test_a_file_system_whose_root_is_somebody_else(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     subprocess.run(["bindfs", "--force-user=65534", tmp_path / "below", tmp_path / "squashed"], check=True)
     try:
-        assert told(tmp_path / "squashed/x") == "leads on"
+        assert outcome(tmp_path / "squashed/x") == "leads on"
         (tmp_path / "squashed/sub").mkdir()
-        assert told(tmp_path / "squashed/sub/x") == "leads on"
+        assert outcome(tmp_path / "squashed/sub/x") == "leads on"
     finally:
         subprocess.run(["fusermount", "-u", tmp_path / "squashed"], check=True)
     os.chown(tmp_path / "below", 65534, 65534)  # a daemon's, on a file system that knows owners
-    assert "belongs to the user 65534" in told(tmp_path / "below/x")
+    assert "belongs to the user 65534" in outcome(tmp_path / "below/x")
 
 
 def test_a_job_of_ci_in_a_container(tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ def test_a_job_of_ci_in_a_container(tmp_path: Path) -> None:
     (tmp_path / "checkout").chmod(0o777)
     os.chown(tmp_path / "checkout", 1001, 1001)
     container = ["unshare", "--pid", "--fork", "--mount-proc"]
-    assert "belongs to the user 1001" in told(tmp_path / "checkout/x", *container)
-    assert told(tmp_path / "checkout/x", *container, "env", "CI=true") == "leads on"
+    assert "belongs to the user 1001" in outcome(tmp_path / "checkout/x", *container)
+    assert outcome(tmp_path / "checkout/x", *container, "env", "CI=true") == "leads on"
 
 
 # Files

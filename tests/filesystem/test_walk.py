@@ -12,6 +12,7 @@ from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
 from provisioner.filesystem.walk import NAMES_IN_MEMORY, walk, walk_directories
 from tests.support.tools import CHECKOUT, need, need_root, run
+from tests.support.trees import make_deep
 
 
 def listed(root: Path, names_in_memory: int = NAMES_IN_MEMORY) -> list[str]:
@@ -104,6 +105,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_of_a_million_names_a_few_are_in_memory() -> None:
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=True, env=env)
@@ -117,14 +119,9 @@ def test_the_root_may_be_behind_a_symlink_in_its_path_but_is_none(tmp_path: Path
         next(walk(tmp_path / "link"))
 
 
+@pytest.mark.slow
 def test_depth_has_no_limit_and_one_directory_is_open(tmp_path: Path) -> None:
-    here = os.open(tmp_path, DIRECTORY)
-    for _ in range(1500):
-        os.mkdir("d", dir_fd=here)
-        there = os.open("d", DIRECTORY, dir_fd=here)
-        os.close(here)
-        here = there
-    os.close(here)
+    make_deep(tmp_path)
     before, most, count = open_files(), 0, 0
     try:
         for found in walk(tmp_path):

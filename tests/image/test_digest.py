@@ -66,7 +66,7 @@ def test_verify_names_what_is_wrong(data: bytes, size: int | None, why: str) -> 
         verify(data, HELLO, size, "the thing")
 
 
-def test_chunks_of_a_size_that_nobody_told_are_verified_at_their_end() -> None:
+def test_chunks_of_unknown_size_are_verified_at_their_end() -> None:
     assert list(verified_chunks([b"he", b"llo"], HELLO, None, "the archive")) == [b"he", b"llo"]
     with pytest.raises(MalformedImage, match="the archive does not match its digest sha256:2cf24dba"):
         list(verified_chunks([b"hello", bytes(10**6)], HELLO, None, "the archive"))

@@ -66,7 +66,7 @@ def test_this_machine_goes_by_the_pointer_size_of_the_running_python(monkeypatch
     assert str(host_platform()) == "linux/arm/v8"
 
 
-def test_an_unknown_machine_is_named_with_a_mend() -> None:
+def test_an_unknown_machine_is_named_with_a_hint() -> None:
     with pytest.raises(MachineError, match="'vax'") as caught:
         platform_of("vax", 32)
     assert "--platform" in caught.value.hint

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import SHELLS, Container, starter
-from tests.support.tools import need, processes_left
+from tests.support.leftovers import processes_left
+from tests.support.tools import need
 
-# It listens to no signal, nor does what it leaves behind. proot can miss a process that is just being made.
+pytestmark = pytest.mark.slow
+
+# It listens to no signal, nor does what it leaves behind. proot can miss a process that is just being created.
 STUBBORN = "trap '' HUP INT QUIT TERM; (sleep 60; :) & sleep 0.3; echo ready; exec sleep 60"
 
 
@@ -89,8 +92,7 @@ def test_a_detached_one_too(container: Container, runtime: str) -> None:
     assert processes_left(container.directory) == []
 
 
-def test_what_the_guest_was_told_is_its_own(container: Container, runtime: str) -> None:
-    """An end of start.sh's starter is none of start.sh."""
+def test_the_guest_goes_on_when_the_caller_of_start_sh_is_killed(container: Container, runtime: str) -> None:
     options = starter(runtime)
     guest = "echo ready; sleep 1; echo done"
     command = ["sh", "-c", '"$@" & wait', "sh", str(container.script), "--runtime", runtime, "sh", "-c", guest]

@@ -21,7 +21,10 @@ from tests.support.containers import (
     make_scratch,
     starter,
 )
-from tests.support.tools import mounts_below, need_root, run
+from tests.support.mounts import mounts_below
+from tests.support.tools import need_root, run
+
+pytestmark = pytest.mark.slow
 
 
 def mounts_around(container: Container, propagation: str, tools: str) -> list[str]:
@@ -57,7 +60,7 @@ def test_nothing_stays_mounted_with_small_tools(container: Container, small_tool
     assert mounts_around(container, "shared", small_tools["PATH"]) == ["ready", "same during", "same after"]
 
 
-def test_a_mount_that_fails_is_told_and_undone(container: Container, place: Path) -> None:
+def test_a_mount_that_fails_is_reported_and_undone(container: Container, place: Path) -> None:
     (place / "data").mkdir()
     (container.rootfs / "file").write_text("")
     done = container.run("chroot", "--bind", f"{place}/data:/file", "true")
@@ -126,13 +129,13 @@ def test_no_field_of_an_image_runs_on_the_host(container: Container, place: Path
 
 @pytest.mark.parametrize("kind", ["container", "scratch"])
 def test_variables_of_an_image_do_not_act_on_host_programs(place: Path, runtime: str, kind: str) -> None:
-    made = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
+    target = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
     evil = place / "evil"
     evil.mkdir(mode=0o755)
     for name in ("proot", "chroot", "unshare", "mount", "env", "sh", "mkdir", "cp", "uname", "readlink"):
         (evil / name).write_text(f"#!/bin/sh\necho ran {name}\n")
         (evil / name).chmod(0o755)
-    made.set(
+    target.set(
         image_env=(
             f"PATH={evil}:/bin:/app",
             *(f"{name}={evil}/no-such" for name in ("LD_PRELOAD", "LD_AUDIT", "PROOT_TMP_DIR", "TMPDIR", "GCONV_PATH")),
@@ -140,7 +143,7 @@ def test_variables_of_an_image_do_not_act_on_host_programs(place: Path, runtime:
         ),
         image_workdir="/work",
     )
-    found = made.words(runtime, *ENVIRONMENT)
+    found = target.words(runtime, *ENVIRONMENT)
     assert f"PATH={evil}:/bin:/app".encode() in found
     # With env in the image, the guest does get all of them.
     assert (b"LD_DEBUG=all" in found) == (kind == "container")

@@ -54,7 +54,7 @@ def test_of_termux_s_proot_all_that_helps_is_used(
     assert container.run("proot", "true", env={**starter("proot")["env"]}).stderr == b"", "Debian's moves no ports"
 
 
-def test_proot_is_told_what_its_starter_says(scratch: Container) -> None:
+def test_proot_gets_its_variables_from_the_caller(scratch: Container) -> None:
     need("proot")
     env = {**starter("proot")["env"], "PROOT_NO_SECCOMP": "1"}
     assert b"PROOT_NO_SECCOMP=1" in scratch.words("proot", *ENVIRONMENT, env=env)

@@ -22,6 +22,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_fakeroot_writes_the_same(file: Path, tmp_path: Path) -> None:
     """The state that the real fakeroot saves has the same lines as ours."""
     need("fakeroot")

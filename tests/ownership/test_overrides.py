@@ -55,6 +55,7 @@ def test_no_image_fills_the_memory() -> None:
             deque(map(overrides.set, range(10), (FileMetadata(owner, 2, 0, None, xattrs) for owner in range(10))))
 
 
+@pytest.mark.slow
 def test_a_million_overrides_are_small() -> None:
     assert (
         memory_taken("from provisioner.ownership.overrides import MetadataOverrides, FileMetadata", MILLION)

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 
 from provisioner.errors import MachineError
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state, write_owners
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
-from tests.support.attacks import hard, special
+from tests.support.archives import Member, hard, special, tar
+from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, clean_place, need, need_root, provision_command, run
+from tests.support.tools import as_user, clean_environment, need, need_root, provision_command, run
 
 CAPABILITY = b"\1\0\0\2\0\x20" + bytes(14)  # cap_net_raw=ep
 ODD = ["a b", "new\nline", "back\\slash", "\\040", "#hash", "tab\t", "k=v", "*[?]", "é", "\udcff\udcfe", "~", "..."]
@@ -38,7 +39,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", **fields:
     return header
 
 
-def _lower() -> list[builders.Member]:
+def _lower() -> list[Member]:
     odd = [member(f"odd/{name}", uid=100 + number, gid=200) for number, name in enumerate(ODD)]
     attributes = {
         "SCHILY.xattr.security.capability": CAPABILITY.decode(),
@@ -69,7 +70,7 @@ def _lower() -> list[builders.Member]:
     ]
 
 
-def _upper() -> list[builders.Member]:
+def _upper() -> list[Member]:
     return [
         (".wh.gone", b""),
         ("fresh", b"takes the inode of gone"),
@@ -313,13 +314,14 @@ def test_quiet_says_nothing(copy: Path, role: str, options: dict[str, Any]) -> N
 # In one process
 
 
+@pytest.mark.slow
 def test_depth_has_no_limit(tmp_path: Path) -> None:
     """The record of a deep tree is small, too: it has no paths."""
     root, folder = tmp_path / "root", tmp_path / "folder"
     root.mkdir()
     folder.mkdir()
     with Tree(root) as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("d/" * 1500 + "x", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([tar(member("d/" * 1500 + "x", uid=5))])
         write_owners(folder, root, tree.overrides, Ownership(exact=False))
         before = (folder / "fakeroot.state").read_bytes()
         assert remake_state(folder, root) == 1
@@ -333,7 +335,7 @@ def test_the_state_is_written_through_no_link(tmp_path: Path) -> None:
     for name in ("root", "folder"):
         (tmp_path / name).mkdir()
     with Tree(tmp_path / "root") as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("y", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([tar(member("y", uid=5))])
         write_owners(tmp_path / "folder", tmp_path / "root", tree.overrides, Ownership(exact=False))
     (tmp_path / "outside").write_text("dear")
     (tmp_path / "folder/fakeroot.state.new").symlink_to("../outside")
@@ -347,7 +349,7 @@ def test_a_record_of_another_tree_names_nothing(tmp_path: Path) -> None:
     for name in ("root", "other", "folder"):
         (tmp_path / name).mkdir()
     with Tree(tmp_path / "root") as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("d/x", uid=5), member("y", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([tar(member("d/x", uid=5), member("y", uid=5))])
         write_owners(folder, tmp_path / "root", tree.overrides, Ownership(exact=False))
     (tmp_path / "other/d").write_text("a file")
     (tmp_path / "other/y").mkdir()

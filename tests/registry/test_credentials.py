@@ -6,15 +6,17 @@ import base64
 import json
 import logging
 import os
+import socket
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from provisioner.errors import NetworkError, NotAllowed, NotFound, ProvisionError, UsageError
+from provisioner.cli import main
+from provisioner.errors import MachineError, NetworkError, NotAllowed, NotFound, ProvisionError, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import OCI_MANIFEST, Descriptor
 from provisioner.image.reference import Reference
@@ -27,8 +29,15 @@ from tests.registry.test_helper import (
     make_helper,  # noqa: F401  a fixture
 )
 from tests.support import builders
-from tests.support.registry import Registry
-from tests.support.scripted_registry import PrivateTokens, ScriptedRegistry, challenge, json_response
+from tests.support.docker_registry import DockerRegistry
+from tests.support.scripted_registry import (
+    PrivateTokens,
+    ScriptedRegistry,
+    TokenServer,
+    certificate_for,
+    challenge,
+    json_response,
+)
 
 IMAGE = builders.small()
 LAYER = IMAGE.layers[0].blob
@@ -49,13 +58,14 @@ def write(path: Path, **auths: Login | dict[str, str]) -> Path:
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        served.push("user/x", IMAGE)
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("user/x", IMAGE)
+    return registry
 
 
-def client(registry: ScriptedRegistry | Registry, login: Login | None = ME, name: str = "user/x") -> RegistryClient:
+def client(
+    registry: ScriptedRegistry | DockerRegistry, login: Login | None = ME, name: str = "user/x"
+) -> RegistryClient:
     return RegistryClient(Reference.parse(f"{registry.host}/{name}"), credentials=Credentials((), login))
 
 
@@ -226,7 +236,7 @@ def test_nobody_is_asked_where_the_registry_asks_for_nothing(registry: ScriptedR
         RegistryClient(reference, credentials=credentials).manifest("latest")
 
 
-def test_who_may_not_read_is_told_so(registry: ScriptedRegistry) -> None:
+def test_a_user_who_may_not_read_gets_an_error(registry: ScriptedRegistry) -> None:
     PrivateTokens(registry, basic=ME.basic)
     registry.on("/v2/user/x/manifests/.*", Response.error(403, "DENIED", "requested access is denied"))
     with pytest.raises(NotAllowed, match=r"user/x is not found, or me may not read it \(requested access"):
@@ -300,8 +310,153 @@ def test_no_password_in_plain_http_beyond_this_machine(
     registry: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.on("/v2/.*", challenge('Bearer realm="http://tokens.example/token"'))
-    with pytest.raises(NetworkError, match=r"tokens\.example would get a password in plain http"):
+    with pytest.raises(NetworkError, match=r"wants a token from plain http of another host, tokens\.example"):
         client(registry).manifest("latest")
+
+
+# Token servers on other hosts
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that is trusted."""
+    made = certificate_for("127.0.0.1", tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made[0]))
+    return made
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Names and the addresses that they have; others have their own."""
+    known: dict[str, str] = {}
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real(known.get(host, host), *rest))
+    return known
+
+
+@pytest.mark.parametrize("login", [ME, Login("", "", "refresh")], ids=["password", "identity token"])
+def test_a_password_for_another_host_is_announced_before_it_goes(
+    certificate: tuple[Path, Path], names: dict[str, str], login: Login
+) -> None:
+    names |= {"registry.example": "127.0.0.1", "tokens.example": "127.0.0.1"}
+    with ScriptedRegistry(certificate) as registry:
+        registry.push("user/x", IMAGE)
+        PrivateTokens(registry, basic=login.basic, identity_token=login.identity_token)
+        port = registry.host.rpartition(":")[2]
+        realm = f"https://tokens.example:{port}/token"
+        wants_token = challenge(f'Bearer realm="{realm}",service="scripted"')
+        registry.on("/v2/", wants_token)
+        said: list[tuple[str, int]] = []
+        pulled = RegistryClient(
+            Reference.parse(f"registry.example:{port}/user/x"),
+            credentials=Credentials((), login),
+            insecure=True,  # the certificate has another name
+            warn=lambda line: said.append((line, len(registry.asked("/token")))),
+        )
+        assert pulled.manifest("latest").data == IMAGE.manifest
+        line = f"the password for registry.example:{port} goes to the token server that it names, tokens.example:{port}"
+        assert said == [(line, 0)]
+        assert len(registry.asked("/token")) == 1
+
+
+def test_it_is_said_on_standard_error_once_even_where_only_errors_are_wanted(
+    certificate: tuple[Path, Path], names: dict[str, str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    names |= {"registry.example": "127.0.0.1", "tokens.example": "127.0.0.1"}
+    with ScriptedRegistry(certificate) as registry:
+        port = registry.host.rpartition(":")[2]
+        registry.push("user/x", IMAGE)
+        registry.on("/token", json_response({"token": "good", "expires_in": 1}))
+        wants_token = challenge(f'Bearer realm="https://tokens.example:{port}/token",service="scripted"')
+        registry.on(
+            "/v2/.*", lambda request: None if request.headers.get("Authorization") == "Bearer good" else wants_token
+        )
+        auth = write(tmp_path / "auth.json")
+        auth.write_text(json.dumps({"auths": {f"registry.example:{port}": {"username": "me", "password": "hunter2"}}}))
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(auth))
+        monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "cache"))
+        image = f"registry.example:{port}/user/x"
+        assert main(["--quiet", "--insecure", "--platform", "linux/amd64", image, str(tmp_path / "container")]) == 0
+        assert registry.asked("/token")[0].headers["Authorization"] == ME.basic
+        said = capsys.readouterr().err
+        assert said.splitlines() == [
+            f"provision: the password for registry.example:{port} goes to the token server that it names,"
+            f" tokens.example:{port}"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("registry", "server"),
+    [
+        ("registry.example", "registry.example"),
+        ("registry.example", "auth.registry.example"),
+        ("registry.gitlab.example", "gitlab.example"),
+        ("127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_nothing_is_said_of_a_token_server_in_the_registrys_domain(
+    certificate: tuple[Path, Path], names: dict[str, str], registry: str, server: str
+) -> None:
+    names |= {registry: "127.0.0.1", server: "127.0.0.1"}
+    with ScriptedRegistry(certificate) as served:
+        served.push("user/x", IMAGE)
+        PrivateTokens(served, basic=ME.basic)
+        port = served.host.rpartition(":")[2]
+        served.on("/v2/", challenge(f'Bearer realm="https://{server}:{port}/token",service="scripted"'))
+        said: list[str] = []
+        reference = Reference.parse(f"{registry}:{port}/user/x")
+        RegistryClient(reference, credentials=Credentials((), ME), insecure=True, warn=said.append).manifest("latest")
+        assert said == []
+
+
+def test_nothing_is_said_without_a_login(
+    certificate: tuple[Path, Path], names: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names |= {"registry.example": "127.0.0.1", "tokens.example": "127.0.0.1"}
+    with ScriptedRegistry(certificate) as served:
+        served.push("user/x", IMAGE)
+        server = TokenServer(served)
+        port = served.host.rpartition(":")[2]
+        served.on("/v2/", challenge(f'Bearer realm="https://tokens.example:{port}/token",service="scripted"'))
+        RegistryClient(Reference.parse(f"registry.example:{port}/user/x"), insecure=True).manifest("latest")
+        assert server.issued == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("login", [ME, Login("", "", "refresh")], ids=["password", "identity token"])
+def test_a_plain_registry_has_no_password_sent_to_another_host(
+    certificate: tuple[Path, Path], names: dict[str, str], login: Login
+) -> None:
+    """Its token server may be spoken to in https, for what everybody may have."""
+    names |= {"tokens.example": "127.0.0.1"}
+    with ScriptedRegistry() as registry, ScriptedRegistry(certificate) as tokens:
+        registry.push("user/x", IMAGE)
+        tokens.on("/token", json_response({"token": "anonymous"}))
+        port = tokens.host.rpartition(":")[2]
+        wants_token = challenge(f'Bearer realm="https://tokens.example:{port}/token",service="scripted"')
+        registry.on(
+            "/v2/.*",
+            lambda request: None if request.headers.get("Authorization") == "Bearer anonymous" else wants_token,
+        )
+        said: list[str] = []
+
+        def pulled() -> RegistryClient:
+            return RegistryClient(
+                Reference.parse(f"{registry.host}/user/x"),
+                credentials=Credentials((), login),
+                insecure=True,
+                warn=said.append,
+            )
+
+        assert pulled().manifest("latest").data == IMAGE.manifest
+        [line] = said
+        assert line.endswith(f"so its token server tokens.example:{port} doesn't get your password")
+        for request in tokens.requests:
+            assert "Authorization" not in request.headers
+            assert not request.form
+        with pytest.raises(NotAllowed, match="token server on another host, which gets no password"):
+            pulled().check_login()
 
 
 # Adding and taking away
@@ -376,3 +531,13 @@ def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     assert len(list(AuthFile.read(tmp_path / "auth.json").value["auths"])) == 8
     assert os.listdir(tmp_path) == ["auth.json"]
+
+
+def test_a_user_without_a_home_has_no_logins_and_can_save_none() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os.path, "expanduser", lambda path: path)
+        credentials = Credentials.of_environment({})
+    assert credentials.files == ()
+    assert credentials.find("r.example", "x") is None
+    with pytest.raises(MachineError, match="no home"):
+        credentials.add("r.example", Login("me", "secret"))

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.tree import Tree
-from tests.support.attacks import Member, hard, special
-from tests.support.builders import tar
-from tests.support.tools import CHECKOUT, find_program, need, need_root, run, tree_of, without_links
+from tests.support.archives import Member, hard, special, tar
+from tests.support.tools import CHECKOUT, find_program, need, need_root, run, without_links
+from tests.support.trees import tree_of
 
 
 def link(tree: Tree, path: bytes, target: bytes, links: Links) -> None:
@@ -41,10 +41,10 @@ def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[in
     """Apply layers and return the numbers of copies, copied bytes, reflinks and symlinks."""
     links = Links(substitute)
     with Tree(root) as opened:
-        unpacker = Unpacker(opened, Ownership(exact=False), links=links)
+        applier = LayerApplier(opened, Ownership(exact=False), links=links)
         for members in layers:
-            unpacker.apply([tar(*members)])
-        unpacker.finish()
+            applier.apply([tar(*members)])
+        applier.finish()
         opened.set_times()
     return astuple(links.substitutes)
 
@@ -207,9 +207,9 @@ def test_a_symlink_has_the_owner_of_its_file(place: Path, exact: bool) -> None:
     if exact:
         need_root()
     with Tree(place) as opened:
-        unpacker = Unpacker(opened, Ownership(exact), links=Links("symlink"))
-        unpacker.apply([tar(special("x", tarfile.REGTYPE, mode=0o644, uid=5, mtime=7), hard("y", "x"))])
-        unpacker.finish()
+        applier = LayerApplier(opened, Ownership(exact), links=Links("symlink"))
+        applier.apply([tar(special("x", tarfile.REGTYPE, mode=0o644, uid=5, mtime=7), hard("y", "x"))])
+        applier.finish()
         state = (place / "y").lstat()
         assert stat.S_ISLNK(state.st_mode)
         assert state.st_mtime == 7
@@ -265,15 +265,15 @@ SCRIPT = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.rootfs.links import Links
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 links = Links(sys.argv[2])
 with Tree(Path(sys.argv[1])) as tree:
-    unpacker = Unpacker(tree, Ownership.of_this_process(), links=links)
-    unpacker.apply([sys.stdin.buffer.read()])
-    unpacker.finish()
+    applier = LayerApplier(tree, Ownership.of_this_process(), links=links)
+    applier.apply([sys.stdin.buffer.read()])
+    applier.finish()
 print(json.dumps(asdict(links.substitutes)))
 """
 
@@ -305,9 +305,9 @@ def test_copies_count_for_the_most_that_an_image_may_take(tmp_path: Path, monkey
         root = tmp_path / str(max_size)
         root.mkdir()
         with Tree(root) as opened:
-            unpacker = Unpacker(opened, Ownership(exact=False), budget=Budget(max_size), links=Links("copy"))
+            applier = LayerApplier(opened, Ownership(exact=False), budget=Budget(max_size), links=Links("copy"))
             if fits:
-                unpacker.apply([layer])
+                applier.apply([layer])
             else:
                 with pytest.raises(MachineError, match="more than the 5,000,000 bytes"):
-                    unpacker.apply([layer])
+                    applier.apply([layer])

@@ -5,6 +5,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,6 +62,40 @@ def test_a_place_is_free_of_symlinks_and_its_parents_are_made(tree: Tree, root: 
     assert place.path == b"real/new/x"
     assert stat.S_IMODE((root / "real/new").stat().st_mode) == 0o755
     assert tree.locate(b"link").path == b"link"
+
+
+@pytest.mark.parametrize("names", [1, 2, 50, 1600])
+def test_a_lookup_through_symlinks_takes_a_bounded_number_of_steps(
+    tree: Tree, root: Path, names: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link of a chain leads through `names` names, and each entry is looked up through another chain."""
+    (root / "d").mkdir()
+    previous = "d"
+    for number in range(39):
+        (root / f"l{number}").symlink_to("d/../" * (names // 2) + previous)
+        previous = f"l{number}"
+    opened: list[object] = []
+    real_open = os.open
+
+    def count(*args: Any, **options: Any) -> int:
+        opened.append(args)
+        return real_open(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", count)
+        try:
+            assert tree.locate(f"{previous}/x".encode()).path == b"d/x"
+            assert 39 * names < 1024
+        except MalformedImage as error:
+            assert "more than 1024 names" in error.message  # noqa: PT017  real images stay far below
+            assert 39 * names > 1024
+    assert len(opened) < 1200
+
+
+def test_a_deep_path_may_be_behind_a_symlink(tree: Tree) -> None:
+    link = tree.locate_free(b"link")
+    os.symlink(b"d/" * 200, link.name, dir_fd=link.directory)
+    assert tree.locate(b"link/" + b"d/" * 400 + b"x").path == b"d/" * 600 + b"x"
 
 
 def test_parents_are_open_to_all_whatever_the_umask(tree: Tree, root: Path) -> None:
@@ -264,6 +299,7 @@ def test_children_are_those_of_a_directory(tree: Tree, root: Path) -> None:
     assert [list(tree.list_directory(path)) for path in (b"l", b"no", b"d/e/f/g")] == [[], [], []]
 
 
+@pytest.mark.slow
 def test_children_may_be_removed_one_by_one(tree: Tree, root: Path) -> None:
     for number in range(3000):
         (root / f"name-of-some-length-{number}").mkdir()

@@ -13,7 +13,21 @@ import pytest
 
 from scripts import bench, bench_entrants, bench_images, bench_profile, bench_report
 from scripts.bench_entrants import ENTRANTS, Entrant
-from scripts.bench_report import FAST, HASH, INFLATE, OURS, TAR, WARM, WARM_TAR, WRITE, Goal, Medians, Sample
+from scripts.bench_report import (
+    FAST,
+    HASH,
+    INFLATE,
+    NO_SYNC,
+    ON_DISK,
+    OURS,
+    TAR,
+    WARM,
+    WARM_TAR,
+    WRITE,
+    Goal,
+    Medians,
+    Sample,
+)
 
 MIB = 1 << 20
 
@@ -99,7 +113,17 @@ def test_goals_take_the_fastest_peer_and_the_largest_peak() -> None:
     }
 
 
-def test_goals_are_told_also_when_nothing_was_measured() -> None:
+def test_what_waiting_for_the_disk_costs_is_shown_for_memory_and_a_disk() -> None:
+    figures = found(sample(WARM[0], 4.0), sample(NO_SYNC, 4.1), sample(ON_DISK[0], 7.5), sample(ON_DISK[1], 5.0))
+    assert bench_report.sync_table(figures).splitlines()[2:] == [
+        "| tmpfs | 4.00 | 4.10 | -0.10 |",
+        "| a disk | 7.50 | 5.00 | +2.50 |",
+    ]
+    del figures[NO_SYNC], figures[ON_DISK[0]]
+    assert bench_report.sync_table(figures) == ""
+
+
+def test_goals_are_shown_also_when_nothing_was_measured() -> None:
     assert {goal.measured for goal in bench_report.goals({}, [TAR], cores=2)} == {None}
 
 
@@ -138,12 +162,12 @@ def test_paths_left_after_a_layer(names: list[str], left: set[str]) -> None:
     assert bench_images.applied({"a", "a/b", "a/b/c", "d"}, names) == left
 
 
-def test_an_image_that_is_too_small_is_told() -> None:
+def test_an_image_that_is_too_small_is_reported() -> None:
     recipe = bench_images.RECIPES["application"]
-    made = bench_images.BenchImage("application", "", ("x",) * 5, 400_000_000, 1, 40_000, 1)
-    assert bench_images.short_of(recipe, made) == ""
-    made = bench_images.BenchImage("application", "", ("x",) * 4, 400_000_000, 1, 39_999, 1)
-    assert bench_images.short_of(recipe, made) == "layers 4 of 5, entries 39,999 of 40,000"
+    built = bench_images.BenchImage("application", "", ("x",) * 5, 400_000_000, 1, 40_000, 1)
+    assert bench_images.shortage_of(recipe, built) == ""
+    built = bench_images.BenchImage("application", "", ("x",) * 4, 400_000_000, 1, 39_999, 1)
+    assert bench_images.shortage_of(recipe, built) == "layers 4 of 5, entries 39,999 of 40,000"
 
 
 def test_the_recipes_ask_for_what_the_benchmark_is_about() -> None:
@@ -179,8 +203,9 @@ def test_entrants_are_chosen_by_kind_or_by_the_beginning_of_a_name() -> None:
 
     assert len(chosen()) == len(ENTRANTS)
     assert chosen("curl", "udo") == [TAR, "udocker"]
-    assert chosen("warm") == [*WARM, WARM_TAR]
-    assert chosen("provision") == [OURS, FAST, *WARM]
+    assert chosen("warm") == [*WARM, NO_SYNC, WARM_TAR]
+    assert chosen("disk") == [*ON_DISK]
+    assert chosen("provision") == [OURS, FAST, *WARM, NO_SYNC, *ON_DISK]
     assert chosen("none") == []
 
 
@@ -191,9 +216,10 @@ def test_an_entrant_says_what_is_missing() -> None:
 
 
 def place(tmp_path: Path) -> bench.Workspace:
-    return bench.Workspace(tmp_path, {"GIVEN": "value"})
+    return bench.Workspace(tmp_path, tmp_path, {"GIVEN": "value"})
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_with_all_that_it_waits_for(tmp_path: Path) -> None:
     burn = 'import time; b = b"x" * (100 << 20)\nwhile time.process_time() < 0.3: pass'
     script = f"test \"$GIVEN\" = value\nmkdir -p a/tree/x/y\nsleep 0.2\ntrue | {sys.executable} -c '{burn}'"
@@ -206,7 +232,7 @@ def test_a_run_is_measured_with_all_that_it_waits_for(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(bench.Failed, match=r"^exit status 3; on; its; way$"):
+    with pytest.raises(bench.RunFailed, match=r"^exit status 3; on; its; way$"):
         bench.run("mkdir full; touch full/a; printf 'far\non\nits\nway\n'; exit 3", place(tmp_path))
     assert list(tmp_path.iterdir()) == []
 

@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 
 from provisioner import __version__
-from provisioner.resources import resource, resource_names
+from provisioner.resources import read_resource, resource_names
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ("LICENSE", "README.md", "profiles", "provisioner", "pyproject.toml", "scripts", "setup.cfg")
 
 PROBE = """
 import hashlib, json, provisioner
-from provisioner.resources import resource
-from provisioner.resources import resource_names
-names = [("profiles", name) for name in resource_names("profiles", ".toml")] + [("scripts", "start.sh")]
-files = {f"{folder}/{name}": hashlib.sha256(resource(folder, name)).hexdigest() for folder, name in names}
+from provisioner.resources import read_resource, resource_names
+folders = {"profiles": ".toml", "scripts/start": ".sh"}
+names = [(folder, name) for folder, suffix in folders.items() for name in resource_names(folder, suffix)]
+files = {f"{folder}/{name}": hashlib.sha256(read_resource(folder, name)).hexdigest() for folder, name in names}
 print(json.dumps({"package": provisioner.__path__[0], "files": files}))
 """
 
@@ -42,7 +42,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 def check(python: str | Path, package: Path, cwd: Path, **environment: str) -> None:
     """Assert that a Python finds our files, whole, through the `package` that is meant, and that the command starts."""
-    shipped = [*ROOT.glob("profiles/*.toml"), ROOT / "scripts/start.sh"]
+    shipped = [*ROOT.glob("profiles/*.toml"), *ROOT.glob("scripts/start/*.sh")]
     found = json.loads(run(python, "-c", PROBE, cwd=cwd, **environment))
     assert Path(found["package"]).resolve() == package.resolve()
     assert found["files"] == {
@@ -85,6 +85,7 @@ def install(python: Path, *what: str | Path, **environment: str) -> None:
     run(*pip, "install", "--quiet", "--no-deps", "--no-index", *what, cwd=python.parent, **environment)
 
 
+@pytest.mark.slow
 def test_a_wheel_has_all_and_nothing_else(checkout: Path, tmp_path: Path) -> None:
     python, site = make_venv(tmp_path / "venv")
     install(python, wheel_of(checkout, tmp_path))
@@ -98,6 +99,7 @@ def test_a_wheel_has_all_and_nothing_else(checkout: Path, tmp_path: Path) -> Non
     assert "IMAGE" in run(python.with_name("provision"), "--help", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_an_sdist_makes_the_same(checkout: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, checkout, cwd=tmp_path)
     (sdist,) = tmp_path.glob("*.tar.gz")
@@ -106,6 +108,7 @@ def test_an_sdist_makes_the_same(checkout: Path, tmp_path: Path) -> None:
     check(python, site / "provisioner", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_an_editable_installation_reads_the_checkout(checkout: Path, tmp_path: Path) -> None:
     python, _ = make_venv(tmp_path / "venv")
     # The build runs in that environment, which gets to see the setuptools of this one and nothing more.
@@ -140,11 +143,11 @@ def test_a_folder_inside_of_the_package_comes_before_one_beside_it(checkout: Pat
 @pytest.mark.parametrize("name", ["../setup.cfg", "/etc/passwd", "", "..", "none.toml"])
 def test_a_name_that_is_no_file_there_is_not_found(name: str) -> None:
     with pytest.raises(FileNotFoundError):
-        resource("profiles", name)
+        read_resource("profiles", name)
 
 
 def test_names_are_sorted_and_by_suffix() -> None:
     names = resource_names("scripts", ".py")
     assert names == sorted(names)
     assert {"demo.py", "develop.py"} <= set(names)
-    assert "start.sh" not in names
+    assert "start" not in resource_names("scripts", "")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from provisioner.sizes import size_text
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import provision
@@ -18,14 +18,13 @@ AMD, ARM = builders.small(on="linux/amd64"), builders.small(on="linux/arm64", ru
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with the index `x` for two platforms."""
-    with ScriptedRegistry() as served:
-        for image in (AMD, ARM):
-            served.push("x", image, tag=None)
-        index = builders.index([("linux/amd64", AMD), ("linux/arm64", ARM)])
-        served.add_manifest("x", index, builders.OCI_INDEX, "latest")
-        yield served
+    for image in (AMD, ARM):
+        registry.push("x", image, tag=None)
+    index = builders.index([("linux/amd64", AMD), ("linux/arm64", ARM)])
+    registry.add_manifest("x", index, builders.OCI_INDEX, "latest")
+    return registry
 
 
 @pytest.fixture
@@ -71,15 +70,15 @@ def test_online_a_cached_tag_is_asked_for_anew(registry: ScriptedRegistry, tmp_p
 
 def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
     assert done.returncode == 5, done.stderr
-    *_, message, mend = done.stderr.splitlines()
+    *_, message, hint = done.stderr.splitlines()
     assert "offline: " in message
     assert says in message
-    assert mend == "  run once without --offline"
+    assert hint == "  run once without --offline"
 
 
 def test_what_is_missing_is_named(registry: ScriptedRegistry, tmp_path: Path, cache: Path) -> None:
     directory = tmp_path / "dir"
-    refused(ask(registry, directory, cache, "--offline"), f"nobody has asked for {registry.host}/x:latest so far")
+    refused(ask(registry, directory, cache, "--offline"), f"the cache doesn't know what {registry.host}/x:latest names")
     digest = builders.digest_of(AMD.manifest)
     refused(ask(registry, directory, cache, "--offline", image=f"x@{digest}"), f"has no manifest {digest} of")
     assert ask(registry, tmp_path / "first", cache).returncode == 0
@@ -88,7 +87,8 @@ def test_what_is_missing_is_named(registry: ScriptedRegistry, tmp_path: Path, ca
     for layer in AMD.layers:
         file_of(cache, layer.blob).unlink()
     names = ", ".join(builders.digest_of(layer.blob)[7:19] for layer in AMD.layers)
-    refused(ask(registry, directory, cache, "--offline"), f"2 of 2 layers are not in the cache, 0.0 MB: {names}")
+    size = size_text(sum(len(layer.blob) for layer in AMD.layers))
+    refused(ask(registry, directory, cache, "--offline"), f"2 of 2 layers are not in the cache, {size}: {names}")
     file_of(cache, AMD.config).unlink()
     refused(ask(registry, directory, cache, "--offline"), f"no sound blob {builders.digest_of(AMD.config)}")
     file_of(cache, AMD.manifest).unlink()

@@ -17,9 +17,10 @@ from provisioner.filesystem.trust import Untrusted
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.store import partial
-from provisioner.store.blobs import BlobCache
+from provisioner.store.blobs import BlobCache, BlobSource
 from provisioner.store.cache_directory import CacheDirectory
-from provisioner.store.prune import entries, in_use, prune
+from provisioner.store.download import fetch_blob
+from provisioner.store.prune import in_use, list_files, prune
 from tests.support.tools import need_root, own, user_id
 
 DATA = b"content of a blob"
@@ -28,7 +29,7 @@ DESCRIPTOR = Descriptor("x", DIGEST, len(DATA))
 STRANGER = 1234
 
 
-class Origin:
+class CountingSource(BlobSource):
     """Serves DATA and counts."""
 
     def __init__(self) -> None:
@@ -38,9 +39,6 @@ class Origin:
         self.asked += 1
         yield DATA[start:]
 
-    def report_corrupt(self, descriptor: Descriptor) -> bool:
-        return False
-
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -49,9 +47,9 @@ def directory(tmp_path: Path) -> Path:
 
 def downloads(directory: Path) -> int:
     """Get the blob by a new cache; how often it was downloaded for that."""
-    origin = Origin()
-    assert BlobCache(directory).get(DESCRIPTOR, origin) == DATA
-    return origin.asked
+    source = CountingSource()
+    assert fetch_blob(DESCRIPTOR, BlobCache(directory), source) == DATA
+    return source.asked
 
 
 def test_all_that_is_made_is_for_this_user_alone(directory: Path) -> None:
@@ -188,9 +186,9 @@ def test_what_root_makes_in_a_users_cache_is_that_users(place: Path) -> None:
 def test_a_cache_that_is_deleted_meanwhile_is_made_anew(directory: Path) -> None:
     cache = BlobCache(directory)
     for _ in range(2):
-        origin = Origin()
-        assert cache.get(DESCRIPTOR, origin) == DATA
-        assert origin.asked == 1
+        source = CountingSource()
+        assert fetch_blob(DESCRIPTOR, cache, source) == DATA
+        assert source.asked == 1
         for folder in ("sha256", "partial"):
             for path in (directory / folder).iterdir():
                 path.unlink()
@@ -233,37 +231,37 @@ def holding(path: Path) -> Iterator[int]:
 
 
 def test_who_waits_says_for_whom_and_gives_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(partial, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(partial, "WAIT_SECONDS", 0.2)
     (directory / "partial").mkdir(parents=True)
-    told: list[str] = []
+    messages: list[str] = []
     with holding(directory / "partial" / DIGEST.hex) as holder:
-        origin = Origin()
-        assert BlobCache(directory, told.append).get(DESCRIPTOR, origin) == DATA
-        assert origin.asked == 1
+        source = CountingSource()
+        assert fetch_blob(DESCRIPTOR, BlobCache(directory, messages.append), source) == DATA
+        assert source.asked == 1
         # The other's file is left to it; the blob is whole, and what was our own is gone.
         assert os.listdir(directory / "partial") == [DIGEST.hex]
         assert downloads(directory) == 0
-    assert len(told) == 2
-    assert told[0].startswith(f"waiting for process {holder} (python")
-    assert f"blob {DIGEST.short}" in told[0]
-    assert "downloaded once more" in told[1]
+    assert len(messages) == 2
+    assert messages[0].startswith(f"waiting for process {holder} (python")
+    assert f"blob {DIGEST.short}" in messages[0]
+    assert "downloaded once more" in messages[1]
 
 
 def test_a_copy_of_ones_own_that_fails_is_gone(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial, "WAIT_SECONDS", 0.0)
     (directory / "partial").mkdir(parents=True)
 
-    class Broken(Origin):
+    class Broken(CountingSource):
         def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
             yield DATA[:5]
             assert len(os.listdir(directory / "partial")) == 2
-            assert [entry.kind for entry in entries(directory)] == ["partial", "partial"]
+            assert [entry.kind for entry in list_files(directory)] == ["partial", "partial"]
             raise MachineError("broken")
 
     with holding(directory / "partial" / DIGEST.hex):
         with pytest.raises(MachineError, match="broken"):
-            BlobCache(directory).get(DESCRIPTOR, Broken())
+            fetch_blob(DESCRIPTOR, BlobCache(directory), Broken())
         assert os.listdir(directory / "partial") == [DIGEST.hex]
 
 

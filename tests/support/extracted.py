@@ -1,4 +1,4 @@
-"""A layer that is applied as if another process had prepared it: all of its files are written before its turn."""
+"""Applies a layer as if a worker process had extracted it: all of its files are written before its first entry."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import Path
 from provisioner.errors import ProvisionError
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.layers.reader import ExtractedEntry, ExtractedLayer, StreamedLayer, extract
 from provisioner.ownership.policy import Ownership
 
 
 def apply_extracted(
-    unpacker: Unpacker, chunks: Iterable[bytes], ownership: Ownership, budget: Budget, folder: Path
+    applier: LayerApplier, chunks: Iterable[bytes], ownership: Ownership, budget: Budget, folder: Path
 ) -> None:
-    """Apply the layer in `chunks`, whose files are in `folder` meanwhile. Raises what Unpacker.apply does."""
-    made: list[list[ExtractedEntry]] = []
+    """Extract the layer in `chunks` to `folder`, apply it and remove `folder`. Raises what LayerApplier.apply does."""
+    batches: list[list[ExtractedEntry]] = []
     failure: ProvisionError | None = None
     folder.mkdir()
     opened = os.open(folder, DIRECTORY)
     try:
         try:
-            for some in extract(StreamedLayer(chunks, ownership, budget), opened):
-                made.append(some)  # noqa: PERF402  what came before an error counts
+            for batch in extract(StreamedLayer(chunks, ownership, budget), opened):
+                batches.append(batch)  # noqa: PERF402  those before an error count
         except ProvisionError as error:
             failure = error
-        unpacker.apply_reader(ExtractedLayer(_replayed(made, failure), opened))
+        applier.apply_reader(ExtractedLayer(_replayed(batches, failure), opened))
     finally:
         os.close(opened)
         parent = os.open(folder.parent, DIRECTORY)
@@ -37,7 +37,7 @@ def apply_extracted(
         os.close(parent)
 
 
-def _replayed(made: list[list[ExtractedEntry]], failure: ProvisionError | None) -> Iterator[list[ExtractedEntry]]:
-    yield from made
+def _replayed(batches: list[list[ExtractedEntry]], failure: ProvisionError | None) -> Iterator[list[ExtractedEntry]]:
+    yield from batches
     if failure:
         raise failure

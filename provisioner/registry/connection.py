@@ -1,0 +1,197 @@
+"""Connections that hold a server to time limits, below urllib3: every byte counts, also of headers and trailers.
+
+urllib3 alone limits silence only: a server that sends a byte now and then would never end.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import math
+import socket
+import time
+from functools import lru_cache
+from itertools import chain, zip_longest
+from typing import Any
+
+import requests
+import requests.adapters
+import urllib3
+from urllib3.connection import HTTPSConnection
+
+from provisioner.image.reference import is_loopback
+
+_LINES_OF_TRAILERS = 2
+"""Lines without content between them after which it is trailers: one alone may be the size of a chunk."""
+
+
+class LimitedAdapter(requests.adapters.HTTPAdapter):
+    """Sends requests over connections whose responses have a deadline, also through proxies.
+
+    The head of a response, with all that comes before it, has to be there within the read timeout, and the body as
+    well, unless `limit_silence_only` is called for the response.
+    """
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Make the manager of direct connections."""
+        super().init_poolmanager(*args, **options)
+        _limit(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Return the manager of connections through a proxy."""
+        return _limit(super().proxy_manager_for(proxy, **options))
+
+
+def limit_silence_only(response: requests.Response, seconds: float) -> None:
+    """Let the rest of a response take any time, as long as the server isn't silent for `seconds`."""
+    if reader := _reader(response):
+        reader.deadline, reader.silence = math.inf, seconds
+
+
+def limit_rest(response: requests.Response, seconds: float) -> None:
+    """Give the rest of a response a deadline that many seconds from now."""
+    if reader := _reader(response):
+        reader.deadline = time.monotonic() + seconds
+
+
+class _LimitedReader(io.RawIOBase):
+    """Reads from a socket until a deadline."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        seconds = sock.gettimeout()  # what urllib3 has left of the timeouts of the request
+        self.silence = math.inf if seconds is None else seconds
+        self.deadline = time.monotonic() + self.silence
+        self._timeout = self.silence
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read once, as `io.RawIOBase.readinto`. Raises TimeoutError after the deadline."""
+        seconds = min(self.silence, self.deadline - time.monotonic())
+        if seconds <= 0:
+            raise TimeoutError("timed out")
+        if seconds != self._timeout:
+            self._sock.settimeout(None if seconds == math.inf else seconds)
+            self._timeout = seconds
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        """Close this side of the connection; the socket follows when urllib3 closes its own."""
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _LimitedFile(io.BufferedReader):
+    """A response as a file. Lines in a row, which are trailers, have a deadline even where content has none."""
+
+    def __init__(self, reader: _LimitedReader) -> None:
+        super().__init__(reader)
+        self._reader = reader
+        self._lines = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read content."""
+        self._lines = 0
+        return super().read(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line that is no content: of the head, the size of a chunk, or a trailer."""
+        self._lines += 1
+        if self._lines == _LINES_OF_TRAILERS:
+            self._reader.deadline = min(self._reader.deadline, time.monotonic() + self._reader.silence)
+        return super().readline(size)
+
+
+class _LimitedSocket:
+    """What http.client reads a response from: a socket whose only use is to make a file of it."""
+
+    def __init__(self, sock: Any) -> None:
+        self.reader = _LimitedReader(sock)
+
+    def makefile(self, mode: str) -> _LimitedFile:
+        return _LimitedFile(self.reader)
+
+
+class _LimitedResponse(http.client.HTTPResponse):
+    """A response whose status line, headers, 1xx answers, body, chunk sizes and trailers all have one deadline."""
+
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        limited = _LimitedSocket(sock)
+        super().__init__(limited, *args, **options)  # type: ignore[arg-type]
+        self.reader = limited.reader
+
+
+class _DirectConnection:
+    """Connects to one of the addresses of a host, within one timeout for all of them."""
+
+    def _new_conn(self: Any) -> socket.socket:
+        failure: OSError = OSError("it is not on this machine")
+        deadline = time.monotonic() + self.timeout
+        addresses = self._addresses()
+        while addresses and (seconds := deadline - time.monotonic()) > 0:
+            family, kind, protocol, _, address = addresses.pop(0)
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError as error:  # IPv6 may be missing
+                failure = error
+                continue
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                # An address that swallows everything leaves time for the next one.
+                sock.settimeout(seconds / 2 if addresses else seconds)
+                sock.connect(address)
+            except OSError as error:
+                failure = error
+                sock.close()
+                continue
+            sock.settimeout(self.timeout)
+            return sock
+        if isinstance(failure, TimeoutError):
+            raise urllib3.exceptions.ConnectTimeoutError(self, "the connection timed out") from failure
+        raise urllib3.exceptions.NewConnectionError(self, str(failure)) from failure
+
+    def _addresses(self: Any) -> list[Any]:
+        """Return the addresses of the host, as `getaddrinfo` does; those of the two families take turns."""
+        host = self._dns_host.strip("[]")
+        try:
+            found = socket.getaddrinfo(host, self.port, 0, socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
+        # A resolver may say anything of names below localhost, for which plain HTTP is allowed.
+        if self.proxy is None and not isinstance(self, HTTPSConnection) and is_loopback(host):
+            found = [entry for entry in found if is_loopback(f"[{entry[4][0]}]")]
+        first = [entry for entry in found if entry[0] == found[0][0]]
+        others = [entry for entry in found if entry[0] != found[0][0]]
+        return [entry for entry in chain.from_iterable(zip_longest(first, others)) if entry]
+
+
+def _limit(manager: Any) -> Any:
+    """Make a manager of urllib3 use connections with limits, and return it."""
+    manager.pool_classes_by_scheme = {
+        scheme: _limited_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+    }
+    return manager
+
+
+@lru_cache
+def _limited_pool(pool: Any) -> Any:
+    """Return a class of pools like `pool` whose connections have limits."""
+    if getattr(pool.ConnectionCls, "response_class", None) is _LimitedResponse:
+        return pool
+    makes_own = "socks" in pool.ConnectionCls.__module__  # its connections are made to the user's proxy
+    bases = (pool.ConnectionCls,) if makes_own else (_DirectConnection, pool.ConnectionCls)
+    connection = type(pool.ConnectionCls.__name__, bases, {"response_class": _LimitedResponse})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+
+def _reader(response: requests.Response) -> _LimitedReader | None:
+    """Return what a response is read by."""
+    original = getattr(response.raw, "_original_response", None)
+    return original.reader if isinstance(original, _LimitedResponse) else None

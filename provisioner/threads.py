@@ -1,0 +1,35 @@
+"""Threads that start only where there is memory for them."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+_ROOM = 12 << 20
+"""Bytes of address space that a thread needs before it does anything: its stack, and what Python keeps for it."""
+
+
+class BackgroundThread(threading.Thread):
+    """A daemon thread, so that the end of the process doesn't wait for it: a server may be silent."""
+
+    def __init__(self, target: Callable[..., object], name: str, args: Sequence[Any] = ()) -> None:
+        super().__init__(target=target, name=name, args=args, daemon=True)
+
+    def start(self) -> None:
+        """Start it. Raises MemoryError without memory, RuntimeError where this user may have no more threads.
+
+        Python would wait for ever for a thread that ends for lack of memory before it has begun.
+        """
+        try:
+            mmap.mmap(-1, _ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        except OSError:
+            raise MemoryError from None
+        super().start()
+
+    def run(self) -> None:
+        """Call the target. It has to catch errors itself. MemoryError is ignored: there is no memory to report it."""
+        with suppress(MemoryError):
+            super().run()

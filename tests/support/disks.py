@@ -1,0 +1,69 @@
+"""Disks that tests may break: a file system on a loop device, its content after a power cut, its errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.tools import find_program, need, need_root, run
+
+_MAKE = {
+    "ext2": ("mkfs.ext2", "-q", "-E", "lazy_itable_init=0,nodiscard"),
+    "ext4": ("mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=0,nodiscard"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+    "xfs": ("mkfs.xfs", "-q"),
+}
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk of one file system, mounted at `path`."""
+
+    backing: Path
+    """The file that holds what was written to the disk, and nothing that is only in memory."""
+    path: Path
+
+    def commit_journal(self) -> None:
+        """Have the file system store its metadata, as it does by itself every few seconds."""
+        with (self.path / "other").open("wb") as file:
+            file.write(b"of another program")
+            os.fsync(file.fileno())
+
+    def cut_power(self) -> None:
+        """Have at `path` what would be found there if the power had been cut now."""
+        copy = self.backing.with_name("after")
+        shutil.copyfile(self.backing, copy)
+        run("umount", self.path)
+        run("mount", "-o", "loop", copy, self.path)
+
+
+@contextmanager
+def disk(place: Path, file_system: str = "ext4", room: str = "") -> Iterator[Disk]:
+    """Make a disk of 320 MB and mount it at `place/disk`. It takes no more than `room` (`40m`) if that is given.
+
+    Whatever comes on top of that is refused when it is written, not when it is taken. With ext2 that is content alone;
+    a journal that can't be written makes the file system read-only.
+    """
+    need_root()
+    need("mount", "umount", "losetup", _MAKE[file_system][0])
+    folder = place / "backing"
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={room or '1g'}", "tmpfs", folder)
+    try:
+        with (folder / "file").open("wb") as file:
+            file.truncate(320 << 20)
+        program, *options = _MAKE[file_system]
+        run(find_program(program) or program, *options, folder / "file")
+        point = place / "disk"
+        point.mkdir()
+        run("mount", "-o", "loop", folder / "file", point)
+        try:
+            yield Disk(folder / "file", point)
+        finally:
+            run("umount", point)
+    finally:
+        run("umount", "--lazy", folder)  # the kernel frees a loop device a moment later
