@@ -1,26 +1,34 @@
-"""The files that ship with the package: the profiles and the launch script."""
+"""Package data: the profiles, and the parts of start.sh."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 
 def resource(folder: str, name: str) -> bytes:
-    """Return the content of the file `name` in `folder` (`"profiles"` or `"scripts"`).
+    """Return the content of the file `name` in `folder`, such as `"profiles"` or `"scripts/start"`.
 
-    Raises FileNotFoundError where there is none; a `name` with a slash can't lead out of the folder.
+    Raises FileNotFoundError if there is no such file. A `name` with a slash can't lead out of the folder.
     """
-    path = _folder(folder) / name
-    if path.name != name or not path.is_file():
-        raise FileNotFoundError(f"no file {name!r} in {folder}")
-    return path.read_bytes()
+    if Path(name).name == name:
+        file = _folder(folder) / name
+        if file.is_file():
+            return file.read_bytes()
+    raise FileNotFoundError(f"no file {name!r} in {folder}")
 
 
 def resource_names(folder: str, suffix: str) -> list[str]:
     """Return the sorted names of the files in `folder` that end in `suffix`, such as `".toml"`."""
-    return sorted(path.name for path in _folder(folder).iterdir() if path.name.endswith(suffix) and path.is_file())
+    return sorted(file.name for file in _folder(folder).iterdir() if file.name.endswith(suffix) and file.is_file())
 
 
-def _folder(name: str) -> Path:
-    """Find a folder inside of the installed package, or beside it in a checkout and its editable installation."""
-    package = Path(__file__).resolve().parent
-    installed = package / name
-    return installed if installed.is_dir() else package.parent / name
+def _folder(name: str) -> Traversable:
+    """Return a folder inside of the package, or beside it in a checkout and its editable installation."""
+    from importlib import resources  # here, for a quick --help
+
+    folder = resources.files("provisioner") / name
+    return folder if folder.is_dir() else Path(__file__).resolve().parent.parent / name

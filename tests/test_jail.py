@@ -321,7 +321,7 @@ def test_android_s_directories_are_bound_and_termux_s_home_when_asked(phone: Jai
     done = phone.run(["debian/start.sh", "--termux", *seen], allow=["tmp"])
     assert (done.returncode, done.stdout) == (0, "content\n")
     assert done.stderr == (
-        "start.sh: not bound, since it isn't there or may not be seen (termux-setup-storage asks): /sdcard\n"
+        "start.sh: not bound, because it is missing or can't be read (run termux-setup-storage): /sdcard\n"
     )
     done = phone.run(["debian/start.sh", *seen], allow=["tmp"])
     assert done.returncode == 1

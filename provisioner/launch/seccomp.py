@@ -1,4 +1,7 @@
-"""Seccomp filters (seccomp(2)): classic BPF programs that answer system calls in the kernel's place, as plain bytes."""
+"""Seccomp filters (seccomp(2)): classic BPF programs that decide how system calls are answered.
+
+`program` compiles rules to bytes; `root_emulation` is the filter that start.sh uses in user namespaces.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from provisioner.errors import MachineError
 from provisioner.image.platform import Platform
 
 ALLOW = 0x7FFF0000
-"""SECCOMP_RET_ALLOW: the kernel answers."""
+"""SECCOMP_RET_ALLOW: the kernel executes the call."""
 TRAP = 0x00030000
-"""SECCOMP_RET_TRAP: the caller gets SIGSYS, which ends it unless it has a handler. What Android does."""
+"""SECCOMP_RET_TRAP: the caller gets SIGSYS, which ends it unless it has a handler. Android uses this."""
 SUCCESS = 0x00050000
-"""SECCOMP_RET_ERRNO with the error 0: the call returns 0, and nothing has happened."""
+"""SECCOMP_RET_ERRNO with the error 0: the call returns 0 and does nothing."""
 
 
 def refuse(error: int) -> int:
@@ -26,44 +29,50 @@ def refuse(error: int) -> int:
 
 @dataclass(frozen=True)
 class Abi:
-    """One set of system call numbers: the AUDIT_ARCH (linux/audit.h) under which it reaches a filter, and its calls."""
+    """One set of system call numbers, such as that of x86_64 or of i386."""
 
     arch: int
+    """The AUDIT_ARCH (linux/audit.h) by which a filter recognizes it."""
     numbers: Mapping[str, int]
+    """The number of each call by its name."""
 
     @property
     def little_endian(self) -> bool:
-        """Whether its machines are (__AUDIT_ARCH_LE)."""
+        """Return whether its machines are little-endian (__AUDIT_ARCH_LE)."""
         return bool(self.arch & 0x40000000)
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A condition on the argument at `position` (from 0): its low 32 bits, masked, are one of `values`; or are none."""
+    """A condition on one argument of a call."""
 
     position: int
+    """The argument's index, from 0."""
     values: tuple[int, ...]
+    """Values that its low 32 bits, masked, are compared with."""
     mask: int = 0xFFFFFFFF
+    """The bits that are compared."""
     among: bool = True
+    """True if the argument must be one of the values, False if it must be none of them."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What to answer to `calls` (names; those that an ABI lacks are skipped), at least where `argument` fits.
-
-    The first rule that fits a call counts.
-    """
+    """An answer to some system calls. The first rule that matches a call applies."""
 
     answer: int
+    """ALLOW, TRAP, SUCCESS, or what `refuse` returns."""
     calls: tuple[str, ...]
+    """Names of system calls; those that an ABI lacks are skipped."""
     argument: Argument | None = None
+    """A condition for the rule to match."""
 
 
 def program(rules: Sequence[Rule], abis: Sequence[Abi]) -> bytes:
     """Compile `rules` for all `abis`, which are of one byte order, to an array of struct sock_filter (linux/filter.h).
 
-    All other calls, and those of any other ABI, are allowed. Raises ValueError where the byte orders differ, and
-    struct.error for more rules than a jump can pass: an ABI has room for 255 instructions.
+    All other calls, and those of other ABIs, are allowed. Raises ValueError if the byte orders differ, and struct.error
+    if a jump over the rules of one ABI is too long: it can skip 255 instructions.
     """
     (little_endian,) = {abi.little_endian for abi in abis}
     block = [_load(_ARCH_AT)]
@@ -76,14 +85,14 @@ def program(rules: Sequence[Rule], abis: Sequence[Abi]) -> bytes:
     return b"".join(layout.pack(*instruction) for instruction in block)
 
 
-# The assembler. A block is a piece of program that is entered at its first instruction and left, unless it answers,
-# after its last. The accumulator holds the call's number when a rule's block is entered, and when it is left.
+# The assembler. A block is a sequence of instructions that starts at its first one and, unless it returns an answer,
+# ends after its last one. At the start and the end of a rule's block the accumulator holds the call's number.
 
 _Instruction = tuple[int, int, int, int]
 """code, jt, jf, k"""
 _Block = list[_Instruction]
 
-# Where struct seccomp_data (linux/seccomp.h) has them.
+# Offsets in struct seccomp_data (linux/seccomp.h).
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 
 
@@ -104,14 +113,14 @@ def _jump_if_equal(value: int, yes: int, no: int) -> _Instruction:
 
 
 def _when(values: Sequence[int], then: _Block) -> _Block:
-    """Enter `then` where the accumulator is one of `values`, else go past it."""
+    """Return a block that runs `then` if the accumulator is one of `values`, and else skips it."""
     last = len(values) - 1
     tests = [_jump_if_equal(value, last - i, 0 if i < last else len(then)) for i, value in enumerate(values)]
     return [*tests, *then] if tests else []
 
 
 def _unless(values: Sequence[int], then: _Block) -> _Block:
-    """Enter `then` where the accumulator is none of `values`, else go past it."""
+    """Return a block that runs `then` if the accumulator is none of `values`, and else skips it."""
     last = len(values) - 1
     return [*(_jump_if_equal(value, last - i + len(then), 0) for i, value in enumerate(values)), *then]
 
@@ -119,7 +128,7 @@ def _unless(values: Sequence[int], then: _Block) -> _Block:
 def _rule(rule: Rule, abi: Abi) -> _Block:
     then = [_answer(rule.answer)]
     if argument := rule.argument:
-        # Arguments have 64 bits; the kernel reads these as 32.
+        # Arguments have 64 bits, of which the kernel uses the low 32 for these calls.
         low = _ARGUMENTS_AT + 8 * argument.position + (0 if abi.little_endian else 4)
         fits = _when if argument.among else _unless
         then = [_load(low), _mask(argument.mask), *fits(argument.values, then), _load(_NUMBER_AT)]
@@ -145,14 +154,15 @@ _ROOT_EMULATION = (
 
 
 def root_emulation(platform: Platform) -> bytes:
-    """The filter for a user namespace that has one user id: what only root of a whole machine may do, seems to work.
+    """Return the filter that emulates root in a user namespace with a single id, for `bwrap --seccomp FD`.
 
-    Changes of owners, user and group ids and capabilities, and making device nodes, return 0 and do nothing; nothing
-    remembers them either, so a program that looks afterwards sees that it is still root and owns the file. All else is
-    the kernel's to answer: this protects from nothing. For `bwrap --seccomp FD`.
+    Calls that change owners, user and group ids or capabilities, and calls that make device nodes, return 0 and do
+    nothing. Nothing is remembered: a program that checks afterwards sees that it is still root and that root owns the
+    file. The kernel executes all other calls, so the filter is no protection.
 
-    `platform` is the machine's, not the image's: qemu-user makes the machine's own calls. The same bytes serve all
-    machines of its byte order, and both ABIs of those that have a 32-bit one. Raises MachineError for others.
+    `platform` is that of the machine, not of the image: qemu-user makes the machine's system calls. The same bytes
+    work on all machines with its byte order, also for their 32-bit ABIs. Raises MachineError for an unknown
+    architecture.
     """
     if platform.architecture not in _LITTLE_ENDIAN + _BIG_ENDIAN:
         raise MachineError(f"no filter is known that emulates root on {platform}", "use another runtime: proot")
@@ -174,7 +184,7 @@ _ARCHES = {
     0x80000016: "s390x",
     0x00000016: "s390",
 }
-"""AUDIT_ARCH to a column of the table below."""
+"""The column of the table below for each AUDIT_ARCH."""
 
 _NUMBERS = """
             x86_64 i386  arm generic ppc64 s390x s390
@@ -210,12 +220,12 @@ capset         126  185  185      91   184   185  185
 """The kernel's syscall tables: `generic` is include/uapi/asm-generic/unistd.h, others are their arch's syscall.tbl."""
 
 _X32 = 0x40000000
-"""Set in the numbers of x32 calls, which come as x86_64's."""
+"""Set in the numbers of x32 calls, which have the AUDIT_ARCH of x86_64."""
 
 
 @cache
 def abis() -> tuple[Abi, ...]:
-    """All ABIs that the table of numbers has."""
+    """Return all ABIs of the table."""
     (_, *names), *rows = (line.split() for line in (f"call {_NUMBERS.strip()}").splitlines())
     columns = {name: {row[0]: int(row[i]) for row in rows if row[i] != "-"} for i, name in enumerate(names, start=1)}
     x32 = Abi(0xC000003E, {call: number | _X32 for call, number in columns["x86_64"].items()})

@@ -1,33 +1,33 @@
-"""What start.sh knows of its image, and what its options default to."""
+"""The settings of start.sh: facts about its image, and the defaults of its options."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 RUNTIMES = ("auto", "proot", "chroot", "userns")
-"""What start.sh can start the image in."""
+"""The values of start.sh's option --runtime."""
 
 
 @dataclass(frozen=True)
 class LaunchSettings:
-    """What start.sh knows of its image, and what its options default to.
+    """Facts about the image, and the defaults of start.sh's options.
 
     Each field becomes the shell variable of its name: a word, or a list of words for `eval "set -- $list"`. Bytes that
-    are no UTF-8 are surrogate escapes, as `os.fsdecode` gives them.
+    are not UTF-8 are surrogate escapes, as `os.fsdecode` returns them.
     """
 
     provision_version: str
     image_reference: str
-    image_platform: str  # as in linux/arm64/v8
+    image_platform: str  # such as linux/arm64/v8
     image_entrypoint: tuple[str, ...]
-    image_command: tuple[str, ...]
-    image_env: tuple[str, ...]  # K=V; what env(1) can't set is left out
-    image_user: str  # a name or uid, with :GROUP or without; empty for root
+    image_command: tuple[str, ...]  # CMD
+    image_env: tuple[str, ...]  # K=V; entries that env(1) can't set are left out
+    image_user: str  # USER[:GROUP], names or numbers; empty for root
     image_workdir: str
     image_stop_signal: str
-    image_ports: tuple[str, ...]  # as in 80/tcp
-    default_runtime: str  # of RUNTIMES
-    default_dns: tuple[str, ...]
-    default_hostname: str  # empty for the machine's at each start
+    image_ports: tuple[str, ...]  # such as 80/tcp
+    default_runtime: str  # one of RUNTIMES
+    default_dns: tuple[str, ...]  # IP addresses; empty for those of the machine at each start
+    default_hostname: str  # empty for that of the machine at each start
     default_binds: tuple[str, ...]  # SRC or SRC:DST
     default_env: tuple[str, ...]  # K=V

@@ -1,3 +1,5 @@
+"""The quoted assignments in front of start.sh's body."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 
 from provisioner.errors import MalformedImage
 from provisioner.launch.launcher import launcher
+from provisioner.launch.script import body
 from provisioner.launch.settings import LaunchSettings
-from provisioner.resources import resource
 from tests.support.containers import SHELLS
 from tests.support.tools import need
 
@@ -51,7 +53,7 @@ def read_back(script: bytes, shell: list[str]) -> LaunchSettings:
     for field in dataclasses.fields(LaunchSettings):
         is_list = isinstance(getattr(SETTINGS, field.name), tuple)
         reader += f'eval "show ${field.name}"\n' if is_list else f'show "${field.name}"\n'
-    prelude = script.removesuffix(resource("scripts", "start.sh"))
+    prelude = script.removesuffix(body())
     # From standard input: the length of one argument has a limit.
     done = subprocess.run(shell, input=b"set -fu\n" + prelude + reader.encode(), capture_output=True, check=True)
     assert done.stderr == b""
@@ -95,9 +97,9 @@ def test_what_env_cannot_set_is_left_out() -> None:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(LaunchSettings)])
 def test_what_no_program_can_be_given_is_refused(field: str, value: str) -> None:
     value = f"K={value}"
-    wrong = (value,) if isinstance(getattr(SETTINGS, field), tuple) else value
+    unusable = (value,) if isinstance(getattr(SETTINGS, field), tuple) else value
     with pytest.raises(MalformedImage) as caught:
-        launcher(dataclasses.replace(SETTINGS, **{field: wrong}))  # type: ignore[arg-type]
+        launcher(dataclasses.replace(SETTINGS, **{field: unusable}))  # type: ignore[arg-type]
     assert caught.value.status == 6
     assert field.replace("_", " ") in caught.value.message
     assert caught.value.message.isascii()
@@ -116,19 +118,9 @@ def test_a_shell_that_a_first_line_cannot_name_is_refused(shell: str) -> None:
         launcher(SETTINGS, shell)
 
 
-def test_body_is_copied_as_it_is_and_speaks_of_no_image() -> None:
-    body = resource("scripts", "start.sh")
-    assert launcher(SETTINGS).endswith(b"\n\n" + body)
-    assert not re.search(rb"^(image|default)_\w+=", body, re.MULTILINE)
-
-
-@pytest.mark.parametrize("what", ["body", "whole"])
-def test_shellcheck_finds_nothing(what: str) -> None:
-    need("shellcheck")
-    script = resource("scripts", "start.sh") if what == "body" else launcher(SETTINGS)
-    done = subprocess.run(["shellcheck", "-s", "sh", "-"], input=script, capture_output=True, check=False)
-    assert done.stdout.decode() == ""
-    assert done.returncode == 0
+def test_the_body_says_nothing_of_an_image() -> None:
+    assert launcher(SETTINGS).endswith(b"\n\n" + body())
+    assert not re.search(rb"^(image|default)_\w+=", body(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -84,7 +84,7 @@ def emulation(arch: str) -> bytes:
     return root_emulation(Platform("linux", "s390x" if arch.startswith("s390") else "amd64"))
 
 
-# What each machine is told
+# What each machine is answered
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -133,7 +133,7 @@ def test_every_platform_with_images_has_a_filter_that_the_kernel_takes_in_size(a
     assert len(filter_) % 8 == 0
 
 
-def test_a_platform_without_known_numbers_is_refused_with_a_mend() -> None:
+def test_a_platform_without_known_numbers_is_refused_with_a_hint() -> None:
     with pytest.raises(MachineError, match="linux/mips64le") as error:
         root_emulation(Platform("linux", "mips64le"))
     assert "proot" in error.value.hint
@@ -144,11 +144,11 @@ def test_a_platform_without_known_numbers_is_refused_with_a_mend() -> None:
 ABIS = [Abi(0xC000003E, {"one": 1, "two": 2, "three": 3}), Abi(0x40000003, {"one": 11, "two": 12})]
 
 
-def test_each_abi_is_told_by_its_own_numbers() -> None:
+def test_each_abi_is_answered_by_its_own_numbers() -> None:
     filter_ = program([Rule(refuse(errno.EACCES), ("one", "three"))], ABIS)
-    told = [answer(filter_, call, abi.arch) for abi in ABIS for call in (1, 2, 3, 11, 12)]
+    answers = [answer(filter_, call, abi.arch) for abi in ABIS for call in (1, 2, 3, 11, 12)]
     denied = 0x0005000D  # SECCOMP_RET_ERRNO, and EACCES
-    assert told == [denied, ALLOW, denied, ALLOW, ALLOW, ALLOW, ALLOW, ALLOW, denied, ALLOW]
+    assert answers == [denied, ALLOW, denied, ALLOW, ALLOW, ALLOW, ALLOW, ALLOW, denied, ALLOW]
 
 
 def test_the_first_rule_that_fits_counts_and_a_condition_that_fails_leads_to_the_next() -> None:
@@ -159,8 +159,8 @@ def test_the_first_rule_that_fits_counts_and_a_condition_that_fails_leads_to_the
     ]
     filter_ = program(rules, ABIS)
     cases = [(1, 5, 1), (1, 7, 0), (1, 6, 1), (1, 6, 9), (1, 6, 0), (2, 5, 9), (2, 5, 8), (3, 5, 1)]
-    told = [answer(filter_, call, ABIS[0].arch, first, second) for call, first, second in cases]
-    assert told == [refuse(1), refuse(1), refuse(2), TRAP, TRAP, ALLOW, refuse(2), ALLOW]
+    answers = [answer(filter_, call, ABIS[0].arch, first, second) for call, first, second in cases]
+    assert answers == [refuse(1), refuse(1), refuse(2), TRAP, TRAP, ALLOW, refuse(2), ALLOW]
 
 
 CALLS, WORDS = st.integers(0, 6), st.integers(0, 4).map(lambda value: value | 0xFFFF0000)
@@ -322,7 +322,7 @@ def test_the_32_bit_calls_of_a_64_bit_process_are_answered_too(place: Path) -> N
     assert set(in_child(work, root_emulation(host_platform()))) == {0}
 
 
-# The job it is made for
+# What it is for
 
 
 def enter(rootfs: Path, *command: str, filter_: Path = Path(os.devnull)) -> subprocess.CompletedProcess[str]:
@@ -350,8 +350,8 @@ def enter(rootfs: Path, *command: str, filter_: Path = Path(os.devnull)) -> subp
 
 def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
     need("bwrap")
-    made = provision(debian, place / "debian", **as_user())
-    assert made.returncode == 0, made.stderr
+    provisioned = provision(debian, place / "debian", **as_user())
+    assert provisioned.returncode == 0, provisioned.stderr
     rootfs, filter_ = place / "debian" / "rootfs", place / "filter"
     filter_.write_bytes(root_emulation(host_platform()))
     install = ("apt-get", "install", "--yes", "--no-install-recommends")

@@ -38,6 +38,26 @@ def test_what_runs_is_listed_while_it_does(container: Container, runtime: str, s
     assert list((container.directory / ".provision/run").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], f"sh -c '{LOOP}' 'two words'"),
+        (["sh", "-c", LOOP], f"sh -c '{LOOP}'"),
+        (["--shell", "--", "-c", LOOP], f"--shell -c '{LOOP}'"),
+        (["--entrypoint", "busybox", "--", "sh", "-c", LOOP], f"busybox sh -c '{LOOP}'"),
+    ],
+)
+def test_a_session_is_listed_with_its_whole_command(container: Container, options: list[str], expected: str) -> None:
+    entrypoint = () if options[:1] == ["sh"] else ("sh", "-c")
+    container.set(image_entrypoint=entrypoint, image_command=(LOOP, "two words"))
+    with container.running("proot", *options) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert listed(container, "proot") == [[str(process.pid), "proot", expected]]
+        process.terminate()
+        process.wait(10)
+
+
 def test_two_starts_are_two_and_join_nothing(container: Container, runtime: str) -> None:
     guest = "echo $$ >/tmp/$1; echo ready; trap 'exit 41' TERM; while :; do sleep 0.05; done"
     with (
@@ -98,14 +118,11 @@ def test_the_image_s_own_signal_is_the_polite_one(container: Container) -> None:
 
 def test_what_does_not_listen_is_ended_surely(container: Container, runtime: str) -> None:
     guest = f"trap '' TERM; (trap '' TERM; sleep 60; :) & {LOOP}"
-    # A second of politeness is enough here.
-    text = container.script.read_bytes()
-    assert text.count(b"wait_for_sessions 100") == 1
-    container.script.write_bytes(text.replace(b"wait_for_sessions 100", b"wait_for_sessions 10"))
     with container.running(runtime, "sh", "-c", guest) as process:
         assert process.stdout
         process.stdout.readline()
-        container.output("", "--stop", by=runtime)
+        env = {**starter(runtime)["env"], "PROVISION_TEST_STOP_TENTHS": "10"}
+        container.output("", "--stop", by=runtime, env=env)
         assert process.wait(10) in (137, 255)
     assert listed(container, runtime) == []
     # `place` looks for processes that are left.
@@ -159,11 +176,11 @@ def test_a_detached_daemon_can_be_told_to_reload(container: Container, runtime: 
     need("setsid")
     pid = int(container.run(runtime, "--detach", "sh", "-c", f"trap 'echo reloads' HUP; {LOOP}").stdout)
     log = container.directory / ".provision/log"
-    for told, number in ((b"ready\n", signal.SIGHUP), (b"ready\nreloads\n", signal.SIGTERM)):
+    for expected, number in ((b"ready\n", signal.SIGHUP), (b"ready\nreloads\n", signal.SIGTERM)):
         deadline = time.monotonic() + 10
-        while log.read_bytes() != told and time.monotonic() < deadline:
+        while log.read_bytes() != expected and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert log.read_bytes() == told
+        assert log.read_bytes() == expected
         os.kill(pid, number)
 
 
@@ -186,8 +203,8 @@ def test_the_log_of_a_directory_that_cannot_be_written(container: Container, pla
     for path in (container.directory, *container.directory.rglob("*")):
         os.chown(path, 0, 0, follow_symlinks=False)
     env = {**starter("proot")["env"], "TMPDIR": str(place / "tmp")}
-    told = container.run("proot", "--detach", "sh", "-c", "echo said", env=env).stderr.decode()
-    log = Path(re.sub(r".* writes to (.*)\n", r"\1", told))
+    message = container.run("proot", "--detach", "sh", "-c", "echo said", env=env).stderr.decode()
+    log = Path(re.sub(r".* writes to (.*)\n", r"\1", message))
     assert log.parent == place / "tmp"
     deadline = time.monotonic() + 10
     while log.read_bytes() != b"said\n" and time.monotonic() < deadline:

@@ -21,15 +21,15 @@ def test_directories_and_files_are_bound(container: Container, place: Path, runt
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "/" not in name])
-@pytest.mark.parametrize("given", ["option", "default"])
+@pytest.mark.parametrize("origin", ["option", "default"])
 def test_the_place_inside_may_have_any_name(
-    container: Container, place: Path, runtime: str, name: str, given: str
+    container: Container, place: Path, runtime: str, name: str, origin: str
 ) -> None:
     (place / name).mkdir()
     (place / name / "file").write_text("content")
     bind = f"{place}/{name}/file:/mnt/{name}/{name}"
-    container.set(default_binds=(bind,) if given == "default" else ())
-    options = ["--bind", bind] if given == "option" else []
+    container.set(default_binds=(bind,) if origin == "default" else ())
+    options = ["--bind", bind] if origin == "option" else []
     assert container.output(runtime, *options, "cat", f"/mnt/{name}/{name}") == b"content"
 
 
@@ -52,7 +52,7 @@ def test_binds_from_provision_time_may_be_missing(container: Container, place: P
     container.set(default_binds=(f"{place}/gone:/gone", f"{place}/file:/file"))
     done = container.run(runtime, "cat", "/file")
     assert (done.returncode, done.stdout) == (0, b"content")
-    assert done.stderr.decode() == f"start.sh: not bound, since it doesn't exist: {place}/gone\n"
+    assert done.stderr.decode() == f"start.sh: not bound, because it doesn't exist: {place}/gone\n"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from tests.support.containers import SHELLS, Container, starter
 from tests.support.tools import need, processes_left
 
-# It listens to no signal, nor does what it leaves behind. proot can miss a process that is just being made.
+# It listens to no signal, nor does what it leaves behind. proot can miss a process that is just being created.
 STUBBORN = "trap '' HUP INT QUIT TERM; (sleep 60; :) & sleep 0.3; echo ready; exec sleep 60"
 
 

@@ -43,9 +43,9 @@ def test_environment_is_the_images_and_what_is_passed_on_purpose(container: Cont
 @pytest.mark.parametrize("kind", ["container", "scratch"])
 def test_environment_keeps_every_byte(place: Path, runtime: str, kind: str) -> None:
     every = os.fsdecode(bytes(range(1, 256)) * 2)  # twice, since quotes are looked for one by one
-    made = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
-    made.set(image_env=("PATH=/bin:/app", f"IMAGE={every}"), default_env=(f"DEFAULT={every}", "LINES=\n\n"))
-    found = made.words(runtime, "--env", f"TYPED={every}", "--env", "END=a\n", *ENVIRONMENT)
+    target = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
+    target.set(image_env=("PATH=/bin:/app", f"IMAGE={every}"), default_env=(f"DEFAULT={every}", "LINES=\n\n"))
+    found = target.words(runtime, "--env", f"TYPED={every}", "--env", "END=a\n", *ENVIRONMENT)
     names = ("IMAGE", "DEFAULT", "TYPED")
     assert {*(os.fsencode(f"{name}={every}") for name in names), b"LINES=\n\n", b"END=a\n"} < set(found)
 
@@ -98,12 +98,12 @@ def test_a_command_with_an_equals_sign_is_no_variable(container: Container, runt
         ("4321:4322", "4321:4322", [], "/"),
     ],
 )
-@pytest.mark.parametrize("given", ["image", "option"])
+@pytest.mark.parametrize("origin", ["image", "option"])
 def test_user_is_found_in_the_rootfs(
-    container: Container, runtime: str, user: str, ids: str, groups: list[int], home: str, given: str
+    container: Container, runtime: str, user: str, ids: str, groups: list[int], home: str, origin: str
 ) -> None:
-    options = ["--user", user] if given == "option" else []
-    container.set(image_user=user if given == "image" else "33")
+    options = ["--user", user] if origin == "option" else []
+    container.set(image_user=user if origin == "image" else "33")
     found_home, uid, gid, *others = container.output(
         runtime, *options, "--", "sh", "-c", "echo $HOME; id -u; id -g; id -G"
     ).split()
@@ -118,17 +118,17 @@ def test_root_option_passes_the_images_user(container: Container, runtime: str) 
 
 
 @pytest.mark.parametrize("directory", ["/home/joe", "/new/deep one", "/etc/link/x", "/up/../../.."])
-@pytest.mark.parametrize("given", ["image", "option"])
+@pytest.mark.parametrize("origin", ["image", "option"])
 def test_working_directory_is_made_inside_the_rootfs(
-    container: Container, place: Path, runtime: str, directory: str, given: str
+    container: Container, place: Path, runtime: str, directory: str, origin: str
 ) -> None:
     outside = place / "outside"
     outside.mkdir(mode=0o777)
     outside.chmod(0o777)
     (container.rootfs / "etc/link").symlink_to("../../../outside")  # seen from the guest, /outside
     (container.rootfs / "up").symlink_to("../../../../..")
-    options = ["--workdir", directory] if given == "option" else []
-    container.set(image_workdir=directory if given == "image" else "/tmp")
+    options = ["--workdir", directory] if origin == "option" else []
+    container.set(image_workdir=directory if origin == "image" else "/tmp")
     real = {"/etc/link/x": "/outside/x", "/up/../../..": "/"}.get(directory, directory)
     assert container.output(runtime, *options, "pwd").decode() == f"{real}\n"
     assert list(outside.iterdir()) == []
@@ -146,6 +146,6 @@ def test_devices_and_kernel_file_systems_are_there(container: Container, runtime
 
 def test_shared_memory_is_the_container_s_own(container: Container, runtime: str) -> None:
     name = f"shared-{os.getpid()}"
-    told = container.output(runtime, "sh", "-c", f"echo y >/dev/shm/{name}; cat /dev/shm/{name}")
-    assert told == b"y\n"
+    output = container.output(runtime, "sh", "-c", f"echo y >/dev/shm/{name}; cat /dev/shm/{name}")
+    assert output == b"y\n"
     assert not Path("/dev/shm", name).exists()

@@ -126,13 +126,13 @@ def test_no_field_of_an_image_runs_on_the_host(container: Container, place: Path
 
 @pytest.mark.parametrize("kind", ["container", "scratch"])
 def test_variables_of_an_image_do_not_act_on_host_programs(place: Path, runtime: str, kind: str) -> None:
-    made = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
+    target = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
     evil = place / "evil"
     evil.mkdir(mode=0o755)
     for name in ("proot", "chroot", "unshare", "mount", "env", "sh", "mkdir", "cp", "uname", "readlink"):
         (evil / name).write_text(f"#!/bin/sh\necho ran {name}\n")
         (evil / name).chmod(0o755)
-    made.set(
+    target.set(
         image_env=(
             f"PATH={evil}:/bin:/app",
             *(f"{name}={evil}/no-such" for name in ("LD_PRELOAD", "LD_AUDIT", "PROOT_TMP_DIR", "TMPDIR", "GCONV_PATH")),
@@ -140,7 +140,7 @@ def test_variables_of_an_image_do_not_act_on_host_programs(place: Path, runtime:
         ),
         image_workdir="/work",
     )
-    found = made.words(runtime, *ENVIRONMENT)
+    found = target.words(runtime, *ENVIRONMENT)
     assert f"PATH={evil}:/bin:/app".encode() in found
     # With env in the image, the guest does get all of them.
     assert (b"LD_DEBUG=all" in found) == (kind == "container")

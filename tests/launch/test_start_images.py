@@ -33,9 +33,9 @@ from tests.support.tools import as_user, find_program, need, provision
 def test_scratch_images_start(scratch: Container, runtime: str) -> None:
     scratch.set(image_env=("PATH=/sbin:/app", "A=b\nc"), image_workdir="/made/here", image_user="65532:65533")
     assert scratch.output(runtime, "pwd") == b"/made/here\n"
-    told = scratch.output(runtime, "id").split()
-    assert told[:2] == [b"uid=65532", b"gid=65533"]
-    assert len(told) == 2 or os.geteuid()  # other groups are those of whoever runs the tests
+    output = scratch.output(runtime, "id").split()
+    assert output[:2] == [b"uid=65532", b"gid=65533"]
+    assert len(output) == 2 or os.geteuid()  # other groups are those of whoever runs the tests
     found = scratch.words(runtime, *ENVIRONMENT, env={**starter(runtime)["env"], "SECRET": "x", "TERM": "dumb"})
     assert {b"A=b\nc", b"TERM=dumb"} < set(found)
     assert b"SECRET=x" not in found
@@ -44,10 +44,10 @@ def test_scratch_images_start(scratch: Container, runtime: str) -> None:
 def test_an_image_with_a_shell_but_no_env_starts(container: Container, runtime: str) -> None:
     (container.rootfs / "usr/bin/env").unlink()
     (container.rootfs / "app").mkdir()
-    (container.rootfs / "app/told").write_text('#!/bin/sh\necho "$A $(pwd)"')
-    (container.rootfs / "app/told").chmod(0o755)
+    (container.rootfs / "app/output").write_text('#!/bin/sh\necho "$A $(pwd)"')
+    (container.rootfs / "app/output").chmod(0o755)
     hand_over(container.set(image_env=("PATH=/app:/bin", "A=b"), image_workdir="/made/here"))
-    assert container.output(runtime, "told") == b"b /made/here\n"
+    assert container.output(runtime, "output") == b"b /made/here\n"
 
 
 # Real images: what small ones are asked elsewhere, once for each runtime
@@ -73,22 +73,24 @@ def real(debian: str, application: str, lasting_place: Path) -> Callable[[str, s
 def test_a_debian_is_the_same_in_every_runtime(
     real: Callable[[str, str], Container], place: Path, runtime: str
 ) -> None:
-    made = real("debian", runtime)
+    target = real("debian", runtime)
     words = [bytes(range(1, 256)), b"", b"--", b"\n\n", *(f"word {number}".encode() for number in range(2000))]
-    assert made.words(runtime, *SAY, *words) == words
-    assert {b"A=", b"LINES=a\n\nb\n"} < set(made.words(runtime, "--env", "A=", "--env", "LINES=a\n\nb\n", *ENVIRONMENT))
+    assert target.words(runtime, *SAY, *words) == words
+    assert {b"A=", b"LINES=a\n\nb\n"} < set(
+        target.words(runtime, "--env", "A=", "--env", "LINES=a\n\nb\n", *ENVIRONMENT)
+    )
     for name in ("two words", "co:lon"):
         (place / name).write_text(name)
     options = ["--bind", f"{place}/two words:/mnt/a b", "--bind", f"{place}/co:lon:/mnt/c:d", "--workdir", "/made/here"]
     guest = "pwd; id -u; id -un; cat '/mnt/a b' /mnt/c:d; exit 7"
-    done = made.run(runtime, *options, "--user", "games", "bash", "-c", guest)
+    done = target.run(runtime, *options, "--user", "games", "bash", "-c", guest)
     assert (done.returncode, done.stdout) == (7, b"/made/here\n5\ngames\ntwo wordsco:lon"), done
     for status in (0, 125, 255):
-        assert made.run(runtime, "sh", "-c", f"exit {status}").returncode == status
-    assert [made.run(runtime, command).returncode for command in ("nonesuch", "/etc/passwd")] == [127, 126]
+        assert target.run(runtime, "sh", "-c", f"exit {status}").returncode == status
+    assert [target.run(runtime, command).returncode for command in ("nonesuch", "/etc/passwd")] == [127, 126]
     for name, number in (("TERM", signal.SIGTERM), ("HUP", signal.SIGHUP)):
         guest = f"trap 'exit 41' {name}; echo ready; while :; do sleep 0.02; done"
-        with made.running(runtime, "sh", "-c", guest) as process:
+        with target.running(runtime, "sh", "-c", guest) as process:
             assert process.stdout
             process.stdout.readline()
             process.send_signal(number)
@@ -96,13 +98,13 @@ def test_a_debian_is_the_same_in_every_runtime(
 
 
 def test_an_application_is_the_same_in_every_runtime(real: Callable[[str, str], Container], runtime: str) -> None:
-    made = real("application", runtime)
-    told = [word.decode() for word in made.words(runtime)]
-    arguments = [word.removeprefix("argument:") for word in told if word.startswith("argument:")]
+    target = real("application", runtime)
+    output = [word.decode() for word in target.words(runtime)]
+    arguments = [word.removeprefix("argument:") for word in output if word.startswith("argument:")]
     assert arguments == [*realimages.ENTRYPOINT[1:], *realimages.COMMAND]
-    assert {f"env:{name}={value}" for name, value in realimages.ENVIRONMENT.items()} < set(told)
-    (ids,) = re.findall("^app:x:(\\d+:\\d+)", (made.rootfs / "etc/passwd").read_text(), re.MULTILINE)
-    assert {f"user:{ids}", "workdir:/srv/app", "env:HOME=/home/app", "env:USER=app"} < set(told)
+    assert {f"env:{name}={value}" for name, value in realimages.ENVIRONMENT.items()} < set(output)
+    (ids,) = re.findall("^app:x:(\\d+:\\d+)", (target.rootfs / "etc/passwd").read_text(), re.MULTILINE)
+    assert {f"user:{ids}", "workdir:/srv/app", "env:HOME=/home/app", "env:USER=app"} < set(output)
 
 
 # Anything an image may say
@@ -184,12 +186,12 @@ def test_the_guest_sees_exactly_what_the_image_says(
     )
     done, env = start_beside_canary(shared, runtime, shell, host_with_canary(lasting_place, shell))
     assert (done.returncode, done.stderr) == (0, b"")
-    told = done.stdout.split(b"\0")[:-1]
-    assert told[-len(words) - 2 :] == [os.fsencode(word) for word in (user, f"/tmp/{directory}", *words)]
+    output = done.stdout.split(b"\0")[:-1]
+    assert output[-len(words) - 2 :] == [os.fsencode(word) for word in (user, f"/tmp/{directory}", *words)]
     expected = {"HOME": "/home" if name else "/", "SHELL": "/bin/sh", **({"USER": name} if name else {})}
     expected |= {name: env[name] for name in ("TERM", "COLORTERM", "LANG") if name in env}
     expected |= {"PATH": "/bin", **variables}
-    assert sorted(told[: -len(words) - 2]) == sorted(os.fsencode(f"{name}={expected[name]}") for name in expected)
+    assert sorted(output[: -len(words) - 2]) == sorted(os.fsencode(f"{name}={expected[name]}") for name in expected)
 
 
 @pytest.mark.parametrize("shell", SHELLS)

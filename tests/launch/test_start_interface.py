@@ -66,7 +66,7 @@ def test_what_is_wrong_is_said_in_one_line(container: Container, args: list[str]
 
 
 @pytest.mark.parametrize(
-    ("entrypoint", "command", "args", "said"),
+    ("entrypoint", "command", "args", "expected"),
     [
         ((), (*SAY, "cmd"), [], [b"cmd"]),
         ((), ("false",), [*SAY, "typed"], [b"typed"]),
@@ -82,10 +82,10 @@ def test_what_is_wrong_is_said_in_one_line(container: Container, args: list[str]
     ],
 )
 def test_words_are_joined_as_docker_run_does(
-    container: Container, entrypoint: tuple[str, ...], command: tuple[str, ...], args: list[str], said: list[bytes]
+    container: Container, entrypoint: tuple[str, ...], command: tuple[str, ...], args: list[str], expected: list[bytes]
 ) -> None:
     container.set(image_entrypoint=entrypoint, image_command=command)
-    assert container.words("proot", *args) == said
+    assert container.words("proot", *args) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_words_are_joined_as_docker_run_does(
 def test_login_shell_passes_the_entrypoint(container: Container, user: str, shell: str) -> None:
     container.set(image_entrypoint=("false",))
     (container.rootfs / "etc/profile").write_text("PROFILE=read")
-    told = container.words("proot", "--user", user, "--shell", "--", "-c", 'printf "%s\\0" $PROFILE $SHELL')
-    assert told == [b"read", shell.encode()]
+    output = container.words("proot", "--user", user, "--shell", "--", "-c", 'printf "%s\\0" $PROFILE $SHELL')
+    assert output == [b"read", shell.encode()]
 
 
 def test_options_are_taken_with_an_equals_sign_too(container: Container) -> None:

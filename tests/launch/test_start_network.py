@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import socket
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ def test_name_servers_of_one_run(container: Container, place: Path, runtime: str
     (place / "tmp").mkdir(mode=0o777)
     (place / "tmp").chmod(0o777)
     env = {**starter(runtime)["env"], "TMPDIR": str(place / "tmp")}
-    told = container.output(runtime, "--dns", "192.0.2.1", "--dns", "2001:db8::1", "cat", "/etc/resolv.conf", env=env)
-    assert told == b"nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
+    output = container.output(runtime, "--dns", "192.0.2.1", "--dns", "2001:db8::1", "cat", "/etc/resolv.conf", env=env)
+    assert output == b"nameserver 192.0.2.1\nnameserver 2001:db8::1\n"
     assert tree_of(container.rootfs / "etc") == before
     assert list((place / "tmp").iterdir()) == []
 
@@ -44,29 +43,24 @@ def pretend_made(container: Container, **content: str) -> Container:
 def shown(container: Container, runtime: str, *options: str, **more: Any) -> dict[str, str]:
     """The three files as the guest sees them."""
     guest = 'for name in resolv.conf hosts hostname; do printf "%s\\0" "$(cat /etc/$name; echo .)"; done'
-    told = [word.decode().removesuffix(".") for word in container.words(runtime, *options, "sh", "-c", guest, **more)]
-    return dict(zip(("resolv.conf", "hosts", "hostname"), told, strict=True))
+    output = [word.decode().removesuffix(".") for word in container.words(runtime, *options, "sh", "-c", guest, **more)]
+    return dict(zip(("resolv.conf", "hosts", "hostname"), output, strict=True))
 
 
-def at_another_place(container: Container, resolv_conf: Path) -> None:
-    """Let start.sh take another file for the host's /etc/resolv.conf."""
-    text = container.script.read_bytes()
-    assert text.count(b"in /etc/resolv.conf $") == 1
-    container.script.write_bytes(
-        text.replace(b"in /etc/resolv.conf $", b"in " + shlex.quote(str(resolv_conf)).encode() + b" $")
-    )
+def with_host_file(runtime: str, resolv_conf: Path) -> dict[str, str]:
+    """An environment in which start.sh reads another file as the host's /etc/resolv.conf."""
+    return {**starter(runtime)["env"], "PROVISION_TEST_RESOLV_CONF": str(resolv_conf)}
 
 
 def test_files_of_this_machine_follow_it_to_another_network(container: Container, place: Path, runtime: str) -> None:
     pretend_made(container)
-    at_another_place(container, place / "host")
     for server in ("192.0.2.7", "192.0.2.8"):
         (place / "host").write_text(f"# a note\nnameserver  {server}\nsortlist x\nnameserver\nsearch a  b")
         expected = network_files(resolv_conf((), [place / "host"]))
         assert expected["resolv.conf"] == f"nameserver {server}\nsearch a b\n"
-        assert shown(container, runtime) == expected
-    made = {path.name: path.read_text() for path in (container.directory / ".provision/generated").iterdir()}
-    assert made == expected
+        assert shown(container, runtime, env=with_host_file(runtime, place / "host")) == expected
+    generated = {path.name: path.read_text() for path in (container.directory / ".provision/generated").iterdir()}
+    assert generated == expected
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -74,10 +68,10 @@ def test_what_has_not_changed_is_not_written(container: Container, place: Path, 
     need(SHELLS[shell][0])
     (place / "host").write_text("nameserver 192.0.2.7\n")
     pretend_made(container, **network_files())
-    at_another_place(container, place / "host")
+    env = with_host_file("proot", place / "host")
     parts = (container.rootfs / "etc", container.directory / ".provision/generated")
     before = [tree_of(part) for part in parts]
-    assert shown(container, "proot", shell=SHELLS[shell]) == network_files()
+    assert shown(container, "proot", shell=SHELLS[shell], env=env) == network_files()
     assert [tree_of(part) for part in parts] == before
 
 
@@ -113,10 +107,9 @@ def test_servers_and_a_name_of_the_settings_count(container: Container, runtime:
 
 def test_a_machine_that_names_no_server_gets_public_ones(container: Container, place: Path) -> None:
     pretend_made(container)
-    at_another_place(container, place / "missing")
     (place / "etc").mkdir()
     (place / "etc/resolv.conf").write_text("search example\n")
-    env = {**starter("proot")["env"], "PREFIX": str(place)}
+    env = {**with_host_file("proot", place / "missing"), "PREFIX": str(place)}
     assert shown(container, "proot", env=env)["resolv.conf"] == resolv_conf((), [])
     pretend_again = container.directory / ".provision/generated"
     assert (pretend_again / "resolv.conf").read_text() == resolv_conf((), [])
@@ -127,12 +120,11 @@ def test_a_machine_that_names_no_server_gets_public_ones(container: Container, p
 def test_a_directory_that_cannot_be_written_gets_them_for_the_run(container: Container, place: Path) -> None:
     need_root()
     pretend_made(container)
-    at_another_place(container, place / "host")
     (place / "host").write_text("nameserver 192.0.2.7\n")
     for name in ("dev", "sys"):
         (container.rootfs / name).mkdir()
     for path in (container.directory, *container.directory.rglob("*")):
         os.chown(path, 0, 0, follow_symlinks=False)
     for runtime in ("proot", "userns"):
-        assert shown(container, runtime) == network_files()
+        assert shown(container, runtime, env=with_host_file(runtime, place / "host")) == network_files()
     assert (container.rootfs / "etc/hosts").read_text() == "hosts of yesterday\n"

@@ -84,5 +84,5 @@ def test_a_read_only_file_system(container: Container, place: Path, runtime: str
         outer += ["setpriv", f"--reuid={user_id()}", f"--regid={user_id()}", "--clear-groups"]
     guest = "{ true >/tmp/x; } 2>/dev/null || echo read-only; echo y >/dev/shm/y; pwd; cat /etc/resolv.conf /dev/shm/y"
     options = ["--dns", "192.0.2.1", "--workdir", "/home"]
-    told = container.output(runtime, *options, "sh", "-c", guest, shell=outer, by="chroot", env=env)
-    assert told == b"read-only\n/home\nnameserver 192.0.2.1\ny\n"
+    output = container.output(runtime, *options, "sh", "-c", guest, shell=outer, by="chroot", env=env)
+    assert output == b"read-only\n/home\nnameserver 192.0.2.1\ny\n"

@@ -124,10 +124,10 @@ def foreign(place: Path) -> Container:
     """A container for arm64."""
     if os.uname().machine in ("aarch64", "arm64"):
         unavailable("this machine runs arm64 by itself")
-    made = make_scratch(place / "foreign", image_platform="linux/arm64/v8", image_command=("/answer",))
-    (made.rootfs / "answer").write_bytes(arm64_program(42))
-    (made.rootfs / "answer").chmod(0o755)
-    return made
+    target = make_scratch(place / "foreign", image_platform="linux/arm64/v8", image_command=("/answer",))
+    (target.rootfs / "answer").write_bytes(arm64_program(42))
+    (target.rootfs / "answer").chmod(0o755)
+    return target
 
 
 def test_qemu_runs_other_architectures_in_proot(foreign: Container) -> None:
@@ -140,13 +140,13 @@ def test_qemu_runs_other_architectures_in_proot(foreign: Container) -> None:
 def test_what_to_install_for_another_architecture(foreign: Container, bare_path: Path) -> None:
     (bare_path / "proot").symlink_to(find_program("proot") or "")
     machine = os.uname().machine
-    for env, mend in (
+    for env, hint in (
         ({}, "apt install proot qemu-user-static"),
         ({"PREFIX": "/data/data/com.termux/files/usr"}, "pkg install proot qemu-user-aarch64"),
     ):
         done = foreign.run("", env={"PATH": str(bare_path), **env})
         assert done.returncode == 125
-        assert done.stderr.decode() == f"start.sh: the image is for linux/arm64/v8, this machine is {machine}: {mend}\n"
+        assert done.stderr.decode() == f"start.sh: the image is for linux/arm64/v8, this machine is {machine}: {hint}\n"
 
 
 def test_namespaces_need_binfmt_for_another_architecture(foreign: Container) -> None:

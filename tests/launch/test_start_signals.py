@@ -22,10 +22,10 @@ def test_exit_status_passes_through(container: Container, runtime: str, shell: s
 
 @pytest.mark.parametrize("kind", ["container", "scratch"])
 def test_126_and_127_as_shells_do(place: Path, runtime: str, kind: str) -> None:
-    made = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
-    (made.rootfs / "text").write_text("no program")
+    target = {"container": make_container, "scratch": make_scratch}[kind](place / kind)
+    (target.rootfs / "text").write_text("no program")
     for command, status in {"nonesuch": 127, "/no/such": 127, "/text": 126, "/": 126}.items():
-        done = made.run(runtime, command)
+        done = target.run(runtime, command)
         assert done.returncode == status, command
         assert done.stderr.count(b"\n") == 1
 
@@ -109,7 +109,7 @@ def test_input_and_pipes_pass_through(container: Container, runtime: str) -> Non
 
 
 def test_no_reader_is_kept_waiting(container: Container, runtime: str) -> None:
-    """A writer is told that the guest has ended."""
+    """A writer notices that the guest has ended."""
     starter(runtime)  # where this can't be, the writer isn't started either
     writer = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
     assert container.run(runtime, "head", "-n", "1", stdin=writer.stdout).stdout == b"y\n"

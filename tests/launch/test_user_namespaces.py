@@ -48,15 +48,7 @@ def path_without(place: Path, *missing: str) -> dict[str, str]:
         for program in Path(directory).iterdir():
             if program.name not in missing and not (programs / program.name).exists():
                 (programs / program.name).symlink_to(program)
-    return {**as_user()["env"], "PATH": str(programs)}
-
-
-def in_place_of_sbin(place: Path, container: Container, env: dict[str, str]) -> dict[str, str]:
-    """The environment, with a start.sh that looks for programs on PATH alone."""
-    text = container.script.read_bytes()
-    assert text.count(b"PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin") == 1
-    container.script.write_bytes(text.replace(b"}:/usr/sbin:/sbin", b"}"))
-    return env
+    return {**as_user()["env"], "PATH": str(programs), "PROVISION_TEST_SBIN": ""}
 
 
 def test_owners_seem_to_change_in_bwrap_s_filter(container: Container) -> None:
@@ -74,7 +66,7 @@ def test_of_users_other_than_root_nothing_is_emulated(container: Container) -> N
 
 def test_without_a_filter_one_id_is_all_there_is(container: Container, place: Path) -> None:
     (container.directory / ".provision/seccomp.bpf").unlink()
-    env = in_place_of_sbin(place, container, path_without(place, "newuidmap"))
+    env = path_without(place, "newuidmap")
     done = container.run("userns", *CHOWN, env=env)
     assert done.returncode == 1
     assert b"Invalid argument" in done.stderr
@@ -83,7 +75,7 @@ def test_without_a_filter_one_id_is_all_there_is(container: Container, place: Pa
 def test_a_setpriv_that_can_install_it_comes_first(container: Container, place: Path) -> None:
     if not os.access(sys.executable, os.X_OK) or subprocess.run([sys.executable, "-c", ""], **as_user()).returncode:
         pytest.skip("this Python is closed to users")
-    env = in_place_of_sbin(place, container, path_without(place, "bwrap", "setpriv", "newuidmap"))
+    env = path_without(place, "bwrap", "setpriv", "newuidmap")
     (place / "programs/setpriv").write_text(SETPRIV)
     (place / "programs/setpriv").chmod(0o755)
     assert container.output("userns", *CHOWN, env=env) == b"0:0\n"
@@ -92,7 +84,7 @@ def test_a_setpriv_that_can_install_it_comes_first(container: Container, place: 
 def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Container, place: Path) -> None:
     need_root()
     need("newuidmap", "setpriv")
-    env = in_place_of_sbin(place, container, path_without(place, "bwrap"))
+    env = path_without(place, "bwrap")
     (place / "subid").write_text(f"{user_id()}:3000000:65536\n")
     (place / "passwd").write_text(f"root:x:0:0::/:/bin/sh\ntester:x:{user_id()}:{user_id()}::/:/bin/sh\n")
     setup = " && ".join(
@@ -111,16 +103,16 @@ def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Co
     assert container.output("userns", *CHOWN, **options) == b"5:6\n"
     (container.rootfs / "tmp/file").unlink()
     (container.rootfs / "tmp").chmod(0o777)
-    told = container.output("userns", "--user", "joe", "id", **options)
-    assert told.startswith(b"uid=1000(joe) gid=1001(joe) groups=")
-    assert b"29(audio)" in told, "there are other groups too"
+    output = container.output("userns", "--user", "joe", "id", **options)
+    assert output.startswith(b"uid=1000(joe) gid=1001(joe) groups=")
+    assert b"29(audio)" in output, "there are other groups too"
 
 
 def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
     need("bwrap")
     starter("userns")
-    made = provision(debian, place / "debian", **as_user())
-    assert made.returncode == 0, made.stderr
+    provisioned = provision(debian, place / "debian", **as_user())
+    assert provisioned.returncode == 0, provisioned.stderr
     container = Container(place / "debian")
     update = container.run("userns", "apt-get", "update", timeout=120)
     assert update.returncode == 0, update.stderr

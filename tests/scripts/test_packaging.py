@@ -24,7 +24,8 @@ PROBE = """
 import hashlib, json, provisioner
 from provisioner.resources import resource
 from provisioner.resources import resource_names
-names = [("profiles", name) for name in resource_names("profiles", ".toml")] + [("scripts", "start.sh")]
+folders = {"profiles": ".toml", "scripts/start": ".sh"}
+names = [(folder, name) for folder, suffix in folders.items() for name in resource_names(folder, suffix)]
 files = {f"{folder}/{name}": hashlib.sha256(resource(folder, name)).hexdigest() for folder, name in names}
 print(json.dumps({"package": provisioner.__path__[0], "files": files}))
 """
@@ -42,7 +43,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 def check(python: str | Path, package: Path, cwd: Path, **environment: str) -> None:
     """Assert that a Python finds our files, whole, through the `package` that is meant, and that the command starts."""
-    shipped = [*ROOT.glob("profiles/*.toml"), ROOT / "scripts/start.sh"]
+    shipped = [*ROOT.glob("profiles/*.toml"), *ROOT.glob("scripts/start/*.sh")]
     found = json.loads(run(python, "-c", PROBE, cwd=cwd, **environment))
     assert Path(found["package"]).resolve() == package.resolve()
     assert found["files"] == {
@@ -147,4 +148,4 @@ def test_names_are_sorted_and_by_suffix() -> None:
     names = resource_names("scripts", ".py")
     assert names == sorted(names)
     assert {"demo.py", "develop.py"} <= set(names)
-    assert "start.sh" not in names
+    assert "start" not in resource_names("scripts", "")

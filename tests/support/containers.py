@@ -30,7 +30,7 @@ from tests.support.tools import (
 
 RUNTIMES = ["proot", "userns", "chroot"]
 SHELLS = {"dash": ["dash"], "bash": ["bash"], "mksh": ["mksh"], "ash": ["busybox", "ash"]}
-# What the guest is told, word by word, and what it is given as environment.
+# Commands that print their arguments, and their environment, each with a NUL behind it.
 SAY = ("sh", "-c", 'for word; do printf "%s\\0" "$word"; done', "say")
 ENVIRONMENT = ("cat", "/proc/self/environ")
 APPLETS = ("ash", "cat", "false", "head", "id", "mkdir", "printf", "pwd", "sh", "sleep", "touch", "true", "tty", "wc")
@@ -113,8 +113,8 @@ class Container:
         """Start it without a terminal."""
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "start_new_session": True}
         command: list[str | Path] = [*shell, self.script, *choosing(runtime), *args]
-        given = {"preexec_fn": heed_signals, **pipes, **starter(runtime), **options}
-        with subprocess.Popen(command, **given) as process:
+        popen_options = {"preexec_fn": heed_signals, **pipes, **starter(runtime), **options}
+        with subprocess.Popen(command, **popen_options) as process:
             try:
                 yield process
             except BaseException:  # a test that fails must not wait for the guest
@@ -145,21 +145,21 @@ def starter(runtime: str) -> dict[str, Any]:
 
 def make_container(directory: Path, **changed: Any) -> Container:
     """A container of the unprivileged user that holds nothing but busybox."""
-    made = Container(directory)
+    target = Container(directory)
     for name in ("bin", "usr/bin", "etc", "tmp", "root", "home/joe", "proc"):
-        (made.rootfs / name).mkdir(parents=True)
+        (target.rootfs / name).mkdir(parents=True)
     (directory / ".provision").mkdir()
     (directory / ".provision/shm").mkdir()
     (directory / ".provision/shm").chmod(0o1777)
     (directory / ".provision/seccomp.bpf").write_bytes(root_emulation(host_platform()))
-    shutil.copy(static_busybox(), made.rootfs / "bin/busybox")
+    shutil.copy(static_busybox(), target.rootfs / "bin/busybox")
     for applet in APPLETS:
-        (made.rootfs / "bin" / applet).symlink_to("busybox")
-    (made.rootfs / "usr/bin/env").symlink_to("/bin/busybox")
-    (made.rootfs / "etc/passwd").write_text(PASSWD)
-    (made.rootfs / "etc/group").write_text(GROUP)
-    (made.rootfs / "etc/resolv.conf").write_text("nameserver 9.9.9.9\n")
-    return hand_over(made.set(**changed))
+        (target.rootfs / "bin" / applet).symlink_to("busybox")
+    (target.rootfs / "usr/bin/env").symlink_to("/bin/busybox")
+    (target.rootfs / "etc/passwd").write_text(PASSWD)
+    (target.rootfs / "etc/group").write_text(GROUP)
+    (target.rootfs / "etc/resolv.conf").write_text("nameserver 9.9.9.9\n")
+    return hand_over(target.set(**changed))
 
 
 def static_busybox() -> Path:
@@ -170,21 +170,21 @@ def static_busybox() -> Path:
     return path
 
 
-def hand_over(made: Container) -> Container:
+def hand_over(target: Container) -> Container:
     """Make all of it the unprivileged user's."""
     if os.geteuid() == 0:
-        for top, directories, files in os.walk(os.fsencode(made.directory)):
+        for top, directories, files in os.walk(os.fsencode(target.directory)):
             for name in [b".", *directories, *files]:
                 os.chown(os.path.join(top, name), user_id(), user_id(), follow_symlinks=False)
-    return made
+    return target
 
 
 def make_scratch(directory: Path, **changed: Any) -> Container:
     """A container without env, shell, passwd or any directory but those of three programs."""
-    made = make_container(directory, **{"image_env": ("PATH=/sbin:/app",), **changed})
-    shutil.rmtree(made.rootfs)
-    (made.rootfs / "app").mkdir(parents=True)
+    target = make_container(directory, **{"image_env": ("PATH=/sbin:/app",), **changed})
+    shutil.rmtree(target.rootfs)
+    (target.rootfs / "app").mkdir(parents=True)
     for applet in ("cat", "id", "pwd"):
-        shutil.copy(static_busybox(), made.rootfs / "app" / applet)
-    (made.rootfs / "app/data").write_text("no program")
-    return hand_over(made)
+        shutil.copy(static_busybox(), target.rootfs / "app" / applet)
+    (target.rootfs / "app/data").write_text("no program")
+    return hand_over(target)

@@ -1,0 +1,39 @@
+"""The body of start.sh, joined from its parts in scripts/start."""
+
+from __future__ import annotations
+
+from provisioner.resources import resource
+
+PARTS = (
+    "main",
+    "text",
+    "paths",
+    "options",
+    "processes",
+    "runtimes",
+    "user",
+    "command",
+    "environment",
+    "etc_files",
+    "binds",
+    "proot",
+    "android",
+    "namespaces",
+    "filter",
+    "mounts",
+    "devices",
+    "entry",
+    "supervise",
+    "print",
+    "sessions",
+    "detach",
+)
+"""The parts in their order in start.sh: each is scripts/start/NAME.sh, and defines functions."""
+
+_LAST_LINE = b'main "$@"\n'
+"""Runs the script. It comes last, so that a shell has read all functions by then."""
+
+
+def body() -> bytes:
+    """Return what follows the quoted assignments in start.sh. It is the same for all images."""
+    return b"\n".join([*(resource("scripts/start", f"{name}.sh") for name in PARTS), _LAST_LINE])

@@ -1,0 +1,68 @@
+# Main: the steps of a start, in order. Each step leaves its results in variables for the steps that follow.
+# POSIX sh. Builtins are preferred, because each program that is run costs a millisecond. See docs/start-sh.md.
+# The rootfs is untrusted: the host's side uses no path in it that `resolve` has not resolved.
+# shellcheck disable=SC2154 # image_* and default_* are assigned above, by provisioner/launch/launcher.py
+
+main() {
+    prepare_shell
+    find_directory "$0"
+    parse_options "$@"
+    shift "$option_words"
+    case ${print_only:-$session_action} in
+        list) list_sessions && exit ;;
+        stop) stop_sessions && exit ;;
+        detach) detach "$@" && exit ;;
+    esac
+    read_status
+    [ -n "$inside" ] || choose_runtime
+    [ -n "$print_only" ] || remember_session "$@"
+    case $inside$runtime in
+        proot) run_proot "$@" ;;
+        bare) run_bare "$@" ;;
+        chroot | userns) make_namespaces "$@" ;; # which runs this script again, with --inside
+        # The next child is process 1, and everything ends with it: no program may be run before.
+        *) supervise enter_rootfs "$@" ;;
+    esac
+}
+
+# Set the shell's options, PATH and the standard streams as all functions expect them, and the variables that `finish`
+# reads.
+prepare_shell() {
+    set -fu
+    IFS=' 	
+'
+    newline='
+'
+    umask 022
+    # If one of these were closed, the next file to be opened would get its number.
+    { true 9<&0; } 2>/dev/null || exec </dev/null
+    { true 9>&1; } 2>/dev/null || exec >/dev/null
+    { true 9>&2; } 2>/dev/null || exec 2>/dev/null
+    preloaded=${LD_PRELOAD+yes}
+    # Termux preloads a library that breaks proot and guests. An empty value would break them as well.
+    unset LD_PRELOAD
+    LC_ALL=C
+    PATH=${PATH:-/usr/bin:/bin}${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
+    temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
+}
+
+# Find the guest's user, command and environment, for the typed words $@.
+prepare_guest() {
+    find_user
+    find_command "$@"
+    build_environment
+}
+
+# Print an error message with its hint, and exit with docker's status for a failure of the launcher itself.
+fail() {
+    say "$1"
+    finish 125
+}
+
+# Exit with status $1, and remove the temporary files.
+finish() {
+    # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
+    [ ! -e "$session_file" ] || write_text '' "$session_file"
+    [ -z "$temporary" ] || rm -rf "$temporary"
+    exit "$1"
+}

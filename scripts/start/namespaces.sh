@@ -1,0 +1,104 @@
+# chroot and userns: this script again, in private mount and PID namespaces; and chroot alone, for --no-namespace.
+# Sets `id_count` (how many ids the user namespace has), `more_ids` (not empty if it has others than root's),
+# `start_guest` and `check_parent` (commands for `eval` and for another shell).
+
+# Become this script with --inside, in a private mount namespace, and with a PID namespace for its children. $@ are the
+# typed words.
+make_namespaces() {
+    map_auto=''
+    [ "$runtime" = chroot ] || ! can_map_more || map_auto=--map-auto
+    append '' "$unshare"
+    [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
+    append "$list" -m -p "$sh" "$script"
+    eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
+${pdeathsig:+--pdeathsig \"\$pdeathsig\"} -- \"\$@\""
+    [ -z "$print_only" ] || print_words "$@"
+    exec "$@"
+}
+
+# Succeed if the user has more ids, in /etc/subuid, and no filter that makes them unnecessary. Only the namespace can
+# delete files that belong to such an id.
+can_map_more() {
+    can_mount_proc=yes # whether that is true is known only later
+    find_filter
+    [ -z "$filter" ] && find_program newuidmap && "$unshare" -U -r --map-auto -m true 2>/dev/null
+}
+
+# Run the typed words $@ in a chroot without namespaces. Mounts would stay, and be emptied together with DIR.
+run_bare() {
+    [ -z "$default_binds$typed_binds$typed_dns$termux" ] ||
+        fail "--no-namespace mounts nothing: it can't bind, nor take --dns"
+    prepare_guest "$@"
+    filter='' more_ids=''
+    [ -n "$print_only" ] || { find_target /dev && copy_devices "$target"; }
+    [ -n "$print_only" ] || refresh_files
+    find_target "$workdir"
+    find_entry
+    drop_capabilities
+    eval "set -- $host_env $entry_words $guest_env $words_before \"\$@\" $words_after"
+    [ -z "$print_only" ] || print_words "$@"
+    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} \
+        ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+}
+
+# As process 1: mount in the private namespace, then start the guest with the typed words $@.
+enter_rootfs() {
+    session_file='' # the outer script empties it
+    trap 'finish 129' HUP
+    trap 'finish 130' INT
+    trap 'finish 143' TERM
+    read_status
+    case $pids in
+        *[!0-9]1) ;;
+        *) fail "--inside is for start.sh itself" ;; # in any other namespace everybody would see the mounts
+    esac
+    # Some unshares have done it already; toybox's has not, and its mount has other options.
+    mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
+    prepare_guest "$@"
+    filter='' id_count=4294967295 more_ids=''
+    [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids _; } </proc/self/uid_map
+    # Only in the namespace with all ids is root the machine's. Elsewhere the kernel allows fewer mounts.
+    if [ "$id_count" = 4294967295 ]; then
+        mount_for_root
+    else
+        mount_for_user
+        # Nor does the kernel allow to set groups.
+        [ -n "$more_ids" ] || groups=''
+        [ "$uid:$gid$more_ids" != 0:0 ] || find_filter
+    fi
+    bind_all
+    [ -z "$temporary" ] || rm -rf "$temporary"
+    temporary=''
+    find_target "$workdir"
+    find_entry
+    [ "$id_count" != 4294967295 ] || drop_capabilities
+    eval "set -- $host_env $entry_words $guest_env $words_before \"\$@\" $words_after"
+    eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
+    # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
+    ! is_init || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
+    [ -n "$pdeathsig" ] || eval "$start_guest"
+    # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
+    find_program sh
+    exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest" "$script" $$ "$@"
+}
+
+# The last commands of process 1. Its traps let the guest's signals through, since the kernel drops those that process 1
+# has none for; mksh always handles some.
+# shellcheck disable=SC2016 # it is evaluated later
+start_guest='
+    case ${KSH_VERSION-} in
+        "") trap - HUP TERM ;;
+        *) trap : HUP TERM ;;
+    esac
+    trap : INT
+    "$@"
+    exit $?
+'
+
+# Commands for the shell that replaces it as process 1, and that ends together with its parent, process $1: the parent
+# may have ended before that was set up. It knows none of the functions here, and its name has no space.
+# shellcheck disable=SC2016 # the other shell expands it
+check_parent='
+    { read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = "$1" ]; } || exit 137
+    shift
+'

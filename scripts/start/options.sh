@@ -1,0 +1,146 @@
+# Options of the command line.
+# Sets a variable for each option, `options` (the list to repeat with --inside), and `option_words` (how many words they
+# are).
+
+# Set the variables of all options from the command line $@.
+parse_options() {
+    option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
+    login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
+    typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
+    entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
+    case $workdir in
+        /*) ;;
+        *) workdir=/$workdir ;;
+    esac
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --) option_words=$((option_words + 1)) && return ;;
+            --help) show_help && exit ;;
+            --shell | --root | --print | --termux | --privileged | --no-namespace | --list | --stop | --detach)
+                option=$1 value='' width=1
+                ;;
+            --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --list=* | --stop=* | \
+                --detach=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
+            --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
+            -?*) option=$1 value=${2-} width=2 ;;
+            *) return ;;
+        esac
+        parse_option $#
+        case $option in
+            --print | --detach) ;;
+            *)
+                append "$options" "$1"
+                [ "$width" = 1 ] || append "$list" "$2"
+                options=$list
+                ;;
+        esac
+        option_words=$((option_words + width))
+        shift "$width"
+    done
+}
+
+# Set the variable of one `option` from its `value`. $1 is the number of words left on the command line.
+parse_option() {
+    case $option in
+        --shell) login=yes ;;
+        --root) user=0:0 ;;
+        --print) print_only=yes ;;
+        --list | --stop | --detach) session_action=${option#--} ;;
+        --privileged) privileged=yes ;;
+        --no-namespace) no_namespace=yes ;;
+        --termux)
+            is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
+            termux=yes
+            ;;
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --runtime | --inside | --restore-sigint | \
+            --pdeathsig)
+            [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
+            parse_value
+            ;;
+        *) fail "unknown option $option: start.sh --help lists them all" ;;
+    esac
+}
+
+# Set the variable of an `option` that has a `value`.
+parse_value() {
+    case $option in
+        --entrypoint) append '' "$value" && entrypoint=${value:+$list} command='' ;;
+        --user) user=$value ;;
+        --workdir)
+            case $value in
+                /*) workdir=$value ;;
+                *) fail "--workdir needs a path from the root, not $value" ;;
+            esac
+            ;;
+        --runtime) runtime=$value ;;
+        --dev)
+            [ "$value" = host ] || fail "--dev can be host, and nothing else"
+            host_devices=yes
+            ;;
+        # These three are for this script itself, see make_namespaces.
+        --inside) runtime=$value inside=yes ;;
+        --restore-sigint) restore_sigint=$value ;;
+        --pdeathsig) pdeathsig=$value ;;
+        --bind)
+            case $value in
+                '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
+                *:/*:ro | *:/*:rw) fail "--bind has no :${value##*:}, what it shows can be written to: leave it out" ;;
+            esac
+            split_bind "$value"
+            [ -e "$source" ] || fail "--bind: there is no $source"
+            append "$typed_binds" "$value" && typed_binds=$list
+            ;;
+        --env)
+            case $value in
+                [!=]*=*) append "$typed_env" "$value" && typed_env=$list ;;
+                *) fail "--env needs NAME=VALUE, not $value" ;;
+            esac
+            ;;
+        --dns)
+            case $value in
+                '' | *[!0-9A-Za-z.:%]*) fail "--dns needs an IP address, not $value" ;;
+                *) typed_dns="$typed_dns $value" ;;
+            esac
+            ;;
+    esac
+}
+
+# Print the help, in 40 columns for narrow terminals.
+show_help() {
+    cat <<END
+Usage: start.sh [OPTION]... [COMMAND...]
+Runs a command in this container, else
+what the image starts by itself.
+
+--shell         login shell, past the
+                entrypoint
+--entrypoint E  run E, not the image's
+--user U[:G]    names or numbers
+--root          as root: --user 0:0
+--workdir D     start in D
+--env K=V       set a variable
+--bind SRC[:DST]  show a path inside
+--dns IP        ask this name server
+--termux        show /sdcard and the
+                home of Termux inside
+--runtime R     auto, proot, chroot or
+                userns
+--dev=host      in chroot, all devices
+--privileged    and all capabilities
+--no-namespace  chroot alone: nothing
+                private, nothing mounted
+--print         show the command line
+                and stop
+--detach        in the background, with
+                a log
+--list          what runs from here
+--stop          end it
+--help          this text
+--              end of the options
+
+--env, --bind and --dns can be repeated.
+Exit status: the command's; 125 when it
+can't be started, 126 when it can't be
+run, 127 when it doesn't exist.
+END
+}

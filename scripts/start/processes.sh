@@ -1,0 +1,96 @@
+# Processes: what /proc says about this process and others, as the kernel knows it. fakeroot can't change it.
+# Sets `host_uid`, `capabilities`, `ignored_signals`, `pids`, `tracer`; `stat_*`; `first_child`, `descendants`.
+
+# Set `host_uid`; `capabilities` and `ignored_signals`, as hexadecimal masks; `pids`, this process's number in each PID
+# namespace, from the outermost to its own; and `tracer`, the name of the program that traces it.
+read_status() {
+    host_uid='' capabilities=0 ignored_signals=0 pids='' tracer=''
+    while read -r field value rest; do
+        case $field in
+            TracerPid:)
+                # Not every guest can see its tracer.
+                [ "$value" = 0 ] || { read -r tracer <"/proc/$value/comm"; } 2>/dev/null
+                ;;
+            Uid:) host_uid=${rest%%[!0-9]*} ;;
+            NSpid:) pids="$value $rest" ;;
+            SigIgn:) ignored_signals=$value ;;
+            CapEff:) capabilities=$value && break ;;
+        esac
+    done </proc/self/status
+}
+
+# Set `stat_parent`, `stat_group` (process group), `stat_terminal` (0 for none), `stat_foreground` (the process group in
+# that terminal's foreground) and `stat_start` (in ticks since the system's start) of process $1: see proc_pid_stat(5).
+read_stat() {
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return
+    # The second field, the program's name in parentheses, may hold anything. The third one becomes $1.
+    # shellcheck disable=SC2086 # split into fields
+    set -- ${line##*) }
+    [ $# -ge 20 ] || return
+    stat_parent=$2 stat_group=$3 stat_terminal=$5 stat_foreground=$6 stat_start=${20}
+}
+
+# Succeed if the caller of this script has SIGINT ignored, as in a script's background job.
+ignores_interrupts() {
+    case $ignored_signals in
+        *[2367abef]) ;;
+        *) return 1 ;;
+    esac
+}
+
+# Succeed if this process is in its terminal's foreground.
+in_foreground() {
+    read_stat $$ && [ "$stat_group" = "$stat_foreground" ]
+}
+
+# Succeed if this process has a controlling terminal.
+has_terminal() {
+    read_stat $$ && [ "$stat_terminal" != 0 ]
+}
+
+# Set `first_child`: the first child of process $1, or empty.
+find_child() {
+    first_child=''
+    if [ -z "${PROVISION_TEST_NO_CHILDREN-}" ] && [ -e "/proc/$1/task/$1/children" ]; then
+        { read -r first_child _ <"/proc/$1/task/$1/children"; } 2>/dev/null
+    else
+        set +f
+        for process in /proc/[0-9]*; do
+            set -f
+            if read_stat "${process#/proc/}" && [ "$stat_parent" = "$1" ]; then
+                first_child=${process#/proc/}
+                break
+            fi
+        done
+        set -f
+    fi
+    [ -n "$first_child" ]
+}
+
+# Set `descendants`: the processes that process $1 has started or traces, and theirs.
+find_descendants() {
+    descendants='' family=" $1 " has_grown=yes
+    while [ -n "$has_grown" ]; do
+        has_grown=''
+        set +f
+        for status_file in /proc/[0-9]*/status; do
+            set -f
+            pid=${status_file#/proc/} pid=${pid%/status}
+            case $family in *" $pid "*) continue ;; esac
+            { is_related <"$status_file"; } 2>/dev/null || continue
+            has_grown=yes descendants="$descendants $pid" family="$family$pid "
+        done
+        set -f
+    done
+}
+
+# Succeed if the status file on standard input names one of the `family` as the parent or the tracer.
+is_related() {
+    while read -r field value; do
+        case $field in
+            PPid: | TracerPid:) case $family in *" $value "*) return ;; esac ;;
+            Uid:) return 1 ;;
+        esac
+    done
+    return 1
+}

@@ -1,0 +1,150 @@
+# proot: its options, and what to say when it fails.
+# Sets `proot_words` (the list of proot and its options).
+
+# Run the typed words $@ in proot.
+run_proot() {
+    prepare_guest "$@"
+    [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
+    # Where Termux's packages are, if its proot was built for another prefix.
+    for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
+        loader=${PREFIX-}/libexec/proot/${place#*:}
+        ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
+    done
+    if [ -n "$host_env" ]; then
+        check_program
+        # These are for proot, from the caller's environment.
+        append "$host_env" ${PROOT_TMP_DIR+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} \
+            ${PROOT_LOADER+"PROOT_LOADER=$PROOT_LOADER"} ${PROOT_LOADER_32+"PROOT_LOADER_32=$PROOT_LOADER_32"} \
+            ${PROOT_NO_SECCOMP+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"} && host_env=$list
+    fi
+    append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
+    [ -z "$emulated_cpu" ] || append "$list" -q "$qemu"
+    add_proot_features
+    for place in /dev /proc /sys; do
+        [ ! -e "$place" ] || append "$list" -b "$place:$place"
+    done
+    for place in fd:fd fd/0:stdin fd/1:stdout fd/2:stderr; do
+        [ -e "/dev/${place#*:}" ] || append "$list" -b "/proc/self/${place%:*}:/dev/${place#*:}"
+    done
+    proot_words=$list
+    bind_shm
+    fake_proc
+    bind_all
+    add_workdir
+    eval "set -- $host_env $proot_words $guest_env $words_before \"\$@\" $words_after"
+    [ -z "$print_only" ] || print_words "$@"
+    # On SIGQUIT proot ends everything that it traces.
+    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
+        ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+}
+
+# Add to `list` those options that help and that this proot has. Upstream's 5.1.0 has none of them.
+add_proot_features() {
+    features=$("$proot" --help 2>&1)
+    case $features in *--kill-on-exit*) append "$list" --kill-on-exit ;; esac
+    case $features in *--sysvipc*) append "$list" --sysvipc ;; esac
+    case $features in *"$newline  -L$newline"*) append "$list" -L ;; esac
+    case $features in *"$newline  -p$newline"*) [ "$host_uid" = 0 ] || move_ports ;; esac
+    case $features in
+        *--link2symlink*)
+            # Android refuses hard links to apps.
+            if ln "$script" "$directory/.provision/link.$$" 2>/dev/null; then
+                rm -f "$directory/.provision/link.$$"
+            else
+                append "$list" --link2symlink
+            fi
+            ;;
+    esac
+}
+
+# Add to `list` the option that moves ports below 1024, which users can't have, up by 2000. Print where the image's are.
+move_ports() {
+    append "$list" -p
+    eval "set -- $image_ports"
+    for port; do
+        protocol=${port#*/} port=${port%%/*}
+        is_number "$port" && [ "$port" -lt 1024 ] && say "port $port/$protocol is at $((port + 2000)) from outside"
+    done
+}
+
+# Add the directory's own /dev/shm to `proot_words`, or one for this run if DIR can't be written to.
+bind_shm() {
+    source=$directory/.provision/shm destination=/dev/shm
+    if [ ! -w "$source" ]; then
+        make_temporary
+        source=$temporary/shm
+        mkdir -m 1777 "$source"
+    fi
+    bind_in_proot
+}
+
+# Add the bind of `source` on `destination` to `proot_words`.
+bind_in_proot() {
+    case $source in
+        *:*)
+            # proot splits the option at the first colon.
+            make_temporary
+            alias_count=$((alias_count + 1))
+            ln -s "$source" "$temporary/$alias_count" || fail "can't bind $source"
+            source=$temporary/$alias_count
+            ;;
+    esac
+    # proot takes one exclamation mark at the end as an order not to follow a link there.
+    case $destination in *!) destination=$destination! ;; esac
+    append "$proot_words" -b "$source:$destination" && proot_words=$list
+}
+
+# Add to `proot_words` what leads into the working directory. One that the rootfs lacks, or that lies in a bind, is
+# created by the guest's shell.
+add_workdir() {
+    resolve "$workdir"
+    if [ -d "$rootfs$resolved" ]; then
+        append "$proot_words" -w "$workdir"
+    elif guest_has /bin/sh; then
+        # shellcheck disable=SC2016 # the guest's shell expands it
+        append "$proot_words" -w / /bin/sh -c \
+            '(PATH=$PATH:/usr/bin:/bin && mkdir -p -- "$0") && cd -- "$0" || exit 125; exec "$@"' "$workdir"
+    else
+        find_target "$workdir"
+        append "$proot_words" -w "$workdir"
+    fi
+    proot_words=$list
+}
+
+# Exit as shells do if the guest's program is missing (127) or not executable (126). proot would exit with 1.
+check_program() {
+    # What is bound can't be seen from here.
+    [ -z "$default_binds$typed_binds" ] || return 0
+    case $guest_program in */*) guest_path=/ ;; esac
+    status=127 IFS=:
+    for place in $guest_path; do
+        IFS=" 	$newline"
+        ! guest_has "$place/$guest_program" || return 0
+        [ ! -e "$rootfs$resolved" ] || status=126
+    done
+    IFS=" 	$newline"
+    case $status in
+        126) say "the image's $guest_program can't be executed" ;;
+        127) say "the image has no $guest_program" ;;
+    esac
+    finish "$status"
+}
+
+# Print a hint if `status` looks as if the kernel refuses proot's way to use seccomp.
+explain_failure() {
+    [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
+    case $status/${ANDROID_ROOT-} in
+        159/* | 255/?*)
+            say "a system call seems to be blocked here (SIGSYS): try PROOT_NO_SECCOMP=1, in the environment"
+            ;;
+        1/* | 126/* | 127/* | 255/*)
+            # A program of the host: the image's programs are run only as the user asks.
+            find_program true || return 0
+            case $("$proot" -w / "$program" 2>&1) in
+                *"unction not implemented"*)
+                    say "proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
+                    ;;
+            esac
+            ;;
+    esac
+}

@@ -1,0 +1,146 @@
+# Runtimes: which of proot, chroot and user namespaces works here, and qemu for images of another architecture.
+# Sets `runtime` (proot, chroot, userns, or bare for --no-namespace), `machine`, `emulated_cpu`, `qemu`, `proot`,
+# `unshare`, `sh`, `restore_sigint`, `pdeathsig`.
+
+# Set `runtime`, or exit with one line that says what is missing here.
+choose_runtime() {
+    case $tracer in
+        proot*) fail "this is inside of proot already, and proot can't be nested: leave it first (exit)" ;;
+    esac
+    find_machine
+    [ -z "$no_namespace" ] || runtime=bare
+    case $runtime in
+        auto)
+            if can_chroot; then
+                runtime=chroot
+            elif can_proot; then
+                runtime=proot
+            elif can_userns; then
+                runtime=userns
+            else
+                explain_missing "neither proot nor user namespaces work here" proot
+            fi
+            ;;
+        proot) can_proot || explain_missing "proot is missing" proot ;;
+        chroot)
+            [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
+            can_chroot || {
+                root_is_mounted ||
+                    fail "chroot needs a / that is a mount, and this is a chroot already: use --runtime proot"
+                explain_missing "chroot needs unshare, mount and root's capabilities (else use --runtime proot, or \
+--no-namespace)" util-linux
+            }
+            ;;
+        bare)
+            { has_chroot && find_program chroot; } || fail "--no-namespace needs chroot and root: use sudo"
+            [ -z "$emulated_cpu" ] || has_binfmt || explain_missing '' ''
+            ;;
+        userns) can_userns || explain_missing "user namespaces don't work here; --runtime proot may" util-linux ;;
+        *) fail "unknown runtime $runtime: it is auto, proot, chroot or userns" ;;
+    esac
+}
+
+# Exit with the reason $1 and the command that installs the package $2; or with what the image's architecture needs,
+# where that is the reason.
+explain_missing() {
+    case ${PREFIX-} in
+        */com.termux/*) install='pkg install' qemu_package="qemu-user-$emulated_cpu" ;;
+        *) install='apt install' qemu_package=qemu-user-static ;;
+    esac
+    if [ -n "$emulated_cpu" ] && [ -z "$qemu" ]; then
+        fail "the image is for $image_platform, this machine is $machine: $install proot $qemu_package"
+    elif [ -n "$emulated_cpu" ] && [ "$runtime" != proot ] && ! has_binfmt; then
+        fail "the image is for $image_platform, the kernel has no binfmt for it: $install binfmt-support $qemu_package"
+    fi
+    fail "$1: $install $2"
+}
+
+# Set `machine`, as uname(1) names it; `emulated_cpu`, qemu's name of the image's architecture, if this machine can't
+# run it; `qemu`, the program for it, or empty; and what ask_machine sets.
+find_machine() {
+    qemu='' emulated_cpu=''
+    # The setpriv of busybox and toybox is a symlink, and has no --pdeathsig.
+    ! find_program setpriv || [ -L "$program" ] || pdeathsig=$program
+    { find_program env && ask_machine "$program" --default-signal=INT,QUIT; } ||
+        { pdeathsig='' && machine=$(uname -m); }
+    processor=${image_platform#*/} processor=${processor%%/*}
+    case $processor in
+        amd64) processor=x86_64 ;;
+        386) processor=i386 ;;
+        arm64) processor=aarch64 ;;
+        loong64) processor=loongarch64 ;;
+        mips64le) processor=mips64el ;;
+        mipsle) processor=mipsel ;;
+    esac
+    case $processor/$machine in
+        "$machine/$machine" | i386/i?86 | i386/x86_64 | arm/arm* | arm/aarch64) ;;
+        *)
+            emulated_cpu=$processor
+            find_program "qemu-$emulated_cpu-static" || find_program "qemu-$emulated_cpu" && qemu=$program
+            ;;
+    esac
+}
+
+# Set `machine`, and try out and set, in the same process: `restore_sigint`, an env(1) that resets SIGINT and SIGQUIT,
+# which background jobs of shells ignore; and `pdeathsig`, a setpriv(1) that ends a program together with its parent.
+# $@ is the env(1) with its options.
+ask_machine() {
+    if [ -z "$pdeathsig" ] || ! machine=$("$pdeathsig" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
+        pdeathsig=''
+        machine=$("$@" uname -m 2>/dev/null) || return
+    fi
+    ignores_interrupts || restore_sigint=$1
+}
+
+# Succeed if the kernel starts qemu for the image's programs by itself, also where the guest can't see qemu's file.
+has_binfmt() {
+    binfmt_state='' binfmt_flags=''
+    [ -r "/proc/sys/fs/binfmt_misc/qemu-$emulated_cpu" ] || return
+    while read -r field value; do
+        case $field in
+            enabled) binfmt_state=$field ;;
+            flags:) binfmt_flags=$value ;;
+        esac
+    done <"/proc/sys/fs/binfmt_misc/qemu-$emulated_cpu"
+    case $binfmt_state/$binfmt_flags in enabled/*F*) ;; *) return 1 ;; esac
+}
+
+# Set `proot`, and succeed if it can run the image.
+can_proot() {
+    find_program proot || return
+    proot=$program
+    [ -z "$emulated_cpu" ] || [ -n "$qemu" ]
+}
+
+# Succeed if root can chroot in private namespaces.
+can_chroot() {
+    has_chroot && can_unshare && root_is_mounted
+}
+
+# Succeed if / is a mount point. Inside of a chroot it isn't, and its mounts can't be made private.
+root_is_mounted() {
+    while read -r _ _ _ _ place _; do
+        [ "$place" != / ] || return 0
+    done </proc/self/mountinfo
+    return 1
+}
+
+# Succeed if this is root with CAP_SYS_CHROOT (bit 18) and CAP_SYS_ADMIN (bit 21).
+has_chroot() {
+    [ "$host_uid" = 0 ] || return
+    # The lower digits alone, for shells that count in 32 bits.
+    low=0x${capabilities#??????????}
+    [ $((low >> 18 & low >> 21 & 1)) -eq 1 ]
+}
+
+# Succeed if user namespaces work. Some kernels create them and then allow nothing in them.
+can_userns() {
+    can_unshare && "$unshare" -U -r -m true 2>/dev/null
+}
+
+# Set `unshare` and `sh`, and succeed if the programs for namespaces are here.
+can_unshare() {
+    find_program mount && find_program chroot && find_program sh && sh=$program && find_program unshare || return
+    unshare=$program
+    [ -z "$emulated_cpu" ] || has_binfmt
+}

@@ -1,0 +1,92 @@
+# Supervise: run the guest, forward signals to it, and exit with its status.
+# Sets `child`, `status`, `last_signal` (the number of the last signal, or empty), `interrupted`, and `killed_status`
+# (the status of a child that this script has killed itself, or empty).
+
+# Run the words $@ and exit.
+supervise() {
+    last_signal='' killed_status=''
+    for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
+        # shellcheck disable=SC2064 # expanded now
+        trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
+    done
+    if can_interrupt || ignores_interrupts || ! has_terminal; then
+        run_in_background "$@"
+    else
+        # The guest has to have SIGINT at a terminal.
+        ("$@")
+        status=$?
+    fi
+    # proot exits with 255 for each guest that a signal ended.
+    case $last_signal/$status/$runtime in
+        [0-9]*/"$killed_status/$runtime" | [0-9]*/255/proot) status=$((128 + last_signal)) ;;
+        /*/proot) [ -n "$inside" ] || explain_failure ;;
+    esac
+    finish "$status"
+}
+
+# Run the words $@ and set `status`. A shell reacts to signals at once only while it waits for a background job.
+run_in_background() {
+    exec 9<&0
+    (
+        trap - INT QUIT
+        case $1 in
+            enter_rootfs) "$@" ;;
+            *) exec "$@" ;;
+        esac
+    ) <&9 9<&- &
+    child=$!
+    # A signal that came before could not be forwarded.
+    [ -z "$last_signal" ] || { killed_status=137 && kill -s KILL "$child"; }
+    status=127
+    while :; do
+        interrupted=''
+        wait "$child"
+        code=$?
+        case $code in
+            127) ;; # after a signal: the child had been waited for before
+            -1) status=$((128 + last_signal)) ;; # bash lost the status, because a signal came at the same moment
+            *) status=$code ;;
+        esac
+        [ -n "$interrupted" ] || break
+    done
+}
+
+# Forward the signal with the name $1 and the number $2.
+forward() {
+    interrupted=yes last_signal=$2
+    [ -n "$child" ] || return 0
+    case $1 in
+        INT | QUIT)
+            # The terminal has sent it to the guest as well.
+            ! in_foreground || return 0
+            ;;
+    esac
+    guest_signal=$1 guest_pid=$child child_signal='' process_name=''
+    [ "$1" != INT ] || can_interrupt || guest_signal=TERM
+    { read -r process_name <"/proc/$child/comm"; } 2>/dev/null
+    case $runtime/$process_name in
+        proot/ | proot/proot*)
+            # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
+            if find_child "$child"; then guest_pid=$first_child; else child_signal=QUIT; fi
+            ;;
+        proot/*) child_signal=KILL ;; # it has not become proot yet
+        chroot/sh | userns/sh | chroot/setpriv | userns/setpriv)
+            # Process 1, with the guest, or with a program that prepares it, below.
+            if find_child "$child"; then guest_pid=$first_child child_signal=$guest_signal; else child_signal=KILL; fi
+            { read -r process_name <"/proc/$guest_pid/comm"; } 2>/dev/null
+            [ "$process_name" != bwrap ] || ! find_child "$guest_pid" || guest_pid=$first_child
+            ;;
+    esac
+    case $child_signal in
+        KILL) killed_status=137 ;;
+        QUIT) killed_status=131 ;;
+    esac
+    # Process 1 has to get its signal before it sees the program below it end.
+    [ -z "$child_signal" ] || kill -s "$child_signal" "$child" 2>/dev/null
+    kill -s "$guest_signal" "$guest_pid" 2>/dev/null
+}
+
+# Succeed if the guest can have SIGINT: shells ignore it in background jobs, and only some can reset it.
+can_interrupt() {
+    [ -n "$restore_sigint${BASH_VERSION-}${KSH_VERSION-}" ]
+}

@@ -1,0 +1,58 @@
+# Text: messages, quoting for the shell, lists of words, and small files.
+# Sets `printable`, `quoted`, `list`, `text`.
+
+# Print one line to standard error. Control characters that come from an image don't reach the terminal.
+say() {
+    make_printable "$1"
+    printf 'start.sh: %s\n' "$printable" >&2
+}
+
+# Set `printable`: the text $1 with a question mark for each control character.
+make_printable() {
+    printable=$1
+    while :; do
+        case $printable in
+            *[[:cntrl:]]*) printable="${printable%%[[:cntrl:]]*}?${printable#*[[:cntrl:]]}" ;;
+            *) break ;;
+        esac
+    done
+}
+
+# Set `quoted`: the word $1, quoted for the shell.
+quote() {
+    case $1 in
+        '' | *[!A-Za-z0-9_/.:,@%+=-]*) ;;
+        *) quoted=$1 && return ;;
+    esac
+    quoted='' unquoted=$1
+    while :; do
+        case $unquoted in
+            *\'*) quoted="$quoted${unquoted%%\'*}'\\''" unquoted=${unquoted#*\'} ;;
+            *) break ;;
+        esac
+    done
+    quoted="'$quoted$unquoted'"
+}
+
+# Set `list`: the list $1 and the words that follow, quoted for `eval "set -- $list"`.
+append() {
+    list=$1
+    shift
+    for word; do
+        quote "$word"
+        list="$list $quoted"
+    done
+}
+
+# Set `text`: all lines of standard input.
+read_text() {
+    text=''
+    while IFS= read -r line || [ -n "$line" ]; do
+        text=$text$line$newline
+    done
+}
+
+# Write the text $1 to the file $2. Fails silently.
+write_text() {
+    { printf '%s' "$1" >"$2"; } 2>/dev/null
+}

@@ -1,0 +1,93 @@
+"""Directories that the last version made: they start with their own start.sh, and this version reads them.
+
+Its start.sh, in last_version.sh.gz, compares the files of /etc with a folder of another name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner.image.platform import host_platform
+from tests.support import builders
+from tests.support.containers import Container, hand_over
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import clean_environment, provision
+
+BODY = gzip.decompress((Path(__file__).parent / "last_version.sh.gz").read_bytes())
+GENERATED = "ma" + "de"
+"""The folder in .provision that is called `generated` today."""
+
+
+def as_of_last_version(container: Container) -> Container:
+    """Change what differs between the two: the body of start.sh, and a folder's name."""
+    header = container.script.read_bytes().partition(b"\n\n")[0]
+    container.script.write_bytes(header + b"\n\n" + BODY)
+    folder = container.directory / ".provision"
+    (folder / "generated").rename(folder / GENERATED)
+    return container
+
+
+def test_it_starts_and_still_follows_the_machine(container: Container, runtime: str) -> None:
+    for directory in (container.directory / ".provision/generated", container.rootfs / "etc"):
+        directory.mkdir(exist_ok=True)
+        (directory / "hosts").write_text("hosts of yesterday\n")
+    hand_over(
+        as_of_last_version(container.set(image_entrypoint=("sh", "-c"), image_command=("cat /etc/hosts; exit 3",)))
+    )
+    done = container.run(runtime)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout.startswith(b"127.0.0.1 localhost\n")
+    folder = container.directory / ".provision" / GENERATED
+    assert (folder / "hosts").read_bytes() == (container.rootfs / "etc/hosts").read_bytes() == done.stdout
+    assert container.output("", "--list", by=runtime) == b""
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+
+
+@pytest.fixture
+def reference(tmp_path: Path, env: dict[str, str]) -> Iterator[str]:
+    """An image in a registry, and `tmp_path/dir` provisioned from it by the last version."""
+    with ScriptedRegistry() as registry:
+        registry.push("image", builders.small(on=str(host_platform())))
+        done = provision(f"{registry.host}/image", tmp_path / "dir", env=env)
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "dir/rootfs/bin/sh").chmod(0o755)  # proot looks whether it can be executed
+        as_of_last_version(Container(tmp_path / "dir"))
+        yield f"{registry.host}/image"
+
+
+def test_it_is_up_to_date(reference: str, tmp_path: Path, env: dict[str, str]) -> None:
+    script = (tmp_path / "dir/start.sh").read_bytes()
+    done = provision(reference, tmp_path / "dir", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "dir is up to date" in done.stderr
+    assert (tmp_path / "dir/start.sh").read_bytes() == script
+
+
+def test_it_can_be_replaced(reference: str, tmp_path: Path, env: dict[str, str]) -> None:
+    done = provision("--force", reference, tmp_path / "dir", env=env)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "dir/.provision/generated/hosts").exists()
+    assert not (tmp_path / "dir/.provision" / GENERATED).exists()
+
+
+def test_inspect_list_and_doctor_read_it(reference: str, tmp_path: Path, env: dict[str, str]) -> None:
+    record = json.loads((tmp_path / "dir/.provision/record.json").read_text())
+    inspected = provision("inspect", "--json", tmp_path / "dir", env=env)
+    assert (inspected.returncode, inspected.stderr) == (0, "")
+    assert json.loads(inspected.stdout)["manifest_digest"] == record["manifest_digest"]
+    listed = provision("list", "--json", env=env)
+    assert [(row["directory"], row["reference"]) for row in json.loads(listed.stdout)] == [
+        (str(tmp_path / "dir"), record["reference"])
+    ]
+    done = provision("doctor", "--offline", "--json", tmp_path / "dir", env=env)
+    (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "start.sh"]
+    assert check["state"] == "ok"
