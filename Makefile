@@ -1,18 +1,21 @@
-# Thin names for scripts/develop.py, which also works where there is no make.
+# Each target runs scripts/develop.py, which also works without make.
 
 PYTHON ?= python3
-# What to provision instead of the image that is made on the spot: make run IMAGE=ubuntu
+# The image to provision instead of a generated one: make run IMAGE=ubuntu
 IMAGE ?=
-# What pytest is told: make test ARGS='-k layer -x'; or the benchmark: make bench ARGS='--rounds 1 --images small-files'
+# Arguments of pytest: make test ARGS='-k layer -x'; of a benchmark: make bench ARGS='--rounds 1 --images small-files'
 ARGS ?=
 
-.PHONY: help run test lint check bench bench-faults bench-start clean
+.PHONY: help run env test lint check check-fast bench bench-faults bench-start clean
 
 help:
 	@$(PYTHON) scripts/develop.py help
 
 run:
 	@$(PYTHON) scripts/develop.py run $(if $(IMAGE),'$(IMAGE)')
+
+env:
+	@$(PYTHON) scripts/develop.py env
 
 test:
 	@$(PYTHON) scripts/develop.py test $(ARGS)
@@ -22,6 +25,9 @@ lint:
 
 check:
 	@$(PYTHON) scripts/develop.py check
+
+check-fast:
+	@$(PYTHON) scripts/develop.py check-fast
 
 bench:
 	@$(PYTHON) scripts/develop.py bench $(ARGS)

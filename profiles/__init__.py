@@ -1,1 +1,1 @@
-"""Profiles: what a distribution needs beyond its image, one TOML file each."""
+"""The bundled profiles, one TOML file for each distribution (docs/profiles.md)."""

@@ -1,10 +1,10 @@
-"""The `provision` command, also as `python -m provisioner`: Ctrl-C is quiet while the rest is still being imported."""
+"""The entry point of `provision` and of `python -m provisioner`. It handles Ctrl-C while the rest is being imported."""
 
 import sys
 
 
 def main() -> int:
-    """Run the command line of this process, and give the exit status."""
+    """Run the command line of this process and return the exit status."""
     try:
         from provisioner import cli
 

@@ -1,4 +1,4 @@
-"""From the command line to one call; the only place that prints errors and picks an exit status."""
+"""The command line: runs one subcommand, prints its error if it fails, and returns the exit status."""
 
 from __future__ import annotations
 
@@ -18,41 +18,45 @@ from provisioner.errors import MachineError, MalformedImage, ProvisionError, Usa
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-COMMANDS = {
-    "install": install,
-    "search": search,
-    "tags": tags,
-    "inspect": inspect,
-    "owners": owners,
-    "list": listing,
-    "cache": cache,
-    "login": login,
-    "logout": logout,
-    "doctor": doctor,
+GROUPS = {
+    "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
+    "Images": {"search": search, "tags": tags, "inspect": inspect},
+    "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
 }
-"""The subcommands: modules with a HELP line, `add_arguments` and `run`."""
+"""The subcommands in the order of `provision --help`: modules with HELP, EXAMPLE, `add_arguments` and `run`."""
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
 PLANNED = ("update", "export", "remove")
-"""Words that are kept for subcommands to come, so that they don't get used for images meanwhile."""
+"""Names of subcommands to come. They can't be used for images without `install`, so that they stay free."""
 
 INTERRUPTED = 130
 _NO_THREAD = "can't start new thread"
-"""What Python says then, in a RuntimeError."""
+"""The message of Python's RuntimeError where a user may have no more threads."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours."""
+    """A parser that raises UsageError."""
+
+    lists_commands = False
+    """Whether the help ends with the list of subcommands."""
 
     def error(self, message: str) -> NoReturn:
         unknown = message.partition("unrecognized arguments: ")[2].split()
         option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
         near = difflib.get_close_matches(option, self._option_string_actions, 1)
-        meant = f"did you mean {near[0]}? All options: " if near else ""
-        raise UsageError(printable(message), f"{meant}{self.prog} --help")
+        suggestion = f"did you mean {near[0]}? All options: " if near else ""
+        raise UsageError(printable(message), f"{suggestion}{self.prog} --help")
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        return f"{text}\n{_command_list()}" if self.lists_commands else text
 
 
-class _Ended(BaseException):
-    """A signal that asks to end; `status` is the exit status that shells give it."""
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived."""
+
+    status: int
+    """The exit status of a process that such a signal ends, as shells give it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -60,52 +64,55 @@ class _Ended(BaseException):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `provision` with these arguments, the process's own by default, and give the exit status."""
+    """Run `provision` with these arguments, by default those of the process, and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
     console = Console()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, _end)
+            signal.signal(number, _raise_terminated)
     try:
         arguments = _parse(words)
         return int(arguments.run(arguments))
     except ProvisionError as error:
-        console.error(error.message, _meant(words, error) or error.hint)
+        console.error(error.message, _typo_hint(words, error) or error.hint)
         return error.status
     except KeyboardInterrupt:
         console.error("interrupted")
         return INTERRUPTED
-    except _Ended as ended:
+    except _Terminated as terminated:
         console.error("ended by a signal")
-        return ended.status
-    except BrokenPipeError:  # whoever reads our output has gone
+        return terminated.status
+    except BrokenPipeError:  # the reader of standard output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except Exception as error:
         if os.environ.get("PROVISION_DEBUG"):
             raise
-        if isinstance(error, RuntimeError) and _NO_THREAD in str(error):  # in whichever process
+        if isinstance(error, RuntimeError) and _NO_THREAD in str(error):  # here or in a worker
             console.error("this user may have no more processes and threads", "end some, or allow more: ulimit -u")
             return MachineError.status
-        what = f"{type(error).__name__}: {printable(str(error))}"
         console.error(
-            f"unexpected: {what}", "this is a mistake of provision: please report it; PROVISION_DEBUG=1 shows more"
+            f"unexpected: {type(error).__name__}: {printable(str(error))}",
+            "this is a bug in provision: please report it; PROVISION_DEBUG=1 shows the traceback",
         )
         return ProvisionError.status
 
 
 def _open_missing_streams() -> None:
-    """What was closed (`>&-`) becomes /dev/null: no file of ours gets its number, and writing to it is no accident."""
+    """Open /dev/null for each standard stream that is closed (`>&-`).
+
+    Otherwise a file that is opened later would get its number, and writing to the stream would fail.
+    """
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-def _meant(words: list[str], error: ProvisionError) -> str:
-    """A hint where words that were taken for IMAGE DIR look like a command with a typo, or one that isn't in front.
+def _typo_hint(words: list[str], error: ProvisionError) -> str:
+    """Return a hint where IMAGE looks like the name of a subcommand with a typo, or behind an option; else "".
 
-    It comes only with errors that such a typo leads to: an image may be called like that.
+    Errors that such a typo doesn't lead to get none, since an image may have such a name.
     """
     at = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
     if at is None or words[0] in COMMANDS or isinstance(error, MachineError | MalformedImage):
@@ -113,16 +120,27 @@ def _meant(words: list[str], error: ProvisionError) -> str:
     near = difflib.get_close_matches(words[at], COMMANDS, 1)
     if not near:
         return ""
-    meant = shlex.join(["provision", near[0], *words[:at], *words[at + 1 :]])
-    return "; ".join(filter(None, (f"did you mean: {printable(meant)}", error.hint)))
+    suggestion = shlex.join(["provision", near[0], *words[:at], *words[at + 1 :]])
+    return "; ".join(filter(None, (f"did you mean: {printable(suggestion)}", error.hint)))
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Ended(number)
+def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated(number)
+
+
+def _command_list() -> str:
+    """Return the subcommands in groups, one line each."""
+    width = max(map(len, COMMANDS))
+    lines = []
+    for title, group in GROUPS.items():
+        lines.append(f"{title}:")
+        lines += (f"  {name:<{width}}  {command.HELP}" for name, command in group.items())
+        lines.append("")
+    return "\n".join([*lines, "Options of a subcommand: provision NAME --help; `install` may be left out.", ""])
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    """The arguments of one command, whose function is in `run`. The main job's name may be left out."""
+    """Return the arguments of one subcommand, with its function as `run`. The name `install` may be left out."""
     if words and words[0] in PLANNED:
         raise UsageError(
             f"`provision {words[0]}` is not there yet", f"an image of that name: provision install {words[0]} DIR"
@@ -131,11 +149,12 @@ def _parse(words: list[str]) -> argparse.Namespace:
     command = COMMANDS[name or "install"]
     parser = _Parser(
         prog=f"provision {name}".strip(),
-        description=command.HELP,
+        description=f"{command.HELP}: {command.EXAMPLE}",
         epilog="Exit status: 0 done, 1 unexpected, 2 usage, 3 not found, 4 not allowed, 5 network, 6 bad content, "
         "7 this machine can't, 8 DIR is in the way, 130 interrupted.",
         allow_abbrev=False,
     )
+    parser.lists_commands = not name
     parser.add_argument("--version", action="version", version=f"provision {__version__}")
     command.add_arguments(parser)
     parser.set_defaults(run=command.run)

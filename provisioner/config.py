@@ -1,4 +1,4 @@
-"""`config.toml`: what a user wants of every run, so that it needn't be said each time."""
+"""`config.toml`: the defaults that a user sets for every run."""
 
 from __future__ import annotations
 
@@ -13,50 +13,55 @@ from provisioner.filesystem.user_directories import user_directory
 from provisioner.image.platform import Platform
 from provisioner.image.reference import parse_registry
 from provisioner.settings import Key, parse_settings, read_settings, texts
-from provisioner.sizes import size
+from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the file says; its defaults where it says nothing. Every field is a key, with its row in KEYS.
-
-    `cache_limit` is in bytes, None for no limit; `insecure` and the keys of `mirrors` are registries, whose mirrors are
-    written `[http://]HOST[:PORT][/PREFIX]`.
-    """
+    """The settings of config.toml. Every field is a key of the file, with a row in KEYS and its default here."""
 
     platform: Platform | None = None
+    """None for this machine's."""
     profile: str | None = None
+    """The name or file of a profile; None to choose it by the image's os-release."""
     jobs: int = 4
+    """Downloads at a time."""
     dns: tuple[str, ...] = ()
+    """IP addresses of name servers for containers."""
     insecure: tuple[str, ...] = ()
+    """Registries for which plain HTTP and certificates that can't be verified are allowed."""
     cache_limit: int | None = None
+    """Bytes; None for no limit."""
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The mirrors of each registry, as `[http://]HOST[:PORT][/PREFIX]`, in the order in which they are asked."""
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Config:
-        """The user's own file: `$PROVISION_CONFIG`, which has to be there, else `provision/config.toml` in
-        `$XDG_CONFIG_HOME` (XDG Base Directory Specification). Raises UsageError.
+        """Read the user's file and return its settings, or the defaults where there is no file.
+
+        The file is `$PROVISION_CONFIG`, which must exist, else `provision/config.toml` in `$XDG_CONFIG_HOME` (XDG Base
+        Directory Specification). Raises UsageError.
         """
-        own = environment.get("PROVISION_CONFIG")
+        chosen = environment.get("PROVISION_CONFIG")
         usual = user_directory("XDG_CONFIG_HOME", ".config", environment)
-        path = Path(own) if own else usual and usual / "config.toml"
-        if path is None or (not own and not path.exists()):
+        path = Path(chosen) if chosen else usual and usual / "config.toml"
+        if path is None or (not chosen and not path.exists()):
             return cls()
         return cls.parse(read_settings(path), printable(str(path)))
 
     @classmethod
     def parse(cls, text: str, name: str) -> Config:
-        """Make it of TOML. Raises UsageError that names the line and the key, and lists the known ones after a typo."""
+        """Return the settings of a TOML text, as parse_settings() does. Raises UsageError."""
         values = parse_settings(text, KEYS, name)
         return cls(**{key.replace("-", "_"): value for key, value in values.items()})
 
     def mirrors_for(self, registry: str) -> tuple[str, ...]:
-        """The mirrors of a registry, the first to be asked first."""
+        """Return the mirrors of a registry, in the order in which they are asked."""
         return self.mirrors.get(registry, ())
 
     def is_insecure(self, registry: str) -> bool:
-        """Whether plain HTTP, and certificates that can't be verified, are allowed for this registry."""
+        """Return whether plain HTTP and certificates that can't be verified are allowed for this registry."""
         return registry in self.insecure
 
 
@@ -92,18 +97,20 @@ def _mirrors(value: Any) -> dict[str, tuple[str, ...]]:
 
 def _mirror(text: str) -> str:
     if "@" in text:
-        raise ValueError("a mirror's address can't have credentials in it")  # nor are they shown
+        raise ValueError("a mirror's address can't have credentials in it")  # not quoted: it may hold a password
     parse_registry(text.removeprefix("http://").removeprefix("https://").partition("/")[0])
     return text
 
 
 KEYS = {
-    "platform": Key(_platform, "the platform to provision for, such as linux/arm64; this machine's without it"),
-    "profile": Key(_text, "name or file of the profile; by the image's os-release without it"),
-    "jobs": Key(_jobs, "downloads at a time, 1 to 64; 4 without it"),
+    "platform": Key(_platform, "the platform to provision for, such as linux/arm64; default: this machine's"),
+    "profile": Key(_text, "name or file of the profile; default: chosen by the image's os-release"),
+    "jobs": Key(_jobs, "downloads at a time, 1 to 64; default: 4"),
     "dns": Key(_addresses, "list of addresses of name servers for containers"),
-    "insecure": Key(_registries, "list of registries that may be spoken to without verified certificates or in HTTP"),
-    "cache-limit": Key(size, "size that the cache is kept below after each run, such as 4 GB; no limit without it"),
-    "mirrors": Key(_mirrors, "table of registry to list of mirrors, the first to be asked first"),
+    "insecure": Key(
+        _registries, "list of registries for which HTTP and certificates that can't be verified are allowed"
+    ),
+    "cache-limit": Key(parse_size, "size to which the cache is pruned after each run, such as 4 GB; default: no limit"),
+    "mirrors": Key(_mirrors, "table of registry to list of mirrors, in the order in which they are asked"),
 }
-"""All keys of the file: the parser and the help line; the defaults are Config's own."""
+"""All keys of the file. The defaults are those of Config."""

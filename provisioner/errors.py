@@ -1,4 +1,4 @@
-"""What a user can mend: one error class for each exit status, each with a message and a hint."""
+"""Errors that are shown to users: one class for each exit status, each with a message and a hint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from contextlib import contextmanager
 
 
 class ProvisionError(Exception):
-    """Base of all errors that are shown to a user.
-
-    `message` says what was being done and what is wrong, `hint` (may be empty) how to mend it; where none is given it
-    is the kind's `usual_hint`. `status` is the exit status of the process.
-    """
+    """Base class of all errors that are shown to users."""
 
     status = 1
+    """The exit status of the process."""
     usual_hint = ""
+    """The hint of an error that is raised without one."""
+
+    message: str
+    """What failed, and why."""
+    hint: str
+    """What to do about it; may be empty."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -40,39 +43,39 @@ class NotFound(ProvisionError):
 
 
 class NotAllowed(ProvisionError):
-    """The registry wants credentials, or refuses those it got."""
+    """The registry requires credentials, or rejects the ones that it got."""
 
     status = 4
 
 
 class NetworkError(ProvisionError):
-    """The registry can't be reached, or doesn't answer as a registry does."""
+    """The registry can't be reached, or doesn't answer as the distribution specification says."""
 
     status = 5
 
 
 class MalformedImage(ProvisionError):
-    """Content failed verification or is malformed."""
+    """Content doesn't match its digest, or is malformed."""
 
     status = 6
     usual_hint = "try again; if it stays so, the image is broken: tell its owner, or take another one"
 
 
 class MachineError(ProvisionError):
-    """This file system or machine can't: space, links, permissions."""
+    """This machine or its file system can't do it: no space, no links, no permission."""
 
     status = 7
 
 
 class TargetExists(ProvisionError):
-    """The directory to provision holds something else."""
+    """The directory to provision exists, and holds something that must not be replaced."""
 
     status = 8
 
 
 @contextmanager
 def error_context(what: str) -> Iterator[None]:
-    """Put `what` in front of the message of any ProvisionError that passes."""
+    """Put `what` in front of the message of any ProvisionError that the block raises."""
     try:
         yield
     except ProvisionError as error:
@@ -81,7 +84,7 @@ def error_context(what: str) -> Iterator[None]:
 
 
 HINTS = {
-    errno.ENOSPC: "free some space (df -h and df -i tell of it), or choose a directory on another file system",
+    errno.ENOSPC: "free some space (see df -h and df -i), or choose a directory on another file system",
     errno.EDQUOT: "free some space: this user's quota is used up",
     errno.EROFS: "choose a directory on a file system that can be written",
     errno.EACCES: "choose a directory that you may write to",
@@ -90,12 +93,12 @@ HINTS = {
     errno.ENOTDIR: "choose another directory: a part of this path is a file",
     errno.EMFILE: "allow more open files: ulimit -n 1024",
 }
-"""What helps where an operation failed, by its errno."""
+"""The hint for each errno of an operation that failed."""
 
 
 @contextmanager
 def machine_errors(what: str) -> Iterator[None]:
-    """Turn an OSError into a MachineError that says `what` was being done."""
+    """Turn any OSError that the block raises into a MachineError whose message begins with `what`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What an image is, told by its documents alone: those of a registry, or those kept in a provisioned directory."""
+"""What an image is, by its documents: those in a registry, or their copies in a provisioned directory."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provisioner.container.record import FOLDER, Record, missing
+from provisioner.container.record import FOLDER, Record, describe_missing
 from provisioner.errors import MachineError, MalformedImage, NotFound, machine_errors
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.platform import Platform
 from provisioner.sources.registry import RegistrySource
-from provisioner.store.cached_documents import CachedDocuments
+from provisioner.sources.resolver import offers
+from provisioner.store.documents import CachingRegistry
 from provisioner.terminal.escaping import printable
 
-_ANEW = "to make the directory anew: provision --force"
+_HINT = "to make the directory anew: provision --force"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """An image for one platform, all `platforms` that it is there for, and the record of a directory made of it."""
+    """An image for one platform, and what is known beside it."""
 
     reference: str
     image: Image
     platforms: tuple[Platform, ...]
+    """All platforms that the reference has an image for."""
     record: Record | None = None
+    """The record of the directory that was inspected, None for an image in a registry."""
 
     @property
     def size(self) -> int:
-        """The bytes of all layers as they are downloaded."""
+        """Return the bytes of all layers as they are downloaded."""
         return sum(layer.blob.size for layer in self.image.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as `--json` prints it."""
+        """Return all of it as `--json` prints it."""
         image, config = self.image, self.image.config
         layers = [
             {
@@ -68,41 +71,42 @@ class Inspection:
         }
 
 
-def inspect_image(documents: CachedDocuments, host: Platform, wanted: Platform | None) -> Inspection:
-    """Look at the image that `documents` refer to, without its layers, for the platform that is `wanted`.
+def inspect_image(registry: CachingRegistry, host: Platform, wanted: Platform | None) -> Inspection:
+    """Inspect the image that the reference of `registry` names, without its layers, for the platform `wanted`.
 
-    Without one, for `host`, else for the first there is. Raises NotFound, NetworkError, NotAllowed, MalformedImage.
+    Without one, for `host`, else for the first platform of the image. Raises NotFound, NetworkError, NotAllowed,
+    MalformedImage.
     """
-    reference = documents.reference
-    top = documents.manifest(reference.selector)
-    platforms = tuple(dict.fromkeys(offer.platform for offer in documents.offers(top)))
+    reference = registry.reference
+    top = registry.manifest(reference.selector)
+    platforms = tuple(dict.fromkeys(offer.platform for offer in offers(registry, top)))
     if wanted is None:
-        fitting = any(platform.satisfies(host) for platform in platforms)
-        wanted = host if fitting or not platforms else platforms[0]
-    # Held to the digest, so that both looks are at the same image.
-    source = RegistrySource(reference.at(top.digest), documents, documents.cache, jobs=1)
-    return Inspection(str(reference), source.image(wanted), platforms)
+        runs_here = any(platform.satisfies(host) for platform in platforms)
+        wanted = host if runs_here or not platforms else platforms[0]
+    # By its digest, since the tag may move between the two requests.
+    source = RegistrySource(reference.at(top.digest), registry, registry.cache, jobs=1)
+    return Inspection(str(reference), source.image(wanted).image, platforms)
 
 
 def inspect_directory(directory: Path) -> Inspection:
-    """Look at a provisioned directory, by what was kept there. Raises NotFound, MachineError, MalformedImage."""
+    """Inspect a provisioned directory by its `.provision/`. Raises NotFound, MachineError, MalformedImage."""
     shown = printable(str(directory))
     record = Record.read(directory)
     if record is None:
-        raise NotFound(missing(directory, shown), "name a directory that holds .provision/, or an image")
-    manifest_bytes, config_bytes = _kept(directory, "manifest.json"), _kept(directory, "config.json")
+        raise NotFound(describe_missing(directory, shown), "name a directory that holds .provision/, or an image")
+    manifest_bytes, config_bytes = _read(directory, "manifest.json"), _read(directory, "config.json")
     platform = Platform(*(*record.platform.split("/"), "", "")[:3])
     index_digest = Digest.parse(record.index_digest) if record.index_digest else None
     image = Image.from_documents(manifest_bytes, config_bytes, index_digest, platform)
     if str(image.digest) != record.manifest_digest:
-        raise MalformedImage(f"{shown}: the manifest that is kept there is not the one it was made of", _ANEW)
+        raise MalformedImage(f"{shown}: the manifest that is kept there is not the one it was made of", _HINT)
     return Inspection(record.reference, image, (platform,), record)
 
 
-def _kept(directory: Path, name: str) -> bytes:
+def _read(directory: Path, name: str) -> bytes:
     try:
         with machine_errors(f"read the {name} that is kept in {printable(str(directory))}"):
             return (directory / FOLDER / name).read_bytes()
     except MachineError as error:
-        error.hint = error.hint or _ANEW
+        error.hint = error.hint or _HINT
         raise

@@ -1,4 +1,4 @@
-"""Profiles: TOML files that say what a distribution or a use needs beyond its image."""
+"""Profiles: TOML files with the settings that a distribution or a use needs beyond its image."""
 
 from __future__ import annotations
 
@@ -17,50 +17,56 @@ from provisioner.terminal.escaping import printable
 
 @dataclass(frozen=True)
 class Profile:
-    """What a profile says. Every field is a key of the TOML file, with its default here and its row in KEYS.
-
-    `files` are paths below the rootfs and their contents, as bytes.
-    """
+    """The settings of a profile. Every field but `name` is a key of the file, with a row in KEYS."""
 
     name: str = "default"
     match: tuple[str, ...] = ()
+    """The IDs in os-release(5) of the distributions that it is for."""
     dns: tuple[str, ...] = ()
+    """IP addresses of name servers."""
     env: tuple[str, ...] = ()
+    """Environment variables for every start, as NAME=VALUE."""
     binds: tuple[str, ...] = ()
+    """Bind mounts for every start, as SOURCE[:DESTINATION]."""
     hostname: str = ""
+    """Empty for this machine's."""
     files: tuple[tuple[bytes, bytes], ...] = field(default=())
+    """Files to write: each a path below the rootfs, and its content."""
 
     @classmethod
     def parse(cls, name: str, text: str) -> Profile:
-        """Make a profile of TOML. Raises UsageError that names the key, and lists the known ones after a typo."""
+        """Return the profile that a TOML text describes, as parse_settings() does. Raises UsageError."""
         return cls(name, **parse_settings(text, KEYS, f"profile {printable(name)}"))
 
 
 def load(name: str) -> Profile:
-    """The profile with this name, or in this file (a path with a slash or ending in .toml). Raises UsageError."""
+    """Return a bundled profile by its name, or the one in a file (a name with a slash, or one that ends in .toml).
+
+    Raises UsageError.
+    """
     if "/" in name or name.endswith(".toml"):
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise UsageError(f"read the profile {printable(name)}: {what}", _choice()) from None
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise UsageError(f"read the profile {printable(name)}: {why}", _choices()) from None
         return Profile.parse(Path(name).stem, text)
     if name not in profile_names():
-        raise UsageError(f"there is no profile {printable(name)!r}", _choice())
+        raise UsageError(f"there is no profile {printable(name)!r}", _choices())
     return Profile.parse(name, resource("profiles", f"{name}.toml").decode())
 
 
 def profile_names() -> list[str]:
-    """The names of the profiles that come with the tool."""
+    """Return the names of the bundled profiles."""
     return [file.removesuffix(".toml") for file in resource_names("profiles", ".toml")]
 
 
-def _choice() -> str:
+def _choices() -> str:
     return f"there are {', '.join(profile_names())}; a file of your own needs a slash in its name"
 
 
 def matching(os_release: bytes) -> Profile:
-    """The profile for a distribution, by ID and then ID_LIKE in its os-release(5); the default one for others."""
+    """Return the bundled profile for the ID, else the ID_LIKE, of an os-release(5), or Profile() where none matches."""
     release = _os_release(os_release.decode(errors="replace"))
     profiles = [load(name) for name in profile_names()]
     for identity in [release.get("ID", ""), *release.get("ID_LIKE", "").split()]:
@@ -77,7 +83,7 @@ def _os_release(text: str) -> dict[str, str]:
         if equals and not name.startswith("#"):
             try:
                 values[name] = " ".join(shlex.split(value))
-            except ValueError:  # an open quote
+            except ValueError:  # a quote that isn't closed
                 continue
     return values
 
@@ -89,8 +95,8 @@ def _addresses(value: Any) -> tuple[str, ...]:
 def _variables(value: Any) -> tuple[str, ...]:
     if not isinstance(value, dict) or not all(isinstance(text, str) and "\0" not in text for text in value.values()):
         raise ValueError("not a table of texts")
-    if wrong := [name for name in value if not name or "=" in name or "\0" in name]:
-        raise ValueError(f"{wrong[0]!r} can't be the name of a variable")
+    if bad := [name for name in value if not name or "=" in name or "\0" in name]:
+        raise ValueError(f"{bad[0]!r} can't be the name of a variable")
     return tuple(f"{name}={text}" for name, text in value.items())
 
 
@@ -103,8 +109,8 @@ def _hostname(value: Any) -> str:
 def _files(value: Any) -> tuple[tuple[bytes, bytes], ...]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ValueError("not a table of texts")
-    if wrong := [path for path in value if not _is_file_path(path)]:
-        raise ValueError(f"{wrong[0]!r} is not the absolute path of a file in the container")
+    if bad := [path for path in value if not _is_file_path(path)]:
+        raise ValueError(f"{bad[0]!r} is not the absolute path of a file in the container")
     return tuple((path.encode(), text.encode()) for path, text in value.items())
 
 
@@ -116,8 +122,8 @@ KEYS = {
     "match": Key(texts, "list of the IDs in os-release that this profile is for"),
     "dns": Key(_addresses, "list of addresses of name servers"),
     "env": Key(_variables, "table of environment variables for every start"),
-    "binds": Key(texts, "list of SOURCE[:DESTINATION], seen inside at every start"),
-    "hostname": Key(_hostname, "name in /etc/hostname and /etc/hosts; this machine's where there is none"),
+    "binds": Key(texts, "list of SOURCE[:DESTINATION] to bind at every start"),
+    "hostname": Key(_hostname, "name in /etc/hostname and /etc/hosts; default: this machine's"),
     "files": Key(_files, "table of files to write: absolute path to content"),
 }
-"""All keys of a profile: the parser and the help line; the defaults are Profile's own."""
+"""All keys of a profile. The defaults are those of Profile."""

@@ -1,8 +1,9 @@
-"""The main job: from a source to a directory that runs."""
+"""The main job: create a directory that runs from the image of a source."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from provisioner.container.record import FOLDER, Record
 from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.image.image import Image
+from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
 from provisioner.launch.seccomp import root_emulation
@@ -26,85 +28,87 @@ from provisioner.terminal.progress import Console
 
 @dataclass(frozen=True)
 class Plan:
-    """What a user asks for.
-
-    `profile` is a name or a file, None to go by the image; `shell` is start.sh's interpreter. What start.sh's options
-    default to: `dns` goes in the place of the profile's servers, `binds` (SRC[:DST], absolute) and `env` (K=V) come
-    after what the profile says, `runtime` is one of launcher.RUNTIMES.
-    """
+    """What a user asks for."""
 
     directory: Path
     platform: Platform
     unpack_options: UnpackOptions
     profile: str | None = None
+    """The name or file of a profile, None to choose it by the image's os-release."""
     dns: tuple[str, ...] = ()
+    """Name servers; without any, the profile's."""
     force: bool = False
+    """Whether to replace what is in `directory`, if `provision` created it."""
     shell: str = "/bin/sh"
+    """The interpreter of start.sh."""
     binds: tuple[str, ...] = ()
+    """Bind mounts, `SRC[:DST]` with absolute paths, in addition to the profile's."""
     env: tuple[str, ...] = ()
+    """Environment variables, `NAME=VALUE`, in addition to the profile's."""
     runtime: str = "auto"
+    """The default runtime of start.sh, one of launcher.RUNTIMES."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan: the record of the directory, the image's default command, and whether it is new."""
+    """What `provision` has done."""
 
     record: Record
+    """The record of the directory."""
     image: Image
+    index: Index | None
+    """The index that the reference names (see ResolvedImage)."""
     is_new: bool
+    """False if the directory already contained the image."""
 
 
 def provision(plan: Plan, source: Source, console: Console) -> Outcome:
-    """Make `plan.directory` of the image in `source`, or find that it is there already.
+    """Create `plan.directory` from the image of `source`, unless it contains this image already.
 
-    Raises ProvisionError; then the directory is absent or as it was.
+    Raises ProvisionError. The directory then doesn't exist, or is as it was before.
     """
-    named = load(plan.profile) if plan.profile else None
-    existing_record(plan.directory)  # before a staging directory is made beside what isn't ours
+    requested_profile = load(plan.profile) if plan.profile else None
+    existing_record(plan.directory)  # refuses a foreign directory before Staging creates anything beside it
     with Staging(plan.directory) as staging:
-        present = existing_record(plan.directory)  # now that nobody else is at work there
-        image = source.image(plan.platform)
-        if present and not plan.force:
-            if present.manifest_digest != str(image.digest):
-                raise _other_image(plan.directory, present, image)
-            return Outcome(present, image, is_new=False)
-        rootfs = staging.path / "rootfs"
-        overrides = unpack(image, source, rootfs, staging.scratch / "ahead", plan.unpack_options, console)
-        with Tree(rootfs, overrides) as tree:
+        existing = existing_record(plan.directory)  # once more, since now no other run can change it
+        resolved = source.image(plan.platform)
+        image = resolved.image
+        if existing and not plan.force:
+            _check_same_image(plan.directory, existing, image)
+            return Outcome(existing, image, resolved.index, is_new=False)
+        rootfs, folder = staging.path / "rootfs", staging.path / FOLDER
+        with unpack(image, source, rootfs, staging.scratch / "layers", plan.unpack_options, console) as tree:
             with tree_errors("write the fixups"):
-                profile = named or matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
-                passing = apply_fixups(tree, profile, plan.dns)
+                profile = requested_profile or _matching_profile(tree)
+                generated = apply_fixups(tree, profile, plan.dns)
             with tree_errors("set the times of directories"):
                 tree.set_times()
         record = Record.of(source.reference, image, profile.name)
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
-            write_owners(staging.path / FOLDER, rootfs, overrides, plan.unpack_options.ownership)
-            _write_filter(staging.path / FOLDER / "seccomp.bpf")
-            _write_files(staging.path / FOLDER / "generated", passing)
-            shared_memory = staging.path / FOLDER / "shm"
-            shared_memory.mkdir()
-            shared_memory.chmod(0o1777)
-            start = staging.path / "start.sh"
-            start.write_bytes(launcher(_settings(image, record, profile, plan), plan.shell))
-            start.chmod(0o755)
+            write_owners(folder, rootfs, tree.overrides, plan.unpack_options.ownership)
+            _write_runtime_files(folder, generated)
+            _write_launcher(staging.path / "start.sh", _settings(image, record, profile, plan), plan.shell)
         staging.commit()
-    return Outcome(record, image, is_new=True)
+    return Outcome(record, image, resolved.index, is_new=True)
 
 
 def existing_record(directory: Path) -> Record | None:
-    """The record of what is at `directory`; None where there is nothing. Raises InTheWay for what isn't ours."""
+    """Return the record of a provisioned directory, None where `directory` doesn't exist or is empty.
+
+    Raises TargetExists for anything else that is there.
+    """
     shown = printable(str(directory))
     with machine_errors(f"look at {shown}"):
-        if directory.is_symlink():  # all others have been followed
+        if directory.is_symlink():  # other symlinks have been resolved
             raise TargetExists(f"{shown} is a symlink that leads in a circle", "remove it, or choose another directory")
         if not directory.exists():
             return None
         if not directory.is_dir():
-            raise TargetExists(f"{shown} is there and no directory", "choose another directory, or move it away")
+            raise TargetExists(f"{shown} exists and is not a directory", "choose another directory, or move it away")
         if not any(directory.iterdir()):
             if directory.samefile("."):
-                raise TargetExists(f"{shown} is the directory that you are in", "name a directory below it")
+                raise TargetExists(f"{shown} is the current directory", "name a directory below it")
             return None
     record = Record.read(directory)
     if record is None:
@@ -114,29 +118,43 @@ def existing_record(directory: Path) -> Record | None:
     return record
 
 
-def _other_image(directory: Path, present: Record, image: Image) -> TargetExists:
-    what = f"{printable(str(directory))} holds {printable(present.reference)} at {present.manifest_digest:.19}"
-    return TargetExists(f"{what}, not {image.digest!s:.19}", "--force replaces it, with all that was changed in it")
+def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
+    """Raise TargetExists if the directory was created from another image."""
+    if existing.manifest_digest != str(image.digest):
+        what = f"{printable(str(directory))} holds {printable(existing.reference)} at {existing.manifest_digest:.19}"
+        hint = "--force replaces it, and everything that was changed in it is lost"
+        raise TargetExists(f"{what}, not {image.digest!s:.19}", hint)
 
 
-def _write_filter(path: Path) -> None:
-    """Write what start.sh gives to user namespaces; nothing on a machine for which there is no such filter."""
-    try:
-        filter_ = root_emulation(host_platform())
-    except MachineError:
-        return
-    path.write_bytes(filter_)
+def _matching_profile(tree: Tree) -> Profile:
+    """Return the profile for the distribution that the image's os-release(5) names."""
+    return matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
 
 
-def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write what start.sh compares the rootfs's files with, to see whether they are still ours."""
+def _write_runtime_files(folder: Path, generated: Mapping[str, bytes]) -> None:
+    """Write the files that start.sh uses: the seccomp filter, `generated`, and a directory for /dev/shm.
+
+    start.sh compares `generated` with the files in the rootfs, and leaves those alone that differ.
+    """
+    with suppress(MachineError):  # no filter exists for this machine; start.sh works without one
+        (folder / "seccomp.bpf").write_bytes(root_emulation(host_platform()))
+    directory = folder / "generated"
     directory.mkdir()
-    for name, content in files.items():
+    for name, content in generated.items():
         (directory / name).write_bytes(content)
+    shared_memory = folder / "shm"
+    shared_memory.mkdir()
+    shared_memory.chmod(0o1777)
+
+
+def _write_launcher(path: Path, settings: LaunchSettings, shell: str) -> None:
+    """Write start.sh."""
+    path.write_bytes(launcher(settings, shell))
+    path.chmod(0o755)
 
 
 def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:
-    """What start.sh has to know."""
+    """Return the settings at the top of start.sh."""
     config = image.config
     return LaunchSettings(
         provision_version=record.version,

@@ -1,4 +1,4 @@
-"""Settings as data: one row a key, and errors that name the file, the line and the key."""
+"""Settings files in TOML: a table of the known keys, and errors that name the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from provisioner.terminal.escaping import printable
 
 @dataclass(frozen=True)
 class Key:
-    """One key: how its value is parsed, and what it is for. `parse` raises ValueError, or UsageError for a part."""
+    """One key of a settings file."""
 
     parse: Callable[[Any], Any]
+    """Returns the setting for a value from the file; raises ValueError or UsageError."""
     help: str
+    """One line that says what the key is for; the hint of an error about its value."""
 
 
 _LIMIT = 4 << 20
+"""Bytes of the largest file that is read."""
+_SEARCHED_CHARACTERS = 1 << 16
+"""How much of a file is searched for the line of a key: long lines must not cost time."""
 
 
 def read_settings(path: Path) -> str:
-    """The text of a file of settings. Raises UsageError."""
+    """Return the text of a settings file. Raises UsageError where it can't be read."""
     try:
         with path.open("rb") as file:
             data = file.read(_LIMIT + 1)
@@ -36,50 +41,46 @@ def read_settings(path: Path) -> str:
     except UnicodeDecodeError:
         why = "it is not UTF-8 text"
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "this is no path"
-    raise UsageError(f"read {printable(str(path))}: {why}", "check the name of the file, and what is in it")
+        why = getattr(error, "strerror", None) or "this is not a path"
+    raise UsageError(f"read {printable(str(path))}: {why}", "check the name and the content of the file")
 
 
-def parse_settings(text: str, keys: Mapping[str, Key], what: str) -> dict[str, Any]:
-    """The parsed values of the TOML in `text`, which `what` names.
+def parse_settings(text: str, keys: Mapping[str, Key], name: str) -> dict[str, Any]:
+    """Return the parsed value of each key that is set in `text`, which is TOML.
 
-    Raises UsageError that names the line and the key, and after a typo lists the known keys.
+    Raises UsageError with the `name` of the file, the line and the key, and with the known keys after a typo.
     """
-    import tomllib  # here, for a quick --help
+    import tomllib  # a slow import that --help doesn't need
 
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        why = f"{what} is not TOML: {printable(str(error))}"
-        raise UsageError(why, "it is written as described at https://toml.io") from None
+        why = f"{name} is not TOML: {printable(str(error))}"
+        raise UsageError(why, "the syntax is described at https://toml.io") from None
     values = {}
     for key, value in table.items():
         if key not in keys:
             near = "".join(f"; did you mean {word}?" for word in difflib.get_close_matches(key, keys, 1))
-            why = f"{what} has an unknown key '{printable(key)}'{near}{line_of(text, key)}"
+            why = f"{name} has an unknown key '{printable(key)}'{near}{line_of(text, key)}"
             raise UsageError(why, f"known keys: {', '.join(keys)}")
         try:
             values[key] = keys[key].parse(value)
         except (ValueError, UsageError) as error:
-            why = f"{what}: {key}: {printable(str(error))}{line_of(text, key)}"
+            why = f"{name}: {key}: {printable(str(error))}{line_of(text, key)}"
             raise UsageError(why, f"{key}: {keys[key].help}") from None
     return values
 
 
 def line_of(text: str, key: str) -> str:
-    """` (line 3)`, where a TOML or JSON file sets `key`; nothing where that can't be told."""
+    """Return ` (line 3)` for the line of a TOML or JSON text that sets `key`; an empty text where no line is found."""
     spellings = {re.escape(key), re.escape(json.dumps(key)), re.escape(json.dumps(key, ensure_ascii=False))}
-    spelled = rf"""^[^#\n]*?(?<![\w.-])['"]?(?:{"|".join(sorted(spellings))})['"]?\s*[]=:.]"""
-    found = re.search(spelled, text[:_LOOKED_AT], re.MULTILINE)
+    pattern = rf"""^[^#\n]*?(?<![\w.-])['"]?(?:{"|".join(sorted(spellings))})['"]?\s*[]=:.]"""
+    found = re.search(pattern, text[:_SEARCHED_CHARACTERS], re.MULTILINE)
     return f" (line {text.count(chr(10), 0, found.end()) + 1})" if found else ""
 
 
-_LOOKED_AT = 1 << 16
-"""Characters of a file in which a line is looked for: lines of any length must not cost time."""
-
-
 def texts(value: Any) -> tuple[str, ...]:
-    """A list of texts. Raises ValueError."""
+    """Return a list of texts as a tuple. Raises ValueError for any other value."""
     if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
         raise ValueError("not a list of texts")
     return tuple(value)

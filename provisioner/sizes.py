@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-_UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_PREFIXES = " KMGTP"
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*(?:([kKmMgGtTpP])([iI]?))?[bB]?\s*")
 
 
-def size(value: Any) -> int:
-    """A number of bytes: `"500 MB"`, `"2GiB"`, or a plain number. Raises ValueError."""
+def parse_size(value: object) -> int:
+    """Return the number of bytes that a number or a text such as `500`, `500 MB`, `1.5T` or `2GiB` stands for.
+
+    K, M, G, T and P are powers of 1000, Ki to Pi powers of 1024, in upper or lower case; a B may follow. Raises
+    ValueError.
+    """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    match = (
-        re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
-    )
-    if not match or match[2].upper() not in _UNITS:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if not match:
         raise ValueError("not a size such as 500 MB or 4 GB")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    number, prefix, binary = match.groups(default="")
+    base = 1024 if binary else 1000
+    return int(float(number) * base ** _PREFIXES.index(prefix.upper() or " "))
 
 
 def size_text(count: int) -> str:
-    """A number of bytes as people read it: `28.9 MB`."""
+    """Return a number of bytes as people read it: `28.9 MB`."""
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if round(number, 1) < 1000:

@@ -1,9 +1,9 @@
-"""`make bench`: how long images take to unpack, by ours and by the peers on this machine, and against the limit.
+"""`make bench`: time how long provision and its peers take to unpack images, and compare that with a lower bound.
 
-Images of real packages (bench_images.py) are served by docker-registry on loopback. Ours and the peers
-(bench_entrants.py) unpack them in turn, each into a fresh directory with nothing cached, all of it on tmpfs. Medians,
-ratios and goals (bench_report.py) go to standard output as Markdown. Images and environments are kept from one run
-to the next in $PROVISION_BENCH_DIR, else in the user's cache directory.
+Images of real packages (bench_images.py) are served by docker-registry on loopback. provision and its peers
+(bench_entrants.py) unpack them in turn, each into a new directory with empty caches, all on tmpfs. Medians, ratios and
+goals (bench_report.py) are printed as Markdown. Images and Python environments are cached between runs in
+$PROVISION_BENCH_DIR, else in the user's cache directory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .bench_machine import ROOT, Machine, environments, find, machine
 from .bench_report import FAST, OURS, Sample, report
 
 PATIENCE = 900
-"""Seconds that one run may take."""
+"""The time limit of one run, in seconds."""
 
 NOTE = """\
 Images come from docker-registry on loopback; its storage, all caches and all results are on tmpfs. *user* and *system*
@@ -42,59 +42,61 @@ the uncompressed layers, divided by the number of cores."""
 NOTE_OF_ROOT = "All run as root, but for proot-distro: it refuses root, and gets another user ID in a user namespace."
 
 
-class Failed(Exception):
-    """Why a run gave no figures."""
+class RunFailed(Exception):
+    """A run that gives no figures, with the reason."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the runs of one image happen: a directory on tmpfs, and what the scripts find in their environment."""
+    """A directory for runs, and the environment variables of their scripts."""
 
     work: Path
+    """A directory on tmpfs."""
     variables: dict[str, str]
+    """The variables that bench_entrants.py lists."""
 
 
 def main() -> int:
-    """Measure what the command line asks for and print it; return the exit status."""
+    """Run the benchmark that the command line asks for, print the result and return the exit status."""
     arguments = parser().parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, _end)
     home = bench_directory()
     home.mkdir(parents=True, exist_ok=True)
-    images = built(arguments.images, home)
+    images = build_images(arguments.images, home)
     found = environments(home)
     chosen = [one for one in ENTRANTS if one.is_named(arguments.only)]
     absent = {one.name: missing for one in chosen if (missing := one.missing(found))}
     entrants = [one for one in chosen if one.name not in absent]
     known = machine(found)
     samples: list[Sample] = []
-    with workplace(arguments.tmpfs) as work, serve(work) as host:
+    with temporary_directory(arguments.tmpfs) as work, serve(work) as host:
         for image in images:
-            with served(image, Workspace(work, {**found, "HOST": host})) as place:
+            with pushed(image, Workspace(work, {**found, "HOST": host})) as workspace:
                 if arguments.profile:
-                    profile(place)
+                    profile(workspace)
                 else:
-                    measured, failures = rounds(image, place, entrants, arguments.rounds)
+                    measured, failures = rounds(image, workspace, entrants, arguments.rounds)
                     samples += measured
                     absent |= failures
     if not arguments.profile:
-        tell(samples, images, known, absent, arguments)
+        print_report(samples, images, known, absent, arguments)
     return 0
 
 
-def tell(
+def print_report(
     samples: Sequence[Sample],
     images: Sequence[BenchImage],
     known: Machine,
     absent: Mapping[str, str],
     arguments: argparse.Namespace,
 ) -> None:
-    """Print the tables, and write all figures where the command line says."""
+    """Print the tables, and write all figures to the file of --json."""
     peers = [one.name for one in ENTRANTS if one.kind == "cold" and one.name not in (OURS, FAST)]
     root = f"\n\n{NOTE_OF_ROOT}" if os.geteuid() == 0 else ""
     print(f"Medians of {arguments.rounds} rounds on {known}.\n\n{NOTE}{root}\n")
     titles = {image.name: str(image) for image in images}
-    # What Linux reports of a child begins with what its parent had when it started the child.
+    # Linux counts the memory of the parent at fork into the peak of a child.
     floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(report(samples, titles, peers, absent, known.cores, floor))
     if arguments.json:
@@ -104,24 +106,26 @@ def tell(
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(prog="make bench ARGS=…", description="Time ours and its peers; see bench.py.")
+    """Return the parser of the command line."""
+    result = argparse.ArgumentParser(prog="make bench ARGS=…", description="Time provision and its peers (bench.py).")
     names = ", ".join(RECIPES)
-    made.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="turns for each; the median counts; default: 5"
+    result.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="how often each of them runs; the median counts; default: 5"
     )
-    made.add_argument("--images", type=_images, default=list(RECIPES), metavar="A,B", help=f"default: {names}")
-    made.add_argument(
+    result.add_argument("--images", type=_images, default=list(RECIPES), metavar="A,B", help=f"default: {names}")
+    result.add_argument(
         "--only",
         type=_words,
         default=[],
         metavar="A,B",
-        help="only these: cold, warm, limit, or the beginnings of names (provision,curl)",
+        help="run only these: cold, warm, limit, or prefixes of names (provision,curl)",
     )
-    made.add_argument("--json", metavar="FILE", help="write all figures of all runs there")
-    made.add_argument("--tmpfs", default="/dev/shm", metavar="DIR", help="where to unpack; default: /dev/shm")
-    made.add_argument("--profile", action="store_true", help="show where ours spends its time, instead")
-    return made
+    result.add_argument("--json", metavar="FILE", help="write the figures of all runs to FILE")
+    result.add_argument(
+        "--tmpfs", default="/dev/shm", metavar="DIR", help="directory to unpack into; default: /dev/shm"
+    )
+    result.add_argument("--profile", action="store_true", help="print a CPU profile of provision instead")
+    return result
 
 
 def _words(text: str) -> list[str]:
@@ -142,15 +146,18 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def bench_directory() -> Path:
-    """Where images and environments are kept."""
+    """Return the directory for images and environments."""
     if own := os.environ.get("PROVISION_BENCH_DIR"):
         return Path(own).absolute()
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "provision-bench"
 
 
-def built(names: Sequence[str], home: Path) -> list[BenchImage]:
-    """The images of these names, built if need be; by a process of its own, since a child's peak begins at ours."""
+def build_images(names: Sequence[str], home: Path) -> list[BenchImage]:
+    """Return the images of these names; build those that are missing.
+
+    A separate process does it, so that this one stays small: its memory counts into the peak of the runs.
+    """
     command = [sys.executable, "-m", "scripts.bench_images", str(home), *names]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
     if done.returncode:
@@ -159,8 +166,8 @@ def built(names: Sequence[str], home: Path) -> list[BenchImage]:
 
 
 @contextlib.contextmanager
-def workplace(tmpfs: str) -> Iterator[Path]:
-    """A directory in memory that is gone afterwards."""
+def temporary_directory(tmpfs: str) -> Iterator[Path]:
+    """Create a directory below `tmpfs`, and remove it at the end."""
     work = Path(tempfile.mkdtemp(prefix="provision-bench-", dir=tmpfs))
     try:
         yield work
@@ -170,7 +177,7 @@ def workplace(tmpfs: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def serve(work: Path) -> Iterator[str]:
-    """Run docker-registry on a free loopback port, which is given with its host; its images are in `work/registry`."""
+    """Run docker-registry with its storage in `work/registry`, and yield its `HOST:PORT`."""
     for program in ("docker-registry", "skopeo"):
         if not find(program):
             raise SystemExit(f"bench: {program} is missing: apt-get install {program}")
@@ -182,7 +189,7 @@ def serve(work: Path) -> Iterator[str]:
         f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: '{host}'}}\n"
         f"storage: {{filesystem: {{rootdirectory: '{work}/registry'}}}}\n"
     )
-    # Whatever ends us, it gets a signal too.
+    # It gets a signal when this process ends, in whatever way.
     command = ["setpriv", "--pdeathsig=TERM", find("docker-registry") or "", "serve", str(configuration)]
     with (work / "registry.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
@@ -202,44 +209,44 @@ def _await(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def served(image: BenchImage, place: Workspace) -> Iterator[Workspace]:
-    """Push an image, and lay out its layers and a warm cache for those who need them."""
-    own = place.work / image.name
+def pushed(image: BenchImage, workspace: Workspace) -> Iterator[Workspace]:
+    """Push an image, prepare its layers as files and a warm cache, and yield the workspace with their variables."""
+    own = workspace.work / image.name
     own.mkdir()
     policy = own / "policy.json"
     policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
     name = f"bench/{image.name}"
-    target = f"docker://{place.variables['HOST']}/{name}"
+    target = f"docker://{workspace.variables['HOST']}/{name}"
     copy = ["skopeo", f"--policy={policy}", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]
     subprocess.run([*copy, f"oci:{image.layout}:latest", target], check=True, stdin=subprocess.DEVNULL)
-    blobs = [f"{place.work}/registry/{_stored(digest)}" for digest in image.layers]
+    blobs = [f"{workspace.work}/registry/{_stored(digest)}" for digest in image.layers]
     tars = [f"{own}/{number}.tar" for number in range(len(blobs))]
     for blob, tar in zip(blobs, tars, strict=True):
         with open(blob, "rb") as source, open(tar, "wb") as target_file:
             subprocess.run(["gzip", "-dc"], stdin=source, stdout=target_file, check=True)
     more = {"IMAGE": name, "DIGESTS": " ".join(image.layers), "BLOBS": " ".join(blobs), "TARS": " ".join(tars)}
     more |= {"WARM": f"{own}/warm", "POLICY": str(policy)}
-    ready = Workspace(place.work, {**place.variables, **more})
+    ready = Workspace(workspace.work, {**workspace.variables, **more})
     try:
-        # It fills the cache, and it is the run that finds nothing in the machine's own caches.
+        # This run fills the blob cache, and warms up the caches of the machine for all others.
         run(ours("PLAIN", cache="$WARM"), ready)
         yield ready
-    except Failed as failure:
-        raise SystemExit(f"bench: ours fails: {failure}") from None
+    except RunFailed as failure:
+        raise SystemExit(f"bench: provision fails: {failure}") from None
     finally:
         remove(own)
 
 
 def _stored(digest: str) -> str:
-    """Where docker-registry keeps a blob below its directory."""
+    """Return the path of a blob below the storage of docker-registry."""
     algorithm, _, value = digest.partition(":")
     return f"docker/registry/v2/blobs/{algorithm}/{value[:2]}/{value}/data"
 
 
 def rounds(
-    image: BenchImage, place: Workspace, entrants: Sequence[Entrant], count: int
+    image: BenchImage, workspace: Workspace, entrants: Sequence[Entrant], count: int
 ) -> tuple[list[Sample], dict[str, str]]:
-    """Let all entrants run in turn, `count` times; the figures, and why some have none."""
+    """Run all entrants in turn, `count` times; return the samples, and the failures by `image: entrant`."""
     samples: list[Sample] = []
     failures: dict[str, str] = {}
     for number in range(1, count + 1):
@@ -248,11 +255,11 @@ def rounds(
             if what in failures:
                 continue
             try:
-                wall, usage, paths = run(entrant.script, place, entrant.tree)
-                # What hasn't unpacked nearly all has failed, whatever its exit status.
+                wall, usage, paths = run(entrant.script, workspace, entrant.tree)
+                # Less than nearly all paths is a failure, whatever the exit status.
                 if entrant.tree and paths < 0.95 * image.paths:
-                    raise Failed(f"{paths} paths of {image.paths}")
-            except Failed as failure:
+                    raise RunFailed(f"{paths} paths of {image.paths}")
+            except RunFailed as failure:
                 failures[what] = str(failure)
                 print(f"bench: {what}: {failure}", file=sys.stderr, flush=True)
                 continue
@@ -262,24 +269,24 @@ def rounds(
     return samples, failures
 
 
-def run(script: str, place: Workspace, tree: str = "") -> tuple[float, resource.struct_rusage, int]:
-    """Run a script in a fresh directory: seconds, what its processes used, and how many paths are below `tree` then.
+def run(script: str, workspace: Workspace, tree: str = "") -> tuple[float, resource.struct_rusage, int]:
+    """Run a script in a new directory; return its seconds, its resource usage and the number of paths below `tree`.
 
-    The usage is wait4(2)'s: CPU time of all processes that were waited for, memory of the largest one at its peak.
-    Raises Failed; the directory is gone and no process left in any case.
+    The usage is that of wait4(2): CPU time of all processes that were waited for, peak memory of the largest one.
+    Raise RunFailed when it fails. The directory is removed and all processes are ended in any case.
     """
-    own = Path(tempfile.mkdtemp(prefix="run-", dir=place.work))
+    own = Path(tempfile.mkdtemp(prefix="run-", dir=workspace.work))
     (own / "tmp").mkdir()
     home = own / "home"
     home.mkdir()
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    environment = {"PATH": path, "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": f"{own}/tmp", **place.variables}
+    environment = {"PATH": path, "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": f"{own}/tmp", **workspace.variables}
     try:
         with (own / "log").open("wb") as log:
             wall, status, usage = timed(["sh", "-euc", script], home, environment, log.fileno())
         if status:
             printed = (own / "log").read_text(errors="replace").strip().splitlines()
-            raise Failed("; ".join([f"exit status {status}", *printed[-3:]])[:300])
+            raise RunFailed("; ".join([f"exit status {status}", *printed[-3:]])[:300])
         paths = max((entries_below(str(found)) for found in home.glob(tree)), default=0) if tree else 0
         return wall, usage, paths
     finally:
@@ -289,7 +296,10 @@ def run(script: str, place: Workspace, tree: str = "") -> tuple[float, resource.
 def timed(
     command: list[str], cwd: Path, environment: dict[str, str], log: int
 ) -> tuple[float, int, resource.struct_rusage]:
-    """Run a command in a session of its own and end what is left of it: seconds, exit status, usage."""
+    """Run a command in its own session; return its seconds, exit status and resource usage.
+
+    Processes of the session that are left are killed. Raise RunFailed after PATIENCE seconds.
+    """
     start = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -301,7 +311,7 @@ def timed(
         process.returncode = os.waitstatus_to_exitcode(status)
         return wall, process.returncode, usage
     except TimeoutError:
-        raise Failed(f"more than {PATIENCE} seconds") from None
+        raise RunFailed(f"more than {PATIENCE} seconds") from None
     finally:
         signal.alarm(0)
         with contextlib.suppress(ProcessLookupError):
@@ -310,25 +320,25 @@ def timed(
 
 
 def entries_below(directory: str) -> int:
-    """How many entries there are in a directory tree."""
+    """Return the number of entries in a directory tree."""
     return sum(len(folders) + len(files) for _, folders, files in os.walk(directory))
 
 
 def remove(directory: Path) -> None:
-    """Delete a tree, also one that has directories without write permission."""
+    """Remove a tree, also one with directories that lack the write permission."""
     if os.geteuid() != 0:
         subprocess.run(["chmod", "-R", "u+rwX", directory], stderr=subprocess.DEVNULL, check=False)
     subprocess.run(["rm", "-rf", directory], check=False)
 
 
-def profile(place: Workspace) -> None:
-    """Print which lines of ours use the CPU, thread by thread."""
+def profile(workspace: Workspace) -> None:
+    """Print the lines of provision that use the CPU, by thread."""
     for environment in ("PLAIN", "FAST"):
-        print(f"\n## {place.variables['IMAGE']}, {environment.lower()}\n", flush=True)
+        print(f"\n## {workspace.variables['IMAGE']}, {environment.lower()}\n", flush=True)
         script = ours(environment, module="scripts.bench_profile")
         with contextlib.ExitStack() as stack:
-            own = stack.enter_context(tempfile.TemporaryDirectory(dir=place.work))
-            timed(["sh", "-euc", script], Path(own), {"PATH": os.defpath, "HOME": own, **place.variables}, 1)
+            own = stack.enter_context(tempfile.TemporaryDirectory(dir=workspace.work))
+            timed(["sh", "-euc", script], Path(own), {"PATH": os.defpath, "HOME": own, **workspace.variables}, 1)
 
 
 if __name__ == "__main__":

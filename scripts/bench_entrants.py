@@ -1,14 +1,14 @@
-"""Who takes part in `make bench`, and how each is called: ours, the peers, and the parts of the limit.
+"""The entrants of `make bench`, each a shell script: provision, its peers, and the parts of the lower bound.
 
-Each is a shell script that starts in an empty directory, which is its home too. It finds
+A script starts in an empty directory, which is also its HOME, with the environment variables
 
     HOST IMAGE      the registry's host:port, the repository there
     DIGESTS         the layers' digests, base first
-    BLOBS TARS      files that hold these layers, compressed and not
-    WARM            a blob cache of ours that has the image
-    POLICY          a containers-policy.json(5) that accepts all
-    CHECKOUT        the checkout that is measured
-    PLAIN FAST      Python environments with its dependencies, without and with those of the extra `fast`
+    BLOBS TARS      files with these layers, compressed and uncompressed
+    WARM            a blob cache of provision with the image
+    POLICY          a containers-policy.json(5) that accepts every image
+    CHECKOUT        the checkout to measure
+    PLAIN FAST      Python environments with its dependencies, without and with the extra `fast`
     PROOT_DISTRO UDOCKER    the peers' Python environments
 """
 
@@ -24,28 +24,28 @@ from .bench_report import FAST, HASH, INFLATE, OURS, TAR, WARM, WARM_TAR, WRITE
 
 @dataclass(frozen=True)
 class Entrant:
-    """One who takes part. `kind` is cold, warm or limit; `needs` names programs and, in capitals, ROOT or environments.
-
-    `tree` is a pattern of where the unpacked image is in the end, empty where there is none.
-    """
+    """A program to measure."""
 
     name: str
     kind: str
+    """cold (with empty caches), warm, or limit (a part of the lower bound)."""
     script: str
     needs: tuple[str, ...] = ()
+    """Programs and, in capitals, ROOT and Python environments."""
     tree: str = "rootfs"
+    """A glob pattern for the directory of the unpacked image; empty where there is none."""
 
     def is_named(self, names: Sequence[str]) -> bool:
-        """Whether one of the names is its kind or a beginning of its name; true of all when there are none."""
+        """Return whether one of the names is its kind or a prefix of its name, or there are no names."""
         return not names or any(name == self.kind or self.name.startswith(name) for name in names)
 
     def missing(self, environments: Collection[str]) -> str:
-        """What this machine lacks for it, in words; empty where it has all."""
+        """Return a message with what this machine lacks, empty where nothing is missing."""
         lacking = [need for need in self.needs if not (need in environments if need.isupper() else find(need))]
         return f"not here: {', '.join(lacking)}" if lacking else ""
 
 
-# proot-distro refuses root. This gives it a user id other than 0 that owns what root owns.
+# proot-distro refuses to run as root. Here it gets another user ID, which is mapped to root's.
 NOT_ROOT = "unshare --user --map-user=1000 " if os.geteuid() == 0 else ""
 
 CURL_TAR = """\
@@ -54,7 +54,7 @@ for digest in $DIGESTS; do
   curl -sSf "http://$HOST/v2/$IMAGE/blobs/$digest" | tar -xz -C rootfs
 done"""
 
-# Without the setting it downloads its engines (proot, runc, …) first, which unpacking doesn't need.
+# Without `autoinstall =`, it first downloads its engines (proot, runc, …), which unpacking doesn't need.
 UDOCKER = """\
 export UDOCKER_DIR="$PWD/udocker"
 mkdir udocker
@@ -93,24 +93,24 @@ for name in sys.argv[1:]:
 
 
 def ours(environment: str, cache: str = "", module: str = "provisioner") -> str:
-    """The script that provisions with the dependencies of an environment, the checkout as it is."""
+    """Return the script that runs the checkout's provision with the dependencies in an environment."""
     setting = f'PROVISION_CACHE_DIR="{cache}" ' if cache else ""
     command = f'"${environment}/bin/python" -m {module} --quiet "$HOST/$IMAGE" container'
     return f'PYTHONPATH="$CHECKOUT" {setting}{command}'
 
 
 def python(environment: str, code: str, files: str) -> str:
-    """The script that runs Python code in an environment on files."""
+    """Return the script that runs Python code on files, in an environment."""
     return f"\"${environment}/bin/python\" -c '{code}' {files}"
 
 
 def inflate(environment: str, module: str) -> str:
-    """The script that inflates all layers into nothing, with zlib or what is called as it."""
+    """Return the script that inflates all layers and discards the result, with zlib or a module like it."""
     return python(environment, INFLATE_CODE.replace("MODULE", module), "$BLOBS")
 
 
 def umoci(option: str = "") -> str:
-    """The script that pulls with skopeo and unpacks with umoci."""
+    """Return the script that pulls with skopeo and unpacks with umoci."""
     return f"{SKOPEO}\numoci unpack {option} --image oci:latest bundle"
 
 

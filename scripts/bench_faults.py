@@ -1,6 +1,6 @@
-"""`make bench-faults`: how a pull fares with registries that fail, kill -9, company and a slow line, in figures.
+"""`make bench-faults`: pulls from failing registries, killed pulls, parallel pulls and slow lines, in figures.
 
-The same as tests/registry/test_faults.py, at full length: ten minutes, one core and 2 GB of memory.
+It does what tests/registry/test_faults.py does, for longer: ten minutes, with one core and 2 GB of memory.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ KILLS = 200
 LAYERS, LAYER_SIZE = 10, 80_000_000
 SPEED = 20e6
 MOST = 1.05
-"""How often as long as the bare download the whole job may take."""
+"""The limit for the time of the whole job, as a multiple of that of the bare download."""
 
 
 def main() -> int:
-    """Measure all, or what the arguments name; the exit status says whether every figure is as it should be."""
+    """Measure everything, or what the arguments name; return 1 if a figure is not as it should be, else 0."""
     names = sys.argv[1:] or list(MEASURES)
     return max([int(not MEASURES[name]()) for name in names])
 
 
 @contextmanager
-def place() -> Iterator[Path]:
-    """A directory for one measurement."""
+def temporary_directory() -> Iterator[Path]:
+    """Create a directory for one measurement, and remove it at the end."""
     path = Path(tempfile.mkdtemp(prefix="provision-bench-"))
     try:
         yield path
@@ -40,10 +40,10 @@ def place() -> Iterator[Path]:
 
 
 def cases() -> bool:
-    """Every scripted case ends in the right bytes or in the right error."""
+    """Check that every scripted case ends in the right bytes or in the right error."""
     failed = 0
     for case in faults.CASES:
-        with place() as path:
+        with temporary_directory() as path:
             try:
                 faults.check(case, path)
             except AssertionError as error:
@@ -54,9 +54,9 @@ def cases() -> bool:
 
 
 def kills() -> bool:
-    """Runs that are killed, then one that is left alone."""
-    with place() as path:
-        found = pulls.killed(KILLS, path, seed=int(time.time()))
+    """Kill runs at random moments, let the next one finish, and check how much was downloaded twice."""
+    with temporary_directory() as path:
+        found = pulls.kill_pulls(KILLS, path, seed=int(time.time()))
     more = found.sent / found.size - 1
     print(f"{found.kills} runs killed, {found.rounds} left alone after them: these completed, all caches verified")
     print(f"  most lost of a blob by a kill: {found.most_lost} bytes (a chunk has {CHUNK}); {more:.1%} sent twice")
@@ -64,17 +64,17 @@ def kills() -> bool:
 
 
 def company() -> bool:
-    """Eight processes pull the same image."""
-    with place() as path:
-        pulls.at_once(8, path)
+    """Let eight processes pull the same image, and check that each blob is sent once."""
+    with temporary_directory() as path:
+        pulls.pull_at_once(8, path)
     print("8 processes, 8 directories, one image: each blob was sent once")
     return True
 
 
 def line() -> bool:
-    """The whole job against the bare download."""
-    with place() as path:
-        found = pulls.slow_line(LAYERS, LAYER_SIZE, SPEED, path)
+    """Time the whole job and the bare download on a slow line."""
+    with temporary_directory() as path:
+        found = pulls.time_slow_line(LAYERS, LAYER_SIZE, SPEED, path)
     ratio = found.job / found.bare
     what = f"{found.size / 1e6:.0f} MB at {SPEED / 1e6:.0f} MB/s"
     print(f"{what}: bare download {found.bare:.2f} s, whole job {found.job:.2f} s, {ratio:.3f} times as long")
@@ -82,9 +82,9 @@ def line() -> bool:
 
 
 def ranges() -> bool:
-    """One blob in one range and in four at once: on one slow line, and where each connection is slow."""
+    """Time a blob in one range and in four at once, on a slow line and with slow connections."""
     for what, shared in (("a slow line", True), ("slow connections", False)):
-        seconds = [pulls.in_ranges(count, 100_000_000, SPEED, shared=shared) for count in (1, 4)]
+        seconds = [pulls.time_ranges(count, 100_000_000, SPEED, shared=shared) for count in (1, 4)]
         print(f"100 MB over {what}: in one range {seconds[0]:.2f} s, in four at once {seconds[1]:.2f} s")
     return True
 

@@ -1,9 +1,9 @@
-"""The images that `make bench` unpacks, built once by mmdebstrap and buildah and kept as OCI layouts.
+"""The images that `make bench` unpacks, built once by mmdebstrap and buildah and stored as OCI layouts.
 
     python3 -m scripts.bench_images DIRECTORY NAME...
 
-builds what isn't in DIRECTORY yet and prints, as JSON, where each image is and how large. Building takes minutes, 12 GB
-of disk for the time being, Debian's packages from the network, and root (or a user with subordinate ids).
+builds the images that are missing in DIRECTORY, and prints the path and the size of each as JSON. Building takes
+minutes, 12 GB of disk meanwhile, Debian's packages from the network, and root (or a user with subordinate IDs).
 """
 
 from __future__ import annotations
@@ -30,42 +30,45 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image is made, and what it has to be at least: layers, compressed bytes, entries in all layers.
-
-    `context` fills the directory that the Containerfile copies from.
-    """
+    """How to build an image, and its minimum size."""
 
     containerfile: str
     context: Callable[[Path], None]
+    """Fills the directory that the Containerfile copies from."""
     layers: int
     compressed: int
+    """Bytes of all compressed layers."""
     entries: int
+    """Entries in all layers."""
 
     @property
     def key(self) -> str:
-        """Sixteen hexadecimal digits that change with the recipe."""
+        """Return 16 hexadecimal digits of a hash of the recipe."""
         text = self.containerfile + inspect.getsource(self.context)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class BenchImage:
-    """A built image.
-
-    Digests of its layers, base first; sizes in bytes; entries in all layers; paths that are left in the end.
-    """
+    """A built image."""
 
     name: str
     layout: str
+    """The path of its OCI layout."""
     layers: tuple[str, ...]
+    """The digests of its layers, base first."""
     compressed: int
+    """Bytes of all compressed layers."""
     uncompressed: int
+    """Bytes of all files in all layers."""
     entries: int
+    """Entries in all layers."""
     paths: int
+    """Paths in the unpacked image."""
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Self:
-        """Make one of what `asdict` has made and JSON has carried."""
+        """Return the image of which `found` is the JSON of `asdict`."""
         return cls(**{**found, "layers": tuple(found["layers"])})
 
     def __str__(self) -> str:
@@ -99,7 +102,7 @@ def small_files(context: Path) -> None:
 
 
 def apt(packages: str) -> str:
-    """The instruction that installs packages in a layer of their own and keeps none of apt's files."""
+    """Return the instruction that installs packages in their own layer, without apt's lists and packages."""
     install = f"apt-get update && apt-get install -y --no-install-recommends {packages}"
     return f"RUN {install} && apt-get clean && rm -rf /var/lib/apt/lists/*"
 
@@ -144,52 +147,55 @@ RECIPES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Print the images of these names below a directory, built if need be; return the exit status."""
+    """Print the images of these names as JSON, build those that are missing, and return the exit status."""
     directory, *names = arguments
     print(json.dumps([asdict(image(name, Path(directory))) for name in names]))
     return 0
 
 
 def image(name: str, directory: Path) -> BenchImage:
-    """The image `name`, from `directory` or built into it. Raises SystemExit when it can't be built."""
+    """Return the image `name` in `directory`; build it if it is missing. Raise SystemExit when that fails."""
     recipe = RECIPES[name]
-    place = directory / f"{name}-{recipe.key}"
-    if not place.exists():
+    target = directory / f"{name}-{recipe.key}"
+    if not target.exists():
         print(f"bench: building the image {name}", file=sys.stderr, flush=True)
         for stale in directory.glob(f"{name}-*"):
             shutil.rmtree(stale)
         with tempfile.TemporaryDirectory(prefix="building-", dir=directory, ignore_cleanup_errors=True) as workshop:
-            made = build(recipe, Path(workshop))
-            described = describe(name, made / "layout")
-            if shortage := short_of(recipe, described):
+            built = build(recipe, Path(workshop))
+            described = describe(name, built / "layout")
+            if shortage := shortage_of(recipe, described):
                 raise SystemExit(f"bench: {described}, but {shortage}: it needs other packages")
-            (made / "image.json").write_text(json.dumps(asdict(described)))
-            made.rename(place)
-    described = BenchImage.from_json(json.loads((place / "image.json").read_text()))
-    return replace(described, layout=str(place / "layout"))
+            (built / "image.json").write_text(json.dumps(asdict(described)))
+            built.rename(target)
+    described = BenchImage.from_json(json.loads((target / "image.json").read_text()))
+    return replace(described, layout=str(target / "layout"))
 
 
 def build(recipe: Recipe, workshop: Path) -> Path:
-    """A directory with the image's OCI `layout`, made with buildah: a layer for each instruction that writes files."""
-    context, made = workshop / "context", workshop / "made"
+    """Build an image with buildah, one layer for each instruction that writes files.
+
+    Return the directory that holds its OCI layout, `layout`.
+    """
+    context, result = workshop / "context", workshop / "result"
     context.mkdir()
-    made.mkdir()
+    result.mkdir()
     recipe.context(context)
     (context / "Containerfile").write_text(recipe.containerfile)
     (workshop / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
-    # Storage of its own, in the driver that works on every file system.
+    # Separate storage, with the driver that works on every file system.
     stored = f'[storage]\ndriver = "vfs"\ngraphroot = "{workshop}/storage"\nrunroot = "{workshop}/run"\n'
     (workshop / "storage.conf").write_text(stored)
     env = {**os.environ, "CONTAINERS_STORAGE_CONF": f"{workshop}/storage.conf", "TMPDIR": str(workshop)}
     policy = f"--signature-policy={workshop}/policy.json"
     options = ("--layers", "--isolation=chroot", "--format=oci", "--tag=bench")
     run("buildah", "bud", policy, *options, str(context), env=env)
-    run("buildah", "push", policy, "bench", f"oci:{made}/layout:latest", env=env)
-    return made
+    run("buildah", "push", policy, "bench", f"oci:{result}/layout:latest", env=env)
+    return result
 
 
 def run(*command: str, env: dict[str, str] | None = None) -> None:
-    """Run a step of a build. Raises SystemExit, with the end of what it printed, when it fails."""
+    """Run a step of a build. Raise SystemExit with the end of its output when it fails."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, check=False
@@ -221,9 +227,9 @@ def describe(name: str, layout: Path) -> BenchImage:
 
 
 def applied(paths: set[str], names: list[str]) -> set[str]:
-    """The paths that are left after a layer with entries of these names (OCI image-spec, layer.md, whiteouts).
+    """Return the paths after a layer with entries of these names (OCI image-spec, layer.md, whiteouts).
 
-    It counts only: that a file in the place of a directory also ends what was below isn't looked at.
+    A file that replaces a directory is not noticed: it would remove all paths below.
     """
     added: set[str] = set()
     removed: set[str] = set()
@@ -245,10 +251,10 @@ def applied(paths: set[str], names: list[str]) -> set[str]:
     return (paths - gone) | added
 
 
-def short_of(recipe: Recipe, made: BenchImage) -> str:
-    """What an image has too little of for its recipe, in words; empty where it has all."""
+def shortage_of(recipe: Recipe, built: BenchImage) -> str:
+    """Return a message with the sizes that are below the recipe's minimum, empty where none is."""
     least = {"layers": recipe.layers, "compressed": recipe.compressed, "entries": recipe.entries}
-    has = {"layers": len(made.layers), "compressed": made.compressed, "entries": made.entries}
+    has = {"layers": len(built.layers), "compressed": built.compressed, "entries": built.entries}
     return ", ".join(f"{name} {has[name]:,} of {least[name]:,}" for name in least if has[name] < least[name])
 
 

@@ -1,4 +1,4 @@
-"""What this machine has for `make bench`: its processor, the programs that take part, Python environments for them."""
+"""This machine for `make bench`: its processor, versions of programs, and Python environments for the entrants."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAMS = ("docker-registry", "curl", "tar", "gzip", "skopeo", "umoci", "buildah")
 DISTRIBUTIONS = {"FAST": "isal", "PROOT_DISTRO": "proot-distro", "UDOCKER": "udocker"}
-"""What is of interest in each environment."""
+"""The distribution in each environment whose version is reported."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where figures come from. `load` is the average of the minute before."""
+    """The machine that figures come from."""
 
     cores: int
     cpu: str
     kernel: str
     python: str
     load: float
+    """The load average of the last minute."""
     checkout: str
     versions: Mapping[str, str]
 
@@ -38,12 +39,12 @@ class Machine:
 
 
 def find(program: str) -> str | None:
-    """The path of a program, as root would find it."""
+    """Return the path of a program on PATH or in the sbin directories, None if it is missing."""
     return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
 def machine(environments: Mapping[str, str]) -> Machine:
-    """Look at this machine."""
+    """Return the description of this machine."""
     versions = {program: version(path, "--version") for program in PROGRAMS if (path := find(program))}
     for variable, name in DISTRIBUTIONS.items():
         if variable in environments:
@@ -56,19 +57,19 @@ def machine(environments: Mapping[str, str]) -> Machine:
         kernel=platform.release(),
         python=platform.python_version(),
         load=os.getloadavg()[0],
-        checkout=printed("git", "-C", str(ROOT), "describe", "--always", "--dirty").strip(),
+        checkout=output_of("git", "-C", str(ROOT), "describe", "--always", "--dirty").strip(),
         versions=versions,
     )
 
 
 def version(*command: str) -> str:
-    """The first thing that a command prints and that looks like a version."""
-    found = re.search(r"\d+(\.\d+)+", printed(*command))
+    """Return the first version number in the output of a command."""
+    found = re.search(r"\d+(\.\d+)+", output_of(*command))
     return found[0] if found else "of unknown version"
 
 
-def printed(*command: str) -> str:
-    """What a command prints, empty when it fails."""
+def output_of(*command: str) -> str:
+    """Return the output of a command, empty when it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -76,32 +77,32 @@ def printed(*command: str) -> str:
 
 
 def environments(home: Path) -> dict[str, str]:
-    """What entrants need by names in capitals: Python environments, made below `home`, and ROOT where we are root.
+    """Create the Python environments below `home`, and return their paths by the names that entrants need.
 
-    An environment that can't be made is left out; pip has said why.
+    There are also CHECKOUT and, for root, ROOT. An environment that can't be created is left out, after pip's message.
     """
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     plain = setup["options"]["install_requires"].split("\n")
     fast = plain + setup["options.extras_require"]["fast"].split("\n")
-    wanted = {"PLAIN": plain, "FAST": fast, "PROOT_DISTRO": ["proot-distro"], "UDOCKER": ["udocker"]}
+    distributions = {"PLAIN": plain, "FAST": fast, "PROOT_DISTRO": ["proot-distro"], "UDOCKER": ["udocker"]}
     found = {"CHECKOUT": str(ROOT), **({"ROOT": "/"} if os.geteuid() == 0 else {})}
-    for variable, requirements in wanted.items():
-        place = home / "environments" / variable.lower()
-        if environment(place, [one for one in requirements if one]):
-            found[variable] = str(place)
+    for variable, requirements in distributions.items():
+        directory = home / "environments" / variable.lower()
+        if create_environment(directory, [one for one in requirements if one]):
+            found[variable] = str(directory)
     return found
 
 
-def environment(place: Path, requirements: list[str]) -> bool:
-    """Have an environment with these requirements at `place`; tell whether it is there."""
-    stamp = place / "requirements.txt"
+def create_environment(directory: Path, requirements: list[str]) -> bool:
+    """Create an environment with these requirements unless it exists; return whether it exists now."""
+    stamp = directory / "requirements.txt"
     content = "\n".join([f"# {sys.version}", *requirements])
     if stamp.exists() and stamp.read_text() == content:
         return True
-    print(f"bench: making the environment {place.name}", file=sys.stderr, flush=True)
-    make = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(place)]
-    pip = [sys.executable, "-m", "pip", "--python", f"{place}/bin/python", "install", "--quiet", *requirements]
+    print(f"bench: making the environment {directory.name}", file=sys.stderr, flush=True)
+    make = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(directory)]
+    pip = [sys.executable, "-m", "pip", "--python", f"{directory}/bin/python", "install", "--quiet", *requirements]
     if subprocess.run(make, check=False).returncode or subprocess.run(pip, check=False).returncode:
         return False
     stamp.write_text(content)

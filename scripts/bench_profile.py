@@ -1,9 +1,8 @@
-"""Runs `provision` and says afterwards which lines use how much CPU time in which thread.
+"""Runs `provision` and prints the CPU time of its lines, by thread.
 
-A sampler looks at all threads every few milliseconds and charges the CPU time that each has used since (Linux's
-/proc/self/task/*/schedstat) to the line of the package that it is in. Time inside of C code, with the interpreter's
-lock or without, is charged to the line that calls it, or to the next one where the lock comes free only there; waiting
-costs nothing.
+Every few milliseconds a sampler charges the CPU time that each thread has used since the last sample
+(/proc/self/task/*/schedstat) to the line of the package that the thread is in. Time in C code is charged to the line
+that calls it, or to the next one if the interpreter's lock is released only there. Waiting counts as nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Line = tuple[str, int, str]
 
 
 class Sampler(threading.Thread):
-    """Charges CPU nanoseconds to lines, by thread, until it is told to stop."""
+    """Charges CPU nanoseconds to lines, by thread, until `stop` is called."""
 
     def __init__(self) -> None:
         super().__init__(name="sampler", daemon=True)
@@ -33,7 +32,7 @@ class Sampler(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Look at all threads again and again."""
+        """Take samples of all threads until the end."""
         while not self._ended.wait(INTERVAL):
             frames = sys._current_frames()
             for thread in threading.enumerate():
@@ -42,7 +41,7 @@ class Sampler(threading.Thread):
                     self._charge(thread.name, thread.native_id, frame)
 
     def stop(self) -> None:
-        """End, and wait for the end."""
+        """Stop, and wait for the thread to end."""
         self._ended.set()
         self.join()
 
@@ -53,7 +52,7 @@ class Sampler(threading.Thread):
 
 
 def cpu_time(native_id: int) -> int:
-    """The nanoseconds of CPU time that a thread has used; 0 for one that has ended."""
+    """Return the nanoseconds of CPU time that a thread has used, 0 for one that has ended."""
     try:
         with open(f"/proc/self/task/{native_id}/schedstat") as file:
             return int(file.read().split()[0])
@@ -62,7 +61,7 @@ def cpu_time(native_id: int) -> int:
 
 
 def line_of(frame: FrameType | None) -> Line:
-    """The innermost line of the package that a frame is in or was called from; its own where there is none."""
+    """Return the innermost line of the package on the stack of a frame, else the frame's own line."""
     assert frame is not None
     inner = frame
     while frame and "/provisioner/" not in frame.f_code.co_filename:
@@ -72,7 +71,7 @@ def line_of(frame: FrameType | None) -> Line:
 
 
 def show(charged: dict[str, collections.Counter[Line]], wall: float) -> None:
-    """Print each thread's share of a core and its dearest lines."""
+    """Print for each thread its share of a core and the lines that use the most CPU time."""
     for name, lines in sorted(charged.items(), key=lambda item: -item[1].total()):
         total = lines.total() / 1e9
         if total < 0.01 * wall:

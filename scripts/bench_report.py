@@ -1,4 +1,4 @@
-"""What `make bench` found: medians, ratios, the limit and the goals, as Markdown tables."""
+"""The results of `make bench`: medians, ratios, the lower bound and the goals, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: seconds on the clock, CPU seconds of the whole process tree, and bytes of its largest process."""
+    """The figures of one run."""
 
     image: str
     entrant: str
     wall: float
+    """Seconds on the clock."""
     user: float
+    """CPU seconds of all processes in user mode."""
     system: float
+    """CPU seconds of all processes in the kernel."""
     peak: int
+    """Bytes of the largest process."""
 
     @property
     def cpu(self) -> float:
-        """All seconds of CPU time."""
+        """CPU seconds in user mode and in the kernel."""
         return self.user + self.system
 
 
@@ -41,23 +45,24 @@ Medians = dict[str, Sample]
 
 @dataclass(frozen=True)
 class Goal:
-    """What is to be reached, what was measured (None when it couldn't be), and whether less is better."""
+    """A goal of the project, and what was measured."""
 
     what: str
     wanted: float
     measured: float | None
+    """None when a run that it needs has failed or wasn't asked for."""
     less_is_better: bool = False
 
     @property
     def is_reached(self) -> bool | None:
-        """Whether it is; None when it wasn't measured."""
+        """Whether the goal is reached, None when it wasn't measured."""
         if self.measured is None:
             return None
         return self.measured <= self.wanted if self.less_is_better else self.measured >= self.wanted
 
 
 def medians(samples: Iterable[Sample], image: str) -> Medians:
-    """The median of each figure by itself, for each entrant that ran on the image, in the order of first runs."""
+    """Return the median of each figure for each entrant that ran on the image, in the order of their first runs."""
     runs: dict[str, list[Sample]] = {}
     for sample in samples:
         if sample.image == image:
@@ -83,7 +88,7 @@ def ratio(found: Medians, slower: str, faster: str) -> float | None:
 
 
 def limit(found: Medians, ours: str, cores: int) -> float | None:
-    """The seconds that no unpacker with these parts can beat: their CPU time, spread evenly over the cores."""
+    """Return the lower bound in seconds for an unpacker: the CPU time of its parts, divided by the number of cores."""
     parts = (INFLATE[ours], HASH, WRITE)
     if any(part not in found for part in parts):
         return None
@@ -91,13 +96,13 @@ def limit(found: Medians, ours: str, cores: int) -> float | None:
 
 
 def above_limit(found: Medians, ours: str, cores: int) -> float | None:
-    """How many times the limit ours takes."""
+    """Return the time of an entrant as a multiple of the lower bound; None when either is missing."""
     least = limit(found, ours, cores)
     return found[ours].wall / least if least and ours in found else None
 
 
 def goals(by_image: dict[str, Medians], peers: Sequence[str], cores: int) -> list[Goal]:
-    """The goals of the project (for two cores), each with what was measured."""
+    """Return the goals of the project (for two cores), each with what was measured."""
     application = by_image.get("application", {})
     small = by_image.get("small-files", {})
     rivals = [application[peer] for peer in peers if peer in application]
@@ -117,18 +122,18 @@ def goals(by_image: dict[str, Medians], peers: Sequence[str], cores: int) -> lis
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose first column is text and whose others are numbers."""
+    """Return a Markdown table with text in the first column and numbers in the others."""
     marks = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, marks, *rows))
 
 
 def times(value: float | None) -> str:
-    """A ratio, or a dash where there is none."""
+    """Return the text of a ratio, or a dash for None."""
     return "-" if value is None else f"{value:.2f}"
 
 
 def runs_table(found: Medians, entrants: Sequence[str], ours: str, fast: str, title: str, floor: int) -> str:
-    """One row for each entrant that ran, against ours in both kinds. Peaks up to `floor` bytes are not told apart."""
+    """Return a row for each entrant that ran, with ratios to `ours` and `fast`; peaks up to `floor` are hidden."""
     head = (title, "seconds", f"to {ours}", f"to {fast}", "user", "system", "peak MiB")
     rows = [
         (
@@ -147,7 +152,7 @@ def runs_table(found: Medians, entrants: Sequence[str], ours: str, fast: str, ti
 
 
 def limit_table(found: Medians, cores: int) -> str:
-    """The parts of the limit in seconds of CPU time, and ours against it."""
+    """Return the parts of the lower bound in CPU seconds, and the times of provision as multiples of it."""
     head = ("limit", "inflate", "hash", "write", f"sum / {cores} cores", "seconds", "to the limit")
     rows = []
     for ours in (OURS, FAST):
@@ -160,7 +165,7 @@ def limit_table(found: Medians, cores: int) -> str:
 
 
 def goals_table(wanted: Iterable[Goal]) -> str:
-    """Goals, figures and verdicts."""
+    """Return the table of goals, measurements and verdicts."""
     verdicts = {True: "yes", False: "no", None: "not measured"}
     rows = []
     for goal in wanted:
@@ -177,9 +182,10 @@ def report(
     cores: int,
     floor: int,
 ) -> str:
-    """All tables: for each image (by name, with its title) the runs and the limit; then goals, and who has no figures.
+    """Return all tables: runs and lower bound of each image, the goals, and the reasons for missing figures.
 
-    `peers` are those whom the goals are measured against; peaks up to `floor` bytes are not told apart.
+    `titles` has the images by name, `peers` the entrants that the goals compare with. Peaks up to `floor` bytes
+    can't be measured and are shown as `< floor`.
     """
     by_image = {image: medians(samples, image) for image in titles}
     parts = []

@@ -1,11 +1,11 @@
-"""What the runtimes of start.sh cost, side by side: find, git status, apt-get install and a compiler in each of them.
+"""Times find, git status, a compiler and apt-get install in each runtime of start.sh, side by side.
 
     bench_runtimes.py DIR [--rounds N] [--runtimes R,R] [--json]
 
-DIR holds a Debian that provision made without root, with git and gcc installed. Root measures chroot as itself, in a
-copy of DIR that is root's, and the other runtimes as the owner of DIR/rootfs. Each round runs every workload in every
-runtime once, in turn, so that a machine which others use slows down all of them alike. Times are those of the whole
-start.sh, in seconds; medians are shown, and the quartiles around them.
+DIR is a Debian provisioned without root, with git and gcc installed. As root, chroot is measured as root in a copy of
+DIR that root owns, and the other runtimes as the owner of DIR/rootfs. Each round runs every workload in every runtime
+once, in turn, so that other load on the machine slows down all of them alike. The table shows medians and quartiles of
+the time of start.sh in seconds.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ WORKLOADS = {
     "compile": "cd /tmp/bench && gcc -O1 -o program program.c",
     "apt-get install": "apt-get install -y -o APT::Sandbox::User=root hello >/dev/null 2>&1",
 }
-"""Shell text by the name of what it does. The package is there already: none of it needs a network."""
+"""Shell scripts by name. The package is downloaded before, so none of them needs the network."""
 
 AFTER = {"apt-get install": "apt-get purge -y -o APT::Sandbox::User=root hello >/dev/null 2>&1"}
-"""What puts things back as they were, not measured."""
+"""Shell scripts that undo a workload; they are not measured."""
 
 FETCH = "apt-get install -y --download-only -o APT::Sandbox::User=root hello >/dev/null 2>&1"
 
@@ -76,15 +76,15 @@ Times = dict[str, dict[str, list[float]]]
 
 
 def measure(directory: Path, runtimes: list[str], rounds: int) -> Times:
-    """Seconds by workload and runtime, one a round. The first round warms up and doesn't count."""
+    """Return seconds by workload and runtime, one per round. A first round warms up and doesn't count."""
     times: Times = defaultdict(lambda: defaultdict(list))
     for text in (PREPARE, FETCH):
         run(directory, runtimes[-1], text)
-    with tempfile.TemporaryDirectory(dir=directory.parent) as place:
+    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         if "chroot" in runtimes:  # root's new files there would be in the way of others
-            command = ["cp", "-Rd", "--preserve=mode,timestamps,links", str(directory), f"{place}/chroot"]
+            command = ["cp", "-Rd", "--preserve=mode,timestamps,links", str(directory), f"{temporary}/chroot"]
             subprocess.run(command, check=True)
-        homes = {runtime: Path(place, "chroot") if runtime == "chroot" else directory for runtime in runtimes}
+        homes = {runtime: Path(temporary, "chroot") if runtime == "chroot" else directory for runtime in runtimes}
         for number in range(rounds + 1):
             measure_round(homes, times if number else defaultdict(lambda: defaultdict(list)))
             print(f"round {number} of {rounds}", file=sys.stderr)
@@ -92,7 +92,7 @@ def measure(directory: Path, runtimes: list[str], rounds: int) -> Times:
 
 
 def measure_round(homes: dict[str, Path], times: Times) -> None:
-    """Run each workload once in each runtime, which has a directory; add the seconds to `times`."""
+    """Run each workload once in each runtime, in the runtime's directory, and add the seconds to `times`."""
     for workload, text in WORKLOADS.items():
         for runtime, directory in homes.items():
             started = time.perf_counter()
@@ -103,7 +103,7 @@ def measure_round(homes: dict[str, Path], times: Times) -> None:
 
 
 def run(directory: Path, runtime: str, text: str) -> None:
-    """Run a shell's text in the container; CalledProcessError where it fails."""
+    """Run a shell script in the container. Raise CalledProcessError when it fails."""
     start = [str(directory / "start.sh"), "--runtime", runtime, "--env", "DEBIAN_FRONTEND=noninteractive"]
     owner = (directory / "rootfs").stat()
     other: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
@@ -112,7 +112,7 @@ def run(directory: Path, runtime: str, text: str) -> None:
 
 
 def table(times: Times, runtimes: list[str]) -> list[str]:
-    """Medians with quartiles, and how many times as long as in the first runtime it takes in the last."""
+    """Return a Markdown table of medians with quartiles, and the ratio of the last runtime to the first."""
     lines = [f"| | {' | '.join(runtimes)} | {runtimes[-1]} / {runtimes[0]} |", "|---|" + "---|" * (len(runtimes) + 1)]
     for workload in WORKLOADS:
         medians = [statistics.median(times[workload][runtime]) for runtime in runtimes]

@@ -1,9 +1,9 @@
-"""What start.sh costs over the same proot or chroot command typed by hand.
+"""Times start.sh beside the same proot or chroot command without it.
 
     python3 -m scripts.bench_start [ROUNDS]
 
-Makes a container of this machine's static busybox, and starts `true` in it by turns: by start.sh, and by the command
-line that `start.sh --print` shows for proot, or a script that does the mounts of a container for chroot. Medians, in
+Creates a container with this machine's static busybox, and starts `true` in it by turns: by start.sh, and by the
+command that `start.sh --print` prints for proot, or by a script with a container's mounts for chroot. Prints medians in
 milliseconds.
 """
 
@@ -23,9 +23,9 @@ from pathlib import Path
 from tests.support.containers import make_container
 
 LIMIT = 15.0
-"""Milliseconds that start.sh may cost."""
+"""The most milliseconds that start.sh may add."""
 
-# What somebody types who wants the same: private mounts, a PID namespace, devices, root with few capabilities.
+# The same by hand: private mounts, a PID namespace, devices, root with few capabilities.
 BY_HAND = """
 cd "$1" && mount -t tmpfs tmpfs run && mount -t proc proc proc && mount -t sysfs -o ro sysfs sys &&
 mount -t tmpfs tmpfs dev && cp -RP /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/fd dev/ &&
@@ -36,7 +36,7 @@ setpriv --bounding-set -all,+chown,+sys_chroot --inh-caps -all chroot "$1" /usr/
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure what this machine has, print a line each, and return 1 where the limit is passed."""
+    """Measure the runtimes of this machine, print a line for each, and return 1 if one exceeds the limit."""
     rounds = int(arguments[0]) if arguments else 101
     if not shutil.which("busybox"):
         print("bench_start: busybox is missing: apt install busybox-static", file=sys.stderr)
@@ -47,17 +47,17 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def make_start(directory: Path) -> Path:
-    """Make the container that the tests start, and return its start.sh."""
+    """Create the container that the tests use, and return the path of its start.sh."""
     container = make_container(directory, image_command=("true",))
-    # The first start would make them; what is typed by hand needs them as well.
+    # The first start would create them; the commands by hand need them too.
     for path in (*(container.rootfs / name for name in ("dev", "run", "sys")), directory / ".provision/run"):
         path.mkdir()
-    (container.rootfs / "etc/group").unlink()  # nor does root get other groups by hand
+    (container.rootfs / "etc/group").unlink()  # so that start.sh sets no groups: the commands by hand set none either
     return container.script
 
 
 def compare(runtime: str, start: Path, rounds: int) -> int:
-    """Measure one runtime, print the medians, and return 1 where the limit is passed."""
+    """Measure one runtime, print the medians, and return 1 if the limit is exceeded."""
     if not shutil.which(runtime) or (runtime == "chroot" and os.geteuid() != 0):
         print(f"{runtime:8} not here")
         return 0
@@ -78,7 +78,7 @@ def compare(runtime: str, start: Path, rounds: int) -> int:
 
 
 def duration(command: Sequence[str]) -> float:
-    """Milliseconds that a command takes, which has to succeed."""
+    """Run a command and return its milliseconds. Raise CalledProcessError when it fails."""
     before = time.perf_counter()
     subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
     return (time.perf_counter() - before) * 1000

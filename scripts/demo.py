@@ -1,7 +1,7 @@
-"""`make run`: provisions an image, starts it and shows what the container said.
+"""`make run`: provisions an image, starts it and shows the output of the container.
 
-Without an argument the image is made on the spot, of this machine's own shell, and served by a registry on loopback:
-every stage runs as it does for any other image, and nothing comes from the network.
+Without an argument it generates an image with this machine's shell and serves it from a registry on loopback: every
+stage runs as for any other image, without the network.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ echo "machine:   $(uname -m), $(uname -s) $(uname -r), $(uname -n)"
 (. /etc/os-release && echo "system:    $PRETTY_NAME")
 echo "directory: $(pwd)"
 """
-"""What a container with a shell is asked to say."""
+"""The shell script that runs in a container with a shell."""
 
 HELLO = f"""\
 echo "$GREETING"
@@ -44,7 +44,7 @@ echo "user:      $(id)"
 echo "files:     $(cd / && echo *)"
 [ ! -e /etc/leftover ] && echo "whiteout:  /etc/leftover of the first layer is gone"
 """
-"""What the image that is made here says by itself."""
+"""The command of the generated image."""
 
 CONFIG = {
     "Env": ["PATH=/usr/bin:/bin", "GREETING=Hello from inside of the container!"],
@@ -55,8 +55,8 @@ CONFIG = {
 
 def main() -> int:
     """Run the demonstration and return the exit status of the first step that fails, or 0."""
-    parser = argparse.ArgumentParser(prog="make run", description="Provision an image, start it, show what it says.")
-    parser.add_argument("image", nargs="?", help="a real image, such as ubuntu, instead of the one that is made here")
+    parser = argparse.ArgumentParser(prog="make run", description="Provision an image, start it and show its output.")
+    parser.add_argument("image", nargs="?", help="an image of a registry, such as ubuntu, instead of a generated one")
     image = parser.parse_args().image
     try:
         return run_image(image) if image else run_own_image()
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def run_image(image: str) -> int:
-    """Provision `image` into a directory of its own, and ask its shell, else start what it starts."""
+    """Provision `image` into its own directory; run ASK in its shell, or its command if it has no shell."""
     directory = Path("container-" + re.sub(r"[^A-Za-z0-9._-]+", "-", image))
     if status := provision(image, f"./{directory}"):
         if status == TargetExists.status:
@@ -79,7 +79,7 @@ def run_image(image: str) -> int:
 
 
 def run_own_image() -> int:
-    """Make an image of this machine's shell, serve it, provision it and start it."""
+    """Generate an image with this machine's shell, serve it, provision it and start it."""
     directory = Path("container")
     layers = [tar(base_layer()), tar(top_layer())]
     with LoopbackRegistry() as registry:
@@ -87,26 +87,26 @@ def run_own_image() -> int:
         publish(registry, "hello", layers)
         image = f"{registry.host}/hello:latest"
         status = provision(image, f"./{directory}")
-        # After a change to this file or to the machine's shell: what an earlier run made is ours to replace.
+        # The image has changed with this file or the machine's shell: replace the directory of an earlier run.
         if status == TargetExists.status and is_own(directory):
             status = provision(image, f"./{directory}", "--force")
     return status or start(directory, [])
 
 
 def is_own(directory: Path) -> bool:
-    """Tell whether a directory holds the image that is made here."""
+    """Return whether a directory holds the generated image."""
     record = Record.read(directory)
     return record is not None and re.fullmatch(r"127\.0\.0\.1:\d+/hello:latest", record.reference) is not None
 
 
 def provision(*arguments: str) -> int:
-    """Run the main job and return its exit status."""
+    """Run `provision` and return its exit status."""
     print("\n$ provision", shlex.join(arguments), flush=True)
     return subprocess.run([sys.executable, "-m", "provisioner", *arguments], check=False).returncode
 
 
 def start(directory: Path, arguments: list[str]) -> int:
-    """Run start.sh, show the lines that the container says as its own, and return its exit status."""
+    """Run start.sh, print the output of the container with a mark, and return the exit status."""
     command = [f"./{directory}/start.sh", *arguments]
     print("\n$", shlex.join(command), flush=True)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as container:
@@ -122,28 +122,28 @@ Entry = tuple[tarfile.TarInfo, bytes]
 
 
 def file(name: str, content: bytes, mode: int = 0o644) -> Entry:
-    """Make the entry of a regular file."""
+    """Return the entry of a regular file."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(content), mode
     return info, content
 
 
 def symlink(name: str, target: str) -> Entry:
-    """Make the entry of a symbolic link."""
+    """Return the entry of a symbolic link."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.mode = tarfile.SYMTYPE, target, 0o777
     return info, b""
 
 
 def folder(name: str, mode: int = 0o755) -> Entry:
-    """Make the entry of a directory."""
+    """Return the entry of a directory."""
     info = tarfile.TarInfo(name)
     info.type, info.mode = tarfile.DIRTYPE, mode
     return info, b""
 
 
 def base_layer() -> Iterator[Entry]:
-    """A minimal system: a shell and its tools, users, and a file that the next layer deletes."""
+    """Yield a minimal system: a shell and its tools, users, and a file that the next layer deletes."""
     yield from host_programs()
     yield from (folder("dev"), folder("proc"), folder("root", 0o700), folder("sys"), folder("tmp", 0o1777))
     yield file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
@@ -153,13 +153,16 @@ def base_layer() -> Iterator[Entry]:
 
 
 def top_layer() -> Iterator[Entry]:
-    """What the image is for, and a whiteout (OCI image-spec, layer.md) of what the first layer has too much."""
+    """Yield the command of the image, and a whiteout (OCI image-spec, layer.md) of a file in the first layer."""
     yield file("etc/.wh.leftover", b"")
     yield file("srv/hello/hello.sh", HELLO.encode())
 
 
 def host_programs() -> Iterator[Entry]:
-    """The shell and tools of this machine: a static busybox, or what is on PATH with the libraries that it needs."""
+    """Yield this machine's static busybox, or the programs in TOOLS with the libraries that they need.
+
+    Raise MachineError when there is neither.
+    """
     busybox = shutil.which("busybox")
     if busybox and is_static(Path(busybox).read_bytes()):
         yield file("bin/busybox", Path(busybox).read_bytes(), 0o755)
@@ -178,7 +181,7 @@ def host_programs() -> Iterator[Entry]:
 
 
 def is_static(program: bytes) -> bool:
-    """Tell whether an ELF file names no interpreter (elf(5): no program header PT_INTERP)."""
+    """Return whether a program is an ELF file without an interpreter (elf(5): no program header PT_INTERP)."""
     if program[:4] != b"\x7fELF":
         return False
     wide, order = program[4] == 2, "<" if program[5] == 1 else ">"
@@ -189,7 +192,7 @@ def is_static(program: bytes) -> bool:
 
 
 def libraries(program: str) -> list[str]:
-    """The shared libraries and the loader that a program of this machine needs, as absolute paths."""
+    """Return the absolute paths of the shared libraries and the loader that a program needs."""
     try:
         return re.findall(r"(?:^\s*|=> )(/\S+) \(0x", str(sh.Command("ldd")(program)), re.MULTILINE)
     except sh.ErrorReturnCode_1:
@@ -197,7 +200,7 @@ def libraries(program: str) -> list[str]:
 
 
 def tar(entries: Iterable[Entry]) -> bytes:
-    """Archive the entries in order of their names, parents first; equal entries make equal bytes."""
+    """Return an archive of the entries and their parent directories, sorted by name; it is reproducible."""
     by_name = {info.name: (info, content) for info, content in entries}
     for name in list(by_name):
         for parent in PurePosixPath(name).parents[:-1]:
@@ -210,7 +213,7 @@ def tar(entries: Iterable[Entry]) -> bytes:
 
 
 def publish(registry: LoopbackRegistry, name: str, layers: list[bytes]) -> None:
-    """Put an image of these layers into the registry, as `name:latest`."""
+    """Add an image of these layers to the registry as `name:latest`."""
 
     def descriptor(media_type: str, blob: bytes) -> dict[str, object]:
         return {"mediaType": media_type, "digest": registry.add_blob(name, blob), "size": len(blob)}

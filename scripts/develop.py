@@ -1,16 +1,17 @@
-"""Makes a checkout's environment in .venv and runs in it what developers want; the Makefile calls this.
+"""Creates the virtual environment .venv and runs the development commands in it; the Makefile calls this script.
 
     python3 scripts/develop.py run [IMAGE]       provision an image and start it
-    python3 scripts/develop.py test [ARGUMENT..] the tests; arguments go to pytest
-    python3 scripts/develop.py lint              format, rules, types, shell scripts
-    python3 scripts/develop.py check             lint, then test
-    python3 scripts/develop.py bench [OPTION..]  measure unpacking, ours and its peers (see bench.py)
-    python3 scripts/develop.py bench-faults [WHAT..]  pulls from registries that fail, in figures
-    python3 scripts/develop.py bench-start [N]   what start.sh costs, in N rounds
-    python3 scripts/develop.py env               the environment alone
+    python3 scripts/develop.py test [ARGUMENT..] run all tests; arguments go to pytest
+    python3 scripts/develop.py lint              check format, style, types and shell scripts
+    python3 scripts/develop.py check-fast        lint, then the tests that need no root, servers or real images
+    python3 scripts/develop.py check             lint, then all tests
+    python3 scripts/develop.py bench [OPTION..]  time provision and its peers (see bench.py)
+    python3 scripts/develop.py bench-faults [WHAT..]  time pulls from registries that fail (see bench_faults.py)
+    python3 scripts/develop.py bench-start [N]   time start.sh in N rounds (see bench_start.py)
+    python3 scripts/develop.py env               create the environment only
 
-Python's standard library is all that it needs, neither make nor pip: where a system keeps pip apart from Python
-(Debian's python3-venv), its package manager hands it out without root.
+It needs only Python's standard library, neither make nor pip: where the system's Python has no pip (Debian without
+python3-venv), it downloads Debian's package of pip, which needs no root.
 """
 
 from __future__ import annotations
@@ -42,8 +43,12 @@ NO_VENV = f"this Python can't make environments: {HINT}"
 NO_PIP = f"this Python has no pip: {HINT}"
 
 
+FAST = "not (needs_root or needs_server or real_image or slow)"
+"""The tests that check-fast runs, as an expression of pytest's markers."""
+
+
 class Failure(Exception):
-    """What the developer has to fix, in one line."""
+    """An error that the developer has to fix, in one line."""
 
 
 def main(arguments: list[str]) -> int:
@@ -73,14 +78,19 @@ def test(arguments: list[str]) -> int:
     return call(PYTHON, "-m", "pytest", *arguments)
 
 
+def check_fast(_: list[str]) -> int:
+    """Lint, then run the tests that take a minute together and need nothing but programs."""
+    return lint([]) or test(["-m", FAST])
+
+
 def bench_faults(arguments: list[str]) -> int:
-    """Measure how pulls fare (see bench_faults.py)."""
+    """Time pulls from registries that fail (see bench_faults.py)."""
     environment("test")
     return call(PYTHON, "-m", "scripts.bench_faults", *arguments)
 
 
 def lint(_: list[str]) -> int:
-    """Run all linters, also past one that complains."""
+    """Run all linters, even after one has failed, and return 1 if any has."""
     environment("test")
     parts = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/start/*.sh"))
     shellcheck = shutil.which("shellcheck")
@@ -102,7 +112,7 @@ def lint(_: list[str]) -> int:
 
 
 def check(_: list[str]) -> int:
-    """Do all that is asked of a change."""
+    """Lint, then run all tests: what CI does."""
     return lint([]) or test([])
 
 
@@ -113,13 +123,13 @@ def bench(arguments: list[str]) -> int:
 
 
 def bench_start(arguments: list[str]) -> int:
-    """Measure start.sh against commands typed by hand (see bench_start.py)."""
+    """Time start.sh beside the same commands without it (see bench_start.py)."""
     environment()
     return call(PYTHON, "-m", "scripts.bench_start", *arguments)
 
 
 def env(_: list[str]) -> int:
-    """Make the environment for all of the above."""
+    """Create the environment for all of the above."""
     environment("test")
     return 0
 
@@ -129,6 +139,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "test": test,
     "lint": lint,
     "check": check,
+    "check-fast": check_fast,
     "env": env,
     "bench": bench,
     "bench-faults": bench_faults,
@@ -142,22 +153,24 @@ def call(*command: str) -> int:
 
 
 def environment(extra: str = "") -> None:
-    """Have the package in .venv, editable, with the dependencies of `extra`; at once where nothing has changed.
+    """Install the package into .venv, editable, with the dependencies of `extra`, unless that is done already.
 
-    The stamp's lines are what the environment was made for, what was installed, and each extra.
+    The lines of the stamp file: checkout and Python, a hash of the requirements, and each installed extra.
     """
     if sys.version_info < OLDEST:
         raise Failure(f"Python 3.11 or later is needed, this is {sys.version.split()[0]}: make PYTHON=python3.13, say")
-    place = f"{ROOT} {sys.base_prefix} {sys.version_info[:2]}"
-    needs = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml"))).hexdigest()
+    target = f"{ROOT} {sys.base_prefix} {sys.version_info[:2]}"
+    requirements = hashlib.sha256(
+        b"".join((ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml"))
+    ).hexdigest()
     stamp = STAMP.read_text().splitlines() if STAMP.exists() else []
-    if stamp[:1] != [place]:
+    if stamp[:1] != [target]:
         print("develop.py: making .venv", flush=True)
         make_venv()
-        stamp = [place]
-        STAMP.write_text(place)
+        stamp = [target]
+        STAMP.write_text(target)
     extras = sorted({*stamp[2:], extra} - {""})
-    if stamp[1:] == [needs, *extras]:
+    if stamp[1:] == [requirements, *extras]:
         return
     what = f".[{','.join(extras)}]" if extras else "."
     print(f"develop.py: installing {what} into .venv", flush=True)
@@ -166,11 +179,11 @@ def environment(extra: str = "") -> None:
     if done.returncode:
         sys.stderr.buffer.write(done.stdout)
         raise Failure("the installation failed; what pip said is above")
-    STAMP.write_text("\n".join([place, needs, *extras]))
+    STAMP.write_text("\n".join([target, requirements, *extras]))
 
 
 def make_venv() -> None:
-    """Make .venv anew, with a pip from wherever there is one."""
+    """Create .venv from scratch, with pip from ensurepip, from this Python or from apt."""
     if call(sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)):
         raise Failure(NO_VENV)
     ensure = [PYTHON, "-m", "ensurepip", "--default-pip"]
@@ -185,11 +198,11 @@ def make_venv() -> None:
 
 
 def pip_from_apt(directory: Path) -> Path:
-    """Download Debian's or Ubuntu's wheel of pip into `directory`; apt asks no root for a state of one's own."""
+    """Download Debian's or Ubuntu's wheel of pip into `directory`, with apt's state there, and return its path."""
     print("develop.py: this Python has no pip; downloading the one of this system", flush=True)
     (directory / "lists").mkdir()
     apt = ["apt-get", "-qq", "-o", f"Dir::State={directory}", "-o", f"Dir::Cache={directory}"]
-    # Root's apt would hand the download over to a user who can't write here.
+    # apt of root would download as the user _apt, who can't write here.
     apt += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none"]
     try:
         subprocess.run([*apt, "update"], check=True)

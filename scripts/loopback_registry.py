@@ -26,7 +26,7 @@ def sha256(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Response:
-    """What is answered: the body is sent with its length, for HEAD the length alone."""
+    """An HTTP response. The Content-Length is added; HEAD gets no body."""
 
     status: int
     body: bytes = b""
@@ -34,13 +34,13 @@ class Response:
 
     @classmethod
     def error(cls, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Self:
-        """Make the JSON document that the distribution-spec's error codes travel in."""
+        """Return a response with an error code, in the JSON document of the distribution-spec."""
         body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
         return cls(status, body, {"Content-Type": "application/json", **(headers or {})})
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Hands each request to its registry and sends the answer over a connection that is kept open."""
+    """Passes each request to its registry, and sends the response on a persistent connection."""
 
     protocol_version = "HTTP/1.1"
     # Headers and body are two writes: Nagle's algorithm would hold back the second one.
@@ -51,18 +51,18 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def handle(self) -> None:
-        """Serve a connection until the client ends it, politely or not."""
+        """Serve a connection until the client closes or resets it."""
         with contextlib.suppress(ConnectionError):
             super().handle()
 
     def do_GET(self) -> None:
-        """Answer GET, and HEAD alike."""
+        """Answer GET and HEAD."""
         self.send(self.registry.respond(self.command, self.path.partition("?")[0], self.headers))
 
     do_HEAD = do_GET
 
     def send(self, response: Response) -> None:
-        """Send the whole response, to HEAD without its body."""
+        """Send the response; without its body to HEAD."""
         self.send_response(response.status)
         for key, value in response.headers.items():
             self.send_header(key, value)
@@ -72,23 +72,23 @@ class Handler(BaseHTTPRequestHandler):
             self.send_body(response.body)
 
     def send_body(self, body: bytes) -> None:
-        """Send what follows the headers."""
+        """Send the body of a response."""
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep requests off standard error."""
+        """Log nothing, in place of a line per request on standard error."""
 
 
 class LoopbackRegistry:
     """Serves repositories at `host` (`127.0.0.1:PORT`) while its context lasts.
 
-    A subclass may answer otherwise in `respond`, or misbehave below HTTP with a `handler` of its own.
+    A subclass may override `respond`, or misbehave below HTTP with its own `handler`.
     """
 
     handler = Handler
 
     def __init__(self, port: int = 0) -> None:
-        # (name, tag or digest) to (media type, document), and (name, digest) to content
+        # Manifests: (name, tag or digest) to (media type, document). Blobs: (name, digest) to content.
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.blobs: dict[tuple[str, str], bytes] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", port), partial(self.handler, self))
@@ -105,20 +105,20 @@ class LoopbackRegistry:
         self._server.server_close()
 
     def add_blob(self, name: str, data: bytes) -> str:
-        """Put a blob into the repository `name` and return its digest."""
+        """Add a blob to the repository `name` and return its digest."""
         digest = sha256(data)
         self.blobs[name, digest] = data
         return digest
 
     def add_manifest(self, name: str, document: bytes, media_type: str = OCI_MANIFEST, tag: str | None = None) -> str:
-        """Put a manifest or an index into the repository `name`, also under `tag`, and return its digest."""
+        """Add a manifest or an index to the repository `name`, with a tag if given, and return its digest."""
         digest = sha256(document)
         for reference in filter(None, (digest, tag)):
             self.manifests[name, reference] = media_type, document
         return digest
 
     def respond(self, method: str, path: str, headers: Message) -> Response:
-        """Answer a request by GET or HEAD (`method`) for `path`, a path without query."""
+        """Return the response to a GET or HEAD request for `path`, a path without query."""
         if path == "/v2/":
             return Response(200, b"{}", {"Content-Type": "application/json"})
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", path)
@@ -156,9 +156,9 @@ class LoopbackRegistry:
 
 
 def byte_range(first: str, last: str, size: int) -> tuple[int, int]:
-    """Resolve the two numbers of `bytes=first-last` (RFC 9110, 14.1.2), of which one may be empty.
+    """Return the first and last position of the range `bytes=first-last` (RFC 9110, 14.1.2), one of which may be empty.
 
-    Both ends of the result are inclusive; where nothing can be served the first one is past the last.
+    Both are inclusive. Where nothing can be served, the first is greater than the last.
     """
     if not first:
         return max(0, size - int(last)), size - 1

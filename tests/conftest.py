@@ -1,4 +1,4 @@
-"""What many tests take: a real registry with real images, small containers; the check that nothing is left behind."""
+"""Fixtures of many tests: registries, real images, small containers; and the check that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ import pytest
 from provisioner.rootfs.tree import Tree
 from tests.support import realimages
 from tests.support.containers import RUNTIMES, Container, make_container, make_scratch
-from tests.support.registry import Registry, serve
-from tests.support.tools import (
-    clean_place,
-    find_program,
-    mounts_below,
-    need,
-    own,
-    processes_left,
-    run,
-    staging_below,
-)
+from tests.support.docker_registry import DockerRegistry, run_docker_registry
+from tests.support.leftovers import clean_place, processes_left, staging_below
+from tests.support.markers import markers_of
+from tests.support.mounts import mounts_below
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import find_program, need, own, run
 
-# Under nohup, or in a script's background, tests would start programs that ignore these.
+# Programs that tests start would ignore these under nohup or in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test for what it needs (see markers.py)."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            for marker in sorted(markers_of(item)):
+                item.add_marker(marker)
 
 
 @pytest.fixture
@@ -46,44 +49,51 @@ def tree(root: Path) -> Iterator[Tree]:
 
 @pytest.fixture(scope="session")
 def image_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where images are kept from one run of the tests to the next; for this run only with `-p no:cacheprovider`."""
-    kept: pytest.Cache | None = getattr(request.config, "cache", None)
-    return kept.mkdir("images") if kept else tmp_path_factory.mktemp("images")
+    """The directory that caches images between test runs; a temporary one with `-p no:cacheprovider`."""
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)
+    return cache.mkdir("images") if cache else tmp_path_factory.mktemp("images")
+
+
+@pytest.fixture
+def registry() -> Iterator[ScriptedRegistry]:
+    """An empty ScriptedRegistry. A test module that wants images in it defines a fixture of this name over it."""
+    with ScriptedRegistry() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A docker-registry that speaks plain HTTP."""
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """A docker-registry with plain HTTP."""
     directory = tmp_path_factory.mktemp("registry")
-    with serve(directory, directory / "storage") as served:
-        yield served
+    with run_docker_registry(directory, directory / "storage") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
-def debian(registry: Registry, image_cache: Path) -> str:
+def debian(docker_registry: DockerRegistry, image_cache: Path) -> str:
     """Debian in one gzip layer, in Docker's media types."""
-    return registry.push(realimages.layout("debian", image_cache), "debian:12", "--format=v2s2")
+    return docker_registry.push(realimages.layout("debian", image_cache), "debian:12", "--format=v2s2")
 
 
 @pytest.fixture(scope="session")
-def application(registry: Registry, image_cache: Path) -> str:
+def application(docker_registry: DockerRegistry, image_cache: Path) -> str:
     """An application image in several gzip layers, in OCI's media types."""
-    return registry.push(realimages.layout("application", image_cache), "user/application:1.0")
+    return docker_registry.push(realimages.layout("application", image_cache), "user/application:1.0")
 
 
 @pytest.fixture(scope="session")
-def application_zstd(registry: Registry, image_cache: Path) -> str:
+def application_zstd(docker_registry: DockerRegistry, image_cache: Path) -> str:
     """The application with zstd layers."""
     layout = realimages.layout("application_zstd", image_cache)
     # Without the format, skopeo would compress them for the registry once more, as gzip.
-    return registry.push(layout, "user/application:1.0-zstd", "--preserve-digests")
+    return docker_registry.push(layout, "user/application:1.0-zstd", "--preserve-digests")
 
 
 @pytest.fixture(scope="session")
-def multiarch(registry: Registry, image_cache: Path) -> str:
+def multiarch(docker_registry: DockerRegistry, image_cache: Path) -> str:
     """An index of this machine's platform, a foreign one, and an attestation for each."""
     layout = realimages.layout("multiarch", image_cache)
-    return registry.push(layout, "user/multiarch", "--all", "--preserve-digests")
+    return docker_registry.push(layout, "user/multiarch", "--all", "--preserve-digests")
 
 
 @pytest.fixture
@@ -95,7 +105,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def lasting_place() -> Iterator[Path]:
-    """Like `place`, for what the tests of one module share."""
+    """Like `place`, shared by the tests of one module."""
     with clean_place() as path:
         yield path
 
@@ -110,25 +120,25 @@ def cache_dir(place: Path) -> Path:
 
 @pytest.fixture
 def container(place: Path) -> Container:
-    """A directory that start.sh starts, with busybox in it, of the unprivileged user."""
+    """A container with busybox, of the unprivileged user."""
     return make_container(place / "container")
 
 
 @pytest.fixture
 def scratch(place: Path) -> Container:
-    """One without env, shell or passwd."""
+    """A container without env, shell or passwd."""
     return make_scratch(place / "scratch")
 
 
 @pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
-    """Each runtime of start.sh by its name."""
+    """Each runtime of start.sh."""
     return str(request.param)
 
 
 @pytest.fixture(params=[("busybox", "busybox"), ("busybox", "bash"), ("toybox", "mksh")], ids=" and ".join)
 def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
-    """An environment whose PATH has nothing but the tools of busybox or toybox, a shell, and proot."""
+    """An environment whose PATH has only the tools of busybox or toybox, a shell, and proot."""
     box, shell = request.param
     need(box, shell, "proot")
     tools = place / "tools"
@@ -143,8 +153,8 @@ def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What a developer has configured, and is logged in to, stays out of the tests."""
+def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hide the configuration and the logins of the user who runs the tests."""
     for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
@@ -152,8 +162,8 @@ def _settings_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_list_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tests provision isn't told by `provision list` to whoever runs them."""
+def _separate_list(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep directories of tests out of the `provision list` of the user who runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield

@@ -1,6 +1,6 @@
 """Bad input from registries, as a user of the command line meets it.
 
-Each case ends in one clear line, one mend and the right exit status, and leaves nothing behind.
+Each case ends in one clear line, one hint and the right exit status, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from provisioner.image.digest import Digest
 from provisioner.registry import retry
 from scripts.loopback_registry import Response
 from tests.support import builders
+from tests.support.archives import special, tar
 from tests.support.builders import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image
+from tests.support.leftovers import staging_below
 from tests.support.scripted_registry import (
     Broken,
     Request,
@@ -34,7 +36,7 @@ from tests.support.scripted_registry import (
     html,
 )
 from tests.support.scripted_registry import json_response as answer
-from tests.support.tools import clean_environment, provision_command, staging_below
+from tests.support.tools import clean_environment, provision_command
 
 SMALL = builders.small()
 MANIFESTS, BLOBS = "/v2/x/manifests/.*", "/v2/x/blobs/.*"
@@ -43,7 +45,7 @@ TAG, LAYER = "/v2/x/manifests/latest", f"/v2/x/blobs/{builders.digest_of(SMALL.l
 
 @dataclass(frozen=True)
 class Bench:
-    """A registry, a place to provision in, a cache, and the command line run in this process."""
+    """A registry, a directory to provision in, a cache, and the command line run in this process."""
 
     registry: ScriptedRegistry
     place: Path
@@ -54,7 +56,7 @@ class Bench:
         return self.place / "parent" / "container"
 
     def provision(self, *options: str, reference: str = "") -> tuple[int, str]:
-        """Run `provision` on the image `x` unless told otherwise; the exit status, and what it says."""
+        """Run `provision` on the image `x`, or on `reference`. Return the exit status and standard error."""
         status = cli.main(
             [*options, "--platform=linux/amd64", reference or f"{self.registry.host}/x", str(self.directory)]
         )
@@ -63,21 +65,21 @@ class Bench:
         return status, err
 
     def refuse(self, status: int, why: str, *options: str, reference: str = "") -> None:
-        """Run it and see that it fails as it should."""
+        """Run it and assert that it fails with this status and message, and leaves nothing behind."""
         got, said = self.provision(*options, reference=reference)
         assert "Traceback" not in said
-        *steps, message, mend = said.splitlines()
+        *steps, message, hint = said.splitlines()
         assert message.startswith("provision: ")
         assert why in message
         assert got == status, said
-        assert mend.startswith("  ")
-        assert mend.strip()
+        assert hint.startswith("  ")
+        assert hint.strip()
         assert not [step for step in steps if step.startswith((" ", "provision: "))], said
         assert all(line.isprintable() for line in said.splitlines())
-        self.nothing_left()
+        self.assert_nothing_left()
 
-    def nothing_left(self) -> None:
-        """No directory, no staging, no parent that was made, and in the cache nothing that is wrong."""
+    def assert_nothing_left(self) -> None:
+        """Assert that there is no directory, staging or new parent, and that the cache holds only intact files."""
         assert [path.name for path in self.place.iterdir() if path.name != "cache"] == []
         for path in (self.place / "cache").rglob("*"):
             if path.is_file() and path.parent.name != "tags":
@@ -87,7 +89,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "place" / "cache"))
-    monkeypatch.setattr(retry, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "place").mkdir()
@@ -304,17 +306,11 @@ def test_configs_that_are_wrong(bench: Bench, fields: dict[str, object], why: st
 
 
 def of_blob(blob: bytes, media_type: str, archive: bytes | None = None) -> Image:
-    """An image whose one layer is `blob`, said to hold `archive` (itself by default)."""
+    """Return an image with `blob` as its one layer, and the digest of `archive` (by default `blob`) as its diff ID."""
     return builders.image(builders.Layer(blob, media_type, builders.digest_of(blob if archive is None else archive)))
 
 
-def header(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname = kind, target
-    return made
-
-
-PLAIN = builders.tar(("etc/os-release", b"ID=tiny\n" * 2000), ("bin/sh", b"x" * 100_000))
+PLAIN = tar(("etc/os-release", b"ID=tiny\n" * 2000), ("bin/sh", b"x" * 100_000))
 GZIP, ZSTD = builders.compressed(PLAIN, "gzip"), builders.compressed(PLAIN, "zstd")
 ESCAPE = builders.layer(("up", "../../../../../.."), ("up/tmp/x", b"out"))
 
@@ -334,8 +330,8 @@ ESCAPE = builders.layer(("up", "../../../../../.."), ("up/tmp/x", b"out"))
         (of_blob(b"<html>" + b"x" * 999, f"{OCI_LAYER}+gzip"), "the layer is something else"),
         (of_blob(b"<html>" + b"x" * 999, OCI_LAYER), "layer 1 of 1: "),
         (builders.image(builders.layer(("../../out", b"x"))), "layer 1 of 1: ../../out: "),
-        (builders.image(builders.layer(header("in", tarfile.LNKTYPE, "../../out"))), "layer 1 of 1: in: "),
-        (builders.image(builders.layer(header("odd", b"Z"))), "layer 1 of 1: odd: "),
+        (builders.image(builders.layer(special("in", tarfile.LNKTYPE, "../../out"))), "layer 1 of 1: in: "),
+        (builders.image(builders.layer(special("odd", b"Z"))), "layer 1 of 1: odd: "),
         (builders.image(builders.layer(("\x1b[31m/../../x", b"x"))), "layer 1 of 1: \\x1b[31m/../../x: "),
     ],
 )
@@ -362,7 +358,7 @@ def test_layers_that_are_not_what_their_digest_says(bench: Bench, response: Resp
 
 
 def test_a_layer_that_climbs_out_by_its_links(bench: Bench) -> None:
-    """Where links lead stays inside, as it would be in a chroot."""
+    """Links are resolved inside of the rootfs, as in a chroot."""
     bench.registry.push("x", builders.image(ESCAPE))
     status, said = bench.provision()
     assert status == 0, said
@@ -386,7 +382,7 @@ def test_a_failure_leaves_what_was_there_as_it_was(bench: Bench) -> None:
 
 @pytest.fixture
 def stalled(bench: Bench) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Starts `provision` on a registry that falls silent in the middle of the second layer, and waits until then."""
+    """Start `provision` on a registry that stops sending in the middle of the second layer, and wait until it does."""
     ended = threading.Event()
     bench.registry.on(LAYER, Broken(200, LAYERS[1].blob, sent=50, wait=ended), times=1)
     started: list[subprocess.Popen[str]] = []
@@ -436,7 +432,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(bench: Bench, stalled: Callable[
 
 
 def completes(bench: Bench) -> None:
-    """A run left alone completes with what the cache has already."""
+    """Assert that the next run completes with what the cache has, and downloads one more blob."""
     before = len(bench.registry.asked(BLOBS))
     status, said = bench.provision()
     assert status == 0, said
@@ -447,7 +443,7 @@ def completes(bench: Bench) -> None:
 
 
 def test_processes_at_once_download_each_blob_once(bench: Bench) -> None:
-    """As `make -j` does with several targets of one image."""
+    """`make -j` with several targets of one image starts such processes."""
 
     def slow(request: Request) -> None:
         time.sleep(1)

@@ -1,9 +1,10 @@
-"""The command line: what words mean, where output goes, which status is given."""
+"""The command line: usage errors, help, output, signals and exit statuses."""
 
 from __future__ import annotations
 
-import json
+import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,26 +17,25 @@ import pytest
 
 import provisioner
 from provisioner import __main__, __version__
-from provisioner.cli import PLANNED, main
-from provisioner.commands import install
+from provisioner.cli import COMMANDS, GROUPS, PLANNED, main
 from tests.support import builders
+from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import Broken, ScriptedRegistry
-from tests.support.tools import as_user, clean_place, provision, provision_command
+from tests.support.tools import as_user, provision, provision_command
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        registry.push("image", builders.small(run={"Cmd": ["/bin/sh", "a b"]}))
-        yield registry
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("image", builders.small(run={"Cmd": ["/bin/sh", "a b"]}))
+    return registry
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "cache"))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
-    for number, handler in kept.items():
+    for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
@@ -75,7 +75,7 @@ Output = pytest.CaptureFixture[str]
         (["ubuntu\x1b[31m", "dir"], r"ubuntu\x1b[31m"),
     ],
 )
-def test_usage_errors_say_what_is_wrong_and_the_mend(words: list[str], says: str, capsys: Output) -> None:
+def test_usage_errors_are_one_line_and_a_hint(words: list[str], says: str, capsys: Output) -> None:
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -86,7 +86,7 @@ def test_usage_errors_say_what_is_wrong_and_the_mend(words: list[str], says: str
 
 
 @pytest.mark.parametrize(
-    ("words", "meant"),
+    ("words", "hint"),
     [
         (["lst"], "did you mean: provision list; provision --help"),
         (["docter"], "did you mean: provision doctor; provision --help"),
@@ -101,22 +101,13 @@ def test_usage_errors_say_what_is_wrong_and_the_mend(words: list[str], says: str
         (["ubuntu", "dir", "--jobs", "x"], "provision --help"),
     ],
 )
-def test_typos_in_commands_and_options(words: list[str], meant: str, capsys: Output) -> None:
+def test_typos_in_commands_and_options(words: list[str], hint: str, capsys: Output) -> None:
     assert main(words) == 2
-    assert capsys.readouterr().err.splitlines()[1:] == [f"  {meant}"]
+    assert capsys.readouterr().err.splitlines()[1:] == [f"  {hint}"]
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("1", 1), ("500M", 500_000_000), ("20G", 20 * 10**9), ("1.5T", 15 * 10**11), ("2k", 2000), ("2 KB", 2000),
-     ("500Mi", 500 << 20), ("0.5GiB", 1 << 29), ("1B", 1)],
-)  # fmt: skip
-def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
-    assert install._size(text) == size
-
-
-def test_a_user_who_may_have_no_more_threads_is_told_so(registry: ScriptedRegistry, tmp_path: Path) -> None:
-    """By the kernel's own limit, which root doesn't have: there is room for one thread, and more are wanted."""
+def test_a_user_who_may_have_no_more_threads(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """The kernel's limit, which root doesn't have, leaves one thread, and the run starts more."""
     with clean_place() as place:
         words: list[str | Path] = [f"{registry.host}/image", place / "dir", "--platform=amd64", "--quiet"]
         command, options = provision_command(*words, cache=place / "cache", **as_user())
@@ -129,10 +120,10 @@ def test_a_user_who_may_have_no_more_threads_is_told_so(registry: ScriptedRegist
 def test_an_image_that_is_too_large_leaves_nothing(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
     words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
     assert main([*words, "--max-size", "30k"]) == 7
-    message = "layer 2 of 2: the image takes more than the 30,000 bytes that it may"
+    message = "layer 2 of 2: the image takes more than the 30,000 bytes that are allowed"
     assert capsys.readouterr().err.splitlines()[-2:] == [
         f"provision: {message}",
-        "  free some space for it; if you trust it, allow more: --max-size 100G",
+        "  free some space; if you trust the image, allow more: --max-size 100G",
     ]
     assert os.listdir(tmp_path) == ["cache"]
     assert main([*words, "--max-size", "100k"]) == 0
@@ -199,8 +190,8 @@ def test_a_cache_that_cant_be_one(
     monkeypatch.setenv("PROVISION_CACHE_DIR", "/dev/null")
     words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
     assert main(words) == 7
-    mend = capsys.readouterr().err.splitlines()[-1]
-    assert mend == "  name another directory in PROVISION_CACHE_DIR, or use none: --no-cache"
+    hint = capsys.readouterr().err.splitlines()[-1]
+    assert hint == "  name another directory in PROVISION_CACHE_DIR, or use none: --no-cache"
     assert main([*words, "--no-cache"]) == 0
 
 
@@ -246,59 +237,41 @@ def test_an_image_may_be_called_like_a_command(registry: ScriptedRegistry, tmp_p
     assert (tmp_path / "dir/rootfs").is_dir()
 
 
-def test_people_read_stderr_and_stdout_stays_empty(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
-    assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform", "amd64"]) == 0
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.splitlines()[-3:] == [
-        f"{tmp_path}/dir is ready",
-        "  command: /bin/sh 'a b'",
-        f"  start:   {tmp_path}/dir/start.sh",
+def help_of(words: list[str], capsys: Output) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_lists_every_subcommand_in_its_group_on_a_line(capsys: Output) -> None:
+    text = help_of(["--help"], capsys)
+    for title, group in GROUPS.items():
+        _, heading, lines = text.partition(f"\n{title}:\n")
+        assert heading
+        listed = [line.split(maxsplit=1) for line in lines.partition("\n\n")[0].splitlines()]
+        assert listed == [[name, command.HELP] for name, command in group.items()]
+    assert max(map(len, text[text.index(next(iter(GROUPS))) :].splitlines())) <= 80
+    assert not any(f"{title}:" in help_of(["install", "--help"], capsys) for title in GROUPS)
+
+
+def test_help_lists_every_subcommand_that_a_hint_names() -> None:
+    texts = [
+        node.value
+        for path in Path(provisioner.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
+    names = {name for text in texts for name in re.findall(r"(?:: |`)provision ([a-z]+) ?(?:$|[A-Z;`])", text)}
+    assert names >= {"login", "tags"}
+    assert names <= set(COMMANDS)
 
 
-def test_the_start_line_can_be_pasted(
-    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([f"{registry.host}/image", "my dir", "--platform", "amd64"]) == 0
-    assert "  start:   './my dir/start.sh'\n" in capsys.readouterr().err
-
-
-def test_defaults_of_start_sh_can_be_given(
-    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "profile.toml").write_text(
-        'binds = ["/opt"]\nenv = {A = "profile", B = "profile"}\ndns = ["9.9.9.9"]\n'
-    )
-    words = ["--bind", "my data:/data", "--bind", "co:lon", "--env", "A=it's", "--runtime", "proot", "--dns", "::1"]
-    words += ["--profile", "./profile.toml", "--platform=amd64"]
-    assert main([f"{registry.host}/image", "dir", *words]) == 0
-    script = (tmp_path / "dir/start.sh").read_text().partition("\n\n")[0]
-    ask = 'for list in "$default_runtime" "$default_dns" "$default_binds" "$default_env"; do eval "set -- $list"'
-    ask += '; printf "%s\\n" "$@"; done'
-    told = subprocess.run(["sh", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True).stdout
-    assert told.splitlines() == [
-        *("proot", "::1", "/opt", f"{tmp_path}/my data:/data", f"{tmp_path}/co:lon"),
-        *("A=profile", "B=profile", "A=it's"),
-    ]
-
-
-def test_json_is_the_record_and_quiet_is_quiet(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
-    for _ in ("new", "up to date"):
-        assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64", "--json", "--quiet"]) == 0
-        out, err = capsys.readouterr()
-        assert err == ""
-        assert json.loads(out) == json.loads((tmp_path / "dir/.provision/record.json").read_text())
-
-
-def test_up_to_date_is_said(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
-    words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64"]
-    assert main(words) == 0
-    capsys.readouterr()
-    assert main(words) == 0
-    assert "dir is up to date\n" in capsys.readouterr().err
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_subcommand_has_help_with_an_example(name: str, capsys: Output) -> None:
+    text = " ".join(help_of([name, "--help"], capsys).split())
+    assert f"{COMMANDS[name].HELP}: {COMMANDS[name].EXAMPLE}" in text
+    assert text.startswith(f"usage: provision {name} ")
 
 
 def test_help_and_version(capsys: Output) -> None:
@@ -307,17 +280,14 @@ def test_help_and_version(capsys: Output) -> None:
         (["install", "--help"], "Exit status"),
         (["--version"], __version__),
     ):
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        assert ended.value.code == 0
-        assert says in capsys.readouterr().out
+        assert says in help_of(words, capsys)
 
 
-def test_it_is_told_the_same_where_another_process_may_start_none(
+def test_a_worker_that_may_start_no_thread_ends_alike(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
 ) -> None:
     def broken(_: str) -> None:
-        raise RuntimeError("RuntimeError: can't start new thread")  # as Workers hands on what it has caught there
+        raise RuntimeError("RuntimeError: can't start new thread")  # as Workers raises the error of a worker
 
     monkeypatch.setattr("provisioner.image.reference.Reference.parse", broken)
     assert main(["ubuntu", str(tmp_path / "dir")]) == 7
@@ -330,7 +300,9 @@ def test_no_traceback_reaches_a_user(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr("provisioner.image.reference.Reference.parse", broken)
     assert main(["ubuntu", str(tmp_path / "dir")]) == 1
-    assert capsys.readouterr().err.startswith("provision: unexpected: ZeroDivisionError: a bug\n")
+    assert capsys.readouterr().err.startswith(
+        "provision: unexpected: ZeroDivisionError: a bug\n  this is a bug in prov"
+    )
     monkeypatch.setenv("PROVISION_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main(["ubuntu", str(tmp_path / "dir")])

@@ -1,10 +1,9 @@
-"""`config.toml`: what it may say, what is said of mistakes, and that runs go by it."""
+"""`config.toml`: its keys, errors about mistakes in it, and runs that use it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def test_registries_have_one_name() -> None:
     assert config.mirrors_for("docker.io") == ("m.example",)
 
 
-def test_where_it_is(tmp_path: Path) -> None:
+def test_where_the_file_is(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
     assert Config.load(home) == Config()
     for folder, environment in ((".config", home), ("xdg", {**home, "XDG_CONFIG_HOME": str(tmp_path / "xdg")})):
@@ -79,7 +78,7 @@ def test_where_it_is(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_text(f"profile = '{folder}'")
         assert Config.load(environment).profile == folder
-    assert Config.load({**home, "XDG_CONFIG_HOME": "xdg"}).profile == ".config"  # relative: to be ignored
+    assert Config.load({**home, "XDG_CONFIG_HOME": "xdg"}).profile == ".config"  # relative: ignored
     own = tmp_path / "own.toml"
     with pytest.raises(UsageError, match=r"read .*own\.toml: No such file"):
         Config.load({**home, "PROVISION_CONFIG": str(own)})
@@ -131,7 +130,7 @@ values = st.recursive(
 
 
 def toml(value: Any) -> str:
-    """A value as TOML in one line, by way of JSON's texts, which TOML reads alike."""
+    """Return a value as TOML in one line. Texts are written as in JSON, which TOML reads alike."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {toml(inner)}" for key, inner in value.items()) + "}"
     return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
@@ -146,16 +145,15 @@ def test_hostile_values(settings: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        images = [(f"linux/{name}", builders.small(on=f"linux/{name}")) for name in ("amd64", "s390x")]
-        for _, image in images:
-            served.push("x", image, tag=None)
-        served.add_manifest("x", builders.index(images), builders.OCI_INDEX, "latest")
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    images = [(f"linux/{name}", builders.small(on=f"linux/{name}")) for name in ("amd64", "s390x")]
+    for _, image in images:
+        registry.push("x", image, tag=None)
+    registry.add_manifest("x", builders.index(images), builders.OCI_INDEX, "latest")
+    return registry
 
 
-def test_a_run_goes_by_it_and_options_go_first(registry: ScriptedRegistry, tmp_path: Path) -> None:
+def test_a_run_uses_it_and_options_override_it(registry: ScriptedRegistry, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('platform = "s390x"\nprofile = "alpine"\ndns = ["192.0.2.1"]\n')
     options: dict[str, Any] = {"cache": tmp_path / "cache", "env": clean_environment(PROVISION_CONFIG=str(path))}
@@ -174,7 +172,7 @@ def test_a_run_goes_by_it_and_options_go_first(registry: ScriptedRegistry, tmp_p
     assert "192.0.2.1" not in resolv
 
 
-def test_what_only_looks_goes_by_its_platform_too(registry: ScriptedRegistry, tmp_path: Path) -> None:
+def test_inspect_and_tags_use_its_platform(registry: ScriptedRegistry, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('platform = "s390x"\n')
     registry.on("/v2/x/tags/list", json_response({"tags": ["latest"]}))

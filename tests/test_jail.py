@@ -17,6 +17,8 @@ from tests.support.jail import ENVIRONMENT, HOME, PREFIX, UID, UNREADABLE, Allow
 from tests.support.tools import need_root
 
 # Evaluates its arguments; the words in them are defined here.
+pytestmark = pytest.mark.slow
+
 EVALUATE = """
 import ctypes, errno, json, os, platform, shutil, stat, subprocess, sys
 
@@ -294,14 +296,14 @@ def test_apt_installs_a_package_with_a_daemon(phone: Jail) -> None:
 
 def test_files_of_proc_that_cannot_be_read_are_stood_in_for(phone: Jail) -> None:
     guest = "for name in stat loadavg uptime version vmstat; do cat /proc/$name || exit 1; echo ---; done"
-    told = []
+    outputs = []
     for _ in range(2):
         done = phone.run(["debian/start.sh", "sh", "-c", guest], allow=["tmp"])
         assert (done.returncode, done.stderr) == (0, "")
-        told.append(done.stdout.split("---\n"))
+        outputs.append(done.stdout.split("---\n"))
         time.sleep(0.05)
-    assert [len(files) for files in told] == [6, 6]
-    stat, loadavg, uptime, version, vmstat, _ = told[0]
+    assert [len(files) for files in outputs] == [6, 6]
+    stat, loadavg, uptime, version, vmstat, _ = outputs[0]
     processors = int(Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2]) + 1
     assert re.fullmatch(rf"cpu ( \d+){{10}}\n(cpu\d+( \d+){{10}}\n){{{processors}}}intr 0\n(\w+ \d+\n){{5}}", stat)
     (started,) = re.findall(r"btime (\d+)", Path("/proc/stat").read_text())
@@ -309,7 +311,7 @@ def test_files_of_proc_that_cannot_be_read_are_stood_in_for(phone: Jail) -> None
     assert re.fullmatch(r"0.00 0.00 0.00 1/1 \d+\n", loadavg)
     now = float(Path("/proc/uptime").read_text().split()[0])
     assert 0 <= now - float(uptime.split()[0]) < 30
-    assert float(told[1][2].split()[0]) > float(uptime.split()[0])
+    assert float(outputs[1][2].split()[0]) > float(uptime.split()[0])
     assert version.startswith(f"Linux version {os.uname().release} ")
     assert re.search(r"^nr_free_pages \d+$", vmstat, re.MULTILINE)
     assert list((phone.prefix / "tmp").iterdir()) == []

@@ -24,23 +24,24 @@ import pytest
 
 from provisioner.ownership import mtree
 from tests.support import realimages
-from tests.support.registry import Registry, free_port, serve
+from tests.support.docker_registry import DockerRegistry, free_port, run_docker_registry
+from tests.support.leftovers import processes_of_session
+from tests.support.mounts import mounts_below
+from tests.support.scripted_registry import certificate_for
 from tests.support.tools import (
-    Entry,
     as_user,
     clean_environment,
     find_program,
-    mounts_below,
     need,
     need_root,
     own,
-    processes_of_session,
     provision,
     provision_command,
     run,
-    sha256_of,
-    tree_of,
 )
+from tests.support.trees import Entry, sha256_of, tree_of
+
+pytestmark = pytest.mark.real_image
 
 IMAGES = ["debian", "application", "application_zstd", "multiarch"]
 UMOCI_IMAGES = ["debian", "application", "multiarch"]  # umoci knows no zstd
@@ -51,7 +52,7 @@ FIELDS = fields(Entry)
 
 
 def options_of(role: str) -> dict[str, Any]:
-    """Options for subprocess.run that make a command run as `user` or as `root`."""
+    """Return options of subprocess.run that run a command as `user` or as `root`."""
     if role == "user":
         return as_user()
     need_root()
@@ -59,14 +60,14 @@ def options_of(role: str) -> dict[str, Any]:
 
 
 def installed(reference: str, directory: Path, *args: str, **options: Any) -> Path:
-    """Provision `directory`, which has to succeed."""
+    """Provision `directory` and return it."""
     done = provision(*args, reference, directory, **options)
     assert done.returncode == 0, done.stderr
     return directory
 
 
 def refused(status: int, *args: str | Path, **options: Any) -> str:
-    """Run `provision ARGS`, which has to fail with `status` and say why; what it says."""
+    """Run `provision ARGS`, which has to fail with `status`, and return its message."""
     done = provision(*args, **options)
     assert done.returncode == status, f"exit status {done.returncode}: {done.stderr}"
     assert done.stdout == ""
@@ -76,22 +77,22 @@ def refused(status: int, *args: str | Path, **options: Any) -> str:
 
 
 def start(directory: Path, *args: str, role: str = "user", **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run start.sh to its end."""
+    """Run start.sh and return the result."""
     if role == "user":
         need("proot")
     given = {"input": "", "timeout": 120, **options_of(role), **options}
     return subprocess.run([directory / "start.sh", *args], capture_output=True, text=True, check=False, **given)
 
 
-def said(directory: Path, *args: str, **options: Any) -> str:
-    """What a command in the container prints; it has to succeed."""
+def output_of(directory: Path, *args: str, **options: Any) -> str:
+    """Return the output of a command in the container, which has to succeed."""
     done = start(directory, *args, **options)
     assert done.returncode == 0, f"exit status {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
 def differences(ours: dict[str, Entry], theirs: dict[str, Entry]) -> dict[str, str]:
-    """The paths where two trees differ and how, but for what `provision` may change."""
+    """Return how two trees differ, by path, but for the files that `provision` changes."""
     found = {}
     for path in sorted((ours.keys() | theirs.keys()) - FIXED_UP):
         if path not in ours or path not in theirs:
@@ -105,7 +106,7 @@ def differences(ours: dict[str, Entry], theirs: dict[str, Entry]) -> dict[str, s
 
 @pytest.fixture(scope="module")
 def umoci_tree(lasting_place: Path) -> Callable[[str], dict[str, Entry]]:
-    """Gives the tree that umoci unpacks, as root, of an image in the registry."""
+    """A function that returns the tree of an image in the registry, as umoci unpacks it as root."""
     need("skopeo", "umoci")
     need_root()
     known: dict[str, dict[str, Entry]] = {}
@@ -160,18 +161,18 @@ def application_directory(application: str, lasting_place: Path, role: str) -> P
 
 def test_debian_runs(debian_directory: Path, role: str) -> None:
     version = (debian_directory / "rootfs/etc/debian_version").read_text()
-    assert said(debian_directory, "cat", "/etc/debian_version", role=role) == version
-    assert said(debian_directory, "apt-get", "--version", role=role).startswith("apt ")
-    assert "base-files" in said(debian_directory, "dpkg", "-l", role=role)
+    assert output_of(debian_directory, "cat", "/etc/debian_version", role=role) == version
+    assert output_of(debian_directory, "apt-get", "--version", role=role).startswith("apt ")
+    assert "base-files" in output_of(debian_directory, "dpkg", "-l", role=role)
 
 
 def test_dev_and_proc_are_usable_inside(debian_directory: Path, role: str) -> None:
     script = "echo x >/dev/null && cat /proc/self/comm && head -c 9 /dev/urandom | wc -c && cat"
-    assert said(debian_directory, "sh", "-c", script, role=role, input="read") == "cat\n9\nread"
+    assert output_of(debian_directory, "sh", "-c", script, role=role, input="read") == "cat\n9\nread"
 
 
 def test_command_of_the_image_reads_standard_input(debian_directory: Path, role: str) -> None:
-    assert said(debian_directory, role=role, input="echo $0 says $((6 * 7))") == "bash says 42\n"
+    assert output_of(debian_directory, role=role, input="echo $0 says $((6 * 7))") == "bash says 42\n"
 
 
 def test_exit_status_passes(debian_directory: Path, role: str) -> None:
@@ -194,8 +195,8 @@ def test_no_mount_is_left_nor_seen_by_others(debian_directory: Path, role: str) 
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the application's entry script was given."""
+class EntryOutput:
+    """What the application's entry script prints of itself."""
 
     arguments: list[str]
     user: str
@@ -203,17 +204,17 @@ class Told:
     environment: dict[str, str]
 
 
-def told(output: str) -> Told:
+def parse_entry(output: str) -> EntryOutput:
     values: dict[str, list[str]] = {"argument": [], "env": []}
     for field in output.rstrip("\0").split("\0"):
         name, _, value = field.partition(":")
         values.setdefault(name, []).append(value)
     environment = dict(variable.split("=", 1) for variable in values["env"])
-    return Told(values["argument"], values["user"][0], values["workdir"][0], environment)
+    return EntryOutput(values["argument"], values["user"][0], values["workdir"][0], environment)
 
 
 def test_application_runs_as_its_image_says(application_directory: Path, role: str) -> None:
-    app = told(said(application_directory, role=role))
+    app = parse_entry(output_of(application_directory, role=role))
     assert app.arguments == [*realimages.ENTRYPOINT[1:], *realimages.COMMAND]
     assert {name: app.environment.get(name) for name in realimages.ENVIRONMENT} == realimages.ENVIRONMENT
     assert app.environment["HOME"] == "/home/app"
@@ -225,7 +226,7 @@ def test_application_runs_as_its_image_says(application_directory: Path, role: s
 
 def test_arguments_replace_cmd(application_directory: Path, role: str) -> None:
     arguments = ["", "two words", "$HOME `id`", "line\nbreak", "'", "-x", "--", "žluť"]
-    app = told(said(application_directory, "--", *arguments, role=role))
+    app = parse_entry(output_of(application_directory, "--", *arguments, role=role))
     assert app.arguments == [*realimages.ENTRYPOINT[1:], *arguments]
 
 
@@ -234,10 +235,10 @@ def test_foreign_platform_runs_by_qemu(multiarch: str, place: Path, cache_dir: P
     platform = f"linux/{realimages.FOREIGN}"
     directory = installed(multiarch, place / "foreign", "--platform", platform, cache=cache_dir, **as_user())
     assert record_of(directory)["platform"] == platform
-    assert said(directory, "uname", "-m") == f"{realimages.FOREIGN_MACHINE}\n"
-    assert said(directory, "cat", "/etc/debian_version") == (directory / "rootfs/etc/debian_version").read_text()
+    assert output_of(directory, "uname", "-m") == f"{realimages.FOREIGN_MACHINE}\n"
+    assert output_of(directory, "cat", "/etc/debian_version") == (directory / "rootfs/etc/debian_version").read_text()
     # The image names no command.
-    assert said(directory, input="echo $0") == "/bin/sh\n"
+    assert output_of(directory, input="echo $0") == "/bin/sh\n"
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh", "mksh"])
@@ -381,12 +382,12 @@ def test_record_of_owners_agrees_with_umoci(
     above: list[str] = []
     found = {}
     with (application_directory / ".provision/ownership.mtree").open("rb") as record:
-        for line in mtree.parsed(record):
+        for line in mtree.parse_entries(record):
             if line is None:
                 above.pop()
                 continue
             path = "/".join([*above, os.fsdecode(line.name)])
-            kind = {"file": "f", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}[line.type.decode()]
+            kind = {"file": "f", "dir": "d", "link": "l", "fifo": "p", "char": "c", "block": "b"}[line.kind.value]
             found[path.removeprefix("./")] = (kind, 0 if kind == "l" else line.mode, (line.uid, line.gid))
             if line.is_directory:
                 above.append(path.rpartition("/")[2])
@@ -578,9 +579,11 @@ def test_interrupted_while_unpacking(debian: str, place: Path, cache_dir: Path) 
         interrupt(process, place / "x")
 
 
-def test_interrupted_while_downloading(registry: Registry, application: str, place: Path, cache_dir: Path) -> None:
-    with slow_link(registry.host, 500_000) as host:
-        slow = application.replace(registry.host, host)
+def test_interrupted_while_downloading(
+    docker_registry: DockerRegistry, application: str, place: Path, cache_dir: Path
+) -> None:
+    with slow_link(docker_registry.host, 500_000) as host:
+        slow = application.replace(docker_registry.host, host)
         with running(slow, place / "x", cache=cache_dir) as process:
             eventually(lambda: sum(sizes_below(cache_dir)) > 10**6, process)
             interrupt(process, place / "x")
@@ -658,8 +661,10 @@ def test_unwritable_parent(debian: str, place: Path, cache_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["user/nothing", "debian:no-such-tag", "debian@sha256:" + "0" * 64])
-def test_unknown_image(registry: Registry, debian: str, place: Path, cache_dir: Path, name: str) -> None:
-    assert name.partition("@")[0] in refused(3, f"{registry.host}/{name}", place / "x", cache=cache_dir, **as_user())
+def test_unknown_image(docker_registry: DockerRegistry, debian: str, place: Path, cache_dir: Path, name: str) -> None:
+    assert name.partition("@")[0] in refused(
+        3, f"{docker_registry.host}/{name}", place / "x", cache=cache_dir, **as_user()
+    )
     assert not (place / "x").exists()
 
 
@@ -704,20 +709,18 @@ def test_server_is_no_registry(place: Path, cache_dir: Path) -> None:
 @pytest.fixture(scope="module")
 def certificate(lasting_place: Path) -> tuple[Path, Path]:
     """A self-signed certificate for 127.0.0.1, and its key."""
-    need("openssl")
-    certificate, key = lasting_place / "certificate.pem", lasting_place / "key.pem"
-    options = "req -x509 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1 -newkey ec"
-    curve = ["-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    run("openssl", *options.split(), *curve, "-keyout", key, "-out", certificate)
-    return certificate, key
+    return certificate_for("127.0.0.1", lasting_place)
 
 
 @pytest.fixture(scope="module")
 def tls_registry(
-    registry: Registry, debian: str, certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+    docker_registry: DockerRegistry,
+    debian: str,
+    certificate: tuple[Path, Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """The host of a registry with the same images, that speaks HTTPS with a certificate that nobody knows."""
-    with serve(tmp_path_factory.mktemp("tls"), registry.storage, certificate) as served:
+    with run_docker_registry(tmp_path_factory.mktemp("tls"), docker_registry.storage, certificate) as served:
         yield served.host
 
 

@@ -1,3 +1,5 @@
+"""Profiles: bundled ones and files, their keys, and how they are chosen by os-release."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -17,7 +19,7 @@ def test_every_field_has_a_key_and_every_key_a_help_line() -> None:
     assert all(key.help for key in KEYS.values())
 
 
-def test_the_profiles_of_the_issue_are_there() -> None:
+def test_the_common_distributions_have_profiles() -> None:
     assert set(profile_names()) >= {"debian", "ubuntu", "alpine", "arch", "fedora"}
 
 
@@ -107,7 +109,7 @@ def test_a_typo_lists_the_known_keys() -> None:
         ("env = {}\nenv = {}", "profile mine is not TOML"),
     ],
 )
-def test_what_is_wrong_is_named_with_what_the_key_is_for(text: str, why: str) -> None:
+def test_mistakes_are_reported_with_the_purpose_of_the_key(text: str, why: str) -> None:
     with pytest.raises(UsageError) as raised:
         Profile.parse("mine", text)
     assert why in raised.value.message
@@ -121,7 +123,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert load(str(file)) == Profile(name="mine", hostname="x")
 
 
-def test_a_file_that_cannot_be_read_says_which_profiles_there_are(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_lists_the_bundled_profiles(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff")
     (tmp_path / "directory.toml").mkdir()
     for name in ("missing.toml", "binary.toml", "directory.toml", "a\0b.toml"):
@@ -132,7 +134,7 @@ def test_a_file_that_cannot_be_read_says_which_profiles_there_are(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "default", ".", ".."])
-def test_a_name_that_is_none_says_which_there_are(name: str) -> None:
+def test_an_unknown_name_lists_the_bundled_profiles(name: str) -> None:
     with pytest.raises(UsageError, match="there is no profile") as raised:
         load(name)
     assert "there are alpine, " in raised.value.hint

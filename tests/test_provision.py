@@ -1,4 +1,4 @@
-"""The main job in one process: what becomes of the directory, whatever happens."""
+"""The main job in this process: the directory it creates, and that a failure leaves no trace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import random
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,18 +26,13 @@ from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
-from tests.support.attacks import hard, special
+from tests.support.archives import Member, hard, special
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
-from tests.support.tools import as_user, provision_command, tree_of, without_links
+from tests.support.tools import as_user, provision_command, without_links
+from tests.support.trees import tree_of
 
 AMD64 = Platform("linux", "amd64")
-MANNER = UnpackOptions(Ownership.of_this_process())
-
-
-@pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        yield registry
+OPTIONS = UnpackOptions(Ownership.of_this_process())
 
 
 def job(registry: ScriptedRegistry, plan: Plan, cache: Path) -> Outcome:
@@ -47,18 +43,20 @@ def job(registry: ScriptedRegistry, plan: Plan, cache: Path) -> Outcome:
 
 def test_a_directory_is_made_whole(registry: ScriptedRegistry, tmp_path: Path) -> None:
     digest = registry.push("image", builders.small(run={"Cmd": ["/bin/sh"]}))
-    outcome = job(registry, Plan(tmp_path / "a/b/dir", AMD64, MANNER), tmp_path / "cache")
-    made = tmp_path / "a/b/dir"
+    outcome = job(registry, Plan(tmp_path / "a/b/dir", AMD64, OPTIONS), tmp_path / "cache")
+    directory = tmp_path / "a/b/dir"
     assert outcome.is_new
-    assert sorted(os.listdir(made)) == [".provision", "rootfs", "start.sh"]
-    assert made.stat().st_mode & 0o777 == 0o700
-    assert (made / "rootfs").stat().st_mode & 0o777 == 0o755
-    assert (made / "rootfs/etc/motd").read_bytes() == b"hello\n"
-    assert (made / "start.sh").stat().st_mode & 0o777 == 0o755
-    assert json.loads((made / ".provision/record.json").read_text())["manifest_digest"] == digest
-    assert (made / ".provision/seccomp.bpf").read_bytes() == root_emulation(host_platform())
+    assert sorted(os.listdir(directory)) == [".provision", "rootfs", "start.sh"]
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert (directory / "rootfs").stat().st_mode & 0o777 == 0o755
+    assert (directory / "rootfs/etc/motd").read_bytes() == b"hello\n"
+    assert (directory / "start.sh").stat().st_mode & 0o777 == 0o755
+    assert json.loads((directory / ".provision/record.json").read_text())["manifest_digest"] == digest
+    assert (directory / ".provision/seccomp.bpf").read_bytes() == root_emulation(host_platform())
     for name in ("resolv.conf", "hosts", "hostname"):
-        assert (made / ".provision/generated" / name).read_bytes() == (made / "rootfs/etc" / name).read_bytes()
+        assert (directory / ".provision/generated" / name).read_bytes() == (
+            directory / "rootfs/etc" / name
+        ).read_bytes()
     assert os.listdir(tmp_path / "a/b") == ["dir"]
 
 
@@ -67,13 +65,13 @@ def test_a_machine_without_a_filter_for_namespaces_gets_none(
 ) -> None:
     registry.push("image", builders.small())
     monkeypatch.setattr("provisioner.provision.host_platform", lambda: Platform("linux", "mips64le"))
-    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert not (tmp_path / "dir/.provision/seccomp.bpf").exists()
 
 
 def test_the_second_run_touches_nothing(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64, MANNER)
+    plan = Plan(tmp_path / "dir", AMD64, OPTIONS)
     job(registry, plan, tmp_path / "cache")
     before = tree_of(plan.directory)
     inode = plan.directory.stat().st_ino
@@ -84,7 +82,7 @@ def test_the_second_run_touches_nothing(registry: ScriptedRegistry, tmp_path: Pa
 
 def test_another_image_is_refused_without_force(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64, MANNER)
+    plan = Plan(tmp_path / "dir", AMD64, OPTIONS)
     job(registry, plan, tmp_path / "cache")
     before = tree_of(plan.directory)
     new = registry.push("image", builders.image(builders.layer(("new", b"new"))))
@@ -92,7 +90,7 @@ def test_another_image_is_refused_without_force(registry: ScriptedRegistry, tmp_
         job(registry, plan, tmp_path / "cache")
     assert "--force" in error.value.hint
     assert tree_of(plan.directory) == before
-    outcome = job(registry, Plan(plan.directory, AMD64, MANNER, force=True), tmp_path / "cache")
+    outcome = job(registry, Plan(plan.directory, AMD64, OPTIONS, force=True), tmp_path / "cache")
     assert outcome.record.manifest_digest == new
     assert (plan.directory / "rootfs/new").exists()
     assert not (plan.directory / "rootfs/bin").exists()
@@ -101,16 +99,16 @@ def test_another_image_is_refused_without_force(registry: ScriptedRegistry, tmp_
 
 def test_force_makes_the_same_image_anew(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64, MANNER, force=True)
+    plan = Plan(tmp_path / "dir", AMD64, OPTIONS, force=True)
     job(registry, plan, tmp_path / "cache")
     (plan.directory / "rootfs/etc/motd").write_text("changed")
     assert job(registry, plan, tmp_path / "cache").is_new
     assert (plan.directory / "rootfs/etc/motd").read_text() == "hello\n"
 
 
-def test_what_fails_leaves_what_was_there(registry: ScriptedRegistry, tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_directory(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64, MANNER, force=True)
+    plan = Plan(tmp_path / "dir", AMD64, OPTIONS, force=True)
     job(registry, plan, tmp_path / "cache")
     before = tree_of(plan.directory)
     wrong = builders.layer(("x", b"x"))
@@ -122,34 +120,51 @@ def test_what_fails_leaves_what_was_there(registry: ScriptedRegistry, tmp_path: 
     assert sorted(os.listdir(tmp_path)) == ["cache", "dir"]
 
 
-def test_unknown_profiles_are_told_before_anything_is_asked(registry: ScriptedRegistry, tmp_path: Path) -> None:
+def test_no_directory_is_left_open(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """Neither after a success, nor when a layer fails, nor when the fixups fail."""
+    fine = builders.layer(("x", b"x"))
+    images = [
+        (builders.small(), ""),
+        (builders.image(fine, replace(fine, diff_id=builders.digest_of(b""))), "layer 2 of 2: .*does not match"),
+        (builders.image(builders.layer(("etc", b"a file"))), "write the fixups|no directory"),
+    ]
+    for number, (image, why) in enumerate(images):
+        registry.push("image", image)
+        plan = Plan(tmp_path / str(number), AMD64, OPTIONS)
+        with pytest.raises(MalformedImage, match=why) if why else nullcontext():
+            job(registry, plan, tmp_path / "cache")
+        opened = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        assert [path for path in opened if path.startswith(str(tmp_path)) and "/cache/" not in path] == []
+
+
+def test_unknown_profiles_are_refused_before_any_request(registry: ScriptedRegistry, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no profile 'nope'"):
-        job(registry, Plan(tmp_path / "dir", AMD64, MANNER, profile="nope"), tmp_path / "cache")
+        job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS, profile="nope"), tmp_path / "cache")
     assert registry.requests == []
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: (path.mkdir(), (path / "mine").touch())])
-def test_what_is_not_ours_is_refused_before_anything_is_asked(
+def test_a_foreign_directory_is_refused_before_any_request(
     make: object, registry: ScriptedRegistry, tmp_path: Path
 ) -> None:
     make(tmp_path / "dir")  # type: ignore[operator]
     before = tree_of(tmp_path)
     with pytest.raises(TargetExists) as error:
-        job(registry, Plan(tmp_path / "dir", AMD64, MANNER, force=True), tmp_path / "cache")
+        job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS, force=True), tmp_path / "cache")
     assert error.value.hint
     assert registry.requests == []
     assert tree_of(tmp_path) == before
 
 
-def test_the_directory_one_is_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TargetExists, match="directory that you are in"):
+    with pytest.raises(TargetExists, match="is the current directory"):
         existing_record(tmp_path)
 
 
 def test_an_image_without_layers_is_an_empty_root(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.push("image", builders.image())
-    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert os.listdir(tmp_path / "dir/rootfs") == ["etc"]  # resolv.conf and hosts
 
 
@@ -159,14 +174,14 @@ def test_the_empty_layer_that_docker_writes_is_one(registry: ScriptedRegistry, t
     diff_id = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
     empty = builders.Layer(blob, f"{builders.OCI_LAYER}+gzip", diff_id)
     registry.push("image", builders.image(empty, builders.layer(("x", b"x")), empty))
-    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert (tmp_path / "dir/rootfs/x").read_bytes() == b"x"
 
 
 def test_the_same_layer_twice_is_downloaded_once(registry: ScriptedRegistry, tmp_path: Path) -> None:
     layer = builders.layer(("x", b"x"))
     registry.push("image", builders.image(layer, builders.layer((".wh.x", b"")), layer))
-    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert (tmp_path / "dir/rootfs/x").read_bytes() == b"x"
     assert len(registry.asked(f".*/blobs/{builders.digest_of(layer.blob)}")) == 1
 
@@ -177,7 +192,7 @@ def test_profile_dns_and_the_image_meet_in_the_launch_script(registry: ScriptedR
         'dns = ["9.9.9.9"]\nhostname = "box"\n[env]\nA = "b c"\n[files]\n"/etc/motd" = "from the profile"\n'
     )
     registry.push("image", builders.small(run={"Env": ["X=y"], "User": "me"}))
-    job(registry, Plan(tmp_path / "dir", AMD64, MANNER, profile=str(profile)), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS, profile=str(profile)), tmp_path / "cache")
     start = (tmp_path / "dir/start.sh").read_text()
     for line in ("default_dns=9.9.9.9\n", "default_env=''\"'\"'A=b c'\"'\"''\n", "image_env=X=y\n", "image_user=me\n"):
         assert line in start
@@ -191,19 +206,19 @@ def test_dns_of_the_command_line_goes_before_the_profiles(registry: ScriptedRegi
     profile = tmp_path / "mine.toml"
     profile.write_text('dns = ["9.9.9.9"]\n')
     registry.push("image", builders.small())
-    plan = Plan(tmp_path / "dir", AMD64, MANNER, profile=str(profile), dns=("1.2.3.4", "::1"))
+    plan = Plan(tmp_path / "dir", AMD64, OPTIONS, profile=str(profile), dns=("1.2.3.4", "::1"))
     job(registry, plan, tmp_path / "cache")
     assert (tmp_path / "dir/rootfs/etc/resolv.conf").read_text() == "nameserver 1.2.3.4\nnameserver ::1\n"
 
 
-def test_errors_are_all_ours(registry: ScriptedRegistry, tmp_path: Path) -> None:
+def test_errors_are_provision_errors(registry: ScriptedRegistry, tmp_path: Path) -> None:
     with pytest.raises(ProvisionError, match="has no tag"):
-        job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
+        job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert os.listdir(tmp_path) == []
 
 
 class Disk:
-    """What `os.statvfs` says of a disk."""
+    """What `os.statvfs` returns for a disk."""
 
     def __init__(self, free: int, inodes: int, blocks: int = 1 << 40, files: int = 1 << 40) -> None:
         self.f_bavail, self.f_frsize, self.f_blocks = free, 1, blocks
@@ -213,13 +228,13 @@ class Disk:
 @pytest.mark.parametrize(
     ("disk", "max_size", "why"),
     [
-        (Disk(100, 1 << 30), None, "the layers have .* kB, compressed, and 100 B are free"),
-        (Disk(100, 1 << 30), 10**9, "the layers have .* kB, compressed, and 100 B are free"),
+        (Disk(100, 1 << 30), None, "the compressed layers take .* kB, and 100 B are free"),
+        (Disk(100, 1 << 30), 10**9, "the compressed layers take .* kB, and 100 B are free"),
         (Disk(1 << 40, 0), None, "no more files can be made here"),
-        (Disk(1 << 40, 1 << 30), 1000, "more than the 1,000 bytes that it may"),
+        (Disk(1 << 40, 1 << 30), 1000, "more than the 1,000 bytes that are allowed"),
     ],
 )
-def test_what_has_no_room_is_not_even_downloaded(
+def test_an_image_without_room_is_not_downloaded(
     disk: Disk,
     max_size: int | None,
     why: str,
@@ -248,10 +263,10 @@ def test_what_has_no_room_is_not_even_downloaded(
         (Disk(34_816 * 10 // 9 + 1, 1 << 30), None, True),
         (Disk(34_816, 1 << 30), 34_816, True),
         (Disk(1 << 40, 1 << 30), 34_815, False),
-        (Disk(0, 0, blocks=0, files=0), None, True),  # it doesn't tell
+        (Disk(0, 0, blocks=0, files=0), None, True),  # the file system reports nothing
     ],
 )
-def test_nine_tenths_of_the_free_space_are_the_limit_where_none_is_given(
+def test_nine_tenths_of_the_free_space_are_the_default_limit(
     disk: Disk,
     max_size: int | None,
     fits: bool,
@@ -271,15 +286,15 @@ def test_nine_tenths_of_the_free_space_are_the_limit_where_none_is_given(
 
 
 @pytest.mark.parametrize(
-    ("hardlinks", "says"),
+    ("hardlinks", "message"),
     [
         ("auto", "2 copies, which take 6.0 MB more stand in for them; --hardlinks symlink saves that"),
         ("copy", "2 copies, which take 6.0 MB more stand in for them; --hardlinks symlink saves that"),
         ("symlink", "2 symlinks stand in for them"),
     ],
 )
-def test_what_stands_in_for_hard_links_is_said_once(
-    registry: ScriptedRegistry, place: Path, hardlinks: str, says: str
+def test_what_replaces_hard_links_is_reported_once(
+    registry: ScriptedRegistry, place: Path, hardlinks: str, message: str
 ) -> None:
     """The whole tool, as a user, where the kernel refuses hard links as Android's does."""
     layer = builders.layer(("bin/one", bytes(3_000_000)), hard("bin/two", "bin/one"), hard("three", "bin/two"))
@@ -289,7 +304,7 @@ def test_what_stands_in_for_hard_links_is_said_once(
     done = subprocess.run(without_links(*command), check=False, **options)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if "hard links" in line] == [
-        f"hard links are refused here: {says}"
+        f"hard links are refused here: {message}"
     ]
     moved = (place / "dir").rename(place / "moved")
     three = moved / "rootfs/three"
@@ -299,7 +314,7 @@ def test_what_stands_in_for_hard_links_is_said_once(
         assert os.readlink(three) == "bin/one"
 
 
-def test_where_hard_links_are_real_nothing_is_said(registry: ScriptedRegistry, place: Path) -> None:
+def test_where_hard_links_are_real_nothing_is_reported(registry: ScriptedRegistry, place: Path) -> None:
     registry.push("image", builders.image(builders.layer(("one", b"1"), hard("two", "one"))))
     words = ["--platform=linux/amd64", f"{registry.host}/image", str(place / "dir")]
     command, options = provision_command(*words, cache=place / "cache", **as_user())
@@ -309,10 +324,10 @@ def test_where_hard_links_are_real_nothing_is_said(registry: ScriptedRegistry, p
     assert (place / "dir/rootfs/two").samefile(place / "dir/rootfs/one")
 
 
-def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry, tmp_path: Path) -> None:
-    """Of the tree as it is in the end: with the fixups, and times that nothing changes any more."""
+def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """It describes the final tree, with the fixups and the times of directories."""
     registry.push("image", builders.small())
-    job(registry, Plan(tmp_path / "dir", AMD64, MANNER), tmp_path / "cache")
+    job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     folder = tmp_path / "dir/.provision"
     assert sorted(os.listdir(folder)) == [
         *(
@@ -337,18 +352,18 @@ def test_the_record_of_owners_is_a_part_of_the_whole(registry: ScriptedRegistry,
 
 
 def test_fixups_leave_directories_the_times_of_the_image(registry: ScriptedRegistry, tmp_path: Path) -> None:
-    """Of what is written into and of what is made for it: two directories of one image differ in no time."""
-    dated: list[builders.Member] = [
+    """Also the directories that fixups write into and create."""
+    dated: list[Member] = [
         special(".", tarfile.DIRTYPE, mode=0o755, mtime=3),
         special("etc", tarfile.DIRTYPE, mode=0o755, mtime=4),
         special("etc/hosts", tarfile.DIRTYPE, mode=0o755, mtime=5),
     ]
     for number, members in enumerate((dated, dated[:1])):
         registry.push("image", builders.image(builders.layer(*members)))
-        made = tmp_path / str(number)
-        job(registry, Plan(made, AMD64, MANNER), tmp_path / "cache")
-        assert (made / "rootfs/etc/hosts").is_file()
-        assert (made / "rootfs").stat().st_mtime == 3
+        directory = tmp_path / str(number)
+        job(registry, Plan(directory, AMD64, OPTIONS), tmp_path / "cache")
+        assert (directory / "rootfs/etc/hosts").is_file()
+        assert (directory / "rootfs").stat().st_mtime == 3
     assert (tmp_path / "0/rootfs/etc").stat().st_mtime == 4
     assert (tmp_path / "1/rootfs/etc").stat().st_mtime > 5
     lines = (tmp_path / "0/.provision/ownership.mtree").read_text().splitlines()
@@ -359,8 +374,8 @@ WRONG = builders.layer(("dato", b"wrong"), ("zero", bytes(200_000)), compression
 
 
 @pytest.mark.parametrize("wrong", [WRONG, WRONG[:512] + b"x" * (len(WRONG) - 512)])
-def test_what_wrong_bytes_left_is_thrown_away(tmp_path: Path, wrong: bytes) -> None:
-    """A mirror's layer is told apart by its digest only, in the end, or chokes the unpacker at once."""
+def test_what_corrupt_data_left_is_removed(tmp_path: Path, wrong: bytes) -> None:
+    """A mirror's corrupt layer can be unpacked and only its digest differs, or it is no archive at all."""
     right = builders.layer(("data", b"right"), ("zero", bytes(200_000)), compression="")
     image = builders.image(right)
     with ScriptedRegistry() as registry, ScriptedRegistry() as mirror:
@@ -371,10 +386,10 @@ def test_what_wrong_bytes_left_is_thrown_away(tmp_path: Path, wrong: bytes) -> N
         broken = Broken(200, wrong, sent=len(wrong) - 1, wait=go_on)
         mirror.on(f"/v2/image/blobs/{builders.digest_of(right.blob)}", broken)
         threading.Timer(1, go_on.set).start()
-        said = io.StringIO()
+        output = io.StringIO()
         reference = Reference.parse(f"{registry.host}/image:latest")
         source = RegistrySource(reference, mirrored(reference, mirror.host), BlobCache(tmp_path / "cache"), 2)
-        provision(Plan(tmp_path / "dir", AMD64, MANNER), source, Console(stream=said))
+        provision(Plan(tmp_path / "dir", AMD64, OPTIONS), source, Console(stream=output))
     assert (tmp_path / "dir/rootfs/data").read_bytes() == b"right"
     assert not (tmp_path / "dir/rootfs/dato").exists()
-    assert "once more, each layer when it is verified" in said.getvalue()
+    assert "unpacking again, each layer after it is verified" in output.getvalue()

@@ -1,4 +1,4 @@
-"""TOML by tables of keys, and the words for what is wrong with it."""
+"""Settings files: TOML by a table of keys, and the errors that name the line and the key."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from provisioner.errors import UsageError
 from provisioner.settings import Key, line_of, parse_settings, read_settings, texts
-from provisioner.sizes import size
+from provisioner.sizes import parse_size
 
-KEYS = {"names": Key(texts, "list of names"), "limit": Key(size, "a size")}
+KEYS = {"names": Key(texts, "list of names"), "limit": Key(parse_size, "a size")}
 
 
 def test_values_are_parsed() -> None:
@@ -22,22 +22,22 @@ def test_values_are_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says", "mend"),
+    ("text", "says", "hint"),
     [
         ("# x\n\nname = []", "f has an unknown key 'name'; did you mean names? (line 3)", "known keys: names, limit"),
         ("[names]\na = 1", "f: names: not a list of texts (line 1)", "names: list of names"),
         ("\nlimit = 'much'", "f: limit: not a size such as 500 MB or 4 GB (line 2)", "limit: a size"),
-        ("a =\n", "f is not TOML: Invalid value (at line 1", "it is written as described at https://toml.io"),
+        ("a =\n", "f is not TOML: Invalid value (at line 1", "the syntax is described at https://toml.io"),
         ("a = " + "[" * 5000, "f is not TOML", "https://toml.io"),
         ('"\\u001b[31m" = 1', r"f has an unknown key '\x1b[31m'", "known keys"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line_and_key(text: str, says: str, mend: str) -> None:
+def test_mistakes_are_reported_with_line_and_key(text: str, says: str, hint: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse_settings(text, KEYS, "f")
     assert raised.value.message.startswith(says)
     assert raised.value.message.isprintable()
-    assert mend in raised.value.hint
+    assert hint in raised.value.hint
 
 
 @given(st.text() | st.text(alphabet='names=["] \n.\\'))
@@ -60,20 +60,6 @@ def test_long_lines_cost_no_time(piece: str) -> None:
     began = time.process_time()
     line_of(piece * 65536, "names")
     assert time.process_time() - began < 2
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("0", 0), ("12", 12), ("12 B", 12), ("1.5kB", 1500), ("2 GB", 2 * 10**9), ("2GiB", 2 << 30), ("3 t", 3 * 10**12)],
-)
-def test_sizes(text: str, count: int) -> None:
-    assert size(text) == count
-
-
-@pytest.mark.parametrize("value", ["", "GB", "-1", "1e9", "1 PB", "1.2.3", "½", True, -1, 1.5, None, []])
-def test_what_is_no_size(value: object) -> None:
-    with pytest.raises(ValueError, match="not a size"):
-        size(value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`provision cache`: what is kept of images, how much it takes, and how to be rid of it."""
+"""`provision cache`: lists, prunes or clears the cache of downloads."""
 
 from __future__ import annotations
 
@@ -8,64 +8,69 @@ from typing import Any
 
 from provisioner.commands.output import write_json, write_lines
 from provisioner.config import Config
-from provisioner.sizes import size, size_text
+from provisioner.sizes import parse_size, size_text
 from provisioner.store.prune import CachedFile, cache_directory, entries, prune, total_size
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-HELP = "Show what is kept of images, or clean it up: provision cache ls|prune|clear"
+HELP = "Show the cache of downloads, or clean it up"
+EXAMPLE = "provision cache ls|prune|clear"
 
 _DAYS = 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of all three actions."""
+    """Add the arguments of all three actions."""
     parser.add_argument(
         "action",
         choices=("ls", "prune", "clear"),
         nargs="?",
         default="ls",
-        help="ls: show all; prune: take away what is old or too much; clear: take all away that nobody is using",
+        help="ls: list all files; prune: remove old ones and those above the limit; clear: remove all that no run uses",
     )
     parser.add_argument(
         "--limit",
         metavar="SIZE",
         type=_size,
-        help="prune until this is left: 4 GB; default: cache-limit in config.toml",
+        help="prune until no more than this is left: 4 GB; default: cache-limit in config.toml",
     )
     parser.add_argument(
-        "--days", metavar="N", type=_days, default=_DAYS, help=f"prune what was not used for N days; default: {_DAYS}"
+        "--days",
+        metavar="N",
+        type=_days,
+        default=_DAYS,
+        help=f"prune files that were not used for N days; default: {_DAYS}",
     )
-    parser.add_argument("--json", action="store_true", help="print what there is, or was taken away, as JSON")
+    parser.add_argument("--json", action="store_true", help="print the files that are there, or were removed, as JSON")
     parser.add_argument("--quiet", action="store_true", help="show errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it, and say how much there is or was. Raises MachineError, UsageError."""
+    """List, prune or clear the cache, and show how much is there or was removed. Raises MachineError, UsageError."""
     directory, console, now = cache_directory(), Console(quiet=arguments.quiet), time.time()
     shown = printable(str(directory))
     if arguments.action == "ls":
-        found = entries(directory)
-        _print(found, arguments.json, now)
-        console.step(f"{size_text(total_size(found))} in {shown}")
+        files = entries(directory)
+        _print(files, arguments.json, now)
+        console.step(f"{size_text(total_size(files))} in {shown}")
         return 0
     if arguments.action == "clear":
-        taken = prune(directory, 0)
+        removed = prune(directory, 0)
     else:
         limit = Config.load().cache_limit if arguments.limit is None else arguments.limit
-        taken = prune(directory, limit, now - arguments.days * 86400)
+        removed = prune(directory, limit, now - arguments.days * 86400)
     if arguments.json:
-        _print(taken, True, now)
+        _print(removed, True, now)
     left = entries(directory)
-    console.step(f"took {size_text(total_size(taken))} out of {shown}; {size_text(total_size(left))} are left there")
+    console.step(f"removed {size_text(total_size(removed))} from {shown}; {size_text(total_size(left))} are left there")
     return 0
 
 
-def _print(found: list[CachedFile], as_json: bool, now: float) -> None:
+def _print(files: list[CachedFile], as_json: bool, now: float) -> None:
     if as_json:
-        write_json([_json(entry) for entry in found])
+        write_json([_json(entry) for entry in files])
     else:
-        write_lines(_line(entry, now) for entry in found)
+        write_lines(_line(entry, now) for entry in files)
 
 
 def _line(entry: CachedFile, now: float) -> str:
@@ -79,7 +84,7 @@ def _json(entry: CachedFile) -> dict[str, Any]:
 
 
 def _ago(seconds: float) -> str:
-    """How long ago, in one unit: `3 h ago`."""
+    """Return how long ago that is, in one unit: `3 h ago`."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds // length:.0f} {unit} ago"
@@ -88,7 +93,7 @@ def _ago(seconds: float) -> str:
 
 def _size(text: str) -> int:
     try:
-        return size(text)
+        return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

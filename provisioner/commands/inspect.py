@@ -1,4 +1,4 @@
-"""`provision inspect IMAGE|DIR`: what an image is, without downloading it."""
+"""`provision inspect IMAGE|DIR`: shows platforms, layers and configuration of an image without its layers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
 from provisioner.commands.output import output_errors, write_json, write_lines
+from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.container.record import FOLDER
 from provisioner.errors import UsageError
@@ -24,15 +24,16 @@ from provisioner.terminal.tables import Column, Screen, cell_text, folded, table
 if TYPE_CHECKING:
     from provisioner.inspection import Inspection
 
-HELP = "Show what an image is, without downloading it, or what a directory was made of: provision inspect ubuntu"
+HELP = "Show what is in an image without downloading it, or in a directory"
+EXAMPLE = "provision inspect ubuntu"
 
 _KEY_WIDTH = 13
 _FULL_WIDTH = 125
-"""Columns that a layer with its bar and its whole digest takes."""
+"""Columns of a line with a layer, its bar and its whole digest."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of an inspection."""
+    """Add the arguments of `inspect`."""
     parser.add_argument("target", metavar="IMAGE|DIR", help="an image, or a directory that was provisioned")
     add_registry_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
@@ -41,18 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the bytes of the index or manifest as they were served; with --platform, that platform's manifest",
     )
-    parser.add_argument("--quiet", action="store_true", help="no notes beside the result")
+    parser.add_argument("--quiet", action="store_true", help="show the result and errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show it. Raises NotFound, NetworkError, NotAllowed, MalformedImage, MachineError."""
+    """Show an image or a directory. Raises NotFound, NetworkError, NotAllowed, MalformedImage, MachineError."""
     if arguments.json and arguments.raw:
         raise UsageError("--json and --raw are different outputs", "choose one of them")
     directory = _directory(arguments.target)
     console = Console(quiet=arguments.quiet)
     if directory is None and arguments.raw and not arguments.platform:
         return _write_raw(_served(arguments, console))
-    inspection = _image(arguments, console) if directory is None else _made_of(directory, arguments, console)
+    inspection = _image(arguments, console) if directory is None else _provisioned(directory, arguments, console)
     if arguments.raw:
         return _write_raw(inspection.image.manifest_bytes)
     if arguments.json:
@@ -63,32 +64,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _directory(target: str) -> Path | None:
-    """The directory that is meant; None for an image. Paths with a dot or slash in front are directories, others where
-    provision has made one there."""
+    """Return the directory that `target` names, or None where it names an image.
+
+    It is a directory where it begins with a dot or a slash, or where a provisioned directory has that name.
+    """
     path = Path(target)
     return path if target.startswith((".", "/")) or (path / FOLDER).is_dir() else None
 
 
-def _made_of(directory: Path, arguments: argparse.Namespace, console: Console) -> Inspection:
+def _provisioned(directory: Path, arguments: argparse.Namespace, console: Console) -> Inspection:
+    """Return the inspection of a provisioned directory."""
     from provisioner.inspection import inspect_directory
 
     if arguments.platform:
-        raise UsageError("a directory is for one platform", "leave out --platform")
+        raise UsageError("a directory has only one platform", "leave out --platform")
     if not arguments.target.startswith((".", "/")):
         console.step(f"this is the directory {printable(arguments.target)}; an image is also named docker.io/…")
     return inspect_directory(directory)
 
 
 def _image(arguments: argparse.Namespace, console: Console) -> Inspection:
+    """Return the inspection of an image in a registry."""
     from provisioner.inspection import inspect_image
     from provisioner.registry.hub import near_names
 
     config = Config.load()
-    wanted = Platform.parse(arguments.platform) if arguments.platform else None
+    requested = Platform.parse(arguments.platform) if arguments.platform else None
     host = usual_platform(arguments, config)
-    documents = cached_documents(Reference.parse(arguments.target), arguments, config, console)
-    with near_names(documents.reference):
-        inspection = inspect_image(documents, host, wanted)
+    registry = caching_registry(Reference.parse(arguments.target), arguments, config, console)
+    with near_names(registry.reference):
+        inspection = inspect_image(registry, host, requested)
     shown = inspection.image.config.platform
     if not shown.satisfies(host):
         console.step(f"there is nothing for {host}; this is the image for {shown}")
@@ -96,16 +101,16 @@ def _image(arguments: argparse.Namespace, console: Console) -> Inspection:
 
 
 def _served(arguments: argparse.Namespace, console: Console) -> bytes:
-    """What the image's name stands for: the bytes of an index or a manifest."""
+    """Return the bytes of the index or manifest that the image's tag or digest names."""
     from provisioner.registry.hub import near_names
 
-    documents = cached_documents(Reference.parse(arguments.target), arguments, Config.load(), console)
-    with near_names(documents.reference):
-        return documents.manifest(documents.reference.selector).data
+    registry = caching_registry(Reference.parse(arguments.target), arguments, Config.load(), console)
+    with near_names(registry.reference):
+        return registry.manifest(registry.reference.selector).data
 
 
 def _write_raw(data: bytes) -> int:
-    """Write the bytes as they are; on a terminal, fit to be shown."""
+    """Write bytes to standard output unchanged, or escaped where that is a terminal."""
     if sys.stdout.isatty():
         write_lines(printable(line) for line in data.decode(errors="surrogateescape").split("\n"))
     else:
@@ -116,7 +121,7 @@ def _write_raw(data: bytes) -> int:
 
 
 def _lines(inspection: Inspection, screen: Screen) -> Iterator[str]:
-    """What people see: facts, then the layers, each with a bar as long as its size is of the largest one."""
+    """Return the facts, and then a table of the layers with a bar for the size of each in relation to the largest."""
     for line in folded(cell_text(inspection.reference), screen.width or sys.maxsize):
         yield screen.bold(line)
     for key, values in _facts(inspection):
@@ -137,7 +142,7 @@ def _lines(inspection: Inspection, screen: Screen) -> Iterator[str]:
 
 
 def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
-    """What is known, by name; an empty list where the image says nothing."""
+    """Return each fact's name and values; no values where the image doesn't have it."""
     image, config = inspection.image, inspection.image.config
     yield "platform", [str(config.platform)]
     yield "platforms", [str(platform) for platform in inspection.platforms if len(inspection.platforms) > 1]
@@ -159,11 +164,11 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
 
 
 def _fact(key: str, values: Sequence[str], screen: Screen) -> Iterator[str]:
-    """Lines for one fact: beside its name, or below it where the terminal is too narrow for that."""
+    """Return the lines of one fact: its values beside its name, or below it on a narrow terminal."""
     room = (screen.width or sys.maxsize) - _KEY_WIDTH
     if all(width_of(value) <= room for value in values):
         for number, value in enumerate(values):
-            # In a pipe each line stands for itself.
+            # Each line in a pipe has the name, so that it can be filtered.
             name = key if number == 0 or screen.width is None else ""
             yield screen.dim(name.ljust(_KEY_WIDTH)) + value
         return

@@ -1,57 +1,62 @@
-"""`provision IMAGE DIR`: the main job."""
+"""`provision [install] IMAGE DIR`: turns an image into a directory that runs."""
 
 from __future__ import annotations
 
 import argparse
 import ipaddress
 import os
-import re
 import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.opening import (
-    Opening,
+from provisioner.commands.output import write_lines
+from provisioner.commands.source_options import (
+    SourceSettings,
     add_registry_arguments,
     add_source_arguments,
-    clients,
-    mirrored,
-    opened,
+    client_factory,
+    open_source,
     usual_platform,
+    with_mirrors,
 )
-from provisioner.commands.output import write_lines
 from provisioner.config import Config
 from provisioner.errors import UsageError, machine_errors
 from provisioner.image.reference import Reference
 from provisioner.launch.settings import RUNTIMES
+from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
     from provisioner.provision import Plan
 
-HELP = "Turn a container image into a directory that runs: provision ubuntu ./container && ./container/start.sh"
+HELP = "Turn a container image into a directory that runs"
+EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the main job."""
+    """Add the arguments of `install`."""
     parser.add_argument(
         "image", metavar="IMAGE", help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image"
     )
-    parser.add_argument("directory", metavar="DIR", help="the directory to make")
+    parser.add_argument("directory", metavar="DIR", help="the directory to create")
     add_registry_arguments(parser)
-    parser.add_argument("--profile", metavar="NAME|FILE", help="default: by the image's os-release")
-    parser.add_argument("--dns", metavar="IP", action="append", default=[], help="name server inside; repeatable")
+    parser.add_argument("--profile", metavar="NAME|FILE", help="default: chosen by the image's os-release")
     parser.add_argument(
-        "--bind", metavar="SRC[:DST]", action="append", default=[], help="show SRC inside at each start; repeatable"
+        "--dns", metavar="IP", action="append", default=[], help="name server for the container; repeatable"
     )
     parser.add_argument(
-        "--env", metavar="K=V", action="append", default=[], help="variable inside at each start; repeatable"
+        "--bind", metavar="SRC[:DST]", action="append", default=[], help="bind SRC to DST at each start; repeatable"
+    )
+    parser.add_argument(
+        "--env", metavar="K=V", action="append", default=[], help="environment variable for each start; repeatable"
     )
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
-    parser.add_argument("--force", action="store_true", help="replace a DIR that provision made, and all changes in it")
+    parser.add_argument(
+        "--force", action="store_true", help="replace a DIR that provision made; changes in it are lost"
+    )
     add_source_arguments(parser)
     parser.add_argument("--jobs", metavar="N", type=_jobs, help="downloads at a time; default: 4")
     parser.add_argument(
@@ -61,14 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hardlinks",
         choices=("auto", "copy", "symlink"),
         default="auto",
-        help="what stands in for hard links where they are refused; default: auto, a reflink or else a copy",
+        help="what to create where hard links are not possible; default: auto, a reflink or else a copy",
     )
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Provision, and say where it is and how to start it. Raises ProvisionError."""
+    """Provision a directory, and show how to start it. Raises ProvisionError."""
     reference = Reference.parse(arguments.image)
     config = Config.load()
     with machine_errors(f"look at {printable(arguments.directory)}"):
@@ -76,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     if directory == directory.parent or not arguments.directory:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
-    # The rest is imported here so that mistakes on the command line are told at once.
+    # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
-    from provisioner.container.staging import Staging
+    from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock
     from provisioner.provision import provision
     from provisioner.registry.hub import near_names
@@ -86,18 +91,17 @@ def run(arguments: argparse.Namespace) -> int:
     plan = _plan(arguments, config, directory)
     console = Console(quiet=arguments.quiet)
     jobs = arguments.jobs or config.jobs
-    client = clients(arguments, config, jobs)
-    registry = mirrored(reference, arguments, config, client, console)
-    opening = Opening(
-        reference, registry, client(reference, False), jobs, Staging(directory).scratch, config.cache_limit
-    )
-    with opened(opening, arguments, console) as source, near_names(reference):
+    client = client_factory(arguments, config, jobs)
+    registry = with_mirrors(reference, arguments, config, client, console)
+    scratch = scratch_directory(directory)
+    settings = SourceSettings(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
+    with open_source(settings, arguments, console) as source, near_names(reference):
         console.step(f"provision {reference.familiar} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        Lock.of(str(reference), outcome.image, source.index, datetime.now(UTC)).write(Path(arguments.lock))
+        Lock.of(str(reference), outcome.image, outcome.index, datetime.now(UTC)).write(Path(arguments.lock))
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -111,12 +115,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Plan:
-    """What is asked for, on the command line or else in the configuration. Raises UsageError."""
+    """Return the plan by the options, else by the configuration. Raises UsageError."""
     from provisioner.layers.unpack import UnpackOptions
     from provisioner.ownership.policy import Ownership
     from provisioner.provision import Plan
 
-    max_size = None if arguments.max_size is None else _size(arguments.max_size)
+    max_size = None if arguments.max_size is None else _max_size(arguments.max_size)
     return Plan(
         directory,
         usual_platform(arguments, config),
@@ -132,10 +136,10 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path) -> Pla
 
 
 def _shell() -> str:
-    """The interpreter for start.sh: Termux has none at /bin/sh that suits (termux-exec may be off)."""
+    """Return the interpreter for start.sh: in Termux `$PREFIX/bin/sh`, since its /bin/sh needs termux-exec."""
     prefix = os.environ.get("PREFIX", "")
-    own = os.path.join(prefix, "bin/sh")
-    return own if prefix.startswith("/data/") and os.access(own, os.X_OK) else "/bin/sh"
+    shell = os.path.join(prefix, "bin/sh")
+    return shell if prefix.startswith("/data/") and os.access(shell, os.X_OK) else "/bin/sh"
 
 
 def _jobs(text: str) -> int:
@@ -145,19 +149,19 @@ def _jobs(text: str) -> int:
     return number
 
 
-def _size(text: str) -> int:
-    """Bytes: `500M` and `500MB` are 500 * 10**6, `1.5Gi` and `1.5GiB` are 1.5 * 2**30."""
-    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?([kKMGTP]?)(i?)B?", text)
-    if not match or (match[3] and not match[2]):
-        raise UsageError(f"--max-size {printable(text)!r} is not a size", "give a size such as 500M, 20G or 1.5T")
-    size = int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGTP".index(match[2].upper() or " "))
+def _max_size(text: str) -> int:
+    hint = "give a size such as 500M, 20G or 1.5T"
+    try:
+        size = parse_size(text)
+    except ValueError:
+        raise UsageError(f"--max-size {printable(text)!r} is not a size", hint) from None
     if not size:
-        raise UsageError("--max-size 0 leaves no room for anything", "give a size such as 500M, 20G or 1.5T")
+        raise UsageError("--max-size 0 leaves no room for anything", hint)
     return size
 
 
 def _bind(text: str) -> str:
-    """SRC[:DST] with an absolute SRC; the last ":/" divides, as start.sh has it."""
+    """Return SRC[:DST] with an absolute SRC. The last ":/" divides them, as in start.sh."""
     source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
     if not source:
         raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")

@@ -1,4 +1,4 @@
-"""`provision list`: what was provisioned on this machine, and what is running."""
+"""`provision list`: the directories that were provisioned on this machine, and how many processes run in each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, Screen, table
 
-HELP = "List what was provisioned on this machine, and what is running: provision list"
+HELP = "List the directories provisioned on this machine, and what is running"
+EXAMPLE = "provision list"
 
 _COLUMNS = (
     Column("DIRECTORY"),
@@ -33,34 +34,38 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class _Row:
-    """One directory. Where its record is missing or can't be read, that is None; `time` is since the epoch."""
+    """One directory."""
 
     entry: KnownDirectory
     is_gone: bool
+    """Whether there is no record of a provisioned image in the directory any more."""
     record: Record | None
+    """None where it is missing or can't be read."""
     time: float
+    """When it was provisioned, in seconds since the epoch."""
     processes: tuple[int, ...]
+    """The process ids of what runs in it."""
 
     @property
     def size(self) -> int:
-        """The bytes of the image's layers, as they are downloaded."""
+        """The bytes of the image's compressed layers."""
         return sum(layer.size for layer in self.record.layers) if self.record else 0
 
     @property
     def state(self) -> str:
-        """What becomes of it now, in a word or two."""
+        """`gone`, `idle`, `unreadable`, or the number of processes that run in it."""
         if self.is_gone:
             return "gone"
         return f"{len(self.processes)} running" if self.processes else "idle" if self.record else "unreadable"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a listing."""
+    """Add the arguments of `list`."""
     parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the directories. What is gone is shown once, and then forgotten. Raises MachineError."""
+    """Show the directories. Those that are gone are shown once, and then forgotten. Raises MachineError."""
     with machine_errors("read the list of directories"):
         directories = Directories(state_directory())
         entries = directories.entries()
@@ -74,13 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         write_lines(table(_COLUMNS, list(_cells(rows)), screen))
     if gone:
-        with suppress(OSError):  # they are told again, then
+        with suppress(OSError):  # then they are shown again
             directories.drop(gone)
     return 0
 
 
 def _rows(entries: list[KnownDirectory]) -> list[_Row]:
-    guests = running([Path(entry.directory) for entry in entries])
+    processes = running([Path(entry.directory) for entry in entries])
     rows = []
     for entry in entries:
         directory = Path(entry.directory)
@@ -89,7 +94,7 @@ def _rows(entries: list[KnownDirectory]) -> list[_Row]:
             record = Record.read(directory)
             is_gone = record is None
             written = (directory / FOLDER / "record.json").stat().st_mtime
-        rows.append(_Row(entry, is_gone, record, written, tuple(guests[directory])))
+        rows.append(_Row(entry, is_gone, record, written, tuple(processes[directory])))
     return rows
 
 
@@ -104,7 +109,7 @@ def _cells(rows: list[_Row]) -> Iterator[tuple[str, ...]]:
 
 
 def _as_json(row: _Row) -> dict[str, object]:
-    """A row as `--json` prints it."""
+    """Return a row as `--json` prints it."""
     record = row.record
     return {
         "directory": row.entry.directory,

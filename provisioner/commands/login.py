@@ -1,4 +1,4 @@
-"""`provision login REGISTRY`: credentials, checked with the registry, kept where podman and Docker keep theirs."""
+"""`provision login REGISTRY`: checks credentials with the registry and saves them where podman and Docker do."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from provisioner.image.reference import Reference, parse_registry
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-HELP = "Log in to a registry, for private images: provision login ghcr.io"
+HELP = "Log in to a registry, for private images"
+EXAMPLE = "provision login ghcr.io"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a login."""
+    """Add the arguments of `login`."""
     parser.add_argument(
         "registry", metavar="REGISTRY", help="docker.io, ghcr.io, localhost:5000; ghcr.io/owner for a part of one"
     )
-    parser.add_argument("--username", "-u", metavar="NAME", help="asked for without it")
+    parser.add_argument("--username", "-u", metavar="NAME", help="default: asked for")
     parser.add_argument(
         "--password-stdin", action="store_true", help="read the password, or access token, from standard input"
     )
@@ -30,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, check with the registry, and keep. Raises NotAllowed, NetworkError, UsageError, MachineError."""
+    """Ask for credentials, check them with the registry, and save them.
+
+    Raises NotAllowed, NetworkError, UsageError, MachineError.
+    """
     from provisioner.config import Config
     from provisioner.registry.authfile import Login
     from provisioner.registry.client import RegistryClient
@@ -39,18 +43,18 @@ def run(arguments: argparse.Namespace) -> int:
     registry, name = registry_and_name(arguments.registry)
     insecure = arguments.insecure or Config.load().is_insecure(registry)
     console = Console(quiet=arguments.quiet)
-    login = Login(*_asked(arguments))
+    login = Login(*_credentials(arguments))
     client = RegistryClient(Reference(registry, "", None, None), insecure=insecure, credentials=Credentials((), login))
     if not client.check_login():
-        console.step(f"{registry} asks for no credentials: nothing to check, and nothing kept")
+        console.step(f"{registry} asks for no credentials: nothing to check, nothing saved")
         return 0
     place = Credentials.of_environment().add(name, login)
-    console.step(f"logged in to {name} as {printable(login.username)}; kept in {printable(place)}")
+    console.step(f"logged in to {name} as {printable(login.username)}; saved in {printable(place)}")
     return 0
 
 
 def registry_and_name(text: str) -> tuple[str, str]:
-    """The registry of what a user names, and the name that its login is kept by: `registry[/owner[/image]]`.
+    """Return the registry that a user names, and the key of its login in auth files: `registry[/owner[/image]]`.
 
     Raises UsageError.
     """
@@ -58,18 +62,18 @@ def registry_and_name(text: str) -> tuple[str, str]:
     registry, path = parse_registry(host), path.strip("/")
     if path in ("", "v1", "v2"):
         return registry, registry
-    Reference.parse(f"{registry}/{path}")  # by the rules of repositories, of which it is a part
+    Reference.parse(f"{registry}/{path}")  # raises where it can't be a part of a repository
     return registry, f"{registry}/{path}"
 
 
-def _asked(arguments: argparse.Namespace) -> tuple[str, str]:
-    """The name and the password, neither of which may be empty."""
+def _credentials(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Return the user name and the password, from the options or the terminal. Raises UsageError."""
     if arguments.password_stdin:
         if not arguments.username:
             raise UsageError("--password-stdin needs a name as well", "give it: --username NAME")
         username, password = arguments.username, _password_line()
     elif not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask for a password on", "give it by --password-stdin")
+        raise UsageError("there is no terminal to ask for a password on", "give it on standard input: --password-stdin")
     else:
         username = arguments.username or _username()
         try:
@@ -81,12 +85,14 @@ def _asked(arguments: argparse.Namespace) -> tuple[str, str]:
     if not password:
         raise UsageError("the password is empty", "give one, or an access token")
     if not password.isprintable():
-        raise UsageError("the password holds what is no text", "give it in UTF-8, without control characters")
+        raise UsageError(
+            "the password has characters that can't be printed", "give it in UTF-8, without control characters"
+        )
     return username, password
 
 
 def _password_line() -> str:
-    """The first line of standard input; what isn't UTF-8 in it becomes what can't be printed."""
+    """Return the first line of standard input. Bytes that aren't UTF-8 become characters that aren't printable."""
     return sys.stdin.buffer.readline().decode(errors="surrogateescape").rstrip("\r\n")
 
 

@@ -1,4 +1,4 @@
-"""What the commands that show something share: their options, and standard output as data."""
+"""Options that several subcommands share, and writing data to standard output."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from contextlib import contextmanager
 from provisioner.errors import MachineError, machine_errors
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
-    """The options of a command that lists `what`."""
+def add_output_arguments(parser: argparse.ArgumentParser, things: str) -> None:
+    """Add the options of a subcommand that lists `things`."""
     parser.add_argument(
-        "--limit", metavar="N", type=number(1, 1_000_000), default=25, help=f"most {what} to list; default: 25"
+        "--limit", metavar="N", type=number(1, 1_000_000), default=25, help=f"most {things} to list; default: 25"
     )
     parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
     parser.add_argument("--quiet", action="store_true", help="names alone, one a line, as into a pipe")
 
 
 def add_insecure_argument(parser: argparse.ArgumentParser) -> None:
-    """The option that the main job has too."""
+    """Add the option that allows insecure registries."""
     parser.add_argument(
         "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
     )
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Write lines to standard output; what its encoding can't say is escaped."""
+    """Write lines to standard output, with characters that its encoding lacks escaped."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     with output_errors():
@@ -41,24 +41,24 @@ def write_lines(lines: Iterable[str]) -> None:
 
 @contextmanager
 def output_errors() -> Iterator[None]:
-    """Turn an OSError of standard output (a full disk) into a MachineError; a reader that has gone is not one."""
+    """Turn an OSError of standard output (a full disk) into a MachineError. BrokenPipeError passes."""
     try:
         with machine_errors("write to standard output"):
             yield
     except MachineError as error:
         if isinstance(error.__cause__, BrokenPipeError):
             raise error.__cause__ from None
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer would fail once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # flushing the rest of the buffer at exit would fail again
         raise
 
 
 def write_json(value: object) -> None:
-    """Write JSON in ASCII, so that nothing in it can move a terminal's cursor."""
+    """Write a value as JSON in ASCII, so that no text in it can control a terminal."""
     write_lines([json.dumps(value, indent=2)])
 
 
 def number(least: int, most: int) -> Callable[[str], int]:
-    """A type for argparse: whole numbers from `least` to `most`."""
+    """Return a type for argparse: whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
         value = int(text)

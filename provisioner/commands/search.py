@@ -1,4 +1,4 @@
-"""`provision search QUERY`: repositories on Docker Hub."""
+"""`provision search QUERY`: lists repositories on Docker Hub."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from provisioner.errors import NotFound, UsageError
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Column, Screen, count_text, table
 
-HELP = "Search Docker Hub for images: provision search alpine"
+HELP = "Search Docker Hub for images"
+EXAMPLE = "provision search alpine"
 
 _MOST = 10_000
-"""What Docker Hub gives at the most."""
+"""The largest number of results that Docker Hub returns."""
 
 _COLUMNS = (
     Column("NAME"),
@@ -26,7 +27,7 @@ _COLUMNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a search."""
+    """Add the arguments of `search`."""
     parser.add_argument("query", metavar="QUERY", nargs="+", help="words to look for in names and descriptions")
     add_output_arguments(parser, "repositories")
     add_insecure_argument(parser)
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show what is found. Raises NotFound where that is nothing, NetworkError."""
+    """Show the repositories. Raises NotFound where there are none, NetworkError, UsageError."""
     query = " ".join(" ".join(arguments.query).split())
     if not query:
         raise UsageError("there is nothing to search for", "name a word: provision search alpine")

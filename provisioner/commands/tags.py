@@ -1,4 +1,4 @@
-"""`provision tags IMAGE`: the tags of a repository, for this machine's platform, the newest first."""
+"""`provision tags IMAGE`: lists the tags of a repository for this machine's platform, the newest first."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.opening import add_registry_arguments, cached_documents, usual_platform
 from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
+from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
 from provisioner.image.platform import Platform
@@ -24,9 +24,10 @@ from provisioner.terminal.tables import Column, Screen, table
 if TYPE_CHECKING:
     from provisioner.image.offers import Tag
     from provisioner.registry.hub import Hub
-    from provisioner.store.cached_documents import CachedDocuments
+    from provisioner.store.documents import CachingRegistry
 
-HELP = "List the tags of an image for this machine's platform, newest first: provision tags ubuntu"
+HELP = "List the tags of an image for this machine's platform, newest first"
+EXAMPLE = "provision tags ubuntu"
 
 _COLUMNS = (
     Column("TAG"),
@@ -38,10 +39,8 @@ _COLUMNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a list of tags."""
-    parser.add_argument(
-        "image", metavar="IMAGE", help="a repository; with a tag, as in ubuntu:24, those tags that begin so"
-    )
+    """Add the arguments of `tags`."""
+    parser.add_argument("image", metavar="IMAGE", help="a repository; ubuntu:24 lists the tags that begin with 24")
     add_output_arguments(parser, "tags")
     parser.add_argument("--all", action="store_true", help="list every tag, whatever its platforms")
     add_registry_arguments(parser)
@@ -49,126 +48,129 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What to list: tags that begin with `prefix`, for `platform` (None for any), at most `limit` (None for all)."""
+class _Query:
+    """Which tags to list."""
 
     reference: Reference
     prefix: str
+    """How the tags begin."""
     platform: Platform | None
+    """None for any."""
     limit: int | None
+    """The most tags to list; None for all."""
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the tags. Raises NotFound where there are none for the platform, NetworkError, NotAllowed."""
     config = Config.load()
-    wanted = _wanted(arguments, config)
+    query = _query(arguments, config)
     screen = Screen.of(sys.stdout)
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
     console = Console(quiet=arguments.quiet)
 
     from provisioner.registry.hub import Hub, near_names
 
-    documents = cached_documents(wanted.reference, arguments, config, console, arguments.jobs)
+    registry = caching_registry(query.reference, arguments, config, console, arguments.jobs)
     hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
-    with near_names(wanted.reference):
-        found = _on_hub(wanted, hub, console) if wanted.reference.registry == DOCKER_HUB else None
-        tags, count = found or _on_registry(wanted, documents, not names_only, arguments.jobs, console)
+    with near_names(query.reference):
+        found = _on_hub(query, hub, console) if query.reference.registry == DOCKER_HUB else None
+        tags, count = found or _on_registry(query, registry, not names_only, arguments.jobs, console)
     if arguments.json:
-        write_json([_json(tag, wanted.platform) for tag in tags])
+        write_json([_json(tag, query.platform) for tag in tags])
     elif names_only:
         write_lines(tag.name for tag in tags)
     else:
-        write_lines(table(_COLUMNS, [_row(tag, wanted.platform) for tag in tags], screen))
+        write_lines(table(_COLUMNS, [_row(tag, query.platform) for tag in tags], screen))
     if not tags:
-        raise _nothing(wanted, count)
-    if len(tags) == wanted.limit and len(tags) < count:
-        console.step(f"{len(tags)} tags for {wanted.platform}, of {count} in all; more with --limit N or --all")
+        raise _nothing(query, count)
+    if len(tags) == query.limit and len(tags) < count:
+        console.step(f"{len(tags)} tags for {query.platform}, of {count} in all; more with --limit N or --all")
     return 0
 
 
-def _wanted(arguments: argparse.Namespace, config: Config) -> _Wanted:
+def _query(arguments: argparse.Namespace, config: Config) -> _Query:
     reference = Reference.parse(arguments.image)
     if reference.digest:
-        raise UsageError("tags are those of a repository, not of a digest", "leave out what follows the @")
+        raise UsageError("a digest has no tags", "leave out the @ and what follows it")
     prefix = reference.tag or ""
     if not arguments.image.endswith(f":{prefix}"):
-        prefix = ""  # `latest` is what a reference without a tag means
+        prefix = ""  # parse() adds `latest` to a reference without a tag
     platform = usual_platform(arguments, config)
-    return _Wanted(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
+    return _Query(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
 
 
-def _on_hub(wanted: _Wanted, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
-    """What Docker Hub itself tells of its tags, and how many there are; None where it doesn't."""
+def _on_hub(query: _Query, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
+    """Return the tags by the API of Docker Hub, and how many begin with the prefix; None where it doesn't have them."""
     try:
-        known, count = hub.tags(wanted.reference.repository)
-    except NotFound:  # its registry also knows the private ones
+        known, count = hub.tags(query.reference.repository)
+    except NotFound:  # the registry knows private repositories too
         return None
     except NetworkError as error:
         console.step(f"{error.message}; the registry is asked instead")
         return None
     if count > len(known):
         console.step(f"these are among the {len(known)} of {count} tags that were pushed last")
-    tags = {tag.name: tag for tag in known if tag.name.startswith(wanted.prefix)}
-    fitting = (tags[name] for name in newest_first(tags) if _fits(tags[name], wanted))
-    return list(islice(fitting, wanted.limit)), len(tags)
+    tags = {tag.name: tag for tag in known if tag.name.startswith(query.prefix)}
+    fitting = (tags[name] for name in newest_first(tags) if _fits(tags[name], query))
+    return list(islice(fitting, query.limit)), len(tags)
 
 
 def _on_registry(
-    wanted: _Wanted, documents: CachedDocuments, sized: bool, jobs: int, console: Console
+    query: _Query, registry: CachingRegistry, sized: bool, jobs: int, console: Console
 ) -> tuple[list[Tag], int]:
-    """The same of any registry, whose manifests have to be looked at; and `sized`, those of each platform too."""
+    """Return the tags by the manifests of a registry, with sizes if `sized`, and how many begin with the prefix."""
     from provisioner.image.offers import Tag
     from provisioner.registry.tags import tag_names
     from provisioner.sources.tags import with_offers, with_sizes
 
-    listed = tag_names(documents.tags_page, wanted.reference.registry)
-    names = newest_first(name for name in listed if name.startswith(wanted.prefix))
-    if wanted.platform is None:
-        return [Tag(name) for name in names[: wanted.limit]], len(names)
+    listed = tag_names(registry.tags_page, query.reference.registry)
+    names = newest_first(name for name in listed if name.startswith(query.prefix))
+    if query.platform is None:
+        return [Tag(name) for name in names[: query.limit]], len(names)
 
     problems: list[str] = []
-    with console.progress(len(names), "tag") as progress, closing(with_offers(documents, names, jobs)) as looked_at:
+    with console.progress(len(names), "tag") as progress, closing(with_offers(registry, names, jobs)) as candidates:
 
         def fitting() -> Iterator[Tag]:
-            for tag in looked_at:
+            for tag in candidates:
                 progress.advance(1)
                 if tag.problem:
                     problems.append(f"{tag.name}: {tag.problem}")
-                if _fits(tag, wanted):
+                if _fits(tag, query):
                     yield tag
 
-        tags = list(islice(fitting(), wanted.limit))
+        tags = list(islice(fitting(), query.limit))
     if problems and not tags:
         console.step(f"{len(problems)} tags name no image; {problems[0]}")
-    return list(with_sizes(documents, tags, wanted.platform, jobs)) if sized else tags, len(names)
+    return list(with_sizes(registry, tags, query.platform, jobs)) if sized else tags, len(names)
 
 
-def _fits(tag: Tag, wanted: _Wanted) -> bool:
-    return wanted.platform is None or tag.offer(wanted.platform) is not None
+def _fits(tag: Tag, query: _Query) -> bool:
+    return query.platform is None or tag.offer(query.platform) is not None
 
 
-def _nothing(wanted: _Wanted, count: int) -> NotFound:
-    name = wanted.reference.name
+def _nothing(query: _Query, count: int) -> NotFound:
+    name = query.reference.name
     if count:
-        return NotFound(f"none of the {count} tags of {name} is for {wanted.platform}", "--all lists them")
-    what = f"tags that begin with {wanted.prefix!r}" if wanted.prefix else "tags"
-    return NotFound(f"{name} has no {what}", "leave out the tag to see all" if wanted.prefix else "")
+        return NotFound(f"none of the {count} tags of {name} is for {query.platform}", "--all lists them")
+    what = f"tags that begin with {query.prefix!r}" if query.prefix else "tags"
+    return NotFound(f"{name} has no {what}", "leave out the tag to see all" if query.prefix else "")
 
 
-def _row(tag: Tag, wanted: Platform | None) -> tuple[str, ...]:
-    """One line of the table. Platforms are listed where none was wanted: else they are known to fit."""
-    best = tag.offer(wanted) if wanted else None
+def _row(tag: Tag, platform: Platform | None) -> tuple[str, ...]:
+    """Return one row of the table. Platforms are listed only where none is asked for."""
+    best = tag.offer(platform) if platform else None
     return (
         tag.name,
         size_text(best.size) if best and best.size is not None else "",
         tag.updated[:10],
         tag.digest.short if tag.digest else "",
-        " ".join(_platforms(tag)) if wanted is None else "",
+        " ".join(_platforms(tag)) if platform is None else "",
     )
 
 
-def _json(tag: Tag, wanted: Platform | None) -> dict[str, Any]:
-    best = tag.offer(wanted) if wanted else None
+def _json(tag: Tag, platform: Platform | None) -> dict[str, Any]:
+    best = tag.offer(platform) if platform else None
     return {
         "name": tag.name,
         "digest": str(tag.digest) if tag.digest else None,

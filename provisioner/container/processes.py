@@ -1,4 +1,8 @@
-"""What runs from which directory, as /proc tells: no guest writes anything down, and none can be missed for it."""
+"""Which processes run from which directory, found in /proc.
+
+start.sh records its own sessions in `.provision/run/`. What is here also finds containers whose directory can't be
+written, and those that were started without start.sh.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,21 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """What /proc tells of one process. What may not be read is empty, as is most of other users' processes."""
+    """What /proc says about one process. What may not be read is empty: most of other users' processes."""
 
     pid: int
     tracer: int
+    """The process that traces it by ptrace(2); 0 where there is none."""
     root: tuple[int, int] | None
+    """Device and inode of its root directory."""
     program: str
+    """The path of its executable."""
     command: tuple[bytes, ...]
+    """Its command line."""
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """The process of this number; None where it has ended."""
+        """Read the process with this number; return None where it has ended."""
         folder = _PROC / str(pid)
         try:
             status = (folder / "status").read_bytes()
@@ -34,14 +42,14 @@ class Process:
         return cls(
             pid,
             int(tracer[1]) if tracer else 0,
-            identity(folder / "root"),
-            _target(folder / "exe"),
+            directory_id(folder / "root"),
+            _link_target(folder / "exe"),
             tuple(command.split(b"\0")[:-1]),
         )
 
     @property
     def proot_roots(self) -> Iterator[bytes]:
-        """The rootfs that a proot was given, as it was typed; nothing for other programs."""
+        """The rootfs options on the command line of a proot, as they were typed; none for other programs."""
         if not self.command or os.path.basename(self.command[0]) != b"proot":
             return
         for option, value in zip(self.command, (*self.command[1:], b""), strict=True):
@@ -52,50 +60,50 @@ class Process:
 
 
 def running(directories: Sequence[Path]) -> dict[Path, list[int]]:
-    """The processes of each directory's guests, by number.
+    """Return the numbers of the processes that run from each directory.
 
-    They have DIR/rootfs as their root, run a program below it, or are traced by a proot of it; so is that proot.
+    These have DIR/rootfs as their root, run a program below it, or are traced by a proot of it; so is that proot.
     """
-    processes = [process for process in map(Process.of, _numbers()) if process]
+    processes = [process for process in map(Process.of, _process_ids()) if process]
     proots = [process for process in processes if any(process.proot_roots)]
-    found: dict[Path, list[int]] = {}
+    pids: dict[Path, list[int]] = {}
     for directory in directories:
         rootfs = directory / "rootfs"
-        here = identity(rootfs)
-        tracers = {process.pid for process in proots if here and here in _roots(process)}
-        found[directory] = [
+        rootfs_id = directory_id(rootfs)
+        tracers = {process.pid for process in proots if rootfs_id and rootfs_id in _root_ids(process)}
+        pids[directory] = [
             process.pid
             for process in processes
             if {process.pid, process.tracer} & tracers
-            or (here and process.root == here)
+            or (rootfs_id and process.root == rootfs_id)
             or process.program.startswith(f"{rootfs}/")
         ]
-    return found
+    return pids
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of a directory, the same in all mount namespaces; None where there is none."""
+def directory_id(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a directory, the same in all mount namespaces; None where there is none."""
     try:
-        found = path.stat()
+        state = path.stat()
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino
+    return state.st_dev, state.st_ino
 
 
-def _roots(proot: Process) -> set[tuple[int, int] | None]:
-    """The directories that a proot has as its rootfs; a relative one is below where it works."""
-    base = _target(_PROC / str(proot.pid) / "cwd")
-    return {identity(Path(base, os.fsdecode(root))) for root in proot.proot_roots}
+def _root_ids(proot: Process) -> set[tuple[int, int] | None]:
+    """Return the ids of a proot's rootfs options; relative ones start at its working directory."""
+    base = _link_target(_PROC / str(proot.pid) / "cwd")
+    return {directory_id(Path(base, os.fsdecode(root))) for root in proot.proot_roots}
 
 
-def _numbers() -> list[int]:
+def _process_ids() -> list[int]:
     try:
         return sorted(int(name) for name in os.listdir(_PROC) if name.isdecimal())
     except OSError:
         return []
 
 
-def _target(link: Path) -> str:
+def _link_target(link: Path) -> str:
     try:
         return os.readlink(link)
     except OSError:

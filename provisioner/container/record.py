@@ -1,4 +1,4 @@
-"""`.provision/` in a provisioned directory: what was provisioned, written once and read by later runs."""
+"""The record of a provisioned directory in `.provision/`, written once and read by later runs."""
 
 from __future__ import annotations
 
@@ -18,31 +18,40 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One layer: digests as text, size in bytes as downloaded."""
+    """A layer of the image that was provisioned."""
 
     digest: str
+    """The digest of the blob."""
     diff_id: str
+    """The digest of the uncompressed archive."""
     size: int
+    """The bytes of the blob."""
     media_type: str
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a directory was provisioned from. Digests are texts; `index_digest` is empty where there was no index."""
+    """What a directory was provisioned from. Digests are texts such as `sha256:…`."""
 
     reference: str
     platform: str
+    """As in `linux/arm64/v8`."""
     manifest_digest: str
     index_digest: str
+    """Empty where the reference named a manifest."""
     config_digest: str
     layers: tuple[LayerRecord, ...]
+    """From the base to the top."""
     profile: str
+    """The profile's name."""
     version: str = __version__
+    """The version of provision that wrote the record."""
     format: int = _FORMAT
+    """The version of this format."""
 
     @classmethod
     def of(cls, reference: str, image: Image, profile: str) -> Record:
-        """The record of an image that is about to be provisioned."""
+        """Return the record of an image that is about to be provisioned."""
         return cls(
             reference=reference,
             platform=str(image.config.platform),
@@ -58,9 +67,9 @@ class Record:
 
     @classmethod
     def read(cls, directory: Path) -> Record | None:
-        """The record in a provisioned directory; None where there is none.
+        """Return the record of a provisioned directory; None where there is none.
 
-        Raises MachineError for one that this version can't read.
+        Raises MachineError for a record that this version can't read.
         """
         path = directory / FOLDER / "record.json"
         with machine_errors(f"read {printable(str(path))}"):
@@ -78,7 +87,7 @@ class Record:
 
     @classmethod
     def _from_json(cls, value: Any) -> Record:
-        """Make a record of what `to_json` has written. Raises ValueError, TypeError or KeyError for anything else."""
+        """Parse what `to_json` has written. Raises ValueError, TypeError or KeyError for anything else."""
         layers = tuple(LayerRecord(**layer) for layer in value["layers"])
         record = cls(**{**value, "layers": layers})
         if record.format != _FORMAT:
@@ -89,11 +98,11 @@ class Record:
         return record
 
     def to_json(self) -> str:
-        """The record as it is kept, and as `--json` prints it."""
+        """Return the text of record.json, which is also what `--json` prints."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def write(self, directory: Path, image: Image) -> None:
-        """Write the record, and beside it the image's documents as the registry served them."""
+        """Create `.provision/` with the record and the image's documents, byte for byte. Raises OSError."""
         folder = directory / FOLDER
         folder.mkdir(mode=0o755)
         (folder / "record.json").write_text(self.to_json(), encoding="utf-8")
@@ -101,12 +110,13 @@ class Record:
         (folder / "config.json").write_bytes(image.config_bytes)
 
 
-def missing(directory: Path, shown: str) -> str:
-    """Why there is no record in `directory`, which is called `shown`, in words."""
+def describe_missing(directory: Path, shown: str) -> str:
+    """Return the message for a `directory` without a record; `shown` is its name for messages."""
     return f"{shown} was not made by provision" if directory.exists() else f"there is no directory {shown}"
 
 
 def _check_types(part: Record | LayerRecord) -> None:
+    """Raise TypeError for a field, other than `layers`, that doesn't have its declared type."""
     for field in fields(part):
         if field.name != "layers" and type(getattr(part, field.name)).__name__ != field.type:
             raise TypeError(f"{field.name} is not of the type {field.type}")

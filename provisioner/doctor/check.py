@@ -1,4 +1,4 @@
-"""What a probe finds out: whether something works, what that means for provision, and the mend."""
+"""What a probe returns: whether something works, what that means for provision, and how to fix it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from provisioner.terminal.escaping import printable
 
 
 class State(StrEnum):
-    """Whether something works here. The texts are marks that need no colour."""
+    """Whether something works here. The values are the marks that users see, which need no colour."""
 
     OK = "ok"
     NO = "no"
@@ -19,49 +19,55 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one probe found: `detail` says what it means for provision; `mend`, what to do, may be empty."""
+    """The answer of one probe."""
 
     state: State
     detail: str
-    mend: str = ""
+    """What was found and what it means for provision."""
+    fix: str = ""
+    """The command to type, or what else to do; may be empty."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A finding by its name. Without one that is `essential`, the main job can't work here."""
+    """A finding with the name of its probe, safe to print."""
 
     name: str
     state: State
     detail: str
-    mend: str = ""
+    fix: str = ""
     essential: bool = False
+    """Whether the main job can't work without it."""
 
     @classmethod
     def of(cls, name: str, finding: Finding, essential: bool = False) -> Check:
-        """The check of this name; texts that came from programs or the file system are made fit to be shown."""
-        detail, mend = (printable(" ".join(text.split()))[:600] for text in (finding.detail, finding.mend))
-        return cls(name, finding.state, detail, mend, essential)
+        """Return the check of a finding, whose texts from programs and the file system are escaped and shortened."""
+        detail, fix = (printable(" ".join(text.split()))[:600] for text in (finding.detail, finding.fix))
+        return cls(name, finding.state, detail, fix, essential)
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where probes look: the directory in question, and an empty one in its file system, or `why` there is none."""
+    """Where probes look."""
 
     directory: Path
+    """The directory in question, or the nearest one above it that exists."""
     scratch: Path | None
-    why: str = ""
+    """An empty directory in it that probes may write to."""
+    scratch_error: str = ""
+    """Why there is no scratch directory."""
 
 
-def ok(detail: str, mend: str = "") -> Finding:
-    """It works."""
-    return Finding(State.OK, detail, mend)
+def ok(detail: str, fix: str = "") -> Finding:
+    """Return the finding that something works."""
+    return Finding(State.OK, detail, fix)
 
 
-def no(detail: str, mend: str = "") -> Finding:
-    """It doesn't."""
-    return Finding(State.NO, detail, mend)
+def no(detail: str, fix: str = "") -> Finding:
+    """Return the finding that something doesn't work."""
+    return Finding(State.NO, detail, fix)
 
 
-def unknown(detail: str, mend: str = "") -> Finding:
-    """It can't be told."""
-    return Finding(State.UNKNOWN, detail, mend)
+def unknown(detail: str, fix: str = "") -> Finding:
+    """Return the finding that nothing could be found out."""
+    return Finding(State.UNKNOWN, detail, fix)

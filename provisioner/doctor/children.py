@@ -1,6 +1,6 @@
-"""Probes in processes of their own: what blocks, breaks or ends one of them doesn't reach the others.
+"""Functions run in child processes, so that one that blocks, fails or is killed doesn't affect the others.
 
-On Android some system calls that apps may not use end the process with SIGSYS, so that none is tried in our own.
+On Android the kernel ends a process by SIGSYS for some system calls, so none of them is tried in our own.
 """
 
 from __future__ import annotations
@@ -19,49 +19,57 @@ from typing import Any, NoReturn
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of an action: its `value`, or why there is none."""
+    """The result of an action in a child process. Of the three ways to fail, at most one is set."""
 
     value: Any = None
+    """What the action returned, by way of JSON."""
     errno: int = 0
+    """The error number of the OSError that it raised."""
     signal: int = 0
+    """The signal that ended the process."""
     failure: str = ""
+    """Any other reason, in words."""
 
     @property
     def worked(self) -> bool:
-        """Whether the action came to its end."""
+        """Whether the action returned."""
         return not (self.errno or self.signal or self.failure)
 
     @property
-    def why(self) -> str:
-        """Why it didn't, for people."""
+    def reason(self) -> str:
+        """Why it failed, for users."""
         if self.signal:
-            return f"the kernel ends what tries it ({signal.Signals(self.signal).name})"
+            return f"the kernel ends the process that tries it ({signal.Signals(self.signal).name})"
         return os.strerror(self.errno) if self.errno else self.failure
 
 
 @dataclass
 class _Child:
-    """A process at work on the action of a number."""
+    """A running child process."""
 
     number: int
+    """The index of its action."""
     pid: int
     deadline: float
+    """On the monotonic clock, in seconds."""
     data: bytes = b""
-    overdue: bool = True
+    """What has arrived of its reply."""
+    running: bool = True
+    """Whether it still has to be killed: it hasn't closed its end of the pipe."""
 
 
 def attempt(action: Callable[[], object]) -> Reply:
-    """Try `action` in a child process and say what became of it. It has to be one that can't block."""
+    """Run `action` in a child process and return its reply. It must not block for longer than three seconds."""
     return in_children([action], seconds=3, together=1, groups=False)[0]
 
 
 def in_children(
     actions: Sequence[Callable[[], object]], seconds: float, together: int = 4, groups: bool = True
 ) -> list[Reply]:
-    """Run each action in a process of its own, at most so many together, and give their replies in order.
+    """Run each action in a child process, at most `together` at a time, and return their replies in order.
 
-    Values travel as JSON. Whatever isn't done after `seconds` is killed, with all that it has started where it has a
-    process group of its own; after three times that, nothing new is started.
+    Values travel as JSON. An action that takes longer than `seconds` is killed, with all that it has started if
+    `groups` gives each child a process group. After three times `seconds`, no more actions are started.
     """
     replies = [Reply(failure="there was no time left for it")] * len(actions)
     waiting = list(enumerate(actions))
@@ -76,42 +84,42 @@ def in_children(
                     selector.register(read, selectors.EVENT_READ, child)
                 if not selector.get_map():
                     break
-                _advance(selector, replies, seconds, groups)
+                _collect_replies(selector, replies, seconds, groups)
         finally:
             for key in list(selector.get_map().values()):
-                _finish(selector, key, groups)
+                _reap(selector, key, groups)
     return replies
 
 
-def _advance(selector: selectors.BaseSelector, replies: list[Reply], seconds: float, groups: bool) -> None:
-    """Wait for some child to say something or to end, or for the first deadline."""
+def _collect_replies(selector: selectors.BaseSelector, replies: list[Reply], seconds: float, groups: bool) -> None:
+    """Wait until a child writes, a child ends or a deadline passes; store the replies that are complete."""
     soonest = min(key.data.deadline for key in selector.get_map().values())
     for key, _ in selector.select(max(0.0, soonest - time.monotonic())):
         data = os.read(key.fd, 1 << 16)
         key.data.data += data
         if not data:
-            key.data.overdue = False
-            replies[key.data.number] = _reply(key.data.data, _finish(selector, key, groups))
+            key.data.running = False
+            replies[key.data.number] = _parse_reply(key.data.data, _reap(selector, key, groups))
     for key in [key for key in selector.get_map().values() if key.data.deadline <= time.monotonic()]:
         replies[key.data.number] = Reply(failure=f"no answer in {seconds:g} seconds")
-        _finish(selector, key, groups)
+        _reap(selector, key, groups)
 
 
 def _start(action: Callable[[], object], group: bool) -> tuple[int, int]:
-    """Fork a child for `action`; where its reply can be read, and its process id."""
+    """Fork a child for `action`; return the descriptor to read its reply from, and its process id."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _work(action, write, group)
+        _run_in_child(action, write, group)
     os.close(write)
     if group:
-        with suppress(OSError):  # the child does the same, whoever comes first
+        with suppress(OSError):  # the child does the same; whichever comes first wins
             os.setpgid(pid, pid)
     return read, pid
 
 
-def _work(action: Callable[[], object], write: int, group: bool) -> NoReturn:
-    """What the child does: no word of it reaches our own output."""
+def _run_in_child(action: Callable[[], object], write: int, group: bool) -> NoReturn:
+    """Run the action in the child, write its reply to the descriptor `write` and exit. Its output is discarded."""
     reply: dict[str, object] = {}
     try:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -125,27 +133,27 @@ def _work(action: Callable[[], object], write: int, group: bool) -> NoReturn:
     except OSError as error:
         reply = {"errno": error.errno} if error.errno else {"failure": str(error)}
     finally:
-        if broken := sys.exception():
-            reply = {"failure": f"{type(broken).__name__}: {broken}"}
+        if exception := sys.exception():
+            reply = {"failure": f"{type(exception).__name__}: {exception}"}
         os.write(write, json.dumps(reply).encode())
         os._exit(0)
 
 
-def _finish(selector: selectors.BaseSelector, key: selectors.SelectorKey, group: bool) -> int:
-    """End a child and what is left of its group; its wait status."""
+def _reap(selector: selectors.BaseSelector, key: selectors.SelectorKey, group: bool) -> int:
+    """Kill a child that is still running, and the rest of its group; return its wait status."""
     selector.unregister(key.fd)
     os.close(key.fd)
     pid = key.data.pid
-    if key.data.overdue:
+    if key.data.running:
         os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     if group:
-        with suppress(ProcessLookupError, PermissionError):  # the usual case: nothing is left
+        with suppress(ProcessLookupError, PermissionError):  # usually nothing is left
             os.killpg(pid, signal.SIGKILL)
     return status
 
 
-def _reply(data: bytes, status: int) -> Reply:
+def _parse_reply(data: bytes, status: int) -> Reply:
     if data:
         return Reply(**json.loads(data))
     if os.WIFSIGNALED(status):
@@ -154,7 +162,7 @@ def _reply(data: bytes, status: int) -> Reply:
 
 
 def run_program(*argv: str | os.PathLike[str], env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a program to its end: its exit status (negative for a signal's number) and all its output."""
+    """Run a program to its end; return its exit status (negative for a signal) and its output and errors together."""
     import sh
 
     words = [os.fspath(word) for word in argv]

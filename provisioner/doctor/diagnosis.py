@@ -1,4 +1,4 @@
-"""What this machine can do for provision, found out by trying: probes, each in a process of its own."""
+"""The list of probes, and running them: each in a child process, with a time limit."""
 
 from __future__ import annotations
 
@@ -16,101 +16,104 @@ from provisioner.doctor.check import Check, Finding, Site, State, no, unknown
 from provisioner.doctor.children import Reply, in_children
 
 _SECONDS = 6.0
-"""What a probe may take. Those that wait for a network have limits of their own below it."""
+"""The time limit of a probe. Those of the network have shorter limits of their own."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A question by its name, and the function that answers it.
-
-    Without what is `essential` the main job can't work. What is `written` needs a directory to write to.
-    """
+    """A question about this machine."""
 
     name: str
-    find: Callable[[Site], Finding]
+    check: Callable[[Site], Finding]
+    """The function that answers it."""
     essential: bool = False
-    written: bool = False
+    """Whether the main job can't work without it."""
+    needs_scratch: bool = False
+    """Whether it needs a directory to write to."""
 
 
 PROBES = (
-    Probe("directory", filesystem.directory, essential=True),
-    Probe("file system", filesystem.file_system),
-    Probe("symlinks", filesystem.symlinks, essential=True, written=True),
-    Probe("execution", filesystem.execution, essential=True, written=True),
-    Probe("hard links", filesystem.hard_links, written=True),
-    Probe("attributes", filesystem.attributes, written=True),
-    Probe("devices", filesystem.devices, written=True),
-    Probe("owners", filesystem.owners, written=True),
-    Probe("space", filesystem.space, essential=True),
-    Probe("umask", filesystem.mask),
-    Probe("chroot", kernel.mounting),
-    Probe("proot", runtimes.proot),
-    Probe("proot seccomp", runtimes.proot_seccomp),
-    Probe("userns", kernel.user_namespaces),
-    Probe("unshare", kernel.unshare),
-    Probe("subuid", kernel.subordinate_ids),
-    Probe("bwrap", kernel.bubblewrap),
-    Probe("qemu", runtimes.emulators),
-    Probe("phantom processes", kernel.phantom_processes),
-    Probe("python", tools.python),
-    Probe("gzip", tools.gzip),
-    Probe("zstd", tools.zstd),
-    Probe("libmagic", tools.libmagic),
-    Probe("fakeroot", tools.fakeroot),
+    Probe("directory", filesystem.check_directory, essential=True),
+    Probe("file system", filesystem.check_type),
+    Probe("symlinks", filesystem.check_symlinks, essential=True, needs_scratch=True),
+    Probe("execution", filesystem.check_execution, essential=True, needs_scratch=True),
+    Probe("hard links", filesystem.check_hard_links, needs_scratch=True),
+    Probe("attributes", filesystem.check_attributes, needs_scratch=True),
+    Probe("devices", filesystem.check_devices, needs_scratch=True),
+    Probe("owners", filesystem.check_owners, needs_scratch=True),
+    Probe("space", filesystem.check_space, essential=True),
+    Probe("umask", filesystem.check_umask),
+    Probe("chroot", kernel.check_chroot),
+    Probe("proot", runtimes.check_proot),
+    Probe("proot seccomp", runtimes.check_proot_seccomp),
+    Probe("userns", kernel.check_user_namespaces),
+    Probe("unshare", kernel.check_unshare),
+    Probe("subuid", kernel.check_subordinate_ids),
+    Probe("bwrap", kernel.check_bubblewrap),
+    Probe("qemu", runtimes.check_emulators),
+    Probe("phantom processes", kernel.check_phantom_processes),
+    Probe("python", tools.check_python),
+    Probe("gzip", tools.check_gzip),
+    Probe("zstd", tools.check_zstd),
+    Probe("libmagic", tools.check_libmagic),
+    Probe("fakeroot", tools.check_fakeroot),
 )
-OF_A_CONTAINER = (Probe("platform", runtimes.platform), Probe("start.sh", runtimes.start_script, essential=True))
-"""Asked of a directory that provision has made."""
-OF_THE_NETWORK = (Probe("DNS", network.names), Probe("registry", network.registry))
+CONTAINER_PROBES = (
+    Probe("platform", runtimes.check_platform),
+    Probe("start.sh", runtimes.check_start_script, essential=True),
+)
+"""For a directory that provision has made."""
+NETWORK_PROBES = (Probe("DNS", network.check_dns), Probe("registry", network.check_registry))
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that was found out about a directory and the machine."""
+    """The results of all probes for a directory and the machine."""
 
     directory: Path
     checks: tuple[Check, ...]
 
     @property
-    def hindrances(self) -> tuple[Check, ...]:
-        """Why the main job can't work here. A network that is away now is none: there are caches, and other registries.
+    def problems(self) -> tuple[Check, ...]:
+        """The essential checks that failed, for which the main job can't work here.
 
-        What can't be told is not held against the machine.
+        A check without a result doesn't count, nor does the network: there are caches, and other registries.
         """
         return tuple(check for check in self.checks if check.essential and check.state == State.NO)
 
     def to_json(self) -> dict[str, object]:
-        """The diagnosis as `--json` prints it."""
+        """Return what `--json` prints."""
         return {
-            "works": not self.hindrances,
+            "works": not self.problems,
             "directory": str(self.directory),
             "checks": [asdict(check) for check in self.checks],
         }
 
 
 def diagnose(directory: Path, *, offline: bool = False) -> Diagnosis:
-    """Find out what works in the file system of `directory`, which may be yet to be made, and on this machine.
+    """Find out what works on this machine and in the file system of `directory`, which need not exist yet.
 
-    It takes a few seconds at most, and leaves nothing behind.
+    Takes some seconds at most, and leaves nothing behind. With `offline`, the network probes are left out.
     """
     is_container = os.path.isdir(directory / FOLDER)
-    existing = next(place for place in (directory, *directory.parents) if os.path.isdir(place))
-    with _scratch(existing) as (scratch, why):
-        probes = [*PROBES, *(OF_A_CONTAINER if is_container else ()), *(() if offline else OF_THE_NETWORK)]
-        probes = [probe for probe in probes if scratch or not probe.written]
-        # Those that wait for the network begin first, so that the others don't wait for them.
-        eager = sorted(probes, key=lambda probe: probe not in OF_THE_NETWORK)
-        site = Site(existing, scratch, why)
-        replies = in_children([partial(_answer, probe, site) for probe in eager], _SECONDS)
-    checks = {probe.name: _check(probe, reply) for probe, reply in zip(eager, replies, strict=True)}
-    found = [checks[probe.name] for probe in probes]
-    return Diagnosis(directory, tuple(found if is_container else [*found, _runtime(checks)]))
+    existing = next(path for path in (directory, *directory.parents) if os.path.isdir(path))
+    with _scratch_directory(existing) as (scratch, scratch_error):
+        probes = [*PROBES, *(CONTAINER_PROBES if is_container else ()), *(() if offline else NETWORK_PROBES)]
+        probes = [probe for probe in probes if scratch or not probe.needs_scratch]
+        # Those that wait for the network start first, so that the others don't wait for them.
+        ordered = sorted(probes, key=lambda probe: probe not in NETWORK_PROBES)
+        site = Site(existing, scratch, scratch_error)
+        replies = in_children([partial(_run, probe, site) for probe in ordered], _SECONDS)
+    checks = {probe.name: _check(probe, reply) for probe, reply in zip(ordered, replies, strict=True)}
+    shown = [checks[probe.name] for probe in probes]
+    return Diagnosis(directory, tuple(shown if is_container else [*shown, _check_runtime(checks)]))
 
 
 @contextmanager
-def _scratch(place: Path) -> Iterator[tuple[Path | None, str]]:
-    """An empty directory for probes in `place`, or why there can be none."""
-    path = place / f".provision-doctor-{os.urandom(8).hex()}"
-    try:  # from the first moment: a signal may come as soon as it is made
+def _scratch_directory(parent: Path) -> Iterator[tuple[Path | None, str]]:
+    """Create an empty directory in `parent` for the context; yield it, or None and why it can't be created."""
+    path = parent / f".provision-doctor-{os.urandom(8).hex()}"
+    try:  # around mkdir too: a signal may arrive as soon as the directory exists
         try:
             path.mkdir(mode=0o700)
         except OSError as error:
@@ -121,23 +124,23 @@ def _scratch(place: Path) -> Iterator[tuple[Path | None, str]]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _answer(probe: Probe, site: Site) -> dict[str, str]:
-    return asdict(probe.find(site))
+def _run(probe: Probe, site: Site) -> dict[str, str]:
+    return asdict(probe.check(site))
 
 
 def _check(probe: Probe, reply: Reply) -> Check:
-    """What a probe's process has found; a probe that broke tells nothing of the machine."""
+    """Return the check of a probe's reply; a probe that failed says nothing about the machine."""
     if not reply.worked:
-        return Check.of(probe.name, unknown(f"can't be told: {reply.why}"), probe.essential)
-    found = reply.value
-    return Check.of(probe.name, Finding(State(found["state"]), found["detail"], found["mend"]), probe.essential)
+        return Check.of(probe.name, unknown(f"the probe failed: {reply.reason}"), probe.essential)
+    value = reply.value
+    return Check.of(probe.name, Finding(State(value["state"]), value["detail"], value["fix"]), probe.essential)
 
 
-def _runtime(checks: Mapping[str, Check]) -> Check:
-    """What start.sh would take here, in its order."""
+def _check_runtime(checks: Mapping[str, Check]) -> Check:
+    """Return the check of which runtime start.sh would choose, by the checks of what each one needs."""
     works = {name for name, check in checks.items() if check.state == State.OK}
     needs = {"chroot": {"chroot", "unshare"}, "proot": {"proot"}, "userns": {"userns", "unshare"}}
     usable = [name for name, parts in needs.items() if parts <= works]
     if usable:
-        return Check("runtime", State.OK, f"start.sh takes {usable[0]}; usable: {', '.join(usable)}", essential=True)
-    return Check.of("runtime", no("nothing can start a container here", checks["proot"].mend), essential=True)
+        return Check("runtime", State.OK, f"start.sh uses {usable[0]}; usable: {', '.join(usable)}", essential=True)
+    return Check.of("runtime", no("nothing can start a container here", checks["proot"].fix), essential=True)

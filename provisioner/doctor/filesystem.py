@@ -1,9 +1,8 @@
-"""What the file system of DIR can do."""
+"""Probes of the file system of DIR."""
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import stat
@@ -12,135 +11,120 @@ from pathlib import Path
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt
-from provisioner.doctor.fixes import as_root, is_android
+from provisioner.doctor.fixes import is_android, root_command
+from provisioner.filesystem.mounts import mount_of
 
-_WITHOUT_LINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
+_WITHOUT_SYMLINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
 _LEAST_BYTES, _LEAST_INODES = 50 << 20, 5000
-"""What a small distribution takes, with what is downloaded for it."""
+"""What a small distribution needs, with its download."""
 
 
-def directory(site: Site) -> Finding:
-    """Whether it can be written."""
+def check_directory(site: Site) -> Finding:
+    """Check whether the directory can be written to."""
     if site.scratch:
-        return ok("can be written")
+        return ok("can be written to")
     return no(
-        f"{site.directory} can't be written: {site.why}", f"choose another one, such as {shlex.quote(str(_home()))}"
+        f"{site.directory} can't be written to: {site.scratch_error}",
+        f"choose another one, such as {shlex.quote(str(_home()))}",
     )
 
 
-def file_system(site: Site) -> Finding:
-    """Its type."""
-    found = mount_of(site.directory)
-    if not found:
-        return unknown("its type can't be told")
-    point, kind = found
-    if kind in _WITHOUT_LINKS:
-        return no(f"{kind} at {point} can't hold a Linux distribution", _elsewhere())
-    return ok(f"{kind} at {point}")
+def check_type(site: Site) -> Finding:
+    """Check whether the type of the file system is one that can hold a distribution."""
+    mount = mount_of(site.directory)
+    if not mount:
+        return unknown("its type is unknown")
+    if mount.type in _WITHOUT_SYMLINKS:
+        return no(f"{mount.type} at {mount.point} can't hold a Linux distribution", _other_directory())
+    return ok(f"{mount.type} at {mount.point}")
 
 
-def symlinks(site: Site) -> Finding:
-    """No distribution does without."""
-    reply = attempt(lambda: os.symlink("target", _at(site, "symlink")))
-    return ok("work") if reply.worked else no(f"{reply.why}: a distribution can't live here", _elsewhere())
+def check_symlinks(site: Site) -> Finding:
+    """Check whether symlinks can be made, which every distribution has."""
+    reply = attempt(lambda: os.symlink("target", _scratch_path(site, "symlink")))
+    return ok("work") if reply.worked else no(f"{reply.reason}: a distribution needs them", _other_directory())
 
 
-def execution(site: Site) -> Finding:
-    """Whether a program that lies there can be started."""
-    program = _at(site, "program")
+def check_execution(site: Site) -> Finding:
+    """Check whether a program in the directory can be started."""
+    program = _scratch_path(site, "program")
     program.write_text(f"#!{shutil.which('sh') or '/bin/sh'}\nexit 0\n")
     program.chmod(0o700)
     if not program.stat().st_mode & stat.S_IXUSR:
-        return no("files can't be made executable: nothing could be started", _elsewhere())
+        return no("files can't be made executable: nothing could be started", _other_directory())
     try:
         subprocess.run([program], check=True, stdin=subprocess.DEVNULL, timeout=3)
     except (OSError, subprocess.SubprocessError) as error:
         if not os.statvfs(program).f_flag & os.ST_NOEXEC:
-            return no(f"programs can't be started here: {error}", _elsewhere())
-        point = (mount_of(site.directory) or ("/",))[0]
-        mend = as_root(f"mount -o remount,exec {shlex.quote(point)}")
-        return no("mounted noexec: nothing can be started here", f"{mend}; or choose another directory")
+            return no(f"programs can't be started here: {error}", _other_directory())
+        mount = mount_of(site.directory)
+        fix = root_command(f"mount -o remount,exec {shlex.quote(mount.point if mount else '/')}")
+        return no("mounted noexec: nothing can be started here", f"{fix}; or choose another directory")
     return ok("programs can be started here")
 
 
-def hard_links(site: Site) -> Finding:
-    """Used where an image has them."""
-    source = _at(site, "file")
+def check_hard_links(site: Site) -> Finding:
+    """Check whether hard links can be made."""
+    source = _scratch_path(site, "file")
     source.touch()
     if not hasattr(os, "link"):
         return no("this Python has no os.link: provision copies instead, which takes more space")
-    reply = attempt(lambda: os.link(source, _at(site, "link")))
-    return ok("work") if reply.worked else no(f"{reply.why}: provision copies instead, which takes more space")
+    reply = attempt(lambda: os.link(source, _scratch_path(site, "link")))
+    return ok("work") if reply.worked else no(f"{reply.reason}: provision copies instead, which takes more space")
 
 
-def attributes(site: Site) -> Finding:
-    """Extended attributes of the namespace `user`."""
+def check_attributes(site: Site) -> Finding:
+    """Check whether extended attributes of the namespace `user` can be set (xattr(7))."""
     if not hasattr(os, "setxattr"):
         return no("this Python has no os.setxattr: extended attributes of images are left out")
-    file = _at(site, "attributes")
+    file = _scratch_path(site, "attributes")
     file.touch()
     reply = attempt(lambda: os.setxattr(file, "user.provision", b"probe"))
     if reply.worked:
         return ok("user.* can be set")
-    return no(f"{reply.why}: extended attributes of images are left out")
+    return no(f"{reply.reason}: extended attributes of images are left out")
 
 
-def devices(site: Site) -> Finding:
-    """Device nodes; start.sh doesn't need them."""
-    instead = "devices of images are left out, start.sh shows the machine's"
-    node = _at(site, "null")
+def check_devices(site: Site) -> Finding:
+    """Check whether device nodes can be made and opened. start.sh doesn't need that."""
+    instead = "devices of images are left out, start.sh shows this machine's"
+    node = _scratch_path(site, "null")
     reply = attempt(lambda: os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(1, 3)))
     if not reply.worked:
-        return no(f"{reply.why}: {instead}")
+        return no(f"{reply.reason}: {instead}")
     opened = attempt(lambda: os.close(os.open(node, os.O_WRONLY)))
-    return ok("can be made") if opened.worked else no(f"can be made, but not opened ({opened.why}): {instead}")
+    return ok("can be made") if opened.worked else no(f"can be made, but not opened ({opened.reason}): {instead}")
 
 
-def owners(site: Site) -> Finding:
-    """Whether files can be given to other users."""
-    file = _at(site, "owned")
+def check_owners(site: Site) -> Finding:
+    """Check whether files can be given to other users (chown(2))."""
+    file = _scratch_path(site, "owned")
     file.touch()
     reply = attempt(lambda: os.chown(file, 1, 1))
     if reply.worked:
         return ok("can be kept as in the image")
-    return no(f"{reply.why}: all files will be yours, start.sh pretends the rest")
+    return no(f"{reply.reason}: all files will be yours, and proot pretends the image's owners")
 
 
-def space(site: Site) -> Finding:
-    """Free bytes and inodes for this user."""
-    found = os.statvfs(site.directory)
-    free, inodes = found.f_bavail * found.f_frsize, found.f_favail
+def check_space(site: Site) -> Finding:
+    """Check whether there are enough free bytes and inodes for this user."""
+    state = os.statvfs(site.directory)
+    free, inodes = state.f_bavail * state.f_frsize, state.f_favail
     detail = f"{free / 1e9:.1f} GB" if free >= 1e9 else f"{free / 1e6:.0f} MB"
-    detail += f" and {inodes} inodes free" if found.f_files else " free"
-    if free < _LEAST_BYTES or (found.f_files and inodes < _LEAST_INODES):
+    detail += f" and {inodes} inodes free" if state.f_files else " free"
+    if free < _LEAST_BYTES or (state.f_files and inodes < _LEAST_INODES):
         return no(f"{detail}: too little for a distribution", "free some, or choose a directory elsewhere")
     return ok(detail)
 
 
-def mask(site: Site) -> Finding:
-    """The umask: of no importance, since modes are set explicitly."""
+def check_umask(site: Site) -> Finding:
+    """Report the umask, which doesn't matter: provision sets all modes explicitly."""
     current = os.umask(0o077)
     os.umask(current)
     return ok(f"{current:04o}; provision sets all modes itself")
 
 
-def mount_of(path: Path) -> tuple[str, str] | None:
-    """The mount point that a path is on, and the type of the file system there (proc_pid_mountinfo(5))."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return None
-    best: tuple[str, str] | None = None
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4])
-        # Of several mounts at one point, the last one is seen.
-        if path.is_relative_to(point) and (best is None or len(point) >= len(best[0])):
-            best = point, rest.split()[0]
-    return best
-
-
-def _elsewhere() -> str:
+def _other_directory() -> str:
     return f"choose a directory in {shlex.quote(str(_home()))}" + (", not in shared storage" if is_android() else "")
 
 
@@ -148,6 +132,6 @@ def _home() -> Path:
     return Path(os.environ.get("HOME") or "/var/tmp")
 
 
-def _at(site: Site, name: str) -> Path:
-    assert site.scratch  # probes that need it aren't asked without
+def _scratch_path(site: Site, name: str) -> Path:
+    assert site.scratch  # `needs_scratch` probes don't run without it
     return site.scratch / name

@@ -1,4 +1,4 @@
-"""How to install something here: by the package manager that this system has."""
+"""The commands that fix what is missing, in the words of this system's package manager."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ _MANAGERS = {
     "zypper": "zypper install",
 }
 
-# Packages whose names aren't the same everywhere. An empty name: that system has none.
 _NAMES = {
     "uidmap": {"pkg": "", "apk": "shadow-subids", "dnf": "shadow-utils", "pacman": "shadow", "zypper": "shadow"},
     "bubblewrap": {"pkg": ""},
     "libmagic1": {"pkg": "libmagic", "apk": "libmagic", "dnf": "file-libs", "pacman": "file"},
     "qemu-user-static": {"pkg": "qemu-user-{}", "apk": "qemu-{}", "zypper": "qemu-linux-user"},
 }
+"""By Debian's name of a package, its name elsewhere where that differs; empty where there is no such package."""
 
 
 def is_termux() -> bool:
-    """Whether this is Termux, or another app with a prefix of its own."""
+    """Return whether this is Termux, or another Android app with a prefix of its own."""
     return os.environ.get("PREFIX", "").startswith("/data/")
 
 
 def is_android() -> bool:
-    """Whether the kernel is Android's, also where a distribution runs on it."""
+    """Return whether the kernel is Android's, also inside of a distribution that runs on it."""
     return is_termux() or "ANDROID_ROOT" in os.environ or os.path.exists("/system/build.prop")
 
 
-def install(package: str, kind: str = "") -> str:
-    """The command that installs `package`, Debian's name for it; empty where there is no way.
+def install_command(package: str, machine: str = "") -> str:
+    """Return the command that installs `package`, by Debian's name; empty where this system has no such package.
 
-    `kind` is the processor, in qemu's name of it, where packages are one a processor.
+    `machine` is qemu's name of an architecture, for packages that exist once for each.
     """
     manager = "pkg" if is_termux() else next((name for name in _MANAGERS if shutil.which(name)), "")
     name = _NAMES.get(package, {}).get(manager, package)
-    kind = kind.replace("_", "-") if manager == "pkg" else kind
+    machine = machine.replace("_", "-") if manager == "pkg" else machine
     if not manager or not name:
         return "" if manager else f"install {package}"
-    command = f"{_MANAGERS[manager]} {name.format(kind)}"
-    return command if is_termux() else as_root(command)  # Termux's packages are the user's own
+    command = f"{_MANAGERS[manager]} {name.format(machine)}"
+    return command if is_termux() else root_command(command)  # in Termux, packages belong to the user
 
 
-def as_root(command: str) -> str:
-    """A command line that needs root, as this user has to type it."""
+def root_command(command: str) -> str:
+    """Return a command that needs root as this user has to type it."""
     if os.geteuid() == 0:
         return command
     return f"sudo {command}" if shutil.which("sudo") else f"{command} (as root)"

@@ -1,4 +1,4 @@
-"""Whether Docker Hub can be reached: its name, then its registry."""
+"""Probes of the network: whether the name of Docker Hub can be resolved, and whether it answers."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ HUB = "https://registry-1.docker.io/v2/"
 _SECONDS = 3.0
 
 
-def names(site: Site, url: str = HUB) -> Finding:
-    """Whether the registry's name can be resolved."""
+def check_dns(site: Site, url: str = HUB) -> Finding:
+    """Check whether the registry's name can be resolved."""
     host = urlsplit(url).hostname or ""
     try:
-        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
     except OSError as error:
         if proxy := _proxy(url):
-            return unknown(f"{host}: {error.strerror or error}; the proxy {proxy} resolves it, maybe")
-        server = "pkg install resolv-conf" if is_termux() else "name a server in /etc/resolv.conf: nameserver 9.9.9.9"
+            return unknown(f"{host}: {error.strerror or error}; the proxy {proxy} may resolve it")
+        server = "pkg install resolv-conf" if is_termux() else "set a server in /etc/resolv.conf: nameserver 9.9.9.9"
         return no(f"{host}: {error.strerror or error}", f"check the network; {server}")
-    return ok(f"{host} is {found[0][4][0]}")
+    return ok(f"{host} is {addresses[0][4][0]}")
 
 
-def registry(site: Site, url: str = HUB) -> Finding:
-    """Whether a registry answers to a ping (distribution-spec, /v2/)."""
+def check_registry(site: Site, url: str = HUB) -> Finding:
+    """Check whether the registry answers at `/v2/` (distribution-spec, "determining support")."""
     from provisioner.registry.http import Http
 
     host = urlsplit(url).netloc
     proxy = _proxy(url)
-    way = f" through the proxy {proxy}" if proxy else ""
+    route = f" through the proxy {proxy}" if proxy else ""
     try:
         with Http(insecure=False, connections=1, silence=_SECONDS).get(url, {}) as response:
             status = response.status_code
     except NetworkError as error:
-        return no(f"{error.message}{way}", error.hint)
+        return no(f"{error.message}{route}", error.hint)
     if status in (200, 401):
-        return ok(f"{host} answers{way}")
-    return no(f"{host} answers with status {status}{way}", "check the network: something else may answer in its place")
+        return ok(f"{host} answers{route}")
+    return no(
+        f"{host} answers with status {status}{route}", "check the network: something else may be answering in its place"
+    )
 
 
 def _proxy(url: str) -> str:
-    """Host and port of the proxy to `url`, without its password; empty where none is used."""
+    """Return host and port of the proxy for `url`, without its password; empty where none is used."""
     parts = urlsplit(url)
     if proxy_bypass(parts.hostname or ""):
         return ""

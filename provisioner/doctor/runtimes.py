@@ -1,4 +1,4 @@
-"""What starts a container: proot, qemu, and the start.sh of a directory that is there already."""
+"""Probes of what starts a container: proot, qemu, and the start.sh of a directory that exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from provisioner.container.record import Record
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
-from provisioner.doctor.fixes import install, is_termux
+from provisioner.doctor.fixes import install_command, is_termux
 from provisioner.errors import ProvisionError
 from provisioner.image.platform import Platform, host_platform
 
@@ -27,23 +27,23 @@ QEMU = {
     "mips64le": "mips64el",
     "mipsle": "mipsel",
 }
-"""qemu's names of the OCI's architectures."""
+"""qemu's names of architectures, by those of the OCI image-spec (GOARCH)."""
 
 _ALSO_NATIVE = {("386", "amd64"), ("arm", "arm64")}
-"""Architectures whose programs the kernel usually runs on another one: (image's, machine's)."""
+"""Pairs of the image's and the machine's architecture where the kernel usually runs such programs itself."""
 
 
-def proot(site: Site) -> Finding:
-    """Whether proot is there and can run a program, with its own seccomp or without."""
+def check_proot(site: Site) -> Finding:
+    """Check whether proot is installed and can run a program, with its own use of seccomp or without."""
     program = shutil.which("proot")
     if not program:
-        return no("missing: it starts containers without root", install("proot"))
+        return no("missing: it starts containers without root", install_command("proot"))
     status, output = _run_in_proot(program, site, no_seccomp=False)
     if status != 0:
         status, output = _run_in_proot(program, site, no_seccomp=True)
     if status != 0:
         what = "nested in another proot or debugger, it can't work" if _is_traced() else "it fails"
-        return no(f"{what}: {output or f'status {status}'}", _proot_mend())
+        return no(f"{what}: {output or f'status {status}'}", _proot_fix())
     help_text = run_program(program, "--help")[1]
     options = [o for o in ("--link2symlink", "--sysvipc", "--kill-on-exit") if o in help_text]
     version = re.search(r"proot v?([0-9.]+)", help_text, re.IGNORECASE)
@@ -51,38 +51,38 @@ def proot(site: Site) -> Finding:
     return ok(f"{name} works, with {', '.join(options)}" if options else f"{name} works; it is not Termux's")
 
 
-def proot_seccomp(site: Site) -> Finding:
-    """Whether proot's own use of seccomp works: it makes proot quicker, and fails on some phones."""
+def check_proot_seccomp(site: Site) -> Finding:
+    """Check whether proot's own use of seccomp works, which makes it faster and fails on some phones."""
     program = shutil.which("proot")
     if not program:
         return unknown("there is no proot")
     status, output = _run_in_proot(program, site, no_seccomp=False)
     if status == 0:
         unused = "seccomp_filter = no" in run_program(program, "--version")[1]
-        return ok("this build does without it" if unused else "works")
+        return ok("this build doesn't use it" if unused else "works")
     if _run_in_proot(program, site, no_seccomp=True)[0] != 0:
         return unknown("proot doesn't work in either way")
-    mend = "export PROOT_NO_SECCOMP=1"
+    fix = "export PROOT_NO_SECCOMP=1"
     if os.environ.get("PROOT_NO_SECCOMP"):
         return ok("fails, and PROOT_NO_SECCOMP is set: proot works without it")
-    return no(f"fails ({output or f'status {status}'}): proot works without it, slower", mend)
+    return no(f"fails ({output or f'status {status}'}): proot works without it, slower", fix)
 
 
-def emulators(site: Site) -> Finding:
-    """qemu's programs for other architectures, by name, and those that the kernel starts by itself."""
+def check_emulators(site: Site) -> Finding:
+    """Check which architectures qemu can run: in proot by its programs, in chroot and userns by binfmt_misc."""
     foreign = [name for name in QEMU.values() if name != os.uname().machine]
-    programs = [name for name in foreign if emulator(name)]
+    programs = [name for name in foreign if find_emulator(name)]
     kernel = [name for name in foreign if _has_binfmt(name)]
-    mend = install("qemu-user-static", "aarch64")
+    fix = install_command("qemu-user-static", "aarch64")
     if not programs and not kernel:
-        return no("missing: images of other architectures can't be started", mend)
+        return no("missing: images of other architectures can't be started", fix)
     by_proot = f"in proot: {', '.join(programs) or 'none'}"
     by_kernel = f"in chroot and userns (binfmt): {', '.join(kernel) or 'none'}"
     return ok(f"{by_proot}; {by_kernel}")
 
 
-def platform(site: Site) -> Finding:
-    """Whether what was provisioned in DIR is for this machine."""
+def check_platform(site: Site) -> Finding:
+    """Check whether the image that was provisioned in DIR is for this machine."""
     try:
         record = Record.read(site.directory)
         if record is None:
@@ -97,35 +97,35 @@ def platform(site: Site) -> Finding:
     if (image.architecture, host.architecture) in _ALSO_NATIVE:
         return ok(f"{image} usually runs on {host}")
     name = QEMU.get(image.architecture, image.architecture)
-    if found := emulator(name):
-        return ok(f"{image} runs on {host} by {Path(found).name}")
+    if program := find_emulator(name):
+        return ok(f"{image} runs on {host} by {Path(program).name}")
     if _has_binfmt(name):
         return ok(f"{image} runs on {host} by the kernel's binfmt")
-    return no(f"{image} needs qemu-{name} on {host}", install("qemu-user-static", name))
+    return no(f"{image} needs qemu-{name} on {host}", install_command("qemu-user-static", name))
 
 
-def start_script(site: Site) -> Finding:
-    """Whether DIR/start.sh finds a runtime. It prints its command line and runs nothing."""
+def check_start_script(site: Site) -> Finding:
+    """Check whether DIR/start.sh finds a runtime: `--print` makes it print its command line and run nothing."""
     script = site.directory / "start.sh"
     if not script.is_file():
         return no("is missing", "provision again, with --force")
     temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
     status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", env={**os.environ, **temporary})
     if status != 0:
-        message, _, mend = output.removeprefix("start.sh: ").rpartition(": ")
-        return no(message or mend or f"ends with status {status}", mend if message else "")
+        message, _, fix = output.removeprefix("start.sh: ").rpartition(": ")
+        return no(message or fix or f"ends with status {status}", fix if message else "")
     words = re.findall(r"(?:^|/|\s)(proot|bwrap|unshare -U|unshare)(?=\s|$)", output)
     names = {"unshare": "chroot", "unshare -U": "user namespaces", "bwrap": "user namespaces"}
     return ok(f"starts with {names.get(words[0], words[0])}" if words else "finds a runtime")
 
 
-def emulator(name: str) -> str | None:
-    """The program qemu-`name`, as start.sh finds it."""
+def find_emulator(name: str) -> str | None:
+    """Return the path of qemu's program for an architecture, by qemu's name; None where it is missing."""
     return shutil.which(f"qemu-{name}-static") or shutil.which(f"qemu-{name}")
 
 
 def _has_binfmt(name: str) -> bool:
-    """Whether the kernel starts qemu by itself, also where the guest doesn't see qemu's file (flag F)."""
+    """Return whether binfmt_misc starts qemu, also where the guest doesn't see qemu's file (flag F)."""
     try:
         text = Path(f"/proc/sys/fs/binfmt_misc/qemu-{name}").read_text()
     except OSError:
@@ -134,7 +134,10 @@ def _has_binfmt(name: str) -> bool:
 
 
 def _run_in_proot(program: str, site: Site, no_seccomp: bool) -> tuple[int, str]:
-    """Let a program of the guest's do what root may: proot has to see the calls before the kernel refuses them."""
+    """Run chown(1) in proot as fake root; return the exit status and the first line of the output.
+
+    It works only if proot sees a system call before the kernel refuses it.
+    """
     env = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "PROOT_NO_SECCOMP")}
     if no_seccomp:
         env["PROOT_NO_SECCOMP"] = "1"
@@ -142,14 +145,14 @@ def _run_in_proot(program: str, site: Site, no_seccomp: bool) -> tuple[int, str]
         env.setdefault("PROOT_TMP_DIR", os.environ.get("TMPDIR") or str(site.scratch))
     shell, chown = shutil.which("sh") or "/bin/sh", shutil.which("chown") or "/bin/chown"
     script = 'true >"$1/owned" && "$0" 1:1 "$1/owned" && [ -e /proc/self ]'
-    place = site.scratch or tempfile.gettempdir()
-    status, output = run_program(program, "-0", "-w", "/", shell, "-c", script, chown, place, env=env)
+    directory = site.scratch or tempfile.gettempdir()
+    status, output = run_program(program, "-0", "-w", "/", shell, "-c", script, chown, directory, env=env)
     return status, output.partition("\n")[0]
 
 
-def _proot_mend() -> str:
+def _proot_fix() -> str:
     if not os.access("/tmp", os.W_OK) and not is_termux():
-        return "make /tmp a directory that can be written"
+        return "make /tmp a directory that can be written to"
     return "pkg upgrade proot" if is_termux() else "allow ptrace: in a container --cap-add SYS_PTRACE"
 
 

@@ -1,4 +1,4 @@
-"""Small files that are whole or as they were, whoever writes and whenever it is killed; and where a user has them."""
+"""Atomic replacement of small files: a reader finds the old content or the new, even after a crash."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 
 def replace_file(path: Path, data: bytes, mode: int) -> None:
-    """Make `data` the content of `path`, with the permission bits `mode`; a symlink is followed. Raises OSError.
+    """Replace the content of `path` with `data` and its permission bits with `mode`.
 
-    Nobody may read what is written before it has its mode.
+    The data is written to a temporary file beside it, synced, and renamed. A symlink is followed. Raises OSError.
     """
     target = path.resolve()
+    # mkstemp creates the file with mode 0600: nobody else may read it before it has its own.
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
     try:
         with open(handle, "wb") as file:

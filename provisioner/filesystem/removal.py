@@ -1,4 +1,4 @@
-"""Taking away directories with all that is in them, however deep and however closed."""
+"""Removal of directory trees of any depth and with any permissions."""
 
 from __future__ import annotations
 
@@ -7,41 +7,43 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How a directory is opened: never through a symlink."""
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 
 
 def remove_tree(parent: int, name: bytes) -> None:
-    """Take away the directory `name` below the open directory `parent`, with all that is in it.
+    """Remove the directory `name` of the open directory `parent`, with everything in it.
 
-    Every directory that is found is moved up to the top before it is looked into: neither the depth of a hostile tree
-    nor the number of open files has a limit, and a mount point, which can't be moved, is left with all that is
-    mounted there. Raises OSError.
+    Each subdirectory is moved up to the top before it is emptied: so neither the depth of a hostile tree nor the number
+    of open files matters, and a mount point, which can't be moved, is left with everything that is mounted there.
+    Raises OSError.
     """
     unused = os.urandom(8).hex().encode()
     numbers = itertools.count()
-    with _opened(name, parent) as top:
-        found = _emptied(top, top, unused, numbers)
-        while found:
-            directory = found.pop()
-            with _opened(directory, top) as opened:
-                found += _emptied(opened, top, unused, numbers)
+    with _open_writable(name, parent) as top:
+        directories = _empty(top, top, unused, numbers)
+        while directories:
+            directory = directories.pop()
+            with _open_writable(directory, top) as opened:
+                directories += _empty(opened, top, unused, numbers)
             os.rmdir(directory, dir_fd=top)
     os.rmdir(name, dir_fd=parent)
 
 
 def names_in(directory: int) -> Iterator[bytes]:
-    """The names in an open directory, as they are read: however many, they take no memory.
+    """Yield the names in an open directory while it is read, so that they take no memory however many there are.
 
-    Each may be taken away before the next is asked for.
+    Each may be removed before the next is asked for.
     """
     with os.scandir(directory) as entries:
         for entry in entries:
             yield os.fsencode(entry.name)
 
 
-def _emptied(directory: int, top: int, unused: bytes, numbers: Iterator[int]) -> list[bytes]:
-    """Take away what is in `directory`; its directories are moved to `top`, and their names there are the result."""
+def _empty(directory: int, top: int, unused: bytes, numbers: Iterator[int]) -> list[bytes]:
+    """Remove the files of `directory`, move its subdirectories to `top`, and return the names that they have there.
+
+    The new names begin with `unused`.
+    """
     moved = []
     for name in names_in(directory):
         if name.startswith(unused):  # moved here just now
@@ -52,23 +54,21 @@ def _emptied(directory: int, top: int, unused: bytes, numbers: Iterator[int]) ->
             continue
         except IsADirectoryError:
             above = b"%s-%d" % (unused, next(numbers))
-            with _opened(name, directory):  # a directory has to be writable to be moved
+            with _open_writable(name, directory):  # only a writable directory can be moved
                 os.rename(name, above, src_dir_fd=directory, dst_dir_fd=top)
             moved.append(above)
     return moved
 
 
 @contextmanager
-def _opened(name: bytes, parent: int) -> Iterator[int]:
-    """The directory `name`, open, and allowed to be emptied and moved."""
+def _open_writable(name: bytes, parent: int) -> Iterator[int]:
+    """Open the directory `name`, with permissions added that are needed to empty and to move it."""
     try:
         directory = os.open(name, DIRECTORY, dir_fd=parent)
     except PermissionError:
         os.chmod(name, 0o700, dir_fd=parent)
         directory = os.open(name, DIRECTORY, dir_fd=parent)
-    try:
+    with closing_descriptor(directory):
         if os.fstat(directory).st_mode & 0o700 != 0o700:
             os.fchmod(directory, 0o700)
         yield directory
-    finally:
-        os.close(directory)

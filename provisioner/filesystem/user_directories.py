@@ -1,4 +1,4 @@
-"""Where a user keeps caches, settings and state (XDG Base Directory Specification)."""
+"""A user's directories for caches, settings and state (XDG Base Directory Specification)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 
 def user_directory(variable: str, usual: str, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """`provision` in what `variable` names, else in `usual` below the user's home (XDG Base Directory Specification).
+    """Return the directory `provision` below the one that `variable` names, else below `usual` in the user's home.
 
-    None where the user has no home: the current directory is no place for it.
+    `variable` is one of the specification, such as XDG_CACHE_HOME; a relative path in it is ignored. Returns None
+    where the user has no home.
     """
     named = environment.get(variable, "")
     if os.path.isabs(named):

@@ -1,4 +1,4 @@
-"""Going through a tree in order, below an open directory that can't be left, however deep it is."""
+"""Walks through a tree in sorted order, however deep it is, with one open directory that can't be left."""
 
 from __future__ import annotations
 
@@ -6,91 +6,95 @@ import errno
 import heapq
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.filesystem.removal import DIRECTORY, names_in
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import names_in
 
-_NAMES = 1 << 17
-"""How many names of a directory are in memory at a time, some ten MB. A larger one is read several times."""
+NAMES_IN_MEMORY = 1 << 17
+"""How many names of a directory are in memory at a time, some ten MB. A larger directory is read several times."""
 
 
-class Found(NamedTuple):
-    """A name in an open directory, which stays open until the next is asked for, and its `lstat`."""
+class WalkedFile(NamedTuple):
+    """A file of any type that a walk has come to."""
 
     name: bytes
     directory: int
-    state: os.stat_result
+    """The descriptor of the directory that it is in, open until the next file is asked for."""
+    stat: os.stat_result
+    """As lstat(2) returns it."""
 
     @property
     def is_directory(self) -> bool:
-        """Whether what is in it follows."""
-        return stat.S_ISDIR(self.state.st_mode)
+        """Return whether the walk goes on with the content of this directory."""
+        return stat.S_ISDIR(self.stat.st_mode)
 
 
-def walk(root: Path) -> Iterator[Found | None]:
-    """What is in the directory `root`: itself as `.`, then all that is below.
+def walk(root: Path, names_in_memory: int = NAMES_IN_MEMORY) -> Iterator[WalkedFile | None]:
+    """Yield the directory `root` itself as `.`, then everything below it.
 
-    The names of a directory are sorted, and each directory among them is followed by what is in it and by None. Other
-    file systems that are mounted below are not entered. One directory is open at a time. Raises OSError, ESTALE where
-    somebody moves directories meanwhile.
+    The names of a directory are sorted, and each directory among them is followed by its content and by None. Other
+    file systems that are mounted below are not entered. One directory is open at a time. Raises OSError; ESTALE where
+    another process moves directories at the same time.
     """
-    return _walk(os.open(root, DIRECTORY), names_in)
+    return _walk(os.open(root, DIRECTORY), names_in, names_in_memory)
 
 
-def directories(root: int) -> Iterator[Found]:
-    """The open directory `root`, as `.`, and all directories below it, in the same order."""
-    return filter(None, _walk(os.open(b".", DIRECTORY, dir_fd=root), _directories_in))
+def walk_directories(root: int, names_in_memory: int = NAMES_IN_MEMORY) -> Iterator[WalkedFile]:
+    """Yield the open directory `root` as `.`, and all directories below it, in the order of `walk`."""
+    return filter(None, _walk(os.open(b".", DIRECTORY, dir_fd=root), _directories_in, names_in_memory))
 
 
-def _walk(here: int, names_of: Callable[[int], Iterator[bytes]]) -> Iterator[Found | None]:
+def _walk(here: int, names_of: Callable[[int], Iterator[bytes]], names_in_memory: int) -> Iterator[WalkedFile | None]:
     def names() -> Iterator[bytes]:
-        """The names in `here`, which is the same directory again whenever more of them are asked for."""
-        few = _first(names_of(here), b"")
-        while few:
-            yield from few
-            few = _first(names_of(here), few[-1]) if len(few) == _NAMES else []
+        """Yield the names in `here`, which is the same directory again whenever more of them are asked for."""
+        some = first_names(names_of(here), names_in_memory)
+        while some:
+            yield from some
+            last = some[-1]
+            more = len(some) == names_in_memory
+            some = first_names((name for name in names_of(here) if name > last), names_in_memory) if more else []
 
     try:
         top = os.fstat(here)
-        yield Found(b".", here, top)
+        yield WalkedFile(b".", here, top)
         above = [(names(), top)]
         while above:
             for name in above[-1][0]:
                 try:
                     state = os.stat(name, dir_fd=here, follow_symlinks=False)
-                except FileNotFoundError:  # taken away meanwhile
+                except FileNotFoundError:  # removed since the names were read
                     continue
-                yield Found(name, here, state)
+                yield WalkedFile(name, here, state)
                 if stat.S_ISDIR(state.st_mode):
                     if state.st_dev != top.st_dev:
                         yield None
                         continue
-                    here = _moved(here, name)
+                    here = _change_directory(here, name)
                     above.append((names(), os.fstat(here)))
                     break
             else:
                 yield None
                 above.pop()
                 if above:
-                    here = _moved(here, b"..")
+                    here = _change_directory(here, b"..")
                     if not os.path.samestat(os.fstat(here), above[-1][1]):
                         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
     finally:
         os.close(here)
 
 
-def _first(names: Iterator[bytes], behind: bytes) -> list[bytes]:
-    """The first _NAMES of these names that are behind one, sorted."""
-    if behind:
-        names = (name for name in names if name > behind)
-    found = list(islice(names, _NAMES))
-    if len(found) == _NAMES:
-        return heapq.nsmallest(_NAMES, chain(found, names))
-    found.sort()
-    return found
+def first_names(names: Iterable[bytes], count: int) -> list[bytes]:
+    """Return the first `count` names in sorted order, with little more than these in memory."""
+    names = iter(names)
+    some = list(islice(names, count))
+    if len(some) == count:
+        return heapq.nsmallest(count, chain(some, names))
+    some.sort()
+    return some
 
 
 def _directories_in(here: int) -> Iterator[bytes]:
@@ -100,8 +104,8 @@ def _directories_in(here: int) -> Iterator[bytes]:
                 yield os.fsencode(entry.name)
 
 
-def _moved(here: int, name: bytes) -> int:
-    """The directory `name` of the open directory `here`, open in its place."""
+def _change_directory(here: int, name: bytes) -> int:
+    """Open the directory `name` of the open directory `here`, close `here`, and return the new descriptor."""
     there = os.open(name, DIRECTORY, dir_fd=here)
     os.close(here)
     return there

@@ -1,4 +1,4 @@
-"""Extended attributes of an image's files (xattr(7)), set where this process and this file system can."""
+"""Extended attributes of an image's files (xattr(7)), as far as this process and this file system can set them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _USER = b"user."
 
 
 def set_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]], *, privileged: bool) -> None:
-    """Give an open file or directory its `user.*` attributes and, if `privileged`, its capabilities.
+    """Set the `user.*` attributes of an open file or directory and, if `privileged`, its capabilities.
 
-    Others speak of the machine where the image was made. What can't be set is left out. Raises OSError for what is no
-    refusal. To be called when the owner is right, since a change of owner takes capabilities away.
+    All other attributes belong to the machine where the image was made and are ignored, as is what the kernel or the
+    file system refuses. Raises OSError for other errors. Call it after the owner is set, since chown(2) removes
+    capabilities.
     """
     if hasattr(os, "setxattr"):  # Python has none on Termux
         for name, value in xattrs:
@@ -25,7 +26,7 @@ def set_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]], *, privileged: 
 
 
 def drop_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]]) -> None:
-    """Take away what `set_xattrs` may have set."""
+    """Remove the attributes that `set_xattrs` may have set."""
     if hasattr(os, "removexattr"):
         for name, _ in xattrs:
             if name.startswith(_USER) or name == _CAPABILITY:
@@ -48,8 +49,8 @@ _REFUSALS = (
     errno.EOPNOTSUPP,
     errno.ENOSYS,
     errno.EINVAL,  # no valid capabilities, or no valid name
-    errno.ENODATA,  # nothing to take away
-    errno.ERANGE,  # a name or a value that is too long,
-    errno.E2BIG,  # and too much for one file on this file system, which ext4 calls no space
-    errno.ENOSPC,
+    errno.ENODATA,  # the attribute to remove doesn't exist
+    errno.ERANGE,  # the name or the value is too long
+    errno.E2BIG,  # the value is too long for this file system
+    errno.ENOSPC,  # the same on ext4
 )

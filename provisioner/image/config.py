@@ -1,4 +1,4 @@
-"""The config of an image (OCI image-spec v1.1, config.md), made valid by `from_json`."""
+"""The config of an image (OCI image-spec v1.1, config.md)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from provisioner.image.platform import Platform
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What an image says of itself (OCI image-spec, config.md). Texts hold no NUL and are valid Unicode."""
+    """The fields of a config that matter here. A field that the config doesn't have is empty."""
 
     platform: Platform
     diff_ids: tuple[Digest, ...]
+    """The digests of the layers' uncompressed archives, from the lowest layer up."""
     entrypoint: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()  # Cmd
+    env: tuple[str, ...] = ()  # NAME=VALUE each
     working_dir: str = ""
     user: str = ""
     stop_signal: str = ""
-    ports: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()  # 80/tcp
     volumes: tuple[str, ...] = ()
-    labels: tuple[tuple[str, str], ...] = ()
-    created: str = ""
+    labels: tuple[tuple[str, str], ...] = ()  # name and value, sorted
+    created: str = ""  # RFC 3339
 
     @classmethod
     def from_json(cls, data: bytes) -> ImageConfig:
-        """Make a config of its bytes. Raises MalformedImage."""
+        """Return the config that these bytes hold. Raises MalformedImage."""
         fields = JsonObject(parse_document(data, "config"), "config")
         rootfs = JsonObject(fields.value.get("rootfs"), "config.rootfs")
         run = JsonObject(fields.optional("config", dict) or {}, "config.config")

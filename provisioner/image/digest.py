@@ -1,4 +1,4 @@
-"""Content digests (OCI image-spec, descriptor.md) and readers that verify while they stream."""
+"""Content digests (OCI image-spec, descriptor.md), and checks of bytes against them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Protocol
 from provisioner.errors import MalformedImage
 
 CHUNK = 1 << 18
-"""Bytes that are read, hashed and written at a time."""
+"""Bytes to read, hash and write at a time."""
 
 _LENGTHS = {"sha256": 64, "sha512": 128}
 
 
 class Hasher(Protocol):
-    """What `hashlib` gives: takes bytes, tells a digest."""
+    """A hash object of `hashlib`."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None: ...  # noqa: D102
 
@@ -33,7 +33,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Make a digest of its text. Raises MalformedImage for any but the registered algorithms."""
+        """Return the digest that `text` spells. Raises MalformedImage for other algorithms than sha256 and sha512."""
         match = re.fullmatch(r"(sha256|sha512):([0-9a-f]+)", text)
         if match and len(match[2]) == _LENGTHS[match[1]]:
             return cls(match[1], match[2])
@@ -41,29 +41,29 @@ class Digest:
 
     @classmethod
     def of(cls, data: bytes) -> Digest:
-        """The sha256 digest of `data`."""
+        """Return the sha256 digest of `data`."""
         return cls("sha256", hashlib.sha256(data).hexdigest())
 
     def hasher(self) -> Hasher:
-        """A fresh hash of this digest's algorithm."""
+        """Return a new hash object of this digest's algorithm."""
         return hashlib.new(self.algorithm)
 
     def __str__(self) -> str:
-        """`algorithm:hex`, as registries write it."""
+        """Return `algorithm:hex`, as registries write it."""
         return f"{self.algorithm}:{self.hex}"
 
     @property
     def short(self) -> str:
-        """Twelve digits, enough for people to tell images apart."""
+        """Return the first twelve digits, for people."""
         return self.hex[:12]
 
 
 class Mismatch(MalformedImage):
-    """Bytes that were passed on are not what their digest and size say."""
+    """Streamed bytes don't have the digest or the size that was announced."""
 
 
 def verify(data: bytes, digest: Digest, size: int | None, what: str) -> None:
-    """Raise MalformedImage unless `data` has this digest and, where known, this size in bytes."""
+    """Raise MalformedImage unless `data` has this digest and size in bytes (None: unknown); `what` names it."""
     if size is not None and len(data) != size:
         raise MalformedImage(f"{what} has {len(data)} bytes, {size} were announced")
     check = digest.hasher()
@@ -73,10 +73,10 @@ def verify(data: bytes, digest: Digest, size: int | None, what: str) -> None:
 
 
 def verified_chunks(chunks: Iterable[bytes], digest: Digest, size: int | None, what: str) -> Iterator[bytes]:
-    """Pass `chunks` on while hashing them. What has been passed on is verified when the end has been reached.
+    """Yield `chunks` while hashing them. They are verified when this has ended without an error.
 
-    Raises Mismatch as soon as there are more than `size` bytes, where that is known, or in the end if there are
-    fewer or they don't have the digest.
+    Raises Mismatch as soon as there are more than `size` bytes (None: unknown), or at the end where there are fewer or
+    they don't have the digest. `what` names the content.
     """
     hasher, count = digest.hasher(), 0
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""JSON documents whose fields are taken out with their types checked."""
+"""Reading JSON documents: each field is checked for its type. Errors name the field."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from provisioner.terminal.escaping import printable
 
 
 def parse_document(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `data`, whose strings are all valid Unicode."""
+    """Return the JSON object in `data`. Raises MalformedImage, which names it as `what`, also for invalid Unicode."""
     try:
         value = json.loads(data.decode())
         if not isinstance(value, dict):
             raise MalformedImage(f"{what} is not a JSON object")
-        json.dumps(value, ensure_ascii=False).encode()  # lone surrogates, which JSON can spell, stop here
+        json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates, which JSON can spell
     except (ValueError, RecursionError) as error:
         raise MalformedImage(f"{what} is not JSON: {printable(str(error)[:200])}") from None
     return value
@@ -48,7 +48,7 @@ _NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number
 
 
 class JsonObject:
-    """A JSON object whose fields are taken out with their types checked."""
+    """A JSON object; `where` names it in errors, as `manifest.config`."""
 
     def __init__(self, value: object, where: str) -> None:
         if not isinstance(value, dict):
@@ -64,7 +64,7 @@ class JsonObject:
         raise MalformedImage(f"{self._where}.{key} is {_NAMES[type(found)]}, not {_NAMES[kind]}")
 
     def text(self, key: str) -> str:
-        """Return a text that has to be there and not empty. Raises MalformedImage."""
+        """Return a text. Raises MalformedImage where it is missing or empty."""
         found = self.optional_text(key)
         if not found:
             raise MalformedImage(f"{self._where}.{key} is missing")
@@ -78,7 +78,7 @@ class JsonObject:
         return found
 
     def size(self, key: str) -> int:
-        """Return a number of bytes that has to be there. Raises MalformedImage."""
+        """Return a number of bytes. Raises MalformedImage where it is missing."""
         found = self.optional(key, int)
         if found is None:
             raise MalformedImage(f"{self._where}.{key} is missing")
@@ -87,14 +87,14 @@ class JsonObject:
         return found
 
     def items(self, key: str) -> list[Any]:
-        """Return a list that has to be there. Raises MalformedImage."""
+        """Return a list. Raises MalformedImage where it is missing."""
         found = self.optional(key, list)
         if found is None:
             raise MalformedImage(f"{self._where}.{key} is missing")
         return found
 
     def keys(self, key: str) -> tuple[str, ...]:
-        """The names in an object that is used as a set, in order."""
+        """Return the sorted keys of an object that is used as a set. Raises MalformedImage."""
         found = self.optional(key, dict) or {}
         if any("\0" in name for name in found):
             raise MalformedImage(f"{self._where}.{key} contains a NUL")

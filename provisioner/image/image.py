@@ -13,25 +13,22 @@ from provisioner.image.platform import Platform
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: the blob as it is served, and the digest of the archive inside."""
+    """One layer of an image."""
 
-    blob: Descriptor
-    diff_id: Digest
+    blob: Descriptor  # the archive as it is downloaded, most often compressed
+    diff_id: Digest  # of the uncompressed archive
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image for one platform, all documents verified, with the bytes that the registry served.
+    """An image for one platform. All its documents are verified."""
 
-    `digest` is the manifest's, `index_digest` that of the index which led to it (None where there was none).
-    """
-
-    digest: Digest
-    index_digest: Digest | None
+    digest: Digest  # of the manifest
+    index_digest: Digest | None  # of the index that the reference names; None where it names the manifest
     manifest: Manifest
-    manifest_bytes: bytes
+    manifest_bytes: bytes  # as the registry served it
     config: ImageConfig
-    config_bytes: bytes
+    config_bytes: bytes  # as the registry served it
 
     @classmethod
     def from_documents(
@@ -41,9 +38,9 @@ class Image:
         index_digest: Digest | None = None,
         platform: Platform | None = None,
     ) -> Image:
-        """Put an image together. Raises MalformedImage where manifest and config don't belong together.
+        """Return the image of a manifest and its config. Raises MalformedImage where they don't belong together.
 
-        `platform` is what the index says. It wins over the config, where the variant of arm is often missing.
+        `platform` is what the index states. It overrides the config, which often lacks the variant of arm.
         """
         manifest = Manifest.from_json(manifest_bytes)
         verify(config_bytes, manifest.config.digest, manifest.config.size, "config")
@@ -56,7 +53,7 @@ class Image:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers, from the lowest to the topmost."""
+        """Return the layers, from the lowest to the topmost."""
         return tuple(
             Layer(blob, diff_id) for blob, diff_id in zip(self.manifest.layers, self.config.diff_ids, strict=True)
         )

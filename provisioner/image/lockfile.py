@@ -1,4 +1,4 @@
-"""Lock files: what an image was at one time, so that others, and later runs, get exactly that."""
+"""Lock files: the digests that a reference named at one time, so that other runs get exactly that image."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from provisioner.settings import Key, parse_settings, read_settings, texts
 from provisioner.terminal.escaping import printable
 
 _FORMAT = 1
-_OF_ANOTHER = "name the image that it is of, or lock this one: provision --lock FILE IMAGE DIR"
+_HINT_OTHER_IMAGE = "name the image that it is of, or lock this one: provision --lock FILE IMAGE DIR"
 
 
 @dataclass(frozen=True)
 class Lock:
-    """What `reference` named at the time `locked`: an `index` with manifests by platform, or without one just one.
-
-    `layers` are those of the platforms that were provisioned, from the lowest up.
-    """
+    """The content of a lock file."""
 
     reference: str
     locked: datetime.datetime
+    """When the registry was asked what the reference names."""
     manifests: Mapping[Platform, Digest]
+    """All manifests of the index, or the only one."""
     layers: Mapping[Platform, tuple[Digest, ...]] = field(default_factory=dict)
+    """The blobs' digests, from the lowest layer up, for the platforms that were provisioned with this lock."""
     index: Digest | None = None
+    """The index that the reference named, None where it named a manifest."""
 
     @classmethod
     def of(cls, reference: str, image: Image, index: Index | None, now: datetime.datetime) -> Lock:
-        """The lock of an image, and of its siblings in the index that its tag names."""
+        """Return the lock of an image, and of those for other platforms in its index."""
         entries = index.manifests if index else ()
         own = (entry.platform for entry in entries if entry.digest == image.digest and entry.platform)
         platform = next(own, image.config.platform)
@@ -52,33 +53,35 @@ class Lock:
 
     @classmethod
     def parse(cls, text: str, name: str) -> Lock:
-        """Make a lock of TOML. Raises UsageError that names the file, the line and the key."""
+        """Return the lock that TOML holds. Raises UsageError that names the file, the line and the key."""
         values = parse_settings(text, KEYS, name)
         if missing := [key for key in ("format", "reference", "locked", "manifests") if key not in values]:
-            raise UsageError(f"{name}: {missing[0]} is missing", "write it anew: provision --lock FILE IMAGE DIR")
+            raise UsageError(
+                f"{name}: {missing[0]} is missing", "write the lock again: provision --lock FILE IMAGE DIR"
+            )
         values.pop("format")
         return cls(**values)
 
     @classmethod
     def read(cls, path: Path, reference: Reference) -> Lock:
-        """The lock in a file, which has to be of `reference`. Raises UsageError."""
+        """Return the lock in a file. Raises UsageError, also for the lock of another image than `reference`."""
         shown = printable(str(path))
         lock = cls.parse(read_settings(path), shown)
         if lock.reference != str(reference):
-            raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", _OF_ANOTHER)
+            raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", _HINT_OTHER_IMAGE)
         return lock
 
     @property
     def digest(self) -> Digest:
-        """What the tag named."""
+        """Return the digest of what the reference named: the index or the manifest."""
         return self.index or next(iter(self.manifests.values()))
 
     def manifest(self, platform: Platform) -> tuple[Platform, Digest]:
-        """The best of what is locked for `platform`. Raises NotFound that lists what there is."""
+        """Return the best match for `platform`: its platform and digest. Raises NotFound that lists what there is."""
         return choose([(known, (known, digest)) for known, digest in self.manifests.items()], platform, "the lock")
 
     def to_toml(self) -> str:
-        """The lock as it is written: one line for each thing that can change."""
+        """Return the lock as TOML, with one line for each digest, so that diffs are readable."""
         lines = [
             "# What an image was when it was locked; `provision --locked` gets exactly that.",
             f"format = {_FORMAT}",
@@ -94,12 +97,12 @@ class Lock:
         return "\n".join(lines) + "\n"
 
     def write(self, path: Path) -> None:
-        """Write the lock. A file of the same image keeps its time, and what it says of other platforms' layers.
+        """Write the lock to `path`. Raises MachineError.
 
-        Raises MachineError.
+        A lock of the same image that is there keeps its time, and the layers of other platforms.
         """
         shown, text = printable(str(path)), self.to_toml()
-        with suppress(UsageError):  # where there is none, or it isn't one
+        with suppress(UsageError):  # there is no file, or it isn't a lock
             old = Lock.parse(read_settings(path), shown)
             same = replace(self, locked=old.locked, layers={**old.layers, **self.layers})
             if replace(same, layers=old.layers) == old:

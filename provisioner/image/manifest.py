@@ -1,4 +1,4 @@
-"""The documents of an image (OCI image-spec v1.1, Docker image manifest v2 schema 2), made valid by `from_json`."""
+"""Descriptors, indexes and manifests (OCI image-spec v1.1, Docker image manifest v2 schema 2)."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ LAYERS_LIMIT = 1000
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a document says of another piece of content: media type, digest, size in bytes."""
+    """What a document states about other content (OCI image-spec, descriptor.md)."""
 
     media_type: str
     digest: Digest
-    size: int
-    platform: Platform | None = None
+    size: int  # bytes
+    platform: Platform | None = None  # in an index, where it is stated
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Descriptor:
-        """Make a descriptor of parsed JSON; `where` names it in the MalformedImage that is raised."""
+        """Return the descriptor that parsed JSON holds. Raises MalformedImage, which names it as `where`."""
         fields = JsonObject(value, where)
         platform = fields.optional("platform", dict)
         return cls(
@@ -56,15 +56,16 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class Index:
-    """An image index or manifest list: a manifest for each platform, without attestations."""
+    """An image index, which Docker calls a manifest list."""
 
     manifests: tuple[Descriptor, ...]
+    """Manifests, one a platform, or further indexes. Attestations are left out."""
 
     @classmethod
     def from_json(cls, data: bytes) -> Index:
-        """Make an index of its bytes. Raises MalformedImage.
+        """Return the index that these bytes hold. Raises MalformedImage.
 
-        Attestations (buildx marks them as unknown/unknown) describe an image and are none themselves.
+        Entries for attestations, which buildx marks as unknown/unknown, are left out: they aren't images.
         """
         fields = JsonObject(parse_document(data, "index"), "index")
         entries = [Descriptor.from_json(e, f"index.manifests[{i}]") for i, e in enumerate(fields.items("manifests"))]
@@ -74,14 +75,14 @@ class Index:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An image manifest: the config and the layers, from the lowest to the topmost."""
+    """An image manifest."""
 
     config: Descriptor
-    layers: tuple[Descriptor, ...]
+    layers: tuple[Descriptor, ...]  # from the lowest to the topmost
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Make a manifest of its bytes. Raises MalformedImage, also for what is no container image (a Helm chart…)."""
+        """Return the manifest that these bytes hold. Raises MalformedImage, also for artifacts such as Helm charts."""
         fields = JsonObject(parse_document(data, "manifest"), "manifest")
         config = Descriptor.from_json(fields.value.get("config"), "manifest.config")
         if config.media_type not in CONFIG_TYPES:
@@ -97,11 +98,11 @@ class Manifest:
 
 
 def media_type_of(data: bytes, content_type: str) -> str:
-    """The media type of an index or a manifest. Raises MalformedImage when it is neither.
+    """Return the media type of an index or a manifest. Raises MalformedImage for other documents.
 
-    The document's own `mediaType` decides, then the registry's Content-Type, then its shape, because OCI
-    documents needn't name their type and some registries serve them as plain JSON. A document that could be read
-    as either is refused: registries may not agree on which one it is (CVE-2021-41190).
+    The document's own `mediaType` decides, then the registry's Content-Type, then the fields that it has: OCI documents
+    need not name their type, and some registries serve them as plain JSON. A document that could be both is refused,
+    since clients would not agree on what it is (CVE-2021-41190).
     """
     fields = JsonObject(parse_document(data, "the registry's answer"), "the registry's answer")
     own, version = fields.optional_text("mediaType"), fields.optional("schemaVersion", int)

@@ -1,4 +1,4 @@
-"""What a tag offers, platform by platform."""
+"""Tags, and the platforms that they have images for."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from provisioner.image.platform import Platform
 
 @dataclass(frozen=True)
 class Offer:
-    """What an image has for one platform: its manifest, and the bytes of its layers where that is known already."""
+    """An image for one platform, as an index lists it."""
 
     platform: Platform
     manifest: Descriptor | None = None
+    """What the index lists, which may be another index. None in Docker Hub's own lists of tags."""
     size: int | None = None
+    """The bytes of all layers as they are downloaded; None where they are not known yet."""
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One tag, and what is known of it: its digest, what it offers by platform, and when it was pushed (RFC 3339).
-
-    `problem` says why nothing is known: the tag is gone, or names no container image.
-    """
+    """One tag, and what is known about it."""
 
     name: str
     digest: Digest | None = None
     offers: tuple[Offer, ...] = ()
-    updated: str = ""
-    problem: str = ""
+    updated: str = ""  # when it was pushed, RFC 3339
+    problem: str = ""  # why nothing is known: the tag is gone, or names no container image
 
     def offer(self, wanted: Platform) -> Offer | None:
-        """The best that there is for `wanted`: the newest variant that still runs there."""
+        """Return the best offer for `wanted`: the newest variant that runs there; None where nothing does."""
         fitting = [offer for offer in self.offers if offer.platform.satisfies(wanted)]
         return max(fitting, key=lambda offer: offer.platform.level, default=None)

@@ -1,4 +1,4 @@
-"""Platforms (OCI image-spec, image-index.md): what this machine is, and which image suits it."""
+"""Platforms (OCI image-spec, image-index.md): which one this machine is, and which images run on it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _MACHINES = {
     "s390x": ("s390x", ""),
     "loongarch64": ("loong64", ""),
 }
-"""What `uname -m` says, to (architecture, variant) as Go and the OCI spell them."""
+"""`uname -m` to (architecture, variant) as Go and the OCI spell them."""
 
 _THIRTY_TWO_BIT = {"aarch64": "armv8l", "arm64": "armv8l", "x86_64": "i686", "amd64": "i686"}
-"""What a kernel's name means for a 32-bit userland on it."""
+"""The machine of a 32-bit userland, by what `uname -m` says of the 64-bit kernel."""
 
 _ALIASES = {
     "x86_64": "amd64",
@@ -48,7 +48,7 @@ _ALIASES |= {name: f"arm/{variant}" for name, (arch, variant) in _MACHINES.items
 _ALIASES |= {"i686": "386", "loongarch64": "loong64"}
 
 _IMPLIED = {"arm": "v7", "arm64": "v8", "amd64": "v1"}
-"""The variant that an architecture has when none is written (containerd's normalisation)."""
+"""The variant of an architecture where none is stated (containerd's normalisation)."""
 
 _AMD64_LEVELS = (
     ("v2", {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
@@ -81,12 +81,12 @@ class Platform:
 
     @property
     def level(self) -> int:
-        """The variant as a number, with the architecture's usual one where none is written; 0 where there are none."""
+        """Return the variant as a number, the implied one where none is stated, 0 where the architecture has none."""
         match = re.fullmatch(r"v?([0-9]{1,3})", self.variant or _IMPLIED.get(self.architecture, ""))
         return int(match[1]) if match else 0
 
     def satisfies(self, host: Platform) -> bool:
-        """Whether an image for this platform runs on `host`: same architecture, and a variant that is no newer.
+        """Return whether an image for this platform runs on `host`: same architecture, and no newer variant.
 
         This is not equality: linux/arm/v6 satisfies linux/arm/v7, but not the other way round.
         """
@@ -94,20 +94,20 @@ class Platform:
         return same and self.level <= host.level
 
     def __str__(self) -> str:
-        """`os/architecture[/variant]`."""
+        """Return `os/architecture[/variant]`."""
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
 def host_platform() -> Platform:
-    """The platform of the running userland. Raises MachineError for a machine that no images are made for."""
+    """Return the platform of the running userland. Raises MachineError for a machine that no images are made for."""
     return platform_of(os.uname().machine, struct.calcsize("P") * 8, _processor_flags())
 
 
 def platform_of(machine: str, bits: int, flags: frozenset[str] = frozenset()) -> Platform:
-    """The platform for a kernel's machine name, the userland's pointer size in bits, and processor flags.
+    """Return the platform of a machine: `uname -m`, the userland's pointer size in bits, processor flags.
 
-    The operating system is always linux, whatever Python calls it (Android since 3.13): images have no other
-    that could run. A 64-bit kernel may carry a 32-bit userland, and some such kernels don't tell.
+    The operating system is always linux, also where Python calls it android (since 3.13). A 64-bit kernel may have a
+    32-bit userland, which not every such kernel shows. Raises MachineError for an unknown machine.
     """
     if bits == 32:
         machine = _THIRTY_TWO_BIT.get(machine, machine)
@@ -137,9 +137,9 @@ T = TypeVar("T")
 
 
 def choose(offers: Sequence[tuple[Platform, T]], wanted: Platform, what: str) -> T:
-    """The best of `offers` for `wanted`: the newest variant that still runs there; of equals, the first.
+    """Return the best of `offers` for `wanted`: the newest variant that runs there; the first of equal ones.
 
-    Raises NotFound that lists what there is; `what` names the image.
+    Raises NotFound that lists all platforms; `what` names the image.
     """
     fitting = [offer for offer in offers if offer[0].satisfies(wanted)]
     if not fitting:

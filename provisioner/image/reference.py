@@ -1,4 +1,4 @@
-"""Image references, by the grammar of the distribution-spec and of its `reference` package."""
+"""Image references, by the grammar of the distribution-spec and of Docker's `reference` package."""
 
 from __future__ import annotations
 
@@ -22,34 +22,30 @@ _LOCAL_PREFIXES = ("oci", "oci-archive", "docker-archive", "rootfs")
 
 @dataclass(frozen=True)
 class Reference:
-    """Where an image is: `registry/repository[:tag][@digest]`, all parts spelled out.
+    """The full name of an image: `registry/repository[:tag][@digest]`. It has a tag, a digest, or both."""
 
-    `tag` and `digest` may both be given: then the digest decides and the tag only says what it was called.
-    Without either the tag is `latest`.
-    """
-
-    registry: str
-    repository: str
-    tag: str | None
+    registry: str  # host[:port]; docker.io for Docker Hub
+    repository: str  # with library/ for Docker Hub's official images
+    tag: str | None  # latest where neither tag nor digest is written; with a digest it decides nothing
     digest: Digest | None
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Make a reference of what users write. Raises UsageError that names the part which is wrong."""
+        """Return the reference that a user has written. Raises UsageError that names the part which is wrong."""
         if text in (".", "..") or text.startswith(("/", "./", "../")):
             hint = "IMAGE comes first, then DIR; an image in a file: push it to a registry on localhost first"
-            raise _wrong(text, "this is a path, and local sources are not there yet", hint)
+            raise _reference_error(text, "this is a path, and local sources are not there yet", hint)
         rest = text.removeprefix("docker://")
         if "://" in rest:
-            raise _wrong(text, "a reference has no URL scheme", "leave out the part up to ://")
+            raise _reference_error(text, "a reference has no URL scheme", "leave out the part up to ://")
         if ":" in rest and rest == text and rest.partition(":")[0] in _LOCAL_PREFIXES:
-            raise _wrong(text, "local sources are not there yet", "push it to a registry on localhost first")
+            raise _reference_error(text, "local sources are not there yet", "push it to a registry on localhost first")
         rest, at, digest_text = rest.partition("@")
         digest = _parse_digest(text, digest_text) if at else None
         registry, path = _split_registry(text, rest)
         path, colon, tag = path.partition(":")
         if colon and not _TAG.fullmatch(tag):
-            raise _wrong(text, f"the tag {tag!r} is not 1 to 128 letters, digits, '_', '.' and '-'")
+            raise _reference_error(text, f"the tag {tag!r} is not 1 to 128 letters, digits, '_', '.' and '-'")
         if registry == DOCKER_HUB and path and "/" not in path:
             path = f"library/{path}"
         _check_path(text, path)
@@ -57,12 +53,12 @@ class Reference:
 
     @property
     def selector(self) -> str:
-        """What a manifest is asked for by: the digest where there is one, else the tag."""
+        """Return the digest where there is one, else the tag: what a manifest is requested by."""
         return str(self.digest) if self.digest else self.tag or "latest"
 
     @property
     def familiar(self) -> str:
-        """The full spelling, less what `parse` adds to the names of Docker Hub."""
+        """Return the full name, without what `parse` adds to names on Docker Hub."""
         for prefix in (f"{DOCKER_HUB}/library/", f"{DOCKER_HUB}/"):
             short = str(self).removeprefix(prefix)
             with suppress(UsageError):
@@ -72,38 +68,38 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """`registry/repository`, without tag and digest."""
+        """Return `registry/repository`, without tag and digest."""
         return f"{self.registry}/{self.repository}"
 
     def at(self, digest: Digest) -> Reference:
-        """The same reference, held to this digest."""
+        """Return the same reference with this digest."""
         return replace(self, digest=digest)
 
     def __str__(self) -> str:
-        """The full spelling."""
+        """Return the full name."""
         return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
 def is_tag(text: str) -> bool:
-    """Whether `text` can be a tag, by the grammar of the distribution-spec."""
+    """Return whether `text` can be a tag, by the grammar of the distribution-spec."""
     return bool(_TAG.fullmatch(text))
 
 
 def is_loopback(registry: str) -> bool:
-    """Whether `registry` (host, or host:port) is on this machine by its name (RFC 6761) or its address."""
+    """Return whether `registry` (host or host:port) is this machine, by its name (RFC 6761) or its address."""
     host, _ = _host_and_port(registry)
     address = _address(host)
     return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
 
 
 def _host_and_port(registry: str) -> tuple[str, str]:
-    """The host, of an IPv6 address with its brackets, and the port or nothing."""
+    """Return the host, with the brackets of an IPv6 address, and the port, which may be empty."""
     host, colon, port = registry.rpartition(":")
     return (host, port) if colon and not port.endswith("]") else (registry, "")
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that a host is written as; None for a name."""
+    """Return the IP address that a host is written as, None for a name."""
     try:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -111,26 +107,30 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def parse_registry(text: str) -> str:
-    """The registry that `host[:port]` names; Docker Hub is `docker.io`, whatever it is called. Raises UsageError."""
+    """Return the registry that `host[:port]` names, `docker.io` for all names of Docker Hub. Raises UsageError."""
     if fault := _registry_fault(text):
         raise UsageError(f"{text[:300]!r} is no registry: {fault}", "a registry looks like ghcr.io or localhost:5000")
     if text.lower() in _HUB_ALIASES:
         return DOCKER_HUB
-    return text.lower() if set(".:") & set(text) else text  # a bare word is a host only by its capitals
+    # A word without dot and colon is a host only by its capitals, which have to stay then.
+    return text.lower() if set(".:") & set(text) else text
 
 
 def _split_registry(text: str, rest: str) -> tuple[str, str]:
-    """Split off the registry: the first component is one if it has a dot, a colon, or is localhost."""
+    """Return registry and path.
+
+    The first component is a registry if it has a dot, a colon or capitals, or is localhost.
+    """
     first, slash, path = rest.partition("/")
     if not slash or not (set(".:") & set(first) or first == "localhost" or first != first.lower()):
         return DOCKER_HUB, rest
     if fault := _registry_fault(first):
-        raise _wrong(text, fault)
+        raise _reference_error(text, fault)
     return parse_registry(first), path
 
 
 def _registry_fault(registry: str) -> str:
-    """What is wrong with a registry's name, or nothing."""
+    """Return what is wrong with a registry's name, empty where nothing is."""
     host, port = _host_and_port(registry)
     if not _HOST.fullmatch(registry) or (host.startswith("[") and not _address(host)):
         return f"{registry!r} is not a host name with an optional port"
@@ -141,27 +141,27 @@ def _registry_fault(registry: str) -> str:
 
 def _check_path(text: str, path: str) -> None:
     if not path:
-        raise _wrong(text, "the name of the image is missing")
+        raise _reference_error(text, "the name of the image is missing")
     if len(path) > 255:
-        raise _wrong(text, f"the name has {len(path)} characters, 255 is the most")
+        raise _reference_error(text, f"the name has {len(path)} characters, 255 is the most")
     for component in path.split("/"):
         if _COMPONENT.fullmatch(component):
             continue
         if not component:
-            raise _wrong(text, "there is an empty part between slashes")
+            raise _reference_error(text, "there is an empty part between slashes")
         if component != component.lower():
-            raise _wrong(text, f"{component!r} has capital letters", f"write it {component.lower()!r}")
-        raise _wrong(text, f"{component!r} is not lower-case letters and digits, joined by '.', '_' or '-'")
+            raise _reference_error(text, f"{component!r} has capital letters", f"write it {component.lower()!r}")
+        raise _reference_error(text, f"{component!r} is not lower-case letters and digits, joined by '.', '_' or '-'")
 
 
 def _parse_digest(text: str, digest: str) -> Digest:
     try:
         return Digest.parse(digest)
     except MalformedImage as error:
-        raise _wrong(text, error.message) from None
+        raise _reference_error(text, error.message) from None
 
 
-def _wrong(
+def _reference_error(
     text: str, why: str, hint: str = "a reference looks like ubuntu:24.04 or ghcr.io/owner/image:tag"
 ) -> UsageError:
     return UsageError(f"{text[:300]!r} is not an image reference: {why}", hint)

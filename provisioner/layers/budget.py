@@ -1,4 +1,4 @@
-"""The most that an image may take on the disk, counted by all processes that write of it."""
+"""The limit for the size of an unpacked image, counted by all processes that write files of it."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from copy import copy
 from provisioner.errors import MachineError
 
 ENTRY_SIZE = 4096
-"""What an entry, or a directory that is made for one, counts as beside its content: an inode and a place in a block."""
+"""The bytes that an entry, or a directory created for one, counts for besides its content: an inode and a name."""
 
 
 class Budget:
-    """At most `most` bytes: all archives, holes of sparse files as if they were filled, and ENTRY_SIZE for each entry.
+    """A limit of `max_size` bytes for all archives, with holes of sparse files, and ENTRY_SIZE for each entry.
 
-    What is spent is in memory that forked processes share, in `parts`: no two processes may count in the same.
+    The counters are in memory that forked processes share, one for each of `parts`: no two processes may use the same.
     """
 
-    def __init__(self, most: int = 2**63 - 1, parts: int = 1) -> None:
-        self._most = most
+    def __init__(self, max_size: int = 2**63 - 1, parts: int = 1) -> None:
+        self._max_size = max_size
         self._spent = memoryview(mmap.mmap(-1, 8 * parts)).cast("Q")
         self._part = 0
 
     def part(self, number: int) -> Budget:
-        """The same, for another process to count in."""
+        """Return this budget for another process, which counts in the part `number`."""
         other = copy(self)
         other._part = number
         return other
 
     def spend(self, size: int) -> None:
-        """Count what is about to be written. Raises MachineError for too much."""
-        if size <= self._most:
+        """Count `size` bytes that are about to be written. Raises MachineError where the limit is exceeded."""
+        if size <= self._max_size:
             self._spent[self._part] += size
-            if sum(self._spent) <= self._most:
+            if sum(self._spent) <= self._max_size:
                 return
-        raise too_large(self._most)
+        raise too_large(self._max_size)
 
     def counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass on `chunks` of an archive as far as there is room for them."""
+        """Yield `chunks` of an archive and count each before. Raises MachineError where the limit is exceeded."""
         for chunk in chunks:
             self.spend(len(chunk))
             yield chunk
 
 
-def too_large(most: int) -> MachineError:
-    """The error for an image that would take more than `most` bytes."""
-    hint = "free some space for it; if you trust it, allow more: --max-size 100G"
-    return MachineError(f"the image takes more than the {most:,} bytes that it may", hint)
+def too_large(max_size: int) -> MachineError:
+    """Return the error for an image that takes more than `max_size` bytes."""
+    hint = "free some space; if you trust the image, allow more: --max-size 100G"
+    return MachineError(f"the image takes more than the {max_size:,} bytes that are allowed", hint)

@@ -1,4 +1,4 @@
-"""Layers inflated while they stream, by what their media type says (OCI image-spec, layer.md)."""
+"""Decompresses layers while they stream, by their media type (OCI image-spec, layer.md)."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from provisioner.errors import MachineError, MalformedImage, ProvisionError
 from provisioner.terminal.escaping import printable
 
 OUTPUT = 1 << 19
-"""The most bytes that are inflated at a time: what little that is blown up to a lot costs in memory."""
+"""The most bytes that are decompressed at a time, which bounds the memory that a decompression bomb takes."""
 
 _MAGIC = {
     "gzip": (b"\x1f\x8b",),
-    # A frame, or one to be skipped, as pzstd writes before each.
+    # A frame, or a skippable frame, which pzstd writes before each.
     "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))),
 }
 _TAR_MAGIC = b"ustar"
 _TAR_MAGIC_AT = 257
-_GZIP_WINDOW = 31  # zlib's way to ask for gzip
+_GZIP_WINDOW = 31  # zlib's wbits for the gzip format
 
 
-def inflate(blob: Iterator[bytes], media_type: str) -> Iterator[bytes]:
-    """The archive inside of `blob`, in pieces of at most OUTPUT bytes; a plain one in those of `blob`.
+def decompress(blob: Iterator[bytes], media_type: str) -> Iterator[bytes]:
+    """Yield the archive in `blob`, in pieces of at most OUTPUT bytes; an uncompressed one in the chunks of `blob`.
 
     Raises MalformedImage for content that isn't what `media_type` says, and MachineError where nothing on this machine
-    can inflate it.
+    can decompress it.
     """
-    kind = _kind(media_type)
+    compression = _compression(media_type)
     head = b""
     while len(head) < _TAR_MAGIC_AT + len(_TAR_MAGIC) and (data := next(blob, b"")):
         head += data
     found = next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "tar")
-    if found != kind and head:
-        raise MalformedImage(f"the layer is {_describe(found, head)}, its media type says {kind}")
-    yield from _INFLATERS[kind](chain((head,), blob))
+    if found != compression and head:
+        raise MalformedImage(f"the layer is {_describe(found, head)}, its media type says {compression}")
+    yield from _DECOMPRESSORS[compression](chain((head,), blob))
 
 
-def _gzip(blob: Iterator[bytes]) -> Iterator[bytes]:
-    """All members of a gzip file (RFC 1952), one after the other; zeros may follow, nothing else."""
+def _decompress_gzip(blob: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress all members of a gzip file (RFC 1952). Only zeros may follow them."""
     library: Any = _first_module("isal.isal_zlib", "zlib")
     member: Any = None
     ended = False
@@ -71,11 +71,11 @@ def _gzip(blob: Iterator[bytes]) -> Iterator[bytes]:
         raise _damaged("it ends early")
 
 
-def _zstd(blob: Iterator[bytes]) -> Iterator[bytes]:
-    """All frames of a zstd file (RFC 8878): by Python since 3.14, a package, or the program."""
+def _decompress_zstd(blob: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress all frames of a zstd file (RFC 8878) with Python 3.14's module, backports.zstd or the program."""
     library: Any = _first_module("compression.zstd", "backports.zstd")
     if library is None:
-        yield from _program("zstd", blob)
+        yield from _run_program("zstd", blob)
         return
     frame: Any = None
     for data in blob:
@@ -94,21 +94,25 @@ def _zstd(blob: Iterator[bytes]) -> Iterator[bytes]:
         raise _damaged("it ends early")
 
 
-_INFLATERS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {"gzip": _gzip, "zstd": _zstd, "tar": iter}
+_DECOMPRESSORS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
+    "gzip": _decompress_gzip,
+    "zstd": _decompress_zstd,
+    "tar": iter,
+}
 
 
-def _program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
-    """The output of a program that inflates its input."""
+def _run_program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what a program that decompresses its standard input writes."""
     path = shutil.which(name)
     if not path:
         hint = "pip install 'provisioner[fast]', or install the program zstd (apt install zstd, pkg install zstd)"
-        raise MachineError("nothing here can inflate zstd layers", hint)
+        raise MachineError("nothing on this machine can decompress zstd layers", hint)
     failures: list[ProvisionError] = []
     with subprocess.Popen(
         [path, "-dcq"], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout and process.stderr
-        feeder = threading.Thread(target=_feed, args=(process, blob, failures), daemon=True)
+        feeder = threading.Thread(target=_feed_program, args=(process, blob, failures), daemon=True)
         feeder.start()
         try:
             while piece := process.stdout.read(OUTPUT):
@@ -122,8 +126,8 @@ def _program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
             process.kill()
 
 
-def _feed(process: subprocess.Popen[bytes], blob: Iterator[bytes], failures: list[ProvisionError]) -> None:
-    """Give `blob` to a program; what ends it early is noted in `failures`."""
+def _feed_program(process: subprocess.Popen[bytes], blob: Iterator[bytes], failures: list[ProvisionError]) -> None:
+    """Write `blob` to the standard input of a program, and append an error of `blob` to `failures`."""
     assert process.stdin
     try:
         with process.stdin:
@@ -133,33 +137,33 @@ def _feed(process: subprocess.Popen[bytes], blob: Iterator[bytes], failures: lis
                     view = view[process.stdin.write(view) :]
     except ProvisionError as error:
         failures.append(error)
-    except (BrokenPipeError, ValueError):  # it has ended, or nobody reads on: then the pipe is closed
+    except (BrokenPipeError, ValueError):  # the program has ended, or our reader has closed the pipe
         return
 
 
-def _kind(media_type: str) -> str:
-    """`gzip`, `zstd` or `tar`: OCI says tar+gzip, Docker tar.gzip."""
-    for kind in _MAGIC:
-        if media_type.endswith((f"+{kind}", f".{kind}")):
-            return kind
+def _compression(media_type: str) -> str:
+    """Return `gzip`, `zstd` or `tar` for a media type, which ends in `tar+gzip` for OCI, in `tar.gzip` for Docker."""
+    for compression in _MAGIC:
+        if media_type.endswith((f"+{compression}", f".{compression}")):
+            return compression
     if media_type.endswith(".tar"):
         return "tar"
-    raise MalformedImage(f"the layer has the media type {printable(media_type[:100])!r}, which is no archive's")
+    raise MalformedImage(f"the layer has the media type {printable(media_type[:100])!r}, which isn't a layer's")
 
 
 def _describe(found: str, head: bytes) -> str:
-    """What content is that isn't what it should be, for people."""
+    """Describe content that isn't what its media type says, for an error message."""
     if found != "tar" or head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
         return found
     try:
         magic: Any = importlib.import_module("magic")
         return f"something else ({printable(magic.from_buffer(head[:4096]))[:100]})"
-    except (ImportError, OSError):  # libmagic can't be loaded on every phone
+    except (ImportError, OSError):  # not every phone has libmagic
         return f"something else (it begins with {head[:16]!r})"
 
 
 def _first_module(*names: str) -> Any:
-    """The first of these modules that is installed; None where none is."""
+    """Return the first of these modules that is installed; None where none is."""
     for name in names:
         try:
             return importlib.import_module(name)
@@ -169,4 +173,4 @@ def _first_module(*names: str) -> Any:
 
 
 def _damaged(why: object) -> MalformedImage:
-    return MalformedImage(f"the layer can't be inflated: {printable(str(why))}")
+    return MalformedImage(f"the layer can't be decompressed: {printable(str(why))}")

@@ -1,4 +1,4 @@
-"""Stages that work side by side: an iterator that is run ahead of its reader, in a thread of its own."""
+"""Pipeline stages that run at the same time: an iterator that a thread consumes ahead of its reader."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ T = TypeVar("T")
 
 
 class Prefetcher(Generic[T]):
-    """The items of an iterator, which a thread produces ahead of the reader, from now on and at most `depth` of them.
+    """Yields the items of an iterator that a thread of its own consumes, from now on and at most `depth` items ahead.
 
-    Inflating, hashing and system calls let other threads run, so that stages which are parted by this share the
-    processors. What the iterator raises is raised in the reader. A context: leaving it lets the thread end.
+    Decompressing, hashing and system calls release the GIL, so that such stages use several processors. An exception of
+    the iterator is raised in the reader. This is a context manager: leaving it lets the thread end.
     """
 
     def __init__(self, items: Iterator[T], depth: int) -> None:
         self._items = items
-        self._ready: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
-        self._room = threading.Semaphore(depth)
-        self._stopped = False
-        threading.Thread(target=self._produce, name="ahead", daemon=True).start()
+        self._queue: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._free_slots = threading.Semaphore(depth)
+        self._is_stopped = False
+        threading.Thread(target=self._run, name="prefetch", daemon=True).start()
 
     def __iter__(self) -> Iterator[T]:
-        """The items, in order."""
-        while not isinstance(item := self._ready.get(), _End):
-            self._room.release()
+        """Yield the items in order. Raises what the iterator raises."""
+        while not isinstance(item := self._queue.get(), _End):
+            self._free_slots.release()
             yield item
         if item.error is not None:
             raise item.error
 
     def __enter__(self) -> Prefetcher[T]:
-        """The iterable itself."""
+        """Return the prefetcher itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the thread end with the item that it is at."""
-        self._stopped = True
-        self._room.release()
+        """Let the thread end after its current item."""
+        self._is_stopped = True
+        self._free_slots.release()
 
-    def _produce(self) -> None:
+    def _run(self) -> None:
         error: BaseException | None = None
         try:
             for item in self._items:
-                self._ready.put(item)
-                self._room.acquire()
-                if self._stopped:
+                self._queue.put(item)
+                self._free_slots.acquire()
+                if self._is_stopped:
                     break
         except BaseException as raised:  # noqa: BLE001  the reader raises it
             error = raised
         finally:
-            # Also where nobody wants more: a stage that reads this one would wait for ever.
-            self._ready.put(_End(error))
+            # Also after a stop: the thread of another stage may still be waiting for an item of this one.
+            self._queue.put(_End(error))
             if isinstance(self._items, Generator):
                 self._items.close()  # in the thread that runs it
 
 
 class _End:
-    """No more items, and why if it is for an error."""
+    """Marks the end of the items; `error` is the exception that caused it, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error

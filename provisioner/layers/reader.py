@@ -1,4 +1,4 @@
-"""The files of a layer: written where they belong as the archive comes, or beside the tree ahead of their turn."""
+"""Layer readers: they yield the entries of a layer, and write each file into the tree or move it there."""
 
 from __future__ import annotations
 
@@ -10,31 +10,37 @@ from itertools import chain
 from typing import Any, Protocol
 
 from provisioner.errors import ProvisionError, error_context
+from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
-from provisioner.rootfs.tree import NEW_FILE, Place, Tree, tree_errors
+from provisioner.rootfs.tree import Place, Tree, tree_errors
 from provisioner.terminal.escaping import printable
 
 ExtractedEntry = tuple[Entry, bool]
-"""An entry whose file, if it is one, was made beside the tree, and whether that has the owners of the image."""
-_ENTRY, _TOLD_AT_A_TIME = 64, 1 << 15
-"""What an entry takes beside its texts, and what all that are told of at a time take, about, in bytes."""
+"""An entry, and whether its file, which is already extracted, has the owners of the image (False for other kinds)."""
+_ENTRY_SIZE = 64
+"""Bytes of memory that an entry takes besides its texts, about."""
+_BATCH_SIZE = 1 << 15
+"""Bytes of memory that a batch of extracted entries takes, about."""
 
 
 class LayerReader(Protocol):
-    """The entries of a layer in their order, and a file for each that is one."""
+    """Yields the entries of a layer in their order, and delivers the file of each that is a regular file."""
 
     def __iter__(self) -> Iterator[Entry]: ...
 
-    def put(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
-        """Put the file of the last entry into `tree`, whole; where that is, and whether it has the image's owners."""
+    def put_file(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
+        """Put the file of the last entry into `tree` in place of whatever was there.
+
+        Returns its place, and whether it has the owners of the image. Raises OSError and ProvisionError.
+        """
 
 
 class StreamedLayer:
-    """A layer whose archive comes in `chunks`, which are read to the end; its files are written where they belong."""
+    """A layer whose archive is parsed while it streams, to its end; its files are written directly into the tree."""
 
     def __init__(self, chunks: Iterable[bytes], ownership: Ownership, budget: Budget) -> None:
         self._archive = Archive(budget.counted(chunks))
@@ -42,19 +48,22 @@ class StreamedLayer:
         self._budget = budget
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries in order. Raises MalformedImage, and MachineError for too much."""
+        """Yield the entries in order. Raises MalformedImage, and MachineError where the budget is exceeded."""
         for entry in self._archive:
             holes = 0 if entry.extents is None else entry.size - sum(length for _, length in entry.extents)
             self._budget.spend(ENTRY_SIZE + holes)
             yield entry
 
-    def put(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
-        """Write the file where it belongs."""
-        place, file = tree.file(entry.path)
+    def put_file(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
+        """Write the file into the tree."""
+        place, file = tree.create_file(entry.path)
         return place, self.write(file, entry)
 
     def write(self, file: int, entry: Entry) -> bool:
-        """Write all of an open, empty file and close it; whether it has the owners of the image."""
+        """Write content and metadata of an open, empty file, and close it.
+
+        Returns whether it has the owners of the image.
+        """
         try:
             if entry.extents is None:
                 for piece in self._archive.content():
@@ -66,78 +75,78 @@ class StreamedLayer:
             os.close(file)
 
     def _write_sparse(self, file: int, entry: Entry) -> None:
-        """Write the parts of a file that the archive holds to their places, and leave holes between them."""
+        """Write the extents that the archive stores to their offsets, and leave holes between them."""
         os.ftruncate(file, entry.size)
-        parts = iter(entry.extents or ())
+        extents = iter(entry.extents or ())
         offset = left = 0
         for piece in self._archive.content():
             while piece:
                 while not left:
-                    offset, left = next(parts)
+                    offset, left = next(extents)
                 written = os.pwrite(file, piece[:left], offset)
                 piece, offset, left = piece[written:], offset + written, left - written
 
 
 def extract(layer: StreamedLayer, folder: int) -> Iterator[list[ExtractedEntry]]:
-    """Write the files of a layer into an open directory beside the tree, and tell of its entries as that is done.
+    """Write the files of a layer into the open directory `folder`, and yield the entries in batches, after their files.
 
-    They are named by numbers, as Prepared looks for them. Raises what Unpacker.apply does.
+    The files are named 0, 1, … in their order, as ExtractedLayer expects. Raises what LayerApplier.apply does.
     """
     number = size = 0
-    made: list[ExtractedEntry] = []
+    batch: list[ExtractedEntry] = []
     for entry in layer:
         has_owners = False
         if entry.kind is Kind.FILE:
             try:
                 has_owners = layer.write(os.open(b"%d" % number, NEW_FILE, 0o600, dir_fd=folder), entry)
             except (OSError, ProvisionError):
-                with naming(entry):
+                with entry_errors(entry):
                     raise
             number += 1
-        made.append((entry._replace(extents=None), has_owners))
-        size += _ENTRY + len(entry.path) + len(entry.target) + sum(map(len, chain.from_iterable(entry.xattrs)))
-        if size > _TOLD_AT_A_TIME:
-            yield made
-            made, size = [], 0
-    yield made
+        batch.append((entry._replace(extents=None), has_owners))
+        size += _ENTRY_SIZE + len(entry.path) + len(entry.target) + sum(map(len, chain.from_iterable(entry.xattrs)))
+        if size > _BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 class ExtractedLayer:
-    """A layer whose files `prepare` writes into `folder`, an open directory, before it tells of them."""
+    """A layer that `extract` has extracted into the open directory `folder`; its files are moved into the tree."""
 
-    def __init__(self, made: Iterable[list[ExtractedEntry]], folder: int) -> None:
-        self._made = made
+    def __init__(self, batches: Iterable[list[ExtractedEntry]], folder: int) -> None:
+        self._batches = batches
         self._folder = folder
         self._name = b""
-        self._given = False
+        self._has_owners = False
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries in order. Raises what `made` raises."""
+        """Yield the entries in order. Raises what iterating over `batches` raises."""
         number = 0
-        for entry, has_owners in chain.from_iterable(self._made):
+        for entry, has_owners in chain.from_iterable(self._batches):
             if entry.kind is Kind.FILE:
-                self._name, self._given = b"%d" % number, has_owners
+                self._name, self._has_owners = b"%d" % number, has_owners
                 number += 1
             yield entry
 
-    def put(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
-        """Move the file to where it belongs."""
-        place = tree.free(entry.path)
+    def put_file(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
+        """Move the file into the tree."""
+        place = tree.locate_free(entry.path)
         os.rename(self._name, place.name, src_dir_fd=self._folder, dst_dir_fd=place.directory)
-        return place, self._given
+        return place, self._has_owners
 
 
 @contextmanager
-def naming(entry: Entry) -> Iterator[None]:
-    """Turn what writing an entry has raised into ProvisionError that names it."""
+def entry_errors(entry: Entry) -> Iterator[None]:
+    """Turn an error of writing an entry into a ProvisionError whose message begins with the entry's path."""
     with error_context(printable(entry.path[:300])), tree_errors("write"):
         yield
 
 
 def apply_metadata(file: int, entry: Entry, ownership: Ownership) -> bool:
-    """Give an open file or directory what the image says of it; whether it has its owners.
+    """Set owners, extended attributes, mode and time of an open file or directory.
 
-    Owners first: changing them clears setuid, setgid and capabilities.
+    Returns whether it has the owners of the image. They come first: chown clears setuid, setgid and capabilities.
     """
     has_owners = ownership.exact and try_chown(entry, file)
     if entry.xattrs:
@@ -147,10 +156,10 @@ def apply_metadata(file: int, entry: Entry, ownership: Ownership) -> bool:
     return has_owners
 
 
-def try_chown(entry: Entry, file: int | bytes, **where: Any) -> bool:
-    """Give a file to the owners that the image names; whether this user namespace knows them."""
+def try_chown(entry: Entry, file: int | bytes, **options: Any) -> bool:
+    """Give a file the owners of the image, and return whether this user namespace maps them."""
     try:
-        os.chown(file, entry.uid, entry.gid, **where)
+        os.chown(file, entry.uid, entry.gid, **options)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise

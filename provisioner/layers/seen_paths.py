@@ -1,4 +1,4 @@
-"""A set of paths in a few bytes each, for layers with a million of them."""
+"""A set of paths that takes a few bytes for each, for layers with a million of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from secrets import token_bytes
 
 
 class SeenPaths:
-    """Paths that can be added and asked for, not listed.
+    """A set of paths that supports `add` and `in`, but not iteration.
 
-    Kept of each are 64 bits of a hash, whose key nobody knows who could make two paths with the same. They are in a
-    table with open addressing, at most half full.
+    Stored are 64 bits of a keyed hash of each path. The key is random, so that nobody can construct two paths with the
+    same hash. The table uses open addressing and is at most half full.
     """
 
     def __init__(self) -> None:
@@ -19,17 +19,17 @@ class SeenPaths:
         self.clear()
 
     def clear(self) -> None:
-        """Take all away."""
+        """Remove all paths."""
         self._table = array("Q", bytes(8 << 6))
         self._count = 0
 
     def __contains__(self, path: bytes) -> bool:
-        """Whether a path was added."""
+        """Return whether a path was added."""
         value = self._hash(path)
         return self._table[self._slot(value)] == value
 
     def add(self, path: bytes) -> bool:
-        """Add a path; whether it is new."""
+        """Add a path, and return whether it is new."""
         value = self._hash(path)
         slot = self._slot(value)
         if self._table[slot]:
@@ -41,11 +41,11 @@ class SeenPaths:
         return True
 
     def _hash(self, path: bytes) -> int:
-        """Never 0, which is an empty slot."""
+        """Return the hash of a path; never 0, which marks an empty slot."""
         return int.from_bytes(blake2b(path, digest_size=8, key=self._key).digest(), "little") or 1
 
     def _slot(self, value: int) -> int:
-        """Where a hash is, or would be."""
+        """Return the slot that holds a hash, or the empty one where it belongs."""
         table, mask = self._table, len(self._table) - 1
         slot = value & mask
         while (found := table[slot]) and found != value:

@@ -1,4 +1,4 @@
-"""The bytes of an archive, cut where the parser asks for it and not where they happen to come."""
+"""Reads from a stream of chunks in whatever sizes the parser asks for."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from provisioner.errors import MalformedImage
 
 
 class StreamReader:
-    """A stream of chunks that is cut as it is asked for."""
+    """Reads the bytes of an iterable of chunks, however they are divided."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
         self._chunk = memoryview(b"")
         self._at = 0
 
-    def exactly(self, size: int) -> bytes:
-        """`size` bytes, fewer at the end."""
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes; fewer at the end of the stream."""
         at = self._at
         if at + size <= len(self._chunk):
             self._at = at + size
             return bytes(self._chunk[at : at + size])
         data = bytes(self._chunk[at:])
         self._chunk, self._at = memoryview(b""), 0
-        while len(data) < size and self._more():
-            take = min(size - len(data), len(self._chunk))
-            data += self._chunk[:take]
-            self._at = take
+        while len(data) < size and self._next_chunk():
+            count = min(size - len(data), len(self._chunk))
+            data += self._chunk[:count]
+            self._at = count
         return data
 
-    def piece(self, most: int) -> memoryview:
-        """At least one byte, at most `most`, without a copy. Raises MalformedImage at the end."""
-        if self._at >= len(self._chunk) and not self._more():
+    def read_piece(self, limit: int) -> memoryview:
+        """Return the next bytes without a copy: at least one, at most `limit`. Raises MalformedImage at the end."""
+        if self._at >= len(self._chunk) and not self._next_chunk():
             raise unreadable("it ends in the middle of a file")
         at = self._at
-        self._at = min(len(self._chunk), at + most)
+        self._at = min(len(self._chunk), at + limit)
         return self._chunk[at : self._at]
 
-    def any_left(self) -> bool:
-        """Whether there is something but zeros up to the end."""
+    def drain(self) -> bool:
+        """Read to the end of the stream, and return whether anything but zeros was left."""
         rest, self._chunk = self._chunk[self._at :], memoryview(b"")
         return bool(bytes(rest).strip(b"\0")) or any(bytes(chunk).strip(b"\0") for chunk in self._chunks)
 
-    def _more(self) -> bool:
+    def _next_chunk(self) -> bool:
+        """Go to the next chunk that isn't empty, and return whether there is one."""
         for chunk in self._chunks:
             if chunk:
                 self._chunk, self._at = memoryview(chunk), 0
@@ -51,5 +52,5 @@ class StreamReader:
 
 
 def unreadable(why: str) -> MalformedImage:
-    """The error for an archive that is damaged, or that contradicts itself."""
+    """Return the error for an archive that is damaged or contradicts itself."""
     return MalformedImage(f"the archive can't be read: {why}")

@@ -1,65 +1,71 @@
-"""From the layers of a source to a rootfs, within the space that there is."""
+"""Unpacks the layers of an image to a rootfs, within the free space."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
 from provisioner.image.digest import verified_chunks
 from provisioner.image.image import Image, Layer
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
-from provisioner.layers.compression import inflate
+from provisioner.layers.compression import decompress
 from provisioner.layers.prefetch import Prefetcher
 from provisioner.layers.reader import ExtractedEntry, ExtractedLayer, LayerReader, StreamedLayer, extract
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
-from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
 from provisioner.sources import Source
-from provisioner.store.blobs import Unverified
+from provisioner.store.download import Unverified
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_AHEAD = 4
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""The processors that this process may use."""
+WORKER_LAYER_SIZE = 1 << 20
+"""Compressed layers of at least so many bytes are extracted by worker processes; smaller ones aren't worth it."""
+_MAX_WORKERS = 4
+_DEPTH = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
-_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_MOST_WORKERS = 4
-_LARGE = 1 << 20
-"""Bytes of a compressed layer that make it worth its way through another process."""
 
 
 @dataclass(frozen=True)
 class UnpackOptions:
-    """How to unpack: who owns files, the most bytes (None: by the free space), what stands in for hard links."""
+    """How to unpack an image."""
 
     ownership: Ownership
+    """Who owns the files."""
     max_size: int | None = None
+    """The most bytes that the image may take, None for nine tenths of the free space."""
     hardlinks: Substitute = "auto"
+    """What replaces hard links where the system refuses them."""
 
 
 def unpack(
     image: Image, source: Source, rootfs: Path, scratch: Path, unpack_options: UnpackOptions, console: Console
-) -> MetadataOverrides:
-    """Make `rootfs` of all layers, each verified against both of its digests; what the disk doesn't say of its files.
+) -> Tree:
+    """Create the directory `rootfs` from all layers of `image`, each verified against both of its digests.
 
-    Directories get their times in the end, by `Tree.set_times`. `scratch` is a directory on the same file system that
-    may be made, and filled. Raises ProvisionError, and leaves what it has made to whoever called.
+    Returns the open tree, which the caller closes. The times of its directories are not set yet: call Tree.set_times
+    after the last write. `scratch` is a path on the same file system for temporary files.
+
+    Raises ProvisionError, and leaves it to the caller to remove `rootfs` and `scratch`.
     """
     try:
         return _unpack(image, source, rootfs, scratch, unpack_options, console)
     except (Unverified, WorkerKilled) as error:
-        how = "each layer when it is verified" if isinstance(error, Unverified) else "in one process"
-        console.step(f"{error.message}: once more, {how}")
+        how = "each layer after it is verified" if isinstance(error, Unverified) else "in a single process"
+        console.step(f"{error.message}: unpacking again, {how}")
         with machine_errors("empty the rootfs"):
             for directory in filter(Path.exists, (rootfs, scratch)):
                 _remove(directory)
@@ -68,73 +74,79 @@ def unpack(
 
 def _unpack(
     image: Image, source: Source, rootfs: Path, scratch: Path | None, unpack_options: UnpackOptions, console: Console
-) -> MetadataOverrides:
-    """The same, in one process where there is no `scratch`."""
+) -> Tree:
+    """Try to unpack once, in a single process where `scratch` is None."""
     with machine_errors("make the rootfs"):
         rootfs.mkdir(mode=0o755)
         rootfs.chmod(0o755)
     links = Links(unpack_options.hardlinks)
     budget = Budget(_max_size(rootfs, image, unpack_options.max_size), parts=1 + len(image.layers))
-    preparation = _Preparation(image, scratch, unpack_options.ownership, budget)
-    with (
-        Tree(rootfs) as tree,
-        preparation.workers() as workers,
-        console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
-        source.layers(image, progress.advance) as layers,
-        closing(preparation.contents(layers, workers)) as contents,
-    ):
-        unpacker = Unpacker(tree, unpack_options.ownership, budget=budget, links=links)
-        for number, (layer, content) in enumerate(contents, 1):
-            what = f"layer {number} of {len(image.layers)}"
-            progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
-            with error_context(what):
-                unpacker.apply_reader(content)
-        unpacker.finish()
-    if told := _told(links.made):
-        console.step(told)
-    return tree.overrides
+    extraction = _Extraction(image, scratch, unpack_options.ownership, budget)
+    with ExitStack() as stack:
+        tree = stack.enter_context(Tree(rootfs))
+        with (
+            extraction.workers() as workers,
+            console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
+            source.layers(image, progress.advance) as layers,
+            closing(extraction.readers(layers, workers)) as readers,
+        ):
+            applier = LayerApplier(tree, unpack_options.ownership, budget=budget, links=links)
+            for number, (layer, reader) in enumerate(readers, 1):
+                what = f"layer {number} of {len(image.layers)}"
+                progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
+                with error_context(what):
+                    applier.apply_reader(reader)
+            applier.finish()
+        if text := _substitutes_text(links.substitutes):
+            console.step(text)
+        stack.pop_all()  # the caller closes the tree
+        return tree
 
 
 @dataclass(frozen=True)
-class _Preparation:
-    """Which layers are prepared ahead of their turn, by processes of their own, and what all have to know for that."""
+class _Extraction:
+    """Extracts large layers in worker processes while the layers below them are applied."""
 
     image: Image
     scratch: Path | None
+    """Where they extract to, None to use no workers."""
     ownership: Ownership
     budget: Budget
 
     @cached_property
-    def ahead(self) -> Sequence[int]:
-        """The numbers of these layers. The first one has its turn at once, and small ones aren't worth it."""
-        if self.scratch is None or _PROCESSORS == 1 or not may_fork():
+    def worker_layers(self) -> Sequence[int]:
+        """The numbers of the layers that workers extract; never the first one, since it can be applied at once."""
+        if self.scratch is None or PROCESSORS == 1 or not may_fork():
             return ()
-        return [number for number, layer in enumerate(self.image.layers) if number and layer.blob.size >= _LARGE]
+        return [
+            number for number, layer in enumerate(self.image.layers) if number and layer.blob.size >= WORKER_LAYER_SIZE
+        ]
 
     def workers(self) -> Workers[list[ExtractedEntry]]:
-        """The processes."""
-        with machine_errors("make room for layers ahead of their turn"):
-            for number in self.ahead:
+        """Create the directories to extract to, and return the workers, which are forked on entering."""
+        with machine_errors("make a directory for extracted layers"):
+            for number in self.worker_layers:
                 self._folder(number).mkdir(mode=0o700, parents=True)
-        return Workers(min(len(self.ahead), _PROCESSORS, _MOST_WORKERS), self._prepare)
+        return Workers(min(len(self.worker_layers), PROCESSORS, _MAX_WORKERS), self._extract)
 
-    def contents(
+    def readers(
         self, layers: Iterable[tuple[Layer, Iterator[bytes]]], workers: Workers[list[ExtractedEntry]]
     ) -> Generator[tuple[Layer, LayerReader], None, None]:
-        """The layers with what is in them."""
+        """Start the workers, and yield each layer with its reader."""
         blobs = list(layers)
-        ahead = self.ahead if workers else ()
-        workers.begin({number: blobs[number][1] for number in ahead})
+        worker_layers = self.worker_layers if workers else ()
+        workers.begin({number: blobs[number][1] for number in worker_layers})
         for number, (layer, blob) in enumerate(blobs):
-            if number in ahead:
-                with _opened(self._folder(number)) as folder:
+            if number in worker_layers:
+                with _open_directory(self._folder(number)) as folder:
                     yield layer, ExtractedLayer(workers.results(number), folder)
             else:
-                with _archive(layer, blob) as archive:
+                with open_archive(layer, blob) as archive:
                     yield layer, StreamedLayer(archive, self.ownership, self.budget)
 
-    def _prepare(self, number: int, blob: Iterator[bytes]) -> Iterator[list[ExtractedEntry]]:
-        with _archive(self.image.layers[number], blob) as archive, _opened(self._folder(number)) as folder:
+    def _extract(self, number: int, blob: Iterator[bytes]) -> Iterator[list[ExtractedEntry]]:
+        """Extract a layer; this runs in a worker process."""
+        with open_archive(self.image.layers[number], blob) as archive, _open_directory(self._folder(number)) as folder:
             yield from extract(StreamedLayer(archive, self.ownership, self.budget.part(number)), folder)
 
     def _folder(self, number: int) -> Path:
@@ -143,7 +155,52 @@ class _Preparation:
 
 
 @contextmanager
-def _opened(directory: Path) -> Iterator[int]:
+def open_archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes]]:
+    """Yield the chunks of the archive in a layer's blob; decompressing and hashing run in a thread each.
+
+    The chunks are verified when they have been read to their end. Reading them raises MalformedImage, and what
+    iterating over `blob` raises.
+    """
+    with (
+        Prefetcher(decompress(blob, layer.blob.media_type), _DEPTH) as decompressed,
+        Prefetcher(verified_chunks(iter(decompressed), layer.diff_id, None, "the archive"), _DEPTH) as archive,
+    ):
+        yield archive
+
+
+def _max_size(rootfs: Path, image: Image, requested: int | None) -> int:
+    """Return the most bytes that the image may take: `requested`, or nine tenths of the free space.
+
+    Raises MachineError where not even the compressed layers fit.
+    """
+    with machine_errors("look at the free space"):
+        state = os.statvfs(rootfs)
+    free = state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some file systems don't report it
+    if state.f_files and not state.f_favail:
+        raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
+    max_size = free * 9 // 10 if requested is None else requested
+    compressed = sum(blob.size for blob in set(image.manifest.layers))
+    if compressed > free:
+        raise MachineError(
+            f"the compressed layers take {size_text(compressed)}, and {size_text(free)} are free", HINTS[errno.ENOSPC]
+        )
+    if compressed > max_size:
+        raise too_large(max_size)
+    return max_size
+
+
+def _substitutes_text(substitutes: Substitutes) -> str:
+    """Return one line about what replaces hard links; empty where none was refused."""
+    copies, reflinks, symlinks = substitutes.copies, substitutes.reflinks, substitutes.symlinks
+    parts = [f"{copies} copies, which take {size_text(substitutes.copied_bytes)} more"] if copies else []
+    parts += [f"{reflinks} reflinks, which take no space"] if reflinks else []
+    parts += [f"{symlinks} symlinks"] if symlinks else []
+    hint = "; --hardlinks symlink saves that" if copies and not symlinks else ""
+    return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
+
+
+@contextmanager
+def _open_directory(directory: Path) -> Iterator[int]:
     with machine_errors(f"open {printable(str(directory))}"):
         opened = os.open(directory, DIRECTORY)
     try:
@@ -152,50 +209,6 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(opened)
 
 
-@contextmanager
-def _archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes]]:
-    """The archive in a layer's blob while that arrives; inflating and hashing have a thread each.
-
-    Blob and archive are read to their ends, where they prove to be what they should.
-    """
-    with (
-        Prefetcher(inflate(blob, layer.blob.media_type), _AHEAD) as inflated,
-        Prefetcher(verified_chunks(iter(inflated), layer.diff_id, None, "the archive"), _AHEAD) as archive,
-    ):
-        yield archive
-
-
-def _max_size(rootfs: Path, image: Image, asked: int | None) -> int:
-    """The most that the image may take: what was asked for, else nine tenths of the free space.
-
-    Raises MachineError where not even the layers as they are compressed have room.
-    """
-    with machine_errors("look at the free space"):
-        state = os.statvfs(rootfs)
-    free = state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some tell nothing
-    if state.f_files and not state.f_favail:
-        raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
-    max_size = free * 9 // 10 if asked is None else asked
-    compressed = sum(blob.size for blob in set(image.manifest.layers))
-    if compressed > free:
-        raise MachineError(
-            f"the layers have {size_text(compressed)}, compressed, and {size_text(free)} are free", HINTS[errno.ENOSPC]
-        )
-    if compressed > max_size:
-        raise too_large(max_size)
-    return max_size
-
-
-def _told(made: Substitutes) -> str:
-    """One line about what stands in for hard links; empty where all of them are real."""
-    parts = [f"{made.copies} copies, which take {size_text(made.copied)} more"] if made.copies else []
-    parts += [f"{made.reflinks} reflinks, which take no space"] if made.reflinks else []
-    parts += [f"{made.symlinks} symlinks"] if made.symlinks else []
-    hint = "; --hardlinks symlink saves that" if made.copies and not made.symlinks else ""
-    return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
-
-
 def _remove(directory: Path) -> None:
-    """Take away what wrong bytes may have left."""
-    with _opened(directory.parent) as parent:
+    with _open_directory(directory.parent) as parent:
         remove_tree(parent, os.fsencode(directory.name))

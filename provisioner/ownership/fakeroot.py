@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import os
-import stat
 
-from provisioner.filesystem.kind import Kind
-from provisioner.ownership.mtree import Line
+from provisioner.filesystem.kind import FILE_TYPES, Kind
+from provisioner.ownership.mtree import MtreeEntry
 from provisioner.ownership.policy import WITHOUT_ROOT
 
-_FORMATS = {
-    b"file": stat.S_IFREG,
-    b"dir": stat.S_IFDIR,
-    b"link": stat.S_IFLNK,
-    b"fifo": stat.S_IFIFO,
-    b"char": stat.S_IFCHR,
-    b"block": stat.S_IFBLK,
-}
 
+def state_line(entry: MtreeEntry, status: os.stat_result) -> bytes:
+    """Return the line that makes fakeroot show a file with the owner, mode and device of `entry`.
 
-def state_line(line: Line, state: os.stat_result) -> bytes:
-    """The line for a file whose `lstat` is `state`, in which fakeroot shows what `line` says.
-
-    Empty for what it shows without one: root's files with the mode that a user without privileges can give them.
+    `status` is the file's lstat(2). Returns nothing where fakeroot shows the file rightly without a line: a file of
+    root with a mode that a user without privileges can give it.
     """
-    if not line.uid and not line.gid and line.type not in (b"char", b"block"):
-        kind = Kind.DIRECTORY if line.is_directory else Kind.FILE
-        if line.type == b"link" or WITHOUT_ROOT.mode(kind, line.mode) == line.mode:
-            return b""
+    kind = entry.kind
+    is_roots = not entry.uid and not entry.gid and kind is not Kind.CHARACTER and kind is not Kind.BLOCK
+    if is_roots and (kind is Kind.SYMLINK or WITHOUT_ROOT.mode(kind, entry.mode) == entry.mode):
+        return b""
     return b"dev=%x,ino=%d,mode=%o,uid=%d,gid=%d,nlink=%d,rdev=%d\n" % (
-        state.st_dev,
-        state.st_ino,
-        _FORMATS[line.type] | line.mode,
-        line.uid,
-        line.gid,
-        state.st_nlink,
-        os.makedev(*line.device),
+        status.st_dev,
+        status.st_ino,
+        FILE_TYPES[kind] | entry.mode,
+        entry.uid,
+        entry.gid,
+        status.st_nlink,
+        os.makedev(*entry.device),
     )

@@ -1,8 +1,8 @@
 """The format of ownership.mtree: mtree(5), as bsdtar, go-mtree and NetBSD's mtree read it.
 
-A line a file, `NAME KEYWORD=VALUE…`, below the one of its directory, whose end is a line `..`; there are no paths, so
-that the file stays small however deep the tree is. Extended attributes are comments, because bsdtar refuses keywords
-that it doesn't know: `# xattr.NAME=BASE64` above the line of their file, spelled as go-mtree's keyword.
+Each file has a line `NAME KEYWORD=VALUE…` below the line of its directory, and a line `..` ends a directory. There are
+no paths, so that the record stays small however deep the tree is. Extended attributes are comments above the line of
+their file, `# xattr.NAME=BASE64` with the name of go-mtree's keyword, because bsdtar refuses unknown keywords.
 """
 
 from __future__ import annotations
@@ -13,98 +13,108 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from provisioner.errors import MachineError
+from provisioner.filesystem.kind import FILE_TYPES, Kind
 
 HEADER = b"#mtree\n"
-UP = b"..\n"
+DIRECTORY_END = b"..\n"
 _XATTR_MAX = 65536
-"""The most bytes that Linux takes as the value of an attribute (xattr(7)); longer ones are left out."""
+"""The longest value of an attribute that Linux takes, in bytes (xattr(7)). Longer ones are left out."""
 
-_ODD = re.compile(rb"[^!-~]|[#*=?\[\\]")
+_SPECIAL = re.compile(rb"[^!-~]|[#*=?\[\\]")
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
+_WORDS = {kind: kind.value.encode() for kind in FILE_TYPES}
+_KINDS = {word: kind for kind, word in _WORDS.items()}
 
 
-class Line(NamedTuple):
-    """What the record says of a name. `type` is mtree's word, `device` has major and minor."""
+class MtreeEntry(NamedTuple):
+    """What the record says about a file."""
 
     name: bytes
-    type: bytes
+    kind: Kind
+    """Any but HARDLINK."""
     mode: int
+    """The permission bits, without the file type."""
     uid: int
     gid: int
     device: tuple[int, int] = (0, 0)
+    """Major and minor number of a device."""
 
     @property
     def is_directory(self) -> bool:
-        """Whether what is in it follows."""
-        return self.type == b"dir"
+        """Return whether the content of this directory follows."""
+        return self.kind is Kind.DIRECTORY
 
 
-def encoded(name: bytes) -> bytes:
-    """`name` as vis(3) writes it with VIS_OCTAL, VIS_WHITE and VIS_GLOB, and `=` too."""
-    return _ODD.sub(lambda odd: b"\\%03o" % odd[0][0], name)
+def encode_name(name: bytes) -> bytes:
+    """Return `name` as vis(3) encodes it with VIS_OCTAL, VIS_WHITE and VIS_GLOB, and `=` encoded too."""
+    return _SPECIAL.sub(lambda special: b"\\%03o" % special[0][0], name)
 
 
-def decoded(text: bytes) -> bytes:
-    """The name that `encoded` gave."""
+def decode_name(text: bytes) -> bytes:
+    """Return the name that `encode_name` has encoded as `text`."""
     return _ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), text)
 
 
-def xattr_comments(xattrs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The comments that tell a file's attributes."""
+def format_xattrs(xattrs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the comments that hold a file's extended attributes."""
     return b"".join(
-        b"# xattr.%s=%s\n" % (encoded(name), base64.b64encode(value))
+        b"# xattr.%s=%s\n" % (encode_name(name), base64.b64encode(value))
         for name, value in xattrs
         if len(value) <= _XATTR_MAX
     )
 
 
-def formatted(line: Line, mtime: int, *, size: int = 0, links: int = 1, target: bytes = b"") -> bytes:
-    """A line of the file.
+def format_entry(entry: MtreeEntry, mtime: int, *, size: int = 0, links: int = 1, target: bytes = b"") -> bytes:
+    """Return the line of a file.
 
-    `mtime` in nanoseconds; `size`, of files, in bytes; `links`, the number of names; `target`, of symlinks. Devices are
-    optional, so that bsdtar goes past what stands in for them on the disk.
+    `mtime` is in nanoseconds since 1970, `size` in bytes; `links` is the number of hard links and `target` that of a
+    symlink. Devices are marked as optional, so that bsdtar accepts the empty files in their place.
     """
+    kind = entry.kind
     words = b"%s type=%s mode=%04o uid=%d gid=%d time=%d.%09d" % (
-        encoded(line.name),
-        line.type,
-        line.mode,
-        line.uid,
-        line.gid,
+        encode_name(entry.name),
+        _WORDS[kind],
+        entry.mode,
+        entry.uid,
+        entry.gid,
         *divmod(mtime, 10**9),
     )
-    if line.type == b"file":
+    if kind is Kind.FILE:
         words += b" size=%d" % size
-    elif line.type == b"link":
-        words += b" link=" + encoded(target)
-    elif line.type in (b"char", b"block"):
-        words += b" device=native,%d,%d optional" % line.device
-    if links > 1 and line.type != b"dir":
+    elif kind is Kind.SYMLINK:
+        words += b" link=" + encode_name(target)
+    elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
+        words += b" device=native,%d,%d optional" % entry.device
+    if links > 1 and kind is not Kind.DIRECTORY:
         words += b" nlink=%d" % links
     return words + b"\n"
 
 
-def parsed(lines: Iterable[bytes]) -> Iterator[Line | None]:
-    """The lines of a file that this module wrote; None for the end of a directory. Raises MachineError."""
+def parse_entries(lines: Iterable[bytes]) -> Iterator[MtreeEntry | None]:
+    """Yield the entries of a record that this module has written, and None for the end of each directory.
+
+    Raises MachineError where a line can't be read, or the end is missing.
+    """
     depth = 0
-    for text in lines:
-        if text.startswith(b"#"):
+    for line in lines:
+        if line.startswith(b"#"):
             continue
-        line = None if text == UP else _parsed(text)
-        yield line
-        depth += -1 if line is None else line.is_directory
+        entry = None if line == DIRECTORY_END else _parse(line)
+        yield entry
+        depth += -1 if entry is None else entry.is_directory
         if not depth:
             return
     raise _damaged()
 
 
-def _parsed(text: bytes) -> Line:
+def _parse(line: bytes) -> MtreeEntry:
     try:
-        name, *words = text.split()
+        name, *words = line.split()
         values = dict(word.partition(b"=")[::2] for word in words)
         _, major, minor = values.get(b"device", b"native,0,0").split(b",")
         device = (int(major), int(minor))
-        kind, mode = values[b"type"], int(values[b"mode"], 8)
-        return Line(decoded(name), kind, mode, int(values[b"uid"]), int(values[b"gid"]), device)
+        kind, mode = _KINDS[values[b"type"]], int(values[b"mode"], 8)
+        return MtreeEntry(decode_name(name), kind, mode, int(values[b"uid"]), int(values[b"gid"]), device)
     except (ValueError, KeyError) as error:
         raise _damaged() from error
 

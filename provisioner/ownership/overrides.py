@@ -1,7 +1,7 @@
-"""What an image says of files and this file system can't hold, or not yet, by inode.
+"""Metadata of an image's files that the file system could not store, or not yet, by inode.
 
-Owners, modes, devices and attributes may never be the disk's; the times of directories are when nothing is written into
-them any more.
+Owners, modes, devices and extended attributes stay here where this process can't set them. The times of directories
+are set when nothing is written into them any more.
 """
 
 from __future__ import annotations
@@ -15,85 +15,93 @@ from provisioner.filesystem.kind import Kind
 
 _PAGE_BITS = 6
 _METADATA_SIZE, _XATTR_SIZE = 250, 200
-"""What a Said takes in memory, and each attribute in it beside its text, in bytes."""
-_METADATA_LIMIT = 56 << 20
-"""Enough for a signature of each of 90,000 files. No image may fill the memory."""
+"""The memory that a FileMetadata takes, and each attribute in it beside its name and value, in bytes."""
+MEMORY_LIMIT = 56 << 20
+"""Bytes of memory for the metadata of an image: enough for a signature of each of 90,000 files."""
 
 
 class FileMetadata(NamedTuple):
-    """What the image says of one file. `device` is what an empty file stands in for: kind, major and minor."""
+    """What the image says about one file."""
 
     uid: int
     gid: int
     mode: int
+    """The permission bits."""
     device: tuple[Kind, int, int] | None
+    """Kind, major and minor number of the device that an empty file stands in for."""
     xattrs: tuple[tuple[bytes, bytes], ...]
+    """Names and values of the extended attributes."""
 
 
-class ByInode:
-    """A number for each inode, `nothing` where none was set.
+class InodeTable:
+    """An integer for each inode, `default` where none was set.
 
-    The inodes of a new tree are neighbours: numbers are kept in pages, so that each takes some ten bytes. `kind` is
-    their type as `array` names it.
+    The inodes of a new tree are neighbours: the integers are stored in pages, so that each takes some ten bytes.
+    `typecode` is the type of the integers as `array` names it.
     """
 
-    def __init__(self, kind: str, nothing: int) -> None:
-        self._nothing = nothing
-        self._fresh = array(kind, [nothing]) * (1 << _PAGE_BITS)
+    def __init__(self, typecode: str, default: int) -> None:
+        self._default = default
+        self._empty_page = array(typecode, [default]) * (1 << _PAGE_BITS)
         self._pages: dict[int, array[int]] = {}
 
     def __getitem__(self, inode: int) -> int:
-        """The number of an inode."""
+        """Return the integer of an inode."""
         page = self._pages.get(inode >> _PAGE_BITS)
-        return self._nothing if page is None else page[inode & (1 << _PAGE_BITS) - 1]
+        return self._default if page is None else page[inode & (1 << _PAGE_BITS) - 1]
 
     def __setitem__(self, inode: int, number: int) -> None:
-        """Set it."""
+        """Set the integer of an inode."""
         page = self._pages.get(inode >> _PAGE_BITS)
         if page is None:
-            if number == self._nothing:
+            if number == self._default:
                 return
-            page = self._pages[inode >> _PAGE_BITS] = self._fresh[:]
+            page = self._pages[inode >> _PAGE_BITS] = self._empty_page[:]
         page[inode & (1 << _PAGE_BITS) - 1] = number
 
 
 NO_TIME = -(2**63)
-"""In the place of nanoseconds: the image says none."""
+"""The value in place of a time where the image has none."""
 
 
 class MetadataOverrides:
-    """What is said of the files of a tree, where it isn't what the disk says.
+    """What the image says about the files of a tree, where the file system says something else.
 
-    By inode, so that hard links share it and nothing has to be done where names go. What is said of many is kept once.
+    It is stored by inode, so that hard links share it and nothing has to be done when names are removed. Equal metadata
+    is stored once. `memory_limit` is in bytes: no image may fill the memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:
         self.stale = False
-        """Whether files were taken away, so that the inode of a new one may be one that something is said of."""
-        self.times = ByInode("q", NO_TIME)
+        """Whether files were removed, so that a new file may have an inode that already has an entry here."""
+        self.times = InodeTable("q", NO_TIME)
         """The times of directories, in nanoseconds since 1970."""
         self._known: list[FileMetadata | None] = [None]
         self._numbers: dict[FileMetadata | None, int] = {None: 0}
         self._size = 0
-        self._number = ByInode("I", 0)
+        self._number = InodeTable("I", 0)
+        self._memory_limit = memory_limit
 
     def set(self, inode: int, metadata: FileMetadata | None) -> None:
-        """Note what is said of an inode; None where the disk says it. Raises MalformedImage for too much."""
+        """Store the metadata of an inode, or None where the file system has it all.
+
+        Raises MalformedImage where it is more than the memory limit.
+        """
         number = self._numbers.get(metadata)
         if number is None:
             number = self._numbers[metadata] = len(self._known)
             self._known.append(metadata)
             self._size += _size(metadata)
-            if self._size > _METADATA_LIMIT:
+            if self._size > self._memory_limit:
                 raise MalformedImage("the owners and attributes of its files are too many to be kept")
         self._number[inode] = number
 
     def get(self, inode: int) -> FileMetadata | None:
-        """What is said of an inode."""
+        """Return the metadata of an inode that the file system could not store, or None."""
         return self._known[self._number[inode]]
 
     def forget(self, file: int) -> None:
-        """Let the disk say it for a file, open, that the image has no entry for."""
+        """Remove metadata and time of an open file, for which the image has no entry."""
         inode = os.fstat(file).st_ino
         self.set(inode, None)
         self.times[inode] = NO_TIME

@@ -1,4 +1,8 @@
-"""Who owns what in a tree by its image: written when it is made, and told to fakeroot once more when it was copied."""
+"""The ownership record of a tree: ownership.mtree, and the fakeroot.state that is made of it.
+
+Both are written when the tree is provisioned. The state is by inode: for a copy of the tree it is written again, from
+the record.
+"""
 
 from __future__ import annotations
 
@@ -8,82 +12,77 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from provisioner.filesystem.kind import Kind
-from provisioner.filesystem.walk import Found, walk
+from provisioner.filesystem.kind import KINDS, Kind
+from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership import mtree
 from provisioner.ownership.fakeroot import state_line
-from provisioner.ownership.mtree import Line
+from provisioner.ownership.mtree import MtreeEntry
 from provisioner.ownership.overrides import FileMetadata, MetadataOverrides
 from provisioner.ownership.policy import WITHOUT_ROOT, Ownership
 
-_T = TypeVar("_T", Line, Found)
+_T = TypeVar("_T", MtreeEntry, WalkedFile)
 
 RECORD = "ownership.mtree"
 STATE = "fakeroot.state"
 
-_TYPES = {
-    stat.S_IFREG: b"file",
-    stat.S_IFDIR: b"dir",
-    stat.S_IFLNK: b"link",
-    stat.S_IFIFO: b"fifo",
-    stat.S_IFCHR: b"char",
-    stat.S_IFBLK: b"block",
-}
-_KINDS = {Kind.CHARACTER: b"char", Kind.BLOCK: b"block"}
-
 
 def write_owners(folder: Path, root: Path, overrides: MetadataOverrides, ownership: Ownership) -> None:
-    """Write the record of the tree at `root`, and the state for fakeroot, into `folder`. Raises OSError."""
+    """Write the record and fakeroot's state of the tree at `root` into `folder`. Raises OSError."""
     with (folder / RECORD).open("xb") as record, (folder / STATE).open("xb") as state:
         record.write(mtree.HEADER)
-        for found in walk(root):
-            if found is None:
-                record.write(mtree.UP)
+        for file in walk(root):
+            if file is None:
+                record.write(mtree.DIRECTORY_END)
                 continue
-            metadata = overrides.get(found.state.st_ino)
-            line = _line(found, metadata, ownership.exact)
-            if text := state_line(line, found.state):
-                state.write(text)
+            metadata = overrides.get(file.stat.st_ino)
+            entry = _make_entry(file, metadata, ownership.exact)
+            if line := state_line(entry, file.stat):
+                state.write(line)
             if metadata is not None and metadata.xattrs:
-                record.write(mtree.xattr_comments(metadata.xattrs))
-            record.write(_recorded(line, found))
+                record.write(mtree.format_xattrs(metadata.xattrs))
+            record.write(_format(entry, file))
 
 
-def _line(found: Found, metadata: FileMetadata | None, exact: bool) -> Line:
-    """What the image says of a file: what was noted, else what the disk has, whose owner is nobody's but exactly so."""
-    state = found.state
-    kind, device = _TYPES[stat.S_IFMT(state.st_mode)], (0, 0)
-    if kind in (b"char", b"block"):
-        device = (os.major(state.st_rdev), os.minor(state.st_rdev))
+def _make_entry(file: WalkedFile, metadata: FileMetadata | None, exact: bool) -> MtreeEntry:
+    """Return what the image says about a file: its overrides, else what the file system says.
+
+    The file system has the image's owner only if the policy is `exact`. Otherwise a file without overrides is root's.
+    """
+    status = file.stat
+    kind, device = KINDS[stat.S_IFMT(status.st_mode)], (0, 0)
+    if kind is Kind.CHARACTER or kind is Kind.BLOCK:
+        device = (os.major(status.st_rdev), os.minor(status.st_rdev))
     if metadata is not None:
         if metadata.device is not None:
-            kind, device = _KINDS[metadata.device[0]], metadata.device[1:]
-        return Line(found.name, kind, metadata.mode if kind != b"link" else 0o777, metadata.uid, metadata.gid, device)
-    uid, gid = (state.st_uid, state.st_gid) if exact else (0, 0)
-    return Line(found.name, kind, stat.S_IMODE(state.st_mode), uid, gid, device)
+            kind, device = metadata.device[0], metadata.device[1:]
+        mode = metadata.mode if kind is not Kind.SYMLINK else 0o777
+        return MtreeEntry(file.name, kind, mode, metadata.uid, metadata.gid, device)
+    uid, gid = (status.st_uid, status.st_gid) if exact else (0, 0)
+    return MtreeEntry(file.name, kind, stat.S_IMODE(status.st_mode), uid, gid, device)
 
 
-def _recorded(line: Line, found: Found) -> bytes:
-    """The line of the record for a file."""
-    state = found.state
-    target = os.readlink(found.name, dir_fd=found.directory) if line.type == b"link" else b""
-    return mtree.formatted(line, state.st_mtime_ns, size=state.st_size, links=state.st_nlink, target=target)
+def _format(entry: MtreeEntry, file: WalkedFile) -> bytes:
+    """Return the line of the record for a file."""
+    status = file.stat
+    target = os.readlink(file.name, dir_fd=file.directory) if entry.kind is Kind.SYMLINK else b""
+    return mtree.format_entry(entry, status.st_mtime_ns, size=status.st_size, links=status.st_nlink, target=target)
 
 
 def remake_state(folder: Path, root: Path) -> int:
-    """Write the state for fakeroot anew, for the inodes that the tree at `root` has now; how many files it names.
+    """Write fakeroot's state again, for the inodes that the tree at `root` has now, and return its number of files.
 
-    What the record doesn't name is root's, as fakeroot has it without a word. A mode that was changed since stays.
-    Raises OSError, and MachineError for a record that can't be read.
+    Files that the record doesn't name are root's, as they are for fakeroot without a state. A mode that was changed
+    since the record was written stays. Raises OSError; MachineError where the record can't be read.
     """
     count = 0
+    # Unlike replace_file, this writes as it reads, and follows no symlink: for root that could be anybody's.
     new = folder / (STATE + ".new")
-    new.unlink(missing_ok=True)  # of a run that was killed, and no link of anybody's
+    new.unlink(missing_ok=True)  # left by a killed process, or a symlink
     try:
         with (folder / RECORD).open("rb") as record, new.open("xb") as state:
-            for line, found in _pairs(mtree.parsed(record), walk(root)):
-                if text := state_line(_now(line, found.state), found.state):
-                    state.write(text)
+            for entry, file in _match(mtree.parse_entries(record), walk(root)):
+                if line := state_line(_with_current_mode(entry, file.stat), file.stat):
+                    state.write(line)
                     count += 1
         new.replace(folder / STATE)
     except BaseException:
@@ -92,50 +91,54 @@ def remake_state(folder: Path, root: Path) -> int:
     return count
 
 
-def _now(line: Line, state: os.stat_result) -> Line:
-    mode = stat.S_IMODE(state.st_mode)
-    kind = Kind.DIRECTORY if line.is_directory else Kind.FILE
-    if line.type == b"link" or mode in (line.mode, WITHOUT_ROOT.mode(kind, line.mode)):
-        return line
-    return line._replace(mode=mode)
+def _with_current_mode(entry: MtreeEntry, status: os.stat_result) -> MtreeEntry:
+    """Return `entry` with the mode that the file has now, if that was changed after it was provisioned."""
+    mode = stat.S_IMODE(status.st_mode)
+    if entry.kind is Kind.SYMLINK or mode in (entry.mode, WITHOUT_ROOT.mode(entry.kind, entry.mode)):
+        return entry
+    return entry._replace(mode=mode)
 
 
-def _pairs(record: Iterator[Line | None], tree: Iterator[Found | None]) -> Iterator[tuple[Line, Found]]:
-    """What the record and the tree both have, of the same type. Both are in the order of `walk`."""
+def _match(
+    record: Iterator[MtreeEntry | None], tree: Iterator[WalkedFile | None]
+) -> Iterator[tuple[MtreeEntry, WalkedFile]]:
+    """Yield the files that the record and the tree both have, with the same kind. Both are in the order of `walk`."""
     depth = 0
-    line, found = next(record), next(tree)
+    entry, file = next(record), next(tree)
     while True:
-        if line is None and found is None:
+        if entry is None and file is None:
             depth -= 1
             if not depth:
                 return
-        elif found is not None and (line is None or found.name < line.name):
-            found = _behind(tree, found.is_directory)
+        elif file is not None and (entry is None or file.name < entry.name):
+            file = _next_sibling(tree, file.is_directory)
             continue
-        elif line is not None and (found is None or line.name < found.name):
-            line = _behind(record, line.is_directory)
+        elif entry is not None and (file is None or entry.name < file.name):
+            entry = _next_sibling(record, entry.is_directory)
             continue
-        elif line is not None and found is not None:
-            if _matches(line, found):
-                yield line, found
-            if line.is_directory and found.is_directory:
+        elif entry is not None and file is not None:
+            if _is_same_kind(entry, file):
+                yield entry, file
+            if entry.is_directory and file.is_directory:
                 depth += 1
             else:
-                line, found = _behind(record, line.is_directory), _behind(tree, found.is_directory)
+                entry, file = _next_sibling(record, entry.is_directory), _next_sibling(tree, file.is_directory)
                 continue
-        line, found = next(record), next(tree)
+        entry, file = next(record), next(tree)
 
 
-def _behind(items: Iterator[_T | None], directory: bool) -> _T | None:
-    """The next item on the same level, behind all that is in the directory that was just met, if it was one."""
-    depth = int(directory)
+def _next_sibling(items: Iterator[_T | None], is_directory: bool) -> _T | None:
+    """Skip the content of the last item, if that is a directory, and return the item behind it."""
+    depth = int(is_directory)
     while depth:
         item = next(items)
         depth += -1 if item is None else item.is_directory
     return next(items)
 
 
-def _matches(line: Line, found: Found) -> bool:
-    """Whether the file is what the record speaks of. Where a device is meant, an empty file stands in."""
-    kind = _TYPES.get(stat.S_IFMT(found.state.st_mode))
-    return kind == line.type or (line.type in (b"char", b"block") and kind == b"file" and not found.state.st_size)
+def _is_same_kind(entry: MtreeEntry, file: WalkedFile) -> bool:
+    """Return whether a file has the kind of its entry. An empty file may stand in for a device."""
+    kind = KINDS.get(stat.S_IFMT(file.stat.st_mode))
+    if kind is Kind.FILE and (entry.kind is Kind.CHARACTER or entry.kind is Kind.BLOCK):
+        return not file.stat.st_size
+    return kind is entry.kind

@@ -1,4 +1,4 @@
-"""Challenges and bearer tokens (RFC 9110 section 11, distribution's token specification)."""
+"""Authentication: challenges (RFC 9110, section 11) and bearer tokens (distribution's token specification)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ from provisioner.errors import NetworkError
 from provisioner.terminal.escaping import printable
 
 _WORD = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+)))?""")
-"""A name with its value, quoted or plain, or a word that stands alone: the scheme of the next challenge."""
+"""A parameter with its value, quoted or plain; or a word without a value, which is the scheme of the next challenge."""
 
-_SHORTEST_LIFE, _LONGEST_LIFE = 60, 86400
-"""Seconds: the life of a token whose server says none (token specification), and the most that is believed."""
+_DEFAULT_LIFE = 60
+"""Seconds that a token is valid where its server doesn't say (token specification)."""
+
+_MAX_LIFE = 86400
+"""Seconds after which a token is replaced, whatever its server says."""
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """What a 401 asks for in `WWW-Authenticate`: a scheme in lower case, and its parameters."""
+    """What a response of status 401 asks for in its header `WWW-Authenticate`."""
 
     scheme: str
+    """`bearer` or `basic`, or another scheme, in lower case."""
     realm: str
+    """For `bearer`, the URL of the token server."""
     service: str = ""
+    """The name of the registry for the token server."""
     scope: str = ""
+    """What access is needed, such as `repository:library/ubuntu:pull`."""
 
     @classmethod
     def parse(cls, header: str) -> Challenge | None:
-        """Make a challenge of the header's value; of several, the bearer's. None where there is none with a realm."""
+        """Return the challenge in a header; of several, the bearer's. None where none has a realm."""
         found: list[tuple[str, dict[str, str]]] = []
         for word in _WORD.finditer(header):
             name, quoted, plain = word[1].lower(), word[2], word[3]
@@ -47,24 +54,24 @@ class Challenge:
 
 
 class Tokens:
-    """Bearer tokens of one run, each asked for once and again when it has ended. Safe to use from several threads.
+    """The bearer tokens of one run. Each is fetched once, and again when it has expired. Thread-safe.
 
-    `fetch(challenge)` asks the token server and gives its parsed answer.
+    `fetch(challenge)` asks the token server and returns its parsed answer.
     """
 
     def __init__(self, fetch: Callable[[Challenge], dict[str, Any]]) -> None:
         self._fetch = fetch
         self._lock = threading.Lock()
-        self._kept: dict[Challenge, tuple[str, float]] = {}
+        self._cache: dict[Challenge, tuple[str, float]] = {}
 
     def get(self, challenge: Challenge, refused: str = "") -> str:
-        """A token that answers `challenge`, a new one where the registry has `refused` the one that was given before.
+        """Return a token that answers `challenge`, but not the token that the registry has `refused`.
 
         Raises what `fetch` raises, and NetworkError for an answer without a token.
         """
         with self._lock:
-            token, ends = self._kept.get(challenge, ("", 0.0))
-            if token != refused and time.monotonic() < ends:
+            token, expires = self._cache.get(challenge, ("", 0.0))
+            if token != refused and time.monotonic() < expires:
                 return token
             answer = self._fetch(challenge)
             token = answer.get("token") or answer.get("access_token") or ""
@@ -74,7 +81,7 @@ class Tokens:
                     "try again later; if it stays so, tell the registry's owner",
                 )
             life = answer.get("expires_in")
-            life = min(life, _LONGEST_LIFE) if isinstance(life, int) and life > 0 else _SHORTEST_LIFE
-            # A token about to end is asked for again, so that it doesn't end under a request.
-            self._kept[challenge] = (token, time.monotonic() + life * 0.9)
+            life = min(life, _MAX_LIFE) if isinstance(life, int) and life > 0 else _DEFAULT_LIFE
+            # A token is replaced a little early, so that it doesn't expire on the way to the registry.
+            self._cache[challenge] = (token, time.monotonic() + life * 0.9)
             return token

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 
-from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFound, ProvisionError, error_context
+from provisioner.errors import MalformedImage, NetworkError, NotAllowed, ProvisionError, error_context
 from provisioner.image.digest import Digest, verify
 from provisioner.image.manifest import (
     DOCKER_SCHEMA1,
@@ -28,45 +25,36 @@ from provisioner.image.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.registry.auth import Challenge, Tokens
 from provisioner.registry.authfile import Login
 from provisioner.registry.credentials import Credentials
-from provisioner.registry.http import (
-    Http,
-    Untrusted,
-    body_chunks,
-    host_of,
-    http_errors,
-    is_https,
-    limited_body,
-    status_text,
-)
-from provisioner.registry.limits import RateLimit
-from provisioner.registry.retry import Transient, retry_after
-from provisioner.terminal.escaping import printable
+from provisioner.registry.http import Http, UntrustedCertificate, body_chunks, is_https, limited_body, status_text
+from provisioner.registry.refusals import error_reason, refusal
+from provisioner.registry.retry import TransientError
+from provisioner.registry.token_server import TokenRequest, fetch_token
 
 _HUB_HOST = "registry-1.docker.io"
 TAGS_LIMIT = 32 << 20
-"""The most bytes that one page of a list of tags may have."""
+"""The largest page of a list of tags that is read, in bytes."""
 
 _ACCEPT = ", ".join(MANIFEST_TYPES + INDEX_TYPES + DOCKER_SCHEMA1)
 
 
-class NoSuchRepository(NotFound):
-    """The registry has no such repository, or hides it from those without the right credentials."""
-
-
 @dataclass(frozen=True)
 class Document:
-    """An index or a manifest as it was served, verified: its bytes, media type and digest."""
+    """An index or a manifest, verified."""
 
     data: bytes
+    """The bytes as they were served."""
     media_type: str
+    """The media type that the document itself names, or else the registry."""
     digest: Digest
+    """The digest of `data`."""
 
 
 class RegistryClient:
-    """Reads from the registry of `reference`. Its methods may be called from several threads.
+    """Reads from the registry of `reference`, without retries. Thread-safe.
 
-    `insecure` allows plain HTTP and certificates that can't be verified. `credentials` are looked at when the registry
-    asks for some. All methods raise NotFound, NotAllowed, NetworkError and MalformedImage.
+    `insecure` allows plain HTTP and certificates that can't be verified. `connections` may be open at the same time.
+    `credentials` are looked up when the registry asks for some. All methods raise NotFound, NotAllowed, NetworkError
+    and MalformedImage.
     """
 
     def __init__(
@@ -86,7 +74,7 @@ class RegistryClient:
         self._base = ""
 
     def manifest(self, selector: str | Descriptor) -> Document:
-        """The index or manifest that a tag or a digest names. A Descriptor's size is checked as well."""
+        """Return the index or manifest of a tag or a digest. The size of a Descriptor is checked as well."""
         expected = selector if isinstance(selector, Descriptor) else None
         name = str(expected.digest if expected else selector)
         what = f"manifest {name}" if ":" in name else f"tag {name!r}"
@@ -101,12 +89,12 @@ class RegistryClient:
             return Document(data, media_type_of(data, response.headers.get("Content-Type", "")), digest)
 
     def resolve(self, selector: str) -> Descriptor:
-        """What a tag or a digest names now. Only headers are asked for, where the registry tells enough in them."""
+        """Return the descriptor of a tag or a digest, by a HEAD request where the registry's headers suffice."""
         what = f"manifest {selector}" if ":" in selector else f"tag {selector!r}"
         with self._get(f"manifests/{selector}", what, is_part=False, accept=_ACCEPT, method="HEAD") as response:
-            limited_body(response, 0)  # there is none; once that is read the connection serves again
+            limited_body(response, 0)  # it is empty; reading it makes the connection free for the next request
             headers = response.headers
-        # Registries that leave out the header for it have the digest as the entity's tag.
+        # Some registries leave out Docker-Content-Digest and have the digest as the ETag.
         digest = headers.get("Docker-Content-Digest") or headers.get("ETag", "").strip('"')
         size = headers.get("Content-Length", "")
         with suppress(MalformedImage):
@@ -118,7 +106,7 @@ class RegistryClient:
         return Descriptor(document.media_type, document.digest, len(document.data))
 
     def check_login(self) -> bool:
-        """See that the registry takes the credentials; False where it asks for none. Raises NotAllowed otherwise."""
+        """Check the credentials with the registry. Return False where it asks for none; raise NotAllowed if refused."""
         self._connect()
         if self._challenge is None:
             return False
@@ -128,14 +116,14 @@ class RegistryClient:
         return True
 
     def tags_page(self, query: str) -> tuple[bytes, str]:
-        """One page of the list of tags: what was served for `query`, not yet parsed, and the Link to the next."""
+        """Return one page of the list of tags for `query`, not yet parsed, and its Link header (may be empty)."""
         with self._get(f"tags/list?{query}", "tags", is_part=False) as response:
             return limited_body(response, TAGS_LIMIT), response.headers.get("Link", "")
 
     def blob(self, descriptor: Descriptor, start: int = 0) -> Generator[bytes, None, None]:
-        """The bytes of a blob from `start` on as they arrive, not yet verified, and no more than its size.
+        """Yield the bytes of a blob from `start` on as they arrive: not verified, and no more than its size.
 
-        A registry that gives no range, or another one, is asked for the whole, of which the first part is left out.
+        Where the registry ignores the range or sends another one, the whole blob is fetched and its first part skipped.
         """
         path, what = f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}"
         if start:
@@ -149,12 +137,11 @@ class RegistryClient:
         with self._get(path, what, is_part=True) as response:
             yield from self._content(response, descriptor, 0, start)
 
-    def report_corrupt(self, descriptor: Descriptor) -> bool:
-        """Always False: a registry has nothing better to give (see blobs.Origin)."""
-        return False
-
     def _content(self, response: requests.Response, descriptor: Descriptor, at: int, start: int) -> Iterator[bytes]:
-        """What comes after byte `start` of a blob, from a body that begins at its byte `at`."""
+        """Yield the bytes after `start` of a blob, from a body that begins at byte `at` of it.
+
+        Raises MalformedImage where the body is larger than announced, TransientError where it is smaller.
+        """
         what, size = f"blob {descriptor.digest.short} from {self._reference.registry}", descriptor.size
         length = response.headers.get("Content-Length", "")
         if response.status_code == 200 and re.fullmatch(r"[0-9]{1,19}", length) and int(length) != size:
@@ -166,22 +153,23 @@ class RegistryClient:
                 yield chunk[max(0, start - at) :]
             at += len(chunk)
         if at < size:
-            raise Transient(f"{what} broke off: it ends after {at} of {size} bytes", "try again")
+            raise TransientError(f"{what} broke off: it ends after {at} of {size} bytes", "try again")
 
     @contextmanager
     def _get(
         self, path: str, what: str, *, is_part: bool, accept: str = "*/*", method: str = "GET", start: int = 0
     ) -> Iterator[requests.Response]:
-        """An answer of status 200 for `path` below the repository, to a range that begins at `start` also 206 and 416.
+        """Yield the response for `path` below the repository: of status 200, or with `start` also 206 or 416.
 
-        `is_part` says that the image names it, not the user.
+        `what` and `is_part` are those of `refusal`. With `start`, the bytes from there on are asked for. Raises
+        ProvisionError for other statuses.
         """
         self._connect()
         url = f"{self._base}{self._reference.repository}/{path}"
         sent = self._authorization()
         response = self._http.get(url, _headers(accept, sent, start), method)
-        # The token may have ended early, or the registry wants another scope for this path, or any token only here.
-        if response.status_code == 401 and (challenge := self._answerable(response)):
+        # The token may have expired early, the path may need another scope, or a token is needed only here.
+        if response.status_code == 401 and (challenge := self._usable_challenge(response)):
             self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
             answer = self._authorization(refused=sent)
             if answer != sent:
@@ -189,31 +177,34 @@ class RegistryClient:
                 response = self._http.get(url, _headers(accept, answer, start), method)
         with response:
             if response.status_code not in ((200, 206, 416) if start else (200,)):
-                raise self._refusal(response, what, is_part)
+                raise self._refusal(response, what, is_part=is_part)
             yield response
 
     @cached_property
     def _login(self) -> Login | None:
-        """Whom the registry is shown, if anybody."""
+        """The credentials for this repository, looked up at the first use."""
         return self._credentials.find(self._reference.registry, self._reference.repository)
 
     def _authorization(self, refused: str = "") -> str:
-        """What answers the registry's challenge in `Authorization`: another token than one that it has `refused`."""
+        """Return the value of `Authorization` that answers the registry's challenge; empty where there is none.
+
+        `refused` is a value that the registry has refused: its token isn't used again.
+        """
         if self._challenge is None:
             return ""
         if self._challenge.scheme == "bearer":
             return "Bearer " + self._tokens.get(self._challenge, refused.removeprefix("Bearer "))
         return self._login.basic if self._login else ""
 
-    def _answerable(self, response: requests.Response) -> Challenge | None:
-        """The challenge of a 401, where a token answers it or we have a password."""
+    def _usable_challenge(self, response: requests.Response) -> Challenge | None:
+        """Return the challenge of a 401 that can be answered: by a token, or by a password where there is one."""
         challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
         if challenge and challenge.scheme == "basic":
             return challenge if self._login and self._login.password else None
         return challenge if challenge and challenge.scheme == "bearer" else None
 
     def _connect(self) -> None:
-        """Find out, once, how the registry is spoken to, and what it wants to see first."""
+        """Find out, once, whether the registry speaks HTTP or HTTPS, and what challenge it answers a ping with."""
         if self._base:
             return
         host = _HUB_HOST if self._reference.registry == DOCKER_HUB else self._reference.registry
@@ -228,22 +219,27 @@ class RegistryClient:
                 continue
             with response:
                 if response.status_code == 400 and scheme != schemes[-1]:
-                    continue  # what many servers with TLS answer to plain HTTP
-                self._challenge = self._pinged(response)
+                    continue  # many servers with TLS answer like this to plain HTTP
+                self._challenge = self._check_ping(response)
             self._base = base
             return
-        # A certificate shows that TLS is spoken there; else the first way is the usual one.
-        raise next((error for error in failures if isinstance(error, Untrusted)), failures[0])
+        # A certificate shows that TLS is spoken there, so its error matters most; else that of the usual scheme.
+        raise next((error for error in failures if isinstance(error, UntrustedCertificate)), failures[0])
 
-    def _pinged(self, response: requests.Response) -> Challenge | None:
-        """What the answer to a ping of /v2/ asks for. Raises NetworkError when that was no registry."""
+    def _check_ping(self, response: requests.Response) -> Challenge | None:
+        """Return the challenge in the response to a ping of /v2/, if any.
+
+        Raises NotAllowed where it can't be answered, NetworkError where the response isn't that of a registry.
+        """
         registry, status = self._reference.registry, response.status_code
         if status == 401:
-            if challenge := self._answerable(response):
-                return replace(challenge, scope=self._scope)  # some name one that is an example
+            if challenge := self._usable_challenge(response):
+                return replace(challenge, scope=self._scope)  # some registries name an example as the scope
             raise NotAllowed(f"{registry} wants a user name and a password", f"log in: provision login {registry}")
         if status == 403:
-            raise NotAllowed(f"{registry} refuses access{_reason(response)}", "ask its owner, or use another registry")
+            raise NotAllowed(
+                f"{registry} refuses access{error_reason(response)}", "ask its owner, or use another registry"
+            )
         if status == 429 or status >= 500:
             raise self._refusal(response, "ping", is_part=False)
         html = response.headers.get("Content-Type", "").startswith("text/html")
@@ -257,80 +253,14 @@ class RegistryClient:
         return f"repository:{self._reference.repository}:pull" if self._reference.repository else ""
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
-        """The token server's answer. The token travels back to the registry only."""
-        registry = self._reference.registry
-        with self._token_response(challenge) as response:
-            if response.status_code in (401, 403, 429):
-                raise self._refusal(response, "token", is_part=False)
-            answer = _json(limited_body(response, DOCUMENT_LIMIT))
-            if response.status_code != 200 or not isinstance(answer, dict):
-                what = f"the token server of {registry} answers with"
-                if response.status_code == 200:
-                    raise NetworkError(f"{what} something else than a token", "check the host and the port")
-                said = self._hidden(status_text(response))
-                if response.status_code >= 500:
-                    raise Transient(f"{what} {said}", after=retry_after(response.headers))
-                raise NetworkError(f"{what} {said}", "try again later")
-            return answer
+        """Return the token server's answer to a challenge of this registry."""
+        request = TokenRequest(challenge, self._reference, self._login, is_https(self._base), self._insecure)
+        return fetch_token(self._http, request)
 
-    def _token_response(self, challenge: Challenge) -> requests.Response:
-        """What the token server says: to an identity token in a form (OAuth 2.0, RFC 6749 section 6), to a password in
-        a header, or to nobody."""
-        query = {name: value for name, value in (("service", challenge.service), ("scope", challenge.scope)) if value}
-        login = self._login
-        identity = login.identity_token if login else ""
-        with http_errors(host_of(challenge.realm)):
-            request = requests.Request("GET", challenge.realm, params=None if identity else query)
-            url = request.prepare().url or ""
-        if is_https(self._base) and not is_https(url):
-            raise NetworkError(
-                f"{self._reference.registry} wants a token from plain http", "ask the registry's owner to mend that"
-            )
-        host = urlsplit(url).hostname or ""
-        if login and not is_https(url) and not is_loopback(host) and not self._insecure:
-            raise NetworkError(f"{printable(host)} would get a password in plain http", "allow it: --insecure")
-        if identity:
-            grant = {"grant_type": "refresh_token", "refresh_token": identity, "client_id": "provisioner"}
-            return self._http.post(url, grant | query)
-        return self._http.get(url, {"Authorization": login.basic} if login else {})
-
-    def _refusal(self, response: requests.Response, what: str, is_part: bool) -> ProvisionError:
-        """The error that an answer which isn't 200 stands for."""
-        name, registry = self._reference.name, self._reference.registry
-        login = self._login if self._challenge else None  # nobody else has been shown it
-        status, reason = response.status_code, self._hidden(_reason(response))
-        if status == 404 and is_part:
-            return MalformedImage(
-                f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
-            )
-        if status == 404:
-            others = "" if what == "tags" else f"; tags that are there: provision tags {name}"
-            return NotFound(f"{name} has no {what}{reason}", f"check the spelling{others}")
-        if login and (status == 401 or what == "token") and status != 429:
-            who = f"of {printable(login.username)}" if login.username else "that are kept for it"
-            return NotAllowed(
-                f"{registry} refuses the credentials {who}{reason}", f"log in again: provision login {registry}"
-            )
-        if status in (401, 403):
-            # A registry that hides what exists says the same of private and missing repositories.
-            hint = f"check the spelling; if it is private: provision login {registry}"
-            if login:
-                who = printable(login.username) or "this login"
-                return NotAllowed(f"{name} is not found, or {who} may not read it{reason}", hint)
-            return NoSuchRepository(f"{name} is not found, or it is private{reason}", hint)
-        after = retry_after(response.headers)
-        if status == 429:
-            told = RateLimit.of(response.headers, time.time())
-            hint = told.mend + ("" if login else f", or log in for more: provision login {registry}")
-            return Transient(f"{registry} says that there were too many requests{reason}{told}", hint, after)
-        message = f"{registry} answers with {self._hidden(status_text(response))} for the {what}{reason}"
-        if status == 408 or status >= 500:
-            return Transient(message, after=after)
-        return NetworkError(message, "try again later")
-
-    def _hidden(self, text: str) -> str:
-        """What a registry says, without what it has been shown."""
-        return self._login.hidden(text) if self._challenge and self._login else text
+    def _refusal(self, response: requests.Response, what: str, *, is_part: bool) -> ProvisionError:
+        """Return the error for a response (see `refusal`)."""
+        login = self._login if self._challenge else None  # without a challenge, no credentials were shown
+        return refusal(response, self._reference, what, login=login, is_part=is_part)
 
 
 def _headers(accept: str, authorization: str, start: int = 0) -> Mapping[str, str]:
@@ -343,24 +273,11 @@ def _headers(accept: str, authorization: str, start: int = 0) -> Mapping[str, st
 
 
 def _is_range(response: requests.Response, start: int, size: int) -> bool:
-    """Whether the body of a 206 begins at `start` of something that has `size` bytes (RFC 9110, 14.4)."""
-    said = re.fullmatch(
+    """Return whether the body of a 206 begins at `start` of something that has `size` bytes (RFC 9110, 14.4)."""
+    content_range = re.fullmatch(
         r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "")
     )
-    return said is not None and int(said[1]) == start <= int(said[2]) < size and said[3] in ("*", str(size))
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _reason(response: requests.Response) -> str:
-    """The first error that the registry names in the body, in brackets, or nothing."""
-    try:
-        first = _json(limited_body(response, 1 << 16))["errors"][0]
-        return f" ({printable(str(first.get('message') or first.get('code')))[:200]})"
-    except (ProvisionError, TypeError, KeyError, IndexError, AttributeError):
-        return ""
+    if content_range is None:
+        return False
+    first, last, total = content_range.groups()
+    return int(first) == start <= int(last) < size and total in ("*", str(size))

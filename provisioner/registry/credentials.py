@@ -1,4 +1,4 @@
-"""Whom a registry is shown: the logins of podman, skopeo and Docker, looked up, added and taken away."""
+"""Logins for registries, in the files of podman, skopeo and Docker: finding, adding and removing them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from provisioner.registry.authfile import AuthFile, Login, server_name
 from provisioner.terminal.escaping import printable
 
 _TOKEN_USER = "<token>"
-"""The user name by which a helper says that its secret is an identity token."""
+"""The user name for which the secret of a helper is an identity token."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """The files that logins are kept in, the first that has one deciding; or one login for this run.
-
-    Files are read and helpers are run when a registry asks, not before.
-    """
+    """Where logins are looked up. Files are read and helpers run only when a registry asks for credentials."""
 
     files: tuple[Path, ...] = ()
-    given: Login | None = None
+    """The files of logins. The first one with a login for the image decides."""
+    login: Login | None = None
+    """A login that is used for every registry, without any lookup."""
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Credentials:
-        """The files in the order of containers-auth.json(5), which is podman's and skopeo's."""
+        """Return this user's credentials: podman's and Docker's files, in the order of containers-auth.json(5)."""
         if own := environment.get("REGISTRY_AUTH_FILE"):
             return cls((Path(own),))
         home = Path(environment.get("HOME") or os.path.expanduser("~"))
@@ -42,26 +41,27 @@ class Credentials:
         return cls(tuple(files))
 
     def find(self, registry: str, repository: str) -> Login | None:
-        """The login for a repository: in a file the most specific entry wins, `host/owner` before `host`.
+        """Return the login for a repository, if any: of a file, the most specific entry (`host/owner` before `host`).
 
         Raises UsageError for a malformed file, MachineError, and NotAllowed for a helper that fails.
         """
-        if self.given:
-            return self.given
+        if self.login:
+            return self.login
         for path in self.files:
             file = AuthFile.read(path)
             for name in _names(registry, repository):
-                if login := _kept(file, name, registry):
+                if login := _exact_login(file, name, registry):
                     return login
-            if file.store and (login := _stored(file, registry)):
+            if file.store and (login := _store_login(file, registry)):
                 return login
         return None
 
     def add(self, name: str, login: Login) -> str:
-        """Keep a login for `name`, a registry or a part of it; where, to be shown.
+        """Save a login for `name`, a registry or a part of it. Return the file or the helper that has it, for display.
 
-        That is the first file that has one for it already, else the first that is there, else podman's lasting one; and
-        the helper program that the file names for this registry. Raises UsageError, MachineError, NotAllowed.
+        It is saved in the first file that has one for `name` already, else in the first that exists, else in podman's
+        file that outlives a restart; the secret goes to the helper program that this file names for the registry, if
+        any. Raises UsageError, MachineError, NotAllowed.
         """
         files = [AuthFile.read(path) for path in self.files]
         same = (file.path for file in files if any(file.keys(name)))
@@ -83,7 +83,10 @@ class Credentials:
         return str(path)
 
     def remove(self, name: str) -> list[str]:
-        """Forget all logins for `name`; where they were, to be shown. Raises UsageError, MachineError, NotAllowed."""
+        """Remove all logins for `name`. Return the files and helpers that had one, for display.
+
+        Raises UsageError, MachineError, NotAllowed.
+        """
         places = []
         for path in self.files:
             file = AuthFile.read(path)
@@ -99,31 +102,33 @@ class Credentials:
 
 
 def _names(registry: str, repository: str) -> Iterator[str]:
-    """`host/owner/image`, `host/owner`, `host`."""
+    """Yield the names that an entry for a repository may have: `host/owner/image`, `host/owner`, `host`."""
     parts = [registry, *filter(None, repository.split("/"))]
     yield from ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
 
 
-def _kept(file: AuthFile, name: str, registry: str) -> Login | None:
-    """What one file has for exactly this name: with a helper of the registry's own, or itself."""
-    if name == registry and (program := file.helper(registry)) and (login := _asked(program, registry)):
+def _exact_login(file: AuthFile, name: str, registry: str) -> Login | None:
+    """Return the login for exactly this name: of the helper for this registry alone, else of the file itself."""
+    if name == registry and (program := file.helper(registry)) and (login := _helper_login(program, registry)):
         return login
     return file.login(name)
 
 
-def _stored(file: AuthFile, registry: str) -> Login | None:
-    """What the helper for all registries has.
+def _store_login(file: AuthFile, registry: str) -> Login | None:
+    """Return the login of the file's helper for all registries, if any.
 
-    Where it isn't installed that is an error only if the file says that it holds a login for this one.
+    A helper that isn't installed is an error only if the file says that it has a login for this registry.
     """
-    return _asked(file.store, registry) if _has_store(file, registry) else None
+    return _helper_login(file.store, registry) if _has_store(file, registry) else None
 
 
 def _has_store(file: AuthFile, registry: str) -> bool:
+    """Return whether the file's helper for all registries is to be run for `registry`."""
     return bool(file.store) and (any(file.keys(registry)) or helper.is_installed(file.store))
 
 
-def _asked(program: str, registry: str) -> Login | None:
+def _helper_login(program: str, registry: str) -> Login | None:
+    """Run a helper and return its login for a registry, if any. Raises NotAllowed."""
     found = helper.fetch(program, server_name(registry))
     if found is None:
         return None

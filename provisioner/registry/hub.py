@@ -1,8 +1,7 @@
-"""Docker Hub's own interface, beside that of its registry: search, and tags with platforms, sizes and dates."""
+"""Docker Hub's own API, next to that of its registry: search, and tags with platforms, sizes and dates."""
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,107 +18,132 @@ from provisioner.image.digest import Digest
 from provisioner.image.offers import Offer, Tag
 from provisioner.image.platform import Platform
 from provisioner.image.reference import DOCKER_HUB, Reference, is_tag
-from provisioner.registry.client import NoSuchRepository
-from provisioner.registry.http import Http, limited_body, status_text
+from provisioner.registry.http import Http, limited_body, parse_json, status_text
 from provisioner.registry.parallel import in_parallel
+from provisioner.registry.refusals import NoSuchRepository
 
 HUB = "https://hub.docker.com"
 
-_PAGE, _PAGES = 100, 100
-"""The most results that one page has, and the most pages that are asked for."""
+PAGE_SIZE = 100
+"""The most results in one page."""
+
+MAX_PAGES = 100
+"""The most pages that are asked for."""
 
 _PAGE_LIMIT = 16 << 20
-_IMPATIENT = 5.0
-"""Seconds that an error may wait for near names."""
+"""The largest page that is read, in bytes."""
 
-_ALIKE = 0.6
+_NEAR_NAMES_SECONDS = 5.0
+"""How long an error may wait for near names."""
+
+_MIN_SIMILARITY = 0.6
+"""Names that are less similar than this aren't near."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """One result of a search: its name as `provision` takes it, and what Docker Hub says of it.
-
-    `description` is None where there is none; `pulls` and `stars` are counts.
-    """
+    """One result of a search."""
 
     name: str
+    """The name as `provision` takes it."""
     description: str | None
+    """A short description; None where there is none."""
     is_official: bool
+    """Whether it is one of Docker's official images."""
     stars: int
+    """How many users have given it a star."""
     pulls: int
+    """How often it was pulled."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page of results, which are JSON objects; `count` is that of all pages."""
+    """One page of results."""
 
     results: tuple[dict[str, Any], ...]
+    """JSON objects."""
     count: int
+    """How many results all pages have."""
     is_last: bool
+    """Whether no page follows."""
 
 
 class Hub:
-    """Asks Docker Hub at `base`, a URL without a slash at its end. Raises NetworkError, NotFound, MalformedImage."""
+    """A client for Docker Hub at `base`, a URL without a slash at its end.
+
+    `insecure`, `connections` and `silence` are those of Http; at most `max_pages` pages are asked for. All methods
+    raise NetworkError, NotFound and MalformedImage.
+    """
 
     def __init__(
-        self, base: str = HUB, *, insecure: bool = False, connections: int = 4, silence: float | None = None
+        self,
+        base: str = HUB,
+        *,
+        insecure: bool = False,
+        connections: int = 4,
+        silence: float | None = None,
+        max_pages: int = MAX_PAGES,
     ) -> None:
         self._base = base
+        self._max_pages = max_pages
         self._connections = connections
         self._http = Http(insecure=insecure, connections=connections, silence=silence)
 
     def search(self, query: str, most: int) -> tuple[list[Repository], int]:
-        """Up to `most` repositories that suit `query`, in Docker Hub's order, and how many there are in all."""
+        """Return up to `most` repositories that match `query`, in Docker Hub's order, and how many match in all."""
         found: dict[str, Repository] = {}
-        for number in range(1, _PAGES + 1):
-            page = self._page("search/repositories/", number, min(most, _PAGE), query=query)
+        for number in range(1, self._max_pages + 1):
+            page = self._page("search/repositories/", number, min(most, PAGE_SIZE), query=query)
             found.update((repository.name, repository) for repository in map(_repository, page.results) if repository)
             if page.is_last or len(found) >= most:
                 break
         return list(found.values())[:most], max(page.count, len(found))
 
     def tags(self, repository: str) -> tuple[list[Tag], int]:
-        """The tags of `namespace/name`, those that were pushed last first, and how many there are in all.
+        """Return the tags of `namespace/name`, those that were pushed last first, and how many there are in all.
 
-        There may be more than are given: at most 10,000 are.
+        At most 10,000 tags are returned.
         """
         path = f"repositories/{quote(repository)}/tags/"
-        first = self._page(path, 1, _PAGE)
-        last = 1 if first.is_last else min(-(-first.count // _PAGE), _PAGES)
-        others = in_parallel(lambda number: self._page(path, number, _PAGE), range(2, last + 1), self._connections)
+        first = self._page(path, 1, PAGE_SIZE)
+        last = 1 if first.is_last else min(-(-first.count // PAGE_SIZE), self._max_pages)
+        others = in_parallel(lambda number: self._page(path, number, PAGE_SIZE), range(2, last + 1), self._connections)
         tags = {tag.name: tag for page in (first, *others) for tag in map(_tag, page.results) if tag}
         return list(tags.values()), max(first.count, len(tags))
 
     def near(self, repository: str, most: int = 3) -> list[str]:
-        """Names of repositories that look like `namespace/name`, which isn't there; the likeliest first."""
-        wanted = repository.removeprefix("library/")
-        short = wanted.rpartition("/")[2]
-        # Searches find what begins with a word, and of a misspelt one the start is mostly right.
-        queries = dict.fromkeys((wanted, short, short[: max(3, len(short) * 2 // 3)]))
+        """Return up to `most` names similar to `namespace/name`, which doesn't exist; the most similar first."""
+        missing = repository.removeprefix("library/")
+        short = missing.rpartition("/")[2]
+        # Searches find names that begin with a word, and a misspelt word mostly begins right.
+        queries = dict.fromkeys((missing, short, short[: max(3, len(short) * 2 // 3)]))
         found: dict[str, Repository] = {}
         for query in queries:
-            found.update((candidate.name, candidate) for candidate in self.search(query, _PAGE)[0])
-        found.pop(wanted, None)
+            found.update((candidate.name, candidate) for candidate in self.search(query, PAGE_SIZE)[0])
+        found.pop(missing, None)
 
-        alike = [(_likeness(candidate, wanted), candidate) for candidate in found.values()]
-        alike.sort(key=lambda pair: (-pair[0], -pair[1].pulls))
-        return [candidate.name for likeness, candidate in alike if likeness >= _ALIKE][:most]
+        similar = [(_similarity(candidate, missing), candidate) for candidate in found.values()]
+        similar.sort(key=lambda pair: (-pair[0], -pair[1].pulls))
+        return [candidate.name for similarity, candidate in similar if similarity >= _MIN_SIMILARITY][:most]
 
     def _page(self, path: str, number: int, size: int, **parameters: str) -> Page:
+        """Return page `number`, counted from 1, of `size` results."""
         query = urlencode({"page": number, "page_size": size, **parameters})
         url = f"{self._base}/v2/{path}?{query}"
         with self._http.get(url, {"Accept": "application/json", "Accept-Encoding": "gzip"}) as response:
             body = limited_body(response, _PAGE_LIMIT)
             if response.status_code != 200:
                 raise _refusal(response)
-            return _parsed(_inflated(body, response.headers.get("Content-Encoding", "")))
+            return _parse_page(_decompress(body, response.headers.get("Content-Encoding", "")))
 
 
 @contextmanager
-def near_names(reference: Reference, hub: Callable[[], Hub] = lambda: Hub(silence=_IMPATIENT)) -> Iterator[None]:
-    """Where the repository of `reference` isn't found, name near ones in the hint, and how to log in.
+def near_names(
+    reference: Reference, hub: Callable[[], Hub] = lambda: Hub(silence=_NEAR_NAMES_SECONDS)
+) -> Iterator[None]:
+    """Where the block raises NoSuchRepository for `reference`, add similar names to its hint, and how to log in.
 
-    Names come from Docker Hub's search, for its own images and where it can be reached.
+    The names come from Docker Hub's search, for its own images and where it can be reached.
     """
     try:
         yield
@@ -127,23 +151,24 @@ def near_names(reference: Reference, hub: Callable[[], Hub] = lambda: Hub(silenc
         login = f"if it is private: provision login {reference.registry}"
         near: list[str] = []
         if reference.registry == DOCKER_HUB:
-            with suppress(ProvisionError):  # what wasn't found matters more
+            with suppress(ProvisionError):  # the error that is shown is that of the image
                 near = hub().near(reference.repository)
         error.hint = f"near names: {', '.join(near)}; {login}" if near else f"check the spelling; {login}"
         raise
 
 
-def _likeness(candidate: Repository, wanted: str) -> float:
-    """How much a repository's name looks like the one that is wanted, 0 to 1 and a little more for official images."""
-    whole = SequenceMatcher(None, wanted, candidate.name).ratio()
-    # Of user/name the name counts too: people forget whose it is.
-    name = SequenceMatcher(None, wanted.rpartition("/")[2], candidate.name.rpartition("/")[2]).ratio()
-    # A search for a misspelt word also finds those who misspelt it: of single words, official ones are likelier.
-    return max(whole, name - 0.15) + (0.1 if candidate.is_official and "/" not in wanted else 0)
+def _similarity(candidate: Repository, name: str) -> float:
+    """Return how similar a repository's name is to `name`: 0 to 1, and up to 1.1 for official images."""
+    whole = SequenceMatcher(None, name, candidate.name).ratio()
+    # The last part counts on its own too, since users forget whose image it is.
+    last = SequenceMatcher(None, name.rpartition("/")[2], candidate.name.rpartition("/")[2]).ratio()
+    # A search for a misspelt word also finds images that are misspelt like it. A single word rather means an official
+    # image.
+    return max(whole, last - 0.15) + (0.1 if candidate.is_official and "/" not in name else 0)
 
 
 def _refusal(response: requests.Response) -> ProvisionError:
-    """The error that an answer which isn't 200 stands for."""
+    """Return the error for a response whose status isn't 200."""
     if response.status_code == 404:
         return NotFound("Docker Hub has no such repository", "check the spelling")
     if response.status_code == 429:
@@ -153,8 +178,8 @@ def _refusal(response: requests.Response) -> ProvisionError:
     return NetworkError(f"Docker Hub answers with {status_text(response)}", "try again later")
 
 
-def _inflated(body: bytes, encoding: str) -> bytes:
-    """The content of a body that may be compressed, whatever its size pretends to be."""
+def _decompress(body: bytes, encoding: str) -> bytes:
+    """Return the content of a body that may be compressed. Raises MalformedImage above the limit, NetworkError."""
     if encoding.lower() not in ("gzip", "x-gzip"):
         return body
     inflater = zlib.decompressobj(wbits=31)
@@ -167,11 +192,9 @@ def _inflated(body: bytes, encoding: str) -> bytes:
     return content
 
 
-def _parsed(body: bytes) -> Page:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        answer = None
+def _parse_page(body: bytes) -> Page:
+    """Return the page in a body. Raises NetworkError where it is something else."""
+    answer = parse_json(body)
     results = answer.get("results") if isinstance(answer, dict) else None
     if not isinstance(results, list):
         raise NetworkError("Docker Hub answers with something else than a page of results", "try again later")
@@ -180,7 +203,7 @@ def _parsed(body: bytes) -> Page:
 
 
 def _repository(result: dict[str, Any]) -> Repository | None:
-    """A result of a search; None where its name is none that could be pulled."""
+    """Return a result of a search; None where its name couldn't be pulled."""
     name = _text(result.get("repo_name"))
     try:
         reference = Reference.parse(name)
@@ -198,6 +221,7 @@ def _repository(result: dict[str, Any]) -> Repository | None:
 
 
 def _tag(result: dict[str, Any]) -> Tag | None:
+    """Return a tag; None where its name can't be one."""
     name, images = _text(result.get("name")), result.get("images")
     if not is_tag(name):
         return None
@@ -210,7 +234,7 @@ def _tag(result: dict[str, Any]) -> Tag | None:
 
 
 def _offer(image: dict[str, Any]) -> Offer | None:
-    """What a tag has for a platform; None for attestations, which are for `unknown`."""
+    """Return a tag's image for one platform; None for attestations, whose architecture is `unknown`."""
     words = [_text(image.get(key)) for key in ("os", "architecture", "variant")]
     if not words[0] or words[1] in ("", "unknown"):
         return None

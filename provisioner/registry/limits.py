@@ -1,4 +1,4 @@
-"""How many requests a registry allows, as it tells in headers: Docker Hub's `ratelimit-*` and `Retry-After`."""
+"""Rate limits of registries, from the headers of an answer: Docker Hub's `ratelimit-*`, and `Retry-After`."""
 
 from __future__ import annotations
 
@@ -9,55 +9,61 @@ from dataclasses import dataclass
 
 from provisioner.registry.retry import retry_after
 
-_LONGEST = 40 * 86400
-"""The most seconds that are believed."""
+_MAX_SECONDS = 40 * 86400
+"""Longer times in headers are cut to this."""
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """What is allowed in `window` seconds, what of it is left, and when to come again (a time of the epoch).
+    """How many requests a registry allows. None stands for what it doesn't say."""
 
-    None is what the registry doesn't tell.
-    """
-
-    allowed: int | None = None
-    left: int | None = None
+    limit: int | None = None
+    """Requests that are allowed in each window."""
+    remaining: int | None = None
+    """Requests that are left in the current window."""
     window: int | None = None
-    again: float | None = None
+    """The length of a window in seconds."""
+    retry_at: float | None = None
+    """When to try again, in seconds since the epoch."""
     now: float = 0.0
+    """When the headers came, in seconds since the epoch."""
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], now: float) -> RateLimit:
-        """Make it of an answer's headers (of any spelling, as requests has them). What is malformed is not told."""
-        allowed, window = _quota(headers.get("ratelimit-limit", ""))
-        left, other = _quota(headers.get("ratelimit-remaining", ""))
-        after = min(retry_after(headers), _LONGEST)
-        return cls(allowed, left, window or other, now + after if after else None, now)
+    def from_headers(cls, headers: Mapping[str, str], now: float) -> RateLimit:
+        """Read the headers of an answer, whose names are looked up in lower case. Malformed ones count as missing."""
+        limit, window = _quota(headers.get("ratelimit-limit", ""))
+        remaining, other = _quota(headers.get("ratelimit-remaining", ""))
+        after = min(retry_after(headers), _MAX_SECONDS)
+        return cls(limit, remaining, window or other, now + after if after else None, now)
 
     @property
-    def mend(self) -> str:
-        """What to do about it."""
-        if self.again is None:
-            return f"wait, at most {_span(self.window)}" if self.window else "wait a few minutes and try again"
-        clock = time.strftime("%H:%M" if self.again - self.now < 43200 else "%d %b %H:%M", time.localtime(self.again))
-        return f"try again in {_span(self.again - self.now)}, at {clock}"
+    def hint(self) -> str:
+        """Return what a user can do: `try again in 41 minutes, at 17:20`."""
+        if self.retry_at is None:
+            return f"wait, at most {_duration(self.window)}" if self.window else "wait a few minutes and try again"
+        seconds = self.retry_at - self.now
+        clock = time.strftime("%H:%M" if seconds < 43200 else "%d %b %H:%M", time.localtime(self.retry_at))
+        return f"try again in {_duration(seconds)}, at {clock}"
 
     def __str__(self) -> str:
-        """`; 100 are allowed in 6 hours, 0 are left`, to follow what was refused; nothing where nothing is told."""
-        span = f" in {_span(self.window)}" if self.window else ""
-        parts = [f"{self.allowed} are allowed{span}"] if self.allowed is not None else []
-        parts += [f"{self.left} are left"] if self.left is not None else []
+        """Return `; 100 are allowed in 6 hours, 0 are left`, to be appended to a message; empty where nothing is known.
+
+        The leading semicolon is part of it.
+        """
+        span = f" in {_duration(self.window)}" if self.window else ""
+        parts = [f"{self.limit} are allowed{span}"] if self.limit is not None else []
+        parts += [f"{self.remaining} are left"] if self.remaining is not None else []
         return f"; {', '.join(parts)}" if parts else ""
 
 
 def _quota(header: str) -> tuple[int | None, int | None]:
-    """The number and the window in seconds of `100;w=21600`."""
+    """Return the number and the window in seconds of `100;w=21600`; None for each that is missing."""
     match = re.match(r"\s*([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,9}))?\s*(?:[;,]|$)", header)
-    return (int(match[1]), min(int(match[2]), _LONGEST) if match[2] else None) if match else (None, None)
+    return (int(match[1]), min(int(match[2]), _MAX_SECONDS) if match[2] else None) if match else (None, None)
 
 
-def _span(seconds: float) -> str:
-    """A duration as people say it, rounded up: `42 minutes`."""
+def _duration(seconds: float) -> str:
+    """Return a duration in the largest unit that fits, rounded up: `42 minutes`."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length or seconds == length:
             return _counted(-int(-seconds // length), unit)

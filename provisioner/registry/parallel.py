@@ -1,4 +1,4 @@
-"""Many small requests at a time, their answers in order."""
+"""Many small requests at the same time, with their answers in order."""
 
 from __future__ import annotations
 
@@ -15,40 +15,42 @@ Answer = TypeVar("Answer")
 
 
 class _Task(Generic[Item, Answer]):
-    """One item, and what becomes of it."""
+    """One item to work on, and its answer or error."""
 
     def __init__(self, item: Item) -> None:
         self._item = item
-        self._done: queue.SimpleQueue[tuple[Answer | None, BaseException | None]] = queue.SimpleQueue()
+        self._outcome: queue.SimpleQueue[tuple[Answer | None, BaseException | None]] = queue.SimpleQueue()
 
     def run(self, work: Callable[[Item], Answer]) -> None:
+        """Call `work` and store what it returns or raises. Runs in a worker thread."""
         try:
-            self._done.put((work(self._item), None))
+            self._outcome.put((work(self._item), None))
         except BaseException as error:  # noqa: BLE001  raised where the answer is read
-            self._done.put((None, error))
+            self._outcome.put((None, error))
 
     def answer(self) -> Answer:
-        answer, error = self._done.get()
+        """Wait until the work is done and return its answer, or raise its error."""
+        answer, error = self._outcome.get()
         if error is not None:
             raise error
         return answer  # type: ignore[return-value]
 
 
 def in_parallel(work: Callable[[Item], Answer], items: Iterable[Item], jobs: int) -> Generator[Answer, None, None]:
-    """`work(item)` for each item in order, done by `jobs` threads that run at most twice that many items ahead.
+    """Yield `work(item)` for each item, in order. `jobs` threads do the work, at most twice that many items ahead.
 
-    Raises what `work` raises for an item when its turn comes. The threads are daemons: Ctrl-C must not wait for a
-    server that is silent.
+    Raises what `work` raises for an item when its turn comes. The threads are daemons, so that Ctrl-C needs not wait
+    for a silent server.
     """
     waiting: queue.SimpleQueue[_Task[Item, Answer] | None] = queue.SimpleQueue()
 
-    def serve() -> None:
+    def run_tasks() -> None:
         while task := waiting.get():
             task.run(work)
 
     rest = iter(items)
     ahead: deque[_Task[Item, Answer]] = deque()
-    threads = [threading.Thread(target=serve, name=f"ask-{number}", daemon=True) for number in range(jobs)]
+    threads = [threading.Thread(target=run_tasks, name=f"ask-{number}", daemon=True) for number in range(jobs)]
     try:
         for thread in threads:
             thread.start()

@@ -1,4 +1,4 @@
-"""When to try again: what may go well later, how long to wait for it, and when to give up."""
+"""Retries: which failures are worth another try, how long to pause before it, and when to give up."""
 
 from __future__ import annotations
 
@@ -11,65 +11,75 @@ from email.utils import parsedate_to_datetime
 
 from provisioner.errors import NetworkError
 
-FIRST_SECONDS, LONGEST_SECONDS = 0.5, 30.0
-"""The first pause, and the longest of those that are twice the one before."""
+FIRST_PAUSE_SECONDS = 0.5
+"""The first pause. Each following one is twice as long."""
 
-PATIENCE_SECONDS = 300.0
-"""How long it may go on without any progress, pauses and silence included."""
+LONGEST_PAUSE_SECONDS = 30.0
+"""Pauses grow up to this length."""
 
-PAUSES, PAUSES_AT_FIRST = 8, 2
-"""Pauses in a row without any progress; fewer until something has been got in this run: a wrong name is told soon."""
+GIVE_UP_SECONDS = 300.0
+"""The longest time without progress, including pauses and silence of the server."""
 
-PROGRESS = 1 << 16
-"""Bytes that make a try one that went well, also if it broke off: so the number of tries has a limit for each blob."""
+MAX_PAUSES = 8
+"""The most pauses in a row without progress."""
+
+MAX_PAUSES_AT_FIRST = 2
+"""The same before the first answer of this run: a misspelt host should be reported soon."""
+
+PROGRESS_BYTES = 1 << 16
+"""A try that got this many bytes resets the retry counter, even if it broke off. So each blob has a limit of tries."""
 
 
-class Transient(NetworkError):
-    """What may go well later. `after` is how many seconds the server wants to be left alone; 0 where it doesn't say."""
+class TransientError(NetworkError):
+    """A failure after which another try may succeed."""
 
     def __init__(self, message: str, hint: str = "try again later", after: float = 0.0) -> None:
         super().__init__(message, hint)
         self.after = after
+        """Seconds to wait that the server asked for; 0 where it named none."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """Time and chance, as a run has them; tests have their own."""
+class Timing:
+    """The clock and the randomness of retries. Tests pass their own."""
 
     clock: Callable[[], float] = time.monotonic
+    """Returns a time in seconds that never goes back."""
     sleep: Callable[[float], None] = time.sleep
+    """Waits for a number of seconds."""
     random: Callable[[], float] = random.random
+    """Returns a number from 0 to 1."""
 
 
 class Backoff:
-    """The pauses of one document or blob, at most `pauses` in a row: longer each time, and never quite the same."""
+    """The pauses for one document or blob: at most `pauses` in a row, growing, and shortened at random."""
 
-    def __init__(self, patience: Patience, pauses: int) -> None:
-        self._patience = patience
+    def __init__(self, timing: Timing, pauses: int) -> None:
+        self._timing = timing
         self._pauses = pauses
-        self.progressed()
+        self.reset()
 
-    def progressed(self) -> None:
-        """Count from here: something has been got."""
-        self._taken = 0
-        self._since = self._patience.clock()
+    def reset(self) -> None:
+        """Start to count again. To be called after progress."""
+        self._count = 0
+        self._since = self._timing.clock()
 
     def pause(self, after: float = 0.0) -> float | None:
-        """Seconds to wait before the next try, at least `after`. None when it is time to give up."""
-        if self._taken >= self._pauses:
+        """Return the seconds to wait before the next try, at least `after`; None when it is time to give up."""
+        if self._count >= self._pauses:
             return None
-        own = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0**self._taken)
-        seconds = max(after, 0.0) + own * (1 + self._patience.random()) / 2
-        if self._patience.clock() - self._since + seconds > PATIENCE_SECONDS:
+        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**self._count)
+        seconds = max(after, 0.0) + longest * (1 + self._timing.random()) / 2
+        if self._timing.clock() - self._since + seconds > GIVE_UP_SECONDS:
             return None
-        self._taken += 1
+        self._count += 1
         return seconds
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """What `Retry-After` says, in seconds from now (RFC 9110, 10.2.3). 0 where it is missing, past, or no such thing.
+    """Return the seconds of a `Retry-After` header (RFC 9110, 10.2.3); 0 where it is missing, malformed or in the past.
 
-    A date counts from the server's own `Date`: a phone's clock may be wrong.
+    A date is compared with the server's own `Date` header, since the clock of a phone may be wrong.
     """
     text = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,15}", text):
@@ -80,6 +90,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _timestamp(text: str) -> float | None:
+    """Return an HTTP date as seconds since the epoch; None where it isn't one."""
     try:
         return float(parsedate_to_datetime(text).timestamp())
     except (TypeError, ValueError, OverflowError, IndexError):

@@ -1,47 +1,55 @@
-"""The tags of a repository, on any registry that speaks `/tags/list` (OCI distribution-spec v1.1)."""
+"""The tags of a repository on any registry, by `/v2/NAME/tags/list` (OCI distribution-spec v1.1)."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from requests.utils import parse_header_links
 
 from provisioner.errors import NetworkError
 from provisioner.image.reference import is_tag
 
-_PAGE = 1000
-"""Tags to ask for at a time; registries may give fewer, or all there are."""
+_PAGE_SIZE = 1000
+"""Tags to ask for in one page. Registries may send fewer, or all at once."""
 
-_IDLE_PAGES = 10
-_MOST = 1_000_000
-"""How many pages in a row may bring nothing new, and how many tags are believed."""
+_MAX_IDLE_PAGES = 10
+"""Pages in a row without a new tag, after which the list counts as endless."""
 
-_LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[^\s;,=]+\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]+))*)")
-_IS_NEXT = re.compile(r";\s*rel\s*=\s*\"?(?:[^\";]*\s)?next(?![^\s\";])", re.IGNORECASE)
+_MAX_TAGS = 1_000_000
+"""Lists with more tags count as endless."""
+
+_LINK_LIMIT = 8192
+"""The part of a Link header that is read, in characters."""
+
+_ADDRESS = "<[^>]*>"
+_SEPARATORS, _PLACEHOLDERS = ";,=", "\x01\x02\x03"
+_MASK, _UNMASK = str.maketrans(_SEPARATORS, _PLACEHOLDERS), str.maketrans(_PLACEHOLDERS, _SEPARATORS)
 
 
 def tag_names(page_of: Callable[[str], tuple[bytes, str]], host: str) -> list[str]:
-    """All tags, in the registry's order, each once. What can't be a tag is left out.
+    """Return all tags in the registry's order, each once. Names that can't be tags are left out.
 
-    `page_of(query)` gives the body and the Link header of one page. Raises NetworkError for a list that isn't one, or
-    doesn't end.
+    `page_of(query)` returns the body and the Link header of one page; `host` is named in errors. Raises NetworkError
+    for an answer that is no list of tags, and for a list without an end.
     """
-    query, asked, idle = f"n={_PAGE}", set[str](), 0
+    query, asked, idle = f"n={_PAGE_SIZE}", set[str](), 0
     names: dict[str, None] = {}
     while query:
         asked.add(query)
         body, link = page_of(query)
         before = len(names)
-        names.update(dict.fromkeys(_parsed(body, host)))
+        names.update(dict.fromkeys(_parse_page(body, host)))
         idle = 0 if len(names) > before else idle + 1
         query = _next_query(link, host)
-        if query in asked or idle >= _IDLE_PAGES or len(names) > _MOST:
+        if query in asked or idle >= _MAX_IDLE_PAGES or len(names) > _MAX_TAGS:
             raise NetworkError(f"the list of tags of {host} doesn't end", "tell the registry's owner")
     return [name for name in names if is_tag(name)]
 
 
-def _parsed(body: bytes, host: str) -> list[str]:
-    """The names in one page; `null` stands for none, as Docker's registry writes it."""
+def _parse_page(body: bytes, host: str) -> list[str]:
+    """Return the names in one page. Docker's registry writes `null` for an empty list. Raises NetworkError."""
     try:
         names = json.loads(body)["tags"]
         if names is None:
@@ -53,16 +61,28 @@ def _parsed(body: bytes, host: str) -> list[str]:
     raise NetworkError(f"{host} answers with something else than a list of tags", "check the host and the port")
 
 
-def _next_query(link: str, host: str) -> str:
-    """The query of the next page in a Link header (RFC 8288); nothing where there is no next page.
+def _next_query(header: str, host: str) -> str:
+    """Return the query of the next page in a Link header (RFC 8288); empty where there is no next page.
 
-    The rest of the address is not believed: behind proxies it is often wrong, and it must not lead elsewhere.
+    Only the query is used: behind proxies the rest of the address is often wrong, and it must not lead to another
+    host. Raises NetworkError for a header without any link, and for a query that can't be sent.
     """
-    links = _LINK.findall(link[:8192])
-    following = [target for target, parameters in links if _IS_NEXT.search(parameters)]
-    if not following and (links or not link):
+    header = header[:_LINK_LIMIT]
+    following = [target for target, relations in _links(header) if "next" in relations]
+    if not following and (re.search(_ADDRESS, header) or not header):
         return ""
     query = following[0].partition("#")[0].partition("?")[2] if following else ""
     if not re.fullmatch(r"[!-~]+", query):
         raise NetworkError(f"{host} gives a next page that can't be asked for", "tell the registry's owner")
     return query
+
+
+def _links(header: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the address and the relation types, in lower case, of each link in a Link header."""
+    # requests splits at separators inside of addresses and quoted strings too: they are hidden from it. And it leaves
+    # parameter names in upper case as they are.
+    masked = re.sub(rf'{_ADDRESS}|"[^"]*"', lambda match: match[0].translate(_MASK), header)
+    for link in parse_header_links(masked):
+        address = link.pop("url").translate(_UNMASK)
+        relations = next((value for name, value in link.items() if name.lower() == "rel"), "")
+        yield address, relations.lower().split()

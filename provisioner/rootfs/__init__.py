@@ -1,1 +1,10 @@
-"""From layers to a directory: reading archives, and writing trees that nothing can be written outside of."""
+"""The rootfs of a container while it is made.
+
+Nouns: `Tree` and `Place` (tree), `Links` and `Substitutes` (links: hard links and what stands in for them), the fixups
+(fixups: resolv.conf, hosts, hostname, Android's groups, a profile's files).
+
+Invariants: nothing is written outside of the tree's root, whatever symlinks an image has; every write replaces what is
+there and follows no symlink in the last name; an OSError becomes MalformedImage or MachineError only in `tree_errors`.
+
+May import errors, filesystem, ownership, profile and terminal.
+"""

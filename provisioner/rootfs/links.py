@@ -1,4 +1,4 @@
-"""Second names for files: hard links, and what stands in for them where those are refused, as on Android."""
+"""Hard links, and what stands in for them where they are refused, as on Android."""
 
 from __future__ import annotations
 
@@ -12,103 +12,109 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
+from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE
 from provisioner.filesystem.xattrs import set_xattrs
-from provisioner.image.digest import CHUNK
 from provisioner.ownership.overrides import MetadataOverrides
-from provisioner.rootfs.tree import NEW_FILE, NOTHING_THERE, Place, Tree
+from provisioner.rootfs.tree import NOTHING_THERE, Place, Tree
 
 Substitute = Literal["auto", "copy", "symlink"]
-"""What stands in for a hard link: a reflink where the file system has them, else a copy or a relative symlink; with
-`copy` always a copy."""
+"""What stands in for a hard link.
+
+`auto`: a reflink where the file system has them, else a copy; `symlink`: a reflink, else a relative symlink; `copy`:
+always a copy.
+"""
 
 _FICLONE = getattr(fcntl, "FICLONE", 0x40049409)
 _NO_LINKS = (errno.EACCES, errno.EPERM, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 18
+"""Bytes that are copied or compared at a time."""
 
 
 @dataclass
 class Substitutes:
-    """How many files stand in for hard links, and the bytes that were written for copies."""
+    """The numbers of files that stand in for hard links."""
 
     copies: int = 0
-    copied: int = 0
+    copied_bytes: int = 0
+    """Bytes that were written for the copies."""
     reflinks: int = 0
     symlinks: int = 0
 
 
 class Links:
-    """Makes second names.
+    """Makes hard links, and their substitutes where the kernel refuses them.
 
-    Symlinks take the place of copies in `finish`, when the tree is whole: until then an upper layer may replace or hide
-    what they would lead to, which leaves a hard link as it is.
+    Symlinks take the place of copies in `finish`, when all layers are applied: until then an upper layer may replace or
+    hide the file that they would lead to, which doesn't affect the other names of a hard link.
     """
 
     def __init__(self, substitute: Substitute = "auto") -> None:
-        self.made = Substitutes()
+        self.substitutes = Substitutes()
+        """What was made in place of hard links so far."""
         self._substitute = substitute
         self._copies: dict[bytes, tuple[bytes, int]] = {}
-        """Where copies are, what they are copies of, and their size in bytes."""
+        """By the path of each copy: the path of the file that was copied, and the bytes that were written."""
 
     def make(self, source: Place, place: Place, overrides: MetadataOverrides) -> None:
-        """Give what is at `source`, no directory, the second name `place`, which is free. Raises OSError."""
-        if _linked(source, place):
+        """Link the file at `source`, which is no directory, to the free `place`. Raises OSError."""
+        if _try_link(source, place):
             return
-        state = _state(source)
-        if stat.S_ISREG(state.st_mode):
-            written = self._duplicate(source, place)
+        status = _lstat(source)
+        if stat.S_ISREG(status.st_mode):
+            written = self._clone(source, place)
             if self._substitute == "symlink" and written is not None:
                 first, _ = self._copies.get(source.path, (source.path, 0))
                 self._copies[place.path] = first, written
-        elif stat.S_ISLNK(state.st_mode):
+        elif stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(source.name, dir_fd=source.directory), place.name, dir_fd=place.directory)
         else:
-            os.mknod(place.name, state.st_mode, state.st_rdev, dir_fd=place.directory)
-        _resemble(place, state)
-        metadata = overrides.get(state.st_ino)
-        if metadata is not None and metadata.xattrs and stat.S_ISREG(state.st_mode):
-            with open(os.open(place.name, _READ, dir_fd=place.directory), "rb") as copy:
+            os.mknod(place.name, status.st_mode, status.st_rdev, dir_fd=place.directory)
+        _apply_status(place, status)
+        metadata = overrides.get(status.st_ino)
+        if metadata is not None and metadata.xattrs and stat.S_ISREG(status.st_mode):
+            with open(os.open(place.name, EXISTING_FILE, dir_fd=place.directory), "rb") as copy:
                 set_xattrs(copy.fileno(), metadata.xattrs, privileged=os.geteuid() == 0)
-        overrides.set(_state(place).st_ino, metadata)
+        overrides.set(_lstat(place).st_ino, metadata)
 
     def finish(self, tree: Tree, overrides: MetadataOverrides) -> None:
-        """Put symlinks in the place of copies that are still the same as what they are copies of. Raises OSError."""
+        """Replace the copies that are still equal to the copied file by symlinks to it. Raises OSError."""
         for path, (first, written) in self._copies.items():
             directory = posixpath.dirname(path)
             try:
-                source, place = tree.place(first, create=False), tree.place(path, create=False)
-                if (source.path, place.path) != (first, path) or not _same(source, place, overrides):
+                source, place = tree.locate(first, create=False), tree.locate(path, create=False)
+                if (source.path, place.path) != (first, path) or not _is_equal(source, place, overrides):
                     continue
             except OSError as error:
                 if error.errno not in NOTHING_THERE:
                     raise
                 continue
-            state = _state(place)
-            metadata = overrides.get(state.st_ino)
+            status = _lstat(place)
+            metadata = overrides.get(status.st_ino)
             tree.remove(place)
             os.symlink(posixpath.relpath(b"/" + first, b"/" + directory), place.name, dir_fd=place.directory)
-            _resemble(place, state)
-            overrides.set(_state(place).st_ino, metadata)
-            self.made.copies -= 1
-            self.made.copied -= written
-            self.made.symlinks += 1
+            _apply_status(place, status)
+            overrides.set(_lstat(place).st_ino, metadata)
+            self.substitutes.copies -= 1
+            self.substitutes.copied_bytes -= written
+            self.substitutes.symlinks += 1
 
-    def _duplicate(self, source: Place, place: Place) -> int | None:
-        """Make a file with the same content; the bytes that were written, None where it shares them."""
+    def _clone(self, source: Place, place: Place) -> int | None:
+        """Reflink or copy a file. Return the number of bytes that were written, or None for a reflink."""
         with (
-            open(os.open(source.name, _READ, dir_fd=source.directory), "rb") as original,
+            open(os.open(source.name, EXISTING_FILE, dir_fd=source.directory), "rb") as original,
             open(os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory), "wb") as copy,
         ):
-            if self._substitute != "copy" and _reflinked(original.fileno(), copy.fileno()):
-                self.made.reflinks += 1
+            if self._substitute != "copy" and _try_reflink(original.fileno(), copy.fileno()):
+                self.substitutes.reflinks += 1
                 return None
-            written = _copied(original.fileno(), copy.fileno())
-        self.made.copies += 1
-        self.made.copied += written
+            written = _copy(original.fileno(), copy.fileno())
+        self.substitutes.copies += 1
+        self.substitutes.copied_bytes += written
         return written
 
 
-def _linked(source: Place, place: Place) -> bool:
-    """Make a hard link; whether that is allowed here."""
+def _try_link(source: Place, place: Place) -> bool:
+    """Make a hard link and return True, or return False where that is refused."""
     if not hasattr(os, "link"):  # Python has none on Termux
         return False
     try:
@@ -120,73 +126,75 @@ def _linked(source: Place, place: Place) -> bool:
     return True
 
 
-def _reflinked(original: int, copy: int) -> bool:
-    """Let a file share the blocks of another (ioctl_ficlone(2)); whether the file system can."""
+def _try_reflink(original: int, copy: int) -> bool:
+    """Let `copy` share the blocks of `original` (ioctl_ficlone(2)); return whether the file system can do that."""
     try:
         fcntl.ioctl(copy, _FICLONE, original)
-    except OSError:  # whatever it is, a copy shows it once more
+    except OSError:  # a real error of the disk shows again when the file is copied
         return False
     return True
 
 
-def _copied(original: int, copy: int) -> int:
-    """Copy what a file holds to a new one, and leave holes where it has some; the bytes that were written."""
+def _copy(original: int, copy: int) -> int:
+    """Copy a file to a new one, with its holes, and return the number of bytes that were written."""
     os.ftruncate(copy, os.fstat(original).st_size)
     count = 0
-    for offset, size in _pieces(original):
-        piece = os.pread(original, size, offset)
-        while piece:
-            written = os.pwrite(copy, piece, offset)
-            piece, offset, count = piece[written:], offset + written, count + written
+    for offset, size in _data_ranges(original):
+        chunk = os.pread(original, size, offset)
+        while chunk:
+            written = os.pwrite(copy, chunk, offset)
+            chunk, offset, count = chunk[written:], offset + written, count + written
     return count
 
 
-def _pieces(file: int) -> Iterator[tuple[int, int]]:
-    """Offsets and lengths of what a file holds between its holes (lseek(2)), in pieces that fit into memory."""
+def _data_ranges(file: int) -> Iterator[tuple[int, int]]:
+    """Yield offset and length of the data between a file's holes (lseek(2)), at most a chunk at a time."""
     size = os.fstat(file).st_size
     end = 0
     while end < size:
         try:
-            at = os.lseek(file, end, os.SEEK_DATA)
+            start = os.lseek(file, end, os.SEEK_DATA)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
             return  # a hole up to the end
-        end = os.lseek(file, at, os.SEEK_HOLE)
-        yield from ((offset, min(CHUNK, end - offset)) for offset in range(at, end, CHUNK))
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield from ((offset, min(_CHUNK, end - offset)) for offset in range(start, end, _CHUNK))
 
 
-def _state(place: Place) -> os.stat_result:
+def _lstat(place: Place) -> os.stat_result:
     return os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
 
 
-def _resemble(place: Place, state: os.stat_result) -> None:
-    """Give what was made at `place` just now the owners, mode and time of what it stands in for."""
+def _apply_status(place: Place, status: os.stat_result) -> None:
+    """Set the owners, mode and time of a new file to those of the file that it stands in for."""
     if os.geteuid() == 0:
-        os.chown(place.name, state.st_uid, state.st_gid, dir_fd=place.directory, follow_symlinks=False)
-    if not stat.S_ISLNK(_state(place).st_mode):
-        os.chmod(place.name, stat.S_IMODE(state.st_mode), dir_fd=place.directory)
-    times = (state.st_mtime_ns, state.st_mtime_ns)
+        os.chown(place.name, status.st_uid, status.st_gid, dir_fd=place.directory, follow_symlinks=False)
+    if not stat.S_ISLNK(_lstat(place).st_mode):
+        os.chmod(place.name, stat.S_IMODE(status.st_mode), dir_fd=place.directory)
+    times = (status.st_mtime_ns, status.st_mtime_ns)
     os.utime(place.name, ns=times, dir_fd=place.directory, follow_symlinks=False)
 
 
-def _same(source: Place, place: Place, overrides: MetadataOverrides) -> bool:
-    """Whether two files are still alike in content, holes too, owners and mode."""
-    one, other = _state(source), _state(place)
+def _is_equal(source: Place, place: Place, overrides: MetadataOverrides) -> bool:
+    """Return whether two regular files have the same content, holes, owners, mode and overrides."""
+    one, other = _lstat(source), _lstat(place)
     if not (stat.S_ISREG(one.st_mode) and stat.S_ISREG(other.st_mode)):
         return False
-    alike = [
-        (state.st_mode, state.st_uid, state.st_gid, state.st_size, overrides.get(state.st_ino))
-        for state in (one, other)
+    first, second = [
+        (status.st_mode, status.st_uid, status.st_gid, status.st_size, overrides.get(status.st_ino))
+        for status in (one, other)
     ]
-    if alike[0] != alike[1]:
-        return False
+    return first == second and _have_equal_content(source, place)
+
+
+def _have_equal_content(source: Place, place: Place) -> bool:
     with (
-        open(os.open(source.name, _READ, dir_fd=source.directory), "rb") as first,
-        open(os.open(place.name, _READ, dir_fd=place.directory), "rb") as second,
+        open(os.open(source.name, EXISTING_FILE, dir_fd=source.directory), "rb") as first,
+        open(os.open(place.name, EXISTING_FILE, dir_fd=place.directory), "rb") as second,
     ):
         here, there = first.fileno(), second.fileno()
         return all(
-            piece == other and os.pread(here, piece[1], piece[0]) == os.pread(there, piece[1], piece[0])
-            for piece, other in zip_longest(_pieces(here), _pieces(there))
+            span == other and os.pread(here, span[1], span[0]) == os.pread(there, span[1], span[0])
+            for span, other in zip_longest(_data_ranges(here), _data_ranges(there))
         )

@@ -1,7 +1,7 @@
-"""Writes below a directory that can't leave it, whatever names and links are there already.
+"""The tree of a rootfs: file operations that can't leave its root directory, whatever names and symlinks are in it.
 
-Every operation is relative to a directory's descriptor and follows no symlink by itself. The symlinks of the image
-are resolved here, one component at a time, as chroot would: `/` and `..` end at the root.
+Every operation is relative to a directory's descriptor, and the kernel follows no symlinks. Those of the image are
+resolved here, one component at a time, as after chroot(2): `/` and `..` end at the root.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from types import TracebackType
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage, machine_errors
-from provisioner.filesystem.removal import DIRECTORY, names_in, remove_tree
-from provisioner.filesystem.walk import directories
+from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, NEW_FILE, closing_descriptor
+from provisioner.filesystem.removal import names_in, remove_tree
+from provisioner.filesystem.walk import walk_directories
 from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
 from provisioner.terminal.escaping import printable
 
-NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How a file is made: never over what is there."""
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""What looking up a path that leads nowhere may end with."""
+"""The errors of looking up a path that doesn't exist."""
 _LINKS = 40
-"""Symlinks that one path may lead through, as in the kernel."""
+"""How many symlinks one path may lead through, as in the kernel."""
 _OPEN_DIRECTORIES = 64
 _NAME_MAX = 255
 _PATH_MAX = 1 << 14
-"""The longest path that is taken: four times what the kernel takes at once, and no more directories than that."""
+"""The longest path that is accepted, in bytes: four times the kernel's limit. It also limits how deep a path can be."""
 _NO_NAMES = (b"", b".", b"..")
 
 _IMAGE_FAULTS = {
@@ -42,7 +41,10 @@ _IMAGE_FAULTS = {
 
 @contextmanager
 def tree_errors(what: str) -> Iterator[None]:
-    """Turn what a Tree raises into ProvisionError: MalformedImage where the image is to blame, else MachineError."""
+    """Turn an OSError of a Tree into MalformedImage where the image is the cause, else into MachineError.
+
+    The message begins with `what`, the operation that failed.
+    """
     with machine_errors(what):
         try:
             yield
@@ -53,15 +55,20 @@ def tree_errors(what: str) -> Iterator[None]:
 
 
 class Place(NamedTuple):
-    """A name in an open directory; `path` is where that is in the tree, free of symlinks."""
+    """Where a file is or may be created."""
 
     directory: int
+    """The descriptor of the parent directory."""
     name: bytes
     path: bytes
+    """The path in the tree, in which no directory is a symlink."""
 
 
-def components(path: bytes) -> list[bytes]:
-    """The names in an archive's path, which may begin with `/` or `./`. Raises MalformedImage for any other path."""
+def split_path(path: bytes) -> list[bytes]:
+    """Split the path of an archive into names; it may begin with `/` or `./`.
+
+    Raises MalformedImage for a path with `..` or NUL in it, or one that is too long.
+    """
     if b"\0" in path:
         raise MalformedImage(f"{printable(path[:300])!r} contains a NUL")
     if len(path) > _PATH_MAX:
@@ -76,88 +83,89 @@ def components(path: bytes) -> list[bytes]:
 
 
 class Tree:
-    """A directory to unpack into. Methods take archive paths as bytes and raise MalformedImage and OSError.
+    """A directory to unpack into. Methods take the paths of an archive and raise MalformedImage and OSError.
 
-    The directory of a Place stays the tree's: it is open while the next place is looked up, unless something has been
-    removed in between, and may be closed then.
+    The tree closes the directory of a Place: it is open at least until the next place has been located, unless
+    something is removed in between.
     """
 
     def __init__(self, root: Path, overrides: MetadataOverrides | None = None) -> None:
         self.overrides = overrides or MetadataOverrides()
-        """What the image says of what is in the tree."""
+        """The metadata of the tree's files that the file system could not store."""
         self._root = os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
+        """Open directories by their path in archives: descriptor, and real path with a slash behind each name."""
         self._closing: list[int] = []
-        self.made = 0
-        """Directories that no path named but that were missing above one."""
+        self.implied_directories = 0
+        """The number of directories that were created because they were missing above a path."""
 
     def __enter__(self) -> Tree:
-        """The tree itself."""
+        """Return the tree itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all directories."""
-        self._forget()
-        self._close()
+        self._forget_paths()
+        self._close_unused()
         os.close(self._root)
 
-    def place(self, path: bytes, *, create: bool = True) -> Place:
-        """Where `path` is: its parent opened, made where missing. Only the last name is not followed.
+    def locate(self, path: bytes, *, create: bool = True) -> Place:
+        """Open the parent directory of `path` and return the place. Only the last name is not followed as a symlink.
 
-        Raises FileNotFoundError where a parent is missing and `create` is false.
+        Missing parents are created, or raise FileNotFoundError if `create` is false.
         """
         head, _, name = path.removeprefix(b"./").rpartition(b"/")
         if (opened := self._open.get(head)) is None or name in _NO_NAMES or len(name) > _NAME_MAX or b"\0" in name:
-            return self._place(components(path), create)
-        self._close()
+            return self._locate(split_path(path), create)
+        self._close_unused()
         self._open.move_to_end(head)
         return Place(opened[0], name, opened[1] + name)
 
-    def free(self, path: bytes) -> Place:
-        """A place for something new: whatever was there is gone."""
-        place = self.place(path)
+    def locate_free(self, path: bytes) -> Place:
+        """Remove whatever is at `path` and return the place."""
+        place = self.locate(path)
         self.remove(place)
         return place
 
-    def file(self, path: bytes) -> tuple[Place, int]:
-        """A new, empty file in place of whatever was there, open for writing; the caller closes it."""
-        place = self.place(path)
+    def create_file(self, path: bytes) -> tuple[Place, int]:
+        """Create an empty file in place of whatever is at `path`, open for writing; the caller closes it."""
+        place = self.locate(path)
         try:
             return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
         except FileExistsError:
             self.remove(place)
             return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
 
-    def directory(self, path: bytes) -> tuple[Place, int]:
-        """A directory, open; the caller closes it.
+    def open_directory(self, path: bytes) -> tuple[Place, int]:
+        """Open the directory at `path`; the caller closes it.
 
-        One that is there stays; anything else makes room for a new one, a symlink to a directory too.
+        It is created where it is missing, and in place of any other file, such as a symlink to a directory.
         """
-        place = self.place(path)
+        place = self.locate(path)
         try:
             os.mkdir(place.name, 0o700, dir_fd=place.directory)
         except FileExistsError:
-            if not stat.S_ISDIR(self.state(place).st_mode):
+            if not stat.S_ISDIR(self.lstat(place).st_mode):
                 self.remove(place)
                 os.mkdir(place.name, 0o700, dir_fd=place.directory)
         return place, os.open(place.name, DIRECTORY, dir_fd=place.directory)
 
-    def pair(self, path: bytes, target: bytes) -> tuple[Place, Place]:
-        """Where `target` is and a free place for a second name of it; the same twice where it has that name.
+    def locate_hard_link(self, path: bytes, target: bytes) -> tuple[Place, Place]:
+        """Return the places for a hard link: of the file `target`, and of `path`, where any other file is removed.
 
-        Raises MalformedImage where there is no file `target`.
+        Both are the same place if `path` is the file itself. Raises MalformedImage where there is no file `target`.
         """
         shown = repr(printable(target[:300]))
         try:
-            source = self.place(target, create=False)
-            mode = self.state(source).st_mode
+            source = self.locate(target, create=False)
+            mode = self.lstat(source).st_mode
         except FileNotFoundError:
             raise MalformedImage(f"it is a hard link to {shown}, which isn't there") from None
         if stat.S_ISDIR(mode):
             raise MalformedImage(f"it is a hard link to {shown}, a directory")
-        place = self.place(path)
+        place = self.locate(path)
         if source.path.startswith(place.path + b"/"):
             raise MalformedImage(f"it is a hard link to {shown}, which it would replace")
         if place.path != source.path:
@@ -165,48 +173,47 @@ class Tree:
         return source, place
 
     def read(self, path: bytes, limit: int = 1 << 20) -> bytes | None:
-        """Up to `limit` bytes of a regular file, symlinks followed inside of the tree; None where there is none."""
-        names = components(path)
+        """Return up to `limit` bytes of a regular file, or None where there is none. Symlinks are followed."""
+        names = split_path(path)
         try:
             for _ in range(_LINKS):
-                place = self._place(names, create=False)
-                mode = self.state(place).st_mode
+                place = self._locate(names, create=False)
+                mode = self.lstat(place).st_mode
                 if stat.S_ISREG(mode):
-                    file = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.directory)
-                    with open(file, "rb") as opened:
-                        return opened.read(limit)
+                    with open(os.open(place.name, EXISTING_FILE, dir_fd=place.directory), "rb") as file:
+                        return file.read(limit)
                 if not stat.S_ISLNK(mode):
                     return None
-                names = _followed(place)
+                names = _follow(place)
         except OSError as error:
             if error.errno not in NOTHING_THERE:
                 raise
         return None
 
     def write(self, path: bytes, data: bytes, mode: int = 0o644) -> None:
-        """A file of root with this content in place of whatever was there, a symlink too."""
-        _, file = self.file(path)
+        """Write a file that has no entry in the image, in place of whatever is at `path`. It belongs to root."""
+        _, file = self.create_file(path)
         with open(file, "wb") as opened:
             opened.write(data)
-            self._without_entry(file)
+            self._set_default_metadata(file)
             os.fchmod(file, mode)
 
     def set_times(self) -> None:
-        """Give the directories the times that the image says; whatever is written into one later changes its own."""
-        for found in directories(self._root):
-            if (mtime := self.overrides.times[found.state.st_ino]) != NO_TIME:
-                os.utime(found.name, ns=(mtime, mtime), dir_fd=found.directory, follow_symlinks=False)
+        """Set the times of all directories to those of the image. Later writes into a directory change its time."""
+        for file in walk_directories(self._root):
+            if (mtime := self.overrides.times[file.stat.st_ino]) != NO_TIME:
+                os.utime(file.name, ns=(mtime, mtime), dir_fd=file.directory, follow_symlinks=False)
 
-    def state(self, place: Place) -> os.stat_result:
-        """`lstat` of a place."""
+    def lstat(self, place: Place) -> os.stat_result:
+        """Return lstat(2) of a place."""
         return os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
 
     def remove(self, place: Place) -> None:
-        """Take away what is at `place`, a directory with all that is below; nothing there is fine."""
+        """Remove what is at `place`, a directory with all its content. It may be missing."""
         if not place.path:
             raise MalformedImage("it would replace the root directory")
         try:
-            mode = self.state(place).st_mode
+            mode = self.lstat(place).st_mode
             if stat.S_ISDIR(mode):
                 remove_tree(place.directory, place.name)
             else:
@@ -215,41 +222,39 @@ class Tree:
             return
         self.overrides.stale = True
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
-            self._forget()  # the paths that are open may lead elsewhere now
+            self._forget_paths()  # those of open directories may lead elsewhere now
 
-    def children(self, path: bytes) -> Iterator[bytes]:
-        """The names in the directory `path`, which is not followed if it is a symlink; none where there is none.
+    def list_directory(self, path: bytes) -> Iterator[bytes]:
+        """Yield the names in the directory `path`; none where it is missing, a symlink or another file.
 
         Each may be removed before the next is asked for.
         """
         try:
-            place = self.place(path, create=False)
+            place = self.locate(path, create=False)
             directory = os.open(place.name, DIRECTORY, dir_fd=place.directory)
         except (FileNotFoundError, NotADirectoryError):
             return
-        try:
+        with closing_descriptor(directory):
             yield from names_in(directory)
-        finally:
-            os.close(directory)
 
-    def real(self, path: bytes) -> bytes | None:
-        """Where the directory `path` is, free of symlinks; None when there is no such directory."""
+    def resolve(self, path: bytes) -> bytes | None:
+        """Return the path of the directory `path` without symlinks, or None where there is no such directory."""
         try:
-            return self._directory(components(path), False)[1].rstrip(b"/")
+            return self._find_directory(split_path(path), False)[1].rstrip(b"/")
         except OSError as error:
             if error.errno not in NOTHING_THERE:
                 raise
             return None
 
-    def _place(self, names: list[bytes], create: bool) -> Place:
-        self._close()
+    def _locate(self, names: list[bytes], create: bool) -> Place:
+        self._close_unused()
         if not names:
             return Place(self._root, b".", b"")
-        directory, real = self._directory(names[:-1], create)
+        directory, real = self._find_directory(names[:-1], create)
         return Place(directory, names[-1], real + names[-1])
 
-    def _directory(self, names: list[bytes], create: bool) -> tuple[int, bytes]:
-        """The open directory for `names`, and its real path with a slash behind each name."""
+    def _find_directory(self, names: list[bytes], create: bool) -> tuple[int, bytes]:
+        """Open the directory and return its descriptor, and its real path with a slash behind each name."""
         if not names:
             return self._root, b""
         key = b"/".join(names)
@@ -257,16 +262,19 @@ class Tree:
             self._open.move_to_end(key)
             return self._open[key]
         if (parent := self._open.get(b"/".join(names[:-1]))) is not None:
-            opened = self._walk(parent, names[-1:], create)
+            opened = self._open_path(parent, names[-1:], create)
         else:
-            opened = self._walk((self._root, b""), names, create)
+            opened = self._open_path((self._root, b""), names, create)
         self._open[key] = opened
         if len(self._open) > _OPEN_DIRECTORIES:
             self._closing.append(self._open.popitem(last=False)[1][0])
         return opened
 
-    def _walk(self, start: tuple[int, bytes], names: Iterable[bytes], create: bool) -> tuple[int, bytes]:
-        """Open `names` one after the other from `start`, resolving symlinks inside of the root."""
+    def _open_path(self, start: tuple[int, bytes], names: Iterable[bytes], create: bool) -> tuple[int, bytes]:
+        """Open `names` one after the other from `start`, as `_find_directory` returns it, and resolve symlinks.
+
+        Returns the last directory in the same form.
+        """
         todo, real, links = deque(names), start[1].split(b"/")[:-1], 0
         here = os.dup(start[0])
         try:
@@ -274,7 +282,7 @@ class Tree:
                 name = todo.popleft()
                 if name in (b"", b".") or (name == b".." and not real):
                     continue  # the root's parent is the root
-                there = self._enter(name, here, create)
+                there = self._open_name(name, here, create)
                 if isinstance(there, int):
                     # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
                     if name == b"..":
@@ -297,20 +305,20 @@ class Tree:
             raise
         return here, b"".join(name + b"/" for name in real)
 
-    def _enter(self, name: bytes, directory: int, create: bool) -> int | bytes:
-        """The directory `name`, open, or where it leads if it is a symlink."""
+    def _open_name(self, name: bytes, directory: int, create: bool) -> int | bytes:
+        """Open the directory `name` and return its descriptor; if it is a symlink, return the target."""
         try:
             return os.open(name, DIRECTORY, dir_fd=directory)
         except FileNotFoundError:
             if not create:
                 raise
             os.mkdir(name, 0o755, dir_fd=directory)
-            self.made += 1
+            self.implied_directories += 1
             opened = os.open(name, DIRECTORY, dir_fd=directory)
-            self._without_entry(opened)
-            os.fchmod(opened, 0o755)  # whatever the umask
+            self._set_default_metadata(opened)
+            os.fchmod(opened, 0o755)  # mkdir(2) is subject to the umask
             return opened
-        except NotADirectoryError:  # this is what O_DIRECTORY says of a symlink, too
+        except NotADirectoryError:  # which O_DIRECTORY raises for symlinks as well
             try:
                 return os.readlink(name, dir_fd=directory)
             except OSError as error:
@@ -318,25 +326,28 @@ class Tree:
                     raise
             raise
 
-    def _without_entry(self, file: int) -> None:
-        """Make what was made just now root's, whatever group its directory hands down; the image says nothing of it."""
+    def _set_default_metadata(self, file: int) -> None:
+        """Make root the owner of a new file, even in a setgid directory, and remove overrides of its inode.
+
+        It is a file that has no entry in the image.
+        """
         if os.geteuid() == 0:
             os.fchown(file, 0, 0)
         self.overrides.forget(file)
 
-    def _forget(self) -> None:
-        """Look paths up anew from here on."""
+    def _forget_paths(self) -> None:
+        """Have all directories looked up again from now on."""
         self._closing += [directory for directory, _ in self._open.values()]
         self._open.clear()
 
-    def _close(self) -> None:
-        """Close what no Place is in use of any more."""
+    def _close_unused(self) -> None:
+        """Close the directories that no Place uses any more."""
         while self._closing:
             os.close(self._closing.pop())
 
 
-def _followed(link: Place) -> list[bytes]:
-    """The names on the path from the root to where a symlink leads; there may be `..` among them."""
+def _follow(link: Place) -> list[bytes]:
+    """Return the names on the path from the root to the target of a symlink, which may be `..` as well."""
     target = os.readlink(link.name, dir_fd=link.directory)
     path = target if target.startswith(b"/") else link.path.rpartition(b"/")[0] + b"/" + target
     return [name for name in path.split(b"/") if name not in (b"", b".")]

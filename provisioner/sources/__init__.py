@@ -1,30 +1,49 @@
-"""Where an image comes from. Every source gives the same: the image's documents, and its layers as streams."""
+"""Where an image comes from: a registry, or only the cache.
+
+A `Source` returns the documents of an image (`image()`), and then its layers as streams of bytes (`layers()`). Whoever
+has one needs to know nothing of registries, mirrors, caches and lock files. `resolver` holds the way from an index to
+the manifest for one platform, and what an image offers for which platforms; `tags` does that for many tags at a time.
+Every document is verified before it is returned, every layer when its stream has ended. May import store, registry,
+image and errors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from provisioner.image.image import Image, Layer
+from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
 
 
+@dataclass(frozen=True)
+class ResolvedImage:
+    """The image that a reference names for one platform, and the index that it was found by."""
+
+    image: Image
+    index: Index | None
+    """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
+
+
 class Source(Protocol):
-    """A place that an image can be taken from."""
+    """A place that an image is taken from."""
 
     @property
     def reference(self) -> str:
-        """How the source is written in full."""
+        """The full name of the image."""
 
-    def image(self, platform: Platform) -> Image:
-        """The image for `platform`, its documents verified. Raises NotFound, MalformedImage, NetworkError."""
+    def image(self, platform: Platform) -> ResolvedImage:
+        """Return the image for `platform`, its documents verified. Raises NotFound, MalformedImage, NetworkError."""
 
     def layers(
         self, image: Image, progress: Callable[[int], None]
     ) -> AbstractContextManager[Iterator[tuple[Layer, Iterator[bytes]]]]:
-        """The layers from the lowest up, each with the chunks of its blob, which may wait for bytes on their way.
+        """Return the layers from the lowest up, each with the chunks of its blob.
 
-        They fail at the end with MalformedImage when the blob is not what its digest says. `progress` is told of
-        bytes as they arrive, from any thread.
+        Reading a chunk waits for bytes that are not there yet. A blob that doesn't match its digest ends with
+        MalformedImage. `progress` is called with the number of bytes that have arrived, from any thread; with a
+        negative one for bytes that are downloaded again.
         """

@@ -1,4 +1,4 @@
-"""What the tags of a repository offer: platforms, digests and sizes."""
+"""The tags of a repository with their digests, platforms and sizes."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from provisioner.errors import MalformedImage, NotFound
 from provisioner.image.offers import Tag
 from provisioner.image.platform import Platform
 from provisioner.registry.parallel import in_parallel
-from provisioner.store.cached_documents import CachedDocuments
+from provisioner.sources.resolver import download_size, offers
+from provisioner.store.documents import CachingRegistry
 
 
-def with_offers(documents: CachedDocuments, names: Iterable[str], jobs: int) -> Generator[Tag, None, None]:
-    """The tags of these names with their platforms, in this order, `jobs` asked for at a time.
+def with_offers(documents: CachingRegistry, names: Iterable[str], jobs: int) -> Generator[Tag, None, None]:
+    """Yield the tags of these names with their platforms, in this order; `jobs` are asked for at a time.
 
-    Those that are gone meanwhile, or that name no container image, offer nothing and have a `problem`.
+    A tag that is gone meanwhile, or that names no container image, has no offers but a `problem`.
     """
 
-    def look(name: str) -> Tag:
+    def find(name: str) -> Tag:
         try:
             top = documents.manifest(name)
-            return Tag(name, top.digest, documents.offers(top))
+            return Tag(name, top.digest, offers(documents, top))
         except (NotFound, MalformedImage) as error:
             return Tag(name, problem=error.message)
 
-    return in_parallel(look, names, jobs)
+    return in_parallel(find, names, jobs)
 
 
 def with_sizes(
-    documents: CachedDocuments, tags: Iterable[Tag], wanted: Platform, jobs: int
+    documents: CachingRegistry, tags: Iterable[Tag], wanted: Platform, jobs: int
 ) -> Generator[Tag, None, None]:
-    """The same tags, with the size of what they offer for `wanted`."""
+    """Yield the same tags, with the download size of what they offer for the platform `wanted`."""
 
-    def weigh(tag: Tag) -> Tag:
+    def with_size(tag: Tag) -> Tag:
         best = tag.offer(wanted)
         if best is None or best.size is not None or best.manifest is None:
             return tag
         try:
-            weighed = replace(best, size=documents.size(best.manifest))
+            sized = replace(best, size=download_size(documents, best.manifest))
         except MalformedImage:
             return tag
-        return replace(tag, offers=tuple(weighed if offer is best else offer for offer in tag.offers))
+        return replace(tag, offers=tuple(sized if offer is best else offer for offer in tag.offers))
 
-    return in_parallel(weigh, tags, jobs)
+    return in_parallel(with_size, tags, jobs)

@@ -1,1 +1,11 @@
-"""What is kept on this machine: blobs by their digest, documents, notes of tags."""
+"""The cache on this machine: blobs by digest, and what tags named last.
+
+`BlobCache` is the directory of blobs, `Download` one blob on its way into it, `CachingRegistry` a registry whose
+documents are kept there, `KnownTags` what tags named when they were last asked for. `prune` lists and deletes files.
+
+A file `sha256/HEX` is whole and has been verified, and it is verified again when it is used. `partial/HEX` is written
+by the one process that has its lock. Content that readers have open is never changed. Configs and layers need a cache
+that can be written; indexes, manifests and tags do without.
+
+May import registry, image, filesystem, terminal and errors.
+"""

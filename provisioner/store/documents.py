@@ -1,162 +1,153 @@
-"""The documents of an image by way of the cache, and notes of what tags named when they were last asked for."""
+"""A registry whose indexes, manifests and configs are kept in the blob cache."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from provisioner.errors import MachineError, MalformedImage, NotAllowed, NotFound
-from provisioner.filesystem.atomic import replace_file
+from provisioner.image.config import ImageConfig
 from provisioner.image.digest import Digest, verify
-from provisioner.image.manifest import DOCUMENT_LIMIT, Descriptor, media_type_of
+from provisioner.image.manifest import DOCUMENT_LIMIT, Descriptor, Manifest, media_type_of
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
-from provisioner.store.blobs import BlobCache, Origin
-from provisioner.store.prune import TAGS
+from provisioner.store.blobs import BlobCache, BlobSource
+from provisioner.store.download import fetch_blob
+from provisioner.store.known_tags import KnownTag, KnownTags
 
 
-class DocumentSource(Origin, Protocol):
-    """Where documents and blobs of one repository come from."""
+class DocumentSource(BlobSource, Protocol):
+    """Where the documents and blobs of one repository come from."""
 
     def manifest(self, selector: str | Descriptor) -> Document:
-        """The index or manifest that a tag or a digest names, verified."""
+        """Return the index or manifest that a tag or a digest names, verified."""
 
 
 class Registry(DocumentSource, Protocol):
-    """The same, where tags may move."""
+    """A repository in a registry, or in its mirrors."""
 
     def resolve(self, selector: str) -> Descriptor:
-        """What a tag names now, by its headers alone where that is possible."""
+        """Return what a tag or a digest names now, by the headers alone where they say enough."""
+
+    def tags_page(self, query: str) -> tuple[bytes, str]:
+        """Return one page of the list of tags for `query`, not parsed, and its Link header."""
 
 
-class Scratch(BlobCache):
-    """A cache that goes with the run."""
+class CachingRegistry:
+    """The repository of `reference` in `registry`, with a cache: a tag is asked for each time, a digest once.
 
-    def kept(self, descriptor: Descriptor) -> int:
-        """How many bytes of a blob will be there in the next run: none."""
-        return 0
-
-
-class Documents:
-    """Indexes and manifests in the cache, each verified when it is read; and notes of what tags named.
-
-    A cache that can't be written is no reason to fail: then nothing is kept.
+    With `known_tags`, a tag that is known is asked for with HEAD first, and others with GET. Without, HEAD always comes
+    first, which suits those who look at many tags of the same digest. A cache that can't be written isn't an error for
+    `manifest()`. Methods may be called from several threads, and raise what those of `registry` raise.
     """
 
-    def __init__(self, cache: BlobCache, directory: Path) -> None:
-        self._cache = cache
-        self._tags = directory / TAGS
+    def __init__(
+        self, reference: Reference, registry: Registry, cache: BlobCache, known_tags: KnownTags | None = None
+    ) -> None:
+        self.reference = reference
+        self.cache = cache
+        self._registry = registry
+        self._known_tags = known_tags
+        self._locks: dict[Digest, threading.Lock] = {}
 
-    def find(self, digest: Digest, media_type: str = "") -> Document | None:
-        """The document with this digest; None where it isn't there, or is damaged."""
-        path = self._cache.path(digest)
-        try:
-            with path.open("rb") as file:
-                data = file.read(DOCUMENT_LIMIT + 1)
-            verify(data, digest, None, "the cached document")
-        except (OSError, MalformedImage):
-            return None
-        with suppress(OSError):  # the cache may be another user's
-            os.utime(path)
-        return Document(data, media_type_of(data, media_type), digest)
+    def manifest(self, selector: str | Descriptor) -> Document:
+        """Return the index or manifest that a tag names now, or that has a digest. A Descriptor's size is checked."""
+        if isinstance(selector, str):
+            if ":" not in selector:
+                return self._tagged(selector)
+            digest, media_type, size = Digest.parse(selector), "", None
+        else:
+            digest, media_type, size = selector.digest, selector.media_type, selector.size
+        with self._locks.setdefault(digest, threading.Lock()):  # threads that ask at the same time download it once
+            document = cached_document(self.cache, digest, media_type, size)
+            return document or self._keep(self._registry.manifest(selector))
 
-    def keep(self, document: Document) -> None:
-        """Keep a document."""
+    def resolve(self, selector: str) -> Descriptor:
+        """Return what a tag or a digest names now. That is never cached."""
+        return self._registry.resolve(selector)
+
+    def config(self, manifest: Manifest) -> ImageConfig:
+        """Return the config that `manifest` names. Raises MachineError where the cache can't be written."""
+        return ImageConfig.from_json(fetch_config(manifest, self.cache, self._registry))
+
+    def tags_page(self, query: str) -> tuple[bytes, str]:
+        """Return one page of the list of tags and its Link header. That is never cached."""
+        return self._registry.tags_page(query)
+
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """Return the bytes of a blob from `start` on, not yet verified, from the registry."""
+        return self._registry.blob(descriptor, start)
+
+    def report_corrupt(self, descriptor: Descriptor) -> bool:
+        """Report that a blob didn't match its digest. Return whether another download may bring the right bytes."""
+        return self._registry.report_corrupt(descriptor)
+
+    def _tagged(self, tag: str) -> Document:
+        if self._known_tags is None:
+            return self.manifest(self._registry.resolve(tag))
+        if document := self._unmoved(tag, self._known_tags):
+            return document
+        document = self._keep(self._registry.manifest(tag))
+        self._known_tags.save(self.reference, KnownTag(document.digest, document.media_type))
+        return document
+
+    def _unmoved(self, tag: str, known_tags: KnownTags) -> Document | None:
+        """Return the document that the tag named last, if the registry says that it still does.
+
+        This costs a HEAD request. Docker Hub counts GET requests for manifests as pulls.
+        """
+        known = known_tags.find(self.reference) if tag == self.reference.tag else None
+        document = cached_document(self.cache, *known) if known else None
+        with suppress(NotFound, NotAllowed):  # some registries refuse HEAD
+            if document and self._registry.resolve(tag).digest == document.digest:
+                return document
+        return None
+
+    def _keep(self, document: Document) -> Document:
+        """Write a document to the cache, if it can be written, and return it."""
         with suppress(MachineError):
             descriptor = Descriptor(document.media_type, document.digest, len(document.data))
-            self._cache.get(descriptor, _Given(document.data))
-
-    def note(self, reference: Reference, document: Document) -> None:
-        """Note that `reference` names this document now."""
-        note = {"reference": str(reference), "digest": str(document.digest), "mediaType": document.media_type}
-        with suppress(OSError):
-            self._tags.mkdir(parents=True, exist_ok=True)
-            replace_file(self._note(reference), json.dumps(note).encode(), 0o644)
-
-    def noted(self, reference: Reference) -> tuple[Digest, str] | None:
-        """The digest and the media type of what `reference` named last; None where nobody has asked."""
-        path = self._note(reference)
-        try:
-            note = json.loads(path.read_bytes())
-            if note["reference"] != str(reference) or not isinstance(note["mediaType"], str):
-                return None
-            digest = Digest.parse(note["digest"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError, MalformedImage):
-            return None
-        with suppress(OSError):
-            os.utime(path)
-        return digest, note["mediaType"]
-
-    def _note(self, reference: Reference) -> Path:
-        return self._tags / hashlib.sha256(str(reference).encode()).hexdigest()
+            fetch_blob(descriptor, self.cache, _InMemory(document.data))
+        return document
 
 
 @dataclass(frozen=True)
-class _Given:
-    """Where a document comes from that is at hand."""
+class _InMemory(BlobSource):
+    """A blob that has been downloaded already."""
 
     data: bytes
 
     def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         yield self.data[start:]
 
-    def report_corrupt(self, descriptor: Descriptor) -> bool:
-        return True  # it is verified: what a killed run has left was wrong
 
+def cached_document(cache: BlobCache, digest: Digest, media_type: str = "", size: int | None = None) -> Document | None:
+    """Return the document with this digest, verified; None where the cache doesn't have it, or it is damaged.
 
-class Kept:
-    """A registry whose documents are kept: a tag is asked for anew each time, a digest once."""
-
-    def __init__(self, reference: Reference, registry: Registry, documents: Documents) -> None:
-        self._reference = reference
-        self._registry = registry
-        self._documents = documents
-
-    def manifest(self, selector: str | Descriptor) -> Document:
-        """The index or manifest that a tag names now, or a digest always."""
-        document = by_digest(self._documents, selector)
-        if not document and selector == self._reference.tag:
-            document = self._unmoved(selector)
-        if document:
-            return document
-        document = self._registry.manifest(selector)
-        if self._documents.find(document.digest) is None:
-            self._documents.keep(document)
-        if isinstance(selector, str) and ":" not in selector:
-            self._documents.note(self._reference, document)
-        return document
-
-    def _unmoved(self, tag: str) -> Document | None:
-        """The document that the tag named last, where the registry says that it still does.
-
-        It is asked for headers only: Docker Hub counts a manifest as a pull.
-        """
-        noted = self._documents.noted(self._reference)
-        document = self._documents.find(*noted) if noted else None
-        with suppress(NotFound, NotAllowed):  # some refuse HEAD
-            if document and self._registry.resolve(tag).digest == document.digest:
-                return document
+    `media_type` is what its descriptor says. Raises MalformedImage where it doesn't have the announced `size`, or is
+    neither an index nor a manifest.
+    """
+    path = cache.path(digest)
+    try:
+        with path.open("rb") as file:
+            data = file.read(DOCUMENT_LIMIT + 1)
+        verify(data, digest, None, "the cached document")
+    except (OSError, MalformedImage):
         return None
-
-    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
-        """The bytes of a blob from `start` on, not yet verified."""
-        return self._registry.blob(descriptor, start)
-
-    def report_corrupt(self, descriptor: Descriptor) -> bool:
-        """Is told that a blob wasn't what its digest says. Whether it makes sense to ask for the whole of it again."""
-        return self._registry.report_corrupt(descriptor)
+    with suppress(OSError):  # the cache may be another user's
+        os.utime(path)  # last use, for pruning
+    if size is not None and len(data) != size:
+        raise MalformedImage(f"the cached document has {len(data)} bytes, {size} were announced")
+    return Document(data, media_type_of(data, media_type), digest)
 
 
-def by_digest(documents: Documents, selector: str | Descriptor) -> Document | None:
-    """The document in the cache that a digest names. Raises MalformedImage where its size isn't as announced."""
-    if isinstance(selector, str):
-        return documents.find(Digest.parse(selector)) if ":" in selector else None
-    if document := documents.find(selector.digest, selector.media_type):
-        verify(document.data, selector.digest, selector.size, "the cached document")
-    return document
+def fetch_config(manifest: Manifest, cache: BlobCache, source: BlobSource) -> bytes:
+    """Return the config that `manifest` names, from `cache` or else from `source`. Raises MalformedImage."""
+    config = manifest.config
+    if config.size > DOCUMENT_LIMIT:
+        raise MalformedImage(f"the config has {config.size} bytes, which is too large: {DOCUMENT_LIMIT} is the most")
+    return fetch_blob(config, cache, source)

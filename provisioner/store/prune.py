@@ -1,8 +1,7 @@
-"""Housekeeping in the cache: what is in it, what may go, and what must not because somebody is at work with it."""
+"""The files of the cache: list them, and delete old ones that no process is using."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -15,18 +14,20 @@ from pathlib import Path
 from typing import Literal
 
 from provisioner.errors import MachineError, machine_errors
+from provisioner.filesystem.locks import lock, try_lock
 from provisioner.filesystem.user_directories import user_directory
+from provisioner.store.known_tags import TAGS
 from provisioner.terminal.escaping import printable
-
-TAGS = "tags"
-"""The folder of notes of what tags named when they were last asked for: JSON with `reference` and `digest`."""
 
 _RUNS = "runs"
 _BLOBS = ("sha256", "sha512")
 
 
 def cache_directory() -> Path:
-    """`$PROVISION_CACHE_DIR`, else `provision` in the user's cache directory (XDG Base Directory Specification)."""
+    """Return `$PROVISION_CACHE_DIR`, else `provision` in the user's cache directory (XDG Base Directory Specification).
+
+    Raises MachineError where the user has no home directory.
+    """
     if own := os.environ.get("PROVISION_CACHE_DIR"):
         return Path(own).absolute()
     directory = user_directory("XDG_CACHE_HOME", ".cache")
@@ -40,25 +41,26 @@ CachedFileKind = Literal["blob", "partial", "tag"]
 
 @dataclass(frozen=True)
 class CachedFile:
-    """A file of the cache: a verified blob or document, a partial one, or the note of a tag.
-
-    `size` is in bytes, `used` a time of the epoch: the last use.
-    """
+    """A file of the cache."""
 
     path: Path
     kind: CachedFileKind
+    """A verified blob or document, one that is not complete, or what a tag named last."""
     name: str
+    """What users see: a digest, or `reference -> digest`."""
     size: int
+    """Bytes."""
     used: float
+    """The last use, in seconds since the epoch."""
 
 
 def entries(directory: Path) -> list[CachedFile]:
-    """All that is in the cache, what was used last first. Raises MachineError."""
+    """Return all files of the cache, the last used first. Raises MachineError."""
     found = []
     with machine_errors(f"read the cache {printable(str(directory))}"):
         for folder in (*_BLOBS, "partial", TAGS):
             for path in filter(_is_ours, _files(directory / folder)):
-                with suppress(FileNotFoundError):  # another process has taken it away
+                with suppress(FileNotFoundError):  # another process has deleted it
                     state = path.stat()
                     kind: CachedFileKind = "partial" if path.name.startswith(".") else _KINDS.get(folder, "blob")
                     found.append(CachedFile(path, kind, _name(path), state.st_size, state.st_mtime))
@@ -76,51 +78,53 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether the name is of our making; with a dot in front where a writer was killed."""
+    """Return whether a file has a name that this cache gives. One with a dot was left by a writer that was killed."""
     return bool(re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{128}|\.[0-9a-f]{64,}\.\w+", path.name))
 
 
 def _name(path: Path) -> str:
+    """Return what users see of a file: a digest, its HEX where it is partial, or what a tag names."""
     if path.parent.name in _BLOBS:
         return f"{path.parent.name}:{path.name}"
     if path.parent.name != TAGS:
         return path.name
     try:
-        note = json.loads(path.read_bytes())
-        return f"{note['reference']} -> {note['digest']}"
+        fields = json.loads(path.read_bytes())
+        return f"{fields['reference']} -> {fields['digest']}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return path.name
 
 
 def prune(directory: Path, limit: int | None, unused_since: float | None = None) -> list[CachedFile]:
-    """Take away what nobody is using: all that was last used before `unused_since`, then the least recently used until
-    the rest has at most `limit` bytes; None is no such limit. What was taken away. Raises MachineError.
+    """Delete files that no process is using, and return them. Raises MachineError.
+
+    All that were last used before `unused_since` go, then the least recently used, until the rest has at most `limit`
+    bytes. None is no such limit.
     """
-    kept = entries(directory)
-    total, spare = sum(entry.size for entry in kept), _oldest_run(directory)
-    taken = []
-    for entry in reversed(kept):
+    found = entries(directory)
+    total, oldest_run = total_size(found), _oldest_run(directory)
+    deleted = []
+    for entry in reversed(found):
         is_old = unused_since is not None and entry.used < unused_since
-        if (is_old or (limit is not None and total > limit)) and entry.used < spare:
+        if (is_old or (limit is not None and total > limit)) and entry.used < oldest_run:
             with machine_errors(f"clean the cache {printable(str(directory))}"):
-                if _take(entry):
-                    taken.append(entry)
+                if delete_unused(entry):
+                    deleted.append(entry)
                     total -= entry.size
-    return taken
+    return deleted
 
 
-def _take(entry: CachedFile) -> bool:
-    """Delete the file, unless another process holds it or has just used it."""
+def delete_unused(entry: CachedFile) -> bool:
+    """Delete a file unless a process has locked it, or has used it since it was listed. Return whether it is gone."""
     try:
         handle = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if entry.path.stat().st_mtime > entry.used:
+        if not try_lock(handle) or entry.path.stat().st_mtime > entry.used:
             return False
         entry.path.unlink()
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         return False
     finally:
         os.close(handle)
@@ -129,17 +133,17 @@ def _take(entry: CachedFile) -> bool:
 
 @contextmanager
 def in_use(directory: Path) -> Iterator[None]:
-    """Keep others from pruning what this process uses meanwhile. A cache that can't be written is used all the same.
+    """Keep other processes from pruning what this one uses meanwhile. A cache that can't be written isn't an error.
 
-    The mark is a locked file, so that it ends with the process, and as old as the run.
+    The process has a locked file in `runs/`. The lock ends with the process; the file is as old as the run.
     """
     handle, path = -1, None
     with suppress(OSError):
         (directory / _RUNS).mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=directory / _RUNS, prefix=".")
         path = Path(name)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        # Only a name without the dot is looked at: nobody takes it for a dead run's before it is locked.
+        lock(handle)
+        # Names with a dot don't count, so that the file isn't mistaken for a dead run's before it is locked.
         path = path.rename(path.with_name(path.name.lstrip(".")))
     try:
         yield
@@ -151,15 +155,13 @@ def in_use(directory: Path) -> Iterator[None]:
 
 
 def _oldest_run(directory: Path) -> float:
-    """When the oldest run that is still at work began, a time of the epoch; what dead ones left is taken away."""
+    """Return when the oldest run of now began, in seconds since the epoch, and delete the files of dead runs."""
     oldest = float("inf")
     for path in _files(directory / _RUNS):
         with suppress(OSError):
             began = path.stat().st_mtime
             with path.open("rb") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not try_lock(file):
                     oldest = min(oldest, began)
                     continue
             if not path.name.startswith(".") or time.time() - began > 60:
@@ -168,5 +170,5 @@ def _oldest_run(directory: Path) -> float:
 
 
 def total_size(found: Sequence[CachedFile]) -> int:
-    """The bytes of all these."""
+    """Return the bytes of all these files."""
     return sum(entry.size for entry in found)

@@ -6,10 +6,7 @@ import os
 
 
 def printable(text: str | bytes) -> str:
-    """`text` safe to show on a terminal: control characters, and bytes that are no text, escaped.
-
-    For all names that come from an image, a registry or a file system.
-    """
+    """Return `text` with control characters, and bytes that are not UTF-8, escaped as in Python."""
     if isinstance(text, bytes):
         text = os.fsdecode(text)
     if text.isprintable():

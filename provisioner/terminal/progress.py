@@ -1,4 +1,4 @@
-"""What people see while it works, on standard error: steps, a bar on a terminal, plain lines elsewhere."""
+"""Steps, errors and progress on standard error: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 
 class Console:
-    """Says what is being done. With `quiet` only errors are shown."""
+    """Writes steps and errors to a stream, standard error by default. With `quiet`, errors only."""
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -18,7 +18,7 @@ class Console:
         self._bar: Any = None
 
     def step(self, text: str) -> None:
-        """One line about what is being done or has been, above the bar where there is one. From any thread."""
+        """Write one line about the work, above the bar where there is one. May be called from any thread."""
         if self._quiet:
             return
         if self._bar is not None:
@@ -27,14 +27,14 @@ class Console:
             print(text, file=self._stream, flush=True)
 
     def error(self, message: str, hint: str = "") -> None:
-        """An error and, on a line of its own, its mend."""
+        """Write an error and, on a line of its own, its hint."""
         print(f"provision: {message}", file=self._stream)
         if hint:
             print(f"  {hint}", file=self._stream)
 
     @contextmanager
     def progress(self, total: int, unit: str = "B") -> Iterator[Progress]:
-        """Progress over `total` bytes (or a `unit`): a bar on a terminal, else a line for each thing described."""
+        """Show progress over `total` bytes, or other units: a bar on a terminal, else a line for each description."""
         if self._quiet or not self._stream.isatty():
             yield Progress(self)
             return
@@ -58,7 +58,7 @@ class Console:
 
 
 class Progress:
-    """Bytes that have arrived, told from any thread, and what is being done with them."""
+    """The progress of one job: how many of its bytes are done, and a description. May be used from any thread."""
 
     def __init__(self, console: Console, bar: Any = None) -> None:
         self._console = console
@@ -66,13 +66,13 @@ class Progress:
         self._lock = threading.Lock()
 
     def advance(self, count: int) -> None:
-        """`count` more bytes are there."""
+        """Add `count` bytes to those that are done."""
         if self._bar is not None:
             with self._lock:
                 self._bar.update(count)
 
     def describe(self, text: str) -> None:
-        """Say what is being done now."""
+        """Show what is being done now."""
         if self._bar is None:
             self._console.step(text)
         else:

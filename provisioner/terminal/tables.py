@@ -1,4 +1,4 @@
-"""Tables and lists that fit the terminal, stacked where it is as narrow as a phone; for pipes nothing is cut."""
+"""Tables that fit the terminal, with stacked rows on one as narrow as a phone; in a pipe nothing is cut."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from typing import TextIO
 from provisioner.terminal.escaping import printable
 
 _GAP = "  "
-_USUAL = 80
+_DEFAULT_WIDTH = 80
 _NARROWEST = 24
-"""Columns that the widest cell has to keep for a table; with fewer the rows are stacked."""
-_PARTS = " ▏▎▍▌▋▊▉"
+"""Columns that a flexible cell keeps in a table. Where there are fewer, the rows are stacked."""
+_EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 @dataclass(frozen=True)
 class Screen:
-    """Where a table is shown: its width in columns (None for a pipe: nothing is cut), and what it can show."""
+    """The terminal or pipe on which a table is shown."""
 
     width: int | None
+    """Columns; None for a pipe."""
     colour: bool = False
+    """Whether bold and dim text may be written."""
     unicode: bool = True
+    """Whether its encoding has characters beyond ASCII."""
 
     @classmethod
     def of(cls, stream: TextIO) -> Screen:
-        """The screen behind `stream`; $COLUMNS and $NO_COLOR (no-color.org) are obeyed on a terminal."""
+        """Return the screen of a stream. On a terminal, $COLUMNS and $NO_COLOR (no-color.org) are obeyed."""
         unicode = (stream.encoding or "").lower().replace("-", "").startswith("utf")
         if not stream.isatty():
             return cls(None, unicode=unicode)
@@ -39,49 +42,49 @@ class Screen:
         return cls(max(20, _columns(stream)), colour, unicode)
 
     def bold(self, text: str) -> str:
-        """Text that stands out."""
+        """Return `text` in bold."""
         return f"\033[1m{text}\033[0m" if self.colour and text else text
 
     def dim(self, text: str) -> str:
-        """Text that stands back."""
+        """Return `text` dimmed."""
         return f"\033[2m{text}\033[0m" if self.colour and text else text
 
     def cut(self, text: str, width: int) -> str:
-        """The start of `text` in at most `width` columns, with an ellipsis where something is missing."""
+        """Return `text` cut to at most `width` columns, with an ellipsis at the end where it is cut."""
         if width_of(text) <= width:
             return text
         ellipsis = "…" if self.unicode else "..."
         return (_start(text, width - len(ellipsis)).rstrip() + ellipsis)[:width]
 
     def bar(self, part: int, whole: int, width: int) -> str:
-        """A bar of up to `width` columns, as long as `part` is of `whole`; never empty for a part that isn't."""
+        """Return a bar of `width` columns times `part / whole`; at least an eighth of a column where `part` isn't 0."""
         eighths = part * width * 8 // whole if whole > 0 else 0
         if part > 0:
             eighths = max(eighths, 1)
         if not self.unicode:
             return "#" * -(-eighths // 8)
-        return ("█" * (eighths // 8) + _PARTS[eighths % 8]).strip()
+        return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).strip()
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, and how a stacked row says its cell (`{} stars`).
-
-    Numbers are set `right`. To make the table fit, `optional` columns are left out, and then the cells of `flexible`
-    ones are cut.
-    """
+    """One column of a table."""
 
     title: str
     stacked: str = "{}"
+    """The format of a cell in a stacked row: `{} stars`."""
     right: bool = False
+    """Whether cells are aligned to the right, as numbers are."""
     flexible: bool = False
+    """Whether cells may be cut where the table doesn't fit."""
     optional: bool = False
+    """Whether the column may be left out, before any cell is cut, where the table doesn't fit."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Screen) -> Iterator[str]:
-    """The lines of a table, or of stacked rows where it doesn't fit. The first column names the row.
+    """Return the lines of a table, or of stacked rows where it doesn't fit. The first column names the row.
 
-    Cells may hold anything: they are made safe to show here. Columns without any content are left out.
+    Cells may hold any text, which is escaped here. Columns whose cells are all empty are left out.
     """
     clean = [[cell_text(cell) for cell in row] for row in rows]
     shown = [i for i in range(len(columns)) if any(row[i] for row in clean)]
@@ -95,9 +98,9 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Scre
             del widths[i]
     for i in [i for i in widths if columns[i].flexible]:
         widths[i] -= min(max(excess(), 0), max(widths[i] - _NARROWEST, 0))
-    kept = [columns[i] for i in widths]
+    used = [columns[i] for i in widths]
     cells = [[row[i] for i in widths] for row in clean]
-    return _stacked(kept, cells, screen) if excess() > 0 else _aligned(kept, cells, list(widths.values()), screen)
+    return _stacked(used, cells, screen) if excess() > 0 else _aligned(used, cells, list(widths.values()), screen)
 
 
 def _aligned(
@@ -121,8 +124,8 @@ def _padded(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[in
 
 
 def _stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Screen) -> Iterator[str]:
-    """Each row as a heading, a line of short facts, and its flexible cell wrapped below."""
-    width = screen.width or _USUAL
+    """Return the lines of each row as a heading, a line of short cells, and the flexible cells, wrapped."""
+    width = screen.width or _DEFAULT_WIDTH
     separator = " · " if screen.unicode else ", "
     for first, *others in rows:
         yield screen.bold(screen.cut(first, width))
@@ -136,7 +139,7 @@ def _stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: S
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` columns, broken between words where that is possible."""
+    """Return `text` in lines of at most `width` columns, broken between words where possible."""
     lines, line = [], ""
     for word in text.split():
         if line and width_of(line) + 1 + width_of(word) <= width:
@@ -150,7 +153,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` columns, with nothing changed; at least one line."""
+    """Return `text` cut into lines of at most `width` columns, with every character kept; at least one line."""
     lines = []
     while width_of(text) > width and (start := _start(text, width)) != text:
         lines.append(start)
@@ -159,7 +162,7 @@ def folded(text: str, width: int) -> list[str]:
 
 
 def _start(text: str, width: int) -> str:
-    """As much of the start of `text` as fits into `width` columns, but at least one character."""
+    """Return as much of the start of `text` as fits into `width` columns, but at least one character."""
     for i, character in enumerate(text):
         width -= width_of(character)
         if width < 0:
@@ -168,7 +171,7 @@ def _start(text: str, width: int) -> str:
 
 
 def cell_text(text: str) -> str:
-    """One line that is safe to show: runs of white space become a space, control characters are escaped."""
+    """Return `text` as one line with single spaces, and with control characters escaped."""
     return printable(" ".join(text.split()))
 
 
@@ -180,7 +183,7 @@ def _character_width(character: str) -> int:
 
 
 def width_of(text: str) -> int:
-    """The columns that `text` takes on a terminal (Unicode Standard Annex 11)."""
+    """Return the number of columns that `text` takes on a terminal (Unicode Standard Annex 11)."""
     return len(text) if text.isascii() else sum(map(_character_width, text))
 
 
@@ -189,12 +192,12 @@ def _columns(stream: TextIO) -> int:
     if re.fullmatch("[1-9][0-9]{0,4}", text):
         return int(text)
     with suppress(OSError, ValueError):  # a terminal of unknown size has 0 columns
-        return os.get_terminal_size(stream.fileno()).columns or _USUAL
-    return _USUAL
+        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_WIDTH
+    return _DEFAULT_WIDTH
 
 
 def count_text(number: int) -> str:
-    """A count as people read it: `17.3k`, `9.4B`."""
+    """Return a count as people read it: `17.3k`, `9.4B`."""
     value, units = float(number), iter(("", "k", "M", "B"))
     unit = next(units)
     while value >= 999.95 and (larger := next(units, None)):

@@ -8,8 +8,8 @@ mount_on() {
     mount "$@" "$target" || fail "can't mount $target"
 }
 
-# Mount for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the host's /dev
-# and /sys, as in proot: a user can change little there.
+# Mount for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the host's
+# /dev and /sys, as in proot: a user can change little there.
 mount_for_user() {
     find_target /proc
     can_mount_proc=yes

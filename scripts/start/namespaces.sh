@@ -1,6 +1,6 @@
 # chroot and userns: this script again, in private mount and PID namespaces; and chroot alone, for --no-namespace.
 # Sets `id_count` (how many ids the user namespace has), `more_ids` (not empty if it has others than root's),
-# `start_guest` and `check_parent` (commands for `eval` and for another shell).
+# `can_mount_proc`, `start_guest` and `check_parent` (commands for `eval` and for another shell).
 
 # Become this script with --inside, in a private mount namespace, and with a PID namespace for its children. $@ are the
 # typed words.
@@ -24,7 +24,8 @@ can_map_more() {
     [ -z "$filter" ] && find_program newuidmap && "$unshare" -U -r --map-auto -m true 2>/dev/null
 }
 
-# Run the typed words $@ in a chroot without namespaces. Mounts would stay, and be emptied together with DIR.
+# Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
+# DIR would delete what is in it.
 run_bare() {
     [ -z "$default_binds$typed_binds$typed_dns$termux" ] ||
         fail "--no-namespace mounts nothing: it can't bind, nor take --dns"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,33 +38,32 @@ SIZES = [len(layer.blob) for layer in AMD.layers]
 
 
 @pytest.fixture
-def scripted() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with `x:latest` for two platforms and `x:amd` for one."""
-    with ScriptedRegistry() as served:
-        served.push("x", AMD, "amd")
-        served.push("x", ARM, None)
-        served.add_manifest("x", INDEX, OCI_INDEX, "latest")
-        yield served
+    registry.push("x", AMD, "amd")
+    registry.push("x", ARM, None)
+    registry.add_manifest("x", INDEX, OCI_INDEX, "latest")
+    return registry
 
 
 def inspected(*args: str | Path, cache: Path, **options: Any) -> Any:
-    """What `provision inspect --json ARGS` says; it has to succeed, without a note."""
+    """Return the output of `provision inspect --json ARGS`; assert that it succeeds with nothing on standard error."""
     done = provision("inspect", "--json", *args, cache=cache, **options)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
 
 def served(*args: str | Path, cache: Path) -> bytes:
-    """What `provision inspect --raw ARGS` says; it has to succeed."""
+    """Return the output of `provision inspect --raw ARGS`; assert that it succeeds."""
     command, options = provision_command("inspect", "--raw", *args, cache=cache, text=False)
     done: subprocess.CompletedProcess[bytes] = subprocess.run(command, check=False, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_all_that_is_known(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    assert inspected("--platform=amd64", f"{scripted.host}/x", cache=tmp_path) == {
-        "reference": f"{scripted.host}/x:latest",
+def test_all_that_is_known(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    assert inspected("--platform=amd64", f"{registry.host}/x", cache=tmp_path) == {
+        "reference": f"{registry.host}/x:latest",
         "index_digest": builders.digest_of(INDEX),
         "manifest_digest": builders.digest_of(AMD.manifest),
         "config_digest": builders.digest_of(AMD.config),
@@ -96,80 +94,80 @@ def test_all_that_is_known(scripted: ScriptedRegistry, tmp_path: Path) -> None:
     }
 
 
-def test_no_layer_is_downloaded_and_no_document_twice(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+def test_no_layer_is_downloaded_and_no_document_twice(registry: ScriptedRegistry, tmp_path: Path) -> None:
     for _ in range(2):
-        inspected("--platform=arm64", f"{scripted.host}/x", cache=tmp_path)
-    fetched = [request.path for request in scripted.requests if request.method == "GET" and request.path != "/v2/"]
+        inspected("--platform=arm64", f"{registry.host}/x", cache=tmp_path)
+    fetched = [request.path for request in registry.requests if request.method == "GET" and request.path != "/v2/"]
     documents = [builders.digest_of(data) for data in (INDEX, ARM.manifest, ARM.config)]
     assert [path.rpartition("/")[2] for path in fetched] == documents
 
 
-def test_the_platform(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    image = f"{scripted.host}/x"
+def test_the_platform(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    image = f"{registry.host}/x"
     assert inspected("--platform=arm64", image, cache=tmp_path)["platform"] == "linux/arm64/v8"
     missing = provision("inspect", "--platform=riscv64", image, cache=tmp_path)
     assert (missing.returncode, missing.stdout) == (3, "")
     assert "it has linux/amd64, linux/arm64/v8" in missing.stderr
     # Without being asked for one, it shows what there is.
     strange = builders.small(on="linux/s390x")
-    scripted.push("x", strange, "strange")
+    registry.push("x", strange, "strange")
     done = provision("inspect", "--json", f"{image}:strange", cache=tmp_path)
     assert json.loads(done.stdout)["platform"] == "linux/s390x"
     assert "this is the image for linux/s390x" in done.stderr
 
 
-def test_a_tag_that_moves_meanwhile(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    scripted.push("x", builders.small(on="linux/s390x"), "latest")
+def test_a_tag_that_moves_meanwhile(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.push("x", builders.small(on="linux/s390x"), "latest")
     before = {"Content-Type": OCI_INDEX, "Docker-Content-Digest": builders.digest_of(INDEX)}
-    scripted.on("/v2/x/manifests/latest", Response(200, INDEX, before), times=1)
-    ours = inspected("--platform=arm64", f"{scripted.host}/x", cache=tmp_path)
+    registry.on("/v2/x/manifests/latest", Response(200, INDEX, before), times=1)
+    ours = inspected("--platform=arm64", f"{registry.host}/x", cache=tmp_path)
     assert ours["manifest_digest"] == builders.digest_of(ARM.manifest)
 
 
-def test_a_registry_that_fails_for_a_moment(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    scripted.on("/v2/x/manifests/latest", Response(503), times=1)
-    scripted.on("/v2/x/blobs/.*", Broken(200, ARM.config, sent=20), times=1)
-    done = provision("inspect", "--platform=arm64", f"{scripted.host}/x", cache=tmp_path)
+def test_a_registry_that_fails_for_a_moment(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.on("/v2/x/manifests/latest", Response(503), times=1)
+    registry.on("/v2/x/blobs/.*", Broken(200, ARM.config, sent=20), times=1)
+    done = provision("inspect", "--platform=arm64", f"{registry.host}/x", cache=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "503" in done.stderr
     assert "broke off" in done.stderr
 
 
-def test_content_comes_from_the_mirrors(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+def test_content_comes_from_the_mirrors(registry: ScriptedRegistry, tmp_path: Path) -> None:
     with ScriptedRegistry() as mirror:
         mirror.push("x", ARM, None)
         mirror.add_manifest("x", INDEX, OCI_INDEX)
         env = clean_environment(PROVISION_MIRRORS=mirror.host)
-        done = provision("inspect", "--platform=arm64", f"{scripted.host}/x", cache=tmp_path / "cache", env=env)
+        done = provision("inspect", "--platform=arm64", f"{registry.host}/x", cache=tmp_path / "cache", env=env)
         assert done.returncode == 0, done.stderr
         assert len(mirror.asked("/v2/x/blobs/.*")) == 1
-    assert [request.method for request in scripted.asked("/v2/x/(manifests|blobs)/.*")] == ["HEAD"]
+    assert [request.method for request in registry.asked("/v2/x/(manifests|blobs)/.*")] == ["HEAD"]
 
 
-def test_the_bytes_as_they_are_served(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+def test_the_bytes_as_they_are_served(registry: ScriptedRegistry, tmp_path: Path) -> None:
     def raw(*args: str) -> bytes:
         return served(*args, cache=tmp_path)
 
-    assert raw(f"{scripted.host}/x") == INDEX
-    assert raw("--platform=arm64", f"{scripted.host}/x") == ARM.manifest
-    assert raw(f"{scripted.host}/x@{builders.digest_of(AMD.manifest)}") == AMD.manifest
-    both = provision("inspect", "--raw", "--json", f"{scripted.host}/x", cache=tmp_path)
+    assert raw(f"{registry.host}/x") == INDEX
+    assert raw("--platform=arm64", f"{registry.host}/x") == ARM.manifest
+    assert raw(f"{registry.host}/x@{builders.digest_of(AMD.manifest)}") == AMD.manifest
+    both = provision("inspect", "--raw", "--json", f"{registry.host}/x", cache=tmp_path)
     assert both.returncode == 2
 
 
-def test_raw_bytes_on_a_terminal_are_made_safe(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+def test_raw_bytes_on_a_terminal_are_made_safe(registry: ScriptedRegistry, tmp_path: Path) -> None:
     evil = builders.small(manifest={"annotations": {"a": "\x9b2J"}})
     data = json.dumps(json.loads(evil.manifest), ensure_ascii=False, indent=1).encode()
-    scripted.add_manifest("x", data, tag="evil")
-    _, text = on_terminal("inspect", "--raw", f"{scripted.host}/x:evil", columns=80, cache=tmp_path)
+    registry.add_manifest("x", data, tag="evil")
+    _, text = on_terminal("inspect", "--raw", f"{registry.host}/x:evil", columns=80, cache=tmp_path)
     assert text.replace("\n", "").isprintable()
     assert r"\x9b2J" in text
 
 
-def test_in_a_pipe_each_line_stands_for_itself(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    done = provision("inspect", "--platform=amd64", f"{scripted.host}/x", cache=tmp_path)
+def test_in_a_pipe_each_line_has_its_key(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    done = provision("inspect", "--platform=amd64", f"{registry.host}/x", cache=tmp_path)
     lines = done.stdout.splitlines()
-    assert lines[0] == f"{scripted.host}/x:latest"
+    assert lines[0] == f"{registry.host}/x:latest"
     assert "entrypoint   /bin/entry 'two words'" in lines
     assert "command      --serve '$HOME'" in lines
     assert "env          SPACES=  two  spaces" in [line.rstrip() for line in lines]
@@ -183,8 +181,8 @@ def test_in_a_pipe_each_line_stands_for_itself(scripted: ScriptedRegistry, tmp_p
 
 
 @pytest.mark.parametrize("columns", [40, 80, 132])
-def test_on_a_terminal(scripted: ScriptedRegistry, tmp_path: Path, columns: int) -> None:
-    image = f"{scripted.host}/x"
+def test_on_a_terminal(registry: ScriptedRegistry, tmp_path: Path, columns: int) -> None:
+    image = f"{registry.host}/x"
     status, text = on_terminal("inspect", "--platform=amd64", image, columns=columns, cache=tmp_path)
     lines = plain(text).splitlines()
     assert status == 0
@@ -199,15 +197,15 @@ def test_on_a_terminal(scripted: ScriptedRegistry, tmp_path: Path, columns: int)
     assert "\033[2m" in text
 
 
-def test_what_is_not_there(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    done = provision("inspect", f"{scripted.host}/x:nowhere", cache=tmp_path)
+def test_what_is_not_there(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    done = provision("inspect", f"{registry.host}/x:nowhere", cache=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "no tag 'nowhere'" in done.stderr
-    assert done.stderr.endswith(f"check the spelling; tags that are there: provision tags {scripted.host}/x\n")
+    assert done.stderr.endswith(f"check the spelling; tags that are there: provision tags {registry.host}/x\n")
     assert provision("inspect", tmp_path / "nothing", cache=tmp_path).returncode == 3
 
 
-def test_fields_of_wrong_types(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+def test_fields_of_wrong_types(registry: ScriptedRegistry, tmp_path: Path) -> None:
     wrong: list[tuple[str, object]] = [
         ("ExposedPorts", ["80"]),
         ("Volumes", "x"),
@@ -216,28 +214,28 @@ def test_fields_of_wrong_types(scripted: ScriptedRegistry, tmp_path: Path) -> No
         ("Volumes", {"a\0b": {}}),
     ]
     for field, value in wrong:
-        scripted.push("x", builders.small(run={field: value}), "wrong")
-        done = provision("inspect", "--platform=amd64", f"{scripted.host}/x:wrong", cache=tmp_path)
+        registry.push("x", builders.small(run={field: value}), "wrong")
+        done = provision("inspect", "--platform=amd64", f"{registry.host}/x:wrong", cache=tmp_path)
         assert (done.returncode, done.stdout) == (6, ""), (field, value)
         assert field in done.stderr
-    scripted.push("x", builders.small(run={"ExposedPorts": None, "Volumes": {}, "Labels": {"a": None}}), "fine")
-    assert inspected("--platform=amd64", f"{scripted.host}/x:fine", cache=tmp_path)["labels"] == {"a": ""}
+    registry.push("x", builders.small(run={"ExposedPorts": None, "Volumes": {}, "Labels": {"a": None}}), "fine")
+    assert inspected("--platform=amd64", f"{registry.host}/x:fine", cache=tmp_path)["labels"] == {"a": ""}
 
 
 # Directories
 
 
-def test_a_directory_is_told_by_itself_alone(scripted: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
+def test_a_directory_needs_no_registry(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
     directory = place / "container"
-    done = provision("--platform=amd64", f"{scripted.host}/x", directory, cache=cache_dir)
+    done = provision("--platform=amd64", f"{registry.host}/x", directory, cache=cache_dir)
     assert done.returncode == 0, done.stderr
-    image = inspected("--platform=amd64", f"{scripted.host}/x", cache=cache_dir)
-    scripted.requests.clear()
-    told = inspected(directory, cache=place / "no-cache")
-    assert scripted.requests == []
+    image = inspected("--platform=amd64", f"{registry.host}/x", cache=cache_dir)
+    registry.requests.clear()
+    inspection = inspected(directory, cache=place / "no-cache")
+    assert registry.requests == []
     assert not (place / "no-cache").exists()
     record = json.loads((directory / ".provision/record.json").read_bytes())
-    assert told == image | {
+    assert inspection == image | {
         "platforms": ["linux/amd64"],
         "profile": record["profile"],
         "provision_version": record["version"],
@@ -249,19 +247,19 @@ def test_a_directory_is_told_by_itself_alone(scripted: ScriptedRegistry, place: 
     assert provision("inspect", "--platform=amd64", directory, cache=cache_dir).returncode == 2
 
 
-def test_a_directory_by_a_bare_name(scripted: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
-    provision("--platform=amd64", f"{scripted.host}/x", place / "ubuntu", cache=cache_dir)
+def test_a_directory_by_a_bare_name(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
+    provision("--platform=amd64", f"{registry.host}/x", place / "ubuntu", cache=cache_dir)
     done = provision("inspect", "--json", "ubuntu", cache=cache_dir, cwd=place)
-    assert json.loads(done.stdout)["reference"] == f"{scripted.host}/x:latest"
+    assert json.loads(done.stdout)["reference"] == f"{registry.host}/x:latest"
     assert "this is the directory ubuntu" in done.stderr
     done = provision("inspect", "--json", "./ubuntu", cache=cache_dir, cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_damaged_directories(scripted: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
+def test_damaged_directories(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
     directory = place / "container"
-    provision("--platform=amd64", f"{scripted.host}/x", directory, cache=cache_dir)
-    kept = directory / ".provision"
+    provision("--platform=amd64", f"{registry.host}/x", directory, cache=cache_dir)
+    folder = directory / ".provision"
 
     def status() -> int:
         done = provision("inspect", directory, cache=cache_dir)
@@ -270,13 +268,13 @@ def test_damaged_directories(scripted: ScriptedRegistry, place: Path, cache_dir:
         assert len(done.stderr.splitlines()) == 2
         return done.returncode
 
-    (kept / "manifest.json").write_bytes(ARM.manifest)
+    (folder / "manifest.json").write_bytes(ARM.manifest)
     assert status() == 6
-    (kept / "config.json").write_bytes(ARM.config)
+    (folder / "config.json").write_bytes(ARM.config)
     assert status() == 6
-    (kept / "config.json").unlink()
+    (folder / "config.json").unlink()
     assert status() == 7
-    (kept / "record.json").write_text("{}")
+    (folder / "record.json").write_text("{}")
     assert status() == 7
 
 
@@ -306,16 +304,16 @@ def test_a_real_index(multiarch: str, tmp_path: Path) -> None:
     assert ours["index_digest"] == builders.digest_of(raw)
 
 
-def test_the_recorded_image_of_docker_hub(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    """Its layer is asked for by nobody; the digests are those of the recorded bytes."""
+def test_the_recorded_image_of_docker_hub(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """No layer is requested; the digests are those of the recorded bytes."""
     data = Path(__file__).parent.parent / "data"
     config = (data / "hub-ubuntu-config.json").read_bytes()
     manifest = json.loads((data / "hub-ubuntu-manifest.json").read_bytes())
     manifest["config"] = builders.descriptor(config, manifest["config"]["mediaType"])
-    scripted.add_blob("ubuntu", config)
-    scripted.add_manifest("ubuntu", json.dumps(manifest).encode(), tag="latest")
-    scripted.on("/v2/ubuntu/blobs/sha256:25a.*", _unwanted)
-    ours = inspected("--platform=arm64", f"{scripted.host}/ubuntu", cache=tmp_path)
+    registry.add_blob("ubuntu", config)
+    registry.add_manifest("ubuntu", json.dumps(manifest).encode(), tag="latest")
+    registry.on("/v2/ubuntu/blobs/sha256:25a.*", _unwanted)
+    ours = inspected("--platform=arm64", f"{registry.host}/ubuntu", cache=tmp_path)
     assert ours["labels"]["org.opencontainers.image.version"] == "24.04"
     assert (ours["size"], ours["command"], ours["volumes"]) == (28885430, ["/bin/bash"], [])
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from provisioner.container.directories import Directories, KnownDirectory
-from tests.container.test_processes import SCRIPT, guest
 from tests.support import builders
+from tests.support.guests import SCRIPT, guest
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import clean_environment, find_program, need, provision, provision_command
 
@@ -111,7 +111,9 @@ def test_tables_fit_terminals_and_phones(directory: Path, env: dict[str, str], t
     assert "idle" in "".join(narrow)
 
 
-def test_what_is_gone_is_told_once(directory: Path, env: dict[str, str], known: Directories, tmp_path: Path) -> None:
+def test_a_gone_directory_is_shown_once(
+    directory: Path, env: dict[str, str], known: Directories, tmp_path: Path
+) -> None:
     shutil.rmtree(directory)
     (row,) = known.entries()
     lines = on_terminal(env, 200, tmp_path)
@@ -125,7 +127,7 @@ def test_what_is_gone_is_told_once(directory: Path, env: dict[str, str], known: 
     assert known.entries() == []
 
 
-def test_what_is_unreadable_is_not_forgotten(directory: Path, env: dict[str, str], known: Directories) -> None:
+def test_an_unreadable_directory_is_not_forgotten(directory: Path, env: dict[str, str], known: Directories) -> None:
     (directory / ".provision/record.json").write_text("{")
     (row,) = as_json(env)
     assert (row["is_gone"], row["platform"]) == (False, None)

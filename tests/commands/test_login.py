@@ -1,4 +1,4 @@
-"""`provision login` and `logout`, as people and scripts use them, with a real registry that wants a password."""
+"""`provision login` and `logout` on a terminal and in scripts, with a real registry that requires a password."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from provisioner.errors import UsageError
 from provisioner.registry.authfile import Login
 from scripts.loopback_registry import Response
 from tests.support import builders
-from tests.support.registry import Registry, serve
+from tests.support.docker_registry import DockerRegistry, run_docker_registry
 from tests.support.scripted_registry import PrivateTokens, Request, ScriptedRegistry, json_response
 from tests.support.tools import clean_environment, need, provision, provision_command, run
 
@@ -30,14 +30,14 @@ IMAGE = builders.small()
 
 
 @pytest.fixture(scope="module")
-def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A docker-registry that wants a password for everything, with the image `owner/image`."""
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """A docker-registry that requires a password for everything, with the image `owner/image`."""
     need("skopeo")
     directory = tmp_path_factory.mktemp("private")
     passwords = directory / "htpasswd"
     passwords.write_text(f"{HTPASSWD}\n")
     wanted = f"auth: {{htpasswd: {{realm: private, path: '{passwords}'}}}}\n"
-    with serve(directory, directory / "storage", more=wanted) as served:
+    with run_docker_registry(directory, directory / "storage", more=wanted) as served:
         with ScriptedRegistry() as source:
             source.push("owner/image", IMAGE)
             options = ("--src-tls-verify=false", "--dest-tls-verify=false", f"--dest-creds=me:{PASSWORD}")
@@ -51,17 +51,17 @@ def auth_file(tmp_path: Path) -> Path:
     return tmp_path / "containers/auth.json"
 
 
-def ask(auth_file: Path, *words: str | Path, given: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run provision with this file of credentials, `given` on its standard input."""
+def ask(auth_file: Path, *words: str | Path, stdin_text: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run provision with this file of credentials, `stdin_text` on its standard input."""
     env = clean_environment(REGISTRY_AUTH_FILE=str(auth_file))
-    return provision(*words, env=env, input=given, stdin=None, **options)
+    return provision(*words, env=env, input=stdin_text, stdin=None, **options)
 
 
 def login(auth_file: Path, host: str, password: str = PASSWORD, *words: str) -> subprocess.CompletedProcess[str]:
-    return ask(auth_file, "login", host, "--username=me", "--password-stdin", *words, given=f"{password}\n")
+    return ask(auth_file, "login", host, "--username=me", "--password-stdin", *words, stdin_text=f"{password}\n")
 
 
-def test_in_pull_and_out(private: Registry, auth_file: Path, tmp_path: Path) -> None:
+def test_in_pull_and_out(private: DockerRegistry, auth_file: Path, tmp_path: Path) -> None:
     image, platform = f"{private.host}/owner/image", "--platform=amd64"
     before = ask(auth_file, image, tmp_path / "dir", platform)
     assert before.returncode == 4
@@ -69,7 +69,7 @@ def test_in_pull_and_out(private: Registry, auth_file: Path, tmp_path: Path) -> 
 
     done = login(auth_file, private.host)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == f"logged in to {private.host} as me; kept in {auth_file}\n"
+    assert done.stderr == f"logged in to {private.host} as me; saved in {auth_file}\n"
     assert stat.S_IMODE(auth_file.stat().st_mode) == 0o600
     assert ask(auth_file, image, tmp_path / "dir", platform).returncode == 0
     # It is podman's form: skopeo, of the same family, goes by it.
@@ -82,7 +82,7 @@ def test_in_pull_and_out(private: Registry, auth_file: Path, tmp_path: Path) -> 
     assert (again.returncode, again.stderr) == (0, f"there is no login for {private.host}\n")
 
 
-def test_tags_and_inspect_go_by_it_too(private: Registry, auth_file: Path) -> None:
+def test_tags_and_inspect_use_the_login(private: DockerRegistry, auth_file: Path) -> None:
     image = f"{private.host}/owner/image"
     looks = (("tags", image, "--all"), ("inspect", image, "--platform=amd64", "--json"))
     assert [ask(auth_file, *words).returncode for words in looks] == [4, 4]
@@ -92,14 +92,14 @@ def test_tags_and_inspect_go_by_it_too(private: Registry, auth_file: Path) -> No
     assert inspected.returncode == 0, inspected.stderr
 
 
-def test_a_login_of_skopeos_is_as_good(private: Registry, auth_file: Path, tmp_path: Path) -> None:
+def test_a_login_of_skopeo_is_used(private: DockerRegistry, auth_file: Path, tmp_path: Path) -> None:
     auth_file.parent.mkdir()
     run("skopeo", "login", "--tls-verify=false", f"--authfile={auth_file}", "-u=me", f"-p={PASSWORD}", private.host)
     assert ask(auth_file, f"{private.host}/owner/image", tmp_path / "dir", "--platform=amd64").returncode == 0
     run("skopeo", "logout", f"--authfile={auth_file}", private.host)
 
 
-def test_a_wrong_password_is_not_kept(private: Registry, auth_file: Path) -> None:
+def test_a_wrong_password_is_not_saved(private: DockerRegistry, auth_file: Path) -> None:
     done = login(auth_file, private.host, "wrong horse")
     assert done.returncode == 4
     assert f"{private.host} refuses the credentials of me" in done.stderr
@@ -107,11 +107,11 @@ def test_a_wrong_password_is_not_kept(private: Registry, auth_file: Path) -> Non
     assert not auth_file.exists()
 
 
-def test_the_right_one_is_kept_when_a_wrong_one_follows(private: Registry, auth_file: Path) -> None:
+def test_a_wrong_password_does_not_replace_the_right_one(private: DockerRegistry, auth_file: Path) -> None:
     login(auth_file, private.host)
-    kept = auth_file.read_bytes()
+    before = auth_file.read_bytes()
     assert login(auth_file, private.host, "wrong horse").returncode == 4
-    assert auth_file.read_bytes() == kept
+    assert auth_file.read_bytes() == before
 
 
 def test_a_token_server_checks_it(auth_file: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_token_server_checks_it(auth_file: Path, tmp_path: Path) -> None:
         assert ask(auth_file, f"{registry.host}/owner/image", tmp_path / "dir", "--platform=amd64").returncode == 0
 
 
-def test_a_mirror_gets_the_login_that_is_its_own(private: Registry, auth_file: Path, tmp_path: Path) -> None:
+def test_a_mirror_gets_its_own_login(private: DockerRegistry, auth_file: Path, tmp_path: Path) -> None:
     assert login(auth_file, private.host).returncode == 0
     image = f"{private.host}/owner/image"
     with ScriptedRegistry() as mirror:
@@ -140,7 +140,7 @@ def test_a_mirror_gets_the_login_that_is_its_own(private: Registry, auth_file: P
         assert len(mirror.asked("/v2/owner/image/blobs/.*")) == 3
 
 
-def test_a_login_for_an_owner(private: Registry, auth_file: Path, tmp_path: Path) -> None:
+def test_a_login_for_an_owner(private: DockerRegistry, auth_file: Path, tmp_path: Path) -> None:
     assert login(auth_file, f"{private.host}/owner").returncode == 0
     assert list(json.loads(auth_file.read_text())["auths"]) == [f"{private.host}/owner"]
     assert ask(auth_file, f"{private.host}/owner/image", tmp_path / "dir", "--platform=amd64").returncode == 0
@@ -156,7 +156,7 @@ def test_a_registry_that_asks_for_nothing(auth_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "says"),
+    ("words", "stdin_text", "says"),
     [
         (["--password-stdin"], "x\n", "--password-stdin needs a name as well"),
         (["--username=me"], "", "there is no terminal to ask for a password on"),
@@ -164,12 +164,12 @@ def test_a_registry_that_asks_for_nothing(auth_file: Path) -> None:
         (["--username=me", "--password-stdin"], "\n", "the password is empty"),
         (["--username=a:b", "--password-stdin"], "x\n", "'a:b' can't be a user name"),
         (["--username=\x1b[31m", "--password-stdin"], "x\n", r"'\x1b[31m' can't be a user name"),
-        (["--username=me", "--password-stdin"], "a\0b\n", "the password holds what is no text"),
+        (["--username=me", "--password-stdin"], "a\0b\n", "the password has characters that can't be printed"),
         (["--password=hunter2"], "", "--password"),
     ],
 )
-def test_usage(auth_file: Path, words: list[str], given: str, says: str) -> None:
-    done = ask(auth_file, "login", "r.invalid", *words, given=given)
+def test_usage(auth_file: Path, words: list[str], stdin_text: str, says: str) -> None:
+    done = ask(auth_file, "login", "r.invalid", *words, stdin_text=stdin_text)
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 2
@@ -182,10 +182,10 @@ def test_a_password_that_is_no_text(auth_file: Path, language: str) -> None:
     command, options = provision_command(*words, cache=auth_file, env=env, text=False)
     del options["stdin"]
     done = subprocess.run(command, input=b"a\xffb\n", check=False, **options)
-    assert (done.returncode, b"the password holds what is no text" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, b"the password has characters" in done.stderr) == (2, True), done.stderr
 
 
-def test_a_malformed_file_is_named_and_left_alone(private: Registry, auth_file: Path) -> None:
+def test_a_malformed_file_is_named_and_left_alone(private: DockerRegistry, auth_file: Path) -> None:
     auth_file.parent.mkdir()
     auth_file.write_text('{\n"auths": secret}')
     done = login(auth_file, private.host)
@@ -195,10 +195,10 @@ def test_a_malformed_file_is_named_and_left_alone(private: Registry, auth_file: 
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "kept"), [(b"correct horse\n", 0, True), (b"\x04", 2, False), (b"\x03", 130, False)]
+    ("answer", "status", "is_saved"), [(b"correct horse\n", 0, True), (b"\x04", 2, False), (b"\x03", 130, False)]
 )
 def test_a_name_and_a_password_are_asked_for_on_a_terminal(
-    private: Registry, auth_file: Path, tmp_path: Path, answer: bytes, status: int, kept: bool
+    private: DockerRegistry, auth_file: Path, tmp_path: Path, answer: bytes, status: int, is_saved: bool
 ) -> None:
     env = clean_environment(REGISTRY_AUTH_FILE=str(auth_file))
     command, options = provision_command("login", private.host, cache=tmp_path, env=env)
@@ -215,8 +215,8 @@ def test_a_name_and_a_password_are_asked_for_on_a_terminal(
     os.close(terminal)
     assert PASSWORD.encode() not in shown
     assert b"unexpected" not in shown
-    assert auth_file.exists() == kept
-    assert not kept or json.loads(auth_file.read_text())["auths"].keys() == {private.host}
+    assert auth_file.exists() == is_saved
+    assert not is_saved or json.loads(auth_file.read_text())["auths"].keys() == {private.host}
 
 
 def _answered(terminal: int, question: bytes, answer: bytes) -> bytes:
@@ -269,12 +269,12 @@ def test_no_password_in_the_list_of_processes(auth_file: Path, tmp_path: Path) -
         ("R.example:5000/", "r.example:5000", "r.example:5000"),
     ],
 )
-def test_what_is_logged_in_to(text: str, registry: str, name: str) -> None:
+def test_names_that_can_be_logged_in_to(text: str, registry: str, name: str) -> None:
     assert registry_and_name(text) == (registry, name)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "r.example:99999", "r.example/Owner", "https://", "\x1b[31m"])
-def test_what_is_no_registry(text: str) -> None:
+def test_names_that_are_no_registry(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         registry_and_name(text)
     assert raised.value.message.isprintable()

@@ -97,7 +97,8 @@ def test_many_at_once_lose_none(folder: Path) -> None:
     assert {known.directory for known in Directories(folder).entries()} == {f"/{n}" for n in range(20)}
 
 
-def test_nobody_is_waited_for_long(folder: Path) -> None:
+@pytest.mark.slow
+def test_a_lock_that_stays_held_is_an_error_after_two_seconds(folder: Path) -> None:
     folder.mkdir(parents=True)
     holder = os.open(folder, os.O_RDONLY)
     try:
@@ -139,7 +140,7 @@ def image() -> Iterator[str]:
         yield f"{registry.host}/image"
 
 
-def test_the_main_job_notes_what_it_made(image: str, tmp_path: Path) -> None:
+def test_the_main_job_adds_its_directory(image: str, tmp_path: Path) -> None:
     env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
     for _ in ("new", "up to date"):
         assert provision(image, tmp_path / "dir", "--platform=amd64", env=env).returncode == 0

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from provisioner.container.processes import running
-from tests.support.tools import as_user, clean_environment, find_program, need, need_root, own
+from tests.support.guests import SCRIPT, guest
+from tests.support.tools import as_user, find_program, need, need_root, own
 
 
 @pytest.fixture
@@ -36,26 +31,8 @@ def directory(place: Path) -> Path:
     return target
 
 
-@contextmanager
-def guest(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A command that starts a guest; it has begun when it writes a line."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen(
-        [str(word) for word in command], **{**pipes, "env": clean_environment(), **options}
-    ) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == "begun\n"
-            yield process
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-SCRIPT = "echo begun; cd /tmp; sleep 50 & sleep 60; true"
-
-
-def found(directory: Path, least: int) -> list[bytes]:
-    """The command lines of what runs there, once there are so many."""
+def command_lines(directory: Path, least: int) -> list[bytes]:
+    """Wait until at least so many processes run from the directory, and return their command lines."""
     deadline = time.monotonic() + 10
     while True:
         pids = running([directory])[directory]
@@ -79,7 +56,7 @@ def test_guests_of_proot(option: str, directory: Path, place: Path) -> None:
     words = [f"{option}{rootfs}"] if option.endswith("=") else [option, "dir/rootfs"]  # also relative
     assert running([directory]) == {directory: []}
     with guest("proot", *words, "-w", "/", "/bin/sh", "-c", SCRIPT, **{**as_user(), "cwd": place}):
-        lines = found(directory, 4)
+        lines = command_lines(directory, 4)
     assert sum(b"proot" in line.split(b"\0")[0] for line in lines) == 1
     assert sum(b"sleep" in line for line in lines) >= 2
     assert is_idle(directory)
@@ -88,7 +65,7 @@ def test_guests_of_proot(option: str, directory: Path, place: Path) -> None:
 def test_guests_in_chroot(directory: Path) -> None:
     need_root()
     with guest("unshare", "-m", "-p", "-f", "chroot", directory / "rootfs", "/bin/sh", "-c", SCRIPT):
-        lines = found(directory, 3)
+        lines = command_lines(directory, 3)
         moved = directory.rename(directory.with_name("moved"))
         assert len(running([moved])[moved]) == len(lines)
     assert sum(b"sleep" in line for line in lines) >= 2
@@ -108,27 +85,27 @@ def test_guests_in_user_namespaces(directory: Path) -> None:
     chroot = find_program("chroot") or ""  # Debian keeps it off the PATH of users
     enter: list[str | Path] = ["unshare", "-U", "-r", "-m", "-p", "-f", "--kill-child", chroot, directory / "rootfs"]
     with guest(*enter, "/bin/sh", "-c", SCRIPT, **as_user()):
-        assert len(found(directory, 3)) >= 3
+        assert len(command_lines(directory, 3)) >= 3
     assert is_idle(directory)
 
 
 def test_a_program_of_the_rootfs_started_by_hand(directory: Path) -> None:
     with guest(directory / "rootfs/bin/busybox", "sh", "-c", "echo begun; sleep 60; true"):
-        assert found(directory, 1)
+        assert command_lines(directory, 1)
 
 
-def test_two_directories_are_told_apart(directory: Path, place: Path) -> None:
+def test_two_directories_are_distinguished(directory: Path, place: Path) -> None:
     need("proot")
     other = place / "other"
     shutil.copytree(directory, other, symlinks=True)
     with guest("proot", "-r", other / "rootfs", "-w", "/", "/bin/sh", "-c", SCRIPT):
-        found(other, 4)
+        command_lines(other, 4)
         pids = running([directory, other])
         assert pids[directory] == []
         assert len(pids[other]) >= 4
 
 
-def test_who_works_there_from_outside_is_no_guest(directory: Path) -> None:
+def test_a_process_outside_that_works_in_the_rootfs_is_no_guest(directory: Path) -> None:
     with guest("sh", "-c", f"echo begun; sleep 60; : {directory}/rootfs", cwd=directory / "rootfs"):
         assert running([directory])[directory] == []
 

@@ -1,3 +1,5 @@
+"""The record of a directory: what is written is read again, and what is damaged is refused."""
+
 from __future__ import annotations
 
 import json
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from provisioner import __version__
-from provisioner.container.record import FOLDER, LayerRecord, Record
+from provisioner.container.record import FOLDER, LayerRecord, Record, describe_missing
 from provisioner.errors import MachineError
 from provisioner.image.image import Image
 from tests.support import builders
@@ -26,8 +28,8 @@ RECORD = Record(
 
 @pytest.fixture
 def image() -> Image:
-    made = builders.small()
-    return Image.from_documents(made.manifest, made.config)
+    documents = builders.small()
+    return Image.from_documents(documents.manifest, documents.config)
 
 
 def place(directory: Path, text: str | bytes) -> None:
@@ -58,6 +60,11 @@ def test_where_there_is_no_record_there_is_none(tmp_path: Path, what: str) -> No
     elif what == "file in place of the folder":
         (directory / FOLDER).touch()
     assert Record.read(directory) is None
+
+
+def test_why_there_is_no_record(tmp_path: Path) -> None:
+    assert describe_missing(tmp_path, "DIR") == "DIR was not made by provision"
+    assert describe_missing(tmp_path / "absent", "DIR") == "there is no directory DIR"
 
 
 def changed(**values: Any) -> str:
@@ -97,7 +104,7 @@ def layer(**values: Any) -> list[dict[str, Any]]:
         changed(layers=layer(new=1)),
     ],
 )
-def test_what_is_damaged_or_newer_is_said_to_be(tmp_path: Path, text: str | bytes) -> None:
+def test_a_damaged_or_newer_record_is_refused(tmp_path: Path, text: str | bytes) -> None:
     directory = tmp_path / "odd\nname"
     directory.mkdir()
     place(directory, text)
@@ -113,7 +120,7 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         Record.read(tmp_path)
 
 
-def test_the_documents_are_kept_as_they_were_served(tmp_path: Path, image: Image) -> None:
+def test_the_documents_are_written_byte_for_byte(tmp_path: Path, image: Image) -> None:
     record = Record.of("user/image", image, "debian")
     record.write(tmp_path, image)
     assert Record.read(tmp_path) == record

@@ -1,3 +1,5 @@
+"""Staging: killed at every step, interrupted, several at once, on file systems that can't."""
+
 from __future__ import annotations
 
 import errno
@@ -14,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.container.staging import Staging, mounts_in
+from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, TargetExists
-from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, staging_below, user_python
+from provisioner.filesystem.mounts import mount_points_in
+from tests.support.leftovers import staging_below
+from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, user_python
 
 # Makes a directory at argv[1] and is killed before its step argv[2]; commits if argv[3] says so.
-# A step is whatever Python's auditing tells of that changes the file system, or looks at it.
+# A step is an audit event of Python (sys.addaudithook) that changes the file system or looks at it.
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[4])
@@ -73,6 +77,7 @@ def prepare(target: Path, before: str) -> None:
 
 @pytest.mark.parametrize("end", ["commit", "give up"])
 @pytest.mark.parametrize("before", ["absent", "empty", "old"])
+@pytest.mark.slow
 def test_killed_before_every_step(tmp_path: Path, before: str, end: str) -> None:
     target = tmp_path / "base/parent/target"
     note = target.parent / ".target.provision/parents"
@@ -82,12 +87,12 @@ def test_killed_before_every_step(tmp_path: Path, before: str, end: str) -> None
         ended = work(target, step, end)
         # Between the two renames of a commit there is neither.
         assert content(target) in (before, "absent", "new")
-        noted = note.exists() and note.read_text() == "2"
+        has_note = note.exists() and note.read_text() == "2"
         with Staging(target):
             pass
         assert content(target) in (before, "new")
         assert staging_below(tmp_path) == []
-        if noted and not target.exists():
+        if has_note and not target.exists():
             assert list(tmp_path.iterdir()) == []
             parents_taken_away = True
         found.append(content(target))
@@ -201,7 +206,9 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "a")) == ["other", "target"]
 
 
-def test_a_lock_on_what_its_owner_has_just_taken_away_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_on_a_directory_that_was_just_removed_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, flock = Staging(tmp_path / "target"), fcntl.flock
     locked: list[int] = []
 
@@ -219,9 +226,10 @@ def test_a_lock_on_what_its_owner_has_just_taken_away_is_none(tmp_path: Path, mo
     assert os.listdir(tmp_path) == ["target"]
 
 
+@pytest.mark.slow
 def test_many_at_once_never_mix(tmp_path: Path) -> None:
     """Locks belong to open files, so threads stand for processes."""
-    target, problems, made = tmp_path / "target", [], []
+    target, problems, commits = tmp_path / "target", [], []
     before = len(os.listdir("/proc/self/fd"))
 
     def provision() -> None:
@@ -231,7 +239,7 @@ def test_many_at_once_never_mix(tmp_path: Path) -> None:
                     (staging.path / "sub").mkdir()
                     (staging.path / "sub/file").write_text("new")
                     staging.commit()
-                    made.append(1)
+                    commits.append(1)
             except TargetExists:
                 pass
             except BaseException as problem:  # noqa: BLE001 - threads keep their errors to themselves
@@ -244,7 +252,7 @@ def test_many_at_once_never_mix(tmp_path: Path) -> None:
         thread.join()
     assert problems == []
     assert len(os.listdir("/proc/self/fd")) == before
-    assert made
+    assert commits
     assert content(target) == "new"
     assert os.listdir(tmp_path) == ["target"]
 
@@ -260,26 +268,13 @@ def test_a_mount_point_is_not_replaced(tmp_path: Path) -> None:
         run("mount", "-t", "tmpfs", "tmpfs", tmp_path / mounted)
         try:
             (tmp_path / mounted / "dear").touch()
-            assert mounts_in(tmp_path / name) == [str(tmp_path / mounted)]
+            assert mount_points_in(tmp_path / name) == [str(tmp_path / mounted)]
             with pytest.raises(TargetExists, match=f"{mounted} is a mount point"), Staging(tmp_path / name) as staging:
                 staging.commit()
             assert (tmp_path / mounted / "dear").exists()
             assert staging_below(tmp_path) == []
         finally:
             run("umount", tmp_path / mounted)
-
-
-def test_mount_points_with_odd_names_are_known(tmp_path: Path) -> None:
-    need_root()
-    need("mount", "umount")
-    odd = tmp_path / "a b\tc\\040"
-    odd.mkdir()
-    run("mount", "-t", "tmpfs", "tmpfs", odd)
-    try:
-        assert mounts_in(tmp_path) == [str(odd)]
-    finally:
-        run("umount", odd)
-    assert mounts_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("what", ["file", "link", "open", "theirs"])
@@ -341,7 +336,7 @@ except MachineError as error:
 
 
 def refused_to_user(target: Path) -> str:
-    """What the unprivileged user is told who makes `target`."""
+    """Make `target` as the unprivileged user, and return the error and its hint."""
     python, found_by = user_python()
     return run(python, "-c", ENTER, target, **as_user(**found_by))
 
@@ -354,7 +349,7 @@ def test_a_parent_that_may_not_be_written_to(place: Path) -> None:
         assert printed == f"make {target}: Permission denied\nchoose a directory that you may write to\n"
 
 
-def test_what_was_replaced_but_belongs_to_others_is_told(place: Path) -> None:
+def test_replaced_files_that_belong_to_others_are_reported(place: Path) -> None:
     need_root()
     (place / "target/theirs/x").mkdir(parents=True)
     own(place / "target")

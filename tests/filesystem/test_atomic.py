@@ -1,16 +1,14 @@
-"""Small files that are whole or as they were."""
+"""Atomic replacement of small files."""
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
 
 from provisioner.filesystem.atomic import replace_file
-from provisioner.filesystem.locks import locked_directory
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
@@ -37,18 +35,3 @@ def test_what_fails_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         replace_file(tmp_path / "file", b"new", 0o600)
     assert os.listdir(tmp_path) == ["file"]
-
-
-def test_one_holds_a_directory_at_a_time(tmp_path: Path) -> None:
-    got = threading.Event()
-
-    def other() -> None:
-        with locked_directory(tmp_path):
-            got.set()
-
-    thread = threading.Thread(target=other)
-    with locked_directory(tmp_path):
-        thread.start()
-        assert not got.wait(0.2)
-    assert got.wait(5)
-    thread.join()

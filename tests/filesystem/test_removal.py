@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.filesystem.removal import DIRECTORY, names_in, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import names_in, remove_tree
 from tests.support.tools import as_user, need, need_root, own, run, user_python
 
 SCRIPT = """
 import os, sys
-from provisioner.filesystem.removal import DIRECTORY
+from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
 remove_tree(os.open(sys.argv[1], DIRECTORY), os.fsencode(sys.argv[2]))
 """
@@ -44,6 +45,7 @@ def test_all_that_is_in_it_goes_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == [outside, outside / "kept"]
 
 
+@pytest.mark.slow
 def test_depth_has_no_limit(tmp_path: Path) -> None:
     here = os.open(tmp_path, DIRECTORY)
     for _ in range(1500):
@@ -56,6 +58,7 @@ def test_depth_has_no_limit(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_many_directories_go_while_their_names_are_read(tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / f"tree/name-of-some-length-{number}/sub").mkdir(parents=True)

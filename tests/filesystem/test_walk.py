@@ -8,22 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
-from provisioner.filesystem.walk import directories, walk
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
+from provisioner.filesystem.walk import NAMES_IN_MEMORY, walk, walk_directories
 from tests.support.tools import CHECKOUT, need, need_root, run
 
 
-def listed(root: Path) -> list[str]:
-    """Paths in the order of the walk, directories with a slash."""
+def listed(root: Path, names_in_memory: int = NAMES_IN_MEMORY) -> list[str]:
+    """Return the paths in the order of the walk, directories with a slash."""
     above: list[str] = []
     paths = []
-    for found in walk(root):
+    for found in walk(root, names_in_memory):
         if found is None:
             above.pop()
             continue
         path = "/".join([*above, os.fsdecode(found.name)])
         paths.append(path + "/" * found.is_directory)
-        assert os.stat(found.name, dir_fd=found.directory, follow_symlinks=False) == found.state
+        assert os.stat(found.name, dir_fd=found.directory, follow_symlinks=False) == found.stat
         if found.is_directory:
             above.append(path.rpartition("/")[2])
     assert above == []
@@ -53,7 +54,7 @@ def test_directories_alone_can_be_asked_for(tmp_path: Path) -> None:
     (tmp_path / "b/link").symlink_to("../a")
     root = os.open(tmp_path, DIRECTORY)
     before = open_files()
-    found = [(each.name, each.state.st_ino) for each in directories(root)]
+    found = [(each.name, each.stat.st_ino) for each in walk_directories(root)]
     assert open_files() == before
     os.close(root)
     assert sorted(found) == sorted(
@@ -75,25 +76,22 @@ def test_names_are_sorted_in_every_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 143])
-def test_a_directory_of_many_names_is_read_several_times(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
+def test_a_directory_of_many_names_is_read_several_times(tmp_path: Path, most: int) -> None:
     for number in range(143):
         (tmp_path / f"{number % 3}/{number}").mkdir(parents=True)
         (tmp_path / f"{number % 3}/{number}.file").touch()
     whole = listed(tmp_path)
     assert len(whole) == 1 + 3 + 2 * 143
     root = os.open(tmp_path, DIRECTORY)
-    alone = [found.name for found in directories(root)]
-    monkeypatch.setattr("provisioner.filesystem.walk._NAMES", most)
-    assert listed(tmp_path) == whole
-    assert [found.name for found in directories(root)] == alone
+    alone = [found.name for found in walk_directories(root)]
+    assert listed(tmp_path, most) == whole
+    assert [found.name for found in walk_directories(root, most)] == alone
     os.close(root)
 
 
 MILLION = """
 from pathlib import Path
-from provisioner.filesystem.walk import _first
+from provisioner.filesystem.walk import NAMES_IN_MEMORY, first_names
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -101,11 +99,12 @@ def peak():
 
 names = (b"a-name-of-some-length-%d" % (number * 7919 % 10**6) for number in range(10**6))
 before = peak()
-assert len(_first(names, b"")) == 1 << 17
+assert len(first_names(names, NAMES_IN_MEMORY)) == NAMES_IN_MEMORY
 print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_of_a_million_names_a_few_are_in_memory() -> None:
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=True, env=env)
@@ -119,6 +118,7 @@ def test_the_root_may_be_behind_a_symlink_in_its_path_but_is_none(tmp_path: Path
         next(walk(tmp_path / "link"))
 
 
+@pytest.mark.slow
 def test_depth_has_no_limit_and_one_directory_is_open(tmp_path: Path) -> None:
     here = os.open(tmp_path, DIRECTORY)
     for _ in range(1500):
@@ -172,7 +172,7 @@ def test_a_directory_that_is_moved_while_one_is_in_it_is_noticed(tmp_path: Path)
 
 
 def moving(base: Path, when: bytes, names: list[bytes]) -> None:
-    """Walk, and move a directory out of the tree when a name is met."""
+    """Walk, and move a directory out of the tree when the name `when` is reached."""
     for found in walk(base / "root"):
         if found:
             names.append(found.name)
@@ -197,4 +197,4 @@ def test_states_are_those_of_the_names(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     found = list(walk(tmp_path))[1]
     assert found is not None
-    assert stat.S_ISLNK(found.state.st_mode)
+    assert stat.S_ISLNK(found.stat.st_mode)

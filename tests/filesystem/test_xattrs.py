@@ -36,7 +36,7 @@ def test_a_user_sets_those_of_users(file: int) -> None:
 
 
 def test_root_sets_capabilities_too(file: int, tmp_path: Path) -> None:
-    """And none that speak of the machine where the image was made."""
+    """But none that belong to the machine where the image was made."""
     need_root()
     need("getcap")
     set_xattrs(file, IMAGES, privileged=True)
@@ -78,13 +78,13 @@ def test_a_file_system_without_attributes_will_do() -> None:
         os.close(file)
 
 
-def test_other_errors_are_told(file: int) -> None:
+def test_other_errors_are_raised(file: int) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         set_xattrs(2**20, IMAGES, privileged=False)
 
 
 def test_a_python_without_the_calls_goes_on(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Termux's, which can't be had here."""
+    """Such as Termux's, which is simulated here."""
     for name in ("setxattr", "removexattr", "getxattr", "listxattr"):
         monkeypatch.delattr(os, name)
     set_xattrs(file, IMAGES, privileged=False)

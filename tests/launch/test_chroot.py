@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import Container, make_container, starter
-from tests.support.tools import clean_environment, find_program, mounts_below, need
+from tests.support.mounts import mounts_below, read_mountinfo
+from tests.support.tools import clean_environment, find_program, need
 
 DOCKER = 0x00000000A80425FB
 """The capabilities of a container in docker, as the kernel writes them."""
@@ -124,5 +125,5 @@ def test_setuid_programs_work_on_android_s_data(container: Container, place: Pat
     env = clean_environment(ANDROID_ROOT="/system")
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    (options,) = [line.split()[5] for line in done.stdout.splitlines() if line.split()[4] == "/"]
-    assert {"nosuid", "nodev", "noexec"}.isdisjoint(options.split(","))
+    (options,) = [mount.options for mount in read_mountinfo(done.stdout.encode()) if mount.point == Path("/")]
+    assert options.isdisjoint({"nosuid", "nodev", "noexec"})

@@ -77,6 +77,7 @@ def test_shells_read_what_was_written(shell: str) -> None:
 @given(words=WORDS, word=TEXT, assignments=ASSIGNMENTS)
 @example(words=("",), word="'", assignments=("-S=x",))
 @example(words=("\n", "\x81\x88"), word="\n\n", assignments=())
+@pytest.mark.slow
 def test_no_text_is_changed_or_acted_on(
     shell: str, words: tuple[str, ...], word: str, assignments: tuple[str, ...]
 ) -> None:

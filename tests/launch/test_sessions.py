@@ -14,6 +14,8 @@ import pytest
 from tests.support.containers import SHELLS, Container, hand_over, starter
 from tests.support.tools import need, need_root
 
+pytestmark = pytest.mark.slow
+
 LOOP = "echo ready; while :; do sleep 0.05; done"
 
 

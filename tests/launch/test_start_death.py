@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import SHELLS, Container, starter
-from tests.support.tools import need, processes_left
+from tests.support.leftovers import processes_left
+from tests.support.tools import need
+
+pytestmark = pytest.mark.slow
 
 # It listens to no signal, nor does what it leaves behind. proot can miss a process that is just being created.
 STUBBORN = "trap '' HUP INT QUIT TERM; (sleep 60; :) & sleep 0.3; echo ready; exec sleep 60"

@@ -21,7 +21,10 @@ from tests.support.containers import (
     make_scratch,
     starter,
 )
-from tests.support.tools import mounts_below, need_root, run
+from tests.support.mounts import mounts_below
+from tests.support.tools import need_root, run
+
+pytestmark = pytest.mark.slow
 
 
 def mounts_around(container: Container, propagation: str, tools: str) -> list[str]:

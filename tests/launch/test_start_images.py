@@ -29,6 +29,8 @@ from tests.support.containers import (
 )
 from tests.support.tools import as_user, find_program, need, provision
 
+pytestmark = pytest.mark.slow
+
 
 def test_scratch_images_start(scratch: Container, runtime: str) -> None:
     scratch.set(image_env=("PATH=/sbin:/app", "A=b\nc"), image_workdir="/made/here", image_user="65532:65533")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from provisioner.rootfs.fixups import hosts, resolv_conf
+from provisioner.rootfs.fixups import format_hosts, format_resolv_conf
 from tests.support.containers import PASSWD, SHELLS, Container, hand_over, starter
-from tests.support.tools import need, need_root, tree_of
+from tests.support.tools import need, need_root
+from tests.support.trees import tree_of
 
 
 def test_name_servers_of_one_run(container: Container, place: Path, runtime: str) -> None:
@@ -28,7 +29,7 @@ def test_name_servers_of_one_run(container: Container, place: Path, runtime: str
 def network_files(host_resolv_conf: str = "nameserver 192.0.2.7\n") -> dict[str, str]:
     """What the three files should hold on this machine, by the code that writes them first."""
     name = socket.gethostname()
-    return {"resolv.conf": host_resolv_conf, "hosts": hosts(name), "hostname": f"{name}\n"}
+    return {"resolv.conf": host_resolv_conf, "hosts": format_hosts(name), "hostname": f"{name}\n"}
 
 
 def pretend_made(container: Container, **content: str) -> Container:
@@ -56,7 +57,7 @@ def test_files_of_this_machine_follow_it_to_another_network(container: Container
     pretend_made(container)
     for server in ("192.0.2.7", "192.0.2.8"):
         (place / "host").write_text(f"# a note\nnameserver  {server}\nsortlist x\nnameserver\nsearch a  b")
-        expected = network_files(resolv_conf((), [place / "host"]))
+        expected = network_files(format_resolv_conf((), [place / "host"]))
         assert expected["resolv.conf"] == f"nameserver {server}\nsearch a b\n"
         assert shown(container, runtime, env=with_host_file(runtime, place / "host")) == expected
     generated = {path.name: path.read_text() for path in (container.directory / ".provision/generated").iterdir()}
@@ -100,7 +101,7 @@ def test_servers_and_a_name_of_the_settings_count(container: Container, runtime:
     pretend_made(container.set(default_dns=("192.0.2.1", "2001:db8::1"), default_hostname="box"))
     assert shown(container, runtime) == {
         "resolv.conf": "nameserver 192.0.2.1\nnameserver 2001:db8::1\n",
-        "hosts": hosts("box"),
+        "hosts": format_hosts("box"),
         "hostname": "box\n",
     }
 
@@ -110,9 +111,9 @@ def test_a_machine_that_names_no_server_gets_public_ones(container: Container, p
     (place / "etc").mkdir()
     (place / "etc/resolv.conf").write_text("search example\n")
     env = {**with_host_file("proot", place / "missing"), "PREFIX": str(place)}
-    assert shown(container, "proot", env=env)["resolv.conf"] == resolv_conf((), [])
+    assert shown(container, "proot", env=env)["resolv.conf"] == format_resolv_conf((), [])
     pretend_again = container.directory / ".provision/generated"
-    assert (pretend_again / "resolv.conf").read_text() == resolv_conf((), [])
+    assert (pretend_again / "resolv.conf").read_text() == format_resolv_conf((), [])
     (place / "etc/resolv.conf").write_text("nameserver 192.0.2.5\n")
     assert shown(container, "proot", env=env)["resolv.conf"] == "nameserver 192.0.2.5\n"
 

@@ -12,6 +12,8 @@ import pytest
 from tests.support.containers import SHELLS, Container, make_container, make_scratch, starter
 from tests.support.tools import need
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_exit_status_passes_through(container: Container, runtime: str, shell: str) -> None:

@@ -1,4 +1,4 @@
-"""Layers as image-spec's layer.md describes them. What enemies make of them: test_attacks.py."""
+"""Layers as image-spec's layer.md describes them. Hostile ones are in test_attacks.py."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ import pytest
 
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.filesystem.kind import Kind
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
-from tests.support.ahead import apply_extracted
-from tests.support.attacks import END, Member, hard, pax, raw, special
-from tests.support.builders import tar
-from tests.support.tools import CHECKOUT, need, need_root, run, tree_of
+from tests.support.archives import END, Member, hard, pax, raw, special, tar
+from tests.support.extracted import apply_extracted
+from tests.support.tools import CHECKOUT, need, need_root, run
+from tests.support.trees import tree_of
 
 
-@pytest.fixture(params=["in turn", "ahead"], autouse=True)
-def when(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are applied as they come, or with files that are there already."""
-    monkeypatch.setattr(f"{__name__}.AHEAD", request.param == "ahead")
+@pytest.fixture(params=["streamed", "extracted"], autouse=True)
+def layer_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers are applied while they stream, or after they were extracted."""
+    monkeypatch.setattr(f"{__name__}.EXTRACTED", request.param == "extracted")
 
 
-AHEAD = False
+EXTRACTED = False
 
 
 def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int = 1 << 30) -> None:
     with Tree(root) as tree:
         ownership, budget = Ownership(exact), Budget(max_size)
-        unpacker = Unpacker(tree, ownership, budget=budget)
+        applier = LayerApplier(tree, ownership, budget=budget)
         for members in layers:
-            if AHEAD:
-                apply_extracted(unpacker, [tar(*members)], ownership, budget, root.with_name("ahead"))
+            if EXTRACTED:
+                apply_extracted(applier, [tar(*members)], ownership, budget, root.with_name("extracted"))
             else:
-                unpacker.apply([tar(*members)])
-        unpacker.finish()
+                applier.apply([tar(*members)])
+        applier.finish()
         tree.set_times()
 
 
 def paths(root: Path) -> list[str]:
-    """What is in the tree: directories end in a slash."""
+    """Return the paths of a tree; directories end in a slash."""
     return [f"{path}/" if entry.type == "d" else path for path, entry in tree_of(root).items() if path != "."]
 
 
@@ -99,17 +99,17 @@ def test_a_third_layer_hides_what_the_second_brought(root: Path) -> None:
     assert paths(root) == ["d/", "d/three", "top"]
 
 
-def test_what_was_looked_through_once_is_not_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or a hundred thousand whiteouts of a hundred thousand names take a day."""
+def test_a_cleared_directory_is_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a hundred thousand whiteouts of a hundred thousand names take a day."""
     seen: list[bytes] = []
-    real = Tree.children
+    real = Tree.list_directory
 
     def counted(tree: Tree, path: bytes) -> Iterator[bytes]:
         for name in real(tree, path):
             seen.append(name)
             yield name
 
-    monkeypatch.setattr(Tree, "children", counted)
+    monkeypatch.setattr(Tree, "list_directory", counted)
     names = [(f"d/sub/{number}", b"") for number in range(30)]
     hiding = [(name, b"") for name in ("d/.wh..wh..opq", ".wh.d", "d/.wh.sub", "d/sub/.wh..wh..opq") * 10]
     apply(root, BASE, [*names, *hiding, *names, *hiding])
@@ -118,8 +118,8 @@ def test_what_was_looked_through_once_is_not_again(root: Path, monkeypatch: pyte
     assert len(seen) == len(names) + len(["one", "sub", "two"])
 
 
-def test_own_paths_are_real_ones(root: Path) -> None:
-    """What a layer brings through a symlink is its own under every name."""
+def test_upper_paths_are_free_of_symlinks(root: Path) -> None:
+    """A file that a layer writes through a symlink belongs to the layer under every name."""
     lower = [*BASE, ("link", "d")]
     apply(root, lower, [("link/new", b"n"), ("d/.wh..wh..opq", b""), ("link/.wh.new", b"")])
     assert paths(root) == ["d/", "d/new", "link", "top"]
@@ -216,7 +216,7 @@ def test_root_gets_owners_and_modes_of_the_image(root: Path) -> None:
     assert (root / "d/same").samefile(root / "d/suid")
 
 
-def test_others_keep_all_readable_and_owned_by_them(root: Path) -> None:
+def test_without_root_all_files_are_readable_and_belong_to_the_user(root: Path) -> None:
     closed = [special("d", tarfile.DIRTYPE, mode=0, uid=9, gid=9), special("d/x", tarfile.REGTYPE, mode=0o4011, uid=9)]
     device = special("d/null", tarfile.CHRTYPE, mode=0o666, devmajor=1, devminor=3, uid=9)
     apply(root, [*closed, device])
@@ -226,17 +226,17 @@ def test_others_keep_all_readable_and_owned_by_them(root: Path) -> None:
     assert (found["d/null"].type, found["d/null"].mode, (root / "d/null").read_bytes()) == ("f", 0o666, b"")
 
 
-def said_of(root: Path, *layers: list[Member], exact: bool = False) -> dict[str, FileMetadata | None]:
-    """What is noted of each path."""
+def overrides_of(root: Path, *layers: list[Member], exact: bool = False) -> dict[str, FileMetadata | None]:
+    """Return the recorded metadata of each path, by its name."""
     with Tree(root) as tree:
-        unpacker = Unpacker(tree, Ownership(exact))
+        applier = LayerApplier(tree, Ownership(exact))
         for members in layers:
-            unpacker.apply([tar(*members)])
-        unpacker.finish()
+            applier.apply([tar(*members)])
+        applier.finish()
         return {os.fsdecode(path.name): tree.overrides.get(path.lstat().st_ino) for path in root.rglob("*")}
 
 
-def test_without_root_what_the_image_says_is_noted_where_the_disk_differs(root: Path) -> None:
+def test_without_root_metadata_is_recorded_where_the_file_system_differs(root: Path) -> None:
     device: dict[str, Any] = {"devmajor": 1, "devminor": 3}
     kinds = {
         "plain": special("plain", tarfile.REGTYPE, mode=0o4755),
@@ -244,7 +244,7 @@ def test_without_root_what_the_image_says_is_noted_where_the_disk_differs(root: 
         "link": special("link", tarfile.SYMTYPE, "x", mode=0o777),
         "fifo": special("fifo", tarfile.FIFOTYPE, mode=0o600),
     }
-    noted = {
+    recorded = {
         "owned": (special("owned", tarfile.REGTYPE, mode=0o644, uid=5), FileMetadata(5, 0, 0o644, None, ())),
         "group": (special("group", tarfile.SYMTYPE, "x", mode=0o777, gid=6), FileMetadata(0, 6, 0o777, None, ())),
         "ro": (special("ro", tarfile.REGTYPE, mode=0o444), FileMetadata(0, 0, 0o444, None, ())),
@@ -258,11 +258,14 @@ def test_without_root_what_the_image_says_is_noted_where_the_disk_differs(root: 
             FileMetadata(0, 0, 0o660, (Kind.BLOCK, 1, 3), ()),
         ),
     }
-    members: list[Member] = [*kinds.values(), *(header for header, _ in noted.values())]
-    assert said_of(root, members) == {**dict.fromkeys(kinds), **{name: said for name, (_, said) in noted.items()}}
+    members: list[Member] = [*kinds.values(), *(header for header, _ in recorded.values())]
+    assert overrides_of(root, members) == {
+        **dict.fromkeys(kinds),
+        **{name: metadata for name, (_, metadata) in recorded.items()},
+    }
 
 
-def test_what_is_noted_is_of_the_last_entry(root: Path) -> None:
+def test_the_recorded_metadata_is_of_the_last_entry(root: Path) -> None:
     """A directory of a lower layer keeps its inode, and new files may get that of one that is gone."""
     lower = [special(name, tarfile.DIRTYPE, mode=0o755, uid=5) for name in ("kept", "reset")]
     lower += [special(f"gone{number}", tarfile.REGTYPE, mode=0o644, uid=6) for number in range(50)]
@@ -270,9 +273,9 @@ def test_what_is_noted_is_of_the_last_entry(root: Path) -> None:
     upper += [(f".wh.gone{number}", b"") for number in range(50)]
     for number in range(50):
         upper += [(f"new{number}", b""), (f"link{number}", "x")]
-    said = said_of(root, [*lower], upper)
-    assert said.pop("kept") == FileMetadata(5, 0, 0o755, None, ())
-    assert set(said.values()) == {None}
+    overrides = overrides_of(root, [*lower], upper)
+    assert overrides.pop("kept") == FileMetadata(5, 0, 0o755, None, ())
+    assert set(overrides.values()) == {None}
 
 
 def attributes(name: str, kind: bytes, **values: str) -> tarfile.TarInfo:
@@ -282,12 +285,12 @@ def attributes(name: str, kind: bytes, **values: str) -> tarfile.TarInfo:
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_attributes_are_set_and_noted(root: Path, exact: bool) -> None:
+def test_attributes_are_set_and_recorded(root: Path, exact: bool) -> None:
     if exact:
         need_root()
     capability = "\1\0\0\2\0\x20" + "\0" * 14
     upper = attributes("d", tarfile.DIRTYPE, user_new="2")
-    said = said_of(
+    overrides = overrides_of(
         root,
         [
             attributes("d", tarfile.DIRTYPE, user_old="1"),
@@ -298,7 +301,7 @@ def test_attributes_are_set_and_noted(root: Path, exact: bool) -> None:
         exact=exact,
     )
     assert sorted(os.listxattr(root / "d/file")) == ["security.capability"] * exact + ["user.a"]
-    assert {name: found and dict(found.xattrs) for name, found in said.items()} == {
+    assert {name: found and dict(found.xattrs) for name, found in overrides.items()} == {
         "d": {b"user.new": b"2"},
         "file": {b"user.a": b"1", b"security.capability": capability.encode(), b"trusted.b": b"2"},
         "fifo": {b"user.a": b"1"},
@@ -320,15 +323,15 @@ NO_MKNOD = """
 import sys
 from pathlib import Path
 from provisioner.filesystem.kind import Kind
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.record import write_owners
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 root = Path(sys.argv[1])
 with Tree(root) as tree:
-    Unpacker(tree, Ownership.of_this_process()).apply([sys.stdin.buffer.read()])
-    write_owners(root.parent, root, tree.notes, Ownership.of_this_process())
+    LayerApplier(tree, Ownership.of_this_process()).apply([sys.stdin.buffer.read()])
+    write_owners(root.parent, root, tree.overrides, Ownership.of_this_process())
 """
 
 
@@ -348,7 +351,7 @@ def test_root_who_may_not_make_devices_gets_them_in_the_record(root: Path) -> No
 
 
 def in_namespace(ids: int, *command: str, text: bytes) -> None:
-    """Run a command as root of a user namespace that knows so many of our ids, with `text` as its standard input."""
+    """Run a command as root of a user namespace that maps the first `ids` ids, with `text` as its standard input."""
     wait = ["unshare", "--user", "sh", "-c", 'read -r line && exec "$@"', "sh"]
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen([*wait, *command], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
@@ -357,12 +360,12 @@ def in_namespace(ids: int, *command: str, text: bytes) -> None:
             time.sleep(0.01)
         for name in ("uid_map", "gid_map"):
             (folder / name).write_text(f"0 0 {ids}")
-        _, said = process.communicate(b"go\n" + text)
-    assert process.returncode == 0, said
+        _, errors = process.communicate(b"go\n" + text)
+    assert process.returncode == 0, errors
 
 
 def test_owners_that_a_user_namespace_does_not_know_are_in_the_record(root: Path) -> None:
-    """As in containers without root: such files stay root's, and aren't setuid for it."""
+    """As in rootless containers: such files stay root's, and are not setuid."""
     need_root()
     need("unshare")
     unknown: dict[str, Any] = {"uid": 5000, "gid": 5, "mtime": 7}
@@ -397,7 +400,7 @@ def test_errors_name_the_entry(root: Path) -> None:
         apply(root, [("a", b"x"), ("a/b\n", b"x")])
 
 
-def test_a_full_disk_is_the_machines_fault(root: Path) -> None:
+def test_a_full_disk_is_a_machine_error(root: Path) -> None:
     """A real one: two files of 64 KiB don't fit into a tmpfs of 100 KiB."""
     need_root()
     need("mount", "umount")
@@ -421,7 +424,7 @@ SIZES: dict[str, tuple[int, list[list[Member] | bytes]]] = {
     "headers that nothing follows on": (1024 * 100, [raw(b"label", b"V", b"1") * 100]),
     "zeros behind the end": (512 + 10_000_000, [bytes(512 + 10_000_000)]),
 }
-"""What an image takes: archives, 4096 bytes for each entry and directory, and holes."""
+"""What counts as the size of an image: archives, 4096 bytes for each entry and directory, and holes."""
 
 
 @pytest.mark.parametrize("what", SIZES)
@@ -430,11 +433,11 @@ def test_an_image_takes_no_more_than_it_may(root: Path, what: str) -> None:
 
     def unpack(max_size: int) -> None:
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, Ownership(False), budget=Budget(max_size))
+            applier = LayerApplier(tree, Ownership(False), budget=Budget(max_size))
             for layer in layers:
-                unpacker.apply([layer if isinstance(layer, bytes) else tar(*layer)])
+                applier.apply([layer if isinstance(layer, bytes) else tar(*layer)])
 
-    with pytest.raises(MachineError, match=f"more than the {size - 1:,} bytes that it may") as raised:
+    with pytest.raises(MachineError, match=f"more than the {size - 1:,} bytes that are allowed") as raised:
         unpack(size - 1)
     assert "--max-size" in raised.value.hint
     for path in root.iterdir():
@@ -445,22 +448,22 @@ def test_an_image_takes_no_more_than_it_may(root: Path, what: str) -> None:
 def test_a_file_of_nothing_but_holes_is_stopped_before_it_is_made(root: Path) -> None:
     huge = pax(GNU_sparse_map=b"", GNU_sparse_size=b"9000000000000000000", GNU_sparse_name=b"s") + raw(b"x") + END
     with pytest.raises(MachineError, match="more than"), Tree(root) as tree:
-        Unpacker(tree, Ownership(False), budget=Budget(1 << 30)).apply([huge])
+        LayerApplier(tree, Ownership(False), budget=Budget(1 << 30)).apply([huge])
     assert os.listdir(root) == []
 
 
 def test_more_is_not_read_than_may_be_written(root: Path) -> None:
-    """What inflates without end is stopped on the way."""
-    given = 0
+    """An archive without end is stopped on the way."""
+    produced = 0
 
     def endless() -> Iterator[bytes]:
-        nonlocal given
+        nonlocal produced
         yield raw(b"f", size=b"\x80\0\0\x7f" + bytes(8))
         while True:
-            given += 1 << 16
+            produced += 1 << 16
             yield bytes(1 << 16)
 
     with pytest.raises(MachineError, match=r"f: the image takes more"), Tree(root) as tree:
-        Unpacker(tree, Ownership(False), budget=Budget(1 << 20)).apply(endless())
-    assert given <= 1 << 20
+        LayerApplier(tree, Ownership(False), budget=Budget(1 << 20)).apply(endless())
+    assert produced <= 1 << 20
     assert (root / "f").stat().st_size < 1 << 20

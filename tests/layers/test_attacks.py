@@ -14,36 +14,37 @@ from typing import Any
 
 import pytest
 
-from tests.support.attacks import Attack, attacks, whole
-from tests.support.tools import CHECKOUT, as_user, clean_environment, clean_place, need, need_root, own, user_python
+from tests.support.attack_runner import look, whole
+from tests.support.attacks import Attack, attacks
+from tests.support.leftovers import clean_place
+from tests.support.tools import CHECKOUT, as_user, clean_environment, need, need_root, own, user_python
 
 NAMES = [attack.name for attack in attacks("/outside")]
 
 
-@pytest.fixture(scope="module", params=["root", "user", "fakeroot", "root ahead", "user ahead", "fakeroot ahead"])
+@pytest.fixture(
+    scope="module", params=["root", "user", "fakeroot", "root extracted", "user extracted", "fakeroot extracted"]
+)
 def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Attack], dict[str, Any]]]:
-    """Who applied the attacks, what they have to come to by name, and what they came to."""
-    role, _, ahead = str(request.param).partition(" ")
+    """Who applied the attacks, the attacks by their names, and their outcomes."""
+    role, _, extracted = str(request.param).partition(" ")
     if role == "root":
         need_root()
     if role == "fakeroot":
         need("fakeroot")
     with clean_place() as place:
         # The unprivileged user need not be able to read the checkout.
-        copies = place / "copies" / "tests"
-        copies.mkdir(parents=True)
-        for name in ("__init__.py", "ahead.py", "attacks.py", "builders.py"):
-            shutil.copy(CHECKOUT / "tests" / name, copies)
+        shutil.copytree(CHECKOUT / "tests/support", place / "copies/tests/support")
         arena = own(place / "copies") / "arena"
         arena.mkdir()
         own(arena)
         python, found_by = user_python()
-        path = f"{copies.parent}:{found_by['PYTHONPATH']}"
+        path = f"{place}/copies:{found_by['PYTHONPATH']}"
         environment = {**found_by, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         options = {"env": clean_environment(**environment)} if role == "root" else as_user(**environment)
         command = ["fakeroot", "--"] if role == "fakeroot" else []
         done = subprocess.run(
-            [*command, python, "-m", "tests.support.attacks", arena, ahead],
+            [*command, python, "-m", "tests.support.attack_runner", arena, extracted],
             capture_output=True,
             text=True,
             check=False,
@@ -75,9 +76,10 @@ def test_nothing_outside_is_touched(outcomes: tuple[str, dict[str, Attack], dict
         assert (outcome["error"], outcome["tree"]) == ("", tree)
 
 
+@pytest.mark.slow
 def test_a_million_entries_take_a_minute_and_little_memory() -> None:
     with clean_place() as place:
-        command = [sys.executable, "-m", "tests.support.attacks", str(place), "million"]
+        command = [sys.executable, "-m", "tests.support.attack_runner", str(place), "million"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, cwd=CHECKOUT)
     assert done.returncode == 0, done.stderr
     names, megabytes = json.loads(done.stdout)
@@ -87,15 +89,13 @@ def test_a_million_entries_take_a_minute_and_little_memory() -> None:
 
 def test_the_canary_notices(tmp_path: Path) -> None:
     """The check itself: a change of content, mode, time or names outside is seen."""
-    from tests.support.attacks import _look
-
     canary = tmp_path / "canary"
     canary.write_bytes(b"sings")
-    seen = [_look(tmp_path)]
+    seen = [look(tmp_path)]
     canary.chmod(0o600)
-    seen.append(_look(tmp_path))
+    seen.append(look(tmp_path))
     canary.write_bytes(b"sung!")
-    seen.append(_look(tmp_path))
+    seen.append(look(tmp_path))
     (tmp_path / "other").hardlink_to(canary)
-    seen.append(_look(tmp_path))
+    seen.append(look(tmp_path))
     assert all(before != after for before, after in itertools.pairwise(seen))

@@ -12,8 +12,9 @@ import pytest
 
 from provisioner.errors import MachineError, MalformedImage, NetworkError
 from provisioner.image.digest import CHUNK
-from provisioner.layers.compression import OUTPUT, inflate
-from tests.support.builders import compressed, tar
+from provisioner.layers.compression import OUTPUT, decompress
+from tests.support.archives import tar
+from tests.support.builders import compressed
 from tests.support.tools import need
 
 TYPES = {
@@ -33,12 +34,12 @@ def chunks(blob: bytes, size: int = 1000) -> Iterator[bytes]:
 
 
 def read(blob: bytes, media_type: str) -> bytes:
-    return b"".join(inflate(chunks(blob), media_type))
+    return b"".join(decompress(chunks(blob), media_type))
 
 
 @pytest.fixture(params=["package", "program"])
 def zstd_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who inflates zstd: what Python has, or the program, where imports fail as on a Python without packages."""
+    """What decompresses zstd: Python's module, or the program where imports fail as on a Python without packages."""
     if request.param == "program":
         need("zstd")
         for module in ("compression", "compression.zstd", "backports", "backports.zstd"):
@@ -56,11 +57,11 @@ def zstd_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         ("gzip", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
     ],
 )
-def test_layers_inflate_by_their_media_type(compression: str, media_type: str) -> None:
+def test_layers_are_decompressed_by_their_media_type(compression: str, media_type: str) -> None:
     assert read(compressed(DATA, compression), media_type) == DATA  # type: ignore[arg-type]
 
 
-def test_zstd_inflates_either_way(zstd_by: str) -> None:
+def test_zstd_with_the_package_and_with_the_program(zstd_by: str) -> None:
     assert read(FRAMES, TYPES["zstd"]) == DATA
 
 
@@ -70,19 +71,19 @@ def test_gzip_of_several_members() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
 def test_zeros_may_follow_on_gzip_and_nothing_behind_them(size: int) -> None:
-    """Whatever the chunks are that it comes in."""
+    """Whatever the size of the chunks."""
     padded = gzip.compress(DATA) + bytes(3000)
-    assert b"".join(inflate(chunks(padded, size), TYPES["gzip"])) == DATA
-    with pytest.raises(MalformedImage, match="can't be inflated"):
-        list(inflate(chunks(padded + gzip.compress(b"more"), size), TYPES["gzip"]))
+    assert b"".join(decompress(chunks(padded, size), TYPES["gzip"])) == DATA
+    with pytest.raises(MalformedImage, match="can't be decompressed"):
+        list(decompress(chunks(padded + gzip.compress(b"more"), size), TYPES["gzip"]))
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
-def test_zstd_frames_that_are_to_be_skipped_are(zstd_by: str, size: int) -> None:
+def test_skippable_zstd_frames_are_skipped(zstd_by: str, size: int) -> None:
     """As pzstd writes them, and zstd:chunked and its kind behind the content (RFC 8878, 3.1.2)."""
     skipped = b"\x50\x2a\x4d\x18" + (300).to_bytes(4, "little") + bytes(range(100)) * 3
     blob = skipped + FRAMES + skipped + EMPTY + b"\x5f\x2a\x4d\x18" + bytes(4)
-    assert b"".join(inflate(chunks(blob, size), TYPES["zstd"])) == DATA
+    assert b"".join(decompress(chunks(blob, size), TYPES["zstd"])) == DATA
 
 
 @pytest.mark.parametrize("kind", ["gzip", ""])
@@ -93,14 +94,14 @@ def test_an_empty_blob_is_an_empty_archive(kind: str) -> None:
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_blob_that_trickles_in_is_recognised(kind: str) -> None:
     blob = compressed(DATA, kind)  # type: ignore[arg-type]
-    assert b"".join(inflate(chain(chunks(blob[:600], 1), chunks(blob[600:])), TYPES[kind])) == DATA
+    assert b"".join(decompress(chain(chunks(blob[:600], 1), chunks(blob[600:])), TYPES[kind])) == DATA
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
-def test_what_is_blown_up_comes_in_small_pieces(kind: str) -> None:
+def test_a_bomb_is_decompressed_in_small_pieces(kind: str) -> None:
     bomb = compressed(bytes(50 << 20), kind)  # type: ignore[arg-type]
     assert len(bomb) < 100_000
-    sizes = [len(piece) for piece in inflate(iter([bomb]), TYPES[kind])]
+    sizes = [len(piece) for piece in decompress(iter([bomb]), TYPES[kind])]
     assert sum(sizes) == 50 << 20
     assert max(sizes) <= OUTPUT
 
@@ -115,7 +116,7 @@ def test_what_is_blown_up_comes_in_small_pieces(kind: str) -> None:
         (b"<!DOCTYPE html><html><body>\x1b[31m</body></html>", "gzip", r"something else \(.*HTML"),
     ],
 )
-def test_content_that_is_not_what_is_announced_is_named(blob: bytes, announced: str, why: str) -> None:
+def test_content_of_another_type_is_named(blob: bytes, announced: str, why: str) -> None:
     with pytest.raises(MalformedImage, match=why):
         read(blob, TYPES[announced])
 
@@ -127,8 +128,8 @@ def test_where_libmagic_cannot_be_loaded_the_first_bytes_are_shown(monkeypatch: 
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/x.tar+gzip+encrypted", "", "a\x1btar+bzip2"])
-def test_what_is_no_layer_is_refused(media_type: str) -> None:
-    with pytest.raises(MalformedImage, match="no archive's") as raised:
+def test_other_media_types_are_refused(media_type: str) -> None:
+    with pytest.raises(MalformedImage, match="isn't a layer's") as raised:
         read(b"", media_type)
     assert raised.value.message.isprintable()
 
@@ -148,29 +149,29 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_gzip_is_malformed(damage: str) -> None:
-    with pytest.raises(MalformedImage, match=r"can't be inflated"):
+    with pytest.raises(MalformedImage, match=r"can't be decompressed"):
         read(DAMAGES[damage](compressed(DATA, "gzip")), TYPES["gzip"])
 
 
 @pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - {"changed"}))  # which zstd need not notice: the digest does
 def test_damaged_zstd_is_malformed(zstd_by: str, damage: str) -> None:
-    with pytest.raises(MalformedImage, match=r"can't be inflated"):
+    with pytest.raises(MalformedImage, match=r"can't be decompressed"):
         read(DAMAGES[damage](NOISE), TYPES["zstd"])
 
 
-def test_an_error_of_the_source_is_not_called_a_damaged_layer(zstd_by: str) -> None:
+def test_an_error_of_the_source_is_passed_on(zstd_by: str) -> None:
     def broken() -> Iterator[bytes]:
         yield NOISE[:-20]
         raise NetworkError("the line is dead")
 
     with pytest.raises(NetworkError, match="the line is dead"):
-        list(inflate(broken(), TYPES["zstd"]))
+        list(decompress(broken(), TYPES["zstd"]))
 
 
-def test_who_stops_reading_leaves_nothing_behind(zstd_by: str) -> None:
-    """The program ends, and the thread that feeds it, without a word (warnings are errors)."""
+def test_nothing_is_left_when_the_reader_stops_early(zstd_by: str) -> None:
+    """The program and the thread that feeds it end silently (warnings are errors)."""
     before = set(threading.enumerate())
-    pieces = inflate(chunks(NOISE * 20), TYPES["zstd"])
+    pieces = decompress(chunks(NOISE * 20), TYPES["zstd"])
     assert next(pieces)
     pieces.close()  # type: ignore[attr-defined]
     for thread in set(threading.enumerate()) - before:
@@ -183,5 +184,5 @@ def test_without_package_and_program_it_says_what_to_install(monkeypatch: pytest
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError) as raised:
-        list(inflate(chunks(NOISE), TYPES["zstd"]))
+        list(decompress(chunks(NOISE), TYPES["zstd"]))
     assert "apt install zstd" in raised.value.hint

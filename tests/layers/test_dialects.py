@@ -1,4 +1,4 @@
-"""Archives as the tools of the field write them are read as those tools read them; layers come to what umoci makes."""
+"""Archives of other tools are unpacked as those tools do it, and layers as umoci does it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
-from tests.support.attacks import Member
-from tests.support.tools import Entry as Found
-from tests.support.tools import fast_directory, need, need_root, run, tree_of
+from tests.support.archives import Member, tar
+from tests.support.tools import fast_directory, need, need_root, run
+from tests.support.trees import Entry as Found
+from tests.support.trees import tree_of
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 OPTIONS: dict[str, Any] = {"env": {**os.environ, "LC_ALL": "C.UTF-8"}, "errors": "replace"}
@@ -69,7 +70,7 @@ def _target(node: Node, longest: int) -> bytes:
 
 
 SHORT = (28, 90, "ffdlh", 2**31)
-"""What v7 and ustar can say: names and targets, kinds, times."""
+"""The limits of v7 and ustar: the longest name and target, kinds, the latest time."""
 LONG = (250, 1000, "ffdlhp", 2**33)
 WRITERS = {
     "GNU tar, v7": (["tar", "--format=v7"], SHORT),
@@ -100,7 +101,7 @@ def make(tree: dict[bytes, Node], root: Path) -> None:
     """Make a generated tree; what doesn't fit into it is left out."""
     root.mkdir()
     files: list[bytes] = []
-    made: dict[bytes, Node] = {}
+    created: dict[bytes, Node] = {}
     for name, node in tree.items():
         path = os.path.join(os.fsencode(root.resolve()), name)
         if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
@@ -123,8 +124,8 @@ def make(tree: dict[bytes, Node], root: Path) -> None:
                 files.append(path)
         except (FileExistsError, NotADirectoryError):
             continue
-        made[path] = node
-    for path, node in reversed(made.items()):
+        created[path] = node
+    for path, node in reversed(created.items()):
         if node.kind != "l":
             os.chmod(path, node.mode | 0o700)
         os.utime(path, ns=(node.mtime, node.mtime), follow_symlinks=False)
@@ -153,9 +154,9 @@ def _is_text(tree: dict[bytes, Node]) -> bool:
 def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
     root.mkdir()
     with Tree(root) as tree:
-        unpacker = Unpacker(tree, Ownership(os.geteuid() == 0))
-        unpacker.apply(archive[at : at + 5000] for at in range(0, len(archive), 5000))
-        unpacker.finish()
+        applier = LayerApplier(tree, Ownership(os.geteuid() == 0))
+        applier.apply(archive[at : at + 5000] for at in range(0, len(archive), 5000))
+        applier.finish()
         tree.set_times()
     return tree_of(root)
 
@@ -163,6 +164,7 @@ def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
 @pytest.mark.parametrize("writer", WRITERS)
 @FEW
 @given(data=st.data())
+@pytest.mark.slow
 def test_trees_are_what_the_tools_make_of_them(writer: str, data: st.DataObject) -> None:
     need("tar", "bsdtar")
     command, limits = WRITERS[writer]
@@ -266,7 +268,8 @@ def layout(image: builders.Image, directory: Path) -> None:
 
 @settings(FEW, max_examples=30)
 @given(image=st.lists(layers(), min_size=2, max_size=4))
-def test_layers_come_to_what_umoci_makes_of_them(image: list[Layer]) -> None:
+@pytest.mark.slow
+def test_layers_give_the_same_tree_as_umoci(image: list[Layer]) -> None:
     need("umoci")
     need_root()
     archives: list[list[Member]] = [list(layer.items()) for layer in image]
@@ -276,10 +279,10 @@ def test_layers_come_to_what_umoci_makes_of_them(image: list[Layer]) -> None:
         theirs = tree_of(directory / "bundle/rootfs")
         (directory / "ours").mkdir()
         with Tree(directory / "ours") as tree:
-            unpacker = Unpacker(tree, Ownership(exact=True))
+            applier = LayerApplier(tree, Ownership(exact=True))
             for members in archives:
-                unpacker.apply([builders.tar(*members)])
-            unpacker.finish()
+                applier.apply([tar(*members)])
+            applier.finish()
         ours = tree_of(directory / "ours")
         shutil.rmtree(directory / "bundle")
         assert [path for path, _ in _plain(ours)] == [path for path, _ in _plain(theirs)]

@@ -21,13 +21,13 @@ from provisioner.errors import MalformedImage, NetworkError, ProvisionError
 from provisioner.image.digest import Digest
 from provisioner.image.image import Layer
 from provisioner.image.manifest import Descriptor
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.prefetch import Prefetcher
-from provisioner.layers.unpack import _archive
+from provisioner.layers.unpack import open_archive
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
-from tests.support.attacks import END, raw
+from tests.support.archives import END, raw
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import CHECKOUT, clean_environment
 
@@ -44,23 +44,23 @@ def test_all_items_come_in_their_order() -> None:
         assert list(items) == list(range(1000))
 
 
-def test_it_starts_at_once_and_runs_no_further_ahead_than_told() -> None:
-    made: list[int] = []
+def test_it_starts_at_once_and_runs_at_most_depth_items_ahead() -> None:
+    produced: list[int] = []
 
     def items() -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            produced.append(number)
             yield number
 
-    with Prefetcher(items(), 3) as ahead:
-        assert until(lambda: len(made) == 4)  # three wait, and one is at hand
+    with Prefetcher(items(), 3) as prefetcher:
+        assert until(lambda: len(produced) == 4)  # three wait, and one is at hand
         time.sleep(0.05)
-        assert len(made) == 4
-        assert next(iter(ahead)) == 0
-        assert until(lambda: len(made) == 5)
+        assert len(produced) == 4
+        assert next(iter(prefetcher)) == 0
+        assert until(lambda: len(produced) == 5)
 
 
-def test_what_goes_wrong_is_raised_in_the_reader_behind_what_went_well() -> None:
+def test_an_error_is_raised_in_the_reader_after_the_items_before_it() -> None:
     error = KeyError("mine")
 
     def items() -> Iterator[int]:
@@ -68,23 +68,23 @@ def test_what_goes_wrong_is_raised_in_the_reader_behind_what_went_well() -> None
         raise error
 
     got: list[int] = []
-    with pytest.raises(KeyError) as caught, Prefetcher(items(), 3) as ahead:
-        got.extend(ahead)
+    with pytest.raises(KeyError) as caught, Prefetcher(items(), 3) as prefetcher:
+        got.extend(prefetcher)
     assert caught.value is error
     assert got == [1]
 
 
 def test_leaving_early_lets_the_thread_end() -> None:
     before = set(threading.enumerate())
-    with Prefetcher(itertools.repeat(1), 2) as ahead:
-        assert next(iter(ahead)) == 1
+    with Prefetcher(itertools.repeat(1), 2) as prefetcher:
+        assert next(iter(prefetcher)) == 1
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
         assert not thread.is_alive()
 
 
-def test_a_stage_between_two_ends_with_them_and_closes_what_it_reads() -> None:
-    """Leaving while the first stage waits for its source: all threads end once that gives something."""
+def test_a_stage_between_two_ends_with_them_and_closes_its_iterator() -> None:
+    """Leaving while the first stage waits for its source: all threads end after the next item."""
     before, source, closed = set(threading.enumerate()), threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
@@ -116,8 +116,8 @@ def described(layer: builders.Layer) -> Layer:
 
 def unpack(blob: Iterable[bytes], root: Path, layer: builders.Layer = FINE) -> None:
     root.mkdir()
-    with Tree(root) as tree, _archive(described(layer), iter(blob)) as archive:
-        Unpacker(tree, Ownership(False)).apply(archive)
+    with Tree(root) as tree, open_archive(described(layer), iter(blob)) as archive:
+        LayerApplier(tree, Ownership(False)).apply(archive)
 
 
 def failing(error: ProvisionError) -> Iterator[bytes]:
@@ -128,7 +128,12 @@ def failing(error: ProvisionError) -> Iterator[bytes]:
 BAD_ARCHIVE = gzip.compress(raw(b"../x") + END)
 STAGES: dict[str, tuple[Callable[[], Iterator[bytes]], builders.Layer, type[ProvisionError], str]] = {
     "download": (partial(failing, NetworkError("the line is dead")), FINE, NetworkError, "^the line is dead$"),
-    "inflate": (lambda: iter([FINE.blob[:40] + bytes(1000)]), FINE, MalformedImage, "^the layer can't be inflated"),
+    "decompress": (
+        lambda: iter([FINE.blob[:40] + bytes(1000)]),
+        FINE,
+        MalformedImage,
+        "^the layer can't be decompressed",
+    ),
     "hash": (
         lambda: iter([FINE.blob]),
         replace(FINE, diff_id=builders.digest_of(b"")),
@@ -140,7 +145,7 @@ STAGES: dict[str, tuple[Callable[[], Iterator[bytes]], builders.Layer, type[Prov
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_what_fails_in_any_stage_is_raised_once_and_no_thread_is_left(
+def test_an_error_in_any_stage_is_raised_once_and_no_thread_is_left(
     stage: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     blob, layer, kind, message = STAGES[stage]
@@ -174,6 +179,7 @@ NEVER_ENDS: dict[str, Callable[[threading.Event], Iterator[bytes]]] = {
 
 
 @pytest.mark.parametrize("stage", NEVER_ENDS)
+@pytest.mark.slow
 def test_ctrl_c_ends_every_stage(stage: str, tmp_path: Path) -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -212,9 +218,9 @@ sys.exit(status)
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 @pytest.mark.parametrize("below", [0, 1])
 def test_the_memory_does_not_grow_with_a_layer(compression: builders.Compression, below: int, place: Path) -> None:
-    """A layer of 300 MiB, whose half can't be compressed: at most 96 MiB, as `make bench` holds it to.
+    """A layer of 300 MiB, whose half can't be compressed: at most 96 MiB, the limit of `make bench`.
 
-    Where there is one below, that is in turn, and this one ahead of it.
+    With a layer below it, a worker process extracts this one.
     """
     block = random.Random(1).randbytes(1 << 19) + bytes(1 << 19)
     head = raw(b"large", size=b"%011o\0" % (300 << 20))

@@ -1,4 +1,4 @@
-"""Layers that other processes prepare ahead of their turn make the tree that they make in turn."""
+"""Layers that worker processes extract give the same tree as without them."""
 
 from __future__ import annotations
 
@@ -27,20 +27,16 @@ from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
-from tests.support.attacks import END, Member, hard, pax, raw, special
+from tests.support.archives import END, Member, hard, pax, raw, special, tar
+from tests.support.leftovers import forks_noted
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
-from tests.support.tools import forks_noted, need_root, tree_of
+from tests.support.tools import need_root
+from tests.support.trees import tree_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 NOW = (int(time.time()) - 60) * 10**9
 AMD64 = Platform("linux", "amd64")
-
-
-@pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as registry:
-        yield registry
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +47,11 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """All layers but the first are prepared by two processes, whose numbers these are."""
+    """Two worker processes extract all layers but the first; the list gets their process ids."""
     with forks_noted() as pids:
         monkeypatch.setattr(unpacking, "may_fork", lambda: True)
-        monkeypatch.setattr(unpacking, "_PROCESSORS", 2)
-        monkeypatch.setattr(unpacking, "_LARGE", 0)
+        monkeypatch.setattr(unpacking, "PROCESSORS", 2)
+        monkeypatch.setattr(unpacking, "WORKER_LAYER_SIZE", 0)
         yield pids
 
 
@@ -65,17 +61,17 @@ def job(
     *,
     exact: bool = False,
     max_size: int | None = None,
-    said: TextIO | None = None,
+    output: TextIO | None = None,
 ) -> Path:
     reference = Reference.parse(f"{registry.host}/image:latest")
     source = RegistrySource(reference, mirrored(reference), BlobCache(directory.with_name("cache")), 2)
     plan = Plan(directory, AMD64, UnpackOptions(Ownership(exact), max_size))
-    provision(plan, source, Console(stream=said, quiet=said is None))
+    provision(plan, source, Console(stream=output, quiet=output is None))
     return directory
 
 
 def described(directory: Path) -> tuple[object, ...]:
-    """The tree, and the record of its owners, where all that the image gives no time has none."""
+    """Return the tree and its ownership record, both without the times that the image doesn't set."""
     tree = {path: replace(entry, mtime=min(entry.mtime, NOW)) for path, entry in tree_of(directory / "rootfs").items()}
     record = (directory / ".provision/ownership.mtree").read_text()
     return tree, re.sub(r"time=(\d+)\.\d+", lambda time: f"time={min(int(time[1]) * 10**9, NOW)}", record)
@@ -97,8 +93,8 @@ SPARSE = pax(GNU_sparse_map=b"0,1,999999,1", GNU_sparse_size=b"1000000", GNU_spa
 OWNED = (
     raw(b"owned", content=b"1", uid=b"0000007\0", gid=b"0000010\0", mode=b"0004755\0")
     + raw(b"read-only", content=b"1", mode=b"0000400\0", mtime=b"00000012345\0")
-    + pax(SCHILY_xattr_user_note=b"said", mtime=b"1234.5")
-    + raw(b"told", content=b"1")
+    + pax(SCHILY_xattr_user_note=b"x", mtime=b"1234.5")
+    + raw(b"dated", content=b"1")
 )
 
 
@@ -119,23 +115,23 @@ def test_the_tree_and_the_record_are_the_same(
         need_root()
     layers = [*(builders.layer(*members) for members in LAYERS), packed(OWNED)]
     registry.push("image", builders.image(*layers, packed(SPARSE), *layers[2:4]))
-    ahead = job(registry, tmp_path / "ahead", exact=exact)
+    parallel = job(registry, tmp_path / "parallel", exact=exact)
     assert len(forks) == 2
     monkeypatch.setattr(unpacking, "may_fork", lambda: False)
-    in_turn = job(registry, tmp_path / "turn", exact=exact)
+    sequential = job(registry, tmp_path / "sequential", exact=exact)
     assert len(forks) == 2
-    made, expected = described(ahead), described(in_turn)
-    assert made == expected
+    result, expected = described(parallel), described(sequential)
+    assert result == expected
 
 
 GOOD = builders.layer(("good", b"1"))
 LONG = builders.layer(("long", builders.incompressible(3 << 20)))
 FAULTS: dict[str, tuple[builders.Layer, type[ProvisionError], str]] = {
     "its archive is another": (replace(GOOD, diff_id=builders.digest_of(b"")), MalformedImage, "does not match its"),
-    "it can't be inflated": (
+    "it can't be decompressed": (
         builders.Layer(LONG.blob[:100_000] + bytes(1000), LONG.media_type, LONG.diff_id),
         MalformedImage,
-        "can't be inflated",
+        "can't be decompressed",
     ),
     "it climbs out": (builders.layer(("a", b"1"), ("../x", b"1")), MalformedImage, r"\.\./x: .*climbs out"),
     "a whiteout is none": (builders.layer(("d/.wh..", b"")), MalformedImage, r"d/\.wh\.\.: .*no valid whiteout"),
@@ -146,14 +142,14 @@ FAULTS: dict[str, tuple[builders.Layer, type[ProvisionError], str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("turn", [2, 4])
-def test_what_is_wrong_is_said_of_the_layer_that_it_is_in(
+def test_errors_name_the_layer(
     registry: ScriptedRegistry, tmp_path: Path, forks: list[int], fault: str, turn: int
 ) -> None:
     layer, kind, message = FAULTS[fault]
     layers = [builders.layer((f"file{number}", b"1")) for number in range(5)]
     layers[turn - 1] = layer
     registry.push("image", builders.image(*layers))
-    # All layers are counted together: whoever writes next is stopped.
+    # All layers count together: whichever process writes next is stopped.
     where = r"\d" if kind is MachineError else turn
     with pytest.raises(kind, match=f"^layer {where} of 5: .*{message}"):
         job(registry, tmp_path / "dir", max_size=2_000_000 if kind is MachineError else None)
@@ -161,22 +157,20 @@ def test_what_is_wrong_is_said_of_the_layer_that_it_is_in(
     assert not (tmp_path / "dir").exists()
 
 
-def test_all_layers_together_take_no_more_than_they_may(
+def test_the_size_limit_holds_for_all_layers_together(
     registry: ScriptedRegistry, tmp_path: Path, forks: list[int]
 ) -> None:
-    """Each alone has room, and so have all but the last."""
+    """Each one alone has room, and so have all but the last together."""
     layers: list[list[Member]] = [[(f"{number}", bytes(200_000))] for number in range(6)]
     registry.push("image", image(*layers))
-    size = 6 * (len(builders.tar(("0", bytes(200_000)))) + 4096)
+    size = 6 * (len(tar(("0", bytes(200_000)))) + 4096)
     with pytest.raises(MachineError, match="more than"):
         job(registry, tmp_path / "dir", max_size=size - 1)
     job(registry, tmp_path / "dir", max_size=size)
     assert len(forks) == 4
 
 
-def test_a_line_that_breaks_is_a_matter_of_the_network(
-    registry: ScriptedRegistry, tmp_path: Path, forks: list[int]
-) -> None:
+def test_a_broken_connection_is_a_network_error(registry: ScriptedRegistry, tmp_path: Path, forks: list[int]) -> None:
     registry.push("image", builders.image(GOOD, LONG, GOOD))
     registry.on(f"/v2/image/blobs/{builders.digest_of(LONG.blob)}", Broken(200, LONG.blob, sent=1 << 20))
     with pytest.raises(NetworkError, match=r"^layer 2 of 3: "):
@@ -184,7 +178,7 @@ def test_a_line_that_breaks_is_a_matter_of_the_network(
     assert len(forks) == 2
 
 
-def test_without_another_process_all_is_done_in_turn(
+def test_without_workers_layers_are_unpacked_one_after_the_other(
     registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.push("image", image(*LAYERS))
@@ -195,12 +189,12 @@ def test_without_another_process_all_is_done_in_turn(
     monkeypatch.setattr(os, "fork", refused)
     refusing = described(job(registry, tmp_path / "refusing"))
     monkeypatch.undo()
-    assert refusing == described(job(registry, tmp_path / "turn"))
+    assert refusing == described(job(registry, tmp_path / "sequential"))
     assert forks == []
 
 
-@pytest.mark.parametrize("change", [("_PROCESSORS", 1), ("_LARGE", 1 << 20)])
-def test_no_process_is_forked_where_none_is_worth_it(
+@pytest.mark.parametrize("change", [("PROCESSORS", 1), ("WORKER_LAYER_SIZE", 1 << 20)])
+def test_small_layers_and_one_processor_use_no_workers(
     registry: ScriptedRegistry,
     tmp_path: Path,
     forks: list[int],
@@ -213,20 +207,23 @@ def test_no_process_is_forked_where_none_is_worth_it(
     assert forks == []
 
 
-def test_where_a_process_is_killed_all_is_done_in_turn(
+def test_after_a_killed_worker_unpacking_starts_again_in_one_process(
     registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a system that has no memory left, or by Android."""
+    """As by the kernel for lack of memory, or by Android."""
     registry.push("image", image(*LAYERS))
 
     def killed(*arguments: object) -> Iterator[object]:
         yield []
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(unpacking, "prepare", killed)
-    said = io.StringIO()
-    made = described(job(registry, tmp_path / "dir", said=said))
-    assert "layer 2 of 6: a process that unpacks layers was killed: once more, in one process" in said.getvalue()
+    monkeypatch.setattr(unpacking, "extract", killed)
+    output = io.StringIO()
+    result = described(job(registry, tmp_path / "dir", output=output))
+    assert (
+        "layer 2 of 6: a process that unpacks layers was killed: unpacking again, in a single process"
+        in output.getvalue()
+    )
     assert len(forks) == 2
     monkeypatch.undo()
-    assert made == described(job(registry, tmp_path / "turn"))
+    assert result == described(job(registry, tmp_path / "sequential"))

@@ -1,4 +1,4 @@
-"""Processes that work ahead: what they send back, what fails, and that none is left."""
+"""Worker processes: their results, their failures, and that none is left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 
 from provisioner.errors import MachineError, MalformedImage, NetworkError
 from provisioner.layers.workers import Workers, may_fork
-from tests.support.tools import CHECKOUT, clean_environment, forks_noted
+from tests.support.leftovers import forks_noted
+from tests.support.tools import CHECKOUT, clean_environment
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -42,8 +43,8 @@ def echo(number: int, chunks: Iterator[bytes]) -> Iterator[tuple[int, int, bytes
         yield number, os.getpid(), chunk
 
 
-def test_what_comes_of_all_tasks_comes_in_their_order() -> None:
-    """Also what is more than pipes and buffers hold."""
+def test_results_come_in_the_order_of_the_tasks() -> None:
+    """Also if they are larger than pipes and buffers."""
     with Workers(2, echo) as processes:
         assert processes
         processes.begin({number: chunks(300_000, 50) for number in (3, 5, 6, 7, 9)})
@@ -57,8 +58,8 @@ def test_what_comes_of_all_tasks_comes_in_their_order() -> None:
     assert os.getpid() not in pids
 
 
-def test_a_process_that_is_done_takes_the_next_task() -> None:
-    """The first task waits for the last, which another process has to come to."""
+def test_a_free_worker_takes_the_next_task() -> None:
+    """The first task ends only when another worker has started the last one."""
     third_is_read = threading.Event()
 
     def first() -> Iterator[bytes]:
@@ -77,13 +78,13 @@ def test_a_process_that_is_done_takes_the_next_task() -> None:
 def refuse(number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         if chunk == b"bad":
-            raise MalformedImage(f"task {number}", "mend it")
+            raise MalformedImage(f"task {number}", "fix it")
         if chunk == b"odd":
             raise KeyError("odd")
         yield chunk
 
 
-def test_an_error_comes_behind_what_was_done_before() -> None:
+def test_an_error_comes_after_the_results_before_it() -> None:
     with Workers(1, refuse) as processes:
         processes.begin({1: iter([b"a"]), 2: iter([b"b", b"bad", *[bytes(1 << 20)] * 10]), 3: iter([b"c"])})
         assert list(processes.results(1)) == [b"a"]
@@ -91,11 +92,11 @@ def test_an_error_comes_behind_what_was_done_before() -> None:
         assert next(results) == b"b"
         with pytest.raises(MalformedImage, match=r"^task 2$") as raised:
             next(results)
-    assert raised.value.hint == "mend it"
+    assert raised.value.hint == "fix it"
 
 
-def test_signals_that_ask_to_end_are_not_for_them() -> None:
-    """Who has forked them hears Ctrl-C as well, and would take their end for something else."""
+def test_workers_ignore_signals_to_end() -> None:
+    """The main process gets Ctrl-C as well, and would report killed workers."""
     with Workers(1, echo) as processes:
         processes.begin({1: chunks(300_000, 50)})
         results = processes.results(1)
@@ -105,14 +106,14 @@ def test_signals_that_ask_to_end_are_not_for_them() -> None:
         assert len(list(results)) == 49
 
 
-def test_a_mistake_of_ours_is_told_by_its_name() -> None:
+def test_an_unexpected_exception_is_reported_by_its_name() -> None:
     with Workers(1, refuse) as processes:
         processes.begin({1: iter([b"odd"])})
         with pytest.raises(RuntimeError, match=r"^KeyError: 'odd'$"):
             list(processes.results(1))
 
 
-def test_what_ends_the_bytes_of_a_task_is_raised_for_it() -> None:
+def test_an_error_of_the_bytes_of_a_task_is_raised_for_that_task() -> None:
     def broken() -> Iterator[bytes]:
         yield b"a"
         raise NetworkError("the line is dead")
@@ -129,7 +130,7 @@ def die(number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_process_that_is_killed_is_no_end_of_its_task() -> None:
+def test_a_killed_worker_is_not_taken_for_the_end_of_its_task() -> None:
     with Workers(1, die) as processes:
         processes.begin({1: chunks(300_000, 50)})
         with pytest.raises(MachineError, match="was killed") as raised:
@@ -137,7 +138,7 @@ def test_a_process_that_is_killed_is_no_end_of_its_task() -> None:
     assert "memory" in raised.value.hint
 
 
-def test_one_may_leave_before_all_is_read_or_begun() -> None:
+def test_leaving_early_kills_the_workers() -> None:
     with Workers(2, echo) as processes:
         processes.begin({number: chunks(300_000, 500) for number in range(4)})
         next(processes.results(0))
@@ -145,8 +146,8 @@ def test_one_may_leave_before_all_is_read_or_begun() -> None:
         pass
 
 
-def test_where_no_process_may_be_forked_there_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Android allows an app only so many."""
+def test_where_fork_is_refused_there_are_fewer_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Android limits the processes of an app."""
     allowed = [1]
     fork = os.fork
 
@@ -196,8 +197,8 @@ with Workers(2, work) as workers:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("whom", ["it alone", "all"])
-def test_they_end_with_the_one_that_has_forked_them(number: signal.Signals, whom: str) -> None:
-    """A terminal's Ctrl-C reaches all of them: the one that has forked them says what it is told."""
+def test_workers_end_with_the_main_process(number: signal.Signals, whom: str) -> None:
+    """A terminal sends Ctrl-C to all of them; only the main process reports it."""
     environment = clean_environment(PYTHONPATH=str(CHECKOUT))
     command = ["env", "--default-signal", sys.executable, "-c", PROGRAM]
     with subprocess.Popen(
@@ -207,9 +208,9 @@ def test_they_end_with_the_one_that_has_forked_them(number: signal.Signals, whom
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(set(pids)) == 2
         (os.kill if whom == "it alone" else os.killpg)(process.pid, number)
-        said = process.communicate(timeout=10)[1]  # which waits for all who may still write there
+        errors = process.communicate(timeout=10)[1]  # which waits for all who may still write there
     assert process.returncode == -number
-    assert said.count("Traceback") == (number == signal.SIGINT)
+    assert errors.count("Traceback") == (number == signal.SIGINT)
     deadline = time.monotonic() + 10
     for pid in pids:
         while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < deadline:

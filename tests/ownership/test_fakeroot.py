@@ -1,4 +1,4 @@
-"""Lines for `fakeroot -i`. Whole trees: test_owners.py."""
+"""Lines for `fakeroot -i`. Whole trees: test_record.py."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.filesystem.kind import Kind
 from provisioner.ownership.fakeroot import state_line
-from provisioner.ownership.mtree import Line
+from provisioner.ownership.mtree import MtreeEntry
 from tests.support.tools import need, run
 
 
@@ -21,44 +22,45 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_fakeroot_writes_the_same(file: Path, tmp_path: Path) -> None:
-    """The real one, saving what was done to files, writes what we write of them."""
+    """The state that the real fakeroot saves has the same lines as ours."""
     need("fakeroot")
     saved = tmp_path / "saved"
     (file.with_name("link")).symlink_to("x")
     script = 'cd "$1" && chown 5:6 file && chmod 4751 file && chown -h 7:8 link && mknod dev b 8 300 && chmod 660 dev'
     run("fakeroot", "-s", saved, "--", "sh", "-c", script, "sh", file.parent)
     ours = [
-        state_line(Line(b"file", b"file", 0o4751, 5, 6), file.lstat()),
-        state_line(Line(b"link", b"link", 0o777, 7, 8), file.with_name("link").lstat()),
-        state_line(Line(b"dev", b"block", 0o660, 0, 0, (8, 300)), file.with_name("dev").lstat()),
+        state_line(MtreeEntry(b"file", Kind.FILE, 0o4751, 5, 6), file.lstat()),
+        state_line(MtreeEntry(b"link", Kind.SYMLINK, 0o777, 7, 8), file.with_name("link").lstat()),
+        state_line(MtreeEntry(b"dev", Kind.BLOCK, 0o660, 0, 0, (8, 300)), file.with_name("dev").lstat()),
     ]
     assert sorted(saved.read_bytes().splitlines(True)) == sorted(ours)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("entry", "has_line"),
     [
-        (Line(b"x", b"file", 0o644, 0, 0), False),
-        (Line(b"x", b"file", 0o4755, 0, 0), False),
-        (Line(b"x", b"dir", 0o700, 0, 0), False),
-        (Line(b"x", b"link", 0o777, 0, 0), False),
-        (Line(b"x", b"fifo", 0o600, 0, 0), False),
-        (Line(b"x", b"file", 0o444, 0, 0), True),
-        (Line(b"x", b"file", 0o000, 0, 0), True),
-        (Line(b"x", b"dir", 0o555, 0, 0), True),
-        (Line(b"x", b"file", 0o644, 1, 0), True),
-        (Line(b"x", b"link", 0o777, 0, 1), True),
-        (Line(b"x", b"char", 0o666, 0, 0, (1, 3)), True),
+        (MtreeEntry(b"x", Kind.FILE, 0o644, 0, 0), False),
+        (MtreeEntry(b"x", Kind.FILE, 0o4755, 0, 0), False),
+        (MtreeEntry(b"x", Kind.DIRECTORY, 0o700, 0, 0), False),
+        (MtreeEntry(b"x", Kind.SYMLINK, 0o777, 0, 0), False),
+        (MtreeEntry(b"x", Kind.FIFO, 0o600, 0, 0), False),
+        (MtreeEntry(b"x", Kind.FILE, 0o444, 0, 0), True),
+        (MtreeEntry(b"x", Kind.FILE, 0o000, 0, 0), True),
+        (MtreeEntry(b"x", Kind.DIRECTORY, 0o555, 0, 0), True),
+        (MtreeEntry(b"x", Kind.FILE, 0o644, 1, 0), True),
+        (MtreeEntry(b"x", Kind.SYMLINK, 0o777, 0, 1), True),
+        (MtreeEntry(b"x", Kind.CHARACTER, 0o666, 0, 0, (1, 3)), True),
     ],
 )
-def test_only_what_fakeroot_would_not_show_by_itself_is_told(line: Line, told: bool, file: Path) -> None:
-    assert bool(state_line(line, file.lstat())) == told
+def test_only_what_fakeroot_would_not_show_by_itself_has_a_line(entry: MtreeEntry, has_line: bool, file: Path) -> None:
+    assert bool(state_line(entry, file.lstat())) == has_line
 
 
 def test_numbers_may_be_large(file: Path) -> None:
     state = os.stat_result((stat.S_IFREG, 2**64 - 1, 2**33, 2, 0, 0, 0, 0, 0, 0))
-    text = state_line(Line(b"x", b"char", 0o7777, 2**32 - 2, 2**32 - 2, (4095, 2**20 - 1)), state)
+    text = state_line(MtreeEntry(b"x", Kind.CHARACTER, 0o7777, 2**32 - 2, 2**32 - 2, (4095, 2**20 - 1)), state)
     assert re.fullmatch(
         rb"dev=200000000,ino=18446744073709551615,mode=27777,uid=4294967294,gid=4294967294,nlink=2,rdev=\d+\n", text
     )

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provisioner.errors import MachineError
+from provisioner.filesystem.kind import Kind
 from provisioner.ownership import mtree
-from provisioner.ownership.mtree import Line
+from provisioner.ownership.mtree import MtreeEntry
 from tests.support.tools import need
 
 NAMES = (
@@ -21,53 +22,54 @@ NAMES = (
     .map(lambda name: name.replace(b"\0", b"0").replace(b"/", b"\\"))
     .filter(lambda name: name not in (b".", b".."))
 )
-LINES = st.builds(
-    Line,
+ENTRIES = st.builds(
+    MtreeEntry,
     NAMES,
-    st.sampled_from([b"file", b"link", b"char", b"block", b"fifo"]),
+    st.sampled_from([Kind.FILE, Kind.SYMLINK, Kind.CHARACTER, Kind.BLOCK, Kind.FIFO]),
     st.integers(0, 0o7777),
     st.integers(0, 2**32 - 2),
     st.integers(0, 2**32 - 2),
     st.just((0, 0)),
 )
-TOP = Line(b".", b"dir", 0o755, 0, 0)
+TOP = MtreeEntry(b".", Kind.DIRECTORY, 0o755, 0, 0)
 
 
 def record(*lines: bytes) -> bytes:
-    return mtree.HEADER + mtree.formatted(TOP, 0) + b"".join(lines) + mtree.UP
+    return mtree.HEADER + mtree.format_entry(TOP, 0) + b"".join(lines) + mtree.DIRECTORY_END
 
 
 @given(NAMES)
 def test_names_are_one_word_of_ascii_and_come_back(name: bytes) -> None:
-    text = mtree.encoded(name)
+    text = mtree.encode_name(name)
     assert re.fullmatch(rb"[!-~]+", text)
     assert not set(b"#=*?[") & set(text)
-    assert mtree.decoded(text) == name
+    assert mtree.decode_name(text) == name
 
 
 def test_plain_names_stay_readable() -> None:
-    assert mtree.encoded(b"libstdc++.so.6@~-_:,{}") == b"libstdc++.so.6@~-_:,{}"
-    assert mtree.encoded(b"a b\n\\\xff") == rb"a\040b\012\134\377"
+    assert mtree.encode_name(b"libstdc++.so.6@~-_:,{}") == b"libstdc++.so.6@~-_:,{}"
+    assert mtree.encode_name(b"a b\n\\\xff") == rb"a\040b\012\134\377"
 
 
-@given(st.lists(LINES, max_size=5))
-def test_what_is_written_is_read(lines: list[Line]) -> None:
-    lines = [line._replace(device=(8, 300)) if line.type in (b"char", b"block") else line for line in lines]
-    text = record(*(mtree.formatted(line, 5, target=b"a b=#") for line in lines))
-    assert list(mtree.parsed(io.BytesIO(text))) == [TOP, *lines, None]
+@given(st.lists(ENTRIES, max_size=5))
+def test_what_is_written_is_read(entries: list[MtreeEntry]) -> None:
+    devices = (Kind.CHARACTER, Kind.BLOCK)
+    entries = [entry._replace(device=(8, 300)) if entry.kind in devices else entry for entry in entries]
+    text = record(*(mtree.format_entry(entry, 5, target=b"a b=#") for entry in entries))
+    assert list(mtree.parse_entries(io.BytesIO(text))) == [TOP, *entries, None]
 
 
 @settings(max_examples=25, deadline=None)
 @given(NAMES, st.binary(min_size=1, max_size=99).map(lambda target: target.replace(b"\0", b"0")))
 def test_bsdtar_reads_the_same_names(name: bytes, target: bytes) -> None:
-    """A real one: it lists NULs, newlines and bytes that are no text once it has made an archive of them."""
+    """The names are compared in an archive that bsdtar makes, since its list doesn't show all bytes."""
     need("bsdtar")
-    inner = mtree.formatted(Line(b"inner", b"file", 0o644, 0, 0), 0)
+    inner = mtree.format_entry(MtreeEntry(b"inner", Kind.FILE, 0o644, 0, 0), 0)
     text = record(
-        mtree.formatted(Line(name, b"dir", 0o700, 1, 2), 0),
+        mtree.format_entry(MtreeEntry(name, Kind.DIRECTORY, 0o700, 1, 2), 0),
         inner,
-        mtree.UP,
-        mtree.formatted(Line(b"zz" + name[:200], b"link", 0o777, 3, 4), 0, target=target),
+        mtree.DIRECTORY_END,
+        mtree.format_entry(MtreeEntry(b"zz" + name[:200], Kind.SYMLINK, 0o777, 3, 4), 0, target=target),
     )
     members = read_by_bsdtar(text)
     names = [member.name.encode("utf-8", "surrogateescape") for member in members]
@@ -84,14 +86,14 @@ def read_by_bsdtar(text: bytes) -> list[tarfile.TarInfo]:
 
 
 def test_bsdtar_reads_the_keywords() -> None:
-    """Devices that are not on the disk it leaves out of an archive; what it lists is in test_owners.py."""
+    """It leaves devices that don't exist out of an archive; its list of them is in test_record.py."""
     need("bsdtar")
     lines = [
-        mtree.formatted(Line(b"a", b"file", 0o4755, 12, 34), 1_234_567_890_000_000_005, size=12345),
-        mtree.formatted(Line(b"b", b"file", 0o660, 0, 6), -1_500_000_000),
-        mtree.formatted(Line(b"c", b"char", 0o666, 0, 0, (1, 3)), 0),
-        mtree.xattr_comments([(b"user.a b", b"\0\xff")]),
-        mtree.formatted(Line(b"f", b"fifo", 0o604, 2**32 - 2, 1), 0, links=2),
+        mtree.format_entry(MtreeEntry(b"a", Kind.FILE, 0o4755, 12, 34), 1_234_567_890_000_000_005, size=12345),
+        mtree.format_entry(MtreeEntry(b"b", Kind.FILE, 0o660, 0, 6), -1_500_000_000),
+        mtree.format_entry(MtreeEntry(b"c", Kind.CHARACTER, 0o666, 0, 0, (1, 3)), 0),
+        mtree.format_xattrs([(b"user.a b", b"\0\xff")]),
+        mtree.format_entry(MtreeEntry(b"f", Kind.FIFO, 0o604, 2**32 - 2, 1), 0, links=2),
     ]
     members = read_by_bsdtar(record(*lines))
     assert [(m.name, m.type, m.mode, m.uid, m.gid) for m in members] == [
@@ -107,7 +109,7 @@ def test_bsdtar_reads_the_keywords() -> None:
 
 def test_attributes_are_comments_in_base64() -> None:
     capability = b"\1\0\0\2\0\x20" + bytes(14)
-    text = mtree.xattr_comments([(b"security.capability", capability), (b"user.x y", b"")])
+    text = mtree.format_xattrs([(b"security.capability", capability), (b"user.x y", b"")])
     first, second = text.splitlines()
     assert first == b"# xattr.security.capability=" + base64.b64encode(capability)
     assert second == rb"# xattr.user.x\040y="
@@ -115,8 +117,8 @@ def test_attributes_are_comments_in_base64() -> None:
 
 def test_attributes_that_no_linux_takes_are_left_out() -> None:
     """bsdtar refuses lines of more than a MiB."""
-    assert mtree.xattr_comments([(b"user.x", bytes(65537))]) == b""
-    assert mtree.xattr_comments([(b"user.x", bytes(65536))])
+    assert mtree.format_xattrs([(b"user.x", bytes(65537))]) == b""
+    assert mtree.format_xattrs([(b"user.x", bytes(65536))])
 
 
 @pytest.mark.parametrize(
@@ -132,10 +134,10 @@ def test_attributes_that_no_linux_takes_are_left_out() -> None:
         record(b"\n"),
     ],
 )
-def test_a_damaged_record_is_told(text: bytes) -> None:
+def test_a_damaged_record_is_an_error(text: bytes) -> None:
     with pytest.raises(MachineError, match="damaged"):
-        list(mtree.parsed(io.BytesIO(text)))
+        list(mtree.parse_entries(io.BytesIO(text)))
 
 
 def test_nothing_is_read_behind_the_end(tmp_path: Path) -> None:
-    assert list(mtree.parsed(io.BytesIO(record() + b"nonsense\n"))) == [TOP, None]
+    assert list(mtree.parse_entries(io.BytesIO(record() + b"nonsense\n"))) == [TOP, None]

@@ -1,4 +1,4 @@
-"""What is recorded of owners, modes and devices, read by the programs that it is for."""
+"""The ownership record and fakeroot's state, read by the programs that they are for."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 
 from provisioner.errors import MachineError
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state, write_owners
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
-from tests.support.attacks import hard, special
+from tests.support.archives import Member, hard, special, tar
+from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, clean_place, need, need_root, provision_command, run
+from tests.support.tools import as_user, clean_environment, need, need_root, provision_command, run
 
 CAPABILITY = b"\1\0\0\2\0\x20" + bytes(14)  # cap_net_raw=ep
 ODD = ["a b", "new\nline", "back\\slash", "\\040", "#hash", "tab\t", "k=v", "*[?]", "é", "\udcff\udcfe", "~", "..."]
@@ -38,7 +39,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", **fields:
     return header
 
 
-def _lower() -> list[builders.Member]:
+def _lower() -> list[Member]:
     odd = [member(f"odd/{name}", uid=100 + number, gid=200) for number, name in enumerate(ODD)]
     attributes = {
         "SCHILY.xattr.security.capability": CAPABILITY.decode(),
@@ -69,7 +70,7 @@ def _lower() -> list[builders.Member]:
     ]
 
 
-def _upper() -> list[builders.Member]:
+def _upper() -> list[Member]:
     return [
         (".wh.gone", b""),
         ("fresh", b"takes the inode of gone"),
@@ -82,7 +83,7 @@ def _upper() -> list[builders.Member]:
 
 
 def expected() -> dict[str, Owned]:
-    """The whole tree, but for the files that provision adds."""
+    """Return the whole tree of the image, with the files that provision adds to /etc."""
     found: dict[str, Owned] = {}
     for item in _lower():
         if isinstance(item, tarfile.TarInfo) and item.type != tarfile.LNKTYPE:
@@ -103,7 +104,7 @@ def expected() -> dict[str, Owned]:
 
 
 def members(archive: bytes) -> dict[str, Owned]:
-    """What is in an archive. Hard links have what their file has."""
+    """Return the files of an archive. A hard link has the metadata of its file."""
     found: dict[str, Owned] = {}
     with tarfile.open(fileobj=io.BytesIO(archive), errors="surrogateescape") as opened:
         for item in opened:
@@ -117,14 +118,14 @@ def members(archive: bytes) -> dict[str, Owned]:
 
 
 def output(*command: str | Path, **options: Any) -> bytes:
-    """Standard output in bytes of a command that has to succeed and to have nothing to complain about."""
+    """Return the standard output of a command that has to succeed, with nothing on standard error."""
     done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False, **options)
     assert (done.returncode, done.stderr) == (0, b""), done.stderr
     return bytes(done.stdout)
 
 
 def by_fakeroot(directory: Path, **options: Any) -> dict[str, Owned]:
-    """The image as the line in the documentation makes an archive of it."""
+    """Return the files of the archive that the command of docs/owners.md makes."""
     words = ["fakeroot", "-i", ".provision/fakeroot.state", "tar", "-C", "rootfs", "--format=pax", "-c", "."]
     return members(output(*words, **{**options, "cwd": directory}))
 
@@ -139,7 +140,7 @@ def role(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def options(role: str) -> dict[str, Any]:
-    """Who provisioned and looks at it, for subprocess.run."""
+    """Return the options of subprocess.run for the user who provisions and tests the directory."""
     return {"env": clean_environment()} if role == "root" else as_user()
 
 
@@ -151,7 +152,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def directory(role: str, options: dict[str, Any], place: Path) -> Path:
-    """A provisioned directory with all that there is to own."""
+    """Provision a directory with files of all types, and odd names, modes and owners."""
     made = place / f"made by {role}"
     with ScriptedRegistry() as registry:
         registry.push("image", builders.image(builders.layer(*_lower()), builders.layer(*_upper())))
@@ -172,7 +173,7 @@ def test_fakeroot_shows_the_image(directory: Path, options: dict[str, Any]) -> N
 
 
 def test_bsdtar_makes_the_image_of_the_record(directory: Path, options: dict[str, Any], role: str) -> None:
-    """In the tree, and for all of the devices under fakeroot."""
+    """Run in the tree; under fakeroot it has the devices, too."""
     command = [
         "bsdtar",
         "-cf",
@@ -197,7 +198,7 @@ def test_bsdtar_lists_the_record_anywhere(directory: Path, options: dict[str, An
 
 
 def test_mtree_finds_the_tree_as_recorded(directory: Path, role: str) -> None:
-    """NetBSD's, which compares with the disk: what root made is the image to the nanosecond."""
+    """NetBSD's mtree compares the record with the disk, times in nanoseconds too."""
     need("mtree")
     if role == "root":
         assert run("mtree", "-f", directory / ".provision/ownership.mtree", "-p", directory / "rootfs") == ""
@@ -233,7 +234,7 @@ def test_the_disk_has_what_it_can(directory: Path, role: str) -> None:
 
 
 def test_nobody_else_gets_in(directory: Path) -> None:
-    """A setuid file of the image is no door to the account of whoever provisioned it."""
+    """Or a setuid file of the image would give other users the account of whoever provisioned it."""
     need_root()
     stranger: dict[str, Any] = {"user": 65432, "group": 65432, "extra_groups": [], "cwd": "/"}
     for path in ("", "rootfs/d/suid", ".provision/ownership.mtree", "start.sh"):
@@ -243,7 +244,7 @@ def test_nobody_else_gets_in(directory: Path) -> None:
 
 @pytest.fixture
 def copy(directory: Path, options: dict[str, Any], place: Path) -> Iterator[Path]:
-    """A copy, whose inodes are others."""
+    """Copy the directory, which changes its inodes."""
     path = place / "a copy"
     output("cp", "-a", directory, path, **options)
     yield path
@@ -256,7 +257,7 @@ def owners(path: Path, role: str, **options: Any) -> subprocess.CompletedProcess
     return subprocess.run(command, check=False, **given)
 
 
-def test_a_copy_is_told_to_fakeroot_anew(copy: Path, role: str, options: dict[str, Any]) -> None:
+def test_the_state_of_a_copy_is_written_again(copy: Path, role: str, options: dict[str, Any]) -> None:
     if role != "root":  # who copies devices and owners
         assert by_fakeroot(copy, **options) != expected()
     done = owners(copy, role, **options)
@@ -269,7 +270,7 @@ def test_a_copy_is_told_to_fakeroot_anew(copy: Path, role: str, options: dict[st
 
 
 def test_what_the_user_changed_stays_changed(copy: Path, role: str, options: dict[str, Any]) -> None:
-    """New names in any place of the order, names that are gone, other types, other modes; never an error."""
+    """New names at any place of the sorted order, missing names, other types and modes are no errors."""
     script = """cd "$1/rootfs" && mkdir 0new zz d/0 && touch 0new/x zz/x d/sub d/zz && rm -r odd && rm disk fifo &&
         rm -r lower && touch lower && rm over && mkdir over && touch over/x && chmod 600 d/suid && chmod 755 closed"""
     output("sh", "-c", script, "sh", copy, **options)
@@ -314,26 +315,26 @@ def test_quiet_says_nothing(copy: Path, role: str, options: dict[str, Any]) -> N
 
 
 def test_depth_has_no_limit(tmp_path: Path) -> None:
-    """And the record of a deep tree is small: it has names, no paths."""
+    """The record of a deep tree is small, too: it has no paths."""
     root, folder = tmp_path / "root", tmp_path / "folder"
     root.mkdir()
     folder.mkdir()
     with Tree(root) as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("d/" * 1500 + "x", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([tar(member("d/" * 1500 + "x", uid=5))])
         write_owners(folder, root, tree.overrides, Ownership(exact=False))
         before = (folder / "fakeroot.state").read_bytes()
         assert remake_state(folder, root) == 1
-        tree.remove(tree.place(b"d"))
+        tree.remove(tree.locate(b"d"))
     assert (folder / "fakeroot.state").read_bytes() == before
     assert (folder / "ownership.mtree").stat().st_size < 150_000
 
 
 def test_the_state_is_written_through_no_link(tmp_path: Path) -> None:
-    """Which whoever owns the directory could have put there for root."""
+    """The owner of the directory could put a symlink there for root."""
     for name in ("root", "folder"):
         (tmp_path / name).mkdir()
     with Tree(tmp_path / "root") as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("y", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([tar(member("y", uid=5))])
         write_owners(tmp_path / "folder", tmp_path / "root", tree.overrides, Ownership(exact=False))
     (tmp_path / "outside").write_text("dear")
     (tmp_path / "folder/fakeroot.state.new").symlink_to("../outside")
@@ -347,7 +348,7 @@ def test_a_record_of_another_tree_names_nothing(tmp_path: Path) -> None:
     for name in ("root", "other", "folder"):
         (tmp_path / name).mkdir()
     with Tree(tmp_path / "root") as tree:
-        Unpacker(tree, Ownership(exact=False)).apply([builders.tar(member("d/x", uid=5), member("y", uid=5))])
+        LayerApplier(tree, Ownership(exact=False)).apply([tar(member("d/x", uid=5), member("y", uid=5))])
         write_owners(folder, tmp_path / "root", tree.overrides, Ownership(exact=False))
     (tmp_path / "other/d").write_text("a file")
     (tmp_path / "other/y").mkdir()

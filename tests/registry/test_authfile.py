@@ -178,7 +178,7 @@ def test_a_login_shows_no_secret() -> None:
     login = Login("me", "hunter2", "refresh")
     assert "hunter2" not in repr(login)
     assert "refresh" not in repr(login)
-    assert login.hidden(f"hunter2 {login.basic} refresh me") == "… Basic … … me"
+    assert login.redact(f"hunter2 {login.basic} refresh me") == "… Basic … … me"
 
 
 def test_docker_hub_has_a_name_of_its_own() -> None:

@@ -18,8 +18,9 @@ from provisioner.image.digest import Digest
 from provisioner.image.manifest import DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor
 from provisioner.image.reference import Reference
 from provisioner.registry import http
-from provisioner.registry.client import NoSuchRepository, RegistryClient
-from provisioner.registry.retry import Transient
+from provisioner.registry.client import RegistryClient
+from provisioner.registry.refusals import NoSuchRepository
+from provisioner.registry.retry import TransientError
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.scripted_registry import (
@@ -39,11 +40,10 @@ MANIFESTS, BLOBS = "/v2/user/x/manifests/.*", "/v2/user/x/blobs/.*"
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with the image `user/x`."""
-    with ScriptedRegistry() as served:
-        served.push("user/x", IMAGE)
-        yield served
+    registry.push("user/x", IMAGE)
+    return registry
 
 
 def client(registry: ScriptedRegistry | str, name: str = "user/x", *, insecure: bool = False) -> RegistryClient:
@@ -60,15 +60,15 @@ def fetched(registry: ScriptedRegistry, data: bytes = LAYER) -> bytes:
 
 
 @contextmanager
-def refused(kind: type[ProvisionError], why: str, mend: str = "") -> Iterator[None]:
-    """See that the block raises just this kind, and what a user would read: one line that says why, and a mend."""
+def refused(kind: type[ProvisionError], why: str, hint: str = "") -> Iterator[None]:
+    """Assert that the block raises just this kind, with one line that matches `why` and a hint that matches `hint`."""
     with pytest.raises(kind) as caught:
         yield
-    assert type(caught.value) in (kind, http.Untrusted, Transient, NoSuchRepository)
+    assert type(caught.value) in (kind, http.UntrustedCertificate, TransientError, NoSuchRepository)
     assert re.search(why, caught.value.message)
     assert caught.value.message.isprintable()
     assert caught.value.hint
-    assert re.search(mend, caught.value.hint)
+    assert re.search(hint, caught.value.hint)
     assert "secret" not in caught.value.message + caught.value.hint
 
 
@@ -129,7 +129,7 @@ def test_an_anonymous_token_is_asked_for_once(registry: ScriptedRegistry) -> Non
     pulled = client(registry)
     pulled.manifest("latest")
     assert b"".join(pulled.blob(described(LAYER))) == LAYER
-    assert (server.given, server.scopes) == (1, ["repository:user/x:pull"])
+    assert (server.issued, server.scopes) == (1, ["repository:user/x:pull"])
     assert registry.asked("/token")[0].query["service"] == ["scripted"]
     assert all("Authorization" not in request.headers for request in registry.asked("/token"))
 
@@ -139,7 +139,7 @@ def test_a_token_that_ends_is_renewed(registry: ScriptedRegistry) -> None:
     pulled = client(registry)
     pulled.manifest("latest")
     assert b"".join(pulled.blob(described(LAYER))) == LAYER
-    assert server.given == 2
+    assert server.issued == 2
 
 
 def test_a_scope_that_the_ping_names_is_an_example(registry: ScriptedRegistry) -> None:
@@ -154,7 +154,7 @@ def test_a_registry_that_asks_for_a_token_only_below_the_ping(registry: Scripted
     server = TokenServer(registry)
     registry.on("/v2/", Response(200, b"{}"))
     assert client(registry).manifest("latest").data == IMAGE.manifest
-    assert server.given == 1
+    assert server.issued == 1
 
 
 def test_the_scope_that_a_path_wants_is_asked_for(registry: ScriptedRegistry) -> None:
@@ -167,8 +167,8 @@ def test_the_scope_that_a_path_wants_is_asked_for(registry: ScriptedRegistry) ->
 
 def test_docker_hubs_bare_401_is_not_found_or_private(registry: ScriptedRegistry) -> None:
     TokenServer(registry, uses=0)
-    mend = f"check the spelling; if it is private: provision login {registry.host}$"
-    with refused(NotFound, r"user/x is not found, or it is private \(authentication required\)", mend):
+    hint = f"check the spelling; if it is private: provision login {registry.host}$"
+    with refused(NotFound, r"user/x is not found, or it is private \(authentication required\)", hint):
         client(registry).manifest("latest")
     assert len(registry.asked(MANIFESTS)) == 2
 
@@ -230,12 +230,12 @@ def test_a_rate_limit_says_what_is_left_when_it_ends_and_how_to_have_more(regist
     quota = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "0;w=21600", "Retry-After": "2460"}
     registry.on(MANIFESTS, Response.error(429, "TOOMANYREQUESTS", "You have reached your limit", quota))
     why = r"too many requests \(You have reached your limit\); 100 are allowed in 6 hours, 0 are left$"
-    mend = rf"^try again in 41 minutes, at \d\d:\d\d, or log in for more: provision login {registry.host}$"
-    with refused(NetworkError, why, mend):
+    hint = rf"^try again in 41 minutes, at \d\d:\d\d, or log in for more: provision login {registry.host}$"
+    with refused(NetworkError, why, hint):
         client(registry).manifest("latest")
 
 
-def test_what_a_tag_names_is_told_by_headers_alone(registry: ScriptedRegistry) -> None:
+def test_a_tag_is_resolved_by_headers_alone(registry: ScriptedRegistry) -> None:
     named = client(registry).resolve("latest")
     assert named == described(IMAGE.manifest)
     assert [request.method for request in registry.asked(MANIFESTS)] == ["HEAD"]
@@ -311,7 +311,7 @@ def test_an_unknown_certificate_is_refused(tls_registry: ScriptedRegistry) -> No
     assert tls_registry.requests == []
 
 
-def test_an_unknown_certificate_is_taken_when_told(tls_registry: ScriptedRegistry) -> None:
+def test_an_unknown_certificate_is_accepted_with_insecure(tls_registry: ScriptedRegistry) -> None:
     assert client(tls_registry, insecure=True).manifest("latest").data == IMAGE.manifest
 
 
@@ -361,7 +361,7 @@ def elsewhere(registry: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch) -> It
     yield f"far.example:{port}"
 
 
-def test_plain_http_elsewhere_only_when_told(registry: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_http_elsewhere_only_with_insecure(registry: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     with elsewhere(registry, monkeypatch) as host:
         with refused(NetworkError, "^far.example:[0-9]+ doesn't speak https: wrong version number$", "--insecure"):
             client(host).manifest("latest")

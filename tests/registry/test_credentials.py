@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from tests.registry.test_helper import (
     make_helper,  # noqa: F401  a fixture
 )
 from tests.support import builders
-from tests.support.registry import Registry
+from tests.support.docker_registry import DockerRegistry
 from tests.support.scripted_registry import PrivateTokens, ScriptedRegistry, challenge, json_response
 
 IMAGE = builders.small()
@@ -49,13 +49,14 @@ def write(path: Path, **auths: Login | dict[str, str]) -> Path:
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        served.push("user/x", IMAGE)
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("user/x", IMAGE)
+    return registry
 
 
-def client(registry: ScriptedRegistry | Registry, login: Login | None = ME, name: str = "user/x") -> RegistryClient:
+def client(
+    registry: ScriptedRegistry | DockerRegistry, login: Login | None = ME, name: str = "user/x"
+) -> RegistryClient:
     return RegistryClient(Reference.parse(f"{registry.host}/{name}"), credentials=Credentials((), login))
 
 

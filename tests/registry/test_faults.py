@@ -33,14 +33,14 @@ def test_a_registry_that_fails(case: Case, tmp_path: Path) -> None:
 
 def test_runs_that_are_killed_at_random_moments(tmp_path: Path) -> None:
     """The run that is left alone then completes; a kill costs what was in one buffer of each blob, at most."""
-    figures = pulls.killed(15, tmp_path)
+    figures = pulls.kill_pulls(15, tmp_path)
     assert figures.kills == 15
     assert figures.most_lost <= CHUNK
     assert figures.sent >= figures.size
 
 
 def test_eight_processes_download_each_blob_once(tmp_path: Path) -> None:
-    pulls.at_once(8, tmp_path)
+    pulls.pull_at_once(8, tmp_path)
 
 
 def test_a_pull_that_gives_up_says_what_is_kept_and_the_next_one_goes_on_elsewhere(tmp_path: Path) -> None:
@@ -67,6 +67,6 @@ def test_a_pull_that_gives_up_says_what_is_kept_and_the_next_one_goes_on_elsewhe
 
 def test_unpacking_hides_behind_a_slow_line(tmp_path: Path) -> None:
     """The start of Python counts a lot here; `make bench-faults` has the real figure."""
-    found = pulls.slow_line(2, 8_000_000, 3e6, tmp_path)
+    found = pulls.time_slow_line(2, 8_000_000, 3e6, tmp_path)
     assert found.bare > 3
     assert found.job < 1.5 * found.bare

@@ -12,7 +12,7 @@ import pytest
 
 from provisioner.errors import NotAllowed
 from provisioner.registry import helper
-from tests.support.tools import processes_left
+from tests.support.leftovers import processes_left
 
 MakeHelper = Callable[[str], Path]
 

@@ -16,9 +16,8 @@ import pytest
 from provisioner.errors import MalformedImage, NetworkError, NotFound, ProvisionError
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
-from provisioner.registry import hub as hub_module
-from provisioner.registry.client import NoSuchRepository
 from provisioner.registry.hub import Hub, near_names
+from provisioner.registry.refusals import NoSuchRepository
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.scripted_hub import (
@@ -39,13 +38,6 @@ ARM = Platform("linux", "arm64", "v8")
 
 
 @pytest.fixture
-def scripted() -> Iterator[ScriptedRegistry]:
-    """A server that answers as a test says."""
-    with ScriptedRegistry() as served:
-        yield served
-
-
-@pytest.fixture
 def full() -> Iterator[ScriptedHub]:
     """A Docker Hub with content, in plain HTTP."""
     with ScriptedHub() as served:
@@ -63,19 +55,19 @@ def results(*found: Any, **fields: Any) -> Response:
 # Recorded answers
 
 
-def test_the_recorded_search(scripted: ScriptedRegistry) -> None:
-    scripted.on(SEARCH, Response(200, (DATA / "hub-search.json").read_bytes()))
-    [ubuntu], count = hub(scripted).search("ubuntu linux", 1)
+def test_the_recorded_search(registry: ScriptedRegistry) -> None:
+    registry.on(SEARCH, Response(200, (DATA / "hub-search.json").read_bytes()))
+    [ubuntu], count = hub(registry).search("ubuntu linux", 1)
     assert (ubuntu.name, ubuntu.is_official, ubuntu.stars, ubuntu.pulls) == ("ubuntu", True, 17303, 9419966493)
     assert ubuntu.description == "Ubuntu is a Debian-based Linux operating system based on free software."
     assert count == 10_000
-    assert scripted.requests[0].query == {"page": ["1"], "page_size": ["1"], "query": ["ubuntu linux"]}
+    assert registry.requests[0].query == {"page": ["1"], "page_size": ["1"], "query": ["ubuntu linux"]}
 
 
-def test_the_recorded_tags(scripted: ScriptedRegistry) -> None:
+def test_the_recorded_tags(registry: ScriptedRegistry) -> None:
     recorded = json.loads((DATA / "hub-tags.json").read_bytes())
-    scripted.on(TAGS, json_response(recorded | {"next": None}))
-    [devel], count = hub(scripted).tags("library/ubuntu")
+    registry.on(TAGS, json_response(recorded | {"next": None}))
+    [devel], count = hub(registry).tags("library/ubuntu")
     assert (devel.name, devel.updated, count) == ("devel", "2024-10-02T01:50:27.90536Z", 644)
     assert str(devel.digest) == recorded["results"][0]["digest"]
     assert [str(offer.platform) for offer in devel.offers] == [
@@ -106,27 +98,27 @@ def test_all_pages_of_tags(full: ScriptedHub) -> None:
     assert len(full.requests) == 8
 
 
-def test_pages_without_end(scripted: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_without_end(registry: ScriptedRegistry) -> None:
     endless = results(tag_on_hub("1.0"), repository_on_hub("a"), count=10**12, next="https://hub.docker.com/more")
-    scripted.on(".*", endless)
-    monkeypatch.setattr(hub_module, "_PAGES", 7)
-    [tag], count = hub(scripted).tags("library/ubuntu")
-    assert (tag.name, count, len(scripted.requests)) == ("1.0", 10**12, 7)
-    assert len(hub(scripted).search("a", 50)[0]) == 1
-    assert len(scripted.requests) == 14
+    registry.on(".*", endless)
+    client = Hub(registry.url, max_pages=7)
+    [tag], count = client.tags("library/ubuntu")
+    assert (tag.name, count, len(registry.requests)) == ("1.0", 10**12, 7)
+    assert len(client.search("a", 50)[0]) == 1
+    assert len(registry.requests) == 14
 
 
-def test_the_next_page_is_not_where_the_answer_says(scripted: ScriptedRegistry) -> None:
+def test_the_next_page_is_not_where_the_answer_says(registry: ScriptedRegistry) -> None:
     first = results(*(repository_on_hub(f"a/{n}") for n in range(100)), count=101, next="http://registry.invalid/steal")
-    scripted.on(SEARCH, results(repository_on_hub("a/100"), count=101)).on(SEARCH, first, times=1)
-    assert len(hub(scripted).search("a", 200)[0]) == 101
+    registry.on(SEARCH, results(repository_on_hub("a/100"), count=101)).on(SEARCH, first, times=1)
+    assert len(hub(registry).search("a", 200)[0]) == 101
 
 
-def test_compressed_answers(scripted: ScriptedRegistry) -> None:
+def test_compressed_answers(registry: ScriptedRegistry) -> None:
     body = gzip.compress(json.dumps({"count": 1, "results": [repository_on_hub("a")]}).encode())
-    scripted.on(SEARCH, Response(200, body, {"Content-Encoding": "gzip"}))
-    assert hub(scripted).search("a", 9)[0][0].name == "a"
-    assert scripted.requests[0].headers["Accept-Encoding"] == "gzip"
+    registry.on(SEARCH, Response(200, body, {"Content-Encoding": "gzip"}))
+    assert hub(registry).search("a", 9)[0][0].name == "a"
+    assert registry.requests[0].headers["Accept-Encoding"] == "gzip"
 
 
 # Answers that aren't as they should be
@@ -139,25 +131,25 @@ def test_compressed_answers(scripted: ScriptedRegistry) -> None:
         "\xff",
     ],
 )  # fmt: skip
-def test_answers_that_are_no_pages(scripted: ScriptedRegistry, body: str) -> None:
-    scripted.on(".*", Response(200, body.encode("latin-1")))
-    for ask in (lambda: hub(scripted).search("a", 1), lambda: hub(scripted).tags("a/b")):
+def test_answers_that_are_no_pages(registry: ScriptedRegistry, body: str) -> None:
+    registry.on(".*", Response(200, body.encode("latin-1")))
+    for ask in (lambda: hub(registry).search("a", 1), lambda: hub(registry).tags("a/b")):
         with pytest.raises(NetworkError, match="something else than a page of results"):
             ask()
 
 
-def test_a_web_page(scripted: ScriptedRegistry) -> None:
-    scripted.on(SEARCH, html())
+def test_a_web_page(registry: ScriptedRegistry) -> None:
+    registry.on(SEARCH, html())
     with pytest.raises(NetworkError, match="something else"):
-        hub(scripted).search("a", 1)
+        hub(registry).search("a", 1)
 
 
-def test_fields_of_wrong_types(scripted: ScriptedRegistry) -> None:
+def test_fields_of_wrong_types(registry: ScriptedRegistry) -> None:
     wrong: list[Any] = [None, 7, "text", [], {}, True, -1, 1.5]
     fields = ("repo_name", "short_description", "star_count", "pull_count", "is_official")
     odd = [{**repository_on_hub("fine"), field: value} for field in fields for value in wrong]
-    scripted.on(SEARCH, results(*odd, *wrong, count="many"))
-    assert [repository.name for repository in hub(scripted).search("a", 100)[0]] == ["text", "fine"]
+    registry.on(SEARCH, results(*odd, *wrong, count="many"))
+    assert [repository.name for repository in hub(registry).search("a", 100)[0]] == ["text", "fine"]
     of_tags = ("name", "images", "digest", "last_updated")
     image = [
         {**image_on_hub("linux/amd64"), field: value}
@@ -165,21 +157,21 @@ def test_fields_of_wrong_types(scripted: ScriptedRegistry) -> None:
         for value in wrong
     ]
     odd = [{**tag_on_hub("fine", image_on_hub("linux/amd64")), field: value} for field in of_tags for value in wrong]
-    scripted.on(TAGS, results(*odd, tag_on_hub("images", *image), *wrong, count=None))
-    names = [tag.name for tag in hub(scripted).tags("library/ubuntu")[0]]
+    registry.on(TAGS, results(*odd, tag_on_hub("images", *image), *wrong, count=None))
+    names = [tag.name for tag in hub(registry).tags("library/ubuntu")[0]]
     assert names == ["text", "fine", "images"]
 
 
-def test_no_description_is_none(scripted: ScriptedRegistry) -> None:
+def test_no_description_is_none(registry: ScriptedRegistry) -> None:
     empty: list[Any] = [None, "", "  \n"]
     found = [repository_on_hub(f"a/{number}", short_description=value) for number, value in enumerate(empty)]
     without = repository_on_hub("b")
     del without["short_description"]
-    scripted.on(SEARCH, results(*found, without))
-    assert [repository.description for repository in hub(scripted).search("a", 9)[0]] == [None] * 4
+    registry.on(SEARCH, results(*found, without))
+    assert [repository.description for repository in hub(registry).search("a", 9)[0]] == [None] * 4
 
 
-def test_names_that_cannot_be_pulled_are_left_out(scripted: ScriptedRegistry) -> None:
+def test_names_that_cannot_be_pulled_are_left_out(registry: ScriptedRegistry) -> None:
     names = [
         "\x1b[2J",
         "a b",
@@ -192,8 +184,8 @@ def test_names_that_cannot_be_pulled_are_left_out(scripted: ScriptedRegistry) ->
         "ubuntu",
         "library/a",
     ]
-    scripted.on(SEARCH, results(*map(repository_on_hub, names)))
-    assert [repository.name for repository in hub(scripted).search("a", 100)[0]] == ["ubuntu", "library/a"]
+    registry.on(SEARCH, results(*map(repository_on_hub, names)))
+    assert [repository.name for repository in hub(registry).search("a", 100)[0]] == ["ubuntu", "library/a"]
 
 
 def test_attestations_are_no_platforms(full: ScriptedHub) -> None:
@@ -202,11 +194,11 @@ def test_attestations_are_no_platforms(full: ScriptedHub) -> None:
     assert [str(offer.platform) for offer in tag.offers] == ["linux/arm64/v8"]
 
 
-def test_refusals(scripted: ScriptedRegistry) -> None:
+def test_refusals(registry: ScriptedRegistry) -> None:
     def refused(answer: Response) -> ProvisionError:
-        scripted.on(SEARCH, answer, times=1)
+        registry.on(SEARCH, answer, times=1)
         with pytest.raises(ProvisionError) as caught:
-            hub(scripted).search("a", 1)
+            hub(registry).search("a", 1)
         assert caught.value.hint
         return caught.value
 
@@ -217,13 +209,13 @@ def test_refusals(scripted: ScriptedRegistry) -> None:
     assert "inflated" in refused(Response(200, b"no gzip", {"Content-Encoding": "gzip"})).message
 
 
-def test_bombs(scripted: ScriptedRegistry) -> None:
-    scripted.on(SEARCH, Response(200, gzip.compress(bytes(64 << 20)), {"Content-Encoding": "gzip"}), times=1)
+def test_bombs(registry: ScriptedRegistry) -> None:
+    registry.on(SEARCH, Response(200, gzip.compress(bytes(64 << 20)), {"Content-Encoding": "gzip"}), times=1)
     with pytest.raises(MalformedImage, match="more than 16 MiB"):
-        hub(scripted).search("a", 1)
-    scripted.on(SEARCH, Response(200, bytes(17 << 20)))
+        hub(registry).search("a", 1)
+    registry.on(SEARCH, Response(200, bytes(17 << 20)))
     with pytest.raises(MalformedImage, match="more than 16 MiB"):
-        hub(scripted).search("a", 1)
+        hub(registry).search("a", 1)
 
 
 # Near names
@@ -273,7 +265,7 @@ def failing(reference: str, server: ScriptedRegistry) -> str:
     return caught.value.hint
 
 
-def test_near_names_in_an_error(known: ScriptedHub, scripted: ScriptedRegistry) -> None:
+def test_near_names_in_an_error(known: ScriptedHub, registry: ScriptedRegistry) -> None:
     assert failing("ubunut", known).startswith("near names: ubuntu, ")
     assert failing("ubunut", known).endswith("if it is private: provision login docker.io")
     nothing = "check the spelling; if it is private: provision login "
@@ -281,16 +273,16 @@ def test_near_names_in_an_error(known: ScriptedHub, scripted: ScriptedRegistry) 
     asked = len(known.requests)
     assert failing("ghcr.io/ubunut/x", known) == nothing + "ghcr.io"
     assert len(known.requests) == asked
-    scripted.on(SEARCH, Response(503))
-    assert failing("ubunut", scripted) == nothing + "docker.io"
+    registry.on(SEARCH, Response(503))
+    assert failing("ubunut", registry) == nothing + "docker.io"
 
 
-def test_near_names_are_not_waited_for_long(scripted: ScriptedRegistry) -> None:
+def test_near_names_are_not_waited_for_long(registry: ScriptedRegistry) -> None:
     silent = threading.Event()
-    scripted.on(SEARCH, Broken(200, bytes(100), wait=silent))
+    registry.on(SEARCH, Broken(200, bytes(100), wait=silent))
     begun = time.monotonic()
     with pytest.raises(NetworkError, match="in time"):
-        Hub(scripted.url, silence=0.2).near("library/ubunut")
+        Hub(registry.url, silence=0.2).near("library/ubunut")
     silent.set()
     assert time.monotonic() - begun < 5
 

@@ -14,12 +14,12 @@ from provisioner.registry.limits import RateLimit
 NOW = 1_800_000_000.0
 
 
-def told(limit: str = "", remaining: str = "", after: str = "") -> tuple[str, str]:
-    """What is said of these headers, and the mend."""
+def texts(limit: str = "", remaining: str = "", after: str = "") -> tuple[str, str]:
+    """Return the text for these headers, and the hint."""
     headers = {"ratelimit-limit": limit, "ratelimit-remaining": remaining, "Retry-After": after}
     headers["Date"] = email.utils.formatdate(NOW, usegmt=True)
-    said = RateLimit.of(headers, NOW)
-    return str(said), said.mend
+    parsed = RateLimit.from_headers(headers, NOW)
+    return str(parsed), parsed.hint
 
 
 def clock(seconds: float) -> str:
@@ -27,7 +27,7 @@ def clock(seconds: float) -> str:
 
 
 @pytest.mark.parametrize(
-    ("headers", "says", "mend"),
+    ("headers", "says", "hint"),
     [
         (("100;w=21600", "0;w=21600", ""), "; 100 are allowed in 6 hours, 0 are left", "wait, at most 6 hours"),
         (
@@ -43,21 +43,21 @@ def clock(seconds: float) -> str:
         (("9" * 30, "1e3", "9" * 30), "", "wait a few minutes and try again"),
     ],
 )
-def test_words(headers: tuple[str, str, str], says: str, mend: str) -> None:
-    assert told(*headers) == (says, mend)
+def test_words(headers: tuple[str, str, str], says: str, hint: str) -> None:
+    assert texts(*headers) == (says, hint)
 
 
 def test_a_date() -> None:
-    assert told(after=email.utils.formatdate(NOW + 600, usegmt=True))[1] == f"try again in 10 minutes, at {clock(600)}"
-    assert told(after=email.utils.formatdate(NOW - 600, usegmt=True))[1] == "wait a few minutes and try again"
+    assert texts(after=email.utils.formatdate(NOW + 600, usegmt=True))[1] == f"try again in 10 minutes, at {clock(600)}"
+    assert texts(after=email.utils.formatdate(NOW - 600, usegmt=True))[1] == "wait a few minutes and try again"
 
 
 def test_a_registry_cant_make_us_wait_for_years() -> None:
-    assert told(after="999999999")[1].startswith("try again in 40 days")
+    assert texts(after="999999999")[1].startswith("try again in 40 days")
 
 
 @given(st.text(), st.text(), st.text())
 def test_hostile_headers(limit: str, remaining: str, after: str) -> None:
-    says, mend = told(limit, remaining, after)
+    says, hint = texts(limit, remaining, after)
     assert says.isprintable()
-    assert mend
+    assert hint

@@ -11,10 +11,10 @@ from provisioner.errors import MalformedImage, NetworkError, NotFound, UsageErro
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.image.reference import Reference
-from provisioner.registry.mirrors import Mirrors, _located
+from provisioner.registry.mirrors import Mirrors, locate_mirror
 from scripts.loopback_registry import Response
 from tests.support import builders, realimages
-from tests.support.registry import serve
+from tests.support.docker_registry import run_docker_registry
 from tests.support.scripted_registry import (
     Broken,
     Request,
@@ -84,14 +84,14 @@ def test_what_a_tag_names_is_asked_in_the_same_order(bench: Bench) -> None:
     bench.origin.on("/v2/", Response(503))
     bench.registry = bench.mirrored(bench.mirror.host)
     assert bench.registry.resolve("latest").digest == Digest.of(IMAGE.manifest)
-    assert bench.said[-1] == f"tag 'latest' is what the mirror {bench.mirror.host} has for it"
+    assert bench.said[-1] == f"tag 'latest' comes from the mirror {bench.mirror.host}"
 
 
 @pytest.mark.parametrize("answer", [Response(500), Response(429), html(), Broken(0, reset=True), Response(404)])
 def test_a_tag_comes_from_the_mirror_when_the_registry_cant_be_reached(bench: Bench, answer: Response) -> None:
     bench.origin.on("/v2/", answer)
     assert bench.registry.manifest("latest").data == IMAGE.manifest
-    assert bench.said[-1] == f"tag 'latest' is what the mirror {bench.mirror.host} has for it"
+    assert bench.said[-1] == f"tag 'latest' comes from the mirror {bench.mirror.host}"
     assert bench.time.slept == []
 
 
@@ -114,7 +114,7 @@ def test_a_registry_that_is_down_is_not_waited_for_again_and_again(bench: Bench)
     bench.mirror.on(BLOBS, Broken(200, BLOB, sent=300_000), times=1)
     assert bench.blob() == BLOB
     assert len(bench.origin.requests) == asked
-    assert bench.said[-1].endswith("; again")
+    assert bench.said[-1].endswith("; trying again")
 
 
 def test_a_registry_with_no_help_is_asked_for_a_bounded_time(bench: Bench) -> None:
@@ -143,7 +143,7 @@ def test_a_blob_goes_on_elsewhere(bench: Bench) -> None:
     assert 300_000 - 2**18 <= int(request.headers["Range"].removeprefix("bytes=").removesuffix("-")) <= 300_000
     (line,) = bench.said
     assert line.startswith(f"{bench.mirror.host} broke off: ")
-    assert line.endswith(f"; on with {bench.origin.host}")
+    assert line.endswith(f"; trying {bench.origin.host}")
     assert bench.time.slept == []
 
 
@@ -158,7 +158,7 @@ def test_a_mirror_that_is_down_costs_one_try(bench: Bench) -> None:
     bench.registry = bench.mirrored("127.0.0.1:1", bench.mirror.host)
     assert bench.blob() == BLOB
     assert bench.blob() == BLOB
-    assert bench.said == [f"127.0.0.1:1 can't be reached: Connection refused; on with {bench.mirror.host}"]
+    assert bench.said == [f"127.0.0.1:1 can't be reached: Connection refused; trying {bench.mirror.host}"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_server_that_wants_to_be_left_alone(bench: Bench) -> None:
     bench.origin.on(BLOBS, Response(503, b"", {"Retry-After": "20"}), times=2)
     assert bench.blob() == BLOB
     assert bench.time.slept == [20.5, 21.0]
-    assert bench.said[0].endswith("; again in 20 s")
+    assert bench.said[0].endswith("; trying again in 20 s")
 
 
 def test_an_hour_is_not_waited_for(bench: Bench) -> None:
@@ -254,7 +254,7 @@ def test_whoever_reads_may_stop_at_a_failure(bench: Bench) -> None:
     ],
 )
 def test_where_a_mirror_is(text: str, where: str, plain: bool) -> None:
-    reference, is_plain = _located(text, Reference.parse("x:1"))
+    reference, is_plain = locate_mirror(text, Reference.parse("x:1"))
     assert (str(reference), is_plain) == (where, plain)
 
 
@@ -263,14 +263,14 @@ def test_where_a_mirror_is(text: str, where: str, plain: bool) -> None:
 )
 def test_what_is_no_mirror(text: str) -> None:
     with pytest.raises(UsageError, match="is not a mirror: ") as caught:
-        _located(text, Reference.parse("x"))
+        locate_mirror(text, Reference.parse("x"))
     assert caught.value.message.isprintable()
     assert "mirror.example" in caught.value.hint
 
 
 def test_a_password_in_a_mirror_is_not_shown() -> None:
     with pytest.raises(UsageError) as caught:
-        _located("https://me:secret@mirror.example", Reference.parse("x"))
+        locate_mirror("https://me:secret@mirror.example", Reference.parse("x"))
     assert "secret" not in caught.value.message + caught.value.hint
 
 
@@ -283,9 +283,9 @@ def test_mirrors_of_the_command_line_come_before_those_of_the_environment(bench:
     done = provision("--platform=linux/amd64", "--mirror=127.0.0.1:3", reference, place / "d", env=env)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[1:4] == [
-        "127.0.0.1:2 can't be reached: Connection refused; on with 127.0.0.1:3",
-        f"127.0.0.1:3 can't be reached: Connection refused; on with {bench.mirror.host}",
-        f"tag 'latest' is what the mirror {bench.mirror.host} has for it",
+        "127.0.0.1:2 can't be reached: Connection refused; trying 127.0.0.1:3",
+        f"127.0.0.1:3 can't be reached: Connection refused; trying {bench.mirror.host}",
+        f"tag 'latest' comes from the mirror {bench.mirror.host}",
     ]
     done = provision("--platform=linux/amd64", "--mirror=a b", reference, place / "e", env=env)
     assert done.returncode == 2
@@ -297,10 +297,10 @@ def test_a_pull_through_cache_on_the_lan(place: Path, image_cache: Path, tmp_pat
     need("docker-registry", "skopeo")
     for name in ("origin", "proxy"):
         (tmp_path / name).mkdir()
-    with serve(tmp_path / "origin", tmp_path / "origin/storage") as upstream:
+    with run_docker_registry(tmp_path / "origin", tmp_path / "origin/storage") as upstream:
         upstream.push(realimages.layout("application", image_cache), "user/app:1")
         proxy = f"proxy: {{remoteurl: 'http://{upstream.host}'}}\n"
-        with serve(tmp_path / "proxy", tmp_path / "proxy/storage", more=proxy) as cache:
+        with run_docker_registry(tmp_path / "proxy", tmp_path / "proxy/storage", more=proxy) as cache:
             log = tmp_path / "origin/registry.log"
             for number, fetched in ((1, True), (2, False)):
                 before = log.read_text().count("/blobs/")

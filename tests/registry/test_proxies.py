@@ -28,10 +28,9 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        served.push("user/x", IMAGE)
-        yield served
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    registry.push("user/x", IMAGE)
+    return registry
 
 
 @pytest.fixture

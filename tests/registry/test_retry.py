@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from provisioner.registry.retry import LONGEST_SECONDS, PATIENCE_SECONDS, PAUSES, Backoff, Patience, retry_after
+from provisioner.registry.retry import GIVE_UP_SECONDS, LONGEST_PAUSE_SECONDS, MAX_PAUSES, Backoff, Timing, retry_after
 from tests.support.scripted_registry import Time
 
 
@@ -22,37 +22,37 @@ def pauses(backoff: Backoff, time: Time, after: float = 0.0) -> list[float]:
 
 def test_pauses_grow_to_a_limit_and_end() -> None:
     time = Time()
-    assert pauses(Backoff(time.patience, 9), time) == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert LONGEST_SECONDS == 30
+    assert pauses(Backoff(time.timing, 9), time) == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert LONGEST_PAUSE_SECONDS == 30
 
 
 def test_no_two_clients_come_back_together() -> None:
     time = Time()
     chances = iter((0.0, 0.5, 1.0))
-    patience = Patience(lambda: time.now, time.sleep, lambda: next(chances))
-    assert [Backoff(patience, 3).pause() for _ in range(3)] == [0.25, 0.375, 0.5]
+    timing = Timing(lambda: time.now, time.sleep, lambda: next(chances))
+    assert [Backoff(timing, 3).pause() for _ in range(3)] == [0.25, 0.375, 0.5]
 
 
 def test_progress_begins_anew() -> None:
     time = Time()
-    backoff = Backoff(time.patience, 3)
+    backoff = Backoff(time.timing, 3)
     assert pauses(backoff, time) == [0.5, 1, 2]
-    backoff.progressed()
+    backoff.reset()
     assert pauses(backoff, time) == [0.5, 1, 2]
 
 
-def test_what_a_server_wants_comes_on_top_and_nothing_is_waited_for_longer_than_patience() -> None:
+def test_what_a_server_wants_comes_on_top_and_nothing_is_waited_for_longer_than_the_limit() -> None:
     time = Time()
-    assert pauses(Backoff(time.patience, PAUSES), time, after=100.0) == [100.5, 101]
-    assert Backoff(time.patience, PAUSES).pause(PATIENCE_SECONDS) is None
-    assert Backoff(time.patience, PAUSES).pause(float("inf")) is None
-    assert Backoff(time.patience, PAUSES).pause(-5.0) == 0.5
+    assert pauses(Backoff(time.timing, MAX_PAUSES), time, after=100.0) == [100.5, 101]
+    assert Backoff(time.timing, MAX_PAUSES).pause(GIVE_UP_SECONDS) is None
+    assert Backoff(time.timing, MAX_PAUSES).pause(float("inf")) is None
+    assert Backoff(time.timing, MAX_PAUSES).pause(-5.0) == 0.5
 
 
 def test_silence_counts_too() -> None:
     time = Time()
-    backoff = Backoff(time.patience, PAUSES)
-    time.now += PATIENCE_SECONDS - 1
+    backoff = Backoff(time.timing, MAX_PAUSES)
+    time.now += GIVE_UP_SECONDS - 1
     assert backoff.pause() == 0.5
     time.now += 1
     assert backoff.pause() is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +18,10 @@ from provisioner.registry.client import TAGS_LIMIT, RegistryClient
 from provisioner.registry.tags import tag_names
 from provisioner.sources.tags import with_offers, with_sizes
 from provisioner.store.blobs import BlobCache
-from provisioner.store.cached_documents import CachedDocuments
+from provisioner.store.documents import CachingRegistry
 from scripts.loopback_registry import Response
 from tests.support import builders
-from tests.support.registry import Registry
+from tests.support.docker_registry import DockerRegistry
 from tests.support.scripted_registry import Request, ScriptedRegistry, TokenServer, html, json_response, mirrored
 from tests.support.terminal import on_terminal, plain
 from tests.support.tools import clean_environment, provision
@@ -49,12 +49,11 @@ def pages(names: list[str], size: int, link: str = '</v2/user/x/tags/list?n={n}&
 
 
 @pytest.fixture
-def scripted() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with the images of `user/x`, whose list of tags a test has yet to say."""
-    with ScriptedRegistry() as served:
-        for image in (AMD, ARM):
-            served.push("user/x", image, tag=None)
-        yield served
+    for image in (AMD, ARM):
+        registry.push("user/x", image, tag=None)
+    return registry
 
 
 def names_in(registry: ScriptedRegistry) -> list[str]:
@@ -75,23 +74,23 @@ def names_in(registry: ScriptedRegistry) -> list[str]:
         '</first>; rel="first", <?last={last}>; rel="next"',
     ],
 )
-def test_all_pages_are_read_and_no_link_leads_elsewhere(scripted: ScriptedRegistry, link: str) -> None:
+def test_all_pages_are_read_and_no_link_leads_elsewhere(registry: ScriptedRegistry, link: str) -> None:
     names = [f"1.{number}" for number in range(95)]
-    scripted.on(LIST, pages(names, 10, link))
-    assert names_in(scripted) == names
-    assert len(scripted.asked(LIST)) == 10
+    registry.on(LIST, pages(names, 10, link))
+    assert names_in(registry) == names
+    assert len(registry.asked(LIST)) == 10
 
 
-def test_a_token_goes_with_every_page(scripted: ScriptedRegistry) -> None:
+def test_a_token_goes_with_every_page(registry: ScriptedRegistry) -> None:
     names = [f"1.{number}" for number in range(50)]
     served = pages(names, 10)
-    server = TokenServer(scripted, uses=2)
-    scripted.on(LIST, lambda request: server._check(request) or served(request))
-    assert names_in(scripted) == names
-    assert server.given > 1
+    server = TokenServer(registry, uses=2)
+    registry.on(LIST, lambda request: server.check(request) or served(request))
+    assert names_in(registry) == names
+    assert server.issued > 1
 
 
-def test_a_hundred_thousand_tags(scripted: ScriptedRegistry) -> None:
+def test_a_hundred_thousand_tags(registry: ScriptedRegistry) -> None:
     names = [f"{number >> 8}.{number & 255}" for number in range(100_000)]
     places = {name: place for place, name in enumerate(names)}
 
@@ -99,28 +98,28 @@ def test_a_hundred_thousand_tags(scripted: ScriptedRegistry) -> None:
         def index(self, name: str) -> int:  # type: ignore[override]
             return places[name]
 
-    scripted.on(LIST, pages(Fast(names), 1000))
+    registry.on(LIST, pages(Fast(names), 1000))
     begun = time.monotonic()
-    assert names_in(scripted) == names
+    assert names_in(registry) == names
     assert time.monotonic() - begun < 30
-    assert scripted.asked(LIST)[0].query == {"n": ["1000"]}
+    assert registry.asked(LIST)[0].query == {"n": ["1000"]}
 
 
-def test_a_registry_that_gives_all_at_once(scripted: ScriptedRegistry) -> None:
+def test_a_registry_that_gives_all_at_once(registry: ScriptedRegistry) -> None:
     names = [f"1.{number}" for number in range(100_000)]
-    scripted.on(LIST, json_response({"tags": names}))
-    assert names_in(scripted) == names
+    registry.on(LIST, json_response({"tags": names}))
+    assert names_in(registry) == names
 
 
 @pytest.mark.parametrize("tags", [[], None])
-def test_a_repository_without_tags(scripted: ScriptedRegistry, tags: list[str] | None) -> None:
-    scripted.on(LIST, json_response({"name": "user/x", "tags": tags}))
-    assert names_in(scripted) == []
+def test_a_repository_without_tags(registry: ScriptedRegistry, tags: list[str] | None) -> None:
+    registry.on(LIST, json_response({"name": "user/x", "tags": tags}))
+    assert names_in(registry) == []
 
 
-def test_what_cannot_be_a_tag_is_left_out(scripted: ScriptedRegistry) -> None:
-    scripted.on(LIST, json_response({"tags": ["1.0", "\x1b[2Jevil", "", "a b", "-x", "2.0", "x" * 129, "é", "2.0\n"]}))
-    assert names_in(scripted) == ["1.0", "2.0"]
+def test_what_cannot_be_a_tag_is_left_out(registry: ScriptedRegistry) -> None:
+    registry.on(LIST, json_response({"tags": ["1.0", "\x1b[2Jevil", "", "a b", "-x", "2.0", "x" * 129, "é", "2.0\n"]}))
+    assert names_in(registry) == ["1.0", "2.0"]
 
 
 # Registries that don't behave
@@ -133,35 +132,35 @@ def test_what_cannot_be_a_tag_is_left_out(scripted: ScriptedRegistry) -> None:
         '<?last=a>; rel="next"',
     ],
 )
-def test_links_in_a_circle(scripted: ScriptedRegistry, link: str) -> None:
-    scripted.on(LIST, Response(200, b'{"tags": ["a"]}', {"Link": link}))
+def test_links_in_a_circle(registry: ScriptedRegistry, link: str) -> None:
+    registry.on(LIST, Response(200, b'{"tags": ["a"]}', {"Link": link}))
     with pytest.raises(NetworkError, match="doesn't end"):
-        names_in(scripted)
-    assert len(scripted.asked(LIST)) <= 2
+        names_in(registry)
+    assert len(registry.asked(LIST)) <= 2
 
 
-def test_links_that_always_lead_on(scripted: ScriptedRegistry) -> None:
+def test_links_that_always_lead_on(registry: ScriptedRegistry) -> None:
     def answer(request: Request) -> Response:
-        return Response(200, b'{"tags": ["a"]}', {"Link": f'<?last={len(scripted.requests)}>; rel="next"'})
+        return Response(200, b'{"tags": ["a"]}', {"Link": f'<?last={len(registry.requests)}>; rel="next"'})
 
-    scripted.on(LIST, answer)
+    registry.on(LIST, answer)
     with pytest.raises(NetworkError, match="doesn't end"):
-        names_in(scripted)
-    assert len(scripted.asked(LIST)) < 20
+        names_in(registry)
+    assert len(registry.asked(LIST)) < 20
 
 
 @pytest.mark.parametrize(
     "link", ["nonsense", '</v2/>; rel="next"', '<?>; rel="next"', '<?a b>; rel="next"', '<?é>; rel="next"', "<?a"]
 )
-def test_links_that_lead_nowhere(scripted: ScriptedRegistry, link: str) -> None:
-    scripted.on(LIST, Response(200, b'{"tags": ["a"]}', {"Link": link}))
+def test_links_that_lead_nowhere(registry: ScriptedRegistry, link: str) -> None:
+    registry.on(LIST, Response(200, b'{"tags": ["a"]}', {"Link": link}))
     with pytest.raises(NetworkError, match="next page"):
-        names_in(scripted)
+        names_in(registry)
 
 
-def test_links_to_anything_but_the_next_page(scripted: ScriptedRegistry) -> None:
-    scripted.on(LIST, Response(200, b'{"tags": ["a"]}', {"Link": '<?last=a>; rel="prev", <?x>; rel=nextish; x="next"'}))
-    assert names_in(scripted) == ["a"]
+def test_links_to_anything_but_the_next_page(registry: ScriptedRegistry) -> None:
+    registry.on(LIST, Response(200, b'{"tags": ["a"]}', {"Link": '<?last=a>; rel="prev", <?x>; rel=nextish; x="next"'}))
+    assert names_in(registry) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -172,44 +171,63 @@ def test_links_to_anything_but_the_next_page(scripted: ScriptedRegistry) -> None
         '{"tags": [', "[" * 100_000, '{"tags": ' + "9" * 10_000 + "}", "\xff",
     ],
 )  # fmt: skip
-def test_lists_that_are_none(scripted: ScriptedRegistry, body: str) -> None:
-    scripted.on(LIST, Response(200, body.encode("latin-1"), {"Content-Type": "application/json"}))
+def test_lists_that_are_none(registry: ScriptedRegistry, body: str) -> None:
+    registry.on(LIST, Response(200, body.encode("latin-1"), {"Content-Type": "application/json"}))
     with pytest.raises(NetworkError, match="list of tags"):
-        names_in(scripted)
+        names_in(registry)
 
 
-def test_a_web_page(scripted: ScriptedRegistry) -> None:
-    scripted.on(LIST, html())
+def test_a_web_page(registry: ScriptedRegistry) -> None:
+    registry.on(LIST, html())
     with pytest.raises(NetworkError, match="list of tags"):
-        names_in(scripted)
+        names_in(registry)
 
 
-def test_a_page_that_is_too_large(scripted: ScriptedRegistry) -> None:
-    scripted.on(LIST, Response(200, b" " * (TAGS_LIMIT + 1)))
+def test_a_page_that_is_too_large(registry: ScriptedRegistry) -> None:
+    registry.on(LIST, Response(200, b" " * (TAGS_LIMIT + 1)))
     with pytest.raises(MalformedImage, match="more than 32 MiB"):
-        names_in(scripted)
+        names_in(registry)
 
 
-def test_no_such_repository(scripted: ScriptedRegistry) -> None:
+def test_no_such_repository(registry: ScriptedRegistry) -> None:
     with pytest.raises(NotFound, match="has no tags"):
-        names_in(scripted)
+        names_in(registry)
+
+
+@pytest.mark.parametrize(
+    ("link", "query"),
+    [
+        ("<?a=1;b=2,c>; rel=next", "a=1;b=2,c"),
+        ('</x>; title=", <?no>; rel=prev", <?yes>; title="a=b"; Rel="NEXT last"', "yes"),
+        ('<?no>; rel="last"; title="rel=next"', None),
+    ],
+)
+def test_separators_in_addresses_and_quoted_strings(link: str, query: str | None) -> None:
+    asked: list[str] = []
+
+    def page_of(query: str) -> tuple[bytes, str]:
+        asked.append(query)
+        return b'{"tags": ["a"]}', link if len(asked) == 1 else ""
+
+    assert tag_names(page_of, "r.example") == ["a"]
+    assert asked[1:] == ([query] if query else [])
 
 
 # Platforms and sizes
 
 
-def listing(registry: ScriptedRegistry, cache: Path) -> CachedDocuments:
+def listing(registry: ScriptedRegistry, cache: Path) -> CachingRegistry:
     reference = Reference.parse(f"{registry.host}/user/x")
-    return CachedDocuments(reference, mirrored(reference), BlobCache(cache))
+    return CachingRegistry(reference, mirrored(reference), BlobCache(cache))
 
 
-def test_platforms_and_sizes(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    scripted.add_manifest("user/x", BOTH, OCI_INDEX, "both")
-    scripted.add_manifest("user/x", AMD.manifest, tag="amd")
-    scripted.add_manifest("user/x", b'{"schemaVersion": 1}', tag="ancient")
+def test_platforms_and_sizes(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.add_manifest("user/x", BOTH, OCI_INDEX, "both")
+    registry.add_manifest("user/x", AMD.manifest, tag="amd")
+    registry.add_manifest("user/x", b'{"schemaVersion": 1}', tag="ancient")
     chart = builders.small(manifest={"config": builders.descriptor(b"{}", "application/vnd.cncf.helm.config.v1+json")})
-    scripted.push("user/x", chart, "chart")
-    documents, arm = listing(scripted, tmp_path), Platform("linux", "arm64", "v8")
+    registry.push("user/x", chart, "chart")
+    documents, arm = listing(registry, tmp_path), Platform("linux", "arm64", "v8")
     found = list(with_offers(documents, ["both", "amd", "gone", "ancient", "chart"], 3))
     assert [(tag.name, [str(offer.platform) for offer in tag.offers]) for tag in found] == [
         ("both", ["linux/amd64", "linux/arm64/v8"]),
@@ -220,20 +238,20 @@ def test_platforms_and_sizes(scripted: ScriptedRegistry, tmp_path: Path) -> None
     assert sizes == [ARM_SIZE, None, None, None, None]
 
 
-def test_the_newest_variant_that_runs_there_is_offered(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+def test_the_newest_variant_that_runs_there_is_offered(registry: ScriptedRegistry, tmp_path: Path) -> None:
     variants = builders.index([(f"linux/arm/{variant}", ARM) for variant in ("v5", "v7", "v6")])
-    scripted.add_manifest("user/x", variants, OCI_INDEX, "arm")
-    [tag] = with_offers(listing(scripted, tmp_path), ["arm"], 1)
+    registry.add_manifest("user/x", variants, OCI_INDEX, "arm")
+    [tag] = with_offers(listing(registry, tmp_path), ["arm"], 1)
     best = {level: tag.offer(Platform("linux", "arm", level)) for level in ("v5", "v6", "v8")}
     assert [offer and offer.platform.variant for offer in best.values()] == ["v5", "v6", "v7"]
     assert tag.offer(Platform("linux", "arm64", "v8")) is None
 
 
-def test_a_registry_that_fails_meanwhile(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    scripted.add_manifest("user/x", AMD.manifest, tag="a")
-    scripted.on(MANIFESTS, Response.error(503, "UNAVAILABLE", "later"))
+def test_a_registry_that_fails_meanwhile(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.add_manifest("user/x", AMD.manifest, tag="a")
+    registry.on(MANIFESTS, Response.error(503, "UNAVAILABLE", "later"))
     with pytest.raises(NetworkError, match="503"):
-        list(with_offers(listing(scripted, tmp_path), ["a"], 2))
+        list(with_offers(listing(registry, tmp_path), ["a"], 2))
 
 
 # The command
@@ -256,17 +274,17 @@ def put(host: str, name: str, tag: str, document: bytes, media_type: str) -> Non
 
 
 @pytest.fixture(scope="module")
-def many(registry: Registry) -> str:
+def many(docker_registry: DockerRegistry) -> str:
     """A repository of 300 tags: 1.0 to 1.199 for two platforms, 2.0 to 2.99 for arm64 alone."""
     name, both = "user/many", builders.index([("linux/amd64", AMD), ("linux/arm64/v8", ARM)])
     for image in (AMD, ARM):
-        push(registry.host, name, image)
-        put(registry.host, name, builders.digest_of(image.manifest), image.manifest, image.media_type)
+        push(docker_registry.host, name, image)
+        put(docker_registry.host, name, builders.digest_of(image.manifest), image.manifest, image.media_type)
     for number in range(200):
-        put(registry.host, name, f"1.{number}", both, OCI_INDEX)
+        put(docker_registry.host, name, f"1.{number}", both, OCI_INDEX)
     for number in range(100):
-        put(registry.host, name, f"2.{number}", ARM.manifest, ARM.media_type)
-    return f"{registry.host}/{name}"
+        put(docker_registry.host, name, f"2.{number}", ARM.manifest, ARM.media_type)
+    return f"{docker_registry.host}/{name}"
 
 
 def test_a_real_registry_newest_first_for_one_platform(many: str, tmp_path: Path) -> None:
@@ -326,19 +344,19 @@ def test_nothing_for_the_platform(many: str, tmp_path: Path) -> None:
     assert "--all" in done.stderr
 
 
-def test_tags_that_name_no_image(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    scripted.on(LIST, json_response({"tags": ["chart", "gone"]}))
+def test_tags_that_name_no_image(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.on(LIST, json_response({"tags": ["chart", "gone"]}))
     chart = builders.small(manifest={"config": builders.descriptor(b"{}", "application/vnd.cncf.helm.config.v1+json")})
-    scripted.push("user/x", chart, "chart")
-    done = provision("tags", f"{scripted.host}/user/x", cache=tmp_path)
+    registry.push("user/x", chart, "chart")
+    done = provision("tags", f"{registry.host}/user/x", cache=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(
         "2 tags name no image; chart: this is no container image but 'application/vnd.cncf.helm"
     )
 
 
-def test_an_unknown_repository(registry: Registry, tmp_path: Path) -> None:
-    done = provision("tags", f"{registry.host}/user/nowhere", cache=tmp_path)
+def test_an_unknown_repository(docker_registry: DockerRegistry, tmp_path: Path) -> None:
+    done = provision("tags", f"{docker_registry.host}/user/nowhere", cache=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert "user/nowhere has no tags" in done.stderr
 
@@ -348,17 +366,17 @@ def test_a_digest_has_no_tags(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
-def test_a_second_listing_downloads_nothing(scripted: ScriptedRegistry, tmp_path: Path) -> None:
+def test_a_second_listing_downloads_nothing(registry: ScriptedRegistry, tmp_path: Path) -> None:
     names = [f"1.{number}" for number in range(40)]
     for name in names:
-        scripted.add_manifest("user/x", BOTH, OCI_INDEX, name)
-    scripted.on(LIST, pages(names, 15))
+        registry.add_manifest("user/x", BOTH, OCI_INDEX, name)
+    registry.on(LIST, pages(names, 15))
 
     def methods() -> tuple[int, int]:
-        scripted.requests.clear()
-        done = provision("tags", "--platform=arm64", "--json", "--limit=30", f"{scripted.host}/user/x", cache=tmp_path)
+        registry.requests.clear()
+        done = provision("tags", "--platform=arm64", "--json", "--limit=30", f"{registry.host}/user/x", cache=tmp_path)
         assert len(json.loads(done.stdout)) == 30, done.stderr
-        asked = [request.method for request in scripted.asked(MANIFESTS)]
+        asked = [request.method for request in registry.asked(MANIFESTS)]
         return asked.count("HEAD"), asked.count("GET")
 
     heads, gets = methods()
@@ -368,32 +386,32 @@ def test_a_second_listing_downloads_nothing(scripted: ScriptedRegistry, tmp_path
     assert methods()[1] == 0
 
 
-def test_a_registry_that_fails_for_a_moment(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    scripted.on(LIST, json_response({"tags": ["1.0"]}))
-    scripted.add_manifest("user/x", BOTH, OCI_INDEX, "1.0")
+def test_a_registry_that_fails_for_a_moment(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.on(LIST, json_response({"tags": ["1.0"]}))
+    registry.add_manifest("user/x", BOTH, OCI_INDEX, "1.0")
     for path in (LIST, MANIFESTS):
-        scripted.on(path, Response(503), times=1)
-    done = provision("tags", "--platform=amd64", f"{scripted.host}/user/x", cache=tmp_path)
+        registry.on(path, Response(503), times=1)
+    done = provision("tags", "--platform=amd64", f"{registry.host}/user/x", cache=tmp_path)
     assert (done.returncode, done.stdout) == (0, "1.0\n"), done.stderr
     assert done.stderr.count("503") == 2
 
 
-def test_tags_of_a_mirror_where_the_registry_is_away(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    scripted.on(LIST, json_response({"tags": ["1.0", "1.1"]}))
+def test_tags_of_a_mirror_where_the_registry_is_away(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.on(LIST, json_response({"tags": ["1.0", "1.1"]}))
     for tag in ("1.0", "1.1"):
-        scripted.add_manifest("user/x", BOTH, OCI_INDEX, tag)
-    words = ("tags", "--platform=amd64", "localhost:1/user/x", f"--mirror={scripted.host}")
+        registry.add_manifest("user/x", BOTH, OCI_INDEX, tag)
+    words = ("tags", "--platform=amd64", "localhost:1/user/x", f"--mirror={registry.host}")
     done = provision(*words, cache=tmp_path)
     assert (done.returncode, done.stdout) == (0, "1.1\n1.0\n"), done.stderr
-    assert done.stderr.splitlines()[-1] == f"the list of tags is what the mirror {scripted.host} has for it"
+    assert done.stderr.splitlines()[-1] == f"the list of tags comes from the mirror {registry.host}"
     assert provision(*words, "--quiet", cache=tmp_path).stderr == ""
 
 
-def test_hostile_names_reach_no_terminal(scripted: ScriptedRegistry, tmp_path: Path) -> None:
-    scripted.on(LIST, json_response({"tags": ["\x1b]0;owned\x07", "1.0", "\x9b2J"]}))
-    scripted.add_manifest("user/x", BOTH, OCI_INDEX, "1.0")
+def test_hostile_names_reach_no_terminal(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.on(LIST, json_response({"tags": ["\x1b]0;owned\x07", "1.0", "\x9b2J"]}))
+    registry.add_manifest("user/x", BOTH, OCI_INDEX, "1.0")
     _, text = on_terminal(
-        "tags", "--platform=amd64", f"{scripted.host}/user/x", columns=40, cache=tmp_path, NO_COLOR="1"
+        "tags", "--platform=amd64", f"{registry.host}/user/x", columns=40, cache=tmp_path, NO_COLOR="1"
     )
     assert [line.split()[0] for line in text.splitlines()] == ["TAG", "1.0"]
     assert text.replace("\n", "").isprintable()

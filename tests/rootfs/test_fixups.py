@@ -14,12 +14,12 @@ from provisioner.errors import MalformedImage
 from provisioner.profile import Profile
 from provisioner.rootfs.fixups import (
     PUBLIC_DNS,
-    _host_resolv_confs,
     apply_fixups,
-    hosts,
+    format_hosts,
+    format_missing_groups,
+    format_resolv_conf,
+    host_resolv_confs,
     is_android,
-    missing_groups,
-    resolv_conf,
 )
 from provisioner.rootfs.tree import Tree
 
@@ -37,7 +37,7 @@ def outside(tmp_path: Path) -> Path:
 def test_an_empty_root_gets_all_of_them(tree: Tree, root: Path) -> None:
     apply_fixups(tree, Profile(hostname="box"), ["9.9.9.9"])
     assert (root / "etc/resolv.conf").read_text() == "nameserver 9.9.9.9\n"
-    assert (root / "etc/hosts").read_text() == hosts("box")
+    assert (root / "etc/hosts").read_text() == format_hosts("box")
     assert (root / "etc/hostname").read_text() == "box\n"
     assert {stat.S_IMODE(path.stat().st_mode) for path in (root / "etc").iterdir()} == {0o644}
 
@@ -106,10 +106,10 @@ def test_files_of_the_profile(tree: Tree, root: Path) -> None:
     assert not (root / "elsewhere").exists()
 
 
-def test_what_start_sh_may_make_anew_is_what_no_profile_fixes(tree: Tree, root: Path) -> None:
+def test_start_sh_may_generate_the_files_again_that_no_profile_has(tree: Tree, root: Path) -> None:
     files = ((b"/etc/hosts", b"mine"), (b"/etc/motd", b"hello"))
-    passing = apply_fixups(tree, Profile(files=files, hostname="box"), ["9.9.9.9"])
-    assert passing == {"resolv.conf": b"nameserver 9.9.9.9\n", "hostname": b"box\n"}
+    generated = apply_fixups(tree, Profile(files=files, hostname="box"), ["9.9.9.9"])
+    assert generated == {"resolv.conf": b"nameserver 9.9.9.9\n", "hostname": b"box\n"}
 
 
 # resolv.conf
@@ -130,32 +130,32 @@ def test_the_first_host_file_that_names_a_server_is_taken(tmp_path: Path) -> Non
     good.write_bytes(b"; note\n nameserver\t127.0.0.53\nsearch a b\noptions edns0\nsortlist x\nname\xff x\n")
     late.write_text("nameserver 6.6.6.6\n")
     files = [missing, empty, tmp_path, nameless, good, late]
-    assert resolv_conf([], files) == "nameserver 127.0.0.53\nsearch a b\noptions edns0\n"
+    assert format_resolv_conf([], files) == "nameserver 127.0.0.53\nsearch a b\noptions edns0\n"
 
 
 def test_without_any_there_are_public_servers_of_both_kinds(tmp_path: Path) -> None:
-    lines = resolv_conf([], [tmp_path / "missing"]).splitlines()
+    lines = format_resolv_conf([], [tmp_path / "missing"]).splitlines()
     assert lines == [f"nameserver {address}" for address in PUBLIC_DNS]
     assert {":" in line for line in lines[:3]} == {True, False}, "libc reads the first three"
 
 
 def test_termux_keeps_its_own_below_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFIX", str(tmp_path / "usr"))
-    assert _host_resolv_confs() == [Path("/etc/resolv.conf"), tmp_path / "usr/etc/resolv.conf"]
+    assert host_resolv_confs() == [Path("/etc/resolv.conf"), tmp_path / "usr/etc/resolv.conf"]
     monkeypatch.delenv("PREFIX")
-    assert _host_resolv_confs() == [Path("/etc/resolv.conf")]
+    assert host_resolv_confs() == [Path("/etc/resolv.conf")]
 
 
 # hosts and group
 
 
 def test_hosts_names_the_machine_once() -> None:
-    assert hosts("box").splitlines() == [
+    assert format_hosts("box").splitlines() == [
         "127.0.0.1 localhost",
         "::1 localhost ip6-localhost ip6-loopback",
         "127.0.1.1 box",
     ]
-    assert "127.0.1.1" not in hosts("localhost")
+    assert "127.0.1.1" not in format_hosts("localhost")
 
 
 GROUP = b"root:x:0:\ninet:x:3003:me\nodd\nshort:x\n"
@@ -173,14 +173,14 @@ GROUP = b"root:x:0:\ninet:x:3003:me\nodd\nshort:x\n"
     ],
 )
 def test_groups_that_have_no_name_get_one(group: bytes, ids: list[int], added: bytes) -> None:
-    assert missing_groups(group, ids) == added
+    assert format_missing_groups(group, ids) == added
 
 
 @given(st.binary(), st.lists(st.integers(0, 2**32 - 2)))
 def test_every_group_has_a_name_then(group: bytes, ids: list[int]) -> None:
-    whole = group + missing_groups(group, ids)
+    whole = group + format_missing_groups(group, ids)
     assert whole.startswith(group)
-    assert missing_groups(whole, ids) == b""
+    assert format_missing_groups(whole, ids) == b""
 
 
 def test_only_android_gets_groups(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

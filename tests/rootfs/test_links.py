@@ -16,45 +16,45 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.tree import Tree
-from tests.support.attacks import Member, hard, special
-from tests.support.builders import tar
-from tests.support.tools import CHECKOUT, find_program, need, need_root, run, tree_of, without_links
+from tests.support.archives import Member, hard, special, tar
+from tests.support.tools import CHECKOUT, find_program, need, need_root, run, without_links
+from tests.support.trees import tree_of
 
 
 def link(tree: Tree, path: bytes, target: bytes, links: Links) -> None:
-    links.make(*tree.pair(path, target), tree.overrides)
+    links.make(*tree.locate_hard_link(path, target), tree.overrides)
 
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Termux's Python is, which has no os.link; the real refusal is in `test_refused_by_the_kernel`."""
+    """Remove os.link, as in Termux's Python. The kernel refuses in `test_refused_by_the_kernel`."""
     monkeypatch.delattr(os, "link")
 
 
 def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[int, ...]:
-    """Copies, their bytes, reflinks and symlinks that were made."""
+    """Apply layers and return the numbers of copies, copied bytes, reflinks and symlinks."""
     links = Links(substitute)
     with Tree(root) as opened:
-        unpacker = Unpacker(opened, Ownership(exact=False), links=links)
+        applier = LayerApplier(opened, Ownership(exact=False), links=links)
         for members in layers:
-            unpacker.apply([tar(*members)])
-        unpacker.finish()
+            applier.apply([tar(*members)])
+        applier.finish()
         opened.set_times()
-    return astuple(links.made)
+    return astuple(links.substitutes)
 
 
-def test_a_link_shares_the_inode_and_what_is_said_of_it(tree: Tree, root: Path) -> None:
+def test_a_link_shares_the_inode_and_its_metadata(tree: Tree, root: Path) -> None:
     tree.write(b"x", b"1")
     links = Links()
     link(tree, b"d/y", b"x", links)
     assert (root / "d/y").samefile(root / "x")
-    assert astuple(links.made) == (0, 0, 0, 0)
+    assert astuple(links.substitutes) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_link_shares_the_inode_and_what_is_said_of_it(tree: Tree, root: Path) 
 def test_where_links_are_refused_there_is_a_copy(
     tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None, substitute: Substitute
 ) -> None:
-    """All refusals that file systems and kernels know; most can't be had here. None: Python has no os.link."""
+    """All errors of file systems and kernels, simulated. None: Python has no os.link."""
 
     def refuse(*args: object, **options: object) -> None:
         raise OSError(refusal, "refused")
@@ -76,8 +76,8 @@ def test_where_links_are_refused_there_is_a_copy(
         monkeypatch.setattr(os, "link", refuse)
     tree.write(b"x", b"12345", mode=0o4751)
     os.utime(root / "x", ns=(5, 1_234_567_890_123_456_789))
-    said = FileMetadata(5, 6, 0o4751, None, ())
-    tree.overrides.set((root / "x").stat().st_ino, said)
+    metadata = FileMetadata(5, 6, 0o4751, None, ())
+    tree.overrides.set((root / "x").stat().st_ino, metadata)
     if os.geteuid() == 0:
         os.chown(root / "x", 12, 34)
         os.chmod(root / "x", 0o4751)
@@ -91,10 +91,10 @@ def test_where_links_are_refused_there_is_a_copy(
         assert [getattr(old, field) for field in kept] == [getattr(new, field) for field in kept]
         assert not os.path.samestat(old, new)
         assert tree.overrides.get(new.st_ino) == tree.overrides.get(old.st_ino)
-    assert tree.overrides.get((root / "copies/x").stat().st_ino) == said
+    assert tree.overrides.get((root / "copies/x").stat().st_ino) == metadata
     assert (root / "copies/x").read_bytes() == b"12345"
     assert os.readlink(root / "copies/link") == "x"
-    assert astuple(links.made) == (1, 5, 0, 0)
+    assert astuple(links.substitutes) == (1, 5, 0, 0)
 
 
 def test_other_refusals_are_errors(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_names_that_differ_in_owner_or_mode_are_no_symlinks(root: Path) -> None:
 @pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize("substitute", ["copy", "symlink"])
 def test_holes_stay_holes(tree: Tree, root: Path, substitute: Substitute) -> None:
-    """Or a small image would fill the disk. Begin and end of the one file are holes, the other is nothing else."""
+    """Or a small image would fill the disk. One file begins and ends with a hole, the other is one hole."""
     with (root / "x").open("wb") as file:
         os.pwrite(file.fileno(), b"data" * 1024, 2**24)
         os.pwrite(file.fileno(), b"more" * 2**20, 2**30)
@@ -169,12 +169,14 @@ def test_holes_stay_holes(tree: Tree, root: Path, substitute: Substitute) -> Non
         link(tree, name + b"2", name, links)
         assert (root / os.fsdecode(name + b"2")).stat().st_size == (root / os.fsdecode(name)).stat().st_size
     assert (root / "x2").stat().st_blocks * 512 < 2**23
-    assert 2**22 + 2**12 <= links.made.copied < 2**23
+    assert 2**22 + 2**12 <= links.substitutes.copied_bytes < 2**23
     with (root / "x2").open("rb") as file:
         assert os.pread(file.fileno(), 8192, 2**24 - 2048) == bytes(2048) + b"data" * 1024 + bytes(2048)
         assert os.pread(file.fileno(), 2**22 + 9, 2**30) == b"more" * 2**20 + bytes(9)
     links.finish(tree, tree.overrides)  # which doesn't read them for hours
-    assert astuple(links.made) == ((0, 0, 0, 2) if substitute == "symlink" else (2, links.made.copied, 0, 0))
+    assert astuple(links.substitutes) == (
+        (0, 0, 0, 2) if substitute == "symlink" else (2, links.substitutes.copied_bytes, 0, 0)
+    )
 
 
 @pytest.mark.usefixtures("refused")
@@ -201,13 +203,13 @@ def test_a_copy_has_the_attributes(root: Path) -> None:
 @pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_symlink_has_the_owner_of_its_file(place: Path, exact: bool) -> None:
-    """In memory, where no inode comes again."""
+    """In `place`, which is in memory, where inodes are not reused."""
     if exact:
         need_root()
     with Tree(place) as opened:
-        unpacker = Unpacker(opened, Ownership(exact), links=Links("symlink"))
-        unpacker.apply([tar(special("x", tarfile.REGTYPE, mode=0o644, uid=5, mtime=7), hard("y", "x"))])
-        unpacker.finish()
+        applier = LayerApplier(opened, Ownership(exact), links=Links("symlink"))
+        applier.apply([tar(special("x", tarfile.REGTYPE, mode=0o644, uid=5, mtime=7), hard("y", "x"))])
+        applier.finish()
         state = (place / "y").lstat()
         assert stat.S_ISLNK(state.st_mode)
         assert state.st_mtime == 7
@@ -263,29 +265,29 @@ SCRIPT = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from provisioner.layers.apply import Unpacker
+from provisioner.layers.apply import LayerApplier
 from provisioner.rootfs.links import Links
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 links = Links(sys.argv[2])
 with Tree(Path(sys.argv[1])) as tree:
-    unpacker = Unpacker(tree, Ownership.of_this_process(), links=links)
-    unpacker.apply([sys.stdin.buffer.read()])
-    unpacker.finish()
-print(json.dumps(asdict(links.made)))
+    applier = LayerApplier(tree, Ownership.of_this_process(), links=links)
+    applier.apply([sys.stdin.buffer.read()])
+    applier.finish()
+print(json.dumps(asdict(links.substitutes)))
 """
 
 
 @pytest.mark.parametrize("substitute", ["auto", "copy", "symlink"])
 def test_refused_by_the_kernel(root: Path, substitute: str) -> None:
-    """Really, as by Android's."""
+    """A seccomp filter refuses link(2), as on Android."""
     command = without_links(sys.executable, "-c", SCRIPT, str(root), substitute)
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(command, input=tar(*BASE), capture_output=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
-    made = {"copies": 2, "copied": 6, "reflinks": 0, "symlinks": 0}
+    made = {"copies": 2, "copied_bytes": 6, "reflinks": 0, "symlinks": 0}
     if substitute == "symlink":
-        made = {"copies": 0, "copied": 0, "reflinks": 0, "symlinks": 2}
+        made = {"copies": 0, "copied_bytes": 0, "reflinks": 0, "symlinks": 2}
     assert json.loads(done.stdout) == made
     assert {name: entry.type for name, entry in tree_of(root).items() if name in ("y", "a/c/z")} == dict.fromkeys(
         ("y", "a/c/z"), "l" if substitute == "symlink" else "f"
@@ -295,7 +297,7 @@ def test_refused_by_the_kernel(root: Path, substitute: str) -> None:
 
 
 def test_copies_count_for_the_most_that_an_image_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten names of a megabyte are ten megabytes where they have to be copies."""
+    """Ten names of a file of one megabyte take ten megabytes as copies."""
     monkeypatch.delattr(os, "link")
     names = [hard(f"name{number}", "file") for number in range(9)]
     layer = tar(("file", bytes(1_000_000)), *names)
@@ -303,9 +305,9 @@ def test_copies_count_for_the_most_that_an_image_may_take(tmp_path: Path, monkey
         root = tmp_path / str(max_size)
         root.mkdir()
         with Tree(root) as opened:
-            unpacker = Unpacker(opened, Ownership(exact=False), budget=Budget(max_size), links=Links("copy"))
+            applier = LayerApplier(opened, Ownership(exact=False), budget=Budget(max_size), links=Links("copy"))
             if fits:
-                unpacker.apply([layer])
+                applier.apply([layer])
             else:
                 with pytest.raises(MachineError, match="more than the 5,000,000 bytes"):
-                    unpacker.apply([layer])
+                    applier.apply([layer])

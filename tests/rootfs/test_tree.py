@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import Place, Tree, components, tree_errors
+from provisioner.rootfs.tree import Place, Tree, split_path, tree_errors
 from tests.support.tools import need_root
 
 # Paths
@@ -32,7 +32,7 @@ from tests.support.tools import need_root
     ],
 )
 def test_paths_are_split(path: bytes, names: list[bytes]) -> None:
-    assert components(path) == names
+    assert split_path(path) == names
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_paths_are_split(path: bytes, names: list[bytes]) -> None:
 )
 def test_other_paths_are_refused(path: bytes, why: str) -> None:
     with pytest.raises(MalformedImage, match=why):
-        components(path)
+        split_path(path)
 
 
 @given(st.lists(st.sampled_from([b"..", b".", b"", b"a", b"b\0", b"c" * 300]), max_size=6).map(b"/".join))
 def test_no_path_climbs(path: bytes) -> None:
     try:
-        names = components(path)
+        names = split_path(path)
     except MalformedImage:
         return
     assert not {b"", b".", b".."} & set(names)
@@ -57,16 +57,16 @@ def test_no_path_climbs(path: bytes) -> None:
 
 def test_a_place_is_free_of_symlinks_and_its_parents_are_made(tree: Tree, root: Path) -> None:
     (root / "link").symlink_to("/real/./deep/..")
-    place = tree.place(b"link/new/x")
+    place = tree.locate(b"link/new/x")
     assert place.path == b"real/new/x"
     assert stat.S_IMODE((root / "real/new").stat().st_mode) == 0o755
-    assert tree.place(b"link").path == b"link"
+    assert tree.locate(b"link").path == b"link"
 
 
 def test_parents_are_open_to_all_whatever_the_umask(tree: Tree, root: Path) -> None:
     before = os.umask(0o077)
     try:
-        tree.place(b"a/b/x")
+        tree.locate(b"a/b/x")
     finally:
         os.umask(before)
     assert stat.S_IMODE((root / "a/b").stat().st_mode) == 0o755
@@ -74,24 +74,24 @@ def test_parents_are_open_to_all_whatever_the_umask(tree: Tree, root: Path) -> N
 
 def test_a_place_that_must_be_there_is_not_made(tree: Tree, root: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        tree.place(b"a/b", create=False)
+        tree.locate(b"a/b", create=False)
     assert list(root.iterdir()) == []
 
 
 def test_a_place_is_open_while_the_next_is_looked_up(tree: Tree, root: Path) -> None:
-    """The promise of Tree, when all that it keeps open has been used up."""
+    """As the class promises, also when the number of open directories has reached its limit."""
     for number in range(200):
-        tree.place(b"d%d/x" % number)
-    first = tree.place(b"first/x")
-    tree.place(b"second/x")
+        tree.locate(b"d%d/x" % number)
+    first = tree.locate(b"first/x")
+    tree.locate(b"second/x")
     assert os.path.samestat(os.fstat(first.directory), (root / "first").stat())
 
 
 def test_directories_do_not_stay_open(tree: Tree) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for number in range(500):
-        tree.place(b"d%d/x" % number)
-        tree.real(b"d%d" % number)
+        tree.locate(b"d%d/x" % number)
+        tree.resolve(b"d%d" % number)
     assert len(os.listdir("/proc/self/fd")) < before + 200
 
 
@@ -100,15 +100,15 @@ def test_nothing_stays_open_at_the_end(root: Path) -> None:
     with Tree(root) as tree:
         for number in range(100):
             tree.write(b"d%d/e/x" % number, b"")
-            tree.remove(tree.place(b"d%d/e" % number))
+            tree.remove(tree.locate(b"d%d/e" % number))
             tree.read(b"d%d/e/x" % number)
-            list(tree.children(b""))
+            list(tree.list_directory(b""))
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_directory_that_was_replaced_is_looked_up_anew(tree: Tree, root: Path) -> None:
     tree.write(b"link/x", b"1")
-    tree.remove(tree.place(b"link"))
+    tree.remove(tree.locate(b"link"))
     (root / "other").mkdir()
     os.symlink("other", root / "link")
     tree.write(b"link/x", b"2")
@@ -134,7 +134,7 @@ def test_a_directory_stays_and_anything_else_makes_room(tree: Tree, root: Path) 
     (root / "file").write_text("x")
     (root / "link").symlink_to("dir")
     for name in (b"dir", b"file", b"link"):
-        place, directory = tree.directory(name)
+        place, directory = tree.open_directory(name)
         os.close(directory)
         assert place.path == name
     assert (root / "dir/kept").is_dir()
@@ -142,11 +142,11 @@ def test_a_directory_stays_and_anything_else_makes_room(tree: Tree, root: Path) 
 
 
 def test_the_root_is_a_directory_that_stays(tree: Tree, root: Path) -> None:
-    place, directory = tree.directory(b"./")
+    place, directory = tree.open_directory(b"./")
     assert os.path.samestat(os.fstat(directory), root.stat())
     os.close(directory)
     assert place.path == b""
-    for refused in (tree.file, tree.free):
+    for refused in (tree.create_file, tree.locate_free):
         with pytest.raises(MalformedImage, match="root"):
             refused(b".")
 
@@ -160,10 +160,8 @@ def test_write_sets_the_mode_whatever_the_umask(tree: Tree, root: Path) -> None:
     assert stat.S_IMODE((root / "x").stat().st_mode) == 0o644
 
 
-def test_of_what_the_image_does_not_name_nothing_is_said(
-    tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Files of ours and implied directories, whose inodes may be those of files that are gone."""
+def test_files_without_an_entry_have_no_overrides(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that provision adds and implied directories, whose inodes may be those of removed files."""
     forgotten: list[int] = []
     monkeypatch.setattr(tree.overrides, "forget", lambda file: forgotten.append(os.fstat(file).st_ino))
     tree.write(b"sub/x", b"")
@@ -179,11 +177,11 @@ def test_root_is_the_owner_even_where_directories_hand_down_their_group(tree: Tr
     assert {(path.stat().st_uid, path.stat().st_gid) for path in root.rglob("*")} == {(0, 0)}
 
 
-def test_removing_something_makes_notes_stale(tree: Tree) -> None:
-    tree.remove(tree.place(b"x"))
+def test_removing_something_makes_overrides_stale(tree: Tree) -> None:
+    tree.remove(tree.locate(b"x"))
     assert not tree.overrides.stale
     tree.write(b"x", b"")
-    tree.remove(tree.place(b"x"))
+    tree.remove(tree.locate(b"x"))
     assert tree.overrides.stale
 
 
@@ -193,9 +191,9 @@ def test_removing_something_makes_notes_stale(tree: Tree) -> None:
 def test_a_pair_is_the_source_and_a_free_place(tree: Tree, root: Path) -> None:
     tree.write(b"x", b"1")
     tree.write(b"d/y", b"2")
-    source, place = tree.pair(b"d/y", b"x")
+    source, place = tree.locate_hard_link(b"d/y", b"x")
     assert (source.path, place.path) == (b"x", b"d/y")
-    assert stat.S_ISREG(tree.state(source).st_mode)
+    assert stat.S_ISREG(tree.lstat(source).st_mode)
     assert os.listdir(root / "d") == []
 
 
@@ -203,7 +201,7 @@ def test_a_name_is_no_pair(tree: Tree, root: Path) -> None:
     """A link to itself leaves the file as it is."""
     tree.write(b"d/x", b"1")
     (root / "link").symlink_to("d")
-    source, place = tree.pair(b"link/x", b"d/x")
+    source, place = tree.locate_hard_link(b"link/x", b"d/x")
     assert source.path == place.path == b"d/x"
     assert (root / "d/x").read_bytes() == b"1"
 
@@ -254,28 +252,29 @@ def test_where_directories_are(tree: Tree, root: Path) -> None:
         (root / name).symlink_to(target)
     (root / "file").touch()
     real = {b"l/e": b"d/e", b"d": b"d", b"": b"", b"top": b"", b"top/l/e/": b"d/e"}
-    assert {path: tree.real(path) for path in real} == real
-    assert [tree.real(path) for path in (b"loop", b"gone", b"file", b"no", b"long", b"l/no")] == [None] * 6
+    assert {path: tree.resolve(path) for path in real} == real
+    assert [tree.resolve(path) for path in (b"loop", b"gone", b"file", b"no", b"long", b"l/no")] == [None] * 6
 
 
 def test_children_are_those_of_a_directory(tree: Tree, root: Path) -> None:
     (root / "d/e").mkdir(parents=True)
     (root / "l").symlink_to("d")
-    assert list(tree.children(b"d")) == [b"e"]
-    assert sorted(tree.children(b"")) == [b"d", b"l"]
-    assert [list(tree.children(path)) for path in (b"l", b"no", b"d/e/f/g")] == [[], [], []]
+    assert list(tree.list_directory(b"d")) == [b"e"]
+    assert sorted(tree.list_directory(b"")) == [b"d", b"l"]
+    assert [list(tree.list_directory(path)) for path in (b"l", b"no", b"d/e/f/g")] == [[], [], []]
 
 
+@pytest.mark.slow
 def test_children_may_be_removed_one_by_one(tree: Tree, root: Path) -> None:
     for number in range(3000):
         (root / f"name-of-some-length-{number}").mkdir()
-    for name in tree.children(b""):
-        tree.remove(tree.place(name))
+    for name in tree.list_directory(b""):
+        tree.remove(tree.locate(name))
     assert os.listdir(root) == []
 
 
 def test_removing_nothing_is_fine(tree: Tree) -> None:
-    tree.remove(tree.place(b"no"))
+    tree.remove(tree.locate(b"no"))
 
 
 # Who is to blame
@@ -311,23 +310,23 @@ def test_whatever_is_done_stays_inside(steps: list[tuple[str, bytes, bytes]]) ->
 
 
 def _do(tree: Tree, what: str, path: bytes, target: bytes) -> None:
-    """One step; wherever it ends, the place that it tells is where it happened."""
+    """Do one step. The place that a method returns must be where it happened."""
     try:
         if what == "file":
             tree.write(path, b"x")
             return
         if what == "dir":
-            place, directory = tree.directory(path)
+            place, directory = tree.open_directory(path)
             os.close(directory)
         elif what == "link":
-            place = tree.free(path)
+            place = tree.locate_free(path)
             os.symlink(target, place.name, dir_fd=place.directory)
         elif what == "hard":
-            source, place = tree.pair(path, target)
+            source, place = tree.locate_hard_link(path, target)
             if source.path != place.path:
                 Links().make(source, place, tree.overrides)
         else:
-            tree.remove(tree.place(path))
+            tree.remove(tree.locate(path))
             return
     except MalformedImage:
         return
@@ -335,10 +334,10 @@ def _do(tree: Tree, what: str, path: bytes, target: bytes) -> None:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
         return
-    _assert_told(tree, place)
+    _assert_located(tree, place)
 
 
-def _assert_told(tree: Tree, place: Place) -> None:
-    told = tree.place(place.path, create=False)
-    assert told.path == place.path
-    assert tree.state(told)
+def _assert_located(tree: Tree, place: Place) -> None:
+    located = tree.locate(place.path, create=False)
+    assert located.path == place.path
+    assert tree.lstat(located)

@@ -140,10 +140,10 @@ def test_paths_left_after_a_layer(names: list[str], left: set[str]) -> None:
 
 def test_an_image_that_is_too_small_is_told() -> None:
     recipe = bench_images.RECIPES["application"]
-    made = bench_images.BenchImage("application", "", ("x",) * 5, 400_000_000, 1, 40_000, 1)
-    assert bench_images.short_of(recipe, made) == ""
-    made = bench_images.BenchImage("application", "", ("x",) * 4, 400_000_000, 1, 39_999, 1)
-    assert bench_images.short_of(recipe, made) == "layers 4 of 5, entries 39,999 of 40,000"
+    built = bench_images.BenchImage("application", "", ("x",) * 5, 400_000_000, 1, 40_000, 1)
+    assert bench_images.shortage_of(recipe, built) == ""
+    built = bench_images.BenchImage("application", "", ("x",) * 4, 400_000_000, 1, 39_999, 1)
+    assert bench_images.shortage_of(recipe, built) == "layers 4 of 5, entries 39,999 of 40,000"
 
 
 def test_the_recipes_ask_for_what_the_benchmark_is_about() -> None:
@@ -194,6 +194,7 @@ def place(tmp_path: Path) -> bench.Workspace:
     return bench.Workspace(tmp_path, {"GIVEN": "value"})
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_with_all_that_it_waits_for(tmp_path: Path) -> None:
     burn = 'import time; b = b"x" * (100 << 20)\nwhile time.process_time() < 0.3: pass'
     script = f"test \"$GIVEN\" = value\nmkdir -p a/tree/x/y\nsleep 0.2\ntrue | {sys.executable} -c '{burn}'"
@@ -206,7 +207,7 @@ def test_a_run_is_measured_with_all_that_it_waits_for(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(bench.Failed, match=r"^exit status 3; on; its; way$"):
+    with pytest.raises(bench.RunFailed, match=r"^exit status 3; on; its; way$"):
         bench.run("mkdir full; touch full/a; printf 'far\non\nits\nway\n'; exit 3", place(tmp_path))
     assert list(tmp_path.iterdir()) == []
 

@@ -30,6 +30,7 @@ def directory(place: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_each_round_runs_everything_everywhere_in_turn(directory: Path, place: Path) -> None:
     times = measure(directory, ["userns", "proot"], rounds=3)
     assert {

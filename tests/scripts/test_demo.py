@@ -79,17 +79,19 @@ def test_what_an_older_demo_made_is_replaced_and_nothing_else(place: Path) -> No
     record.write_text(json.dumps(older))
     assert_hello(make_run(place))
     record.write_text(json.dumps(older | {"reference": "docker.io/library/ubuntu:latest"}))
-    kept = (place / "container/rootfs").stat().st_ino
+    inode = (place / "container/rootfs").stat().st_ino
     done = make_run(place)
     assert done.returncode == 8, done.stdout
-    assert (place / "container/rootfs").stat().st_ino == kept
+    assert (place / "container/rootfs").stat().st_ino == inode
 
 
+@pytest.mark.slow
 def test_a_user_starts_it_with_proot(place: Path) -> None:
     need("busybox", "proot")
     assert_hello(make_run(place, **as_user()))
 
 
+@pytest.mark.slow
 def test_a_shell_with_its_libraries_does_without_busybox(place: Path) -> None:
     need("ldd")
     done = make_run(place, env={"PATH": path_without(place, "busybox")})

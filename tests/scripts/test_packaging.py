@@ -86,6 +86,7 @@ def install(python: Path, *what: str | Path, **environment: str) -> None:
     run(*pip, "install", "--quiet", "--no-deps", "--no-index", *what, cwd=python.parent, **environment)
 
 
+@pytest.mark.slow
 def test_a_wheel_has_all_and_nothing_else(checkout: Path, tmp_path: Path) -> None:
     python, site = make_venv(tmp_path / "venv")
     install(python, wheel_of(checkout, tmp_path))
@@ -99,6 +100,7 @@ def test_a_wheel_has_all_and_nothing_else(checkout: Path, tmp_path: Path) -> Non
     assert "IMAGE" in run(python.with_name("provision"), "--help", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_an_sdist_makes_the_same(checkout: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, checkout, cwd=tmp_path)
     (sdist,) = tmp_path.glob("*.tar.gz")
@@ -107,6 +109,7 @@ def test_an_sdist_makes_the_same(checkout: Path, tmp_path: Path) -> None:
     check(python, site / "provisioner", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_an_editable_installation_reads_the_checkout(checkout: Path, tmp_path: Path) -> None:
     python, _ = make_venv(tmp_path / "venv")
     # The build runs in that environment, which gets to see the setuptools of this one and nothing more.

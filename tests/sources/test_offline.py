@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,13 @@ AMD, ARM = builders.small(on="linux/amd64"), builders.small(on="linux/arm64", ru
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with the index `x` for two platforms."""
-    with ScriptedRegistry() as served:
-        for image in (AMD, ARM):
-            served.push("x", image, tag=None)
-        index = builders.index([("linux/amd64", AMD), ("linux/arm64", ARM)])
-        served.add_manifest("x", index, builders.OCI_INDEX, "latest")
-        yield served
+    for image in (AMD, ARM):
+        registry.push("x", image, tag=None)
+    index = builders.index([("linux/amd64", AMD), ("linux/arm64", ARM)])
+    registry.add_manifest("x", index, builders.OCI_INDEX, "latest")
+    return registry
 
 
 @pytest.fixture
@@ -71,15 +69,15 @@ def test_online_a_cached_tag_is_asked_for_anew(registry: ScriptedRegistry, tmp_p
 
 def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
     assert done.returncode == 5, done.stderr
-    *_, message, mend = done.stderr.splitlines()
+    *_, message, hint = done.stderr.splitlines()
     assert "offline: " in message
     assert says in message
-    assert mend == "  run once without --offline"
+    assert hint == "  run once without --offline"
 
 
 def test_what_is_missing_is_named(registry: ScriptedRegistry, tmp_path: Path, cache: Path) -> None:
     directory = tmp_path / "dir"
-    refused(ask(registry, directory, cache, "--offline"), f"nobody has asked for {registry.host}/x:latest so far")
+    refused(ask(registry, directory, cache, "--offline"), f"the cache doesn't know what {registry.host}/x:latest names")
     digest = builders.digest_of(AMD.manifest)
     refused(ask(registry, directory, cache, "--offline", image=f"x@{digest}"), f"has no manifest {digest} of")
     assert ask(registry, tmp_path / "first", cache).returncode == 0

@@ -9,6 +9,7 @@ import pytest
 
 from provisioner.errors import MalformedImage, NotFound, ProvisionError
 from provisioner.image.digest import Digest
+from provisioner.image.image import Image
 from provisioner.image.manifest import DOCUMENT_LIMIT
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
@@ -23,12 +24,6 @@ AMD64 = builders.small(on="linux/amd64")
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
-    with ScriptedRegistry() as served:
-        yield served
-
-
-@pytest.fixture
 def cache(tmp_path: Path) -> BlobCache:
     return BlobCache(tmp_path / "cache")
 
@@ -36,6 +31,10 @@ def cache(tmp_path: Path) -> BlobCache:
 def source(registry: ScriptedRegistry, cache: BlobCache, name: str = "x") -> RegistrySource:
     reference = Reference.parse(f"{registry.host}/{name}")
     return RegistrySource(reference, mirrored(reference), cache, 4)
+
+
+def resolved(registry: ScriptedRegistry, cache: BlobCache, wanted: str = "linux/amd64", name: str = "x") -> Image:
+    return source(registry, cache, name).image(platform(wanted)).image
 
 
 def push_index(registry: ScriptedRegistry, *images: tuple[str, builders.Image], **fields: object) -> str:
@@ -51,16 +50,17 @@ def platform(text: str) -> Platform:
 
 def test_an_image_without_an_index(registry: ScriptedRegistry, cache: BlobCache) -> None:
     registry.push("x", AMD64)
-    image = source(registry, cache).image(platform("linux/amd64"))
+    found = source(registry, cache).image(platform("linux/amd64"))
+    image = found.image
     assert image.digest == Digest.of(AMD64.manifest)
-    assert image.index_digest is None
+    assert (image.index_digest, found.index) == (None, None)
     assert (image.manifest_bytes, image.config_bytes) == (AMD64.manifest, AMD64.config)
 
 
 def test_an_image_of_another_platform_says_what_it_is(registry: ScriptedRegistry, cache: BlobCache) -> None:
     registry.push("x", AMD64)
     with pytest.raises(NotFound) as caught:
-        source(registry, cache).image(platform("linux/arm64"))
+        resolved(registry, cache, "linux/arm64")
     name = f"{registry.host}/x:latest"
     assert caught.value.message == f"{name}: the image has nothing for linux/arm64; it has linux/amd64"
 
@@ -69,7 +69,7 @@ def test_an_image_of_another_platform_says_what_it_is(registry: ScriptedRegistry
 def test_the_best_variant_of_an_index(registry: ScriptedRegistry, cache: BlobCache, wanted: str, chosen: str) -> None:
     """The configs don't say their variant, as with many images: the index has the word."""
     index = push_index(registry, *((f"linux/arm/{variant}", image) for variant, image in ARM.items()))
-    image = source(registry, cache).image(platform(f"linux/arm/{wanted}"))
+    image = resolved(registry, cache, f"linux/arm/{wanted}")
     assert image.config.command == (chosen,)
     assert str(image.config.platform) == f"linux/arm/{chosen}"
     assert str(image.index_digest) == index
@@ -79,23 +79,23 @@ def test_the_best_variant_of_an_index(registry: ScriptedRegistry, cache: BlobCac
 def test_no_platform_fits(registry: ScriptedRegistry, cache: BlobCache) -> None:
     push_index(registry, ("unknown/unknown", AMD64), ("linux/arm/v7", ARM["v7"]), ("linux/amd64", AMD64))
     with pytest.raises(NotFound, match=r"nothing for linux/s390x; it has linux/arm/v7, linux/amd64$") as caught:
-        source(registry, cache).image(platform("linux/s390x"))
+        resolved(registry, cache, "linux/s390x")
     assert "--platform" in caught.value.hint
 
 
 def test_an_empty_index(registry: ScriptedRegistry, cache: BlobCache) -> None:
     push_index(registry)
     with pytest.raises(NotFound, match="it has no platform at all"):
-        source(registry, cache).image(platform("linux/amd64"))
+        resolved(registry, cache)
 
 
 def test_entries_that_dont_say_their_platform(registry: ScriptedRegistry, cache: BlobCache) -> None:
     push_index(registry, ("", AMD64))
-    assert source(registry, cache).image(platform("linux/amd64")).digest == Digest.of(AMD64.manifest)
+    assert resolved(registry, cache).digest == Digest.of(AMD64.manifest)
     with pytest.raises(NotFound, match="it has linux/amd64"):
-        source(registry, cache).image(platform("linux/arm64"))
+        resolved(registry, cache, "linux/arm64")
     push_index(registry, ("", ARM["v7"]), ("linux/amd64", AMD64))
-    assert source(registry, cache).image(platform("linux/amd64")).digest == Digest.of(AMD64.manifest)
+    assert resolved(registry, cache).digest == Digest.of(AMD64.manifest)
 
 
 def nested(registry: ScriptedRegistry, depth: int) -> str:
@@ -111,22 +111,24 @@ def nested(registry: ScriptedRegistry, depth: int) -> str:
 
 def test_an_index_in_an_index(registry: ScriptedRegistry, cache: BlobCache) -> None:
     outer = nested(registry, 3)
-    image = source(registry, cache).image(platform("linux/amd64"))
-    assert image.digest == Digest.of(AMD64.manifest)
-    assert str(image.index_digest) == outer
+    found = source(registry, cache).image(platform("linux/amd64"))
+    assert found.image.digest == Digest.of(AMD64.manifest)
+    assert str(found.image.index_digest) == outer
+    assert found.index is not None
+    assert [entry.media_type for entry in found.index.manifests] == [builders.OCI_INDEX]
 
 
 def test_indexes_without_end(registry: ScriptedRegistry, cache: BlobCache) -> None:
     nested(registry, 4)
-    with pytest.raises(MalformedImage, match="more than 4 indexes"):
-        source(registry, cache).image(platform("linux/amd64"))
+    with pytest.raises(MalformedImage, match="more than 4 nested indexes"):
+        resolved(registry, cache)
 
 
 def test_by_digest(registry: ScriptedRegistry, cache: BlobCache) -> None:
     digest = registry.push("x", AMD64, tag=None)
-    assert str(source(registry, cache, f"x@{digest}").image(platform("linux/amd64")).digest) == digest
+    assert str(resolved(registry, cache, "linux/amd64", f"x@{digest}").digest) == digest
     other = push_index(registry, ("linux/arm/v7", ARM["v7"]))
-    image = source(registry, cache, f"x:any@{other}").image(platform("linux/arm/v7"))
+    image = resolved(registry, cache, "linux/arm/v7", f"x:any@{other}")
     assert (image.digest, str(image.index_digest)) == (Digest.of(ARM["v7"].manifest), other)
 
 
@@ -135,7 +137,7 @@ def test_a_registry_cant_slip_another_image_under_a_digest(registry: ScriptedReg
     wanted = builders.digest_of(ARM["v7"].manifest)
     registry.on("/v2/x/manifests/.*", Response(200, AMD64.manifest, {"Docker-Content-Digest": wanted}))
     with pytest.raises(MalformedImage, match=f"does not match its digest {wanted}"):
-        source(registry, cache, f"x@{wanted}").image(platform("linux/amd64"))
+        resolved(registry, cache, "linux/amd64", f"x@{wanted}")
 
 
 def test_docker_media_types(registry: ScriptedRegistry, cache: BlobCache) -> None:
@@ -156,7 +158,7 @@ def test_docker_media_types(registry: ScriptedRegistry, cache: BlobCache) -> Non
     entry = builders.descriptor(image.manifest, builders.DOCKER_MANIFEST, platform=builders.platform("linux/amd64"))
     document = builders.json_bytes({"schemaVersion": 2, "mediaType": builders.DOCKER_LIST, "manifests": [entry]})
     registry.add_manifest("x", document, builders.DOCKER_LIST, "latest")
-    assert source(registry, cache).image(platform("linux/amd64")).digest == Digest.of(image.manifest)
+    assert resolved(registry, cache).digest == Digest.of(image.manifest)
 
 
 @pytest.mark.parametrize(
@@ -172,14 +174,14 @@ def test_configs_that_are_none(registry: ScriptedRegistry, cache: BlobCache, con
     registry.add_blob("x", config)
     registry.add_manifest("x", image.manifest, tag="latest")
     with pytest.raises(MalformedImage, match=f"^{registry.host}/x:latest: .*({why})"):
-        source(registry, cache).image(platform("linux/amd64"))
+        resolved(registry, cache)
 
 
 def test_a_config_of_any_size_is_not_asked_for(registry: ScriptedRegistry, cache: BlobCache) -> None:
     huge = {**builders.descriptor(b"", builders.OCI_CONFIG), "size": DOCUMENT_LIMIT + 1}
     registry.push("x", builders.image(manifest={"config": huge}))
     with pytest.raises(MalformedImage, match="the config has 8388609 bytes"):
-        source(registry, cache).image(platform("linux/amd64"))
+        resolved(registry, cache)
     assert registry.asked("/v2/x/blobs/.*") == []
 
 
@@ -187,7 +189,7 @@ def test_a_config_of_any_size_is_not_asked_for(registry: ScriptedRegistry, cache
 
 
 def pulled(source: RegistrySource) -> list[bytes]:
-    image = source.image(platform("linux/amd64"))
+    image = source.image(platform("linux/amd64")).image
     with source.layers(image, lambda count: None) as layers:
         return [b"".join(blob) for _, blob in layers]
 
@@ -221,7 +223,7 @@ def test_one_blob_of_two_sizes_is_a_lie(registry: ScriptedRegistry, cache: BlobC
 
 def test_layers_are_not_downloaded_for_what_is_up_to_date(registry: ScriptedRegistry, cache: BlobCache) -> None:
     registry.push("x", AMD64)
-    source(registry, cache).image(platform("linux/amd64"))
+    resolved(registry, cache)
     assert len(registry.asked("/v2/x/blobs/.*")) == 1  # the config
 
 
@@ -229,7 +231,7 @@ def test_leaving_early_leaves_nothing_half(registry: ScriptedRegistry, cache: Bl
     registry.push("x", AMD64)
     registry.on(f"/v2/x/blobs/{builders.digest_of(AMD64.layers[1].blob)}", Response(500))
     pulling = source(registry, cache)
-    image = pulling.image(platform("linux/amd64"))
+    image = pulling.image(platform("linux/amd64")).image
     with pytest.raises(ProvisionError, match="answers with 500"), pulling.layers(image, lambda count: None) as layers:
         read_all(layers)
     for kept in (tmp_path / "cache" / "partial").iterdir():

@@ -1,1 +1,1 @@
-"""What tests share: builders, servers, tools, fixtures' parts."""
+"""Shared code of the tests: builders of archives and images, servers, containers, and tools."""

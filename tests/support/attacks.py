@@ -1,110 +1,42 @@
-"""Hostile archives, and what each has to come to.
+"""The table of hostile archives, each with the tree or the error that unpacking it must end in.
 
-As a program, `python -m tests.support.attacks DIRECTORY` applies each of them below DIRECTORY, beside something that
-must not change, and prints what became of it as JSON: so they can be run as any user. It
-needs only the package and builders.
+`attack_runner.py` unpacks them. This module needs nothing but Python and `archives.py`.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
-import os
-import signal
-import stat
-import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from types import FrameType
-from typing import Any
 
-from provisioner.errors import MachineError, MalformedImage
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
-from provisioner.layers.apply import Unpacker
-from provisioner.layers.budget import Budget
-from provisioner.layers.compression import inflate
-from provisioner.ownership.policy import Ownership
-from provisioner.rootfs.tree import Tree
-from tests.support.ahead import apply_extracted
-from tests.support.builders import tar
+from tests.support.archives import END, Member, hard, pax, raw, special, tar
 
-CANARY = b"sings"
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+ZSTD = b"\x28\xb5\x2f\xfd"
+"""The magic number of a zstd frame (RFC 8878)."""
 DEPTH = 40
-"""How deep a tree is listed."""
-SECONDS = 60
-"""The time that one attack may take."""
-MAX_SIZE = 30_000_000
-"""What one attack may write."""
+"""How many levels of a tree are compared."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Layers, and either what the error has to say (a regular expression) or what the tree has to be.
-
-    `refused` is what is wrong with the image, `stopped` what is too much for MAX_SIZE.
-
-    A tree maps paths to `dir`, `file:CONTENT`, `link:TARGET`, `fifo` or `char:MAJOR,MINOR`, whose directories need not
-    be mentioned. Without root, devices are empty files.
-    """
+    """Hostile layers, and what unpacking them must end in: exactly one of `refused`, `stopped` and `tree`."""
 
     name: str
     layers: tuple[bytes, ...]
     refused: str = ""
+    """A regular expression for the message of the MalformedImage."""
     stopped: str = ""
+    """A regular expression for the message of the MachineError: the layers exceed the size limit."""
     tree: dict[str, str] | None = None
+    """Paths to `dir`, `file:CONTENT`, `link:TARGET`, `fifo` or `char:MAJOR,MINOR`. Parent directories may be left out.
 
-
-Member = tuple[str, bytes | str | None] | tarfile.TarInfo
-
-
-def special(name: str, kind: bytes, target: str = "", **fields: Any) -> tarfile.TarInfo:
-    """An archive's header without content."""
-    header = tarfile.TarInfo(name)
-    header.type, header.linkname = kind, target
-    for field, value in fields.items():
-        setattr(header, field, value)
-    return header
-
-
-def hard(name: str, target: str) -> tarfile.TarInfo:
-    """A hard link."""
-    return special(name, tarfile.LNKTYPE, target)
-
-
-def raw(name: bytes, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: bytes) -> bytes:
-    """A header of any bytes, which its content follows; no end of the archive."""
-    places = {"mode": 100, "uid": 108, "gid": 116, "size": 124, "mtime": 136, "target": 157, "major": 329}
-    places |= {"sparse": 386, "isextended": 482, "realsize": 483}
-    header = bytearray(name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % len(content))
-    header += b"00000000000\0" + b" " * 8 + kind + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
-    header += bytes(512 - len(header))
-    for field, value in fields.items():
-        header[places[field] : places[field] + len(value)] = value
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header) + content + bytes(-len(content) % 512)
-
-
-def pax(kind: bytes = tarfile.XHDTYPE, **fields: bytes) -> bytes:
-    """An extended header, which the entry that it speaks of has to follow. A field's `_` is a dot."""
-    records = b""
-    for field, value in fields.items():
-        record = b" %s=%s\n" % (field.replace("_", ".").encode(), value)
-        length = len(record)
-        while length != len(b"%d" % length + record):
-            length = len(b"%d" % length + record)
-        records += b"%d" % length + record
-    return raw(b"pax", kind, records)
-
-
-END = bytes(1024)
+    Without root, devices are empty files.
+    """
 
 
 def attacks(outside: str) -> Iterator[Attack]:
-    """The table. `outside` is the absolute path of a directory beside the tree, `../outside` from there."""
+    """Yield the table. `outside` is the absolute path of a directory beside the tree: `../outside` from the tree."""
     yield from _names(outside)
     yield from _symlinks(outside)
     yield from _hard_links(outside)
@@ -330,7 +262,7 @@ def _broken() -> Iterator[Attack]:
 
 
 def _contradictions() -> Iterator[Attack]:
-    """Headers that say one thing in two ways."""
+    """Headers that contradict each other."""
     fine = raw(b"a", content=b"1")
     longer = pax(size=b"512") + raw(b"a", content=raw(b"b")) + END
     yield Attack(
@@ -378,7 +310,7 @@ def _text(data: bytes) -> str:
 
 
 def _sparse_lies() -> Iterator[Attack]:
-    """Maps of holes that say what can't be."""
+    """Impossible maps of sparse files."""
     wrong = "map of holes|can't be read"
     for what, text, real in (
         ("beyond the file", b"0,1,9,1", b"9"), ("upon each other", b"0,2,1,2", b"9"), ("backwards", b"4,1,0,1", b"9"),
@@ -411,7 +343,7 @@ def _sparse_lies() -> Iterator[Attack]:
 
 
 def _bombs() -> Iterator[Attack]:
-    """Little that becomes much."""
+    """Small archives that expand to huge ones."""
     size = b"\x80\0\0\0\0\0\0\1" + bytes(4)  # 4 GiB
     head, more = raw(b"bomb", size=size), bytes(1 << 20)
     stopped = "takes more than"
@@ -427,128 +359,3 @@ def _bombs() -> Iterator[Attack]:
     yield Attack("a bomb of headers", (names * 200,), stopped=stopped)
     directories = b"".join(raw(b"%d/" % number + b"d/" * 45, tarfile.DIRTYPE) for number in range(600))
     yield Attack("a bomb of directories", (directories + END,), stopped=stopped)
-
-
-# The program
-
-
-def main(directory: Path, ahead: bool) -> None:
-    """Apply all attacks below `directory`, and print what became of them; `ahead`: files are written first."""
-    signal.signal(signal.SIGALRM, _too_long)
-    outside = directory / "outside"
-    outside.mkdir()
-    canary = outside / "canary"
-    canary.write_bytes(CANARY)
-    canary.chmod(0o640)
-    for path in (canary, outside):
-        os.utime(path, (1_000_000_000, 1_000_000_000))
-    before = _look(directory)
-    outcomes = {}
-    for attack in attacks(str(outside)):
-        started = time.monotonic()
-        signal.alarm(SECONDS)
-        outcome = _outcome(attack, directory / "rootfs", ahead)
-        signal.alarm(0)
-        outcomes[attack.name] = {**outcome, "safe": _look(directory) == before, "took": time.monotonic() - started}
-    json.dump(outcomes, sys.stdout)
-
-
-def million(directory: Path) -> None:
-    """Unpack a million entries, and print how many names there are then and the peak of memory in MB.
-
-    They come by a thousand names, so that the memory of the file system is not what fills up.
-    """
-    kinds = [tarfile.REGTYPE] * 8 + [tarfile.LNKTYPE, tarfile.DIRTYPE]
-    block = b"".join(
-        raw(b"%d/%s%d" % (number % 100, b"d" if kind == tarfile.DIRTYPE else b"f", number), kind, target=b"0/f0")
-        for number, kind in enumerate(kinds * 100)
-    )
-    root = directory / "rootfs"
-    root.mkdir()
-    with Tree(root) as tree:
-        unpacker = Unpacker(tree, Ownership.of_this_process())
-        unpacker.apply(block for _ in range(1000))
-        unpacker.finish()
-        tree.set_times()
-    names = sum(len(files) + len(directories) for _, directories, files in os.walk(root))
-    # Unlike getrusage's, this is the memory of the program alone, not of the one that started it.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps([names, int(peak.split()[1]) // 1000]))
-
-
-def _too_long(number: int, frame: FrameType | None) -> None:
-    raise TimeoutError(f"takes longer than {SECONDS} seconds")
-
-
-def _outcome(attack: Attack, root: Path, ahead: bool) -> dict[str, Any]:
-    root.mkdir()
-    error = ""
-    try:
-        with Tree(root) as tree:
-            ownership, budget = Ownership.of_this_process(), Budget(MAX_SIZE, parts=2)
-            unpacker = Unpacker(tree, ownership, budget=budget)
-            for layer in attack.layers:
-                kind = "+gzip" if layer.startswith(GZIP) else "+zstd" if layer.startswith(ZSTD) else ""
-                archive = inflate(iter([layer]), f"layer.tar{kind}")
-                if ahead:
-                    apply_extracted(unpacker, archive, ownership, budget.part(1), root.with_name("ahead"))
-                else:
-                    unpacker.apply(archive)
-            unpacker.finish()
-            tree.set_times()
-    except MalformedImage as refusal:
-        error = f"refused: {refusal.message}"
-    except MachineError as stop:
-        error = f"stopped: {stop.message}"
-    except Exception as other:  # noqa: BLE001 - all of them are failures to report
-        error = f"{type(other).__name__}: {other}"
-    found = dict(_listed(root, PurePosixPath()))
-    parent = os.open(root.parent, DIRECTORY)
-    remove_tree(parent, os.fsencode(root.name))
-    os.close(parent)
-    return {"error": error, "tree": found}
-
-
-def _look(directory: Path) -> list[tuple[object, ...]]:
-    """What is in `directory` but for `rootfs`: names, contents, modes, owners and times; its own mode and owner."""
-    state = directory.stat()
-    found: list[tuple[object, ...]] = [(state.st_mode, state.st_uid, state.st_gid)]
-    for path in sorted(directory.rglob("*")):
-        state = path.lstat()
-        content = path.read_bytes() if stat.S_ISREG(state.st_mode) else b""
-        found.append((str(path), content, state.st_mode, state.st_uid, state.st_gid, state.st_mtime_ns, state.st_nlink))
-    return found
-
-
-def _listed(directory: Path, name: PurePosixPath) -> Iterator[tuple[str, str]]:
-    """The paths below `directory` and what is there, DEPTH levels deep."""
-    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
-        path = name / entry.name
-        state = entry.stat(follow_symlinks=False)
-        kind = {stat.S_IFDIR: "dir", stat.S_IFIFO: "fifo"}.get(stat.S_IFMT(state.st_mode), "")
-        if stat.S_ISREG(state.st_mode):
-            kind = f"file:{Path(entry.path).read_bytes().decode()}"
-        elif stat.S_ISLNK(state.st_mode):
-            kind = f"link:{os.readlink(entry.path)}"
-        elif stat.S_ISCHR(state.st_mode):
-            kind = f"char:{os.major(state.st_rdev)},{os.minor(state.st_rdev)}"
-        yield str(path), kind
-        if kind == "dir" and len(path.parts) < DEPTH:
-            yield from _listed(Path(entry.path), path)
-
-
-def whole(tree: dict[str, str]) -> dict[str, str]:
-    """A tree of the table with the directories that it doesn't mention, and paths as they are listed."""
-    found: dict[str, str] = {}
-    for path, kind in tree.items():
-        pure = PurePosixPath(path.strip("/"))
-        found |= {str(parent): "dir" for parent in pure.parents if parent.parts}
-        found[str(pure)] = kind
-    return found
-
-
-if __name__ == "__main__":
-    if sys.argv[2:] == ["million"]:
-        million(Path(sys.argv[1]))
-    else:
-        main(Path(sys.argv[1]), ahead=sys.argv[2:] == ["ahead"])

@@ -1,16 +1,16 @@
-"""Small images made in memory, the same bytes each time."""
+"""Builds small images in memory, reproducibly."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import random
-import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from tests.support.archives import Member, tar
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -20,41 +20,15 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 Compression = Literal["gzip", "zstd", ""]
-Member = tuple[str, bytes | str | None] | tarfile.TarInfo
-"""What an archive holds: `(name, content)` for a file, `(name, None)` for a directory, `(name, target)` for a symlink,
-or a header of one's own for anything else that has no content."""
 
 
 def digest_of(data: bytes) -> str:
-    """The digest of `data` as registries write it."""
+    """Return the digest of `data`: `sha256:` and 64 hexadecimal digits."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def tar(*members: Member) -> bytes:
-    """An archive of these members, in this order."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for member in members:
-            header, content = (member, b"") if isinstance(member, tarfile.TarInfo) else _header(*member)
-            archive.addfile(header, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def _header(name: str, content: bytes | str | None) -> tuple[tarfile.TarInfo, bytes]:
-    header = tarfile.TarInfo(name)
-    header.mode = 0o644 if isinstance(content, bytes) else 0o755
-    if content is None:
-        header.type = tarfile.DIRTYPE
-    elif isinstance(content, str):
-        header.type, header.linkname = tarfile.SYMTYPE, content
-    else:
-        header.size = len(content)
-        return header, content
-    return header, b""
-
-
 def compressed(data: bytes, compression: Compression) -> bytes:
-    """`data`, in one gzip member or zstd frame or as it is."""
+    """Return `data` as one gzip member, as one zstd frame, or unchanged."""
     if compression == "gzip":
         return gzip.compress(data, mtime=0)
     if compression == "zstd":
@@ -68,33 +42,34 @@ def compressed(data: bytes, compression: Compression) -> bytes:
 
 @dataclass(frozen=True)
 class Layer:
-    """The blob of a layer, its media type, and the digest of the archive inside."""
+    """A layer of an image."""
 
     blob: bytes
     media_type: str
     diff_id: str
+    """The digest of the uncompressed archive."""
 
 
 def layer(*members: Member, compression: Compression = "gzip") -> Layer:
-    """A layer in OCI's media type that holds these members."""
+    """Return a layer with these members, in OCI's media type."""
     archive = tar(*members)
     suffix = f"+{compression}" if compression else ""
     return Layer(compressed(archive, compression), OCI_LAYER + suffix, digest_of(archive))
 
 
 def descriptor(data: bytes, media_type: str, **fields: Any) -> dict[str, Any]:
-    """What a document says of `data`."""
+    """Return the descriptor of `data`, with more fields."""
     return {"mediaType": media_type, "digest": digest_of(data), "size": len(data), **fields}
 
 
 def platform(text: str) -> dict[str, str]:
-    """A platform as documents spell it."""
+    """Return the object of a platform such as `linux/arm64/v8`, as in an index."""
     return dict(zip(("os", "architecture", "variant"), text.split("/"), strict=False))
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image for one platform: the bytes of its manifest and of all blobs."""
+    """An image for one platform: its manifest, config and layers."""
 
     manifest: bytes
     config: bytes
@@ -114,9 +89,9 @@ def image(
     config: Mapping[str, Any] | None = None,
     manifest: Mapping[str, Any] | None = None,
 ) -> Image:
-    """An OCI image of these layers for the platform `on`; `run` is what it runs.
+    """Return an OCI image of these layers for the platform `on`; `run` is the `config` object of its configuration.
 
-    Fields of `config` and `manifest` take the place of the right ones.
+    Fields of `config` and `manifest` replace those of the two documents.
     """
     rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
     config_bytes = json_bytes({**platform(on), "config": dict(run or {}), "rootfs": rootfs, **(config or {})})
@@ -131,27 +106,27 @@ def image(
 
 
 def index(images: Iterable[tuple[str, Image]], **fields: Any) -> bytes:
-    """An OCI index of images, each with the platform that it is said to be for (none where that is empty).
+    """Return an OCI index of images, each with the platform of its descriptor (none where that is empty).
 
-    `fields` take the place of the right ones.
+    `fields` replace those of the document.
     """
     manifests = [
-        descriptor(made.manifest, made.media_type, **({"platform": platform(on)} if on else {})) for on, made in images
+        descriptor(item.manifest, item.media_type, **({"platform": platform(on)} if on else {})) for on, item in images
     ]
     return json_bytes({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests, **fields})
 
 
 def json_bytes(value: object) -> bytes:
-    """JSON without spaces."""
+    """Return compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def incompressible(size: int, seed: int = 0) -> bytes:
-    """So many bytes that no compression makes fewer."""
+    """Return pseudorandom bytes, which no compression shortens."""
     return random.Random(seed).randbytes(size)
 
 
 def small(**options: Any) -> Image:
-    """An image of two layers that needs no more than this: a shell that isn't one, and an os-release."""
+    """Return a minimal image of two layers, with an os-release and a /bin/sh that can't run."""
     base = layer(("etc", None), ("etc/os-release", b"ID=tiny\n"), ("bin", None), ("bin/sh", b"#!/bin/false\n"))
     return image(base, layer(("etc/motd", b"hello\n")), **options)

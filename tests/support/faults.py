@@ -1,4 +1,4 @@
-"""Registries that fail in each way we know, and what becomes of a pull: for the tests and for `make bench-faults`."""
+"""Scripted faults of registries, and what a pull must end with: for tests and for `make bench-faults`."""
 
 from __future__ import annotations
 
@@ -49,29 +49,34 @@ TAG, BLOBS, ALL = "/v2/x/manifests/latest", "/v2/x/blobs/.*", "/v2/.*"
 
 @dataclass
 class Bench:
-    """A registry, a mirror with the same image, a place for what storage serves, and the time that passes there."""
+    """Three servers with the same image, a clock, and the messages of a pull."""
 
     origin: ScriptedRegistry
     mirror: ScriptedRegistry
+    """Has the same image."""
     storage: ScriptedRegistry
+    """The server that redirects lead to."""
     time: Time = field(default_factory=Time)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    """Set at the end: connections that are kept silent stop then."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to fail. `error` and `why` say what the pull ends with; without them it's the right bytes.
-
-    `says` is a line that is told on the way. `mirrors` are those that the user names: the scripted one by `mirror`.
-    """
+    """A fault, and what the pull must end with."""
 
     name: str
     script: Callable[[Bench], object]
+    """Sets up the fault."""
     error: type[ProvisionError] | None = None
+    """None where the pull has to succeed."""
     why: str = ""
+    """A regular expression for the error's message."""
     says: str = ""
+    """A regular expression for the messages before the end."""
     mirrors: tuple[str, ...] = ()
+    """The mirrors that are configured; `mirror` stands for the scripted one."""
 
 
 def real(registry: ScriptedRegistry, request: Request) -> Response:
@@ -79,7 +84,7 @@ def real(registry: ScriptedRegistry, request: Request) -> Response:
 
 
 def edited(registry: ScriptedRegistry, edit: Callable[[Response], Response], *, ranges: bool = False) -> Answer:
-    """What the registry would say, edited; with `ranges`, only what it says to requests for a range."""
+    """Return the registry's own response, edited; with `ranges`, only for requests with a Range."""
 
     def answer(request: Request) -> Response | None:
         return None if ranges and "Range" not in request.headers else edit(real(registry, request))
@@ -88,7 +93,7 @@ def edited(registry: ScriptedRegistry, edit: Callable[[Response], Response], *, 
 
 
 def cut(registry: ScriptedRegistry, sent: int, **how: bool | threading.Event | None) -> Answer:
-    """What the registry would say, broken off after `sent` bytes of the body."""
+    """Return the registry's own response, cut off after `sent` bytes of the body."""
 
     def broken(response: Response) -> Response:
         return Broken(response.status, response.body, response.headers, sent=sent, **how)  # type: ignore[arg-type]
@@ -101,16 +106,16 @@ def status(code: int, retry_after: str = "") -> Response:
 
 
 def in_seconds(seconds: int) -> str:
-    """A moment as HTTP writes it."""
+    """Return the time in so many seconds as an HTTP date."""
     return formatdate(time.time() + seconds, usegmt=True)
 
 
 def once(pattern: str, answer: Answer | Callable[[Bench], Answer], times: int = 1) -> Callable[[Bench], object]:
-    """The registry answers so for the next `times`."""
+    """Return a script that makes the registry give this answer the next `times`."""
 
     def script(bench: Bench) -> None:
-        given = answer if isinstance(answer, Response) else answer(bench)  # type: ignore[arg-type]
-        bench.origin.on(pattern, given, times)  # type: ignore[arg-type]
+        response = answer if isinstance(answer, Response) else answer(bench)  # type: ignore[arg-type]
+        bench.origin.on(pattern, response, times)  # type: ignore[arg-type]
 
     return script
 
@@ -120,7 +125,7 @@ def always(pattern: str, answer: Answer | Callable[[Bench], Answer]) -> Callable
 
 
 def resuming(answer: Callable[[Response], Response]) -> Callable[[Bench], object]:
-    """The layer is cut once, and requests for the rest are answered so."""
+    """Return a script that cuts the layer off once, and gives this answer to requests for the rest."""
 
     def script(bench: Bench) -> None:
         bench.origin.on(LAYER, edited(bench.origin, answer, ranges=True))
@@ -130,11 +135,11 @@ def resuming(answer: Callable[[Response], Response]) -> Callable[[Bench], object
 
 
 def mirror(pattern: str, answer: Answer | Callable[[Bench], Answer]) -> Callable[[Bench], object]:
-    """The mirror answers so each time."""
+    """Return a script that makes the mirror give this answer each time."""
 
     def script(bench: Bench) -> None:
-        given = answer if isinstance(answer, Response) else answer(bench)  # type: ignore[arg-type]
-        bench.mirror.on(pattern, given)  # type: ignore[arg-type]
+        response = answer if isinstance(answer, Response) else answer(bench)  # type: ignore[arg-type]
+        bench.mirror.on(pattern, response)  # type: ignore[arg-type]
 
     return script
 
@@ -156,30 +161,30 @@ def whole(response: Response) -> Response:
 
 
 def of_length(text: str) -> Response:
-    """The layer, whole, with something else for its length."""
+    """Return a response with the whole layer and another Content-Length."""
     return Broken(200, BIG.blob, {"Content-Length": text}, sent=SIZE, announced=False)
 
 
 def flipped(response: Response) -> Response:
-    """One bit in the middle is another."""
+    """Return the response with a flipped bit in the middle."""
     middle = len(response.body) // 2
     body = response.body[:middle] + bytes([response.body[middle] ^ 1]) + response.body[middle + 1 :]
     return replace(response, body=body)
 
 
 def redirected(bench: Bench, *answers: Response) -> None:
-    """The registry sends whoever wants the layer to storage, which serves it after these answers."""
+    """Redirect requests for the layer to storage, which gives these answers first."""
     bench.origin.on(LAYER, Response(307, b"", {"Location": f"{bench.storage.url}{LAYER}?signed"}))
     for answer in reversed(answers):
         bench.storage.on(LAYER, answer, 1)
 
 
 def cut_with_tokens(bench: Bench) -> None:
-    """Each token is good for two requests, and the layer comes in five pieces."""
-    server = TokenServer(bench.origin, uses=2)
-    check = server._check
+    """Each token is good for three requests, and the layer comes in five pieces."""
+    # With two, the other layer's requests can use up a token between its renewal and its first use.
+    server = TokenServer(bench.origin, uses=3)
     broken = cut(bench.origin, 150_000)
-    bench.origin.on(LAYER, lambda request: check(request) or broken(request))  # type: ignore[operator]
+    bench.origin.on(LAYER, lambda request: server.check(request) or broken(request))  # type: ignore[operator]
 
 
 def stalled(bench: Bench, sent: int = 300_000) -> Answer:
@@ -187,7 +192,7 @@ def stalled(bench: Bench, sent: int = 300_000) -> Answer:
 
 
 MIRROR = ("mirror",)
-AGAIN, ELSEWHERE = "; again", "; on with "
+AGAIN, ELSEWHERE = "; trying again", "; trying [0-9a-z]+[.:]"
 LEFT_OUT = "is not asked any more"
 
 CASES = [
@@ -205,7 +210,7 @@ CASES = [
     Case("stalled before the headers", once(LAYER, lambda b: Broken(0, wait=b.ended)), says="doesn't answer in time"),
     Case("stalled each time", always(LAYER, lambda bench: stalled(bench, 0)), NetworkError, "doesn't answer in time"),
     Case("slow, but never silent", lambda bench: setattr(bench.origin, "link", Link(500e3))),
-    Case("500", once(LAYER, status(500)), says="500 .*; again"),
+    Case("500", once(LAYER, status(500)), says="500 .*; trying again"),
     Case("502 three times", once(LAYER, status(502), 3), says=AGAIN),
     Case("500 each time", always(LAYER, status(500)), NetworkError, "answers with 500"),
     Case("503 with seconds", once(LAYER, status(503, "7")), says="again in [78] s"),
@@ -225,8 +230,8 @@ CASES = [
     Case("a range that doesn't say so", resuming(lambda r: replace(r, headers={}))),
     Case("a shorter range", resuming(lambda r: replace(r, body=r.body[:100_000]))),
     Case("a longer range", resuming(lambda r: replace(r, body=r.body + b"x")), MalformedImage, "has more than"),
-    Case("the wrong bytes for the rest", resuming(flipped), says="gave a wrong|was damaged|verified"),
-    Case("a flipped bit", once(LAYER, lambda b: edited(b.origin, flipped)), says="gave a wrong blob"),
+    Case("the wrong bytes for the rest", resuming(flipped), says="sent a corrupt|was damaged|verified"),
+    Case("a flipped bit", once(LAYER, lambda b: edited(b.origin, flipped)), says="sent a corrupt blob"),
     Case("a flipped bit each time", always(LAYER, lambda b: edited(b.origin, flipped)), MalformedImage, "digest"),
     Case("a shorter layer", always(LAYER, Response(200, BIG.blob[:-1])), MalformedImage, "were announced"),
     Case("a longer layer", always(LAYER, Response(200, BIG.blob + b"x")), MalformedImage, "were announced"),
@@ -269,7 +274,7 @@ CASES = [
     Case("the mirror wants a password", mirror(ALL, challenge('Basic realm="r"')), says=LEFT_OUT, mirrors=MIRROR),
     Case("the mirror is silent", mirror(LAYER, lambda b: Broken(0, wait=b.ended)), says=ELSEWHERE, mirrors=MIRROR),
     Case("the mirror is busy for an hour", mirror(LAYER, status(429, "3600")), says=LEFT_OUT, mirrors=MIRROR),
-    Case("the registry is down", always(ALL, status(503)), says="tag 'latest' is what the mirror", mirrors=MIRROR),
+    Case("the registry is down", always(ALL, status(503)), says="tag 'latest' comes from the mirror", mirrors=MIRROR),
     Case("the registry has no such tag, the mirror has", always(TAG, status(404)), NotFound, mirrors=MIRROR),
     Case("the registry lost a layer that the mirror has", always(LAYER, status(404)), mirrors=MIRROR),
     Case(
@@ -290,7 +295,7 @@ CASES = [
 
 @contextmanager
 def bench_of_registries() -> Iterator[Bench]:
-    """All three with the image, and silence that lasts a moment."""
+    """Run the three servers with the image, with a short timeout for silence."""
     silence, http.SILENCE_SECONDS = http.SILENCE_SECONDS, 0.5
     try:
         with ScriptedRegistry() as origin, ScriptedRegistry() as mirror, ScriptedRegistry() as storage:
@@ -306,12 +311,12 @@ def bench_of_registries() -> Iterator[Bench]:
 
 
 def check(case: Case, place: Path) -> None:
-    """Pull the image as the case has it. AssertionError unless that ends as it should, whatever it is."""
+    """Pull the image with the fault of the case. AssertionError unless that ends as the case says."""
     with bench_of_registries() as bench:
         case.script(bench)
         reference = Reference.parse(f"{bench.origin.host}/x")
         mirrors = [name.replace("mirror", bench.mirror.host) for name in case.mirrors]
-        registry = mirrored(reference, *mirrors, say=bench.said.append, time=bench.time)
+        registry = mirrored(reference, *mirrors, say=bench.messages.append, time=bench.time)
         source = RegistrySource(reference, registry, BlobCache(place / "cache"), 4)
         directory = place / "directory"
         failure: ProvisionError | None = None
@@ -324,8 +329,8 @@ def check(case: Case, place: Path) -> None:
         except ProvisionError as error:
             failure = error
         _check_outcome(case, failure, directory)
-        assert re.search(case.says, "\n".join(bench.said)), bench.said
-        assert all(line.isprintable() for line in bench.said)
+        assert re.search(case.says, "\n".join(bench.messages)), bench.messages
+        assert all(line.isprintable() for line in bench.messages)
         assert sum(bench.time.slept) < 300
         check_cache(place / "cache")
 
@@ -345,6 +350,6 @@ def _check_outcome(case: Case, failure: ProvisionError | None, directory: Path) 
 
 
 def check_cache(cache: Path) -> None:
-    """What is said to be whole there is."""
+    """AssertionError unless every complete blob of a cache matches its digest."""
     for path in cache.glob("sha256/*"):
         assert Digest.of(path.read_bytes()).hex == path.name

@@ -1,8 +1,9 @@
 """A search for layers that break the unpacking: `python -m tests.support.fuzz --seconds 3600 --seed 1`.
 
-Good archives and those of attacks.py are changed, as bytes and as headers whose checksums are right again, and go
-through inflate, Archive and Unpacker. What takes a new path through the code is changed further. Findings are kept as
-files, which `python -m tests.support.fuzz FILE…` tries again. As root it tries exact ownership, too.
+Valid archives and those of attacks.py are mutated, as bytes and as headers with corrected checksums, and go through
+decompress, Archive and LayerApplier. An input that reaches new code is mutated further. Findings are written to
+files, which `python -m tests.support.fuzz FILE…` tries again. As root, half of the inputs are unpacked with exact
+ownership.
 """
 
 from __future__ import annotations
@@ -26,64 +27,73 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from provisioner import filesystem, layers, ownership, rootfs
 from provisioner.errors import MachineError, MalformedImage
+from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.kind import Kind
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
-from provisioner.layers.apply import Unpacker
+from provisioner.filesystem.removal import remove_tree
+from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
-from provisioner.layers.compression import inflate
+from provisioner.layers.compression import decompress
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
-from provisioner.rootfs.tree import Tree, components
-from tests.support.ahead import apply_extracted
+from provisioner.rootfs.tree import Tree, split_path
 from tests.support.builders import compressed
+from tests.support.extracted import apply_extracted
 from tests.support.mutations import honest, hostile, mutated
 
 SECONDS = 10
-"""The time that one input may take."""
+"""The time limit of one input."""
 MEMORY = 200 << 20
+"""The limit of this process's data, in bytes."""
 MAX_SIZE = 8 << 20
-"""What is unpacked of one input."""
+"""The size limit of what one input unpacks, in bytes."""
 TRACED = 3
-"""Every which input is watched: that takes time."""
-ROOTFS = str(Path(inflate.__code__.co_filename).parent)
+"""Coverage is measured for one input in three, since tracing is slow."""
+PACKAGES = tuple(
+    str(Path(package.__file__).parent) for package in (filesystem, layers, ownership, rootfs) if package.__file__
+)
+"""The directories of the packages whose coverage is measured."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """Layers, each with the end of its media type; the size of their chunks; whether owners are kept.
-
-    `ahead`: files are written before they have their turn, as another process would.
-    """
+    """Layers to unpack, and how."""
 
     layers: tuple[tuple[str, bytes], ...]
+    """For each layer the suffix of its media type (`+gzip`, `+zstd` or nothing) and its blob."""
     chunk: int
+    """How many bytes of a blob are passed on at a time."""
     exact: bool
-    ahead: bool = False
+    """Whether owners are set as in the archive, which needs root."""
+    is_extracted: bool = False
+    """Whether the files of a layer are written first, as by a worker process."""
 
     def to_json(self) -> str:
-        """As it is kept."""
+        """Return the content of a finding's file."""
         layers = [[kind, base64.b64encode(blob).decode()] for kind, blob in self.layers]
-        return json.dumps({"layers": layers, "chunk": self.chunk, "exact": self.exact, "ahead": self.ahead})
+        return json.dumps(
+            {"layers": layers, "chunk": self.chunk, "exact": self.exact, "is_extracted": self.is_extracted}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Input:
-        """What was kept."""
-        kept = json.loads(text)
-        kept["layers"] = tuple((kind, base64.b64decode(blob)) for kind, blob in kept["layers"])
-        return cls(**kept)
+        """Read the content of a finding's file."""
+        fields = json.loads(text)
+        fields["layers"] = tuple((kind, base64.b64decode(blob)) for kind, blob in fields["layers"])
+        return cls(**fields)
 
 
 class Hang(BaseException):
-    """An input takes too long. No Exception, so that nobody takes it for an error of the machine."""
+    """An input takes too long. A BaseException, so that no handler of OSError or Exception catches it."""
 
 
-class Wrong(Exception):
-    """An input was accepted, but what became of it isn't right."""
+class WrongOutcome(Exception):
+    """An input was handled, but the tree, the message or something outside is not as it should be."""
 
 
 class Arena:
-    """A directory to unpack into, beside something that must not change."""
+    """A directory to unpack into, beside files that must not change."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "rootfs"
@@ -96,11 +106,11 @@ class Arena:
             canary.chmod(0o640)
         for path in (*self.outside.rglob("*"), self.outside):
             os.utime(path, (1_000_000_000, 1_000_000_000))
-        self._before = self._look()
+        self._before = self._snapshot()
         self._parent = os.open(directory, DIRECTORY)
 
     def attempt(self, tried: Input) -> str:
-        """Unpack an input; what it came to: nothing for a right tree, or the message. Raises what is a finding."""
+        """Unpack an input and return the message of its refusal, empty where it was accepted; raise for a finding."""
         files = os.listdir("/proc/self/fd")
         self.root.mkdir()
         signal.alarm(SECONDS)
@@ -111,11 +121,11 @@ class Arena:
             except (MalformedImage, MachineError) as error:
                 message = error.message
                 if not message.isprintable():
-                    raise Wrong("the message can't be printed") from error
-            if self._look() != self._before:
-                raise Wrong("something outside has changed")
+                    raise WrongOutcome("the message can't be printed") from error
+            if self._snapshot() != self._before:
+                raise WrongOutcome("something outside has changed")
             if os.listdir("/proc/self/fd") != files:
-                raise Wrong("files are left open")
+                raise WrongOutcome("files are left open")
             return message
         finally:
             signal.alarm(SECONDS)
@@ -126,29 +136,29 @@ class Arena:
         last: Entry | None = None
         with Tree(self.root) as tree:
             ownership, budget = Ownership(tried.exact), Budget(MAX_SIZE)
-            unpacker = Unpacker(tree, ownership, budget=budget)
+            applier = LayerApplier(tree, ownership, budget=budget)
             for kind, blob in tried.layers:
-                if tried.ahead:
-                    folder = self.root.with_name("ahead")
-                    apply_extracted(unpacker, chunks(kind, blob, tried.chunk), ownership, budget, folder)
+                if tried.is_extracted:
+                    folder = self.root.with_name("extracted")
+                    apply_extracted(applier, chunks(kind, blob, tried.chunk), ownership, budget, folder)
                 else:
-                    unpacker.apply(chunks(kind, blob, tried.chunk))
+                    applier.apply(chunks(kind, blob, tried.chunk))
                 for entry in Archive(chunks(kind, blob, 1 << 16)):
                     last = entry
-            unpacker.finish()
+            applier.finish()
             tree.set_times()
             if last is not None and b".wh." not in last.path and not self._through_symlink(last):
                 _check(tree, last, tried.exact)
 
     def _through_symlink(self, entry: Entry) -> bool:
-        """Whether a symlink may be on the way to an entry: what it took the place of may have been there, too."""
-        names = [os.fsdecode(name) for name in components(entry.path)]
+        """Return whether a component of an entry's path is a symlink: then the entry is in another place."""
+        names = [os.fsdecode(name) for name in split_path(entry.path)]
         try:
             return any(self.root.joinpath(*names[:depth]).is_symlink() for depth in range(1, len(names)))
         except OSError:  # the path is too long to look it up at once
             return True
 
-    def _look(self) -> list[tuple[object, ...]]:
+    def _snapshot(self) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = []
         for directory in (self.outside, self.outside / "directory"):
             found.append(tuple(sorted(os.listdir(directory))))
@@ -161,15 +171,15 @@ class Arena:
 
 def chunks(kind: str, blob: bytes, size: int) -> Iterator[bytes]:
     """The archive of a layer that comes in pieces."""
-    return inflate((blob[at : at + size] for at in range(0, len(blob), size)), f"layer.tar{kind}")
+    return decompress((blob[at : at + size] for at in range(0, len(blob), size)), f"layer.tar{kind}")
 
 
 def _check(tree: Tree, entry: Entry, exact: bool) -> None:
     """The last entry of the last layer is there as it says."""
-    if not components(entry.path):
+    if not split_path(entry.path):
         return
-    place = tree.place(entry.path, create=False)
-    state = tree.state(place)
+    place = tree.locate(entry.path, create=False)
+    state = tree.lstat(place)
     kinds = {
         Kind.FILE: stat.S_IFREG,
         Kind.DIRECTORY: stat.S_IFDIR,
@@ -177,31 +187,31 @@ def _check(tree: Tree, entry: Entry, exact: bool) -> None:
         Kind.FIFO: stat.S_IFIFO,
     }
     if entry.kind in kinds and stat.S_IFMT(state.st_mode) != kinds[entry.kind]:
-        raise Wrong(f"the last entry is of the mode {state.st_mode:o}")
+        raise WrongOutcome(f"the last entry is of the mode {state.st_mode:o}")
     if entry.kind is Kind.FILE and state.st_size != entry.size:
-        raise Wrong(f"the last entry has {state.st_size} bytes, not {entry.size}")
+        raise WrongOutcome(f"the last entry has {state.st_size} bytes, not {entry.size}")
     if (
         entry.kind is not Kind.HARDLINK
         and abs(state.st_mtime_ns - entry.mtime) > 0
         and abs(entry.mtime) < 2**33 * 10**9
     ):
-        raise Wrong(f"the last entry has the time {state.st_mtime_ns}")
+        raise WrongOutcome(f"the last entry has the time {state.st_mtime_ns}")
     if exact and entry.kind is not Kind.HARDLINK:
         if (state.st_uid, state.st_gid) != (entry.uid, entry.gid):
-            raise Wrong("the last entry has other owners")
+            raise WrongOutcome("the last entry has other owners")
         if entry.kind is not Kind.SYMLINK and stat.S_IMODE(state.st_mode) != entry.mode:
-            raise Wrong(f"the last entry has the mode {state.st_mode:o}")
+            raise WrongOutcome(f"the last entry has the mode {state.st_mode:o}")
 
 
 class Coverage:
-    """The steps from line to line in the modules of the root file system that have been seen."""
+    """The steps from line to line in PACKAGES that have been seen."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[str, int, int]] = set()
         self._last = 0
 
     def run(self, attempt: Callable[[], str]) -> tuple[str, bool]:
-        """What `attempt` gives, and whether it went where none went before."""
+        """Return the result of `attempt`, and whether it took a step that none took before."""
         before = len(self._seen)
         sys.settrace(self._enter)
         try:
@@ -211,7 +221,7 @@ class Coverage:
         return message, len(self._seen) > before
 
     def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self._step if frame.f_code.co_filename.startswith(ROOTFS) else None
+        return self._step if frame.f_code.co_filename.startswith(PACKAGES) else None
 
     def _step(self, frame: FrameType, event: str, argument: object) -> Any:
         if event == "line":
@@ -224,7 +234,7 @@ class Coverage:
 
 
 def candidate(choose: random.Random, good: list[bytes], bad: list[bytes]) -> tuple[Input, bytes]:
-    """A new input, and the archive in its last layer; most are made of good ones."""
+    """Return a new input, and the archive in its last layer; most are mutations of valid archives."""
     archive = mutated(choose.choice(good if choose.random() < 0.8 else bad), choose, good)
     layers = [("", choose.choice(good))] if choose.random() < 0.4 else []
     kind = choose.choices(("", "+gzip", "+zstd"), (6, 2, 2))[0]
@@ -238,20 +248,20 @@ def candidate(choose: random.Random, good: list[bytes], bad: list[bytes]) -> tup
         if choose.random() < 0.3:
             blob = mutated(blob, choose, [blob], structure=False)
     layers.append((kind, blob))
-    exact, ahead = os.geteuid() == 0 and choose.random() < 0.5, choose.random() < 0.5
-    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact, ahead), archive
+    exact, is_extracted = os.geteuid() == 0 and choose.random() < 0.5, choose.random() < 0.5
+    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact, is_extracted), archive
 
 
 def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:
-    """Try inputs for `seconds`; how many were findings."""
+    """Try inputs for `seconds` and return the number of findings."""
     choose, coverage = random.Random(seed), Coverage()
     good, bad = honest(), hostile(str(arena.outside))
     for archive in good:
         if message := arena.attempt(Input((("", archive),), 1 << 16, False)):
-            raise Wrong(f"a good archive is refused: {message}")
+            raise WrongOutcome(f"a good archive is refused: {message}")
     count = found = right = 0
-    told = started = time.monotonic()
-    while told < started + seconds:
+    reported = started = time.monotonic()
+    while reported < started + seconds:
         tried, archive = candidate(choose, good, bad)
         count += 1
         try:
@@ -259,14 +269,14 @@ def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:
             message, new = coverage.run(attempt) if count % TRACED == 0 else (attempt(), False)
         except (Exception, Hang):  # noqa: BLE001 - all of them are findings
             found += 1
-            _keep(findings, f"{seed}-{count}", tried)
+            _write_finding(findings, f"{seed}-{count}", tried)
             continue
         right += not message
         now = time.monotonic()
         if new and len(archive) < 1 << 16:
             (bad if message else good).append(archive)
-        if now > told + 60 or now > started + seconds:
-            told = now
+        if now > reported + 60 or now > started + seconds:
+            reported = now
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000
             print(
                 f"{now - started:.0f} s: {count} inputs of seed {seed}, {right} right trees, {len(coverage)} steps, "
@@ -276,7 +286,7 @@ def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:
     return found
 
 
-def _keep(findings: Path, name: str, tried: Input) -> None:
+def _write_finding(findings: Path, name: str, tried: Input) -> None:
     findings.mkdir(exist_ok=True)
     (findings / f"{name}.json").write_text(tried.to_json())
     print(f"FINDING {name}", flush=True)
@@ -288,11 +298,13 @@ def _too_long(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> int:
-    """The program."""
+    """Search for findings, or try the given ones again, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where findings are kept")
+    parser.add_argument(
+        "--findings", type=Path, default=Path("fuzz-findings"), help="the directory that findings are written to"
+    )
     parser.add_argument("again", metavar="FILE", nargs="*", type=Path, help="a finding to try again")
     arguments = parser.parse_args()
     signal.signal(signal.SIGALRM, _too_long)

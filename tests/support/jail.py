@@ -1,6 +1,6 @@
-"""Android's restrictions, for real: what an app such as Termux may do, and what it finds around itself.
+"""Android's restrictions for apps such as Termux: what they may do, and which files they see.
 
-A `Jail` is a directory that plays /data/data/com.termux/files. `run` starts a program there in namespaces made by
+A `Jail` is a directory that stands for /data/data/com.termux/files. `run` starts a program there in namespaces made by
 bubblewrap, under a seccomp filter, as an unprivileged user.
 
 What differs from a phone: the programs are this machine's and find glibc in /lib; LANG is unset, since glibc has no
@@ -29,7 +29,7 @@ from tests.support.tools import as_user, find_program, need, own, run, user_pyth
 
 FILES = "/data/data/com.termux/files"
 PREFIX, HOME = f"{FILES}/usr", f"{FILES}/home"
-"""Termux's directories, as programs in the jail see them."""
+"""Termux's directories, by their paths in the jail."""
 UID = 10123
 """The user in the jail: u0_a123."""
 
@@ -49,7 +49,7 @@ ENVIRONMENT = {
     "ANDROID_DATA": "/data",
     "EXTERNAL_STORAGE": "/sdcard",
 }
-"""What Termux exports."""
+"""The environment variables of Termux."""
 
 UNREADABLE = ("stat", "loadavg", "uptime", "version", "vmstat")
 """Files of /proc that apps can't read."""
@@ -71,7 +71,7 @@ _MISSING = (
     *("shmget", "shmat", "shmdt", "shmctl", "ipc", "statx", "openat2", "clone3", "faccessat2", "fchmodat2"),
 )
 
-# Debian's packages with what Termux comes with, and proot.
+# The Debian packages with the programs of Termux, and proot.
 _PACKAGES = (
     *("bash", "coreutils", "dash", "diffutils", "findutils", "grep", "gzip", "mawk", "proot", "sed", "tar"),
     *("util-linux", "zstd"),
@@ -94,10 +94,10 @@ platform.android_ver = lambda *_: ("14", 34, "Google", "phone", "phone", False)
 
 
 class Jail:
-    """An app's private directory below `directory`, and the walls around what runs there.
+    """An app's private directory below `directory`, and the restrictions of programs that run there.
 
-    In the mode "errno", calls that are blocked fail with EPERM; in the mode "sigsys", they end the process, as on a
-    phone. `home` and `prefix` are Termux's directories as tests see them, on this machine.
+    Blocked system calls fail with EPERM in the mode "errno"; in the mode "sigsys" they end the process, as on a phone.
+    `home` and `prefix` are Termux's directories by their paths on this machine.
     """
 
     def __init__(self, directory: Path, mode: Literal["errno", "sigsys"] = "errno") -> None:
@@ -126,9 +126,9 @@ class Jail:
         allow: Collection[Allowance] = (),
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end. The named options are those of `command`, all others those of subprocess.run.
+        """Run a program and return the result. The named options are those of `command`, all others of subprocess.run.
 
-        The exit status of what a signal ended is 128 and the signal's number.
+        A program that a signal ended has the exit status 128 plus the signal's number.
         """
         argv, ours = self.command(argv, env, cwd, allow)
         pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "check": False, "timeout": 240}
@@ -142,11 +142,11 @@ class Jail:
         cwd: str = HOME,
         allow: Collection[Allowance] = (),
     ) -> tuple[list[str], dict[str, Any]]:
-        """The command line that runs `argv` in here, and its options for subprocess.run or Popen.
+        """Return the command line that runs `argv` in the jail, and its options for subprocess.run or Popen.
 
-        `env` is added to Termux's environment and `cwd` is where to start, as programs in here see it. `allow` what
-        Debian's proot can't do without: "tmp", a /tmp, for all that it does, and "links", hard links, for programs
-        like dpkg that need them, as it has no --link2symlink. Termux's proot gets neither.
+        `env` is added to Termux's environment; `cwd` is a path in the jail. `allow` lists what Debian's proot needs:
+        "tmp", a /tmp, for everything, and "links", hard links, for programs such as dpkg, since it has no
+        --link2symlink. With Termux's proot it is ignored.
         """
         allowed = () if "PROVISION_TEST_PROOT" in os.environ else allow
         outside = as_user()
@@ -162,14 +162,14 @@ class Jail:
         return ["sh", "-c", 'umask 077 && exec "$@" 9<"$0"', str(filter_), *bwrap], outside
 
 
-# What is there
+# Files
 
 
 def _world(files: Path, unreadable: Path) -> list[str]:
-    """bwrap's options for an app's view of the machine."""
+    """Return bwrap's options for the files and namespaces of an app."""
     namespaces = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "localhost")
     options = [*namespaces, "--die-with-parent", "--clearenv", "--uid", str(UID), "--gid", str(UID)]
-    # They stand for Android's own libraries and linker.
+    # They stand for Android's libraries and linker.
     for library in ("/lib", "/lib32", "/lib64", "/libx32"):
         if Path(library).is_dir():
             options += ["--ro-bind", str(Path(library).resolve()), library]
@@ -180,7 +180,7 @@ def _world(files: Path, unreadable: Path) -> list[str]:
         options += ["--ro-bind", str(unreadable), f"/proc/{name}"]
     for name in ("null", "zero", "full", "random", "urandom", "tty"):
         options += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-    # bwrap gives terminals only together with a whole /dev, which has more than Android's. So they have odd names.
+    # bwrap provides terminals only with a complete /dev, which has more than Android's: link to that one.
     options += ["--dev", "/dev/.whole"]
     for name in ("ptmx", "pts"):
         options += ["--symlink", f".whole/{name}", f"/dev/{name}"]
@@ -188,7 +188,7 @@ def _world(files: Path, unreadable: Path) -> list[str]:
 
 
 def _python(prefix: Path) -> list[str]:
-    """bwrap's options for the library of this Python, the package, and what it requires, all read-only."""
+    """Return bwrap's options for Python's library, the package and its dependencies, all read-only."""
     checkout, packages = user_python()[1]["PYTHONPATH"].split(":")
     inside = f"{PREFIX}/opt/provision"
     options = ["--ro-bind", str(_python_prefix() / "lib" / _PYTHON), f"{PREFIX}/lib/{_PYTHON}"]
@@ -205,7 +205,7 @@ def _python_prefix() -> Path:
 
 
 def _furnish(prefix: Path) -> None:
-    """Make Termux's $PREFIX of programs of this machine."""
+    """Create Termux's $PREFIX with programs of this machine."""
     for name in ("bin", "etc", "lib", "tmp", "opt/provision/android"):
         (prefix / name).mkdir(parents=True)
     for source in _programs():
@@ -213,7 +213,7 @@ def _furnish(prefix: Path) -> None:
     if proot := os.environ.get("PROVISION_TEST_PROOT"):
         shutil.copy(proot, prefix / "bin/proot")
     shutil.copy(user_python()[0], prefix / "bin" / _PYTHON)
-    # Some Pythons are a library below their own prefix.
+    # Some Pythons load libpython from their prefix.
     for library in _python_prefix().glob("lib/libpython*.so*"):
         shutil.copy(library, prefix / "lib")
     shutil.copy(_harmless_library(), prefix / "lib/libtermux-exec.so")
@@ -230,18 +230,18 @@ def _programs() -> list[Path]:
 
 
 def _harmless_library() -> str:
-    """A library that any program may be made to load: that of mathematics, which Python has loaded."""
+    """Return the path of a library that any program can preload: libm, which this Python has loaded."""
     maps = Path("/proc/self/maps").read_text()
     return next(line.split()[-1] for line in maps.splitlines() if "/libm.so" in line)
 
 
-# What is allowed
+# System calls
 
 
 def _rules(mode: str, links: bool) -> list[Rule]:
-    """What the kernel doesn't refuse by itself to a user without capabilities, as it does device nodes."""
+    """Return the seccomp rules for what the kernel allows to a user without capabilities, but Android doesn't."""
     blocked = TRAP if mode == "sigsys" else refuse(errno.EPERM)
-    # Keeping an owner, or changing none (-1), works.
+    # Setting the same owner, or none (-1), is allowed.
     ours = (UID, 0xFFFFFFFF)
     owners = [(("chown", "lchown", "fchown", "chown32", "lchown32", "fchown32"), 1), (("fchownat",), 2)]
     return [
@@ -259,7 +259,7 @@ def _rules(mode: str, links: bool) -> list[Rule]:
 
 @cache
 def system_calls() -> dict[str, int]:
-    """The calls of this machine that the jail has rules for, with their numbers."""
+    """Return the system calls that the jail has rules for and this machine has, with their numbers."""
     calls = {call for rule in _rules("errno", links=False) for call in rule.calls}
     numbers = {call: number(call, native_arch()) for call in calls}
     return {call: known for call, known in numbers.items() if known is not None}

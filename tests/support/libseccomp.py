@@ -1,4 +1,4 @@
-"""System calls by name, as libseccomp numbers them: independent of the project's own table."""
+"""The numbers of system calls according to libseccomp, independent of the project's own table."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tests.support.tools import unavailable
 
 
 def number(call: str, token: int) -> int | None:
-    """The number of a system call on an architecture, None where it has none.
+    """Return the number of a system call on an architecture, None where it doesn't exist there.
 
-    `token` is the architecture's AUDIT_ARCH, or what seccomp.h has for it (SCMP_ARCH_*).
+    `token` is the architecture's AUDIT_ARCH or its SCMP_ARCH_* of seccomp.h.
     """
     found = int(_library().seccomp_syscall_resolve_name_arch(token, call.encode()))
     return found if found >= 0 else None
 
 
 def native_arch() -> int:
-    """The AUDIT_ARCH of the running process."""
+    """Return the AUDIT_ARCH of this process."""
     return int(_library().seccomp_arch_native()) & 0xFFFFFFFF
 
 

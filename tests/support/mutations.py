@@ -1,8 +1,7 @@
-"""Archives that are nearly right, for fuzz.py: good ones and hostile ones, and changes to them."""
+"""Seeds for fuzz.py: valid and hostile archives; and mutations of them."""
 
 from __future__ import annotations
 
-import io
 import random
 import subprocess
 import tarfile
@@ -10,7 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.support.attacks import END, attacks, pax, raw
+from tests.support.archives import END, Member, pax, raw, special, tar
+from tests.support.attacks import attacks
 
 SEED_SIZE = 1 << 15
 NAMES = (
@@ -35,12 +35,12 @@ KEYS = (
 )  # fmt: skip
 FIELDS = ((0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (329, 8),
           (337, 8), (345, 155), (386, 12), (398, 12), (410, 12), (482, 1), (483, 12))  # fmt: skip
-"""Where a header's fields are, and how long."""
+"""The offset and length of each field of a header."""
 TYPES = b"\x000123456777xXgLKVSDNMAZ"
 
 
 def honest() -> list[bytes]:
-    """Archives that have to be read, as tools write them."""
+    """Return archives that have to be accepted."""
     found = [_of_python(dialect) for dialect in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
     sparse = pax(GNU_sparse_map=b"0,1,5,1", GNU_sparse_size=b"9", GNU_sparse_name=b"s") + raw(b"x", content=b"ab")
     found += _of_gnu_tar()
@@ -50,12 +50,12 @@ def honest() -> list[bytes]:
 
 
 def hostile(outside: str) -> list[bytes]:
-    """Those of attacks.py, aimed at the directory `outside`."""
+    """Return the archives of attacks.py, aimed at the directory `outside`."""
     return _quick(layer for attack in attacks(outside) for layer in attack.layers)
 
 
 def mutated(archive: bytes, choose: random.Random, others: list[bytes], *, structure: bool = True) -> bytes:
-    """The archive with a few changes, to its headers too where `structure` is wanted."""
+    """Return the archive with one to five changes; with `structure`, to whole headers and members too."""
     changes: tuple[Callable[[bytes, random.Random, list[bytes]], bytes], ...]
     changes = (
         (_header, _header, _header, _pax, _pax, _move, _move, _splice, _bytes, _cut) if structure else (_bytes, _cut)
@@ -66,32 +66,25 @@ def mutated(archive: bytes, choose: random.Random, others: list[bytes], *, struc
 
 
 def _quick(found: Iterable[bytes]) -> list[bytes]:
-    """Those that don't take long: small, and with no deep trees."""
+    """Return those that unpack quickly: small ones without deep trees."""
     return [archive for archive in found if len(archive) <= SEED_SIZE and b"d/" * 200 not in archive]
 
 
 def _of_python(dialect: int) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=dialect) as archive:
-        for name, kind, target, content in (
-            ("d/", tarfile.DIRTYPE, "", b""),
-            ("d/x", tarfile.REGTYPE, "", b"x" * 700), ("l", tarfile.SYMTYPE, "d", b""),
-            ("h", tarfile.LNKTYPE, "d/x", b""), ("f", tarfile.FIFOTYPE, "", b""), ("c", tarfile.CHRTYPE, "", b""),
-            ("l/y", tarfile.REGTYPE, "", b"y"), ("out", tarfile.SYMTYPE, "../outside", b""),
-        ):  # fmt: skip
-            header = tarfile.TarInfo(name)
-            header.type, header.linkname, header.size, header.mtime = kind, target, len(content), 1_700_000_000
-            archive.addfile(header, io.BytesIO(content))
-        if dialect != tarfile.USTAR_FORMAT:
-            header = tarfile.TarInfo("long/" * 30 + "name")
-            header.type, header.linkname = tarfile.SYMTYPE, "target/" * 30
-            archive.addfile(header)
-    return buffer.getvalue()
+    kinds = (
+        ("d/", tarfile.DIRTYPE, ""), ("l", tarfile.SYMTYPE, "d"), ("h", tarfile.LNKTYPE, "d/x"),
+        ("f", tarfile.FIFOTYPE, ""), ("c", tarfile.CHRTYPE, ""), ("out", tarfile.SYMTYPE, "../outside"),
+    )  # fmt: skip
+    directory, *others = (special(*kind, mtime=1_700_000_000) for kind in kinds)
+    members: list[Member] = [directory, ("d/x", b"x" * 700), *others, ("l/y", b"y")]
+    if dialect != tarfile.USTAR_FORMAT:
+        members.append(special("long/" * 30 + "name", tarfile.SYMTYPE, "target/" * 30))
+    return tar(*members, dialect=dialect)
 
 
 def _of_gnu_tar() -> list[bytes]:
-    """What GNU tar writes, in its dialects; nothing where there is none."""
-    made = []
+    """Return archives by GNU tar in its dialects; an empty list without GNU tar."""
+    archives = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name, "d")
         directory.mkdir()
@@ -109,12 +102,12 @@ def _of_gnu_tar() -> list[bytes]:
                 done = subprocess.run(command, capture_output=True, check=True)
             except (OSError, subprocess.CalledProcessError):
                 continue
-            made.append(done.stdout)
-    return made
+            archives.append(done.stdout)
+    return archives
 
 
 def _members(archive: bytes) -> list[bytes]:
-    """The archive in pieces that begin with a header each, as far as it can be cut, without its end."""
+    """Cut an archive into members, each with its header first, without the end of the archive."""
     pieces, at = [], 0
     while at < len(archive):
         try:
@@ -130,7 +123,7 @@ def _members(archive: bytes) -> list[bytes]:
 
 
 def _summed(member: bytes) -> bytes:
-    """A member with the right checksum."""
+    """Return a member with its checksum corrected."""
     if len(member) < 512:
         return member
     total = sum(member[:148]) + 8 * 32 + sum(member[156:512])
@@ -146,7 +139,7 @@ def _number(choose: random.Random) -> bytes:
 
 
 def _header(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
-    """Another value in a field of a header."""
+    """Change the value of a header field."""
     members = _members(archive)
     number = choose.randrange(len(members)) if members else 0
     if not members or len(members[number]) < 512:
@@ -169,7 +162,7 @@ def _header(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes
 
 
 def _pax(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
-    """One more extended header, or GNU's for a long name."""
+    """Insert a pax extended header, or GNU's header for a long name."""
     if choose.random() < 0.2:
         new = raw(b"././@LongLink", choose.choice((b"L", b"K")), _name(choose) + choose.choice((b"\0", b"")))
     else:
@@ -189,7 +182,7 @@ def _pax(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
 
 
 def _move(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
-    """A member that is elsewhere, twice or nowhere."""
+    """Move, repeat or remove a member."""
     members = _members(archive)
     if not members:
         return archive
@@ -200,7 +193,7 @@ def _move(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
 
 
 def _splice(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
-    """Members of another archive in between."""
+    """Insert members of another archive."""
     members, foreign = _members(archive), _members(choose.choice(others))
     at = choose.randrange(len(foreign) + 1)
     taken = foreign[at : at + choose.choice((1, 2, 5, 20))]
@@ -209,7 +202,7 @@ def _splice(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes
 
 
 def _bytes(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
-    """Other bytes in some place; checksums may be mended."""
+    """Overwrite or insert bytes; correct the checksums half of the time."""
     if not archive:
         return archive
     at = choose.randrange(len(archive))
@@ -223,7 +216,7 @@ def _bytes(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
 
 
 def _cut(archive: bytes, choose: random.Random, others: list[bytes]) -> bytes:
-    """Without its end, or with something behind it."""
+    """Cut off the end, or append something."""
     if choose.random() < 0.5:
         return archive[: choose.randrange(len(archive) + 1)]
     return archive + choose.choice((END, END, bytes(100), b"rubbish", choose.choice(others)))

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 
 class Proxy:
-    """Listens at `host` while its context lasts, for both kinds of clients; `asked` is what they wanted to reach."""
+    """A proxy at `host` while its context lasts, for HTTP and SOCKS clients; `asked` lists their requests."""
 
     def __init__(self, target: str) -> None:
         name, _, port = target.rpartition(":")
@@ -52,7 +52,7 @@ class _Handler(StreamRequestHandler):
                 self._http()
 
     def _socks(self) -> None:
-        """RFC 1928, without passwords."""
+        """Serve a SOCKS 5 client without passwords (RFC 1928)."""
         _, count = self.rfile.read(2)
         self.rfile.read(count)
         self.wfile.write(b"\x05\x00")

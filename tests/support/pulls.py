@@ -1,4 +1,4 @@
-"""Pulls by processes of their own: killed, many at once, on a slow line. For the tests and for `make bench-faults`."""
+"""Pulls in separate processes: killed, in parallel, on a slow line. For tests and for `make bench-faults`."""
 
 from __future__ import annotations
 
@@ -23,19 +23,24 @@ BLOBS = "/v2/x/blobs/"
 
 
 @dataclass(frozen=True)
-class WorkerKilled:
-    """So many runs were killed, so many were left alone after them; the most bytes of one blob that one kill lost."""
+class KillReport:
+    """The result of `kill_pulls`."""
 
     kills: int
+    """How many runs were killed."""
     rounds: int
+    """How many runs completed after them."""
     most_lost: int
+    """The most bytes of one blob that one kill lost."""
     sent: int
+    """Bytes of blobs that the registry sent in all."""
     size: int
+    """Bytes of blobs that it would have sent without kills."""
 
 
 @contextmanager
 def served(image: builders.Image, speed: float | None = None) -> Iterator[ScriptedRegistry]:
-    """A registry with `image` as `x`, behind a line of `speed` bytes a second."""
+    """Run a registry with `image` as `x`, limited to `speed` bytes a second."""
     with ScriptedRegistry() as registry:
         registry.push("x", image)
         registry.link = Link(speed) if speed else None
@@ -43,7 +48,7 @@ def served(image: builders.Image, speed: float | None = None) -> Iterator[Script
 
 
 def pull(registry: ScriptedRegistry, directory: Path, cache: Path) -> subprocess.Popen[str]:
-    """Begin `provision x DIRECTORY`."""
+    """Start `provision x DIRECTORY`."""
     command, options = provision_command(
         "--quiet", "--platform=linux/amd64", f"{registry.host}/x", directory, cache=cache
     )
@@ -51,23 +56,24 @@ def pull(registry: ScriptedRegistry, directory: Path, cache: Path) -> subprocess
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    _, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    assert said == ""
+    """Wait for a pull. AssertionError unless it succeeds without a message."""
+    _, messages = process.communicate(timeout=240)
+    assert process.returncode == 0, messages
+    assert messages == ""
 
 
 def random_image(*sizes: int) -> builders.Image:
-    """An image of layers that hold a file `dataN` of so many bytes each."""
+    """Return an image of layers with a file `dataN` of each of these sizes, in bytes."""
     return builders.image(
         builders.layer(("etc", None), ("etc/os-release", b"ID=tiny\n")),
         *(builders.layer((f"data{n}", builders.incompressible(size, n))) for n, size in enumerate(sizes)),
     )
 
 
-def killed(kills: int, place: Path, seed: int = 0) -> WorkerKilled:
-    """Kill runs at random moments, a few of them on the same cache, and leave one alone then; again until it's enough.
+def kill_pulls(kills: int, place: Path, seed: int = 0) -> KillReport:
+    """Kill up to four runs with the same cache at random moments, let the next run finish, and repeat.
 
-    AssertionError unless that one completes, from the cache and no more than the rest of each blob.
+    AssertionError unless that run completes, and the cache is whole then.
     """
     chance = random.Random(seed)
     sizes = (1_500_000, 900_000, 400_000)
@@ -87,10 +93,10 @@ def killed(kills: int, place: Path, seed: int = 0) -> WorkerKilled:
                 time.sleep(chance.uniform(0.0, 0.9))  # the bare download takes 0.7 s
                 process.kill()
                 process.communicate()
-                time.sleep(0.1)  # until the registry knows
+                time.sleep(0.1)  # until the registry has noticed
                 for blob in image.blobs:
-                    most = max(most, registry.sent[path(blob)] - before[blob] - kept(cache, blob))
-                    before[blob] = registry.sent[path(blob)] - kept(cache, blob)
+                    most = max(most, registry.sent[path(blob)] - before[blob] - cached_size(cache, blob))
+                    before[blob] = registry.sent[path(blob)] - cached_size(cache, blob)
             finish(pull(registry, place / "directory", cache))
             for number, size in enumerate(sizes):
                 data = (place / f"directory/rootfs/data{number}").read_bytes()
@@ -101,22 +107,23 @@ def killed(kills: int, place: Path, seed: int = 0) -> WorkerKilled:
             sent += sum(registry.sent[path(blob)] for blob in image.blobs)
         shutil.rmtree(cache)
         shutil.rmtree(place / "directory")
-    return WorkerKilled(done, rounds, most, sent, rounds * sum(map(len, image.blobs)))
+    return KillReport(done, rounds, most, sent, rounds * sum(map(len, image.blobs)))
 
 
 def path(blob: bytes) -> str:
+    """Return the path of a blob in URLs."""
     return BLOBS + builders.digest_of(blob)
 
 
-def kept(cache: Path, blob: bytes) -> int:
-    """How many bytes of a blob are in a cache."""
+def cached_size(cache: Path, blob: bytes) -> int:
+    """Return the number of bytes of a blob in a cache."""
     name = builders.digest_of(blob).removeprefix("sha256:")
     sizes = [file.stat().st_size for file in (cache / "sha256" / name, cache / "partial" / name) if file.exists()]
     return max(sizes, default=0)
 
 
-def at_once(count: int, place: Path) -> None:
-    """Pull one image with so many processes into as many directories. AssertionError unless each blob comes once."""
+def pull_at_once(count: int, place: Path) -> None:
+    """Pull an image with `count` processes into as many directories. AssertionError unless each blob is sent once."""
     image = random_image(1_500_000, 900_000, 400_000)
     with served(image, speed=4e6) as registry:
         processes = [pull(registry, place / f"directory{number}", place / "cache") for number in range(count)]
@@ -131,15 +138,18 @@ def at_once(count: int, place: Path) -> None:
 
 @dataclass(frozen=True)
 class SlowLine:
-    """Seconds for the bare download of all blobs, four at a time, and for the whole job."""
+    """The result of `time_slow_line`."""
 
     size: int
+    """Bytes of all blobs."""
     bare: float
+    """Seconds for the download of all blobs, four at a time."""
     job: float
+    """Seconds for `provision`."""
 
 
-def slow_line(layers: int, layer_size: int, speed: float, place: Path) -> SlowLine:
-    """Time the bare download of an image and the whole job, on a line of `speed` bytes a second."""
+def time_slow_line(layers: int, layer_size: int, speed: float, place: Path) -> SlowLine:
+    """Time the download of an image's blobs and `provision`, at `speed` bytes a second."""
     image = builders.image(
         *(builders.layer(*text_files(n, layer_size), compression="gzip") for n in range(layers)),
     )
@@ -160,14 +170,14 @@ def slow_line(layers: int, layer_size: int, speed: float, place: Path) -> SlowLi
 
 
 def text_files(seed: int, size: int) -> Iterator[tuple[str, bytes]]:
-    """Files of 200 kB in a directory, `size` bytes in all before compression, which halves them."""
+    """Yield files of 200 kB, `size` bytes in all, which compression halves."""
     chance = random.Random(seed)
     for number in range(size // 200_000):
         yield f"file{seed}-{number}", chance.randbytes(100_000).hex().encode()
 
 
-def in_ranges(count: int, size: int, speed: float, *, shared: bool) -> float:
-    """Seconds for a blob in so many ranges at once; `speed` is that of all of them, or of each when not `shared`."""
+def time_ranges(count: int, size: int, speed: float, *, shared: bool) -> float:
+    """Return the seconds to download a blob in `count` ranges at once, at `speed` in all, or each unless `shared`."""
     blob = bytes(size)
     with served(builders.image()) as registry:
         registry.add_blob("x", blob)

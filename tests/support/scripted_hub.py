@@ -1,4 +1,4 @@
-"""A scripted Docker Hub under its real names: search, tags, tokens, images; a proxy leads there."""
+"""A scripted Docker Hub under its real host names, which a proxy leads to: search, tags, tokens, images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ScriptedHub(ScriptedRegistry):
 
 
 class _Tunnel(BaseHTTPRequestHandler):
-    """CONNECT, to the one address that everything leads to."""
+    """Answers CONNECT, and forwards to the address of the route."""
 
     server: _Proxy
 
@@ -93,7 +93,7 @@ class _Proxy(ThreadingHTTPServer):
 
 @contextmanager
 def proxy(routes: Mapping[str, tuple[str, int]]) -> Iterator[str]:
-    """The URL of a proxy that leads connections to these hosts elsewhere, and refuses all others."""
+    """Run a proxy that connects these hosts to other addresses and refuses all others; yield its URL."""
     server = _Proxy(("127.0.0.1", 0), _Tunnel)
     server.routes = routes
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -107,7 +107,7 @@ def proxy(routes: Mapping[str, tuple[str, int]]) -> Iterator[str]:
 
 
 def hub_certificate(directory: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for Docker Hub's hosts, and its key."""
+    """Create a self-signed certificate for Docker Hub's hosts; return its path and that of its key."""
     need("openssl")
     certificate, key = directory / "hub.pem", directory / "hub.key"
     names = "subjectAltName=" + ",".join(f"DNS:{host}" for host in HOSTS)
@@ -118,25 +118,25 @@ def hub_certificate(directory: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def reachable(hub: ScriptedHub, certificate: Path, hosts: Sequence[str] = HOSTS) -> Iterator[dict[str, str]]:
-    """The environment in which `hosts`, and no others, lead to `hub`, which has this certificate."""
+    """Yield environment variables with which `hosts`, and no others, lead to `hub`, which has this certificate."""
     host, _, port = hub.host.rpartition(":")
     with proxy({name: (host, int(port)) for name in hosts}) as url:
         yield {"HTTPS_PROXY": url, "REQUESTS_CA_BUNDLE": str(certificate)}
 
 
 def image_on_hub(platform: str, size: int = 1000, **fields: Any) -> dict[str, Any]:
-    """What a tag says of one platform."""
+    """Return the object of one platform in a tag."""
     words = dict(zip(("os", "architecture", "variant"), [*platform.split("/"), None], strict=False))
     return {**words, "size": size, "status": "active", "digest": "sha256:" + "0" * 64, **fields}
 
 
 def tag_on_hub(name: str, *images: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """One tag, as the recorded answer has it."""
+    """Return the object of a tag, as in the recorded answer."""
     digest = "sha256:" + "1" * 64
     return {"name": name, "images": images, "digest": digest, "last_updated": "2024-10-02T01:50:27.90536Z", **fields}
 
 
 def repository_on_hub(name: str, **fields: Any) -> dict[str, Any]:
-    """One result of a search, as the recorded answer has it."""
+    """Return a result of a search, as in the recorded answer."""
     usual = {"short_description": f"About {name}.", "star_count": 3, "pull_count": 70, "is_official": "/" not in name}
     return {"repo_name": name, **usual, "repo_owner": "", "is_automated": False, **fields}

@@ -1,4 +1,4 @@
-"""A real registry that misbehaves as a test says: answers by script, broken connections, token challenges, TLS."""
+"""A registry on loopback that misbehaves on demand: scripted answers, broken connections, token challenges, TLS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from provisioner.image.reference import Reference
 from provisioner.registry.client import RegistryClient
 from provisioner.registry.mirrors import Mirrors
-from provisioner.registry.retry import Patience
+from provisioner.registry.retry import Timing
 from scripts.loopback_registry import Handler, LoopbackRegistry, Response
 from tests.support import builders
 from tests.support.tools import need, run
@@ -30,7 +30,7 @@ from tests.support.tools import need, run
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked for: path and query apart, headers by any spelling of their names."""
+    """A request. The names of its headers are case-insensitive."""
 
     method: str
     path: str
@@ -41,20 +41,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Broken(Response):
-    """A response whose body stops after `sent` bytes.
-
-    Then the connection is closed, with `reset` by force, or silent until `wait` is set. Without `announced`, no length
-    is sent before; without a status, nothing at all.
-    """
+    """A response that is cut off; then the connection is closed. With the status 0, not even headers are sent."""
 
     sent: int = 0
+    """How many bytes of the body are sent."""
     announced: bool = True
+    """Whether the length of the whole body is announced."""
     reset: bool = False
+    """Whether the connection is reset (RST) in place of closed."""
     wait: threading.Event | None = None
+    """The connection stays open and silent until this is set, for 30 seconds at most."""
 
 
 class Link:
-    """A line of so many bytes a second for all who use it together."""
+    """A limit of bytes a second, shared by all connections that use it."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
@@ -62,9 +62,9 @@ class Link:
         self._free = time.monotonic()
 
     def carry(self, count: int) -> None:
-        """Wait until `count` more bytes fit through it."""
+        """Wait until `count` more bytes may be sent."""
         with self._lock:
-            # What wasn't used is lost, but for the tenth of a second that a sleep may last too long.
+            # Unused time is lost, but for 0.1 s, since a sleep may last too long.
             self._free = max(self._free, time.monotonic() - 0.1) + count / self._speed
             wait = self._free - time.monotonic()
         if wait > 0:
@@ -72,14 +72,14 @@ class Link:
 
 
 PIECE = 1 << 14
-"""Bytes that are written at a time."""
+"""Bytes per write."""
 
 Answer = Response | Callable[[Request], Response | None]
-"""What is answered; a function may leave it to the registry by giving None."""
+"""A response, or a function that returns one; None stands for the registry's own."""
 
 
 class ScriptedHandler(Handler):
-    """Keeps a record of requests, and breaks off where a response says so."""
+    """Asks the script of its registry for each response, and sends broken ones."""
 
     registry: ScriptedRegistry
 
@@ -98,7 +98,7 @@ class ScriptedHandler(Handler):
         super().setup()
         each = self.registry.link_of_each
         self.link = Link(each) if each else self.registry.link
-        if self.link:  # what waits in the system's buffers would count as sent
+        if self.link:  # bytes in the system's buffers would count as sent
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
 
     def send_body(self, body: bytes) -> None:
@@ -142,7 +142,7 @@ class _Rule:
 
 
 class ScriptedRegistry(LoopbackRegistry):
-    """A registry that answers as it should until a test says `on(PATTERN, ANSWER)`."""
+    """A registry that works as specified, but for the answers that a test sets by `on(PATTERN, ANSWER)`."""
 
     handler = ScriptedHandler
 
@@ -166,16 +166,16 @@ class ScriptedRegistry(LoopbackRegistry):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its URL, without a path."""
         return f"{self.scheme}://{self.host}"
 
     def on(self, pattern: str, answer: Answer, times: int = 1 << 30) -> Self:
-        """Answer requests whose path matches `pattern` so, the next `times` of them, whatever was said before."""
+        """Give this answer to requests whose path matches `pattern`, the next `times` of them, before earlier rules."""
         self._rules.insert(0, _Rule(pattern, answer, times))
         return self
 
     def answer(self, request: Request) -> Response:
-        """What the script, else the registry answers."""
+        """Return the response of the script, else that of the registry."""
         with self._lock:
             self.requests.append(request)
             rule = next((rule for rule in self._rules if rule.left and re.fullmatch(rule.pattern, request.path)), None)
@@ -188,17 +188,17 @@ class ScriptedRegistry(LoopbackRegistry):
         return self.respond(request.method, request.path, request.headers)
 
     def count(self, path: str, sent: int) -> None:
-        """Note that so many bytes of a body went out."""
+        """Count `sent` bytes of a body as sent."""
         with self._lock:
             self.sent[path] += sent
 
     def asked(self, pattern: str) -> list[Request]:
-        """The requests so far whose path matches."""
+        """Return the requests so far whose path matches."""
         with self._lock:
             return [request for request in self.requests if re.fullmatch(pattern, request.path)]
 
     def push(self, name: str, image: builders.Image, tag: str | None = "latest") -> str:
-        """Put an image here; its digest."""
+        """Add an image and return its digest."""
         for blob in image.blobs:
             self.add_blob(name, blob)
         return self.add_manifest(name, image.manifest, image.media_type, tag)
@@ -206,28 +206,29 @@ class ScriptedRegistry(LoopbackRegistry):
 
 @dataclass
 class TokenServer:
-    """Makes a registry want tokens, which it gives at /token to anybody.
-
-    Each token is good for `uses` requests.
-    """
+    """Makes a registry require tokens, which its /token issues to anybody."""
 
     registry: ScriptedRegistry
     uses: int = 1 << 30
-    given: int = 0
+    """How many requests a token is valid for."""
+    issued: int = 0
+    """How many tokens have been issued."""
     scopes: list[str] = field(default_factory=list)
+    """The scopes that were asked for."""
     _left: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.registry.on("/token", self._give).on("/v2/.*", self._check)
+        self.registry.on("/token", self._issue).on("/v2/.*", self.check)
 
-    def _give(self, request: Request) -> Response:
-        self.given += 1
+    def _issue(self, request: Request) -> Response:
+        self.issued += 1
         self.scopes += request.query.get("scope", [])
-        token = hashlib.sha256(str(self.given).encode()).hexdigest()
+        token = hashlib.sha256(str(self.issued).encode()).hexdigest()
         self._left[token] = self.uses
         return json_response({"token": token, "expires_in": 300})
 
-    def _check(self, request: Request) -> Response | None:
+    def check(self, request: Request) -> Response | None:
+        """Return a challenge for a request without a good token; None for one with it."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self._left.get(token, 0) > 0:
             self._left[token] -= 1
@@ -237,16 +238,16 @@ class TokenServer:
 
 @dataclass
 class PrivateTokens:
-    """Makes a registry want tokens, which it gives at /token for a password or an identity token only."""
+    """Makes a registry require tokens, which its /token issues only for a password or an identity token."""
 
     registry: ScriptedRegistry
     basic: str = ""
     identity_token: str = ""
 
     def __post_init__(self) -> None:
-        self.registry.on("/token", self._give).on("/v2/.*", self._check)
+        self.registry.on("/token", self._issue).on("/v2/.*", self._check)
 
-    def _give(self, request: Request) -> Response:
+    def _issue(self, request: Request) -> Response:
         if request.method == "POST":
             wanted = {"grant_type": ["refresh_token"], "refresh_token": [self.identity_token], "service": ["scripted"]}
             is_right = bool(self.identity_token) and wanted.items() <= request.form.items()
@@ -262,51 +263,52 @@ class PrivateTokens:
 
 @dataclass
 class Time:
-    """A clock that goes on when it is slept by, and remembers for how long."""
+    """A clock that only `sleep` moves."""
 
     now: float = 0.0
     slept: list[float] = field(default_factory=list)
+    """The seconds of each sleep."""
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
 
     @property
-    def patience(self) -> Patience:
-        """The patience of a run that this is the time of."""
-        return Patience(lambda: self.now, self.sleep, lambda: 1.0)
+    def timing(self) -> Timing:
+        """Return the timing of a run by this clock, with the longest pauses."""
+        return Timing(lambda: self.now, self.sleep, lambda: 1.0)
 
 
 def mirrored(
     reference: Reference, *mirrors: str, say: Callable[[str], None] = lambda line: None, time: Time | None = None
 ) -> Mirrors:
-    """A reference's registry and its mirrors, on a clock of their own."""
+    """Return the registry of a reference with mirrors, on a separate clock."""
     return Mirrors(
         reference,
         mirrors,
         lambda where, plain: RegistryClient(where, insecure=plain),
         say,
-        (time or Time()).patience,
+        (time or Time()).timing,
     )
 
 
 def challenge(header: str) -> Response:
-    """A 401 with this `WWW-Authenticate`."""
+    """Return a 401 with this `WWW-Authenticate`."""
     return Response.error(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": header})
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """A JSON document."""
+    """Return a response with a JSON document."""
     return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
 def html() -> Response:
-    """What captive portals and web servers say."""
+    """Return a web page, as captive portals do."""
     return Response(200, b"<!doctype html><title>Welcome</title>", {"Content-Type": "text/html; charset=utf-8"})
 
 
 def certificate_for(host: str, directory: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for an IP address, and its key."""
+    """Create a self-signed certificate for an IP address; return its path and that of its key."""
     need("openssl")
     certificate, key = directory / f"{host}.pem", directory / f"{host}.key"
     subject = ("-subj", f"/CN={host}", "-addext", f"subjectAltName=IP:{host}")

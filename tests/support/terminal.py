@@ -1,4 +1,4 @@
-"""Commands on a real terminal: of a given width, or with somebody who types."""
+"""Runs commands on a pseudoterminal: with a given width, or with input."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.support.tools import as_user, clean_environment, find_program, heed_s
 
 
 def on_terminal(*args: str | Path, columns: int, cache: Path, **environment: str) -> tuple[int, str]:
-    """Run `provision ARGS` with standard output on a terminal; its exit status, and what it wrote there.
+    """Run `provision ARGS` with standard output on a terminal; return its exit status and its output.
 
-    A line's end is `\\n`, as the program wrote it.
+    Lines end with `\\n`, as the program wrote them.
     """
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -40,19 +40,19 @@ def on_terminal(*args: str | Path, columns: int, cache: Path, **environment: str
 
 
 def plain(text: str) -> str:
-    """`text` without the colours that we use ourselves."""
+    """Return `text` without the colours of our own output."""
     return re.sub(r"\x1b\[[0-9]?m", "", text)
 
 
 def _read(leader: int) -> bytes:
     try:
         return os.read(leader, 1 << 16)
-    except OSError:  # what Linux says when nobody has the other end open any more
+    except OSError:  # Linux fails with EIO when the other end is closed
         return b""
 
 
 class Terminal:
-    """A command on a terminal of its own; what it prints is read as it comes."""
+    """A command on its own terminal, whose output is read as it comes."""
 
     def __init__(self, command: Sequence[str | Path], user: bool) -> None:
         self.shown = b""
@@ -69,7 +69,7 @@ class Terminal:
             os.execve(program, [str(word) for word in command], {**options["env"], "PS1": "PROMPT"})
 
     def until(self, text: bytes) -> None:
-        """Read up to a text that comes within ten seconds."""
+        """Read up to `text`. AssertionError unless it comes within ten seconds."""
         deadline = time.monotonic() + 10
         while text not in self.shown:
             assert time.monotonic() < deadline, f"no {text!r} in {self.shown!r}"
@@ -81,10 +81,11 @@ class Terminal:
         self.shown = self.shown.partition(text)[2]
 
     def type(self, text: bytes) -> None:
+        """Type `text`."""
         os.write(self.fd, text)
 
     def end(self) -> int:
-        """Wait for the command, and return its exit status; negative when a signal ended it."""
+        """Wait for the command and return its exit status; minus the signal's number when a signal ended it."""
         deadline = time.monotonic() + 10
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -93,7 +94,7 @@ class Terminal:
                 return os.waitstatus_to_exitcode(status)
             if time.monotonic() > deadline:
                 os.killpg(self.pid, signal.SIGKILL)
-                pytest.fail(f"it doesn't end; last shown: {self.shown!r}")
+                pytest.fail(f"the command doesn't end; last output: {self.shown!r}")
             if select.select([self.fd], [], [], 0.05)[0]:
                 try:
                     self.shown += os.read(self.fd, 4096)

@@ -1,12 +1,10 @@
-"""What tests of the whole tool share: real programs, an unprivileged user, the command line, a look at file trees."""
+"""Tools for tests of the whole program: programs of the system, an unprivileged user, the command line."""
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
 import pwd
-import re
 import shutil
 import signal
 import stat
@@ -14,22 +12,15 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
-from unittest.mock import patch
 
 import pytest
 
-from provisioner.filesystem.removal import DIRECTORY, remove_tree
-
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
-# Debian's package of each program that isn't named as its package.
+# The Debian packages of programs whose names differ.
 _PACKAGES = {
     "bsdtar": "libarchive-tools",
     "bwrap": "bubblewrap",
@@ -44,38 +35,38 @@ _PACKAGES = {
     "qemu-x86_64-static": "qemu-user-static",
 }
 
-# Marks all processes that a test session starts, but for those that clear their environment.
-_MARK = "PROVISION_TEST_SESSION"
-os.environ[_MARK] = f"{os.getpid()}-{os.urandom(8).hex()}"
+# An environment variable that marks the processes of this test session, unless they clear their environment.
+SESSION_MARK = "PROVISION_TEST_SESSION"
+os.environ[SESSION_MARK] = f"{os.getpid()}-{os.urandom(8).hex()}"
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skip the running test for `reason`; fail it where PROVISION_TEST_COMPLETE=1 says that none may be skipped."""
+    """Skip the running test for `reason`, or fail it with PROVISION_TEST_COMPLETE=1."""
     if os.environ.get("PROVISION_TEST_COMPLETE") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def need(*programs: str) -> None:
-    """Skip (or fail) the running test unless all `programs` are on PATH or in the sbin directories."""
+    """Skip or fail the running test unless all `programs` are on PATH or in the sbin directories."""
     for program in programs:
         if find_program(program) is None:
             unavailable(f"{program} is missing: apt-get install {_PACKAGES.get(program, program)}")
 
 
 def need_root() -> None:
-    """Skip (or fail) the running test unless root runs it."""
+    """Skip or fail the running test unless root runs it."""
     if os.geteuid() != 0:
         unavailable("only root can do this: sudo make test")
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program, as root would find it."""
+    """Return the path of a program on PATH or in the sbin directories, None if it is missing."""
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
 def run(*command: str | Path, **options: Any) -> str:
-    """The standard output of a command that has to succeed; AssertionError with its standard error otherwise."""
+    """Run a command and return its standard output. AssertionError with its standard error when it fails."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, **options
     )
@@ -84,7 +75,7 @@ def run(*command: str | Path, **options: Any) -> str:
 
 
 def heed_signals() -> None:
-    """Undo what the tests may be started with, under nohup or in a script's background."""
+    """Set the default actions of signals that nohup or a script's background ignores."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
@@ -94,17 +85,17 @@ def heed_signals() -> None:
 
 @cache
 def user_id() -> int:
-    """A uid that nobody has on this machine; our own where the tests don't run as root."""
+    """Return a user ID that is free on this machine; for a user other than root, their own."""
     if os.geteuid() != 0:
         return os.geteuid()
-    taken = {entry.pw_uid for entry in pwd.getpwall()}
-    return next(uid for uid in range(64321, 65000) if uid not in taken)
+    used = {entry.pw_uid for entry in pwd.getpwall()}
+    return next(uid for uid in range(64321, 65000) if uid not in used)
 
 
 def as_user(**environment: str) -> dict[str, Any]:
-    """Options for subprocess.run and Popen that make the command run as an unprivileged user, with a HOME of its own.
+    """Return options of subprocess.run and Popen that run a command as the unprivileged user, with a separate HOME.
 
-    Where the tests don't run as root already, that is just the `env`.
+    Unless root runs the tests, these are only the `env`.
     """
     if os.geteuid() != 0:
         return {"env": clean_environment(**environment)}
@@ -113,20 +104,22 @@ def as_user(**environment: str) -> dict[str, Any]:
 
 
 def clean_environment(**added: str) -> dict[str, str]:
-    """The environment without what would change the tool's behaviour from outside, and with what is `added`."""
-    ours = {name: value for name, value in os.environ.items() if name in (_MARK, "PATH", "LANG", "LC_ALL", "TERM")}
+    """Return an environment without settings of provision, with a separate HOME, and with the `added` variables."""
+    ours = {
+        name: value for name, value in os.environ.items() if name in (SESSION_MARK, "PATH", "LANG", "LC_ALL", "TERM")
+    }
     return {**ours, "HOME": str(_home()), **added}
 
 
 def own(path: Path) -> Path:
-    """Hand `path` to the unprivileged user."""
+    """Change the owner of `path` to the unprivileged user and return it."""
     if os.geteuid() == 0:
         os.chown(path, user_id(), user_id())
     return path
 
 
 def open_directory(prefix: str) -> Path:
-    """A new temporary directory that belongs to the unprivileged user (pytest's own is closed to all but root)."""
+    """Create a temporary directory of the unprivileged user (only root can enter pytest's tmp_path)."""
     path = Path(tempfile.mkdtemp(prefix=f"provision-{prefix}-", dir=fast_directory()))
     path.chmod(0o755)
     return own(path)
@@ -134,9 +127,9 @@ def open_directory(prefix: str) -> Path:
 
 @cache
 def fast_directory() -> str | None:
-    """Where to put large temporary trees: in memory where that is possible, unless TMPDIR says where.
+    """Return the directory for large temporary trees: one in memory if possible, None for the default or with TMPDIR.
 
-    A disk that has just deleted thousands of files is slow to make new ones.
+    A disk that has just deleted thousands of files is slow to create new ones.
     """
     memory = "/dev/shm"
     if "TMPDIR" in os.environ or not os.path.ismount(memory):
@@ -154,22 +147,22 @@ def _home() -> Path:
 
 
 def _reachable(path: Path) -> bool:
-    """Whether everyone may read `path` and pass all directories above it."""
+    """Return whether everyone may read `path` and enter all directories above it."""
     path = path.resolve()
     return bool(path.stat().st_mode & stat.S_IROTH) and all(p.stat().st_mode & stat.S_IXOTH for p in path.parents)
 
 
 @cache
 def user_python() -> tuple[str, dict[str, str]]:
-    """The running Python for the unprivileged user, and the environment in which it finds this checkout.
+    """Return a Python that the unprivileged user can run, and the environment in which it imports this checkout.
 
-    What lies below a closed directory (a Python below /root, a checkout in a private /tmp) is copied once a session.
+    What is below a closed directory (a Python in /root, a checkout in a private /tmp) is copied once per session.
     """
     python, packages = Path(sys.executable).resolve(), Path(sysconfig.get_path("purelib"))
     copies, environment, checkout = _home() / "python", {}, CHECKOUT
     if not _reachable(python):
         python = _copied_python(python, copies)
-        environment["LD_LIBRARY_PATH"] = str(copies / "lib")  # some Pythons are a library below their own prefix
+        environment["LD_LIBRARY_PATH"] = str(copies / "lib")  # some Pythons load libpython from their prefix
     if not _reachable(packages):
         packages = shutil.copytree(packages, copies / "packages", symlinks=True)
     if not _reachable(checkout):
@@ -206,7 +199,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 def without_links(*command: str) -> list[str]:
-    """A command line that runs `command` where link(2) is refused."""
+    """Return a command line that runs `command` where link(2) fails with EACCES."""
     return [command[0] if "python" in command[0] else sys.executable, "-c", _REFUSE_LINKS, *command]
 
 
@@ -214,9 +207,9 @@ def without_links(*command: str) -> list[str]:
 
 
 def provision_command(*args: str | Path, cache: Path, **options: Any) -> tuple[list[str], dict[str, Any]]:
-    """The command line of `provision ARGS` from this checkout, and its options for subprocess.run or Popen.
+    """Return the command line of `provision ARGS` from this checkout, and its options for subprocess.run or Popen.
 
-    `cache` becomes its blob cache; `**as_user()` among the options makes the unprivileged user run it.
+    `cache` is its blob cache; with `**as_user()` as options it runs as the unprivileged user.
     """
     python, found_by = user_python() if "user" in options else (sys.executable, {"PYTHONPATH": str(CHECKOUT)})
     ours = {"PROVISION_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1", **found_by}
@@ -226,7 +219,7 @@ def provision_command(*args: str | Path, cache: Path, **options: Any) -> tuple[l
 
 
 def provision(*args: str | Path, cache: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `provision ARGS` to its end, with a blob cache of its own unless `cache` names one."""
+    """Run `provision ARGS`, with a new blob cache unless `cache` names one, and return the result."""
     private = None if cache else open_directory("cache")
     try:
         command, options = provision_command(*args, cache=cache or private or Path(), **options)
@@ -236,160 +229,8 @@ def provision(*args: str | Path, cache: Path | None = None, **options: Any) -> s
             shutil.rmtree(private)
 
 
-# File trees
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One path of a tree. What doesn't apply to its type is empty, so that trees compare by ==."""
-
-    type: str  # a letter as in `find -type`: f d l p c b s
-    mode: int  # permission bits with setuid, setgid and sticky; 0 for symlinks
-    owner: tuple[int, int]
-    target: str = ""  # of a symlink
-    sha256: str = ""  # of a file's content
-    same_as: str = ""  # the first path of the same inode, where there are several
-    device: int = 0
-    mtime: int = 0  # in nanoseconds
-
-
-_TYPES = {
-    stat.S_IFREG: "f",
-    stat.S_IFDIR: "d",
-    stat.S_IFLNK: "l",
-    stat.S_IFIFO: "p",
-    stat.S_IFCHR: "c",
-    stat.S_IFBLK: "b",
-    stat.S_IFSOCK: "s",
-}
-
-
-def tree_of(root: Path) -> dict[str, Entry]:
-    """All paths below `root`, relative to it, in order. The root itself is `.`; symlinks are not followed."""
-    seen: dict[tuple[int, int], str] = {}
-    tree: dict[str, Entry] = {}
-    for path in [root, *sorted(_below(root))]:
-        name, found = str(path.relative_to(root)), path.lstat()
-        kind = _TYPES[stat.S_IFMT(found.st_mode)]
-        first = seen.setdefault((found.st_dev, found.st_ino), name)
-        tree[name] = Entry(
-            type=kind,
-            mode=0 if kind == "l" else stat.S_IMODE(found.st_mode),
-            owner=(found.st_uid, found.st_gid),
-            target=os.readlink(path) if kind == "l" else "",
-            sha256=sha256_of(path) if kind == "f" else "",
-            same_as=first if first != name else "",
-            device=found.st_rdev,
-            mtime=found.st_mtime_ns,
-        )
-    return tree
-
-
-def _below(root: Path) -> Iterator[Path]:
-    for directory, directories, files in os.walk(root):
-        yield from (Path(directory, name) for name in directories + files)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# What must not be left behind
-
-
 def memory_taken(imports: str, program: str) -> int:
-    """The bytes by which a Python process grows while it runs a program, not counting the imports."""
+    """Return the bytes by which a Python process grows while it runs a program after the imports."""
     count = 'int(Path("/proc/self/statm").read_text().split()[1]) * 4096'
     code = f"from pathlib import Path\n{imports}\nbefore = {count}\n{program}\nprint({count} - before)"
     return int(run(sys.executable, "-c", code, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}))
-
-
-def mounts_below(path: Path) -> list[str]:
-    """The mount points at or below `path` in this process's mount namespace."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
-    # Spaces and the like are written as octal escapes.
-    plain = [re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), point) for point in points]
-    return [os.fsdecode(point) for point in plain if Path(os.fsdecode(point)).is_relative_to(path.resolve())]
-
-
-def processes_of_session(below: Path | None = None) -> list[str]:
-    """The processes that this test session started and that still run, but for itself: `PID command line`.
-
-    With `below`, those that run in that directory, have it as their root, or name it on their command line: this finds
-    guests too, whose environment is cleared.
-    """
-    mark = f"{_MARK}={os.environ[_MARK]}".encode()
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            if below is None:
-                ours = mark in (process / "environ").read_bytes().split(b"\0")
-            else:
-                places = [os.readlink(process / link) for link in ("cwd", "root")]
-                ours = os.fsencode(below) in command or any(Path(place).is_relative_to(below) for place in places)
-        except OSError:  # it has ended, or it is somebody else's
-            continue
-        # A process that has ended and waits for its parent has no command line.
-        if ours and command and int(process.name) != os.getpid():
-            found.append(f"{process.name} {os.fsdecode(command.replace(bytes(1), b' '))}")
-    return found
-
-
-def processes_left(below: Path | None = None) -> list[str]:
-    """Like `processes_of_session`, but what is about to end gets some seconds for that."""
-    deadline = time.monotonic() + 5
-    while (processes := processes_of_session(below)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return processes
-
-
-@contextmanager
-def forks_noted() -> Iterator[list[int]]:
-    """The numbers of the processes that are forked meanwhile, of which none may be left in the end."""
-    pids: list[int] = []
-    fork = os.fork
-
-    def noted() -> int:
-        if pid := fork():
-            pids.append(pid)
-        return pid
-
-    with patch("os.fork", noted):
-        yield pids
-    for pid in pids:
-        with pytest.raises(ChildProcessError):  # it has been waited for
-            os.waitpid(pid, os.WNOHANG)
-
-
-def staging_below(path: Path) -> list[Path]:
-    """The staging directories (`.NAME.provision`) left below `path`; root filesystems are not looked into."""
-    found = []
-    for directory, directories, _ in os.walk(path):
-        found += [Path(directory, name) for name in directories if name.startswith(".") and name.endswith(".provision")]
-        directories[:] = [name for name in directories if name != "rootfs"]
-    # `.provision` itself is a part of what was provisioned.
-    return [path for path in found if path.name != ".provision"]
-
-
-@contextmanager
-def clean_place() -> Iterator[Path]:
-    """A new directory of the unprivileged user; AssertionError at the end when something below it still works or waits.
-
-    The directory is removed in any case, unless something is mounted there.
-    """
-    place = open_directory("test")
-    try:
-        yield place
-        assert not (mounts := mounts_below(place)), f"left mounted: {mounts}"
-        assert not (processes := processes_left(place)), f"left running: {processes}"
-        assert not (staging := staging_below(place)), f"left behind: {staging}"
-    finally:
-        if not mounts_below(place):
-            parent = os.open(place.parent, DIRECTORY)
-            try:
-                remove_tree(parent, os.fsencode(place.name))  # closed directories too, whoever runs the tests
-            finally:
-                os.close(parent)

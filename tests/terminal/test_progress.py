@@ -12,14 +12,13 @@ from typing import TextIO
 
 import pytest
 
-from provisioner.sizes import size_text
 from provisioner.terminal.progress import Console
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Terminal:
-    """A real one, of 100 columns: `stream` to write to it, and what was shown."""
+    """A real terminal of 100 columns: a `stream` to write to, and what it shows."""
 
     def __init__(self) -> None:
         self._outer, inner = os.openpty()
@@ -37,7 +36,7 @@ class Terminal:
             pass
 
     def shown(self) -> str:
-        """All that was written; closes it."""
+        """Close the terminal and return all that was written to it."""
         if not self.stream.closed:
             self.stream.close()
             self._reader.join()
@@ -53,7 +52,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 def work(console: Console) -> None:
-    """What a run says."""
+    """Write the steps and the progress of a run."""
     console.step("begin")
     with console.progress(2_000_000) as progress:
         progress.describe("unpack layer 1 of 2")
@@ -84,7 +83,7 @@ def test_there_are_no_colours(terminal: Terminal, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("NO_COLOR", no_color)
     console = Console(stream=terminal.stream)
     work(console)
-    console.error("it failed", "mend it")
+    console.error("it failed", "fix it")
     assert not COLOUR.search(terminal.shown())
 
 
@@ -99,28 +98,28 @@ def test_quiet_says_errors_only(terminal: Terminal) -> None:
     for stream in (terminal.stream, elsewhere):
         console = Console(quiet=True, stream=stream)
         work(console)
-        console.error("it failed", "mend it")
+        console.error("it failed", "fix it")
         console.error("again")
-    expected = "provision: it failed\n  mend it\nprovision: again\n"
+    expected = "provision: it failed\n  fix it\nprovision: again\n"
     assert terminal.shown().replace("\r\n", "\n") == elsewhere.getvalue() == expected
 
 
-def test_it_speaks_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_writes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     Console().step("hello")
     Console().error("broken")
     assert capsys.readouterr() == ("", "hello\nprovision: broken\n")
 
 
 @pytest.mark.parametrize("tty", [True, False])
-def test_bytes_may_be_told_by_any_thread_and_after_the_end(terminal: Terminal, tty: bool) -> None:
+def test_progress_is_reported_from_any_thread_and_after_the_end(terminal: Terminal, tty: bool) -> None:
     console = Console(stream=terminal.stream if tty else io.StringIO())
     with console.progress(4_000_000) as progress:
 
-        def tell() -> None:
+        def advance() -> None:
             for _ in range(1_000):
                 progress.advance(1_000)
 
-        threads = [threading.Thread(target=tell) for _ in range(4)]
+        threads = [threading.Thread(target=advance) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -129,23 +128,6 @@ def test_bytes_may_be_told_by_any_thread_and_after_the_end(terminal: Terminal, t
     progress.advance(1)
     if tty:
         assert "all is there: 100%" in terminal.shown()
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (28_940_000, "28.9 MB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (5 * 10**9, "5.0 GB"),
-        (12_300 * 10**9, "12.3 TB"),
-    ],
-)
-def test_sizes_as_people_read_them(count: int, text: str) -> None:
-    assert size_text(count) == text
 
 
 def test_lines_go_above_the_bar_also_from_other_threads(terminal: Terminal) -> None:

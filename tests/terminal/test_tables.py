@@ -84,7 +84,7 @@ def test_cells_cannot_act_on_the_terminal() -> None:
     assert cell_text(evil) == r"a\x1b[2J\x9b1m\x7f\u202eb c\x00"
 
 
-# Hypothesis makes all of Unicode; what is tested is that columns are kept.
+# Any Unicode text: no line may be wider than the screen.
 cells = st.text(st.characters(exclude_categories=()), max_size=60)
 
 
@@ -140,7 +140,7 @@ def test_bars_without_unicode() -> None:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream whose isatty() is true."""
 
     encoding = "UTF-8"
 
@@ -148,7 +148,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)

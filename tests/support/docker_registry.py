@@ -1,4 +1,4 @@
-"""A running `docker-registry`, in plain HTTP or TLS, for tests that talk to the real thing."""
+"""Runs a real `docker-registry`, with plain HTTP or TLS."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from tests.support.tools import clean_environment, find_program, need, run
 
 
 @dataclass(frozen=True)
-class Registry:
-    """A running `docker-registry`: where it listens, and the directory that holds its images."""
+class DockerRegistry:
+    """A running `docker-registry`."""
 
     host: str
+    """`HOST:PORT`."""
     storage: Path
+    """The directory of its blobs and manifests."""
 
     def push(self, layout: Path, name: str, *options: str) -> str:
-        """Copy the image `latest` of an OCI layout here with skopeo; its reference."""
+        """Copy the image `latest` of an OCI layout to the registry with skopeo, and return its reference."""
         need("skopeo")
         target = f"{self.host}/{name}"
         run("skopeo", "copy", "--dest-tls-verify=false", *options, f"oci:{layout}:latest", f"docker://{target}")
@@ -32,10 +34,12 @@ class Registry:
 
 
 @contextmanager
-def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = "") -> Iterator[Registry]:
-    """Run docker-registry on a free loopback port; its configuration, with `more` in it, and its log go to `directory`.
+def run_docker_registry(
+    directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = ""
+) -> Iterator[DockerRegistry]:
+    """Run docker-registry on a free loopback port; its configuration and its log are written to `directory`.
 
-    With `tls`, a certificate and its key, it speaks HTTPS.
+    `more` is appended to the configuration. With `tls`, a certificate and its key, it serves HTTPS.
     """
     need("docker-registry", "setpriv")
     port = free_port()
@@ -46,7 +50,7 @@ def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, 
         f"storage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'{secrets}}}\n{more}"
     )
-    # When the tests die, it gets the signal too.
+    # It gets a signal when the tests are killed.
     command = ["setpriv", "--pdeathsig=TERM", find_program("docker-registry") or "", "serve", str(config)]
     with (
         (directory / "registry.log").open("wb") as log,
@@ -54,7 +58,7 @@ def serve(directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, 
     ):
         try:
             _await_registry(process, f"{'https' if tls else 'http'}://127.0.0.1:{port}/v2/", tls[0] if tls else None)
-            yield Registry(f"127.0.0.1:{port}", storage)
+            yield DockerRegistry(f"127.0.0.1:{port}", storage)
         finally:
             process.terminate()
 
@@ -72,7 +76,7 @@ def _await_registry(process: subprocess.Popen[bytes], url: str, certificate: Pat
 
 
 def free_port() -> int:
-    """A loopback port where nothing listens."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,10 +1,9 @@
-"""`--lock` and `--locked`: exactly what was locked, on every platform of it, with a registry or without."""
+"""`--lock` and `--locked`: the image that was locked, on each of its platforms, with or without a registry."""
 
 from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,12 @@ NEW = builders.small(on="linux/amd64", run={"User": "new"})
 
 
 @pytest.fixture
-def registry() -> Iterator[ScriptedRegistry]:
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
     """A registry with the index `x` for two platforms."""
-    with ScriptedRegistry() as served:
-        for image in (AMD, ARM):
-            served.push("x", image, tag=None)
-        served.add_manifest("x", INDEX, builders.OCI_INDEX, "latest")
-        yield served
+    for image in (AMD, ARM):
+        registry.push("x", image, tag=None)
+    registry.add_manifest("x", INDEX, builders.OCI_INDEX, "latest")
+    return registry
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ def manifest_of(directory: Path) -> bytes:
     return (directory / ".provision/manifest.json").read_bytes()
 
 
-def test_a_tag_that_moved_is_said_and_not_followed(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
+def test_a_tag_that_moved_is_reported_and_not_followed(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
     assert ask(registry, tmp_path / "first", f"--lock={lock}").returncode == 0
     assert f'index = "{builders.digest_of(INDEX)}"' in lock.read_text()
     before = lock.read_bytes()
@@ -66,7 +64,7 @@ def test_a_tag_that_moved_is_said_and_not_followed(registry: ScriptedRegistry, t
     assert "third is up to date" in up_to_date.stderr
 
 
-def test_every_platform_that_is_locked(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
+def test_every_locked_platform(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
     assert ask(registry, tmp_path / "first", f"--lock={lock}").returncode == 0
     registry.push("x", NEW)
     assert ask(registry, tmp_path / "arm", f"--locked={lock}", platform="arm64").returncode == 0
@@ -91,7 +89,7 @@ def test_without_a_registry_when_the_cache_has_it(registry: ScriptedRegistry, tm
     assert f"no manifest {builders.digest_of(ARM.manifest)}" in arm.stderr
 
 
-def test_a_registry_that_is_silent_holds_nobody_up(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
+def test_a_registry_that_does_not_answer_delays_nothing(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
     assert ask(registry, tmp_path / "first", f"--lock={lock}").returncode == 0
     silent = threading.Event()
     registry.on("/v2/.*", Broken(200, b"{}", wait=silent, sent=0))
@@ -109,7 +107,7 @@ def test_an_image_without_an_index(registry: ScriptedRegistry, tmp_path: Path, l
     assert manifest_of(tmp_path / "second") == AMD.manifest
 
 
-def test_what_is_locked_has_to_be_there_still(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
+def test_a_locked_manifest_that_is_gone(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
     assert ask(registry, tmp_path / "first", f"--lock={lock}").returncode == 0
     registry.on(f".*/manifests/{builders.digest_of(ARM.manifest)}", Response.error(404, "MANIFEST_UNKNOWN", "gone"))
     done = ask(registry, tmp_path / "arm", f"--locked={lock}", platform="arm64")
@@ -117,7 +115,7 @@ def test_what_is_locked_has_to_be_there_still(registry: ScriptedRegistry, tmp_pa
     assert f"has no manifest {builders.digest_of(ARM.manifest)}" in done.stderr
 
 
-def test_a_registry_cant_slip_something_else_in(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
+def test_a_registry_that_serves_another_manifest(registry: ScriptedRegistry, tmp_path: Path, lock: Path) -> None:
     assert ask(registry, tmp_path / "first", f"--lock={lock}").returncode == 0
     registry.on(f".*/manifests/{builders.digest_of(ARM.manifest)}", Response(200, NEW.manifest))
     assert ask(registry, tmp_path / "arm", f"--locked={lock}", platform="arm64").returncode == 6

@@ -1,0 +1,48 @@
+"""What is mounted where, as this process sees it (proc_pid_mountinfo(5))."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Mount(NamedTuple):
+    """A mounted file system."""
+
+    point: str
+    """The absolute path where it is mounted."""
+    type: str
+    """The type of the file system, such as `ext4`."""
+
+
+def read_mounts() -> list[Mount]:
+    """Return all mounts in the order of the kernel; none where /proc can't be read."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return []
+    return list(map(_parse, lines))
+
+
+def mount_points_in(directory: Path) -> list[str]:
+    """Return the mount points at and below `directory`."""
+    return [mount.point for mount in read_mounts() if Path(mount.point).is_relative_to(directory)]
+
+
+def mount_of(path: Path) -> Mount | None:
+    """Return the mount that the absolute `path` is on; None where that is unknown."""
+    best = None
+    for mount in read_mounts():
+        # Of several mounts at one point, only the last one is visible.
+        if path.is_relative_to(mount.point) and (best is None or len(mount.point) >= len(best.point)):
+            best = mount
+    return best
+
+
+def _parse(line: bytes) -> Mount:
+    fields, _, rest = line.partition(b" - ")
+    # Spaces and the like are written as octal escapes.
+    point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields.split()[4])
+    return Mount(os.fsdecode(point), os.fsdecode(rest.partition(b" ")[0]))

@@ -1,0 +1,72 @@
+"""Errors for responses of a registry that aren't a success: from the status and the body to a message and a hint."""
+
+from __future__ import annotations
+
+import time
+
+import requests
+
+from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFound, ProvisionError
+from provisioner.image.reference import Reference
+from provisioner.registry.authfile import Login
+from provisioner.registry.http import limited_body, parse_json, status_text
+from provisioner.registry.limits import RateLimit
+from provisioner.registry.retry import TransientError, retry_after
+from provisioner.terminal.escaping import printable
+
+
+class NoSuchRepository(NotFound):
+    """The registry has no such repository, or hides it from those without the right credentials."""
+
+
+def refusal(
+    response: requests.Response, reference: Reference, what: str, *, login: Login | None, is_part: bool = False
+) -> ProvisionError:
+    """Return the error for a response about `what` of an image, such as `tag 'latest'`.
+
+    `login` is what the registry was shown, which is removed from its messages. `is_part` says that a manifest asked
+    for `what`, so that the image is incomplete without it; otherwise the user did.
+    """
+    name, registry, status = reference.name, reference.registry, response.status_code
+    reason = _redacted(error_reason(response), login)
+    if status == 404 and is_part:
+        return MalformedImage(
+            f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
+        )
+    if status == 404:
+        others = "" if what == "tags" else f"; tags that are there: provision tags {name}"
+        return NotFound(f"{name} has no {what}{reason}", f"check the spelling{others}")
+    if login and (status == 401 or what == "token") and status != 429:
+        who = f"of {printable(login.username)}" if login.username else "that are kept for it"
+        return NotAllowed(
+            f"{registry} refuses the credentials {who}{reason}", f"log in again: provision login {registry}"
+        )
+    if status in (401, 403):
+        # A registry that hides which repositories exist answers the same for private and missing ones.
+        hint = f"check the spelling; if it is private: provision login {registry}"
+        if login:
+            who = printable(login.username) or "this login"
+            return NotAllowed(f"{name} is not found, or {who} may not read it{reason}", hint)
+        return NoSuchRepository(f"{name} is not found, or it is private{reason}", hint)
+    after = retry_after(response.headers)
+    if status == 429:
+        limit = RateLimit.from_headers(response.headers, time.time())
+        hint = limit.hint + ("" if login else f", or log in for more: provision login {registry}")
+        return TransientError(f"{registry} says that there were too many requests{reason}{limit}", hint, after)
+    message = f"{registry} answers with {_redacted(status_text(response), login)} for the {what}{reason}"
+    if status == 408 or status >= 500:
+        return TransientError(message, after=after)
+    return NetworkError(message, "try again later")
+
+
+def error_reason(response: requests.Response) -> str:
+    """Return the first error in the body (distribution-spec, error codes) as ` (MESSAGE)`; empty without one."""
+    try:
+        first = parse_json(limited_body(response, 1 << 16))["errors"][0]
+        return f" ({printable(str(first.get('message') or first.get('code')))[:200]})"
+    except (ProvisionError, TypeError, KeyError, IndexError, AttributeError):
+        return ""
+
+
+def _redacted(text: str, login: Login | None) -> str:
+    return login.redact(text) if login else text

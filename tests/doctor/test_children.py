@@ -1,0 +1,78 @@
+"""Actions and programs in child processes: results, failures, time limits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from provisioner.doctor.children import Reply, attempt, in_children, run_program
+
+
+def _forbidden() -> None:
+    signal.raise_signal(signal.SIGSYS)
+
+
+def test_replies_of_children() -> None:
+    def refused() -> None:
+        raise PermissionError(13, "no")
+
+    def broken() -> None:
+        raise ZeroDivisionError("a bug")
+
+    actions: list[Callable[[], object]] = [
+        lambda: "value",
+        refused,
+        broken,
+        partial(os.kill, 0, signal.SIGKILL),
+        _forbidden,
+        partial(time.sleep, 60),
+        partial(print, "not ours"),
+    ]
+    started = time.monotonic()
+    replies = in_children(actions, seconds=0.5)
+    assert time.monotonic() - started < 2
+    assert replies == [
+        Reply("value"),
+        Reply(errno=13),
+        Reply(failure="ZeroDivisionError: a bug"),
+        Reply(signal=signal.SIGKILL),
+        Reply(signal=signal.SIGSYS),
+        Reply(failure="no answer in 0.5 seconds"),
+        Reply(),
+    ]
+    assert [reply.reason for reply in replies[1:4]] == [
+        "Permission denied",
+        "ZeroDivisionError: a bug",
+        "the kernel ends the process that tries it (SIGKILL)",
+    ]
+
+
+def test_all_together_end_in_time() -> None:
+    started = time.monotonic()
+    replies = in_children([partial(time.sleep, 60)] * 40, seconds=0.2)
+    assert time.monotonic() - started < 3
+    assert replies[0].failure == "no answer in 0.2 seconds"
+    assert replies[-1].failure == "there was no time left for it"
+
+
+def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
+    def start() -> None:
+        subprocess.run(["sh", "-c", f"echo $$ >{tmp_path}/pid; exec sleep 60"], check=False)
+
+    in_children([start], seconds=0.5)
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_programs_and_their_statuses() -> None:
+    assert run_program("/bin/sh", "-c", "echo out; echo err >&2; exit 3") == (3, "out\nerr")
+    assert run_program("/bin/sh", "-c", "kill -TERM $$") == (-signal.SIGTERM, "")
+    assert attempt(lambda: None).worked

@@ -1,0 +1,98 @@
+"""What tests must not leave behind: processes, mounts and staging directories."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
+from tests.support.mounts import mounts_below
+from tests.support.tools import SESSION_MARK, open_directory
+
+
+def processes_of_session(below: Path | None = None) -> list[str]:
+    """Return the running processes that this test session started, without itself: `PID command line`.
+
+    With `below`: the processes that run in that directory, have it as root, or name it on their command line. This
+    includes processes in containers, whose environment is cleared.
+    """
+    mark = f"{SESSION_MARK}={os.environ[SESSION_MARK]}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            if below is None:
+                ours = mark in (process / "environ").read_bytes().split(b"\0")
+            else:
+                places = [os.readlink(process / link) for link in ("cwd", "root")]
+                ours = os.fsencode(below) in command or any(Path(place).is_relative_to(below) for place in places)
+        except OSError:  # it has ended, or it is somebody else's
+            continue
+        # A process that has ended and waits for its parent has no command line.
+        if ours and command and int(process.name) != os.getpid():
+            found.append(f"{process.name} {os.fsdecode(command.replace(bytes(1), b' '))}")
+    return found
+
+
+def processes_left(below: Path | None = None) -> list[str]:
+    """Like `processes_of_session`, but wait up to five seconds until there are none."""
+    deadline = time.monotonic() + 5
+    while (processes := processes_of_session(below)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return processes
+
+
+@contextmanager
+def forks_noted() -> Iterator[list[int]]:
+    """Yield a list that collects the IDs of forked processes. At the end, all must have been waited for."""
+    pids: list[int] = []
+    fork = os.fork
+
+    def recording_fork() -> int:
+        if pid := fork():
+            pids.append(pid)
+        return pid
+
+    with patch("os.fork", recording_fork):
+        yield pids
+    for pid in pids:
+        with pytest.raises(ChildProcessError):  # it has been waited for
+            os.waitpid(pid, os.WNOHANG)
+
+
+def staging_below(path: Path) -> list[Path]:
+    """Return the staging directories (`.NAME.provision`) below `path`, but for those in root filesystems."""
+    found = []
+    for directory, directories, _ in os.walk(path):
+        found += [Path(directory, name) for name in directories if name.startswith(".") and name.endswith(".provision")]
+        directories[:] = [name for name in directories if name != "rootfs"]
+    # `.provision` itself belongs to a provisioned directory.
+    return [path for path in found if path.name != ".provision"]
+
+
+@contextmanager
+def clean_place() -> Iterator[Path]:
+    """Yield a new directory of the unprivileged user. No mount, process or staging directory may be left.
+
+    The directory is removed in any case, unless something is mounted there.
+    """
+    place = open_directory("test")
+    try:
+        yield place
+        assert not (mounts := mounts_below(place)), f"left mounted: {mounts}"
+        assert not (processes := processes_left(place)), f"left running: {processes}"
+        assert not (staging := staging_below(place)), f"left behind: {staging}"
+    finally:
+        if not mounts_below(place):
+            parent = os.open(place.parent, DIRECTORY)
+            try:
+                remove_tree(parent, os.fsencode(place.name))  # closed directories too, whoever runs the tests
+            finally:
+                os.close(parent)
