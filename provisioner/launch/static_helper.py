@@ -19,7 +19,8 @@ from functools import cache
 
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform
-from provisioner.launch.assembler import I386, Amd64, Arm, Arm64, Assembler, Riscv64
+from provisioner.launch.assembler import Assembler
+from provisioner.launch.processors import I386, Amd64, Arm, Arm64, Riscv64
 
 CLOSE = 1
 """Close all descriptors above 2."""
