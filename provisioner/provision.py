@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.container.record import FOLDER, Record
 from provisioner.container.staging import Staging
-from provisioner.errors import MachineError, TargetExists, machine_errors
+from provisioner.errors import TargetExists, machine_errors
 from provisioner.image.image import Image
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
-from provisioner.launch.seccomp import root_emulation
+from provisioner.launch.renewal import find_outdated, renew
+from provisioner.launch.runtime_files import has_helper, runtime_files, write_files
 from provisioner.launch.settings import LaunchSettings
 from provisioner.layers.unpack import UnpackOptions, unpack
 from provisioner.ownership.record import write_owners
@@ -75,6 +75,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         image = resolved.image
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
+            _renew(plan.directory, console)
             return Outcome(existing, image, resolved.index, is_new=False)
         rootfs, folder = staging.path / "rootfs", staging.path / FOLDER
         with unpack(image, source, rootfs, staging.scratch / "layers", plan.unpack_options, console) as tree:
@@ -87,7 +88,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         with machine_errors("write the launch script and the record"):
             record.write(staging.path, image)
             write_owners(folder, rootfs, tree.overrides, plan.unpack_options.ownership)
-            _write_runtime_files(folder, generated)
+            _write_runtime_files(folder, generated, console)
             _write_launcher(staging.path / "start.sh", _settings(image, record, profile, plan), plan.shell)
         staging.commit()
     return Outcome(record, image, resolved.index, is_new=True)
@@ -126,18 +127,33 @@ def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
         raise TargetExists(f"{what}, not {image.digest!s:.19}", hint)
 
 
+def _renew(directory: Path, console: Console) -> None:
+    """Give a directory that another version made this version's start.sh, helper and filters."""
+    with machine_errors(f"renew {printable(str(directory / 'start.sh'))}"):
+        outdated = find_outdated(directory, host_platform())
+        if outdated.names:
+            renew(directory, outdated)
+            console.step(f"renewed, as this version writes them: {', '.join(outdated.names)}")
+        if outdated.is_edited:
+            console.step(
+                "start.sh was edited, and stays as it is; --force replaces it, and all that was changed in DIR"
+            )
+
+
 def _matching_profile(tree: Tree) -> Profile:
     """Return the profile for the distribution that the image's os-release(5) names."""
     return matching(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
 
 
-def _write_runtime_files(folder: Path, generated: Mapping[str, bytes]) -> None:
-    """Write the files that start.sh uses: the seccomp filter, `generated`, and a directory for /dev/shm.
+def _write_runtime_files(folder: Path, generated: Mapping[str, bytes], console: Console) -> None:
+    """Write the files that start.sh uses: the helper and its filters, `generated`, and a directory for /dev/shm.
 
     start.sh compares `generated` with the files in the rootfs, and leaves those alone that differ.
     """
-    with suppress(MachineError):  # no filter exists for this machine; start.sh works without one
-        (folder / "seccomp.bpf").write_bytes(root_emulation(host_platform()))
+    files = runtime_files(host_platform())
+    write_files(folder, files)
+    if not has_helper(files):
+        console.step("this machine's containers get no seccomp filter (docs/start-sh.md): there is no helper for it")
     directory = folder / "generated"
     directory.mkdir()
     for name, content in generated.items():

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "launch": "errors image resources",
     "config": "filesystem image settings sizes terminal",
     "inspection": "container errors image sources store terminal",
-    "doctor": "container errors filesystem image registry terminal",
+    "doctor": "container errors filesystem image launch registry terminal",
     "provision": ROOMS,
     "commands": f"{ROOMS} provision",
     "cli": f"{ROOMS} provision commands",

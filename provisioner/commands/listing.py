@@ -15,6 +15,8 @@ from provisioner.container.directories import Directories, KnownDirectory, state
 from provisioner.container.processes import running
 from provisioner.container.record import FOLDER, Record
 from provisioner.errors import MachineError, machine_errors
+from provisioner.image.platform import host_platform
+from provisioner.launch.renewal import find_outdated
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, Screen, table
@@ -45,6 +47,8 @@ class _Row:
     """When it was provisioned, in seconds since the epoch."""
     processes: tuple[int, ...]
     """The process ids of what runs in it."""
+    is_outdated: bool
+    """Whether an older version wrote its start.sh, helper or filters."""
 
     @property
     def size(self) -> int:
@@ -53,10 +57,11 @@ class _Row:
 
     @property
     def state(self) -> str:
-        """`gone`, `idle`, `unreadable`, or the number of processes that run in it."""
+        """`gone`, `idle`, `unreadable`, or how many processes run in it; and whether start.sh is old."""
         if self.is_gone:
             return "gone"
-        return f"{len(self.processes)} running" if self.processes else "idle" if self.record else "unreadable"
+        state = f"{len(self.processes)} running" if self.processes else "idle" if self.record else "unreadable"
+        return f"{state}, old start.sh" if self.is_outdated else state
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,12 +94,13 @@ def _rows(entries: list[KnownDirectory]) -> list[_Row]:
     rows = []
     for entry in entries:
         directory = Path(entry.directory)
-        is_gone, record, written = False, None, 0.0
+        is_gone, record, written, is_outdated = False, None, 0.0, False
         with suppress(OSError, MachineError):
             record = Record.read(directory)
             is_gone = record is None
             written = (directory / FOLDER / "record.json").stat().st_mtime
-        rows.append(_Row(entry, is_gone, record, written, tuple(processes[directory])))
+            is_outdated = bool(find_outdated(directory, host_platform()).names)
+        rows.append(_Row(entry, is_gone, record, written, tuple(processes[directory]), is_outdated))
     return rows
 
 
@@ -118,5 +124,6 @@ def _as_json(row: _Row) -> dict[str, object]:
         "download_size": row.size if record else None,
         "provisioned": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.time)) if record else None,
         "is_gone": row.is_gone,
+        "is_outdated": row.is_outdated,
         "processes": list(row.processes),
     }
