@@ -8,6 +8,7 @@ find_entry() {
     if [ -n "$nested" ]; then
         # One more namespace, in which the id that is root in this one is the user's.
         find_program unshare
+        [ -n "$helper" ] || copy_program
         append '' "$program" -U "--map-user=$uid" "--map-group=$gid" "--root=$1" "--wd=$workdir" --
     elif [ "$workdir" = / ]; then
         find_chroot "$1"
@@ -17,6 +18,7 @@ find_entry() {
         append "$list" /bin/sh -c 'cd -- "$0" || exit 125; exec "$@"' "$workdir"
     else
         find_program unshare
+        copy_program
         append '' "$program" "--root=$1" "--wd=$workdir"
         [ "$uid:$gid" = 0:0 ] || append "$list" "--setgid=$gid" "--setuid=$uid"
         [ -z "$groups" ] || say "without a shell in the image, user $uid has no other groups"
@@ -27,6 +29,7 @@ find_entry() {
 # Set `list`: a chroot(1) to $1 that becomes the user. Only GNU's can do that; with another one, root has no other groups.
 find_chroot() {
     find_program chroot
+    copy_program
     append '' "$program" "$1"
     [ "$uid:$gid$groups" != 0:0 ] || return 0
     case $("$program" --help 2>&1) in
@@ -40,6 +43,12 @@ find_chroot() {
             ;;
         *) [ "$uid:$gid" = 0:0 ] || fail "this chroot can't become user $uid: install GNU coreutils" ;;
     esac
+}
+
+# Set `program`: a copy of it in memory, for this run alone. A guest's script can name /proc/self/exe as its interpreter,
+# which is then the program that executes it, and could write to its file.
+copy_program() {
+    [ -z "$stage" ] || { cp "$program" "$stage/" && program=$stage/${program##*/}; } || fail "can't copy $program"
 }
 
 # Add to `entry_words`, at the front, what leaves root the capabilities that it has in docker's containers, but mknod: the

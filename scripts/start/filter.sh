@@ -23,7 +23,9 @@ confine() {
 # Add the filter to `entry_words` for a user other than root with a single id, whose namespace is yet to be made: no filter
 # allows that. The helper comes behind it, and is found by its descriptor.
 confine_nested() {
-    nested_filter=/proc/self/fd/8
+    program=$helper nested_filter=/proc/self/fd/8
+    copy_program
+    nested_helper=$program
     [ "$filter_file" != - ] || nested_filter=- filter_file=/dev/null
     no_new_privs=yes
     guard "$nested_filter"

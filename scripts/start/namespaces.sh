@@ -87,7 +87,7 @@ enter_rootfs() {
     eval "set -- $host_env $entry_words $guest_env $words_before \"\$@\" $words_after"
     eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
     if [ -n "$nested" ] && [ -n "$helper" ]; then
-        start_process "$@" 7<"$helper" 8<"$filter_file"
+        start_process "$@" 7<"$nested_helper" 8<"$filter_file"
     else
         start_process "$@"
     fi

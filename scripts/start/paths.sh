@@ -79,7 +79,12 @@ enter() {
         part=${remaining%%/*} remaining=${remaining#"${remaining%%/*}"} remaining=${remaining#/}
         if ! cd -P "./$part" 2>/dev/null; then
             check_place "$walked"
-            { mkdir "./$part" && cd -P "./$part"; } || fail "$2"
+            # Another start may make it at the same time.
+            mkdir "./$part" 2>/dev/null
+            if ! cd -P "./$part" 2>/dev/null; then
+                mkdir "./$part"
+                fail "$2"
+            fi
         fi
         walked=$walked/$part
     done
