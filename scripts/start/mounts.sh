@@ -52,10 +52,7 @@ mount_one() {
         bind,* | rbind,*)
             case $target in ./*) shown=$stage/${target#./} ;; *) shown=$real_rootfs ;; esac
             $mount_words -o "${options%%,*}" "$source" "$target" || return
-            $mount_words -o "remount,bind,${options#*,}" "$shown" "$shown" 2>/dev/null ||
-                # toybox looks for the path in /proc/mounts.
-                $mount_words -o "remount,bind,${options#*,}" "$shown" 2>/dev/null ||
-                [ -z "$is_machine_root" ] || say "can't protect ${target#.}"
+            remount "${options#*,}" "$shown" || [ -z "$is_machine_root" ] || say "can't protect ${target#.}"
             ;;
         *bind)
             if [ "$source/$mount_words" = /dev/null/mount ]; then
@@ -67,6 +64,14 @@ mount_one() {
             ;;
         *) $mount_words -t "$type" -o "$options" "$source" "$target" ;;
     esac
+}
+
+# Change the mount $2 alone to the options $1. Fails silently.
+remount() {
+    # shellcheck disable=SC2086 # words
+    $mount_words -o "remount,bind,$1" "$2" "$2" 2>/dev/null ||
+        # toybox looks for the path in /proc/mounts.
+        $mount_words -o "remount,bind,$1" "$2" 2>/dev/null
 }
 
 # Set `flags`: the options of the rootfs's bind on itself, with a comma before each: those that the file system below has
@@ -213,6 +218,11 @@ bind_in_namespace() {
 create_file() {
     make_temporary
     { mkdir -p "$temporary/empty" && true >"$temporary/empty/$1" && mv -f "$temporary/empty/$1" .; } || fail "$problem"
+}
+
+# Let nobody write to what copy_program has put into the stage. Where this fails, a guest changes its own copy alone.
+seal_stage() {
+    remount ro,nosuid "$stage" || true
 }
 
 # Make the rootfs the root of the mount namespace. Programs are those of the host still, and paths too: nothing may be

@@ -83,6 +83,7 @@ enter_rootfs() {
     find_entry "${keeps_root:+$real_rootfs}"
     drop_capabilities
     [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
+    seal_stage
     if [ -n "$keeps_root" ]; then enter / "can't enter the rootfs"; else move_root; fi
     eval "set -- $host_env $entry_words $guest_env $words_before \"\$@\" $words_after"
     eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""

@@ -91,6 +91,7 @@ def test_all_that_is_known(directory: Path, env: dict[str, str]) -> None:
             "download_size": sum(layer["size"] for layer in record["layers"]),
             "provisioned": "1970-01-01T00:00:00Z",
             "is_gone": False,
+            "is_outdated": False,
             "processes": [],
         }
     ]

@@ -32,6 +32,7 @@ GENERATED = "ma" + "de"
 def as_of_last_version(container: Container) -> Container:
     """Change what differs between the two: the body of start.sh, and a folder's name."""
     header = container.script.read_bytes().partition(b"\n\n")[0]
+    header = b"\n".join(line for line in header.splitlines() if b"SHA-256" not in line)
     container.script.write_bytes(header + b"\n\n" + BODY)
     folder = container.directory / ".provision"
     (folder / "generated").rename(folder / GENERATED)
@@ -89,7 +90,7 @@ def test_it_is_renewed(reference: str, tmp_path: Path, env: dict[str, str]) -> N
     assert (folder / "generated/hosts").exists()
     assert os.access(folder / "helper", os.X_OK)
     again = provision(reference, tmp_path / "dir", env=env)
-    assert "renewed" not in again.stderr
+    assert "renewed, as" not in again.stderr
 
 
 def test_a_body_that_was_edited_stays(reference: str, tmp_path: Path, env: dict[str, str]) -> None:
