@@ -203,7 +203,7 @@ def test_mtree_finds_the_tree_as_recorded(directory: Path, role: str) -> None:
     if role == "root":
         lines = (directory / ".provision/ownership.mtree").read_bytes().splitlines(keepends=True)
         files = b"".join(line for line in lines if b" device=" not in line)
-        command = ["mtree", "-p", directory / "rootfs"]
+        command = ["mtree", "-p", str(directory / "rootfs")]
         done = subprocess.run(command, input=files, stdout=subprocess.PIPE, check=False)
         assert sorted(done.stdout.decode().split()) == ["disk", "extra:", "extra:", "extra:", "null", "null2"]
 
