@@ -8,8 +8,8 @@ fill_devices() {
     for device; do
         split_bind "$device"
         [ -z "$host_devices" ] || [ "$source" != "$destination" ] || continue
-        source=$(readlink -f "$source") && mkdir -p "./dev/${destination%/*}" 2>/dev/null
-        cp -RPp "$source" "./$destination" || fail "can't show the device $source"
+        { mkdir -p ".${destination%/*}" && source=$(readlink -f "$source") && cp -RPp "$source" ".$destination"; } ||
+            fail "can't show the device $source"
     done
     # The terminal is not in the new devpts. ttyname(3) looks for it in /dev/console too.
     [ -n "$host_devices" ] || name_terminal

@@ -9,7 +9,7 @@ refresh_files() {
         generated_file=$directory/.provision/generated/$file
         resolve "/etc/$file"
         { [ -f "$generated_file" ] && [ -f "$rootfs$resolved" ]; } || continue
-        { read_text <"$generated_file" && last_text=$text && read_text <"$rootfs$resolved"; } 2>/dev/null || continue
+        { read_text <"$generated_file" && last_text=$text && read_opened 8<"$rootfs$resolved"; } 2>/dev/null || continue
         [ "$text" = "$last_text" ] || continue
         case $file in
             resolv.conf) generate_resolv_conf ;;

@@ -78,11 +78,9 @@ remount() {
 # been mounted with, and that a user may not take away, and nodev.
 find_flags() {
     flags=,nodev mount_id=''
-    exec 8<"$rootfs" || fail "can't read $rootfs"
     while read -r field value; do
         [ "$field" != mnt_id: ] || mount_id=$value
-    done </proc/self/fdinfo/8
-    exec 8<&-
+    done 8<"$rootfs" </proc/self/fdinfo/8
     while read -r id _ _ _ _ options _; do
         [ "$id" = "$mount_id" ] || continue
         for flag in ro nosuid noexec noatime nodiratime; do
@@ -205,13 +203,16 @@ bind_in_namespace() {
     [ -e "./$file" ] || create_file "$file"
     [ -f "./$file" ] || fail "$problem, which is no file"
     # A descriptor can't be replaced between the check and the mount.
-    exec 8<"./$file" || fail "$problem"
-    # mksh closes it for programs that don't get it by a redirection.
+    bind_opened 8<"./$file" || fail "$problem"
+}
+
+# Bind `source` on descriptor 8, which has to be the guest's file `resolved`/`file`.
+bind_opened() {
+    # mksh closes it for programs that don't get it by a redirection of their own.
     link_target=$(readlink /proc/self/fd/8 8<&8 && printf x)
     [ "${link_target%?x}" = "$real_rootfs$resolved/$file" ] || fail "$problem, which changes meanwhile"
     # shellcheck disable=SC2086 # words
-    $mount_words -o rbind "$source" /proc/self/fd/8 8<&8 || fail "$problem"
-    exec 8<&-
+    $mount_words -o rbind "$source" /proc/self/fd/8 8<&8
 }
 
 # Create the empty file $1 in this shell's directory, and never what it may be a link to.

@@ -58,6 +58,7 @@ enter_rootfs() {
         *[!0-9]1) ;;
         *) fail "--inside is for start.sh itself" ;; # in any other namespace everybody would see the mounts
     esac
+    [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
     make_private
     prepare_guest "$@"
     filter='' id_count=4294967295 more_ids='' is_machine_root='' nested=''

@@ -120,12 +120,8 @@ parse_value() {
 
 # Add `value` to `more_capabilities`: a name as in capabilities(7), with or without CAP_, or ALL.
 add_capability() {
-    case $value in
-        ALL) capability=all ;;
-        *[A-Z]*) capability=$(printf '%s' "$value" | tr '[:upper:]' '[:lower:]') ;;
-        *) capability=$value ;;
-    esac
-    capability=${capability#cap_}
+    make_lower "$value"
+    capability=${lower#cap_}
     known=" all audit_control audit_read audit_write block_suspend bpf checkpoint_restore chown dac_override \
 dac_read_search fowner fsetid ipc_lock ipc_owner kill lease linux_immutable mac_admin mac_override mknod net_admin \
 net_bind_service net_broadcast net_raw perfmon setfcap setgid setpcap setuid sys_admin sys_boot sys_chroot sys_module \
@@ -134,6 +130,25 @@ sys_nice sys_pacct sys_ptrace sys_rawio sys_resource sys_time sys_tty_config sys
         *" $capability "*) more_capabilities="$more_capabilities $capability" ;;
         *) fail "--cap-add: there is no capability $value; it is a name as NET_ADMIN, or ALL" ;;
     esac
+}
+
+# Set `lower`: the word $1 in lower case, without a program: with --inside the first one would be process 1.
+make_lower() {
+    lower='' remaining=$1
+    while [ -n "$remaining" ]; do
+        letter=${remaining%"${remaining#?}"} remaining=${remaining#?}
+        case $letter in
+            [ABCDEFGHIJKLMNOPQRSTUVWXYZ])
+                before=ABCDEFGHIJKLMNOPQRSTUVWXYZ alphabet=abcdefghijklmnopqrstuvwxyz
+                before=${before%%"$letter"*}
+                while [ -n "$before" ]; do
+                    before=${before#?} alphabet=${alphabet#?}
+                done
+                letter=${alphabet%"${alphabet#?}"}
+                ;;
+        esac
+        lower=$lower$letter
+    done
 }
 
 # Print the help, in 40 columns for narrow terminals.

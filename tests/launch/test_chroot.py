@@ -42,7 +42,8 @@ def test_root_has_the_capabilities_that_containers_usually_have(container: Conta
 
 
 def test_a_privileged_one_has_all(container: Container) -> None:
-    assert capabilities(container, "--privileged")["CapEff"] == own_bounding_set()
+    done = container.run("chroot", "--privileged", "busybox", "grep", "^CapEff", "/proc/self/status")
+    assert int(done.stdout.split()[1], 16) == own_bounding_set()
     assert container.run("chroot", "--privileged", "busybox", "mount", "-t", "tmpfs", "none", "/tmp").returncode == 0
     assert mounts_below(container.directory) == []
 
