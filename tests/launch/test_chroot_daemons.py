@@ -72,7 +72,7 @@ def test_sshd_answers(container: Container) -> None:
 def test_postgres_answers(container: Container) -> None:
     script = """
         bin=$(echo /usr/lib/postgresql/*/bin) && cd /tmp &&
-        su postgres -c "$bin/initdb -D /tmp/data >/dev/null &&
+        su postgres -c "$bin/initdb -A trust -D /tmp/data >/dev/null &&
             $bin/pg_ctl -D /tmp/data -o '-c listen_addresses= -k /tmp' -w -l /tmp/log start >/dev/null &&
             psql -h /tmp -Atc 'select 6 * 7' postgres && $bin/pg_ctl -D /tmp/data stop >/dev/null"
     """
