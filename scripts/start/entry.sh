@@ -26,7 +26,8 @@ find_entry() {
     entry_words=$list
 }
 
-# Set `list`: a chroot(1) to $1 that becomes the user. Only GNU's can do that; with another one, root has no other groups.
+# Set `list`: a chroot(1) to $1 that becomes the user. Only GNU's can do that; with another one, root has no other
+# groups.
 find_chroot() {
     find_program chroot
     copy_program
@@ -45,14 +46,14 @@ find_chroot() {
     esac
 }
 
-# Set `program`: a copy of it in memory, for this run alone. A guest's script can name /proc/self/exe as its interpreter,
-# which is then the program that executes it, and could write to its file.
+# Set `program`: a copy of it in memory, for this run alone. A guest's script can name /proc/self/exe as its
+# interpreter, which is then the program that executes it, and could write to its file.
 copy_program() {
     [ -z "$stage" ] || { cp "$program" "$stage/" && program=$stage/${program##*/}; } || fail "can't copy $program"
 }
 
-# Add to `entry_words`, at the front, what leaves root the capabilities that it has in docker's containers, but mknod: the
-# rootfs has no devices. In a user namespace they keep root from following /proc/1/root, too.
+# Add to `entry_words`, at the front, what leaves root the capabilities that it has in docker's containers, but mknod:
+# the rootfs has no devices. In a user namespace they keep root from following /proc/1/root, too.
 drop_capabilities() {
     [ -z "$privileged$nested" ] || return 0
     case " $more_capabilities " in *" all "*) return ;; esac

@@ -1,7 +1,7 @@
 # Mounts in the private mount namespace. All that doesn't depend on the rootfs is built in a place that no guest can
 # reach, by one mount(8); from there it moves to the directories of the rootfs, in which this shell then stands.
-# Sets `stage` (that place, or empty), `mount_words`, `mount_list` (lines as in fstab(5)), `flags`, `can_mount_proc` (empty
-# if the kernel refuses a new /proc).
+# Sets `stage` (that place, or empty), `mount_words`, `mount_list` (lines as in fstab(5)), `flags`, `can_mount_proc`
+# (empty if the kernel refuses a new /proc).
 
 # Build that place for the machine's root ($1 is `root`) or for a user namespace (`user`).
 build_stage() {
@@ -74,8 +74,8 @@ remount() {
         $mount_words -o "remount,bind,$1" "$2" 2>/dev/null
 }
 
-# Set `flags`: the options of the rootfs's bind on itself, with a comma before each: those that the file system below has
-# been mounted with, and that a user may not take away, and nodev.
+# Set `flags`: the options of the rootfs's bind on itself, with a comma before each: those that the file system below
+# has been mounted with, and that a user may not take away, and nodev.
 find_flags() {
     flags=,nodev mount_id=''
     while read -r field value; do

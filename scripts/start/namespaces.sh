@@ -23,7 +23,8 @@ ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} -- \"
 # delete files that belong to such an id.
 can_map_more() {
     can_mount_proc=yes # whether that is true is known only later
-    { [ -z "$helper" ] || [ ! -r "$directory/.provision/seccomp.bpf" ]; } && ! find_filter && find_program newuidmap && "$unshare" -U -r --map-auto -m true 2>/dev/null
+    { [ -z "$helper" ] || [ ! -r "$directory/.provision/seccomp.bpf" ]; } && ! find_filter && find_program newuidmap &&
+        "$unshare" -U -r --map-auto -m true 2>/dev/null
 }
 
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
@@ -61,7 +62,7 @@ enter_rootfs() {
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
     make_private
     prepare_guest "$@"
-    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested=''
+    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper=''
     [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids _; } </proc/self/uid_map
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files
@@ -85,10 +86,17 @@ enter_rootfs() {
     drop_capabilities
     [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
     seal_stage
+    eval "set -- $words_before \"\$@\" $words_after"
+    if [ -n "$nested_helper" ] && [ -n "$host_env" ]; then
+        # The helper doesn't look into PATH.
+        find_guest_program
+        shift
+        set -- "$guest_program" "$@"
+    fi
     if [ -n "$keeps_root" ]; then enter / "can't enter the rootfs"; else move_root; fi
-    eval "set -- $host_env $entry_words $guest_env $words_before \"\$@\" $words_after"
+    eval "set -- $host_env $entry_words $guest_env \"\$@\""
     eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
-    if [ -n "$nested" ] && [ -n "$helper" ]; then
+    if [ -n "$nested_helper" ]; then
         start_process "$@" 7<"$nested_helper" 8<"$filter_file"
     else
         start_process "$@"

@@ -17,7 +17,8 @@ parse_options() {
         case $1 in
             --) option_words=$((option_words + 1)) && return ;;
             --help) show_help && exit ;;
-            --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --list | --stop | --detach)
+            --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --list | --stop | \
+                --detach)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \

@@ -67,8 +67,8 @@ guest_has() {
     [ -f "$rootfs$resolved" ] && [ -x "$rootfs$resolved" ]
 }
 
-# Go into the guest's directory $1, one component at a time, and make sure of the place at the end: what a guest that runs
-# already puts there meanwhile must not lead out of the rootfs. What is missing is created. $2 is the message for a
+# Go into the guest's directory $1, one component at a time, and make sure of the place at the end: what a guest that
+# runs already puts there meanwhile must not lead out of the rootfs. What is missing is created. $2 is the message for a
 # failure.
 enter() {
     [ -n "$real_rootfs" ] || { cd -P "$rootfs" && find_place && real_rootfs=$place; } || fail "$2"

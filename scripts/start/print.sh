@@ -46,7 +46,8 @@ escape_c1() {
     for tens in 0 1 2 3; do
         for ones in 0 1 2 3 4 5 6 7; do
             # shellcheck disable=SC2059 # an octal number
-            expressions="$expressions$(printf "s/\\302\\2$tens$ones/'\"\$(printf '\\\\\\\\302\\\\\\\\2$tens$ones')\"'/g")$newline"
+            character=$(printf "\\302\\2$tens$ones")
+            expressions="${expressions}s/$character/'\"\$(printf '\\\\302\\\\2$tens$ones')\"'/g$newline"
         done
     done
     escaped=$(printf '%s\n' "$escaped" | LC_ALL=C sed "$expressions" && printf x) && escaped=${escaped%?x}

@@ -40,7 +40,7 @@ def test_no_runtime_is_mended_by_one_package(container: Container, bare_path: Pa
 
 
 def test_user_namespaces_where_proot_is_missing(container: Container, bare_path: Path) -> None:
-    for name in ("unshare", "mount", "mkdir", "mv", "chroot", "true"):
+    for name in ("unshare", "mount", "mkdir", "mv", "cp", "chroot", "true"):
         (bare_path / name).symlink_to(find_program(name) or "")
     env = {"PATH": str(bare_path)}
     assert b"unshare -U -r -i -m -p " in container.output("", "--print", "true", by="userns", env=env)
