@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.record import Record
 from provisioner.container.staging import Staging
-from provisioner.errors import MachineError, TargetExists, machine_errors
+from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import names_in
@@ -21,7 +20,8 @@ from provisioner.image.image import Image
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
-from provisioner.launch.seccomp import root_emulation
+from provisioner.launch.renewal import find_outdated, renew
+from provisioner.launch.runtime_files import has_helper, runtime_files, write_files
 from provisioner.launch.settings import LaunchSettings
 from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.record import write_owners
@@ -86,6 +86,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         image = resolved.image
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
+            _renew(plan.directory, console)
             return Outcome(existing, image, resolved.index, is_new=False)
         with machine_errors("make a directory for extracted layers"):
             scratch = staging.open_scratch("layers")
@@ -107,7 +108,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             ):
                 record.write(folder, image)
                 write_owners(folder, rootfs, tree.overrides, plan.unpack_options.ownership)
-                _write_runtime_files(folder, generated)
+                _write_runtime_files(folder, generated, console)
         staging.commit(console, sync=plan.sync)
     return Outcome(record, image, resolved.index, is_new=True)
 
@@ -169,18 +170,33 @@ def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
         raise TargetExists(f"{what}, not {image.digest!s:.19}", hint)
 
 
+def _renew(directory: Path, console: Console) -> None:
+    """Give a directory that another version made this version's start.sh, helper and filters."""
+    with machine_errors(f"renew {printable(str(directory / 'start.sh'))}"):
+        outdated = find_outdated(directory, host_platform())
+        if outdated.names:
+            renew(directory, outdated)
+            console.step(f"renewed, as this version writes them: {', '.join(outdated.names)}")
+        if outdated.is_edited:
+            console.step(
+                "start.sh was edited, and stays as it is; --force replaces it, and all that was changed in DIR"
+            )
+
+
 def _matching_profile(tree: Tree) -> Profile:
     """Return the profile for the distribution that the image's os-release(5) names."""
     return match_profile(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
 
 
-def _write_runtime_files(folder: int, generated: Mapping[str, bytes]) -> None:
-    """Write the files that start.sh uses: the seccomp filter, `generated`, and a directory for /dev/shm.
+def _write_runtime_files(folder: int, generated: Mapping[str, bytes], console: Console) -> None:
+    """Write the files that start.sh uses: the helper and its filters, `generated`, and a directory for /dev/shm.
 
     start.sh compares `generated` with the files in the rootfs, and leaves those alone that differ. `folder` is open.
     """
-    with suppress(MachineError):  # no filter exists for this machine; start.sh works without one
-        write_new(folder, "seccomp.bpf", root_emulation(host_platform()))
+    files = runtime_files(host_platform())
+    write_files(folder, files)
+    if not has_helper(files):
+        console.step("this machine's containers get no seccomp filter (docs/start-sh.md): there is no helper for it")
     with closing_descriptor(make_directory(folder, "generated")) as directory:
         for name, content in generated.items():
             write_new(directory, name, content)

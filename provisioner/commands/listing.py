@@ -19,6 +19,8 @@ from provisioner.container.processes import find_processes
 from provisioner.container.record import Record
 from provisioner.errors import MachineError, NotTrusted, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
+from provisioner.image.platform import host_platform
+from provisioner.launch.renewal import find_outdated
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, Screen, table
@@ -49,6 +51,8 @@ class _Row:
     """When it was provisioned, in seconds since the epoch."""
     processes: tuple[int, ...]
     """The process ids of what runs in it."""
+    is_outdated: bool = False
+    """Whether an older version wrote its start.sh, helper or filters."""
     distrust: NotTrusted | None = None
     """Why the directory, and so its record, can't be relied on; None where it can."""
 
@@ -59,12 +63,13 @@ class _Row:
 
     @property
     def state(self) -> str:
-        """`gone`, `not trusted`, `idle`, `unreadable`, or the number of processes that run in it."""
+        """`gone`, `not trusted`, `idle`, `unreadable`, or how many processes run in it; and whether start.sh is old."""
         if self.is_gone:
             return "gone"
         if self.distrust:
             return "not trusted"
-        return f"{len(self.processes)} running" if self.processes else "idle" if self.record else "unreadable"
+        state = f"{len(self.processes)} running" if self.processes else "idle" if self.record else "unreadable"
+        return f"{state}, old start.sh" if self.is_outdated else state
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,15 +109,16 @@ def _rows(entries: list[KnownDirectory], trust: TrustedDirectories) -> list[_Row
     rows = []
     for entry in entries:
         directory = Path(entry.directory)
-        is_gone, record, written, distrust = False, None, 0.0, None
+        is_gone, record, written, is_outdated, distrust = False, None, 0.0, False, None
         try:
             with suppress(OSError, MachineError), opened_directory(directory, trust) as folder:
                 record = None if folder is None else Record.read_from(folder, directory)
                 is_gone = record is None
                 written = os.stat("record.json", dir_fd=folder).st_mtime if record else 0.0
+                is_outdated = bool(record and find_outdated(directory, host_platform()).names)
         except NotTrusted as error:
             distrust = error
-        rows.append(_Row(entry, is_gone, record, written, tuple(processes[directory]), distrust))
+        rows.append(_Row(entry, is_gone, record, written, tuple(processes[directory]), is_outdated, distrust))
     return rows
 
 
@@ -136,6 +142,7 @@ def _as_json(row: _Row) -> dict[str, object]:
         "download_size": row.size if record else None,
         "provisioned": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.time)) if record else None,
         "is_gone": row.is_gone,
+        "is_outdated": row.is_outdated,
         "is_trusted": not row.distrust,
         "processes": list(row.processes),
     }

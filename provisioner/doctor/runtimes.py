@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from provisioner.container.record import Record
@@ -15,6 +15,7 @@ from provisioner.doctor.children import run_program
 from provisioner.doctor.fixes import install_command, is_termux
 from provisioner.errors import ProvisionError
 from provisioner.image.platform import Platform, host_platform
+from provisioner.launch.renewal import find_outdated
 
 QEMU = {
     "amd64": "x86_64",
@@ -119,7 +120,11 @@ def check_start_script(site: Site) -> Finding:
         return no(message or fix or f"ends with status {status}", fix if message else "")
     words = re.findall(r"(?:^|/|\s)(proot|bwrap|unshare -U|unshare)(?=\s|$)", output)
     names = {"unshare": "chroot", "unshare -U": "user namespaces", "bwrap": "user namespaces"}
-    return ok(f"starts with {names.get(words[0], words[0])}" if words else "finds a runtime")
+    found = f"starts with {names.get(words[0], words[0])}" if words else "finds a runtime"
+    with suppress(OSError, ProvisionError):
+        if old := find_outdated(site.directory, host_platform()).names:
+            return ok(f"{found}; older than this provision, which renews it: {', '.join(old)}")
+    return ok(found)
 
 
 def find_emulator(name: str) -> str | None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import fields
 
 from provisioner.errors import MalformedImage
 from provisioner.launch.script import body
 from provisioner.launch.settings import LaunchSettings
+
+BODY_DIGEST = "# The part below the empty line, unless somebody edits it, has the SHA-256 "
+"""Begins a comment at the top of start.sh."""
 
 
 def launcher(settings: LaunchSettings, shell: str = "/bin/sh") -> bytes:
@@ -18,16 +24,27 @@ def launcher(settings: LaunchSettings, shell: str = "/bin/sh") -> bytes:
     """
     if not shell.startswith("/") or any(character.isspace() for character in shell):
         raise ValueError(f"the first line of a script can't name {shell!r}")
-    # The hyphen ends the options of the shell: the script's path, which the kernel appends, may begin with one.
-    lines = [f"#!{shell} -", "# Written by provision. Variables that begin with image_ come from the image."]
-    # Some variables are there only for readers, and the quoted text may contain dollars and backticks.
-    lines.append("# shellcheck disable=SC2016,SC2034")
+    values = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
         if field.name.endswith("_env"):
             value = tuple(entry for entry in value if entry.find("=") > 0)
-        lines.append(f"{field.name}={_quote(field.name, value)}")
-    return "\n".join(lines).encode("utf-8", "surrogateescape") + b"\n\n" + body()
+        values[field.name] = _quote(field.name, value).encode("utf-8", "surrogateescape")
+    return assemble(shell, values)
+
+
+def assemble(shell: str, values: Mapping[str, bytes]) -> bytes:
+    """Return the content of start.sh with these values, quoted for the shell. Those that are missing are empty."""
+    lines = [
+        # The hyphen ends the options of the shell: the script's path, which the kernel appends, may begin with one.
+        f"#!{shell} -",
+        "# Written by provision. Variables that begin with image_ come from the image.",
+        f"{BODY_DIGEST}{hashlib.sha256(body()).hexdigest()}",
+        # Some variables are there only for readers, and the quoted text may contain dollars and backticks.
+        "# shellcheck disable=SC2016,SC2034",
+    ]
+    assignments = [field.name.encode() + b"=" + values.get(field.name, b"''") for field in fields(LaunchSettings)]
+    return b"\n".join([*(os.fsencode(line) for line in lines), *assignments]) + b"\n\n" + body()
 
 
 def _quote(name: str, value: str | tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ PARTS = (
     "android",
     "namespaces",
     "filter",
+    "helper",
     "mounts",
     "devices",
     "entry",

@@ -162,20 +162,13 @@ class LayerApplier:
         return place
 
     def _create_node(self, place: Place, entry: Entry) -> bool:
-        """Create a FIFO or a device, or an empty file in place of a device where this process may not create one.
+        """Create a FIFO, or an empty file in place of a device. Returns whether it is such a placeholder.
 
-        Returns whether it is such a placeholder.
+        An image that has a node of a disk could read and write that of this machine. start.sh shows the usual devices.
         """
         if entry.kind is Kind.FIFO:
             os.mkfifo(place.name, 0o600, dir_fd=place.directory)
             return False
-        if self._ownership.exact:
-            kind = stat.S_IFCHR if entry.kind is Kind.CHARACTER else stat.S_IFBLK
-            try:
-                os.mknod(place.name, kind | 0o600, os.makedev(*entry.device), dir_fd=place.directory)
-                return False
-            except PermissionError:  # root of a user namespace may not
-                pass
         os.mknod(place.name, stat.S_IFREG | 0o600, dir_fd=place.directory)
         return True
 

@@ -3,8 +3,13 @@
 
 # Bind the files of /etc, Android's directories, and what the profile, `provision --bind` and the options ask for.
 bind_all() {
-    [ -n "$print_only" ] || refresh_files
     bind_android
+    eval "set -- $etc_binds"
+    for bind; do
+        split_bind "$bind"
+        bind_one
+    done
+    [ "$runtime" = chroot ] || bind_devices
     eval "set -- $default_binds"
     for bind; do
         split_bind "$bind"
@@ -36,7 +41,7 @@ split_bind() {
         *:/*) source=${1%:/*} destination=/${1##*:/} ;;
         *) source=$1 destination=$1 ;;
     esac
-    case $source in /*) ;; *) source=$PWD/$source ;; esac
+    case $source in /*) ;; *) source=$start_directory/$source ;; esac
     case $destination in /*) ;; *) destination=$source ;; esac
 }
 

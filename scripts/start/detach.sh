@@ -1,10 +1,22 @@
 # The option --detach: run this script once more, in the background.
 # Sets nothing that other parts read.
 
+# Succeed if `log` is no other file's second name, and can be written to.
+can_append() {
+    [ ! -L "$log" ] || return
+    if [ -e "$log" ]; then
+        # shellcheck disable=SC2046 # split into words: mode, links
+        set -- $(ls -ld "$log")
+        [ -f "$log" ] && [ "${2-}" = 1 ] || return
+    fi
+    { true >>"$log"; } 2>/dev/null
+}
+
 # Start this script in the background with the typed words $@, and print its process number and where its output goes.
 detach() {
     log=$directory/.provision/log
-    { true >>"$log"; } 2>/dev/null || log=${TMPDIR:-/tmp}/start.$$.log
+    # Never through a link, and elsewhere with a name that nobody can foresee.
+    can_append || log=$(mktemp "${TMPDIR:-/tmp}/start.XXXXXX") || fail "can't make a log: set TMPDIR"
     launch_words=''
     # Shells ignore SIGINT in background jobs; without this it would not reach the guest.
     find_program env && "$program" --default-signal=INT,QUIT true 2>/dev/null &&

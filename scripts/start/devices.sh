@@ -1,27 +1,42 @@
-# Devices: a private /dev with the few devices that containers have.
+# Devices: a private /dev with the few devices that containers have, and those that --device names.
 # Sets nothing that other parts read.
 
-# Mount a private /dev, with a devpts and a /dev/shm of its own.
-mount_devices() {
-    mount_on /dev -t tmpfs -o nosuid,mode=755 tmpfs
-    dev=$target
-    copy_devices "$dev"
-    # devpts is mounted on pts below; shm is in memory as all of /dev.
-    mkdir -m 1777 "$dev/pts" "$dev/shm" || fail "can't fill $dev"
-    ln -s pts/ptmx "$dev/ptmx"
-    mount_on /dev/pts -t devpts -o newinstance,nosuid,noexec,ptmxmode=0666,mode=620,gid=5 devpts
+# Fill the private /dev of the stage.
+fill_devices() {
+    [ -n "$host_devices" ] || copy_devices ./dev
+    eval "set -- $typed_devices"
+    for device; do
+        split_bind "$device"
+        [ -z "$host_devices" ] || [ "$source" != "$destination" ] || continue
+        { mkdir -p ".${destination%/*}" && source=$(readlink -f "$source") && cp -RPp "$source" ".$destination"; } ||
+            fail "can't show the device $source"
+    done
     # The terminal is not in the new devpts. ttyname(3) looks for it in /dev/console too.
-    if [ -t 0 ] && touch_file "$dev/console"; then
-        read_link /proc/self/fd/0
-        mount -o bind "$link_target" "$dev/console" || say "this terminal has no name inside"
-    fi
+    [ -n "$host_devices" ] || name_terminal
+}
+
+# Show the terminal of standard input, if there is one, as /dev/console.
+name_terminal() {
+    [ -t 0 ] && { [ -e ./dev/console ] || touch_file ./dev/console; } || return 0
+    read_link /proc/self/fd/0
+    # shellcheck disable=SC2086 # words
+    $mount_words -o bind "$link_target" ./dev/console || say "this terminal has no name inside"
 }
 
 # Copy the devices and links to the directory $1, with one program.
 copy_devices() {
     (
         umask 0
-        exec cp -RP /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty \
+        exec cp -RPf /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/ptmx \
             /dev/fd /dev/stdin /dev/stdout /dev/stderr "$1/"
     ) || say "some devices are missing inside"
+}
+
+# Bind the devices of --device that have another name inside: all of the host's are there.
+bind_devices() {
+    eval "set -- $typed_devices"
+    for device; do
+        split_bind "$device"
+        [ "$source" = "$destination" ] || bind_one
+    done
 }

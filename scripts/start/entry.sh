@@ -1,31 +1,37 @@
 # Entry: the last step into the rootfs, by chroot(1), unshare(1) and setpriv(1).
 # Sets `entry_words` (the list of words before the guest's command).
 
-# Set `entry_words`: what changes the root, the user and the working directory.
+# Set `entry_words`: what changes the root to $1, or to the working directory if it is empty, the user and the working
+# directory. `nested` says that the user is no root, and that there is one id alone.
 find_entry() {
-    if [ "$runtime" = userns ] && [ -z "$more_ids" ] && [ "$uid:$gid" != 0:0 ]; then
+    set -- "${1:-.}"
+    if [ -n "$nested" ]; then
         # One more namespace, in which the id that is root in this one is the user's.
         find_program unshare
-        append '' "$program" -U "--map-user=$uid" "--map-group=$gid" "--root=$rootfs" "--wd=$workdir" --
+        [ -n "$helper" ] || copy_program
+        append '' "$program" -U "--map-user=$uid" "--map-group=$gid" "--root=$1" "--wd=$workdir" --
     elif [ "$workdir" = / ]; then
-        find_chroot
+        find_chroot "$1"
     elif guest_has /bin/sh; then
-        find_chroot
+        find_chroot "$1"
         # shellcheck disable=SC2016 # the guest's shell expands it
         append "$list" /bin/sh -c 'cd -- "$0" || exit 125; exec "$@"' "$workdir"
     else
         find_program unshare
-        append '' "$program" "--root=$rootfs" "--wd=$workdir"
+        copy_program
+        append '' "$program" "--root=$1" "--wd=$workdir"
         [ "$uid:$gid" = 0:0 ] || append "$list" "--setgid=$gid" "--setuid=$uid"
         [ -z "$groups" ] || say "without a shell in the image, user $uid has no other groups"
     fi
     entry_words=$list
 }
 
-# Set `list`: a chroot(1) that becomes the user. Only GNU's can do that; with another one, root has no other groups.
+# Set `list`: a chroot(1) to $1 that becomes the user. Only GNU's can do that; with another one, root has no other
+# groups.
 find_chroot() {
     find_program chroot
-    append '' "$program" "$rootfs"
+    copy_program
+    append '' "$program" "$1"
     [ "$uid:$gid$groups" != 0:0 ] || return 0
     case $("$program" --help 2>&1) in
         *--userspec*)
@@ -34,25 +40,34 @@ find_chroot() {
                 other_groups="$other_groups${other_groups:+,}+$group"
             done
             # With a plus it doesn't look up the numbers as names, by the guest's libraries.
-            append '' "$program" "--userspec=+$uid:+$gid" "--groups=$other_groups" "$rootfs"
+            append '' "$program" "--userspec=+$uid:+$gid" "--groups=$other_groups" "$1"
             ;;
         *) [ "$uid:$gid" = 0:0 ] || fail "this chroot can't become user $uid: install GNU coreutils" ;;
     esac
 }
 
-# Add to `entry_words`, at the front, what leaves root the capabilities that it has in docker's containers.
+# Set `program`: a copy of it in memory, for this run alone. A guest's script can name /proc/self/exe as its
+# interpreter, which is then the program that executes it, and could write to its file.
+copy_program() {
+    [ -z "$stage" ] || { cp "$program" "$stage/" && program=$stage/${program##*/}; } || fail "can't copy $program"
+}
+
+# Add to `entry_words`, at the front, what leaves root the capabilities that it has in docker's containers, but mknod:
+# the rootfs has no devices. In a user namespace they keep root from following /proc/1/root, too.
 drop_capabilities() {
-    [ -z "$privileged" ] || return 0
+    [ -z "$privileged$nested" ] || return 0
+    case " $more_capabilities " in *" all "*) return ;; esac
     capability_set=''
     for capability in chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot \
-        mknod audit_write setfcap; do
+        audit_write setfcap $more_capabilities; do
         capability_set=$capability_set,+$capability
     done
     # busybox's setpriv is a symlink, and has other options.
     if find_program setpriv && { [ ! -L "$program" ] || "$program" --bounding-set -all true 2>/dev/null; }; then
         append '' "$program" --bounding-set "-all$capability_set" --inh-caps -all
+        [ -n "$helper" ] || [ -z "$no_new_privs" ] || append "$list" --no-new-privs
         entry_words="$list $entry_words"
     else
-        say "root keeps all capabilities inside: install util-linux's setpriv, or use --privileged if you want that"
+        say "root keeps all capabilities inside: install util-linux's setpriv, or use --cap-add ALL if you want that"
     fi
 }

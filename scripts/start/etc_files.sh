@@ -1,6 +1,6 @@
 # Files of /etc that depend on this machine and its network: resolv.conf, hosts and hostname.
 # They are written anew at each start, unless somebody has edited them: .provision/generated/ has what was written last.
-# Sets `hostname`, `text`.
+# Sets `hostname`, `text`, `etc_binds` (SRC:DST for each file that can't be written).
 
 # Write those files that are still as they were generated. If DIR can't be written to, they are bound for this run only.
 refresh_files() {
@@ -9,7 +9,7 @@ refresh_files() {
         generated_file=$directory/.provision/generated/$file
         resolve "/etc/$file"
         { [ -f "$generated_file" ] && [ -f "$rootfs$resolved" ]; } || continue
-        { read_text <"$generated_file" && last_text=$text && read_text <"$rootfs$resolved"; } 2>/dev/null || continue
+        { read_text <"$generated_file" && last_text=$text && read_opened 8<"$rootfs$resolved"; } 2>/dev/null || continue
         [ "$text" = "$last_text" ] || continue
         case $file in
             resolv.conf) generate_resolv_conf ;;
@@ -17,14 +17,24 @@ refresh_files() {
             hostname) text=$hostname$newline ;;
         esac
         [ "$text" != "$last_text" ] || continue
-        if write_text "$text" "$generated_file"; then
-            write_text "$text" "$rootfs$resolved" && continue
-            write_text "$last_text" "$generated_file"
-        fi
+        replace_file && continue
         make_temporary
-        source=$temporary/$file destination=/etc/$file
-        write_text "$text" "$source" && bind_one
+        write_text "$text" "$temporary/$file" && append "$etc_binds" "$temporary/$file:/etc/$file" && etc_binds=$list
     done
+}
+
+# Replace `generated_file` and the guest's file `resolved` by new ones with the `text`. No file that is there is written
+# to: a guest that runs already may put a link in its place at any time.
+replace_file() {
+    new=$(mktemp -d "$directory/.provision/generated/new.XXXXXX" 2>/dev/null) || return
+    file_name=${resolved##*/}
+    mkdir "$new/guest" && write_text "$text" "$new/copy" && write_text "$text" "$new/guest/$file_name" &&
+        enter "${resolved%/*}/" "can't write to $resolved" && mv -f "$new/guest/$file_name" . 2>/dev/null &&
+        mv -f "$new/copy" "$generated_file"
+    replaced=$?
+    leave
+    rm -rf "$new"
+    return "$replaced"
 }
 
 # Set `hostname`: the profile's, else this machine's.

@@ -42,8 +42,20 @@ prepare_shell() {
     # Termux preloads a library that breaks proot and guests. An empty value would break them as well.
     unset LD_PRELOAD
     LC_ALL=C
-    PATH=${PATH:-/usr/bin:/bin}${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
+    clean_path "${PATH:-/usr/bin:/bin}${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}"
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
+    stage='' etc_binds='' real_rootfs='' asks_kernel='' helper='' start_directory=$PWD
+}
+
+# Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.
+clean_path() {
+    absolute_words='' IFS=:
+    for path_entry in $1; do
+        case $path_entry in /*) absolute_words=$absolute_words:$path_entry ;; esac
+    done
+    IFS=" 	$newline"
+    PATH=${absolute_words#:}
+    PATH=${PATH:-/usr/bin:/bin}
 }
 
 # Find the guest's user, command and environment, for the typed words $@.
@@ -63,6 +75,7 @@ fail() {
 finish() {
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
-    [ -z "$temporary" ] || rm -rf "$temporary"
+    # What is below the stage ends with the namespace.
+    [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"
     exit "$1"
 }

@@ -1,63 +1,235 @@
-# Mounts in the private mount namespace: /proc, /sys, /run and binds. devices.sh fills /dev.
-# Sets `can_mount_proc` (empty if the kernel refuses a new /proc).
+# Mounts in the private mount namespace. All that doesn't depend on the rootfs is built in a place that no guest can
+# reach, by one mount(8); from there it moves to the directories of the rootfs, in which this shell then stands.
+# Sets `stage` (that place, or empty), `mount_words`, `mount_list` (lines as in fstab(5)), `flags`, `can_mount_proc`
+# (empty if the kernel refuses a new /proc).
 
-# Mount on the guest's directory $1, with the mount(8) options that follow.
-mount_on() {
-    find_target "$1"
-    shift
-    mount "$@" "$target" || fail "can't mount $target"
+# Build that place for the machine's root ($1 is `root`) or for a user namespace (`user`).
+build_stage() {
+    stage=$directory/.provision/shm mount_words='mount -n -c' mount_list=''
+    { [ -d "$stage" ] || mkdir "$stage"; } || fail "can't make $stage"
+    { mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" && cd -P "$stage"; } ||
+        fail "can't mount $stage"
+    find_flags
+    add_mount ../../rootfs ../../rootfs none "rbind$flags"
+    "list_mounts_for_$1"
+    mount_listed
+    # Only now can this shell be asked.
+    test_shell
 }
 
-# Mount for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the host's
-# /dev and /sys, as in proot: a user can change little there.
-mount_for_user() {
-    find_target /proc
-    can_mount_proc=yes
-    mount -t proc proc "$target" 2>/dev/null || { can_mount_proc='' && mount_on /proc -o rbind /proc; }
-    mount_on /sys -o rbind /sys
-    mount_on /dev -o rbind /dev
-    [ ! -d /dev/shm ] || mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
+# Add a line to `mount_list`: what is mounted, where, its type and options.
+add_mount() {
+    mount_list="$mount_list$1 $2 $3 $4$newline"
 }
 
-# Mount for the machine's root: a private /proc, a read-only /sys, a /run in memory, and /dev.
-mount_for_root() {
-    if [ -n "${ANDROID_ROOT-}" ]; then
-        # Android's /data is mounted nosuid: nobody could become another user.
-        { mount -o bind "$rootfs" "$rootfs" && mount -o remount,bind,suid,dev,exec "$rootfs"; } ||
-            say "setuid programs such as sudo may not work inside"
-    fi
-    mount_on /proc -t proc -o nosuid,nodev,noexec proc
-    mount_on /sys -t sysfs -o ro,nosuid,nodev,noexec sysfs
-    mount_run
-    if [ -n "$host_devices" ]; then
-        mount_on /dev -o rbind /dev
-        mount_on /dev/shm -t tmpfs -o nosuid,nodev,mode=1777 tmpfs
-    else
-        mount_devices
-    fi
+# Mount all of `mount_list`. busybox's and toybox's mount take no list, and tell less.
+mount_listed() {
+    write_text "$mount_list" "$stage/list"
+    # shellcheck disable=SC2086 # words
+    $mount_words -a -T "$stage/list" 2>/dev/null && return
+    case $(mount --help 2>&1) in *--no-canonicalize*) ;; *) mount_words=mount ;; esac
+    find_place
+    stage=$place
+    { cd -P "$rootfs" && find_place && real_rootfs=$place && cd -P "$stage"; } || fail "can't enter $rootfs"
+    while read -r source target type options; do
+        case $options in *,x-mount.mkdir) mkdir -p "$target" && options=${options%,*} ;; esac
+        mount_one && continue
+        case $source/$options in
+            /dev/null/* | */nothing/* | ./sealed/* | */ro,*) say "can't protect ${target#.}" ;;
+            devpts/* | tmpfs/*)
+                # A user namespace has the host's below.
+                [ -z "$is_machine_root" ] || fail "can't mount ${target#.}"
+                ;;
+            *) fail "can't mount ${target#.}" ;;
+        esac
+    done <"$stage/list"
 }
 
-# Mount a /run in memory that has what the image's has.
-mount_run() {
-    find_target /run
-    (
-        cd "$target" && mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs "$target" || exit
-        set +f
-        # The working directory is still the one below the mount.
-        for file in ./* ./.[!.]*; do
-            { [ -e "$file" ] || [ -L "$file" ]; } && exec cp -RPp . "$target/"
+# Mount `source` on `target`, with its `type` and `options`.
+mount_one() {
+    # shellcheck disable=SC2086 # words
+    case $options in
+        bind,* | rbind,*)
+            case $target in ./*) shown=$stage/${target#./} ;; *) shown=$real_rootfs ;; esac
+            $mount_words -o "${options%%,*}" "$source" "$target" || return
+            remount "${options#*,}" "$shown" || [ -z "$is_machine_root" ] || say "can't protect ${target#.}"
+            ;;
+        *bind)
+            if [ "$source/$mount_words" = /dev/null/mount ]; then
+                # toybox binds no devices.
+                source=$stage/nothing
+                touch_file "$source"
+            fi
+            $mount_words -o "$options" "$source" "$target"
+            ;;
+        *) $mount_words -t "$type" -o "$options" "$source" "$target" ;;
+    esac
+}
+
+# Change the mount $2 alone to the options $1. Fails silently.
+remount() {
+    # shellcheck disable=SC2086 # words
+    $mount_words -o "remount,bind,$1" "$2" "$2" 2>/dev/null ||
+        # toybox looks for the path in /proc/mounts.
+        $mount_words -o "remount,bind,$1" "$2" 2>/dev/null
+}
+
+# Set `flags`: the options of the rootfs's bind on itself, with a comma before each: those that the file system below
+# has been mounted with, and that a user may not take away, and nodev.
+find_flags() {
+    flags=,nodev mount_id=''
+    while read -r field value; do
+        [ "$field" != mnt_id: ] || mount_id=$value
+    done 8<"$rootfs" </proc/self/fdinfo/8
+    while read -r id _ _ _ _ options _; do
+        [ "$id" = "$mount_id" ] || continue
+        for flag in ro nosuid noexec noatime nodiratime; do
+            case ,$options, in *,$flag,*) flags=$flags,$flag ;; esac
         done
-        exit 0
-    ) || fail "can't mount $target"
+    done </proc/self/mountinfo
+    # Android's /data is mounted nosuid: nobody could become another user.
+    [ -z "${ANDROID_ROOT-}" ] || [ -z "$is_machine_root" ] || flags=,nodev,suid,exec
+    [ -z "$privileged" ] || flags=,dev${flags#,nodev}
+}
+
+# List the mounts for the machine's root: a private /proc, a read-only /sys, and /run and /dev in memory.
+list_mounts_for_root() {
+    read_only=,ro can_mount_proc=yes
+    [ -z "$privileged" ] || read_only=''
+    add_mount proc ./proc proc nosuid,nodev,noexec,x-mount.mkdir
+    add_mount sysfs ./sys sysfs "nosuid,nodev,noexec$read_only,x-mount.mkdir"
+    add_mount tmpfs ./first/run tmpfs nosuid,nodev,mode=755,x-mount.mkdir
+    if [ -n "$host_devices" ]; then
+        add_mount /dev ./dev none rbind,x-mount.mkdir
+    else
+        add_mount tmpfs ./dev tmpfs nosuid,mode=755,x-mount.mkdir
+        add_mount devpts ./dev/pts devpts newinstance,nosuid,noexec,ptmxmode=0666,mode=620,gid=5,x-mount.mkdir
+    fi
+    add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777,x-mount.mkdir
+    list_masks
+}
+
+# List the mounts for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the
+# host's /dev and /sys, as in proot: a user can change little there. Terminals are those of the container alone.
+list_mounts_for_user() {
+    can_mount_proc=yes
+    mkdir ./proc && mount -t proc -o nosuid,nodev,noexec proc ./proc 2>/dev/null || can_mount_proc=''
+    [ -n "$can_mount_proc" ] || add_mount /proc ./proc none rbind
+    add_mount /sys ./sys none rbind,x-mount.mkdir
+    add_mount /dev ./dev none rbind,x-mount.mkdir
+    add_mount tmpfs ./first/mark tmpfs nosuid,nodev,x-mount.mkdir
+    [ ! -d /dev/shm ] || add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777
+    [ ! -d /dev/mqueue ] || add_mount tmpfs ./dev/mqueue tmpfs nosuid,nodev,mode=1777
+    [ ! -d /dev/pts ] || add_mount devpts ./dev/pts devpts newinstance,nosuid,noexec,ptmxmode=0666,mode=620
+    list_masks
+}
+
+# List what runc and docker hide of /proc and /sys, or show read-only, as far as this kernel has it.
+list_masks() {
+    [ -z "$privileged" ] || return 0
+    for place in /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats /proc/sched_debug \
+        /proc/interrupts; do
+        [ ! -f "$place" ] || add_mount /dev/null ".$place" none rbind
+    done
+    for place in /proc/acpi /proc/asound /proc/scsi /sys/firmware /sys/devices/virtual/powercap; do
+        [ ! -d "$place" ] || add_mount tmpfs ".$place" tmpfs ro,nosuid,nodev,noexec,size=4k
+    done
+    # A bind of what is read-only is read-only, with every mount(8).
+    [ -z "$can_mount_proc" ] || add_mount proc ./sealed proc ro,nosuid,nodev,noexec,x-mount.mkdir
+    for place in bus fs irq sys sysrq-trigger; do
+        if [ -n "$can_mount_proc" ] && [ -e "/proc/$place" ]; then
+            add_mount "./sealed/$place" "./proc/$place" none bind
+        elif [ -e "/proc/$place" ]; then
+            add_mount "./proc/$place" "./proc/$place" none rbind,ro,nosuid,nodev,noexec
+        fi
+    done
+}
+
+# Move what build_stage has built to the directories of the rootfs.
+fill_rootfs() {
+    for place in /dev /proc /sys; do
+        move_mount ".$place" "$place"
+    done
+    [ -z "$is_machine_root" ] || move_run
+}
+
+# Move the mount $1 of the stage to the guest's directory $2.
+move_mount() {
+    enter "$2" "can't make $2 in the rootfs"
+    # shellcheck disable=SC2086 # words
+    $mount_words -o move "$stage/$1" . || fail "can't mount $2"
+}
+
+# Move the /run in memory, with what the image's has.
+move_run() {
+    enter /run "can't make /run in the rootfs"
+    copy_here "$stage/second/run" "$real_rootfs$resolved"
+    move_mount ./second/run /run
+}
+
+# Copy what is in this shell's directory, $2, to the directory $1. It goes into directories as `enter` does; no program
+# for copying does.
+copy_here() {
+    names=''
+    set +f
+    for file in ./* ./.[!.]* ./..?*; do
+        set -f
+        { [ ! -e "$file" ] && [ ! -L "$file" ]; } || { append "$names" "$file" && names=$list; }
+    done
+    set -f
+    [ -n "$names" ] || return 0
+    eval "tar -cf - --no-recursion $names" 2>/dev/null | tar -xpf - -C "$1" || fail "can't copy $2: install tar"
+    eval "set -- \"\$1\" \"\$2\" $names"
+    copy_target=$1 copy_place=$2
+    shift 2
+    for file; do
+        [ -L "$file" ] || [ ! -d "$file" ] || (
+            cd -P "$file" && check_place "$copy_place/${file#./}" && copy_here "$copy_target/$file" "$place"
+        ) || finish 125
+    done
 }
 
 # Bind `source` on `destination`, which bind_one has resolved. It is created if it is missing.
 bind_in_namespace() {
-    target=$rootfs$resolved
+    problem="can't bind $source on $destination"
     if [ -d "$source" ]; then
-        [ -d "$target" ] || mkdir -p "$target"
-    elif [ ! -e "$target" ]; then
-        mkdir -p "${target%/*}" && touch_file "$target"
+        enter "$destination" "$problem"
+        # shellcheck disable=SC2086 # words
+        $mount_words -o rbind "$source" . || fail "$problem"
+        return
     fi
-    mount -o rbind "$source" "$target" || fail "can't bind $source on $destination"
+    file=${resolved##*/}
+    enter "${resolved%/*}/" "$problem"
+    [ -e "./$file" ] || create_file "$file"
+    [ -f "./$file" ] || fail "$problem, which is no file"
+    # A descriptor can't be replaced between the check and the mount.
+    bind_opened 8<"./$file" || fail "$problem"
+}
+
+# Bind `source` on descriptor 8, which has to be the guest's file `resolved`/`file`.
+bind_opened() {
+    # mksh closes it for programs that don't get it by a redirection of their own.
+    link_target=$(readlink /proc/self/fd/8 8<&8 && printf x)
+    [ "${link_target%?x}" = "$real_rootfs$resolved/$file" ] || fail "$problem, which changes meanwhile"
+    # shellcheck disable=SC2086 # words
+    $mount_words -o rbind "$source" /proc/self/fd/8 8<&8
+}
+
+# Create the empty file $1 in this shell's directory, and never what it may be a link to.
+create_file() {
+    make_temporary
+    { mkdir -p "$temporary/empty" && true >"$temporary/empty/$1" && mv -f "$temporary/empty/$1" .; } || fail "$problem"
+}
+
+# Let nobody write to what copy_program has put into the stage. Where this fails, a guest changes its own copy alone.
+seal_stage() {
+    remount ro,nosuid "$stage" || true
+}
+
+# Make the rootfs the root of the mount namespace. Programs are those of the host still, and paths too: nothing may be
+# mounted or written any more, until chroot has made this directory the process's root.
+move_root() {
+    enter / "can't enter the rootfs"
+    # shellcheck disable=SC2086 # words
+    $mount_words -o move . / || fail "can't make the rootfs the root of the namespace"
 }

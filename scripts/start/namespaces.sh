@@ -1,6 +1,7 @@
 # chroot and userns: this script again, in private mount and PID namespaces; and chroot alone, for --no-namespace.
 # Sets `id_count` (how many ids the user namespace has), `more_ids` (not empty if it has others than root's),
-# `can_mount_proc`, `start_guest` and `check_parent` (commands for `eval` and for another shell).
+# `is_machine_root` (not empty where root is the machine's), `nested` (not empty for a user other than root where there
+# is one id), `start_guest` and `check_parent` (commands for `eval` and for another shell).
 
 # Become this script with --inside, in a private mount namespace, and with a PID namespace for its children. $@ are the
 # typed words.
@@ -9,9 +10,11 @@ make_namespaces() {
     [ "$runtime" = chroot ] || ! can_map_more || map_auto=--map-auto
     append '' "$unshare"
     [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
+    # Many of Android's kernels have no IPC namespaces.
+    [ ! -e /proc/self/ns/ipc ] || append "$list" -i
     append "$list" -m -p "$sh" "$script"
     eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
-${pdeathsig:+--pdeathsig \"\$pdeathsig\"} -- \"\$@\""
+${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     exec "$@"
 }
@@ -20,23 +23,26 @@ ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} -- \"\$@\""
 # delete files that belong to such an id.
 can_map_more() {
     can_mount_proc=yes # whether that is true is known only later
-    find_filter
-    [ -z "$filter" ] && find_program newuidmap && "$unshare" -U -r --map-auto -m true 2>/dev/null
+    { [ -z "$helper" ] || [ ! -r "$directory/.provision/seccomp.bpf" ]; } && ! find_filter && find_program newuidmap &&
+        "$unshare" -U -r --map-auto -m true 2>/dev/null
 }
 
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
 # DIR would delete what is in it.
 run_bare() {
-    [ -z "$default_binds$typed_binds$typed_dns$termux" ] ||
-        fail "--no-namespace mounts nothing: it can't bind, nor take --dns"
+    [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux" ] ||
+        fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
     prepare_guest "$@"
-    filter='' more_ids=''
-    [ -n "$print_only" ] || { find_target /dev && copy_devices "$target"; }
-    [ -n "$print_only" ] || refresh_files
-    find_target "$workdir"
-    find_entry
+    filter='' more_ids='' nested=''
+    [ -n "$print_only" ] || {
+        enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
+        refresh_files
+    }
+    make_directory "$workdir"
+    find_entry "$rootfs"
     drop_capabilities
-    eval "set -- $host_env $entry_words $guest_env $words_before \"\$@\" $words_after"
+    guard -
+    eval "set -- $host_env $list $entry_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
@@ -53,34 +59,71 @@ enter_rootfs() {
         *[!0-9]1) ;;
         *) fail "--inside is for start.sh itself" ;; # in any other namespace everybody would see the mounts
     esac
-    # Some unshares have done it already; toybox's has not, and its mount has other options.
-    mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
+    [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
+    make_private
     prepare_guest "$@"
-    filter='' id_count=4294967295 more_ids=''
+    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper=''
     [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids _; } </proc/self/uid_map
+    [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
+    refresh_files
     # Only in the namespace with all ids is root the machine's. Elsewhere the kernel allows fewer mounts.
     if [ "$id_count" = 4294967295 ]; then
-        mount_for_root
+        is_machine_root=yes
+        build_stage root
+        fill_devices
     else
-        mount_for_user
+        build_stage user
+        name_terminal
         # Nor does the kernel allow to set groups.
         [ -n "$more_ids" ] || groups=''
-        [ "$uid:$gid$more_ids" != 0:0 ] || find_filter
+        [ "$uid:$gid$more_ids" = 0:0 ] || [ -n "$more_ids" ] || nested=yes
     fi
+    fill_rootfs
     bind_all
-    [ -z "$temporary" ] || rm -rf "$temporary"
-    temporary=''
-    find_target "$workdir"
-    find_entry
-    [ "$id_count" != 4294967295 ] || drop_capabilities
-    eval "set -- $host_env $entry_words $guest_env $words_before \"\$@\" $words_after"
+    make_directory "$workdir"
+    confine
+    find_entry "${keeps_root:+$real_rootfs}"
+    drop_capabilities
+    [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
+    seal_stage
+    eval "set -- $words_before \"\$@\" $words_after"
+    if [ -n "$nested_helper" ] && [ -n "$host_env" ]; then
+        # The helper doesn't look into PATH.
+        find_guest_program
+        shift
+        set -- "$guest_program" "$@"
+    fi
+    if [ -n "$keeps_root" ]; then enter / "can't enter the rootfs"; else move_root; fi
+    eval "set -- $host_env $entry_words $guest_env \"\$@\""
     eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
+    if [ -n "$nested_helper" ]; then
+        start_process "$@" 7<"$nested_helper" 8<"$filter_file"
+    else
+        start_process "$@"
+    fi
+}
+
+# Become the words $@, or as process 1 the parent of the process that does.
+start_process() {
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
     ! is_init || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
     [ -n "$pdeathsig" ] || eval "$start_guest"
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh
     exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest" "$script" $$ "$@"
+}
+
+# Make all mounts private, if any isn't: what is mounted here must not be seen elsewhere. Some unshares have done it;
+# toybox's has not, and its mount has other options.
+make_private() {
+    while IFS= read -r line; do
+        case $line in
+            *\ shared:*\ -\ * | *\ master:*\ -\ *)
+                mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
+                return
+                ;;
+        esac
+    done </proc/self/mountinfo
 }
 
 # The last commands of process 1. Its traps let the guest's signals through, since the kernel drops those that process 1

@@ -6,6 +6,7 @@
 parse_options() {
     option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
+    no_new_privs='' more_capabilities='' typed_devices=''
     typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
@@ -16,11 +17,12 @@ parse_options() {
         case $1 in
             --) option_words=$((option_words + 1)) && return ;;
             --help) show_help && exit ;;
-            --shell | --root | --print | --termux | --privileged | --no-namespace | --list | --stop | --detach)
+            --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --list | --stop | \
+                --detach)
                 option=$1 value='' width=1
                 ;;
-            --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --list=* | --stop=* | \
-                --detach=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
+            --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
+                --list=* | --stop=* | --detach=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
             *) return ;;
@@ -48,12 +50,13 @@ parse_option() {
         --list | --stop | --detach) session_action=${option#--} ;;
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;
+        --no-new-privs) no_new_privs=yes ;;
         --termux)
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --runtime | --inside | --restore-sigint | \
-            --pdeathsig)
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | \
+            --inside | --restore-sigint | --pdeathsig | --helper)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -77,10 +80,21 @@ parse_value() {
             [ "$value" = host ] || fail "--dev can be host, and nothing else"
             host_devices=yes
             ;;
-        # These three are for this script itself, see make_namespaces.
+        --cap-add) add_capability ;;
+        --device)
+            split_bind "$value"
+            [ -e "$source" ] || fail "--device: there is no $source"
+            case $destination/ in
+                */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
+                /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
+                *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
+            esac
+            ;;
+        # These four are for this script itself, see make_namespaces.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
+        --helper) helper=$value ;;
         --bind)
             case $value in
                 '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
@@ -105,6 +119,39 @@ parse_value() {
     esac
 }
 
+# Add `value` to `more_capabilities`: a name as in capabilities(7), with or without CAP_, or ALL.
+add_capability() {
+    make_lower "$value"
+    capability=${lower#cap_}
+    known=" all audit_control audit_read audit_write block_suspend bpf checkpoint_restore chown dac_override \
+dac_read_search fowner fsetid ipc_lock ipc_owner kill lease linux_immutable mac_admin mac_override mknod net_admin \
+net_bind_service net_broadcast net_raw perfmon setfcap setgid setpcap setuid sys_admin sys_boot sys_chroot sys_module \
+sys_nice sys_pacct sys_ptrace sys_rawio sys_resource sys_time sys_tty_config syslog wake_alarm "
+    case $known in
+        *" $capability "*) more_capabilities="$more_capabilities $capability" ;;
+        *) fail "--cap-add: there is no capability $value; it is a name as NET_ADMIN, or ALL" ;;
+    esac
+}
+
+# Set `lower`: the word $1 in lower case, without a program: with --inside the first one would be process 1.
+make_lower() {
+    lower='' remaining=$1
+    while [ -n "$remaining" ]; do
+        letter=${remaining%"${remaining#?}"} remaining=${remaining#?}
+        case $letter in
+            [ABCDEFGHIJKLMNOPQRSTUVWXYZ])
+                before=ABCDEFGHIJKLMNOPQRSTUVWXYZ alphabet=abcdefghijklmnopqrstuvwxyz
+                before=${before%%"$letter"*}
+                while [ -n "$before" ]; do
+                    before=${before#?} alphabet=${alphabet#?}
+                done
+                letter=${alphabet%"${alphabet#?}"}
+                ;;
+        esac
+        lower=$lower$letter
+    done
+}
+
 # Print the help, in 40 columns for narrow terminals.
 show_help() {
     cat <<END
@@ -125,8 +172,15 @@ what the image starts by itself.
                 home of Termux inside
 --runtime R     auto, proot, chroot or
                 userns
+--device PATH[:DST]  show a device of
+                the host in /dev
 --dev=host      in chroot, all devices
---privileged    and all capabilities
+--cap-add CAP   keep a capability, or
+                ALL
+--no-new-privs  no sudo and su inside
+--privileged    all devices and capa-
+                bilities: it can change
+                this machine
 --no-namespace  chroot alone: nothing
                 private, nothing mounted
 --print         show the command line
@@ -138,7 +192,8 @@ what the image starts by itself.
 --help          this text
 --              end of the options
 
---env, --bind and --dns can be repeated.
+--env, --bind, --dns, --device and
+--cap-add can be repeated.
 Exit status: the command's; 125 when it
 can't be started, 126 when it can't be
 run, 127 when it doesn't exist.

@@ -1,5 +1,6 @@
 # Paths: DIR, programs of the host, and paths of the guest, whose links must not lead out of the rootfs.
-# Sets `script`, `directory`, `rootfs`; `program`, `link_target`, `resolved`, `target`, `temporary`.
+# Sets `script`, `directory`, `rootfs`; `program`, `link_target`, `resolved`, `temporary`; `place`, `real_rootfs` (the
+# rootfs without links on the way), `asks_kernel` (see test_shell).
 
 # Set `script`, `directory` and `rootfs` from $0, which may be relative, a symlink, or have an odd name.
 find_directory() {
@@ -66,16 +67,67 @@ guest_has() {
     [ -f "$rootfs$resolved" ] && [ -x "$rootfs$resolved" ]
 }
 
-# Set `target`: the host's path of the guest's directory $1. Create the directory if it is missing.
-find_target() {
+# Go into the guest's directory $1, one component at a time, and make sure of the place at the end: what a guest that
+# runs already puts there meanwhile must not lead out of the rootfs. What is missing is created. $2 is the message for a
+# failure.
+enter() {
+    [ -n "$real_rootfs" ] || { cd -P "$rootfs" && find_place && real_rootfs=$place; } || fail "$2"
     resolve "$1"
-    target=$rootfs$resolved
-    [ -d "$target" ] || mkdir -p "$target" || fail "can't make $1 in the rootfs"
+    walked=$real_rootfs remaining=${resolved#/}
+    cd -P "$real_rootfs" || fail "$2"
+    while [ -n "$remaining" ]; do
+        part=${remaining%%/*} remaining=${remaining#"${remaining%%/*}"} remaining=${remaining#/}
+        if ! cd -P "./$part" 2>/dev/null; then
+            check_place "$walked"
+            # Another start may make it at the same time.
+            mkdir "./$part" 2>/dev/null
+            if ! cd -P "./$part" 2>/dev/null; then
+                mkdir "./$part"
+                fail "$2"
+            fi
+        fi
+        walked=$walked/$part
+    done
+    check_place "$walked"
+}
+
+# Go back from a guest's directory.
+leave() {
+    cd "$start_directory" 2>/dev/null || cd /
+}
+
+# Exit unless this shell is in the directory $1.
+check_place() {
+    { find_place && [ "$place" = "$1" ]; } || fail "$1 changes while it is entered: try again"
+}
+
+# Set `place`: the directory that this shell is in, as the kernel knows it.
+find_place() {
+    if [ -n "$asks_kernel" ]; then
+        cd -P . && place=$PWD
+    else
+        place=$(readlink /proc/self/cwd && printf x) && place=${place%?x}
+    fi
+}
+
+# Set `asks_kernel` if this shell's PWD is the kernel's answer, as that of dash and of busybox's shell is, and saves a
+# program: they see that their directory has another name now. It is the stage's directory `first`.
+test_shell() {
+    { cd -P ./first && mv ../first ../second && cd -P .; } || fail "can't rename $stage/first"
+    case $PWD in */second) asks_kernel=yes ;; esac
+    cd -P "$stage" || fail "can't enter $stage"
+}
+
+# Create the guest's directory $1 if it is missing.
+make_directory() {
+    resolve "$1"
+    [ -d "$rootfs$resolved" ] || { enter "$1" "can't make $1 in the rootfs" && leave; }
 }
 
 # Set `temporary`: a private directory for this run, created at the first call.
 make_temporary() {
-    [ -n "$temporary" ] && return
+    [ -z "$temporary" ] || return 0
+    [ -z "$stage" ] || { temporary=$stage/files && mkdir "$temporary" && return; }
     temporary=$(mktemp -d "${TMPDIR:-/tmp}/start.XXXXXX") || fail "can't make a temporary directory: set TMPDIR"
 }
 

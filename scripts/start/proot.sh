@@ -29,8 +29,11 @@ run_proot() {
     proot_words=$list
     bind_shm
     fake_proc
+    [ -n "$print_only" ] || refresh_files
     bind_all
     add_workdir
+    guard -
+    proot_words="$list $proot_words"
     eval "set -- $host_env $proot_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
     # On SIGQUIT proot ends everything that it traces.
@@ -105,7 +108,7 @@ add_workdir() {
         append "$proot_words" -w / /bin/sh -c \
             '(PATH=$PATH:/usr/bin:/bin && mkdir -p -- "$0") && cd -- "$0" || exit 125; exec "$@"' "$workdir"
     else
-        find_target "$workdir"
+        make_directory "$workdir"
         append "$proot_words" -w "$workdir"
     fi
     proot_words=$list

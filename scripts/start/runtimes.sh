@@ -8,6 +8,7 @@ choose_runtime() {
         proot*) fail "this is inside of proot already, and proot can't be nested: leave it first (exit)" ;;
     esac
     find_machine
+    find_helper
     [ -z "$no_namespace" ] || runtime=bare
     case $runtime in
         auto)
@@ -72,12 +73,17 @@ find_machine() {
         mips64le) processor=mips64el ;;
         mipsle) processor=mipsel ;;
     esac
-    case $processor/$machine in
+    runs_natively "$processor" || {
+        emulated_cpu=$processor
+        find_program "qemu-$emulated_cpu-static" || find_program "qemu-$emulated_cpu" && qemu=$program
+    }
+}
+
+# Succeed if this machine runs programs for the processor $1 itself.
+runs_natively() {
+    case $1/$machine in
         "$machine/$machine" | i386/i?86 | i386/x86_64 | arm/arm* | arm/aarch64) ;;
-        *)
-            emulated_cpu=$processor
-            find_program "qemu-$emulated_cpu-static" || find_program "qemu-$emulated_cpu" && qemu=$program
-            ;;
+        *) return 1 ;;
     esac
 }
 

@@ -10,6 +10,13 @@ say() {
 # Set `printable`: the text $1 with a question mark for each control character.
 make_printable() {
     printable=$1
+    case $printable in
+        *[!\ -~]*)
+            # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one.
+            expression=$(printf 's/\302[\200-\237]/?/g;s/^[\200-\237]/?/;:a\ns/\([\001-\177]\)[\200-\237]/\\1?/;ta')
+            printable=$(printf '%s' "$1" | LC_ALL=C sed "$expression" 2>/dev/null) || printable='?'
+            ;;
+    esac
     while :; do
         case $printable in
             *[[:cntrl:]]*) printable="${printable%%[[:cntrl:]]*}?${printable#*[[:cntrl:]]}" ;;
@@ -52,7 +59,12 @@ read_text() {
     done
 }
 
-# Write the text $1 to the file $2. Fails silently.
+# Set `text`: all lines of descriptor 8. Fails if it is no regular file: a device may have no end.
+read_opened() {
+    [ -f /proc/self/fd/8 ] && read_text <&8
+}
+
+# Write the text $1 to the file $2, which is no link. Fails silently.
 write_text() {
-    { printf '%s' "$1" >"$2"; } 2>/dev/null
+    [ ! -L "$2" ] && { printf '%s' "$1" >"$2"; } 2>/dev/null
 }

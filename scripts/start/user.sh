@@ -9,7 +9,7 @@ find_user() {
     uid='' gid='' groups='' name='' home='' shell=''
     resolve /etc/passwd
     if [ -f "$rootfs$resolved" ] && [ -r "$rootfs$resolved" ]; then
-        find_passwd <"$rootfs$resolved"
+        { [ ! -f /proc/self/fd/8 ] || find_passwd <&8; } 8<"$rootfs$resolved"
     fi
     if [ -z "$uid" ]; then
         is_number "$user_part" || fail "no user $user_part in the image's /etc/passwd: see --user"
@@ -17,7 +17,7 @@ find_user() {
     fi
     resolve /etc/group
     if [ -f "$rootfs$resolved" ] && [ -r "$rootfs$resolved" ]; then
-        find_groups <"$rootfs$resolved"
+        { [ ! -f /proc/self/fd/8 ] || find_groups <&8; } 8<"$rootfs$resolved"
     fi
     if [ -n "$group_part" ]; then
         is_number "$group_part" || fail "no group $group_part in the image's /etc/group: see --user"

@@ -92,6 +92,7 @@ def test_all_that_is_known(directory: Path, env: dict[str, str]) -> None:
             "provisioned": "1970-01-01T00:00:00Z",
             "is_gone": False,
             "is_trusted": True,
+            "is_outdated": False,
             "processes": [],
         }
     ]

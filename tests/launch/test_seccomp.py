@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform, host_platform
-from provisioner.launch import seccomp
-from provisioner.launch.seccomp import ALLOW, SUCCESS, TRAP, Abi, Argument, Rule, program, refuse, root_emulation
+from provisioner.launch.bpf import ALLOW, SUCCESS, TRAP, Abi, Argument, Rule, program, refuse
+from provisioner.launch.seccomp import container_filter, root_emulation
+from provisioner.launch.syscalls import abis
 from tests.support.libseccomp import native_arch, number
 from tests.support.tools import as_user, need, provision, user_id
 
@@ -84,18 +85,71 @@ def emulation(arch: str) -> bytes:
     return root_emulation(Platform("linux", "s390x" if arch.startswith("s390") else "amd64"))
 
 
+def confinement(arch: str) -> bytes:
+    return container_filter(Platform("linux", "s390x" if arch.startswith("s390") else "amd64"))
+
+
+REFUSED = [
+    *("acct", "add_key", "bpf", "clock_settime", "clock_settime64", "create_module", "delete_module", "finit_module"),
+    *("fsconfig", "fsmount", "fsopen", "fspick", "get_kernel_syms", "init_module", "io_uring_enter", "ioperm", "iopl"),
+    *("io_uring_register", "io_uring_setup", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie"),
+    *("mount", "mount_setattr", "move_mount", "nfsservctl", "open_by_handle_at", "open_tree", "perf_event_open"),
+    *("pivot_root", "process_vm_readv", "process_vm_writev", "query_module", "quotactl", "quotactl_fd", "reboot"),
+    *("request_key", "setns", "settimeofday", "stime", "swapoff", "swapon", "sysfs", "_sysctl", "syslog", "umount"),
+    *("umount2", "uselib", "userfaultfd", "ustat", "vhangup", "vm86", "vm86old"),
+]
+CONDITIONAL = ["clone", "clone3", "unshare", "ioctl", "personality", "socket"]
+
+
 # What each machine is answered
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-def test_what_only_root_may_do_is_answered_with_success_and_all_else_by_the_kernel(arch: str) -> None:
-    faked, conditional = numbers(FAKED, arch), numbers(["mknod", "mknodat"], arch)
-    filter_, base = emulation(arch), 0x40000000 if arch == "x32" else 0
+def test_what_only_root_may_do_is_answered_with_success_or_refused_and_all_else_by_the_kernel(arch: str) -> None:
+    faked, refused = numbers(FAKED, arch), numbers(REFUSED, arch)
+    conditional = numbers(["mknod", "mknodat", *CONDITIONAL], arch)
+    base = 0x40000000 if arch == "x32" else 0
+    if base:  # some kernels take the numbers of x86_64 there, too
+        refused |= {base | call for call in numbers(REFUSED, "x86_64")}
+        conditional |= {base | call for call in numbers(CONDITIONAL, "x86_64")}
     assert len(faked) >= 12, "libseccomp knows the ABI"
-    for call in range(base, base + 600):
-        expected = SUCCESS if call in faked else ALLOW
-        if call not in conditional:
-            assert answer(filter_, call, ARCHES[arch], 1, 2, 3) == expected, f"call {call}"
+    assert len(refused) >= 30, "libseccomp knows the ABI"
+    for call in {*range(base, base + 600)} - conditional:
+        denied = refuse(errno.EPERM) if call in refused else ALLOW
+        assert answer(confinement(arch), call, ARCHES[arch], 1, 2, 3) == denied, f"call {call}"
+        expected = SUCCESS if call in faked else denied
+        assert answer(emulation(arch), call, ARCHES[arch], 1, 2, 3) == expected, f"call {call}"
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "expected"),
+    [
+        ("clone", (0x00010F00,), ALLOW),  # a thread
+        ("clone", (17,), ALLOW),  # fork
+        ("clone", (0x10000000 | 17,), refuse(errno.EPERM)),  # CLONE_NEWUSER
+        ("clone3", (0, 88), refuse(errno.ENOSYS)),
+        ("unshare", (0x400,), ALLOW),  # CLONE_FILES
+        ("unshare", (0x10000000,), refuse(errno.EPERM)),
+        ("unshare", (0x20000,), refuse(errno.EPERM)),  # CLONE_NEWNS
+        ("unshare", (0x80,), refuse(errno.EPERM)),  # CLONE_NEWTIME
+        ("ioctl", (0, 0x5401), ALLOW),  # TCGETS
+        ("ioctl", (0, 0x5412), refuse(errno.EPERM)),  # TIOCSTI
+        ("ioctl", (0, 0xFFFFFFFF_00005412), refuse(errno.EPERM)),  # the kernel takes 32 bits of it
+        ("ioctl", (0, 0x541C), refuse(errno.EPERM)),  # TIOCLINUX
+        ("personality", (0xFFFFFFFF,), ALLOW),
+        ("personality", (8,), ALLOW),  # PER_LINUX32
+        ("personality", (0x0040000,), refuse(errno.EPERM)),  # ADDR_NO_RANDOMIZE
+        ("socket", (2, 1, 0), ALLOW),
+        ("socket", (40, 1, 0), refuse(errno.EPERM)),  # AF_VSOCK
+    ],
+)
+@pytest.mark.parametrize("arch", ARCHES)
+def test_calls_are_refused_by_their_arguments(arch: str, call: str, arguments: tuple[int, ...], expected: int) -> None:
+    if call == "clone" and arch.startswith("s390"):
+        arguments = (0, *arguments)  # the stack comes first there
+    for number_ in numbers([call], arch):
+        assert answer(confinement(arch), number_, ARCHES[arch], *arguments) == expected
+        assert answer(emulation(arch), number_, ARCHES[arch], *arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -196,7 +250,7 @@ def test_a_program_answers_as_its_rules_read(
 
 def test_a_program_has_one_byte_order() -> None:
     with pytest.raises(ValueError, match="too many values"):
-        program([], seccomp.abis())
+        program([], abis())
 
 
 # The kernel of this machine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.launch.seccomp import Abi, Rule, program, refuse
+from provisioner.launch.bpf import Abi, Rule, program, refuse
 from tests.launch.test_seccomp import install
 from tests.support import libseccomp
 from tests.support.containers import ENVIRONMENT, Container, starter

@@ -15,7 +15,7 @@ from tests.support.tools import find_program, need, need_root, unavailable
 def test_root_gets_chroot_and_users_get_proot(container: Container, place: Path) -> None:
     need_root()
     need("proot")
-    assert b"unshare -m -p " in container.output("", "--print", "true", by="chroot")
+    assert b"unshare -i -m -p " in container.output("", "--print", "true", by="chroot")
     assert b"/proot " in container.output("", "--print", "true")
 
 
@@ -40,11 +40,11 @@ def test_without_a_runtime_one_package_is_named(container: Container, bare_path:
 
 
 def test_user_namespaces_where_proot_is_missing(container: Container, bare_path: Path) -> None:
-    for name in ("unshare", "mount", "mkdir", "chroot", "true"):
+    for name in ("unshare", "mount", "mkdir", "mv", "cp", "chroot", "true"):
         (bare_path / name).symlink_to(find_program(name) or "")
     env = {"PATH": str(bare_path)}
-    assert b"unshare -U -r -m -p " in container.output("", "--print", "true", by="userns", env=env)
-    assert container.output("", *SAY, "x", by="userns", env=env) == b"x\0"
+    assert b"unshare -U -r -i -m -p " in container.output("", "--print", "true", by="userns", env=env)
+    assert container.output("", "--cap-add", "ALL", *SAY, "x", by="userns", env=env) == b"x\0"
 
 
 def test_chroot_is_refused_to_users(container: Container) -> None:

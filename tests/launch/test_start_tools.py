@@ -45,10 +45,10 @@ def test_small_tools_are_enough(container: Container, runtime: str, small_tools:
     shell = [small_tools["PATH"] + "/sh"]
     options = ["--workdir", "/tmp/new", "--dns", "192.0.2.1"]
     guest = ["sh", "-c", "pwd; cat /etc/resolv.conf; exit 9"]
-    if runtime == "chroot":
+    if runtime != "proot":
         # Their setpriv can't drop capabilities.
         assert b"root keeps all capabilities" in container.run(runtime, "true", shell=shell, env=small_tools).stderr
-        options.append("--privileged")
+        options += ["--cap-add", "ALL"]
     done = container.run(runtime, *options, *guest, shell=shell, env=small_tools)
     assert (done.returncode, done.stdout, done.stderr) == (9, b"/tmp/new\nnameserver 192.0.2.1\n", b"")
 
@@ -83,8 +83,8 @@ def test_control_c_with_small_tools(
 
 # What start.sh calls for each runtime, less what each shell has built in.
 CALLED = {"proot": {"cat", "date", "env", "ln", "mkdir", "mktemp", "readlink", "rm", "setsid", "sleep", "uname"}}
-CALLED["userns"] = CALLED["proot"] - {"date", "ln"} | {"chroot", "mount", "unshare"}
-CALLED["chroot"] = CALLED["userns"] | {"cp", "ln"}
+CALLED["userns"] = CALLED["proot"] - {"date", "ln", "mktemp"} | {"chroot", "cp", "mount", "mv", "unshare"}
+CALLED["chroot"] = CALLED["userns"]
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def recorded_tools(place: Path, runtime: str, small_tools: dict[str, str]) -> di
     for name in ("called", "tmp"):
         (place / name).chmod(0o777)
     tools = small_tools["PATH"]
-    for name in [*CALLED[runtime], "printf"]:  # which mksh has not built in
+    for name in [*CALLED[runtime], "printf", "ls"]:  # mksh has no printf; for a log that is there
         (recorded / name).write_text(f'#!{tools}/sh\necho {name} >>{place}/called\nexec {tools}/{name} "$@"\n')
         (recorded / name).chmod(0o755)
     for name in ("sh", "proot"):
@@ -110,7 +110,7 @@ def test_each_program_that_it_calls_may_be_a_small_one(
     container: Container, place: Path, runtime: str, recorded_tools: dict[str, str]
 ) -> None:
     """All that start.sh calls programs for. One that it misses would be complained about on standard error."""
-    quiet = {"chroot": ["--privileged"]}.get(runtime, [])
+    quiet = [] if runtime == "proot" else ["--cap-add", "ALL"]
     common: dict[str, Any] = {"shell": [recorded_tools["PATH"] + "/sh"], "env": recorded_tools}
     (place / "co:lon").write_text("content")
     (place / "linked").mkdir()
@@ -139,7 +139,7 @@ def test_each_program_that_it_calls_may_be_a_small_one(
     assert container.output("", "--list", by=runtime, **common) == b""
     assert log.read_bytes() == b"ready\n"
     assert list((place / "tmp").iterdir()) == []
-    called = set((place / "called").read_text().split()) - {"printf"}
+    called = set((place / "called").read_text().split()) - {"printf", "ls"}
     # busybox's shell takes its own for most of them.
     assert called <= CALLED[runtime]
     assert called == CALLED[runtime] or os.readlink(common["shell"][0]).endswith("busybox")
@@ -173,8 +173,9 @@ def test_few_programs_are_started(container: Container) -> None:
         **options,
     )
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
-    # setpriv, env and uname are one process; the guest's env is a link here; proot tells its options.
-    assert programs == ["start.sh", "setpriv", "env", "uname", "readlink", "proot"]
+    # setpriv, env and uname are one process; the helper is tried; the guest's env is a link here; proot tells its
+    # options.
+    assert programs == ["start.sh", "setpriv", "env", "uname", "helper", "helper", "readlink", "proot"]
 
 
 def test_few_programs_are_started_in_namespaces_too(container: Container) -> None:
@@ -188,9 +189,12 @@ def test_few_programs_are_started_in_namespaces_too(container: Container) -> Non
     )
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
     assert programs == [
-        *("start.sh", "setpriv", "env", "uname", "unshare", "sh"),
-        *("mount", "readlink", "mount", "mount", "mount", "mount", "cp", "mkdir", "ln", "mount"),
+        *("start.sh", "setpriv", "env", "uname", "helper", "helper", "unshare", "sh"),
+        # The guest's env is a link here; the stage and all in it; what the shell is; the rootfs; three moves and /run.
+        *("readlink", "mount", "mount", "mv", "cp", "mount", "mount", "mount", "mount"),
+        "cp",  # of chroot
         "chroot",  # its --help, since root is in other groups here
+        *("mount", "mount"),  # the stage is sealed, and the rootfs becomes the root
         *("setpriv", "sh"),  # process 1, which starts
-        *("env", "setpriv", "chroot", "env", "exe"),
+        *("helper", "env", "setpriv", "chroot", "env", "exe"),
     ]

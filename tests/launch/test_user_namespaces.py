@@ -23,6 +23,8 @@ if sys.argv[1] == "--help":
     print(" --seccomp-filter <file>     load seccomp filter from file")
     sys.exit()
 option, file, *command = sys.argv[1:]
+if option == "--bounding-set":
+    os.execv(command[2], command[2:])
 assert option == "--seccomp-filter"
 filter_ = open(file, "rb").read()
 class Program(ctypes.Structure):
@@ -51,13 +53,24 @@ def path_without(place: Path, *missing: str) -> dict[str, str]:
     return {**as_user()["env"], "PATH": str(programs), "PROVISION_TEST_SBIN": ""}
 
 
+def without_helper(container: Container) -> None:
+    """As where there is none for the machine."""
+    for name in ("helper", "machine"):
+        (container.directory / ".provision" / name).unlink()
+
+
+def test_owners_seem_to_change_in_the_helper_s_filter(container: Container, place: Path) -> None:
+    env = path_without(place, "bwrap")
+    assert container.output("userns", *CHOWN, env=env) == b"0:0\n"
+
+
 def test_owners_seem_to_change_in_bwrap_s_filter(container: Container) -> None:
     need("bwrap")
+    without_helper(container)
     assert container.output("userns", *CHOWN) == b"0:0\n"
 
 
 def test_of_users_other_than_root_nothing_is_emulated(container: Container) -> None:
-    need("bwrap")
     (container.rootfs / "tmp").chmod(0o777)
     done = container.run("userns", "--user", "joe", *CHOWN)
     assert done.returncode == 1
@@ -75,6 +88,7 @@ def test_without_a_filter_one_id_is_all_there_is(container: Container, place: Pa
 def test_a_setpriv_that_can_install_it_comes_first(container: Container, place: Path) -> None:
     if not os.access(sys.executable, os.X_OK) or subprocess.run([sys.executable, "-c", ""], **as_user()).returncode:
         pytest.skip("this Python is closed to users")
+    without_helper(container)
     env = path_without(place, "bwrap", "setpriv", "newuidmap")
     (place / "programs/setpriv").write_text(SETPRIV)
     (place / "programs/setpriv").chmod(0o755)
@@ -85,6 +99,7 @@ def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Co
     need_root()
     need("newuidmap", "setpriv")
     env = path_without(place, "bwrap")
+    (container.directory / ".provision/seccomp.bpf").unlink()
     (place / "subid").write_text(f"{user_id()}:3000000:65536\n")
     (place / "passwd").write_text(f"root:x:0:0::/:/bin/sh\ntester:x:{user_id()}:{user_id()}::/:/bin/sh\n")
     setup = " && ".join(
@@ -109,7 +124,6 @@ def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Co
 
 
 def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
-    need("bwrap")
     starter("userns")
     provisioned = provision(debian, place / "debian", **as_user())
     assert provisioned.returncode == 0, provisioned.stderr

@@ -24,7 +24,7 @@ from tests.support import builders
 from tests.support.archives import Member, hard, special, tar
 from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, need, need_root, provision_command, run
+from tests.support.tools import as_user, clean_environment, need, need_root, provision_command
 
 CAPABILITY = b"\1\0\0\2\0\x20" + bytes(14)  # cap_net_raw=ep
 ODD = ["a b", "new\nline", "back\\slash", "\\040", "#hash", "tab\t", "k=v", "*[?]", "é", "\udcff\udcfe", "~", "..."]
@@ -172,8 +172,8 @@ def test_fakeroot_shows_the_image(directory: Path, options: dict[str, Any]) -> N
     assert by_fakeroot(directory, **options) == expected()
 
 
-def test_bsdtar_makes_the_image_of_the_record(directory: Path, options: dict[str, Any], role: str) -> None:
-    """Run in the tree; under fakeroot it has the devices, too."""
+def test_bsdtar_makes_the_image_of_the_record(directory: Path, options: dict[str, Any]) -> None:
+    """Run in the tree; only under fakeroot it has the devices, too."""
     command = [
         "bsdtar",
         "-cf",
@@ -183,7 +183,7 @@ def test_bsdtar_makes_the_image_of_the_record(directory: Path, options: dict[str
         "@../.provision/ownership.mtree",
     ]
     inside = {**options, "cwd": directory / "rootfs"}
-    devices = {"null", "null2", "disk"} if role != "root" else set()
+    devices = {"null", "null2", "disk"}
     assert members(output(*command, **inside)) == {k: v for k, v in expected().items() if k not in devices}
     assert members(output("fakeroot", "-i", "../.provision/fakeroot.state", *command, **inside)) == expected()
 
@@ -198,10 +198,14 @@ def test_bsdtar_lists_the_record_anywhere(directory: Path, options: dict[str, An
 
 
 def test_mtree_finds_the_tree_as_recorded(directory: Path, role: str) -> None:
-    """NetBSD's mtree compares the record with the disk, times in nanoseconds too."""
+    """NetBSD's mtree compares the record with the disk, times in nanoseconds too. Files stand in for devices."""
     need("mtree")
     if role == "root":
-        assert run("mtree", "-f", directory / ".provision/ownership.mtree", "-p", directory / "rootfs") == ""
+        lines = (directory / ".provision/ownership.mtree").read_bytes().splitlines(keepends=True)
+        files = b"".join(line for line in lines if b" device=" not in line)
+        command = ["mtree", "-p", str(directory / "rootfs")]
+        done = subprocess.run(command, input=files, stdout=subprocess.PIPE, check=False)
+        assert sorted(done.stdout.decode().split()) == ["disk", "extra:", "extra:", "extra:", "null", "null2"]
 
 
 def test_times_sizes_and_attributes_are_recorded(directory: Path, role: str) -> None:
@@ -229,7 +233,7 @@ def test_the_disk_has_what_it_can(directory: Path, role: str) -> None:
     assert stat.S_IMODE(suid.st_mode) == 0o6755
     assert stat.S_IMODE(closed.st_mode) == (0 if role == "root" else 0o700)
     assert (suid.st_uid, suid.st_gid) == ((7, 8) if role == "root" else (directory.stat().st_uid,) * 2)
-    assert stat.S_ISCHR((rootfs / "null").stat().st_mode) == (role == "root")
+    assert stat.S_ISREG((rootfs / "null").stat().st_mode)
     assert rootfs.joinpath("null").samefile(rootfs / "null2")
 
 

@@ -29,7 +29,7 @@ class Attack:
     stopped: str = ""
     """A regular expression for the message of the MachineError: the layers exceed the size limit."""
     tree: dict[str, str] | None = None
-    """Paths to `dir`, `file:CONTENT`, `link:TARGET`, `fifo` or `char:MAJOR,MINOR`. Parent directories may be left out.
+    """Paths to `dir`, `file:CONTENT`, `link:TARGET` or `fifo`. Parent directories may be left out.
 
     Without root, devices are empty files.
     """
@@ -203,11 +203,11 @@ def _types(outside: str) -> Iterator[Attack]:
     yield _refused("a symlink in place of the root", root, ("./", outside))
     yield _refused("a fifo in place of the root", root, special("/", tarfile.FIFOTYPE))
     yield Attack("a name that is empty", (raw(b"") + END,), refused=root)
-    onto = {"l": "fifo", "m": "char:1,3"}
+    onto = {"l": "fifo", "m": "file:"}
     null = special("m", tarfile.CHRTYPE, devmajor=1, devminor=3)
     nodes: list[Member] = [("l", f"{outside}/canary"), ("m", outside), special("l", tarfile.FIFOTYPE), null]
     yield _tree("nodes in place of symlinks", onto, nodes)
-    tree = {"m": "char:1,3", "n": "char:1,3"}
+    tree = {"m": "file:", "n": "file:"}
     yield _tree("hard link to a device", tree, [null, hard("n", "m")])
     wide = raw(b"dev", tarfile.CHRTYPE, major=b"\x80\0\0\x7f\xff\xff\xff\xff")
     yield Attack("a device with a number too large", (wide + END,), refused="not a device")

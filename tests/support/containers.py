@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.image.platform import host_platform
 from provisioner.launch.launcher import launcher
-from provisioner.launch.seccomp import root_emulation
+from provisioner.launch.runtime_files import runtime_files, write_files
 from provisioner.launch.settings import LaunchSettings
 from tests.support.tools import (
     as_user,
@@ -151,7 +152,8 @@ def make_container(directory: Path, **changed: Any) -> Container:
     (directory / ".provision").mkdir()
     (directory / ".provision/shm").mkdir()
     (directory / ".provision/shm").chmod(0o1777)
-    (directory / ".provision/seccomp.bpf").write_bytes(root_emulation(host_platform()))
+    with closing_descriptor(os.open(directory / ".provision", DIRECTORY)) as folder:
+        write_files(folder, runtime_files(host_platform()))
     shutil.copy(static_busybox(), target.rootfs / "bin/busybox")
     for applet in APPLETS:
         (target.rootfs / "bin" / applet).symlink_to("busybox")

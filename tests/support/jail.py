@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from provisioner.launch.seccomp import TRAP, Abi, Argument, Rule, program, refuse
+from provisioner.launch.bpf import TRAP, Abi, Argument, Rule, program, refuse
 from tests.support.libseccomp import native_arch, number
 from tests.support.tools import as_user, find_program, need, own, run, user_python
 

@@ -1,0 +1,127 @@
+"""A compiler for seccomp filters (seccomp(2)): from rules about system calls to a classic BPF program."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+ALLOW = 0x7FFF0000
+"""SECCOMP_RET_ALLOW: the kernel executes the call."""
+TRAP = 0x00030000
+"""SECCOMP_RET_TRAP: the caller gets SIGSYS, which ends it unless it has a handler. Android uses this."""
+SUCCESS = 0x00050000
+"""SECCOMP_RET_ERRNO with the error 0: the call returns 0 and does nothing."""
+
+
+def refuse(error: int) -> int:
+    """Return the answer SECCOMP_RET_ERRNO: the call fails with the error number `error`."""
+    return SUCCESS | error
+
+
+@dataclass(frozen=True)
+class Abi:
+    """One set of system call numbers, such as that of x86_64 or of i386."""
+
+    arch: int
+    """The AUDIT_ARCH (linux/audit.h) by which a filter recognizes it."""
+    numbers: Mapping[str, int]
+    """The number of each call by its name."""
+
+    @property
+    def little_endian(self) -> bool:
+        """Return whether its machines are little-endian (__AUDIT_ARCH_LE)."""
+        return bool(self.arch & 0x40000000)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A condition on one argument of a call."""
+
+    position: int
+    """The argument's index, from 0."""
+    values: tuple[int, ...]
+    """Values that its low 32 bits, masked, are compared with."""
+    mask: int = 0xFFFFFFFF
+    """The bits that are compared."""
+    among: bool = True
+    """True if the argument must be one of the values, False if it must be none of them."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An answer to some system calls. The first rule that matches a call applies."""
+
+    answer: int
+    """ALLOW, TRAP, SUCCESS, or what `refuse` returns."""
+    calls: tuple[str, ...]
+    """Names of system calls; those that an ABI lacks are skipped."""
+    argument: Argument | None = None
+    """A condition for the rule to match."""
+
+
+def program(rules: Sequence[Rule], abis: Sequence[Abi]) -> bytes:
+    """Compile `rules` for all `abis`, which are of one byte order, to an array of struct sock_filter (linux/filter.h).
+
+    All other calls, and those of other ABIs, are allowed. Raises ValueError if the byte orders differ, and struct.error
+    if a jump over the rules of one ABI is too long: it can skip 255 instructions.
+    """
+    (little_endian,) = {abi.little_endian for abi in abis}
+    block = [_load(_ARCH_AT)]
+    for abi in abis:
+        calls = [_load(_NUMBER_AT), *(instruction for rule in rules for instruction in _rule(rule, abi))]
+        # Another ABI may follow under the same arch.
+        block += _when([abi.arch], [*calls, _load(_ARCH_AT)])
+    block.append(_answer(ALLOW))
+    layout = struct.Struct("<HBBI" if little_endian else ">HBBI")
+    return b"".join(layout.pack(*instruction) for instruction in block)
+
+
+# The assembler. A block is a sequence of instructions that starts at its first one and, unless it returns an answer,
+# ends after its last one. At the start and the end of a rule's block the accumulator holds the call's number.
+
+_Instruction = tuple[int, int, int, int]
+"""code, jt, jf, k"""
+_Block = list[_Instruction]
+
+# Offsets in struct seccomp_data (linux/seccomp.h).
+_NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
+
+
+def _load(offset: int) -> _Instruction:
+    return (0x20, 0, 0, offset)  # BPF_LD | BPF_W | BPF_ABS
+
+
+def _mask(bits: int) -> _Instruction:
+    return (0x54, 0, 0, bits)  # BPF_ALU | BPF_AND | BPF_K
+
+
+def _answer(value: int) -> _Instruction:
+    return (0x06, 0, 0, value)  # BPF_RET | BPF_K
+
+
+def _jump_if_equal(value: int, yes: int, no: int) -> _Instruction:
+    return (0x15, yes, no, value)  # BPF_JMP | BPF_JEQ | BPF_K, skipping that many instructions
+
+
+def _when(values: Sequence[int], then: _Block) -> _Block:
+    """Return a block that runs `then` if the accumulator is one of `values`, and else skips it."""
+    last = len(values) - 1
+    tests = [_jump_if_equal(value, last - i, 0 if i < last else len(then)) for i, value in enumerate(values)]
+    return [*tests, *then] if tests else []
+
+
+def _unless(values: Sequence[int], then: _Block) -> _Block:
+    """Return a block that runs `then` if the accumulator is none of `values`, and else skips it."""
+    last = len(values) - 1
+    return [*(_jump_if_equal(value, last - i + len(then), 0) for i, value in enumerate(values)), *then]
+
+
+def _rule(rule: Rule, abi: Abi) -> _Block:
+    then = [_answer(rule.answer)]
+    if argument := rule.argument:
+        # Arguments have 64 bits, of which the kernel uses the low 32 for these calls.
+        low = _ARGUMENTS_AT + 8 * argument.position + (0 if abi.little_endian else 4)
+        fits = _when if argument.among else _unless
+        then = [_load(low), _mask(argument.mask), *fits(argument.values, then), _load(_NUMBER_AT)]
+    return _when([abi.numbers[call] for call in rule.calls if call in abi.numbers], then)

@@ -1,0 +1,47 @@
+"""What start.sh uses of `.provision/` that depends on this machine: the static helper and the seccomp filters."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from provisioner.errors import MachineError
+from provisioner.filesystem.atomic import write_new
+from provisioner.image.platform import Platform
+from provisioner.launch.seccomp import container_filter, root_emulation
+from provisioner.launch.static_helper import static_helper
+
+_MACHINES = {"amd64": "x86_64", "386": "i386", "arm": "arm", "arm64": "aarch64", "riscv64": "riscv64"}
+"""Architectures as start.sh names them, after `uname -m`."""
+
+
+@dataclass(frozen=True)
+class RuntimeFile:
+    """A file of `.provision/`."""
+
+    name: str
+    content: bytes
+    mode: int = 0o644
+
+
+def runtime_files(platform: Platform) -> tuple[RuntimeFile, ...]:
+    """Return the files for machines of `platform`; without the helper or the filters where there are none for it."""
+    files = []
+    with suppress(MachineError):
+        files.append(RuntimeFile("seccomp.bpf", root_emulation(platform)))
+        files.append(RuntimeFile("container.bpf", container_filter(platform)))
+    with suppress(MachineError):
+        files.append(RuntimeFile("helper", static_helper(platform), 0o755))
+        files.append(RuntimeFile("machine", _MACHINES[platform.architecture].encode() + b"\n"))
+    return tuple(files)
+
+
+def has_helper(files: tuple[RuntimeFile, ...]) -> bool:
+    """Return whether the static helper is among the files."""
+    return any(file.name == "helper" for file in files)
+
+
+def write_files(folder: int, files: tuple[RuntimeFile, ...]) -> None:
+    """Write the files to the folder `.provision`, which is open. Raises OSError."""
+    for file in files:
+        write_new(folder, file.name, file.content, file.mode)

@@ -1,0 +1,205 @@
+"""The static helper: a small executable that start.sh puts before a command, for what shells can't do.
+
+    helper FILTER FLAGS PROGRAM [ARGUMENT...]
+
+FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. FLAGS is one character, `0` and the sum
+of the flags below. It opens nothing else, reads no environment, and has no other options, so that there is little to
+get wrong in machine code. In this order it reads the filter, forks (WAIT), joins a new session keyring (KEYRING),
+closes all descriptors above 2 (CLOSE), gives up new privileges (NO_NEW_PRIVS), installs the filter, and executes
+PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo and su go on working.
+
+Exit status: PROGRAM's; 125 where something failed before, 126 where PROGRAM can't be executed, 127 where it doesn't
+exist. With WAIT also 128 and the number of the signal that ended PROGRAM.
+"""
+
+from __future__ import annotations
+
+import signal
+from functools import cache
+
+from provisioner.errors import MachineError
+from provisioner.image.platform import Platform
+from provisioner.launch.assembler import Assembler
+from provisioner.launch.processors import I386, Amd64, Arm, Arm64, Riscv64
+
+CLOSE = 1
+"""Close all descriptors above 2."""
+KEYRING = 2
+"""Join a new session keyring (keyrings(7)); kernels without keyrings are no failure."""
+NO_NEW_PRIVS = 4
+"""Set no_new_privs (prctl(2)), which a process without CAP_SYS_ADMIN needs for a filter."""
+WAIT = 8
+"""Execute PROGRAM in a child, wait for it, and report its status."""
+
+_ASSEMBLERS: dict[str, type[Assembler]] = {
+    "amd64": Amd64,
+    "386": I386,
+    "arm": Arm,
+    "arm64": Arm64,
+    "riscv64": Riscv64,
+}
+ARCHITECTURES = tuple(_ASSEMBLERS)
+"""The architectures that there is a helper for, in the OCI's names."""
+
+_NUMBERS = """
+             amd64  386  arm arm64 riscv64
+clone           56  120  120   220     220
+close            3    6    6    57      57
+close_range    436  436  436   436     436
+execve          59   11   11   221     221
+exit_group     231  252  248    94      94
+keyctl         250  288  311   219     219
+openat         257  295  322    56      56
+prctl          157  172  172   167     167
+prlimit64      302  340  369   261     261
+read             0    3    3    63      63
+seccomp        317  354  383   277     277
+wait4           61  114  114   260     260
+"""
+"""The kernel's syscall tables (arch/*/entry/syscalls, include/uapi/asm-generic/unistd.h)."""
+
+_AT_FDCWD, _O_CLOEXEC = -100, 0o2000000
+_EINTR, _ENOENT = -4, -2
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
+_SECCOMP_SET_MODE_FILTER, _SECCOMP_MODE_FILTER = 1, 2
+_RLIMIT_NOFILE = 7
+_LAST = 0x7FFFFFFF
+_MOST_DESCRIPTORS = 0x10000
+"""Descriptors that are closed one by one, where the kernel has no close_range(2)."""
+
+_FILTER_SIZE = 0x8000
+"""The largest filter that the kernel takes, in bytes (BPF_MAXINSNS)."""
+_SOCK_FPROG, _RLIMIT, _STATUS, _FILTER = 0, 32, 64, 256
+"""Places in the frame."""
+
+
+@cache
+def static_helper(platform: Platform) -> bytes:
+    """Return the helper for machines of `platform`, an ELF executable. Raises MachineError where there is none."""
+    assembler = _ASSEMBLERS.get(platform.architecture)
+    if assembler is None:
+        raise MachineError(
+            f"there is no static helper for {platform}",
+            f"it exists for {', '.join(ARCHITECTURES)}: see docs/security.md",
+        )
+    (*names,), *rows = (line.split() for line in _NUMBERS.strip().splitlines())
+    column = names.index(platform.architecture) + 1
+    program = assembler({row[0]: int(row[column]) for row in rows})
+    _read_filter(program)
+    _fork_and_wait(program)
+    _prepare(program)
+    _install_filter(program)
+    _execute(program)
+    return program.executable()
+
+
+def _read_filter(p: Assembler) -> None:
+    """Read FILTER into the frame; `size` is its length in bytes, 0 for `-`."""
+    # The kernel's stack: argc, argv[0], ... (System V ABI, "Initial Stack").
+    p.read("argc", "stack")
+    p.jump_if("argc", "<", 4, "failed")
+    p.read("path", "stack", 2 * p.word)
+    p.read("flags", "stack", 3 * p.word)
+    p.read("flags", "flags", size=1)
+    p.frame("filter", _FILTER)
+    p.copy("size", 0)
+    p.read("first", "path", size=1)
+    p.jump_if("first", "==", ord("-"), "fork")
+    p.call("openat", _AT_FDCWD, "path", _O_CLOEXEC)
+    p.copy("file", "result")
+    p.jump_if("file", "<", 0, "failed")
+    p.call("read", "file", "filter", _FILTER_SIZE)
+    p.copy("size", "result")
+    p.call("close", "file")
+    p.jump_if("size", "<", 8, "failed")
+
+
+def _fork_and_wait(p: Assembler) -> None:
+    """With WAIT, go on in a child; the parent ends with the child's status."""
+    p.label("fork")
+    _unless(p, WAIT, "prepare")
+    p.call("clone", signal.SIGCHLD, 0, 0, 0, 0)
+    p.jump_if("result", "==", 0, "prepare")
+    p.jump_if("result", "<", 0, "failed")
+    p.copy("child", "result")
+    p.frame("status", _STATUS)
+    p.label("wait")
+    p.call("wait4", "child", "status", 0, 0)
+    p.jump_if("result", "==", _EINTR, "wait")
+    p.read("code", "status", size=4)
+    p.copy("signal", "code")
+    p.mask("signal", 0x7F)
+    p.jump_if("signal", "==", 0, "exited")
+    p.add("signal", 128)
+    p.call("exit_group", "signal")
+    p.label("exited")
+    p.shift_right("code", 8)
+    p.mask("code", 0xFF)
+    p.call("exit_group", "code")
+
+
+def _prepare(p: Assembler) -> None:
+    """Join a keyring, close descriptors, give up new privileges."""
+    p.label("prepare")
+    _unless(p, KEYRING, "keyring is left")
+    p.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+    p.label("keyring is left")
+    _unless(p, CLOSE, "closed")
+    p.call("close_range", 3, _LAST, 0)
+    p.jump_if("result", ">=", 0, "closed")
+    p.frame("limit", _RLIMIT)
+    p.call("prlimit64", 0, _RLIMIT_NOFILE, 0, "limit")
+    p.read("count", "limit", size=4)
+    p.jump_if("count", "<", 0, "bound")
+    p.jump_if("count", "<", _MOST_DESCRIPTORS, "close")
+    p.label("bound")
+    p.copy("count", _MOST_DESCRIPTORS)
+    p.label("close")
+    p.add("count", -1)
+    p.jump_if("count", "<", 3, "closed")
+    p.call("close", "count")
+    p.jump("close")
+    p.label("closed")
+    _unless(p, NO_NEW_PRIVS, "install")
+    p.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _install_filter(p: Assembler) -> None:
+    """Install the filter by seccomp(2), or by prctl(2) on kernels before 3.17."""
+    p.label("install")
+    p.jump_if("size", "==", 0, "execute")
+    p.shift_right("size", 3)  # bytes to instructions
+    p.frame("program", _SOCK_FPROG)
+    p.write("program", 0, "size", 2)
+    p.write("program", p.word, "filter")
+    p.call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, "program")
+    p.jump_if("result", ">=", 0, "execute")
+    p.call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, "program", 0, 0)
+    p.jump_if("result", "<", 0, "failed")
+
+
+def _execute(p: Assembler) -> None:
+    """Execute PROGRAM with its arguments and the environment, which is behind argv and its end."""
+    p.label("execute")
+    p.read("path", "stack", 4 * p.word)
+    p.copy("argv", "stack")
+    p.add("argv", 4 * p.word)
+    p.copy("envp", "stack")
+    for _ in range(p.word):
+        p.add("envp", "argc")
+    p.add("envp", 2 * p.word)
+    p.call("execve", "path", "argv", "envp")
+    p.jump_if("result", "==", _ENOENT, "missing")
+    p.call("exit_group", 126)
+    p.label("missing")
+    p.call("exit_group", 127)
+    p.label("failed")
+    p.call("exit_group", 125)
+
+
+def _unless(p: Assembler, flag: int, label: str) -> None:
+    """Go on at `label` unless FLAGS has this flag."""
+    p.copy("flag", "flags")
+    p.mask("flag", flag)
+    p.jump_if("flag", "==", 0, label)

@@ -1,0 +1,135 @@
+"""The static helper, as this machine and qemu's other ones execute it."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provisioner.errors import MachineError
+from provisioner.image.platform import Platform, host_platform
+from provisioner.launch.static_helper import ARCHITECTURES, CLOSE, KEYRING, NO_NEW_PRIVS, WAIT, static_helper
+from tests.support.tools import find_program, need
+
+QEMU = {"amd64": "x86_64", "386": "i386", "arm": "arm", "arm64": "aarch64", "riscv64": "riscv64"}
+EVERY = sum((CLOSE, KEYRING, NO_NEW_PRIVS, WAIT))
+
+
+class Helper:
+    """The helper of one architecture, and how to execute it here."""
+
+    def __init__(self, architecture: str, folder: Path, *, emulated: bool = True) -> None:
+        self.path = folder / f"helper-{architecture}"
+        self.path.write_bytes(static_helper(Platform("linux", architecture)))
+        self.path.chmod(0o755)
+        self._words = []
+        if emulated:
+            need(f"qemu-{QEMU[architecture]}-static")
+            self._words = [find_program(f"qemu-{QEMU[architecture]}-static") or ""]
+
+    def __call__(
+        self, flags: int, *command: str, filter_: str = "-", pass_fds: tuple[int, ...] = ()
+    ) -> tuple[int, str]:
+        """Execute a command by it; the exit status, and what it prints."""
+        words = [*self._words, str(self.path), filter_, chr(ord("0") + flags), *command]
+        done = subprocess.run(words, capture_output=True, text=True, pass_fds=pass_fds, check=False)
+        return done.returncode, done.stdout
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def helper(request: pytest.FixtureRequest, tmp_path: Path) -> Helper:
+    """The helper of each architecture, in qemu-user."""
+    return Helper(request.param, tmp_path)
+
+
+@pytest.fixture
+def native(tmp_path: Path) -> Helper:
+    """This machine's own."""
+    return Helper(host_platform().architecture, tmp_path, emulated=False)
+
+
+@pytest.mark.parametrize("flags", [0, CLOSE, KEYRING, WAIT, CLOSE + KEYRING + WAIT])
+def test_a_command_gets_its_arguments_and_environment(
+    helper: Helper, flags: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEEN", "yes and no")
+    assert helper(flags, "/bin/sh", "-c", 'echo "$0|$1|$SEEN"', "a b", "") == (0, "a b||yes and no\n")
+
+
+@pytest.mark.parametrize("flags", [0, WAIT])
+@pytest.mark.parametrize("status", [0, 1, 7, 125, 255])
+def test_the_status_is_the_command_s(helper: Helper, flags: int, status: int) -> None:
+    assert helper(flags, "/bin/sh", "-c", f"exit {status}") == (status, "")
+
+
+@pytest.mark.parametrize("number", [1, 2, 9, 11, 15])
+def test_a_signal_is_reported_as_shells_do(helper: Helper, number: int) -> None:
+    assert helper(WAIT, "/bin/sh", "-c", f"kill -{number} $$") == (128 + number, "")
+
+
+def test_a_child_that_ends_later_changes_nothing(helper: Helper) -> None:
+    assert helper(WAIT, "/bin/sh", "-c", "(sleep 0.1; exit 5) & exit 3") == (3, "")
+
+
+@pytest.mark.parametrize(("program", "status"), [("/nowhere/program", 127), ("/etc/passwd", 126), ("/", 126)])
+def test_what_can_t_be_executed(helper: Helper, program: str, status: int) -> None:
+    assert helper(0, program) == (status, "")
+    assert helper(WAIT, program) == (status, "")
+
+
+def test_a_filter_that_isn_t_there_ends_it(helper: Helper, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for filter_ in ("/nowhere/filter", str(tmp_path / "empty"), str(tmp_path)):
+        assert helper(EVERY, "/bin/echo", "ran", filter_=filter_) == (125, "")
+
+
+def test_words_that_are_missing_end_it(native: Helper) -> None:
+    done = subprocess.run([native.path, "-", "0"], check=False)
+    assert done.returncode == 125
+
+
+def test_descriptors_above_two_are_closed(native: Helper) -> None:
+    with open("/etc/passwd") as one, open("/etc/group") as other:
+        inherited = (one.fileno(), other.fileno())
+        script = f"for fd in {inherited[0]} {inherited[1]}; do [ -e /proc/self/fd/$fd ] && echo open; done; exit 0"
+        assert native(0, "/bin/sh", "-c", script, pass_fds=inherited) == (0, "open\nopen\n")
+        assert native(CLOSE, "/bin/sh", "-c", script, pass_fds=inherited) == (0, "")
+
+
+def test_descriptors_are_closed_without_close_range(helper: Helper) -> None:
+    """qemu 7 knows no close_range(2) for its guests, so that they take the long way."""
+    with open("/etc/passwd") as one:
+        script = f"[ -e /proc/self/fd/{one.fileno()} ] && echo open; exit 0"
+        assert helper(CLOSE, "/bin/sh", "-c", script, pass_fds=(one.fileno(),)) == (0, "")
+
+
+def test_a_filter_is_installed(native: Helper, tmp_path: Path) -> None:
+    """One that answers getppid(2) with the error 1 to everybody: a shell's $PPID is made of it."""
+    filter_ = tmp_path / "filter"
+    number = {"amd64": 110, "386": 64, "arm": 64}.get(host_platform().architecture, 173)
+    code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+    filter_.write_bytes(b"".join(struct.pack("<HBBI", *instruction) for instruction in code))
+    status, output = native(NO_NEW_PRIVS, "/bin/sh", "-c", "grep ^Seccomp: /proc/self/status", filter_=str(filter_))
+    assert (status, output.split()) == (0, ["Seccomp:", "2"])
+
+
+def test_no_new_privs_is_set_only_when_asked_for(native: Helper) -> None:
+    seen = [native(flags, "/bin/grep", "NoNewPrivs", "/proc/self/status")[1].split()[1] for flags in (0, NO_NEW_PRIVS)]
+    assert seen == ["0", "1"]
+
+
+def test_a_session_keyring_of_its_own(native: Helper) -> None:
+    need("keyctl")
+    name = [native(flags, "/usr/bin/keyctl", "show", "@s")[1] for flags in (KEYRING, KEYRING)]
+    assert name[0] != name[1]
+
+
+def test_it_is_small_and_says_where_it_doesn_t_exist() -> None:
+    for architecture in ARCHITECTURES:
+        data = static_helper(Platform("linux", architecture))
+        assert data.startswith(b"\x7fELF")
+        assert len(data) < 3000
+    with pytest.raises(MachineError, match="no static helper for linux/s390x"):
+        static_helper(Platform("linux", "s390x"))
