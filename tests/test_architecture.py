@@ -199,7 +199,7 @@ def test_a_part_of_start_sh_is_small_and_says_what_it_sets(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= MODULE_LINES
     assert lines[0].startswith("# ")
-    starts = [number for number, line in enumerate(lines) if re.match(r"[a-z_]+\(\) \{$", line)]
+    starts = [number for number, line in enumerate(lines) if re.match(r"\w+\(\) \{$", line)]
     ends = [number for number, line in enumerate(lines) if line == "}"]
     assert len(starts) == len(ends)
     assert all(end - start < FUNCTION_LINES for start, end in zip(starts, ends, strict=True))
