@@ -47,7 +47,7 @@ def test_parts_of_proc_are_read_only_or_hidden(container: Container, runtime: st
     for name in ("kcore", "keys", "timer_list", "interrupts"):
         if os.path.exists(f"/proc/{name}"):
             assert container.output(runtime, "cat", f"/proc/{name}") == b""
-    for path in ("/proc/acpi", "/proc/scsi", "/sys/firmware"):
+    for path in ("/proc/acpi", "/proc/scsi", "/sys/firmware", "/sys/fs/cgroup"):
         if os.path.isdir(path):
             assert container.output(runtime, "busybox", "ls", path) == b""
 
