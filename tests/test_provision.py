@@ -332,8 +332,11 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
     assert sorted(os.listdir(folder)) == [
         *(
             "config.json",
+            "container.bpf",
             "fakeroot.state",
             "generated",
+            "helper",
+            "machine",
             "manifest.json",
             "ownership.mtree",
             "record.json",

@@ -131,7 +131,8 @@ list_masks() {
         /proc/interrupts; do
         [ ! -f "$place" ] || add_mount /dev/null ".$place" none rbind
     done
-    for place in /proc/acpi /proc/asound /proc/scsi /sys/firmware /sys/devices/virtual/powercap; do
+    # The control groups are those that the machine's root has left to this user; a new /sys has none.
+    for place in /proc/acpi /proc/asound /proc/scsi /sys/firmware /sys/devices/virtual/powercap /sys/fs/cgroup; do
         [ ! -d "$place" ] || add_mount tmpfs ".$place" tmpfs ro,nosuid,nodev,noexec,size=4k
     done
     # A bind of what is read-only is read-only, with every mount(8).

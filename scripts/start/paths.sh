@@ -111,9 +111,9 @@ find_place() {
 }
 
 # Set `asks_kernel` if this shell's PWD is the kernel's answer, as that of dash and of busybox's shell is, and saves a
-# program: they see that their directory has another name now. It is the stage's directory `first`.
+# program: they see that their directory, the stage's `first`, has another name now, though the former one is taken.
 test_shell() {
-    { cd -P ./first && mv ../first ../second && cd -P .; } || fail "can't rename $stage/first"
+    { cd -P ./first && mv ../first ../second && mkdir ../first && cd -P .; } || fail "can't rename $stage/first"
     case $PWD in */second) asks_kernel=yes ;; esac
     cd -P "$stage" || fail "can't enter $stage"
 }

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.containers import Container, make_container, starter
+from tests.support.containers import SHELLS, Container, make_container, starter
 from tests.support.mounts import mounts_below, read_mountinfo
-from tests.support.tools import as_user, need, need_root
+from tests.support.tools import CHECKOUT, as_user, need, need_root
 
 NAMESPACES = ["userns", "chroot"]
 STATUS = ("busybox", "grep", "-E", "^(NoNewPrivs|Seccomp):", "/proc/self/status")
@@ -47,7 +47,7 @@ def test_parts_of_proc_are_read_only_or_hidden(container: Container, runtime: st
     for name in ("kcore", "keys", "timer_list", "interrupts"):
         if os.path.exists(f"/proc/{name}"):
             assert container.output(runtime, "cat", f"/proc/{name}") == b""
-    for path in ("/proc/acpi", "/proc/scsi", "/sys/firmware"):
+    for path in ("/proc/acpi", "/proc/scsi", "/sys/firmware", "/sys/fs/cgroup"):
         if os.path.isdir(path):
             assert container.output(runtime, "busybox", "ls", path) == b""
 
@@ -284,3 +284,44 @@ def test_a_rootfs_below_odd_names_and_links_is_entered(place: Path) -> None:
     for target in (linked, container):
         bind = f"{target.directory}:/x y/z"
         assert b"start.sh\n" in target.output("chroot", "--bind", bind, "busybox", "ls", "/x y/z")
+
+
+# What changes between the look at a path and its use, as if a guest had been fast enough
+
+RACE = """
+set -fu
+newline='
+'
+LC_ALL=C rootfs=$1 real_rootfs='' asks_kernel='' stage='' mount_words=true
+. "$2/text.sh"; . "$2/paths.sh"; . "$2/mounts.sh"
+fail() { printf '%s\\n' "$1" >&2; exit 125; }
+problem="can't"
+resolve() { resolved=/dir/place; }
+source=$3
+case $3 in
+    test) cd "$rootfs/old" && mkdir first && stage=$rootfs/old && test_shell; printf '<%s>' "$asks_kernel" ;;
+esac
+[ ! -f "$4" ] && enter /dir/place "can't" || { file=place resolved=/dir && bind_opened 8<"$rootfs/dir/place"; }
+echo went on
+"""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("kind", ["directory", "file", "directory, by the shell's own answer"])
+def test_what_turns_into_a_link_meanwhile_is_noticed(place: Path, shell: str, kind: str) -> None:
+    need(*SHELLS[shell][:1])
+    rootfs, outside = place / "rootfs", place / "outside"
+    (rootfs / "dir").mkdir(parents=True)
+    (rootfs / "old").mkdir()
+    outside.mkdir()
+    (outside / "file").touch()
+    target = outside / "file" if kind == "file" else outside
+    (rootfs / "dir/place").symlink_to(target)
+    how = "test" if "own" in kind else "-"
+    words: list[str | Path] = [*SHELLS[shell], "-c", RACE, "sh", rootfs, CHECKOUT / "scripts/start", how, target]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 125, done
+    assert "went on" not in done.stdout
+    assert "meanwhile" in done.stderr or "changes while it is entered" in done.stderr
+    if how == "test":
+        assert done.stdout == ("<yes>" if shell in ("dash", "ash") else "<>")

@@ -191,7 +191,7 @@ def test_few_programs_are_started_in_namespaces_too(container: Container) -> Non
     assert programs == [
         *("start.sh", "setpriv", "env", "uname", "helper", "helper", "unshare", "sh"),
         # The guest's env is a link here; the stage and all in it; what the shell is; the rootfs; three moves and /run.
-        *("readlink", "mount", "mount", "mv", "cp", "mount", "mount", "mount", "mount"),
+        *("readlink", "mount", "mount", "mv", "mkdir", "cp", "mount", "mount", "mount", "mount"),
         "cp",  # of chroot
         "chroot",  # its --help, since root is in other groups here
         *("mount", "mount"),  # the stage is sealed, and the rootfs becomes the root
