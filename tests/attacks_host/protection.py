@@ -1,0 +1,24 @@
+"""Which runtime holds against which attack: docs/security.md says "yes" only where a test here is marked so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.hostile import USERS
+
+PENDING: tuple[str, ...] = ()
+"""Tests that are known to fail, by their names without the module. Each is expected to fail (xfail, strict)."""
+
+
+def protects(*runtimes: str, users: tuple[str, ...] = USERS) -> Callable[[Any], Any]:
+    """Mark a test for the runtimes that hold against it; it gets `runtime` and, unless there is one, `user`."""
+
+    def mark(function: Any) -> Any:
+        function.protects = runtimes
+        function = pytest.mark.parametrize("runtime", runtimes)(function)
+        return pytest.mark.parametrize("user", users)(function) if users else function
+
+    return mark
