@@ -46,6 +46,7 @@ def test_what_other_runtimes_mask_is_masked(host: Host, runtime: str, user: str)
         "new_user_namespace_by_clone",
         "new_user_namespace_by_clone3",
         "new_user_namespace_by_32_bit_calls",
+        "new_user_namespace_by_x32_calls",
     ],
 )
 @protects("userns", "chroot")

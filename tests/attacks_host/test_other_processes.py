@@ -12,8 +12,8 @@ def test_processes_of_the_host_can_t_be_reached(host: Host, runtime: str, user: 
 
 
 @protects("userns", "chroot")
-def test_process_1_can_t_be_traced(host: Host, runtime: str, user: str) -> None:
-    assert host.outcome(runtime, user, "first_process").got is None
+def test_programs_of_start_sh_can_t_be_reached(host: Host, runtime: str, user: str) -> None:
+    assert host.outcome(runtime, user, "programs_of_start_sh").got is None
 
 
 @protects("userns", "chroot")

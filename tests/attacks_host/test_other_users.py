@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.attacks_host.protection import protects
 from tests.support.containers import Container, choosing, make_container, starter
-from tests.support.hostile import CANARY
+from tests.support.exploits import CANARY
 from tests.support.leftovers import processes_left
 from tests.support.tools import user_id
 
@@ -65,7 +65,7 @@ def test_session_files_are_not_written_through_a_link(place: Path, runtime: str)
     sessions.mkdir()
     os.chown(sessions, user_id(), user_id())
     script = 'ln -s "$1" "$2/$$" && shift 2 && exec "$@"'
-    words = ["sh", "-c", script, "sh", secret, sessions, target.script, *choosing(runtime), "true"]
+    words: list[str | Path] = ["sh", "-c", script, "sh", secret, sessions, target.script, *choosing(runtime), "true"]
     subprocess.run(words, check=False, capture_output=True, timeout=30, **as_starter(runtime))
     assert secret.read_text() == CANARY
 
@@ -81,7 +81,19 @@ def test_the_log_in_tmpdir_has_no_predictable_name(place: Path, runtime: str) ->
     options = as_starter(runtime)
     options["env"] = {**options["env"], "TMPDIR": str(shared)}
     script = 'ln -s "$1" "$TMPDIR/start.$$.log" && shift && exec "$@"'
-    words = ["sh", "-c", script, "sh", secret, target.script, *choosing(runtime), "--detach", "sh", "-c", "echo guest"]
+    words: list[str | Path] = [
+        "sh",
+        "-c",
+        script,
+        "sh",
+        secret,
+        target.script,
+        *choosing(runtime),
+        "--detach",
+        "sh",
+        "-c",
+        "echo guest",
+    ]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=30, **options)
     wait_for(target)
     assert secret.read_text() == CANARY, done

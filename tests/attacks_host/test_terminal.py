@@ -43,3 +43,8 @@ def test_the_console_s_selection_can_t_be_pasted(host: Host, runtime: str, user:
     target = host.container(runtime)
     done = target.run(runtime, "--user", user, "--", PYTHON, PROGRAM, "console")
     assert done.stdout == b"EPERM\n"
+
+
+@protects("userns", "chroot")
+def test_other_terminals_of_the_user_can_t_be_read(host: Host, runtime: str, user: str) -> None:
+    assert host.outcome(runtime, user, "other_terminal").got is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -75,11 +76,12 @@ class Host:
         """Run a command that ends with attacks, which get their configuration as its last argument."""
         config = Config(outside=str(self.outside), victim=pid, handle=self.handle, only=only)
         config.command = tuple(str(word) for word in command)
-        with disk(self.place, target) as config.disk:
+        owner = os.stat(f"/proc/{pid}").st_uid
+        with disk(self.place, target) as config.disk, terminal(owner) as config.terminal:
             python = user_python()[0] if "user" in options else sys.executable
             program = self.place / "exploits.py"
             shutil.copy(exploits.__file__, program)
-            words = [python, program, "arrange", json.dumps(dataclasses.asdict(config))]
+            words: list[str | Path] = [python, program, "arrange", json.dumps(dataclasses.asdict(config))]
             done = subprocess.run(words, check=False, capture_output=True, timeout=240, **options)
         assert done.returncode == 0, done
         return {name: Outcome(*found) for name, found in json.loads(done.stdout).items()}
@@ -145,6 +147,19 @@ def victim(uid: int) -> Iterator[int]:
     with subprocess.Popen(["sleep", "300"], env=env, cwd="/", **options) as process:
         yield process.pid
         process.kill()
+
+
+@contextmanager
+def terminal(uid: int) -> Iterator[str]:
+    """Yield the path of a terminal of that user, into which CANARY was typed."""
+    leader, follower = pty.openpty()
+    name = os.ttyname(follower)
+    if os.geteuid() == 0:
+        os.chown(name, uid, -1)
+    os.write(leader, f"{CANARY}\n".encode())
+    yield name
+    os.close(follower)
+    os.close(leader)
 
 
 def add_python(target: Container) -> None:
