@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -27,33 +28,46 @@ for number in 3 4 5 6 7 8 9; do
 done
 """
 
-# The same for the program that a parent runs, which has to end before it can be written to.
+# The same for the program that a parent runs. Its end is the guest's end: the other program tries all the time.
 REOPEN_PARENT = """\
 #!/bin/busybox sh
-exec 3</proc/$PPID/exe && kill -9 $PPID
-exec /bin/busybox sh /reopen
+exec 3</proc/$PPID/exe || exit
+/racer & /racer &
+busybox sleep 0.2
+kill -9 $PPID
+wait
 """
 
 
-def loader() -> bytes:
-    """Return an ELF program for x86-64 that opens /proc/self/exe and executes `busybox sh /reopen`.
-
-    In place of the dynamic loader it is started with any program of the host that is linked dynamically.
-    """
-    texts = [b"/proc/self/exe\0", b"/reopen\0", b"sh\0", b"/bin/busybox\0"]
-    code = bytes.fromhex(
-        "488d3d{} 31f6 b802000000 0f05 6a00 488d05{} 50 488d05{} 50 4889e6 488d3d{}".replace("{}", "0" * 8)
-    )
-    code += bytes.fromhex("31d2 b83b000000 0f05 0f0b")
-    place = 0
-    for number, (opcode, _) in enumerate(zip(("3d", "05", "05", "3d"), texts, strict=True)):
-        place = code.index(bytes.fromhex(f"488d{opcode}00000000"), place) + 3
-        distance = len(code) + len(b"".join(texts[:number])) - (place + 4)
-        code = code[:place] + struct.pack("<i", distance) + code[place + 4 :]
-    content = code + b"".join(texts)
+def assembled(code: str, *texts: bytes) -> bytes:
+    """Return a program for x86-64 from machine code in hexadecimal, where `{0}` is the distance to the first text."""
+    numbers = [int(number) for number in re.findall(r"\{(\d)\}", code)]
+    program = bytes.fromhex(re.sub(r"\{\d\}", "aaaaaaaa", code))
+    starts = [len(program) + sum(map(len, texts[:number])) for number in range(len(texts))]
+    for number in numbers:
+        place = program.index(b"\xaa" * 4)
+        program = program.replace(b"\xaa" * 4, struct.pack("<i", starts[number] - place - 4), 1)
+    content = program + b"".join(texts)
     base, start, size = 0x10000000, 64 + 56, 64 + 56 + len(content)
     header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, base + start, 64, 0, 0, 64, 56, 1, 64, 0, 0)
     return header + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 4096) + content
+
+
+def loader() -> bytes:
+    """Return a program that opens /proc/self/exe and executes `busybox sh /reopen`.
+
+    In place of the dynamic loader it is started with any program of the host that is linked dynamically.
+    """
+    open_exe = "488d3d{0} 31f6 b802000000 0f05"
+    execute = "6a00 488d05{1} 50 488d05{2} 50 4889e6 488d3d{3} 31d2 b83b000000 0f05 0f0b"
+    return assembled(open_exe + execute, b"/proc/self/exe\0", b"/reopen\0", b"sh\0", b"/bin/busybox\0")
+
+
+def racer() -> bytes:
+    """Return a program that opens descriptor 3 for writing until that works, and then makes the file /tmp/won."""
+    try_again = "488d3d{0} be01000000 b802000000 0f05 85c0 78e9"
+    won = "488d3d{1} be41000000 baa4010000 b802000000 0f05 31ff b83c000000 0f05"
+    return assembled(try_again + won, b"/proc/self/fd/3\0", b"/tmp/won\0")
 
 
 def container_of(runtime: str, directory: Path) -> Container:
@@ -67,24 +81,33 @@ def container_of(runtime: str, directory: Path) -> Container:
 
 @pytest.mark.parametrize("line", ["#!/proc/self/exe\n", "#!/proc/self/exe -\n"], ids=["alone", "with an argument"])
 @pytest.mark.parametrize("start", ["env", "command"])
-@protects("userns", "chroot", users=())
-def test_host_programs_can_t_be_overwritten_by_proc_self_exe(place: Path, runtime: str, line: str, start: str) -> None:
+@protects("userns", "chroot")
+def test_host_programs_can_t_be_overwritten_by_proc_self_exe(
+    place: Path, runtime: str, user: str, line: str, start: str
+) -> None:
     """As CVE-2019-5736: an image's script has the program that executes it as its interpreter."""
     if os.uname().machine != "x86_64":
         unavailable("the loader of this test is for x86-64")
     target = container_of(runtime, place / "container")
     (target.rootfs / "reopen").write_text(REOPEN)
+    # Without it the host's programs execute the command themselves.
+    (target.rootfs / "usr/bin/env").unlink()
     names = {"env": "usr/bin/env", "command": "app/command"}
     write_program(target.rootfs / names[start], line.encode())
     for name in ("lib64/ld-linux-x86-64.so.2", "lib/ld-linux-x86-64.so.2"):
         write_program(target.rootfs / name, loader())
     # What a host's program takes for its arguments, if that is how it is called.
-    for name in ("-i", "env", "sh", "-", "x", "app/x"):
-        write_program(target.rootfs / name, REOPEN_PARENT.encode())
-    done = target.run(runtime, "/app/command" if start == "command" else "sh", "x", "/x", "/x", timeout=20)
+    write_program(target.rootfs / "racer", racer())
+    (target.rootfs / "tmp").chmod(0o1777)
+    write_program(target.rootfs / "reopen-parent", REOPEN_PARENT.encode())
+    for name in ("-i", "x"):
+        write_program(target.rootfs / name, b"#!/reopen-parent\n")
+    command = "/app/command" if start == "command" else "sh"
+    done = target.run(runtime, "--user", user, "--", command, "/x", "/x", "/x", timeout=20)
     opened = [text.partition(" ")[2] for text in done.stdout.decode().splitlines() if text.startswith("overwrites")]
     inside = {str(file.relative_to(target.rootfs)) for file in target.rootfs.rglob("*")}
     assert [path for path in opened if path.lstrip("/") not in inside] == []
+    assert not (target.rootfs / "tmp/won").exists()
 
 
 @protects("proot", "userns", "chroot", users=())

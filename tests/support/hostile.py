@@ -82,7 +82,7 @@ class Host:
             program = self.place / "exploits.py"
             shutil.copy(exploits.__file__, program)
             words: list[str | Path] = [python, program, "arrange", json.dumps(dataclasses.asdict(config))]
-            done = subprocess.run(words, check=False, capture_output=True, timeout=240, **options)
+            done = subprocess.run(words, check=False, capture_output=True, timeout=60, **options)
         assert done.returncode == 0, done
         return {name: Outcome(*found) for name, found in json.loads(done.stdout).items()}
 
@@ -145,8 +145,10 @@ def victim(uid: int) -> Iterator[int]:
     options: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []} if os.geteuid() == 0 else {}
     env = {"VICTIM": CANARY, "PATH": os.defpath}
     with subprocess.Popen(["sleep", "300"], env=env, cwd="/", **options) as process:
-        yield process.pid
-        process.kill()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -157,9 +159,11 @@ def terminal(uid: int) -> Iterator[str]:
     if os.geteuid() == 0:
         os.chown(name, uid, -1)
     os.write(leader, f"{CANARY}\n".encode())
-    yield name
-    os.close(follower)
-    os.close(leader)
+    try:
+        yield name
+    finally:
+        os.close(follower)
+        os.close(leader)
 
 
 def add_python(target: Container) -> None:
