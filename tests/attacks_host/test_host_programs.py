@@ -103,7 +103,8 @@ def test_host_programs_can_t_be_overwritten_by_proc_self_exe(
     for name in ("-i", "x"):
         write_program(target.rootfs / name, b"#!/reopen-parent\n")
     command = "/app/command" if start == "command" else "sh"
-    done = target.run(runtime, "--user", user, "--", command, "/x", "/x", "/x", timeout=20)
+    # Who is killed at once may win only in one of several attempts.
+    done = [target.run(runtime, "--user", user, "--", command, *["/x"] * 3, timeout=20) for _ in range(4)][-1]
     opened = [text.partition(" ")[2] for text in done.stdout.decode().splitlines() if text.startswith("overwrites")]
     inside = {str(file.relative_to(target.rootfs)) for file in target.rootfs.rglob("*")}
     assert [path for path in opened if path.lstrip("/") not in inside] == []

@@ -49,7 +49,9 @@ def make_canaries(outside: Path, target: Container, owner: int) -> None:
             inside.mkdir(exist_ok=True)
             canary.mkdir()
             (canary / "file").write_text("the host's\n")
-        inside.with_name(f"{inside.name}.swap").symlink_to(canary)
+        # Relative, so that the guest's reading of it is another path than the host's.
+        link = inside.with_name(f"{inside.name}.swap")
+        link.symlink_to(os.path.relpath(canary, link.parent))
     for path in (*outside.rglob("*"), *target.rootfs.rglob("*"), outside):
         os.chown(path, owner, owner, follow_symlinks=False)
 
