@@ -64,3 +64,24 @@ def test_file_handles_do_not_lead_out(host: Host, runtime: str, user: str) -> No
 @protects("proot", "userns", "chroot")
 def test_descriptors_of_the_caller_are_closed(host: Host, runtime: str, user: str) -> None:
     assert host.outcome(runtime, user, "inherited_descriptors").got is None
+
+
+@protects("userns", "chroot", users=())
+def test_with_small_tools_the_root_does_not_lead_out_either(
+    host: Host, runtime: str, small_tools: dict[str, str]
+) -> None:
+    """Without util-linux's setpriv root keeps all capabilities, and can follow /proc/1/root: start.sh says so."""
+    attacks = (
+        "path_of_the_host",
+        "second_chroot",
+        "second_chroot_with_descriptor",
+        "nested_chroots",
+        "chroot_in_a_new_user_namespace",
+        "own_mount_namespace_entered_again",
+        "root_unmounted",
+        "namespaces_of_other_processes",
+        "file_handle",
+        "inherited_descriptors",
+    )
+    outcomes = host.attack(runtime, "root", **small_tools, PROVISION_TEST_SBIN="")
+    assert {name: outcomes[name].got for name in attacks if outcomes[name].got} == {}

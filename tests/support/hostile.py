@@ -64,11 +64,16 @@ class Host:
     def outcome(self, runtime: str, user: str, attack: str) -> Outcome:
         """Return what an attack came to in a runtime, as root or as uid 1234."""
         if (runtime, user) not in self._outcomes:
-            target = self.container(runtime)
-            command = [target.script, *choosing(runtime), "--user", user, "--", PYTHON, PROGRAM, "attack"]
-            with victim(guest_id(runtime, user)) as pid:
-                self._outcomes[runtime, user] = self.run(target, pid, command, starter(runtime))
+            self._outcomes[runtime, user] = self.attack(runtime, user)
         return self._outcomes[runtime, user][attack]
+
+    def attack(self, runtime: str, user: str, **environment: str) -> dict[str, Outcome]:
+        """Run all attacks in a runtime, started with an environment of variables that are added to the usual ones."""
+        target, options = self.container(runtime), starter(runtime)
+        options["env"] = {**options["env"], **environment}
+        command = [target.script, *choosing(runtime), "--user", user, "--", PYTHON, PROGRAM, "attack"]
+        with victim(guest_id(runtime, user)) as pid:
+            return self.run(target, pid, command, options)
 
     def run(
         self, target: Container, pid: int, command: list[Any], options: dict[str, Any], only: tuple[str, ...] = ()
