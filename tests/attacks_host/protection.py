@@ -101,6 +101,8 @@ PENDING: tuple[str, ...] = (
     "test_host_programs_can_t_be_overwritten_by_proc_self_exe[chroot-root-init-with an argument]",
     "test_host_programs_can_t_be_overwritten_by_proc_self_exe[chroot-root-without a shell-alone]",
     "test_host_programs_can_t_be_overwritten_by_proc_self_exe[chroot-root-without a shell-with an argument]",
+    "test_groups_of_the_host_s_processes_can_t_be_changed[userns-root]",
+    "test_groups_of_the_host_s_processes_can_t_be_changed[userns-1234]",
 )
 """Tests that are known to fail, by their names without the module. Each is expected to fail (xfail, strict)."""
 

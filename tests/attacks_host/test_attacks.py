@@ -14,7 +14,7 @@ from tests.support.terminal import Terminal
 from tests.support.tools import as_user, need, need_root, user_python
 
 # Of a bare chroot there is no way out by these: it has no other namespaces, and user namespaces can't be made there.
-# Processes of the host are in another PID namespace than its own.
+# Processes of the host are in another PID namespace than its own, and its /sys has no control groups.
 ONLY_ELSEWHERE = {
     "path_of_the_host",
     "chroot_in_a_new_user_namespace",
@@ -25,6 +25,7 @@ ONLY_ELSEWHERE = {
     "new_user_namespace_by_32_bit_calls",
     "new_user_namespace_by_x32_calls",
     "host_process",
+    "control_groups",
 }
 # What a kernel may lack.
 MISSING = ("Function not implemented", "ended by signal 11", "No such file or directory: '/proc/sysrq-trigger'")

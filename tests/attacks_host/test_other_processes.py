@@ -29,3 +29,8 @@ def test_keys_of_the_caller_can_t_be_read_by_32_bit_calls(host: Host, runtime: s
 @protects("userns", "chroot")
 def test_shared_memory_of_the_host_can_t_be_attached(host: Host, runtime: str, user: str) -> None:
     assert host.outcome(runtime, user, "shared_memory").got is None
+
+
+@protects("userns", "chroot")
+def test_groups_of_the_host_s_processes_can_t_be_changed(host: Host, runtime: str, user: str) -> None:
+    assert host.outcome(runtime, user, "control_groups").got is None

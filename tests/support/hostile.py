@@ -82,7 +82,7 @@ class Host:
         config = Config(outside=str(self.outside), victim=pid, handle=self.handle, only=only)
         config.command = tuple(str(word) for word in command)
         owner = os.stat(f"/proc/{pid}").st_uid
-        with disk(self.place, target) as config.disk, terminal(owner) as config.terminal:
+        with disk(self.place, target) as config.disk, terminal(owner) as config.terminal, control_group(owner):
             python = user_python()[0] if "user" in options else sys.executable
             program = self.place / "exploits.py"
             shutil.copy(exploits.__file__, program)
@@ -169,6 +169,24 @@ def terminal(uid: int) -> Iterator[str]:
     finally:
         os.close(follower)
         os.close(leader)
+
+
+@contextmanager
+def control_group(uid: int) -> Iterator[None]:
+    """Make a control group that belongs to that user, as systemd does for each, where there are groups of version 2."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    tops = [Path(words[1]) for words in mounts if words[2] == "cgroup2"]
+    if os.geteuid() != 0 or not tops:
+        yield
+        return
+    group = tops[0] / f"provision-attacks-{os.getpid()}"
+    group.mkdir()
+    try:
+        for path in (group, group / "cgroup.procs", group / "cgroup.kill"):
+            os.chown(path, uid, uid)
+        yield
+    finally:
+        group.rmdir()
 
 
 def add_python(target: Container) -> None:
