@@ -27,7 +27,7 @@ from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import lock
 from provisioner.filesystem.mounts import mount_points_in
-from provisioner.filesystem.removal import remove_tree
+from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.filesystem.resolution import PASSED, resolve
 from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours, created_owner
@@ -253,7 +253,7 @@ class Staging:
 
     def _recover(self) -> None:
         """Put back what an interrupted commit was replacing, and empty the staging directory except for `parents`."""
-        names = set(os.listdir(self._lock)) - {_PARENTS}
+        names = set(map(os.fsdecode, names_in(self._lock))) - {_PARENTS}
         if {_OLD, _NEW} <= names:
             os.rename(_OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
             names.remove(_OLD)

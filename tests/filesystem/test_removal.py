@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.filesystem.descriptors import DIRECTORY
-from provisioner.filesystem.removal import names_in, remove_tree
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.removal import empty_directory, names_in, remove_tree
+from tests.support.disks import disk
 from tests.support.tools import as_user, need, need_root, own, run, user_python
 from tests.support.trees import make_deep
 
@@ -112,3 +113,18 @@ def test_names_are_bytes(tmp_path: Path) -> None:
     directory = os.open(tmp_path, DIRECTORY)
     assert list(names_in(directory)) == [b"\xff"]
     os.close(directory)
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
+def test_what_came_after_the_directory_was_opened_goes_too(tmp_path: Path, file_system: str) -> None:
+    with disk(tmp_path, file_system) as mounted:
+        folder = mounted.path / "folder"
+        folder.mkdir()
+        with closing_descriptor(os.open(folder, DIRECTORY)) as opened:
+            assert list(names_in(opened)) == []
+            (folder / "sub").mkdir()
+            (folder / "sub/file").touch()
+            (folder / "file").touch()
+            assert sorted(names_in(opened)) == [b"file", b"sub"]
+            empty_directory(opened)
+        assert os.listdir(folder) == []

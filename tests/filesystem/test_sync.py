@@ -163,6 +163,8 @@ def test_a_directory_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
     """Others may write to it all the same."""
     (tmp_path / "closed").mkdir(mode=0o300)
     sync_directories([tmp_path / "closed", tmp_path])
+    with closing_descriptor(os.open(tmp_path, DIRECTORY)) as base:
+        sync_directories(["closed", "..", "../.."], base)
 
 
 INTERRUPTED = """
