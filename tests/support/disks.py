@@ -26,6 +26,8 @@ class Disk:
     backing: Path
     """The file that holds what was written to the disk, and nothing that is only in memory."""
     path: Path
+    options: str = "loop"
+    """The options to mount it with."""
 
     def commit_journal(self) -> None:
         """Have the file system store its metadata, as it does by itself every few seconds."""
@@ -38,7 +40,7 @@ class Disk:
         copy = self.backing.with_name("after")
         shutil.copyfile(self.backing, copy)
         run("umount", self.path)
-        run("mount", "-o", "loop", copy, self.path)
+        run("mount", "-o", self.options, copy, self.path)
 
 
 @contextmanager
@@ -60,9 +62,11 @@ def disk(place: Path, file_system: str = "ext4", room: str = "") -> Iterator[Dis
         run(find_program(program) or program, *options, folder / "file")
         point = place / "disk"
         point.mkdir()
-        run("mount", "-o", "loop", folder / "file", point)
+        # A mount namespace of another program may have the disk mounted a moment longer than its copy needs.
+        mounted = Disk(folder / "file", point, "loop,nouuid" if file_system == "xfs" else "loop")
+        run("mount", "-o", mounted.options, folder / "file", point)
         try:
-            yield Disk(folder / "file", point)
+            yield mounted
         finally:
             run("umount", point)
     finally:
