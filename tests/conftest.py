@@ -16,7 +16,7 @@ from tests.support.leftovers import clean_place, processes_left, staging_below
 from tests.support.markers import markers_of
 from tests.support.mounts import mounts_below
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import find_program, need, own, run
+from tests.support.tools import by_sudo, find_program, need, own, run
 
 # Programs that tests start would ignore these under nohup or in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -149,7 +149,7 @@ def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
     for name, other in {"sh": shell, "proot": "proot"}.items():
         (tools / name).unlink(missing_ok=True)
         (tools / name).symlink_to(find_program(other) or "")
-    return {"PATH": str(tools), "TERM": "dumb"}
+    return {"PATH": str(tools), "TERM": "dumb", **by_sudo()}
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +159,15 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         monkeypatch.delenv(name, raising=False)
     for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / "nobody"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _by_sudo() -> Iterator[None]:
+    """Let root work for the unprivileged user, as after sudo."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in by_sudo().items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

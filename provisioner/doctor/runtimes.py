@@ -111,8 +111,10 @@ def check_start_script(site: Site) -> Finding:
     script = site.directory / "start.sh"
     if not script.is_file():
         return no("is missing", "provision again, with --force")
-    temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
-    status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", env={**os.environ, **temporary})
+    added = {"PROVISION_TRUST_DIR": "*"}  # whose DIR is, another check says
+    if site.scratch:
+        added["TMPDIR"] = str(site.scratch)
+    status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", env={**os.environ, **added})
     if status != 0:
         message, _, fix = output.removeprefix("start.sh: ").rpartition(": ")
         return no(message or fix or f"ends with status {status}", fix if message else "")
