@@ -18,7 +18,7 @@ from tests.support.leftovers import clean_place, processes_left, staging_below
 from tests.support.markers import markers_of
 from tests.support.mounts import mounts_below
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import CHECKOUT, find_program, need, own, run, user_id
+from tests.support.tools import CHECKOUT, by_sudo, find_program, need, own, run
 
 # Programs that tests start would ignore these under nohup or in a script's background.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -157,7 +157,7 @@ def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
     for name, other in {"sh": shell, "proot": "proot"}.items():
         (tools / name).unlink(missing_ok=True)
         (tools / name).symlink_to(find_program(other) or "")
-    return {"PATH": str(tools), "TERM": "dumb"}
+    return {"PATH": str(tools), "TERM": "dumb", **by_sudo()}
 
 
 @pytest.fixture(autouse=True)
@@ -170,11 +170,11 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _sudo_user() -> Iterator[None]:
-    """Let root work for the unprivileged user, as sudo does: that user owns the directories of tests."""
+def _by_sudo() -> Iterator[None]:
+    """Let root work for the unprivileged user, as after sudo."""
     with pytest.MonkeyPatch.context() as patch:
-        if os.geteuid() == 0:
-            patch.setenv("SUDO_UID", str(user_id()))
+        for name, value in by_sudo().items():
+            patch.setenv(name, value)
         yield
 
 

@@ -10,6 +10,7 @@ PARTS = (
     "paths",
     "options",
     "processes",
+    "trust",
     "runtimes",
     "user",
     "command",

@@ -8,12 +8,13 @@ main() {
     find_directory "$0"
     parse_options "$@"
     shift "$option_words"
+    read_status
+    check_trust
     case ${print_only:-$session_action} in
         list) list_sessions && exit ;;
         stop) stop_sessions && exit ;;
         detach) detach "$@" && exit ;;
     esac
-    read_status
     [ -n "$inside" ] || choose_runtime
     [ -n "$print_only" ] || remember_session "$@"
     case $inside$runtime in
@@ -42,7 +43,8 @@ prepare_shell() {
     # Termux preloads a library that breaks proot and guests. An empty value would break them as well.
     unset LD_PRELOAD
     LC_ALL=C
-    clean_path "${PATH:-/usr/bin:/bin}${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}"
+    clean_path "${PATH-}"
+    PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     stage='' etc_binds='' real_rootfs='' asks_kernel='' helper='' start_directory=$PWD
 }

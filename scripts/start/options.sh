@@ -6,7 +6,7 @@
 parse_options() {
     option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
-    no_new_privs='' more_capabilities='' typed_devices=''
+    no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
     typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
@@ -17,12 +17,14 @@ parse_options() {
         case $1 in
             --) option_words=$((option_words + 1)) && return ;;
             --help) show_help && exit ;;
-            --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --list | --stop | \
-                --detach)
+            --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
+                --list | --stop | --detach)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-                --list=* | --stop=* | --detach=* | --help=*) fail "${1%%=*} takes no value: start.sh --help" ;;
+                --trust-dir=* | --list=* | --stop=* | --detach=* | --help=*)
+                fail "${1%%=*} takes no value: start.sh --help"
+                ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
             *) return ;;
@@ -51,6 +53,7 @@ parse_option() {
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;
         --no-new-privs) no_new_privs=yes ;;
+        --trust-dir) trust_dir=yes ;;
         --termux)
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
@@ -181,6 +184,8 @@ what the image starts by itself.
 --privileged    all devices and capa-
                 bilities: it can change
                 this machine
+--trust-dir     run it although others
+                own it or can change it
 --no-namespace  chroot alone: nothing
                 private, nothing mounted
 --print         show the command line

@@ -1,10 +1,11 @@
 # Processes: what /proc says about this process and others, as the kernel knows it. fakeroot can't change it.
-# Sets `host_uid`, `capabilities`, `ignored_signals`, `pids`, `tracer`; `stat_*`; `first_child`, `descendants`.
+# Sets `host_uid`, `host_gid`, `capabilities`, `ignored_signals`, `pids`, `tracer`; `stat_*`; `first_child`,
+# `descendants`.
 
-# Set `host_uid`; `capabilities` and `ignored_signals`, as hexadecimal masks; `pids`, this process's number in each PID
-# namespace, from the outermost to its own; and `tracer`, the name of the program that traces it.
+# Set `host_uid` and `host_gid`; `capabilities` and `ignored_signals`, as hexadecimal masks; `pids`, this process's number
+# in each PID namespace, from the outermost to its own; and `tracer`, the name of the program that traces it.
 read_status() {
-    host_uid='' capabilities=0 ignored_signals=0 pids='' tracer=''
+    host_uid='' host_gid='' capabilities=0 ignored_signals=0 pids='' tracer=''
     while read -r field value rest; do
         case $field in
             TracerPid:)
@@ -12,6 +13,7 @@ read_status() {
                 [ "$value" = 0 ] || { read -r tracer <"/proc/$value/comm"; } 2>/dev/null
                 ;;
             Uid:) host_uid=${rest%%[!0-9]*} ;;
+            Gid:) host_gid=${rest%%[!0-9]*} ;;
             NSpid:) pids="$value $rest" ;;
             SigIgn:) ignored_signals=$value ;;
             CapEff:) capabilities=$value && break ;;

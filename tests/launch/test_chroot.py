@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.containers import Container, make_container, starter
 from tests.support.mounts import mounts_below, read_mountinfo
-from tests.support.tools import clean_environment, find_program, need
+from tests.support.tools import by_sudo, clean_environment, find_program, need
 
 USUAL = 0x00000000A00425FB
 """The capabilities of a container in docker without CAP_MKNOD, as the kernel writes them."""
@@ -96,9 +96,9 @@ def test_without_namespaces_nothing_is_bound(container: Container) -> None:
 def test_where_unshare_is_missing_the_way_out_is_named(container: Container, place: Path) -> None:
     bare = place / "bare"
     bare.mkdir()
-    for name in ("env", "uname", "sh", "readlink", "mount", "chroot", "mkdir", "cp", "setpriv", "true"):
+    for name in ("env", "uname", "sh", "readlink", "ls", "mount", "chroot", "mkdir", "cp", "setpriv", "true"):
         (bare / name).symlink_to(find_program(name) or "")
-    env = {"PATH": str(bare), "PROVISION_TEST_SBIN": ""}
+    env = {"PATH": str(bare), "PROVISION_TEST_SBIN": "", **by_sudo()}
     done = container.run("chroot", "true", env=env)
     assert done.returncode == 125
     assert done.stderr.decode() == (

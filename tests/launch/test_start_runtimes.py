@@ -24,7 +24,7 @@ def bare_path(place: Path) -> Path:
     """A PATH without any runtime: /usr/sbin, which start.sh adds, has none either."""
     bare = place / "bare"
     bare.mkdir()
-    for name in ("env", "uname", "sh", "readlink"):
+    for name in ("env", "uname", "sh", "readlink", "ls"):
         (bare / name).symlink_to(find_program(name) or "")
     return bare
 

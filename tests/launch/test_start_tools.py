@@ -173,9 +173,9 @@ def test_few_programs_are_started(container: Container) -> None:
         **options,
     )
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
-    # setpriv, env and uname are one process; the helper is tried; the guest's env is a link here; proot tells its
-    # options.
-    assert programs == ["start.sh", "setpriv", "env", "uname", "helper", "helper", "readlink", "proot"]
+    # ls looks at DIR; setpriv, env and uname are one process; the helper is tried; the guest's env is a link here;
+    # proot tells its options.
+    assert programs == ["start.sh", "ls", "setpriv", "env", "uname", "helper", "helper", "readlink", "proot"]
 
 
 def test_few_programs_are_started_in_namespaces_too(container: Container) -> None:
@@ -189,7 +189,7 @@ def test_few_programs_are_started_in_namespaces_too(container: Container) -> Non
     )
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
     assert programs == [
-        *("start.sh", "setpriv", "env", "uname", "helper", "helper", "unshare", "sh"),
+        *("start.sh", "ls", "setpriv", "env", "uname", "helper", "helper", "unshare", "sh"),
         # The guest's env is a link here; the stage and all in it; what the shell is; the rootfs; three moves and /run.
         *("readlink", "mount", "mount", "mv", "mkdir", "cp", "mount", "mount", "mount", "mount"),
         "cp",  # of chroot
