@@ -82,12 +82,12 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
     with Staging(plan.directory, plan.trust) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
-        resolved = source.image(plan.platform)
-        image = resolved.image
+        resolved_image = source.image(plan.platform)
+        image = resolved_image.image
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
             _renew(plan.directory, console)
-            return Outcome(existing, image, resolved.index, is_new=False)
+            return Outcome(existing, image, resolved_image.index, is_new=False)
         with machine_errors("make a directory for extracted layers"):
             scratch = staging.open_scratch("layers")
         with (
@@ -110,7 +110,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 write_owners(folder, rootfs, tree.overrides, plan.unpack_options.ownership)
                 _write_runtime_files(folder, generated, console)
         staging.commit(console, sync=plan.sync)
-    return Outcome(record, image, resolved.index, is_new=True)
+    return Outcome(record, image, resolved_image.index, is_new=True)
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
