@@ -71,30 +71,17 @@ def compare(runtime: str, start: Path, rounds: int) -> int:
     if runtime == "proot":
         shown = subprocess.run([*ours, "--print"], capture_output=True, text=True, check=True).stdout
         theirs = shlex.split(shown)
-    elif runtime == "chroot":
-        theirs = ["unshare", "-m", "-p", "-f", "sh", "-c", BY_HAND, "sh", str(start.parent / "rootfs")]
     else:
-        theirs = [
-            "unshare",
-            "-U",
-            "-r",
-            "-m",
-            "-p",
-            "-f",
-            "sh",
-            "-c",
-            USERNS_BY_HAND,
-            "sh",
-            str(start.parent / "rootfs"),
-        ]
+        user, by_hand = ([], BY_HAND) if runtime == "chroot" else (["-U", "-r"], USERNS_BY_HAND)
+        theirs = ["unshare", *user, "-m", "-p", "-f", "sh", "-c", by_hand, "sh", str(start.parent / "rootfs")]
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for command, found in zip((ours, theirs), times, strict=True):
             found.append(duration(command))
-    by_script, by_hand = map(statistics.median, times)
-    cost = by_script - by_hand
+    ours_median, theirs_median = map(statistics.median, times)
+    cost = ours_median - theirs_median
     least = min(times[0]) - min(times[1])
-    shown = f"{runtime:8} start.sh {by_script:5.1f} ms, by hand {by_hand:5.1f} ms"
+    shown = f"{runtime:8} start.sh {ours_median:5.1f} ms, by hand {theirs_median:5.1f} ms"
     print(f"{shown}: it costs {cost:4.1f} ms, or {least:.1f} ms by the minima", flush=True)
     return int(cost > LIMITS[runtime])
 
