@@ -70,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _raise_terminated)
     try:
-        arguments = _parse(words)
-        return int(arguments.run(arguments))
+        return _run(words)
     except ProvisionError as error:
         console.error(error.message, _typo_hint(words, error) or error.hint)
         return error.status
@@ -95,6 +94,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             "this is a bug in provision: please report it; PROVISION_DEBUG=1 shows the traceback",
         )
         return ProvisionError.status
+
+
+def _run(words: list[str]) -> int:
+    """Run one command and return its exit status.
+
+    A signal may arrive while a file is being closed. What fails in cleaning up after it doesn't hide it: it is raised.
+    """
+    try:
+        arguments = _parse(words)
+        return int(arguments.run(arguments))
+    except Exception as error:
+        if signalled := next(filter(_is_signal, _chain(error)), None):
+            raise signalled from None
+        raise
+
+
+def _is_signal(error: BaseException) -> bool:
+    return isinstance(error, KeyboardInterrupt | _Terminated)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error with those that it was raised from, or while they were handled. They may run in a circle."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return chain
 
 
 def _open_missing_streams() -> None:

@@ -18,6 +18,7 @@ import pytest
 import provisioner
 from provisioner import __main__, __version__
 from provisioner.cli import COMMANDS, GROUPS, PLANNED, main
+from provisioner.errors import MachineError
 from tests.support import builders
 from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import Broken, ScriptedRegistry
@@ -351,3 +352,17 @@ def test_help_is_quick_and_needs_none_of_the_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_ctrl_c_is_not_hidden_by_what_fails_in_cleaning_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
+) -> None:
+    def interrupted(_: str) -> None:
+        try:
+            raise KeyboardInterrupt  # between os.close() and the next statement
+        finally:
+            raise MachineError("write x: Bad file descriptor")
+
+    monkeypatch.setattr("provisioner.image.reference.Reference.parse", interrupted)
+    assert main(["ubuntu", str(tmp_path / "dir")]) == 130
+    assert capsys.readouterr().err == "provision: interrupted\n"

@@ -302,8 +302,8 @@ class Tree:
                     if not there.startswith(b"/"):
                         continue
                     there, real = os.dup(self._root), []
-                os.close(here)
-                here = there
+                here, there = there, here
+                os.close(there)
         except BaseException:
             os.close(here)
             raise
