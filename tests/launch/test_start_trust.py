@@ -13,6 +13,8 @@ import pytest
 from tests.support.containers import SHELLS, Container, hand_over, make_container
 from tests.support.tools import as_user, clean_environment, need, need_root, run, unavailable, user_id
 
+pytestmark = pytest.mark.slow
+
 STRANGER = 64320
 """A user whom nobody trusts. The unprivileged user of the tests has another number."""
 SAID = [["--runtime", "chroot", "true"], ["--print"], ["--list"], ["--stop"], ["--detach", "true"]]

@@ -13,6 +13,8 @@ from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.static_helper import ARCHITECTURES, CLOSE, KEYRING, NO_NEW_PRIVS, WAIT, static_helper
 from tests.support.tools import find_program, need
 
+pytestmark = pytest.mark.slow
+
 QEMU = {"amd64": "x86_64", "386": "i386", "arm": "arm", "arm64": "aarch64", "riscv64": "riscv64"}
 EVERY = sum((CLOSE, KEYRING, NO_NEW_PRIVS, WAIT))
 
