@@ -28,6 +28,7 @@ LIMITS = {"proot": 15.0, "chroot": 25.0, "userns": 25.0}
 
 # The same by hand: private mounts, a PID namespace, devices, root with few capabilities.
 BY_HAND = """
+PATH=$PATH:/usr/sbin:/sbin
 cd "$1" && mount -t tmpfs tmpfs run && mount -t proc proc proc && mount -t sysfs -o ro sysfs sys &&
 mount -t tmpfs tmpfs dev && cp -RP /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/fd dev/ &&
 mkdir dev/pts dev/shm && ln -s pts/ptmx dev/ptmx && mount -t devpts -o newinstance devpts dev/pts &&
@@ -36,6 +37,7 @@ setpriv --bounding-set -all,+chown,+sys_chroot --inh-caps -all chroot "$1" /usr/
 """
 
 USERNS_BY_HAND = """
+PATH=$PATH:/usr/sbin:/sbin
 cd "$1" && mount -t proc proc proc && mount -o rbind /sys sys && mount -o rbind /dev dev && mount -t tmpfs tmpfs dev/shm
 setpriv --bounding-set -all,+chown,+sys_chroot --inh-caps -all chroot "$1" /usr/bin/env -i PATH=/bin true
 """
