@@ -230,6 +230,7 @@ def test_what_a_killed_run_has_forked_may_take_a_moment_to_end(tmp_path: Path) -
     assert os.listdir(tmp_path) == ["target"]
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     target = tmp_path / "a/target"
     with Staging(target) as first:

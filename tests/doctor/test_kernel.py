@@ -11,6 +11,8 @@ from tests.support.doctor import checks_of, doctor, doctor_in_jail, path_without
 from tests.support.jail import PREFIX, Jail
 from tests.support.tools import need, need_root, provision_command
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("level", "switch", "limit", "state", "says"),

@@ -24,6 +24,7 @@ exit 1
 """
 
 
+@pytest.mark.slow
 def test_a_proot_whose_seccomp_fails(place: Path) -> None:
     need("proot")
     (place / "bin").mkdir()

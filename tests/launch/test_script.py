@@ -62,6 +62,7 @@ def test_the_variables_for_tests_are_documented() -> None:
     assert set(variable.findall(body().decode())) == set(variable.findall(section))
 
 
+@pytest.mark.slow
 def test_shellcheck_finds_nothing_in_the_parts() -> None:
     need("shellcheck")
     for part in PARTS:
@@ -71,6 +72,7 @@ def test_shellcheck_finds_nothing_in_the_parts() -> None:
         assert (part, done.stdout.decode(), done.returncode) == (part, "", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["body", "whole"])
 def test_shellcheck_finds_nothing_in_what_is_joined(what: str) -> None:
     """Where every variable that is read is assigned, and every one that is assigned is read."""

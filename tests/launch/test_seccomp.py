@@ -29,6 +29,8 @@ from provisioner.launch.syscalls import abis
 from tests.support.libseccomp import native_arch, number
 from tests.support.tools import as_user, need, provision, user_id
 
+pytestmark = pytest.mark.slow
+
 # The calls that have a 32-bit name too, where ids once had 16 bits.
 WIDENED = [
     *("chown", "fchown", "lchown", "setgroups", "setuid", "setgid", "setreuid", "setregid"),

@@ -16,6 +16,8 @@ from tests.support.containers import SHELLS, Container, choosing, starter
 from tests.support.terminal import Terminal
 from tests.support.tools import find_program, need
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_does_it_all(container: Container, place: Path, runtime: str, shell: str) -> None:

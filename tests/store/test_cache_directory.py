@@ -265,6 +265,7 @@ def test_a_copy_of_ones_own_that_fails_is_gone(directory: Path, monkeypatch: pyt
         assert os.listdir(directory / "partial") == [DIGEST.hex]
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_is_waited_for(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the other takes, as long as something comes."""
     monkeypatch.setattr(partial, "WAIT_SECONDS", 1.0)
