@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.filesystem.atomic import replace_in
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.image.platform import Platform
 from provisioner.launch.launcher import BODY_DIGEST, assemble
 from provisioner.launch.runtime_files import RuntimeFile, runtime_files
@@ -65,18 +65,24 @@ def find_outdated(directory: Path, platform: Platform) -> Outdated:
 
 def renew(directory: Path, outdated: Outdated) -> None:
     """Write what is outdated anew. start.sh keeps its settings, mode and time. Raises OSError."""
-    folder = directory / _FOLDER
-    for old, new in _FORMER_NAMES.items():
-        if (folder / old).is_dir() and not (folder / new).exists():
-            (folder / old).rename(folder / new)
-    for file in outdated.files:
-        _replace(folder / file.name, file.content, file.mode)
-    if outdated.script:
-        path = directory / "start.sh"
-        status = path.lstat()
-        if BODY_DIGEST.encode() not in path.read_bytes():  # nobody knows whether it was edited
-            _replace(folder / "start.sh.old", path.read_bytes(), 0o644)
-        _replace(path, outdated.script, status.st_mode & 0o777, (status.st_atime_ns, status.st_mtime_ns))
+    with (
+        closing_descriptor(os.open(directory, DIRECTORY)) as top,
+        closing_descriptor(os.open(_FOLDER, DIRECTORY, dir_fd=top)) as folder,
+    ):
+        names = set(os.listdir(folder))
+        for old, new in _FORMER_NAMES.items():
+            if old in names and new not in names:
+                os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+        for file in outdated.files:
+            replace_in(folder, file.name, file.content, file.mode)
+        if outdated.script:
+            old_script = _content(directory / "start.sh") or b""
+            status = os.stat("start.sh", dir_fd=top, follow_symlinks=False)
+            if BODY_DIGEST.encode() not in old_script:  # nobody knows whether it was edited
+                replace_in(folder, "start.sh.old", old_script, 0o644)
+            replace_in(top, "start.sh", outdated.script, status.st_mode & 0o777)
+            times = (status.st_atime_ns, status.st_mtime_ns)
+            os.utime("start.sh", ns=times, dir_fd=top, follow_symlinks=False)
 
 
 def _content(path: Path) -> bytes | None:
@@ -84,19 +90,3 @@ def _content(path: Path) -> bytes | None:
     if path.is_symlink() or not path.is_file():
         return None
     return path.read_bytes()
-
-
-def _replace(path: Path, content: bytes, mode: int, times: tuple[int, int] | None = None) -> None:
-    """Put a new file in the place of `path`, and never write to what is there."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new.")
-    try:
-        with open(handle, "wb") as file:
-            file.write(content)
-            os.fchmod(handle, mode)
-        if times:
-            os.utime(temporary, ns=times)
-        os.rename(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
