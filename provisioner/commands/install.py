@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env", metavar="K=V", action="append", default=[], help="environment variable for each start; repeatable"
     )
+    parser.add_argument(
+        "--proot-option", metavar="WORD", action="append", default=[], help="a word for proot at each start; repeatable"
+    )
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
     parser.add_argument(
         "--force", action="store_true", help="replace a DIR that provision made; changes in it are lost"
@@ -138,6 +141,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
         shell=_shell(),
         binds=tuple(_bind(text) for text in arguments.bind),
         env=tuple(_variable(text) for text in arguments.env),
+        proot_options=config.proot_options + tuple(arguments.proot_option),
         runtime=arguments.runtime,
         sync=not arguments.no_sync,
         trust=trust,

@@ -18,6 +18,7 @@ PARTS = (
     "etc_files",
     "binds",
     "proot",
+    "links",
     "android",
     "namespaces",
     "filter",

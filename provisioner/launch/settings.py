@@ -31,3 +31,5 @@ class LaunchSettings:
     default_hostname: str  # empty for that of the machine at each start
     default_binds: tuple[str, ...]  # SRC or SRC:DST
     default_env: tuple[str, ...]  # K=V
+    image_kernel: str = ""  # the oldest release of the kernel that the image's libc runs on; empty where any will do
+    default_proot_options: tuple[str, ...] = ()  # words

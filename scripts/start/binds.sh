@@ -4,6 +4,7 @@
 # Bind the files of /etc, Android's directories, and what the profile, `provision --bind` and the options ask for.
 bind_all() {
     bind_android
+    bind_links
     eval "set -- $etc_binds"
     for bind; do
         split_bind "$bind"

@@ -7,7 +7,7 @@ parse_options() {
     option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
-    typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
+    typed_proot_options='' typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
         /*) ;;
@@ -59,7 +59,7 @@ parse_option() {
             termux=yes
             ;;
         --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | \
-            --inside | --restore-sigint | --pdeathsig | --helper)
+            --proot-option | --inside | --restore-sigint | --pdeathsig | --helper)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -79,6 +79,7 @@ parse_value() {
             esac
             ;;
         --runtime) runtime=$value ;;
+        --proot-option) append "$typed_proot_options" "$value" && typed_proot_options=$list ;;
         --dev)
             [ "$value" = host ] || fail "--dev can be host, and nothing else"
             host_devices=yes
@@ -171,8 +172,9 @@ what the image starts by itself.
 --env K=V       set a variable
 --bind SRC[:DST]  show a path inside
 --dns IP        ask this name server
---termux        show /sdcard and the
-                home of Termux inside
+--termux        show Termux's files and
+                the shared storage
+--proot-option W  a word for proot
 --runtime R     auto, proot, chroot or
                 userns
 --device PATH[:DST]  show a device of

@@ -4,12 +4,12 @@
 # Print the words $@ and exit. The temporary files that they name stay.
 print_words() {
     append '' "$@"
-    exports=''
-    for variable in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
-        ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"}; do
-        quote "$variable"
-        exports="${exports}export $quoted; "
-    done
+    words=$list exports=''
+    if [ "$runtime" = proot ]; then
+        list_proot_variables
+        exports=${proot_variables:+"export$proot_variables; "}
+    fi
+    list=$words
     [ -z "$preloaded" ] || exports="unset LD_PRELOAD; $exports"
     case $exports in
         '') escape_controls "${list# }" ;;
