@@ -12,7 +12,7 @@ from provisioner.filesystem.xattrs import drop_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.reader import LayerReader, StreamedLayer, apply_metadata, entry_errors, try_chown
 from provisioner.layers.seen_paths import SeenPaths
-from provisioner.layers.tar import Entry
+from provisioner.layers.tar import TIME_LIMITS, Entry
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
@@ -23,6 +23,7 @@ _OPAQUE = b".wh..wh..opq"
 _AUFS_NAMES = (b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk")
 """Internal files of AUFS, which old layers still contain."""
 _TARGET_MAX = 4095
+_HAS_NARROW_TIME = TIME_LIMITS[1] < 1 << 62
 
 
 class LayerApplier:
@@ -40,6 +41,8 @@ class LayerApplier:
         self._links = links or Links()
         self._budget = budget or Budget()
         self._counted = 0
+        self.clamped_times = 0
+        """How many entries have a time that this machine can't hold, with a time_t of 32 bits."""
         self._has_lower_layers = False
         self._upper_paths = SeenPaths()
         """The paths that the current layer has put into the tree, from the second layer on."""
@@ -77,6 +80,8 @@ class LayerApplier:
     def _apply(self, entry: Entry, reader: LayerReader) -> None:
         if _WHITEOUT in entry.path and self._apply_whiteout(entry):
             return
+        if _HAS_NARROW_TIME and entry.mtime in TIME_LIMITS:
+            self.clamped_times += 1
         place = self._create(entry, reader)
         if self._has_lower_layers:
             self._add_upper_path(place.path)

@@ -33,9 +33,9 @@ def parse_abi_tag(program: bytes) -> tuple[int, ...]:
             kind, offset, length = struct.unpack_from(
                 *{1: (f"{order}II8xI", program, entry), 2: (f"{order}I4xQ16xQ", program, entry)}[program[4]]
             )
-            if program[:4] == b"\x7fELF" and kind == _NOTE_SEGMENT:
-                if release := _find_tag(program[offset : offset + length], order):
-                    return release
+            notes = program[offset : offset + length] if kind == _NOTE_SEGMENT else b""
+            if program[:4] == b"\x7fELF" and (release := _find_tag(notes, order)):
+                return release
     except (struct.error, KeyError, IndexError, ValueError):
         pass  # no program, or damaged
     return ()

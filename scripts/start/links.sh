@@ -54,7 +54,7 @@ has_earlier_session() {
     read_stat $$ || return
     own_start=$stat_start
     for pid in $sessions; do
-        [ "$pid" != $$ ] && read_stat "$pid" || continue
+        { [ "$pid" != $$ ] && read_stat "$pid"; } || continue
         [ "$stat_start" -ge "$own_start" ] || return 0
         [ "$stat_start" != "$own_start" ] || [ "$pid" -gt $$ ] || return 0
     done

@@ -179,12 +179,16 @@ explain_failure() {
     find_program chown || return 0
     make_temporary
     touch_file "$temporary/owned"
-    ! fake_owner 2>/dev/null || return 0
-    ! PROOT_NO_SECCOMP=1 fake_owner 2>/dev/null ||
+    if fake_owner; then
+        return 0
+    elif PROOT_NO_SECCOMP=1 && export PROOT_NO_SECCOMP && fake_owner; then
         say "proot's use of seccomp fails here: try PROOT_NO_SECCOMP=1, in the environment"
+    else
+        say "proot itself fails here, in both of its ways: provision doctor says more"
+    fi
 }
 
 # Give a file to another user, in proot, which works only if proot sees that system call before the kernel refuses it.
 fake_owner() {
-    "$proot" -0 -w / "$program" 1:1 "$temporary/owned"
+    "$proot" -0 -w / "$program" 1:1 "$temporary/owned" >/dev/null 2>&1
 }

@@ -50,7 +50,7 @@ explain_missing() {
             install='pkg install'
             [ "$2" != util-linux ] || package='util-linux mount-utils'
             case $emulated_cpu in
-                x86_64) qemu_package=qemu-user-x86-64 ;;
+                x86_64) qemu_package='qemu-user-x86-64' ;;
                 aarch64 | arm | i386 | riscv64) qemu_package=qemu-user-$emulated_cpu ;;
                 *) qemu_package='' ;;
             esac

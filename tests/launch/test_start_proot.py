@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 import errno
-import shlex
 from pathlib import Path
-
-import pytest
 
 from provisioner.launch.bpf import Abi, Rule, program, refuse
 from tests.launch.test_seccomp import install
 from tests.support import libseccomp
 from tests.support.containers import ENVIRONMENT, Container, starter
-from tests.support.tools import find_program, need
+from tests.support.termux import with_similar_proot
+from tests.support.tools import need
 
 
-@pytest.fixture
-def termux_proot(place: Path) -> dict[str, str]:
-    """An environment with a proot that lists the options of Termux's fork, and writes its words to `place/words`."""
-    need("proot")
-    tools = place / "tools"
-    tools.mkdir()
-    (tools / "proot").write_text(
-        f"""#!/bin/sh
-[ "$1" != --help ] || exec printf '  --link2symlink\\n  --sysvipc\\n  --kill-on-exit\\n  -p\\n\\n  -L\\n\\nEnd\\n'
-printf '%s\\n' "$@" >{shlex.quote(str(place))}/words
-for word; do
-    shift
-    case $word in --link2symlink | --sysvipc | --kill-on-exit | -p | -L) ;; *) set -- "$@" "$word" ;; esac
-done
-exec {find_program("proot")} "$@"
-"""
-    )
-    (tools / "proot").chmod(0o755)
-    env = starter("proot")["env"]
-    return {**env, "PATH": f"{tools}:{env['PATH']}"}
-
-
-def test_of_termux_s_proot_all_that_helps_is_used(
-    container: Container, place: Path, termux_proot: dict[str, str]
-) -> None:
+def test_of_termux_s_proot_all_that_helps_is_used(container: Container, place: Path) -> None:
+    termux_proot = with_similar_proot(place)
     container.set(image_ports=("80/tcp", "53/udp", "1024/tcp", "8080/tcp", "odd"))
     done = container.run("proot", "sh", "-c", "exit 4", env=termux_proot)
     assert (done.returncode, done.stdout) == (4, b"")
@@ -80,7 +55,7 @@ def test_a_proot_that_cannot_work_here_is_explained(container: Container) -> Non
     done = container.run("proot", "true", preexec_fn=lambda: install(missing))
     assert done.returncode in (1, 126, 127, 255)
     assert done.stderr.decode().splitlines()[-1] == (
-        "start.sh: proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
+        "start.sh: proot itself fails here, in both of its ways: provision doctor says more"
     )
     assert container.run("proot", "false").stderr == b""
 
