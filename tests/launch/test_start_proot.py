@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import pytest
+
 from provisioner.launch.bpf import Abi, Rule, program, refuse
 from tests.launch.test_seccomp import install
 from tests.support import libseccomp
 from tests.support.containers import ENVIRONMENT, Container, starter
-from tests.support.termux import with_similar_proot
+from tests.support.termux import need_termux_proot, with_proot, with_similar_proot
 from tests.support.tools import need
 
 
@@ -58,6 +60,32 @@ def test_a_proot_that_cannot_work_here_is_explained(container: Container) -> Non
         "start.sh: proot itself fails here, in both of its ways: provision doctor says more"
     )
     assert container.run("proot", "false").stderr == b""
+
+
+def test_that_seccomp_fails_is_said_where_it_does(container: Container, place: Path) -> None:
+    """An error of another filter comes before proot's trace of the call, but not before its other way to see it."""
+    env = with_proot(place, need_termux_proot())
+    arch = libseccomp.native_arch()
+    names = ("getuid", "geteuid")
+    abi = Abi(arch, {name: number for name in names if (number := libseccomp.number(name, arch)) is not None})
+    refusing = program([Rule(refuse(errno.EPERM), names)], [abi])
+    command = ("sh", "-c", "exit 255")
+    done = container.run("proot", *command, env=env, preexec_fn=lambda: install(refusing))
+    assert done.stderr.decode() == (
+        "start.sh: proot's use of seccomp fails here: try PROOT_NO_SECCOMP=1, in the environment\n"
+    )
+    for variables, filters in (({"PROOT_NO_SECCOMP": "1"}, {"preexec_fn": lambda: install(refusing)}), ({}, {})):
+        done = container.run("proot", *command, env={**env, **variables}, **filters)
+        assert (done.returncode, done.stderr) == (255, b"")
+
+
+@pytest.mark.parametrize("guest", ["exit 1", "exit 126", "exit 159", "exit 255", "kill -SEGV $$", "kill -TERM $$"])
+def test_a_failure_of_the_guest_is_not_blamed_on_seccomp(container: Container, guest: str) -> None:
+    need("proot")
+    env = {**starter("proot")["env"], "ANDROID_ROOT": "/system"}
+    done = container.run("proot", "sh", "-c", guest, env=env)
+    assert done.returncode != 0
+    assert b"SECCOMP" not in done.stderr
 
 
 def test_a_failure_runs_no_other_program_of_the_image(container: Container) -> None:
