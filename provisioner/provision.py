@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
+from provisioner.container.place import limits_of
 from provisioner.container.record import Record
 from provisioner.container.staging import Staging
 from provisioner.errors import TargetExists, machine_errors
@@ -91,11 +92,12 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             _check_same_image(plan.directory, existing, image)
             _renew(plan.directory, console)
             return Outcome(existing, image, resolved_image.index, is_new=False)
-        with machine_errors("make a directory for extracted layers"):
+        with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
-        if os.geteuid() == 0 and not ownership.exact:
-            console.step("the owners of the image can't be set here: all files belong to root (provision doctor)")
+            limits = limits_of(staging.new, ownership)
+        for text in limits:
+            console.step(text)
         with (
             closing_descriptor(scratch),
             unpack(image, source, staging.new, scratch, ownership, plan.unpack_options, console) as tree,
