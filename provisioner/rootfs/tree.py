@@ -200,6 +200,13 @@ class Tree:
             self._set_default_metadata(file)
             os.fchmod(file, mode)
 
+    def symlink(self, path: bytes, target: bytes) -> None:
+        """Make a symlink that has no entry in the image, unless something is at `path`. It belongs to root."""
+        place = self.locate(path)
+        with suppress(FileExistsError):
+            os.symlink(target, place.name, dir_fd=place.directory)
+            self.overrides.set(self.lstat(place).st_ino, None)
+
     def set_times(self) -> None:
         """Set the times of all directories to those of the image. Later writes into a directory change its time."""
         for file in walk_directories(self._root):

@@ -38,6 +38,7 @@ run_bare() {
         enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
         refresh_files
     }
+    give_pipes
     make_directory "$workdir"
     find_entry "$rootfs"
     drop_capabilities
@@ -78,6 +79,7 @@ enter_rootfs() {
         [ -n "$more_ids" ] || groups=''
         [ "$uid:$gid$more_ids" = 0:0 ] || [ -n "$more_ids" ] || nested=yes
     fi
+    give_pipes
     fill_rootfs
     bind_all
     make_directory "$workdir"
