@@ -18,7 +18,7 @@ from provisioner.doctor.termux import runs_32_bit
 from provisioner.launch.script import body
 from tests.support.containers import Container, hand_over, starter
 from tests.support.termux import environment_with, with_similar_proot
-from tests.support.tools import need, user_id
+from tests.support.tools import clean_environment, need, need_root, user_id
 
 PHONE = {"ANDROID_ROOT": "/system", "PREFIX": "/nowhere/files/usr"}
 
@@ -143,12 +143,23 @@ def test_termux_brings_its_files_and_the_shared_storage(container: Container, pl
     env = {**starter("proot")["env"], "PREFIX": str(prefix)}
     done = container.run("proot", "--termux", "--print", "true", env=env)
     words = shlex.split(done.stdout.decode())
-    for path in (prefix, place / "files/home"):
-        assert bind_of(words, str(path)) == str(path)
+    for own in (prefix, place / "files/home"):
+        assert bind_of(words, str(own)) == str(own)
     said = done.stderr.decode()
     for path in ("/storage", "/sdcard"):
         assert (path in said) != os.path.exists(path)
         assert bind_of(words, path) == (path if os.path.exists(path) else "")
+
+
+def test_selinux_of_a_phone_is_not_the_guest_s(container: Container) -> None:
+    """With a /sys that has it, for this start."""
+    need_root()
+    need("unshare", "mount", "proot")
+    fake = "mount -t tmpfs none /sys/fs && mkdir /sys/fs/selinux && touch /sys/fs/selinux/enforce && exec"
+    start = f"{fake} {container.script} --runtime proot sh -c 'cd /sys/fs/selinux && echo *'"
+    env = {**clean_environment(), "ANDROID_ROOT": "/system"}
+    done = subprocess.run(["unshare", "-m", "sh", "-c", start], env=env, capture_output=True, check=False, cwd="/")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"*\n", b"")
 
 
 # The kernel's release

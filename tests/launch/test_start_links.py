@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -193,7 +194,7 @@ def kill_at(number: int, tool: str, container: Container, place: Path, env: dict
     )
     (tools / tool).chmod(0o755)
     options = {**starter("proot"), "env": {**env, "PATH": f"{tools}:{env['PATH']}"}}
-    command = [container.script, "--runtime", "proot", "true"]
+    command = [str(container.script), "--runtime", "proot", "true"]
     done = subprocess.run(command, check=False, start_new_session=True, stderr=subprocess.PIPE, **options)
     return done.returncode == -signal.SIGKILL
 
@@ -223,8 +224,8 @@ def test_starts_at_the_same_time_lead_them_once(linked: Container, place: Path) 
     assert start(linked, env) == ""
     moved = Container(place / "moved")
     linked.directory.rename(moved.directory)
-    command = [moved.script, "--runtime", "proot", "cat", "/proc/self/comm"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [str(moved.script), "--runtime", "proot", "cat", "/proc/self/comm"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     running = [subprocess.Popen(command, **pipes, **{**starter("proot"), "env": env}) for _ in range(4)]
     results = [process.communicate(timeout=60) for process in running]
     assert [(process.returncode, result[0]) for process, result in zip(running, results, strict=True)] == [

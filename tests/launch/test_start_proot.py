@@ -74,9 +74,11 @@ def test_that_seccomp_fails_is_said_where_it_does(container: Container, place: P
     assert done.stderr.decode() == (
         "start.sh: proot's use of seccomp fails here: try PROOT_NO_SECCOMP=1, in the environment\n"
     )
-    for variables, filters in (({"PROOT_NO_SECCOMP": "1"}, {"preexec_fn": lambda: install(refusing)}), ({}, {})):
-        done = container.run("proot", *command, env={**env, **variables}, **filters)
-        assert (done.returncode, done.stderr) == (255, b"")
+    slow = {**env, "PROOT_NO_SECCOMP": "1"}
+    done = container.run("proot", *command, env=slow, preexec_fn=lambda: install(refusing))
+    assert (done.returncode, done.stderr) == (255, b"")
+    done = container.run("proot", *command, env=env)
+    assert (done.returncode, done.stderr) == (255, b"")
 
 
 @pytest.mark.parametrize("guest", ["exit 1", "exit 126", "exit 159", "exit 255", "kill -SEGV $$", "kill -TERM $$"])

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def archive() -> bytes:
     """An archive with a directory, a file, a symlink and a FIFO of each time."""
     members = []
     for name, seconds in TIMES.items():
-        fields = {"mtime": seconds, "mode": 0o755}
+        fields: dict[str, Any] = {"mtime": seconds, "mode": 0o755}
         members.append(special(f"d-{name}", tarfile.DIRTYPE, **fields))
         members.append(special(f"f-{name}", tarfile.REGTYPE, **fields))
         members.append(special(f"s-{name}", tarfile.SYMTYPE, "x", **fields))
