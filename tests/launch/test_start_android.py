@@ -63,7 +63,7 @@ def test_what_older_versions_left_for_binds_is_taken_away(polluted: Container) -
     assert "sdcard" in left, "it can be read, so somebody else has made it"
 
 
-@pytest.mark.parametrize("why", ["not empty", "readable", "a link", "content", "in use", "printing"])
+@pytest.mark.parametrize("why", ["not empty", "readable", "a link", "behind a link", "content", "in use", "printing"])
 def test_what_is_not_certainly_of_proot_stays(polluted: Container, place: Path, why: str) -> None:
     need("proot")
     kept = polluted.rootfs / "vendor"
@@ -80,6 +80,10 @@ def test_what_is_not_certainly_of_proot_stays(polluted: Container, place: Path, 
         kept.symlink_to(place / "elsewhere")
         os.chmod(place / "elsewhere", 0)
         os.chown(place / "elsewhere", user_id(), -1)
+    elif why == "behind a link":
+        (polluted.rootfs / "linkerconfig").rename(place / "elsewhere")
+        (polluted.rootfs / "linkerconfig").symlink_to(place / "elsewhere")
+        kept = place / "elsewhere/ld.config.txt"
     elif why == "content":
         kept = polluted.rootfs / "linkerconfig/ld.config.txt"
         kept.chmod(0o600)

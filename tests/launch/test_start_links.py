@@ -144,6 +144,21 @@ def test_a_copy_has_links_of_its_own(linked: Container, place: Path) -> None:
     assert find_links(linked.directory).elsewhere_count == 0
 
 
+def test_a_link_that_leads_to_a_directory_stays(linked: Container, place: Path) -> None:
+    """Else the program that renames would put the new link into it: here into a directory of the host."""
+    env = with_similar_proot(place)
+    assert start(linked, env) == ""
+    (linked.rootfs / ".l2s/.l2s.d0001").symlink_to(place / "outside")
+    (place / "outside").mkdir()
+    os.chmod(place / "outside", 0o777)
+    (linked.rootfs / "evil").symlink_to(linked.rootfs / ".l2s/.l2s.d0001")
+    copy = Container(place / "copy")
+    subprocess.run(["cp", "-a", linked.directory, copy.directory], check=True)
+    start(copy, env)
+    assert os.listdir(place / "outside") == []
+    assert (copy.rootfs / "d/c").read_text() == "a"
+
+
 def test_another_name_of_the_same_directory_is_no_move(linked: Container, place: Path) -> None:
     env = with_similar_proot(place)
     assert start(linked, env) == ""
@@ -157,9 +172,10 @@ def test_another_name_of_the_same_directory_is_no_move(linked: Container, place:
     assert f"PROOT_L2S_DIR={other}/rootfs/.l2s" in (place / "variables").read_text().splitlines()
 
 
+@pytest.mark.parametrize("then", ["started", "moved"])
 @pytest.mark.parametrize("tool", ["ln", "mv", "readlink"])
-def test_whatever_ends_it_the_next_start_goes_on(linked: Container, place: Path, tool: str) -> None:
-    """Killed before each of its programs in turn, moved once more, and started."""
+def test_whatever_ends_it_the_next_start_goes_on(linked: Container, place: Path, tool: str, then: str) -> None:
+    """Killed before each of its programs in turn, and started where it is, or moved once more before."""
     env = with_similar_proot(place)
     make_hard_links(linked, "e/x", "e/y")
     assert start(linked, env) == ""
@@ -175,6 +191,9 @@ def test_whatever_ends_it_the_next_start_goes_on(linked: Container, place: Path,
         for name, content in names.items():
             target = os.readlink(here.rootfs / name)
             assert target.endswith(f"/rootfs/.l2s/.l2s.{Path(content).name}0001")
+        if then == "started":
+            start(here, env)
+            assert {name: (here.rootfs / name).read_text() for name in names} == names
     assert killed > 5, "or the tool was not used"
     assert start(here, env) == ""
     assert {name: (here.rootfs / name).read_text() for name in names} == names
