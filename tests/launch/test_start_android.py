@@ -277,6 +277,13 @@ def test_packages_have_the_names_of_termux(container: Container, place: Path, im
     assert done.stderr.decode().splitlines()[-1] == f"start.sh: the image is for {image}, {said}"
 
 
+def test_the_programs_for_namespaces_are_in_two_packages_there(container: Container, place: Path) -> None:
+    env = {**environment_of_uname(place, platform.machine()), "PREFIX": "/data/data/com.termux/files/usr"}
+    done = container.run("userns", "true", env={**env, "PATH": str(place / "tools")})
+    assert done.returncode == 125
+    assert done.stderr.decode().splitlines()[-1].endswith(": pkg install util-linux mount-utils")
+
+
 def environment_of_uname(place: Path, machine: str) -> dict[str, str]:
     """An environment with a uname(1) that names another machine, the programs that start.sh needs, and no qemu."""
     tools = place / "tools"
