@@ -35,7 +35,7 @@ class Helper:
         self, flags: int, *command: str, filter_: str = "-", pass_fds: tuple[int, ...] = ()
     ) -> tuple[int, str]:
         """Execute a command by it; the exit status, and what it prints."""
-        words = [*self._words, str(self.path), filter_, chr(ord("0") + flags), *command]
+        words = [*self._words, str(self.path), filter_, str(flags), *command]
         done = subprocess.run(words, capture_output=True, text=True, pass_fds=pass_fds, check=False)
         return done.returncode, done.stdout
 
