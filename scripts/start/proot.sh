@@ -21,6 +21,21 @@ run_proot() {
     hides_host ||
         say "this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows none"
     find_reporter
+    eval "set -- $words_before \"\$@\" $words_after"
+    if [ -n "$host_env" ] && [ -n "$reporter" ]; then
+        # The helper doesn't look into PATH.
+        find_guest_program
+        shift
+        set -- "$guest_program" "$@"
+        case $guest_program in
+            */*) ;;
+            *)
+                # In a bind; or nowhere, as that shell says then.
+                # shellcheck disable=SC2016 # the guest's shell expands it
+                if guest_has /bin/sh; then set -- /bin/sh -c 'exec "$@"' sh "$@"; else reporter='' report=''; fi
+                ;;
+        esac
+    fi
     append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
     [ -z "$emulated_cpu" ] || append "$list" -q "$qemu"
     add_proot_features
@@ -38,7 +53,7 @@ run_proot() {
     add_workdir
     guard - "${reporter:+KEEP}"
     proot_words="$list $proot_words"
-    eval "set -- $host_env $proot_words $guest_env $words_before \"\$@\" $words_after"
+    eval "set -- $host_env $proot_words $guest_env \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     open_report
     # On SIGQUIT proot ends everything that it traces.

@@ -44,7 +44,8 @@ open_report() {
         report_file=$temporary/report
         write_text '' "$report_file"
     fi
-    exec 3>>"$report_file" 8<"$report_file" 4<"${waiter:-/dev/null}" 5<"${proot_filter:-/dev/null}"
+    exec 3>>"$report_file" 4<"${waiter:-/dev/null}" 5<"${proot_filter:-/dev/null}"
+    exec 8<"$report_file"
     while read -r _; do :; done <&8
 }
 
