@@ -102,7 +102,7 @@ def proot_filter(platform: Platform) -> bytes:
     abis = _abis()
     older = (*_UNTRANSLATED, "prctl", "socket", _LAST)
     rules = (
-        Rule(ALLOW, tuple(name for name in abis[0].numbers | abis[1].numbers if name not in older)),
+        Rule(ALLOW, tuple(name for name in {**abis[0].numbers, **abis[1].numbers} if name not in older)),
         Rule(refuse(errno.ENOSYS), _UNTRANSLATED, newer_than=_LAST),
         Rule(SUCCESS, ("prctl",), Argument(0, (_PR_SET_DUMPABLE,))),
         Rule(refuse(errno.EPROTONOSUPPORT), ("socket",), Argument(2, (_NETLINK_AUDIT,))),

@@ -1,4 +1,4 @@
-"""The exit status is the command's, whatever its children do, in every runtime; proot 5.1.0 says that of another one."""
+"""The exit status is the command's in every runtime, whatever its children do. proot 5.1.0 says another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Static programs of a few system calls, for this machine and for others that qemu emulates: guests without any shell."""
+"""Static programs of a few system calls, for this machine and for those that qemu emulates: guests without a shell."""
 
 from __future__ import annotations
 
