@@ -91,7 +91,7 @@ def proot_filter(platform: Platform) -> bytes:
 
     It answers ENOSYS to all calls with a path that proot doesn't translate, and to all that are newer than its table
     (statx, openat2, io_uring and what is to come) but those that are known to take no path. A process that makes itself
-    undumpable (prctl(2), as sudo does) only seems to: the kernel would let proot no longer see its memory, and each path
+    undumpable (prctl(2), as sudo does) only seems to: proot could no longer read its memory, and each path
     would be a "Bad address". There is no audit, in which only the machine's root may write: without it sudo and login
     say nothing. Under qemu-user all of that goes for qemu, which makes this machine's calls.
 
