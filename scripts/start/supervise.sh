@@ -19,6 +19,10 @@ supervise() {
     read_report
     # Without a report: proot exits with 255 for each guest that a signal ended.
     case $last_signal/${reported:-$status}/$runtime/${reported:+yes} in
+        */137/proot/)
+            end_orphans
+            [ -z "$last_signal" ] || [ "$killed_status" != 137 ] || status=$((128 + last_signal))
+            ;;
         */proot/yes) [ "$last_signal/$status" != /159 ] || explain_failure ;;
         [0-9]*/"$killed_status/$runtime/" | [0-9]*/255/proot/) status=$((128 + last_signal)) ;;
         /*/proot/) [ -n "$inside" ] || explain_failure ;;
