@@ -73,12 +73,9 @@ forward() {
     case $runtime/$process_name in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
+            if find_child "$child"; then guest_pid=$first_child; else child_signal=QUIT; fi
             # With a report, the one that waits for the command comes between.
-            if find_child "$child" && { [ -z "$report" ] || find_child "$first_child"; }; then
-                guest_pid=$first_child
-            else
-                child_signal=QUIT
-            fi
+            [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
             ;;
         proot/*) child_signal=KILL ;; # it has not become proot yet
         chroot/sh | userns/sh | chroot/setpriv | userns/setpriv)
