@@ -73,8 +73,11 @@ forward() {
     case $runtime/$process_name in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
-            if find_child "$child"; then guest_pid=$first_child; else child_signal=QUIT; fi
-            # With a report, the one that waits for the command comes between.
+            # With a report there is one until the end. Before, proot neither heeds signals nor ends its first child.
+            tries=${report:+100}
+            until find_child "$child" || [ "${tries:-0}" -eq 0 ]; do tries=$((tries - 1)); done
+            if [ -n "$first_child" ]; then guest_pid=$first_child; else child_signal=QUIT; fi
+            # The one that waits for the command comes between.
             [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
             ;;
         proot/*) child_signal=KILL ;; # it has not become proot yet
