@@ -79,7 +79,7 @@ class RegistryClient:
         self._credentials = credentials
         self._insecure = insecure
         self._warn = warn or Console().warn
-        self._http = Http(insecure=insecure, connections=connections)
+        self._http = Http(insecure=insecure, connections=connections, registry=reference.registry)
         self._tokens = Tokens(self._fetch_token)
         self._challenge: Challenge | None = None
         self._base = ""

@@ -87,9 +87,10 @@ def test_manifests_by_tag_and_digest_and_blobs(registry: ScriptedRegistry) -> No
 
 def test_all_media_types_are_asked_for(registry: ScriptedRegistry) -> None:
     client(registry).manifest("latest")
-    accepted = registry.asked(MANIFESTS)[0].headers["Accept"]
-    for media_type in (OCI_INDEX, OCI_MANIFEST, builders.DOCKER_LIST, builders.DOCKER_MANIFEST):
-        assert media_type in accepted
+    accepted = registry.asked(MANIFESTS)[0].headers.get_all("Accept")
+    assert accepted is not None
+    assert {OCI_INDEX, OCI_MANIFEST, builders.DOCKER_LIST, builders.DOCKER_MANIFEST} <= set(accepted)
+    assert all("," not in line for line in accepted)  # as Go's clients; some registries read one line only as one type
 
 
 def test_blobs_come_as_they_are_stored(registry: ScriptedRegistry) -> None:
@@ -306,7 +307,7 @@ def tls_registry(certificate: tuple[Path, Path]) -> Iterator[ScriptedRegistry]:
 
 def test_an_unknown_certificate_is_refused(tls_registry: ScriptedRegistry) -> None:
     with refused(
-        NetworkError, "certificate that can't be verified: self-signed certificate$", "--insecure.*REQUESTS_CA_BUNDLE"
+        NetworkError, "certificate that can't be verified: self-signed certificate$", "REQUESTS_CA_BUNDLE.*--insecure"
     ):
         client(tls_registry).manifest("latest")
     assert tls_registry.requests == []
@@ -406,18 +407,20 @@ def test_a_host_that_has_no_address() -> None:
 
 @contextmanager
 def listening(talk: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Something at `127.0.0.1:PORT` that talks to two clients: plain HTTP is tried there first, then https."""
+    """Something at `127.0.0.1:PORT` that talks to clients: plain HTTP is tried there first, then https."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
-            for _ in range(2):
-                connection, _ = server.accept()
-                with connection, suppress(OSError):
-                    talk(connection)
+            with suppress(OSError):  # at the end
+                while True:
+                    connection, _ = server.accept()
+                    with connection, suppress(OSError):
+                        talk(connection)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
         thread.join(10)
 
 
