@@ -93,7 +93,9 @@ class CachingRegistry:
 
     def _document_of_tag(self, tag: str) -> Document:
         if self._known_tags is None:
-            return self.manifest(self._registry.resolve(tag))
+            with suppress(NotFound):  # the registry's headers were wrong, or it knows only tags
+                return self.manifest(str(self._registry.resolve(tag).digest))
+            return self._save(self._registry.manifest(tag))
         if document := self._known_document(tag, self._known_tags):
             return document
         document = self._save(self._registry.manifest(tag))
