@@ -32,9 +32,9 @@ from provisioner.registry.http import (
     UntrustedCertificate,
     body_chunks,
     limited_body,
-    status_text,
 )
-from provisioner.registry.refusals import Incomplete, error_reason, refusal
+from provisioner.registry.ping import RETRIED, PingProblem, is_web_page
+from provisioner.registry.refusals import Incomplete, NoSuchRepository, refusal
 from provisioner.registry.retry import TransientError
 from provisioner.registry.token_server import TokenRequest, fetch_token, may_get_password
 from provisioner.terminal.progress import Console
@@ -86,8 +86,7 @@ class RegistryClient:
         self._tokens = Tokens(self._fetch_token)
         self._challenge: Challenge | None = None
         self._base = ""
-        self._ping_problem: Callable[[], ProvisionError] | None = None
-        """Makes the error for a ping that was answered oddly, in case the repository can't be read either."""
+        self._ping_problem: PingProblem | None = None
         self._answers = 0
         """The number of requests that succeeded."""
 
@@ -153,7 +152,7 @@ class RegistryClient:
         """Check the credentials with the registry. Return False where it asks for none; raise NotAllowed if refused."""
         self._connect()
         if self._ping_problem:
-            raise self._ping_problem()
+            raise self._ping_problem.error()
         if self._challenge is None:
             return False
         if self._challenge.scheme == "bearer" and not may_get_password(self._challenge, Address.parse(self._base)):
@@ -232,8 +231,8 @@ class RegistryClient:
         with self._authorized(path, accept, method, start, is_blob) as response:
             if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise self._refusal(response, what, is_part=is_part)
-            if self._ping_problem and not is_blob and _is_web_page(response):
-                raise self._ping_problem()
+            if self._ping_problem and not is_blob and is_web_page(response):
+                raise self._ping_problem.error()
             self._answers += 1
             yield response
 
@@ -320,26 +319,13 @@ class RegistryClient:
         Other answers than that of a registry are remembered as `_ping_problem`, and the repository decides. Raises
         TransientError for answers after which another ping may go well.
         """
-        registry, status = self._reference.registry, response.status_code
-        if status in (408, 429, 500, 502, 503, 504):
+        if response.status_code in RETRIED:
             raise self._refusal(response, "ping", is_part=False)
-        if status in (401, 403) and (challenge := self._usable_challenge(response, base)):
+        is_refused = response.status_code in (401, 403)
+        if is_refused and (challenge := self._usable_challenge(response, base)):
             return replace(challenge, scope=self._scope)  # some registries name an example as the scope
-        if status == 401 and not _is_from(response, base):
-            return None  # where the content is may differ
-        if status == 401:
-            what, hint = f"{registry} wants a user name and a password", f"log in: provision login {registry}"
-            self._ping_problem = lambda: NotAllowed(what, hint)
-        elif status == 403:
-            reason = error_reason(response)
-            self._ping_problem = lambda: NotAllowed(
-                f"{registry} refuses access{reason}", "ask its owner, or use another registry"
-            )
-        elif status != 200 or _is_web_page(response):
-            found = "a web page" if _is_web_page(response) else status_text(response)
-            self._ping_problem = lambda: NetworkError(
-                f"{registry} is not a registry: it answers with {found}", "check the host and the port"
-            )
+        if response.status_code != 401 or _is_from(response, base):  # where the content is may differ
+            self._ping_problem = PingProblem.of(response, self._reference.registry)
         return None
 
     @property
@@ -348,17 +334,19 @@ class RegistryClient:
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
         """Return the token server's answer to a challenge of this registry."""
-        registry = Address.parse(self._base)
-        request = TokenRequest(challenge, self._reference, self._login, registry)
-        return fetch_token(self._http, request, self._warn)
+        request = TokenRequest(challenge, self._reference, self._login, Address.parse(self._base))
+        try:
+            return fetch_token(self._http, request, self._warn)
+        except NoSuchRepository:
+            if not self._answers:
+                raise
+            what = f"the token server of {self._reference.registry} refuses a token for what could be read before"
+            raise TransientError(what, "try again later") from None
 
     def _refusal(self, response: requests.Response, what: str, *, is_part: bool) -> ProvisionError:
         """Return the error for a response (see `refusal`), or for the ping where that says more."""
-        if self._ping_problem:
-            problem = self._ping_problem()
-            is_refused = response.status_code in (401, 403) and isinstance(problem, NotAllowed)
-            if is_refused or not _is_of_registry(response):
-                return problem
+        if self._ping_problem and self._ping_problem.explains(response):
+            return self._ping_problem.error()
         login = self._login if self._challenge else None  # without a challenge, no credentials were shown
         return refusal(response, self._reference, what, login=login, is_part=is_part)
 
@@ -366,16 +354,6 @@ class RegistryClient:
 def _is_from(response: requests.Response, base: str) -> bool:
     """Return whether a response comes from the server of `base` itself, and not from where that has redirected to."""
     return Address.parse(response.url).has_origin_of(Address.parse(base))
-
-
-def _is_web_page(response: requests.Response) -> bool:
-    return response.headers.get("Content-Type", "").startswith("text/html")
-
-
-def _is_of_registry(response: requests.Response) -> bool:
-    """Return whether an error is one of a registry, and not of a web server that knows nothing of registries."""
-    headers = response.headers
-    return "json" in headers.get("Content-Type", "") or "Docker-Distribution-Api-Version" in headers
 
 
 def _headers(accept: str, authorization: str, start: int = 0) -> Mapping[str, str]:

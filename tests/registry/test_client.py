@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -139,6 +140,68 @@ def test_a_token_that_ends_is_renewed(registry: ScriptedRegistry) -> None:
     server = TokenServer(registry, uses=1)
     pulled = client(registry)
     pulled.manifest("latest")
+    assert b"".join(pulled.blob(described(LAYER))) == LAYER
+    assert server.issued == 2
+
+
+def test_a_token_that_several_downloads_use_up_is_renewed_as_often_as_it_takes(registry: ScriptedRegistry) -> None:
+    blobs = [registry.add_blob("user/x", builders.incompressible(1000, number)) for number in range(40)]
+    server = TokenServer(registry, uses=1)
+    pulled = client(registry)
+
+    def fetch(digest: str) -> int:
+        return len(b"".join(pulled.blob(Descriptor("", Digest.parse(digest), 1000))))
+
+    with ThreadPoolExecutor(16) as threads:
+        assert set(threads.map(fetch, blobs)) == {1000}
+    assert server.issued >= 40
+
+
+def test_a_token_that_others_use_up_is_renewed_while_there_is_progress(registry: ScriptedRegistry) -> None:
+    """Ten times in a row somebody else was faster, and got through."""
+    TokenServer(registry)
+    pulled, refusals = client(registry), 0
+
+    def refuse(request: Request) -> Response | None:
+        nonlocal refusals
+        refusals += 1
+        if refusals > 10:
+            return None
+        pulled.manifest("latest")
+        return challenge(f'Bearer realm="{registry.url}/token",service="scripted"')
+
+    registry.on(BLOBS, refuse)
+    assert b"".join(pulled.blob(described(LAYER))) == LAYER
+    assert refusals == 11
+
+
+def test_without_progress_the_renewal_ends(registry: ScriptedRegistry) -> None:
+    """What a manifest names is there, so it is never \"not found\"."""
+    TokenServer(registry)
+    pulled = client(registry)
+    pulled.manifest("latest")
+    registry.on(BLOBS, challenge(f'Bearer realm="{registry.url}/token",service="scripted"'))
+    with refused(NotAllowed, "refuses the blob [0-9a-f]+ of .*/user/x, whose manifest it gave", "try again"):
+        list(pulled.blob(described(LAYER)))
+    assert len(registry.asked(BLOBS)) == 4
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_server_that_refuses_in_the_middle_is_asked_again(registry: ScriptedRegistry, status: int) -> None:
+    TokenServer(registry, uses=1)
+    pulled = client(registry)
+    pulled.manifest("latest")
+    registry.on("/token", Response(status))
+    with refused(TransientError, "the token server of .* refuses a token for what could be read before"):
+        list(pulled.blob(described(LAYER)))
+
+
+def test_a_refusal_with_a_challenge_is_about_the_token(registry: ScriptedRegistry) -> None:
+    server = TokenServer(registry)
+    pulled = client(registry)
+    pulled.manifest("latest")
+    header = {"WWW-Authenticate": f'Bearer realm="{registry.url}/token",error="insufficient_scope"'}
+    registry.on(BLOBS, Response.error(403, "DENIED", "expired", header), times=1)
     assert b"".join(pulled.blob(described(LAYER))) == LAYER
     assert server.issued == 2
 
