@@ -18,7 +18,7 @@ prepare_links() {
     elif [ -n "$print_only" ]; then
         [ -z "$former_root" ] || say "DIR was at ${former_root%/rootfs}: start it once for its hard links to be found"
     elif [ -n "$session_file" ]; then
-        wait_for_links || move_links
+        lead_links
     elif [ -n "$former_root" ]; then
         say "DIR was at ${former_root%/rootfs} and can't be written to: hard links that were made inside are lost"
     fi
@@ -29,35 +29,47 @@ prepare_links() {
 # Set `former_root`: the path of the rootfs that links lead to, or empty.
 read_links_root() {
     text=''
-    { [ -f "$directory/.provision/links" ] && read_text <"$directory/.provision/links"; } 2>/dev/null
+    { [ ! -f "$directory/.provision/links" ] || read_text <"$directory/.provision/links"; } 2>/dev/null
     former_root=${text%"$newline"}
 }
 
-# Succeed if another start, which came first, has led all links to `links_root`. While it does that, or if something
-# runs since before DIR was moved, this waits, and at last exits.
-wait_for_links() {
-    tenths=${PROVISION_TEST_LINK_TENTHS:-100}
-    while find_sessions && has_earlier_session; do
+# Lead all links to `links_root`, unless another start does it first.
+lead_links() {
+    # A start that waits is no session that uses them.
+    read_text <"$session_file"
+    own_session=$text tenths=${PROVISION_TEST_LINK_TENTHS:-100}
+    write_text '' "$session_file"
+    read_stat $$
+    own_start=$stat_start turn=$directory/.provision/links.turn
+    while read_links_root && [ "$former_root" != "$links_root" ]; do
+        if take_turn; then
+            move_links
+            # The next one has to see that this one goes on.
+            write_text "$own_session" "$session_file"
+            rm -f "$turn"
+            return
+        fi
         # Nobody knows yet whether DIR was moved: a later start looks.
-        [ -n "$former_root" ] || return 0
+        [ -n "$former_root$holder" ] || break
         [ "$tenths" -gt 0 ] || fail "DIR was moved while it was used, and proot's links have to follow: --stop ends it"
         tenths=$((tenths - 1))
         sleep 0.1
-        read_links_root
-        [ "$former_root" != "$links_root" ] || return 0
     done
-    return 1
+    write_text "$own_session" "$session_file"
 }
 
-# Succeed if one of the `sessions` began before this process.
-has_earlier_session() {
-    read_stat $$ || return
-    own_start=$stat_start
-    for pid in $sessions; do
-        { [ "$pid" != $$ ] && read_stat "$pid"; } || continue
-        [ "$stat_start" -ge "$own_start" ] || return 0
-        [ "$stat_start" != "$own_start" ] || [ "$pid" -gt $$ ] || return 0
-    done
+# Succeed if no other start leads the links, and nothing that runs may use them. The link `turn` then says that this start
+# leads them. Else `holder` is the one that does, or empty.
+take_turn() {
+    holder=''
+    if ! ln -s "$$ $own_start" "$turn" 2>/dev/null; then
+        holder=$(readlink "$turn") || return
+        { read_stat "${holder% *}" && [ "$stat_start" = "${holder#* }" ]; } || rm -f "$turn" # it was killed
+        return 1
+    fi
+    find_sessions
+    [ -n "$sessions" ] || return 0
+    rm -f "$turn"
     return 1
 }
 
@@ -65,8 +77,9 @@ has_earlier_session() {
 # so: whatever ends this, the next start goes on.
 move_links() {
     [ -z "$former_root" ] || say "DIR was at ${former_root%/rootfs}: hard links that were made inside follow it"
+    # A start that was killed may have left its own.
     set +f
-    rm -f "$directory/.provision"/links.*
+    rm -f "$directory/.provision"/links.new.*
     set -f
     find_program sh
     shell_program=$program
@@ -76,13 +89,13 @@ move_links() {
         ! "$program" "$links_root" -maxdepth 0 -lname x 2>/dev/null || append "$list" -lname '/*/.l2s.*'
         eval "set -- $list"
         failed=$("$@" -exec "$shell_program" -c "$move_some_links" "$script" "$former_root" "$links_root" \
-            "$directory/.provision/links.$$" {} + 2>/dev/null)
+            "$directory/.provision/links.new.$$" {} + 2>/dev/null)
         [ -z "$failed" ] || fail "can't lead this link of proot's to where DIR is now: ${failed%%"$newline"*}"
     elif [ -n "$former_root" ]; then
         fail "there is no find to look for the links of proot: install findutils"
     fi
-    write_text "$links_root$newline" "$directory/.provision/links.$$" &&
-        mv -f "$directory/.provision/links.$$" "$directory/.provision/links"
+    write_text "$links_root$newline" "$directory/.provision/links.new.$$" &&
+        mv -f "$directory/.provision/links.new.$$" "$directory/.provision/links"
 }
 
 # Commands for another shell: lead each of the links "$4" and on to the rootfs $2, by way of the name $3. A link is

@@ -4,7 +4,7 @@
 # Print the words $@ and exit. The temporary files that they name stay.
 print_words() {
     append '' "$@"
-    words=$list exports=''
+    words=$list$redirections exports=''
     if [ "$runtime" = proot ]; then
         list_proot_variables
         exports=${proot_variables:+"export$proot_variables; "}
