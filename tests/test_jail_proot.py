@@ -113,8 +113,8 @@ def test_a_new_owner_is_not_seen(phone: Jail) -> None:
     assert output(phone, "touch o; chown 33:33 o; stat -c %u:%g o; rm o") == "0:0\n"
 
 
-def test_a_local_clone_without_the_option_fails(phone: Jail) -> None:
-    done = start(phone, "rm -rf v; git clone -q t v")
-    assert "hardlink different from source" in done.stderr
-    seen = output(phone, "echo 1 >x; ln x y; perl -e 'print((lstat q(x))[4])'; rm x y")
-    assert seen == str(UID), "the files of hard links are the user's own"
+def test_a_hard_link_has_the_user_s_own_number_in_every_second_process(phone: Jail) -> None:
+    """proot turns the order of its parts around for each child; git then says: hardlink different from source."""
+    show = "perl -e 'print((lstat q(x))[4], q( ))'"
+    seen = output(phone, f"echo 1 >x; ln x y; {show}; ({show}; :); (({show}; :); :); rm x y").split()
+    assert sorted(set(seen)) == ["0", str(UID)]
