@@ -94,7 +94,7 @@ _Block = list[_Instruction]
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 
 _OWN_NUMBERS = 0x10000
-"""A power of two above all numbers that architectures share, and below 0xF0000, where those of arm's own calls begin."""
+"""A power of two above all shared numbers, and below 0xF0000, where those of arm's own calls begin."""
 
 
 def _load(offset: int) -> _Instruction:

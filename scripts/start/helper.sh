@@ -22,9 +22,14 @@ find_helper() {
 }
 
 # Set `helper_flags`, and `list`: the helper with the filter $1, or `-`, as words before a program. It closes all
-# descriptors above 2 and joins a new session keyring.
+# descriptors above 2 and joins a new session keyring. Without a helper, close those up to 9.
 guard() {
     # CLOSE and KEYRING, and NO_NEW_PRIVS.
     list='' helper_flags=$((1 + 2${no_new_privs:+ + 4}))
-    [ -z "$helper" ] || append '' "$helper" "$1" "$helper_flags"
+    if [ -n "$helper" ]; then
+        append '' "$helper" "$1" "$helper_flags"
+    else
+        # Shells can close these.
+        exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-
+    fi
 }
