@@ -144,6 +144,6 @@ def abis() -> tuple[Abi, ...]:
     """Return all ABIs of the table."""
     (_, *names), *rows = (line.split() for line in (f"call {_NUMBERS.strip()}").splitlines())
     columns = {name: {row[0]: int(row[i]) for row in rows if row[i] != "-"} for i, name in enumerate(names, start=1)}
-    x32 = Abi(0xC000003E, {call: number | _X32 for call, number in columns["x86_64"].items()}, _X32_NEWEST)
+    x32 = Abi(0xC000003E, {call: number | _X32 for call, number in columns["x86_64"].items()}, newest=_X32_NEWEST)
     x32_own = Abi(0xC000003E, {call: number | _X32 for call, number in _X32_OWN.items()})
-    return (*(Abi(arch, columns[name], _NEWEST) for arch, name in _ARCHES.items()), x32, x32_own)
+    return (*(Abi(arch, columns[name], newest=_NEWEST) for arch, name in _ARCHES.items()), x32, x32_own)
