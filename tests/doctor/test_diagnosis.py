@@ -45,11 +45,10 @@ def test_android_s_restrictions_are_reported(phone: Jail) -> None:
     done = doctor_in_jail(phone, allow=["tmp"])
     found = checks_of(done)
     assert done.returncode == 0
-    assert {name: check["state"] for name, check in found.items() if check["state"] != "ok"} == {
+    assert {name: check["state"] for name, check in found.items() if check["state"] != "ok" and name != "ping"} == {
         **dict.fromkeys(("hard links", "attributes", "devices", "owners", "chroot", "userns", "unshare"), "no"),
         **dict.fromkeys(("subuid", "bwrap", "qemu", "libmagic", "fakeroot"), "no"),
         **dict.fromkeys(("phantom processes", "proot paths"), "?"),
-        "ping": found["ping"]["state"],  # as this machine has it
     }
     assert "the kernel ends the process that tries it (SIGSYS)" in found["userns"]["detail"]
     assert "os.link" in found["python"]["detail"]
