@@ -127,7 +127,7 @@ def test_doctor_tries_it_too(place: Path) -> None:
     probe.parent.mkdir()
     probe.write_bytes(proot_probe(host_platform()))
     probe.chmod(0o755)
-    words = ["proot", "-v", "-1", "-r", probe.parent, "-w", "/", "/proot-probe", "/proot-probe"]
+    words: list[str | Path] = ["proot", "-v", "-1", "-r", probe.parent, "-w", "/", "/proot-probe", "/proot-probe"]
     seen = subprocess.run(words, check=False).returncode - WORKS
     expected = ", ".join(name for name, bit in CALLS.items() if seen & bit)
     says = f"proot doesn't know {expected}: start.sh's filter" if expected else "proot translates"
