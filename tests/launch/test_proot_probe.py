@@ -140,7 +140,8 @@ def test_doctor_says_what_a_proot_can_t_be_asked(place: Path) -> None:
     write_script(place / "bin/proot", "exit 1")
     place.chmod(0o755)
     found = checks_of(doctor("--json", place, env=path_before(place / "bin")))
-    assert (found["proot paths"]["state"], found["proot paths"]["detail"]) == ("?", "proot doesn't run the probe")
+    assert found["proot paths"]["state"] == "?"
+    assert found["proot paths"]["detail"].startswith("the probe didn't end as it should")
 
 
 def test_doctor_tries_ping(place: Path) -> None:
