@@ -5,15 +5,13 @@
 # Set `features` and `untranslated`, from `.provision/proot-facts` if it is about the same file.
 probe_proot() {
     facts_file=$directory/.provision/proot-facts identity='' text=''
-    # Inode, size, time and path.
-    proot_identity="1 $(ls -iLln "$proot" 2>/dev/null)"
-    if [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
+    if [ -n "$proot_identity" ] && [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
     fi
-    if [ "$identity" != "$proot_identity" ]; then
+    if [ "$identity" != "1 $proot_identity" ]; then
         read_features
         try_calls
-        write_text "$proot_identity$newline$untranslated$newline$text" "$facts_file"
+        [ -z "$proot_identity" ] || write_text "1 $proot_identity$newline$untranslated$newline$text" "$facts_file"
     fi
     features=$newline$text
 }
