@@ -4,6 +4,7 @@
 
 # Set `features` and `untranslated`, from `.provision/proot-facts` if it is about the same file.
 probe_proot() {
+    [ -z "${features-}" ] || return 0
     facts_file=$directory/.provision/proot-facts identity='' text=''
     if [ -n "$proot_identity" ] && [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
