@@ -4,16 +4,21 @@
 
 # Set `features` and `untranslated`, from `.provision/proot-facts` if it is about the same file.
 probe_proot() {
-    [ -z "${features-}" ] || return 0
-    facts_file=$directory/.provision/proot-facts identity='' text=''
+    [ -z "$features" ] || return 0
+    facts_file=$directory/.provision/proot-facts identity='' untranslated='' text=''
     if [ -n "$proot_identity" ] && [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
     fi
-    if [ "$identity" != "1 $proot_identity" ]; then
-        read_features
-        try_calls
-        [ -z "$proot_identity" ] || write_text "1 $proot_identity$newline$untranslated$newline$text" "$facts_file"
-    fi
+    # Another start may be writing it.
+    case $identity/$untranslated/$text in
+        "2 $proot_identity"/[0-7]/*"end$newline") ;;
+        *)
+            read_features
+            try_calls
+            text=${text}end$newline
+            [ -z "$proot_identity" ] || write_text "2 $proot_identity$newline$untranslated$newline$text" "$facts_file"
+            ;;
+    esac
     features=$newline$text
 }
 
