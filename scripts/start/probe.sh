@@ -1,5 +1,5 @@
 # Probe: what this proot can do, as trying it shows.
-# Sets `features` (the lines of its help that name an option, each after a newline), `untranslated` (the sum of the
+# Sets `features` (the options that begin lines of its help, as there after two spaces), `untranslated` (the sum of the
 # calls whose paths it leaves as they are, see provisioner/launch/proot_probe.py; empty where that can't be known).
 
 # Set `features` and `untranslated`, from `.provision/proot-facts` if it is about the same file.
@@ -22,12 +22,13 @@ probe_proot() {
     features=$newline$text
 }
 
-# Set `text`: the lines of proot's help that begin with an option.
+# Set `text`: the options that begin lines of proot's help.
 read_features() {
     text='' remaining=$("$proot" --help 2>&1)$newline
     while [ -n "$remaining" ]; do
         line=${remaining%%"$newline"*} remaining=${remaining#*"$newline"}
-        case $line in "  -"*) text=$text$line$newline ;; esac
+        # A shell reads one byte at a time.
+        case $line in "  -"*) line=${line#  } && text="$text  ${line%%[ ,]*}$newline" ;; esac
     done
 }
 
