@@ -96,7 +96,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         ):
             with tree_errors("write the fixups"):
                 profile = requested_profile or _matching_profile(tree)
-                generated = apply_fixups(tree, profile, plan.dns)
+                generated = apply_fixups(tree, profile, plan.dns, plan.directory)
             with tree_errors("set the times of directories"):
                 tree.set_times()
         record = Record.of(source.reference, image, profile.name)

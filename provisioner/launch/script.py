@@ -24,6 +24,8 @@ PARTS = (
     "helper",
     "mounts",
     "devices",
+    "layers",
+    "join",
     "entry",
     "supervise",
     "print",

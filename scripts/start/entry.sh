@@ -49,7 +49,14 @@ find_chroot() {
 # Set `program`: a copy of it in memory, for this run alone. A guest's script can name /proc/self/exe as its
 # interpreter, which is then the program that executes it, and could write to its file.
 copy_program() {
-    [ -z "$stage" ] || { cp "$program" "$stage/" && program=$stage/${program##*/}; } || fail "can't copy $program"
+    [ -n "$stage" ] || return 0
+    copy=$stage/${program##*/}
+    if [ -n "$joined" ] && [ ! -e "$copy" ]; then
+        # What the session has there can't be added to any more.
+        mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" || fail "can't mount $stage"
+    fi
+    { [ -e "$copy" ] || cp "$program" "$copy"; } || fail "can't copy $program"
+    program=$copy
 }
 
 # Add to `entry_words`, at the front, what leaves root the capabilities that it has in docker's containers, but mknod:

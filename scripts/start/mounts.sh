@@ -1,7 +1,7 @@
 # Mounts in the private mount namespace. All that doesn't depend on the rootfs is built in a place that no guest can
 # reach, by one mount(8); from there it moves to the directories of the rootfs, in which this shell then stands.
 # Sets `stage` (that place, or empty), `mount_words`, `mount_list` (lines as in fstab(5)), `flags`, `can_mount_proc`
-# (empty if the kernel refuses a new /proc).
+# (empty if the kernel refuses a new /proc), `root_flags` (the rootfs's).
 
 # Build that place for the machine's root ($1 is `root`) or for a user namespace (`user`).
 build_stage() {
@@ -10,7 +10,8 @@ build_stage() {
     { mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" && cd -P "$stage"; } ||
         fail "can't mount $stage"
     find_flags
-    add_mount ../../rootfs ../../rootfs none "rbind$flags"
+    root_flags=$flags
+    if [ -n "$ephemeral" ]; then mount_overlay; else add_mount ../../rootfs ../../rootfs none "rbind$flags"; fi
     "list_mounts_for_$1"
     mount_listed
     # Only now can this shell be asked.
@@ -227,10 +228,9 @@ seal_stage() {
     remount ro,nosuid "$stage" || true
 }
 
-# Make the rootfs the root of the mount namespace. Programs are those of the host still, and paths too: nothing may be
+# Make the rootfs, this shell's directory, the root of the mount namespace. Programs are those of the host still, and paths too: nothing may be
 # mounted or written any more, until chroot has made this directory the process's root.
 move_root() {
-    enter / "can't enter the rootfs"
     # shellcheck disable=SC2086 # words
     $mount_words -o move . / || fail "can't make the rootfs the root of the namespace"
 }

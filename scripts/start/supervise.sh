@@ -30,7 +30,7 @@ run_in_background() {
     (
         trap - INT QUIT
         case $1 in
-            enter_rootfs) "$@" ;;
+            enter_rootfs | join_rootfs) "$@" ;;
             *) exec "$@" ;;
         esac
     ) <&9 9<&- &
@@ -64,7 +64,7 @@ forward() {
     guest_signal=$1 guest_pid=$child child_signal='' process_name=''
     [ "$1" != INT ] || can_interrupt || guest_signal=TERM
     { read -r process_name <"/proc/$child/comm"; } 2>/dev/null
-    case $runtime/$process_name in
+    case ${inside:+$joined}$runtime/$process_name in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
             if find_child "$child"; then guest_pid=$first_child; else child_signal=QUIT; fi
