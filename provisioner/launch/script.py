@@ -28,6 +28,7 @@ PARTS = (
     "join",
     "entry",
     "supervise",
+    "interrupts",
     "print",
     "sessions",
     "detach",

@@ -3,9 +3,9 @@
 
 # Exit if the runtime can't do what has been asked for.
 check_wishes() {
-    case $runtime/$read_only$ephemeral in
+    case $runtime/$no_writes$ephemeral in
         bare/?*) fail "--no-namespace mounts nothing: it has no --read-only and no --ephemeral" ;;
-        proot/*) [ -z "$read_only" ] || fail "--read-only needs mounts, which proot doesn't have: use --runtime userns" ;;
+        proot/*) [ -z "$no_writes" ] || fail "--read-only needs mounts, which proot doesn't have: use --runtime userns" ;;
     esac
 }
 
@@ -46,7 +46,7 @@ keep_flags() {
 
 # Let nobody write to the rootfs, this shell's directory. Mounts below it stay as they are.
 protect_rootfs() {
-    [ -n "$read_only" ] || return 0
+    [ -n "$no_writes" ] || return 0
     # shellcheck disable=SC2086 # words
     $mount_words -o "remount,bind,ro$root_flags" . . 2>/dev/null || remount "ro$root_flags" "$real_rootfs" ||
         fail "can't make the rootfs read-only"

@@ -7,7 +7,7 @@ parse_options() {
     inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
-    typed_hostname='' read_only='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
+    typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
     typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
@@ -63,7 +63,7 @@ parse_option() {
         --list | --stop | --detach) session_action=${option#--} ;;
         --exec) execute=yes ;;
         --detached) detached=yes ;; # for this script itself, see detach
-        --read-only) read_only=yes ;;
+        --read-only) no_writes=yes ;;
         --ephemeral) ephemeral=yes ;;
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;

@@ -116,7 +116,7 @@ has_binfmt() {
 
 # Succeed if something has been asked for that takes mounts, which proot doesn't have.
 needs_mounts() {
-    case "$read_only$ephemeral $default_binds $typed_binds " in
+    case "$no_writes$ephemeral $default_binds $typed_binds " in
         yes* | *:ro\ * | *:ro\'*) ;;
         *) return 1 ;;
     esac

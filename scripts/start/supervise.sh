@@ -4,7 +4,7 @@
 
 # Run the words $@ and exit.
 supervise() {
-    last_signal='' killed_status=''
+    last_signal='' killed_status='' interrupts=0
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # expanded now
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -58,7 +58,7 @@ forward() {
     case $1 in
         INT | QUIT)
             # The terminal has sent it to the guest as well.
-            ! in_foreground || return 0
+            ! in_foreground || { [ "$1" != INT ] || insist && return; }
             ;;
     esac
     guest_signal=$1 guest_pid=$child child_signal='' process_name=''
