@@ -1,6 +1,6 @@
 # Interrupts: Ctrl-C ends also what ignores it. The kernel keeps from process 1 each signal that it has no handler for.
-# Sets `interrupts` (how many have had no effect), `main_process`, `signals_ignored` and `signals_caught` (its masks, in
-# hexadecimal).
+# Sets `forced_status` (that of what this script has killed), `interrupts` (how many have had no effect), `main_process`,
+# `signals_ignored` and `signals_caught` (its masks, in hexadecimal).
 
 # After a Ctrl-C at the terminal, which the guest has got as well: end the guest if it has ignored the one before.
 insist() {
@@ -18,11 +18,9 @@ insist() {
         1/*) say "what runs ignores Ctrl-C: press it again to end it" ;;
         2/*[4567cdef]???) kill -s TERM "$main_process" 2>/dev/null ;;
         *)
-            case $runtime in
-                proot) find_descendants "$child" ;;
-                bare) descendants=$child ;;
-                *) descendants=$child ;; # all others end with process 1
-            esac
+            forced_status=137
+            # In a namespace all others end with process 1.
+            if [ "$runtime" = proot ]; then find_descendants "$child"; else descendants=$child; fi
             [ -z "$descendants" ] || eval "kill -s KILL $descendants" 2>/dev/null
             ;;
     esac

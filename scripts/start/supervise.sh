@@ -4,7 +4,7 @@
 
 # Run the words $@ and exit.
 supervise() {
-    last_signal='' killed_status='' interrupts=0
+    last_signal='' killed_status='' interrupts=0 forced_status=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # expanded now
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -21,7 +21,7 @@ supervise() {
         [0-9]*/"$killed_status/$runtime" | [0-9]*/255/proot) status=$((128 + last_signal)) ;;
         /*/proot) [ -n "$inside" ] || explain_failure ;;
     esac
-    finish "$status"
+    finish "${forced_status:-$status}"
 }
 
 # Run the words $@ and set `status`. A shell reacts to signals at once only while it waits for a background job.

@@ -15,6 +15,7 @@ from provisioner.profile import Profile
 from provisioner.rootfs.fixups import (
     PUBLIC_DNS,
     apply_fixups,
+    format_hostname,
     format_hosts,
     format_missing_groups,
     format_resolv_conf,
@@ -22,6 +23,9 @@ from provisioner.rootfs.fixups import (
     is_android,
 )
 from provisioner.rootfs.tree import Tree
+
+BOX = Path("/home/joe/.Some_-_box.d")
+"""The directory of the container."""
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def test_an_empty_root_gets_all_of_them(tree: Tree, root: Path) -> None:
 
 def test_the_name_is_the_directory_s_unless_the_profile_has_one(tree: Tree, root: Path) -> None:
     apply_fixups(tree, Profile(), ["9.9.9.9"], BOX)
-    assert (root / "etc/hostname").read_text() == "some-box\n"
+    assert (root / "etc/hostname").read_text() == "some-box-d\n"
 
 
 @pytest.mark.parametrize("target", ["{outside}/there", "../../outside/there", "../run/gone", "resolv.conf", "hosts"])
@@ -149,13 +153,27 @@ def test_termux_keeps_its_own_below_prefix(tmp_path: Path, monkeypatch: pytest.M
 # hosts and group
 
 
-def test_hosts_names_the_machine_once() -> None:
-    assert format_hosts("box", socket.gethostname()).splitlines() == [
-        "127.0.0.1 localhost",
-        "::1 localhost ip6-localhost ip6-loopback",
-        "127.0.1.1 box",
-    ]
-    assert "127.0.1.1" not in format_hosts("localhost")
+def test_hosts_names_the_container_and_the_machine_once() -> None:
+    begin = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+    assert format_hosts("box", "vm") == f"{begin}127.0.1.1 box vm\n"
+    assert format_hosts("box", "box") == f"{begin}127.0.1.1 box\n"
+    assert format_hosts("localhost", "localhost") == format_hosts("localhost", "") == begin
+
+
+@pytest.mark.parametrize(
+    ("name", "hostname"),
+    [
+        ("ubuntu", "ubuntu"),
+        ("Debian_12.5", "debian-12-5"),
+        ("-.-x-.-", "x"),
+        ("日本", "container"),
+        ("it's a \n box", "it-s-a-box"),
+        ("a" * 62 + ".b", "a" * 62),
+        ("a" * 200, "a" * 63),
+    ],
+)
+def test_the_hostname_is_a_label_made_of_the_directory_s_name(name: str, hostname: str) -> None:
+    assert format_hostname(Path("/home/joe", name)) == hostname
 
 
 GROUP = b"root:x:0:\ninet:x:3003:me\nodd\nshort:x\n"
