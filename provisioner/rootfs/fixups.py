@@ -26,8 +26,8 @@ def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str], directory: Pa
     """Write the fixups into `tree` and return the files of /etc that start.sh may generate again, by name.
 
     These are the files that depend on the machine and that the profile doesn't have. `dns` are the servers that the
-    user asked for, and `directory` is the one that the container will be in. Symlinks of the image in place of a file are replaced. Raises MalformedImage where something in the
-    image is in the way of a file, and MachineError.
+    user asked for, and `directory` is where the container will be. Symlinks of the image in place of a file are
+    replaced. Raises MalformedImage where something in the image is in the way of a file, and MachineError.
     """
     name = profile.hostname or format_hostname(directory)
     files = {

@@ -89,6 +89,8 @@ join_namespaces() {
         *--preserve-credentials*) ;; # toybox's has no -r either
         *) fail "--exec needs util-linux's nsenter here: apt install util-linux" ;;
     esac
+    # shellcheck disable=SC3013 # all of our shells have it
+    [ ! "/proc/self/fd/7/ns/mnt" -ef /proc/self/ns/mnt ] || fail "session $joined has no namespaces of its own"
     place=/proc/self/fd/7
     [ -z "$print_only" ] || place=/proc/$joined
     append '' "$program" -F --preserve-credentials "-r$place/root"
