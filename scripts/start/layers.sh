@@ -90,7 +90,7 @@ copy_mode() {
     user_mode=${2#?} group_mode=${2#????} other_mode=${2#???????}
     set -- "$1" "u=${user_mode%"${user_mode#???}"},g=${group_mode%"${group_mode#???}"},o=${other_mode%"${other_mode#???}"}" \
         "$4:$5"
-    chmod "$(printf '%s' "$2" | tr -d 'ST-')" "$1" && { [ -z "$is_machine_root" ] || chown "$3" "$1"; }
+    chmod "$(printf '%s\n' "$2" | sed 's/-//g;s/[st]/x&/g;y/ST/st/')" "$1" && { [ -z "$is_machine_root" ] || chown "$3" "$1"; }
 }
 
 # Set `rootfs` to a copy of this run, for proot, if the file system can make one without copying the data.
