@@ -49,8 +49,9 @@ def _recorded_sessions(directory: Path) -> dict[int, bool]:
             with closing_descriptor(file):
                 is_file = stat.S_ISREG(os.fstat(file).st_mode)
                 lines = os.read(file, _START_SIZE).split(b"\n") if is_file else []
-            if len(lines) > 1 and lines[0] == _stat_field(int(name), 22):
-                sessions[int(name)] = lines[1].startswith(b"exec ")
+            pid = int(name)
+            if len(lines) > 1 and lines[0] == _stat_field(pid, 22) and _stat_field(pid, 3) != b"Z":
+                sessions[pid] = lines[1].startswith(b"exec ")
     return sessions
 
 

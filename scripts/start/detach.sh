@@ -30,9 +30,9 @@ detach() {
     find_program sh || fail "there is no sh on PATH"
     append "$launch_words" "$program" "$script"
     eval "set -- $list $options --detached -- \"\$@\""
-    # It says by descriptor 7 that it is a session now, or why it can't be.
+    # It says by descriptor 6 that it is a session now, or why it can't be.
     answer=$(
-        "$@" </dev/null 7>&1 >>"$log" 2>&1 &
+        "$@" </dev/null 6>&1 >>"$log" 2>&1 &
         printf '%s\n' "$!"
     )
     pid='' started='' reason=''

@@ -32,13 +32,13 @@ find_main_process() {
     [ "${inside:+$joined}$runtime" != bare ] || return 0
     for _ in 1 2 3 4; do
         process_name=''
-        { read -r process_name <"/proc/$main_process/comm"; } 2>/dev/null || return
+        { read -r process_name <"/proc/$main_process/comm"; } 2>/dev/null || return 1
         case $main_process/$process_name in
             "$child/sh" | "$child/start.sh" | "$child/setpriv" | "$child/env") [ -z "$joined" ] || return 0 ;;
             */proot* | */helper | */bwrap) ;;
             *) return 0 ;;
         esac
-        find_child "$main_process" || return
+        find_child "$main_process" || return 1
         main_process=$first_child
     done
 }

@@ -79,7 +79,7 @@ prepare_guest() {
 # Print an error message with its hint, and exit with docker's status for a failure of the launcher itself.
 fail() {
     say "$1"
-    [ -z "$detached" ] || { printf 'start.sh: %s\n' "$printable" >&7; } 2>/dev/null
+    [ -z "$detached" ] || { printf 'start.sh: %s\n' "$printable" >&6; } 2>/dev/null
     finish 125
 }
 

@@ -25,7 +25,7 @@ remember_session() {
     read_stat $$ && write_text "$stat_start$newline${joined:+exec $joined }$runtime$newline$printable$newline$list" \
         "$session_file" || session_file=''
     # The one that --detach has been given to waits for it.
-    [ -z "$detached" ] || { printf 'started\n' >&7 && exec 7>&-; } 2>/dev/null
+    [ -z "$detached" ] || { printf 'started\n' >&6 && exec 6>&-; } 2>/dev/null
 }
 
 # Add to this session's file that what runs inside can be joined.
@@ -46,7 +46,7 @@ tidy_sessions() {
 # Succeed if the process $1 is a session.
 has_session() {
     { read -r recorded_start <"$directory/.provision/run/$1"; } 2>/dev/null && read_stat "$1" &&
-        [ "$stat_start" = "$recorded_start" ]
+        [ "$stat_start" = "$recorded_start" ] && [ "$stat_state" != Z ]
 }
 
 # Read the file of the session $1: set `session_runtime`, `printable`, and `text` (its options).
