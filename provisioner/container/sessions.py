@@ -31,7 +31,9 @@ def find_sessions(directory: Path, pids: Iterable[int]) -> list[int]:
     for pid in remaining:
         ancestors = _ancestors(pid)
         if not recorded.keys() & ancestors:
-            first.setdefault(_container(pid, ancestors, remaining), pid)
+            container = _container(pid, ancestors, remaining)
+            if _stat_field(pid, 3):  # it may have ended meanwhile, and then has no ancestors
+                first.setdefault(container, pid)
     return sorted([*(pid for pid, joined in recorded.items() if not joined), *first.values()])
 
 

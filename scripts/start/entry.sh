@@ -47,15 +47,18 @@ find_chroot() {
 }
 
 # Set `program`: a copy of it in memory, for this run alone. A guest's script can name /proc/self/exe as its
-# interpreter, which is then the program that executes it, and could write to its file.
+# interpreter, which is then the program that executes it, and could write to its file. In a user namespace nobody can
+# write to a program of the machine's root.
 copy_program() {
+    [ -n "$is_machine_root" ] || [ -w "$program" ] || return 0
     [ -n "$stage" ] || return 0
     copy=$stage/${program##*/}
-    if [ -n "$joined" ] && [ ! -e "$copy" ]; then
-        # What the session has there can't be added to any more.
-        mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" || fail "can't mount $stage"
+    if [ ! -e "$copy" ]; then
+        # What a session has there can't be added to any more.
+        [ -z "$joined" ] || mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" || fail "can't mount $stage"
+        has_copies=yes
+        cp "$program" "$copy" || fail "can't copy $program"
     fi
-    { [ -e "$copy" ] || cp "$program" "$copy"; } || fail "can't copy $program"
     program=$copy
 }
 

@@ -120,10 +120,11 @@ join_rootfs() {
     rootfs=/proc/$first_child/cwd
     # shellcheck disable=SC3013 # all of our shells have it
     [ "/proc/$first_child/root" -ef / ] || rootfs=/proc/$first_child/root
-    { cd -P "$rootfs" && find_place; } || fail "can't enter the rootfs of session $joined"
-    real_rootfs=$place stage=$directory/.provision/shm mount_words=mount
+    cd -P "$rootfs" || fail "can't enter the rootfs of session $joined"
+    real_rootfs=$PWD stage=$directory/.provision/shm mount_words=mount
     prepare_guest "$@"
     find_ids
+    give_pipes
     confine
     start_in_rootfs "$@"
 }

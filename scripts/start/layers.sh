@@ -12,8 +12,7 @@ check_wishes() {
 # Set `source` to a view of it in the stage that can't be written to, nor can what is mounted below it.
 make_view() {
     view_count=$((view_count + 1)) problem="can't bind $source read-only"
-    { cd -P "$stage" && find_place; } || fail "$problem"
-    view=$place/view.$view_count
+    view=$stage/view.$view_count
     if [ -d "$source" ]; then mkdir "$view"; else touch_file "$view"; fi
     # shellcheck disable=SC2086 # words
     $mount_words -o rbind "$source" "$view" || fail "$problem"
@@ -55,6 +54,8 @@ protect_rootfs() {
 # Mount on the rootfs, from the stage, what shows it and takes its changes. They are in memory, or in `throwaway` where
 # memory can't hold the attributes that overlayfs needs.
 mount_overlay() {
+    # A first stage may have one already.
+    [ -z "$upper" ] || umount ../../rootfs || fail "can't unmount $rootfs"
     upper=./upper throwaway='' xattrs=''
     if [ -z "$is_machine_root" ]; then
         xattrs=,userxattr

@@ -34,11 +34,12 @@ run_bare() {
     [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux" ] ||
         fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
     prepare_guest "$@"
-    filter='' more_ids='' nested=''
+    filter='' more_ids='' nested='' is_machine_root=''
     [ -n "$print_only" ] || {
         enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
         refresh_files
     }
+    give_pipes
     make_directory "$workdir"
     find_entry "$rootfs"
     drop_capabilities
@@ -75,6 +76,7 @@ enter_rootfs() {
         build_stage user
         name_terminal
     fi
+    give_pipes
     fill_rootfs
     bind_all
     make_directory "$workdir"
@@ -84,7 +86,7 @@ enter_rootfs() {
 
 # Set `id_count`, `more_ids`, `is_machine_root` and `nested`.
 find_ids() {
-    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper=''
+    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper='' has_copies=''
     [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids _; } </proc/self/uid_map
     # Only in the namespace with all ids is root the machine's. Elsewhere the kernel allows fewer mounts, and no groups.
     if [ "$id_count" = 4294967295 ]; then
