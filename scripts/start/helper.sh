@@ -25,6 +25,6 @@ find_helper() {
 # descriptors above 2 and joins a new session keyring.
 guard() {
     # CLOSE and KEYRING, and NO_NEW_PRIVS.
-    list='' helper_flags=$((1 + 2${no_new_privs:+ + 4}))
+    list='' helper_flags=$((${hides_entry:+-1} + 1 + 2${no_new_privs:+ + 4}))
     [ -z "$helper" ] || append '' "$helper" "$1" "$helper_flags"
 }

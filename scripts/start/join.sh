@@ -1,5 +1,6 @@
 # The option --exec: run a command in what runs already.
-# Sets `joined` (the process number of that session).
+# Sets `joined` (the process number of that session), `entry_helper` (the helper as the last program before the guest's, or
+# empty).
 # shellcheck disable=SC2154 # sessions.sh sets containers, session_runtime and text
 
 # Choose the session that --exec is about, and set all options as it has them; the options on the command line $@ come
@@ -124,7 +125,34 @@ join_rootfs() {
     real_rootfs=$PWD stage=$directory/.provision/shm mount_words=mount
     prepare_guest "$@"
     find_ids
+    # The kernel makes no user namespace for a process whose root has another one above.
+    [ -z "$nested" ] || [ "$real_rootfs" != / ] ||
+        fail "session $joined has the one id of root: start it with --user $user to have that user inside"
     give_pipes
+    case "$privileged$nested $more_capabilities " in
+        yes* | *" all "*) ;; # nothing can be hidden from it, or needs to be
+        *) [ -z "$helper" ] || ! find_program setpriv || hides_entry=yes ;;
+    esac
     confine
     start_in_rootfs "$@"
+}
+
+# Keep from the guest the programs that enter the rootfs: their root is the host's, and whoever has their capabilities can
+# follow it in /proc. They inherit one that the guest lacks, by the setpriv(1) $1, and the helper drops it at the end.
+hide_entry() {
+    extra=sys_admin entry_filter=/dev/null
+    case $capability_set, in *+sys_admin,*) extra=sys_ptrace ;; esac
+    append '' "$1" --inh-caps "-all,+$extra" && entry_words="$list $entry_words"
+    # A copy, since the guest could name /proc/self/exe as an interpreter, and then write to its file.
+    { entry_helper=$(mktemp "$directory/.provision/run/helper.XXXXXX") && cp "$helper" "$entry_helper" &&
+        chmod 755 "$entry_helper"; } || fail "can't copy $helper"
+    case ${filter_file##*/} in
+        seccomp.bpf)
+            # It answers capset(2) itself, and so comes last.
+            filter='' entry_filter=$filter_file hides_entry=''
+            guard +/proc/self/fd/8
+            append "$entry_words" /proc/self/fd/7 +/proc/self/fd/8 "$helper_flags" && entry_words=$list
+            ;;
+        *) append "$entry_words" /proc/self/fd/7 +- 1 && entry_words=$list ;;
+    esac
 }

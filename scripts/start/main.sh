@@ -54,7 +54,7 @@ prepare_shell() {
     clean_path "${PATH-}"
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    stage='' etc_binds='' view_count=0 throwaway='' upper='' real_rootfs='' helper='' start_directory=$PWD
+    stage='' etc_binds='' view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' real_rootfs='' helper='' start_directory=$PWD
 }
 
 # Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.

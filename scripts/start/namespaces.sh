@@ -104,7 +104,7 @@ start_in_rootfs() {
     [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
     seal_stage
     eval "set -- $words_before \"\$@\" $words_after"
-    if [ -n "$nested_helper" ] && [ -n "$host_env" ]; then
+    if [ -n "$nested_helper$entry_helper" ] && [ -n "$host_env" ]; then
         # The helper doesn't look into PATH.
         find_guest_program
         shift
@@ -120,6 +120,10 @@ start_in_rootfs() {
     eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
     if [ -n "$nested_helper" ]; then
         start_process "$@" 7<"$nested_helper" 8<"$filter_file"
+    elif [ -n "$entry_helper" ]; then
+        exec 7<"$entry_helper"
+        rm -f "$entry_helper"
+        start_process "$@" 7<&7 8<"$entry_filter"
     else
         start_process "$@"
     fi

@@ -49,7 +49,7 @@ def test_processes_and_files_are_those_of_the_session(container: Container, runt
     (container.rootfs / "run").chmod(0o777)
     with session(container, runtime, "sh", "-c", guest):
         assert inside(container, runtime, "cat", "/run/here") == b"content\n"
-        count = "set -- /proc/[0-9]*; busybox grep -l name-of-it /proc/[0-9]*/cmdline; exit 0"
+        count = "set -- /proc/[0-9]*; busybox grep -l name-of-it /proc/[0-9]*/cmdline 2>/dev/null; exit 0"
         lines = inside(container, runtime, "sh", "-c", count).split()
         assert len(lines) >= 2  # it, and this one
         namespaces = "for name in mnt pid ipc uts user; do busybox readlink /proc/self/ns/$name; done"
@@ -221,6 +221,36 @@ def test_in_the_background(container: Container, runtime: str) -> None:
         inside(container, runtime, "sh", "-c", "until [ -e /tmp/done ]; do sleep 0.02; done")
         container.output("", "--stop", by=runtime)
     assert (container.directory / ".provision/log").read_text().startswith("said\n")
+
+
+@pytest.mark.parametrize("runtime", ["userns", "chroot"])
+@pytest.mark.parametrize("user", ["root", "joe"])
+def test_the_session_s_root_can_not_follow_what_joins_to_the_host(
+    container: Container, place: Path, runtime: str, user: str
+) -> None:
+    """What has not entered the rootfs yet has the host's root directory, and is in the session's /proc already."""
+    (place / "canary").write_text("")
+    (place / "canary").chmod(0o644)
+    attack = f"for p in /proc/[0-9]*; do [ ! -e $p/root{place}/canary ] || echo won; done"
+    guest = f"echo ready; while :; do {attack}; done"
+    if runtime == "userns" and user == "joe":
+        pytest.skip("there is no other user than root in such a session")
+    with session(container, runtime, "sh", "-c", guest, stdout=subprocess.PIPE) as process:
+        for _ in range(20):
+            inside(container, runtime, "--user", user, "true")
+        process.terminate()
+        assert process.stdout
+        assert process.stdout.read() == b""
+    assert not list((container.directory / ".provision/run").glob("helper.*"))
+
+
+def test_another_user_needs_an_id(container: Container) -> None:
+    with session(container, "userns", "sh", "-c", LOOP) as main:
+        done = container.run("", "--exec", "--user", "joe", "true", by="userns")
+        assert (done.returncode, done.stderr.decode()) == (
+            125,
+            f"start.sh: session {main.pid} has the one id of root: start it with --user joe to have that user inside\n",
+        )
 
 
 def test_it_can_be_printed(container: Container, runtime: str) -> None:
