@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dns", metavar="IP", action="append", default=[], help="name server for the container; repeatable"
     )
     parser.add_argument(
-        "--bind", metavar="SRC[:DST]", action="append", default=[], help="bind SRC to DST at each start; repeatable"
+        "--bind",
+        metavar="SRC[:DST[:ro]]",
+        action="append",
+        default=[],
+        help="bind SRC to DST at each start; repeatable",
     )
     parser.add_argument(
         "--env", metavar="K=V", action="append", default=[], help="environment variable for each start; repeatable"

@@ -194,7 +194,7 @@ def _install_filter(p: Assembler) -> None:
 
 
 def _clear_inheritable(p: Assembler) -> None:
-    """With a `+` before FILTER, clear the inheritable set of capabilities. What it had is lost when PROGRAM is executed.
+    """With a `+` before FILTER, clear the inheritable set of capabilities; executing PROGRAM loses what was in it.
 
     A filter that emulates root would answer the call itself, and needs the capabilities to be installed.
     """

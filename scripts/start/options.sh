@@ -108,22 +108,8 @@ parse_value() {
                 *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
             esac
             ;;
-        --session) typed_session=$value ;;
-        --hostname)
-            case $value in
-                *[!A-Za-z0-9.-]* | [.-]* | *[.-] | '') fail "--hostname needs letters, digits, dots and hyphens, not $value" ;;
-            esac
-            [ ${#value} -le 64 ] || fail "--hostname takes 64 characters at most"
-            typed_hostname=$value
-            ;;
-        --timeout)
-            case $value in
-                '' | *[!0-9]* | ?????*) fail "--timeout needs a number of seconds, not $value" ;;
-            esac
-            stop_timeout=$value
-            ;;
-        # These five are for this script itself, see make_namespaces.
-        --joined) joined=$value ;;
+        --session | --hostname | --timeout | --joined) parse_session_value ;;
+        # These four are for this script itself, see make_namespaces.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
@@ -148,6 +134,27 @@ parse_value() {
                 *) typed_dns="$typed_dns $value" ;;
             esac
             ;;
+    esac
+}
+
+# Set the variable of an `option` of sessions and their names from its `value`.
+parse_session_value() {
+    case $option in
+        --session) typed_session=$value ;;
+        --hostname)
+            case $value in
+                *[!A-Za-z0-9.-]* | [.-]* | *[.-] | '') fail "--hostname needs letters, digits, dots and hyphens, not $value" ;;
+            esac
+            [ ${#value} -le 64 ] || fail "--hostname takes 64 characters at most"
+            typed_hostname=$value
+            ;;
+        --timeout)
+            case $value in
+                '' | *[!0-9]* | ?????*) fail "--timeout needs a number of seconds, not $value" ;;
+            esac
+            stop_timeout=$value
+            ;;
+        --joined) joined=$value ;; # for this script itself, see join_namespaces
     esac
 }
 
@@ -198,7 +205,9 @@ what the image starts by itself.
 --root          as root: --user 0:0
 --workdir D     start in D
 --env K=V       set a variable
---bind SRC[:DST]  show a path inside
+--bind SRC[:DST[:ro]]  show a path
+                inside, with :ro to be
+                read only
 --dns IP        ask this name server
 --termux        show /sdcard and the
                 home of Termux inside
@@ -217,12 +226,21 @@ what the image starts by itself.
                 own it or can change it
 --no-namespace  chroot alone: nothing
                 private, nothing mounted
+--hostname NAME  not the directory's
+--read-only     the image's files can't
+                be changed
+--ephemeral     changes are thrown away
+                at the end
 --print         show the command line
                 and stop
 --detach        in the background, with
                 a log
 --list          what runs from here
+--exec          run the command in it
+--session PID   in which one
 --stop          end it
+--timeout SEC   within 10 seconds, or
+                SEC
 --help          this text
 --              end of the options
 

@@ -223,8 +223,7 @@ def test_in_the_background(container: Container, runtime: str) -> None:
     assert (container.directory / ".provision/log").read_text().startswith("said\n")
 
 
-@pytest.mark.parametrize("runtime", ["userns", "chroot"])
-@pytest.mark.parametrize("user", ["root", "joe"])
+@pytest.mark.parametrize(("runtime", "user"), [("userns", "root"), ("chroot", "root"), ("chroot", "joe")])
 def test_the_session_s_root_can_not_follow_what_joins_to_the_host(
     container: Container, place: Path, runtime: str, user: str
 ) -> None:
@@ -233,8 +232,6 @@ def test_the_session_s_root_can_not_follow_what_joins_to_the_host(
     (place / "canary").chmod(0o644)
     attack = f"for p in /proc/[0-9]*; do [ ! -e $p/root{place}/canary ] || echo won; done"
     guest = f"echo ready; while :; do {attack}; done"
-    if runtime == "userns" and user == "joe":
-        pytest.skip("there is no other user than root in such a session")
     with session(container, runtime, "sh", "-c", guest, stdout=subprocess.PIPE) as process:
         for _ in range(20):
             inside(container, runtime, "--user", user, "true")
