@@ -147,3 +147,16 @@ def test_inits_are_process_1(container: Container, runtime: str, name: str) -> N
     (container.rootfs / name).write_text("#!/bin/sh\necho $$\n")
     (container.rootfs / name).chmod(0o755)
     assert container.output(runtime, f"/{name}") == b"1\n"
+
+
+@pytest.mark.parametrize("runtime", ["userns", "chroot"])
+def test_tini_is_process_1_and_ends_by_signals(container: Container, runtime: str) -> None:
+    need("tini-static")
+    shutil.copy(find_program("tini-static") or "", container.rootfs / "tini")
+    guest = "echo $PPID; trap 'exit 7' TERM; sleep 60 & wait"
+    with container.running(runtime, "/tini", "--", "sh", "-c", guest) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"1\n"
+        assert container.output("", "--exec", "cat", "/proc/1/comm", by=runtime) == b"tini\n"
+        process.terminate()
+        assert process.wait(10) == 7
