@@ -88,6 +88,8 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
+        for line in resolved_image.assumptions:
+            console.step(line)
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
             _renew(plan.directory, console)

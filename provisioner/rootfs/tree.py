@@ -69,18 +69,23 @@ class Place(NamedTuple):
 def split_path(path: bytes) -> list[bytes]:
     """Split the path of an archive into names; it may begin with `/` or `./`.
 
-    Raises MalformedImage for a path with `..` or NUL in it, or one that is too long.
+    A name before `..` is left out with it, whatever it is in the tree, as Go's tools do. Raises MalformedImage for a
+    path that leaves the root, has a NUL in it, or is too long.
     """
     if b"\0" in path:
         raise MalformedImage(f"{printable(path[:300])!r} contains a NUL")
     if len(path) > _PATH_MAX:
         raise MalformedImage(f"it is a path of {len(path)} bytes, {_PATH_MAX} is the most")
-    names = [name for name in path.split(b"/") if name not in (b"", b".")]
-    for name in names:
+    names: list[bytes] = []
+    for name in path.split(b"/"):
         if name == b"..":
-            raise MalformedImage(f"{printable(path[:300])!r} climbs out of its directory")
-        if len(name) > _NAME_MAX:
+            if not names:
+                raise MalformedImage(f"{printable(path[:300])!r} climbs out of the root")
+            names.pop()
+        elif len(name) > _NAME_MAX:
             raise MalformedImage(f"{printable(name[:60])}… is a name of {len(name)} bytes, {_NAME_MAX} is the most")
+        elif name not in (b"", b"."):
+            names.append(name)
     return names
 
 

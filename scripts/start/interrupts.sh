@@ -29,13 +29,22 @@ insist() {
 # Set `main_process`: the guest's first program, below those of start.sh.
 find_main_process() {
     main_process=$child
-    [ "${inside:+$joined}$runtime" != bare ] || return 0
+    case ${inside:+$joined}$runtime in
+        bare) return 0 ;;
+        proot)
+            find_child "$child" || return 1
+            main_process=$first_child
+            # The one that waits for the command comes between.
+            [ -z "$report" ] || ! find_child "$first_child" || main_process=$first_child
+            return 0
+            ;;
+    esac
     for _ in 1 2 3 4; do
         process_name=''
         { read -r process_name <"/proc/$main_process/comm"; } 2>/dev/null || return 1
         case $main_process/$process_name in
             "$child/sh" | "$child/start.sh" | "$child/setpriv" | "$child/env") [ -z "$joined" ] || return 0 ;;
-            */proot* | */helper | */bwrap) ;;
+            */helper | */bwrap) ;;
             *) return 0 ;;
         esac
         find_child "$main_process" || return 1

@@ -24,7 +24,7 @@ choose_session() {
     open_session
     read_session "$joined"
     wait_until_ready
-    eval "set -- ${text%"$newline"} -- \"\$@\""
+    eval "set -- ${text%" end=$newline"*} -- \"\$@\""
     while [ "$1" != -- ]; do
         case ${1%%=*} in
             start_directory | user | workdir | typed_env | typed_binds | typed_dns | typed_devices | typed_hostname | \
@@ -72,7 +72,7 @@ wait_until_ready() {
     esac
     tries=100
     while :; do
-        case $text in *' ready=yes'*) return ;; esac
+        case $text in *" end=${newline}ready=yes"*) return ;; esac
         tries=$((tries - 1))
         { [ "$tries" -gt 0 ] && has_session "$joined"; } ||
             fail "session $joined has not started, or an older start.sh has"
@@ -106,16 +106,17 @@ join_namespaces() {
     append "$list" "-p$place/ns/pid_for_children" "$program" "$script"
     eval "set -- $list $options --inside $runtime --joined $joined \
 ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} \
-${helper:+--helper \"\$helper\"} -- \"\$@\""
+${helper:+--helper \"\$helper\"} ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
-    exec "$@" 7<&7
+    [ -n "$relayed" ] || exec "$@" 7<&7
+    exec "$@" 6<&6 7<&7
 }
 
 # As a process in the session's namespaces: start the guest with the typed words $@.
 join_rootfs() {
-    session_file='' # the outer script empties it
+    session_file='' relay_count=0 # the outer script empties it, and waits
     # shellcheck disable=SC3013 # all of our shells have it
-    { [ "/proc/$joined/ns/mnt" -ef /proc/self/ns/mnt ] && find_child "$joined"; } ||
+    { [ "/proc/$joined/ns/mnt" -ef /proc/self/ns/mnt ] && find_process_1 "$joined"; } ||
         fail "--joined is for start.sh itself"
     # Process 1 stands in the rootfs, or it is the guest. It exists as long as this process, which would end with it.
     rootfs=/proc/$first_child/cwd

@@ -23,6 +23,7 @@ main() {
     esac
     [ -n "$joined$inside" ] || check_wishes
     [ -n "$print_only" ] || remember_session "$@"
+    [ -n "$print_only$inside" ] || relay_files
     case $inside$runtime$joined in
         proot*) run_proot "$@" ;;
         bare*) run_bare "$@" ;;
@@ -53,8 +54,10 @@ prepare_shell() {
     LC_ALL=C
     clean_path "${PATH-}"
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    stage='' etc_binds='' view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' real_rootfs='' helper='' start_directory=$PWD
+    temporary='' relayed='' relay_count=0 child='' alias_count=0 guest_program='' session_file='' inside=''
+    stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
+    view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
+    report='' reported='' redirections=''
 }
 
 # Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.
@@ -88,6 +91,7 @@ finish() {
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
     [ -z "$throwaway" ] || [ -n "$inside" ] || remove_throwaway "$throwaway"
+    [ "$relay_count" = 0 ] || wait_for_relays
     # What is below the stage ends with the namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"
     exit "$1"

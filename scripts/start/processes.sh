@@ -70,6 +70,18 @@ find_child() {
     [ -n "$first_child" ]
 }
 
+# Set `first_child`: the child of the session $1 that is process 1 of its namespace. Others write its output to files.
+find_process_1() {
+    find_child "$1" || return 1
+    [ -e "/proc/$1/ns/pid_for_children" ] && [ -e "/proc/$1/task/$1/children" ] || return 0
+    { read -r children <"/proc/$1/task/$1/children"; } 2>/dev/null || [ -n "${children-}" ] || return 1
+    for first_child in $children; do
+        # shellcheck disable=SC3013 # all of our shells have it
+        [ ! "/proc/$first_child/ns/pid" -ef "/proc/$1/ns/pid_for_children" ] || return 0
+    done
+    return 1
+}
+
 # Set `descendants`: the processes that process $1 has started or traces, and theirs.
 find_descendants() {
     descendants='' family=" $1 " has_grown=yes

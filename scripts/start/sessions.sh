@@ -1,6 +1,6 @@
 # Sessions: what runs from this DIR. `.provision/run/PID` is written by the start.sh that is process PID: when it started
 # (stat_start); the runtime, or `exec` and the session that it has joined; the command; and, quoted for the shell, the
-# options that --exec goes by, with `ready=yes` once the guest runs. A file that is empty, or whose process has ended or
+# options that --exec goes by; once the guest can be joined, `ready=yes`. proot's part puts the status behind it. A file that is empty, or whose process has ended or
 # has another start, is no session.
 # Sets `session_file` (this process's, or empty), `sessions` (process numbers, as " N N"), `containers` (the same without
 # those that have joined another one).
@@ -21,8 +21,8 @@ remember_session() {
         "typed_binds=$typed_binds" "typed_dns=$typed_dns" "typed_devices=$typed_devices" \
         "typed_hostname=$typed_hostname" "more_capabilities=$more_capabilities" "no_new_privs=$no_new_privs" \
         "privileged=$privileged" "no_namespace=$no_namespace" "host_devices=$host_devices" "termux=$termux" \
-        "ephemeral=$ephemeral"
-    read_stat $$ && write_text "$stat_start$newline${joined:+exec $joined }$runtime$newline$printable$newline$list" \
+        "ephemeral=$ephemeral" end=
+    read_stat $$ && write_text "$stat_start$newline${joined:+exec $joined }$runtime$newline$printable$newline$list$newline" \
         "$session_file" || session_file=''
     # The one that --detach has been given to waits for it.
     [ -z "$detached" ] || { printf 'started\n' >&6 && exec 6>&-; } 2>/dev/null
@@ -32,7 +32,7 @@ remember_session() {
 announce_session() {
     session_record=$directory/.provision/run/$$
     [ ! -f "$session_record" ] || [ -L "$session_record" ] ||
-        { printf ' ready=yes' >>"$session_record"; } 2>/dev/null
+        { printf 'ready=yes\n' >>"$session_record"; } 2>/dev/null
 }
 
 # Remove the files of earlier sessions if there are many.
@@ -83,6 +83,9 @@ list_sessions() {
     find_sessions
     for pid in $containers; do
         read_session "$pid"
+        session_command=$printable
+        make_printable "$session_runtime" && session_runtime=$printable
+        make_printable "$session_command"
         printf '%s\t%s\t%s\n' "$pid" "$session_runtime" "$printable"
     done
 }
@@ -121,7 +124,7 @@ kill_session() {
     case $session_runtime in
         chroot | userns)
             # With process 1 of the namespace all others end.
-            if find_child "$1"; then kill -s KILL "$first_child" 2>/dev/null; fi
+            if find_process_1 "$1"; then kill -s KILL "$first_child" 2>/dev/null; fi
             ;;
         *)
             find_descendants "$1"

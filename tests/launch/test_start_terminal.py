@@ -152,3 +152,16 @@ def test_the_size_of_the_terminal_passes_through(terminal: Callable[..., Termina
     fcntl.ioctl(screen.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
     screen.until(b"33 101")
     assert screen.end() == 4
+
+
+def test_a_file_that_took_the_name_of_the_terminal_is_not_shown(container: Container) -> None:
+    """In another mount namespace the name of the caller's terminal can be that of somebody else's."""
+    starter("chroot")
+    script = f"""
+        name=$(readlink /proc/self/fd/0) && mount -t tmpfs tmpfs /dev/pts && echo secret >"$name" &&
+        exec {container.script} --runtime chroot --trust-dir -- \\
+            sh -c 'busybox grep -q secret /dev/console 2>/dev/null && echo leaks || echo clean'
+    """
+    screen = Terminal(["unshare", "-m", "sh", "-c", script], user=False)
+    screen.until(b"clean")
+    screen.end()
