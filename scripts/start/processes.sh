@@ -82,7 +82,7 @@ find_process_1() {
     return 1
 }
 
-# Set `descendants`: the processes that process $1 has started or traces, and theirs.
+# Set `descendants`: the processes that the processes $1 ("N N") have started or trace, and theirs.
 find_descendants() {
     descendants='' family=" $1 " has_grown=yes
     while [ -n "$has_grown" ]; do

@@ -57,7 +57,7 @@ read_session() {
         read -r session_runtime
         IFS= read -r printable
         read_text
-    } <"$directory/.provision/run/$1"
+    } 2>/dev/null <"$directory/.provision/run/$1"
 }
 
 # Set `sessions` and `containers`, and remove the files of processes that have ended.
@@ -110,27 +110,28 @@ stop_sessions() {
             fail "can't stop $pid, which is somebody else's"
     done
     wait_for_sessions $((deadline - grace)) && return
-    for pid in $sessions; do
-        kill_session "$pid"
-    done
+    kill_sessions
     wait_for_sessions $((deadline - grace / 2)) && return
-    eval "kill -s KILL $sessions" 2>/dev/null
+    find_descendants "${sessions# }"
+    eval "kill -s KILL $descendants $sessions" 2>/dev/null
+    # Where /proc is slow to read, the time may be over.
+    find_time
+    [ $((deadline - now)) -ge 5 ] || deadline=$((now + 5))
     wait_for_sessions "$deadline" || fail "can't stop$sessions"
 }
 
-# Kill what runs in session $1. start.sh itself exits then, and cleans up.
-kill_session() {
-    read_session "$1"
-    case $session_runtime in
-        chroot | userns)
+# Kill what runs in all `sessions`, by one signal each. start.sh itself exits then, and cleans up.
+kill_sessions() {
+    for pid in $sessions; do
+        read_session "$pid"
+        case $session_runtime in
             # With process 1 of the namespace all others end.
-            if find_process_1 "$1"; then kill -s KILL "$first_child" 2>/dev/null; fi
-            ;;
-        *)
-            find_descendants "$1"
-            [ -z "$descendants" ] || eval "kill -s KILL $descendants" 2>/dev/null
-            ;;
-    esac
+            chroot | userns) ! find_process_1 "$pid" || kill -s KILL "$first_child" 2>/dev/null ;;
+            # On SIGQUIT proot ends everything that it traces.
+            *proot) ! find_child "$pid" || kill -s QUIT "$first_child" 2>/dev/null ;;
+            *) ! find_child "$pid" || kill -s KILL "$first_child" 2>/dev/null ;;
+        esac
+    done
 }
 
 # Wait until all sessions have ended. Fails if some are left at the time $1.

@@ -17,6 +17,8 @@ supervise() {
         status=$?
     fi
     read_report
+    # What would have reported has been killed, together with the command: proot doesn't know.
+    [ -z "$report" ] || [ -n "$reported" ] || [ "$status" != 0 ] || status=137
     # Without a report: proot exits with 255 for each guest that a signal ended.
     case $last_signal/${reported:-$status}/$runtime/${reported:+yes} in
         */137/proot/)

@@ -249,7 +249,7 @@ def test_stopping_takes_no_longer_than_its_timeout(container: Container, runtime
         os.kill(pids[0], signal.SIGSTOP)
     started = time.monotonic()
     container.output("", "--stop", "--timeout", "3", by=runtime)
-    assert time.monotonic() - started < 4  # where the machine is slow
+    assert time.monotonic() - started < 6  # on a machine that does other things too
     assert listed(container, runtime) == []
 
 
