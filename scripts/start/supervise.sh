@@ -37,10 +37,7 @@ run_in_background() {
     exec 9<&0
     (
         trap - INT QUIT
-        case $1 in
-            enter_rootfs | join_rootfs) "$@" ;;
-            *) become "$@" ;;
-        esac
+        become "$@"
     ) <&9 9<&- &
     child=$!
     # A signal that came before could not be forwarded.
