@@ -57,7 +57,7 @@ prepare_shell() {
     temporary='' relayed='' relay_count=0 child='' alias_count=0 guest_program='' session_file='' inside=''
     stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
-    report='' reported='' redirections=''
+    report='' reported='' redirections='' features=''
 }
 
 # Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.

@@ -54,7 +54,7 @@ become() {
     case $1/$report in
         enter_rootfs/* | join_rootfs/*) "$@" ;; # which do it themselves
         */) exec "$@" ;;
-        *) exec "$@" 3>&3 4<&4 5<&5 ;;
+        *) exec "$@" 3>&3 4<&4 5<&5 8<&- ;;
     esac
 }
 
