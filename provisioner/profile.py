@@ -124,7 +124,7 @@ KEYS = {
     "env": Key(_variables, "table of environment variables for every start"),
     "binds": Key(texts, "list of SOURCE[:DESTINATION] to bind at every start"),
     "proot-options": Key(texts, "list of words for proot at every start, for those who know it"),
-    "hostname": Key(_hostname, "name in /etc/hostname and /etc/hosts; default: this machine's"),
+    "hostname": Key(_hostname, "hostname of the container; default: its directory's name"),
     "files": Key(_files, "table of files to write: absolute path to content"),
 }
 """All keys of a profile. The defaults are those of Profile."""

@@ -109,7 +109,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         ):
             with tree_errors("write the fixups"):
                 profile = requested_profile or _matching_profile(tree)
-                generated = apply_fixups(tree, profile, plan.dns)
+                generated = apply_fixups(tree, profile, plan.dns, plan.directory)
                 kernel = needed_kernel(tree)
             with tree_errors("set the times of directories"):
                 tree.set_times()

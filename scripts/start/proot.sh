@@ -3,6 +3,8 @@
 
 # Run the typed words $@ in proot.
 run_proot() {
+    remove_leftovers
+    [ -z "$ephemeral" ] || [ -n "$joined" ] || copy_rootfs
     prepare_guest "$@"
     [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
     # Where Termux's packages are, if its proot was built for another prefix.

@@ -14,6 +14,8 @@ choose_runtime() {
         auto)
             if can_chroot; then
                 runtime=chroot
+            elif needs_mounts && can_userns; then
+                runtime=userns
             elif can_proot; then
                 runtime=proot
             elif can_userns; then
@@ -89,6 +91,7 @@ find_machine() {
         emulated_cpu=$processor
         find_program "qemu-$emulated_cpu-static" || find_program "qemu-$emulated_cpu" && qemu=$program
     }
+    return 0
 }
 
 # Succeed if this machine runs programs for the processor $1 itself.
@@ -149,6 +152,14 @@ has_binfmt() {
         esac
     done <"/proc/sys/fs/binfmt_misc/qemu-$emulated_cpu"
     case $binfmt_state/$binfmt_flags in enabled/*F*) ;; *) return 1 ;; esac
+}
+
+# Succeed if something has been asked for that takes mounts, which proot doesn't have.
+needs_mounts() {
+    case "$no_writes$ephemeral $default_binds $typed_binds " in
+        yes* | *:ro\ * | *:ro\'*) ;;
+        *) return 1 ;;
+    esac
 }
 
 # Set `proot`, and succeed if it can run the image.
