@@ -11,7 +11,7 @@ import os
 import stat
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -205,6 +205,13 @@ class Tree:
             self._set_default_metadata(file)
             os.fchmod(file, mode)
 
+    def symlink(self, path: bytes, target: bytes) -> None:
+        """Make a symlink that has no entry in the image, unless something is at `path`. It belongs to root."""
+        place = self.locate(path)
+        with suppress(FileExistsError):
+            os.symlink(target, place.name, dir_fd=place.directory)
+            self.overrides.set(self.lstat(place).st_ino, None)
+
     def set_times(self) -> None:
         """Set the times of all directories to those of the image. Later writes into a directory change its time."""
         for file in walk_directories(self._root):
@@ -341,7 +348,8 @@ class Tree:
         It is a file that has no entry in the image.
         """
         if os.geteuid() == 0:
-            os.fchown(file, 0, 0)
+            with suppress(PermissionError):  # without CAP_CHOWN its group may be the directory's
+                os.fchown(file, 0, 0)
         self.overrides.forget(file)
 
     def _forget_paths(self) -> None:
