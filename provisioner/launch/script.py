@@ -13,6 +13,7 @@ PARTS = (
     "trust",
     "runtimes",
     "user",
+    "streams",
     "command",
     "environment",
     "etc_files",
