@@ -99,12 +99,25 @@ enter_rootfs() {
 
 # Become the words $@, or as process 1 the parent of the process that does.
 start_process() {
+    list=''
+    ! is_in_background || leave_terminal
+    eval "set -- $list \"\$@\""
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
     ! is_init || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
     [ -n "$pdeathsig" ] || eval "$start_guest"
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh
     exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest" "$script" $$ "$@"
+}
+
+# Set `list` to words that keep the terminal with the shell that has started this in the background. Inside, no process
+# group of the outside has a number, so that each shell takes its own for the one in the foreground, and the terminal.
+leave_terminal() {
+    if [ -n "$helper" ] && [ -r "$directory/.provision/background.bpf" ]; then
+        append '' "$helper" "$directory/.provision/background.bpf" 0
+    elif [ -t 0 ]; then
+        exec </dev/null
+    fi
 }
 
 # Make all mounts private, if any isn't: what is mounted here must not be seen elsewhere. Some unshares have done it;
