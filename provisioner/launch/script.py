@@ -23,6 +23,7 @@ PARTS = (
     "namespaces",
     "filter",
     "helper",
+    "watch",
     "mounts",
     "devices",
     "entry",

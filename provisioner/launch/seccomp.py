@@ -112,8 +112,8 @@ def background_filter(platform: Platform) -> bytes:
     """Return the filter that start.sh adds for a container in a terminal's background.
 
     The process group in the foreground (tcgetpgrp(3), tcsetpgrp(3)) can't be asked for or changed, as if this were no
-    terminal: shells do without job control, and whoever reads from the terminal is stopped. `platform` is the machine's,
-    as for `root_emulation`. Raises MachineError for an unknown architecture.
+    terminal: shells do without job control, and whoever reads from the terminal is stopped. `platform` is that of the
+    machine. Raises MachineError for an unknown architecture.
     """
     return _compiled(_BACKGROUND, platform)
 

@@ -80,6 +80,7 @@ enter_rootfs() {
     drop_capabilities
     [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
     seal_stage
+    find_watch
     eval "set -- $words_before \"\$@\" $words_after"
     if [ -n "$nested_helper" ] && [ -n "$host_env" ]; then
         # The helper doesn't look into PATH.
@@ -101,7 +102,7 @@ enter_rootfs() {
 start_process() {
     list=''
     ! is_in_background || leave_terminal
-    eval "set -- $list \"\$@\""
+    eval "set -- $watch $list \"\$@\""
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
     ! is_init || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
     [ -n "$pdeathsig" ] || eval "$start_guest"

@@ -115,7 +115,7 @@ def test_a_shell_in_the_background_leaves_the_terminal_to_the_outer_one(
     time.sleep(1)
     screen.type(b"echo al''ive\n")
     screen.until(b"alive")
-    if not helper:  # it has read the end of /dev/null
+    if not helper and runtime != "proot":  # it has read the end of /dev/null
         screen.type(b"exit 9\n")
         assert screen.end() == 9
         return
