@@ -1,11 +1,12 @@
 # Watch: with one id, a program that has become another user is still root. An entrypoint that starts itself again as that
 # user, by gosu or su-exec, would never stop: this is seen, told, and ended.
-# Sets `watch` (words before the program that may need it, or empty).
+# Sets `watch` (words before the program that may need it, or empty), `end_guest` (the last command of process 1).
 
-# Set `watch`. What is typed, and no entrypoint, isn't watched: it costs a shell.
+# Set `watch`, and `end_guest` where no filter emulates root. What is typed, and no entrypoint, isn't watched: it costs a
+# shell.
 find_watch() {
-    watch=''
-    [ -z "$is_machine_root$more_ids$nested$login" ] || return 0
+    if [ -n "$helper" ]; then [ "$filter_file" != - ]; else [ -n "$filter" ]; fi || end_guest=$explain_guest
+    [ -z "$login" ] || return 0
     case $entrypoint/${guest_program##*/} in
         ?*/* | /*.sh | /*entrypoint*) ;;
         *) return 0 ;;
@@ -51,4 +52,19 @@ watch_guest='
         ) </dev/null >/dev/null &
     )
     exec "$@"
+'
+
+# What ends process 1 where root can change neither owners nor users: whether the guest has tried can't be seen.
+# shellcheck disable=SC2016 # it is evaluated later
+explain_guest='
+    case $? in
+        0) exit ;;
+        [1-9] | [1-9]? | 1[01]? | 12[0-7])
+            set -- $?
+            echo "start.sh: root with one id, and without a seccomp filter, can'\''t change owners and users;" \
+                "if it failed by that: provision --ids many IMAGE DIR makes a DIR that has more" >&2
+            exit "$1"
+            ;;
+        *) exit $? ;;
+    esac
 '

@@ -68,6 +68,7 @@ def without_helper(container: Container) -> None:
 def test_owners_seem_to_change_in_the_helper_s_filter(container: Container, place: Path) -> None:
     env = path_without(place, "bwrap")
     assert container.output("userns", *CHOWN, env=env) == b"0:0\n"
+    assert b"--ids" not in container.run("userns", "false", env=env).stderr
 
 
 def test_owners_seem_to_change_in_bwrap_s_filter(container: Container) -> None:
@@ -83,12 +84,15 @@ def test_of_users_other_than_root_nothing_is_emulated(container: Container) -> N
     assert b"Invalid argument" in done.stderr
 
 
-def test_without_a_filter_one_id_is_all_there_is(container: Container, place: Path) -> None:
+def test_without_a_filter_one_id_is_all_there_is(container: Container) -> None:
     (container.directory / ".provision/seccomp.bpf").unlink()
-    env = path_without(place, "newuidmap")
-    done = container.run("userns", *CHOWN, env=env)
+    done = container.run("userns", *CHOWN)
     assert done.returncode == 1
     assert b"Invalid argument" in done.stderr
+    assert b"--ids many" in done.stderr
+    assert container.output("userns", "true") == b""
+    assert b"--ids" not in container.run("userns", "--user", "joe", "false").stderr
+    assert b"--ids" not in container.run("userns", "sh", "-c", "kill -s TERM $$").stderr
 
 
 def test_a_setpriv_that_can_install_it_comes_first(container: Container, place: Path) -> None:
