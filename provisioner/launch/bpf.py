@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ class Abi:
     """The AUDIT_ARCH (linux/audit.h) by which a filter recognizes it."""
     numbers: Mapping[str, int]
     """The number of each call by its name."""
+    private: int | None = None
+    """The lowest number of the processor's private calls (ARM's cacheflush), if it has any."""
+    newest: int | None = None
+    """The last number that the author of the rules knows, None for no limit."""
 
     @property
     def little_endian(self) -> bool:
@@ -58,18 +63,23 @@ class Rule:
     """Names of system calls; those that an ABI lacks are skipped."""
     argument: Argument | None = None
     """A condition for the rule to match."""
+    newer_than: str | None = None
+    """A call that all ABIs have: calls with a higher number match too, except private ones."""
 
 
 def program(rules: Sequence[Rule], abis: Sequence[Abi]) -> bytes:
     """Compile `rules` for all `abis`, which are of one byte order, to an array of struct sock_filter (linux/filter.h).
 
-    All other calls, and those of other ABIs, are allowed. Raises ValueError if the byte orders differ, and struct.error
+    The calls after the newest one of an ABI fail with ENOSYS, as in older kernels: nobody has decided about them. All
+    other calls, and those of other ABIs, are allowed. Raises ValueError if the byte orders differ, and struct.error
     if a jump over the rules of one ABI is too long: it can skip 255 instructions.
     """
     (little_endian,) = {abi.little_endian for abi in abis}
     block = [_load(_ARCH_AT)]
     for abi in abis:
         calls = [_load(_NUMBER_AT), *(instruction for rule in rules for instruction in _rule(rule, abi))]
+        if abi.newest is not None:
+            calls += _refuse_newer(abi.newest)
         # Another ABI may follow under the same arch.
         block += _when([abi.arch], [*calls, _load(_ARCH_AT)])
     block.append(_answer(ALLOW))
@@ -86,6 +96,9 @@ _Block = list[_Instruction]
 
 # Offsets in struct seccomp_data (linux/seccomp.h).
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
+
+_OWN_NUMBERS = 0x10000
+"""A power of two above all shared numbers, and below 0xF0000, where those of arm's own calls begin."""
 
 
 def _load(offset: int) -> _Instruction:
@@ -104,6 +117,10 @@ def _jump_if_equal(value: int, yes: int, no: int) -> _Instruction:
     return (0x15, yes, no, value)  # BPF_JMP | BPF_JEQ | BPF_K, skipping that many instructions
 
 
+def _jump_if_above(value: int, yes: int, no: int) -> _Instruction:
+    return (0x25, yes, no, value)  # BPF_JMP | BPF_JGT | BPF_K
+
+
 def _when(values: Sequence[int], then: _Block) -> _Block:
     """Return a block that runs `then` if the accumulator is one of `values`, and else skips it."""
     last = len(values) - 1
@@ -117,6 +134,13 @@ def _unless(values: Sequence[int], then: _Block) -> _Block:
     return [*(_jump_if_equal(value, last - i + len(then), 0) for i, value in enumerate(values)), *then]
 
 
+def _refuse_newer(newest: int) -> _Block:
+    """Return a block that answers ENOSYS to the numbers after `newest`, up to those that arm and x32 begin anew at."""
+    end = (newest | _OWN_NUMBERS - 1) + 1
+    # BPF_JMP | BPF_JGT | BPF_K, and BPF_JMP | BPF_JGE | BPF_K
+    return [(0x25, 0, 2, newest), (0x35, 1, 0, end), _answer(refuse(errno.ENOSYS))]
+
+
 def _rule(rule: Rule, abi: Abi) -> _Block:
     then = [_answer(rule.answer)]
     if argument := rule.argument:
@@ -124,4 +148,8 @@ def _rule(rule: Rule, abi: Abi) -> _Block:
         low = _ARGUMENTS_AT + 8 * argument.position + (0 if abi.little_endian else 4)
         fits = _when if argument.among else _unless
         then = [_load(low), _mask(argument.mask), *fits(argument.values, then), _load(_NUMBER_AT)]
-    return _when([abi.numbers[call] for call in rule.calls if call in abi.numbers], then)
+    block = _when([abi.numbers[call] for call in rule.calls if call in abi.numbers], then)
+    if rule.newer_than:
+        public = then if abi.private is None else [_jump_if_above(abi.private - 1, len(then), 0), *then]
+        block += [_jump_if_above(abi.numbers[rule.newer_than], 0, len(public)), *public]
+    return block

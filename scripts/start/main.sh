@@ -21,6 +21,7 @@ main() {
         [ "$ids" = one ] || remember_ids
     fi
     [ -n "$print_only" ] || remember_session "$@"
+    [ -n "$print_only$inside" ] || relay_files
     case $inside$runtime in
         proot) run_proot "$@" ;;
         bare) run_bare "$@" ;;
@@ -49,8 +50,9 @@ prepare_shell() {
     LC_ALL=C
     clean_path "${PATH-}"
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
+    temporary='' relayed='' relay_count=0 child='' alias_count=0 guest_program='' session_file='' inside=''
     stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
+    report='' reported='' redirections=''
 }
 
 # Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.
@@ -83,6 +85,7 @@ finish() {
     [ "$1" != 137 ] || [ ! -e "$session_file" ] || [ -s "$session_file" ] || set -- 125
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
+    [ "$relay_count" = 0 ] || wait_for_relays
     # What is below the stage ends with the namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"
     exit "$1"

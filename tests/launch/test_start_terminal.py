@@ -140,3 +140,16 @@ def test_a_command_in_the_background_runs_there(container: Container, runtime: s
     screen.type(b"wait; echo status $?; exit 9\n")
     screen.until(b"status 0")
     assert screen.end() == 9
+
+
+def test_a_file_that_took_the_name_of_the_terminal_is_not_shown(container: Container) -> None:
+    """In another mount namespace the name of the caller's terminal can be that of somebody else's."""
+    starter("chroot")
+    script = f"""
+        name=$(readlink /proc/self/fd/0) && mount -t tmpfs tmpfs /dev/pts && echo secret >"$name" &&
+        exec {container.script} --runtime chroot --trust-dir -- \\
+            sh -c 'busybox grep -q secret /dev/console 2>/dev/null && echo leaks || echo clean'
+    """
+    screen = Terminal(["unshare", "-m", "sh", "-c", script], user=False)
+    screen.until(b"clean")
+    screen.end()
