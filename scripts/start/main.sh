@@ -19,11 +19,15 @@ main() {
     case $inside$joined/$runtime in
         yes*) ;;
         [0-9]*/chroot | [0-9]*/userns) find_machine && find_helper ;;
-        *) choose_runtime ;;
+        *)
+            choose_ids
+            choose_runtime
+            [ "$ids" = one ] || remember_ids
+            ;;
     esac
     [ -n "$joined$inside" ] || check_wishes
     [ -n "$print_only" ] || remember_session "$@"
-    [ -n "$print_only$inside" ] || relay_files
+    [ -n "$print_only$inside$joined" ] || relay_files
     case $inside$runtime$joined in
         proot*) run_proot "$@" ;;
         bare*) run_bare "$@" ;;
@@ -54,7 +58,7 @@ prepare_shell() {
     LC_ALL=C
     clean_path "${PATH-}"
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    temporary='' relayed='' relay_count=0 child='' alias_count=0 guest_program='' session_file='' inside=''
+    temporary='' relayed='' relay_count=0 ids=one child='' alias_count=0 guest_program='' session_file='' inside=''
     links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
     report='' reported='' redirections='' features=''
@@ -88,6 +92,8 @@ fail() {
 
 # Exit with status $1, and remove the temporary files.
 finish() {
+    # The watch has emptied the session's file.
+    [ "$1" != 137 ] || [ ! -e "$session_file" ] || [ -s "$session_file" ] || set -- 125
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
     [ -z "$throwaway" ] || [ -n "$inside" ] || remove_throwaway "$throwaway"

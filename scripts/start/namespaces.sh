@@ -1,33 +1,26 @@
 # chroot and userns: this script again, in private mount and PID namespaces; and chroot alone, for --no-namespace.
-# Sets `id_count` (how many ids the user namespace has), `more_ids` (not empty if it has others than root's),
-# `is_machine_root` (not empty where root is the machine's), `nested` (not empty for a user other than root where there
-# is one id), `start_guest` and `check_parent` (commands for `eval` and for another shell).
+# Sets `id_count` (how many ids the user namespace has), `more_ids` (not empty if it has others than root's), `outer_ids`
+# (the first of them, by its number outside), `is_machine_root` (not empty where root is the machine's), `nested` (not
+# empty for a user other than root where there is one id), `start_guest` and `check_parent` (commands for `eval` and for
+# another shell).
 
 # Become this script with --inside, in a private mount namespace, and with a PID namespace for its children. $@ are the
 # typed words.
 make_namespaces() {
     map_auto=''
-    [ "$runtime" = chroot ] || ! can_map_more || map_auto=--map-auto
+    [ "$ids" = one ] || map_auto=--map-auto
     append '' "$unshare"
     [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
     # Many of Android's kernels have no IPC namespaces.
     [ ! -e /proc/self/ns/ipc ] || append "$list" -i
     [ ! -e /proc/self/ns/uts ] || append "$list" -u
-    append "$list" -m -p "$sh" "$script"
+    append "$list" -m -p "$sh" "$script" ${map_auto:+--ids many}
     eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
 ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} \
 ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     [ -n "$relayed" ] || exec "$@"
     exec "$@" 6<&6
-}
-
-# Succeed if the user has more ids, in /etc/subuid, and no filter that makes them unnecessary. Only the namespace can
-# delete files that belong to such an id.
-can_map_more() {
-    can_mount_proc=yes # whether that is true is known only later
-    { [ -z "$helper" ] || [ ! -r "$directory/.provision/seccomp.bpf" ]; } && ! find_filter && find_program newuidmap &&
-        "$unshare" -U -r --map-auto -m true 2>/dev/null
 }
 
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
@@ -78,6 +71,7 @@ enter_rootfs() {
         build_stage user
         name_terminal
     fi
+    [ "$typed_ids" != many ] || set_owners
     give_pipes
     fill_rootfs
     bind_all
@@ -89,7 +83,7 @@ enter_rootfs() {
 # Set `id_count`, `more_ids`, `is_machine_root` and `nested`.
 find_ids() {
     filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper='' has_copies=''
-    [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids _; } </proc/self/uid_map
+    [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids outer_ids _; } </proc/self/uid_map
     # Only in the namespace with all ids is root the machine's. Elsewhere the kernel allows fewer mounts, and no groups.
     if [ "$id_count" = 4294967295 ]; then
         is_machine_root=yes
@@ -105,6 +99,8 @@ start_in_rootfs() {
     drop_capabilities
     [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
     seal_stage
+    watch=''
+    [ "$runtime$more_ids$nested$joined" != userns ] || find_watch
     eval "set -- $words_before \"\$@\" $words_after"
     if [ -n "$nested_helper$entry_helper" ] && [ -n "$host_env" ]; then
         # The helper doesn't look into PATH.
@@ -133,16 +129,30 @@ start_in_rootfs() {
 
 # Become the words $@, or as process 1 the parent of the process that does, unless that is an init.
 start_process() {
+    list=''
+    ! is_in_background || leave_terminal
+    eval "set -- $watch $list \"\$@\""
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
     { ! is_init && [ -z "$joined" ]; } || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
     [ -z "$throwaway" ] || { find_program rm && quote "$throwaway" && start_guest="$start_guest
-$program -rf $quoted"; }
-    start_guest="$start_guest
-exit \$status"
-    [ -n "$pdeathsig" ] || eval "$start_guest"
+status=\$?
+$program -rf $quoted
+(exit \$status)
+"; }
+    [ -n "$pdeathsig" ] || eval "$start_guest$end_guest"
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh
-    exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest" "$script" $$ "$@"
+    exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest$end_guest" "$script" $$ "$@"
+}
+
+# Set `list` to words that keep the terminal with the shell that has started this in the background. Inside, no process
+# group of the outside has a number, so that each shell takes its own for the one in the foreground, and the terminal.
+leave_terminal() {
+    if [ -n "$helper" ] && [ -r "$directory/.provision/background.bpf" ]; then
+        append '' "$helper" "$directory/.provision/background.bpf" 0
+    elif [ -t 0 ]; then
+        exec </dev/null
+    fi
 }
 
 # Make all mounts private, if any isn't: what is mounted here must not be seen elsewhere. Some unshares have done it;
@@ -168,8 +178,11 @@ start_guest='
     esac
     trap : INT
     "$@"
-    status=$?
 '
+
+# What follows them.
+# shellcheck disable=SC2016 # it is evaluated later
+end_guest='exit $?'
 
 # Commands for the shell that replaces it as process 1, and that ends together with its parent, process $1: the parent
 # may have ended before that was set up. It knows none of the functions here, and its name has no space.

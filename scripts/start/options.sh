@@ -8,7 +8,8 @@ parse_options() {
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
     typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
-    typed_proot_options='' typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
+    typed_ids='' typed_runtime='' typed_proot_options='' typed_dns='' typed_binds='' typed_env=''
+    user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
         /*) ;;
@@ -73,7 +74,7 @@ parse_option() {
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | \
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | --ids | \
             --hostname | --session | --timeout | --joined | --proot-option | \
             --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
@@ -94,22 +95,17 @@ parse_value() {
                 *) fail "--workdir needs a path from the root, not $value" ;;
             esac
             ;;
-        --runtime) runtime=$value ;;
+        --runtime) runtime=$value typed_runtime=$value ;;
+        --ids)
+            case $value in one | many) typed_ids=$value ;; *) fail "--ids can be one or many, not $value" ;; esac
+            ;;
         --proot-option) append "$typed_proot_options" "$value" && typed_proot_options=$list ;;
         --dev)
             [ "$value" = host ] || fail "--dev can be host, and nothing else"
             host_devices=yes
             ;;
         --cap-add) add_capability ;;
-        --device)
-            split_bind "$value"
-            [ -e "$source" ] || fail "--device: there is no $source"
-            case $destination/ in
-                */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
-                /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
-                *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
-            esac
-            ;;
+        --device) add_device ;;
         --session | --hostname | --timeout | --joined) parse_session_value ;;
         # These five are for this script itself, see make_namespaces.
         --inside) runtime=$value inside=yes ;;
@@ -158,6 +154,17 @@ parse_session_value() {
             stop_timeout=$value
             ;;
         --joined) joined=$value ;; # for this script itself, see join_namespaces
+    esac
+}
+
+# Add `value`, PATH[:DST], to `typed_devices`.
+add_device() {
+    split_bind "$value"
+    [ -e "$source" ] || fail "--device: there is no $source"
+    case $destination/ in
+        */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
+        /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
+        *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
     esac
 }
 
@@ -217,6 +224,10 @@ what the image starts by itself.
 --proot-option W  a word for proot
 --runtime R     auto, proot, chroot or
                 userns
+--ids many      userns with all ids of
+                /etc/subuid: su, sshd,
+                postgres; from the first
+                start of a DIR on
 --device PATH[:DST]  show a device of
                 the host in /dev
 --dev=host      in chroot, all devices
