@@ -24,6 +24,7 @@ class LaunchSettings:
     image_env: tuple[str, ...]  # K=V; entries that env(1) can't set are left out
     image_user: str  # USER[:GROUP], names or numbers; empty for root
     image_workdir: str
+    image_localtime: str  # the target of the link /etc/localtime; empty if there is none
     image_stop_signal: str
     image_ports: tuple[str, ...]  # such as 80/tcp
     default_runtime: str  # one of RUNTIMES

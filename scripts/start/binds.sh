@@ -25,6 +25,7 @@ bind_all() {
         split_bind "$bind"
         bind_one
     done
+    bind_desktop
     if [ -n "$typed_dns" ]; then
         make_temporary
         source=$temporary/resolv.conf destination=/etc/resolv.conf
@@ -42,7 +43,8 @@ split_bind() {
         *) source=$1 destination=$1 ;;
     esac
     case $source in /*) ;; *) source=$start_directory/$source ;; esac
-    case $destination in /*) ;; *) destination=$source ;; esac
+    normalize "$source" host && source=$normal
+    case $destination in /*) normalize "$destination" && destination=$normal ;; *) destination=$source ;; esac
 }
 
 # Bind `source` on `destination`. On the root it would replace the container: the command would run in `source`.

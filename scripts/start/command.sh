@@ -1,5 +1,5 @@
 # Command: the image's ENTRYPOINT and CMD, and the typed words between them, joined as `docker run` does.
-# Sets `words_before` and `words_after` (lists around the typed words), `guest_program` (the first word of all).
+# Sets `found_program`; `words_before` and `words_after` (lists around the typed words), `guest_program` (the first word of all).
 
 # Set `words_before` and `words_after` for the typed words $@. With --shell, `words_before` is that option: the user's
 # shell is not known yet.
@@ -26,6 +26,27 @@ find_command() {
     fi
     eval "set -- $words_before \"\$@\" $words_after"
     guest_program=$1
+}
+
+# Set `found_program`: the path at which the guest finds its program, or empty; and `status`: 0, or as shells exit, 126 if
+# it can't be executed and 127 if there is none. Relative words of the guest's PATH, and an empty one, are below its
+# working directory.
+find_guest_program() {
+    found_program='' status=127
+    case $guest_program in
+        */*) search_path=. ;;
+        *) search_path=$guest_path: ;;
+    esac
+    case $guest_program in /*) search_path=/ ;; esac
+    IFS=:
+    for path_entry in $search_path; do
+        IFS=" 	$newline"
+        case $path_entry in /*) ;; *) path_entry=$workdir/$path_entry ;; esac
+        normalize "$path_entry/$guest_program"
+        guest_has "$normal" && found_program=$normal status=0 && return
+        [ ! -e "$rootfs$resolved" ] || status=126
+    done
+    IFS=" 	$newline"
 }
 
 # Succeed if the guest's program expects to be process 1.

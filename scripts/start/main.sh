@@ -44,8 +44,12 @@ prepare_shell() {
     unset LD_PRELOAD
     LC_ALL=C
     clean_path "${PATH-}"
+    # It is shown, and handed on.
+    case ${TMPDIR-} in
+        /*//* | /?*/ | */./*) normalize "$TMPDIR" host && TMPDIR=$normal ;;
+    esac
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
+    secret_words='' temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     stage='' etc_binds='' real_rootfs='' asks_kernel='' helper='' start_directory=$PWD
 }
 
@@ -53,6 +57,9 @@ prepare_shell() {
 clean_path() {
     absolute_words='' IFS=:
     for path_entry in $1; do
+        case $path_entry in
+            /*//* | //* | /?*/) normalize "$path_entry" host && path_entry=$normal ;;
+        esac
         case $path_entry in /*) absolute_words=$absolute_words:$path_entry ;; esac
     done
     IFS=" 	$newline"

@@ -30,7 +30,7 @@ can_map_more() {
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
 # DIR would delete what is in it.
 run_bare() {
-    [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux" ] ||
+    [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux$desktop" ] ||
         fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
     prepare_guest "$@"
     filter='' more_ids='' nested=''
@@ -91,7 +91,7 @@ enter_rootfs() {
         # The helper doesn't look into PATH.
         find_guest_program
         shift
-        set -- "$guest_program" "$@"
+        set -- "${found_program:-$guest_program}" "$@"
     fi
     if [ -n "$keeps_root" ]; then enter / "can't enter the rootfs"; else move_root; fi
     eval "set -- $host_env $entry_words $guest_env \"\$@\""

@@ -4,43 +4,60 @@
 
 # Set the variables of all options from the command line $@.
 parse_options() {
-    option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
+    inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
-    typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
+    typed_env='' typed_env_end='' no_proxy_env='' desktop=''
+    typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
-    case $workdir in
-        /*) ;;
-        *) workdir=/$workdir ;;
-    esac
+    normalize "/$workdir" && workdir=$normal
+    read_options "$@"
+}
+
+# Change the variables by the options on the command line $@, and set `options` and `option_words`.
+read_options() {
+    option_words=0 options='' options_end=''
     while [ $# -gt 0 ]; do
         case $1 in
-            --) option_words=$((option_words + 1)) && return ;;
+            --) ;;
+            -?*)
+                translate "$1" "${2-}" $#
+                if [ "$taken" -gt 0 ]; then
+                    shift "$taken"
+                    option_words=$((option_words + taken + $#))
+                    eval "set -- $translated \"\$@\""
+                    option_words=$((option_words - $#))
+                    continue
+                fi
+                ;;
+        esac
+        case $1 in
+            --) option_words=$((option_words + 1)) && break ;;
             --help) show_help && exit ;;
             --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-                --list | --stop | --detach)
+                --list | --stop | --detach | --no-proxy-env | --x11 | --sound)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-                --trust-dir=* | --list=* | --stop=* | --detach=* | --help=*)
+                --trust-dir=* | --list=* | --stop=* | --detach=* | --help=* | --no-proxy-env=* | --x11=* | --sound=*)
                 fail "${1%%=*} takes no value: start.sh --help"
                 ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
-            *) return ;;
+            *) break ;;
         esac
         parse_option $#
         case $option in
             --print | --detach) ;;
             *)
-                append "$options" "$1"
-                [ "$width" = 1 ] || append "$list" "$2"
-                options=$list
+                collect options "$1"
+                [ "$width" = 1 ] || collect options "$2"
                 ;;
         esac
         option_words=$((option_words + width))
         shift "$width"
     done
+    options=$options$options_end options_end=''
 }
 
 # Set the variable of one `option` from its `value`. $1 is the number of words left on the command line.
@@ -52,13 +69,15 @@ parse_option() {
         --list | --stop | --detach) session_action=${option#--} ;;
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;
+        --no-proxy-env) no_proxy_env=yes ;;
+        --x11 | --sound) desktop="$desktop ${option#--}" ;;
         --no-new-privs) no_new_privs=yes ;;
         --trust-dir) trust_dir=yes ;;
         --termux)
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | \
+        --entrypoint | --user | --workdir | --env | --env-file | --gpu | --bind | --dns | --dev | --device | --cap-add | --runtime | \
             --inside | --restore-sigint | --pdeathsig | --helper)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
@@ -74,7 +93,7 @@ parse_value() {
         --user) user=$value ;;
         --workdir)
             case $value in
-                /*) workdir=$value ;;
+                /*) normalize "$value" && workdir=$normal ;;
                 *) fail "--workdir needs a path from the root, not $value" ;;
             esac
             ;;
@@ -107,11 +126,11 @@ parse_value() {
             [ -e "$source" ] || fail "--bind: there is no $source"
             append "$typed_binds" "$value" && typed_binds=$list
             ;;
-        --env)
-            case $value in
-                [!=]*=*) append "$typed_env" "$value" && typed_env=$list ;;
-                *) fail "--env needs NAME=VALUE, not $value" ;;
-            esac
+        --env) add_variable ;;
+        --env-file) read_env_file ;;
+        --gpu)
+            [ "$value" = virgl ] || fail "--gpu can be virgl, and nothing else"
+            desktop="$desktop gpu"
             ;;
         --dns)
             case $value in

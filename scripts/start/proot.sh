@@ -118,15 +118,9 @@ add_workdir() {
 check_program() {
     # What is bound can't be seen from here.
     [ -z "$default_binds$typed_binds" ] || return 0
-    case $guest_program in */*) guest_path=/ ;; esac
-    status=127 IFS=:
-    for place in $guest_path; do
-        IFS=" 	$newline"
-        ! guest_has "$place/$guest_program" || return 0
-        [ ! -e "$rootfs$resolved" ] || status=126
-    done
-    IFS=" 	$newline"
+    find_guest_program
     case $status in
+        0) return ;;
         126) say "the image's $guest_program can't be executed" ;;
         127) say "the image has no $guest_program" ;;
     esac

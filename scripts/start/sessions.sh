@@ -9,10 +9,7 @@ remember_session() {
     [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
     tidy_sessions
     join_command "$@"
-    append "$words_before" "$@"
-    list="$list $words_after"
-    list=${list# }
-    make_printable "${list% }"
+    eval "describe $words_before \"\$@\" $words_after"
     read_stat $$ && write_text "$stat_start$newline$runtime$newline$printable$newline" "$session_file" ||
         session_file=''
 }

@@ -1,5 +1,5 @@
 # Text: messages, quoting for the shell, lists of words, and small files.
-# Sets `printable`, `quoted`, `list`, `text`.
+# Sets `printable`, `quoted`, `list`, `text`. What they do with a long text takes time in proportion to its length.
 
 # Print one line to standard error. Control characters that come from an image don't reach the terminal.
 say() {
@@ -10,19 +10,23 @@ say() {
 # Set `printable`: the text $1 with a question mark for each control character.
 make_printable() {
     printable=$1
-    case $printable in
-        *[!\ -~]*)
-            # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one.
-            expression=$(printf 's/\302[\200-\237]/?/g;s/^[\200-\237]/?/;:a\ns/\([\001-\177]\)[\200-\237]/\\1?/;ta')
-            printable=$(printf '%s' "$1" | LC_ALL=C sed "$expression" 2>/dev/null) || printable='?'
-            ;;
-    esac
-    while :; do
-        case $printable in
-            *[[:cntrl:]]*) printable="${printable%%[[:cntrl:]]*}?${printable#*[[:cntrl:]]}" ;;
-            *) break ;;
-        esac
+    case $1 in *[!\ -~]*) ;; *) return ;; esac
+    # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one; several in a row get one question mark.
+    expression=$(printf 's/\302[\200-\237]/?/g;s/^[\200-\237]\{1,\}/?/;s/\([\001-\177]\)[\200-\237]\{1,\}/\\1?/g')
+    printable=$(printf '%s' "$1" | LC_ALL=C tr '\001-\037\177' '?' | LC_ALL=C sed "$expression" 2>/dev/null)
+    printable=${printable:-?}
+}
+
+# Set `printable`: the words $@, quoted, and cut off where they are long.
+describe() {
+    printable=''
+    for word; do
+        [ "${#printable}" -lt 2000 ] || { printable="$printable ..." && break; }
+        [ "${#word}" -lt 2000 ] || word=$(printf '%s' "$word" | head -c 2000)...
+        quote "$word"
+        printable="$printable $quoted"
     done
+    make_printable "${printable# }"
 }
 
 # Set `quoted`: the word $1, quoted for the shell.
@@ -31,24 +35,43 @@ quote() {
         '' | *[!A-Za-z0-9_/.:,@%+=-]*) ;;
         *) quoted=$1 && return ;;
     esac
-    quoted='' unquoted=$1
-    while :; do
-        case $unquoted in
-            *\'*) quoted="$quoted${unquoted%%\'*}'\\''" unquoted=${unquoted#*\'} ;;
-            *) break ;;
-        esac
+    case $1 in
+        *\'*) ;;
+        *) quoted="'$1'" && return ;;
+    esac
+    # The dot keeps what follows the last quote from being empty, which no shell splits off.
+    unquoted=$1. IFS=\'
+    # shellcheck disable=SC2086 # split at the quotes
+    set -- $unquoted
+    IFS=" 	$newline"
+    quoted="'$1" quoted_end=''
+    shift
+    for unquoted; do
+        quoted_end="$quoted_end'\\''$unquoted"
+        [ "${#quoted_end}" -lt 4000 ] || { quoted=$quoted$quoted_end && quoted_end=''; }
     done
-    quoted="'$quoted$unquoted'"
+    quoted=$quoted$quoted_end
+    quoted="${quoted%.}'"
 }
 
-# Set `list`: the list $1 and the words that follow, quoted for `eval "set -- $list"`.
+# Set `list`: the list $1 and the words that follow, quoted for `eval "set -- $list"`. Adding to a long text copies it:
+# that is done once for many short words.
 append() {
-    list=$1
+    list=$1 list_end=''
     shift
     for word; do
         quote "$word"
-        list="$list $quoted"
+        list_end="$list_end $quoted"
+        [ "${#list_end}" -lt 4000 ] || { list=$list$list_end && list_end=''; }
     done
+    list=$list$list_end
+}
+
+# Add the word $2 to the list in the variable $1, which may become long: its end is in the variable $1_end, see `append`.
+collect() {
+    quote "$2"
+    eval "$1_end=\"\$$1_end \$quoted\""
+    eval "[ \"\${#$1_end}\" -lt 4000 ] || { $1=\$$1\$$1_end && $1_end=''; }"
 }
 
 # Set `text`: all lines of standard input.

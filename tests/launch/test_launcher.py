@@ -28,6 +28,7 @@ SETTINGS = LaunchSettings(
     image_env=("PATH=/bin", "NOTE=a 'b'\n\"c\" `d` \\e", "EMPTY="),
     image_user="joe",
     image_workdir="/srv/my app",
+    image_localtime="/usr/share/zoneinfo/Etc/UTC",
     image_stop_signal="SIGINT",
     image_ports=("80/tcp", "53/udp"),
     default_runtime="auto",

@@ -1,0 +1,161 @@
+# Caller: what the guest gets of the caller's environment: the terminal, locale, timezone and proxies.
+# Sets `passed` (a list of NAME=VALUE), `locale`, `zone` (empty for none).
+
+# Set `passed`.
+find_passed() {
+    find_locale
+    find_zone
+    append '' ${TERM:+"TERM=$TERM"} ${COLORTERM:+"COLORTERM=$COLORTERM"} ${locale:+"LANG=$locale"} ${zone:+"TZ=$zone"}
+    passed=$list
+    [ -n "$no_proxy_env" ] || pass_proxies
+}
+
+# Set `locale`: the caller's LANG if the rootfs has that locale, else C.UTF-8 if it has that: programs complain about
+# one that is missing.
+find_locale() {
+    locale=''
+    case ${LANG-} in
+        '' | *[!A-Za-z0-9_.@-]*) return ;;
+        C | POSIX) locale=$LANG && return ;;
+    esac
+    resolve /lib
+    set +f
+    for file in "$rootfs$resolved"/ld-musl-*; do
+        set -f
+        # musl takes any name.
+        [ ! -f "$file" ] || { locale=$LANG && return; }
+    done
+    set -f
+    for locale in "$LANG" C.UTF-8; do
+        ! has_locale || return 0
+    done
+    locale=''
+}
+
+# Succeed if the rootfs has glibc's `locale`: a directory, or a name in the archive, which begins with all names.
+has_locale() {
+    # The name on the disk has a codeset in lower case, without punctuation.
+    short_name=$locale
+    case $locale in
+        *.*)
+            codeset=${locale#*.} modifier=''
+            case $codeset in *@*) modifier=@${codeset#*@} codeset=${codeset%%@*} ;; esac
+            make_lower "$codeset"
+            IFS=-_.
+            # shellcheck disable=SC2086 # split at the punctuation
+            set -- $lower
+            IFS=''
+            short_name=${locale%%.*}.$*$modifier
+            IFS=" 	$newline"
+            ;;
+    esac
+    for file in "$locale" "$short_name"; do
+        resolve "/usr/lib/locale/$file/LC_CTYPE"
+        [ ! -f "$rootfs$resolved" ] || return 0
+    done
+    resolve /usr/lib/locale/locale-archive
+    [ -f "$rootfs$resolved" ] && [ -r "$rootfs$resolved" ] || return
+    head -c 2000000 <"$rootfs$resolved" | tr '\000' '\n' | LC_ALL=C grep -aFqx -e "$short_name" 2>/dev/null
+}
+
+# Set `zone`: the caller's TZ, else the name of this machine's timezone, if the rootfs has it, or if it is written as a
+# rule. A /etc/localtime that somebody has changed, or that isn't UTC, counts for more; and UTC is what programs take
+# where nothing is set.
+find_zone() {
+    zone=''
+    resolve /usr/share/zoneinfo
+    zones=$rootfs$resolved
+    if [ -n "${TZ+set}" ]; then
+        zone=${TZ#:} zone=${zone#/usr/share/zoneinfo/}
+        case $zone in */*) ;; *[0-9]*) zones='' ;; esac
+    elif [ -d "$zones" ]; then
+        find_machine_zone
+    fi
+    case $zone in
+        /* | *..* | *[!A-Za-z0-9_+/:,.\<\>-]*) zone='' ;;
+    esac
+    ! is_utc "$zone" && { [ -z "$zones" ] || [ -f "$zones/$zone" ]; } && ! has_own_zone || zone=''
+}
+
+# Set `zone` to the name of this machine's timezone.
+find_machine_zone() {
+    file=${PROVISION_TEST_LOCALTIME:-/etc/localtime}
+    if [ -L "$file" ]; then
+        zone=$(readlink "$file")
+        zone=${zone##*/zoneinfo/}
+    elif [ -r /etc/timezone ]; then
+        read -r zone </etc/timezone
+    elif [ -n "${ANDROID_ROOT-}" ]; then
+        zone=$(getprop persist.sys.timezone 2>/dev/null)
+    fi
+}
+
+# Succeed if $1 is a name of UTC, or empty.
+is_utc() {
+    case ${1##*/zoneinfo/} in
+        '' | UTC | UTC0 | UCT | Zulu | Universal | Etc/UTC | Etc/UCT | Etc/Zulu | Etc/Universal) ;;
+        *) return 1 ;;
+    esac
+}
+
+# Succeed if the rootfs's /etc/localtime isn't as in the image, or isn't UTC.
+has_own_zone() {
+    resolve /etc
+    file=$rootfs$resolved/localtime
+    if [ -L "$file" ]; then
+        # It may have been removed meanwhile.
+        link_target=$(readlink "$file")
+        [ "$link_target" != "$image_localtime" ] || ! is_utc "$link_target"
+    else
+        [ -e "$file" ] || [ -n "$image_localtime" ]
+    fi
+}
+
+# Add to `passed` the caller's proxies. An address may have a password.
+pass_proxies() {
+    for proxy in HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy ftp_proxy all_proxy no_proxy; do
+        eval "proxy_address=\${$proxy-}"
+        [ -n "$proxy_address" ] || continue
+        append "$passed" "$proxy=$proxy_address" && passed=$list
+        case $proxy_address in *@*) secret_words=${secret_words:-$newline}$proxy=$proxy_address$newline ;; esac
+    done
+}
+
+# Add `value` to `typed_env`: NAME=VALUE, or NAME.
+add_variable() {
+    case $value in
+        '' | =*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $value" ;;
+        *=*) ;;
+        *) take_early "$value" ;;
+    esac
+    collect typed_env "$value"
+}
+
+# Add to `typed_env` the lines of the file `value`, as docker's --env-file does: NAME=VALUE, or NAME, or a comment.
+read_env_file() {
+    { [ -f "$value" ] && [ -r "$value" ]; } || fail "--env-file: can't read $value"
+    while IFS= read -r line || [ -n "$line" ]; do
+        line=${line#"${line%%[! 	]*}"}
+        case $line in
+            '' | '#'*) ;;
+            *) value=$line && add_variable ;;
+        esac
+    done <"$value"
+}
+
+# Set `value` for --env $1, a NAME alone. It is left as it is if this shell still has the caller's value later; for a name
+# that this script has changed, it is what the caller has, by the kernel.
+take_early() {
+    case $1 in
+        *[!A-Z0-9_]* | PATH | PWD | OLDPWD | LC_ALL | LD_PRELOAD | IFS | OPTIND | PPID | PS[124] | SHLVL | _) ;;
+        *) return ;;
+    esac
+    case $1 in
+        *_proxy) return ;;
+        *[!A-Za-z0-9_.-]*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $1" ;;
+    esac
+    [ -z "$inside" ] || return 0
+    # Lines in values change places with the ends of variables.
+    taken_value=$(tr '\000\n' '\n\001' <"/proc/$$/environ" | sed -n "s/^$1=/=/p" | tr '\001' '\n' && printf x)
+    case $taken_value in =*) value=$1${taken_value%?x} ;; esac
+}
