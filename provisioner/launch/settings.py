@@ -31,4 +31,4 @@ class LaunchSettings:
     default_dns: tuple[str, ...]  # IP addresses; empty for those of the machine at each start
     default_hostname: str  # empty for that of the machine at each start
     default_binds: tuple[str, ...]  # SRC or SRC:DST
-    default_env: tuple[str, ...]  # K=V
+    default_env: tuple[str, ...]  # K=V, or K for what the caller of start.sh has

@@ -1,5 +1,5 @@
 # Caller: what the guest gets of the caller's environment: the terminal, locale, timezone and proxies.
-# Sets `passed` (a list of NAME=VALUE), `locale`, `zone` (empty for none).
+# Sets `passed` (a list of NAME=VALUE, and of NAME for secrets), `locale`, `zone` (empty for none).
 
 # Set `passed`.
 find_passed() {
@@ -111,24 +111,33 @@ has_own_zone() {
     fi
 }
 
-# Add to `passed` the caller's proxies. An address may have a password.
+# Add to `passed` the caller's proxies; those with a password by their names.
 pass_proxies() {
     for proxy in HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy ftp_proxy all_proxy no_proxy; do
         eval "proxy_address=\${$proxy-}"
         [ -n "$proxy_address" ] || continue
-        append "$passed" "$proxy=$proxy_address" && passed=$list
-        case $proxy_address in *@*) secret_words=${secret_words:-$newline}$proxy=$proxy_address$newline ;; esac
+        case $proxy_address in
+            *@*) passed="$passed $proxy" ;;
+            *) append "$passed" "$proxy=$proxy_address" && passed=$list ;;
+        esac
     done
 }
 
-# Add `value` to `typed_env`: NAME=VALUE, or NAME.
+# Add $1 to `typed_env`: NAME=VALUE, or NAME for what the caller has. Where this script has changed that variable, set
+# `option` and `value` to what stands for it when the script runs again.
 add_variable() {
-    case $value in
-        '' | =*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $value" ;;
+    entry=$1
+    case $1 in
+        '' | =*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $1" ;;
         *=*) ;;
-        *) take_early "$value" ;;
+        *)
+            if is_changed "$1"; then
+                [ "$option" = --env ] || fail "--env-file: give the value of $1 too, or --env $1"
+                take_early "$1"
+            fi
+            ;;
     esac
-    collect typed_env "$value"
+    collect typed_env "$entry"
 }
 
 # Add to `typed_env` the lines of the file `value`, as docker's --env-file does: NAME=VALUE, or NAME, or a comment.
@@ -138,24 +147,29 @@ read_env_file() {
         line=${line#"${line%%[! 	]*}"}
         case $line in
             '' | '#'*) ;;
-            *) value=$line && add_variable ;;
+            *) add_variable "$line" ;;
         esac
     done <"$value"
 }
 
-# Set `value` for --env $1, a NAME alone. It is left as it is if this shell still has the caller's value later; for a name
-# that this script has changed, it is what the caller has, by the kernel.
+# Succeed if $1 may be the name of a variable of this script or of its shell.
+is_changed() {
+    case $1 in
+        *_proxy) return 1 ;;
+        *[!A-Z0-9_]* | [!A-Z]* | PATH | PWD | OLDPWD | LC_ALL | LD_PRELOAD | IFS | OPTIND | PPID | PS[124] | SHLVL | TMPDIR) ;;
+        *) return 1 ;;
+    esac
+}
+
+# Set `entry`, `option` and `value` for --env $1: the variable as the kernel knows it.
 take_early() {
     case $1 in
-        *[!A-Z0-9_]* | PATH | PWD | OLDPWD | LC_ALL | LD_PRELOAD | IFS | OPTIND | PPID | PS[124] | SHLVL | _) ;;
-        *) return ;;
-    esac
-    case $1 in
-        *_proxy) return ;;
         *[!A-Za-z0-9_.-]*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $1" ;;
     esac
-    [ -z "$inside" ] || return 0
     # Lines in values change places with the ends of variables.
     taken_value=$(tr '\000\n' '\n\001' <"/proc/$$/environ" | sed -n "s/^$1=/=/p" | tr '\001' '\n' && printf x)
-    case $taken_value in =*) value=$1${taken_value%?x} ;; esac
+    case $taken_value in
+        =*) value=$1${taken_value%?x} entry=$value ;;
+        *) option=--unsetenv value=$1 entry=-$1 ;;
+    esac
 }

@@ -1,21 +1,22 @@
 # Command: the image's ENTRYPOINT and CMD, and the typed words between them, joined as `docker run` does.
-# Sets `found_program`; `words_before` and `words_after` (lists around the typed words), `guest_program` (the first word of all).
+# Sets `found_program`; `runs_image` (not empty if the image's entrypoint or command is run); `words_before` and `words_after` (lists around the typed words), `guest_program` (the first word of all).
 
-# Set `words_before` and `words_after` for the typed words $@. With --shell, `words_before` is that option: the user's
+# Set `words_before` and `words_after`, if the number of typed words is $1. With --shell, `words_before` is that option: the user's
 # shell is not known yet.
 join_command() {
-    words_before=$entrypoint words_after=''
+    words_before=$entrypoint words_after='' runs_image=$entrypoint
     if [ -n "$login" ]; then
         words_before=--shell
-    elif [ $# -eq 0 ]; then
-        words_after=$command
+    elif [ "$1" = 0 ]; then
+        words_after=$command runs_image=yes
         [ -n "$words_before$words_after" ] || words_after=/bin/sh
     fi
 }
 
-# Set `words_before`, `words_after` and `guest_program` for the typed words $@ and the user that find_user has found.
+# Set `words_before`, `words_after` and `guest_program` for the user that find_user has found. $1 is the number of typed
+# words, and $2 the first one.
 find_command() {
-    join_command "$@"
+    join_command "$1"
     if [ -n "$login" ]; then
         case $shell in
             */nologin | */false) shell=/bin/sh ;;
@@ -24,8 +25,25 @@ find_command() {
         esac
         append '' "$shell" -l && words_before=$list
     fi
+    case $1 in
+        0) set -- ;;
+        *) set -- "$2" ;;
+    esac
     eval "set -- $words_before \"\$@\" $words_after"
     guest_program=$1
+}
+
+# Print where the image's ports are, at a terminal, if what the image starts is started.
+tell_ports() {
+    { [ -t 2 ] && [ -z "$login" ] && [ -n "$image_ports" ] && [ -n "$runs_image" ]; } || return 0
+    eval "set -- $image_ports"
+    told=''
+    for port; do
+        number=${port%%/*}
+        told="$told${told:+, }$port"
+        [ -z "$moves_ports" ] || ! is_number "$number" || [ "$number" -ge 1024 ] || told="$told (outside $((number + 2000)))"
+    done
+    say "ports of the image, on this machine's network: $told"
 }
 
 # Set `found_program`: the path at which the guest finds its program, or empty; and `status`: 0, or as shells exit, 126 if
@@ -35,7 +53,7 @@ find_guest_program() {
     found_program='' status=127
     case $guest_program in
         */*) search_path=. ;;
-        *) search_path=$guest_path: ;;
+        *) search_path=${guest_path:+$guest_path:} ;;
     esac
     case $guest_program in /*) search_path=/ ;; esac
     IFS=:

@@ -68,7 +68,7 @@ read_row() {
             ;;
         directory | socket)
             [ -n "$needs_socket" ] || return 0
-            find_existing socket "$@" || fail "--$desktop_option: there is no socket of such a program: $advice"
+            find_existing socket "$@" || fail "--$desktop_option: it needs a program on this machine, whose socket is missing. Run: $advice"
             # shellcheck disable=SC2034 # for the table
             found=${source##*/}
             [ "$action" = socket ] || source=${source%/*}

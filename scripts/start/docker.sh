@@ -134,7 +134,7 @@ translate_volume() {
     esac
     case $volume in
         *:/*) ;;
-        *) fail "-v needs SRC:DST: all directories inside last, so that $volume needs no volume" ;;
+        *) fail "-v needs SRC:DST; $volume needs no volume, since all that is inside lasts" ;;
     esac
     volume_mode='' IFS=,
     for volume_option in $volume_options; do

@@ -6,7 +6,8 @@
 main() {
     prepare_shell
     find_directory "$0"
-    parse_options "$@"
+    set_defaults
+    read_options "$@"
     shift "$option_words"
     read_status
     check_trust
@@ -49,7 +50,7 @@ prepare_shell() {
         /*//* | /?*/ | */./*) normalize "$TMPDIR" host && TMPDIR=$normal ;;
     esac
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    secret_words='' temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
+    secret_words='' moves_ports='' temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     stage='' etc_binds='' real_rootfs='' asks_kernel='' helper='' start_directory=$PWD
 }
 
@@ -67,7 +68,8 @@ clean_path() {
     PATH=${PATH:-/usr/bin:/bin}
 }
 
-# Find the guest's user, command and environment, for the typed words $@.
+# Find the guest's user, command and environment, for the typed words: $1 is their number, and $2 the first one. To pass
+# a long command on takes milliseconds.
 prepare_guest() {
     find_user
     find_command "$@"

@@ -16,6 +16,7 @@ make_namespaces() {
     eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
 ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
+    tell_ports
     exec "$@"
 }
 
@@ -32,7 +33,7 @@ can_map_more() {
 run_bare() {
     [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux$desktop" ] ||
         fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
-    prepare_guest "$@"
+    prepare_guest $# "${1-}"
     filter='' more_ids='' nested=''
     [ -n "$print_only" ] || {
         enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
@@ -44,6 +45,7 @@ run_bare() {
     guard -
     eval "set -- $host_env $list $entry_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
+    tell_ports
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
 }
@@ -61,7 +63,7 @@ enter_rootfs() {
     esac
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
     make_private
-    prepare_guest "$@"
+    prepare_guest $# "${1-}"
     filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper=''
     [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids _; } </proc/self/uid_map
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
@@ -86,16 +88,18 @@ enter_rootfs() {
     drop_capabilities
     [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
     seal_stage
-    eval "set -- $words_before \"\$@\" $words_after"
+    guest_words="$guest_env $words_before \"\$@\" $words_after"
     if [ -n "$nested_helper" ] && [ -n "$host_env" ]; then
         # The helper doesn't look into PATH.
         find_guest_program
+        eval "set -- $words_before \"\$@\" $words_after"
         shift
         set -- "${found_program:-$guest_program}" "$@"
+        guest_words='"$@"'
     fi
     if [ -n "$keeps_root" ]; then enter / "can't enter the rootfs"; else move_root; fi
-    eval "set -- $host_env $entry_words $guest_env \"\$@\""
-    eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
+    eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} $host_env $entry_words \
+$guest_words"
     if [ -n "$nested_helper" ]; then
         start_process "$@" 7<"$nested_helper" 8<"$filter_file"
     else

@@ -2,21 +2,20 @@
 # Sets a variable for each option, `options` (the list to repeat with --inside), and `option_words` (how many words they
 # are).
 
-# Set the variables of all options from the command line $@.
-parse_options() {
+# Set the variables of all options to their defaults.
+set_defaults() {
     inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
-    typed_env='' typed_env_end='' no_proxy_env='' desktop=''
+    typed_env='' no_proxy_env='' desktop=''
     typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     normalize "/$workdir" && workdir=$normal
-    read_options "$@"
 }
 
 # Change the variables by the options on the command line $@, and set `options` and `option_words`.
 read_options() {
-    option_words=0 options='' options_end=''
+    option_words=0 options=''
     while [ $# -gt 0 ]; do
         case $1 in
             --) ;;
@@ -50,14 +49,15 @@ read_options() {
         case $option in
             --print | --detach) ;;
             *)
-                collect options "$1"
-                [ "$width" = 1 ] || collect options "$2"
+                collect options "$option"
+                [ "$width$option" = "1$1" ] || collect options "$value"
                 ;;
         esac
         option_words=$((option_words + width))
         shift "$width"
     done
-    options=$options$options_end options_end=''
+    collected options
+    collected typed_env
 }
 
 # Set the variable of one `option` from its `value`. $1 is the number of words left on the command line.
@@ -77,7 +77,7 @@ parse_option() {
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --env-file | --gpu | --bind | --dns | --dev | --device | --cap-add | --runtime | \
+        --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | --cap-add | --runtime | \
             --inside | --restore-sigint | --pdeathsig | --helper)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
@@ -126,8 +126,9 @@ parse_value() {
             [ -e "$source" ] || fail "--bind: there is no $source"
             append "$typed_binds" "$value" && typed_binds=$list
             ;;
-        --env) add_variable ;;
+        --env) add_variable "$value" ;;
         --env-file) read_env_file ;;
+        --unsetenv) collect typed_env "-$value" ;;
         --gpu)
             [ "$value" = virgl ] || fail "--gpu can be virgl, and nothing else"
             desktop="$desktop gpu"

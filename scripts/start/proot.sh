@@ -3,7 +3,7 @@
 
 # Run the typed words $@ in proot.
 run_proot() {
-    prepare_guest "$@"
+    prepare_guest $# "${1-}"
     [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
     # Where Termux's packages are, if its proot was built for another prefix.
     for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
@@ -36,6 +36,7 @@ run_proot() {
     proot_words="$list $proot_words"
     eval "set -- $host_env $proot_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
+    tell_ports
     # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
@@ -60,14 +61,10 @@ add_proot_features() {
     esac
 }
 
-# Add to `list` the option that moves ports below 1024, which users can't have, up by 2000. Print where the image's are.
+# Add to `list` the option that moves ports below 1024, which users can't have, up by 2000.
 move_ports() {
     append "$list" -p
-    eval "set -- $image_ports"
-    for port; do
-        protocol=${port#*/} port=${port%%/*}
-        is_number "$port" && [ "$port" -lt 1024 ] && say "port $port/$protocol is at $((port + 2000)) from outside"
-    done
+    moves_ports=yes
 }
 
 # Add the directory's own /dev/shm to `proot_words`, or one for this run if DIR can't be written to.

@@ -8,7 +8,7 @@ remember_session() {
     [ -z "$inside" ] || return 0
     [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
     tidy_sessions
-    join_command "$@"
+    join_command $#
     eval "describe $words_before \"\$@\" $words_after"
     read_stat $$ && write_text "$stat_start$newline$runtime$newline$printable$newline" "$session_file" ||
         session_file=''

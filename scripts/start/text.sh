@@ -54,24 +54,35 @@ quote() {
     quoted="${quoted%.}'"
 }
 
-# Set `list`: the list $1 and the words that follow, quoted for `eval "set -- $list"`. Adding to a long text copies it:
-# that is done once for many short words.
+# Set `list`: the list $1 and the words that follow, quoted for `eval "set -- $list"`. To add to a long text copies it.
 append() {
-    list=$1 list_end=''
+    list=$1
     shift
+    if [ $# -gt 8 ]; then
+        for listed_word; do
+            collect list "$listed_word"
+        done
+        collected list
+        return
+    fi
     for word; do
         quote "$word"
-        list_end="$list_end $quoted"
-        [ "${#list_end}" -lt 4000 ] || { list=$list$list_end && list_end=''; }
+        list="$list $quoted"
     done
-    list=$list$list_end
 }
 
-# Add the word $2 to the list in the variable $1, which may become long: its end is in the variable $1_end, see `append`.
+# Add the word $2 to the list in the variable $1, which may become long: its end is in $1_end and $1_middle until
+# `collected` joins them.
 collect() {
     quote "$2"
-    eval "$1_end=\"\$$1_end \$quoted\""
-    eval "[ \"\${#$1_end}\" -lt 4000 ] || { $1=\$$1\$$1_end && $1_end=''; }"
+    eval "$1_end=\"\${$1_end-} \$quoted\"; word=\${#$1_end}"
+    [ "$word" -lt 500 ] || eval "$1_middle=\${$1_middle-}\$$1_end $1_end=''; word=\${#$1_middle}"
+    [ "$word" -lt 10000 ] || eval "$1=\$$1\$$1_middle $1_middle=''"
+}
+
+# Join the list in the variable $1 with its end.
+collected() {
+    eval "$1=\$$1\${$1_middle-}\${$1_end-} $1_middle='' $1_end=''"
 }
 
 # Set `text`: all lines of standard input.

@@ -43,7 +43,7 @@ def test_help_fits_a_phone(container: Container, shell: str) -> None:
         (["-x"], "unknown option -x"),
         (["--shell=yes"], "--shell takes no value"),
         (["--print", "--user"], "--user needs a value"),
-        (["--env", "NAME"], "--env needs NAME=VALUE"),
+        (["--env", ""], "--env needs NAME=VALUE"),
         (["--env", "=x"], "--env needs NAME=VALUE"),
         (["--dns", "1.1.1.1; rm"], "--dns needs an IP address"),
         (["--bind", "/no/such:/x"], "--bind: there is no /no/such"),

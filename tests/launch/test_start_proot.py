@@ -40,13 +40,9 @@ exec {find_program("proot")} "$@"
 def test_of_termux_s_proot_all_that_helps_is_used(
     container: Container, place: Path, termux_proot: dict[str, str]
 ) -> None:
-    container.set(image_ports=("80/tcp", "53/udp", "1024/tcp", "8080/tcp", "odd"))
     done = container.run("proot", "sh", "-c", "exit 4", env=termux_proot)
     assert (done.returncode, done.stdout) == (4, b"")
-    assert done.stderr.decode().splitlines() == [
-        "start.sh: port 80/tcp is at 2080 from outside",
-        "start.sh: port 53/udp is at 2053 from outside",
-    ]
+    assert done.stderr == b""
     words = (place / "words").read_text().splitlines()
     assert [word for word in words if word in ("--link2symlink", "--sysvipc", "--kill-on-exit", "-p", "-L")] == [
         *("--kill-on-exit", "--sysvipc", "-L", "-p")
