@@ -67,7 +67,12 @@ find_zone() {
     zones=$rootfs$resolved
     if [ -n "${TZ+set}" ]; then
         zone=${TZ#:} zone=${zone#/usr/share/zoneinfo/}
-        case $zone in */*) ;; *[0-9]*) zones='' ;; esac
+        # A rule has numbers, and no zone but those of Etc has.
+        case $zone in
+            *,*) zones='' ;;
+            */*) ;;
+            *[0-9]*) zones='' ;;
+        esac
     elif [ -d "$zones" ]; then
         find_machine_zone
     fi

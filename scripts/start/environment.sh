@@ -2,7 +2,7 @@
 # the profile and of `provision --env`, and those of --env. The last one with a name wins, at the place of the first.
 # Sets `guest_env` (the image's env(1), as words before the guest's program), or, if the image has none, `host_env` (the
 # host's env(1), as words before the host's program that starts the guest); `guest_path` (the guest's PATH); and
-# `variable_NAME` (NAME=VALUE, or - for none) for variables.
+# `variable_NAME` (=NAME=VALUE) for variables.
 
 # Set `guest_env`, or `host_env`, and `guest_path`, from the user, the settings, --env and the caller's environment.
 build_environment() {
@@ -24,7 +24,12 @@ build_environment() {
             done
             ;;
     esac
-    filter_environment
+    find_program env || fail "no env on this machine: install coreutils"
+    env_program=$program
+    eval "filter_environment $environment"
+    find_env_flags
+    quote "$env_program"
+    host_env="$quoted $env_flags -- $environment"
 }
 
 # Set `environment` (a list), `secret_names` and `guest_path` from the words $@: NAME=VALUE, or NAME for the value that the
@@ -56,22 +61,22 @@ join_variables() {
         case $variable in '' | *=*) ;; *) take_variable ;; esac
         eval "known=\${variable_$variable_name-}"
         case $known in
-            "$variable_name"* | - | +*) ;;
+            =*) ;; # the caller's environment may have anything, but hardly that
             *) collect names "$variable_name" ;;
         esac
-        eval "variable_$variable_name=\${variable:--}"
+        eval "variable_$variable_name==\$variable"
     done
     collected names
     for variable_name in $names; do
-        eval "variable=\$variable_$variable_name"
+        eval "variable=\${variable_$variable_name#=}"
         case $variable in
-            -) ;;
+            '') ;;
             +*) add_secret ;;
             *) collect environment "$variable" ;;
         esac
     done
     collected environment
-    guest_path=${variable_PATH#*=}
+    guest_path=${variable_PATH#=PATH=} guest_path=${guest_path#=}
 }
 
 # Set `variable` to what the caller's environment has for `variable_name`, behind a plus, or to nothing.
@@ -96,7 +101,8 @@ add_secret() {
 find_env_flags() {
     env_flags=-i
     [ -n "$secret_names" ] || return 0
-    env_flags='-u PROOT_TMP_DIR -u PROOT_LOADER -u PROOT_LOADER_32' IFS=$newline
+    # Those that this script or its shell exports are not in what the kernel knows.
+    env_flags='-u PWD -u OLDPWD -u _ -u SHLVL -u PROOT_TMP_DIR -u PROOT_LOADER -u PROOT_LOADER_32' IFS=$newline
     for variable_name in $(tr '\000' '\n' <"/proc/$$/environ" | sed -n 's/^\([^=]\{1,\}\)=.*/\1/p'); do
         case $secret_names in *" $variable_name "*) continue ;; esac
         quote "$variable_name"
@@ -105,17 +111,11 @@ find_env_flags() {
     IFS=" 	$newline"
 }
 
-# Set `host_env` from `environment`, without the variables that change programs of the host or their loader.
+# Take out of `environment`, whose words are $@, what changes programs of the host or their loader.
 filter_environment() {
-    find_program env || fail "no env on this machine: install coreutils"
-    eval "set -- $environment"
     for variable; do
         ! is_harmful || { drop_harmful "$@" && break; }
     done
-    env_program=$program
-    find_env_flags
-    quote "$env_program"
-    host_env="$quoted $env_flags -- $environment"
 }
 
 # Set `environment` to those of the words $@ that aren't harmful.
