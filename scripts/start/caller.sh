@@ -55,7 +55,7 @@ has_locale() {
     done
     resolve /usr/lib/locale/locale-archive
     [ -f "$rootfs$resolved" ] && [ -r "$rootfs$resolved" ] || return
-    head -c 2000000 <"$rootfs$resolved" | tr '\000' '\n' | LC_ALL=C grep -aFqx -e "$short_name" 2>/dev/null
+    { head -c 2000000 | tr '\000' '\n' | LC_ALL=C grep -aFqx -e "$short_name"; } <"$rootfs$resolved" 2>/dev/null
 }
 
 # Set `zone`: the caller's TZ, else the name of this machine's timezone, if the rootfs has it, or if it is written as a
@@ -171,6 +171,7 @@ take_early() {
     case $1 in
         *[!A-Za-z0-9_.-]*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $1" ;;
     esac
+    find_program tr || fail "--env $1 needs its value here: there is no tr on this machine"
     # Lines in values change places with the ends of variables.
     taken_value=$(tr '\000\n' '\n\001' <"/proc/$$/environ" | sed -n "s/^$1=/=/p" | tr '\001' '\n' && printf x)
     case $taken_value in

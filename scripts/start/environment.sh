@@ -88,7 +88,7 @@ take_variable() {
 # Let the guest have `variable`, which take_variable has found. Everybody can see a program's words: it stays in the
 # environment, or is named in what --print shows.
 add_secret() {
-    if [ -n "$print_only" ]; then
+    if [ -n "$print_only" ] || ! find_program tr; then
         variable=${variable#+}
         collect environment "$variable"
         secret_words=${secret_words:-$newline}$variable$newline

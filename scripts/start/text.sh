@@ -12,9 +12,15 @@ make_printable() {
     printable=$1
     case $1 in *[!\ -~]*) ;; *) return ;; esac
     # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one; several in a row get one question mark.
-    expression=$(printf 's/\302[\200-\237]/?/g;s/^[\200-\237]\{1,\}/?/;s/\([\001-\177]\)[\200-\237]\{1,\}/\\1?/g')
-    printable=$(printf '%s' "$1" | LC_ALL=C tr '\001-\037\177' '?' | LC_ALL=C sed "$expression" 2>/dev/null)
-    printable=${printable:-?}
+    expression=$(printf 's/[\001-\011\013-\037\177]/?/g;s/\302[\200-\237]/?/g;s/^[\200-\237]\{1,\}/?/
+s/\([\001-\177]\)[\200-\237]\{1,\}/\\1?/g')
+    printable=$(printf '%s' "$1" | LC_ALL=C sed "$expression" 2>/dev/null)
+    IFS=$newline
+    # shellcheck disable=SC2086 # split into lines
+    set -- $printable
+    IFS=?
+    printable="$*"
+    IFS=" 	$newline" printable=${printable:-?}
 }
 
 # Set `printable`: the words $@, quoted, and cut off where they are long.

@@ -170,7 +170,8 @@ def test_locales_are_found_in_the_archive(archive: Container, runtime: str) -> N
 
 
 def test_small_tools_find_them_too(archive: Container, small_tools: dict[str, str]) -> None:
-    for locale, expected in (("en_US.utf8", [b"LANG=en_US.utf8"]), ("en_US", [])):
+    has_tr = Path(small_tools["PATH"], "tr").exists()  # Android's toybox has it, Debian's hasn't
+    for locale, expected in (("en_US.utf8", [b"LANG=en_US.utf8"] if has_tr else []), ("en_US", [])):
         env = {**small_tools, "TERM": "", "LANG": locale}
         found = archive.words("proot", *ENVIRONMENT, env=env)
         assert [word for word in found if word not in OWN] == expected
