@@ -13,7 +13,7 @@ print_words() {
         printed_end="$printed_end $quoted"
         [ "${#printed_end}" -lt 4000 ] || { printed=$printed$printed_end && printed_end=''; }
     done
-    printed=$printed$printed_end
+    printed=$printed$printed_end$redirections
     exports=''
     for variable in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
         ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"}; do

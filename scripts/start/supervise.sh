@@ -13,13 +13,19 @@ supervise() {
         run_in_background "$@"
     else
         # The guest has to have SIGINT at a terminal.
-        ("$@")
+        (become "$@")
         status=$?
     fi
-    # proot exits with 255 for each guest that a signal ended.
-    case $last_signal/$status/$runtime in
-        [0-9]*/"$killed_status/$runtime" | [0-9]*/255/proot) status=$((128 + last_signal)) ;;
-        /*/proot) [ -n "$inside" ] || explain_failure ;;
+    read_report
+    # Without a report: proot exits with 255 for each guest that a signal ended.
+    case $last_signal/${reported:-$status}/$runtime/${reported:+yes} in
+        */137/proot/)
+            end_orphans
+            [ -z "$last_signal" ] || [ "$killed_status" != 137 ] || status=$((128 + last_signal))
+            ;;
+        */proot/yes) [ "$last_signal/$status" != /159 ] || explain_failure ;;
+        [0-9]*/"$killed_status/$runtime/" | [0-9]*/255/proot/) status=$((128 + last_signal)) ;;
+        /*/proot/) [ -n "$inside" ] || explain_failure ;;
     esac
     finish "$status"
 }
@@ -31,7 +37,7 @@ run_in_background() {
         trap - INT QUIT
         case $1 in
             enter_rootfs) "$@" ;;
-            *) exec "$@" ;;
+            *) become "$@" ;;
         esac
     ) <&9 9<&- &
     child=$!
@@ -67,7 +73,12 @@ forward() {
     case $runtime/$process_name in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
-            if find_child "$child"; then guest_pid=$first_child; else child_signal=QUIT; fi
+            # With a report there is one until the end. Before, proot neither heeds signals nor ends its first child.
+            tries=${report:+100}
+            until find_child "$child" || [ "${tries:-0}" -eq 0 ]; do tries=$((tries - 1)); done
+            if [ -n "$first_child" ]; then guest_pid=$first_child; else child_signal=QUIT; fi
+            # The one that waits for the command comes between.
+            [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
             ;;
         proot/*) child_signal=KILL ;; # it has not become proot yet
         chroot/sh | userns/sh | chroot/setpriv | userns/setpriv)
