@@ -16,16 +16,23 @@ set_defaults() {
 # Change the variables by the options on the command line $@, and set `options` and `option_words`.
 read_options() {
     option_words=0 options=''
+    read_words "$@"
+    collected options
+    collected typed_env
+}
+
+# The same, for more words. Those of docker's stand for words of this script's, which are read in between.
+read_words() {
     while [ $# -gt 0 ]; do
         case $1 in
             --) ;;
             -?*)
                 translate "$1" "${2-}" $#
                 if [ "$taken" -gt 0 ]; then
-                    shift "$taken"
-                    option_words=$((option_words + taken + $#))
-                    eval "set -- $translated \"\$@\""
-                    option_words=$((option_words - $#))
+                    docker_words=$taken last_word=$((option_words + taken))
+                    eval "read_words $translated"
+                    option_words=$last_word
+                    shift "$docker_words"
                     continue
                 fi
                 ;;
@@ -56,8 +63,6 @@ read_options() {
         option_words=$((option_words + width))
         shift "$width"
     done
-    collected options
-    collected typed_env
 }
 
 # Set the variable of one `option` from its `value`. $1 is the number of words left on the command line.

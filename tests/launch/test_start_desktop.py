@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,30 +13,9 @@ import pytest
 
 from provisioner.resources import read_resource
 from tests.support.containers import ENVIRONMENT, SHELLS, Container, starter
-from tests.support.tools import CHECKOUT, need, own
+from tests.support.tools import CHECKOUT, as_user, need, own, provision
 
 NAMES = ("DISPLAY", "XAUTHORITY", "PULSE_SERVER", "PULSE_COOKIE", "GALLIUM_DRIVER", "MESA_GL_VERSION_OVERRIDE")
-
-
-@contextmanager
-def listening(path: Path) -> Iterator[list[bytes]]:
-    """A server at a socket, and what it has got."""
-    got: list[bytes] = []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        path.chmod(0o777)
-        server.listen()
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                got.append(connection.recv(100))
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield got
-        thread.join(10)
 
 
 def desktop(container: Container, runtime: str, *options: str, **caller: str) -> dict[str, str]:
@@ -157,21 +135,21 @@ def test_without_a_socket_it_says_what_to_run(
     assert f"Run: {program}" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("runtime", ["proot", "userns"])
-def test_a_guest_talks_to_the_server(container: Container, home: Path, runtime: str) -> None:
-    """A real connection, by a program that is in the container."""
-    need("python3")
-    with listening(home / "tmp/.virgl_test") as got:
-        env = {**starter(runtime)["env"], **caller_of(home)}
-        options = ["--gpu", "virgl", *_python_binds()]
-        guest = "import socket; s=socket.socket(socket.AF_UNIX); s.connect('/tmp/.virgl_test'); s.send(b'hello')"
-        done = container.run(runtime, *options, "/usr/bin/python3", "-c", guest, env=env)
-        assert done.returncode == 0, done
-    assert got == [b"hello"]
-
-
-def _python_binds() -> list[str]:
-    return [word for path in ("/usr/bin", "/usr/lib", "/lib64") if Path(path).exists() for word in ("--bind", path)]
+def test_a_guest_talks_to_the_server(debian: str, place: Path, home: Path) -> None:
+    """A real connection, by a program of a real image."""
+    done = provision(debian, place / "debian", **as_user())
+    assert done.returncode == 0, done.stderr
+    guest = "IO::Socket::UNIX->new(Peer => '/tmp/.virgl_test')->print('hello')"
+    for runtime in ("proot", "userns"):
+        with _bound(home / "tmp/.virgl_test") as server:
+            env = {**starter(runtime)["env"], **caller_of(home)}
+            options = ["--gpu", "virgl", "perl", "-MIO::Socket::UNIX", "-e", guest]
+            done = Container(place / "debian").run(runtime, *options, env=env)
+            assert done.returncode == 0, done
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(100) == b"hello"
+        (home / "tmp/.virgl_test").unlink()
 
 
 @contextmanager

@@ -20,8 +20,8 @@ TEXTS = {
     "lines": ["a line of it\n" * 9_000] * 4,
     "quotes": ["'" * 120_000] * 2,
     "words": [f"word {number}" for number in range(40_000)],
-    "control characters": ["\x01\x9b\x85\n" * 25_000],
-    "of C1": ["\udc9b\udc85a" * 30_000],
+    "control characters": ["\x01\x9b\x85\n" * 20_000],
+    "of C1": ["\udc9b\udc85a" * 40_000],
 }
 
 
