@@ -9,6 +9,14 @@ import pytest
 from tests.support.containers import SAY, SHELLS, Container, starter
 from tests.support.tools import need
 
+LINES = [
+    line.split()
+    for line in (
+        "--env A=1 --env=B=2 --workdir=/tmp --user joe --init --tty --interactive --rm=true",
+        "--name x --name=x -l a=b --label=a -eA=1 -eB=2 -tw /tmp -tiu joe --pull=always",
+        "-p 80:80 -p 8080 -P --network host --net=host --publish=127.0.0.1:80:80/tcp -eA=1 -eB=2 -w/tmp -ujoe",
+    )
+]
 GUEST = ("sh", "-c", 'echo "$A|$B|$(pwd)|$(id -u)"; printf "%s " "$@"', "sh")
 
 
@@ -19,9 +27,7 @@ GUEST = ("sh", "-c", 'echo "$A|$B|$(pwd)|$(id -u)"; printf "%s " "$@"', "sh")
         ["-e", "A=1", "-e", "B=2", "-w", "/tmp", "-u", "joe"],
         ["-eA=1", "-e=B=2", "-w/tmp", "-ujoe"],
         ["-it", "-ieA=1", "-itqeB=2", "--rm", "-w", "/tmp", "-u=joe"],
-        "--env A=1 --env=B=2 --workdir=/tmp --user joe --init --tty --interactive --rm=true".split(),
-        "--name x --name=x -l a=b --label=a -eA=1 -eB=2 -tw /tmp -tiu joe --pull=always".split(),
-        "-p 80:80 -p 8080 -P --network host --net=host --publish=127.0.0.1:80:80/tcp -eA=1 -eB=2 -w/tmp -ujoe".split(),
+        *LINES,
     ],
 )
 def test_usual_options_are_understood(container: Container, shell: str, options: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def test_of_termux_s_proot_all_that_helps_is_used(
         *("--kill-on-exit", "--sysvipc", "-L", "-p")
     ], "hard links work here"
     assert container.run("proot", "true", env={**starter("proot")["env"]}).stderr == b"", "Debian's moves no ports"
+
+
+def test_ports_that_are_moved_are_told_at_a_terminal(container: Container, termux_proot: dict[str, str]) -> None:
+    container.set(image_ports=("80/tcp", "53/udp", "1024/tcp", "odd"), image_entrypoint=("true",))
+    leader, follower = os.openpty()
+    with os.fdopen(leader, "rb") as terminal:
+        done = container.run("proot", env=termux_proot, stderr=follower)
+        os.close(follower)
+        assert done.returncode == 0
+        line = terminal.readline().decode()
+    assert line.endswith("network: 80/tcp (outside 2080), 53/udp (outside 2053), 1024/tcp, odd\r\n")
 
 
 def test_proot_gets_its_variables_from_the_caller(scratch: Container) -> None:
