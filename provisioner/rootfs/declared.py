@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
-from provisioner.errors import MachineError, MalformedImage
+from provisioner.errors import MalformedImage
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.terminal.escaping import printable
 
@@ -17,14 +17,13 @@ def make_declared_directories(tree: Tree, paths: Iterable[str]) -> list[str]:
     """
     messages = []
     for path in paths:
+        shown = f"the image declares a directory {printable(path[:300])!r}, which can't be made"
         try:
             name = posixpath.normpath("/" + path).encode("utf-8", "surrogateescape")
-            with tree_errors(f"make {printable(path[:300])}, which the image declares as a directory"):
+            with tree_errors("make it"):
                 tree.make_directory(name)
         except UnicodeEncodeError:
-            messages.append(f"no file can be called {printable(path[:300])}, which the image declares as a directory")
-        except MachineError:
-            raise
+            messages.append(f"{shown}: no file can have that name")
         except MalformedImage as error:
-            messages.append(error.message)
+            messages.append(f"{shown}: {error.message}")
     return messages

@@ -40,7 +40,7 @@ bind_all() {
 split_bind() {
     case $1 in
         *:/*) source=${1%:/*} destination=/${1##*:/} ;;
-        *) source=$1 destination=$1 ;;
+        *) source=$1 destination='' ;;
     esac
     case $source in /*) ;; *) source=$start_directory/$source ;; esac
     normalize "$source" host && source=$normal

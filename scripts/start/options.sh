@@ -193,11 +193,18 @@ what the image starts by itself.
 --user U[:G]    names or numbers
 --root          as root: --user 0:0
 --workdir D     start in D
---env K=V       set a variable
+--env K=V       set a variable; K alone:
+                as it is here
+--env-file F    the same by a file
+--unsetenv K    unset a variable
+--no-proxy-env  no proxies of this shell
 --bind SRC[:DST]  show a path inside
 --dns IP        ask this name server
 --termux        show /sdcard and the
                 home of Termux inside
+--x11 --sound   show this machine's X
+                and sound servers
+--gpu virgl     draw by virgl, outside
 --runtime R     auto, proot, chroot or
                 userns
 --device PATH[:DST]  show a device of
@@ -224,6 +231,7 @@ what the image starts by itself.
 
 --env, --bind, --dns, --device and
 --cap-add can be repeated.
+-it -e -v -w -u -d --rm: as in docker.
 Exit status: the command's; 125 when it
 can't be started, 126 when it can't be
 run, 127 when it doesn't exist.

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from provisioner.cli import main
+from provisioner.image.platform import host_platform
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import clean_environment, provision
 
 TYPES = {kind: builders.OCI_LAYER + (f"+{kind}" if kind else "") for kind in ("gzip", "zstd", "")}
 Output = pytest.CaptureFixture[str]
@@ -128,3 +130,37 @@ def test_a_platform_that_the_image_does_not_have(registry: ScriptedRegistry, tmp
     """Exit status 3, not 2, for every architecture that Go knows."""
     assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform=mips"]) == 3
     assert "has nothing for linux/mips; it has linux/amd64" in capsys.readouterr().err
+
+
+def test_variables_and_binds_are_taken_as_docker_takes_them(tmp_path: Path) -> None:
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    with ScriptedRegistry() as registry:
+        registry.push("image", builders.small(on=str(host_platform())))
+        options = [
+            "-eA=1",
+            "-e",
+            "TOKEN",
+            "--env=A=2",
+            "-e",
+            "no_proxy",
+            "-v",
+            f"{tmp_path}:/data",
+            f"--volume={tmp_path}",
+        ]
+        done = provision(*options, f"{registry.host}/image", tmp_path / "dir", env=env)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "dir/start.sh").read_text().splitlines()
+    assert "default_env='A=2 TOKEN no_proxy'" in lines
+    assert f"default_binds='{tmp_path}:/data {tmp_path}'" in lines
+
+
+def test_the_image_s_timezone_is_known_at_each_start(tmp_path: Path) -> None:
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    link = ("etc/localtime", "../usr/share/zoneinfo/Etc/UTC")
+    with ScriptedRegistry() as registry:
+        for name, members in (("with", [link]), ("without", [])):
+            registry.push(name, builders.image(builders.layer(("etc", None), *members), on=str(host_platform())))
+            done = provision(f"{registry.host}/{name}", tmp_path / name, env=env)
+            assert done.returncode == 0, done.stderr
+    assert f"image_localtime={link[1]}\n" in (tmp_path / "with/start.sh").read_text()
+    assert "image_localtime=''\n" in (tmp_path / "without/start.sh").read_text()
