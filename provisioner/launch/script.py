@@ -14,6 +14,7 @@ PARTS = (
     "trust",
     "runtimes",
     "user",
+    "streams",
     "command",
     "caller",
     "environment",

@@ -18,6 +18,7 @@ main() {
     esac
     [ -n "$inside" ] || choose_runtime
     [ -n "$print_only" ] || remember_session "$@"
+    [ -n "$print_only$inside" ] || relay_files
     case $inside$runtime in
         proot) run_proot "$@" ;;
         bare) run_bare "$@" ;;
@@ -50,7 +51,8 @@ prepare_shell() {
         /*//* | /?*/ | */./*) normalize "$TMPDIR" host && TMPDIR=$normal ;;
     esac
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    secret_words='' moves_ports='' temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
+    secret_words='' moves_ports='' relayed='' relay_count=0
+    temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
     report='' reported='' redirections=''
 }
@@ -87,6 +89,7 @@ fail() {
 finish() {
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
+    [ "$relay_count" = 0 ] || wait_for_relays
     # What is below the stage ends with the namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"
     exit "$1"

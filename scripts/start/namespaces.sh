@@ -14,10 +14,12 @@ make_namespaces() {
     [ ! -e /proc/self/ns/ipc ] || append "$list" -i
     append "$list" -m -p "$sh" "$script"
     eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
-${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} -- \"\$@\""
+${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} \
+${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     tell_ports
-    exec "$@"
+    [ -n "$relayed" ] || exec "$@"
+    exec "$@" 6<&6
 }
 
 # Succeed if the user has more ids, in /etc/subuid, and no filter that makes them unnecessary. Only the namespace can
@@ -53,7 +55,7 @@ run_bare() {
 
 # As process 1: mount in the private namespace, then start the guest with the typed words $@.
 enter_rootfs() {
-    session_file='' # the outer script empties it
+    session_file='' relay_count=0 # the outer script empties it, and waits
     trap 'finish 129' HUP
     trap 'finish 130' INT
     trap 'finish 143' TERM

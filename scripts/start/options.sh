@@ -82,8 +82,8 @@ parse_option() {
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | --cap-add | --runtime | \
-            --inside | --restore-sigint | --pdeathsig | --helper)
+        --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
+            --cap-add | --runtime | --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -117,11 +117,12 @@ parse_value() {
                 *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
             esac
             ;;
-        # These four are for this script itself, see make_namespaces.
+        # These five are for this script itself, see make_namespaces.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
         --helper) helper=$value ;;
+        --relayed) relay_count=${value%% *} relayed=${value#* } ;;
         --bind)
             case $value in
                 '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;

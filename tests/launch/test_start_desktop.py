@@ -144,8 +144,8 @@ def test_a_guest_talks_to_the_server(debian: str, place: Path, home: Path) -> No
         with _bound(home / "tmp/.virgl_test") as server:
             env = {**starter(runtime)["env"], **caller_of(home)}
             options = ["--gpu", "virgl", "perl", "-MIO::Socket::UNIX", "-e", guest]
-            done = Container(place / "debian").run(runtime, *options, env=env)
-            assert done.returncode == 0, done
+            started = Container(place / "debian").run(runtime, *options, env=env)
+            assert started.returncode == 0, started
             connection, _ = server.accept()
             with connection:
                 assert connection.recv(100) == b"hello"

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,11 +131,11 @@ def test_paths_that_are_shown_are_normal(container: Container, place: Path, writ
 
 
 def test_paths_in_messages_are_normal(container: Container, place: Path) -> None:
-    options: dict[str, object] = {**starter("proot"), "cwd": place}
+    options: dict[str, Any] = {**starter("proot"), "cwd": place}
     for words in (["--bind", ".//missing/"], ["--bind", "container/../missing:/x"]):
         done = container.run("proot", *words, "true", **options)
         assert done.stderr.decode() == f"start.sh: --bind: there is no {place}/missing\n"
     (place / "away").mkdir()
     shutil.copy(container.script, place / "away/start.sh")
-    done = subprocess.run(["sh", "./away/.//start.sh"], capture_output=True, check=False, **options)  # type: ignore[call-overload]
+    done = subprocess.run(["sh", "./away/.//start.sh"], capture_output=True, check=False, **options)
     assert done.stderr.decode().startswith(f"start.sh: there is no rootfs beside {place}/away/start.sh:")
