@@ -37,13 +37,13 @@ find_command() {
 tell_ports() {
     { [ -t 2 ] && [ -z "$login" ] && [ -n "$image_ports" ] && [ -n "$runs_image" ]; } || return 0
     eval "set -- $image_ports"
-    told=''
+    port_list=''
     for port; do
         number=${port%%/*}
-        told="$told${told:+, }$port"
-        [ -z "$moves_ports" ] || ! is_number "$number" || [ "$number" -ge 1024 ] || told="$told (outside $((number + 2000)))"
+        port_list="$port_list${port_list:+, }$port"
+        [ -z "$moves_ports" ] || ! is_number "$number" || [ "$number" -ge 1024 ] || port_list="$port_list (outside $((number + 2000)))"
     done
-    say "ports of the image, on this machine's network: $told"
+    say "ports of the image, on this machine's network: $port_list"
 }
 
 # Set `found_program`: the path at which the guest finds its program, or empty; and `status`: 0, or as shells exit, 126 if

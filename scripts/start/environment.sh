@@ -76,7 +76,8 @@ join_variables() {
         esac
     done
     collected environment
-    guest_path=${variable_PATH#=PATH=} guest_path=${guest_path#=}
+    eval "guest_path=\${variable_PATH#=PATH=}"
+    guest_path=${guest_path#=}
 }
 
 # Set `variable` to what the caller's environment has for `variable_name`, behind a plus, or to nothing.

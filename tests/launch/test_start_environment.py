@@ -309,7 +309,7 @@ def _words_below(pid: int) -> bytes:
             if number == pid or parent in family:
                 family.add(number)
                 seen += words
-                if words == b"cat\0":
+                if words in (b"cat\0", b"/app/cat\0"):
                     return seen
     raise AssertionError(f"no cat below {pid}")
 
