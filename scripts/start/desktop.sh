@@ -60,6 +60,7 @@ read_row() {
         run) advice=$* ;;
         termux) ! is_termux || advice=$* ;;
         unless)
+            wanted=''
             eval "wanted=\${$1-}"
             # shellcheck disable=SC2254 # a pattern
             case $wanted in
