@@ -54,7 +54,8 @@ join_variables() {
         esac
         case $variable_name in
             '' | [0-9]* | *[!A-Za-z0-9_]*)
-                [ -z "$variable" ] || collect environment "$variable"
+                # Without a value, env(1) would take it for the program.
+                case $variable in *=*) collect environment "$variable" ;; esac
                 continue
                 ;;
         esac
