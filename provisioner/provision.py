@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
@@ -30,6 +30,7 @@ from provisioner.ownership.record import write_owners
 from provisioner.profile import Profile, load_profile, match_profile
 from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
+from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
@@ -57,6 +58,8 @@ class Plan:
     """Bind mounts, `SRC[:DST]` with absolute paths, in addition to the profile's."""
     env: tuple[str, ...] = ()
     """Environment variables, `NAME=VALUE`, or `NAME` for the value at each start, in addition to the profile's."""
+    proot_options: tuple[str, ...] = ()
+    """Words for proot, in addition to the profile's."""
     runtime: str = "auto"
     """The default runtime of start.sh, one of launcher.RUNTIMES."""
     sync: bool = True
@@ -107,14 +110,15 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         ):
             with tree_errors("write the fixups"):
                 profile = requested_profile or _matching_profile(tree)
-                generated = apply_fixups(tree, profile, plan.dns)
+                generated = apply_fixups(tree, profile, plan.dns, plan.directory)
+                kernel = needed_kernel(tree)
                 localtime = os.fsdecode(tree.read_link(b"etc/localtime") or b"")
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
             with tree_errors("set the times of directories"):
                 tree.set_times()
         record = Record.of(source.reference, image, profile.name)
-        settings = _settings(image, record, profile, plan, localtime)
+        settings = replace(_settings(image, record, profile, plan), image_kernel=kernel, image_localtime=localtime)
         with machine_errors("write the launch script and the record"):
             write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
             with (
@@ -238,4 +242,5 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan, localt
         default_hostname=profile.hostname,
         default_binds=profile.binds + plan.binds,
         default_env=profile.env + plan.env,
+        default_proot_options=profile.proot_options + plan.proot_options,
     )

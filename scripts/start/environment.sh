@@ -8,7 +8,7 @@
 build_environment() {
     find_passed
     find_desktop
-    append '' PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    append '' PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "HOSTNAME=$hostname" \
         "HOME=${home:-/}" "SHELL=${shell:-/bin/sh}" ${name:+"USER=$name"}
     secret_names='' environment="$list $passed $image_env $default_env $desktop_env $typed_env"
     eval "join_variables $environment"

@@ -8,20 +8,28 @@ main() {
     find_directory "$0"
     set_defaults
     read_options "$@"
-    shift "$option_words"
     read_status
     check_trust
+    [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session "$@"
+    shift "$option_words"
     case ${print_only:-$session_action} in
         list) list_sessions && exit ;;
         stop) stop_sessions && exit ;;
         detach) detach "$@" && exit ;;
     esac
-    [ -n "$inside" ] || choose_runtime
+    case $inside$joined/$runtime in
+        yes*) ;;
+        [0-9]*/chroot | [0-9]*/userns) find_machine && find_helper ;;
+        *) choose_runtime ;;
+    esac
+    [ -n "$joined$inside" ] || check_wishes
     [ -n "$print_only" ] || remember_session "$@"
     [ -n "$print_only$inside" ] || relay_files
-    case $inside$runtime in
-        proot) run_proot "$@" ;;
-        bare) run_bare "$@" ;;
+    case $inside$runtime$joined in
+        proot*) run_proot "$@" ;;
+        bare*) run_bare "$@" ;;
+        yes*[0-9]) supervise join_rootfs "$@" ;;
+        chroot[0-9]* | userns[0-9]*) join_namespaces "$@" ;;
         chroot | userns) make_namespaces "$@" ;; # which runs this script again, with --inside
         # The next child is process 1, and everything ends with it: no program may be run before.
         *) supervise enter_rootfs "$@" ;;
@@ -53,7 +61,8 @@ prepare_shell() {
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     secret_words='' moves_ports='' relayed='' relay_count=0
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
+    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
+    view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
     report='' reported='' redirections='' features=''
 }
 
@@ -75,6 +84,7 @@ clean_path() {
 # a long command on takes milliseconds.
 prepare_guest() {
     find_user
+    find_hostname
     find_command "$@"
     build_environment
 }
@@ -82,6 +92,7 @@ prepare_guest() {
 # Print an error message with its hint, and exit with docker's status for a failure of the launcher itself.
 fail() {
     say "$1"
+    [ -z "$detached" ] || { printf 'start.sh: %s\n' "$printable" >&6; } 2>/dev/null
     finish 125
 }
 
@@ -89,6 +100,7 @@ fail() {
 finish() {
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
+    [ -z "$throwaway" ] || [ -n "$inside" ] || remove_throwaway "$throwaway"
     [ "$relay_count" = 0 ] || wait_for_relays
     # What is below the stage ends with the namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"

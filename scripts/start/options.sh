@@ -7,8 +7,9 @@ set_defaults() {
     inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
+    typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
     typed_env='' no_proxy_env='' desktop=''
-    typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
+    typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     normalize "/$workdir" && workdir=$normal
 }
@@ -41,11 +42,12 @@ read_words() {
             --) option_words=$((option_words + 1)) && break ;;
             --help) show_help && exit ;;
             --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-                --list | --stop | --detach | --no-proxy-env | --x11 | --sound)
+                --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-                --trust-dir=* | --list=* | --stop=* | --detach=* | --help=* | --no-proxy-env=* | --x11=* | --sound=*)
+                --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | --help=* | \
+                --no-proxy-env=* | --x11=* | --sound=*)
                 fail "${1%%=*} takes no value: start.sh --help"
                 ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
@@ -54,7 +56,11 @@ read_words() {
         esac
         parse_option $#
         case $option in
-            --print | --detach) ;;
+            --bind | --dns | --device | --dev | --cap-add | --privileged | --no-new-privs | --no-namespace | --termux | \
+                --hostname | --read-only | --ephemeral | --entrypoint | --runtime) start_option=$option ;;
+        esac
+        case $option in
+            --print | --detach | --detached) ;;
             *)
                 collect options "$option"
                 [ "$width$option" = "1$1" ] || collect options "$value"
@@ -72,6 +78,10 @@ parse_option() {
         --root) user=0:0 ;;
         --print) print_only=yes ;;
         --list | --stop | --detach) session_action=${option#--} ;;
+        --exec) execute=yes ;;
+        --detached) detached=yes ;; # for this script itself, see detach
+        --read-only) no_writes=yes ;;
+        --ephemeral) ephemeral=yes ;;
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;
         --no-proxy-env) no_proxy_env=yes ;;
@@ -83,7 +93,8 @@ parse_option() {
             termux=yes
             ;;
         --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
-            --cap-add | --runtime | --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
+            --cap-add | --runtime | --hostname | --session | --timeout | --joined | --proot-option | \
+            --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -103,6 +114,7 @@ parse_value() {
             esac
             ;;
         --runtime) runtime=$value ;;
+        --proot-option) append "$typed_proot_options" "$value" && typed_proot_options=$list ;;
         --dev)
             [ "$value" = host ] || fail "--dev can be host, and nothing else"
             host_devices=yes
@@ -117,6 +129,7 @@ parse_value() {
                 *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
             esac
             ;;
+        --session | --hostname | --timeout | --joined) parse_session_value ;;
         # These five are for this script itself, see make_namespaces.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
@@ -126,7 +139,6 @@ parse_value() {
         --bind)
             case $value in
                 '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
-                *:/*:ro | *:/*:rw) fail "--bind has no :${value##*:}, what it shows can be written to: leave it out" ;;
             esac
             split_bind "$value"
             [ -e "$source" ] || fail "--bind: there is no $source"
@@ -145,6 +157,27 @@ parse_value() {
                 *) typed_dns="$typed_dns $value" ;;
             esac
             ;;
+    esac
+}
+
+# Set the variable of an `option` of sessions and their names from its `value`.
+parse_session_value() {
+    case $option in
+        --session) typed_session=$value ;;
+        --hostname)
+            case $value in
+                *[!A-Za-z0-9.-]* | [.-]* | *[.-] | '') fail "--hostname needs letters, digits, dots and hyphens, not $value" ;;
+            esac
+            [ ${#value} -le 64 ] || fail "--hostname takes 64 characters at most"
+            typed_hostname=$value
+            ;;
+        --timeout)
+            case $value in
+                '' | *[!0-9]* | ?????*) fail "--timeout needs a number of seconds, not $value" ;;
+            esac
+            stop_timeout=$value
+            ;;
+        --joined) joined=$value ;; # for this script itself, see join_namespaces
     esac
 }
 
@@ -199,10 +232,13 @@ what the image starts by itself.
 --env-file F    the same by a file
 --unsetenv K    unset a variable
 --no-proxy-env  no proxies of this shell
---bind SRC[:DST]  show a path inside
+--bind SRC[:DST[:ro]]  show a path
+                inside, with :ro to be
+                read only
 --dns IP        ask this name server
---termux        show /sdcard and the
-                home of Termux inside
+--termux        show Termux's files and
+                the shared storage
+--proot-option W  a word for proot
 --x11 --sound   show this machine's X
                 and sound servers
 --gpu virgl     draw by virgl, outside
@@ -221,12 +257,21 @@ what the image starts by itself.
                 own it or can change it
 --no-namespace  chroot alone: nothing
                 private, nothing mounted
+--hostname NAME  not the directory's
+--read-only     the image's files can't
+                be changed
+--ephemeral     changes are thrown away
+                at the end
 --print         show the command line
                 and stop
 --detach        in the background, with
                 a log
 --list          what runs from here
+--exec          run the command in it
+--session PID   in which one
 --stop          end it
+--timeout SEC   within 10 seconds, or
+                SEC
 --help          this text
 --              end of the options
 

@@ -15,11 +15,10 @@ print_words() {
     done
     printed=$printed$printed_end$redirections
     exports=''
-    for variable in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
-        ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"}; do
-        quote "$variable"
-        exports="${exports}export $quoted; "
-    done
+    if [ "$runtime" = proot ]; then
+        list_proot_variables
+        exports=${proot_variables:+"export$proot_variables; "}
+    fi
     [ -z "$preloaded" ] || exports="unset LD_PRELOAD; $exports"
     case $exports in
         '') escape_controls "${printed# }" ;;
