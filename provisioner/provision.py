@@ -118,7 +118,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             with tree_errors("set the times of directories"):
                 tree.set_times()
         record = Record.of(source.reference, image, profile.name)
-        settings = replace(_settings(image, record, profile, plan), image_kernel=kernel, image_localtime=localtime)
+        settings = replace(_settings(image, record, profile, plan, localtime), image_kernel=kernel)
         with machine_errors("write the launch script and the record"):
             write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
             with (
