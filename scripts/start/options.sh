@@ -242,6 +242,13 @@ what the image starts by itself.
 --x11 --sound   show this machine's X
                 and sound servers
 --gpu virgl     draw by virgl, outside
+END
+    show_more_help
+}
+
+# Print the second half of the help.
+show_more_help() {
+    cat <<END
 --runtime R     auto, proot, chroot or
                 userns
 --device PATH[:DST]  show a device of

@@ -57,8 +57,7 @@ run_proot() {
     proot_words="$list $proot_words"
     eval "set -- $host_env $proot_words $guest_env \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
-    tell_ports
-    open_report
+    tell_ports && open_report
     # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
