@@ -10,7 +10,7 @@ import pytest
 from tests.support.containers import ENVIRONMENT, SHELLS, Container, make_container, make_scratch, starter
 from tests.support.tools import as_user, need, provision, run, unavailable
 
-OWN = {b"HOME=/root", b"SHELL=/bin/sh", b"USER=root", b"PATH=/bin"}
+OWN = {b"HOSTNAME=container", b"HOME=/root", b"SHELL=/bin/sh", b"USER=root", b"PATH=/bin"}
 
 
 def with_caller(runtime: str, **variables: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ def test_the_last_value_counts_at_the_place_of_the_first(container: Container, r
         runtime, "--env=C=typed", "--env", "A=typed", "--env=D=", *ENVIRONMENT, env=with_caller(runtime)
     )
     assert found == [
-        *(b"PATH=/bin", b"HOME=/image", b"SHELL=/bin/sh", b"USER=root"),
+        *(b"PATH=/bin", b"HOSTNAME=container", b"HOME=/image", b"SHELL=/bin/sh", b"USER=root"),
         *(b"A=typed", b"B=default", b"C=typed", b"D="),
     ]
 
