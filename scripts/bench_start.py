@@ -3,8 +3,8 @@
     python3 -m scripts.bench_start [ROUNDS]
 
 Creates a container with this machine's static busybox, and starts `true` in it by turns: by start.sh, and by the
-command that `start.sh --print` prints for proot, in a shell, or by a script with a container's mounts for chroot and user
-namespaces. Prints medians and the difference of the minima, in milliseconds.
+command that `start.sh --print` prints for proot, in a shell, or by a script with a container's mounts for chroot and
+user namespaces. Prints medians and the difference of the minima, in milliseconds.
 """
 
 from __future__ import annotations
