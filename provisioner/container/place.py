@@ -15,10 +15,11 @@ _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno
 _LINK, _FILE = "probe-link", "probe"
 
 
-def check_place(directory: int, shown: str) -> None:
+def check_place(directory: int, shown: str, *, needs_permissions: bool = True) -> None:
     """Raise MachineError unless a rootfs can be made in an open, empty directory; `shown` is its path for messages.
 
-    It needs symlinks, permissions, and names that differ in case alone. OSError where no file can be made at all.
+    It needs symlinks, permissions, unless the user trusts all who can change it then, and names that differ in case
+    alone. OSError where no file can be made at all.
     """
     hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
     try:
@@ -33,7 +34,7 @@ def check_place(directory: int, shown: str) -> None:
     os.unlink(_FILE, dir_fd=directory)
     if not mode & stat.S_IXUSR:
         raise MachineError(f"{shown} is on a file system without execute permission", hint)
-    if mode & 0o077:
+    if mode & 0o077 and needs_permissions:
         raise MachineError(f"{shown} is on a file system without permissions", hint)
     if not has_cases:
         raise MachineError(f"{shown} is on a file system that doesn't tell upper from lower case", hint)

@@ -7,8 +7,8 @@ set of capabilities, so that PROGRAM has none that its bounding set lacks (see s
 of the flags below, in decimal. It opens nothing else, reads no environment, and has no other options, so that there is
 little to get wrong in machine code. In this order it reads the filter, forks (WAIT), begins a process group (GROUP),
 joins a new session keyring (KEYRING), closes descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS),
-clears that set, installs the filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without
-NO_NEW_PRIVS, so that sudo and su go on working.
+clears that set, installs the filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters
+without NO_NEW_PRIVS, so that sudo and su go on working.
 
 Exit status: PROGRAM's; 125 where something failed before, 126 where PROGRAM can't be executed, 127 where it doesn't
 exist. With WAIT also 128 and the number of the signal that ended PROGRAM.
