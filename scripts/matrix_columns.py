@@ -1,0 +1,73 @@
+"""The columns of the matrix: the runtimes, and how start.sh is brought to use each."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.launch.script import body
+
+TERMUX_PROOT = "TERMUX_PROOT"
+"""The environment variable with the path of a proot that was built from Termux's source."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A runtime of the matrix."""
+
+    name: str
+    title: str
+    options: tuple[str, ...]
+    """Options of start.sh."""
+    by_root: bool = False
+    provision_options: tuple[str, ...] = ()
+    proot: str = "host"
+    """`host`, `sid` or `termux`: where proot comes from."""
+    without: tuple[str, ...] = ()
+    """Files below DIR/.provision that are taken away before the first start."""
+    refuses_links: bool = False
+    """Whether hard links are refused to the user, as Android refuses them to apps."""
+
+
+COLUMNS = (
+    Column("proot-plain", "proot 5.1.0 without the filter", ("--runtime", "proot"), without=("proot.bpf",)),
+    Column("proot", "proot 5.1.0 with the filter", ("--runtime", "proot")),
+    Column("proot-sid", "sid's proot", ("--runtime", "proot"), proot="sid"),
+    Column("proot-termux", "Termux's proot", ("--runtime", "proot"), proot="termux", refuses_links=True),
+    Column("userns", "userns, one id", ("--runtime", "userns")),
+    Column("userns-many", "userns, many ids", ("--runtime", "userns"), provision_options=("--ids", "many")),
+    Column("chroot", "chroot", ("--runtime", "chroot"), by_root=True),
+)
+
+
+def why_missing(column: Column) -> str:
+    """Return why a column can't be seen with this machine and this state of the project, or an empty text."""
+    if column.proot == "termux" and not os.access(os.environ.get(TERMUX_PROOT, ""), os.X_OK):
+        return f"{TERMUX_PROOT} is not the path of a proot that was built from Termux's source"
+    if column.proot == "host" and "proot" in column.options and not shutil.which("proot"):
+        return "proot is missing: apt install proot"
+    if column.name == "proot" and "proot.bpf" not in body().decode():
+        return "start.sh has no filter for proot yet"
+    if column.provision_options:
+        command = [sys.executable, "-m", "provisioner", "--help"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        if column.provision_options[0] not in shown:
+            return f"provision has no {column.provision_options[0]} yet"
+    return ""
+
+
+def proot_version(program: str) -> str:
+    """Return the version that a proot reports, or an empty text."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"(?m)^.*?\bv?(\d+\.\d+[\w.-]*)\s*$", done.stdout + done.stderr)
+    return found[1] if found else ""
+
+
+def kernel_version() -> str:
+    """Return the kernel's version."""
+    return Path("/proc/sys/kernel/osrelease").read_text().strip()
