@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
+from provisioner.container.place import limits_of
 from provisioner.container.record import Record
 from provisioner.container.staging import Staging
 from provisioner.errors import TargetExists, machine_errors
@@ -24,6 +25,7 @@ from provisioner.launch.renewal import find_outdated, renew
 from provisioner.launch.runtime_files import has_helper, runtime_files, write_files
 from provisioner.launch.settings import LaunchSettings
 from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
+from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
 from provisioner.profile import Profile, load_profile, match_profile
 from provisioner.rootfs.fixups import apply_fixups
@@ -39,7 +41,9 @@ class Plan:
 
     directory: Path
     platform: Platform
-    unpack_options: UnpackOptions
+    unpack_options: UnpackOptions = field(default_factory=UnpackOptions)
+    ownership: Ownership | None = None
+    """Who owns the files, None to find out by trying."""
     profile: str | None = None
     """The name or file of a profile, None to choose it by the image's os-release."""
     dns: tuple[str, ...] = ()
@@ -88,11 +92,15 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             _check_same_image(plan.directory, existing, image)
             _renew(plan.directory, console)
             return Outcome(existing, image, resolved_image.index, is_new=False)
-        with machine_errors("make a directory for extracted layers"):
+        with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
+            ownership = plan.ownership or Ownership.in_directory(staging.new)
+            limits = limits_of(staging.new, ownership)
+        for text in limits:
+            console.step(text)
         with (
             closing_descriptor(scratch),
-            unpack(image, source, staging.new, scratch, plan.unpack_options, console) as tree,
+            unpack(image, source, staging.new, scratch, ownership, plan.unpack_options, console) as tree,
         ):
             with tree_errors("write the fixups"):
                 profile = requested_profile or _matching_profile(tree)
@@ -107,7 +115,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
             ):
                 record.write(folder, image)
-                write_owners(folder, rootfs, tree.overrides, plan.unpack_options.ownership)
+                write_owners(folder, rootfs, tree.overrides, ownership)
                 _write_runtime_files(folder, generated, console)
         staging.commit(console, sync=plan.sync)
     return Outcome(record, image, resolved_image.index, is_new=True)

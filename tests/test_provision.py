@@ -20,7 +20,6 @@ from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
 from provisioner.launch.seccomp import root_emulation
 from provisioner.layers.unpack import UnpackOptions
-from provisioner.ownership.policy import Ownership
 from provisioner.provision import Outcome, Plan, existing_record, provision
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
@@ -32,7 +31,7 @@ from tests.support.tools import as_user, provision_command, without_links
 from tests.support.trees import tree_of
 
 AMD64 = Platform("linux", "amd64")
-OPTIONS = UnpackOptions(Ownership.of_this_process())
+OPTIONS = UnpackOptions()
 
 
 def job(registry: ScriptedRegistry, plan: Plan, cache: Path) -> Outcome:
@@ -248,7 +247,7 @@ def test_an_image_without_room_is_not_downloaded(
     with pytest.raises(MachineError, match=why) as raised:
         job(
             registry,
-            Plan(tmp_path / "dir", AMD64, UnpackOptions(Ownership.of_this_process(), max_size)),
+            Plan(tmp_path / "dir", AMD64, UnpackOptions(max_size)),
             tmp_path / "cache",
         )
     assert raised.value.hint
@@ -276,7 +275,7 @@ def test_nine_tenths_of_the_free_space_are_the_default_limit(
 ) -> None:
     registry.push("image", builders.image(builders.layer(("x", bytes(20_480)))))
     monkeypatch.setattr(os, "statvfs", lambda path: disk)
-    plan = Plan(tmp_path / "dir", AMD64, UnpackOptions(Ownership.of_this_process(), max_size))
+    plan = Plan(tmp_path / "dir", AMD64, UnpackOptions(max_size))
     if fits:
         job(registry, plan, tmp_path / "cache")
     else:

@@ -124,14 +124,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust: TrustedDirectories) -> Plan:
     """Return the plan by the options, else by the configuration. Raises UsageError."""
     from provisioner.layers.unpack import UnpackOptions
-    from provisioner.ownership.policy import Ownership
     from provisioner.provision import Plan
 
     max_size = None if arguments.max_size is None else _max_size(arguments.max_size)
     return Plan(
         directory,
         usual_platform(arguments, config),
-        UnpackOptions(Ownership.of_this_process(), max_size, arguments.hardlinks),
+        UnpackOptions(max_size, arguments.hardlinks),
         profile=arguments.profile or config.profile,
         dns=tuple(_address(text) for text in arguments.dns) or config.dns,
         force=arguments.force,

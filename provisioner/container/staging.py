@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from provisioner.container.access import read_file, trust_errors
+from provisioner.container.place import check_place
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -86,7 +87,7 @@ class Staging:
                 self._record_parents()
                 os.mkdir(_NEW, 0o700, dir_fd=self._lock)
                 self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
-                _check_file_system(self.new, printable(str(self.target.parent)))
+                check_place(self.new, printable(str(self.target.parent)))
                 self._check_new()
         except BaseException as error:
             self.__exit__(type(error), error, None)
@@ -127,7 +128,7 @@ class Staging:
             try:
                 self._put_in_place()  # this also replaces an empty directory
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EPERM):  # SFTP has only the last of them
                     raise
                 os.rename(self.target.name, _OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
                 self._put_in_place()
@@ -325,29 +326,6 @@ def _remove_empty(directory: int, names: Iterable[str]) -> None:
         return
     finally:
         os.close(here)
-
-
-def _check_file_system(directory: int, shown: str) -> None:
-    """Raise MachineError unless the file system has symlinks and execute permission, which a rootfs needs.
-
-    `directory` is open and empty; `shown` is the path for messages.
-    """
-    hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
-    link, file = "probe-link", "probe"
-    try:
-        os.symlink("target", link, dir_fd=directory)
-    except OSError as error:
-        if error.errno not in _NO_SYMLINKS:
-            raise
-        raise MachineError(f"{shown} is on a file system without symlinks", hint) from error
-    os.unlink(link, dir_fd=directory)
-    write_new(directory, file, b"", 0o700)
-    if not os.stat(file, dir_fd=directory).st_mode & stat.S_IXUSR:
-        raise MachineError(f"{shown} is on a file system without execute permission", hint)
-    os.unlink(file, dir_fd=directory)
-
-
-_NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def scratch_directory(target: Path) -> Path:

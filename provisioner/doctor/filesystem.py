@@ -13,6 +13,7 @@ from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt
 from provisioner.doctor.fixes import is_android, root_command
 from provisioner.filesystem.mounts import mount_of
+from provisioner.ownership.policy import Ownership
 from provisioner.sizes import size_text
 
 _WITHOUT_SYMLINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
@@ -101,10 +102,13 @@ def check_owners(site: Site) -> Finding:
     """Check whether files can be given to other users (chown(2))."""
     file = _scratch_path(site, "owned")
     file.touch()
+    instead = "all files will be yours, and proot pretends the image's owners"
     reply = attempt(lambda: os.chown(file, 1, 1))
-    if reply.worked:
-        return ok("can be kept as in the image")
-    return no(f"{reply.reason}: all files will be yours, and proot pretends the image's owners")
+    if not reply.worked:
+        return no(f"{reply.reason}: {instead}")
+    if not Ownership.in_directory(file.parent).exact:
+        return no(f"they can be set, but not all that follows from it works (CAP_FOWNER, CAP_DAC_OVERRIDE): {instead}")
+    return ok("can be kept as in the image")
 
 
 def check_space(site: Site) -> Finding:

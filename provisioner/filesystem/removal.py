@@ -41,10 +41,10 @@ def empty_directory(directory: int) -> None:
 def names_in(directory: int) -> Iterator[bytes]:
     """Yield the names in an open directory while it is read, so that they take no memory however many there are.
 
-    Each may be removed before the next is asked for. Names that came after the directory was opened are there, too.
+    Each may be removed before the next is asked for. Names that came after the directory was opened are there, too: it
+    is opened once more, since btrfs and file systems of FUSE yield what was there when a descriptor was opened.
     """
-    os.lseek(directory, 0, os.SEEK_SET)  # else btrfs yields what was there when it was opened
-    with os.scandir(directory) as entries:
+    with closing_descriptor(os.open(".", DIRECTORY, dir_fd=directory)) as opened, os.scandir(opened) as entries:
         for entry in entries:
             yield os.fsencode(entry.name)
 

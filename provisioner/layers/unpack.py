@@ -46,8 +46,6 @@ ROOTFS = "rootfs"
 class UnpackOptions:
     """How to unpack an image."""
 
-    ownership: Ownership
-    """Who owns the files."""
     max_size: int | None = None
     """The most bytes that the image may take, None for nine tenths of the free space."""
     hardlinks: Substitute = "auto"
@@ -55,34 +53,46 @@ class UnpackOptions:
 
 
 def unpack(
-    image: Image, source: Source, place: int, scratch: int, unpack_options: UnpackOptions, console: Console
+    image: Image,
+    source: Source,
+    place: int,
+    scratch: int,
+    ownership: Ownership,
+    unpack_options: UnpackOptions,
+    console: Console,
 ) -> Tree:
     """Create the directory ROOTFS in `place` from all layers of `image`, each verified against both of its digests.
 
     Returns the open tree, which the caller closes. The times of its directories are not set yet: call Tree.set_times
     after the last write. `place` and `scratch` are open directories on the same file system; the latter is empty, and
-    for temporary files.
+    for temporary files. `ownership` is the policy for new files in `place`.
 
     Raises ProvisionError, and leaves it to the caller to remove what was created.
     """
     try:
-        return _unpack(image, source, place, scratch, unpack_options, console)
+        return _unpack(image, source, place, scratch, ownership, unpack_options, console)
     except (Unverified, WorkerKilled) as error:
         how = "each layer after it is verified" if isinstance(error, Unverified) else "in a single process"
         console.step(f"{error.message}: unpacking again, {how}")
         with machine_errors("empty the rootfs"):
             remove_tree(place, os.fsencode(ROOTFS))
             empty_directory(scratch)
-        return _unpack(image, source, place, None, unpack_options, console)
+        return _unpack(image, source, place, None, ownership, unpack_options, console)
 
 
 def _unpack(
-    image: Image, source: Source, place: int, scratch: int | None, unpack_options: UnpackOptions, console: Console
+    image: Image,
+    source: Source,
+    place: int,
+    scratch: int | None,
+    ownership: Ownership,
+    unpack_options: UnpackOptions,
+    console: Console,
 ) -> Tree:
     """Try to unpack once, in a single process where `scratch` is None."""
     links = Links(unpack_options.hardlinks)
     budget = Budget(_max_size(place, image, unpack_options.max_size), parts=1 + len(image.layers))
-    extraction = _Extraction(image, scratch, unpack_options.ownership, budget)
+    extraction = _Extraction(image, scratch, ownership, budget)
     with ExitStack() as stack:
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
             tree = stack.enter_context(Tree(rootfs))
@@ -92,7 +102,7 @@ def _unpack(
             source.layers(image, progress.advance) as layers,
             closing(extraction.readers(layers, workers)) as readers,
         ):
-            applier = LayerApplier(tree, unpack_options.ownership, budget=budget, links=links)
+            applier = LayerApplier(tree, ownership, budget=budget, links=links)
             for number, (layer, reader) in enumerate(readers, 1):
                 what = f"layer {number} of {len(image.layers)}"
                 progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")

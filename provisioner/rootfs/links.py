@@ -8,6 +8,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
@@ -169,7 +170,8 @@ def _lstat(place: Place) -> os.stat_result:
 def _apply_status(place: Place, status: os.stat_result) -> None:
     """Set the owners, mode and time of a new file to those of the file that it stands in for."""
     if os.geteuid() == 0:
-        os.chown(place.name, status.st_uid, status.st_gid, dir_fd=place.directory, follow_symlinks=False)
+        with suppress(PermissionError):  # without CAP_CHOWN all files have one owner
+            os.chown(place.name, status.st_uid, status.st_gid, dir_fd=place.directory, follow_symlinks=False)
     if not stat.S_ISLNK(_lstat(place).st_mode):
         os.chmod(place.name, stat.S_IMODE(status.st_mode), dir_fd=place.directory)
     times = (status.st_mtime_ns, status.st_mtime_ns)

@@ -11,7 +11,7 @@ import os
 import stat
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -336,7 +336,8 @@ class Tree:
         It is a file that has no entry in the image.
         """
         if os.geteuid() == 0:
-            os.fchown(file, 0, 0)
+            with suppress(PermissionError):  # without CAP_CHOWN its group may be the directory's
+                os.fchown(file, 0, 0)
         self.overrides.forget(file)
 
     def _forget_paths(self) -> None:

@@ -329,8 +329,8 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 root = Path(sys.argv[1])
 with Tree(root) as tree:
-    LayerApplier(tree, Ownership.of_this_process()).apply([sys.stdin.buffer.read()])
-    write_owners(root.parent, root, tree.overrides, Ownership.of_this_process())
+    LayerApplier(tree, Ownership.in_directory(root)).apply([sys.stdin.buffer.read()])
+    write_owners(root.parent, root, tree.overrides, Ownership.in_directory(root))
 """
 
 

@@ -65,7 +65,7 @@ def job(
 ) -> Path:
     reference = Reference.parse(f"{registry.host}/image:latest")
     source = RegistrySource(reference, mirrored(reference), BlobCache(directory.with_name("cache")), 2)
-    plan = Plan(directory, AMD64, UnpackOptions(Ownership(exact), max_size))
+    plan = Plan(directory, AMD64, UnpackOptions(max_size), ownership=Ownership(exact))
     provision(plan, source, Console(stream=output, quiet=output is None))
     return directory
 

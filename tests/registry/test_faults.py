@@ -11,8 +11,6 @@ from provisioner.errors import NetworkError
 from provisioner.image.digest import CHUNK
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
-from provisioner.layers.unpack import UnpackOptions
-from provisioner.ownership.policy import Ownership
 from provisioner.provision import Plan, provision
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
@@ -53,7 +51,7 @@ def test_a_pull_that_gives_up_says_what_is_kept_and_the_next_one_goes_on_elsewhe
 
         def pull(*mirrors: str) -> None:
             source = RegistrySource(reference, mirrored(reference, *mirrors), BlobCache(tmp_path / "cache"), 4)
-            plan = Plan(tmp_path / "directory", Platform("linux", "amd64"), UnpackOptions(Ownership.of_this_process()))
+            plan = Plan(tmp_path / "directory", Platform("linux", "amd64"))
             provision(plan, source, Console(quiet=True))
 
         with pytest.raises(NetworkError, match="answers with 500") as caught:

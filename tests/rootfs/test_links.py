@@ -271,7 +271,7 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 links = Links(sys.argv[2])
 with Tree(Path(sys.argv[1])) as tree:
-    applier = LayerApplier(tree, Ownership.of_this_process(), links=links)
+    applier = LayerApplier(tree, Ownership.in_directory(Path(sys.argv[1])), links=links)
     applier.apply([sys.stdin.buffer.read()])
     applier.finish()
 print(json.dumps(asdict(links.substitutes)))

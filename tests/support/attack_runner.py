@@ -75,7 +75,7 @@ def million(directory: Path) -> None:
     root = directory / "rootfs"
     root.mkdir()
     with Tree(root) as tree:
-        applier = LayerApplier(tree, Ownership.of_this_process())
+        applier = LayerApplier(tree, Ownership.in_directory(root))
         applier.apply(block for _ in range(1000))
         applier.finish()
         tree.set_times()
@@ -94,7 +94,7 @@ def _outcome(attack: Attack, root: Path, ahead: bool) -> dict[str, Any]:
     error = ""
     try:
         with Tree(root) as tree:
-            ownership, budget = Ownership.of_this_process(), Budget(MAX_SIZE, parts=2)
+            ownership, budget = Ownership.in_directory(root), Budget(MAX_SIZE, parts=2)
             applier = LayerApplier(tree, ownership, budget=budget)
             for layer in attack.layers:
                 kind = "+gzip" if layer.startswith(GZIP) else "+zstd" if layer.startswith(ZSTD) else ""

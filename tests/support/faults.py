@@ -15,8 +15,6 @@ from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFoun
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
-from provisioner.layers.unpack import UnpackOptions
-from provisioner.ownership.policy import Ownership
 from provisioner.provision import Plan, provision
 from provisioner.registry import http
 from provisioner.sources.registry import RegistrySource
@@ -322,7 +320,7 @@ def check(case: Case, place: Path) -> None:
         failure: ProvisionError | None = None
         try:
             provision(
-                Plan(directory, Platform("linux", "amd64"), UnpackOptions(Ownership.of_this_process())),
+                Plan(directory, Platform("linux", "amd64")),
                 source,
                 Console(quiet=True),
             )

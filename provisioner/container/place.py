@@ -1,0 +1,72 @@
+"""The file system that a container is made on: what it must have, and what a container on it will lack."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from provisioner.errors import MachineError
+from provisioner.filesystem.atomic import write_new
+from provisioner.filesystem.descriptors import NEW_FILE
+from provisioner.ownership.policy import Ownership
+
+_NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_LINK, _FILE = "probe-link", "probe"
+
+
+def check_place(directory: int, shown: str) -> None:
+    """Raise MachineError unless a rootfs can be made in an open, empty directory; `shown` is its path for messages.
+
+    It needs symlinks, permissions, and names that differ in case alone. OSError where no file can be made at all.
+    """
+    hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
+    try:
+        os.symlink("target", _LINK, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in _NO_SYMLINKS:
+            raise
+        raise MachineError(f"{shown} is on a file system without symlinks", hint) from error
+    os.unlink(_LINK, dir_fd=directory)
+    write_new(directory, _FILE, b"", 0o700)
+    mode, has_cases = os.stat(_FILE, dir_fd=directory).st_mode, not _exists(_FILE.upper(), directory)
+    os.unlink(_FILE, dir_fd=directory)
+    if not mode & stat.S_IXUSR:
+        raise MachineError(f"{shown} is on a file system without execute permission", hint)
+    if mode & 0o077:
+        raise MachineError(f"{shown} is on a file system without permissions", hint)
+    if not has_cases:
+        raise MachineError(f"{shown} is on a file system that doesn't tell upper from lower case", hint)
+
+
+def limits_of(directory: int, ownership: Ownership) -> list[str]:
+    """Return what a container in an open directory will lack, a sentence each. `ownership` is the policy for it.
+
+    Nothing is left in the directory. Raises OSError.
+    """
+    limits = []
+    if os.geteuid() == 0 and not ownership.exact:
+        limits.append("the owners of the image can't be set here: all files get the same owner (provision doctor)")
+    if ownership.exact and os.fstatvfs(directory).f_flag & os.ST_NOSUID:
+        limits.append("this file system is mounted nosuid: in chroot, sudo and su can't become another user")
+    if not _keeps_times(directory):
+        limits.append("this file system doesn't keep the times of files: they are those of now")
+    return limits
+
+
+def _keeps_times(directory: int) -> bool:
+    """Return whether a file has the time that was set before it was closed. Some file systems of FUSE write later."""
+    with open(os.open(_FILE, NEW_FILE, 0o600, dir_fd=directory), "wb", buffering=0) as file:
+        file.write(b"content")
+        os.utime(file.fileno(), ns=(0, 0))
+    kept = os.stat(_FILE, dir_fd=directory).st_mtime_ns == 0
+    os.unlink(_FILE, dir_fd=directory)
+    return kept
+
+
+def _exists(name: str, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
