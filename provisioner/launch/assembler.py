@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 FRAME = 0x9000
-"""Bytes of the frame. Variables take its first 256; the rest is the program's."""
-_VARIABLES = 256
+"""Bytes of the frame. Variables take its first 512; the rest is the program's."""
+_VARIABLES = 512
 _ADDRESS = 0x400000
 _PAGE = 0x10000
 """The largest page of the kernels of all these processors."""

@@ -27,6 +27,8 @@ class Abi:
     """The AUDIT_ARCH (linux/audit.h) by which a filter recognizes it."""
     numbers: Mapping[str, int]
     """The number of each call by its name."""
+    private: int | None = None
+    """The lowest number of the processor's private calls (ARM's cacheflush), if it has any."""
 
     @property
     def little_endian(self) -> bool:
@@ -58,6 +60,8 @@ class Rule:
     """Names of system calls; those that an ABI lacks are skipped."""
     argument: Argument | None = None
     """A condition for the rule to match."""
+    newer_than: str | None = None
+    """A call that all ABIs have: calls with a higher number match too, except private ones."""
 
 
 def program(rules: Sequence[Rule], abis: Sequence[Abi]) -> bytes:
@@ -104,6 +108,10 @@ def _jump_if_equal(value: int, yes: int, no: int) -> _Instruction:
     return (0x15, yes, no, value)  # BPF_JMP | BPF_JEQ | BPF_K, skipping that many instructions
 
 
+def _jump_if_above(value: int, yes: int, no: int) -> _Instruction:
+    return (0x25, yes, no, value)  # BPF_JMP | BPF_JGT | BPF_K
+
+
 def _when(values: Sequence[int], then: _Block) -> _Block:
     """Return a block that runs `then` if the accumulator is one of `values`, and else skips it."""
     last = len(values) - 1
@@ -124,4 +132,8 @@ def _rule(rule: Rule, abi: Abi) -> _Block:
         low = _ARGUMENTS_AT + 8 * argument.position + (0 if abi.little_endian else 4)
         fits = _when if argument.among else _unless
         then = [_load(low), _mask(argument.mask), *fits(argument.values, then), _load(_NUMBER_AT)]
-    return _when([abi.numbers[call] for call in rule.calls if call in abi.numbers], then)
+    block = _when([abi.numbers[call] for call in rule.calls if call in abi.numbers], then)
+    if rule.newer_than:
+        public = then if abi.private is None else [_jump_if_above(abi.private - 1, len(then), 0), *then]
+        block += [_jump_if_above(abi.numbers[rule.newer_than], 0, len(public)), *public]
+    return block

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from provisioner.errors import MachineError
 from provisioner.filesystem.atomic import write_new
 from provisioner.image.platform import Platform
+from provisioner.launch.proot_filter import proot_filter
+from provisioner.launch.proot_probe import proot_probe
 from provisioner.launch.seccomp import container_filter, root_emulation
 from provisioner.launch.static_helper import static_helper
 
@@ -31,6 +33,9 @@ def runtime_files(platform: Platform) -> tuple[RuntimeFile, ...]:
         files.append(RuntimeFile("seccomp.bpf", root_emulation(platform)))
         files.append(RuntimeFile("container.bpf", container_filter(platform)))
     with suppress(MachineError):
+        files.append(RuntimeFile("proot.bpf", proot_filter(platform)))
+    with suppress(MachineError):
+        files.append(RuntimeFile("proot-probe", proot_probe(platform), 0o755))
         files.append(RuntimeFile("helper", static_helper(platform), 0o755))
         files.append(RuntimeFile("machine", _MACHINES[platform.architecture].encode() + b"\n"))
     return tuple(files)

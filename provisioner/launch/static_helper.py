@@ -2,11 +2,11 @@
 
     helper FILTER FLAGS PROGRAM [ARGUMENT...]
 
-FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. FLAGS is one character, `0` and the sum
-of the flags below. It opens nothing else, reads no environment, and has no other options, so that there is little to
-get wrong in machine code. In this order it reads the filter, forks (WAIT), joins a new session keyring (KEYRING),
-closes all descriptors above 2 (CLOSE), gives up new privileges (NO_NEW_PRIVS), installs the filter, and executes
-PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo and su go on working.
+FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. FLAGS is the sum of the flags below, in
+decimal. It opens nothing else, reads no environment, and has no other options, so that there is little to get wrong in
+machine code. In this order it reads the filter, forks (WAIT), joins a new session keyring (KEYRING), closes
+descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), installs the filter, and executes PROGRAM, a path.
+A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo and su go on working.
 
 Exit status: PROGRAM's; 125 where something failed before, 126 where PROGRAM can't be executed, 127 where it doesn't
 exist. With WAIT also 128 and the number of the signal that ended PROGRAM.
@@ -23,13 +23,19 @@ from provisioner.launch.assembler import Assembler
 from provisioner.launch.processors import I386, Amd64, Arm, Arm64, Riscv64
 
 CLOSE = 1
-"""Close all descriptors above 2."""
+"""Close all descriptors above 2, or with KEEP above 5."""
 KEYRING = 2
 """Join a new session keyring (keyrings(7)); kernels without keyrings are no failure."""
 NO_NEW_PRIVS = 4
 """Set no_new_privs (prctl(2)), which a process without CAP_SYS_ADMIN needs for a filter."""
 WAIT = 8
-"""Execute PROGRAM in a child, wait for it, and report its status."""
+"""Execute PROGRAM in a child, wait for it with all signals blocked, and end with its status."""
+KEEP = 16
+"""Leave the descriptors 3 to 5 open in spite of CLOSE: they are for a second helper, with REPORT."""
+REPORT = 32
+"""With WAIT, behind proot: write the status to descriptor 3, as three digits and a newline, then end proot, the parent,
+with SIGQUIT, and with it all that PROGRAM has left running. PROGRAM doesn't have the descriptors 3 to 5. When proot is
+killed, the kernel kills the helper and PROGRAM."""
 
 _ASSEMBLERS: dict[str, type[Assembler]] = {
     "amd64": Amd64,
@@ -48,20 +54,26 @@ close            3    6    6    57      57
 close_range    436  436  436   436     436
 execve          59   11   11   221     221
 exit_group     231  252  248    94      94
+getppid        110   64   64   173     173
 keyctl         250  288  311   219     219
+kill            62   37   37   129     129
 openat         257  295  322    56      56
 prctl          157  172  172   167     167
 prlimit64      302  340  369   261     261
 read             0    3    3    63      63
+rt_sigaction    13  174  174   134     134
+rt_sigprocmask  14  175  175   135     135
 seccomp        317  354  383   277     277
 wait4           61  114  114   260     260
+write            1    4    4    64      64
 """
 """The kernel's syscall tables (arch/*/entry/syscalls, include/uapi/asm-generic/unistd.h)."""
 
 _AT_FDCWD, _O_CLOEXEC = -100, 0o2000000
 _EINTR, _ENOENT = -4, -2
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_SIG_SETMASK, _MASK_SIZE = 2, 8
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_MODE_FILTER = 1, 2
 _RLIMIT_NOFILE = 7
 _LAST = 0x7FFFFFFF
@@ -70,22 +82,17 @@ _MOST_DESCRIPTORS = 0x10000
 
 _FILTER_SIZE = 0x8000
 """The largest filter that the kernel takes, in bytes (BPF_MAXINSNS)."""
+_REPORT_TO, _KEPT = 3, 6
+"""The descriptor of REPORT, and the first one that KEEP doesn't keep."""
 _SOCK_FPROG, _RLIMIT, _STATUS, _FILTER = 0, 32, 64, 256
+_ALL_SIGNALS, _OLD_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 72, 80, 96, 128
 """Places in the frame."""
 
 
 @cache
 def static_helper(platform: Platform) -> bytes:
     """Return the helper for machines of `platform`, an ELF executable. Raises MachineError where there is none."""
-    assembler = _ASSEMBLERS.get(platform.architecture)
-    if assembler is None:
-        raise MachineError(
-            f"there is no static helper for {platform}",
-            f"it exists for {', '.join(ARCHITECTURES)}: see docs/security.md",
-        )
-    (*names,), *rows = (line.split() for line in _NUMBERS.strip().splitlines())
-    column = names.index(platform.architecture) + 1
-    program = assembler({row[0]: int(row[column]) for row in rows})
+    program = assembler_for(platform, _NUMBERS)
     _read_filter(program)
     _fork_and_wait(program)
     _prepare(program)
@@ -94,14 +101,43 @@ def static_helper(platform: Platform) -> bytes:
     return program.executable()
 
 
+def assembler_for(platform: Platform, numbers: str) -> Assembler:
+    """Return an assembler for machines of `platform`, which finds system calls in a table as `_NUMBERS`.
+
+    Raises MachineError where there is none.
+    """
+    assembler = _ASSEMBLERS.get(platform.architecture)
+    if assembler is None:
+        raise MachineError(
+            f"there is no static helper for {platform}",
+            f"it exists for {', '.join(ARCHITECTURES)}: see docs/security.md",
+        )
+    (*names,), *rows = (line.split() for line in numbers.strip().splitlines())
+    column = names.index(platform.architecture) + 1
+    return assembler({row[0]: int(row[column]) for row in rows})
+
+
 def _read_filter(p: Assembler) -> None:
     """Read FILTER into the frame; `size` is its length in bytes, 0 for `-`."""
     # The kernel's stack: argc, argv[0], ... (System V ABI, "Initial Stack").
     p.read("argc", "stack")
     p.jump_if("argc", "<", 4, "failed")
     p.read("path", "stack", 2 * p.word)
-    p.read("flags", "stack", 3 * p.word)
-    p.read("flags", "flags", size=1)
+    p.read("at", "stack", 3 * p.word)
+    p.copy("flags", 0)
+    p.label("digit")
+    p.read("digit", "at", size=1)
+    p.jump_if("digit", "==", 0, "filter")
+    p.copy("once", "flags")
+    p.add("flags", "flags")
+    p.add("flags", "flags")
+    p.add("flags", "once")
+    p.add("flags", "flags")
+    p.add("flags", "digit")
+    p.add("flags", -ord("0"))
+    p.add("at", 1)
+    p.jump("digit")
+    p.label("filter")
     p.frame("filter", _FILTER)
     p.copy("size", 0)
     p.read("first", "path", size=1)
@@ -119,23 +155,78 @@ def _fork_and_wait(p: Assembler) -> None:
     """With WAIT, go on in a child; the parent ends with the child's status."""
     p.label("fork")
     _unless(p, WAIT, "prepare")
+    p.call("getppid")
+    p.copy("parent", "result")
+    _set_signals(p)
     p.call("clone", signal.SIGCHLD, 0, 0, 0, 0)
-    p.jump_if("result", "==", 0, "prepare")
+    p.jump_if("result", "==", 0, "child")
     p.jump_if("result", "<", 0, "failed")
     p.copy("child", "result")
     p.frame("status", _STATUS)
+    _die_with_parent(p, "wait")
     p.label("wait")
     p.call("wait4", "child", "status", 0, 0)
     p.jump_if("result", "==", _EINTR, "wait")
+    p.jump_if("result", "<", 0, "failed")
     p.read("code", "status", size=4)
     p.copy("signal", "code")
     p.mask("signal", 0x7F)
     p.jump_if("signal", "==", 0, "exited")
-    p.add("signal", 128)
-    p.call("exit_group", "signal")
+    p.copy("code", "signal")
+    p.add("code", 128)
+    p.jump("report")
     p.label("exited")
     p.shift_right("code", 8)
     p.mask("code", 0xFF)
+    _report(p)
+    p.label("child")
+    p.call("rt_sigaction", signal.SIGCHLD, "old action", 0, _MASK_SIZE)
+    p.call("rt_sigprocmask", _SIG_SETMASK, "old signals", 0, _MASK_SIZE)
+    _die_with_parent(p, "prepare")
+    for descriptor in range(_REPORT_TO, _KEPT):
+        p.call("close", descriptor)
+
+
+def _set_signals(p: Assembler) -> None:
+    """Block all signals, which are for PROGRAM, and let the kernel keep the child's status where SIGCHLD is ignored."""
+    p.frame("all signals", _ALL_SIGNALS)
+    for word in range(_MASK_SIZE // p.word):
+        p.write("all signals", word * p.word, -1)
+    p.frame("old signals", _OLD_SIGNALS)
+    p.call("rt_sigprocmask", _SIG_SETMASK, "all signals", "old signals", _MASK_SIZE)
+    p.frame("default action", _DEFAULT_ACTION)
+    for word in range(32 // p.word):
+        p.write("default action", word * p.word, 0)
+    p.frame("old action", _OLD_ACTION)
+    p.call("rt_sigaction", signal.SIGCHLD, "default action", "old action", _MASK_SIZE)
+
+
+def _die_with_parent(p: Assembler, otherwise: str) -> None:
+    """With REPORT, let the kernel kill this process when its parent ends; else go on at a label."""
+    _unless(p, REPORT, otherwise)
+    p.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _report(p: Assembler) -> None:
+    """Write the status `code` and end the parent, with REPORT; end with it."""
+    p.label("report")
+    _unless(p, REPORT, "end")
+    p.copy("rest", "code")
+    p.copy("digits", int.from_bytes(b"000\n", "little"))
+    for position, value in enumerate((100, 10, 1)):
+        p.label(f"count {value}")
+        p.jump_if("rest", "<", value, f"less than {value}")
+        p.add("rest", -value)
+        p.add("digits", 1 << 8 * position)
+        p.jump(f"count {value}")
+        p.label(f"less than {value}")
+    p.frame("text", _STATUS)
+    p.write("text", 0, "digits")
+    p.call("write", _REPORT_TO, "text", 4)
+    p.call("getppid")
+    p.jump_if("result", "!=", "parent", "end")
+    p.call("kill", "parent", signal.SIGQUIT)
+    p.label("end")
     p.call("exit_group", "code")
 
 
@@ -146,7 +237,11 @@ def _prepare(p: Assembler) -> None:
     p.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
     p.label("keyring is left")
     _unless(p, CLOSE, "closed")
-    p.call("close_range", 3, _LAST, 0)
+    p.copy("lowest", 3)
+    _unless(p, KEEP, "lowest is known")
+    p.copy("lowest", _KEPT)
+    p.label("lowest is known")
+    p.call("close_range", "lowest", _LAST, 0)
     p.jump_if("result", ">=", 0, "closed")
     p.frame("limit", _RLIMIT)
     p.call("prlimit64", 0, _RLIMIT_NOFILE, 0, "limit")
@@ -157,7 +252,7 @@ def _prepare(p: Assembler) -> None:
     p.copy("count", _MOST_DESCRIPTORS)
     p.label("close")
     p.add("count", -1)
-    p.jump_if("count", "<", 3, "closed")
+    p.jump_if("count", "<", "lowest", "closed")
     p.call("close", "count")
     p.jump("close")
     p.label("closed")

@@ -1,30 +1,35 @@
 # The static helper: what shells can't do before a program starts, see provisioner/launch/static_helper.py.
-# Sets `helper` (its path, or empty).
+# Sets `helper` (its path, or empty), `waiter` (its path where it can at least wait for a program, or empty).
 
-# Set `helper`, if DIR has one for this machine that can be executed.
+# Set `helper` and `waiter`, if DIR has one for this machine that can be executed.
 find_helper() {
-    helper=''
-    # Android ends an app that calls keyctl(2), and older ones an app that calls close_range(2).
-    [ -z "${ANDROID_ROOT-}" ] || [ "$host_uid" = 0 ] || return 0
+    helper='' waiter=''
     { read -r helper_machine <"$directory/.provision/machine"; } 2>/dev/null || return 0
-    helper=$directory/.provision/helper magic=''
-    ! runs_natively "$helper_machine" || { read -r magic <"$helper"; } 2>/dev/null
+    waiter=$directory/.provision/helper magic=''
+    ! runs_natively "$helper_machine" || { read -r magic <"$waiter"; } 2>/dev/null
+    # Android ends an app that calls keyctl(2), and older ones an app that calls close_range(2).
+    if [ -z "${ANDROID_ROOT-}" ] || [ "$host_uid" = 0 ]; then
+        helper=$waiter
+        set -- "$directory/.provision/container.bpf" 7
+    else
+        set -- - 0
+    fi
     # A shell would run what is no program for this machine as a script.
     case $magic in
         ?ELF*)
             # It executes itself behind the filter, and then says with 127 that there is no such program.
-            { "$helper" "$directory/.provision/container.bpf" 7 "$helper" - 0 "$helper.none"; } 2>/dev/null
+            { "$waiter" "$@" "$waiter" - 0 "$waiter.none"; } 2>/dev/null
             [ $? != 127 ] || return 0
             ;;
     esac
-    helper=''
+    helper='' waiter=''
     say "without a seccomp filter, because $directory/.provision/helper can't be executed here"
 }
 
 # Set `helper_flags`, and `list`: the helper with the filter $1, or `-`, as words before a program. It closes all
-# descriptors above 2 and joins a new session keyring.
+# descriptors above 2, or above 5 if $2 is KEEP, and joins a new session keyring.
 guard() {
-    # CLOSE and KEYRING, and NO_NEW_PRIVS.
-    list='' helper_flags=$((1 + 2${no_new_privs:+ + 4}))
+    # CLOSE and KEYRING, NO_NEW_PRIVS, KEEP.
+    list='' helper_flags=$((1 + 2${no_new_privs:+ + 4}${2:+ + 16}))
     [ -z "$helper" ] || append '' "$helper" "$1" "$helper_flags"
 }

@@ -4,6 +4,7 @@
 # Print the words $@ and exit. The temporary files that they name stay.
 print_words() {
     append '' "$@"
+    list=$list$redirections
     exports=''
     for variable in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
         ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"}; do

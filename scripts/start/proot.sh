@@ -17,6 +17,25 @@ run_proot() {
             ${PROOT_LOADER+"PROOT_LOADER=$PROOT_LOADER"} ${PROOT_LOADER_32+"PROOT_LOADER_32=$PROOT_LOADER_32"} \
             ${PROOT_NO_SECCOMP+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"} && host_env=$list
     fi
+    probe_proot
+    hides_host ||
+        say "this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows none"
+    find_reporter
+    eval "set -- $words_before \"\$@\" $words_after"
+    if [ -n "$host_env" ] && [ -n "$reporter" ]; then
+        # The helper doesn't look into PATH.
+        find_guest_program
+        shift
+        set -- "$guest_program" "$@"
+        case $guest_program in
+            */*) ;;
+            *)
+                # In a bind; or nowhere, as that shell says then.
+                # shellcheck disable=SC2016 # the guest's shell expands it
+                if guest_has /bin/sh; then set -- /bin/sh -c 'exec "$@"' sh "$@"; else reporter='' report=''; fi
+                ;;
+        esac
+    fi
     append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
     [ -z "$emulated_cpu" ] || append "$list" -q "$qemu"
     add_proot_features
@@ -32,10 +51,11 @@ run_proot() {
     [ -n "$print_only" ] || refresh_files
     bind_all
     add_workdir
-    guard -
+    guard - "${reporter:+KEEP}"
     proot_words="$list $proot_words"
-    eval "set -- $host_env $proot_words $guest_env $words_before \"\$@\" $words_after"
+    eval "set -- $host_env $proot_words $guest_env \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
+    open_report
     # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
@@ -43,7 +63,6 @@ run_proot() {
 
 # Add to `list` those options that help and that this proot has. Upstream's 5.1.0 has none of them.
 add_proot_features() {
-    features=$("$proot" --help 2>&1)
     case $features in *--kill-on-exit*) append "$list" --kill-on-exit ;; esac
     case $features in *--sysvipc*) append "$list" --sysvipc ;; esac
     case $features in *"$newline  -L$newline"*) append "$list" -L ;; esac
@@ -97,21 +116,22 @@ bind_in_proot() {
     append "$proot_words" -b "$source:$destination" && proot_words=$list
 }
 
-# Add to `proot_words` what leads into the working directory. One that the rootfs lacks, or that lies in a bind, is
-# created by the guest's shell.
+# Add to `proot_words` what leads into the working directory, and `reporter`. A directory that the rootfs lacks, or that
+# lies in a bind, is created by the guest's shell.
 add_workdir() {
     resolve "$workdir"
-    if [ -d "$rootfs$resolved" ]; then
-        append "$proot_words" -w "$workdir"
-    elif guest_has /bin/sh; then
+    if [ ! -d "$rootfs$resolved" ] && guest_has /bin/sh; then
+        append "$proot_words" -w /
         # shellcheck disable=SC2016 # the guest's shell expands it
-        append "$proot_words" -w / /bin/sh -c \
+        append "$list $reporter" /bin/sh -c \
             '(PATH=$PATH:/usr/bin:/bin && mkdir -p -- "$0") && cd -- "$0" || exit 125; exec "$@"' "$workdir"
-    else
-        make_directory "$workdir"
-        append "$proot_words" -w "$workdir"
+        proot_words=$list
+        return
     fi
-    proot_words=$list
+    resolve "$workdir"
+    [ -d "$rootfs$resolved" ] || make_directory "$workdir"
+    append "$proot_words" -w "$workdir"
+    proot_words="$list $reporter"
 }
 
 # Exit as shells do if the guest's program is missing (127) or not executable (126). proot would exit with 1.

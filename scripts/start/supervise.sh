@@ -13,13 +13,15 @@ supervise() {
         run_in_background "$@"
     else
         # The guest has to have SIGINT at a terminal.
-        ("$@")
+        (become "$@")
         status=$?
     fi
-    # proot exits with 255 for each guest that a signal ended.
-    case $last_signal/$status/$runtime in
-        [0-9]*/"$killed_status/$runtime" | [0-9]*/255/proot) status=$((128 + last_signal)) ;;
-        /*/proot) [ -n "$inside" ] || explain_failure ;;
+    read_report
+    # Without a report: proot exits with 255 for each guest that a signal ended.
+    case $last_signal/${reported:-$status}/$runtime/${reported:+yes} in
+        */proot/yes) [ "$last_signal/$status" != /159 ] || explain_failure ;;
+        [0-9]*/"$killed_status/$runtime/" | [0-9]*/255/proot/) status=$((128 + last_signal)) ;;
+        /*/proot/) [ -n "$inside" ] || explain_failure ;;
     esac
     finish "$status"
 }
@@ -31,7 +33,7 @@ run_in_background() {
         trap - INT QUIT
         case $1 in
             enter_rootfs) "$@" ;;
-            *) exec "$@" ;;
+            *) become "$@" ;;
         esac
     ) <&9 9<&- &
     child=$!
@@ -67,7 +69,12 @@ forward() {
     case $runtime/$process_name in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
-            if find_child "$child"; then guest_pid=$first_child; else child_signal=QUIT; fi
+            # With a report, the one that waits for the command comes between.
+            if find_child "$child" && { [ -z "$report" ] || find_child "$first_child"; }; then
+                guest_pid=$first_child
+            else
+                child_signal=QUIT
+            fi
             ;;
         proot/*) child_signal=KILL ;; # it has not become proot yet
         chroot/sh | userns/sh | chroot/setpriv | userns/setpriv)

@@ -1,0 +1,105 @@
+"""The seccomp filter for a proot that doesn't translate all paths, upstream's 5.1.0 above all.
+
+proot shows programs other files by changing the paths in their system calls. Calls that it doesn't know reach the
+kernel as they are, and act on the host's files. The filter answers those with ENOSYS, as an older kernel would, so
+that libraries use a call that proot knows. The tables were found by trying each call in a guest; see docs/security.md
+for the paths that no filter can see.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from provisioner.errors import MachineError
+from provisioner.image.platform import Platform
+from provisioner.launch.bpf import ALLOW, Abi, Rule, program, refuse
+
+_ARCHES = {0xC000003E: "x86_64", 0x40000003: "i386", 0xC00000B7: "aarch64", 0x40000028: "arm"}
+"""The column of the table below for each AUDIT_ARCH, of the processors that proot 5.1.0 is made for.
+
+x32 has none: its calls are newer than the last one of x86_64, and so there is no x32 behind the filter.
+"""
+
+_NUMBERS = """
+                             x86_64    i386 aarch64     arm
+fanotify_init                   300     338     262     367
+fanotify_mark                   301     339     263     368
+quotactl                        179     131      60     131
+kcmp                            312     349     272     378
+
+arch_prctl                        -     384       -       -
+cachestat                       451     451     451     451
+clock_adjtime64                   -     405       -     405
+clock_getres_time64               -     406       -     406
+clock_gettime64                   -     403       -     403
+clock_nanosleep_time64            -     407       -     407
+clock_settime64                   -     404       -     404
+close_range                     436     436     436     436
+copy_file_range                 326     377     285     391
+epoll_pwait2                    441     441     441     441
+futex_requeue                   456     456     456     456
+futex_time64                      -     422       -     422
+futex_wait                      455     455     455     455
+futex_waitv                     449     449     449     449
+futex_wake                      454     454     454     454
+getrandom                       318     355     278     384
+map_shadow_stack                453     453     453     453
+membarrier                      324     375     283     389
+memfd_create                    319     356     279     385
+mlock2                          325     376     284     390
+mq_timedreceive_time64            -     419       -     419
+mq_timedsend_time64               -     418       -     418
+mseal                           462     462     462     462
+pidfd_open                      434     434     434     434
+pidfd_send_signal               424     424     424     424
+pkey_alloc                      330     381     289     395
+pkey_free                       331     382     290     396
+pkey_mprotect                   329     380     288     394
+ppoll_time64                      -     414       -     414
+preadv2                         327     378     286     392
+process_madvise                 440     440     440     440
+pselect6_time64                   -     413       -     413
+pwritev2                        328     379     287     393
+recvmmsg_time64                   -     417       -     417
+rseq                            334     386     293     398
+rt_sigtimedwait_time64            -     421       -     421
+sched_getattr                   315     352     275     381
+sched_rr_get_interval_time64      -     423       -     423
+sched_setattr                   314     351     274     380
+seccomp                         317     354     277     383
+semtimedop_time64                 -     420       -     420
+timer_gettime64                   -     408       -     408
+timer_settime64                   -     409       -     409
+timerfd_gettime64                 -     410       -     410
+timerfd_settime64                 -     411       -     411
+"""
+"""The kernel's syscall tables. Behind the empty line are newer calls that take no path and start no process."""
+
+_LAST = "kcmp"
+"""The newest call of proot's table, on all processors."""
+_UNTRANSLATED = ("fanotify_init", "fanotify_mark", "quotactl")
+"""Calls of its table whose path it leaves as it is."""
+_ARM_PRIVATE = 0xF0000
+"""ARM's own calls, such as cacheflush (arch/arm/include/uapi/asm/unistd.h)."""
+
+
+def proot_filter(platform: Platform) -> bytes:
+    """Return the filter for guests of such a proot on machines of `platform`, and their 32-bit programs.
+
+    It answers ENOSYS to all calls with a path that proot doesn't translate, and to all that are newer than its table
+    (statx, openat2, io_uring and what is to come) but those that are known to take no path. Under qemu-user it goes
+    for qemu, which makes this machine's calls. Raises MachineError for machines that have no such proot.
+    """
+    if platform.architecture not in ("amd64", "386", "arm64", "arm"):
+        raise MachineError(f"no filter for proot is known for {platform}", "use another runtime: userns")
+    abis = _abis()
+    harmless = tuple(name for name in abis[0].numbers | abis[1].numbers if name not in (*_UNTRANSLATED, _LAST))
+    missing = refuse(errno.ENOSYS)
+    return program((Rule(ALLOW, harmless), Rule(missing, _UNTRANSLATED, newer_than=_LAST)), abis)
+
+
+def _abis() -> tuple[Abi, ...]:
+    (_, *names), *rows = (line.split() for line in f"call {_NUMBERS.strip()}".splitlines() if line)
+    columns = {name: {row[0]: int(row[i]) for row in rows if row[i] != "-"} for i, name in enumerate(names, start=1)}
+    private = {"arm": _ARM_PRIVATE}
+    return tuple(Abi(arch, columns[name], private.get(name)) for arch, name in _ARCHES.items())

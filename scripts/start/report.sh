@@ -1,0 +1,71 @@
+# Report: the command's true exit status, by the descriptor 3. proot ends with the status of whatever ended last.
+# Sets `reporter` (words before the guest's command, or empty), `report` (not empty while it will report), `reported`
+# (not empty if it did).
+
+# Set `reporter`: the static helper as a program of the guest, else the image's shell. It installs `proot_filter`, waits
+# for the command, writes its status and ends proot with all that the command has left. It is found by its descriptor,
+# so that it needs no place in the rootfs.
+find_reporter() {
+    reporter='' report=yes redirections=''
+    if [ -n "$waiter" ]; then
+        inner_filter=- inner_flags=$((8 + 32)) # WAIT and REPORT
+        [ -z "$helper" ] || inner_flags=$((inner_flags + 1)) # CLOSE
+        if [ -n "$proot_filter" ]; then
+            inner_filter=/proc/self/fd/5
+            # The kernel asks for it where CAP_SYS_ADMIN (bit 21) is missing; it ignores setuid bits there anyhow.
+            low=0x${capabilities#??????????}
+            [ $((low >> 21 & 1)) -eq 1 ] || [ -n "$no_new_privs" ] || inner_flags=$((inner_flags + 4))
+        fi
+        if [ -n "$print_only" ]; then
+            # Nobody reads a report.
+            inner_flags=$((inner_flags - 32)) report=''
+            append '' "$waiter" && redirections=" 4<${list# }"
+            append '' "${proot_filter:-/dev/null}" && redirections="$redirections 5<${list# }"
+        fi
+        append '' /proc/self/fd/4 "$inner_filter" "$inner_flags"
+        reporter=$list
+    elif [ -z "$print_only" ] && guest_has /bin/sh; then
+        # Its handlers are not the command's, and it must end after it.
+        # shellcheck disable=SC2016 # the guest's shell expands it
+        append '' /bin/sh -c 'trap : HUP INT QUIT USR1 USR2 TERM; "$@" 3>&-; echo "$?" >&3; kill -s QUIT "$PPID"' sh
+        reporter=$list
+    else
+        report=''
+    fi
+}
+
+# Open what `reporter` uses: the descriptors 3 (report), 4 (helper), 5 (filter), and 8, from which this script reads the
+# report. It goes to the end of this process's session file, which nobody has to delete.
+open_report() {
+    [ -n "$report" ] || return 0
+    report_file=$session_file
+    if [ -z "$report_file" ] || [ -L "$report_file" ]; then
+        make_temporary
+        report_file=$temporary/report
+        write_text '' "$report_file"
+    fi
+    exec 3>>"$report_file" 4<"${waiter:-/dev/null}" 5<"${proot_filter:-/dev/null}"
+    exec 8<"$report_file"
+    while read -r _; do :; done <&8
+}
+
+# Become the words $@, with the descriptors of `report`: some shells close theirs.
+become() {
+    case $report in
+        '') exec "$@" ;;
+        *) exec "$@" 3>&3 4<&4 5<&5 ;;
+    esac
+}
+
+# Set `status` to what was reported, and `reported`.
+read_report() {
+    reported=''
+    [ -n "$report" ] || return 0
+    while read -r line; do reported=$line; done <&8
+    case $reported in
+        [0-9] | [0-9][0-9] | [0-9][0-9][0-9])
+            status=${reported#0}
+            status=${status#0}
+            ;;
+    esac
+}
