@@ -47,8 +47,11 @@ find_chroot() {
 }
 
 # Set `program`: a copy of it in memory, for this run alone. A guest's script can name /proc/self/exe as its
-# interpreter, which is then the program that executes it, and could write to its file.
+# interpreter, which is then the program that executes it, and could write to its file. In a user namespace nobody can
+# write to a program of the machine's root.
 copy_program() {
+    [ -n "$is_machine_root" ] || [ -w "$program" ] || return 0
+    has_copies=yes
     [ -z "$stage" ] || { cp "$program" "$stage/" && program=$stage/${program##*/}; } || fail "can't copy $program"
 }
 

@@ -17,8 +17,8 @@ find_helper() {
     # A shell would run what is no program for this machine as a script.
     case $magic in
         ?ELF*)
-            # It executes itself behind the filter, and then says with 127 that there is no such program.
-            { "$waiter" "$@" "$waiter" - 0 "$waiter.none"; } 2>/dev/null
+            # Behind the filter, it says with 127 that there is no such program.
+            { "$waiter" "$@" "$waiter.none"; } 2>/dev/null
             [ $? != 127 ] || return 0
             ;;
     esac

@@ -46,7 +46,7 @@ prepare_shell() {
     clean_path "${PATH-}"
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    stage='' etc_binds='' real_rootfs='' asks_kernel='' helper='' start_directory=$PWD
+    stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
     report='' reported='' redirections=''
 }
 

@@ -1,20 +1,26 @@
 # Mounts in the private mount namespace. All that doesn't depend on the rootfs is built in a place that no guest can
-# reach, by one mount(8); from there it moves to the directories of the rootfs, in which this shell then stands.
-# Sets `stage` (that place, or empty), `mount_words`, `mount_list` (lines as in fstab(5)), `flags`, `can_mount_proc`
-# (empty if the kernel refuses a new /proc).
+# reach, by one mount(8); a second one shows it in the directories of the rootfs, in which this shell has stood.
+# Sets `stage` (that place, or empty), `mount_words`, `takes_lists` (not empty where mount(8) does), `mount_list` (lines
+# as in fstab(5)), `flags`, `can_mount_proc` (empty if the kernel refuses a new /proc).
 
 # Build that place for the machine's root ($1 is `root`) or for a user namespace (`user`).
 build_stage() {
-    stage=$directory/.provision/shm mount_words='mount -n -c' mount_list=''
+    mount_words='mount -n -c' takes_lists=yes can_mount_proc=yes
+    find_flags
+    # The kernel refuses a new /proc inside of other containers. The second stage covers the first.
+    mount_stage "$1" || { can_mount_proc='' && mount_stage "$1"; }
+}
+
+# Mount all of it. Fails if it has to be done without a new /proc.
+mount_stage() {
+    stage=$directory/.provision/shm
     { [ -d "$stage" ] || mkdir "$stage"; } || fail "can't make $stage"
     { mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" && cd -P "$stage"; } ||
         fail "can't mount $stage"
-    find_flags
+    stage=$PWD mount_list=''
     add_mount ../../rootfs ../../rootfs none "rbind$flags"
     "list_mounts_for_$1"
     mount_listed
-    # Only now can this shell be asked.
-    test_shell
 }
 
 # Add a line to `mount_list`: what is mounted, where, its type and options.
@@ -22,17 +28,29 @@ add_mount() {
     mount_list="$mount_list$1 $2 $3 $4$newline"
 }
 
-# Mount all of `mount_list`. busybox's and toybox's mount take no list, and tell less.
-mount_listed() {
+# Mount all of `mount_list` by one program, which tells nothing. Fails if it can't be, or if this mount(8) takes no
+# lists, as busybox's and toybox's.
+mount_at_once() {
     write_text "$mount_list" "$stage/list"
+    [ -n "$takes_lists" ] || return
     # shellcheck disable=SC2086 # words
-    $mount_words -a -T "$stage/list" 2>/dev/null && return
+    $mount_words -a -T "$stage/list" 2>/dev/null
+}
+
+# Mount all of `mount_list`. Fails if the kernel refuses a new /proc, and the host's will do.
+mount_listed() {
+    ! mount_at_once || return 0
+    # Where it takes lists, it has made directories.
+    [ ! -d ./sys ] || [ -n "$is_machine_root" ] || [ -z "$can_mount_proc" ] || [ -e ./proc/self ] || return
+    takes_lists=''
     case $(mount --help 2>&1) in *--no-canonicalize*) ;; *) mount_words=mount ;; esac
-    find_place
-    stage=$place
-    { cd -P "$rootfs" && find_place && real_rootfs=$place && cd -P "$stage"; } || fail "can't enter $rootfs"
+    { cd -P "$rootfs" && real_rootfs=$PWD && cd -P "$stage"; } || fail "can't enter $rootfs"
     while read -r source target type options; do
         case $options in *,x-mount.mkdir) mkdir -p "$target" && options=${options%,*} ;; esac
+        if [ "$source$target$is_machine_root" = proc./proc ]; then
+            mount_one 2>/dev/null || return
+            continue
+        fi
         mount_one && continue
         case $source/$options in
             /dev/null/* | */nothing/* | ./sealed/* | */ro,*) say "can't protect ${target#.}" ;;
@@ -94,11 +112,11 @@ find_flags() {
 
 # List the mounts for the machine's root: a private /proc, a read-only /sys, and /run and /dev in memory.
 list_mounts_for_root() {
-    read_only=,ro can_mount_proc=yes
+    read_only=,ro
     [ -z "$privileged" ] || read_only=''
     add_mount proc ./proc proc nosuid,nodev,noexec,x-mount.mkdir
     add_mount sysfs ./sys sysfs "nosuid,nodev,noexec$read_only,x-mount.mkdir"
-    add_mount tmpfs ./first/run tmpfs nosuid,nodev,mode=755,x-mount.mkdir
+    add_mount tmpfs ./run tmpfs nosuid,nodev,mode=755,x-mount.mkdir
     if [ -n "$host_devices" ]; then
         add_mount /dev ./dev none rbind,x-mount.mkdir
     else
@@ -112,12 +130,13 @@ list_mounts_for_root() {
 # List the mounts for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the
 # host's /dev and /sys, as in proot: a user can change little there. Terminals are those of the container alone.
 list_mounts_for_user() {
-    can_mount_proc=yes
-    mkdir ./proc && mount -t proc -o nosuid,nodev,noexec proc ./proc 2>/dev/null || can_mount_proc=''
-    [ -n "$can_mount_proc" ] || add_mount /proc ./proc none rbind
+    if [ -n "$can_mount_proc" ]; then
+        add_mount proc ./proc proc nosuid,nodev,noexec,x-mount.mkdir
+    else
+        add_mount /proc ./proc none rbind,x-mount.mkdir
+    fi
     add_mount /sys ./sys none rbind,x-mount.mkdir
     add_mount /dev ./dev none rbind,x-mount.mkdir
-    add_mount tmpfs ./first/mark tmpfs nosuid,nodev,x-mount.mkdir
     [ ! -d /dev/shm ] || add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777
     [ ! -d /dev/mqueue ] || add_mount tmpfs ./dev/mqueue tmpfs nosuid,nodev,mode=1777
     [ ! -d /dev/pts ] || add_mount devpts ./dev/pts devpts newinstance,nosuid,noexec,ptmxmode=0666,mode=620
@@ -146,29 +165,51 @@ list_masks() {
     done
 }
 
-# Move what build_stage has built to the directories of the rootfs.
+# Show what build_stage has built in the directories of the rootfs: at once, or each by itself.
 fill_rootfs() {
-    for place in /dev /proc /sys; do
-        move_mount ".$place" "$place"
+    [ -n "$takes_lists" ] && fill_at_once && return
+    for place in /dev /proc /sys ${is_machine_root:+/run}; do
+        enter_place "$place"
+        # shellcheck disable=SC2086 # words
+        $mount_words -o rbind "$stage$place" . || fail "can't mount $place"
     done
-    [ -z "$is_machine_root" ] || move_run
 }
 
-# Move the mount $1 of the stage to the guest's directory $2.
-move_mount() {
-    enter "$2" "can't make $2 in the rootfs"
-    # shellcheck disable=SC2086 # words
-    $mount_words -o move "$stage/$1" . || fail "can't mount $2"
+# Enter the guest's directory $1. The /run in memory gets what the image's has.
+enter_place() {
+    enter "$1" "can't make $1 in the rootfs"
+    [ "$1" != /run ] || copy_here "$stage/run"
 }
 
-# Move the /run in memory, with what the image's has.
-move_run() {
-    enter /run "can't make /run in the rootfs"
-    copy_here "$stage/second/run" "$real_rootfs$resolved"
-    move_mount ./second/run /run
+# Show all by one program, on descriptors of the directories that this shell has entered: no name leads there that a guest
+# can change. Fails if the shell can't open them, or mount(8) can't do it.
+fill_at_once() {
+    enter_place /dev
+    {
+        enter_place /proc
+        {
+            enter_place /sys
+            {
+                [ -z "$is_machine_root" ] || enter_place /run
+                show_stage 8<.
+            } 7<.
+        } 6<.
+    } 5<.
 }
 
-# Copy what is in this shell's directory, $2, to the directory $1. It goes into directories as `enter` does; no program
+# Mount the directories of the stage on the descriptors 5 to 8.
+show_stage() {
+    cd -P "$stage" || return
+    mount_list=''
+    add_mount ./dev /proc/self/fd/5 none rbind
+    add_mount ./proc /proc/self/fd/6 none rbind
+    add_mount ./sys /proc/self/fd/7 none rbind
+    [ -z "$is_machine_root" ] || add_mount ./run /proc/self/fd/8 none rbind
+    # mksh closes them for programs that don't get them by a redirection of their own.
+    mount_at_once 5<&5 6<&6 7<&7 8<&8
+}
+
+# Copy what is in this shell's directory to the directory $1. It goes into directories as `enter` does; no program
 # for copying does.
 copy_here() {
     names=''
@@ -179,13 +220,13 @@ copy_here() {
     done
     set -f
     [ -n "$names" ] || return 0
-    eval "tar -cf - --no-recursion $names" 2>/dev/null | tar -xpf - -C "$1" || fail "can't copy $2: install tar"
-    eval "set -- \"\$1\" \"\$2\" $names"
-    copy_target=$1 copy_place=$2
-    shift 2
+    eval "tar -cf - --no-recursion $names" 2>/dev/null | tar -xpf - -C "$1" || fail "can't copy $walked: install tar"
+    eval "set -- \"\$1\" $names"
+    copy_target=$1
+    shift
     for file; do
         [ -L "$file" ] || [ ! -d "$file" ] || (
-            cd -P "$file" && check_place "$copy_place/${file#./}" && copy_here "$copy_target/$file" "$place"
+            cd -P "$file" && walked=$walked/${file#./} up=../$up && check_place && copy_here "$copy_target/$file"
         ) || finish 125
     done
 }
@@ -224,7 +265,7 @@ create_file() {
 
 # Let nobody write to what copy_program has put into the stage. Where this fails, a guest changes its own copy alone.
 seal_stage() {
-    remount ro,nosuid "$stage" || true
+    [ -z "$has_copies" ] || remount ro,nosuid "$stage" || true
 }
 
 # Make the rootfs the root of the mount namespace. Programs are those of the host still, and paths too: nothing may be

@@ -33,7 +33,7 @@ run_bare() {
     [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux" ] ||
         fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
     prepare_guest "$@"
-    filter='' more_ids='' nested=''
+    filter='' more_ids='' nested='' is_machine_root=''
     [ -n "$print_only" ] || {
         enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
         refresh_files
@@ -62,7 +62,7 @@ enter_rootfs() {
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
     make_private
     prepare_guest "$@"
-    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper=''
+    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper='' has_copies=''
     [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids _; } </proc/self/uid_map
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files

@@ -1,6 +1,6 @@
 # Paths: DIR, programs of the host, and paths of the guest, whose links must not lead out of the rootfs.
-# Sets `script`, `directory`, `rootfs`; `program`, `link_target`, `resolved`, `temporary`; `place`, `real_rootfs` (the
-# rootfs without links on the way), `asks_kernel` (see test_shell).
+# Sets `script`, `directory`, `rootfs`; `program`, `link_target`, `resolved`, `temporary`; `real_rootfs` (the rootfs
+# without links on the way), `walked` and `up` (the directory that `enter` is in, and the way from there to the rootfs).
 
 # Set `script`, `directory` and `rootfs` from $0, which may be relative, a symlink, or have an odd name.
 find_directory() {
@@ -71,14 +71,14 @@ guest_has() {
 # runs already puts there meanwhile must not lead out of the rootfs. What is missing is created. $2 is the message for a
 # failure.
 enter() {
-    [ -n "$real_rootfs" ] || { cd -P "$rootfs" && find_place && real_rootfs=$place; } || fail "$2"
+    [ -n "$real_rootfs" ] || { cd -P "$rootfs" && real_rootfs=$PWD; } || fail "$2"
     resolve "$1"
-    walked=$real_rootfs remaining=${resolved#/}
+    walked=$real_rootfs up=. remaining=${resolved#/}
     cd -P "$real_rootfs" || fail "$2"
     while [ -n "$remaining" ]; do
         part=${remaining%%/*} remaining=${remaining#"${remaining%%/*}"} remaining=${remaining#/}
         if ! cd -P "./$part" 2>/dev/null; then
-            check_place "$walked"
+            check_place
             # Another start may make it at the same time.
             mkdir "./$part" 2>/dev/null
             if ! cd -P "./$part" 2>/dev/null; then
@@ -86,9 +86,9 @@ enter() {
                 fail "$2"
             fi
         fi
-        walked=$walked/$part
+        walked=$walked/$part up=../$up
     done
-    check_place "$walked"
+    check_place
 }
 
 # Go back from a guest's directory.
@@ -96,26 +96,13 @@ leave() {
     cd "$start_directory" 2>/dev/null || cd /
 }
 
-# Exit unless this shell is in the directory $1.
+# Exit unless this shell is in the directory `walked` of the rootfs. No name is looked up that a guest can change: the
+# parents of a directory are the kernel's answer. Shells that can't compare two directories ask a program.
 check_place() {
-    { find_place && [ "$place" = "$1" ]; } || fail "$1 changes while it is entered: try again"
-}
-
-# Set `place`: the directory that this shell is in, as the kernel knows it.
-find_place() {
-    if [ -n "$asks_kernel" ]; then
-        cd -P . && place=$PWD
-    else
-        place=$(readlink /proc/self/cwd && printf x) && place=${place%?x}
-    fi
-}
-
-# Set `asks_kernel` if this shell's PWD is the kernel's answer, as that of dash and of busybox's shell is, and saves a
-# program: they see that their directory, the stage's `first`, has another name now, though the former one is taken.
-test_shell() {
-    { cd -P ./first && mv ../first ../second && mkdir ../first && cd -P .; } || fail "can't rename $stage/first"
-    case $PWD in */second) asks_kernel=yes ;; esac
-    cd -P "$stage" || fail "can't enter $stage"
+    # shellcheck disable=SC3013 # the shells that have no -ef say no, and go on
+    [ "$up" -ef "$real_rootfs" ] 2>/dev/null && return
+    link_target=$(readlink /proc/self/cwd && printf x)
+    [ "${link_target%?x}" = "$walked" ] || fail "$walked changes while it is entered: try again"
 }
 
 # Create the guest's directory $1 if it is missing.

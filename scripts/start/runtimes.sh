@@ -1,6 +1,6 @@
 # Runtimes: which of proot, chroot and user namespaces works here, and qemu for images of another architecture.
 # Sets `runtime` (proot, chroot, userns, or bare for --no-namespace), `machine`, `emulated_cpu`, `qemu`, `proot`,
-# `unshare`, `sh`, `restore_sigint`, `pdeathsig`.
+# `unshare`, `sh`, `restore_sigint`, `pdeathsig`, `has_namespaces`.
 
 # Set `runtime`, or exit with one line that says what is missing here.
 choose_runtime() {
@@ -59,7 +59,7 @@ explain_missing() {
 # Set `machine`, as uname(1) names it; `emulated_cpu`, qemu's name of the image's architecture, if this machine can't
 # run it; `qemu`, the program for it, or empty; and what ask_machine sets.
 find_machine() {
-    qemu='' emulated_cpu=''
+    qemu='' emulated_cpu='' has_namespaces=''
     # The setpriv of busybox and toybox is a symlink, and has no --pdeathsig.
     ! find_program setpriv || [ -L "$program" ] || pdeathsig=$program
     { find_program env && ask_machine "$program" --default-signal=INT,QUIT; } ||
@@ -88,10 +88,13 @@ runs_natively() {
 }
 
 # Set `machine`, and try out and set, in the same process: `restore_sigint`, an env(1) that resets SIGINT and SIGQUIT,
-# which background jobs of shells ignore; and `pdeathsig`, a setpriv(1) that ends a program together with its parent.
-# $@ is the env(1) with its options.
+# which background jobs of shells ignore; `pdeathsig`, a setpriv(1) that ends a program together with its parent; and
+# `has_namespaces`, for the runtime userns, if its namespaces can be made. $@ is the env(1) with its options.
 ask_machine() {
-    if [ -z "$pdeathsig" ] || ! machine=$("$pdeathsig" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
+    if [ "$runtime" = userns ] && [ -n "$pdeathsig" ] && find_program unshare &&
+        machine=$("$pdeathsig" --pdeathsig KILL "$@" "$program" -U -r -m uname -m 2>/dev/null); then
+        has_namespaces=yes
+    elif [ -z "$pdeathsig" ] || ! machine=$("$pdeathsig" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
         pdeathsig=''
         machine=$("$@" uname -m 2>/dev/null) || return
     fi
@@ -141,7 +144,7 @@ has_chroot() {
 
 # Succeed if user namespaces work. Some kernels create them and then allow nothing in them.
 can_userns() {
-    can_unshare && "$unshare" -U -r -m true 2>/dev/null
+    can_unshare && { [ -n "$has_namespaces" ] || "$unshare" -U -r -m true 2>/dev/null; }
 }
 
 # Set `unshare` and `sh`, and succeed if the programs for namespaces are here.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.attacks_host.protection import protects
 from tests.support.containers import Container, make_container, starter
 from tests.support.hostile import give_to_root
-from tests.support.tools import find_program, run, unavailable
+from tests.support.tools import find_program, own, run, unavailable
 
 # Wherever a shell's own descriptors lead: opened for writing, never written to. A program that runs is busy.
 REOPEN = """\
@@ -116,12 +118,36 @@ def test_host_programs_can_t_be_overwritten_by_proc_self_exe(
     if os.uname().machine != "x86_64":
         unavailable("the loader of this test is for x86-64")
     target = container_of(runtime, place / "container")
+    overwrite_by_proc_self_exe(target, runtime, user, line, start, starter(runtime))
+
+
+@pytest.mark.parametrize("start", STARTS)
+@protects("userns")
+def test_programs_that_the_user_owns_can_t_be_overwritten_either(
+    place: Path, runtime: str, user: str, start: str
+) -> None:
+    if os.uname().machine != "x86_64":
+        unavailable("the loader of this test is for x86-64")
+    target = container_of(runtime, place / "container")
+    options = starter(runtime)
+    (place / "own").mkdir()
+    for name in ("chroot", "unshare", "env", "setpriv"):
+        own(Path(shutil.copy(find_program(name) or "", place / "own" / name)))
+    options["env"] = {**options["env"], "PATH": f"{place / 'own'}:{options['env']['PATH']}"}
+    overwrite_by_proc_self_exe(target, runtime, user, "#!/proc/self/exe\n", start, options)
+
+
+def overwrite_by_proc_self_exe(
+    target: Container, runtime: str, user: str, line: str, start: str, options: dict[str, Any]
+) -> None:
+    """Start a script with that first line, and make sure that it has opened no program of the host for writing."""
     script, words = STARTS[start]
     add_attack(target, script, line)
     if start == "without a shell":
         (target.rootfs / "bin/sh").unlink()
     # Who is killed at once may win only in one of several attempts.
-    done = [target.run(runtime, "--user", user, *words, *["/x"] * 3, timeout=20) for _ in range(4)][-1]
+    command = ("--user", user, *words, *["/x"] * 3)
+    done = [target.run(runtime, *command, **{**options, "timeout": 20}) for _ in range(4)][-1]
     opened = [text.partition(" ")[2] for text in done.stdout.decode().splitlines() if text.startswith("overwrites")]
     if (target.rootfs / "tmp/won").exists():
         opened.append((target.rootfs / "tmp/exe").read_text().strip())

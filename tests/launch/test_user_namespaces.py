@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.containers import Container, make_container, starter
+from tests.support.containers import Container, make_container, starter, static_busybox
 from tests.support.tools import as_user, need, need_root, provision, user_id
 
 CHOWN = ("sh", "-c", "touch /tmp/file && busybox chown 5:6 /tmp/file && busybox stat -c %u:%g /tmp/file")
@@ -121,6 +121,25 @@ def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Co
     output = container.output("userns", "--user", "joe", "id", **options)
     assert output.startswith(b"uid=1000(joe) gid=1001(joe) groups=")
     assert b"29(audio)" in output, "there are other groups too"
+
+
+@pytest.mark.parametrize("tools", ["a mount that takes lists", "busybox's"])
+def test_the_host_s_proc_is_shown_where_the_kernel_refuses_a_new_one(
+    container: Container, place: Path, tools: str
+) -> None:
+    """As inside of other containers, which cover files of /proc."""
+    need_root()
+    need("setpriv")
+    env = as_user()["env"]
+    if tools == "busybox's":
+        env = path_without(place, "mount")
+        (place / "programs/mount").symlink_to(static_busybox())
+    become = f"setpriv --reuid {user_id()} --regid {user_id()} --clear-groups"
+    outer = ["unshare", "--mount", "sh", "-c", f'mount -o bind /dev/null /proc/keys && exec {become} "$@"', "sh"]
+    guest = "cat /proc/sys/kernel/ostype; test -d /sys/class; echo $?; touch /proc/sys/kernel/x 2>&1"
+    done = container.run("userns", "sh", "-c", guest, shell=outer, by="chroot", env=env)
+    assert done.stderr == b""
+    assert done.stdout.startswith(b"Linux\n0\ntouch: /proc/sys/kernel/x: "), done
 
 
 def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
