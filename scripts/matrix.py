@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     if os.geteuid() != 0:
         print("make matrix: root has to start this: sudo make matrix", file=sys.stderr)
         return 1
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     results = work / "results.json"
@@ -92,10 +95,15 @@ def run_cells(wanted: Sequence[tuple[Column, Row, str]], work: Path) -> tuple[li
                 for name in names
                 if column.name not in missing and name in systems
             ]
+            ports = range(FIRST_PORT, 65536, 100)
             with ThreadPoolExecutor(2) as pool:
-                ports = range(FIRST_PORT, 65536, 100)
-                found = pool.map(lambda job: run_rows(runner, *job[0], job[1]), zip(jobs, ports, strict=False))
-                return [cell for cells in found for cell in cells], missing, list(systems.values())
+                found = [pool.submit(run_rows, runner, *job, port) for job, port in zip(jobs, ports, strict=False)]
+                try:
+                    cells = [cell for future in found for cell in future.result()]
+                finally:
+                    runner.stopped = True
+                    pool.shutdown(cancel_futures=True)
+            return cells, missing, list(systems.values())
     finally:
         shutil.rmtree(boxes, ignore_errors=True)
 
@@ -111,6 +119,8 @@ def run_rows(runner: Runner, column: Column, system: str, rows: Sequence[Row], p
     cells = []
     try:
         for number, row in enumerate(rows):
+            if runner.stopped:
+                break
             cell = runner.run(column, row, system, directory, port + number)
             answer = "yes" if cell.works else f"no: {cell.reason}"
             sys.stdout.write(f"{column.name:13} {system:13} {row.name:32} {cell.seconds:6.1f} s  {answer}\n")

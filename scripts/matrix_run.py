@@ -85,6 +85,7 @@ class Runner:
         self.user = user
         self.registry = registry
         self.sid = sid
+        self.stopped = False
         self.host_file = boxes / "a-file-of-the-host"
         self.host_file.write_text("a guest must not see this\n")
         for name in ("root", "user"):
@@ -179,15 +180,16 @@ class Runner:
 def judge(row: Row, status: int | None, text: str, error: str, token: str) -> str:
     """Return why a cell doesn't work, or an empty text; `status` is None for a guest that didn't end in time."""
     lines = text.splitlines()
-    missing = [line for line in row.proof if line.replace("$TOKEN", token) not in lines]
-    said = last_line(error) or last_line("\n".join(line for line in lines if line not in row.proof))
+    proven = {line.replace("$TOKEN", token) for line in row.proof}
+    own = (line for line in error.splitlines() if row.error or not line.startswith("start.sh: this proot shows"))
+    said = last_line("\n".join(line for line in lines if line not in proven)) or last_line("\n".join(own))
     if status is None:
         return f"it doesn't end within {row.seconds} s" + (f"; it says: {said}" if said else "")
     if row.error and not re.search(row.error, error):
         return f"status {status}; {said or 'nothing is said'}"
     if status != row.status:
         return f"status {status}" + (f" in place of {row.status}" if row.status else "") + (f"; {said}" if said else "")
-    return f"the output doesn't prove it: {said or 'it is empty'}" if missing else ""
+    return f"the output doesn't prove it: {said or 'it is empty'}" if not proven <= set(lines) else ""
 
 
 def last_line(text: str) -> str:

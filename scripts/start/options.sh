@@ -6,7 +6,7 @@
 parse_options() {
     option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
-    no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
+    no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
     typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
@@ -18,11 +18,11 @@ parse_options() {
             --) option_words=$((option_words + 1)) && return ;;
             --help) show_help && exit ;;
             --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-                --list | --stop | --detach)
+                --list | --stop | --detach | --verbose)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-                --trust-dir=* | --list=* | --stop=* | --detach=* | --help=*)
+                --trust-dir=* | --list=* | --stop=* | --detach=* | --verbose=* | --help=*)
                 fail "${1%%=*} takes no value: start.sh --help"
                 ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
@@ -54,6 +54,7 @@ parse_option() {
         --no-namespace) no_namespace=yes ;;
         --no-new-privs) no_new_privs=yes ;;
         --trust-dir) trust_dir=yes ;;
+        --verbose) verbose=yes ;;
         --termux)
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
@@ -175,6 +176,8 @@ what the image starts by itself.
                 home of Termux inside
 --runtime R     auto, proot, chroot or
                 userns
+--verbose       say why not another
+                runtime
 --device PATH[:DST]  show a device of
                 the host in /dev
 --dev=host      in chroot, all devices

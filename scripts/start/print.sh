@@ -7,7 +7,8 @@ print_words() {
     list=$list$redirections
     exports=''
     for variable in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
-        ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"}; do
+        ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"} \
+        ${PROOT_NO_SECCOMP:+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"}; do
         quote "$variable"
         exports="${exports}export $quoted; "
     done

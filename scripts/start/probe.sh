@@ -1,21 +1,26 @@
 # Probe: what this proot can do, as trying it shows.
 # Sets `features` (the lines of its help that name an option, each after a newline), `untranslated` (the sum of the
-# calls whose paths it leaves as they are, see provisioner/launch/proot_probe.py; empty where that can't be known).
+# calls whose paths it leaves as they are, see provisioner/launch/proot_probe.py; empty where that can't be known), and
+# `starts` (`yes`; `slowly` for a proot that starts with PROOT_NO_SECCOMP alone, which is set then; or empty).
 
-# Set `features` and `untranslated`, from `.provision/proot-facts` if it is about the same file.
-probe_proot() {
-    facts_file=$directory/.provision/proot-facts identity='' text=''
+# Set `starts`, `features` and `untranslated`, and succeed if proot can start a program. `.provision/proot-facts` has
+# them since an earlier start, if it is about the same file and the same start of the system. A trial that failed is
+# never remembered.
+starts_proot() {
+    facts_file=$directory/.provision/proot-facts identity='' text='' boot='' starts=yes
+    { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
     # Inode, size, time and path.
-    proot_identity="1 $(ls -iLln "$proot" 2>/dev/null)"
+    proot_identity="2 $boot $(ls -iLln "$proot" 2>/dev/null)"
     if [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
     fi
     if [ "$identity" != "$proot_identity" ]; then
         read_features
-        try_calls
-        write_text "$proot_identity$newline$untranslated$newline$text" "$facts_file"
+        try_proot
+        [ "$starts" != yes ] || write_text "$proot_identity$newline$untranslated$newline$text" "$facts_file"
     fi
     features=$newline$text
+    [ -n "$starts" ]
 }
 
 # Set `text`: the lines of proot's help that begin with an option.
@@ -27,19 +32,32 @@ read_features() {
     done
 }
 
-# Set `untranslated`. An app is not asked: Android may end a program for such a call.
-try_calls() {
-    untranslated=''
+# Set `starts` and `untranslated` by trying. An app is not asked: Android may end a program for such a call, and leaves
+# it no other runtime.
+try_proot() {
+    untranslated='' starts=yes
     [ -z "${ANDROID_ROOT-}" ] || [ "$host_uid" = 0 ] || return 0
+    set_proot_places
+    ! try_calls || return 0
+    starts=''
+    [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
+    export PROOT_NO_SECCOMP=1
+    if try_calls; then starts=slowly; else unset PROOT_NO_SECCOMP; fi
+}
+
+# Set `untranslated`, and succeed if proot has started a program.
+try_calls() {
     if [ -n "$helper" ] && [ -x "$directory/.provision/proot-probe" ]; then
         # The host has no such file at its root.
         "$proot" -v -1 -r "$directory/.provision" -w / /proot-probe /proot-probe >/dev/null 2>&1
         probed=$?
-        case $probed in 6[4-9] | 7[01]) untranslated=$((probed - 64)) ;; esac
+        case $probed in 6[4-9] | 7[01]) untranslated=$((probed - 64)) ;; *) return 1 ;; esac
     elif [ -d /tmp ] && [ ! -e /tmp/start.sh ] && find_program sh; then
         # Most programs of the host use the newest calls, too.
-        "$proot" -v -1 -b "$directory:/tmp" -w / "$program" -c '[ -x /tmp/start.sh ] && ls -l /tmp/start.sh' \
-            >/dev/null 2>&1 || untranslated=7
+        "$proot" -v -1 -b "$directory:/tmp" -w / "$program" -c \
+            '[ -x /tmp/start.sh ] && ls -l /tmp/start.sh || exit 71' >/dev/null 2>&1
+        probed=$?
+        case $probed in 0) ;; 71) untranslated=7 ;; *) return 1 ;; esac
     fi
 }
 

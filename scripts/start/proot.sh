@@ -4,12 +4,8 @@
 # Run the typed words $@ in proot.
 run_proot() {
     prepare_guest "$@"
-    [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
-    # Where Termux's packages are, if its proot was built for another prefix.
-    for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
-        loader=${PREFIX-}/libexec/proot/${place#*:}
-        ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
-    done
+    [ -n "$starts" ] || starts_proot
+    set_proot_places
     if [ -n "$host_env" ]; then
         check_program
         # These are for proot, from the caller's environment.
@@ -17,7 +13,6 @@ run_proot() {
             ${PROOT_LOADER+"PROOT_LOADER=$PROOT_LOADER"} ${PROOT_LOADER_32+"PROOT_LOADER_32=$PROOT_LOADER_32"} \
             ${PROOT_NO_SECCOMP+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"} && host_env=$list
     fi
-    probe_proot
     hides_host ||
         say "this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows none"
     find_reporter
@@ -59,6 +54,16 @@ run_proot() {
     # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+}
+
+# Export the variables that say where proot finds its own files.
+set_proot_places() {
+    [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
+    # Where Termux's packages are, if its proot was built for another prefix.
+    for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
+        loader=${PREFIX-}/libexec/proot/${place#*:}
+        ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
+    done
 }
 
 # Add to `list` those options that help and that this proot has. Upstream's 5.1.0 has none of them.
@@ -153,8 +158,18 @@ check_program() {
     finish "$status"
 }
 
+# Succeed if proot started programs at an earlier start, and can't any more. The next start doesn't rely on it then.
+no_longer_starts() {
+    [ "$starts" = yes ] && [ -f "$facts_file" ] && rm -f "$facts_file" 2>/dev/null && ! starts_proot && unset PROOT_NO_SECCOMP
+}
+
 # Print a hint if `status` looks as if the kernel refuses proot's way to use seccomp.
 explain_failure() {
+    if [ "$starts/$status" != yes/0 ] && no_longer_starts; then
+        status=125
+        say "proot has stopped working here: start again, and another runtime is taken if there is one"
+        return
+    fi
     [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
     case $status/${ANDROID_ROOT-} in
         159/* | 255/?*)

@@ -8,20 +8,13 @@ choose_runtime() {
         proot*) fail "this is inside of proot already, and proot can't be nested: leave it first (exit)" ;;
     esac
     find_machine
+    # No program of DIR can be executed then, and access(2) says so for all files.
+    [ -x "$script" ] || ! is_noexec || fail "$directory is on a file system that is mounted noexec, so that no program \
+in it can run: move DIR to another one, or mount -o remount,exec"
     find_helper
     [ -z "$no_namespace" ] || runtime=bare
     case $runtime in
-        auto)
-            if can_chroot; then
-                runtime=chroot
-            elif can_proot; then
-                runtime=proot
-            elif can_userns; then
-                runtime=userns
-            else
-                explain_missing "neither proot nor user namespaces work here" proot
-            fi
-            ;;
+        auto) choose_best ;;
         proot) can_proot || explain_missing "proot is missing" proot ;;
         chroot)
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
@@ -39,6 +32,49 @@ choose_runtime() {
         userns) can_userns || explain_missing "user namespaces don't work here; --runtime proot may" util-linux ;;
         *) fail "unknown runtime $runtime: it is auto, proot, chroot or userns" ;;
     esac
+}
+
+# Set `runtime` to the best one that starts here, as trying shows: docs/runtimes.md says why in this order. A proot that
+# shows programs files of the host comes last.
+choose_best() {
+    proot_fails=''
+    can_chroot && runtime=chroot && return
+    [ "$host_uid" != 0 ] || pass_over chroot "it needs root's capabilities, unshare and mount, and a / that is a mount"
+    if ! can_proot; then
+        pass_over proot "it, or qemu for the image's architecture, is missing"
+    elif ! starts_proot; then
+        proot_fails=yes
+        pass_over proot "it can't start"
+    elif ! hides_host; then
+        pass_over proot "it shows programs files of the host, and DIR has no filter for it"
+        can_userns || runtime=proot
+    else
+        runtime=proot
+    fi
+    [ "$runtime" = auto ] || return 0
+    can_userns && runtime=userns && return
+    pass_over userns "the kernel refuses user namespaces, or unshare or mount is missing"
+    [ -z "$proot_fails" ] ||
+        fail "proot can't start here, and user namespaces don't work: provision doctor says more"
+    explain_missing "neither proot nor user namespaces work here" proot
+}
+
+# Say with --verbose that the runtime $1 is passed over, for the reason $2.
+pass_over() {
+    [ -z "$verbose" ] || say "not $1: $2"
+}
+
+# Succeed if the rootfs is on a file system that is mounted noexec.
+is_noexec() {
+    mount_id='' no_exec=''
+    while read -r field value; do
+        [ "$field" != mnt_id: ] || mount_id=$value
+    done 8<"$rootfs" </proc/self/fdinfo/8
+    while read -r id _ _ _ _ options _; do
+        [ "$id" = "$mount_id" ] || continue
+        case ,$options, in *,noexec,*) no_exec=yes ;; esac
+    done </proc/self/mountinfo
+    [ -n "$no_exec" ]
 }
 
 # Exit with the reason $1 and the command that installs the package $2; or with what the image's architecture needs,
@@ -114,8 +150,9 @@ has_binfmt() {
     case $binfmt_state/$binfmt_flags in enabled/*F*) ;; *) return 1 ;; esac
 }
 
-# Set `proot`, and succeed if it can run the image.
+# Set `proot`, and succeed if it is there and can run the image's architecture.
 can_proot() {
+    proot='' starts=''
     find_program proot || return
     proot=$program
     [ -z "$emulated_cpu" ] || [ -n "$qemu" ]
