@@ -12,7 +12,7 @@ import errno
 
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform
-from provisioner.launch.bpf import ALLOW, Abi, Rule, program, refuse
+from provisioner.launch.bpf import ALLOW, SUCCESS, Abi, Argument, Rule, program, refuse
 
 _ARCHES = {0xC000003E: "x86_64", 0x40000003: "i386", 0xC00000B7: "aarch64", 0x40000028: "arm"}
 """The column of the table below for each AUDIT_ARCH, of the processors that proot 5.1.0 is made for.
@@ -25,6 +25,8 @@ _NUMBERS = """
 fanotify_init                   300     338     262     367
 fanotify_mark                   301     339     263     368
 quotactl                        179     131      60     131
+prctl                           157     172     167     172
+socket                           41       -     198     281
 kcmp                            312     349     272     378
 
 arch_prctl                        -     384       -       -
@@ -79,6 +81,7 @@ _LAST = "kcmp"
 """The newest call of proot's table, on all processors."""
 _UNTRANSLATED = ("fanotify_init", "fanotify_mark", "quotactl")
 """Calls of its table whose path it leaves as it is."""
+_PR_SET_DUMPABLE, _NETLINK_AUDIT = 4, 9
 _ARM_PRIVATE = 0xF0000
 """ARM's own calls, such as cacheflush (arch/arm/include/uapi/asm/unistd.h)."""
 
@@ -87,15 +90,24 @@ def proot_filter(platform: Platform) -> bytes:
     """Return the filter for guests of such a proot on machines of `platform`, and their 32-bit programs.
 
     It answers ENOSYS to all calls with a path that proot doesn't translate, and to all that are newer than its table
-    (statx, openat2, io_uring and what is to come) but those that are known to take no path. Under qemu-user it goes
-    for qemu, which makes this machine's calls. Raises MachineError for machines that have no such proot.
+    (statx, openat2, io_uring and what is to come) but those that are known to take no path. A process that makes itself
+    undumpable (prctl(2), as sudo does) only seems to: proot could no longer read its memory, and each path
+    would be a "Bad address". There is no audit, in which only the machine's root may write: without it sudo and login
+    say nothing. Under qemu-user all of that goes for qemu, which makes this machine's calls.
+
+    Raises MachineError for machines that have no such proot.
     """
     if platform.architecture not in ("amd64", "386", "arm64", "arm"):
         raise MachineError(f"no filter for proot is known for {platform}", "use another runtime: userns")
     abis = _abis()
-    harmless = tuple(name for name in abis[0].numbers | abis[1].numbers if name not in (*_UNTRANSLATED, _LAST))
-    missing = refuse(errno.ENOSYS)
-    return program((Rule(ALLOW, harmless), Rule(missing, _UNTRANSLATED, newer_than=_LAST)), abis)
+    older = (*_UNTRANSLATED, "prctl", "socket", _LAST)
+    rules = (
+        Rule(ALLOW, tuple(name for name in {**abis[0].numbers, **abis[1].numbers} if name not in older)),
+        Rule(refuse(errno.ENOSYS), _UNTRANSLATED, newer_than=_LAST),
+        Rule(SUCCESS, ("prctl",), Argument(0, (_PR_SET_DUMPABLE,))),
+        Rule(refuse(errno.EPROTONOSUPPORT), ("socket",), Argument(2, (_NETLINK_AUDIT,))),
+    )
+    return program(rules, abis)
 
 
 def _abis() -> tuple[Abi, ...]:

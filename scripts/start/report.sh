@@ -66,6 +66,7 @@ read_report() {
         [0-9] | [0-9][0-9] | [0-9][0-9][0-9])
             status=${reported#0}
             status=${status#0}
+            status=${status:-0}
             ;;
     esac
 }

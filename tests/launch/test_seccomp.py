@@ -77,6 +77,8 @@ def answer(filter_: bytes, number: int, arch: int, *arguments: int) -> int:
                 accumulator &= k
             case 0x15:
                 at += yes if accumulator == k else no
+            case 0x25:
+                at += yes if accumulator > k else no
             case 0x06:
                 return int(k)
             case _:

@@ -1,0 +1,76 @@
+"""Probes of what guests of proot see and can do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from provisioner.doctor.check import Finding, Site, no, ok, unknown
+from provisioner.doctor.children import run_program
+from provisioner.doctor.fixes import is_termux
+from provisioner.errors import MachineError
+from provisioner.image.platform import host_platform
+from provisioner.launch.proot_filter import proot_filter
+from provisioner.launch.proot_probe import CALLS, WORKS, proot_probe
+
+
+def check_proot_paths(site: Site) -> Finding:
+    """Check whether proot translates the paths of newer system calls, or whether start.sh's filter refuses these.
+
+    Programs would see files of the host by them: Debian's and Ubuntu's proot 5.1.0 is older than statx(2).
+    """
+    program = shutil.which("proot")
+    if not program:
+        return unknown("there is no proot")
+    if is_termux():
+        return unknown("not tried: Android ends programs that make newer system calls; Termux's proot translates them")
+    try:
+        untranslated = _untranslated_calls(program, site)
+    except MachineError as error:
+        return unknown(error.message)
+    except OSError as error:
+        return unknown(f"the probe can't be written: {error.strerror}")
+    if untranslated is None:
+        return unknown("proot doesn't run the probe")
+    if not untranslated:
+        return ok("proot translates all of them")
+    names = ", ".join(untranslated)
+    try:
+        proot_filter(host_platform())
+    except MachineError:
+        return no(f"proot doesn't know {names}: programs see the host's files by them", "start.sh --runtime userns")
+    return ok(f"proot doesn't know {names}: start.sh's filter refuses them, and programs use older calls")
+
+
+def check_ping(site: Site) -> Finding:
+    """Check whether users may send ICMP echo requests, without which ping fails in proot and userns."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
+    except PermissionError:
+        return no(
+            "the kernel refuses it to this user: ping works in chroot only",
+            "as root: sysctl -w net.ipv4.ping_group_range='0 2147483647'",
+        )
+    except OSError as error:
+        return unknown(str(error.strerror))
+    return ok("users may ping, in every runtime")
+
+
+def _untranslated_calls(program: str, site: Site) -> list[str] | None:
+    """Return the calls that this proot makes with the host's paths, None where it doesn't work. Raises OSError."""
+    content = proot_probe(host_platform())
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    with ExitStack() as stack:
+        scratch = site.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-doctor-"))
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
+        (root / "proot-probe").write_bytes(content)
+        (root / "proot-probe").chmod(0o755)
+        # The host has no such file at its root.
+        status, _ = run_program(program, "-v", "-1", "-r", root, "-w", "/", "/proot-probe", "/proot-probe", env=env)
+    if not WORKS <= status < WORKS + 8:
+        return None
+    return [name for name, bit in CALLS.items() if status - WORKS & bit]
