@@ -39,9 +39,12 @@ in it can run: move DIR to another one, or mount -o remount,exec"
 choose_best() {
     proot_fails=''
     can_chroot && runtime=chroot && return
-    [ "$host_uid" != 0 ] || pass_over chroot "it needs root's capabilities, unshare and mount, and a / that is a mount"
+    no_binfmt=''
+    [ -z "$emulated_cpu" ] || has_binfmt || no_binfmt="the kernel has no binfmt for $emulated_cpu"
+    [ "$host_uid" != 0 ] ||
+        pass_over chroot "${no_binfmt:-it needs all of root, unshare and mount, and a / that is a mount}"
     if ! can_proot; then
-        pass_over proot "it, or qemu for the image's architecture, is missing"
+        pass_over proot "it is missing, or qemu for the image is"
     elif ! starts_proot; then
         proot_fails=yes
         pass_over proot "it can't start"
@@ -53,7 +56,7 @@ choose_best() {
     fi
     [ "$runtime" = auto ] || return 0
     can_userns && runtime=userns && return
-    pass_over userns "the kernel refuses user namespaces, or unshare or mount is missing"
+    pass_over userns "${no_binfmt:-the kernel refuses user namespaces, or unshare or mount is missing}"
     [ -z "$proot_fails" ] ||
         fail "proot can't start here, and user namespaces don't work: provision doctor says more"
     explain_missing "neither proot nor user namespaces work here" proot
