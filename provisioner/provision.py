@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
 from provisioner.launch.renewal import find_outdated, renew
-from provisioner.launch.runtime_files import has_helper, runtime_files, write_files
+from provisioner.launch.runtime_files import IDS_FILE, has_helper, runtime_files, write_files
 from provisioner.launch.settings import LaunchSettings
 from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.policy import Ownership
@@ -58,6 +59,8 @@ class Plan:
     """Environment variables, `NAME=VALUE`, in addition to the profile's."""
     runtime: str = "auto"
     """The default runtime of start.sh, one of launcher.RUNTIMES."""
+    ids: str | None = None
+    """How many ids its user namespaces have, one of launcher.IDS; None for one, or for what it has already."""
     sync: bool = True
     """Whether the directory is written to the disk before it is put in place."""
     trust: TrustedDirectories = NOBODY
@@ -86,10 +89,13 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
     with Staging(plan.directory, plan.trust) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
+        if existing and plan.force:
+            _check_removable(plan.directory)
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
+            _check_same_ids(plan)
             _renew(plan.directory, console)
             return Outcome(existing, image, resolved_image.index, is_new=False)
         with machine_errors("prepare the directory"):
@@ -117,6 +123,8 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 record.write(folder, image)
                 write_owners(folder, rootfs, tree.overrides, ownership)
                 _write_runtime_files(folder, generated, console)
+                if plan.ids == "many":
+                    write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync)
     return Outcome(record, image, resolved_image.index, is_new=True)
 
@@ -176,6 +184,33 @@ def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
         what = f"{printable(str(directory))} holds {printable(existing.reference)} at {digest}"
         hint = "--force replaces it, and everything that was changed in it is lost"
         raise TargetExists(f"{what}, not {image.digest!s:.19}", hint)
+
+
+def _ids_of(directory: Path) -> list[str]:
+    """Return the lines of the file in which start.sh remembers that a directory has many ids, without any for one."""
+    try:
+        return (directory / FOLDER / IDS_FILE).read_text("ascii", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _check_same_ids(plan: Plan) -> None:
+    """Raise TargetExists if the directory was made for one id and many are asked for, or the other way round."""
+    with machine_errors(f"look at {printable(str(plan.directory))}"):
+        ids = "many" if _ids_of(plan.directory) else "one"
+    if plan.ids not in (None, ids):
+        what = f"{printable(str(plan.directory))} is used with {ids} id{'s' if ids == 'many' else ''}"
+        raise TargetExists(f"{what}, not with {plan.ids}", "choose another directory, or replace this one with --force")
+
+
+def _check_removable(directory: Path) -> None:
+    """Raise TargetExists where files of a directory belong to subordinate ids, so that only those can remove it."""
+    with machine_errors(f"look at {printable(str(directory))}"):
+        is_started_with_many = len(_ids_of(directory)) > 1
+    if is_started_with_many and os.geteuid() != 0:
+        shown = printable(shlex.quote(str(directory)))
+        what = f"files in {printable(str(directory))} belong to subordinate ids"
+        raise TargetExists(what, f"remove it first: unshare -U -r --map-auto rm -rf {shown}")
 
 
 def _renew(directory: Path, console: Console) -> None:

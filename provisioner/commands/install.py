@@ -27,7 +27,7 @@ from provisioner.container.access import find_directory
 from provisioner.errors import UsageError, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.reference import Reference
-from provisioner.launch.settings import RUNTIMES
+from provisioner.launch.settings import IDS, RUNTIMES
 from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--env", metavar="K=V", action="append", default=[], help="environment variable for each start; repeatable"
     )
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
+    parser.add_argument(
+        "--ids",
+        choices=IDS,
+        help="many: all ids of /etc/subuid, for su, sudo, sshd and postgres in user namespaces; only they can delete "
+        "DIR then. Default: one",
+    )
     parser.add_argument(
         "--force", action="store_true", help="replace a DIR that provision made; changes in it are lost"
     )
@@ -138,6 +144,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
         binds=tuple(_bind(text) for text in arguments.bind),
         env=tuple(_variable(text) for text in arguments.env),
         runtime=arguments.runtime,
+        ids=_ids(arguments),
         sync=not arguments.no_sync,
         trust=trust,
     )
@@ -166,6 +173,19 @@ def _max_size(text: str) -> int:
     if not size:
         raise UsageError("--max-size 0 leaves no room for anything", hint)
     return size
+
+
+def _ids(arguments: argparse.Namespace) -> str | None:
+    """Return the value of --ids, None where it isn't given. Raises UsageError where it can't be."""
+    if arguments.ids == "many":
+        if os.geteuid() == 0:
+            raise UsageError("--ids many is for users: root's chroot has all ids", "leave it out, or don't use sudo")
+        if arguments.runtime not in ("auto", "userns"):
+            raise UsageError(
+                f"--ids many and --runtime {arguments.runtime} exclude each other", "leave out one of them"
+            )
+    ids: str | None = arguments.ids
+    return ids
 
 
 def _bind(text: str) -> str:

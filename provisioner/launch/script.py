@@ -11,6 +11,7 @@ PARTS = (
     "options",
     "processes",
     "trust",
+    "ids",
     "runtimes",
     "user",
     "command",

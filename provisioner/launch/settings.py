@@ -7,6 +7,9 @@ from dataclasses import dataclass
 RUNTIMES = ("auto", "proot", "chroot", "userns")
 """The values of start.sh's option --runtime."""
 
+IDS = ("one", "many")
+"""The values of start.sh's option --ids."""
+
 
 @dataclass(frozen=True)
 class LaunchSettings:

@@ -15,7 +15,11 @@ main() {
         stop) stop_sessions && exit ;;
         detach) detach "$@" && exit ;;
     esac
-    [ -n "$inside" ] || choose_runtime
+    if [ -z "$inside" ]; then
+        choose_ids
+        choose_runtime
+        [ "$ids" = one ] || remember_ids
+    fi
     [ -n "$print_only" ] || remember_session "$@"
     case $inside$runtime in
         proot) run_proot "$@" ;;

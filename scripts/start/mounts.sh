@@ -130,6 +130,8 @@ list_mounts_for_root() {
 # List the mounts for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the
 # host's /dev and /sys, as in proot: a user can change little there. Terminals are those of the container alone.
 list_mounts_for_user() {
+    terminal_group=''
+    [ "$typed_ids" != many ] || terminal_group=,gid=5
     if [ -n "$can_mount_proc" ]; then
         add_mount proc ./proc proc nosuid,nodev,noexec,x-mount.mkdir
     else
@@ -139,7 +141,8 @@ list_mounts_for_user() {
     add_mount /dev ./dev none rbind,x-mount.mkdir
     [ ! -d /dev/shm ] || add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777
     [ ! -d /dev/mqueue ] || add_mount tmpfs ./dev/mqueue tmpfs nosuid,nodev,mode=1777
-    [ ! -d /dev/pts ] || add_mount devpts ./dev/pts devpts newinstance,nosuid,noexec,ptmxmode=0666,mode=620
+    [ ! -d /dev/pts ] || add_mount devpts ./dev/pts devpts \
+        "newinstance,nosuid,noexec,ptmxmode=0666,mode=620$terminal_group"
     list_masks
 }
 

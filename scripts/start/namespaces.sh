@@ -1,30 +1,23 @@
 # chroot and userns: this script again, in private mount and PID namespaces; and chroot alone, for --no-namespace.
-# Sets `id_count` (how many ids the user namespace has), `more_ids` (not empty if it has others than root's),
-# `is_machine_root` (not empty where root is the machine's), `nested` (not empty for a user other than root where there
-# is one id), `start_guest` and `check_parent` (commands for `eval` and for another shell).
+# Sets `id_count` (how many ids the user namespace has), `more_ids` (not empty if it has others than root's), `outer_ids`
+# (the first of them, by its number outside), `is_machine_root` (not empty where root is the machine's), `nested` (not
+# empty for a user other than root where there is one id), `start_guest` and `check_parent` (commands for `eval` and for
+# another shell).
 
 # Become this script with --inside, in a private mount namespace, and with a PID namespace for its children. $@ are the
 # typed words.
 make_namespaces() {
     map_auto=''
-    [ "$runtime" = chroot ] || ! can_map_more || map_auto=--map-auto
+    [ "$ids" = one ] || map_auto=--map-auto
     append '' "$unshare"
     [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
     # Many of Android's kernels have no IPC namespaces.
     [ ! -e /proc/self/ns/ipc ] || append "$list" -i
-    append "$list" -m -p "$sh" "$script"
+    append "$list" -m -p "$sh" "$script" ${map_auto:+--ids many}
     eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
 ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     exec "$@"
-}
-
-# Succeed if the user has more ids, in /etc/subuid, and no filter that makes them unnecessary. Only the namespace can
-# delete files that belong to such an id.
-can_map_more() {
-    can_mount_proc=yes # whether that is true is known only later
-    { [ -z "$helper" ] || [ ! -r "$directory/.provision/seccomp.bpf" ]; } && ! find_filter && find_program newuidmap &&
-        "$unshare" -U -r --map-auto -m true 2>/dev/null
 }
 
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
@@ -63,7 +56,7 @@ enter_rootfs() {
     make_private
     prepare_guest "$@"
     filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper='' has_copies=''
-    [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids _; } </proc/self/uid_map
+    [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids outer_ids _; } </proc/self/uid_map
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files
     # Only in the namespace with all ids is root the machine's. Elsewhere the kernel allows fewer mounts.
@@ -78,6 +71,7 @@ enter_rootfs() {
         [ -n "$more_ids" ] || groups=''
         [ "$uid:$gid$more_ids" = 0:0 ] || [ -n "$more_ids" ] || nested=yes
     fi
+    [ "$typed_ids" != many ] || set_owners
     fill_rootfs
     bind_all
     make_directory "$workdir"

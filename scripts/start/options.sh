@@ -7,7 +7,7 @@ parse_options() {
     option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
-    typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
+    typed_ids='' typed_runtime='' typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
         /*) ;;
@@ -59,7 +59,7 @@ parse_option() {
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | \
+        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | --ids | \
             --inside | --restore-sigint | --pdeathsig | --helper)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
@@ -79,7 +79,10 @@ parse_value() {
                 *) fail "--workdir needs a path from the root, not $value" ;;
             esac
             ;;
-        --runtime) runtime=$value ;;
+        --runtime) runtime=$value typed_runtime=$value ;;
+        --ids)
+            case $value in one | many) typed_ids=$value ;; *) fail "--ids can be one or many, not $value" ;; esac
+            ;;
         --dev)
             [ "$value" = host ] || fail "--dev can be host, and nothing else"
             host_devices=yes
@@ -176,6 +179,10 @@ what the image starts by itself.
                 home of Termux inside
 --runtime R     auto, proot, chroot or
                 userns
+--ids many      userns with all ids of
+                /etc/subuid: su, sshd,
+                postgres; from the first
+                start of a DIR on
 --verbose       say why not another
                 runtime
 --device PATH[:DST]  show a device of

@@ -34,32 +34,53 @@ in it can run: move DIR to another one, or mount -o remount,exec"
     esac
 }
 
-# Set `runtime` to the best one that starts here, as trying shows: docs/runtimes.md says why in this order. A proot that
-# shows programs files of the host comes last.
+# Set `runtime` to the best one that starts here, as trying shows. docs/runtimes.md has the order and its reasons.
 choose_best() {
-    proot_fails=''
+    no_binfmt='' namespaces='' proot_state=''
     can_chroot && runtime=chroot && return
-    no_binfmt=''
     [ -z "$emulated_cpu" ] || has_binfmt || no_binfmt="the kernel has no binfmt for $emulated_cpu"
-    [ "$host_uid" != 0 ] ||
+    if [ "$host_uid" = 0 ]; then
         pass_over chroot "${no_binfmt:-it needs all of root, unshare and mount, and a / that is a mount}"
+    elif [ -n "${ANDROID_ROOT-}" ]; then
+        pass_over userns "Android gives apps no user namespaces"
+    elif ! can_userns; then
+        pass_over userns "${no_binfmt:-the kernel refuses user namespaces, or unshare or mount is missing}"
+    else
+        namespaces=yes
+        emulates_root && runtime=userns && return
+    fi
+    judge_proot
+    case $proot_state/$namespaces in
+        good/*) runtime=proot ;;
+        */yes) runtime=userns ;;
+        */) can_userns && runtime=userns && return ;;
+    esac
+    case $proot_state/$runtime in
+        shows/auto) runtime=proot ;;
+        fails/auto) fail "proot can't start here, and user namespaces don't work: provision doctor says more" ;;
+        */auto) explain_missing "neither proot nor user namespaces work here" proot ;;
+    esac
+}
+
+# Succeed if the guest's root in a user namespace can do what root does: it has many ids, or a filter emulates it.
+emulates_root() {
+    [ "$ids" = many ] || { [ -n "$helper" ] && [ -r "$directory/.provision/seccomp.bpf" ]; }
+}
+
+# Set `proot_state`: missing, fails, shows (programs see files of the host), or good.
+judge_proot() {
     if ! can_proot; then
+        proot_state=missing
         pass_over proot "it is missing, or qemu for the image is"
     elif ! starts_proot; then
-        proot_fails=yes
+        proot_state=fails
         pass_over proot "it can't start"
     elif ! hides_host; then
+        proot_state=shows
         pass_over proot "it shows programs files of the host, and DIR has no filter for it"
-        can_userns || runtime=proot
     else
-        runtime=proot
+        proot_state=good
     fi
-    [ "$runtime" = auto ] || return 0
-    can_userns && runtime=userns && return
-    pass_over userns "${no_binfmt:-the kernel refuses user namespaces, or unshare or mount is missing}"
-    [ -z "$proot_fails" ] ||
-        fail "proot can't start here, and user namespaces don't work: provision doctor says more"
-    explain_missing "neither proot nor user namespaces work here" proot
 }
 
 # Say with --verbose that the runtime $1 is passed over, for the reason $2.
@@ -130,7 +151,7 @@ runs_natively() {
 # which background jobs of shells ignore; `pdeathsig`, a setpriv(1) that ends a program together with its parent; and
 # `has_namespaces`, for the runtime userns, if its namespaces can be made. $@ is the env(1) with its options.
 ask_machine() {
-    if [ "$runtime" = userns ] && [ -n "$pdeathsig" ] && find_program unshare &&
+    if wants_namespaces && [ -n "$pdeathsig" ] && find_program unshare &&
         machine=$("$pdeathsig" --pdeathsig KILL "$@" "$program" -U -r -m uname -m 2>/dev/null); then
         has_namespaces=yes
     elif [ -z "$pdeathsig" ] || ! machine=$("$pdeathsig" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
@@ -138,6 +159,14 @@ ask_machine() {
         machine=$("$@" uname -m 2>/dev/null) || return
     fi
     ignores_interrupts || restore_sigint=$1
+}
+
+# Succeed if user namespaces are what is asked for, or the first to be tried.
+wants_namespaces() {
+    case $runtime/$host_uid/${ANDROID_ROOT-} in
+        userns/* | auto/[1-9]*/) ;;
+        *) return 1 ;;
+    esac
 }
 
 # Succeed if the kernel starts qemu for the image's programs by itself, also where the guest can't see qemu's file.

@@ -337,7 +337,17 @@ def test_a_directory_that_is_in_the_rootfs_is_entered(place: Path, shell: str, c
     need(*SHELLS[shell][:1])
     (place / "rootfs/dir").mkdir(parents=True)
     (place / "link").symlink_to("rootfs")
-    words = [*SHELLS[shell], "-c", RACE, "sh", place / "link", CHECKOUT / "scripts/start", "-", place, changed]
+    words: list[str | Path] = [
+        *SHELLS[shell],
+        "-c",
+        RACE,
+        "sh",
+        place / "link",
+        CHECKOUT / "scripts/start",
+        "-",
+        place,
+        changed,
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
     assert (place / "rootfs/dir/place").is_dir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -93,34 +92,6 @@ def test_a_setpriv_that_can_install_it_comes_first(container: Container, place: 
     (place / "programs/setpriv").write_text(SETPRIV)
     (place / "programs/setpriv").chmod(0o755)
     assert container.output("userns", *CHOWN, env=env) == b"0:0\n"
-
-
-def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Container, place: Path) -> None:
-    need_root()
-    need("newuidmap", "setpriv")
-    env = path_without(place, "bwrap")
-    (container.directory / ".provision/seccomp.bpf").unlink()
-    (place / "subid").write_text(f"{user_id()}:3000000:65536\n")
-    (place / "passwd").write_text(f"root:x:0:0::/:/bin/sh\ntester:x:{user_id()}:{user_id()}::/:/bin/sh\n")
-    setup = " && ".join(
-        [
-            "mount --make-rprivate /",
-            *(f"mount --bind {shlex.quote(str(place / 'subid'))} /etc/{name}" for name in ("subuid", "subgid")),
-            f"mount --bind {shlex.quote(str(place / 'passwd'))} /etc/passwd",
-            f'exec setpriv --reuid {user_id()} --regid {user_id()} --clear-groups "$@"',
-        ]
-    )
-    outer = ["unshare", "--mount", "sh", "-c", setup, "sh"]
-    options = {"shell": outer, "by": "chroot", "env": env}
-    for file in ("/etc/subuid", "/etc/subgid"):
-        if not Path(file).exists():
-            pytest.skip(f"there is no {file} to put another in place of")
-    assert container.output("userns", *CHOWN, **options) == b"5:6\n"
-    (container.rootfs / "tmp/file").unlink()
-    (container.rootfs / "tmp").chmod(0o777)
-    output = container.output("userns", "--user", "joe", "id", **options)
-    assert output.startswith(b"uid=1000(joe) gid=1001(joe) groups=")
-    assert b"29(audio)" in output, "there are other groups too"
 
 
 @pytest.mark.parametrize("tools", ["a mount that takes lists", "busybox's"])
