@@ -143,9 +143,7 @@ def _check_runtime(checks: Mapping[str, Check]) -> Check:
     """Return the check of which runtime start.sh would choose, by the checks of what each one needs."""
     works = {name for name, check in checks.items() if check.state == State.OK}
     needs = {"chroot": {"chroot", "unshare"}, "proot": {"proot"}, "userns": {"userns", "unshare"}}
-    order = ["chroot", "proot", "userns"]
-    if checks["proot paths"].state == State.NO:
-        order = ["chroot", "userns", "proot"]
+    order = runtimes.runtime_order(shows_host=checks["proot paths"].state == State.NO)
     usable = [name for name in order if needs[name] <= works]
     if usable:
         return Check("runtime", State.OK, f"start.sh uses {usable[0]}; usable: {', '.join(usable)}", essential=True)

@@ -12,11 +12,12 @@ from pathlib import Path
 from provisioner.container.record import Record
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
-from provisioner.doctor.fixes import install_command, is_termux
+from provisioner.doctor.fixes import install_command, is_android, is_termux
 from provisioner.doctor.proot import has_started, try_start
 from provisioner.errors import MachineError, ProvisionError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.renewal import find_outdated
+from provisioner.launch.runtime_files import runtime_files
 
 QEMU = {
     "amd64": "x86_64",
@@ -131,6 +132,18 @@ def check_start_script(site: Site) -> Finding:
         if old := find_outdated(site.directory, host_platform()).names:
             return ok(f"{found}; older than this provision, which renews it: {', '.join(old)}")
     return ok(found)
+
+
+def runtime_order(*, shows_host: bool) -> list[str]:
+    """Return the runtimes in the order in which start.sh tries them on this machine, in a DIR that is new.
+
+    `shows_host`: whether programs in proot see files of the host, and no filter prevents it.
+    """
+    names = {file.name for file in runtime_files(host_platform())}
+    # Root's containers may have several owners, and apps of Android get no user namespaces.
+    if os.geteuid() != 0 and not is_android() and {"helper", "seccomp.bpf"} <= names:
+        return ["chroot", "userns", "proot"]
+    return ["chroot", "userns", "proot"] if shows_host else ["chroot", "proot", "userns"]
 
 
 def find_emulator(name: str) -> str | None:

@@ -12,11 +12,11 @@ from tests.support.containers import SAY, Container, make_scratch, starter
 from tests.support.tools import find_program, need, need_root, unavailable
 
 
-def test_root_gets_chroot_and_users_get_proot(container: Container, place: Path) -> None:
+def test_root_gets_chroot_and_users_get_namespaces(container: Container, place: Path) -> None:
     need_root()
     need("proot")
     assert b"unshare -i -m -p " in container.output("", "--print", "true", by="chroot")
-    assert b"/proot " in container.output("", "--print", "true")
+    assert b"unshare -U -r -i -m -p " in container.output("", "--print", "true", by="userns")
 
 
 @pytest.fixture
