@@ -4,7 +4,8 @@
 
 Each program is a row (matrix_rows.py, matrix_services.py), each runtime a column (matrix_columns.py). proot and user
 namespaces run as a temporary user, chroot as root, who has to start this. --only takes a row, a column or a system, or
-several with slashes between them (`su/userns`, `alpine/proot`), and adds what it sees to the results of earlier runs.
+several with slashes between them (`su/userns`, `alpine/proot`), and adds what it sees to the results of earlier runs;
+`--only none` runs nothing and writes the page from those.
 
 The archives of the systems and the results are kept in build/matrix (--work); DIRs, the user, mounts and processes are
 gone at the end. TERMUX_PROOT names a proot that was built from Termux's source; without it that column stays empty.
@@ -13,6 +14,7 @@ gone at the end. TERMUX_PROOT names a proot that was built from Termux's source;
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -23,8 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from scripts.loopback_registry import LoopbackRegistry
-from scripts.matrix_columns import COLUMNS, Column, why_missing
-from scripts.matrix_report import write_docs
+from scripts.matrix_columns import COLUMNS, Column, versions_here, why_missing
+from scripts.matrix_report import matrix, short, write_matrix
 from scripts.matrix_rows import FILES, LANGUAGES, TOOLS, USERS, Row
 from scripts.matrix_run import FIRST_PORT, Cell, Runner, as_json, from_json, publish, temporary_user, unpack_sid
 from scripts.matrix_services import INSTALLS, REFUSED, SERVERS
@@ -53,24 +55,32 @@ def main(arguments: Sequence[str]) -> int:
     seen = from_json(results.read_text()) if results.exists() else []
     wanted = [(column, row, system) for column in COLUMNS for row in ROWS for system in row.systems]
     wanted = [cell for cell in wanted if not options.only or any(is_named(only, *cell) for only in options.only)]
-    cells, missing, systems = run_cells(wanted, work)
+    cells, missing = run_cells(wanted, work) if wanted else ([], {})
     names = {(cell.row, cell.system, cell.column) for cell in cells}
     seen = [cell for cell in seen if (cell.row, cell.system, cell.column) not in names] + cells
     results.write_text(as_json(seen))
     if not options.no_docs:
-        write_docs(ROOT / "docs/runtimes.md", seen, ROWS, COLUMNS, systems)
+        write_matrix(ROOT / "docs/runtimes.md", matrix(seen, ROWS, COLUMNS, read_versions(work)))
     for name, reason in missing.items():
         print(f"{name}: not seen: {reason}")
-    return 0 if cells else 1
+    return 0 if cells or options.only == ["none"] else 1
+
+
+def read_versions(work: Path) -> dict[str, dict[str, str]]:
+    """Return the versions of each system's packages and, as `columns`, of what the runtimes use."""
+    found = {path.stem: json.loads(path.read_text()) for path in work.glob("*.json") if path.stem != "results"}
+    return {**found, "columns": {**versions_here(), "sid": short(found.get("sid", {}).get("proot", ""))}}
 
 
 def is_named(only: str, column: Column, row: Row, system: str) -> bool:
     """Return whether each part of an --only names the row, the column or the system of a cell."""
-    return all(part in (column.name, system) or part == row.name or row.name.startswith(f"{part} ") for part in only.split("/"))
+    return all(
+        part in (column.name, system) or part == row.name or row.name.startswith(f"{part} ") for part in only.split("/")
+    )
 
 
-def run_cells(wanted: Sequence[tuple[Column, Row, str]], work: Path) -> tuple[list[Cell], dict[str, str], list[System]]:
-    """Run cells; return them, why columns and systems are missing, and the systems."""
+def run_cells(wanted: Sequence[tuple[Column, Row, str]], work: Path) -> tuple[list[Cell], dict[str, str]]:
+    """Run cells; return them, and why columns and systems are missing."""
     columns = list(dict.fromkeys(column for column, _, _ in wanted))
     names = list(dict.fromkeys(system for _, _, system in wanted))
     missing = {column.name: reason for column in columns if (reason := why_missing(column))}
@@ -103,7 +113,7 @@ def run_cells(wanted: Sequence[tuple[Column, Row, str]], work: Path) -> tuple[li
                 finally:
                     runner.stopped = True
                     pool.shutdown(cancel_futures=True)
-            return cells, missing, list(systems.values())
+            return cells, missing
     finally:
         shutil.rmtree(boxes, ignore_errors=True)
 

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from provisioner.launch.script import body
 
@@ -35,10 +34,10 @@ class Column:
 
 
 COLUMNS = (
-    Column("proot-plain", "proot 5.1.0 without the filter", ("--runtime", "proot"), without=("proot.bpf",)),
-    Column("proot", "proot 5.1.0 with the filter", ("--runtime", "proot")),
-    Column("proot-sid", "sid's proot", ("--runtime", "proot"), proot="sid"),
-    Column("proot-termux", "Termux's proot", ("--runtime", "proot"), proot="termux", refuses_links=True),
+    Column("proot-plain", "proot {} without the filter", ("--runtime", "proot"), without=("proot.bpf",)),
+    Column("proot", "proot {} with the filter", ("--runtime", "proot")),
+    Column("proot-sid", "proot {} of sid", ("--runtime", "proot"), proot="sid"),
+    Column("proot-termux", "Termux's proot {}", ("--runtime", "proot"), proot="termux", refuses_links=True),
     Column("userns", "userns, one id", ("--runtime", "userns")),
     Column("userns-many", "userns, many ids", ("--runtime", "userns"), provision_options=("--ids", "many")),
     Column("chroot", "chroot", ("--runtime", "chroot"), by_root=True),
@@ -61,13 +60,23 @@ def why_missing(column: Column) -> str:
     return ""
 
 
-def proot_version(program: str) -> str:
-    """Return the version that a proot reports, or an empty text."""
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"(?m)^.*?\bv?(\d+\.\d+[\w.-]*)\s*$", done.stdout + done.stderr)
+def versions_here() -> dict[str, str]:
+    """Return the versions of what the columns use: each proot, the kernel, the machine, util-linux."""
+    termux = os.environ.get(TERMUX_PROOT, "")
+    return {
+        "host": _version("proot"),
+        "termux": _version(termux) if os.access(termux, os.X_OK) else "",
+        "kernel": os.uname().release.split("-")[0],
+        "machine": os.uname().machine,
+        "util-linux": _version("unshare"),
+    }
+
+
+def _version(program: str) -> str:
+    """Return the version that a program reports, or an empty text."""
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    found = re.search(r"\bv?(\d+\.\d+(?:\.\d+)*)", done.stdout + done.stderr)
     return found[1] if found else ""
-
-
-def kernel_version() -> str:
-    """Return the kernel's version."""
-    return Path("/proc/sys/kernel/osrelease").read_text().strip()

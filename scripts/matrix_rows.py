@@ -36,8 +36,8 @@ FILES = (
         "ls",
         'echo "$TOKEN" >/opt/only-here && mkdir /opt/only-dir && ln -s only-here /opt/only-link\n'
         '[ "$(ls -l /opt/only-here | awk "{print \\$5}")" = "$(cat /opt/only-here | wc -c)" ]\n'
-        'case $(ls -l /opt/only-link) in l*only-here) ;; *) exit 1 ;; esac\n'
-        'case $(ls -ld /opt/only-dir) in d*) ;; *) exit 1 ;; esac\n'
+        "case $(ls -l /opt/only-link) in l*only-here) ;; *) exit 1 ;; esac\n"
+        "case $(ls -ld /opt/only-dir) in d*) ;; *) exit 1 ;; esac\n"
         'if ls "$HOST_FILE" 2>/dev/null; then echo "it shows a file of the host" && exit 1; fi\n'
         'echo "yes-$TOKEN"',
         version_of=("coreutils", "busybox"),
@@ -84,7 +84,7 @@ FILES = (
     Row(
         "rsync",
         "mkdir -p /opt/rsync/in/deep && cd /opt/rsync && echo $TOKEN >in/one && ln in/one in/deep/two\n"
-        "rsync -aH in/ out/ && [ out/one -ef out/deep/two ] && [ -z \"$(rsync -aHi in/ out/)\" ]\n"
+        'rsync -aH in/ out/ && [ out/one -ef out/deep/two ] && [ -z "$(rsync -aHi in/ out/)" ]\n'
         'echo "yes-$(cat out/deep/two)"',
         systems=DEBIAN,
         version_of=("rsync",),
@@ -92,14 +92,14 @@ FILES = (
     Row(
         "useradd",
         "useradd -m -G mail new && echo 'new:secret' | chpasswd && [ -d /home/new ] && id -nG new | grep -q mail\n"
-        "userdel -r new 2>/dev/null && [ ! -e /home/new ] && ! id new 2>/dev/null\necho \"yes-$TOKEN\"",
+        'userdel -r new 2>/dev/null && [ ! -e /home/new ] && ! id new 2>/dev/null\necho "yes-$TOKEN"',
         systems=DEBIAN,
         version_of=("passwd",),
     ),
     Row(
         "adduser",
         "adduser -D new && echo 'new:secret' | chpasswd && [ -d /home/new ] && id -u new >/dev/null\n"
-        "deluser --remove-home new && [ ! -e /home/new ] && ! id new 2>/dev/null\necho \"yes-$TOKEN\"",
+        'deluser --remove-home new && [ ! -e /home/new ] && ! id new 2>/dev/null\necho "yes-$TOKEN"',
         systems=ALPINE,
         version_of=("busybox",),
     ),
@@ -122,13 +122,13 @@ LANGUAGES = (
         "npm",
         "mkdir -p /opt/npm/part /opt/npm/whole && cd /opt/npm/part && npm init -y >/dev/null\n"
         'echo "module.exports = process.env.TOKEN" >index.js && npm pack --silent >/dev/null\n'
-        "cd ../whole && npm init -y >/dev/null && npm install --silent --offline ../part/part-1.0.0.tgz\n"
+        "cd ../whole && npm init -y >/dev/null && npm install --loglevel=error --offline ../part/part-1.0.0.tgz >/dev/null\n"
         "npm pkg set scripts.go=\"node -e \\\"console.log('yes-' + require('part'))\\\"\" && npm run --silent go",
         version_of=("npm",),
     ),
     Row(
         "python venv",
-        "python3 -m venv /opt/venv && cd /opt/venv && bin/python -c \"\n"
+        'python3 -m venv /opt/venv && cd /opt/venv && bin/python -c "\n'
         "import os, pathlib, sys, sqlite3, multiprocessing\n"
         "assert sys.prefix == '/opt/venv' and not os.path.exists(os.environ['HOST_FILE'])\n"
         "print('yes-' + multiprocessing.Pool(2).map(str, [os.environ['TOKEN']])[0])\"",
@@ -142,7 +142,7 @@ LANGUAGES = (
         "with zipfile.ZipFile('demo-1-py3-none-any.whl', 'w') as wheel:\n"
         "    wheel.writestr('demo.py', 'import os\\ndef main(): print(\"yes-\" + os.environ[\"TOKEN\"])\\n')\n"
         "    wheel.writestr('demo-1.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: demo\\nVersion: 1\\n')\n"
-        "    wheel.writestr('demo-1.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n"
+        "    wheel.writestr('demo-1.dist-info/WHEEL', 'Wheel-Version: 1.0\\nTag: py3-none-any\\n')\n"
         "    wheel.writestr('demo-1.dist-info/entry_points.txt', '[console_scripts]\\ndemo = demo:main\\n')\n"
         "    wheel.writestr('demo-1.dist-info/RECORD', '')\n"
         "END\nv/bin/python wheel.py && v/bin/pip install -q --no-index ./demo-1-py3-none-any.whl && v/bin/demo\n"
@@ -153,10 +153,10 @@ LANGUAGES = (
     Row(
         "java",
         "mkdir /opt/java && cd /opt/java && echo $TOKEN >file\n"
-        "rhino -e 'var f = java.nio.file.Files, p = java.nio.file.Paths.get(\"/opt/java/file\");"
-        "if (f.exists(java.nio.file.Paths.get(java.lang.System.getenv(\"HOST_FILE\")))) quit(3);"
-        "f.copy(p, java.nio.file.Paths.get(\"/opt/java/copy\"));"
-        "print(\"yes-\" + f.readAllLines(java.nio.file.Paths.get(\"/opt/java/copy\")).get(0))'",
+        'rhino -e \'var f = java.nio.file.Files, p = java.nio.file.Paths.get("/opt/java/file");'
+        'if (f.exists(java.nio.file.Paths.get(java.lang.System.getenv("HOST_FILE")))) quit(3);'
+        'f.copy(p, java.nio.file.Paths.get("/opt/java/copy"));'
+        'print("yes-" + f.readAllLines(java.nio.file.Paths.get("/opt/java/copy")).get(0))\'',
         systems=DEBIAN,
         version_of=("default-jre-headless", "openjdk-17-jre-headless"),
     ),
@@ -212,7 +212,7 @@ TOOLS = (
         "git clone -q one two && mv one moved && mv two away && git -C away remote set-url origin /opt/git/moved\n"
         "git -C away pull -q && git -C moved gc -q && git -C away gc -q && git -C moved fsck --strict 2>&1\n"
         'git -C away fsck --strict && [ "$(git -C away log --oneline | wc -l)" = 3 ]\n'
-        "[ -z \"$(git -C moved status --short)\" ] && cp -a moved copied && git -C copied fsck && rm -rf moved away\n"
+        '[ -z "$(git -C moved status --short)" ] && cp -a moved copied && git -C copied fsck && rm -rf moved away\n'
         "git -C copied checkout -q HEAD~1 && echo \"yes-$(cut -d' ' -f1 copied/file)\"",
         systems=DEBIAN,
         version_of=("git",),
@@ -235,7 +235,7 @@ TOOLS = (
     Row(
         "less",
         "echo yes-$TOKEN >/opt/less && script -qec 'stty cols 80 rows 24; TERM=xterm less -E -X /opt/less'"
-        " /dev/null </dev/null | grep -o \"yes-$TOKEN\" | head -1",
+        ' /dev/null </dev/null | grep -o "yes-$TOKEN" | head -1',
         systems=DEBIAN,
         version_of=("less",),
     ),
@@ -247,30 +247,45 @@ TOOLS = (
         systems=DEBIAN,
         version_of=("vim-tiny",),
     ),
-    Row("man", "man -P cat ls | grep -q 'list directory contents' && echo \"yes-$TOKEN\"", systems=DEBIAN, version_of=("man-db",)),
+    Row(
+        "man",
+        "man -P cat ls | grep -q 'list directory contents' && echo \"yes-$TOKEN\"",
+        systems=DEBIAN,
+        version_of=("man-db",),
+    ),
     Row(
         "locale",
-        "localedef -i de_DE -f UTF-8 de_DE.UTF-8 && [ \"$(LC_ALL=de_DE.UTF-8 date -d 2026-03-01 +%B)\" = März ]\n"
-        "echo \"yes-$TOKEN\"",
+        'localedef -i de_DE -f UTF-8 de_DE.UTF-8 && [ "$(LC_ALL=de_DE.UTF-8 date -d 2026-03-01 +%B)" = März ]\n'
+        'echo "yes-$TOKEN"',
         systems=DEBIAN,
         version_of=("locales",),
     ),
-    Row("ping", "ping -c 1 -W 2 127.0.0.1 | grep -q ' 0% packet loss' && echo \"yes-$TOKEN\"", version_of=("iputils-ping", "busybox")),
+    Row(
+        "ping",
+        "ping -c 1 -W 2 127.0.0.1 | grep -q ' 0% packet loss' && echo \"yes-$TOKEN\"",
+        version_of=("iputils-ping", "busybox"),
+    ),
 )
 
 USERS = (
     Row(
         "su",
         "echo seen >/opt/seen && out=$(su joe -c 'id -un; cat /opt/seen; echo $HOME' | tr '\\n' ' ')\n"
-        "[ \"$out\" = 'joe seen /home/joe ' ] || { echo \"su joe -c id says: $out\" && exit 1; }\n"
-        "if su joe -c 'cat /etc/shadow' >/dev/null 2>&1; then echo 'joe reads /etc/shadow' && exit 1; fi\n"
+        '[ "$out" = \'joe seen /home/joe \' ] || { echo "su joe -c id says: $out" && exit 1; }\n'
         'echo "yes-$TOKEN"',
         version_of=("util-linux", "busybox"),
     ),
     Row(
+        "users are kept apart",
+        "if su joe -c 'cat /etc/shadow' >/dev/null 2>&1; then echo 'joe reads /etc/shadow' && exit 1; fi\n"
+        "if su joe -c 'touch /etc/of-joe' 2>/dev/null; then echo 'joe writes to /etc' && exit 1; fi\n"
+        'su joe -c "touch /home/joe/file" && echo "yes-$TOKEN"',
+        version_of=("util-linux", "busybox"),
+    ),
+    Row(
         "sudo",
-        "out=$(sudo -u joe id -un) && [ \"$out\" = joe ] || { echo \"sudo -u joe id says: $out\" && exit 1; }\n"
-        "out=$(su joe -c 'sudo -n id -un') && [ \"$out\" = root ] || { echo \"sudo id of joe says: $out\" && exit 1; }\n"
+        'out=$(sudo -u joe id -un) && [ "$out" = joe ] || { echo "sudo -u joe id says: $out" && exit 1; }\n'
+        'out=$(su joe -c \'sudo -n id -un\') && [ "$out" = root ] || { echo "sudo id of joe says: $out" && exit 1; }\n'
         'echo "yes-$TOKEN"',
         version_of=("sudo",),
     ),
@@ -301,7 +316,7 @@ USERS = (
         "dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.ListNames"
         " | grep -q org.freedesktop.DBus && kill $(cat /opt/dbus.pid)\n"
         "dbus-run-session -- dbus-send --session --print-reply --dest=org.freedesktop.DBus /"
-        " org.freedesktop.DBus.ListNames | grep -q org.freedesktop.DBus && echo \"yes-$TOKEN\"",
+        ' org.freedesktop.DBus.ListNames | grep -q org.freedesktop.DBus && echo "yes-$TOKEN"',
         systems=DEBIAN,
         version_of=("dbus",),
     ),

@@ -28,7 +28,17 @@ FIRST_PORT = 18200
 
 # A mount and a PID namespace for each cell: when its first process is killed, all others and all mounts are gone. That
 # process stays root's shell, since the kernel forgets --kill-child for a process that becomes another user.
-ALONE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", 'mount -t proc proc /proc && "$@"; exit $?', "sh"]
+ALONE = [
+    "unshare",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "sh",
+    "-c",
+    'mount -t proc proc /proc && "$@"; exit $?',
+    "sh",
+]
 
 # The same with the root of sid, which is $1, and the boxes, which are $2.
 INTO_SID = """\
@@ -140,7 +150,9 @@ class Runner:
             reason = reason.replace(part, name)
         return Cell(row.name, system, column.name, not reason, reason, seconds)
 
-    def _command(self, column: Column, row: Row, directory: Path, token: str, port: int) -> tuple[list[str], dict[str, str]]:
+    def _command(
+        self, column: Column, row: Row, directory: Path, token: str, port: int
+    ) -> tuple[list[str], dict[str, str]]:
         values = {"TOKEN": token, "PORT": str(port), "HOST_FILE": str(self.host_file), "PACKAGES": PACKAGES}
         words = [str(directory / "start.sh"), *column.options]
         if row.words:
@@ -148,7 +160,12 @@ class Runner:
         else:
             words += [word for name, value in values.items() for word in ("--env", f"{name}={value}")]
             words += ["--entrypoint", "/bin/sh", "--", "-c", f"set -e\n{row.script}"]
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8", "TERM": "xterm", "HOME": "/root"}
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "LANG": "C.UTF-8",
+            "TERM": "xterm",
+            "HOME": "/root",
+        }
         if column.by_root:
             return [*ALONE, *words], environment
         if column.refuses_links:
@@ -172,7 +189,12 @@ class Runner:
         return place
 
     def _as_user(self) -> dict[str, object]:
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.user.home), "LANG": "C.UTF-8", "USER": self.user.name}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.user.home),
+            "LANG": "C.UTF-8",
+            "USER": self.user.name,
+        }
         who = {"user": self.user.uid, "group": self.user.gid, "extra_groups": [], "cwd": "/"}
         return {**who, "env": environment}
 
@@ -207,7 +229,10 @@ def publish(registry: LoopbackRegistry, name: str, archive: Path) -> None:
         {
             "os": platform.os,
             "architecture": platform.architecture,
-            "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/sh"]},
+            "config": {
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "Cmd": ["/bin/sh"],
+            },
             "rootfs": {"type": "layers", "diff_ids": [digest]},
         }
     ).encode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from scripts.matrix_rows import ALPINE, DEBIAN, SMALL, Row
 from scripts.matrix_systems import DAEMONS
 
-
 INSTALLS = (
     Row(
         "apt install, 40 packages with daemons",
@@ -20,10 +19,10 @@ INSTALLS = (
     Row(
         "postgres (package)",
         "pg_lsclusters -h | grep -q . || { echo 'the package made no cluster' && exit 1; }\n"
-        "sed -i \"s/^port = .*/port = $PORT/\" /etc/postgresql/*/main/postgresql.conf\n"
+        'sed -i "s/^port = .*/port = $PORT/" /etc/postgresql/*/main/postgresql.conf\n'
         "service postgresql start && sleep 2 && cd /\n"
         "su postgres -c \"psql -p $PORT -Atc 'create table t(a int)'\"\n"
-        "su postgres -c \"psql -p $PORT -Atc \\\"select 'yes-$TOKEN' where (select count(*) from t) = 0\\\"\"\n"
+        'su postgres -c "psql -p $PORT -Atc \\"select \'yes-$TOKEN\' where (select count(*) from t) = 0\\""\n'
         "service postgresql stop >/dev/null",
         systems=SMALL,
     ),
@@ -66,7 +65,7 @@ SERVERS = (
     ),
     Row(
         "redis",
-        "mkdir -p /opt/redis && cd /opt/redis && redis-server --port $PORT --daemonize yes --dir /opt/redis >/dev/null\n"
+        "mkdir -p /opt/redis && cd /opt/redis && redis-server --port $PORT --daemonize yes >/dev/null\n"
         "sleep 1; redis-cli -p $PORT set key yes-$TOKEN >/dev/null && redis-cli -p $PORT bgsave >/dev/null && sleep 1\n"
         "[ -s dump.rdb ] && redis-cli -p $PORT get key && redis-cli -p $PORT shutdown nosave",
         systems=DEBIAN,

