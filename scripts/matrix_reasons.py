@@ -1,7 +1,7 @@
 """Why a program doesn't work in a runtime, in words: one line for each kind of "no" that is understood.
 
-The first of `REASONS` whose expressions match a cell's row, column and last words explains it. A cell that none explains
-shows its last words alone.
+The first of `REASONS` whose expressions match a cell's row, column and last words explains it. A cell that none
+explains shows its last words alone.
 """
 
 from __future__ import annotations

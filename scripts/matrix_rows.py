@@ -120,9 +120,10 @@ LANGUAGES = (
     ),
     Row(
         "npm",
-        "mkdir -p /opt/npm/part /opt/npm/whole && cd /opt/npm/part && npm init -y >/dev/null\n"
+        "mkdir -p /opt/npm/part /opt/npm/whole && export npm_config_offline=true\n"
+        "cd /opt/npm/part && npm init -y >/dev/null\n"
         'echo "module.exports = process.env.TOKEN" >index.js && npm pack --silent >/dev/null\n'
-        "cd ../whole && npm init -y >/dev/null && npm install --loglevel=error --offline ../part/part-1.0.0.tgz >/dev/null\n"
+        "cd ../whole && npm init -y >/dev/null && npm install --loglevel=error ../part/part-1.0.0.tgz >/dev/null\n"
         "npm pkg set scripts.go=\"node -e \\\"console.log('yes-' + require('part'))\\\"\" && npm run --silent go",
         version_of=("npm",),
     ),

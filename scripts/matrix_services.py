@@ -87,4 +87,4 @@ REFUSED = (
     ),
 )
 
-PACKAGES = " ".join(DAEMONS)
+PACKAGES = " ".join(DAEMONS.split())

@@ -25,7 +25,7 @@ PROGRAMS = """
     ca-certificates nodejs npm python3-venv python3-pip git postgresql mariadb-server redis-server openssh-server
     openssh-client sudo cron dbus tmux gdb strace rhino restic fd-find gcc libc6-dev make procps iputils-ping less
     vim-tiny man-db locales rsync gosu systemd passwd file bsdutils util-linux-extra
-""".split()
+"""
 """What is installed in Debian before the container is made."""
 
 DAEMONS = """
@@ -33,7 +33,7 @@ DAEMONS = """
     exim4-daemon-light dovecot-core bind9 dnsmasq unbound chrony rsyslog cron dbus avahi-daemon cups-daemon tor squid
     privoxy vsftpd ngircd rpcbind nfs-common snmpd tinyproxy stunnel4 monit beanstalkd inetutils-inetd at anacron
     acpid smartmontools uuid-runtime polkitd logrotate
-""".split()
+"""
 """The 40 packages that the guest installs: daemons with users, owners and scripts of their own."""
 
 # As in the images of Docker: installing a package starts no daemon.
@@ -112,7 +112,7 @@ def make_debian(archive: Path, work: Path) -> dict[str, str]:
     entry.chmod(0o755)
     mmdebstrap(
         archive,
-        f"--include={','.join(PROGRAMS)}",
+        f"--include={','.join(PROGRAMS.split())}",
         f"--customize-hook={NO_DAEMONS}",
         f"--customize-hook=upload {entry} /usr/local/bin/postgres-entry",
         '--customize-hook=chmod 755 "$1/usr/local/bin/postgres-entry"',
@@ -129,7 +129,7 @@ def make_debian_small(archive: Path, work: Path) -> dict[str, str]:
         archive,
         "--skip=cleanup/apt",
         f"--customize-hook={NO_DAEMONS}",
-        f'--customize-hook=chroot "$1" apt-get -qq -d -y --no-install-recommends install {" ".join(DAEMONS)}',
+        f'--customize-hook=chroot "$1" apt-get -qq -d -y --no-install-recommends install {" ".join(DAEMONS.split())}',
     )
     return {}
 
