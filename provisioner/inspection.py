@@ -31,6 +31,8 @@ class Inspection:
     """All platforms that the reference has an image for."""
     record: Record | None = None
     """The record of the directory that was inspected, None for an image in a registry."""
+    assumptions: tuple[str, ...] = ()
+    """A line for the user about each thing that the image doesn't say."""
 
     @property
     def size(self) -> int:
@@ -81,13 +83,14 @@ def inspect_image(registry: CachingRegistry, host: Platform, platform: Platform 
     """
     reference = registry.reference
     top = registry.manifest(reference.selector)
-    platforms = tuple(dict.fromkeys(offer.platform for offer in find_offers(registry, top)))
+    platforms = tuple(dict.fromkeys(offer.platform for offer in find_offers(registry, top, platform or host)))
     if platform is None:
         runs_here = any(offered.satisfies(host) for offered in platforms)
         platform = host if runs_here or not platforms else platforms[0]
     # By its digest, since the tag may move between the two requests.
     source = RegistrySource(reference.at(top.digest), registry, registry.cache, jobs=1)
-    return Inspection(str(reference), source.image(platform).image, platforms)
+    resolved = source.image(platform)
+    return Inspection(str(reference), resolved.image, platforms, assumptions=resolved.assumptions)
 
 
 def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Inspection:

@@ -93,6 +93,8 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             _check_removable(plan.directory)
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
+        for line in resolved_image.assumptions:
+            console.step(line)
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
             _check_same_ids(plan)

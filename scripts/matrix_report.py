@@ -58,9 +58,9 @@ def about(versions: Mapping[str, str]) -> str:
     named = {name: versions.get(name, "?") for name in ("kernel", "machine", "util-linux")}
     text = (
         "Seen on Linux {kernel}, {machine}, util-linux {util-linux}. Each cell is one run: `yes` where its output"
-        " proves that the program works, `no` with the number of the reason below, `-` where it could not be tried. proot and"
-        " user namespaces were started by an ordinary user, chroot by root. Termux's proot was started where hard links"
-        " are refused, as on Android."
+        " proves that the program works, `no` with the number of the reason below, `-` where it could not be tried."
+        " proot and user namespaces were started by an ordinary user, chroot by root. Termux's proot was started where"
+        " hard links are refused, as on Android."
     )
     return wrap(text.format_map(named))
 

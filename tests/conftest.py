@@ -162,8 +162,9 @@ def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Hide the configuration and the logins of the user who runs the tests."""
-    for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"):
+    """Hide the configuration, the logins and the certificate authorities of the user who runs the tests."""
+    authorities = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", *authorities):
         monkeypatch.delenv(name, raising=False)
     for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / "nobody"))

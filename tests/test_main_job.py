@@ -47,7 +47,7 @@ IMAGES = ["debian", "application", "application_zstd", "multiarch"]
 UMOCI_IMAGES = ["debian", "application", "multiarch"]  # umoci knows no zstd
 
 # What `provision` changes in a root filesystem: in all of them, and by the profile for Debian.
-FIXED_UP = {"etc/resolv.conf", "etc/hosts", "etc/hostname", "etc/apt/apt.conf.d/99provision"}
+FIXED_UP = {"etc/resolv.conf", "etc/hosts", "etc/hostname", "etc/mtab", "etc/apt/apt.conf.d/99provision"}
 FIELDS = fields(Entry)
 
 

@@ -99,6 +99,8 @@ def _inspect_image(arguments: argparse.Namespace, console: Console) -> Inspectio
     registry = caching_registry(Reference.parse(arguments.target), arguments, config, console)
     with suggest_similar_names(registry.reference):
         inspection = inspect_image(registry, host, requested)
+    for line in inspection.assumptions:
+        console.step(line)
     shown = inspection.image.config.platform
     if not shown.satisfies(host):
         console.step(f"there is nothing for {host}; this is the image for {shown}")

@@ -81,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-sync", action="store_true", help="don't wait for the disk: faster, but a power cut may take files of DIR"
     )
     add_trust_argument(parser)
-    parser.add_argument("--quiet", action="store_true", help="show errors only")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("--quiet", action="store_true", help="show errors only")
+    loudness.add_argument("--verbose", action="store_true", help="say what is unusual of the image and its registry")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
 
@@ -102,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.registry.hub import suggest_similar_names
 
     plan = _plan(arguments, config, directory, trust)
-    console = Console(quiet=arguments.quiet)
+    console = Console(quiet=arguments.quiet, verbose=arguments.verbose)
     jobs = arguments.jobs or config.jobs
     client = client_factory(arguments, config, jobs, console)
     registry = with_mirrors(reference, arguments, config, client, console)

@@ -129,7 +129,10 @@ def _find_on_registry(
         return [Tag(name) for name in names[: query.limit]], len(names)
 
     problems: list[str] = []
-    with console.progress(len(names), "tag") as progress, closing(with_offers(registry, names, jobs)) as candidates:
+    with (
+        console.progress(len(names), "tag") as progress,
+        closing(with_offers(registry, names, jobs, query.platform)) as candidates,
+    ):
 
         def fitting() -> Iterator[Tag]:
             for tag in candidates:

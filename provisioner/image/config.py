@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from provisioner.image.digest import Digest
 from provisioner.image.fields import JsonObject, parse_digest, parse_document, parse_platform
 from provisioner.image.keys import CONFIG
-from provisioner.image.platform import Platform
+from provisioner.image.platform import Platform, host_platform
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,35 @@ class ImageConfig:
     volumes: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()  # name and value, sorted
     created: str = ""  # RFC 3339
+    states_platform: bool = True
+    """Whether the config itself names the platform."""
 
     @classmethod
-    def from_json(cls, data: bytes) -> ImageConfig:
-        """Return the config that these bytes hold. Raises MalformedImage."""
+    def from_json(cls, data: bytes, platform: Platform | None = None) -> ImageConfig:
+        """Return the config that these bytes hold. Raises MalformedImage.
+
+        Where the config names no architecture, `platform` is assumed, or without it this machine's. Raises MachineError
+        where no images are made for that.
+        """
         fields = JsonObject(parse_document(data, "config", CONFIG), "config")
         rootfs = JsonObject(fields.value.get("rootfs"), "config.rootfs")
         run = JsonObject(fields.optional("config", dict) or {}, "config.config")
-        labels = JsonObject(run.optional("Labels", dict) or {}, "config.config.Labels")
+        stated = parse_platform(fields.value, "config")
+        entrypoint = run.words("Entrypoint")
         return cls(
-            platform=parse_platform(fields.value, "config"),
+            platform=stated or platform or host_platform(),
+            states_platform=stated is not None,
             diff_ids=tuple(
                 parse_digest(text, f"config.rootfs.diff_ids[{i}]") for i, text in enumerate(rootfs.texts("diff_ids"))
             ),
-            entrypoint=run.texts("Entrypoint"),
-            command=run.texts("Cmd"),
+            entrypoint=() if entrypoint == ("",) else entrypoint,  # Docker's way to reset the one of the base image
+            command=run.words("Cmd"),
             env=tuple(variable for variable in run.texts("Env") if variable.find("=") > 0),  # a bare NAME sets nothing
             working_dir=run.optional_text("WorkingDir"),
             user=run.optional_text("User"),
             stop_signal=run.optional_text("StopSignal"),
             ports=run.keys("ExposedPorts"),
             volumes=run.keys("Volumes"),
-            labels=tuple((name, labels.optional_text(name)) for name in run.keys("Labels")),
-            created=fields.optional_text("created"),
+            labels=run.shown_pairs("Labels"),
+            created=fields.shown_text("created"),
         )

@@ -17,13 +17,13 @@ from provisioner.terminal.escaping import printable
 def parse_document(data: bytes, what: str, fields: Fields) -> dict[str, Any]:
     """Return the JSON object in `data`, which errors call `what`.
 
-    Raises MalformedImage, also for invalid Unicode, and for one of `fields` that is there twice or in other capitals.
+    Raises MalformedImage, also for one of `fields` that is there twice or in other capitals. Bytes that are not UTF-8
+    are surrogates in the texts of the object, which JsonObject refuses or replaces, as the field demands.
     """
     try:
-        value = json.loads(data.decode(), object_pairs_hook=make_object)
+        value = json.loads(data.decode(errors="surrogateescape"), object_pairs_hook=make_object)
         if not isinstance(value, dict):
             raise MalformedImage(f"{what} is not a JSON object")
-        json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates, which JSON can spell
     except (ValueError, RecursionError) as error:
         raise MalformedImage(f"{what} is not JSON: {printable(str(error)[:200])}") from None
     refuse_ambiguous_keys(value, fields, what)
@@ -36,14 +36,17 @@ def parse_digest(text: str, where: str) -> Digest:
         return Digest.parse(text)
 
 
-def parse_platform(value: Mapping[str, Any], where: str) -> Platform:
-    """Return the platform that an object with `os` and `architecture` describes. Raises MalformedImage."""
+def parse_platform(value: Mapping[str, Any], where: str) -> Platform | None:
+    """Return the platform that an object with `os` and `architecture` describes; None where it has no architecture.
+
+    Raises MalformedImage.
+    """
     fields = JsonObject(value, where)
-    words = (fields.text("os"), fields.text("architecture"), fields.optional_text("variant"))
+    words = tuple(fields.optional_text(key) for key in ("os", "architecture", "variant"))
     for word in words:
         if not re.fullmatch(r"[A-Za-z0-9._+-]{0,64}", word):
             raise MalformedImage(f"{where} has {word[:100]!r}, which names no platform")
-    return Platform(*words)
+    return Platform.normalized(*words) if words[1] else None
 
 
 T = TypeVar("T")
@@ -77,10 +80,16 @@ class JsonObject:
 
     def optional_text(self, key: str) -> str:
         """Return a text without NUL, empty where it is missing. Raises MalformedImage."""
-        found = self.optional(key, str) or ""
-        if "\0" in found:
-            raise MalformedImage(f"{self._where}.{key} contains a NUL")
-        return found
+        return self._checked(key, self.optional(key, str) or "")
+
+    def shown_text(self, key: str) -> str:
+        """Return a text that people read and nothing else uses; what is not Unicode in it, or a NUL, is replaced."""
+        return _replaced(self.optional(key, str) or "")
+
+    def shown_pairs(self, key: str) -> tuple[tuple[str, str], ...]:
+        """Return the names and texts in an object that people read, sorted; what is not Unicode in them is replaced."""
+        pairs = JsonObject(self.optional(key, dict) or {}, f"{self._where}.{key}")
+        return tuple(sorted((_replaced(name), pairs.shown_text(name)) for name in pairs.value))
 
     def size(self, key: str) -> int:
         """Return a number of bytes. Raises MalformedImage where it is missing."""
@@ -92,25 +101,41 @@ class JsonObject:
         return found
 
     def items(self, key: str) -> list[Any]:
-        """Return a list. Raises MalformedImage where it is missing."""
-        found = self.optional(key, list)
-        if found is None:
+        """Return a list, empty where it is null. Raises MalformedImage where it is missing."""
+        if key not in self.value:
             raise MalformedImage(f"{self._where}.{key} is missing")
-        return found
+        return self.optional(key, list) or []
 
     def keys(self, key: str) -> tuple[str, ...]:
         """Return the sorted keys of an object that is used as a set. Raises MalformedImage."""
-        found = self.optional(key, dict) or {}
-        if any("\0" in name for name in found):
-            raise MalformedImage(f"{self._where}.{key} contains a NUL")
-        return tuple(sorted(found))
+        return tuple(sorted(self._checked(key, name) for name in self.optional(key, dict) or {}))
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of texts without NUL, empty where it is missing. Raises MalformedImage."""
+        """Return a list of texts without NUL, empty where it is missing. A null in it is an empty text, as in Go.
+
+        Raises MalformedImage.
+        """
         found = self.optional(key, list) or []
         for item in found:
-            if not isinstance(item, str):
-                raise MalformedImage(f"{self._where}.{key} holds {_NAMES.get(type(item), 'null')}, not texts")
-            if "\0" in item:
-                raise MalformedImage(f"{self._where}.{key} contains a NUL")
-        return tuple(found)
+            if not isinstance(item, str | None):
+                raise MalformedImage(f"{self._where}.{key} holds {_NAMES[type(item)]}, not texts")
+        return tuple(self._checked(key, item or "") for item in found)
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """Return the words of a command: a list of texts; a text alone is one word, and an empty one is none."""
+        if isinstance(self.value.get(key), str):
+            return tuple(filter(None, (self.optional_text(key),)))
+        return self.texts(key)
+
+    def _checked(self, key: str, text: str) -> str:
+        """Return `text` of a field. Raises MalformedImage where it contains a NUL, or what is not Unicode."""
+        if "\0" in text:
+            raise MalformedImage(f"{self._where}.{key} contains a NUL")
+        if text != _replaced(text):
+            raise MalformedImage(f"{self._where}.{key} contains what is not Unicode")
+        return text
+
+
+def _replaced(text: str) -> str:
+    """Return `text` with U+FFFD in place of each NUL and surrogate, which stands for what is not Unicode."""
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)

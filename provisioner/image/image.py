@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from provisioner.errors import MalformedImage
 from provisioner.image.config import ImageConfig
 from provisioner.image.digest import Digest, verify
-from provisioner.image.manifest import Descriptor, Manifest
+from provisioner.image.manifest import CONFIG_TYPES, Descriptor, Manifest
 from provisioner.image.platform import Platform
 
 
@@ -37,14 +37,16 @@ class Image:
         config_bytes: bytes,
         index_digest: Digest | None = None,
         platform: Platform | None = None,
+        assumed: Platform | None = None,
     ) -> Image:
         """Return the image of a manifest and its config. Raises MalformedImage where they don't belong together.
 
-        `platform` is what the index states. It overrides the config, which often lacks the variant of arm.
+        `platform` is what the index states. It overrides the config, which often lacks the variant of arm. Where
+        neither states one, it is `assumed`, by default this machine's.
         """
         manifest = Manifest.from_json(manifest_bytes)
         verify(config_bytes, manifest.config.digest, manifest.config.size, "config")
-        config = ImageConfig.from_json(config_bytes)
+        config = _read_config(config_bytes, manifest, platform or assumed)
         if len(config.diff_ids) != len(manifest.layers):
             counts = f"{len(manifest.layers)} layers and the config {len(config.diff_ids)}"
             raise MalformedImage(f"the manifest has {counts}")
@@ -57,3 +59,16 @@ class Image:
         return tuple(
             Layer(blob, diff_id) for blob, diff_id in zip(self.manifest.layers, self.config.diff_ids, strict=True)
         )
+
+
+def _read_config(data: bytes, manifest: Manifest, assumed: Platform | None) -> ImageConfig:
+    """Return the config of `manifest`. Raises MalformedImage; one without a media type is judged by its content."""
+    try:
+        return ImageConfig.from_json(data, assumed)
+    except MalformedImage as error:
+        media_type = manifest.config.media_type
+        if media_type in CONFIG_TYPES:
+            raise
+        kind = f", of the type {media_type[:100]!r}," if media_type else ""
+        what = f"this is no container image: its config{kind} is none of an image ({error.message})"
+        raise MalformedImage(what, "name a container image") from None

@@ -26,6 +26,12 @@ CONFIG_TYPES = (
     "application/octet-stream",  # of early Docker versions
 )
 
+VAGUE_TYPES = ("", "application/json", "application/octet-stream", "binary/octet-stream", "text/html", "text/plain")
+"""Media types of old registries and tools that say nothing: what has one is judged by its content."""
+
+_ATTESTATION = "attestation-manifest"
+"""The value of the annotation `vnd.docker.reference.type` that buildx gives to attestations."""
+
 DOCUMENT_LIMIT = 8 << 20
 """The most bytes that an index, a manifest or a config may have."""
 
@@ -48,11 +54,19 @@ class Descriptor:
         fields = JsonObject(value, where)
         platform = fields.optional("platform", dict)
         return cls(
-            media_type=fields.text("mediaType"),
+            media_type=fields.optional_text("mediaType"),
             digest=parse_digest(fields.text("digest"), f"{where}.digest"),
             size=fields.size("size"),
             platform=None if platform is None else parse_platform(platform, f"{where}.platform"),
         )
+
+
+@dataclass(frozen=True)
+class MalformedEntry:
+    """An entry of an index that is no descriptor, which matters only to those who would choose it."""
+
+    error: MalformedImage
+    platform: Platform | None = None  # where it is stated
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,8 @@ class Index:
 
     manifests: tuple[Descriptor, ...]
     """Manifests, one a platform, or further indexes. Attestations are left out."""
+    malformed: tuple[MalformedEntry, ...] = ()
+    """The entries that can't be read."""
 
     @classmethod
     def from_json(cls, data: bytes) -> Index:
@@ -69,9 +85,30 @@ class Index:
         Entries for attestations, which buildx marks as unknown/unknown, are left out: they aren't images.
         """
         fields = JsonObject(parse_document(data, "index", INDEX), "index")
-        entries = [Descriptor.from_json(e, f"index.manifests[{i}]") for i, e in enumerate(fields.items("manifests"))]
-        images = [e for e in entries if e.media_type in INDEX_TYPES + MANIFEST_TYPES]
-        return cls(tuple(e for e in images if e.platform is None or e.platform.architecture != "unknown"))
+        entries = [_read_entry(e, f"index.manifests[{i}]") for i, e in enumerate(fields.items("manifests"))]
+        return cls(
+            tuple(entry for entry in entries if isinstance(entry, Descriptor)),
+            tuple(entry for entry in entries if isinstance(entry, MalformedEntry)),
+        )
+
+
+def _read_entry(value: object, where: str) -> Descriptor | MalformedEntry | None:
+    """Return an entry of an index; None where it is no image but something else, such as an attestation."""
+    platform: Platform | None = None
+    try:
+        fields = JsonObject(value, where)
+        if stated := fields.optional("platform", dict):
+            platform = parse_platform(stated, f"{where}.platform")
+        if platform and "unknown" in (platform.os, platform.architecture):
+            return None
+        annotations = fields.value.get("annotations")
+        if isinstance(annotations, dict) and annotations.get("vnd.docker.reference.type") == _ATTESTATION:
+            return None
+        if _plain(fields.optional_text("mediaType")) not in INDEX_TYPES + MANIFEST_TYPES + VAGUE_TYPES:
+            return None
+        return Descriptor.from_json(value, where)
+    except MalformedImage as error:
+        return MalformedEntry(error, platform)
 
 
 @dataclass(frozen=True)
@@ -86,7 +123,7 @@ class Manifest:
         """Return the manifest that these bytes hold. Raises MalformedImage, also for artifacts such as Helm charts."""
         fields = JsonObject(parse_document(data, "manifest", MANIFEST), "manifest")
         config = Descriptor.from_json(fields.value.get("config"), "manifest.config")
-        if config.media_type not in CONFIG_TYPES:
+        if _plain(config.media_type) not in CONFIG_TYPES + VAGUE_TYPES:
             what = (fields.optional_text("artifactType") or config.media_type)[:100]
             raise MalformedImage(f"this is no container image but {what!r}", "name a container image")
         items = fields.items("layers")
@@ -101,14 +138,13 @@ class Manifest:
 def media_type_of(data: bytes, content_type: str) -> str:
     """Return the media type of an index or a manifest. Raises MalformedImage for other documents.
 
-    The document's own `mediaType` decides, then the registry's Content-Type, then the fields that it has: OCI documents
+    The document's own `mediaType` decides, then the fields that it has, then the registry's Content-Type: OCI documents
     need not name their type, and some registries serve them as plain JSON. A document that could be both is refused,
     since clients would not agree on what it is (CVE-2021-41190).
     """
     what = "the registry's answer"
     fields = JsonObject(parse_document(data, what, INDEX_OR_MANIFEST), what)
     own, version = fields.optional_text("mediaType"), fields.optional("schemaVersion", int)
-    served = content_type.partition(";")[0].strip()
     if own in DOCKER_SCHEMA1 or version == 1:
         raise MalformedImage(
             "this image has a manifest of schema 1, which was given up in 2017", "ask its owner to push it again"
@@ -116,11 +152,20 @@ def media_type_of(data: bytes, content_type: str) -> str:
     is_index, is_manifest = "manifests" in fields.value, "layers" in fields.value or "config" in fields.value
     if version not in (None, 2) or (is_index and is_manifest):
         raise MalformedImage("the registry's answer is neither an index nor a manifest")
-    for media_type in (own, "" if own else served):
-        if media_type in INDEX_TYPES + MANIFEST_TYPES:
-            return media_type
-    if not own and (is_index or is_manifest):
-        return OCI_INDEX if is_index else OCI_MANIFEST
+    if own in INDEX_TYPES + MANIFEST_TYPES:
+        return own
+    served = _plain(content_type)
+    if _plain(own) in VAGUE_TYPES:
+        fitting = INDEX_TYPES if is_index else MANIFEST_TYPES if is_manifest else ()
+        if served in fitting or (not fitting and served in INDEX_TYPES + MANIFEST_TYPES):
+            return served
+        if fitting:
+            return fitting[0]
     raise MalformedImage(
         f"this is not an image but {(own or served or 'something else')[:100]!r}", "name a container image"
     )
+
+
+def _plain(media_type: str) -> str:
+    """Return a media type in lower case and without parameters."""
+    return media_type.partition(";")[0].strip().lower()

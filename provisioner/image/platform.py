@@ -46,6 +46,14 @@ _ALIASES = {
 }
 _ALIASES |= {name: f"arm/{variant}" for name, (arch, variant) in _MACHINES.items() if arch == "arm"}
 _ALIASES |= {"i686": "386", "loongarch64": "loong64"}
+"""Other names of architectures (in lower case), with the variant that they imply: containerd's, and `uname -m`."""
+
+_PORTS = {"386", "amd64", "arm", "arm64", "loong64", "ppc64", "ppc64le", "riscv64", "s390x"}
+_PORTS |= {"mips", "mips64", "mips64le", "mipsle"}
+"""The architectures that Go has a port to Linux for."""
+
+_RESERVED = {"amd64p32", "arm64be", "armbe", "mips64p32", "mips64p32le", "ppc", "riscv", "s390", "sparc", "sparc64"}
+"""Further names of architectures that Go reserves, and containerd knows."""
 
 _IMPLIED = {"arm": "v7", "arm64": "v8", "amd64": "v1"}
 """The variant of an architecture where none is stated (containerd's normalisation)."""
@@ -73,16 +81,32 @@ class Platform:
         if words[0] != "linux":
             words.insert(0, "linux")
         words[1:2] = _ALIASES.get(words[1], words[1]).split("/") if len(words) > 1 else []
-        known = {architecture for architecture, _ in _MACHINES.values()} | {"mips64le", "mipsle", "ppc64"}
-        if len(words) not in (2, 3) or words[1] not in known or not re.fullmatch(r"(v[0-9]{1,2})?", (*words, "")[2]):
-            hint = f"a platform looks like linux/arm64 or linux/arm/v7; known: {', '.join(sorted(known))}"
+        is_known = len(words) in (2, 3) and words[1] in _PORTS | _RESERVED
+        if not is_known or not re.fullmatch(r"(v?[0-9]{1,2}(\.[0-9])?)?", (*words, "")[2], re.ASCII):
+            hint = f"a platform looks like linux/arm64 or linux/arm/v7; known: {', '.join(sorted(_PORTS))}"
             raise UsageError(f"{text[:100]!r} is not a platform", hint)
-        return cls(*words)
+        return cls.normalized(*words)
+
+    @classmethod
+    def normalized(cls, os: str, architecture: str, variant: str = "") -> Platform:
+        """Return the platform that these words of an image mean, in Go's names, as containerd normalises them.
+
+        An os that is not stated is linux. An architecture that names its variant (`armhf`) overrides the stated one.
+        """
+        os, architecture, variant = os.lower() or "linux", architecture.lower(), variant.lower()
+        architecture, _, implied = _ALIASES.get(architecture, architecture).partition("/")
+        variant = implied or re.sub(r"^v?([0-9]+)(\.0)?$", r"v\1", variant)
+        if architecture == "386" or (architecture, variant) == ("amd64", "v1"):
+            variant = ""
+        return cls(os, architecture, variant)
 
     @property
     def level(self) -> int:
-        """Return the variant as a number, the implied one where none is stated, 0 where the architecture has none."""
-        match = re.fullmatch(r"v?([0-9]{1,3})", self.variant or _IMPLIED.get(self.architecture, ""))
+        """Return the variant as a number, the implied one where none is stated, 0 where the architecture has none.
+
+        Revisions of a variant, as in `v8.2`, count as the variant.
+        """
+        match = re.fullmatch(r"v?([0-9]{1,3})(?:\.[0-9]{1,3})?", self.variant or _IMPLIED.get(self.architecture, ""))
         return int(match[1]) if match else 0
 
     def satisfies(self, host: Platform) -> bool:

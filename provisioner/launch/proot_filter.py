@@ -36,6 +36,7 @@ clock_getres_time64               -     406       -     406
 clock_gettime64                   -     403       -     403
 clock_nanosleep_time64            -     407       -     407
 clock_settime64                   -     404       -     404
+clone3                          435     435     435     435
 close_range                     436     436     436     436
 copy_file_range                 326     377     285     391
 epoll_pwait2                    441     441     441     441
@@ -75,7 +76,11 @@ timer_settime64                   -     409       -     409
 timerfd_gettime64                 -     410       -     410
 timerfd_settime64                 -     411       -     411
 """
-"""The kernel's syscall tables. Behind the empty line are newer calls that take no path and start no process."""
+"""The kernel's syscall tables. Behind the empty line are newer calls that take no path.
+
+clone3 is among them: a C library that finds it missing starts programs by clone(2), and proot 5.1.0 then forgets the
+heap of the process that started one, which crashes (PostgreSQL's initdb does).
+"""
 
 _LAST = "kcmp"
 """The newest call of proot's table, on all processors."""

@@ -54,6 +54,7 @@ close            3    6    6    57      57
 close_range    436  436  436   436     436
 execve          59   11   11   221     221
 exit_group     231  252  248    94      94
+getpid          39   20   20   172     172
 getppid        110   64   64   173     173
 keyctl         250  288  311   219     219
 kill            62   37   37   129     129
@@ -85,7 +86,7 @@ _FILTER_SIZE = 0x8000
 _REPORT_TO, _KEPT = 3, 6
 """The descriptor of REPORT, and the first one that KEEP doesn't keep."""
 _SOCK_FPROG, _RLIMIT, _STATUS, _FILTER = 0, 32, 64, 256
-_ALL_SIGNALS, _OLD_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 72, 80, 96, 128
+_ALL_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 72, 96, 128
 """Places in the frame."""
 
 
@@ -157,13 +158,16 @@ def _fork_and_wait(p: Assembler) -> None:
     _unless(p, WAIT, "prepare")
     p.call("getppid")
     p.copy("parent", "result")
-    _set_signals(p)
+    p.call("getpid")
+    p.copy("self", "result")
+    _keep_status(p)
     p.call("clone", signal.SIGCHLD, 0, 0, 0, 0)
     p.jump_if("result", "==", 0, "child")
     p.jump_if("result", "<", 0, "failed")
     p.copy("child", "result")
     p.frame("status", _STATUS)
-    _die_with_parent(p, "wait")
+    _block_signals(p)
+    _die_with(p, "parent", otherwise="wait")
     p.label("wait")
     p.call("wait4", "child", "status", 0, 0)
     p.jump_if("result", "==", _EINTR, "wait")
@@ -181,19 +185,13 @@ def _fork_and_wait(p: Assembler) -> None:
     _report(p)
     p.label("child")
     p.call("rt_sigaction", signal.SIGCHLD, "old action", 0, _MASK_SIZE)
-    p.call("rt_sigprocmask", _SIG_SETMASK, "old signals", 0, _MASK_SIZE)
-    _die_with_parent(p, "prepare")
+    _die_with(p, "self", otherwise="prepare")
     for descriptor in range(_REPORT_TO, _KEPT):
         p.call("close", descriptor)
 
 
-def _set_signals(p: Assembler) -> None:
-    """Block all signals, which are for PROGRAM, and let the kernel keep the child's status where SIGCHLD is ignored."""
-    p.frame("all signals", _ALL_SIGNALS)
-    for word in range(_MASK_SIZE // p.word):
-        p.write("all signals", word * p.word, -1)
-    p.frame("old signals", _OLD_SIGNALS)
-    p.call("rt_sigprocmask", _SIG_SETMASK, "all signals", "old signals", _MASK_SIZE)
+def _keep_status(p: Assembler) -> None:
+    """Let the kernel keep the child's status where SIGCHLD is ignored."""
     p.frame("default action", _DEFAULT_ACTION)
     for word in range(32 // p.word):
         p.write("default action", word * p.word, 0)
@@ -201,10 +199,20 @@ def _set_signals(p: Assembler) -> None:
     p.call("rt_sigaction", signal.SIGCHLD, "default action", "old action", _MASK_SIZE)
 
 
-def _die_with_parent(p: Assembler, otherwise: str) -> None:
-    """With REPORT, let the kernel kill this process when its parent ends; else go on at a label."""
+def _block_signals(p: Assembler) -> None:
+    """Block all signals, which are for PROGRAM. One that came before has ended this process, and PROGRAM with it."""
+    p.frame("all signals", _ALL_SIGNALS)
+    for word in range(_MASK_SIZE // p.word):
+        p.write("all signals", word * p.word, -1)
+    p.call("rt_sigprocmask", _SIG_SETMASK, "all signals", 0, _MASK_SIZE)
+
+
+def _die_with(p: Assembler, parent: str, *, otherwise: str) -> None:
+    """With REPORT, let the kernel kill this process when its parent ends, or end now; else go on at a label."""
     _unless(p, REPORT, otherwise)
     p.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    p.call("getppid")
+    p.jump_if("result", "!=", parent, "failed")
 
 
 def _report(p: Assembler) -> None:

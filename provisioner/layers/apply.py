@@ -20,8 +20,11 @@ from provisioner.rootfs.tree import Place, Tree, split_path, tree_errors
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
-_AUFS_NAMES = (b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk")
-"""Internal files of AUFS, which old layers still contain."""
+_INTERNAL = b".wh..wh."
+"""The beginning of the names of AUFS's internal files, which old layers still contain. They are no files of the image,
+but for _OPAQUE."""
+_LINKED = b".wh..wh.plnk"
+"""AUFS's directory of files with more than one name: the layer has their contents there, and hard links to them."""
 _TARGET_MAX = 4095
 
 
@@ -45,6 +48,8 @@ class LayerApplier:
         """The paths that the current layer has put into the tree, from the second layer on."""
         self._cleared_paths = SeenPaths()
         """The directories that contain nothing but files of the current layer."""
+        self._has_linked_files = False
+        """Whether the current layer has put files into _LINKED."""
 
     def apply(self, chunks: Iterable[bytes]) -> None:
         """Apply the layer whose archive is in `chunks`, and read them to their end.
@@ -64,6 +69,10 @@ class LayerApplier:
             except (OSError, ProvisionError):
                 with entry_errors(entry):
                     raise
+        if self._has_linked_files:
+            with tree_errors("remove AUFS's own files"):
+                self._tree.remove(self._tree.locate(_LINKED))
+            self._has_linked_files = False
         self._has_lower_layers = True
 
     def finish(self) -> None:
@@ -76,7 +85,9 @@ class LayerApplier:
 
     def _apply(self, entry: Entry, reader: LayerReader) -> None:
         if _WHITEOUT in entry.path and self._apply_whiteout(entry):
-            return
+            if entry.kind is not Kind.FILE or split_path(entry.path)[:-1] != [_LINKED]:
+                return
+            self._has_linked_files = True  # they stay until all hard links to them are made
         place = self._create(entry, reader)
         if self._has_lower_layers:
             self._add_upper_path(place.path)
@@ -92,16 +103,16 @@ class LayerApplier:
     def _apply_whiteout(self, entry: Entry) -> bool:
         """Remove what a whiteout hides. Returns False if the entry is no whiteout but something to create."""
         names = split_path(entry.path)
-        if any(name in _AUFS_NAMES for name in names):
+        is_opaque = names[-1:] == [_OPAQUE]
+        if any(name.startswith(_INTERNAL) for name in (names[:-1] if is_opaque else names)):
             return True
         if any(name.startswith(_WHITEOUT) for name in names[:-1]):
             raise MalformedImage("it is below a whiteout")
-        if not names[-1].startswith(_WHITEOUT):
+        if not names or not names[-1].startswith(_WHITEOUT):
             return False
         directory = b"/".join(names[:-1])
         hidden = names[-1][len(_WHITEOUT) :]
-        is_opaque = names[-1] == _OPAQUE
-        if not is_opaque and (hidden in (b"", b".", b"..") or hidden.startswith(_WHITEOUT)):
+        if hidden in (b"", b".", b".."):
             raise MalformedImage("it is no valid whiteout")
         if self._has_lower_layers and (real := self._tree.resolve(directory)) is not None:
             self._clear([real] if is_opaque else self._remove_lower(real + b"/" + hidden))

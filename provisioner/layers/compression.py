@@ -1,4 +1,4 @@
-"""Decompresses layers while they stream, by their media type (OCI image-spec, layer.md)."""
+"""Decompresses layers while they stream, by their first bytes: the digest of the archive proves the content."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, lacks_resources
+from provisioner.layers.tar import BLOCK, has_right_checksum
 from provisioner.terminal.escaping import printable
 from provisioner.threads import BackgroundThread
 
@@ -18,29 +20,51 @@ OUTPUT = 1 << 19
 """The most bytes that are decompressed at a time, which bounds the memory that a decompression bomb takes."""
 
 _MAGIC = {
-    "gzip": (b"\x1f\x8b",),
+    "gzip": (b"\x1f\x8b\x08",),
     # A frame, or a skippable frame, which pzstd writes before each.
     "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))),
 }
-_TAR_MAGIC = b"ustar"
-_TAR_MAGIC_AT = 257
+_MAGIC |= {"bzip2": (b"BZh",), "xz": (b"\xfd7zXZ\0",)}
+_MAGIC_SIZE = 6
+_XZ_MEMORY = 256 << 20
+"""The most bytes that decompressing xz may take; xz -9 needs 65 MiB."""
 _GZIP_WINDOW = 31  # zlib's wbits for the gzip format
 
 
 def decompress(blob: Iterator[bytes], media_type: str) -> Iterator[bytes]:
     """Yield the archive in `blob`, in pieces of at most OUTPUT bytes; an uncompressed one in the chunks of `blob`.
 
-    Raises MalformedImage for content that isn't what `media_type` says, and MachineError where nothing on this machine
-    can decompress it.
+    `media_type` only matters where it names encryption. Raises MalformedImage for content that can't be decompressed or
+    is no archive, and MachineError where nothing on this machine can decompress it.
     """
-    compression = _compression(media_type)
+    if media_type.endswith("+encrypted"):
+        raise MalformedImage("the layer is encrypted", "take an image that isn't: provision has no keys for layers")
     head = b""
-    while len(head) < _TAR_MAGIC_AT + len(_TAR_MAGIC) and (data := next(blob, b"")):
+    while len(head) < BLOCK and (data := next(blob, b"")):
         head += data
-    found = next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "tar")
-    if found != compression and head:
-        raise MalformedImage(f"the layer is {_describe(found, head)}, its media type says {compression}")
-    yield from _DECOMPRESSORS[compression](chain((head,), blob))
+    found = compression_of(head)
+    if not found and head and not _may_be_archive(head):
+        raise MalformedImage(f"the layer is no archive but {_describe(head)}")
+    yield from _DECOMPRESSORS[found](chain((head,), blob))
+
+
+def compression_of(head: bytes) -> str:
+    """Return the compression of what begins with these bytes: `gzip`, `zstd`, `bzip2`, `xz`, or nothing for none."""
+    return next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def report_compression(blob: Iterator[bytes], media_type: str, say: Callable[[str], None]) -> Iterator[bytes]:
+    """Yield the chunks of `blob`; call `say` where it isn't compressed as its media type says.
+
+    The text for `say` is what it is, and what was said, such as `zstd, its media type says gzip`.
+    """
+    head = b""
+    for chunk in blob:
+        if len(head) < _MAGIC_SIZE:
+            head += chunk[:_MAGIC_SIZE]
+            if len(head) >= _MAGIC_SIZE and (found := compression_of(head)) != (stated := _stated(media_type)):
+                say(f"{found or 'not compressed'}, its media type says {stated or 'tar'}")
+        yield chunk
 
 
 def _decompress_gzip(blob: Iterator[bytes]) -> Iterator[bytes]:
@@ -94,10 +118,59 @@ def _decompress_zstd(blob: Iterator[bytes]) -> Iterator[bytes]:
         raise _damaged("it ends early")
 
 
+def _decompress_bzip2(blob: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress all streams of a bzip2 file."""
+    library = _needed_module("bz2")
+    return _decompress_streams(blob, library.BZ2Decompressor, (OSError, ValueError))
+
+
+def _decompress_xz(blob: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress all streams of an xz file."""
+    library = _needed_module("lzma")
+    return _decompress_streams(
+        blob, lambda: library.LZMADecompressor(library.FORMAT_XZ, _XZ_MEMORY), (library.LZMAError,), padding=b"\0"
+    )
+
+
+def _decompress_streams(
+    blob: Iterator[bytes], new_stream: Callable[[], Any], errors: tuple[type[Exception], ...], padding: bytes = b""
+) -> Iterator[bytes]:
+    """Decompress streams that follow each other, with a decompressor of Python's standard library for each.
+
+    Bytes of `padding` may be between them.
+    """
+    stream: Any = None
+    for chunk in blob:
+        data = chunk if stream is not None else chunk.lstrip(padding) if padding else chunk
+        while data or (stream is not None and not stream.needs_input):
+            stream = stream or new_stream()
+            try:
+                piece = stream.decompress(data, OUTPUT)
+            except errors as error:
+                raise _damaged(error) from error
+            if piece:
+                yield piece
+            data = b""
+            if stream.eof:
+                data, stream = stream.unused_data, None
+                data = data.lstrip(padding) if padding else data
+    if stream is not None:
+        raise _damaged("it ends early")
+
+
+def _needed_module(name: str) -> Any:
+    """Return a module of the standard library. Raises MachineError where Python was built without it."""
+    if library := _first_module(name):
+        return library
+    raise MachineError(f"this Python was built without its module {name}, which the image's layers need", "install it")
+
+
 _DECOMPRESSORS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
     "gzip": _decompress_gzip,
     "zstd": _decompress_zstd,
-    "tar": iter,
+    "bzip2": _decompress_bzip2,
+    "xz": _decompress_xz,
+    "": iter,
 }
 
 
@@ -141,20 +214,20 @@ def _feed_program(process: subprocess.Popen[bytes], blob: Iterator[bytes], failu
         failures.append(error)
 
 
-def _compression(media_type: str) -> str:
-    """Return `gzip`, `zstd` or `tar` for a media type, which ends in `tar+gzip` for OCI, in `tar.gzip` for Docker."""
-    for compression in _MAGIC:
-        if media_type.endswith((f"+{compression}", f".{compression}")):
-            return compression
-    if media_type.endswith(".tar"):
-        return "tar"
-    raise MalformedImage(f"the layer has the media type {printable(media_type[:100])!r}, which isn't a layer's")
+def _stated(media_type: str) -> str:
+    """Return the compression that a media type names: it ends in `tar+gzip` for OCI, in `tar.gzip` for Docker."""
+    return next((name for name in _MAGIC if media_type.endswith((f"+{name}", f".{name}"))), "")
 
 
-def _describe(found: str, head: bytes) -> str:
-    """Describe content that isn't what its media type says, for an error message."""
-    if found != "tar" or head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
-        return found
+def _may_be_archive(head: bytes) -> bool:
+    """Return whether a tar archive may begin like this: with a header or with zeros."""
+    with suppress(MalformedImage):
+        return not head[:BLOCK].strip(b"\0") or (len(head) >= BLOCK and has_right_checksum(head[:BLOCK]))
+    return False
+
+
+def _describe(head: bytes) -> str:
+    """Describe content that begins with these bytes, for an error message."""
     try:
         magic: Any = importlib.import_module("magic")
         return f"something else ({printable(magic.from_buffer(head[:4096]))[:100]})"

@@ -132,10 +132,7 @@ class Archive:
             return None
         if len(header) < BLOCK:
             raise unreadable("it ends in the middle of a header")
-        stored = _parse_number(header[148:156], "a checksum")
-        # The lower half of Adler-32 is the sum of the bytes modulo 65521, which C counts much faster than sum().
-        total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 8 * 32
-        if (stored - total) % 65521 and stored != _signed_checksum(header):
+        if not has_right_checksum(header):
             raise unreadable("the checksum of a header is wrong")
         return header
 
@@ -281,6 +278,14 @@ def _parse_number(field: bytes, what: str) -> int:
 
 _cached_number = lru_cache(4096)(_parse_number)
 """For fields that most entries share."""
+
+
+def has_right_checksum(header: bytes) -> bool:
+    """Return whether the checksum in a header block is its own. Raises MalformedImage where there is no number."""
+    stored = _parse_number(header[148:156], "a checksum")
+    # The lower half of Adler-32 is the sum of the bytes modulo 65521, which C counts much faster than sum().
+    total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 8 * 32
+    return not (stored - total) % 65521 or stored == _signed_checksum(header)
 
 
 def _signed_checksum(header: bytes) -> int:

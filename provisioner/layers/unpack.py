@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from provisioner.image.digest import verified_chunks
 from provisioner.image.image import Image, Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
-from provisioner.layers.compression import decompress
+from provisioner.layers.compression import decompress, report_compression
 from provisioner.layers.prefetch import Prefetcher
 from provisioner.layers.reader import ExtractedEntry, ExtractedLayer, LayerReader, StreamedLayer, extract
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
@@ -92,7 +92,7 @@ def _unpack(
     """Try to unpack once, in a single process where `scratch` is None."""
     links = Links(unpack_options.hardlinks)
     budget = Budget(_max_size(place, image, unpack_options.max_size), parts=1 + len(image.layers))
-    extraction = _Extraction(image, scratch, ownership, budget)
+    extraction = _Extraction(image, scratch, ownership, budget, console.detail)
     with ExitStack() as stack:
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
             tree = stack.enter_context(Tree(rootfs))
@@ -124,6 +124,8 @@ class _Extraction:
     """The open directory in which they extract, None to use no workers."""
     ownership: Ownership
     budget: Budget
+    say: Callable[[str], None]
+    """Is called with a line about what is unusual of a layer, from any thread."""
 
     @cached_property
     def worker_layers(self) -> Sequence[int]:
@@ -146,7 +148,7 @@ class _Extraction:
         self, layers: Iterable[tuple[Layer, Iterator[bytes]]], workers: Workers[list[ExtractedEntry]]
     ) -> Generator[tuple[Layer, LayerReader], None, None]:
         """Start the workers, and yield each layer with its reader."""
-        blobs = list(layers)
+        blobs = [(layer, self._reported(number, layer, blob)) for number, (layer, blob) in enumerate(layers, 1)]
         worker_layers = self.worker_layers if workers else ()
         workers.begin({number: blobs[number][1] for number in worker_layers})
         for number, (layer, blob) in enumerate(blobs):
@@ -156,6 +158,11 @@ class _Extraction:
             else:
                 with open_archive(layer, blob) as archive:
                     yield layer, StreamedLayer(archive, self.ownership, self.budget)
+
+    def _reported(self, number: int, layer: Layer, blob: Iterator[bytes]) -> Iterator[bytes]:
+        """Return the chunks of `blob`, during which a line says where it isn't compressed as its media type says."""
+        what = f"layer {number} of {len(self.image.layers)}"
+        return report_compression(blob, layer.blob.media_type, lambda text: self.say(f"{what} is {text}"))
 
     def _extract(self, number: int, blob: Iterator[bytes]) -> Iterator[list[ExtractedEntry]]:
         """Extract a layer; this runs in a worker process."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from provisioner.errors import MalformedImage, NetworkError, NotAllowed, ProvisionError, error_context
+from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFound, ProvisionError, error_context
 from provisioner.image.digest import Digest, verify
 from provisioner.image.manifest import (
     CONFIG_TYPES,
@@ -32,9 +32,9 @@ from provisioner.registry.http import (
     UntrustedCertificate,
     body_chunks,
     limited_body,
-    status_text,
 )
-from provisioner.registry.refusals import error_reason, refusal
+from provisioner.registry.ping import RETRIED, PingProblem, is_web_page
+from provisioner.registry.refusals import Incomplete, NoSuchRepository, refusal
 from provisioner.registry.retry import TransientError
 from provisioner.registry.token_server import TokenRequest, fetch_token, may_get_password
 from provisioner.terminal.progress import Console
@@ -42,6 +42,9 @@ from provisioner.terminal.progress import Console
 _HUB_HOST = "registry-1.docker.io"
 TAGS_LIMIT = 32 << 20
 """The largest page of a list of tags that is read, in bytes."""
+
+_RENEWALS = 3
+"""How often a token is renewed for one request while no other request succeeds."""
 
 _ACCEPT = ", ".join(MANIFEST_TYPES + INDEX_TYPES + DOCKER_SCHEMA1)
 
@@ -79,18 +82,38 @@ class RegistryClient:
         self._credentials = credentials
         self._insecure = insecure
         self._warn = warn or Console().warn
-        self._http = Http(insecure=insecure, connections=connections)
+        self._http = Http(insecure=insecure, connections=connections, registry=reference.registry)
         self._tokens = Tokens(self._fetch_token)
         self._challenge: Challenge | None = None
         self._base = ""
+        self._ping_problem: PingProblem | None = None
+        self._answers = 0
+        """The number of requests that succeeded."""
 
     def manifest(self, selector: str | Descriptor) -> Document:
-        """Return the index or manifest of a tag or a digest. The size of a Descriptor is checked as well."""
+        """Return the index or manifest of a tag or a digest. The size of a Descriptor is checked as well.
+
+        One that the registry doesn't have by its digest is looked for among its blobs (as containerd does), and where
+        the reference has a tag as well, by that.
+        """
         expected = selector if isinstance(selector, Descriptor) else None
         name = str(expected.digest if expected else selector)
+        try:
+            return self._document(f"manifests/{name}", name, expected)
+        except (Incomplete, NotFound):
+            if ":" not in name:
+                raise
+            tag = self._reference.tag if str(self._reference.digest) == name else ""
+            for path in (f"blobs/{name}", *([f"manifests/{tag}"] if tag else [])):
+                with suppress(ProvisionError):
+                    return self._document(path, name, expected)
+            raise
+
+    def _document(self, path: str, name: str, expected: Descriptor | None) -> Document:
+        """Return the document at `path`, whose tag or digest is `name`, or that `expected` describes."""
         what = f"manifest {name}" if ":" in name else f"tag {name!r}"
         with (
-            self._get(f"manifests/{name}", what, is_part=expected is not None, accept=_ACCEPT) as response,
+            self._get(path, what, is_part=expected is not None, accept=_ACCEPT) as response,
             error_context(f"{self._reference.name}: {what}"),
         ):
             data = limited_body(response, DOCUMENT_LIMIT)
@@ -100,25 +123,36 @@ class RegistryClient:
             return Document(data, media_type_of(data, response.headers.get("Content-Type", "")), digest)
 
     def resolve(self, selector: str) -> Descriptor:
-        """Return the descriptor of a tag or a digest, by a HEAD request where the registry's headers suffice."""
+        """Return the descriptor of a tag or a digest, by a HEAD request where the registry's headers suffice.
+
+        Where it refuses HEAD, or the headers can't be right, GET decides.
+        """
         what = f"manifest {selector}" if ":" in selector else f"tag {selector!r}"
-        with self._get(f"manifests/{selector}", what, is_part=False, accept=_ACCEPT, method="HEAD") as response:
-            limited_body(response, 0)  # it is empty; reading it makes the connection free for the next request
-            headers = response.headers
+        headers: Mapping[str, str] = {}
+        try:
+            with self._get(f"manifests/{selector}", what, is_part=False, accept=_ACCEPT, method="HEAD") as response:
+                limited_body(response, 0)  # it is empty; reading it makes the connection free for the next request
+                headers = response.headers
+        except TransientError:
+            raise
+        except (NotFound, NotAllowed, NetworkError, MalformedImage):
+            pass
         # Some registries leave out Docker-Content-Digest and have the digest as the ETag.
-        digest = headers.get("Docker-Content-Digest") or headers.get("ETag", "").strip('"')
-        size = headers.get("Content-Length", "")
+        announced = headers.get("Docker-Content-Digest") or ("" if ":" in selector else headers.get("ETag", ""))
+        size, media_type = headers.get("Content-Length", ""), headers.get("Content-Type", "")
         with suppress(MalformedImage):
-            if re.fullmatch("[0-9]{1,7}", size):
-                return Descriptor(
-                    headers.get("Content-Type", ""), Digest.parse(selector if ":" in selector else digest), int(size)
-                )
+            digest = Digest.parse(announced.strip('"') or selector)
+            is_right = re.fullmatch("0*[1-9][0-9]{0,6}", size) and not media_type.startswith("text/html")
+            if is_right and str(digest) == (selector if ":" in selector else str(digest)):
+                return Descriptor(media_type, digest, int(size))
         document = self.manifest(selector)
         return Descriptor(document.media_type, document.digest, len(document.data))
 
     def check_login(self) -> bool:
         """Check the credentials with the registry. Return False where it asks for none; raise NotAllowed if refused."""
         self._connect()
+        if self._ping_problem:
+            raise self._ping_problem.error()
         if self._challenge is None:
             return False
         if self._challenge.scheme == "bearer" and not may_get_password(self._challenge, Address.parse(self._base)):
@@ -194,20 +228,39 @@ class RegistryClient:
         are asked for. Raises ProvisionError for other statuses.
         """
         self._connect()
-        url = f"{self._base}{self._reference.repository}/{path}"
-        sent = self._authorization()
-        response = self._http.get(url, _headers(accept, sent, start), method, is_blob=is_blob)
-        # The token may have expired early, the path may need another scope, or a token is needed only here.
-        if response.status_code == 401 and (challenge := self._usable_challenge(response, self._base)):
-            self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
-            answer = self._authorization(refused=sent)
-            if answer != sent:
-                response.close()
-                response = self._http.get(url, _headers(accept, answer, start), method, is_blob=is_blob)
-        with response:
+        with self._authorized(path, accept, method, start, is_blob) as response:
             if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise self._refusal(response, what, is_part=is_part)
+            if self._ping_problem and not is_blob and is_web_page(response):
+                raise self._ping_problem.error()
+            self._answers += 1
             yield response
+
+    def _authorized(self, path: str, accept: str, method: str, start: int, is_blob: bool) -> requests.Response:
+        """Return the response for `path`, with a token or a password where the registry asks for one.
+
+        A token may have expired early, have been used up by others that share it, or be for another scope. It is
+        replaced as often as it takes, as long as requests succeed meanwhile.
+        """
+        url = f"{self._base}{self._reference.repository}/{path}"
+        renewals = 0
+        while True:
+            answers, sent = self._answers, self._authorization()
+            response = self._http.get(url, _headers(accept, sent, start), method, is_blob=is_blob)
+            # A 403 with a challenge is about the token as well.
+            challenge = self._usable_challenge(response, self._base) if response.status_code in (401, 403) else None
+            if challenge is None:
+                return response
+            self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
+            try:
+                is_same = self._authorization(refused=sent) == sent
+            except BaseException:
+                response.close()
+                raise
+            renewals = 1 if self._answers > answers else renewals + 1
+            if is_same or renewals > (_RENEWALS if self._answers else 1):
+                return response
+            response.close()
 
     @cached_property
     def _login(self) -> Login | None:
@@ -263,25 +316,16 @@ class RegistryClient:
     def _check_ping(self, response: requests.Response, base: str) -> Challenge | None:
         """Return the challenge in the response to a ping of `base`, if any.
 
-        Raises NotAllowed where it can't be answered, NetworkError where the response isn't that of a registry.
+        Other answers than that of a registry are remembered as `_ping_problem`, and the repository decides. Raises
+        TransientError for answers after which another ping may go well.
         """
-        registry, status = self._reference.registry, response.status_code
-        if status == 401 and not _is_from(response, base):
-            return None  # where the content is may differ
-        if status == 401:
-            if challenge := self._usable_challenge(response, base):
-                return replace(challenge, scope=self._scope)  # some registries name an example as the scope
-            raise NotAllowed(f"{registry} wants a user name and a password", f"log in: provision login {registry}")
-        if status == 403:
-            raise NotAllowed(
-                f"{registry} refuses access{error_reason(response)}", "ask its owner, or use another registry"
-            )
-        if status == 429 or status >= 500:
+        if response.status_code in RETRIED:
             raise self._refusal(response, "ping", is_part=False)
-        html = response.headers.get("Content-Type", "").startswith("text/html")
-        if status != 200 or html:
-            what = "a web page" if html else status_text(response)
-            raise NetworkError(f"{registry} is not a registry: it answers with {what}", "check the host and the port")
+        is_refused = response.status_code in (401, 403)
+        if is_refused and (challenge := self._usable_challenge(response, base)):
+            return replace(challenge, scope=self._scope)  # some registries name an example as the scope
+        if response.status_code != 401 or _is_from(response, base):  # where the content is may differ
+            self._ping_problem = PingProblem.of(response, self._reference.registry)
         return None
 
     @property
@@ -290,12 +334,19 @@ class RegistryClient:
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
         """Return the token server's answer to a challenge of this registry."""
-        registry = Address.parse(self._base)
-        request = TokenRequest(challenge, self._reference, self._login, registry)
-        return fetch_token(self._http, request, self._warn)
+        request = TokenRequest(challenge, self._reference, self._login, Address.parse(self._base))
+        try:
+            return fetch_token(self._http, request, self._warn)
+        except NoSuchRepository:
+            if not self._answers:
+                raise
+            what = f"the token server of {self._reference.registry} refuses a token for what could be read before"
+            raise TransientError(what, "try again later") from None
 
     def _refusal(self, response: requests.Response, what: str, *, is_part: bool) -> ProvisionError:
-        """Return the error for a response (see `refusal`)."""
+        """Return the error for a response (see `refusal`), or for the ping where that says more."""
+        if self._ping_problem and self._ping_problem.explains(response):
+            return self._ping_problem.error()
         login = self._login if self._challenge else None  # without a challenge, no credentials were shown
         return refusal(response, self._reference, what, login=login, is_part=is_part)
 

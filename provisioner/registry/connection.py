@@ -8,8 +8,10 @@ from __future__ import annotations
 import http.client
 import io
 import math
+import re
 import socket
 import time
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import Any
@@ -20,6 +22,16 @@ import urllib3
 from urllib3.connection import HTTPSConnection
 
 from provisioner.image.reference import is_loopback
+from provisioner.registry.address import Address
+from provisioner.registry.certificates import Certificates
+
+MAX_HEADERS = 1000
+"""The most headers of a response. Python's own limit of 100 is too low for registries behind several proxies."""
+
+MAX_HEAD_BYTES = 1 << 20
+"""The most bytes of lines that are no content: of a head with all headers, or of trailers. One line has 64 KiB."""
+
+_UNKNOWN_AUTHORITY = re.compile("CERTIFICATE_VERIFY_FAILED.*(self.signed|unable to (get|verify))").search
 
 _LINES_OF_TRAILERS = 2
 """Lines without content between them after which it is trailers: one alone may be the size of a chunk."""
@@ -29,8 +41,35 @@ class LimitedAdapter(requests.adapters.HTTPAdapter):
     """Sends requests over connections whose responses have a deadline, also through proxies.
 
     The head of a response, with all that comes before it, has to be there within the read timeout, and the body as
-    well, unless `limit_silence_only` is called for the response.
+    well, unless `limit_silence_only` is called for the response. `certificates` has the TLS contexts.
     """
+
+    def __init__(self, certificates: Certificates, **options: Any) -> None:
+        self._certificates = certificates
+        super().__init__(**options)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        """Send a request. Media types in `Accept` are sent in a line each, as some registries need it."""
+        request.headers = _separate_lines(request.headers)  # type: ignore[assignment]
+        try:
+            return super().send(request, *args, **options)
+        except requests.exceptions.SSLError as error:
+            if not _UNKNOWN_AUTHORITY(str(error)) or not self._certificates.extend(Address.parse(request.url or "")):
+                raise
+            with suppress(requests.exceptions.RequestException):
+                return super().send(request, *args, **options)
+            raise
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        """Return what connections may be shared by."""
+        host, options = super().build_connection_pool_key_attributes(request, bool(verify), cert)
+        if host["scheme"] == "https":
+            options["ssl_context"] = self._certificates.context(Address.parse(request.url))
+        return host, options
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Set how a connection verifies: the TLS context has the authorities."""
+        conn.cert_reqs = "CERT_REQUIRED" if verify else "CERT_NONE"
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         """Make the manager of direct connections."""
@@ -39,6 +78,10 @@ class LimitedAdapter(requests.adapters.HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
         """Return the manager of connections through a proxy."""
+        host = urllib3.util.parse_url(proxy)
+        if host.scheme == "https" and host.host:
+            address = Address("https", host.host, host.port or 443, "/")
+            options.setdefault("proxy_ssl_context", self._certificates.context(address))
         return _limit(super().proxy_manager_for(proxy, **options))
 
 
@@ -52,6 +95,19 @@ def limit_rest(response: requests.Response, seconds: float) -> None:
     """Give the rest of a response a deadline that many seconds from now."""
     if reader := _reader(response):
         reader.deadline = time.monotonic() + seconds
+
+
+def _separate_lines(headers: Any) -> urllib3.HTTPHeaderDict:
+    """Return headers of a request, with a line for each media type in `Accept`."""
+    lines = urllib3.HTTPHeaderDict()
+    for name, value in headers.items():
+        for part in value.split(", ") if name.lower() == "accept" else [value]:
+            lines.add(name, part)
+    return lines
+
+
+class HeadTooLarge(http.client.HTTPException):
+    """The head of a response, or its trailers, have more bytes than are read."""
 
 
 class _LimitedReader(io.RawIOBase):
@@ -93,11 +149,11 @@ class _LimitedFile(io.BufferedReader):
     def __init__(self, reader: _LimitedReader) -> None:
         super().__init__(reader)
         self._reader = reader
-        self._lines = 0
+        self._lines = self._line_bytes = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read content."""
-        self._lines = 0
+        self._lines = self._line_bytes = 0
         return super().read(size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
@@ -105,7 +161,11 @@ class _LimitedFile(io.BufferedReader):
         self._lines += 1
         if self._lines == _LINES_OF_TRAILERS:
             self._reader.deadline = min(self._reader.deadline, time.monotonic() + self._reader.silence)
-        return super().readline(size)
+        line = super().readline(size)
+        self._line_bytes += len(line)
+        if self._line_bytes > MAX_HEAD_BYTES:
+            raise HeadTooLarge(f"headers of more than {MAX_HEAD_BYTES >> 20} MiB")
+        return line
 
 
 class _LimitedSocket:
@@ -174,6 +234,7 @@ class _DirectConnection:
 
 def _limit(manager: Any) -> Any:
     """Make a manager of urllib3 use connections with limits, and return it."""
+    http.client._MAXHEADERS = MAX_HEADERS  # type: ignore[attr-defined]  # there is no other way to set it
     manager.pool_classes_by_scheme = {
         scheme: _limited_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.cookiejar
 import json
 import re
@@ -15,9 +16,10 @@ import requests
 import urllib3
 
 from provisioner import __version__
-from provisioner.errors import MalformedImage, NetworkError, UsageError
+from provisioner.errors import MalformedImage, NetworkError, NotAllowed, UsageError
 from provisioner.registry.address import Address, check_redirect
-from provisioner.registry.connection import LimitedAdapter, limit_rest, limit_silence_only
+from provisioner.registry.certificates import Certificates
+from provisioner.registry.connection import HeadTooLarge, LimitedAdapter, limit_rest, limit_silence_only
 from provisioner.registry.proxies import check_proxy
 from provisioner.registry.retry import TransientError
 from provisioner.terminal.escaping import printable
@@ -52,10 +54,10 @@ class Http:
     """An HTTP client that reuses up to `connections` connections. Thread-safe.
 
     `insecure` allows certificates that can't be verified. `seconds` is how long a document may take, by default
-    DOCUMENT_SECONDS.
+    DOCUMENT_SECONDS. `registry` is the host and port whose own certificates count (see Certificates).
     """
 
-    def __init__(self, *, insecure: bool, connections: int, seconds: float | None = None) -> None:
+    def __init__(self, *, insecure: bool, connections: int, seconds: float | None = None, registry: str = "") -> None:
         self._insecure = insecure
         self._seconds = seconds or DOCUMENT_SECONDS
         self._silence = min(SILENCE_SECONDS, seconds or SILENCE_SECONDS)
@@ -64,7 +66,7 @@ class Http:
         # Blobs are compressed already, and digests are those of the stored bytes.
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        adapter = LimitedAdapter(pool_maxsize=connections)
+        adapter = LimitedAdapter(Certificates(registry, insecure=insecure), pool_maxsize=connections)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
         if insecure:
@@ -192,11 +194,9 @@ def http_errors(host: str) -> Iterator[None]:
             raise UsageError(f"the proxy to {host} speaks SOCKS, which needs the package PySocks", _GET_SOCKS) from e
         raise _unusable_address(host) from e
     except urllib3.exceptions.ProtocolError as error:
-        raise TransientError(f"{host} broke off: {_cause(error)}", "try again") from error
+        raise _head_error(host, error) or TransientError(f"{host} broke off: {_cause(error)}", "try again") from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _connection_error(host, error) from error
-    except OSError as error:  # requests checks that the file of certificates exists
-        raise UsageError(printable(str(error)), "check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE") from error
 
 
 def _too_slow(host: str) -> TransientError:
@@ -207,19 +207,34 @@ def _proxy_error(host: str, error: Exception) -> TransientError:
     return TransientError(f"the proxy to {host} fails: {_cause(error)}", _CHECK_PROXIES)
 
 
-def _connection_error(host: str, error: Exception) -> TransientError:
+def _head_error(host: str, error: Exception) -> NetworkError | None:
+    """Return the error for a response with too many or too large headers; None where that is not what happened."""
+    innermost = _innermost(error)
+    if type(innermost) not in (http.client.HTTPException, http.client.LineTooLong, HeadTooLarge):
+        return None
+    return NetworkError(f"{host} sends too much before its content: {_cause(error)}", "tell the registry's owner")
+
+
+def _connection_error(host: str, error: Exception) -> NetworkError:
     if type(_innermost(error).__context__).__module__ == "socks":  # urllib3 has no exception of its own for it
         return _proxy_error(host, error)
+    if head_error := _head_error(host, error):
+        return head_error
     return TransientError(f"{host} can't be reached: {_cause(error)}", "check the host's name and the network")
 
 
-def _tls_error(host: str, error: Exception) -> NetworkError:
+def _tls_error(host: str, error: Exception) -> NetworkError | NotAllowed:
     cause = _cause(error)
     if isinstance(_innermost(error), ssl.SSLEOFError):
         return TransientError(f"{host} broke off: {cause}", "try again")
+    if re.search("alert.*certificate|alert handshake failure", str(_innermost(error))):
+        folder = f"~/.config/containers/certs.d/{host}"
+        hint = f"put client.cert and client.key into {folder}, or see what is wrong with those that are there"
+        return NotAllowed(f"{host} wants a certificate of yours: {cause}", hint)
     if "certificate" not in str(_innermost(error)):
         return NetworkError(f"{host} doesn't speak https: {cause}", "for plain http: --insecure")
-    hint = "if you trust it all the same: --insecure; for your own authority: REQUESTS_CA_BUNDLE=FILE"
+    hint = "for an authority of your own: SSL_CERT_FILE=FILE, REQUESTS_CA_BUNDLE=FILE, or"
+    hint += f" ~/.config/containers/certs.d/{host}/ca.crt; if you trust it all the same: --insecure"
     return UntrustedCertificate(f"{host} has a certificate that can't be verified: {cause}", hint)
 
 

@@ -19,6 +19,10 @@ class NoSuchRepository(NotFound):
     """The registry has no such repository, or hides it from those without the right credentials."""
 
 
+class Incomplete(MalformedImage):
+    """The registry doesn't have a part of an image."""
+
+
 def refusal(
     response: requests.Response, reference: Reference, what: str, *, login: Login | None, is_part: bool = False
 ) -> ProvisionError:
@@ -30,7 +34,7 @@ def refusal(
     name, registry, status = reference.name, reference.registry, response.status_code
     reason = _redacted(error_reason(response), login)
     if status == 404 and is_part:
-        return MalformedImage(
+        return Incomplete(
             f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
         )
     if status == 404:
@@ -42,6 +46,9 @@ def refusal(
             f"{registry} refuses the credentials {who}{reason}", f"log in again: provision login {registry}"
         )
     if status in (401, 403):
+        if is_part:  # whoever got the manifest may read the image
+            hint = f"try again; if it stays so, log in: provision login {registry}, or tell the registry's owner"
+            return NotAllowed(f"{registry} refuses the {what} of {name}, whose manifest it gave{reason}", hint)
         # A registry that hides which repositories exist answers the same for private and missing ones.
         hint = f"check the spelling; if it is private: provision login {registry}"
         if login:
@@ -54,7 +61,7 @@ def refusal(
         hint = limit.hint + ("" if login else f", or log in for more: provision login {registry}")
         return TransientError(f"{registry} says that there were too many requests{reason}{limit}", hint, after)
     message = f"{registry} answers with {_redacted(status_text(response), login)} for the {what}{reason}"
-    if status == 408 or status >= 500:
+    if status == 408 or (status >= 500 and status != 501):
         return TransientError(message, after=after)
     return NetworkError(message, "try again later")
 

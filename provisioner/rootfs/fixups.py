@@ -1,5 +1,5 @@
-"""Fixups: the files that make a rootfs usable on this machine: resolv.conf, hosts, hostname, Android's groups, and a
-profile's files.
+"""Fixups: the files that make a rootfs usable on this machine: resolv.conf, hosts, hostname, mtab, Android's groups,
+and a profile's files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str]) -> dict[str, 
     """Write the fixups into `tree` and return the files of /etc that start.sh may generate again, by name.
 
     These are the files that depend on the machine and that the profile doesn't have. `dns` are the servers that the
-    user asked for. Symlinks of the image in place of a file are replaced. Raises MalformedImage where something in the
+    user asked for. Symlinks of the image in place of a file are replaced; mtab is made where there is none, as docker
+    does. Raises MalformedImage where something in the
     image is in the way of a file, and MachineError.
     """
     name = profile.hostname or socket.gethostname() or "localhost"
@@ -44,6 +45,8 @@ def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str]) -> dict[str, 
     for path, content in files.items():
         with tree_errors(f"write {printable(path)}"):
             tree.write(path, content)
+    with tree_errors("write /etc/mtab"):
+        tree.symlink(b"/etc/mtab", b"/proc/mounts")
     return generated
 
 

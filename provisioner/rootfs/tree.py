@@ -69,18 +69,23 @@ class Place(NamedTuple):
 def split_path(path: bytes) -> list[bytes]:
     """Split the path of an archive into names; it may begin with `/` or `./`.
 
-    Raises MalformedImage for a path with `..` or NUL in it, or one that is too long.
+    A name before `..` is left out with it, whatever it is in the tree, as Go's tools do. Raises MalformedImage for a
+    path that leaves the root, has a NUL in it, or is too long.
     """
     if b"\0" in path:
         raise MalformedImage(f"{printable(path[:300])!r} contains a NUL")
     if len(path) > _PATH_MAX:
         raise MalformedImage(f"it is a path of {len(path)} bytes, {_PATH_MAX} is the most")
-    names = [name for name in path.split(b"/") if name not in (b"", b".")]
-    for name in names:
+    names: list[bytes] = []
+    for name in path.split(b"/"):
         if name == b"..":
-            raise MalformedImage(f"{printable(path[:300])!r} climbs out of its directory")
-        if len(name) > _NAME_MAX:
+            if not names:
+                raise MalformedImage(f"{printable(path[:300])!r} climbs out of the root")
+            names.pop()
+        elif len(name) > _NAME_MAX:
             raise MalformedImage(f"{printable(name[:60])}… is a name of {len(name)} bytes, {_NAME_MAX} is the most")
+        elif name not in (b"", b"."):
+            names.append(name)
     return names
 
 
@@ -199,6 +204,13 @@ class Tree:
             opened.write(data)
             self._set_default_metadata(file)
             os.fchmod(file, mode)
+
+    def symlink(self, path: bytes, target: bytes) -> None:
+        """Make a symlink that has no entry in the image, unless something is at `path`. It belongs to root."""
+        place = self.locate(path)
+        with suppress(FileExistsError):
+            os.symlink(target, place.name, dir_fd=place.directory)
+            self.overrides.set(self.lstat(place).st_ino, None)
 
     def set_times(self) -> None:
         """Set the times of all directories to those of the image. Later writes into a directory change its time."""

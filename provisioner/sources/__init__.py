@@ -26,6 +26,8 @@ class ResolvedImage:
     image: Image
     index: Index | None
     """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
+    assumptions: tuple[str, ...] = ()
+    """A line for the user about each thing that the image doesn't say."""
 
 
 class Source(Protocol):

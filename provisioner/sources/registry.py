@@ -15,7 +15,7 @@ from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
 from provisioner.sizes import size_text
 from provisioner.sources import ResolvedImage
-from provisioner.sources.resolver import resolve
+from provisioner.sources.resolver import ResolvedManifest, find_image
 from provisioner.store.blobs import BlobCache
 from provisioner.store.documents import DocumentSource, fetch_config
 from provisioner.store.download import Download, Unverified, downloading
@@ -45,18 +45,18 @@ class RegistrySource:
         A lock names the manifest. Raises UsageError where the lock contradicts the manifest.
         """
         if self._lock:
-            return ResolvedImage(self._locked_image(self._lock, platform), None)
+            return self._resolved(self._locked_image(self._lock, platform), None)
         top = self._registry.manifest(self._reference.selector)
         if top.media_type not in INDEX_TYPES:
-            return ResolvedImage(self._resolved(top, None, None, platform), None)
+            return self._resolved(self._found(top, None, None, platform), None)
         with error_context(self._reference.familiar):
             index = Index.from_json(top.data)
-        return ResolvedImage(self._resolved(top, top.digest, None, platform), index)
+        return self._resolved(self._found(top, top.digest, None, platform), index)
 
     def _locked_image(self, lock: Lock, platform: Platform) -> Image:
         with error_context(self._reference.familiar):
             stated, digest = lock.manifest(platform)
-        image = self._resolved(self._registry.manifest(str(digest)), lock.index, stated, platform)
+        image = self._found(self._registry.manifest(str(digest)), lock.index, stated, platform)
         layers = tuple(layer.digest for layer in image.manifest.layers)
         if lock.layers.get(stated, layers) != layers:
             raise UsageError(
@@ -65,15 +65,24 @@ class RegistrySource:
             )
         return image
 
-    def _resolved(self, top: Document, index: Digest | None, stated: Platform | None, platform: Platform) -> Image:
+    def _found(self, top: Document, index: Digest | None, stated: Platform | None, platform: Platform) -> Image:
         """Return the image for `platform` that `top` leads to. `stated` is its platform by a lock, if any."""
-        resolved = resolve(self._registry, top, platform, self._reference.familiar)
-        with error_context(self._reference.familiar):
-            manifest = Manifest.from_json(resolved.document.data)
-            config = fetch_config(manifest, self._cache, self._registry)
-            image = Image.from_documents(resolved.document.data, config, index, resolved.platform or stated)
-            choose([(image.config.platform, image)], platform, "the image")
-            return image
+
+        def build(resolved: ResolvedManifest) -> Image:
+            with error_context(self._reference.familiar):
+                manifest = Manifest.from_json(resolved.document.data)
+                config = fetch_config(manifest, self._cache, self._registry)
+                known = resolved.platform or stated
+                image = Image.from_documents(resolved.document.data, config, index, known, platform)
+                choose([(image.config.platform, image)], platform, "the image")
+                return image
+
+        return find_image(self._registry, top, platform, build, self._reference.familiar)
+
+    def _resolved(self, image: Image, index: Index | None) -> ResolvedImage:
+        """Return the image with the index that it was found by, and what had to be assumed."""
+        assumed = f"{self._reference.familiar} doesn't say which machines it is for: {image.config.platform} is assumed"
+        return ResolvedImage(image, index, () if image.config.states_platform else (assumed,))
 
     @contextmanager
     def layers(

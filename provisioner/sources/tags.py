@@ -13,16 +13,19 @@ from provisioner.sources.resolver import download_size, find_offers
 from provisioner.store.documents import CachingRegistry
 
 
-def with_offers(documents: CachingRegistry, names: Iterable[str], jobs: int) -> Generator[Tag, None, None]:
+def with_offers(
+    documents: CachingRegistry, names: Iterable[str], jobs: int, platform: Platform | None = None
+) -> Generator[Tag, None, None]:
     """Yield the tags of these names with their platforms, in this order; `jobs` are asked for at a time.
 
-    A tag that is gone meanwhile, or that names no container image, has no offers but a `problem`.
+    An image that states no platform is for `platform`, or for this machine's. A tag that is gone
+    meanwhile, or that names no container image, has no offers but a `problem`.
     """
 
     def find(name: str) -> Tag:
         try:
             top = documents.manifest(name)
-            return Tag(name, top.digest, find_offers(documents, top))
+            return Tag(name, top.digest, find_offers(documents, top, platform))
         except (NotFound, MalformedImage) as error:
             return Tag(name, problem=error.message)
 

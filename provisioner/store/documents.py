@@ -14,6 +14,7 @@ from provisioner.errors import MachineError, MalformedImage, NotAllowed, NotFoun
 from provisioner.image.config import ImageConfig
 from provisioner.image.digest import Digest, verify
 from provisioner.image.manifest import DOCUMENT_LIMIT, Descriptor, Manifest, media_type_of
+from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
 from provisioner.store.blobs import BlobCache, BlobSource
@@ -71,9 +72,12 @@ class CachingRegistry:
         """Return what a tag or a digest names now. That is never cached."""
         return self._registry.resolve(selector)
 
-    def config(self, manifest: Manifest) -> ImageConfig:
-        """Return the config that `manifest` names. Raises MachineError where the cache can't be written."""
-        return ImageConfig.from_json(fetch_config(manifest, self.cache, self._registry))
+    def config(self, manifest: Manifest, platform: Platform | None = None) -> ImageConfig:
+        """Return the config that `manifest` names; `platform` is assumed where it states none.
+
+        Raises MachineError where the cache can't be written.
+        """
+        return ImageConfig.from_json(fetch_config(manifest, self.cache, self._registry), platform)
 
     def tags_page(self, query: str) -> tuple[bytes, str]:
         """Return one page of the list of tags and its Link header. That is never cached."""
@@ -89,7 +93,9 @@ class CachingRegistry:
 
     def _document_of_tag(self, tag: str) -> Document:
         if self._known_tags is None:
-            return self.manifest(self._registry.resolve(tag))
+            with suppress(NotFound):  # the registry's headers were wrong, or it knows only tags
+                return self.manifest(str(self._registry.resolve(tag).digest))
+            return self._save(self._registry.manifest(tag))
         if document := self._known_document(tag, self._known_tags):
             return document
         document = self._save(self._registry.manifest(tag))

@@ -12,14 +12,16 @@ from provisioner.terminal.escaping import printable
 
 
 class Console:
-    """Writes steps and errors to a stream, standard error by default. With `quiet`, errors only.
+    """Writes steps and errors to a stream, standard error by default.
 
-    Every text is escaped here once more, so that it is one line and safe on a terminal.
+    With `quiet` it writes errors only, with `verbose` details too. Every text is escaped here once more, so that it is
+    one line and safe on a terminal.
     """
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
+        self._verbose = verbose
         self._bar: Any = None
         self._warned: set[str] = set()
 
@@ -27,6 +29,11 @@ class Console:
         """Write one line about the work, above the bar where there is one. May be called from any thread."""
         if not self._quiet:
             self._write(text)
+
+    def detail(self, text: str) -> None:
+        """Write one line that few need, with `verbose` only. May be called from any thread."""
+        if self._verbose:
+            self.step(text)
 
     def warn(self, text: str) -> None:
         """Write a line that matters even where nothing but errors is wanted; each text once. From any thread."""

@@ -31,6 +31,7 @@ run_bare() {
         enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
         refresh_files
     }
+    give_pipes
     make_directory "$workdir"
     find_entry "$rootfs"
     drop_capabilities
@@ -72,6 +73,7 @@ enter_rootfs() {
         [ "$uid:$gid$more_ids" = 0:0 ] || [ -n "$more_ids" ] || nested=yes
     fi
     [ "$typed_ids" != many ] || set_owners
+    give_pipes
     fill_rootfs
     bind_all
     make_directory "$workdir"

@@ -70,3 +70,27 @@ read_report() {
             ;;
     esac
 }
+
+# Kill the guests of a proot that was killed: the kernel lets them go on, among the host's files. Each executes a
+# temporary file of proot's, with proot's process number in its name.
+end_orphans() {
+    [ -n "$child" ] || return 0
+    orphans=''
+    set +f
+    orphan_list=$(ls -l /proc/[0-9]*/exe 2>/dev/null)
+    set -f
+    while [ -n "$orphan_list" ]; do
+        line=${orphan_list%%"$newline"*}
+        case $orphan_list in
+            *"$newline"*) orphan_list=${orphan_list#*"$newline"} ;;
+            *) orphan_list='' ;;
+        esac
+        case $line in
+            *" /proc/"*"/exe -> "*"/prooted-$child-"*)
+                pid=${line#*" /proc/"}
+                orphans="$orphans ${pid%%/*}"
+                ;;
+        esac
+    done
+    [ -z "$orphans" ] || eval "kill -s KILL $orphans" 2>/dev/null
+}

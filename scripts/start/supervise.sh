@@ -19,6 +19,10 @@ supervise() {
     read_report
     # Without a report: proot exits with 255 for each guest that a signal ended.
     case $last_signal/${reported:-$status}/$runtime/${reported:+yes} in
+        */137/proot/)
+            end_orphans
+            [ -z "$last_signal" ] || [ "$killed_status" != 137 ] || status=$((128 + last_signal))
+            ;;
         */proot/yes) [ "$last_signal/$status" != /159 ] || explain_failure ;;
         [0-9]*/"$killed_status/$runtime/" | [0-9]*/255/proot/) status=$((128 + last_signal)) ;;
         /*/proot/) [ -n "$inside" ] || explain_failure ;;
@@ -69,12 +73,12 @@ forward() {
     case $runtime/$process_name in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
-            # With a report, the one that waits for the command comes between.
-            if find_child "$child" && { [ -z "$report" ] || find_child "$first_child"; }; then
-                guest_pid=$first_child
-            else
-                child_signal=QUIT
-            fi
+            # With a report there is one until the end. Before, proot neither heeds signals nor ends its first child.
+            tries=${report:+100}
+            until find_child "$child" || [ "${tries:-0}" -eq 0 ]; do tries=$((tries - 1)); done
+            if [ -n "$first_child" ]; then guest_pid=$first_child; else child_signal=QUIT; fi
+            # The one that waits for the command comes between.
+            [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
             ;;
         proot/*) child_signal=KILL ;; # it has not become proot yet
         chroot/sh | userns/sh | chroot/setpriv | userns/setpriv)

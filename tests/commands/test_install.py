@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from provisioner.cli import main
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
 
+TYPES = {kind: builders.OCI_LAYER + (f"+{kind}" if kind else "") for kind in ("gzip", "zstd", "")}
 Output = pytest.CaptureFixture[str]
 
 
@@ -82,3 +84,47 @@ def test_up_to_date_is_shown(registry: ScriptedRegistry, tmp_path: Path, capsys:
     capsys.readouterr()
     assert main(words) == 0
     assert "dir is up to date\n" in capsys.readouterr().err
+
+
+def test_what_is_unusual_of_layers_is_said_with_verbose(
+    registry: ScriptedRegistry, tmp_path: Path, capsys: Output
+) -> None:
+    """All nine combinations; some layers are large enough for worker processes."""
+    kinds: list[builders.Compression] = ["gzip", "zstd", ""]
+    layers, expected = [], []
+    for number in range(9):
+        kind, announced = kinds[number // 3], kinds[number % 3]
+        content = builders.incompressible(2_000_000 if number % 2 else 100, number)
+        layers.append(
+            replace(builders.layer((f"file{number}", content), compression=kind), media_type=TYPES[announced])
+        )
+        if kind != announced:
+            said = f"{kind or 'not compressed'}, its media type says {announced or 'tar'}"
+            expected.append(f"layer {number + 1} of 9 is {said}")
+    registry.push("odd", builders.image(*layers))
+    words = [f"{registry.host}/odd", str(tmp_path / "dir"), "--platform=amd64", "--force"]
+    for option, lines in (("--verbose", expected), ("--no-sync", [])):
+        assert main([*words, option]) == 0
+        assert sorted(line for line in capsys.readouterr().err.splitlines() if "its media" in line) == lines
+    assert len(list((tmp_path / "dir/rootfs").glob("file*"))) == 9
+
+
+def test_what_an_image_does_not_say_is_said_to_be_assumed(
+    registry: ScriptedRegistry, tmp_path: Path, capsys: Output
+) -> None:
+    registry.push("silent", builders.small(run={"Entrypoint": [""], "Cmd": "echo a"}, config={"architecture": None}))
+    name, directory = f"{registry.host}/silent", str(tmp_path / "dir")
+    assert main([name, directory, "--platform=arm64"]) == 0
+    err = capsys.readouterr().err
+    assert f"{name}:latest doesn't say which machines it is for: linux/arm64 is assumed\n" in err
+    assert "  command: 'echo a'\n" in err
+    assert main(["inspect", name, "--platform", "mips", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "linux/mips is assumed" in err
+    assert json.loads(out)["platform"] == "linux/mips"
+
+
+def test_a_platform_that_the_image_does_not_have(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    """Exit status 3, not 2, for every architecture that Go knows."""
+    assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform=mips"]) == 3
+    assert "has nothing for linux/mips; it has linux/amd64" in capsys.readouterr().err

@@ -24,14 +24,24 @@ CONFIG = builders.small(
     config={"variant": "v2"},
 ).config
 
+
+def parse_index(data: bytes) -> Index:
+    """Return the index. Raises the error of its first entry that is malformed, as those do who would choose it."""
+    index = Index.from_json(data)
+    for entry in index.malformed:
+        raise entry.error
+    return index
+
+
 Parser = Callable[[bytes], object]
 PARSERS: dict[str, tuple[Parser, bytes]] = {
-    "index": (Index.from_json, INDEX),
+    "index": (parse_index, INDEX),
     "manifest": (Manifest.from_json, MANIFEST),
     "config": (ImageConfig.from_json, CONFIG),
 }
 # Fields that are there for others.
 UNREAD = {
+    "index.manifests[0].mediaType",  # another type is no image, and left out
     "config.rootfs.type",
     "index.schemaVersion",
     "index.mediaType",
@@ -76,6 +86,7 @@ OTHERS: list[Any] = [True, 5, -1, 2.5, 10**30, "text", "\0", "\ud800", [], [5], 
 def test_wrong_types_in_any_field_are_named(what: str, path: Path_) -> None:
     """Only values of the right type pass; the error names the field, or one around it."""
     parse, document = PARSERS[what]
+    may_be_text = shown(what, path) in ("config.config.Cmd", "config.config.Entrypoint")
     at: Any = json.loads(document)
     for key in path:
         at = at[key]
@@ -89,7 +100,8 @@ def test_wrong_types_in_any_field_are_named(what: str, path: Path_) -> None:
             assert len(message) < 400
             assert what in message or "no container image" in message
         else:
-            assert value is None or value == {} or type(value) is type(at), value
+            is_text = may_be_text and isinstance(value, str)
+            assert value is None or value in ({}, [None]) or type(value) is type(at) or is_text, value
     assert refused >= len(OTHERS) - 6
 
 
@@ -102,6 +114,9 @@ def test_a_field_of_a_manifest_that_is_missing_is_named(path: Path_) -> None:
         at = at[key]
     del at[path[-1]]
     if isinstance(path[-1], int):
+        return
+    if path[-1] == "mediaType":  # judged by its content
+        Manifest.from_json(json.dumps(whole).encode())
         return
     with pytest.raises(MalformedImage) as caught:
         Manifest.from_json(json.dumps(whole).encode())
@@ -140,15 +155,15 @@ def test_no_text_of_a_config_holds_a_nul(field: str) -> None:
 @pytest.mark.parametrize(
     ("platform", "why"),
     [
-        ({"os": "linux"}, "index.manifests[0].platform.architecture is missing"),
-        ({"os": "", "architecture": "arm"}, "index.manifests[0].platform.os is missing"),
         ({"os": "linux", "architecture": "a\nb"}, "index.manifests[0].platform has 'a\\nb', which names no platform"),
+        ({"os": "\ud800", "architecture": "b"}, "index.manifests[0].platform.os contains what is not Unicode"),
+        ([], "index.manifests[0].platform is a list, not an object"),
     ],
 )
-def test_platforms_that_are_none(platform: dict[str, str], why: str) -> None:
-    with pytest.raises(MalformedImage) as caught:
-        Index.from_json(with_value(INDEX, ("manifests", 0, "platform"), platform))
-    assert caught.value.message == why
+def test_platforms_that_are_none_matter_only_where_they_would_be_chosen(platform: object, why: str) -> None:
+    [entry] = Index.from_json(with_value(INDEX, ("manifests", 0, "platform"), platform)).malformed
+    assert entry.error.message == why
+    assert entry.platform is None
 
 
 def test_too_many_layers() -> None:
@@ -163,7 +178,6 @@ NOT_DOCUMENTS = {
     "empty": b"",
     "html": b"<!doctype html>",
     "cut": MANIFEST[:-9],
-    "latin-1": b'{"os": "\xe9"}',
     "utf-16": '{"os": "linux"}'.encode("utf-16"),
     "byte order mark": b"\xef\xbb\xbf{}",
     "list": b"[]",
@@ -171,7 +185,6 @@ NOT_DOCUMENTS = {
     "deep": b'{"a":' + b"[" * 200_000,
     "deep and right": b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
     "long number": b'{"size": ' + b"9" * 5000 + b"}",
-    "lone surrogate": b'{"os": "\\ud800"}',
 }
 
 

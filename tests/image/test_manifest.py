@@ -9,6 +9,7 @@ import pytest
 
 from provisioner.errors import MalformedImage
 from provisioner.image.config import ImageConfig
+from provisioner.image.image import Image
 from provisioner.image.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -68,6 +69,39 @@ def test_attestations_and_artifacts_are_no_images() -> None:
     ]
 
 
+def test_entries_that_say_nothing_useful_are_no_reason_to_refuse_an_index() -> None:
+    """Nobody chooses them (see tests/sources/test_resolver.py for those who would)."""
+    good = builders.descriptor(b"{}", OCI_MANIFEST, platform={"os": "Linux", "architecture": "AMD64"})
+    odd: list[Any] = [
+        {**good, "platform": {"architecture": "", "os": "linux"}},  # as of SBOMs
+        {**good, "platform": {}},
+        {**good, "platform": None},
+        {**good, "mediaType": "", "platform": {"architecture": "armhf"}},
+        {**good, "annotations": []},
+    ]
+    malformed: list[Any] = [
+        {}, None, [], "x", {**good, "digest": "sha256:1"}, {**good, "size": -1}, {**good, "platform": {"os": 5}},
+        {"mediaType": OCI_MANIFEST, "platform": {"os": "linux", "architecture": "s390x"}},
+    ]  # fmt: skip
+    left_out: list[Any] = [
+        {**good, "annotations": {"vnd.docker.reference.type": "attestation-manifest"}},
+        {**good, "platform": {"os": "unknown", "architecture": "amd64"}},
+        {**good, "mediaType": "application/spdx+json"},
+    ]
+    index = Index.from_json(builders.json_bytes({"manifests": [*malformed, *left_out, *odd, good]}))
+    assert [str(entry.platform) for entry in index.manifests] == [
+        "None", "None", "None", "linux/arm/v7", "linux/amd64", "linux/amd64",
+    ]  # fmt: skip
+    assert len(index.malformed) == len(malformed)
+    assert str(index.malformed[-1].platform) == "linux/s390x"
+
+
+def test_null_in_place_of_an_empty_list() -> None:
+    config = builders.descriptor(b"{}", builders.OCI_CONFIG)
+    assert Manifest.from_json(builders.json_bytes({"config": config, "layers": None})).layers == ()
+    assert Index.from_json(b'{"manifests": null}').manifests == ()
+
+
 # Which document it is
 
 
@@ -81,6 +115,12 @@ def test_attestations_and_artifacts_are_no_images() -> None:
         ({"manifests": []}, "application/json", OCI_INDEX),
         ({"config": {}, "layers": []}, "", OCI_MANIFEST),
         ({"schemaVersion": 2, "mediaType": OCI_MANIFEST}, "", OCI_MANIFEST),
+        ({"layers": None, "config": {}}, "", OCI_MANIFEST),
+        ({"layers": [], "config": {}}, DOCKER_LIST, OCI_MANIFEST),  # the registry is wrong
+        ({"manifests": []}, DOCKER_MANIFEST, OCI_INDEX),
+        ({"layers": [], "config": {}}, "Application/VND.docker.distribution.manifest.v2+JSON", DOCKER_MANIFEST),
+        ({"mediaType": "text/html", "layers": [], "config": {}}, "text/html", OCI_MANIFEST),
+        ({"mediaType": "application/json", "manifests": []}, "", OCI_INDEX),
     ],
 )
 def test_media_types(document: dict[str, Any], content_type: str, expected: str) -> None:
@@ -115,3 +155,31 @@ def test_an_artifact_is_named() -> None:
     manifest = builders.image(manifest={"config": builders.descriptor(b"{}", chart)}).manifest
     with pytest.raises(MalformedImage, match=r"no container image but 'application/vnd\.cncf\.helm"):
         Manifest.from_json(manifest)
+
+
+VAGUE = [None, "", "text/html", "text/plain", "application/json", "application/json; charset=utf-8"]
+VAGUE += ["application/octet-stream", "binary/octet-stream"]
+
+
+@pytest.mark.parametrize("media_type", VAGUE)
+def test_configs_of_old_registries_are_judged_by_their_content(media_type: str | None) -> None:
+    image = builders.small()
+    fields = {"mediaType": media_type} if media_type is not None else {}
+    document = builders.descriptor(image.config, "")
+    del document["mediaType"]
+    made = builders.small(manifest={"config": document | fields})
+    assert Image.from_documents(made.manifest, made.config).config.diff_ids
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "why"),
+    [
+        (b"<html>", "text/html", "this is no container image: its config, of the type 'text/html', is none"),
+        (b"{}", "", "this is no container image: its config is none of an image .config.rootfs is missing"),
+        (b'{"title": "a chart"}', "application/json", "no container image"),
+    ],
+)
+def test_what_turns_out_to_be_no_config_is_named(content: bytes, media_type: str, why: str) -> None:
+    made = builders.small(manifest={"config": builders.descriptor(content, media_type)})
+    with pytest.raises(MalformedImage, match=why):
+        Image.from_documents(made.manifest, content)

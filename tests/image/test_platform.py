@@ -90,6 +90,11 @@ def test_an_unknown_machine_is_named_with_a_hint() -> None:
         ("i686", "linux/386"),
         ("loongarch64", "linux/loong64"),
         ("riscv64", "linux/riscv64"),
+        ("linux/arm/7", "linux/arm/v7"),
+        ("arm64/8", "linux/arm64/v8"),
+        ("linux/x86_64/v3", "linux/amd64/v3"),
+        ("mips", "linux/mips"),
+        ("linux/sparc64", "linux/sparc64"),
     ],
 )
 def test_platforms_as_people_write_them(text: str, expected: str) -> None:
@@ -99,7 +104,7 @@ def test_platforms_as_people_write_them(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "/", "linux", "linux/", "linux//v7", "vax", "windows/amd64", "linux/amd64/v3/x", "linux/arm/7", "arm/vx",
+        "", "/", "linux", "linux/", "linux//v7", "vax", "windows/amd64", "linux/amd64/v3/x", "linux/arm/v", "arm/vx",
         "armv7l/v6", "linux/arm64/v8\n", "linux/arm/v٣", "linux/linux", "\x1b[31m", "linux arm64",
     ],
 )  # fmt: skip
@@ -110,9 +115,48 @@ def test_what_is_no_platform_is_refused_with_those_that_are(text: str) -> None:
     assert "riscv64" in caught.value.hint
 
 
+# `go tool dist list`, those of linux
+GO = "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x"
+
+
+@pytest.mark.parametrize("architecture", GO.split())
+def test_every_architecture_that_go_has_for_linux_is_known(architecture: str) -> None:
+    """An image may have nothing for it: that is an exit status of its own."""
+    platform = Platform.parse(architecture)
+    assert str(platform) == f"linux/{architecture}"
+    with pytest.raises(NotFound, match=f"nothing for linux/{architecture};"):
+        choose([(Platform("linux", "wasm"), "")], platform, "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("linux", "x86_64"), "linux/amd64"),
+        (("Linux", "AMD64", "v1"), "linux/amd64"),
+        (("linux", "x86-64", "v2"), "linux/amd64/v2"),
+        (("linux", "aarch64"), "linux/arm64"),
+        (("linux", "aarch64", "8"), "linux/arm64/v8"),
+        (("linux", "arm64", "v8.0"), "linux/arm64/v8"),
+        (("linux", "arm64", "V9"), "linux/arm64/v9"),
+        (("linux", "armhf"), "linux/arm/v7"),
+        (("linux", "armhf", "v6"), "linux/arm/v7"),  # as containerd: the name says more
+        (("linux", "armel"), "linux/arm/v6"),
+        (("linux", "arm", "5"), "linux/arm/v5"),
+        (("linux", "i386", "x"), "linux/386"),
+        (("linux", "loongarch64"), "linux/loong64"),
+        (("", "riscv64"), "linux/riscv64"),
+        (("windows", "amd64"), "windows/amd64"),
+    ],
+)
+def test_foreign_spellings_in_images_are_normalised_as_containerd_does(words: tuple[str, ...], expected: str) -> None:
+    assert str(Platform.normalized(*words)) == expected
+
+
 @pytest.mark.parametrize(
     ("image", "host", "expected"),
     [
+        ("linux/arm64/v8.2", "linux/arm64/v8", True),
+        ("linux/arm64/v9.1", "linux/arm64/v8", False),
         ("linux/arm/v6", "linux/arm/v7", True),
         ("linux/arm/v7", "linux/arm/v6", False),
         ("linux/arm", "linux/arm/v7", True),  # v7 where none is written

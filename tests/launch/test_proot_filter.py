@@ -32,11 +32,20 @@ FILTER = proot_filter(Platform("linux", "amd64"))
 # What takes a path and came after the table of proot 5.1.0, and io_uring, as libseccomp calls them.
 NEWER = [
     *("statx", "execveat", "renameat2", "open_tree", "move_mount", "fsopen", "fspick", "openat2", "faccessat2"),
-    *("mount_setattr", "bpf", "clone3", "io_uring_setup", "io_uring_enter", "io_uring_register", "quotactl_fd"),
+    *("mount_setattr", "bpf", "io_uring_setup", "io_uring_enter", "io_uring_register", "quotactl_fd"),
     *("utimensat_time64", "landlock_add_rule", "kexec_file_load"),
 ]
 OLDER = ["fanotify_mark", "fanotify_init", "quotactl"]
-NEEDED = ["getrandom", "memfd_create", "rseq", "membarrier", "copy_file_range", "close_range", "clock_gettime64"]
+NEEDED = [
+    "getrandom",
+    "memfd_create",
+    "rseq",
+    "membarrier",
+    "copy_file_range",
+    "close_range",
+    "clock_gettime64",
+    "clone3",
+]
 
 
 @pytest.mark.parametrize("arch", _ARCHES, ids=_ARCHES.get)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.containers import ENVIRONMENT, SAY, Container, make_container, make_scratch, starter
+from tests.support.containers import ENVIRONMENT, SAY, SHELLS, Container, make_container, make_scratch, starter
+from tests.support.tools import need
 
 
 def test_arguments_keep_every_byte(container: Container, runtime: str) -> None:
@@ -149,3 +150,28 @@ def test_shared_memory_is_the_container_s_own(container: Container, runtime: str
     output = container.output(runtime, "sh", "-c", f"echo y >/dev/shm/{name}; cat /dev/shm/{name}")
     assert output == b"y\n"
     assert not Path("/dev/shm", name).exists()
+
+
+# Standard streams of a user
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_user_can_open_the_pipes_that_standard_output_leads_to(container: Container, shell: str) -> None:
+    """As in docker: nginx's logs are links to /dev/stdout."""
+    need(*SHELLS[shell][:1])
+    command = "echo out >/dev/stdout; echo error >/dev/stderr; cat /dev/stdin"
+    done = container.run("chroot", "--user=joe", "sh", "-c", command, shell=SHELLS[shell], stdin=None, input=b"in\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"out\nin\n", b"error\n")
+
+
+def test_the_callers_files_and_named_pipes_keep_their_owner(container: Container, tmp_path: Path) -> None:
+    files = [tmp_path / "out", tmp_path / "fifo"]
+    os.mkfifo(files[1])
+    reader = os.open(files[1], os.O_RDONLY | os.O_NONBLOCK)
+    with files[0].open("wb") as out, files[1].open("wb") as fifo:
+        done = container.run("chroot", "--user=joe", "sh", "-c", "echo out; echo error >&2", stdout=out, stderr=fifo)
+    assert done.returncode == 0
+    assert files[0].read_bytes() == b"out\n"
+    assert os.read(reader, 100) == b"error\n"
+    os.close(reader)
+    assert {path.stat().st_uid for path in files} == {os.geteuid()}

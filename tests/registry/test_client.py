@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from provisioner.image.manifest import DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST, 
 from provisioner.image.reference import Reference
 from provisioner.registry import http
 from provisioner.registry.client import RegistryClient
-from provisioner.registry.refusals import NoSuchRepository
+from provisioner.registry.refusals import Incomplete, NoSuchRepository
 from provisioner.registry.retry import TransientError
 from scripts.loopback_registry import Response
 from tests.support import builders
@@ -64,7 +65,7 @@ def refused(kind: type[ProvisionError], why: str, hint: str = "") -> Iterator[No
     """Assert that the block raises just this kind, with one line that matches `why` and a hint that matches `hint`."""
     with pytest.raises(kind) as caught:
         yield
-    assert type(caught.value) in (kind, http.UntrustedCertificate, TransientError, NoSuchRepository)
+    assert type(caught.value) in (kind, http.UntrustedCertificate, TransientError, NoSuchRepository, Incomplete)
     assert re.search(why, caught.value.message)
     assert caught.value.message.isprintable()
     assert caught.value.hint
@@ -87,9 +88,10 @@ def test_manifests_by_tag_and_digest_and_blobs(registry: ScriptedRegistry) -> No
 
 def test_all_media_types_are_asked_for(registry: ScriptedRegistry) -> None:
     client(registry).manifest("latest")
-    accepted = registry.asked(MANIFESTS)[0].headers["Accept"]
-    for media_type in (OCI_INDEX, OCI_MANIFEST, builders.DOCKER_LIST, builders.DOCKER_MANIFEST):
-        assert media_type in accepted
+    accepted = registry.asked(MANIFESTS)[0].headers.get_all("Accept")
+    assert accepted is not None
+    assert {OCI_INDEX, OCI_MANIFEST, builders.DOCKER_LIST, builders.DOCKER_MANIFEST} <= set(accepted)
+    assert all("," not in line for line in accepted)  # as Go's clients; some registries read one line only as one type
 
 
 def test_blobs_come_as_they_are_stored(registry: ScriptedRegistry) -> None:
@@ -138,6 +140,68 @@ def test_a_token_that_ends_is_renewed(registry: ScriptedRegistry) -> None:
     server = TokenServer(registry, uses=1)
     pulled = client(registry)
     pulled.manifest("latest")
+    assert b"".join(pulled.blob(described(LAYER))) == LAYER
+    assert server.issued == 2
+
+
+def test_a_token_that_several_downloads_use_up_is_renewed_as_often_as_it_takes(registry: ScriptedRegistry) -> None:
+    blobs = [registry.add_blob("user/x", builders.incompressible(1000, number)) for number in range(40)]
+    server = TokenServer(registry, uses=1)
+    pulled = client(registry)
+
+    def fetch(digest: str) -> int:
+        return len(b"".join(pulled.blob(Descriptor("", Digest.parse(digest), 1000))))
+
+    with ThreadPoolExecutor(16) as threads:
+        assert set(threads.map(fetch, blobs)) == {1000}
+    assert server.issued >= 40
+
+
+def test_a_token_that_others_use_up_is_renewed_while_there_is_progress(registry: ScriptedRegistry) -> None:
+    """Ten times in a row somebody else was faster, and got through."""
+    TokenServer(registry)
+    pulled, refusals = client(registry), 0
+
+    def refuse(request: Request) -> Response | None:
+        nonlocal refusals
+        refusals += 1
+        if refusals > 10:
+            return None
+        pulled.manifest("latest")
+        return challenge(f'Bearer realm="{registry.url}/token",service="scripted"')
+
+    registry.on(BLOBS, refuse)
+    assert b"".join(pulled.blob(described(LAYER))) == LAYER
+    assert refusals == 11
+
+
+def test_without_progress_the_renewal_ends(registry: ScriptedRegistry) -> None:
+    """What a manifest names is there, so it is never \"not found\"."""
+    TokenServer(registry)
+    pulled = client(registry)
+    pulled.manifest("latest")
+    registry.on(BLOBS, challenge(f'Bearer realm="{registry.url}/token",service="scripted"'))
+    with refused(NotAllowed, "refuses the blob [0-9a-f]+ of .*/user/x, whose manifest it gave", "try again"):
+        list(pulled.blob(described(LAYER)))
+    assert len(registry.asked(BLOBS)) == 4
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_server_that_refuses_in_the_middle_is_asked_again(registry: ScriptedRegistry, status: int) -> None:
+    TokenServer(registry, uses=1)
+    pulled = client(registry)
+    pulled.manifest("latest")
+    registry.on("/token", Response(status))
+    with refused(TransientError, "the token server of .* refuses a token for what could be read before"):
+        list(pulled.blob(described(LAYER)))
+
+
+def test_a_refusal_with_a_challenge_is_about_the_token(registry: ScriptedRegistry) -> None:
+    server = TokenServer(registry)
+    pulled = client(registry)
+    pulled.manifest("latest")
+    header = {"WWW-Authenticate": f'Bearer realm="{registry.url}/token",error="insufficient_scope"'}
+    registry.on(BLOBS, Response.error(403, "DENIED", "expired", header), times=1)
     assert b"".join(pulled.blob(described(LAYER))) == LAYER
     assert server.issued == 2
 
@@ -306,7 +370,7 @@ def tls_registry(certificate: tuple[Path, Path]) -> Iterator[ScriptedRegistry]:
 
 def test_an_unknown_certificate_is_refused(tls_registry: ScriptedRegistry) -> None:
     with refused(
-        NetworkError, "certificate that can't be verified: self-signed certificate$", "--insecure.*REQUESTS_CA_BUNDLE"
+        NetworkError, "certificate that can't be verified: self-signed certificate$", "REQUESTS_CA_BUNDLE.*--insecure"
     ):
         client(tls_registry).manifest("latest")
     assert tls_registry.requests == []
@@ -373,12 +437,57 @@ def test_plain_http_elsewhere_only_with_insecure(registry: ScriptedRegistry, mon
 # Pings
 
 
+ODD_PINGS = [
+    (html(), NetworkError, "is not a registry: it answers with a web page"),
+    (Response(404), NetworkError, "is not a registry: it answers with 404 Not Found"),
+    (Response(404, b"<html>", {"Content-Type": "text/html"}), NetworkError, "is not a registry: .* a web page"),
+    (Response(405), NetworkError, "is not a registry: it answers with 405"),
+    (Response(501), NetworkError, "is not a registry: it answers with 501"),
+    (Response(204), NetworkError, "is not a registry: it answers with 204"),
+    (Response(403), NotAllowed, "refuses access"),
+    (Response.error(403, "DENIED", "no ping"), NotAllowed, r"refuses access \(no ping\)"),
+    (Response(401), NotAllowed, "wants a user name and a password"),
+    (challenge("Negotiate"), NotAllowed, "wants a user name and a password"),
+    (challenge('Basic realm="r"'), NotAllowed, "wants a user name and a password"),
+]
+
+
+@pytest.mark.parametrize(("response", "error", "why"), ODD_PINGS)
+def test_the_ping_has_no_last_word(
+    registry: ScriptedRegistry, response: Response, error: type[ProvisionError], why: str
+) -> None:
+    """The repository decides; only where it can't be read either, the ping says why."""
+    registry.on("/v2/", response)
+    reading = client(registry)
+    assert reading.manifest("latest").data == IMAGE.manifest
+    assert fetched(registry) == LAYER
+    assert reading.resolve("latest").digest == Digest.of(IMAGE.manifest)
+    with refused(NotFound, "has no tag 'nowhere'"):
+        reading.manifest("nowhere")
+    with refused(error, why):
+        reading.check_login()
+    registry.on(MANIFESTS, Response(404 if response.status == 200 else response.status, b"", response.headers))
+    for _ in range(2):
+        with refused(error, f"^{registry.host} {why}" if "refuses" not in why else why):
+            reading.manifest("latest")
+
+
+def test_a_web_page_everywhere_is_no_registry(registry: ScriptedRegistry) -> None:
+    registry.on("/.*", html())
+    with refused(NetworkError, "is not a registry: it answers with a web page"):
+        client(registry).manifest("latest")
+
+
+def test_a_token_is_asked_for_below_a_ping_that_wants_a_password(registry: ScriptedRegistry) -> None:
+    tokens = TokenServer(registry)
+    registry.on("/v2/", challenge('Basic realm="r"'))
+    assert client(registry).manifest("latest").data == IMAGE.manifest
+    assert tokens.issued == 1
+
+
 @pytest.mark.parametrize(
     ("response", "error", "why"),
     [
-        (html(), NetworkError, "is not a registry: it answers with a web page"),
-        (Response(404), NetworkError, "is not a registry: it answers with 404 Not Found"),
-        (Response(403), NotAllowed, "refuses access"),
         (Response.error(429, "TOOMANY", "slow down"), NetworkError, r"too many requests \(slow down\)"),
         (Response(500), NetworkError, "answers with 500 Internal Server Error for the ping"),
         (Response(503, b"<html>"), NetworkError, "answers with 503"),
@@ -394,6 +503,70 @@ def test_pings(registry: ScriptedRegistry, response: Response, error: type[Provi
         client(registry).manifest("latest")
 
 
+# HEAD, and documents that are only there in one way
+
+
+def only(method: str, response: Response | Callable[[Request], Response]) -> Callable[[Request], Response | None]:
+    """Return what answers requests of this method; others are answered by the registry itself."""
+    return lambda request: (
+        None if request.method != method else response if isinstance(response, Response) else response(request)
+    )
+
+
+DIGEST = builders.digest_of(IMAGE.manifest)
+WRONG_HEADS = [
+    *(Response(status) for status in (400, 401, 403, 404, 405, 406, 501)),
+    Response(403, b"", {"Content-Type": "text/html"}),
+    challenge("Negotiate"),
+    Response(200),
+    Response(200, b"", {"Docker-Content-Digest": DIGEST}),
+    Response(200, b"x" * 40, {"Docker-Content-Digest": "sha256:5", "Content-Type": OCI_MANIFEST}),
+    Response(200, b"x" * 40, {"Docker-Content-Digest": DIGEST, "Content-Type": "text/html; charset=utf-8"}),
+    Response(204),
+]
+
+
+@pytest.mark.parametrize("selector", ["latest", DIGEST])
+@pytest.mark.parametrize("head", WRONG_HEADS)
+def test_where_head_is_refused_or_wrong_get_decides(registry: ScriptedRegistry, head: Response, selector: str) -> None:
+    registry.on(MANIFESTS, only("HEAD", head))
+    found = client(registry).resolve(selector)
+    assert (found.media_type, str(found.digest), found.size) == (OCI_MANIFEST, DIGEST, len(IMAGE.manifest))
+
+
+def test_where_head_is_refused_the_error_is_that_of_get(registry: ScriptedRegistry) -> None:
+    registry.on(MANIFESTS, only("HEAD", Response(405)))
+    with refused(NotFound, r"has no tag 'nowhere' \(no manifest"):
+        client(registry).resolve("nowhere")
+    registry.on(MANIFESTS, only("HEAD", Response(503)))
+    with refused(NetworkError, "answers with 503"):  # to be tried again
+        client(registry).resolve("latest")
+
+
+@pytest.mark.parametrize("answer", [Response(404), Response.error(404, "MANIFEST_UNKNOWN", "unknown")])
+def test_a_registry_that_answers_only_tags(registry: ScriptedRegistry, answer: Response) -> None:
+    """With `NAME:TAG@DIGEST` the tag will do: the digest is verified."""
+    registry.on("/v2/user/x/(manifests|blobs)/sha256:.*", answer)
+    both = RegistryClient(Reference.parse(f"{registry.host}/user/x:latest@{DIGEST}"))
+    assert both.manifest(DIGEST).data == IMAGE.manifest
+    with refused(NotFound, "has no manifest sha256"):
+        client(registry).manifest(DIGEST)
+    registry.push("user/x", builders.small(run={"User": "other"}))
+    with refused(NotFound, "has no manifest sha256"):
+        both.manifest(DIGEST)
+
+
+def test_a_registry_that_has_manifests_among_its_blobs_alone(registry: ScriptedRegistry) -> None:
+    """As containerd looks for them. They are verified there as well."""
+    registry.on(MANIFESTS, Response(404))
+    registry.add_blob("user/x", IMAGE.manifest)
+    found = client(registry).manifest(described(IMAGE.manifest))
+    assert (found.data, found.media_type) == (IMAGE.manifest, OCI_MANIFEST)
+    registry.on("/v2/user/x/blobs/.*", Response(200, IMAGE.manifest + b" "))
+    with refused(MalformedImage, "incomplete: the registry has no manifest"):
+        client(registry).manifest(described(IMAGE.manifest))
+
+
 def test_a_registry_that_is_down() -> None:
     with refused(NetworkError, "^127.0.0.1:1 can't be reached: Connection refused$"):
         client("127.0.0.1:1").manifest("latest")
@@ -406,18 +579,20 @@ def test_a_host_that_has_no_address() -> None:
 
 @contextmanager
 def listening(talk: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Something at `127.0.0.1:PORT` that talks to two clients: plain HTTP is tried there first, then https."""
+    """Something at `127.0.0.1:PORT` that talks to clients: plain HTTP is tried there first, then https."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
-            for _ in range(2):
-                connection, _ = server.accept()
-                with connection, suppress(OSError):
-                    talk(connection)
+            with suppress(OSError):  # at the end
+                while True:
+                    connection, _ = server.accept()
+                    with connection, suppress(OSError):
+                        talk(connection)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
         thread.join(10)
 
 

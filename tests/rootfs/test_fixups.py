@@ -39,7 +39,8 @@ def test_an_empty_root_gets_all_of_them(tree: Tree, root: Path) -> None:
     assert (root / "etc/resolv.conf").read_text() == "nameserver 9.9.9.9\n"
     assert (root / "etc/hosts").read_text() == format_hosts("box")
     assert (root / "etc/hostname").read_text() == "box\n"
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (root / "etc").iterdir()} == {0o644}
+    files = [path for path in (root / "etc").iterdir() if path.name != "mtab"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
 
 
 def test_the_name_is_the_machines_unless_the_profile_has_one(tree: Tree, root: Path) -> None:
@@ -54,7 +55,8 @@ def test_links_in_place_of_files_are_replaced(tree: Tree, root: Path, outside: P
     for name in ("resolv.conf", "hosts", "hostname"):
         (root / "etc" / name).symlink_to(target.format(outside=outside))
     apply_fixups(tree, Profile(hostname="box"), ["9.9.9.9"])
-    assert all(path.is_file() and not path.is_symlink() for path in (root / "etc").iterdir())
+    written = [path for path in (root / "etc").iterdir() if path.name != "mtab"]
+    assert all(path.is_file() and not path.is_symlink() for path in written)
     assert (outside / "there").read_text() == "theirs"
 
 
@@ -79,7 +81,7 @@ def test_etc_may_be_a_symlink_and_leads_inside(tree: Tree, root: Path, outside: 
     (root / "etc").symlink_to(target.format(outside=outside))
     apply_fixups(tree, Profile(hostname="box"), ["9.9.9.9"])
     inside = root / real.format(outside=outside).lstrip("/")
-    assert sorted(path.name for path in inside.iterdir()) == ["hostname", "hosts", "resolv.conf"]
+    assert sorted(path.name for path in inside.iterdir()) == ["hostname", "hosts", "mtab", "resolv.conf"]
     assert list(outside.iterdir()) == []
 
 
@@ -195,3 +197,26 @@ def test_only_android_gets_groups(tree: Tree, root: Path, monkeypatch: pytest.Mo
     apply_fixups(tree, Profile(), [])
     assert (root / "etc/group").read_text() == "root:x:0:\naid_inet:x:3003:\naid_50123:x:50123:\n"
     assert (root / "etc/real").read_text() == "root:x:0:\n"
+
+
+# mtab
+
+
+def test_mtab_shows_the_mounts_where_the_image_has_none(tree: Tree, root: Path) -> None:
+    apply_fixups(tree, Profile(), [])
+    assert os.readlink(root / "etc/mtab") == "/proc/mounts"
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "directory"])
+def test_mtab_of_the_image_stays(tree: Tree, root: Path, kind: str) -> None:
+    (root / "etc").mkdir()
+    mtab = root / "etc/mtab"
+    if kind == "file":
+        mtab.write_text("mine")
+    elif kind == "directory":
+        mtab.mkdir()
+    else:
+        mtab.symlink_to("../proc/self/mounts")
+    before = mtab.lstat()
+    apply_fixups(tree, Profile(), [])
+    assert os.path.samestat(mtab.lstat(), before)

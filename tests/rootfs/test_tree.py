@@ -30,6 +30,10 @@ from tests.support.tools import need_root
         (b"/", []),
         (b"...", [b"..."]),
         (b"n" * 255, [b"n" * 255]),
+        (b"a/../b", [b"b"]),
+        (b"/a/b/./..//../c/", [b"c"]),
+        (b"a/..", []),
+        (b"a/...", [b"a", b"..."]),
     ],
 )
 def test_paths_are_split(path: bytes, names: list[bytes]) -> None:
@@ -37,7 +41,14 @@ def test_paths_are_split(path: bytes, names: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "why"), [(b"..", "climbs out"), (b"a/../b", "climbs out"), (b"a\0", "NUL"), (b"n" * 256, "256 bytes")]
+    ("path", "why"),
+    [
+        (b"..", "climbs out"),
+        (b"a/../../b", "climbs out"),
+        (b"/../b", "climbs out"),
+        (b"a\0", "NUL"),
+        (b"n" * 256, "256 bytes"),
+    ],
 )
 def test_other_paths_are_refused(path: bytes, why: str) -> None:
     with pytest.raises(MalformedImage, match=why):
@@ -51,6 +62,7 @@ def test_no_path_climbs(path: bytes) -> None:
     except MalformedImage:
         return
     assert not {b"", b".", b".."} & set(names)
+    assert (b"/".join(names) or b".") == os.path.normpath(b"./" + path)
 
 
 # Places

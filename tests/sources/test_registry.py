@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from provisioner.image.manifest import DOCUMENT_LIMIT
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
 from provisioner.sources.registry import RegistrySource
+from provisioner.sources.resolver import MAX_TRIES
 from provisioner.store.blobs import BlobCache
 from scripts.loopback_registry import Response
 from tests.support import builders
@@ -96,6 +99,95 @@ def test_entries_that_dont_say_their_platform(registry: ScriptedRegistry, cache:
         resolved(registry, cache, "linux/arm64")
     push_index(registry, ("", ARM["v7"]), ("linux/amd64", AMD64))
     assert resolved(registry, cache).digest == Digest.of(AMD64.manifest)
+
+
+SBOM = builders.small(manifest={"config": builders.descriptor(b"{}", "application/spdx+json")})
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"platform": {"architecture": "", "os": "linux"}},  # as of SBOMs
+        {"platform": {}},
+        {"platform": {"os": "linux", "architecture": "s390x"}, "digest": "sha256:1"},
+        {"platform": {"os": "linux", "architecture": "\x1b[31m"}},
+        {"size": None},
+        {"mediaType": 5},
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_entries_that_are_not_chosen_are_not_validated(
+    registry: ScriptedRegistry, cache: BlobCache, odd: dict[str, Any], first: bool
+) -> None:
+    registry.push("x", AMD64, tag=None)
+    good = builders.descriptor(
+        AMD64.manifest, builders.OCI_MANIFEST, platform={"os": "Linux", "architecture": "x86_64"}
+    )
+    entries = [builders.descriptor(SBOM.manifest, builders.OCI_MANIFEST) | odd, {}, good]
+    registry.add_manifest(
+        "x", builders.index((), manifests=entries[:: 1 if first else -1]), builders.OCI_INDEX, "latest"
+    )
+    image = resolved(registry, cache)
+    assert (image.digest, str(image.config.platform)) == (Digest.of(AMD64.manifest), "linux/amd64")
+    assert len(registry.asked("/v2/x/manifests/.*")) == 2
+
+
+def test_the_chosen_entry_is_validated(registry: ScriptedRegistry, cache: BlobCache) -> None:
+    bad = {
+        "mediaType": builders.OCI_MANIFEST,
+        "size": 5,
+        "digest": "md5:1",
+        "platform": builders.platform("linux/arm/v7"),
+    }
+    index = builders.index([("linux/arm/v5", ARM["v5"])])
+    entries = [*json.loads(index)["manifests"], bad]
+    push_index(registry, ("linux/arm/v5", ARM["v5"]), manifests=entries)
+    assert resolved(registry, cache, "linux/arm/v6").config.command == ("v5",)
+    with pytest.raises(MalformedImage, match=r"index.manifests\[1\].digest: 'md5:1' is not"):
+        resolved(registry, cache, "linux/arm/v7")
+    push_index(registry, manifests=[{}])
+    with pytest.raises(MalformedImage, match=r"index.manifests\[0\].digest is missing"):
+        resolved(registry, cache)
+
+
+def test_entries_without_a_platform_are_for_what_their_configs_say(
+    registry: ScriptedRegistry, cache: BlobCache
+) -> None:
+    """As containerd reads them: after those that state a fitting one."""
+    images = ("", SBOM), ("", ARM["v7"]), ("linux/s390x", AMD64), ("", AMD64)
+    push_index(registry, *images)
+    assert resolved(registry, cache).digest == Digest.of(AMD64.manifest)
+    assert resolved(registry, cache, "linux/arm/v7").config.command == ("v7",)
+    with pytest.raises(NotFound, match=r"nothing for linux/ppc64; it has linux/s390x$"):
+        resolved(registry, cache, "linux/ppc64")
+    push_index(registry, ("", SBOM))
+    with pytest.raises(MalformedImage, match="no container image but 'application/spdx"):
+        resolved(registry, cache)
+
+
+def test_the_search_among_entries_without_a_platform_has_an_end(registry: ScriptedRegistry, cache: BlobCache) -> None:
+    others = [builders.small(on="linux/arm64", run={"Cmd": [str(number)]}) for number in range(30)]
+    push_index(registry, *(("", image) for image in (*others, AMD64)))
+    with pytest.raises(NotFound, match="nothing for linux/amd64"):
+        resolved(registry, cache)
+    assert len(registry.asked("/v2/x/manifests/sha256.*")) == MAX_TRIES
+
+
+def test_an_image_that_does_not_say_what_it_is_for(registry: ScriptedRegistry, cache: BlobCache) -> None:
+    """The index has the word, or else the platform that is wanted; either is said."""
+    silent = builders.small(config={"os": None, "architecture": None})
+    registry.push("x", silent)
+    name = f"{registry.host}/x:latest doesn't say which machines it is for"
+    for wanted in ("linux/arm64/v8", "linux/mips"):
+        found = source(registry, cache).image(platform(wanted))
+        assert str(found.image.config.platform) == wanted
+        assert found.assumptions == (f"{name}: {wanted} is assumed",)
+    push_index(registry, ("linux/arm/v5", silent))
+    found = source(registry, cache).image(platform("linux/arm/v7"))
+    assert str(found.image.config.platform) == "linux/arm/v5"
+    assert found.assumptions == (f"{name}: linux/arm/v5 is assumed",)
+    registry.push("x", AMD64)
+    assert source(registry, cache).image(platform("linux/amd64")).assumptions == ()
 
 
 def nested(registry: ScriptedRegistry, depth: int) -> str:

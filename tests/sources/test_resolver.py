@@ -61,6 +61,20 @@ def test_an_index_that_does_not_say_what_for(registry: ScriptedRegistry, documen
     assert [str(offer.platform) for offer in find_offers(documents, documents.manifest("nested"))] == ["linux/arm64/v8"]
 
 
+def test_an_index_of_several_that_do_not_say_what_for(registry: ScriptedRegistry, documents: CachingRegistry) -> None:
+    sbom = builders.small(manifest={"config": builders.descriptor(b"{}", "application/spdx+json")})
+    silent = builders.small(config={"architecture": ""})
+    for image in (sbom, silent):
+        registry.push("user/x", image, tag=None)
+    index = builders.index([("", sbom), ("", ARM), ("", silent)])
+    registry.add_manifest("user/x", index, OCI_INDEX, "odd")
+    offers = find_offers(documents, documents.manifest("odd"), Platform("linux", "mips"))
+    assert [str(offer.platform) for offer in offers] == ["linux/arm64/v8", "linux/mips"]
+    registry.add_manifest("user/x", builders.index([("", sbom)]), OCI_INDEX, "odd")
+    with pytest.raises(MalformedImage, match="no container image"):
+        find_offers(documents, documents.manifest("odd"))
+
+
 def test_an_empty_index(registry: ScriptedRegistry, documents: CachingRegistry) -> None:
     registry.add_manifest("user/x", builders.index([]), OCI_INDEX, "empty")
     assert find_offers(documents, documents.manifest("empty")) == ()

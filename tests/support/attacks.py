@@ -58,10 +58,22 @@ def _tree(name: str, tree: dict[str, str], *layers: list[Member]) -> Attack:
 
 def _names(outside: str) -> Iterator[Attack]:
     evil = b"evil"
-    for name in ("../outside/canary", "a/../../outside/canary", "/../outside/canary", "./../outside/new", "a/b/../c"):
+    for name in (
+        "../outside/canary",
+        "a/../../outside/canary",
+        "/../outside/canary",
+        "./../outside/new",
+        "a/b/../../../c",
+    ):
         yield _refused(f"file {name}", "climbs out", (name, evil))
-    for name in ("..", "a/..", "a/b/../../.."):
+    for name in ("..", "a/../..", "a/b/../../..", "/..", "./.././a"):
         yield _refused(f"directory {name}", "climbs out", (name, None))
+    up: list[Member] = [("out", outside), ("out/../a/b/../c", evil), ("e/../d/", None), hard("x/../h", "d/../a/./c")]
+    yield _tree(
+        ".. inside of the root", {"a/c": "file:evil", "d": "dir", "h": "file:evil", "out": f"link:{outside}"}, up
+    )
+    yield _refused(".. that is the root", "root", ("a/..", evil))
+    yield _refused("a link target that climbs", "climbs out", ("x", evil), hard("h", "d/../../x"))
     yield _refused("symlink below ..", "climbs out", ("../link", "x"))
     yield _refused("hard link below ..", "climbs out", ("x", evil), hard("../outside/hard", "x"))
     yield _refused("fifo below ..", "climbs out", special("../outside/fifo", tarfile.FIFOTYPE))
@@ -160,9 +172,9 @@ def _hard_links(outside: str) -> Iterator[Attack]:
 def _whiteouts(outside: str) -> Iterator[Attack]:
     lower: list[Member] = [("a", b"1"), ("d/x", b"2")]
     whole = {"a": "file:1", "d/x": "file:2"}
-    for name in (".wh..", ".wh...", ".wh.", "d/.wh..", "d/.wh...", ".wh..wh.a", ".wh..wh...", ".wh..wh..opq/x"):
-        why = "below a whiteout" if name.endswith("/x") else "no valid whiteout"
-        yield Attack(f"whiteout {name}", (tar(*lower), tar((name, b""))), refused=why)
+    for name in (".wh..", ".wh...", ".wh.", "d/.wh..", "d/.wh...", ".wh.d/../.wh.."):
+        yield Attack(f"whiteout {name}", (tar(*lower), tar((name, b""))), refused="no valid whiteout")
+    yield Attack("whiteout a/../.wh.d/x", (tar(*lower), tar(("a/../.wh.d/x", b""))), refused="below a whiteout")
     yield Attack("whiteout below ..", (tar(*lower), tar(("../.wh.outside", b""))), refused="climbs out")
     yield Attack("whiteout below a whiteout", (tar(*lower), tar((".wh.d/x", b""))), refused="below a whiteout")
     for target in (outside, "../outside"):
@@ -181,7 +193,27 @@ def _whiteouts(outside: str) -> Iterator[Attack]:
     yield _tree("whiteout below a file", whole, lower, [("a/.wh.x", b""), ("a/.wh..wh..opq", b"")])
     yield _tree("whiteout of what never was", whole, lower, [(".wh.never", b""), ("never/.wh.x", b"")])
     yield _tree("whiteout in the lowest layer", whole, [*lower, (".wh.a", b""), ("d/.wh..wh..opq", b"")])
-    yield _tree("AUFS's own", whole, lower, [(".wh..wh.plnk/1.2", b"x"), (".wh..wh.aufs", b"")])
+    own = (
+        ".wh..wh.plnk/1.2",
+        ".wh..wh.aufs",
+        ".wh..wh.a",
+        ".wh..wh...",
+        ".wh..wh..opq/x",
+        "d/.wh..wh.plnk/y",
+        ".wh..wh.",
+    )
+    yield _tree("AUFS's own", whole, lower, [(name, b"x") for name in own])
+    yield _tree("AUFS's own as other kinds", whole, lower, [(name, kind) for name in own for kind in (None, outside)])
+    linked: list[Member] = [(".wh..wh.plnk/1.2", b"evil"), hard("d/new", "./.wh..wh.plnk/1.2"), hard("b", "d/new")]
+    tree = {**whole, "d/new": "file:evil", "b": "file:evil"}
+    yield _tree("AUFS's hard links", tree, lower, linked)
+    tree = {"d/new": "file:evil", "b": "file:evil"}
+    yield _tree("AUFS's hard links and an opaque root", tree, lower, [linked[0], (".wh..wh..opq", b""), *linked[1:]])
+    gone = (tar(*lower), tar(linked[0]), tar(hard("b", ".wh..wh.plnk/1.2")))
+    yield Attack("AUFS's hard link to another layer's file", gone, refused="isn't there")
+    turned: list[Member] = [("l", "."), (".wh..wh.plnk/1", b"1"), ("l/.wh..wh.plnk", outside), (".wh..wh.plnk/2", b"2")]
+    tree = {**whole, "l": "link:.", "h": "file:2"}
+    yield _tree("AUFS's directory can't be turned", tree, lower, [*turned, hard("h", "l/.wh..wh.plnk/2")])
 
 
 def _short(target: str) -> str:
@@ -246,7 +278,7 @@ def _broken() -> Iterator[Attack]:
     yield Attack("a sparse map that never ends", (pax(GNU_sparse_major=b"1") + huge,), refused=unreadable)
     named = pax(**{"SCHILY.xattr.user.a\0b": b"1"}) + fine + END
     yield Attack("an attribute with a NUL in its name", (named,), refused=unreadable)
-    yield Attack("no header", (b"this is no archive " * 100,), refused=unreadable)
+    yield Attack("no header", (b"this is no archive " * 100,), refused="is no archive")
     yield Attack("rubbish behind an entry", (fine + b"rubbish " * 64 + fine + END,), refused=unreadable)
     yield Attack("an archive behind the end", (fine + END + raw(b"b") + END,), refused="more behind its end")
     yield Attack(
