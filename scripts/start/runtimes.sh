@@ -47,7 +47,7 @@ choose_best() {
         pass_over userns "${no_binfmt:-the kernel refuses user namespaces, or unshare or mount is missing}"
     else
         namespaces=yes
-        emulates_root && runtime=userns && return
+        emulates_root && ! needs_more_ids && runtime=userns && return
     fi
     judge_proot
     case $proot_state/$namespaces in
@@ -65,6 +65,19 @@ choose_best() {
 # Succeed if the guest's root in a user namespace can do what root does: it has many ids, or a filter emulates it.
 emulates_root() {
     [ "$ids" = many ] || { [ -n "$helper" ] && [ -r "$directory/.provision/seccomp.bpf" ]; }
+}
+
+# Succeed if the image has one of the tools by which entrypoints become another user, which one id can't.
+needs_more_ids() {
+    [ "$ids" != many ] || return 1
+    for place in /usr/local/bin /usr/local/sbin /usr/bin /usr/sbin /sbin; do
+        # Nothing is asked for behind a link, which would take a program.
+        [ ! -L "$rootfs$place" ] || continue
+        for name in gosu su-exec; do
+            ! guest_has "$place/$name" || { pass_over userns "the image's $name needs more ids: --ids many" && return; }
+        done
+    done
+    return 1
 }
 
 # Set `proot_state`: missing, fails, shows (programs see files of the host), or good.

@@ -72,6 +72,19 @@ def test_users_get_namespaces_where_a_filter_emulates_root(container: Container)
     assert tell(container) == ("proot", "")
 
 
+@pytest.mark.parametrize("tool", ["usr/local/bin/gosu", "sbin/su-exec"])
+def test_an_image_whose_entrypoint_becomes_another_user_gets_proot(container: Container, tool: str) -> None:
+    need("proot", "unshare")
+    path = container.rootfs / tool
+    path.parent.mkdir(parents=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    said = f"start.sh: not userns: the image's {path.name} needs more ids: --ids many\n"
+    assert tell(container) == ("proot", said)
+    (container.directory / ".provision/proot.bpf").unlink()
+    assert tell(container)[0] == "unshare", "one that shows files of the host is worse"
+
+
 def test_a_proot_that_cannot_start_is_passed_over(container: Container) -> None:
     without_root_emulation(container)
     done = in_no_exec_tmp(container, "--verbose", "sh", "-c", "echo $$; cat /proc/1/comm")
