@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.containers import Container, starter
+from tests.support.containers import Container, make_scratch, starter
 from tests.support.doctor import checks_of, doctor, write_script
 from tests.support.tools import find_program, need, need_root, own, user_id, without_namespaces
 
@@ -110,6 +110,16 @@ def test_what_is_remembered_of_proot_is_forgotten_when_it_stops_working(containe
     )
     assert not facts.exists()
     assert in_no_exec_tmp(container, "sh", "-c", "exit 7").returncode == 7
+
+
+def test_a_command_that_fails_where_nobody_reports_is_no_failure_of_proot(place: Path) -> None:
+    need("proot")
+    target = make_scratch(place / "scratch", image_command=("/app/cat", "/missing"))
+    (target.directory / ".provision/helper").unlink()
+    for _ in range(2):
+        done = target.run("proot")
+        assert (done.returncode, b"stopped working" in done.stderr) == (1, False), done
+    assert (target.directory / ".provision/proot-facts").exists(), "the trial that came after the failure went well"
 
 
 def test_what_is_remembered_of_proot_is_not_tried_again(container: Container, place: Path) -> None:
