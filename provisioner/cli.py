@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `provision` with these arguments, by default those of the process, and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
+    _leave_out_relative_directories()
     console = Console()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -132,6 +133,14 @@ def _open_missing_streams() -> None:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _leave_out_relative_directories() -> None:
+    """Leave out the directories of `PATH` that are relative or empty: what is in the current one is whoever's."""
+    words = os.environ.get("PATH", "/").split(os.pathsep)
+    absolute = [word for word in words if os.path.isabs(word)]
+    if absolute != words:
+        os.environ["PATH"] = os.pathsep.join(absolute) or os.defpath.strip(os.pathsep)
 
 
 def _typo_hint(words: list[str], error: ProvisionError) -> str:

@@ -56,7 +56,7 @@ def parse_settings(text: str, keys: Mapping[str, Key], name: str) -> dict[str, A
 
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # what Python says of a number with too many digits is no TOML error
         why = f"{name} is not TOML: {printable(str(error))}"
         raise UsageError(why, "the syntax is described at https://toml.io") from None
     values = {}

@@ -22,7 +22,7 @@ from provisioner.errors import MachineError
 from tests.support import builders
 from tests.support.leftovers import clean_place
 from tests.support.scripted_registry import Broken, ScriptedRegistry
-from tests.support.tools import as_user, provision, provision_command
+from tests.support.tools import as_user, clean_environment, provision, provision_command
 
 
 @pytest.fixture
@@ -366,3 +366,29 @@ def test_ctrl_c_is_not_hidden_by_what_fails_in_cleaning_up(
     monkeypatch.setattr("provisioner.image.reference.Reference.parse", interrupted)
     assert main(["ubuntu", str(tmp_path / "dir")]) == 130
     assert capsys.readouterr().err == "provision: interrupted\n"
+
+
+@pytest.mark.parametrize("path", ["", ":", ".", "bin", "::/nowhere:./bin"])
+def test_programs_in_relative_directories_of_path_are_not_run(path: str, tmp_path: Path) -> None:
+    """The current directory may be one that others, or an image, have put programs into."""
+    (tmp_path / "bin").mkdir()
+    for folder in (tmp_path, tmp_path / "bin"):
+        program = folder / "docker-credential-x"
+        program.write_text(f"#!/bin/sh\n: >{tmp_path}/was-run\nexit 1\n")
+        program.chmod(0o755)
+    (tmp_path / "auth.json").write_text('{"credsStore": "x"}')
+    env = {**clean_environment(), "PATH": path, "REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}
+    done = provision("logout", "registry.invalid", env=env, cwd=tmp_path)
+    assert not (tmp_path / "was-run").exists(), done
+
+
+def test_a_path_of_relative_directories_alone_is_the_system_s(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setenv("PATH", "bin::.")
+    assert main(["list"]) == 0
+    assert os.environ["PATH"] == os.defpath.strip(":")
+    monkeypatch.setenv("PATH", ":/usr/bin:bin:/bin")
+    assert main(["list"]) == 0
+    assert os.environ["PATH"] == "/usr/bin:/bin"
+    monkeypatch.delenv("PATH")
+    assert main(["list"]) == 0
+    assert "PATH" not in os.environ

@@ -29,6 +29,7 @@ def test_values_are_parsed() -> None:
         ("\nlimit = 'much'", "f: limit: not a size such as 500 MB or 4 GB (line 2)", "limit: a size"),
         ("a =\n", "f is not TOML: Invalid value (at line 1", "the syntax is described at https://toml.io"),
         ("a = " + "[" * 5000, "f is not TOML", "https://toml.io"),
+        ("a = " + "1" * 5000, "f is not TOML", "https://toml.io"),  # Python refuses to read such numbers
         ('"\\u001b[31m" = 1', r"f has an unknown key '\x1b[31m'", "known keys"),
     ],
 )

@@ -27,8 +27,8 @@ from provisioner.filesystem.trust import (
 from provisioner.terminal.escaping import printable
 
 FOLDER = ".provision"
-_LONGEST = 64 << 20
-"""The most bytes that are read of a file in FOLDER."""
+_LONGEST = 8 << 20
+"""The most bytes that are read of a file in FOLDER: as many as a document of an image may have."""
 
 
 @contextmanager

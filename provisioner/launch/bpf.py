@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Abi:
     """The number of each call by its name."""
     private: int | None = None
     """The lowest number of the processor's private calls (ARM's cacheflush), if it has any."""
+    newest: int | None = None
+    """The last number that the author of the rules knows, None for no limit."""
 
     @property
     def little_endian(self) -> bool:
@@ -67,13 +70,16 @@ class Rule:
 def program(rules: Sequence[Rule], abis: Sequence[Abi]) -> bytes:
     """Compile `rules` for all `abis`, which are of one byte order, to an array of struct sock_filter (linux/filter.h).
 
-    All other calls, and those of other ABIs, are allowed. Raises ValueError if the byte orders differ, and struct.error
+    The calls after the newest one of an ABI fail with ENOSYS, as in older kernels: nobody has decided about them. All
+    other calls, and those of other ABIs, are allowed. Raises ValueError if the byte orders differ, and struct.error
     if a jump over the rules of one ABI is too long: it can skip 255 instructions.
     """
     (little_endian,) = {abi.little_endian for abi in abis}
     block = [_load(_ARCH_AT)]
     for abi in abis:
         calls = [_load(_NUMBER_AT), *(instruction for rule in rules for instruction in _rule(rule, abi))]
+        if abi.newest is not None:
+            calls += _refuse_newer(abi.newest)
         # Another ABI may follow under the same arch.
         block += _when([abi.arch], [*calls, _load(_ARCH_AT)])
     block.append(_answer(ALLOW))
@@ -90,6 +96,9 @@ _Block = list[_Instruction]
 
 # Offsets in struct seccomp_data (linux/seccomp.h).
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
+
+_OWN_NUMBERS = 0x10000
+"""A power of two above all shared numbers, and below 0xF0000, where those of arm's own calls begin."""
 
 
 def _load(offset: int) -> _Instruction:
@@ -123,6 +132,13 @@ def _unless(values: Sequence[int], then: _Block) -> _Block:
     """Return a block that runs `then` if the accumulator is none of `values`, and else skips it."""
     last = len(values) - 1
     return [*(_jump_if_equal(value, last - i + len(then), 0) for i, value in enumerate(values)), *then]
+
+
+def _refuse_newer(newest: int) -> _Block:
+    """Return a block that answers ENOSYS to the numbers after `newest`, up to those that arm and x32 begin anew at."""
+    end = (newest | _OWN_NUMBERS - 1) + 1
+    # BPF_JMP | BPF_JGT | BPF_K, and BPF_JMP | BPF_JGE | BPF_K
+    return [(0x25, 0, 2, newest), (0x35, 1, 0, end), _answer(refuse(errno.ENOSYS))]
 
 
 def _rule(rule: Rule, abi: Abi) -> _Block:

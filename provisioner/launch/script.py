@@ -14,6 +14,7 @@ PARTS = (
     "ids",
     "runtimes",
     "user",
+    "streams",
     "command",
     "environment",
     "etc_files",

@@ -48,9 +48,13 @@ _CONTAINER = (
             *("vm86", "vm86old"),
             # files of the whole file system, other mounts and namespaces
             *("open_by_handle_at", "fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount"),
-            *("open_tree", "pivot_root", "setns", "umount", "umount2"),
-            # other processes' memory
-            *("kcmp", "process_vm_readv", "process_vm_writev"),
+            *("open_tree", "open_tree_attr", "pivot_root", "setns", "umount", "umount2"),
+            # events of all files of a file system
+            "fanotify_init",
+            # other processes' memory and descriptors
+            *("kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev"),
+            # where memory is
+            *("get_mempolicy", "mbind", "migrate_pages", "move_pages", "set_mempolicy", "set_mempolicy_home_node"),
         ),
     ),
     # Its flags are in memory, where no filter can see them; libraries use clone(2) then.

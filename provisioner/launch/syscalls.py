@@ -35,6 +35,7 @@ clone_s390             -       -       -       -       -     120     120
 clone3               435     435     435     435     435     435     435
 create_module        174     127       -       -     127     127     127
 delete_module        176     129     129     106     129     129     129
+fanotify_init        300     338     367     262     323     332     332
 fchown                93      95      95      55      95     207      95
 fchown32               -     207     207       -       -       -     207
 fchownat             260     298     325      54     289     291     291
@@ -44,6 +45,7 @@ fsmount              432     432     432     432     432     432     432
 fsopen               430     430     430     430     430     430     430
 fspick               433     433     433     433     433     433     433
 get_kernel_syms      177     130       -       -     130     130     130
+get_mempolicy        239     275     320     236     260     269     269
 init_module          175     128     128     105     128     128     128
 io_uring_enter       426     426     426     426     426     426     426
 io_uring_register     427     427     427     427     427     427     427
@@ -58,17 +60,23 @@ keyctl               250     288     311     219     271     280     280
 lchown                94      16      16       -      16     198      16
 lchown32               -     198     198       -       -       -     198
 lookup_dcookie       212     253     249      18     235     110     110
+mbind                237     274     319     235     259     268     268
+migrate_pages        256     294     400     238     258     287     287
 mknod                133      14      14       -      14      14      14
 mknodat              259     297     324      33     288     290     290
 mount                165      21      21      40      21      21      21
 mount_setattr        442     442     442     442     442     442     442
 move_mount           429     429     429     429     429     429     429
+move_pages           279     317     344     239     301     310     310
 nfsservctl           180     169     169      42     168     169     169
 open_by_handle_at     304     342     371     265     346     336     336
 open_tree            428     428     428     428     428     428     428
+open_tree_attr       467     467     467     467     467     467     467
 perf_event_open      298     336     364     241     319     331     331
 personality          135     136     136      92     136     136     136
+pidfd_getfd          438     438     438     438     438     438     438
 pivot_root           155     217     218      41     203     217     217
+process_madvise      440     440     440     440     440     440     440
 process_vm_readv     310     347     376     270     351     340     340
 process_vm_writev     311     348     377     271     352     341     341
 query_module         178     167       -       -     166     167     167
@@ -76,6 +84,8 @@ quotactl             179     131     131      60     131     131     131
 quotactl_fd          443     443     443     443     443     443     443
 reboot               169      88      88     142      88      88      88
 request_key          249     287     310     218     270     279     279
+set_mempolicy        238     276     321     237     261     270     270
+set_mempolicy_home_node  450     450     450     450     450     450     450
 setfsgid             123     139     139     152     139     216     139
 setfsgid32             -     216     216       -       -       -     216
 setfsuid             122     138     138     151     138     215     138
@@ -96,7 +106,7 @@ setreuid32             -     203     203       -       -       -     203
 settimeofday         164      79      79     170      79      79      79
 setuid               105      23      23     146      23     213      23
 setuid32               -     213     213       -       -       -     213
-socket                41       -     281     198       -       -       -
+socket                41     359     281     198     326     359     359
 stime                  -      25       -       -      25       -      25
 swapoff              168     115     115     225     115     115     115
 swapon               167      87      87     224      87      87      87
@@ -114,13 +124,19 @@ vm86old                -     113       -       -       -       -       -
 """
 """The kernel's syscall tables: `generic` is include/uapi/asm-generic/unistd.h, others are their arch's syscall.tbl.
 
-`clone_s390` is clone(2) of that architecture, whose first two arguments are swapped.
+`clone_s390` is clone(2) of that architecture, whose first two arguments are swapped. The socket(2) of i386, ppc64 and
+s390 is also a part of socketcall(2), whose arguments no filter can see.
 """
+
+_NEWEST = 469
+"""The last number of Linux 6.18, file_setattr(2). Calls have had the same number everywhere since 403."""
 
 _X32 = 0x40000000
 """Set in the numbers of x32 calls, which have the AUDIT_ARCH of x86_64."""
-_X32_OWN = {"ioctl": 514, "kexec_load": 528, "process_vm_readv": 539, "process_vm_writev": 540}
+_X32_OWN = {"ioctl": 514, "kexec_load": 528, "move_pages": 533, "process_vm_readv": 539, "process_vm_writev": 540}
 """Calls with a number of their own in x32. Some kernels take x86_64's number of them, too."""
+_X32_NEWEST = _X32 | 547
+"""pwritev2(2): x32's own numbers are above those of the other calls."""
 
 
 @cache
@@ -128,6 +144,6 @@ def abis() -> tuple[Abi, ...]:
     """Return all ABIs of the table."""
     (_, *names), *rows = (line.split() for line in (f"call {_NUMBERS.strip()}").splitlines())
     columns = {name: {row[0]: int(row[i]) for row in rows if row[i] != "-"} for i, name in enumerate(names, start=1)}
-    x32 = Abi(0xC000003E, {call: number | _X32 for call, number in columns["x86_64"].items()})
+    x32 = Abi(0xC000003E, {call: number | _X32 for call, number in columns["x86_64"].items()}, newest=_X32_NEWEST)
     x32_own = Abi(0xC000003E, {call: number | _X32 for call, number in _X32_OWN.items()})
-    return (*(Abi(arch, columns[name]) for arch, name in _ARCHES.items()), x32, x32_own)
+    return (*(Abi(arch, columns[name], newest=_NEWEST) for arch, name in _ARCHES.items()), x32, x32_own)

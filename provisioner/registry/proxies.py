@@ -39,7 +39,7 @@ def _fault(value: str) -> str:
         with_scheme = requests.utils.prepend_scheme_if_needed(value, "http")  # type: ignore[no-untyped-call]
         address = urllib3.util.parse_url(with_scheme)
         host = (address.host or "").strip("[]").encode("idna")
-    except ValueError:  # what urllib3 raises as well; it doesn't say which part is to blame
+    except (ValueError, TypeError):  # urllib3's are ValueErrors that don't say which part is to blame
         return "its host or port can't be read"
     if not host:
         return "it names no host"

@@ -80,7 +80,7 @@ class CacheDirectory:
             try:
                 file = os.open(name, flags | (os.O_EXCL if is_new else 0), 0o600, dir_fd=where)
                 self._hand_over(file)
-                return self._accept(where, name, file)
+                return self._accept(where, name, file, may_have_links=False)
             except FileNotFoundError:  # a stranger's was deleted
                 continue
             except OSError as error:
@@ -177,11 +177,14 @@ class CacheDirectory:
             raise
         return folder
 
-    def _accept(self, where: int, name: str, file: int) -> int:
-        """Return an open file that is ours; close and delete one that isn't and raise FileNotFoundError."""
+    def _accept(self, where: int, name: str, file: int, *, may_have_links: bool = True) -> int:
+        """Return an open file that is ours; close and delete one that isn't and raise FileNotFoundError.
+
+        A file that is to be changed must have no second name: it could be another file of ours, or of root.
+        """
         try:
             state = os.fstat(file)
-            if not stat.S_ISREG(state.st_mode):
+            if not stat.S_ISREG(state.st_mode) or (state.st_nlink > 1 and not may_have_links):
                 self._refuse(where, name)
             if not is_plainly_ours(state):
                 acl = read_acl(file) if state.st_mode & stat.S_IWGRP else b""

@@ -19,6 +19,9 @@ fill_devices() {
 name_terminal() {
     [ -t 0 ] && { [ -e ./dev/console ] || touch_file ./dev/console; } || return 0
     read_link /proc/self/fd/0
+    # In another mount namespace that may be the name of somebody else's.
+    # shellcheck disable=SC3013 # dash, busybox, mksh and bash have it
+    [ "$link_target" -ef /proc/self/fd/0 ] || return 0
     # shellcheck disable=SC2086 # words
     $mount_words -o bind "$link_target" ./dev/console || say "this terminal has no name inside"
 }

@@ -59,7 +59,10 @@ copy_program() {
 # the rootfs has no devices. In a user namespace they keep root from following /proc/1/root, too.
 drop_capabilities() {
     [ -z "$privileged$nested" ] || return 0
-    case " $more_capabilities " in *" all "*) return ;; esac
+    case " $more_capabilities " in
+        *" all "*) return ;;
+        *" sys_ptrace "*) say "--cap-add SYS_PTRACE: root inside can leave the rootfs, by /proc/1/root" ;;
+    esac
     capability_set=''
     for capability in chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot \
         audit_write setfcap $more_capabilities; do

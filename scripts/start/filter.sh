@@ -7,7 +7,9 @@
 # `more_ids`.
 confine() {
     filter_file=$directory/.provision/container.bpf
-    [ "$is_machine_root$uid:$gid$more_ids" != 0:0 ] || filter_file=$directory/.provision/seccomp.bpf
+    # That one has all rules of the other.
+    [ "$is_machine_root$uid:$gid$more_ids" != 0:0 ] || [ ! -r "$directory/.provision/seccomp.bpf" ] ||
+        filter_file=$directory/.provision/seccomp.bpf
     [ -r "$filter_file" ] && [ -z "$privileged" ] || filter_file=-
     guard "$filter_file"
     filter=$list

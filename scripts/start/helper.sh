@@ -27,9 +27,15 @@ find_helper() {
 }
 
 # Set `helper_flags`, and `list`: the helper with the filter $1, or `-`, as words before a program. It closes all
-# descriptors above 2, or above 5 if $2 is KEEP, and joins a new session keyring.
+# descriptors above 2, or above 5 if $2 is KEEP, and joins a new session keyring. Without a helper, close those up to 9.
 guard() {
     # CLOSE and KEYRING, NO_NEW_PRIVS, KEEP.
     list='' helper_flags=$((1 + 2${no_new_privs:+ + 4}${2:+ + 16}))
-    [ -z "$helper" ] || append '' "$helper" "$1" "$helper_flags"
+    if [ -n "$helper" ]; then
+        append '' "$helper" "$1" "$helper_flags"
+    else
+        # Shells can close these.
+        [ -n "${2-}" ] || exec 3<&- 4<&- 5<&-
+        exec 6<&- 7<&- 8<&- 9<&-
+    fi
 }

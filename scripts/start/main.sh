@@ -21,6 +21,7 @@ main() {
         [ "$ids" = one ] || remember_ids
     fi
     [ -n "$print_only" ] || remember_session "$@"
+    [ -n "$print_only$inside" ] || relay_files
     case $inside$runtime in
         proot) run_proot "$@" ;;
         bare) run_bare "$@" ;;
@@ -49,7 +50,7 @@ prepare_shell() {
     LC_ALL=C
     clean_path "${PATH-}"
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
+    temporary='' relayed='' relay_count=0 child='' alias_count=0 guest_program='' session_file='' inside=''
     stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
     report='' reported='' redirections=''
 }
@@ -82,6 +83,7 @@ fail() {
 finish() {
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
+    [ "$relay_count" = 0 ] || wait_for_relays
     # What is below the stage ends with the namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"
     exit "$1"

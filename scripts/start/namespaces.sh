@@ -15,9 +15,11 @@ make_namespaces() {
     [ ! -e /proc/self/ns/ipc ] || append "$list" -i
     append "$list" -m -p "$sh" "$script" ${map_auto:+--ids many}
     eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
-${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} -- \"\$@\""
+${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} \
+${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
-    exec "$@"
+    [ -n "$relayed" ] || exec "$@"
+    exec "$@" 6<&6
 }
 
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
@@ -44,7 +46,7 @@ run_bare() {
 
 # As process 1: mount in the private namespace, then start the guest with the typed words $@.
 enter_rootfs() {
-    session_file='' # the outer script empties it
+    session_file='' relay_count=0 # the outer script empties it, and waits
     trap 'finish 129' HUP
     trap 'finish 130' INT
     trap 'finish 143' TERM

@@ -60,7 +60,7 @@ parse_option() {
             termux=yes
             ;;
         --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | --ids | \
-            --inside | --restore-sigint | --pdeathsig | --helper)
+            --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -97,11 +97,12 @@ parse_value() {
                 *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
             esac
             ;;
-        # These four are for this script itself, see make_namespaces.
+        # These five are for this script itself, see make_namespaces.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
         --helper) helper=$value ;;
+        --relayed) relay_count=${value%% *} relayed=${value#* } ;;
         --bind)
             case $value in
                 '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;

@@ -48,8 +48,10 @@ list_sessions() {
         {
             read -r _
             read -r runtime
-            IFS= read -r printable
+            IFS= read -r session_command
         } <"$directory/.provision/run/$pid"
+        make_printable "$runtime" && runtime=$printable
+        make_printable "$session_command"
         printf '%s\t%s\t%s\n' "$pid" "$runtime" "$printable"
     done
 }

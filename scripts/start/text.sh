@@ -7,13 +7,19 @@ say() {
     printf 'start.sh: %s\n' "$printable" >&2
 }
 
-# Set `printable`: the text $1 with a question mark for each control character.
+# Set `printable`: the text $1 with a question mark for each control character, and for each character that turns the
+# direction of text, separates lines or can't be seen.
 make_printable() {
     printable=$1
     case $printable in
         *[!\ -~]*)
-            # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one.
-            expression=$(printf 's/\302[\200-\237]/?/g;s/^[\200-\237]/?/;:a\ns/\([\001-\177]\)[\200-\237]/\\1?/;ta')
+            # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one. The others begin at U+061C, U+200B, U+2028,
+            # U+2060, U+FEFF and U+E0000.
+            expression=$(
+                printf 's/\302[\200-\237]/?/g;s/\330\234/?/g;s/\342\200[\213-\217\250-\256]/?/g'
+                printf ';s/\342\201[\240-\257]/?/g;s/\357\273\277/?/g;s/\363\240[\200-\201][\200-\277]/?/g'
+                printf ';s/^[\200-\237]/?/;:a\ns/\([\001-\177]\)[\200-\237]/\\1?/;ta'
+            )
             printable=$(printf '%s' "$1" | LC_ALL=C sed "$expression" 2>/dev/null) || printable='?'
             ;;
     esac

@@ -62,27 +62,3 @@ find_groups() {
         fi
     done
 }
-
-# Give the pipes among the standard streams to the user, as docker does: otherwise /dev/stdout, which leads to them,
-# can't be opened. Files, terminals and named pipes are the caller's, and stay so.
-give_pipes() {
-    [ "$uid$nested" != 0 ] && [ -z "$nested" ] || return 0
-    pipes=''
-    for descriptor in 0 1 2; do
-        [ ! -p "/proc/self/fd/$descriptor" ] || pipes=yes
-    done
-    [ -n "$pipes" ] || return 0
-    change_pipe_owners 7<&0 8>&1 9>&2
-}
-
-# Make the user the owner of those of the descriptors 7 to 9 that are pipes without a name. mksh closes them for
-# programs that don't get them by a redirection of their own.
-change_pipe_owners() {
-    set --
-    for descriptor in 7 8 9; do
-        case $(readlink "/proc/self/fd/$descriptor" 7<&7 8>&8 9>&9) in
-            pipe:*) set -- "$@" "/proc/self/fd/$descriptor" ;;
-        esac
-    done
-    [ $# = 0 ] || chown "$uid" "$@" 7<&7 8>&8 9>&9 2>/dev/null || :
-}

@@ -28,7 +28,12 @@ ONLY_ELSEWHERE = {
     "control_groups",
 }
 # What a kernel may lack.
-MISSING = ("Function not implemented", "ended by signal 11", "No such file or directory: '/proc/sysrq-trigger'")
+MISSING = (
+    "Function not implemented",
+    "Address family not supported",
+    "ended by signal 11",
+    "No such file or directory: '/proc/sysrq-trigger'",
+)
 
 BARE_CHROOT = """\
 mount -t proc proc "$0/proc" && mount -t sysfs sysfs "$0/sys" && mount --rbind /dev "$0/dev" || exit

@@ -79,6 +79,11 @@ def test_no_counter_of_the_kernel_can_be_read(host: Host, runtime: str, user: st
     assert host.outcome(runtime, user, "kernel_counters").got is None
 
 
+@protects("userns", "chroot")
+def test_no_socket_to_the_host_of_a_virtual_machine_can_be_made(host: Host, runtime: str, user: str) -> None:
+    assert host.outcome(runtime, user, "host_of_a_virtual_machine").got is None
+
+
 @protects("chroot")
 def test_root_has_the_capabilities_of_containers_without_mknod(host: Host, runtime: str, user: str) -> None:
     assert host.outcome(runtime, user, "capabilities").got is None

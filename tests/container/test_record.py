@@ -115,6 +115,13 @@ def test_a_damaged_or_newer_record_is_refused(tmp_path: Path, text: str | bytes)
     assert (raised.value.message + raised.value.hint).isprintable()
 
 
+def test_a_record_that_would_take_all_memory_is_refused(tmp_path: Path) -> None:
+    """A directory may have come from elsewhere: 60 MB of empty lists took 1.5 GB."""
+    place(tmp_path, " " * (8 << 20) + RECORD.to_json())
+    with pytest.raises(MachineError, match="is damaged"):
+        Record.read(tmp_path)
+
+
 def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / FOLDER / "record.json").mkdir(parents=True)
     with pytest.raises(MachineError, match=r"^read .*record\.json: Is a directory$"):

@@ -351,3 +351,45 @@ def test_a_directory_that_is_in_the_rootfs_is_entered(place: Path, shell: str, c
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
     assert (place / "rootfs/dir/place").is_dir()
+
+
+@pytest.mark.parametrize("text", ["a\u202ec", "a\u2066c", "a\u200fc", "a\u061cc", "a\u2028c", "a\ufeffc"])
+def test_messages_show_no_character_that_turns_the_direction_of_text(container: Container, text: str) -> None:
+    done = container.run("proot", "--runtime", text)
+    assert (done.returncode, done.stderr) == (
+        125,
+        b"start.sh: unknown runtime a?c: it is auto, proot, chroot or userns\n",
+    )
+
+
+def test_messages_show_the_letters_of_all_languages(container: Container) -> None:
+    done = container.run("proot", "--runtime", "é日本א\N{GRINNING FACE}")
+    assert "é日本א\N{GRINNING FACE}" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("runtime", NAMESPACES)
+def test_a_capability_that_opens_the_way_out_is_said(container: Container, runtime: str) -> None:
+    need("setpriv")
+    done = container.run(runtime, "--cap-add", "sys_ptrace", "busybox", "test", "-d", "/proc/1/root/")
+    assert done.returncode == 0
+    assert done.stderr == b"start.sh: --cap-add SYS_PTRACE: root inside can leave the rootfs, by /proc/1/root\n"
+
+
+def test_descriptors_up_to_9_are_closed_without_a_helper(container: Container, runtime: str) -> None:
+    (container.directory / ".provision/helper").unlink()
+    (container.directory / ".provision/machine").unlink()
+    guest = "for fd in 3 4 5 6 7 8 9; do readlink /proc/self/fd/$fd; done"
+    with open("/etc/passwd") as file:
+
+        def redirect() -> None:
+            for descriptor in range(3, 10):
+                os.dup2(file.fileno(), descriptor)
+
+        done = container.run(runtime, "sh", "-c", guest, preexec_fn=redirect, close_fds=False)
+    assert done.returncode in (0, 1)
+    assert b"passwd" not in done.stdout
+
+
+def test_root_with_one_id_is_confined_without_the_filter_that_emulates_root(container: Container) -> None:
+    (container.directory / ".provision/seccomp.bpf").unlink()
+    assert status(container, "userns") == [b"0", b"2"]

@@ -212,3 +212,12 @@ def test_the_log_of_a_directory_that_cannot_be_written(container: Container, pla
     while log.read_bytes() != b"said\n" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert log.read_bytes() == b"said\n"
+
+
+def test_what_a_session_s_file_says_is_escaped(container: Container) -> None:
+    run = container.directory / ".provision/run"
+    run.mkdir()
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    (run / str(os.getpid())).write_text(f"{started}\nproot\x1b[2J\nsh\x1b[1m \x9b1m\u202e\n")
+    hand_over(container)
+    assert listed(container, "proot") == [[str(os.getpid()), "proot?[2J", "sh?[1m ?1m?"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,51 @@ def test_a_user_can_open_the_pipes_that_standard_output_leads_to(container: Cont
     command = "echo out >/dev/stdout; echo error >/dev/stderr; cat /dev/stdin"
     done = container.run("chroot", "--user=joe", "sh", "-c", command, shell=SHELLS[shell], stdin=None, input=b"in\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"out\nin\n", b"error\n")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_user_can_open_standard_output_where_it_is_a_file(container: Container, tmp_path: Path, shell: str) -> None:
+    need(*SHELLS[shell][:1])
+    out, error = tmp_path / "out", tmp_path / "error"
+    command = "echo first; echo second >/dev/stdout; echo error >/dev/stderr; exit 7"
+    out.write_bytes(b"before\n")
+    with out.open("ab") as first, error.open("wb") as second:
+        done = container.run(
+            "chroot", "--user=joe", "sh", "-c", command, shell=SHELLS[shell], stdout=first, stderr=second
+        )
+    assert done.returncode == 7
+    assert (out.read_bytes(), error.read_bytes()) == (b"before\nfirst\nsecond\n", b"error\n")
+    assert {path.stat().st_uid for path in (out, error)} == {os.geteuid()}
+
+
+def test_one_file_for_both_has_all_in_order(container: Container, tmp_path: Path) -> None:
+    command = "for n in 1 2 3 4 5 6 7 8 9; do echo out >/dev/stdout; echo error >/dev/stderr; done"
+    with (tmp_path / "log").open("wb") as log:
+        done = container.run("chroot", "--user=joe", "sh", "-c", command, stdout=log, stderr=log)
+    assert done.returncode == 0
+    assert (tmp_path / "log").read_bytes() == b"out\nerror\n" * 9
+
+
+def test_all_is_in_the_file_when_it_ends(container: Container, tmp_path: Path) -> None:
+    """Also what a job in the background has written, which ends with the container."""
+    command = "head -c 3000000 /dev/zero >/dev/stdout; sleep 1000 & exit 3"
+    with (tmp_path / "log").open("wb") as log:
+        done = container.run("chroot", "--user=joe", "sh", "-c", command, stdout=log)
+    assert (done.returncode, (tmp_path / "log").stat().st_size) == (3, 3_000_000)
+
+
+def test_a_killed_container_with_a_relay_leaves_nothing(container: Container, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    env = {**starter("chroot")["env"], "TMPDIR": str(temporary)}
+    with (
+        (tmp_path / "log").open("wb") as log,
+        container.running("chroot", "--user=joe", "sh", "-c", "echo x; sleep 1000", stdout=log, env=env) as process,
+    ):
+        while (tmp_path / "log").read_bytes() != b"x\n":
+            time.sleep(0.01)
+        process.kill()
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_callers_files_and_named_pipes_keep_their_owner(container: Container, tmp_path: Path) -> None:

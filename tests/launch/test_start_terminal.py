@@ -93,3 +93,16 @@ def test_closing_the_terminal_ends_the_guest(terminal: Callable[..., Terminal]) 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert os.waitstatus_to_exitcode(ended[1]) in (129, -signal.SIGHUP)
+
+
+def test_a_file_that_took_the_name_of_the_terminal_is_not_shown(container: Container) -> None:
+    """In another mount namespace the name of the caller's terminal can be that of somebody else's."""
+    starter("chroot")
+    script = f"""
+        name=$(readlink /proc/self/fd/0) && mount -t tmpfs tmpfs /dev/pts && echo secret >"$name" &&
+        exec {container.script} --runtime chroot --trust-dir -- \\
+            sh -c 'busybox grep -q secret /dev/console 2>/dev/null && echo leaks || echo clean'
+    """
+    screen = Terminal(["unshare", "-m", "sh", "-c", script], user=False)
+    screen.until(b"clean")
+    screen.end()

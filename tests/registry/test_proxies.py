@@ -105,6 +105,8 @@ MALFORMED = {
     "http://user:secret": "host or port",
     "http://user:secret@host:port": "host or port",
     "http://user:secret@:80": "no host",
+    "http://user:secret@": "host or port",
+    "@": "no host",
     "http://[::1": "host or port",
     "[::1]:x": "host or port",
     "http://a..b:1": "host or port",

@@ -100,6 +100,15 @@ def test_a_partial_file_is_no_link(directory: Path, tmp_path: Path, to: str) -> 
     assert not (tmp_path / "nothing").exists()
 
 
+def test_a_partial_file_is_no_other_file_s_second_name(directory: Path, tmp_path: Path) -> None:
+    """Where root downloads into the cache of a user, that user could have linked a file of root there."""
+    (directory / "partial").mkdir(parents=True)
+    (tmp_path / "outside").write_bytes(b"dear")
+    os.link(tmp_path / "outside", directory / "partial" / DIGEST.hex)
+    assert downloads(directory) == 1
+    assert (tmp_path / "outside").read_bytes() == b"dear"
+
+
 def test_a_fifo_is_not_waited_for(directory: Path) -> None:
     for folder in ("sha256", "partial"):
         (directory / folder).mkdir(parents=True)

@@ -1,0 +1,69 @@
+# Streams: a user other than root can open the standard streams in chroot, as in docker, where /dev/stdout leads to them.
+# Sets `relayed` (the descriptors, of 1 and 2, that lead to a relay), `relay_count` (how many relays this process waits
+# for).
+
+# Where the command's user won't be root, have the files behind standard output and error written by relays. A relay is a
+# cat(1) that reads from a pipe: that can be given to the user, while the files never change their owner.
+relay_files() {
+    case $runtime/$user in
+        chroot/ | chroot/0 | chroot/0:* | chroot/root | chroot/root:*) return 0 ;;
+        chroot/*) ;;
+        *) return 0 ;;
+    esac
+    { [ -f /proc/self/fd/1 ] || [ -f /proc/self/fd/2 ]; } || return 0
+    find_program mkfifo && find_program cat || return 0
+    make_temporary
+    # A relay writes a line to descriptor 6 when all is written.
+    { mkfifo "$temporary/end" "$temporary/1" "$temporary/2" && exec 6<>"$temporary/end"; } || fail "can't make a pipe"
+    # shellcheck disable=SC3013 # a shell that has no -ef relays both
+    if [ /proc/self/fd/7 -ef /proc/self/fd/8 ] 7>&1 8>&2 2>/dev/null; then
+        start_relay 1 && exec >"$temporary/1" 2>&1 && relayed='1 2'
+    else
+        [ ! -f /proc/self/fd/1 ] || { start_relay 1 && exec >"$temporary/1" && relayed=1; }
+        [ ! -f /proc/self/fd/2 ] || { start_relay 2 && exec 2>"$temporary/2" && relayed="$relayed 2"; }
+    fi
+    rm -rf "$temporary"
+    temporary=''
+}
+
+# Start the relay from the pipe `temporary`/$1 to descriptor $1. It ends when nobody has the pipe open any more.
+start_relay() {
+    relay_count=$((relay_count + 1))
+    (
+        trap '' HUP INT QUIT TERM
+        "$program" 6>&-
+        echo >&6
+    ) <"$temporary/$1" >&"$1" &
+}
+
+# Wait until the relays have written all. Nothing that is inside has their pipes open any more.
+wait_for_relays() {
+    exec >/dev/null 2>&1
+    while [ "$relay_count" -gt 0 ] && read -r _ <&6; do
+        relay_count=$((relay_count - 1))
+    done
+}
+
+# Give the pipes among the standard streams to the user, as docker does: otherwise /dev/stdout, which leads to them,
+# can't be opened. Files, terminals and named pipes are the caller's, and stay so, but for those of relays.
+give_pipes() {
+    [ "$uid$nested" != 0 ] && [ -z "$nested" ] || return 0
+    pipes=''
+    for descriptor in 0 1 2; do
+        [ ! -p "/proc/self/fd/$descriptor" ] || pipes=yes
+    done
+    [ -n "$pipes" ] || return 0
+    change_pipe_owners 7<&0 8>&1 9>&2
+}
+
+# Make the user the owner of those of the descriptors 7 to 9 that are pipes without a name, or lead to relays. mksh closes them for
+# programs that don't get them by a redirection of their own.
+change_pipe_owners() {
+    set --
+    for descriptor in 7 8 9; do
+        case $relayed/$(readlink "/proc/self/fd/$descriptor" 7<&7 8>&8 9>&9) in
+            */pipe:* | *$((descriptor - 7))*/*) set -- "$@" "/proc/self/fd/$descriptor" ;;
+        esac
+    done
+    [ $# = 0 ] || chown "$uid" "$@" 7<&7 8>&8 9>&9 2>/dev/null || :
+}
