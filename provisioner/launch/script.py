@@ -26,6 +26,7 @@ PARTS = (
     "namespaces",
     "filter",
     "helper",
+    "watch",
     "mounts",
     "devices",
     "entry",

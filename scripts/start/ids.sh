@@ -109,9 +109,11 @@ decode() {
 # Give the files `names` in the guest's directory `place` to `new_owner`, and the last one the mode $1.
 change_named() {
     [ -n "$names" ] || return 0
+    new_mode=${1-} last_name="./$name"
     enter "$place" "can't enter $place in the rootfs"
-    # An id that there is none for was told by chown. It takes setuid away, so that the mode comes second.
-    eval "chown -h \"\$new_owner\" -- $names"
-    [ -z "${1-}" ] || [ -L "./$name" ] || chmod "$1" "./$name"
+    eval "set -- $names"
     names=''
+    # It takes setuid away, so that the mode comes second.
+    chown -h "$new_owner" -- "$@"
+    [ -z "$new_mode" ] || [ -L "$last_name" ] || chmod "$new_mode" "$last_name"
 }

@@ -81,6 +81,8 @@ fail() {
 
 # Exit with status $1, and remove the temporary files.
 finish() {
+    # The watch has emptied the session's file.
+    [ "$1" != 137 ] || [ ! -e "$session_file" ] || [ -s "$session_file" ] || set -- 125
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
     [ "$relay_count" = 0 ] || wait_for_relays

@@ -84,6 +84,8 @@ enter_rootfs() {
     drop_capabilities
     [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
     seal_stage
+    watch=''
+    [ "$runtime$more_ids$nested" != userns ] || find_watch
     eval "set -- $words_before \"\$@\" $words_after"
     if [ -n "$nested_helper" ] && [ -n "$host_env" ]; then
         # The helper doesn't look into PATH.
@@ -103,12 +105,25 @@ enter_rootfs() {
 
 # Become the words $@, or as process 1 the parent of the process that does.
 start_process() {
+    list=''
+    ! is_in_background || leave_terminal
+    eval "set -- $watch $list \"\$@\""
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
     ! is_init || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
-    [ -n "$pdeathsig" ] || eval "$start_guest"
+    [ -n "$pdeathsig" ] || eval "$start_guest$end_guest"
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh
-    exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest" "$script" $$ "$@"
+    exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest$end_guest" "$script" $$ "$@"
+}
+
+# Set `list` to words that keep the terminal with the shell that has started this in the background. Inside, no process
+# group of the outside has a number, so that each shell takes its own for the one in the foreground, and the terminal.
+leave_terminal() {
+    if [ -n "$helper" ] && [ -r "$directory/.provision/background.bpf" ]; then
+        append '' "$helper" "$directory/.provision/background.bpf" 0
+    elif [ -t 0 ]; then
+        exec </dev/null
+    fi
 }
 
 # Make all mounts private, if any isn't: what is mounted here must not be seen elsewhere. Some unshares have done it;
@@ -134,8 +149,11 @@ start_guest='
     esac
     trap : INT
     "$@"
-    exit $?
 '
+
+# What follows them.
+# shellcheck disable=SC2016 # it is evaluated later
+end_guest='exit $?'
 
 # Commands for the shell that replaces it as process 1, and that ends together with its parent, process $1: the parent
 # may have ended before that was set up. It knows none of the functions here, and its name has no space.

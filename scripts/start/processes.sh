@@ -45,6 +45,11 @@ in_foreground() {
     read_stat $$ && [ "$stat_group" = "$stat_foreground" ]
 }
 
+# Succeed if this process has a terminal, and is in its background.
+is_in_background() {
+    has_terminal && [ "$stat_group" != "$stat_foreground" ]
+}
+
 # Succeed if this process has a controlling terminal.
 has_terminal() {
     read_stat $$ && [ "$stat_terminal" != 0 ]

@@ -13,7 +13,10 @@ supervise() {
         run_in_background "$@"
     else
         # The guest has to have SIGINT at a terminal.
-        (become "$@")
+        case $1 in
+            enter_rootfs) ("$@") ;;
+            *) (become "$@") ;;
+        esac
         status=$?
     fi
     read_report

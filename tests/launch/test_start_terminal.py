@@ -95,6 +95,53 @@ def test_closing_the_terminal_ends_the_guest(terminal: Callable[..., Terminal]) 
     assert os.waitstatus_to_exitcode(ended[1]) in (129, -signal.SIGHUP)
 
 
+@pytest.mark.parametrize(
+    ("outer", "guest", "helper"),
+    [("bash", ["sh"], True), ("dash", ["sh", "-i"], True), ("mksh", ["--shell"], True), ("bash", ["sh"], False)],
+    ids=["bash", "dash", "mksh", "no helper"],
+)
+def test_a_shell_in_the_background_leaves_the_terminal_to_the_outer_one(
+    container: Container, runtime: str, outer: str, guest: list[str], helper: bool
+) -> None:
+    need(outer)
+    starter(runtime)
+    if not helper:
+        for name in ("helper", "machine"):
+            (container.directory / ".provision" / name).unlink()
+    screen = Terminal([outer, *(["--norc"] if outer == "bash" else []), "-i"], user=runtime != "chroot")
+    screen.until(b"# " if (outer, runtime) == ("mksh", "chroot") else b"PROMPT")
+    words = " ".join([str(container.script), *choosing(runtime), *guest])
+    screen.type(f"{words} &\n".encode())
+    time.sleep(1)
+    screen.type(b"echo al''ive\n")
+    screen.until(b"alive")
+    if not helper and runtime != "proot":  # it has read the end of /dev/null
+        screen.type(b"exit 9\n")
+        assert screen.end() == 9
+        return
+    # It can be brought to the foreground, where it reads.
+    screen.type(b"fg\n")
+    time.sleep(0.5)
+    screen.type(b"exit 7\n")
+    screen.type(b"echo sta''tus $?\n")
+    screen.until(b"status ")
+    screen.type(b"exit 9\n")
+    assert screen.end() == 9
+
+
+def test_a_command_in_the_background_runs_there(container: Container, runtime: str) -> None:
+    need("bash")
+    starter(runtime)
+    screen = Terminal(["bash", "--norc", "-i"], user=runtime != "chroot")
+    screen.until(b"PROMPT")
+    words = " ".join([str(container.script), *choosing(runtime)])
+    screen.type(f"{words} sh -c 'sleep 0.3; echo do''ne' &\n".encode())
+    screen.until(b"done")
+    screen.type(b"wait; echo status $?; exit 9\n")
+    screen.until(b"status 0")
+    assert screen.end() == 9
+
+
 def test_a_file_that_took_the_name_of_the_terminal_is_not_shown(container: Container) -> None:
     """In another mount namespace the name of the caller's terminal can be that of somebody else's."""
     starter("chroot")
