@@ -338,6 +338,8 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
             "machine",
             "manifest.json",
             "ownership.mtree",
+            "proot-probe",
+            "proot.bpf",
             "record.json",
             "seccomp.bpf",
             "shm",

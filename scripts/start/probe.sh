@@ -9,15 +9,14 @@
 starts_proot() {
     facts_file=$directory/.provision/proot-facts identity='' text='' boot='' starts=yes
     { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
-    # Inode, size, time and path.
-    proot_identity="2 $boot $(ls -iLln "$proot" 2>/dev/null)"
-    if [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
+    if [ -n "$proot_identity" ] && [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
     fi
-    if [ "$identity" != "$proot_identity" ]; then
+    if [ "$identity" != "2 $boot $proot_identity" ]; then
         read_features
         try_proot
-        [ "$starts" != yes ] || write_text "$proot_identity$newline$untranslated$newline$text" "$facts_file"
+        [ "$starts" != yes ] || [ -z "$proot_identity" ] ||
+            write_text "2 $boot $proot_identity$newline$untranslated$newline$text" "$facts_file"
     fi
     features=$newline$text
     [ -n "$starts" ]

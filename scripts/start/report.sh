@@ -53,7 +53,7 @@ open_report() {
 become() {
     case $report in
         '') exec "$@" ;;
-        *) exec "$@" 3>&3 4<&4 5<&5 ;;
+        *) exec "$@" 3>&3 4<&4 5<&5 8<&- ;;
     esac
 }
 
