@@ -35,7 +35,12 @@ REASONS = (
     Reason("postgres .package", "proot", ".*not found", "apt could not install it, see above"),
     Reason("postgres|su$|sudo|sshd|users", "userns$", "", ONE_ID),
     Reason("users", "proot", ".*joe ", SAME_USER),
-    Reason("sudo", "proot", ".*unable to load plugins", "proot 5.1.0 shows sudo its plugins with the caller as owner"),
+    Reason(
+        "sudo",
+        "proot",
+        ".*(sudo id of joe|plugins)",
+        "for joe, proot shows all files as joe's, and sudo's have to be root's",
+    ),
     Reason("sshd", "proot", ".*chroot", "sshd calls chroot(2) for its unprivileged child, which proot refuses"),
     Reason("dbus|tmux|mariadb", "proot", ".*(reply|not allowed|denied)", SOCKET),
     Reason("ping", "proot|userns", "", "users may not ping here: sysctl net.ipv4.ping_group_range (doctor shows it)"),
