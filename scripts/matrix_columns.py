@@ -26,18 +26,16 @@ class Column:
     by_root: bool = False
     provision_options: tuple[str, ...] = ()
     proot: str = "host"
-    """`host`, `sid` or `termux`: where proot comes from."""
+    """`host`, `sid` or `termux`: where proot comes from; with Termux's, hard links are refused as Android does."""
     without: tuple[str, ...] = ()
     """Files below DIR/.provision that are taken away before the first start."""
-    refuses_links: bool = False
-    """Whether hard links are refused to the user, as Android refuses them to apps."""
 
 
 COLUMNS = (
     Column("proot-plain", "proot {} without the filter", ("--runtime", "proot"), without=("proot.bpf",)),
     Column("proot", "proot {} with the filter", ("--runtime", "proot")),
     Column("proot-sid", "proot {} of sid", ("--runtime", "proot"), proot="sid"),
-    Column("proot-termux", "Termux's proot {}", ("--runtime", "proot"), proot="termux", refuses_links=True),
+    Column("proot-termux", "Termux's proot {}", ("--runtime", "proot"), proot="termux"),
     Column("userns", "userns, one id", ("--runtime", "userns")),
     Column("userns-many", "userns, many ids", ("--runtime", "userns"), provision_options=("--ids", "many")),
     Column("chroot", "chroot", ("--runtime", "chroot"), by_root=True),

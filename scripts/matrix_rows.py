@@ -34,7 +34,7 @@ ALPINE = ("alpine",)
 FILES = (
     Row(
         "ls",
-        'echo "$TOKEN" >/opt/only-here && mkdir /opt/only-dir && ln -s only-here /opt/only-link\n'
+        'echo "$TOKEN" >/opt/only-here\nmkdir /opt/only-dir\nln -s only-here /opt/only-link\n'
         '[ "$(ls -l /opt/only-here | awk "{print \\$5}")" = "$(cat /opt/only-here | wc -c)" ]\n'
         "case $(ls -l /opt/only-link) in l*only-here) ;; *) exit 1 ;; esac\n"
         "case $(ls -ld /opt/only-dir) in d*) ;; *) exit 1 ;; esac\n"
@@ -44,10 +44,10 @@ FILES = (
     ),
     Row(
         "test -x",
-        "printf '#!/bin/sh\\necho ran\\n' >/opt/program && chmod 755 /opt/program && touch /opt/plain\n"
+        "printf '#!/bin/sh\\necho ran\\n' >/opt/program\nchmod 755 /opt/program\ntouch /opt/plain\n"
         'for shell in sh "env test"; do\n'
         '    case $shell in sh) x="[" y="]" ;; *) x="env test" y="" ;; esac\n'
-        '    $x -x /opt/program $y && $x ! -x /opt/plain $y && $x ! -e "$HOST_FILE" $y\n'
+        '    $x -x /opt/program $y\n$x ! -x /opt/plain $y\n$x ! -e "$HOST_FILE" $y\n'
         "done\n"
         'if [ -x /bin/bash ]; then bash -c "[[ -x /opt/program && ! -x /opt/plain && ! -e $HOST_FILE ]]"; fi\n'
         'echo "yes-$TOKEN"',
@@ -68,38 +68,38 @@ FILES = (
     ),
     Row(
         "chown is seen",
-        "touch /opt/owned && chown 33:44 /opt/owned && out=$(stat -c %u:%g /opt/owned)\n"
+        "touch /opt/owned\nchown 33:44 /opt/owned\nout=$(stat -c %u:%g /opt/owned)\n"
         '[ "$out" = 33:44 ] || { echo "stat says: $out" && exit 1; }\necho "yes-$TOKEN"',
         version_of=("coreutils", "busybox"),
     ),
     Row(
         "tar",
-        "mkdir -p /opt/tar/in && cd /opt/tar && echo $TOKEN >in/one && ln in/one in/two && ln -s one in/three\n"
-        "mkfifo in/fifo && chmod 6711 in/one && tar -cf all.tar in && mkdir out && tar -xf all.tar -C out\n"
-        '[ "$(stat -c %i out/in/one)" = "$(stat -c %i out/in/two)" ] && [ -p out/in/fifo ]\n'
-        '[ "$(readlink out/in/three)" = one ] && [ "$(stat -c %a out/in/one)" = 6711 ]\n'
+        "mkdir -p /opt/tar/in\ncd /opt/tar\necho $TOKEN >in/one\nln in/one in/two\nln -s one in/three\n"
+        "mkfifo in/fifo\nchmod 6711 in/one\ntar -cf all.tar in\nmkdir out\ntar -xf all.tar -C out\n"
+        '[ "$(stat -c %i out/in/one)" = "$(stat -c %i out/in/two)" ]\n[ -p out/in/fifo ]\n'
+        '[ "$(readlink out/in/three)" = one ]\n[ "$(stat -c %a out/in/one)" = 6711 ]\n'
         'echo "yes-$(cat out/in/two)"',
         version_of=("tar", "busybox"),
     ),
     Row(
         "rsync",
-        "mkdir -p /opt/rsync/in/deep && cd /opt/rsync && echo $TOKEN >in/one && ln in/one in/deep/two\n"
-        'rsync -aH in/ out/ && [ out/one -ef out/deep/two ] && [ -z "$(rsync -aHi in/ out/)" ]\n'
+        "mkdir -p /opt/rsync/in/deep\ncd /opt/rsync\necho $TOKEN >in/one\nln in/one in/deep/two\n"
+        'rsync -aH in/ out/\n[ out/one -ef out/deep/two ]\n[ -z "$(rsync -aHi in/ out/)" ]\n'
         'echo "yes-$(cat out/deep/two)"',
         systems=DEBIAN,
         version_of=("rsync",),
     ),
     Row(
         "useradd",
-        "useradd -m -G mail new && echo 'new:secret' | chpasswd && [ -d /home/new ] && id -nG new | grep -q mail\n"
-        'userdel -r new 2>/dev/null && [ ! -e /home/new ] && ! id new 2>/dev/null\necho "yes-$TOKEN"',
+        "useradd -m -G mail new\necho 'new:secret' | chpasswd\n[ -d /home/new ]\nid -nG new | grep -q mail\n"
+        'userdel -r new 2>/dev/null\n[ ! -e /home/new ]\nif id new 2>/dev/null; then exit 1; fi\necho "yes-$TOKEN"',
         systems=DEBIAN,
         version_of=("passwd",),
     ),
     Row(
         "adduser",
-        "adduser -D new && echo 'new:secret' | chpasswd && [ -d /home/new ] && id -u new >/dev/null\n"
-        'deluser --remove-home new && [ ! -e /home/new ] && ! id new 2>/dev/null\necho "yes-$TOKEN"',
+        "adduser -D new\necho 'new:secret' | chpasswd\n[ -d /home/new ]\nid -u new >/dev/null\n"
+        'deluser --remove-home new\n[ ! -e /home/new ]\nif id new 2>/dev/null; then exit 1; fi\necho "yes-$TOKEN"',
         systems=ALPINE,
         version_of=("busybox",),
     ),
@@ -120,16 +120,16 @@ LANGUAGES = (
     ),
     Row(
         "npm",
-        "mkdir -p /opt/npm/part /opt/npm/whole && export npm_config_offline=true\n"
-        "cd /opt/npm/part && npm init -y >/dev/null\n"
-        'echo "module.exports = process.env.TOKEN" >index.js && npm pack --silent >/dev/null\n'
-        "cd ../whole && npm init -y >/dev/null && npm install --loglevel=error ../part/part-1.0.0.tgz >/dev/null\n"
+        "mkdir -p /opt/npm/part /opt/npm/whole\nexport npm_config_offline=true\n"
+        "cd /opt/npm/part\nnpm init -y >/dev/null\n"
+        'echo "module.exports = process.env.TOKEN" >index.js\nnpm pack --silent >/dev/null\n'
+        "cd ../whole\nnpm init -y >/dev/null\nnpm install --loglevel=error ../part/part-1.0.0.tgz >/dev/null\n"
         "npm pkg set scripts.go=\"node -e \\\"console.log('yes-' + require('part'))\\\"\" && npm run --silent go",
         version_of=("npm",),
     ),
     Row(
         "python venv",
-        'python3 -m venv /opt/venv && cd /opt/venv && bin/python -c "\n'
+        'python3 -m venv /opt/venv\ncd /opt/venv\nbin/python -c "\n'
         "import os, pathlib, sys, sqlite3, multiprocessing\n"
         "assert sys.prefix == '/opt/venv' and not os.path.exists(os.environ['HOST_FILE'])\n"
         "print('yes-' + multiprocessing.Pool(2).map(str, [os.environ['TOKEN']])[0])\"",
@@ -146,14 +146,14 @@ LANGUAGES = (
         "    wheel.writestr('demo-1.dist-info/WHEEL', 'Wheel-Version: 1.0\\nTag: py3-none-any\\n')\n"
         "    wheel.writestr('demo-1.dist-info/entry_points.txt', '[console_scripts]\\ndemo = demo:main\\n')\n"
         "    wheel.writestr('demo-1.dist-info/RECORD', '')\n"
-        "END\nv/bin/python wheel.py && v/bin/pip install -q --no-index ./demo-1-py3-none-any.whl && v/bin/demo\n"
+        "END\nv/bin/python wheel.py\nv/bin/pip install -q --no-index ./demo-1-py3-none-any.whl\nv/bin/demo\n"
         "v/bin/pip uninstall -q -y demo && [ ! -e v/bin/demo ]",
         systems=DEBIAN,
         version_of=("python3-pip",),
     ),
     Row(
         "java",
-        "mkdir /opt/java && cd /opt/java && echo $TOKEN >file\n"
+        "mkdir /opt/java\ncd /opt/java\necho $TOKEN >file\n"
         'rhino -e \'var f = java.nio.file.Files, p = java.nio.file.Paths.get("/opt/java/file");'
         'if (f.exists(java.nio.file.Paths.get(java.lang.System.getenv("HOST_FILE")))) quit(3);'
         'f.copy(p, java.nio.file.Paths.get("/opt/java/copy"));'
@@ -163,22 +163,22 @@ LANGUAGES = (
     ),
     Row(
         "go binary",
-        "mkdir -p /opt/go/data && cd /opt/go && echo $TOKEN >data/file && export RESTIC_PASSWORD=x\n"
-        "restic -q -r repo init && restic -q -r repo backup data && restic -q -r repo check >/dev/null\n"
+        "mkdir -p /opt/go/data\ncd /opt/go\necho $TOKEN >data/file\nexport RESTIC_PASSWORD=x\n"
+        "restic -q -r repo init\nrestic -q -r repo backup data\nrestic -q -r repo check >/dev/null\n"
         'restic -q -r repo restore latest --target out >/dev/null && echo "yes-$(cat out/data/file)"',
         systems=DEBIAN,
         version_of=("restic",),
     ),
     Row(
         "rust binary",
-        "mkdir -p /opt/rust/deep && cd /opt/rust && touch deep/file-$TOKEN && chmod 755 deep/file-$TOKEN\n"
+        "mkdir -p /opt/rust/deep\ncd /opt/rust\ntouch deep/file-$TOKEN\nchmod 755 deep/file-$TOKEN\n"
         'fdfind --type x file -x echo yes-{/} | sed "s/file-//"',
         systems=DEBIAN,
         version_of=("fd-find",),
     ),
     Row(
         "gcc build",
-        "mkdir /opt/gcc && cd /opt/gcc && printf 'all: a\\na: a.o b.o\\n\\t$(CC) -o a a.o b.o\\n' >Makefile\n"
+        "mkdir /opt/gcc\ncd /opt/gcc\nprintf 'all: a\\na: a.o b.o\\n\\t$(CC) -o a a.o b.o\\n' >Makefile\n"
         "printf '#include <stdio.h>\\nvoid b(const char *);\\n"
         "int main(int n, char **a) { b(a[1]); return n != 2; }\\n' >a.c\n"
         "printf '#include <stdio.h>\\nvoid b(const char *t) { printf(\"yes-%%s\\\\n\", t); }\\n' >b.c\n"
@@ -188,7 +188,7 @@ LANGUAGES = (
     ),
     Row(
         "gdb",
-        "mkdir /opt/gdb && cd /opt/gdb && printf 'int main(void) { return 42; }\\n' >a.c && gcc -g a.c -o a\n"
+        "mkdir /opt/gdb\ncd /opt/gdb\nprintf 'int main(void) { return 42; }\\n' >a.c\ngcc -g a.c -o a\n"
         "gdb -q -batch -ex 'break main' -ex run -ex 'print 6 * 7' -ex continue ./a >out 2>&1 || :\n"
         "grep -q 'Breakpoint 1, main' out && grep -q 'exited with code 052' out && echo \"yes-$TOKEN\" ||"
         " { tail -1 out && exit 1; }",
@@ -197,30 +197,30 @@ LANGUAGES = (
     ),
     Row(
         "strace",
-        "echo $TOKEN >/opt/traced && strace -f -o /opt/trace sh -c 'cat /opt/traced' >/dev/null\n"
+        "echo $TOKEN >/opt/traced\nstrace -f -o /opt/trace sh -c 'cat /opt/traced' >/dev/null\n"
         "grep -q 'openat(.*\"/opt/traced\"' /opt/trace && grep -q 'exited with 0' /opt/trace && echo \"yes-$TOKEN\"",
         systems=DEBIAN,
         version_of=("strace",),
     ),
 )
 
-GIT = "cd /opt/git && export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a"
+GIT = "cd /opt/git\nexport GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a"
 TOOLS = (
     Row(
         "git commit, clone, mv, gc",
-        f"mkdir /opt/git && {GIT} && git init -q one && cd one\n"
-        "for n in 1 2 3; do echo $TOKEN $n >file && git add . && git commit -q -m c$n; done && cd ..\n"
-        "git clone -q one two && mv one moved && mv two away && git -C away remote set-url origin /opt/git/moved\n"
-        "git -C away pull -q && git -C moved gc -q && git -C away gc -q && git -C moved fsck --strict 2>&1\n"
-        'git -C away fsck --strict && [ "$(git -C away log --oneline | wc -l)" = 3 ]\n'
-        '[ -z "$(git -C moved status --short)" ] && cp -a moved copied && git -C copied fsck && rm -rf moved away\n'
+        f"mkdir /opt/git\n{GIT}\ngit init -q one\ncd one\n"
+        "for n in 1 2 3; do echo $TOKEN $n >file\ngit add .\ngit commit -q -m c$n; done\ncd ..\n"
+        "git clone -q one two\nmv one moved\nmv two away\ngit -C away remote set-url origin /opt/git/moved\n"
+        "git -C away pull -q\ngit -C moved gc -q\ngit -C away gc -q\ngit -C moved fsck --strict 2>&1\n"
+        'git -C away fsck --strict\n[ "$(git -C away log --oneline | wc -l)" = 3 ]\n'
+        '[ -z "$(git -C moved status --short)" ]\ncp -a moved copied\ngit -C copied fsck\nrm -rf moved away\n'
         "git -C copied checkout -q HEAD~1 && echo \"yes-$(cut -d' ' -f1 copied/file)\"",
         systems=DEBIAN,
         version_of=("git",),
     ),
     Row(
         "tmux",
-        "tmux -f /dev/null new-session -d -x 80 -y 24 sh && tmux send-keys 'echo yes-'$TOKEN Enter && sleep 1\n"
+        "tmux -f /dev/null new-session -d -x 80 -y 24 sh\ntmux send-keys 'echo yes-'$TOKEN Enter\nsleep 1\n"
         "tmux capture-pane -p | grep '^yes-' && tmux kill-server",
         systems=DEBIAN,
         version_of=("tmux",),
@@ -256,7 +256,7 @@ TOOLS = (
     ),
     Row(
         "locale",
-        'localedef -i de_DE -f UTF-8 de_DE.UTF-8 && [ "$(LC_ALL=de_DE.UTF-8 date -d 2026-03-01 +%B)" = März ]\n'
+        'localedef -i de_DE -f UTF-8 de_DE.UTF-8\n[ "$(LC_ALL=de_DE.UTF-8 date -d 2026-03-01 +%B)" = März ]\n'
         'echo "yes-$TOKEN"',
         systems=DEBIAN,
         version_of=("locales",),
@@ -271,7 +271,7 @@ TOOLS = (
 USERS = (
     Row(
         "su",
-        "echo seen >/opt/seen && out=$(su joe -c 'id -un; cat /opt/seen; echo $HOME' | tr '\\n' ' ')\n"
+        "echo seen >/opt/seen\nout=$(su joe -c 'id -un; cat /opt/seen; echo $HOME' | tr '\\n' ' ')\n"
         '[ "$out" = \'joe seen /home/joe \' ] || { echo "su joe -c id says: $out" && exit 1; }\n'
         'echo "yes-$TOKEN"',
         version_of=("util-linux", "busybox"),
@@ -292,9 +292,9 @@ USERS = (
     ),
     Row(
         "sshd login",
-        "mkdir -p /run/sshd /root/.ssh /home/joe/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519\n"
+        "mkdir -p /run/sshd /root/.ssh /home/joe/.ssh\nssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519\n"
         "for home in /root /home/joe; do cp /root/.ssh/id_ed25519.pub $home/.ssh/authorized_keys; done\n"
-        "chown -R joe: /home/joe/.ssh && /usr/sbin/sshd -p $PORT -E /opt/sshd.log -o PidFile=/opt/sshd.pid\n"
+        "chown -R joe: /home/joe/.ssh\n/usr/sbin/sshd -p $PORT -E /opt/sshd.log -o PidFile=/opt/sshd.pid\n"
         "sleep 1\nfor user in root joe; do\n"
         "    ssh -n -p $PORT -o StrictHostKeyChecking=no -o LogLevel=ERROR -o ConnectTimeout=9 $user@127.0.0.1"
         " 'echo in-$(id -un)' || { tail -3 /opt/sshd.log && exit 1; }\n"
@@ -305,7 +305,7 @@ USERS = (
     ),
     Row(
         "cron",
-        "printf '@reboot root id -un >/opt/cron-ran\\n' >/etc/cron.d/matrix && rm -f /run/crond.reboot && cron\n"
+        "printf '@reboot root id -un >/opt/cron-ran\\n' >/etc/cron.d/matrix\nrm -f /run/crond.reboot\ncron\n"
         "for n in 1 2 3 4 5 6 7 8 9; do sleep 1; [ ! -s /opt/cron-ran ] || break; done\n"
         'kill "$(cat /run/crond.pid)"; [ "$(cat /opt/cron-ran)" = root ] && echo "yes-$TOKEN"',
         systems=DEBIAN,
@@ -313,9 +313,9 @@ USERS = (
     ),
     Row(
         "dbus",
-        "mkdir -p /run/dbus && dbus-uuidgen --ensure && dbus-daemon --system --fork --print-pid >/opt/dbus.pid\n"
+        "mkdir -p /run/dbus\ndbus-uuidgen --ensure\ndbus-daemon --system --fork --print-pid >/opt/dbus.pid\n"
         "dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.ListNames"
-        " | grep -q org.freedesktop.DBus && kill $(cat /opt/dbus.pid)\n"
+        " | grep -q org.freedesktop.DBus\nkill $(cat /opt/dbus.pid)\n"
         "dbus-run-session -- dbus-send --session --print-reply --dest=org.freedesktop.DBus /"
         ' org.freedesktop.DBus.ListNames | grep -q org.freedesktop.DBus && echo "yes-$TOKEN"',
         systems=DEBIAN,

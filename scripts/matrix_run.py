@@ -9,7 +9,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from scripts.matrix_columns import TERMUX_PROOT, Column
 from scripts.matrix_rows import Row
 from scripts.matrix_services import PACKAGES
 from scripts.matrix_systems import Unavailable
-from tests.support.tools import provision_command, without_links
+from tests.support.tools import provision_command
 
 FIRST_PORT = 18200
 
@@ -44,6 +43,14 @@ ALONE = [
 INTO_SID = """\
 mount --bind "$1" "$1" && mkdir -p "$1$2" && mount --bind "$2" "$1$2" && cd "$1" &&
 mount -t proc proc proc && mount --rbind /dev dev && mount --rbind /sys sys && shift 2 && exec chroot . "$@"
+"""
+
+# A seccomp filter that refuses hard links would hide them from proot's own filter, other than Android's SELinux.
+NO_HARD_LINKS = """\
+#!/bin/sh
+case $1 in -s) exec /bin/ln "$@" ;; esac
+echo 'ln: Permission denied' >&2
+exit 1
 """
 
 
@@ -168,9 +175,6 @@ class Runner:
         }
         if column.by_root:
             return [*ALONE, *words], environment
-        if column.refuses_links:
-            words = without_links(*words)
-            words[0] = shutil.which("python3", path=environment["PATH"].partition(":")[2]) or sys.executable
         if column.proot == "termux":
             environment["PATH"] = f"{self._termux_path()}:{environment['PATH']}"
         environment["HOME"] = str(self.user.home)
@@ -180,12 +184,14 @@ class Runner:
         return [*ALONE, *words], environment
 
     def _termux_path(self) -> Path:
-        """Return a directory with Termux's proot alone, which everybody can reach."""
+        """Return a directory with Termux's proot, and an ln by which start.sh finds that hard links are refused."""
         place = self.boxes / "termux"
         if not place.exists():
             place.mkdir()
             shutil.copy(os.environ[TERMUX_PROOT], place / "proot")
-            (place / "proot").chmod(0o755)
+            (place / "ln").write_text(NO_HARD_LINKS)
+            for name in ("proot", "ln"):
+                (place / name).chmod(0o755)
         return place
 
     def _as_user(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ INSTALLS = (
         "apt install, 40 packages with daemons",
         "export DEBIAN_FRONTEND=noninteractive\n"
         "apt-get -q -y --no-download --no-install-recommends install $PACKAGES >/opt/apt.log 2>&1 ||"
-        " { grep -E '^(E:|dpkg: error|[^ ]*: error)|rror' /opt/apt.log | head -3 && exit 1; }\n"
+        " { grep -E '^(E:|dpkg: error|[^ ]*: error)|rror' /opt/apt.log | head -3\nexit 1; }\n"
         "[ \"$(dpkg-query -W -f '${db:Status-Status}\\n' $PACKAGES | grep -c '^installed')\" = 40 ]\n"
         '[ -z "$(dpkg --audit)" ] && echo "yes-$TOKEN"',
         systems=SMALL,
@@ -20,7 +20,7 @@ INSTALLS = (
         "postgres (package)",
         "pg_lsclusters -h | grep -q . || { echo 'the package made no cluster' && exit 1; }\n"
         'sed -i "s/^port = .*/port = $PORT/" /etc/postgresql/*/main/postgresql.conf\n'
-        "service postgresql start && sleep 2 && cd /\n"
+        "service postgresql start\nsleep 2\ncd /\n"
         "su postgres -c \"psql -p $PORT -Atc 'create table t(a int)'\"\n"
         'su postgres -c "psql -p $PORT -Atc \\"select \'yes-$TOKEN\' where (select count(*) from t) = 0\\""\n'
         "service postgresql stop >/dev/null",
@@ -31,9 +31,9 @@ INSTALLS = (
         "apk add -q --allow-untrusted --no-network --repository /packages/APKINDEX.adb"
         " $(seq 40 | sed 's/^/matrix-/') 2>/opt/apk.log || { grep -i error /opt/apk.log | head -3 && exit 1; }\n"
         "for n in $(seq 40); do\n"
-        "    apk info -e -q matrix-$n && [ -e /var/lib/matrix-$n/installed ] && id -u matrix-$n >/dev/null\n"
+        "    apk info -e -q matrix-$n\n[ -e /var/lib/matrix-$n/installed ]\nid -u matrix-$n >/dev/null\n"
         "    [ /usr/sbin/matrix-$n -ef /usr/sbin/matrix-$n-hard ]\n"
-        'done\napk audit --packages >/dev/null && echo "yes-$TOKEN"',
+        'done\napk audit --packages >/dev/null\necho "yes-$TOKEN"',
         systems=ALPINE,
         version_of=("apk-tools",),
     ),
@@ -65,8 +65,8 @@ SERVERS = (
     ),
     Row(
         "redis",
-        "mkdir -p /opt/redis && cd /opt/redis && redis-server --port $PORT --daemonize yes >/dev/null\n"
-        "sleep 1; redis-cli -p $PORT set key yes-$TOKEN >/dev/null && redis-cli -p $PORT bgsave >/dev/null && sleep 1\n"
+        "mkdir -p /opt/redis\ncd /opt/redis\nredis-server --port $PORT --daemonize yes >/dev/null\n"
+        "sleep 1; redis-cli -p $PORT set key yes-$TOKEN >/dev/null\nredis-cli -p $PORT bgsave >/dev/null\nsleep 1\n"
         "[ -s dump.rdb ] && redis-cli -p $PORT get key && redis-cli -p $PORT shutdown nosave",
         systems=DEBIAN,
         version_of=("redis-server",),
