@@ -52,7 +52,7 @@ prepare_shell() {
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     temporary='' relayed='' relay_count=0 child='' alias_count=0 guest_program='' session_file='' inside=''
     stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
-    report='' reported='' redirections=''
+    report='' reported='' redirections='' features=''
 }
 
 # Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.

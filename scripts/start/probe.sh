@@ -1,5 +1,5 @@
 # Probe: what this proot can do, as trying it shows.
-# Sets `features` (the lines of its help that name an option, each after a newline), `untranslated` (the sum of the
+# Sets `features` (the options that begin lines of its help, as there after two spaces), `untranslated` (the sum of the
 # calls whose paths it leaves as they are, see provisioner/launch/proot_probe.py; empty where that can't be known), and
 # `starts` (`yes`; `slowly` for a proot that starts with PROOT_NO_SECCOMP alone, which is set then; or empty).
 
@@ -7,27 +7,33 @@
 # them since an earlier start, if it is about the same file and the same start of the system. A trial that failed is
 # never remembered.
 starts_proot() {
-    facts_file=$directory/.provision/proot-facts identity='' text='' boot='' starts=yes
+    facts_file=$directory/.provision/proot-facts identity='' untranslated='' text='' boot='' starts=yes
     { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
     if [ -n "$proot_identity" ] && [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
     fi
-    if [ "$identity" != "2 $boot $proot_identity" ]; then
-        read_features
-        try_proot
-        [ "$starts" != yes ] || [ -z "$proot_identity" ] ||
-            write_text "2 $boot $proot_identity$newline$untranslated$newline$text" "$facts_file"
-    fi
+    # Another start may be writing it.
+    case $identity/$untranslated/$text in
+        "3 $boot $proot_identity"/[0-7]/*"end$newline") ;;
+        *)
+            read_features
+            try_proot
+            text=${text}end$newline
+            [ "$starts" != yes ] || [ -z "$proot_identity" ] ||
+                write_text "3 $boot $proot_identity$newline$untranslated$newline$text" "$facts_file"
+            ;;
+    esac
     features=$newline$text
     [ -n "$starts" ]
 }
 
-# Set `text`: the lines of proot's help that begin with an option.
+# Set `text`: the options that begin lines of proot's help.
 read_features() {
     text='' remaining=$("$proot" --help 2>&1)$newline
     while [ -n "$remaining" ]; do
         line=${remaining%%"$newline"*} remaining=${remaining#*"$newline"}
-        case $line in "  -"*) text=$text$line$newline ;; esac
+        # A shell reads one byte at a time.
+        case $line in "  -"*) line=${line#  } && text="$text  ${line%%[ ,]*}$newline" ;; esac
     done
 }
 

@@ -91,9 +91,22 @@ def test_hostile_facts_are_no_shell_text(container: Container, place: Path) -> N
     container.output("proot", "true")
     facts = container.directory / ".provision/proot-facts"
     identity = facts.read_text().partition("\n")[0]
-    facts.write_text(f"{identity}\n$(touch {place}/canary)\n  -$(touch {place}/canary)\n`touch {place}/canary`\n")
+    facts.write_text(f"{identity}\n7\n  -$(touch {place}/canary)\n`touch {place}/canary`\nend\n")
+    container.run("proot", "true")
+    facts.write_text(f"{identity}\n$(touch {place}/canary)\n  -$(touch {place}/canary)\nend\n")
     container.run("proot", "true")
     assert not (place / "canary").exists()
+
+
+def test_facts_that_are_cut_off_are_found_anew(container: Container) -> None:
+    need("proot")
+    container.output("proot", "true", env={**starter("proot")["env"], "features": "of the caller's environment"})
+    facts = container.directory / ".provision/proot-facts"
+    whole = facts.read_text()
+    for end in (0, len(whole.partition("\n")[0]) + 1, len(whole) // 2, len(whole) - 2):
+        facts.write_text(whole[:end])
+        container.output("proot", "true")
+        assert facts.read_text() == whole
 
 
 def test_a_dir_without_a_filter_says_what_guests_see(container: Container, place: Path) -> None:
