@@ -31,6 +31,12 @@ REASONS = (
         "chown", "userns$", "", "one id owns everything: the filter answers chown(2) with success and changes nothing"
     ),
     Reason("chown", "proot", "stat says", "proot answers chown(2) with success and doesn't remember it"),
+    Reason(
+        "useradd",
+        "proot|userns$",
+        "status 12",
+        "userdel -r leaves a home that isn't the user's, and chown changed nothing",
+    ),
     Reason("apt install", "proot", ".*compare_paths2", ABORTS),
     Reason("postgres .package", "proot", ".*not found", "apt could not install it, see above"),
     Reason("postgres|su$|sudo|sshd|users", "userns$", "", ONE_ID),

@@ -285,8 +285,10 @@ USERS = (
     ),
     Row(
         "sudo",
-        'out=$(sudo -u joe id -un) && [ "$out" = joe ] || { echo "sudo -u joe id says: $out" && exit 1; }\n'
-        'out=$(su joe -c \'sudo -n id -un\' 2>&1) && [ "$out" = root ] || { echo "sudo id of joe: $out" && exit 1; }\n'
+        "out=$(sudo -u joe id -un 2>&1 | tail -n 1)\n"
+        '[ "$out" = joe ] || { echo "sudo -u joe id says: $out" && exit 1; }\n'
+        "out=$(su joe -c 'sudo -n id -un' 2>&1 | tail -n 1)\n"
+        '[ "$out" = root ] || { echo "sudo id of joe: $out" && exit 1; }\n'
         'echo "yes-$TOKEN"',
         version_of=("sudo",),
     ),

@@ -25,6 +25,11 @@ from tests.support.tools import provision_command
 
 FIRST_PORT = 18200
 
+PRELUDE = """\
+set -e
+must() { "$@" || { echo "this fails: $*" && exit 1; }; }
+"""
+
 # A mount and a PID namespace for each cell: when its first process is killed, all others and all mounts are gone. That
 # process stays root's shell, since the kernel forgets --kill-child for a process that becomes another user.
 ALONE = [
@@ -166,7 +171,7 @@ class Runner:
             words += ["--entrypoint", row.words[0], "--", *row.words[1:]]
         else:
             words += [word for name, value in values.items() for word in ("--env", f"{name}={value}")]
-            words += ["--entrypoint", "/bin/sh", "--", "-c", f"set -e\n{row.script}"]
+            words += ["--entrypoint", "/bin/sh", "--", "-c", PRELUDE + speaking(row.script)]
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "LANG": "C.UTF-8",
@@ -203,6 +208,11 @@ class Runner:
         }
         who = {"user": self.user.uid, "group": self.user.gid, "extra_groups": [], "cwd": "/"}
         return {**who, "env": environment}
+
+
+def speaking(script: str) -> str:
+    """Return a script whose bare tests (`[ … ]`) say what they tested if it fails."""
+    return re.sub(r"(?m)^(\s*)(\[ (?!.*\|\|).*)$", r"\1must \2", script)
 
 
 def judge(row: Row, status: int | None, text: str, error: str, token: str) -> str:
