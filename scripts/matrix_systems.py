@@ -99,7 +99,7 @@ class System:
 def make_system(name: str, work: Path) -> System:
     """Make the archive of a system in `work`, unless an earlier run has made it. Raise Unavailable."""
     archive, about = work / f"{name}.tar", work / f"{name}.json"
-    if not about.exists():
+    if not (about.exists() and archive.exists()):
         versions = MAKERS[name](archive, work)
         about.write_text(json.dumps(versions))
     return System(name, archive, json.loads(about.read_text()))
