@@ -32,8 +32,11 @@ read_features() {
     text='' remaining=$("$proot" --help 2>&1)$newline
     while [ -n "$remaining" ]; do
         line=${remaining%%"$newline"*} remaining=${remaining#*"$newline"}
-        # A shell reads one byte at a time.
-        case $line in "  -"*) line=${line#  } && text="$text  ${line%%[ ,]*}$newline" ;; esac
+        # A shell reads one byte at a time. An option with a value is not the one without.
+        case $line in
+            "  -"*\ \**) line=${line#  } && text="$text  ${line%%[ ,]*}=$newline" ;;
+            "  -"*) line=${line#  } && text="$text  ${line%%[ ,]*}$newline" ;;
+        esac
     done
 }
 

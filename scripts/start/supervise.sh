@@ -13,8 +13,8 @@ supervise() {
         run_in_background "$@"
     else
         # The guest has to have SIGINT at a terminal.
-        case $1 in
-            enter_rootfs) ("$@") ;;
+        case $report in
+            '') ("$@") ;;
             *) (become "$@") ;;
         esac
         status=$?

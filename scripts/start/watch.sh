@@ -5,7 +5,7 @@
 # Set `watch`, and `end_guest` where no filter emulates root. What is typed, and no entrypoint, isn't watched: it costs a
 # shell.
 find_watch() {
-    if [ -n "$helper" ]; then [ "$filter_file" != - ]; else [ -n "$filter" ]; fi || end_guest=$explain_guest
+    { [ "${filter_file##*/}" = seccomp.bpf ] && [ -n "$filter" ]; } || end_guest=$explain_guest
     [ -z "$login" ] || return 0
     case $entrypoint/${guest_program##*/} in
         ?*/* | /*.sh | /*entrypoint*) ;;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from provisioner.cli import main
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import as_user, need_root, open_directory, provision
 
 TYPES = {kind: builders.OCI_LAYER + (f"+{kind}" if kind else "") for kind in ("gzip", "zstd", "")}
 Output = pytest.CaptureFixture[str]
@@ -128,3 +130,48 @@ def test_a_platform_that_the_image_does_not_have(registry: ScriptedRegistry, tmp
     """Exit status 3, not 2, for every architecture that Go knows."""
     assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform=mips"]) == 3
     assert "has nothing for linux/mips; it has linux/amd64" in capsys.readouterr().err
+
+
+def test_the_number_of_ids_belongs_to_a_directory(registry: ScriptedRegistry) -> None:
+    image, place = f"{registry.host}/image", open_directory("ids")
+
+    def run(*words: str | Path, hint: str = "") -> None:
+        done = provision(image, *words, "--platform=amd64", **as_user())
+        assert done.returncode == (8 if hint else 0), done.stderr
+        assert hint in done.stderr
+
+    try:
+        run(place / "many", "--ids", "many")
+        assert (place / "many/.provision/ids").read_text() == "many\n"
+        run(place / "many")
+        run(place / "many", "--ids", "many")
+        run(place / "many", "--ids", "one", hint="is used with many ids, not with one")
+        run(place / "one")
+        assert not (place / "one/.provision/ids").exists()
+        run(place / "one", "--ids=one")
+        run(place / "one", "--ids=many", hint="is used with one id, not with many")
+        run(place / "one", "--ids=many", "--force")
+        assert (place / "one/.provision/ids").read_text() == "many\n"
+        # After its first start only subordinate ids may be able to remove it.
+        (place / "many/.provision/ids").write_text("many\n100000\n")
+        run(place / "many", "--force", hint=f"unshare -U -r --map-auto rm -rf {place}/many")
+        assert (place / "many/start.sh").exists()
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("runtime", ["proot", "chroot"])
+def test_many_ids_are_for_user_namespaces(registry: ScriptedRegistry, runtime: str) -> None:
+    place = open_directory("ids")
+    done = provision(f"{registry.host}/image", place / "dir", "--ids", "many", "--runtime", runtime, **as_user())
+    assert done.returncode == 2
+    assert f"--ids many and --runtime {runtime} exclude each other" in done.stderr
+    assert list(place.iterdir()) == []
+    place.rmdir()
+
+
+def test_many_ids_are_not_for_root(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    need_root()
+    assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--ids", "many"]) == 2
+    assert "--ids many is for users" in capsys.readouterr().err
+    assert not (tmp_path / "dir").exists()

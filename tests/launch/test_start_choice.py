@@ -138,6 +138,17 @@ def test_what_is_remembered_of_proot_is_not_tried_again(container: Container, pl
     assert len(count.read_text().split()) == 2, "its help, and one program"
 
 
+def test_an_option_of_the_same_name_that_takes_a_value_is_another_one(container: Container, place: Path) -> None:
+    """proot 5.4.0 has -p too, which takes ports."""
+    need("proot")
+    shown = "  -p *string*, --port=*string*\\n\\tMap ports.\\n  --kill-on-exit\\n\\tEnd all.\\n"
+    path = path_with(place, f'[ "$1" != --help ] || exec printf "{shown}"\nexec {find_program("proot")} "$@"')
+    environment = {**starter("proot")["env"], "PATH": path}
+    words = container.run("", "--runtime", "proot", "--print", "true", env=environment).stdout.decode().split()
+    assert "--kill-on-exit" in words
+    assert "-p" not in words
+
+
 def test_a_proot_that_starts_only_without_seccomp_gets_that(container: Container, place: Path) -> None:
     need("proot")
     without_root_emulation(container)

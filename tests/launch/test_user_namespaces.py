@@ -197,10 +197,17 @@ def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path)
     update = container.run("userns", "apt-get", "update", timeout=120)
     assert update.returncode == 0, update.stderr
     settings = ["--env", "DEBIAN_FRONTEND=noninteractive"]
-    install = ("apt-get", "install", "--yes", "--no-install-recommends", "dbus", "openssh-server")
+    install = ("apt-get", "install", "--yes", "--no-install-recommends", "dbus", "gosu", "openssh-server")
     done = container.run("userns", *settings, *install, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert container.output("userns", "dpkg", "--audit") == b""
     users = (container.rootfs / "etc/passwd").read_text()
     assert "\nsshd:" in users
     assert "\nmessagebus:" in users
+    # The entrypoint of docker's postgres, redis and others.
+    entrypoint = container.rootfs / "docker-entrypoint.sh"
+    entrypoint.write_text('#!/bin/bash\nif [ "$(id -u)" = 0 ]; then exec gosu nobody "$0" "$@"; fi\nexec "$@"\n')
+    entrypoint.chmod(0o755)
+    done = container.run("userns", "/docker-entrypoint.sh", "id")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"--ids many" in done.stderr
