@@ -36,7 +36,7 @@ def matrix(
     versions: Mapping[str, Mapping[str, str]],
 ) -> str:
     """Return the tables and the list of reasons. `versions` has those of each system's packages, and of `columns`."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     seen = {(cell.row, cell.system, cell.column): cell for cell in cells}
     parts = [about(versions["columns"])]
     for name, systems in TABLES.items():
@@ -46,7 +46,7 @@ def matrix(
         lines.append("|---" * (len(columns) + 1) + "|")
         for row, system in shown:
             found = [seen.get((row.name, system, column.name)) for column in columns]
-            answers = [answer(cell, column, reasons) for cell, column in zip(found, columns, strict=True)]
+            answers = [answer(cell, reasons) for cell in found]
             lines.append(f"| {row_title(row, versions.get(system, {}))} | {' | '.join(answers)} |")
         parts.append("\n".join(lines))
     parts.append("\n".join(reason_lines(reasons)))
@@ -65,40 +65,40 @@ def about(versions: Mapping[str, str]) -> str:
     return wrap(text.format_map(named))
 
 
-def answer(cell: Cell | None, column: Column, reasons: dict[tuple[str, str], list[str]]) -> str:
-    """Return the text of a cell, and note the reason of a "no" in `reasons`: by row and text, the columns."""
+def answer(cell: Cell | None, reasons: dict[str, list[str]]) -> str:
+    """Return the text of a cell, and note the reason of a "no" in `reasons`, with the rows that it is for."""
     if cell is None:
         return "-"
     if cell.works:
         return "yes"
-    text = explain(cell.row, cell.column, cell.reason)
-    key = (cell.row, text or f"`{cell.reason.replace('`', chr(39))}`")
-    reasons.setdefault(key, [])
-    if column.name not in reasons[key]:
-        reasons[key].append(column.name)
-    return f"no ({list(reasons).index(key) + 1})"
+    text = explain(cell.row, cell.column, cell.reason) or f"`{cell.reason.replace('`', chr(39))}`"
+    rows = reasons.setdefault(text, [])
+    if cell.row not in rows:
+        rows.append(cell.row)
+    return f"no ({list(reasons).index(text) + 1})"
 
 
-def reason_lines(reasons: Mapping[tuple[str, str], Iterable[str]]) -> list[str]:
+def reason_lines(reasons: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the numbered list of reasons."""
-    return [f"{number}. {row}: {text}" for number, (row, text) in enumerate(reasons, 1)]
+    return [f"{number}. {'; '.join(rows)}: {text}" for number, (text, rows) in enumerate(reasons.items(), 1)]
 
 
 def system_title(name: str, versions: Mapping[str, str]) -> str:
     """Return the title of a table: the system and its release."""
-    release = versions.get("base-files", versions.get("alpine-release", ""))
-    return f"{name} {short(release)}".strip()
+    # Debian's base-files has the number of the release and one of its own.
+    release = short(versions.get("base-files", "")).partition(".")[0] or short(versions.get("alpine-release", ""))
+    return f"{name} {release}".strip()
 
 
 def row_title(row: Row, versions: Mapping[str, str]) -> str:
     """Return a row's name with the version of what runs in it."""
     found = next((versions[package] for package in row.version_of if package in versions), "")
-    return f"{row.name}, {short(found)}" if found else row.name
+    return f"{row.name} ({short(found)})" if found else row.name
 
 
 def short(version: str) -> str:
     """Return the upstream part of a package's version."""
-    return re.split(r"[-+~]", version.rpartition(":")[2])[0]
+    return re.split(r"[-+~_]", version.rpartition(":")[2])[0]
 
 
 def wrap(text: str) -> str:

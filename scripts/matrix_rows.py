@@ -159,7 +159,7 @@ LANGUAGES = (
         'f.copy(p, java.nio.file.Paths.get("/opt/java/copy"));'
         'print("yes-" + f.readAllLines(java.nio.file.Paths.get("/opt/java/copy")).get(0))\'',
         systems=DEBIAN,
-        version_of=("default-jre-headless", "openjdk-17-jre-headless"),
+        version_of=("openjdk-17-jre-headless",),
     ),
     Row(
         "go binary",
@@ -220,8 +220,10 @@ TOOLS = (
     ),
     Row(
         "tmux",
-        "tmux -f /dev/null new-session -d -x 80 -y 24 sh\ntmux send-keys 'echo yes-'$TOKEN Enter\nsleep 1\n"
-        "tmux capture-pane -p | grep '^yes-' && tmux kill-server",
+        "tmux -f /dev/null new-session -d -x 80 -y 24 sh\n"
+        "tmux send-keys 'echo yes-'$TOKEN Enter\n"
+        "for n in 1 2 3 4 5 6 7 8 9; do sleep 1; tmux capture-pane -p | grep '^yes-' && break; done\n"
+        "tmux kill-server",
         systems=DEBIAN,
         version_of=("tmux",),
     ),

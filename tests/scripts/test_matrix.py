@@ -98,7 +98,7 @@ def test_the_tables_show_what_was_seen_with_versions_and_one_reason_a_line(tmp_p
     lines = text.splitlines()
     table = lines.index("| Debian | proot 5.1.0 with the filter | userns, one id | chroot |")
     assert lines[table + 2 : table + 4] == [
-        "| ping, 20221126 | no (1) | no (1) | yes |",
+        "| ping (20221126) | no (1) | no (1) | yes |",
         "| odd | - | - | no (2) |",
     ]
     assert f"1. ping: {explain('ping', 'proot', 'status 1')}" in lines
