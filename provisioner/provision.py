@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
@@ -30,6 +30,7 @@ from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
 from provisioner.profile import Profile, load_profile, match_profile
 from provisioner.rootfs.fixups import apply_fixups
+from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
@@ -57,6 +58,8 @@ class Plan:
     """Bind mounts, `SRC[:DST]` with absolute paths, in addition to the profile's."""
     env: tuple[str, ...] = ()
     """Environment variables, `NAME=VALUE`, in addition to the profile's."""
+    proot_options: tuple[str, ...] = ()
+    """Words for proot, in addition to the profile's."""
     runtime: str = "auto"
     """The default runtime of start.sh, one of launcher.RUNTIMES."""
     ids: str | None = None
@@ -112,12 +115,14 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         ):
             with tree_errors("write the fixups"):
                 profile = requested_profile or _matching_profile(tree)
-                generated = apply_fixups(tree, profile, plan.dns)
+                generated = apply_fixups(tree, profile, plan.dns, plan.directory)
+                kernel = needed_kernel(tree)
             with tree_errors("set the times of directories"):
                 tree.set_times()
         record = Record.of(source.reference, image, profile.name)
+        settings = replace(_settings(image, record, profile, plan), image_kernel=kernel)
         with machine_errors("write the launch script and the record"):
-            write_new(staging.new, "start.sh", launcher(_settings(image, record, profile, plan), plan.shell), 0o755)
+            write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
             with (
                 closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
                 closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
@@ -267,4 +272,5 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> Lau
         default_hostname=profile.hostname,
         default_binds=profile.binds + plan.binds,
         default_env=profile.env + plan.env,
+        default_proot_options=profile.proot_options + plan.proot_options,
     )

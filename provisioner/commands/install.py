@@ -51,10 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dns", metavar="IP", action="append", default=[], help="name server for the container; repeatable"
     )
     parser.add_argument(
-        "--bind", metavar="SRC[:DST]", action="append", default=[], help="bind SRC to DST at each start; repeatable"
+        "--bind",
+        metavar="SRC[:DST[:ro]]",
+        action="append",
+        default=[],
+        help="bind SRC to DST at each start; repeatable",
     )
     parser.add_argument(
         "--env", metavar="K=V", action="append", default=[], help="environment variable for each start; repeatable"
+    )
+    parser.add_argument(
+        "--proot-option", metavar="WORD", action="append", default=[], help="a word for proot at each start; repeatable"
     )
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
     parser.add_argument(
@@ -145,6 +152,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
         shell=_shell(),
         binds=tuple(_bind(text) for text in arguments.bind),
         env=tuple(_variable(text) for text in arguments.env),
+        proot_options=config.proot_options + tuple(arguments.proot_option),
         runtime=arguments.runtime,
         ids=_ids(arguments),
         sync=not arguments.no_sync,
@@ -191,12 +199,10 @@ def _ids(arguments: argparse.Namespace) -> str | None:
 
 
 def _bind(text: str) -> str:
-    """Return SRC[:DST] with an absolute SRC. The last ":/" divides them, as in start.sh."""
+    """Return SRC[:DST[:ro]] with an absolute SRC. The last ":/" divides them, as in start.sh."""
     source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
     if not source:
         raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")
-    if destination.endswith((":ro", ":rw")):
-        raise UsageError(f"--bind has no {destination[-3:]}: what it shows can be written to", "leave it out")
     with machine_errors(f"look at {printable(source)}"):  # the current directory may be gone
         return os.path.abspath(source) + divider + destination
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt, run_program
-from provisioner.doctor.fixes import install_command, is_android, is_termux, root_command
+from provisioner.doctor.fixes import install_command, is_android, root_command
 
 # From linux/sched.h and linux/mount.h.
 _NEWNS, _NEWUSER, _NEWPID = 0x00020000, 0x10000000, 0x20000000
@@ -40,9 +40,7 @@ def check_unshare(site: Site) -> Finding:
     missing = [name for name in ("unshare", "mount", "chroot") if not shutil.which(name, path=path)]
     if not missing:
         return ok("the programs unshare, mount and chroot are there")
-    return no(
-        f"{', '.join(missing)} missing: start.sh has only proot", "" if is_termux() else install_command("util-linux")
-    )
+    return no(f"{', '.join(missing)} missing: start.sh has only proot", install_command("util-linux"))
 
 
 def check_chroot(site: Site) -> Finding:

@@ -31,6 +31,8 @@ class LaunchSettings:
     image_ports: tuple[str, ...]  # such as 80/tcp
     default_runtime: str  # one of RUNTIMES
     default_dns: tuple[str, ...]  # IP addresses; empty for those of the machine at each start
-    default_hostname: str  # empty for that of the machine at each start
+    default_hostname: str  # empty for the name of DIR
     default_binds: tuple[str, ...]  # SRC or SRC:DST
     default_env: tuple[str, ...]  # K=V
+    image_kernel: str = ""  # the oldest release of the kernel that the image's libc runs on; empty where any will do
+    default_proot_options: tuple[str, ...] = ()  # words

@@ -111,6 +111,11 @@ def _unpack(
             applier.finish()
         if text := _substitutes_text(links.substitutes):
             console.step(text)
+        if applier.clamped_times:
+            console.step(
+                f"{applier.clamped_times} files have times that this machine's 32-bit time_t can't hold: they "
+                "get the nearest one"
+            )
         stack.pop_all()  # the caller closes the tree
         return tree
 
@@ -130,7 +135,7 @@ class _Extraction:
     @cached_property
     def worker_layers(self) -> Sequence[int]:
         """The numbers of the layers that workers extract; never the first one, since it can be applied at once."""
-        if self.scratch is None or PROCESSORS == 1 or not may_fork():
+        if self.scratch is None or PROCESSORS == 1 or not may_fork() or not self.budget.is_shared:
             return ()
         return [
             number for number, layer in enumerate(self.image.layers) if number and layer.blob.size >= WORKER_LAYER_SIZE

@@ -26,12 +26,30 @@ find_command() {
     fi
     eval "set -- $words_before \"\$@\" $words_after"
     guest_program=$1
+    refuse_systemd "${2-}"
+}
+
+# Exit if the guest's program is systemd, with the first argument $1. It would stop in silence, without an end.
+refuse_systemd() {
+    case ${guest_program##*/}/$1 in
+        systemd/--version | systemd/--help | systemd/-h) return ;;
+        init/*)
+            case $guest_program in
+                */*) resolve "$guest_program" ;;
+                *) resolve "/sbin/$guest_program" ;;
+            esac
+            case $resolved in */systemd) ;; *) return ;; esac
+            ;;
+        systemd/*) ;;
+        *) return 0 ;;
+    esac
+    fail "systemd can't run here, it needs a machine of its own: start the program of a service, or --shell"
 }
 
 # Succeed if the guest's program expects to be process 1.
 is_init() {
     case ${guest_program##*/} in
-        init | systemd | tini | docker-init | dumb-init | catatonit | s6-svscan) ;;
+        init | tini | tini-* | docker-init | dumb-init | catatonit | s6-svscan | my_init | *-init | runit | dinit) ;;
         *) return 1 ;;
     esac
 }

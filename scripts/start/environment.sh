@@ -4,7 +4,7 @@
 
 # Set `guest_env`, or `host_env` and `guest_path`, from the user, the settings, --env and the caller's environment.
 build_environment() {
-    append '' PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    append '' PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "HOSTNAME=$hostname" \
         "HOME=${home:-/}" "SHELL=${shell:-/bin/sh}" ${name:+"USER=$name"} \
         ${TERM+"TERM=$TERM"} ${COLORTERM+"COLORTERM=$COLORTERM"} ${LANG+"LANG=$LANG"}
     environment="$list $image_env $default_env $typed_env" guest_env='' host_env=''

@@ -36,7 +36,7 @@ find_helper() {
 # descriptors above 2, or above 5 if $2 is KEEP, and joins a new session keyring. Without a helper, close those up to 9.
 guard() {
     # CLOSE and KEYRING, NO_NEW_PRIVS, KEEP.
-    list='' helper_flags=$((1 + 2${no_new_privs:+ + 4}${2:+ + 16}))
+    list='' helper_flags=$((${hides_entry:+-1} + 1 + 2${no_new_privs:+ + 4}${2:+ + 16}))
     if [ -n "$helper" ]; then
         append '' "$helper" "$1" "$helper_flags"
     else

@@ -40,8 +40,8 @@ remember_ids() {
     write_text "many$newline" "$directory/.provision/ids" || fail "can't write $directory/.provision/ids"
 }
 
-# As root of the namespace, whose other ids are those from `outer_ids` on outside: give the files the image's owners at the first start.
-# Exit if the files have others already.
+# As root of the namespace, whose other ids are those from `outer_ids` on outside: give the files the image's owners at the
+# first start. Exit if the files have others already.
 set_owners() {
     first_id=''
     { read -r _ && read -r first_id; } <"$directory/.provision/ids"

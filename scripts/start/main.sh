@@ -7,24 +7,32 @@ main() {
     prepare_shell
     find_directory "$0"
     parse_options "$@"
-    shift "$option_words"
     read_status
     check_trust
+    [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session "$@"
+    shift "$option_words"
     case ${print_only:-$session_action} in
         list) list_sessions && exit ;;
         stop) stop_sessions && exit ;;
         detach) detach "$@" && exit ;;
     esac
-    if [ -z "$inside" ]; then
-        choose_ids
-        choose_runtime
-        [ "$ids" = one ] || remember_ids
-    fi
+    case $inside$joined/$runtime in
+        yes*) ;;
+        [0-9]*/chroot | [0-9]*/userns) find_machine && find_helper ;;
+        *)
+            choose_ids
+            choose_runtime
+            [ "$ids" = one ] || remember_ids
+            ;;
+    esac
+    [ -n "$joined$inside" ] || check_wishes
     [ -n "$print_only" ] || remember_session "$@"
-    [ -n "$print_only$inside" ] || relay_files
-    case $inside$runtime in
-        proot) run_proot "$@" ;;
-        bare) run_bare "$@" ;;
+    [ -n "$print_only$inside$joined" ] || relay_files
+    case $inside$runtime$joined in
+        proot*) run_proot "$@" ;;
+        bare*) run_bare "$@" ;;
+        yes*[0-9]) supervise join_rootfs "$@" ;;
+        chroot[0-9]* | userns[0-9]*) join_namespaces "$@" ;;
         chroot | userns) make_namespaces "$@" ;; # which runs this script again, with --inside
         # The next child is process 1, and everything ends with it: no program may be run before.
         *) supervise enter_rootfs "$@" ;;
@@ -50,8 +58,9 @@ prepare_shell() {
     LC_ALL=C
     clean_path "${PATH-}"
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    temporary='' relayed='' relay_count=0 child='' alias_count=0 guest_program='' session_file='' inside=''
-    stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
+    temporary='' relayed='' relay_count=0 ids=one child='' alias_count=0 guest_program='' session_file='' inside=''
+    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
+    view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
     report='' reported='' redirections='' features=''
 }
 
@@ -69,6 +78,7 @@ clean_path() {
 # Find the guest's user, command and environment, for the typed words $@.
 prepare_guest() {
     find_user
+    find_hostname
     find_command "$@"
     build_environment
 }
@@ -76,6 +86,7 @@ prepare_guest() {
 # Print an error message with its hint, and exit with docker's status for a failure of the launcher itself.
 fail() {
     say "$1"
+    [ -z "$detached" ] || { printf 'start.sh: %s\n' "$printable" >&6; } 2>/dev/null
     finish 125
 }
 
@@ -85,6 +96,7 @@ finish() {
     [ "$1" != 137 ] || [ ! -e "$session_file" ] || [ -s "$session_file" ] || set -- 125
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
+    [ -z "$throwaway" ] || [ -n "$inside" ] || remove_throwaway "$throwaway"
     [ "$relay_count" = 0 ] || wait_for_relays
     # What is below the stage ends with the namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"

@@ -13,6 +13,7 @@ make_namespaces() {
     [ "$runtime" = chroot ] || append "$list" -U -r $map_auto
     # Many of Android's kernels have no IPC namespaces.
     [ ! -e /proc/self/ns/ipc ] || append "$list" -i
+    [ ! -e /proc/self/ns/uts ] || append "$list" -u
     append "$list" -m -p "$sh" "$script" ${map_auto:+--ids many}
     eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
 ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} \
@@ -58,21 +59,17 @@ enter_rootfs() {
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
     make_private
     prepare_guest "$@"
-    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper='' has_copies=''
-    [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids outer_ids _; } </proc/self/uid_map
+    find_ids
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files
-    # Only in the namespace with all ids is root the machine's. Elsewhere the kernel allows fewer mounts.
-    if [ "$id_count" = 4294967295 ]; then
-        is_machine_root=yes
+    set_hostname
+    remove_leftovers
+    if [ -n "$is_machine_root" ]; then
         build_stage root
         fill_devices
     else
         build_stage user
         name_terminal
-        # Nor does the kernel allow to set groups.
-        [ -n "$more_ids" ] || groups=''
-        [ "$uid:$gid$more_ids" = 0:0 ] || [ -n "$more_ids" ] || nested=yes
     fi
     [ "$typed_ids" != many ] || set_owners
     give_pipes
@@ -80,36 +77,68 @@ enter_rootfs() {
     bind_all
     make_directory "$workdir"
     confine
+    start_in_rootfs "$@"
+}
+
+# Set `id_count`, `more_ids`, `is_machine_root` and `nested`.
+find_ids() {
+    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper='' has_copies=''
+    [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids outer_ids _; } </proc/self/uid_map
+    # Only in the namespace with all ids is root the machine's. Elsewhere the kernel allows fewer mounts, and no groups.
+    if [ "$id_count" = 4294967295 ]; then
+        is_machine_root=yes
+    elif [ -z "$more_ids" ]; then
+        groups=''
+        [ "$uid:$gid" = 0:0 ] || nested=yes
+    fi
+}
+
+# Start the guest with the typed words $@, in the rootfs whose mounts are all made.
+start_in_rootfs() {
     find_entry "${keeps_root:+$real_rootfs}"
     drop_capabilities
     [ -z "$helper" ] || [ -z "$nested" ] || confine_nested
     seal_stage
     watch=''
-    [ "$runtime$more_ids$nested" != userns ] || find_watch
+    [ "$runtime$more_ids$nested$joined" != userns ] || find_watch
     eval "set -- $words_before \"\$@\" $words_after"
-    if [ -n "$nested_helper" ] && [ -n "$host_env" ]; then
+    if [ -n "$nested_helper$entry_helper" ] && [ -n "$host_env" ]; then
         # The helper doesn't look into PATH.
         find_guest_program
         shift
         set -- "$guest_program" "$@"
     fi
-    if [ -n "$keeps_root" ]; then enter / "can't enter the rootfs"; else move_root; fi
+    if [ -z "$joined" ]; then
+        enter / "can't enter the rootfs"
+        protect_rootfs
+        announce_session
+        [ -n "$keeps_root" ] || move_root
+    fi
     eval "set -- $host_env $entry_words $guest_env \"\$@\""
     eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
     if [ -n "$nested_helper" ]; then
         start_process "$@" 7<"$nested_helper" 8<"$filter_file"
+    elif [ -n "$entry_helper" ]; then
+        exec 7<"$entry_helper"
+        rm -f "$entry_helper"
+        start_process "$@" 7<&7 8<"$entry_filter"
     else
         start_process "$@"
     fi
 }
 
-# Become the words $@, or as process 1 the parent of the process that does.
+# Become the words $@, or as process 1 the parent of the process that does, unless that is an init.
 start_process() {
     list=''
     ! is_in_background || leave_terminal
     eval "set -- $watch $list \"\$@\""
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
-    ! is_init || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
+    { ! is_init && [ -z "$joined" ]; } || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
+    [ -z "$throwaway" ] || { find_program rm && quote "$throwaway" && start_guest="$start_guest
+status=\$?
+$program -rf $quoted
+(exit \$status)
+"; }
     [ -n "$pdeathsig" ] || eval "$start_guest$end_guest"
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh

@@ -4,25 +4,34 @@
 
 # Set the variables of all options from the command line $@.
 parse_options() {
-    option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
+    inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
-    typed_ids='' typed_runtime='' typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
+    typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
+    typed_ids='' typed_runtime='' typed_proot_options='' typed_dns='' typed_binds='' typed_env=''
+    user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     case $workdir in
         /*) ;;
         *) workdir=/$workdir ;;
     esac
+    read_options "$@"
+}
+
+# Change the variables by the options on the command line $@, and set `options` and `option_words`.
+read_options() {
+    option_words=0 options=''
     while [ $# -gt 0 ]; do
         case $1 in
             --) option_words=$((option_words + 1)) && return ;;
             --help) show_help && exit ;;
             --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-                --list | --stop | --detach | --verbose)
+                --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --verbose)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-                --trust-dir=* | --list=* | --stop=* | --detach=* | --verbose=* | --help=*)
+                --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | \
+                --verbose=* | --help=*)
                 fail "${1%%=*} takes no value: start.sh --help"
                 ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
@@ -31,7 +40,11 @@ parse_options() {
         esac
         parse_option $#
         case $option in
-            --print | --detach) ;;
+            --bind | --dns | --device | --dev | --cap-add | --privileged | --no-new-privs | --no-namespace | --termux | \
+                --hostname | --read-only | --ephemeral | --entrypoint | --runtime) start_option=$option ;;
+        esac
+        case $option in
+            --print | --detach | --detached) ;;
             *)
                 append "$options" "$1"
                 [ "$width" = 1 ] || append "$list" "$2"
@@ -50,6 +63,10 @@ parse_option() {
         --root) user=0:0 ;;
         --print) print_only=yes ;;
         --list | --stop | --detach) session_action=${option#--} ;;
+        --exec) execute=yes ;;
+        --detached) detached=yes ;; # for this script itself, see detach
+        --read-only) no_writes=yes ;;
+        --ephemeral) ephemeral=yes ;;
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;
         --no-new-privs) no_new_privs=yes ;;
@@ -60,6 +77,7 @@ parse_option() {
             termux=yes
             ;;
         --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | --ids | \
+            --hostname | --session | --timeout | --joined | --proot-option | \
             --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
@@ -83,20 +101,14 @@ parse_value() {
         --ids)
             case $value in one | many) typed_ids=$value ;; *) fail "--ids can be one or many, not $value" ;; esac
             ;;
+        --proot-option) append "$typed_proot_options" "$value" && typed_proot_options=$list ;;
         --dev)
             [ "$value" = host ] || fail "--dev can be host, and nothing else"
             host_devices=yes
             ;;
         --cap-add) add_capability ;;
-        --device)
-            split_bind "$value"
-            [ -e "$source" ] || fail "--device: there is no $source"
-            case $destination/ in
-                */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
-                /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
-                *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
-            esac
-            ;;
+        --device) add_device ;;
+        --session | --hostname | --timeout | --joined) parse_session_value ;;
         # These five are for this script itself, see make_namespaces.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
@@ -106,7 +118,6 @@ parse_value() {
         --bind)
             case $value in
                 '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
-                *:/*:ro | *:/*:rw) fail "--bind has no :${value##*:}, what it shows can be written to: leave it out" ;;
             esac
             split_bind "$value"
             [ -e "$source" ] || fail "--bind: there is no $source"
@@ -124,6 +135,38 @@ parse_value() {
                 *) typed_dns="$typed_dns $value" ;;
             esac
             ;;
+    esac
+}
+
+# Set the variable of an `option` of sessions and their names from its `value`.
+parse_session_value() {
+    case $option in
+        --session) typed_session=$value ;;
+        --hostname)
+            case $value in
+                *[!A-Za-z0-9.-]* | [.-]* | *[.-] | '') fail "--hostname needs letters, digits, dots and hyphens, not $value" ;;
+            esac
+            [ ${#value} -le 64 ] || fail "--hostname takes 64 characters at most"
+            typed_hostname=$value
+            ;;
+        --timeout)
+            case $value in
+                '' | *[!0-9]* | ?????*) fail "--timeout needs a number of seconds, not $value" ;;
+            esac
+            stop_timeout=$value
+            ;;
+        --joined) joined=$value ;; # for this script itself, see join_namespaces
+    esac
+}
+
+# Add `value`, PATH[:DST], to `typed_devices`.
+add_device() {
+    split_bind "$value"
+    [ -e "$source" ] || fail "--device: there is no $source"
+    case $destination/ in
+        */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
+        /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
+        *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
     esac
 }
 
@@ -174,10 +217,13 @@ what the image starts by itself.
 --root          as root: --user 0:0
 --workdir D     start in D
 --env K=V       set a variable
---bind SRC[:DST]  show a path inside
+--bind SRC[:DST[:ro]]  show a path
+                inside, with :ro to be
+                read only
 --dns IP        ask this name server
---termux        show /sdcard and the
-                home of Termux inside
+--termux        show Termux's files and
+                the shared storage
+--proot-option W  a word for proot
 --runtime R     auto, proot, chroot or
                 userns
 --ids many      userns with all ids of
@@ -199,12 +245,21 @@ what the image starts by itself.
                 own it or can change it
 --no-namespace  chroot alone: nothing
                 private, nothing mounted
+--hostname NAME  not the directory's
+--read-only     the image's files can't
+                be changed
+--ephemeral     changes are thrown away
+                at the end
 --print         show the command line
                 and stop
 --detach        in the background, with
                 a log
 --list          what runs from here
+--exec          run the command in it
+--session PID   in which one
 --stop          end it
+--timeout SEC   within 10 seconds, or
+                SEC
 --help          this text
 --              end of the options
 

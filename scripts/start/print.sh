@@ -4,14 +4,12 @@
 # Print the words $@ and exit. The temporary files that they name stay.
 print_words() {
     append '' "$@"
-    list=$list$redirections
-    exports=''
-    for variable in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
-        ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"} \
-        ${PROOT_NO_SECCOMP:+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"}; do
-        quote "$variable"
-        exports="${exports}export $quoted; "
-    done
+    words=$list$redirections exports=''
+    if [ "$runtime" = proot ]; then
+        list_proot_variables
+        exports=${proot_variables:+"export$proot_variables; "}
+    fi
+    list=$words
     [ -z "$preloaded" ] || exports="unset LD_PRELOAD; $exports"
     case $exports in
         '') escape_controls "${list# }" ;;

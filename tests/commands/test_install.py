@@ -57,18 +57,22 @@ def test_defaults_of_start_sh_can_be_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "profile.toml").write_text(
-        'binds = ["/opt"]\nenv = {A = "profile", B = "profile"}\ndns = ["9.9.9.9"]\n'
+        'binds = ["/opt"]\nenv = {A = "profile", B = "profile"}\ndns = ["9.9.9.9"]\nproot-options = ["-a"]\n'
     )
+    (tmp_path / "config.toml").write_text('proot-options = ["-b", "c d"]\n')
+    monkeypatch.setenv("PROVISION_CONFIG", str(tmp_path / "config.toml"))
     words = ["--bind", "my data:/data", "--bind", "co:lon", "--env", "A=it's", "--runtime", "proot", "--dns", "::1"]
-    words += ["--profile", "./profile.toml", "--platform=amd64"]
+    words += ["--profile", "./profile.toml", "--platform=amd64", "--proot-option=-e", "--proot-option", "f"]
     assert main([f"{registry.host}/image", "dir", *words]) == 0
     script = (tmp_path / "dir/start.sh").read_text().partition("\n\n")[0]
-    ask = 'for list in "$default_runtime" "$default_dns" "$default_binds" "$default_env"; do eval "set -- $list"'
+    ask = 'for list in "$default_runtime" "$default_dns" "$default_binds" "$default_env" "$default_proot_options"; do '
+    ask += 'eval "set -- $list"'
     ask += '; printf "%s\\n" "$@"; done'
     output = subprocess.run(["sh", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True).stdout
     assert output.splitlines() == [
         *("proot", "::1", "/opt", f"{tmp_path}/my data:/data", f"{tmp_path}/co:lon"),
         *("A=profile", "B=profile", "A=it's"),
+        *("-a", "-b", "c d", "-e", "f"),
     ]
 
 

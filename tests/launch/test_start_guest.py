@@ -39,7 +39,9 @@ def test_environment_is_the_images_and_what_is_passed_on_purpose(container: Cont
     found = container.words(runtime, "--env", "C=typed", "--env", "D= '\n", *ENVIRONMENT, env=env)
     image = [b"PATH=/bin", b"A=image", b"LANG=image", b"-odd.name=x", b"LINES=a\nb\n", b"LD_X=1"]
     passed = [b"B=profile", b"C=typed", b"D= '\n", b"TERM=dumb", b"COLORTERM=truecolor"]
-    assert sorted(found) == sorted([*image, *passed, b"HOME=/root", b"USER=root", b"SHELL=/bin/sh"])
+    assert sorted(found) == sorted(
+        [*image, *passed, b"HOME=/root", b"USER=root", b"SHELL=/bin/sh", b"HOSTNAME=container"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["container", "scratch"])
