@@ -29,6 +29,7 @@ from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
 from provisioner.profile import Profile, load_profile, match_profile
+from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
@@ -57,7 +58,7 @@ class Plan:
     binds: tuple[str, ...] = ()
     """Bind mounts, `SRC[:DST]` with absolute paths, in addition to the profile's."""
     env: tuple[str, ...] = ()
-    """Environment variables, `NAME=VALUE`, in addition to the profile's."""
+    """Environment variables, `NAME=VALUE`, or `NAME` for the value at each start, in addition to the profile's."""
     proot_options: tuple[str, ...] = ()
     """Words for proot, in addition to the profile's."""
     runtime: str = "auto"
@@ -117,10 +118,13 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 profile = requested_profile or _matching_profile(tree)
                 generated = apply_fixups(tree, profile, plan.dns, plan.directory)
                 kernel = needed_kernel(tree)
+                localtime = os.fsdecode(tree.read_link(b"etc/localtime") or b"")
+            for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
+                console.step(message)
             with tree_errors("set the times of directories"):
                 tree.set_times()
         record = Record.of(source.reference, image, profile.name)
-        settings = replace(_settings(image, record, profile, plan), image_kernel=kernel)
+        settings = replace(_settings(image, record, profile, plan, localtime), image_kernel=kernel)
         with machine_errors("write the launch script and the record"):
             write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
             with (
@@ -253,8 +257,8 @@ def _write_runtime_files(folder: int, generated: Mapping[str, bytes], console: C
     os.close(make_directory(folder, "shm", 0o1777))
 
 
-def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:
-    """Return the settings at the top of start.sh."""
+def _settings(image: Image, record: Record, profile: Profile, plan: Plan, localtime: str) -> LaunchSettings:
+    """Return the settings at the top of start.sh. `localtime` is the target of the link /etc/localtime."""
     config = image.config
     return LaunchSettings(
         provision_version=record.version,
@@ -265,6 +269,7 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> Lau
         image_env=config.env,
         image_user=config.user,
         image_workdir=config.working_dir,
+        image_localtime=localtime,
         image_stop_signal=config.stop_signal,
         image_ports=config.ports,
         default_runtime=plan.runtime,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import re
 import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -35,6 +36,10 @@ from provisioner.terminal.progress import Console
 if TYPE_CHECKING:
     from provisioner.provision import Plan
 
+_PASSED_NAME = re.compile("[A-Z][A-Z0-9_]*|[a-z]+_proxy")
+"""Names of variables that a shell script leaves as they are."""
+_SHELL_VARIABLES = ("PATH", "PWD", "OLDPWD", "LC_ALL", "LD_PRELOAD", "IFS", "OPTIND", "PPID", "SHLVL", "TMPDIR")
+
 HELP = "Turn a container image into a directory that runs"
 EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 
@@ -51,14 +56,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dns", metavar="IP", action="append", default=[], help="name server for the container; repeatable"
     )
     parser.add_argument(
-        "--bind",
+        *("--bind", "-v", "--volume"),
         metavar="SRC[:DST[:ro]]",
         action="append",
         default=[],
         help="bind SRC to DST at each start; repeatable",
     )
     parser.add_argument(
-        "--env", metavar="K=V", action="append", default=[], help="environment variable for each start; repeatable"
+        *("--env", "-e"),
+        metavar="K=V",
+        action="append",
+        default=[],
+        help="environment variable for each start, or K for the value that it has then; repeatable",
     )
     parser.add_argument(
         "--proot-option", metavar="WORD", action="append", default=[], help="a word for proot at each start; repeatable"
@@ -208,8 +217,12 @@ def _bind(text: str) -> str:
 
 
 def _variable(text: str) -> str:
-    if text.find("=") < 1:
-        raise UsageError(f"--env {printable(text)!r} is not NAME=VALUE", "give a name, an equals sign and a value")
+    """Return NAME=VALUE, or a NAME whose value start.sh takes from its caller."""
+    if text.find("=") < 1 and not (_PASSED_NAME.fullmatch(text) and text not in _SHELL_VARIABLES):
+        raise UsageError(
+            f"--env {printable(text)!r} is not NAME=VALUE",
+            "give a name, an equals sign and a value, or a NAME in capitals",
+        )
     return text
 
 

@@ -197,6 +197,24 @@ class Tree:
                 raise
         return None
 
+    def read_link(self, path: bytes) -> bytes | None:
+        """Return the target of the symlink at `path`, or None where there is none."""
+        try:
+            place = self.locate(path, create=False)
+            return os.readlink(place.name, dir_fd=place.directory)
+        except OSError as error:
+            if error.errno not in (*NOTHING_THERE, errno.EINVAL):
+                raise
+        return None
+
+    def make_directory(self, path: bytes) -> None:
+        """Create the directory `path` and those above it where they are missing. Symlinks are followed.
+
+        New ones belong to root and have the mode 0755. Raises OSError where something else is in the way.
+        """
+        self._close_unused()
+        self._find_directory(split_path(path), True)
+
     def write(self, path: bytes, data: bytes, mode: int = 0o644) -> None:
         """Write a file that has no entry in the image, in place of whatever is at `path`. It belongs to root."""
         _, file = self.create_file(path)

@@ -27,6 +27,7 @@ bind_all() {
         split_bind "$bind"
         bind_one
     done
+    bind_desktop
     if [ -n "$typed_dns" ]; then
         is_read_only=''
         make_temporary
@@ -50,10 +51,11 @@ split_bind() {
     [ -z "$is_read_only" ] || set -- "${1%:ro}"
     case $1 in
         *:/*) source=${1%:/*} destination=/${1##*:/} ;;
-        *) source=$1 destination=$1 ;;
+        *) source=$1 destination='' ;;
     esac
     case $source in /*) ;; *) source=$start_directory/$source ;; esac
-    case $destination in /*) ;; *) destination=$source ;; esac
+    normalize "$source" host && source=$normal
+    case $destination in /*) normalize "$destination" && destination=$normal ;; *) destination=$source ;; esac
 }
 
 # Bind `source` on `destination`. On the root it would replace the container: the command would run in `source`.

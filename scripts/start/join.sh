@@ -28,7 +28,7 @@ choose_session() {
     while [ "$1" != -- ]; do
         case ${1%%=*} in
             start_directory | user | workdir | typed_env | typed_binds | typed_dns | typed_devices | typed_hostname | \
-                more_capabilities | no_new_privs | privileged | no_namespace | host_devices | termux | ephemeral)
+                more_capabilities | no_new_privs | privileged | no_namespace | host_devices | termux | ephemeral | no_proxy_env | desktop)
                 eval "${1%%=*}=\${1#*=}"
                 ;;
         esac

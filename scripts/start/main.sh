@@ -6,7 +6,8 @@
 main() {
     prepare_shell
     find_directory "$0"
-    parse_options "$@"
+    set_defaults
+    read_options "$@"
     read_status
     check_trust
     [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session "$@"
@@ -57,8 +58,13 @@ prepare_shell() {
     unset LD_PRELOAD
     LC_ALL=C
     clean_path "${PATH-}"
+    # It is shown, and handed on.
+    case ${TMPDIR-} in
+        /*//* | /?*/ | */./*) normalize "$TMPDIR" host && TMPDIR=$normal ;;
+    esac
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    temporary='' relayed='' relay_count=0 ids=one child='' alias_count=0 guest_program='' session_file='' inside=''
+    secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
+    temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
     report='' reported='' redirections='' features=''
@@ -68,6 +74,9 @@ prepare_shell() {
 clean_path() {
     absolute_words='' IFS=:
     for path_entry in $1; do
+        case $path_entry in
+            /*//* | //* | /?*/) normalize "$path_entry" host && path_entry=$normal ;;
+        esac
         case $path_entry in /*) absolute_words=$absolute_words:$path_entry ;; esac
     done
     IFS=" 	$newline"
@@ -75,7 +84,8 @@ clean_path() {
     PATH=${PATH:-/usr/bin:/bin}
 }
 
-# Find the guest's user, command and environment, for the typed words $@.
+# Find the guest's user, command and environment, for the typed words: $1 is their number, and $2 the first one. To pass
+# a long command on takes milliseconds.
 prepare_guest() {
     find_user
     find_hostname

@@ -19,6 +19,7 @@ make_namespaces() {
 ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} \
 ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
+    tell_ports
     [ -n "$relayed" ] || exec "$@"
     exec "$@" 6<&6
 }
@@ -26,9 +27,9 @@ ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
 # DIR would delete what is in it.
 run_bare() {
-    [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux" ] ||
+    [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux$desktop" ] ||
         fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
-    prepare_guest "$@"
+    prepare_guest $# "${1-}"
     filter='' more_ids='' nested='' is_machine_root=''
     [ -n "$print_only" ] || {
         enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
@@ -41,6 +42,7 @@ run_bare() {
     guard -
     eval "set -- $host_env $list $entry_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
+    tell_ports
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
 }
@@ -58,7 +60,7 @@ enter_rootfs() {
     esac
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
     make_private
-    prepare_guest "$@"
+    prepare_guest $# "${1-}"
     find_ids
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files
@@ -101,12 +103,14 @@ start_in_rootfs() {
     seal_stage
     watch=''
     [ "$runtime$more_ids$nested$joined" != userns ] || find_watch
-    eval "set -- $words_before \"\$@\" $words_after"
+    guest_words="$guest_env $words_before \"\$@\" $words_after"
     if [ -n "$nested_helper$entry_helper" ] && [ -n "$host_env" ]; then
         # The helper doesn't look into PATH.
         find_guest_program
+        eval "set -- $words_before \"\$@\" $words_after"
         shift
-        set -- "$guest_program" "$@"
+        set -- "${found_program:-$guest_program}" "$@"
+        guest_words='"$@"'
     fi
     if [ -z "$joined" ]; then
         enter / "can't enter the rootfs"
@@ -114,8 +118,8 @@ start_in_rootfs() {
         announce_session
         [ -n "$keeps_root" ] || move_root
     fi
-    eval "set -- $host_env $entry_words $guest_env \"\$@\""
-    eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} \"\$@\""
+    eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} $host_env $entry_words \
+$guest_words"
     if [ -n "$nested_helper" ]; then
         start_process "$@" 7<"$nested_helper" 8<"$filter_file"
     elif [ -n "$entry_helper" ]; then

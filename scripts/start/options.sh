@@ -2,41 +2,58 @@
 # Sets a variable for each option, `options` (the list to repeat with --inside), and `option_words` (how many words they
 # are).
 
-# Set the variables of all options from the command line $@.
-parse_options() {
+# Set the variables of all options to their defaults.
+set_defaults() {
     inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
     typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
-    typed_ids='' typed_runtime='' typed_proot_options='' typed_dns='' typed_binds='' typed_env=''
-    user=$image_user workdir=$image_workdir
+    typed_env='' typed_ids='' typed_runtime='' no_proxy_env='' desktop=''
+    typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
-    case $workdir in
-        /*) ;;
-        *) workdir=/$workdir ;;
-    esac
-    read_options "$@"
+    normalize "/$workdir" && workdir=$normal
 }
 
 # Change the variables by the options on the command line $@, and set `options` and `option_words`.
 read_options() {
     option_words=0 options=''
+    read_words "$@"
+    collected options
+    collected typed_env
+}
+
+# The same, for more words. Those of docker's stand for words of this script's, which are read in between.
+read_words() {
     while [ $# -gt 0 ]; do
         case $1 in
-            --) option_words=$((option_words + 1)) && return ;;
+            --) ;;
+            -?*)
+                translate "$1" "${2-}" $#
+                if [ "$taken" -gt 0 ]; then
+                    docker_words=$taken last_word=$((option_words + taken))
+                    eval "read_words $translated"
+                    option_words=$last_word
+                    shift "$docker_words"
+                    continue
+                fi
+                ;;
+        esac
+        case $1 in
+            --) option_words=$((option_words + 1)) && break ;;
             --help) show_help && exit ;;
             --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-                --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --verbose)
+                --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound | \
+                --verbose)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-                --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | \
-                --verbose=* | --help=*)
+                --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | --help=* | \
+                --no-proxy-env=* | --x11=* | --sound=* | --verbose=*)
                 fail "${1%%=*} takes no value: start.sh --help"
                 ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
-            *) return ;;
+            *) break ;;
         esac
         parse_option $#
         case $option in
@@ -46,9 +63,8 @@ read_options() {
         case $option in
             --print | --detach | --detached) ;;
             *)
-                append "$options" "$1"
-                [ "$width" = 1 ] || append "$list" "$2"
-                options=$list
+                collect options "$option"
+                [ "$width$option" = "1$1" ] || collect options "$value"
                 ;;
         esac
         option_words=$((option_words + width))
@@ -69,6 +85,8 @@ parse_option() {
         --ephemeral) ephemeral=yes ;;
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;
+        --no-proxy-env) no_proxy_env=yes ;;
+        --x11 | --sound) desktop="$desktop ${option#--}" ;;
         --no-new-privs) no_new_privs=yes ;;
         --trust-dir) trust_dir=yes ;;
         --verbose) verbose=yes ;;
@@ -76,8 +94,8 @@ parse_option() {
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | --ids | \
-            --hostname | --session | --timeout | --joined | --proot-option | \
+        --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
+            --cap-add | --runtime | --ids | --hostname | --session | --timeout | --joined | --proot-option | \
             --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
@@ -93,7 +111,7 @@ parse_value() {
         --user) user=$value ;;
         --workdir)
             case $value in
-                /*) workdir=$value ;;
+                /*) normalize "$value" && workdir=$normal ;;
                 *) fail "--workdir needs a path from the root, not $value" ;;
             esac
             ;;
@@ -123,11 +141,12 @@ parse_value() {
             [ -e "$source" ] || fail "--bind: there is no $source"
             append "$typed_binds" "$value" && typed_binds=$list
             ;;
-        --env)
-            case $value in
-                [!=]*=*) append "$typed_env" "$value" && typed_env=$list ;;
-                *) fail "--env needs NAME=VALUE, not $value" ;;
-            esac
+        --env) add_variable "$value" ;;
+        --env-file) read_env_file ;;
+        --unsetenv) collect typed_env "-$value" ;;
+        --gpu)
+            [ "$value" = virgl ] || fail "--gpu can be virgl, and nothing else"
+            desktop="$desktop gpu"
             ;;
         --dns)
             case $value in
@@ -216,7 +235,11 @@ what the image starts by itself.
 --user U[:G]    names or numbers
 --root          as root: --user 0:0
 --workdir D     start in D
---env K=V       set a variable
+--env K=V       set a variable; K alone:
+                as it is here
+--env-file F    the same by a file
+--unsetenv K    unset a variable
+--no-proxy-env  no proxies of this shell
 --bind SRC[:DST[:ro]]  show a path
                 inside, with :ro to be
                 read only
@@ -224,6 +247,16 @@ what the image starts by itself.
 --termux        show Termux's files and
                 the shared storage
 --proot-option W  a word for proot
+--x11 --sound   show this machine's X
+                and sound servers
+--gpu virgl     draw by virgl, outside
+END
+    show_more_help
+}
+
+# Print the second half of the help.
+show_more_help() {
+    cat <<END
 --runtime R     auto, proot, chroot or
                 userns
 --ids many      userns with all ids of
@@ -265,6 +298,7 @@ what the image starts by itself.
 
 --env, --bind, --dns, --device and
 --cap-add can be repeated.
+-it -e -v -w -u -d --rm: as in docker.
 Exit status: the command's; 125 when it
 can't be started, 126 when it can't be
 run, 127 when it doesn't exist.

@@ -5,7 +5,7 @@
 run_proot() {
     remove_leftovers
     [ -z "$ephemeral" ] || [ -n "$joined" ] || copy_rootfs
-    prepare_guest "$@"
+    prepare_guest $# "${1-}"
     [ -n "$starts" ] || starts_proot
     set_proot_places
     [ -z "$host_env" ] || check_program
@@ -18,8 +18,8 @@ run_proot() {
         # The helper doesn't look into PATH.
         find_guest_program
         shift
-        set -- "$guest_program" "$@"
-        case $guest_program in
+        set -- "${found_program:-$guest_program}" "$@"
+        case $1 in
             */*) ;;
             *)
                 # In a bind; or nowhere, as that shell says then.
@@ -52,7 +52,7 @@ run_proot() {
     proot_words="$list $proot_words"
     eval "set -- $host_env $proot_words $guest_env \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
-    open_report
+    tell_ports && open_report
     # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
@@ -120,14 +120,10 @@ is_older() {
     [ "${1%%.*}" -lt "${2%%.*}" ] || { [ "${1%%.*}" -eq "${2%%.*}" ] && [ "$first" -lt "$second" ]; }
 }
 
-# Add to `list` the option that moves ports below 1024, which users can't have, up by 2000. Print where the image's are.
+# Add to `list` the option that moves ports below 1024, which users can't have, up by 2000.
 move_ports() {
     append "$list" -p
-    eval "set -- $image_ports"
-    for port; do
-        protocol=${port#*/} port=${port%%/*}
-        is_number "$port" && [ "$port" -lt 1024 ] && say "port $port/$protocol is at $((port + 2000)) from outside"
-    done
+    moves_ports=yes
 }
 
 # Add the directory's own /dev/shm to `proot_words`, or one for this run if DIR can't be written to.
@@ -179,15 +175,9 @@ add_workdir() {
 check_program() {
     # What is bound can't be seen from here.
     [ -z "$default_binds$typed_binds" ] || return 0
-    case $guest_program in */*) guest_path=/ ;; esac
-    status=127 IFS=:
-    for place in $guest_path; do
-        IFS=" 	$newline"
-        ! guest_has "$place/$guest_program" || return 0
-        [ ! -e "$rootfs$resolved" ] || status=126
-    done
-    IFS=" 	$newline"
+    find_guest_program
     case $status in
+        0) return ;;
         126) say "the image's $guest_program can't be executed" ;;
         127) say "the image has no $guest_program" ;;
     esac

@@ -11,17 +11,14 @@ remember_session() {
     [ -z "$inside" ] || return 0
     [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
     tidy_sessions
-    join_command "$@"
-    append "$words_before" "$@"
-    list="$list $words_after"
-    list=${list# }
-    make_printable "${list% }"
+    join_command $#
+    eval "describe $words_before \"\$@\" $words_after"
     # shellcheck disable=SC2154 # find_directory and others set them
     append '' "start_directory=$start_directory" "user=$user" "workdir=$workdir" "typed_env=$typed_env" \
         "typed_binds=$typed_binds" "typed_dns=$typed_dns" "typed_devices=$typed_devices" \
         "typed_hostname=$typed_hostname" "more_capabilities=$more_capabilities" "no_new_privs=$no_new_privs" \
         "privileged=$privileged" "no_namespace=$no_namespace" "host_devices=$host_devices" "termux=$termux" \
-        "ephemeral=$ephemeral" end=
+        "ephemeral=$ephemeral" "no_proxy_env=$no_proxy_env" "desktop=$desktop" end=
     read_stat $$ && write_text "$stat_start$newline${joined:+exec $joined }$runtime$newline$printable$newline$list$newline" \
         "$session_file" || session_file=''
     # The one that --detach has been given to waits for it.

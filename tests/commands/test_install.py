@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from provisioner.cli import main
+from provisioner.image.platform import host_platform
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, need_root, open_directory, provision
+from tests.support.tools import as_user, clean_environment, need_root, open_directory, provision
 
 TYPES = {kind: builders.OCI_LAYER + (f"+{kind}" if kind else "") for kind in ("gzip", "zstd", "")}
 Output = pytest.CaptureFixture[str]
@@ -71,7 +72,7 @@ def test_defaults_of_start_sh_can_be_given(
     output = subprocess.run(["sh", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True).stdout
     assert output.splitlines() == [
         *("proot", "::1", "/opt", f"{tmp_path}/my data:/data", f"{tmp_path}/co:lon"),
-        *("A=profile", "B=profile", "A=it's"),
+        *("A=it's", "B=profile"),
         *("-a", "-b", "c d", "-e", "f"),
     ]
 
@@ -179,3 +180,37 @@ def test_many_ids_are_not_for_root(registry: ScriptedRegistry, tmp_path: Path, c
     assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--ids", "many"]) == 2
     assert "--ids many is for users" in capsys.readouterr().err
     assert not (tmp_path / "dir").exists()
+
+
+def test_variables_and_binds_are_taken_as_docker_takes_them(tmp_path: Path) -> None:
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    with ScriptedRegistry() as registry:
+        registry.push("image", builders.small(on=str(host_platform())))
+        options = [
+            "-eA=1",
+            "-e",
+            "TOKEN",
+            "--env=A=2",
+            "-e",
+            "no_proxy",
+            "-v",
+            f"{tmp_path}:/data",
+            f"--volume={tmp_path}",
+        ]
+        done = provision(*options, f"{registry.host}/image", tmp_path / "dir", env=env)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "dir/start.sh").read_text().splitlines()
+    assert "default_env='A=2 TOKEN no_proxy'" in lines
+    assert f"default_binds='{tmp_path}:/data {tmp_path}'" in lines
+
+
+def test_the_image_s_timezone_is_known_at_each_start(tmp_path: Path) -> None:
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    link = ("etc/localtime", "../usr/share/zoneinfo/Etc/UTC")
+    with ScriptedRegistry() as registry:
+        for name, members in (("with", [link]), ("without", [])):
+            registry.push(name, builders.image(builders.layer(("etc", None), *members), on=str(host_platform())))
+            done = provision(f"{registry.host}/{name}", tmp_path / name, env=env)
+            assert done.returncode == 0, done.stderr
+    assert f"image_localtime={link[1]}\n" in (tmp_path / "with/start.sh").read_text()
+    assert "image_localtime=''\n" in (tmp_path / "without/start.sh").read_text()
