@@ -27,11 +27,13 @@ OLD = "this proot doesn't translate statx(2) and its like, so that programs look
 OWNER = "chown(2) succeeds and changes nothing that is seen later"
 HOME = "userdel -r leaves a home that isn't its user's, and chown(2) has changed nothing"
 CLUSTER = "the package makes its cluster as postgres, whose files have to be its own: chown(2) isn't remembered"
+LINKS = "the names of a hard link are symlinks to one file, each with an inode number of its own"
 
 REASONS = (
     Reason("exit status", "proot-plain", "", "once a child has ended, proot reports another process's status"),
     Reason("chown", "proot|userns$", "stat says", OWNER),
     Reason("useradd|adduser", "proot|userns$", "status 12", HOME),
+    Reason("tar|rsync", "proot-termux", "status 1", LINKS),
     Reason("apt install", "proot", "compare_paths2", ABORTS),
     Reason("postgres .package", "proot", "made no cluster|not found", CLUSTER),
     Reason("postgres|su$|sudo|sshd|users", "userns$", "", ONE_ID),
@@ -48,7 +50,7 @@ REASONS = (
         "",
         "proot traces the guest itself, and emulates ptrace(2) for others in part only",
     ),
-    Reason("(ls|test|chown|tar|node|npm|java|rust|mariadb|sudo)", "proot-plain", "", OLD),
+    Reason("(ls|test|chown|tar|node|npm|java|rust|mariadb)", "proot-plain", "", OLD),
 )
 """The last words may match anywhere."""
 

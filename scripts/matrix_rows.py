@@ -220,7 +220,7 @@ TOOLS = (
     ),
     Row(
         "tmux",
-        "tmux -f /dev/null new-session -d -x 80 -y 24 sh\n"
+        "tmux -f /dev/null new-session -d -x 80 -y 24 sh\nsleep 1\n"
         "tmux send-keys 'echo yes-'$TOKEN Enter\n"
         "for n in 1 2 3 4 5 6 7 8 9; do sleep 1; tmux capture-pane -p | grep '^yes-' && break; done\n"
         "tmux kill-server",
