@@ -176,6 +176,7 @@ WORKING: dict[str, tuple[Callable[[Path], AbstractContextManager[Path]], list[st
 }
 """What works, and what it says."""
 REFUSED: dict[str, tuple[Callable[[Path], AbstractContextManager[Path]], str]] = {
+    "noexec": (lambda place: tmpfs(place, "noexec"), "mounted noexec"),
     "read-only": (lambda place: tmpfs(place, "ro"), "Read-only file system"),
     "chmod ignored": (lambda place: bindfs(place, "--chmod-ignore"), "without execute permission"),
     "exFAT": (lambda place: on_loop(place, "mkfs.exfat", "mount.exfat-fuse", "-o", "dmask=022"), "without symlinks"),

@@ -18,10 +18,15 @@ _LINK, _FILE = "probe-link", "probe"
 def check_place(directory: int, shown: str, *, needs_permissions: bool = True) -> None:
     """Raise MachineError unless a rootfs can be made in an open, empty directory; `shown` is its path for messages.
 
-    It needs symlinks, permissions, unless the user trusts all who can change it then, and names that differ in case
+    Programs must start there. It needs symlinks, permissions, unless the user trusts all who can change it then, and names that differ in case
     alone. OSError where no file can be made at all.
     """
     hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
+    if os.fstatvfs(directory).f_flag & os.ST_NOEXEC:
+        raise MachineError(
+            f"{shown} is on a file system that is mounted noexec: nothing in it could be started",
+            f"choose another directory, or as root: mount -o remount,exec {shown}",
+        )
     try:
         os.symlink("target", _LINK, dir_fd=directory)
     except OSError as error:
