@@ -18,8 +18,8 @@ _LINK, _FILE = "probe-link", "probe"
 def check_place(directory: int, shown: str, *, needs_permissions: bool = True) -> None:
     """Raise MachineError unless a rootfs can be made in an open, empty directory; `shown` is its path for messages.
 
-    Programs must start there. It needs symlinks, names that differ in case alone and, unless the user trusts all who can
-    change it without, permissions. Raises OSError where no file can be made at all.
+    Programs must start there. It needs symlinks, names that differ in case alone and, unless the user trusts all who
+    can change it without, permissions. Raises OSError where no file can be made at all.
     """
     hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
     if os.fstatvfs(directory).f_flag & os.ST_NOEXEC:
