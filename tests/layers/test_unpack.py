@@ -115,10 +115,10 @@ def test_the_tree_and_the_record_are_the_same(
         need_root()
     layers = [*(builders.layer(*members) for members in LAYERS), packed(OWNED)]
     registry.push("image", builders.image(*layers, packed(SPARSE), *layers[2:4]))
-    parallel = job(registry, tmp_path / "parallel", exact=exact)
+    parallel = job(registry, tmp_path / "parallel/dir", exact=exact)
     assert len(forks) == 2
     monkeypatch.setattr(unpacking, "may_fork", lambda: False)
-    sequential = job(registry, tmp_path / "sequential", exact=exact)
+    sequential = job(registry, tmp_path / "sequential/dir", exact=exact)
     assert len(forks) == 2
     result, expected = described(parallel), described(sequential)
     assert result == expected
@@ -187,9 +187,9 @@ def test_without_workers_layers_are_unpacked_one_after_the_other(
         raise BlockingIOError
 
     monkeypatch.setattr(os, "fork", refused)
-    refusing = described(job(registry, tmp_path / "refusing"))
+    refusing = described(job(registry, tmp_path / "refusing/dir"))
     monkeypatch.undo()
-    assert refusing == described(job(registry, tmp_path / "sequential"))
+    assert refusing == described(job(registry, tmp_path / "sequential/dir"))
     assert forks == []
 
 
@@ -226,4 +226,4 @@ def test_after_a_killed_worker_unpacking_starts_again_in_one_process(
     )
     assert len(forks) == 2
     monkeypatch.undo()
-    assert result == described(job(registry, tmp_path / "sequential"))
+    assert result == described(job(registry, tmp_path / "sequential/dir"))
