@@ -84,8 +84,8 @@ clean_path() {
     PATH=${PATH:-/usr/bin:/bin}
 }
 
-# Find the guest's user, command and environment, for the typed words: $1 is their number, and $2 the first one. To pass
-# a long command on takes milliseconds.
+# Find the guest's user, command and environment, for the typed words: $1 is their number, $2 and $3 are the first two. To
+# pass a long command on takes milliseconds.
 prepare_guest() {
     find_user
     find_hostname

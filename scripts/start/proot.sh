@@ -5,7 +5,7 @@
 run_proot() {
     remove_leftovers
     [ -z "$ephemeral" ] || [ -n "$joined" ] || copy_rootfs
-    prepare_guest $# "${1-}"
+    prepare_guest $# "${1-}" "${2-}"
     [ -n "$starts" ] || starts_proot
     set_proot_places
     [ -z "$host_env" ] || check_program
