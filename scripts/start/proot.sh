@@ -39,10 +39,8 @@ run_proot() {
     for place in /dev /proc /sys; do
         [ ! -e "$place" ] || append "$list" -b "$place:$place"
     done
-    for place in fd:fd fd/0:stdin fd/1:stdout fd/2:stderr; do
-        [ -e "/dev/${place#*:}" ] || append "$list" -b "/proc/self/${place%:*}:/dev/${place#*:}"
-    done
     proot_words=$list
+    bind_streams
     bind_shm
     fake_proc
     [ -n "$print_only" ] || refresh_files
@@ -56,6 +54,17 @@ run_proot() {
     # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+}
+
+# Add the standard streams to `proot_words`, where this machine has none in /dev, as Android. In upstream's proot these
+# binds lead nowhere, and hide the helper, which is found by its descriptor.
+bind_streams() {
+    list=$proot_words
+    case $features in *--link2symlink*) ;; *) return 0 ;; esac
+    for place in fd:fd fd/0:stdin fd/1:stdout fd/2:stderr; do
+        [ -e "/dev/${place#*:}" ] || append "$list" -b "/proc/self/${place%:*}:/dev/${place#*:}"
+    done
+    proot_words=$list
 }
 
 # Export the variables that say where proot finds its own files.
