@@ -21,7 +21,7 @@ ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     tell_ports
     [ -n "$relayed" ] || exec "$@"
-    exec "$@" 6<&6
+    exec "$@" 5<&5
 }
 
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
