@@ -12,16 +12,16 @@ from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.ownership.policy import Ownership
 
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_HINT = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
 _LINK, _FILE = "probe-link", "probe"
 
 
-def check_place(directory: int, shown: str, *, needs_permissions: bool = True) -> None:
+def check_place(directory: int, shown: str) -> None:
     """Raise MachineError unless a rootfs can be made in an open, empty directory; `shown` is its path for messages.
 
-    Programs must start there. It needs symlinks, names that differ in case alone and, unless the user trusts all who
-    can change it without, permissions. Raises OSError where no file can be made at all.
+    Programs must start there, and it needs symlinks and names that differ in case alone. Raises OSError where no file
+    can be made at all.
     """
-    hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
     if os.fstatvfs(directory).f_flag & os.ST_NOEXEC:
         raise MachineError(
             f"{shown} is on a file system that is mounted noexec: nothing in it could be started",
@@ -32,20 +32,27 @@ def check_place(directory: int, shown: str, *, needs_permissions: bool = True) -
     except OSError as error:
         if error.errno not in _NO_SYMLINKS:
             raise
-        raise MachineError(f"{shown} is on a file system without symlinks", hint) from error
+        raise MachineError(f"{shown} is on a file system without symlinks", _HINT) from error
     has_absolute_links = _reads_link(_LINK, directory)
     os.unlink(_LINK, dir_fd=directory)
     if not has_absolute_links:
-        raise MachineError(f"{shown} is on a file system that refuses absolute symlinks", hint)
+        raise MachineError(f"{shown} is on a file system that refuses absolute symlinks", _HINT)
     write_new(directory, _FILE, b"", 0o700)
     mode, has_cases = os.stat(_FILE, dir_fd=directory).st_mode, not _exists(_FILE.upper(), directory)
     os.unlink(_FILE, dir_fd=directory)
     if not mode & stat.S_IXUSR:
-        raise MachineError(f"{shown} is on a file system without execute permission", hint)
-    if mode & 0o077 and needs_permissions:
-        raise MachineError(f"{shown} is on a file system without permissions", hint)
+        raise MachineError(f"{shown} is on a file system without execute permission", _HINT)
     if not has_cases:
-        raise MachineError(f"{shown} is on a file system that doesn't tell upper from lower case", hint)
+        raise MachineError(f"{shown} is on a file system that doesn't tell upper from lower case", _HINT)
+
+
+def check_permissions(directory: int, shown: str) -> None:
+    """Raise MachineError unless the file system of an open, empty directory keeps permissions; `shown` is its path."""
+    write_new(directory, _FILE, b"", 0o600)
+    mode = os.stat(_FILE, dir_fd=directory).st_mode
+    os.unlink(_FILE, dir_fd=directory)
+    if mode & 0o077:
+        raise MachineError(f"{shown} is on a file system without permissions", _HINT)
 
 
 def limits_of(directory: int, ownership: Ownership) -> list[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from provisioner.container.access import read_file, trust_errors
-from provisioner.container.place import check_place
+from provisioner.container.place import check_permissions, check_place
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -87,9 +87,11 @@ class Staging:
                 self._record_parents()
                 os.mkdir(_NEW, 0o700, dir_fd=self._lock)
                 self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
-                self._check_new()
-                is_trusted = self._trust.covers(self.target)
-                check_place(self.new, printable(str(self.target.parent)), needs_permissions=not is_trusted)
+                shown = printable(str(self.target.parent))
+                check_place(self.new, shown)
+                if not self._trust.covers(self.target):
+                    self._check_new()
+                    check_permissions(self.new, shown)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -240,8 +242,6 @@ class Staging:
 
     def _check_new(self) -> None:
         """Raise NotTrusted where others may write to what is created here, whatever its mode."""
-        if self._trust.covers(self.target):
-            return
         try:
             check_ours(self.new, str(self.path), owner=os.fstat(self.new).st_uid)
         except Untrusted as error:

@@ -84,6 +84,15 @@ class Terminal:
         """Type `text`."""
         os.write(self.fd, text)
 
+    def ends_within(self, seconds: float) -> bool:
+        """Return whether the command ends in that time; its status stays for `end`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return True
+            time.sleep(0.02)
+        return False
+
     def end(self) -> int:
         """Wait for the command and return its exit status; minus the signal's number when a signal ended it."""
         deadline = time.monotonic() + 10
