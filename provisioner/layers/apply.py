@@ -114,9 +114,13 @@ class LayerApplier:
         hidden = names[-1][len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise MalformedImage("it is no valid whiteout")
-        if self._has_lower_layers and (real := self._tree.resolve(directory)) is not None:
-            self._clear([real] if is_opaque else self._remove_lower(real + b"/" + hidden))
+        self._hide(directory, None if is_opaque else hidden)
         return True
+
+    def _hide(self, directory: bytes, name: bytes | None) -> None:
+        """Remove what lower layers have put at `name` in `directory`; everything in it where there is no name."""
+        if self._has_lower_layers and (real := self._tree.resolve(directory)) is not None:
+            self._clear([real] if name is None else self._remove_lower(real + b"/" + name))
 
     def _remove_lower(self, path: bytes) -> list[bytes]:
         """Remove what lower layers have put at `path`.
@@ -158,9 +162,7 @@ class LayerApplier:
             finally:
                 os.close(directory)
         elif kind is Kind.HARDLINK:
-            source, place = tree.locate_hard_link(entry.path, entry.target)
-            if place.path != source.path:
-                self._links.make(source, place, tree.overrides)
+            place = self._link(entry)
         elif kind is Kind.SYMLINK:
             if not 0 < len(entry.target) <= _TARGET_MAX or b"\0" in entry.target:
                 raise MalformedImage("it is a symlink to what can't be a path")
@@ -170,6 +172,13 @@ class LayerApplier:
         else:
             place = tree.locate_free(entry.path)
             self._apply_metadata_by_name(place, entry, self._create_node(place, entry))
+        return place
+
+    def _link(self, entry: Entry) -> Place:
+        """Make a hard link and return its place."""
+        source, place = self._tree.locate_hard_link(entry.path, entry.target)
+        if place.path != source.path:
+            self._links.make(source, place, self._tree.overrides)
         return place
 
     def _create_node(self, place: Place, entry: Entry) -> bool:

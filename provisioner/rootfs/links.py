@@ -77,6 +77,15 @@ class Links:
                 set_xattrs(copy.fileno(), metadata.xattrs, privileged=os.geteuid() == 0)
         overrides.set(_lstat(place).st_ino, metadata)
 
+    def adopt(self, other: Links) -> None:
+        """Take over the substitutes of another tree, all files of which are going to be in this one, at their paths."""
+        self._copies.update(other._copies)
+        counted, more = self.substitutes, other.substitutes
+        counted.copies += more.copies
+        counted.copied_bytes += more.copied_bytes
+        counted.reflinks += more.reflinks
+        counted.symlinks += more.symlinks
+
     def finish(self, tree: Tree, overrides: MetadataOverrides) -> None:
         """Replace the copies that are still equal to the copied file by symlinks to it. Raises OSError."""
         for path, (first, written) in self._copies.items():

@@ -7,14 +7,15 @@ resolved here, one component at a time, as after chroot(2): `/` and `..` end at 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from provisioner.errors import MalformedImage, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, NEW_FILE, closing_descriptor
@@ -105,8 +106,11 @@ class Tree:
         self._closing: list[int] = []
         self.implied_directories = 0
         """The number of directories that were created because they were missing above a path."""
+        self.trash: int | None = None
+        """An open directory to which what has overrides is moved in place of removing it, so that its inodes stay."""
+        self._trash_names = itertools.count()
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Self:
         """Return the tree itself."""
         return self
 
@@ -114,7 +118,7 @@ class Tree:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all directories."""
-        self._forget_paths()
+        self.forget_paths()
         self._close_unused()
         os.close(self._root)
 
@@ -154,8 +158,11 @@ class Tree:
         try:
             os.mkdir(place.name, 0o700, dir_fd=place.directory)
         except FileExistsError:
-            if not stat.S_ISDIR(self.lstat(place).st_mode):
-                self.remove(place)
+            state = self.lstat(place)
+            if stat.S_ISDIR(state.st_mode):
+                self._keep_directory(place, state.st_ino)
+            else:
+                self._make_way_for_directory(place)
                 os.mkdir(place.name, 0o700, dir_fd=place.directory)
         return place, os.open(place.name, DIRECTORY, dir_fd=place.directory)
 
@@ -227,16 +234,27 @@ class Tree:
         if not place.path:
             raise MalformedImage("it would replace the root directory")
         try:
-            mode = self.lstat(place).st_mode
-            if stat.S_ISDIR(mode):
-                remove_tree(place.directory, place.name)
-            else:
-                os.unlink(place.name, dir_fd=place.directory)
+            state = self.lstat(place)
         except FileNotFoundError:
             return
+        self.remove_child(place.directory, place.name, state)
+        if stat.S_ISDIR(state.st_mode) or stat.S_ISLNK(state.st_mode):
+            self.forget_paths()
+
+    def remove_child(self, directory: int, name: bytes, state: os.stat_result) -> None:
+        """Remove the file `name`, whose lstat(2) is `state`, from an open directory of the tree.
+
+        Call `forget_paths` after it where that was a directory or a symlink.
+        """
+        is_directory = stat.S_ISDIR(state.st_mode)
+        if self.trash is not None and (is_directory or self.overrides.get(state.st_ino) is not None):
+            os.rename(name, b"%d" % next(self._trash_names), src_dir_fd=directory, dst_dir_fd=self.trash)
+            return
+        if is_directory:
+            remove_tree(directory, name)
+        else:
+            os.unlink(name, dir_fd=directory)
         self.overrides.stale = True
-        if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
-            self._forget_paths()  # those of open directories may lead elsewhere now
 
     def list_directory(self, path: bytes) -> Iterator[bytes]:
         """Yield the names in the directory `path`; none where it is missing, a symlink or another file.
@@ -296,7 +314,7 @@ class Tree:
                 name = todo.popleft()
                 if name in (b"", b".") or (name == b".." and not real):
                     continue  # the root's parent is the root
-                there = self._open_name(name, here, create)
+                there = self._open_name(name, here, real, create)
                 if isinstance(there, int):
                     # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
                     if name == b"..":
@@ -321,8 +339,18 @@ class Tree:
             raise
         return here, b"".join(name + b"/" for name in real)
 
-    def _open_name(self, name: bytes, directory: int, create: bool) -> int | bytes:
-        """Open the directory `name` and return its descriptor; if it is a symlink, return the target."""
+    def _keep_directory(self, place: Place, inode: int) -> None:
+        """Is called when an entry names the directory at `place`, which is there already."""
+
+    def _make_way_for_directory(self, place: Place) -> None:
+        """Remove the file at `place`, where a directory is going to be created."""
+        self.remove(place)
+
+    def _open_name(self, name: bytes, directory: int, above: Sequence[bytes], create: bool) -> int | bytes:
+        """Open the directory `name` and return its descriptor; if it is a symlink, return the target.
+
+        `above` are the names on the real path of `directory`. It is created where it is missing, if `create`.
+        """
         try:
             return os.open(name, DIRECTORY, dir_fd=directory)
         except FileNotFoundError:
@@ -352,8 +380,8 @@ class Tree:
                 os.fchown(file, 0, 0)
         self.overrides.forget(file)
 
-    def _forget_paths(self) -> None:
-        """Have all directories looked up again from now on."""
+    def forget_paths(self) -> None:
+        """Have all directories looked up again from now on, since paths of open ones may lead elsewhere."""
         self._closing += [directory for directory, _ in self._open.values()]
         self._open.clear()
 
