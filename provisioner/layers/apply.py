@@ -75,6 +75,11 @@ class LayerApplier:
             self._has_linked_files = False
         self._has_lower_layers = True
 
+    def follow_merge(self) -> None:
+        """Go on above a layer that was merged into the tree, all of which is counted."""
+        self._counted = self._uncounted()
+        self._has_lower_layers = True
+
     def finish(self) -> None:
         """Replace copies by symlinks where `links` says so, after the last layer.
 
@@ -95,10 +100,14 @@ class LayerApplier:
 
     def _count(self) -> None:
         """Count what no archive contains: directories created without an entry, and copies in place of hard links."""
-        size = ENTRY_SIZE * self._tree.implied_directories + self._links.substitutes.copied_bytes
+        size = self._uncounted()
         if size != self._counted:
             self._budget.spend(size - self._counted)
             self._counted = size
+
+    def _uncounted(self) -> int:
+        """Return the bytes so far of what no archive contains."""
+        return ENTRY_SIZE * self._tree.implied_directories + self._links.substitutes.copied_bytes
 
     def _apply_whiteout(self, entry: Entry) -> bool:
         """Remove what a whiteout hides. Returns False if the entry is no whiteout but something to create."""

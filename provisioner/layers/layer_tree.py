@@ -176,14 +176,32 @@ def unpack_layer(
             applier.apply_reader(reader)
         except (DependsOnLower, MalformedImage):
             return None
-        overrides = _living_overrides(root, tree.overrides) if tree.overrides.stale else tree.overrides
         return UnpackedLayer(
-            tree.implied, tree.named_later, tree.hidden, list(tree.hard_links.items()), overrides, links
+            tree.implied,
+            tree.named_later,
+            tree.hidden,
+            list(tree.hard_links.items()),
+            _living_overrides(root, tree.overrides),
+            links,
         )
 
 
+def unpack_lowest_layer(
+    reader: LayerReader, root: int, ownership: Ownership, budget: Budget, links: Links
+) -> UnpackedLayer:
+    """Unpack the lowest layer to the open empty directory `root`. Raises as LayerApplier.apply does."""
+    with Tree(root) as tree:
+        LayerApplier(tree, ownership, budget=budget, links=links).apply_reader(reader)
+        return UnpackedLayer((), (), (), (), _living_overrides(root, tree.overrides), links)
+
+
 def _living_overrides(root: int, overrides: MetadataOverrides) -> MetadataOverrides:
-    """Return the overrides of the files that are in a tree, without those of files that were removed."""
+    """Return the overrides of the files that are in a tree, without those of files that were removed from it.
+
+    Files of other trees may have the inodes of these.
+    """
+    if not overrides.stale:
+        return overrides
     living = MetadataOverrides()
     for file in filter(None, walk(root)):
         inode = file.stat.st_ino

@@ -15,6 +15,7 @@ from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.walk import NAMES_IN_MEMORY, first_names
 from provisioner.filesystem.xattrs import drop_xattrs, set_xattrs
+from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.layer_tree import DependsOnLower, UnpackedLayer
 from provisioner.ownership.overrides import NO_TIME
 from provisioner.ownership.policy import Ownership
@@ -28,10 +29,17 @@ class LayerMerger:
     The tree must have a trash directory: while layers are unpacked, no file may get the inode of one that is removed.
     """
 
-    def __init__(self, tree: Tree, ownership: Ownership, links: Links) -> None:
+    def __init__(self, tree: Tree, ownership: Ownership, links: Links, budget: Budget) -> None:
         self._tree = tree
         self._ownership = ownership
         self._links = links
+        self._budget = budget
+
+    def adopt(self, layer: UnpackedLayer) -> None:
+        """Go on above the lowest layer, which was unpacked to the tree itself."""
+        with tree_errors("unpack"):
+            self._tree.overrides.update(layer.overrides)
+            self._links.adopt(layer.links)
 
     def merge(self, root: int, layer: UnpackedLayer) -> bool:
         """Merge the layer that was unpacked to the open directory `root`, which is of no use afterwards.
@@ -41,19 +49,23 @@ class LayerMerger:
         """
         with tree_errors("merge its tree"), Tree(root) as upper:
             try:
-                _Check(self._tree).check(layer)
+                known = _Check(self._tree).check(layer)
             except DependsOnLower:
                 return False
             self._tree.overrides.update(layer.overrides)
+            copied = self._links.substitutes.copied_bytes
             for path, target in layer.hard_links:
                 source = self._tree.locate(target, create=False)
                 place = upper.locate(path, create=False)
                 os.unlink(place.name, dir_fd=place.directory)
                 self._links.make(source, place, self._tree.overrides)
+            self._budget.spend(self._links.substitutes.copied_bytes - copied)
             self._links.adopt(layer.links)
             for path, only_content in layer.hidden:
                 self._hide(path, only_content)
-            _Merge(self._tree, self._ownership, root).run()
+            merge = _Merge(self._tree, self._ownership, root)
+            merge.run()
+            self._budget.spend(-ENTRY_SIZE * (known + merge.implied_directories))
             self._tree.forget_paths()
         return True
 
@@ -77,17 +89,25 @@ class _Check:
         self._missing: set[bytes] = set()
         """Paths that don't exist, nor anything below them."""
 
-    def check(self, layer: UnpackedLayer) -> None:
-        """Raise DependsOnLower where the layer has to be applied in order."""
-        for path in (*layer.implied, *layer.named_later):
-            if (mode := self._mode(path)) is not None and not stat.S_ISDIR(mode):
-                raise DependsOnLower("a directory that has no entry is another file below")
+    def check(self, layer: UnpackedLayer) -> int:
+        """Raise DependsOnLower where the layer has to be applied in order.
+
+        Returns how many directories were there below before an entry named them, and were counted all the same.
+        """
+        known = [0, 0]
+        for is_named, paths in enumerate((layer.implied, layer.named_later)):
+            for path in paths:
+                if (mode := self._mode(path)) is not None:
+                    known[is_named] += 1
+                    if not stat.S_ISDIR(mode):
+                        raise DependsOnLower("a directory that has no entry is another file below")
         for path, only_content in layer.hidden:
             if (mode := self._mode(path)) is not None and only_content and stat.S_ISLNK(mode):
                 raise DependsOnLower("an opaque whiteout below a symlink")
         for _, target in layer.hard_links:
             if (mode := self._mode(target)) is None or stat.S_ISDIR(mode):
                 raise DependsOnLower("a hard link to what is no file below")
+        return 0 if layer.hidden else known[1]
 
     def _mode(self, path: bytes) -> int | None:
         """Return the st_mode of a path, None where it is missing.
@@ -134,6 +154,8 @@ class _Merge:
         self._ownership = ownership
         self._upper = os.open(b".", DIRECTORY, dir_fd=root)
         self._lower = -1
+        self.implied_directories = 0
+        """The directories that were counted since no entry names them, but that are there below."""
 
     def run(self) -> None:
         """Move everything."""
@@ -154,7 +176,7 @@ class _Merge:
             for name in levels[-1]:
                 if not self._move(name):
                     self._enter(name)
-                    self._merge_metadata()
+                    self.implied_directories += not self._merge_metadata()
                     levels.append(self._names())
                     break
             else:
@@ -191,12 +213,12 @@ class _Merge:
         os.rename(name, name, src_dir_fd=self._upper, dst_dir_fd=self._lower)
         return True
 
-    def _merge_metadata(self) -> None:
-        """Give the directory below the metadata of the layer's directory, if an entry has named that."""
+    def _merge_metadata(self) -> bool:
+        """Give the directory below the metadata of the layer's directory. Returns False where no entry names that."""
         overrides = self._overrides
         here, there = os.fstat(self._upper), os.fstat(self._lower)
         if (mtime := overrides.times[here.st_ino]) == NO_TIME:
-            return
+            return False
         if (before := overrides.get(there.st_ino)) is not None:
             drop_xattrs(self._lower, before.xattrs)
         metadata = overrides.get(here.st_ino)
@@ -209,3 +231,4 @@ class _Merge:
         os.fchmod(self._lower, stat.S_IMODE(here.st_mode))
         overrides.set(there.st_ino, metadata)
         overrides.times[there.st_ino] = mtime
+        return True

@@ -77,6 +77,10 @@ class Links:
                 set_xattrs(copy.fileno(), metadata.xattrs, privileged=os.geteuid() == 0)
         overrides.set(_lstat(place).st_ino, metadata)
 
+    def empty(self) -> Links:
+        """Return a new object for another tree, with the same substitute."""
+        return Links(self._substitute)
+
     def adopt(self, other: Links) -> None:
         """Take over the substitutes of another tree, all files of which are going to be in this one, at their paths."""
         self._copies.update(other._copies)

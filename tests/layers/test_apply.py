@@ -41,7 +41,7 @@ WAY = ""
 
 def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int = 1 << 30) -> None:
     with Tree(root) as tree:
-        ownership, budget = Ownership(exact), Budget(max_size, parts=2)
+        ownership, budget = Ownership(exact), Budget(max_size, parts=1 + len(layers))
         applier = LayerApplier(tree, ownership, budget=budget)
         if WAY == "apart":
             apply_apart(

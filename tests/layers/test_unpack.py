@@ -47,7 +47,7 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Two worker processes extract all layers but the first; the list gets their process ids."""
+    """Two worker processes unpack all layers; the list gets their process ids."""
     with forks_noted() as pids:
         monkeypatch.setattr(unpacking, "may_fork", lambda: True)
         monkeypatch.setattr(unpacking, "PROCESSORS", 2)
@@ -213,11 +213,10 @@ def test_after_a_killed_worker_unpacking_starts_again_in_one_process(
     """As by the kernel for lack of memory, or by Android."""
     registry.push("image", image(*LAYERS))
 
-    def killed(*arguments: object) -> Iterator[object]:
-        yield []
+    def killed(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(unpacking, "extract", killed)
+    monkeypatch.setattr(unpacking, "unpack_layer", killed)
     output = io.StringIO()
     result = described(job(registry, tmp_path / "dir", output=output))
     assert (

@@ -29,11 +29,12 @@ def apply_apart(
 ) -> list[bool]:
     """Apply layers to `tree`. Each is a function that returns the chunks of its archive from the beginning.
 
-    `scratch` is a directory that doesn't exist. Returns for each layer whether it was merged, not applied in order.
+    `budget` has a part for each layer. `scratch` is a directory that doesn't exist. Returns for each layer whether it
+    was merged, and not applied in order.
     """
     links = Links(substitute)
     applier = LayerApplier(tree, ownership, budget=budget, links=links)
-    merger = LayerMerger(tree, ownership, links)
+    merger = LayerMerger(tree, ownership, links, budget)
     merged: list[bool] = []
     with _folders(scratch) as (trash, folder):
         tree.trash = trash
@@ -42,7 +43,7 @@ def apply_apart(
             if merged:
                 os.mkdir("layer", 0o700, dir_fd=folder)
                 root = os.open("layer", DIRECTORY, dir_fd=folder)
-                part = budget.part(1)
+                part = budget.part(len(merged))
                 try:
                     layer = unpack_layer(
                         StreamedLayer(chunks(), ownership, part), root, ownership, part, Links(substitute)
@@ -53,7 +54,9 @@ def apply_apart(
                     remove_tree(folder, b"layer")
                 if not done:
                     part.reset()
-            if not done:
+            if done:
+                applier.follow_merge()
+            else:
                 applier.apply(chunks())
             merged.append(done)
         tree.trash = None

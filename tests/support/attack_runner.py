@@ -97,7 +97,7 @@ def _outcome(attack: Attack, root: Path, way: str) -> dict[str, Any]:
     error = ""
     try:
         with Tree(root) as tree:
-            ownership, budget = Ownership.in_directory(root), Budget(MAX_SIZE, parts=2)
+            ownership, budget = Ownership.in_directory(root), Budget(MAX_SIZE, parts=2 + len(attack.layers))
             applier = LayerApplier(tree, ownership, budget=budget)
             for layer in attack.layers if way != "apart" else ():
                 if way == "extracted":
