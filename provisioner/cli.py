@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -31,6 +32,12 @@ PLANNED = ("update", "export", "remove")
 
 INTERRUPTED = 130
 
+_START_OPTIONS = re.compile(
+    "-[itd]+|-[puwh].*|--(interactive|tty|detach|rm|name|publish|user|workdir|entrypoint|network|privileged|hostname"
+    "|env-file|mount|shell|root|read-only|ephemeral|cap-add|device|exec|x11|sound|gpu)"
+)
+"""Options of `docker run`, and of start.sh, that provision doesn't have."""
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser that raises UsageError."""
@@ -41,6 +48,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = message.partition("unrecognized arguments: ")[2].split()
         option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
+        if _START_OPTIONS.fullmatch(option):
+            raise UsageError(
+                printable(message), f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
+            )
         near = difflib.get_close_matches(option, self._option_string_actions, 1)
         suggestion = f"did you mean {near[0]}? All options: " if near else ""
         raise UsageError(printable(message), f"{suggestion}{self.prog} --help")

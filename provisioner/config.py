@@ -28,6 +28,8 @@ class Config:
     """Downloads at a time."""
     dns: tuple[str, ...] = ()
     """IP addresses of name servers for containers."""
+    proot_options: tuple[str, ...] = ()
+    """Words for proot at every start, in addition to those of the profile."""
     insecure: tuple[str, ...] = ()
     """Registries for which plain HTTP and certificates that can't be verified are allowed."""
     cache_limit: int | None = None
@@ -110,6 +112,7 @@ KEYS = {
     "profile": Key(_text, "name or file of the profile; default: chosen by the image's os-release"),
     "jobs": Key(_jobs, "downloads at a time, 1 to 64; default: 4"),
     "dns": Key(addresses, "list of addresses of name servers for containers"),
+    "proot-options": Key(texts, "list of words for proot at every start, for those who know it"),
     "insecure": Key(
         _registries, "list of registries for which HTTP and certificates that can't be verified are allowed"
     ),

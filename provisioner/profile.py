@@ -28,6 +28,8 @@ class Profile:
     """Environment variables for every start, as NAME=VALUE."""
     binds: tuple[str, ...] = ()
     """Bind mounts for every start, as SOURCE[:DESTINATION]."""
+    proot_options: tuple[str, ...] = ()
+    """Words for proot at every start."""
     hostname: str = ""
     """Empty for this machine's."""
     files: tuple[tuple[bytes, bytes], ...] = field(default=())
@@ -36,7 +38,8 @@ class Profile:
     @classmethod
     def parse(cls, name: str, text: str) -> Profile:
         """Return the profile that a TOML text describes, as parse_settings() does. Raises UsageError."""
-        return cls(name, **parse_settings(text, KEYS, f"profile {printable(name)}"))
+        values = parse_settings(text, KEYS, f"profile {printable(name)}")
+        return cls(name, **{key.replace("-", "_"): value for key, value in values.items()})
 
 
 def load_profile(name: str) -> Profile:
@@ -120,7 +123,8 @@ KEYS = {
     "dns": Key(addresses, "list of addresses of name servers"),
     "env": Key(_variables, "table of environment variables for every start"),
     "binds": Key(texts, "list of SOURCE[:DESTINATION] to bind at every start"),
-    "hostname": Key(_hostname, "name in /etc/hostname and /etc/hosts; default: this machine's"),
+    "proot-options": Key(texts, "list of words for proot at every start, for those who know it"),
+    "hostname": Key(_hostname, "hostname of the container; default: its directory's name"),
     "files": Key(_files, "table of files to write: absolute path to content"),
 }
 """All keys of a profile. The defaults are those of Profile."""

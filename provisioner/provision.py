@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
@@ -22,13 +23,15 @@ from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
 from provisioner.launch.renewal import find_outdated, renew
-from provisioner.launch.runtime_files import has_helper, runtime_files, write_files
+from provisioner.launch.runtime_files import IDS_FILE, has_helper, runtime_files, write_files
 from provisioner.launch.settings import LaunchSettings
 from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
 from provisioner.profile import Profile, load_profile, match_profile
+from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
+from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
@@ -55,9 +58,13 @@ class Plan:
     binds: tuple[str, ...] = ()
     """Bind mounts, `SRC[:DST]` with absolute paths, in addition to the profile's."""
     env: tuple[str, ...] = ()
-    """Environment variables, `NAME=VALUE`, in addition to the profile's."""
+    """Environment variables, `NAME=VALUE`, or `NAME` for the value at each start, in addition to the profile's."""
+    proot_options: tuple[str, ...] = ()
+    """Words for proot, in addition to the profile's."""
     runtime: str = "auto"
     """The default runtime of start.sh, one of launcher.RUNTIMES."""
+    ids: str | None = None
+    """How many ids its user namespaces have, one of launcher.IDS; None for one, or for what it has already."""
     sync: bool = True
     """Whether the directory is written to the disk before it is put in place."""
     trust: TrustedDirectories = NOBODY
@@ -86,12 +93,15 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
     with Staging(plan.directory, plan.trust) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
+        if existing and plan.force:
+            _check_removable(plan.directory)
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
         for line in resolved_image.assumptions:
             console.step(line)
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
+            _check_same_ids(plan)
             _renew(plan.directory, console)
             return Outcome(existing, image, resolved_image.index, is_new=False)
         with machine_errors("prepare the directory"):
@@ -106,12 +116,17 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         ):
             with tree_errors("write the fixups"):
                 profile = requested_profile or _matching_profile(tree)
-                generated = apply_fixups(tree, profile, plan.dns)
+                generated = apply_fixups(tree, profile, plan.dns, plan.directory)
+                kernel = needed_kernel(tree)
+                localtime = os.fsdecode(tree.read_link(b"etc/localtime") or b"")
+            for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
+                console.step(message)
             with tree_errors("set the times of directories"):
                 tree.set_times()
         record = Record.of(source.reference, image, profile.name)
+        settings = replace(_settings(image, record, profile, plan, localtime), image_kernel=kernel)
         with machine_errors("write the launch script and the record"):
-            write_new(staging.new, "start.sh", launcher(_settings(image, record, profile, plan), plan.shell), 0o755)
+            write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
             with (
                 closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
                 closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
@@ -119,6 +134,8 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 record.write(folder, image)
                 write_owners(folder, rootfs, tree.overrides, ownership)
                 _write_runtime_files(folder, generated, console)
+                if plan.ids == "many":
+                    write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync)
     return Outcome(record, image, resolved_image.index, is_new=True)
 
@@ -180,6 +197,33 @@ def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
         raise TargetExists(f"{what}, not {image.digest!s:.19}", hint)
 
 
+def _ids_of(directory: Path) -> list[str]:
+    """Return the lines of the file in which start.sh remembers that a directory has many ids, without any for one."""
+    try:
+        return (directory / FOLDER / IDS_FILE).read_text("ascii", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _check_same_ids(plan: Plan) -> None:
+    """Raise TargetExists if the directory was made for one id and many are asked for, or the other way round."""
+    with machine_errors(f"look at {printable(str(plan.directory))}"):
+        ids = "many" if _ids_of(plan.directory) else "one"
+    if plan.ids not in (None, ids):
+        what = f"{printable(str(plan.directory))} is used with {ids} id{'s' if ids == 'many' else ''}"
+        raise TargetExists(f"{what}, not with {plan.ids}", "choose another directory, or replace this one with --force")
+
+
+def _check_removable(directory: Path) -> None:
+    """Raise TargetExists where files of a directory belong to subordinate ids, so that only those can remove it."""
+    with machine_errors(f"look at {printable(str(directory))}"):
+        is_started_with_many = len(_ids_of(directory)) > 1
+    if is_started_with_many and os.geteuid() != 0:
+        shown = printable(shlex.quote(str(directory)))
+        what = f"files in {printable(str(directory))} belong to subordinate ids"
+        raise TargetExists(what, f"remove it first: unshare -U -r --map-auto rm -rf {shown}")
+
+
 def _renew(directory: Path, console: Console) -> None:
     """Give a directory that another version made this version's start.sh, helper and filters."""
     with machine_errors(f"renew {printable(str(directory / 'start.sh'))}"):
@@ -213,8 +257,8 @@ def _write_runtime_files(folder: int, generated: Mapping[str, bytes], console: C
     os.close(make_directory(folder, "shm", 0o1777))
 
 
-def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> LaunchSettings:
-    """Return the settings at the top of start.sh."""
+def _settings(image: Image, record: Record, profile: Profile, plan: Plan, localtime: str) -> LaunchSettings:
+    """Return the settings at the top of start.sh. `localtime` is the target of the link /etc/localtime."""
     config = image.config
     return LaunchSettings(
         provision_version=record.version,
@@ -225,6 +269,7 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> Lau
         image_env=config.env,
         image_user=config.user,
         image_workdir=config.working_dir,
+        image_localtime=localtime,
         image_stop_signal=config.stop_signal,
         image_ports=config.ports,
         default_runtime=plan.runtime,
@@ -232,4 +277,5 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan) -> Lau
         default_hostname=profile.hostname,
         default_binds=profile.binds + plan.binds,
         default_env=profile.env + plan.env,
+        default_proot_options=profile.proot_options + plan.proot_options,
     )

@@ -24,6 +24,7 @@ platform = "arm64"
 profile = "debian"
 jobs = 8
 dns = ["9.9.9.9", "2620:fe::fe"]
+proot-options = ["-k", "6.1"]
 insecure = ["nas.lan:5000"]
 cache-limit = "4 GB"
 
@@ -40,6 +41,7 @@ def test_all_keys() -> None:
         profile="debian",
         jobs=8,
         dns=("9.9.9.9", "2620:fe::fe"),
+        proot_options=("-k", "6.1"),
         insecure=("nas.lan:5000",),
         cache_limit=4 * 10**9,
         mirrors={"docker.io": ("mirror.gcr.io", "http://nas.lan:5000/hub"), "ghcr.io": ()},

@@ -322,20 +322,17 @@ def test_android_s_directories_are_bound_and_termux_s_home_when_asked(phone: Jai
     seen = ["sh", "-c", f"test -x /system/bin/sh && cat {HOME}/mine"]
     done = phone.run(["debian/start.sh", "--termux", *seen], allow=["tmp"])
     assert (done.returncode, done.stdout) == (0, "content\n")
-    assert done.stderr == (
-        "start.sh: not bound, because it is missing or can't be read (run termux-setup-storage): /sdcard\n"
-    )
+    missing = "start.sh: not bound, because it is missing or can't be read (run termux-setup-storage):"
+    assert done.stderr == f"{missing} /sdcard\n{missing} /storage\n"
     done = phone.run(["debian/start.sh", *seen], allow=["tmp"])
     assert done.returncode == 1
     assert "No such file" in done.stderr
 
 
-def test_an_end_by_a_blocked_call_is_explained_where_proot_uses_seccomp(phone: Jail) -> None:
-    command = ["debian/start.sh", "sh", "-c", "kill -SYS $$"]
-    done = phone.run(["env", "-u", "PROOT_NO_SECCOMP", *command], allow=["tmp"])
-    assert done.returncode in (128 + signal.SIGSYS, 255)
-    assert "(SIGSYS): try PROOT_NO_SECCOMP=1" in done.stderr
-    done = phone.run(command, allow=["tmp"])
+@pytest.mark.parametrize("guest", ["kill -SYS $$", "kill -SEGV $$", "exit 255"])
+def test_a_failure_of_the_guest_is_not_blamed_on_seccomp(phone: Jail, guest: str) -> None:
+    done = phone.run(["env", "-u", "PROOT_NO_SECCOMP", "debian/start.sh", "sh", "-c", guest], allow=["tmp"])
+    assert done.returncode != 0
     assert "PROOT_NO_SECCOMP" not in done.stderr
 
 
@@ -346,7 +343,8 @@ def test_termux_s_loader_is_named_to_proot(phone: Jail) -> None:
     loader.chmod(0o755)
     shown = phone.run(["debian/start.sh", "--print", "true"], allow=["tmp"]).stdout
     loader.unlink()
-    assert f"export PROOT_LOADER={PREFIX}/libexec/proot/loader; " in shown
+    exported = shown.partition("; /")[0].split()
+    assert f"PROOT_LOADER={PREFIX}/libexec/proot/loader" in exported
     assert "PROOT_LOADER_32" not in shown
 
 

@@ -15,7 +15,7 @@ from provisioner.profile import KEYS, Profile, load_profile, match_profile, prof
 
 
 def test_every_field_has_a_key_and_every_key_a_help_line() -> None:
-    assert set(KEYS) == {field.name for field in dataclasses.fields(Profile)} - {"name"}
+    assert {key.replace("-", "_") for key in KEYS} == {field.name for field in dataclasses.fields(Profile)} - {"name"}
     assert all(key.help for key in KEYS.values())
 
 
@@ -57,6 +57,7 @@ def test_all_keys() -> None:
     dns = ["9.9.9.9", "2620:FE::FE"]
     binds = ["/data:/mnt"]
     hostname = "box.example"
+    proot-options = ["-k", "6.1"]
     [env]
     LANG = "C.UTF-8"
     EMPTY = ""
@@ -70,6 +71,7 @@ def test_all_keys() -> None:
         env=("LANG=C.UTF-8", "EMPTY="),
         binds=("/data:/mnt",),
         hostname="box.example",
+        proot_options=("-k", "6.1"),
         files=((b"/etc/motd", b"hello"),),
     )
     assert Profile.parse("mine", "") == Profile(name="mine")

@@ -24,6 +24,7 @@ from provisioner.provision import Outcome, Plan, existing_record, provision
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
+from tests.rootfs.test_kernel_note import program
 from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
@@ -201,6 +202,13 @@ def test_profile_dns_and_the_image_meet_in_the_launch_script(registry: ScriptedR
     assert (rootfs / "etc/motd").read_text() == "from the profile\n"
 
 
+def test_the_kernel_that_the_libc_asks_for_is_in_the_launch_script(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    for name, release, line in (("old", (3, 2, 0), "image_kernel=''\n"), ("new", (5, 4, 0), "image_kernel=5.4.0\n")):
+        registry.push("image", builders.image(builders.layer(("usr/bin/env", program(release)))))
+        job(registry, Plan(tmp_path / name, AMD64, OPTIONS), tmp_path / "cache")
+        assert line in (tmp_path / name / "start.sh").read_text()
+
+
 def test_dns_of_the_command_line_goes_before_the_profiles(registry: ScriptedRegistry, tmp_path: Path) -> None:
     profile = tmp_path / "mine.toml"
     profile.write_text('dns = ["9.9.9.9"]\n')
@@ -338,6 +346,8 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
             "machine",
             "manifest.json",
             "ownership.mtree",
+            "proot-probe",
+            "proot.bpf",
             "record.json",
             "seccomp.bpf",
             "shm",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import re
 import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -27,13 +28,17 @@ from provisioner.container.access import find_directory
 from provisioner.errors import UsageError, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.reference import Reference
-from provisioner.launch.settings import RUNTIMES
+from provisioner.launch.settings import IDS, RUNTIMES
 from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
     from provisioner.provision import Plan
+
+_PASSED_NAME = re.compile("[A-Z][A-Z0-9_]*|[a-z]+_proxy")
+"""Names of variables that a shell script leaves as they are."""
+_SHELL_VARIABLES = ("PATH", "PWD", "OLDPWD", "LC_ALL", "LD_PRELOAD", "IFS", "OPTIND", "PPID", "SHLVL", "TMPDIR")
 
 HELP = "Turn a container image into a directory that runs"
 EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
@@ -51,12 +56,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dns", metavar="IP", action="append", default=[], help="name server for the container; repeatable"
     )
     parser.add_argument(
-        "--bind", metavar="SRC[:DST]", action="append", default=[], help="bind SRC to DST at each start; repeatable"
+        *("--bind", "-v", "--volume"),
+        metavar="SRC[:DST[:ro]]",
+        action="append",
+        default=[],
+        help="bind SRC to DST at each start; repeatable",
     )
     parser.add_argument(
-        "--env", metavar="K=V", action="append", default=[], help="environment variable for each start; repeatable"
+        *("--env", "-e"),
+        metavar="K=V",
+        action="append",
+        default=[],
+        help="environment variable for each start, or K for the value that it has then; repeatable",
+    )
+    parser.add_argument(
+        "--proot-option", metavar="WORD", action="append", default=[], help="a word for proot at each start; repeatable"
     )
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
+    parser.add_argument(
+        "--ids",
+        choices=IDS,
+        help="many: all ids of /etc/subuid, for su, sudo, sshd and postgres in user namespaces; only they can delete "
+        "DIR then. Default: one",
+    )
     parser.add_argument(
         "--force", action="store_true", help="replace a DIR that provision made; changes in it are lost"
     )
@@ -139,7 +161,9 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
         shell=_shell(),
         binds=tuple(_bind(text) for text in arguments.bind),
         env=tuple(_variable(text) for text in arguments.env),
+        proot_options=config.proot_options + tuple(arguments.proot_option),
         runtime=arguments.runtime,
+        ids=_ids(arguments),
         sync=not arguments.no_sync,
         trust=trust,
     )
@@ -170,20 +194,35 @@ def _max_size(text: str) -> int:
     return size
 
 
+def _ids(arguments: argparse.Namespace) -> str | None:
+    """Return the value of --ids, None where it isn't given. Raises UsageError where it can't be."""
+    if arguments.ids == "many":
+        if os.geteuid() == 0:
+            raise UsageError("--ids many is for users: root's chroot has all ids", "leave it out, or don't use sudo")
+        if arguments.runtime not in ("auto", "userns"):
+            raise UsageError(
+                f"--ids many and --runtime {arguments.runtime} exclude each other", "leave out one of them"
+            )
+    ids: str | None = arguments.ids
+    return ids
+
+
 def _bind(text: str) -> str:
-    """Return SRC[:DST] with an absolute SRC. The last ":/" divides them, as in start.sh."""
+    """Return SRC[:DST[:ro]] with an absolute SRC. The last ":/" divides them, as in start.sh."""
     source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
     if not source:
         raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")
-    if destination.endswith((":ro", ":rw")):
-        raise UsageError(f"--bind has no {destination[-3:]}: what it shows can be written to", "leave it out")
     with machine_errors(f"look at {printable(source)}"):  # the current directory may be gone
         return os.path.abspath(source) + divider + destination
 
 
 def _variable(text: str) -> str:
-    if text.find("=") < 1:
-        raise UsageError(f"--env {printable(text)!r} is not NAME=VALUE", "give a name, an equals sign and a value")
+    """Return NAME=VALUE, or a NAME whose value start.sh takes from its caller."""
+    if text.find("=") < 1 and not (_PASSED_NAME.fullmatch(text) and text not in _SHELL_VARIABLES):
+        raise UsageError(
+            f"--env {printable(text)!r} is not NAME=VALUE",
+            "give a name, an equals sign and a value, or a NAME in capitals",
+        )
     return text
 
 

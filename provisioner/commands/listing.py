@@ -1,4 +1,4 @@
-"""`provision list`: the directories that were provisioned on this machine, and how many processes run in each."""
+"""`provision list`: the directories that were provisioned on this machine, and what runs in each."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from provisioner.container.access import opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.processes import find_processes
 from provisioner.container.record import Record
+from provisioner.container.sessions import find_sessions
 from provisioner.errors import MachineError, NotTrusted, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.platform import host_platform
@@ -51,6 +52,8 @@ class _Row:
     """When it was provisioned, in seconds since the epoch."""
     processes: tuple[int, ...]
     """The process ids of what runs in it."""
+    sessions: tuple[int, ...]
+    """The process ids of the starts that these belong to."""
     is_outdated: bool = False
     """Whether an older version wrote its start.sh, helper or filters."""
     distrust: NotTrusted | None = None
@@ -63,12 +66,12 @@ class _Row:
 
     @property
     def state(self) -> str:
-        """`gone`, `not trusted`, `idle`, `unreadable`, or how many processes run in it; and whether start.sh is old."""
+        """`gone`, `not trusted`, `idle`, `unreadable`, or how many starts of it run; and whether start.sh is old."""
         if self.is_gone:
             return "gone"
         if self.distrust:
             return "not trusted"
-        state = f"{len(self.processes)} running" if self.processes else "idle" if self.record else "unreadable"
+        state = f"{len(self.sessions)} running" if self.sessions else "idle" if self.record else "unreadable"
         return f"{state}, old start.sh" if self.is_outdated else state
 
 
@@ -118,7 +121,9 @@ def _rows(entries: list[KnownDirectory], trust: TrustedDirectories) -> list[_Row
                 is_outdated = bool(record and find_outdated(directory, host_platform()).names)
         except NotTrusted as error:
             distrust = error
-        rows.append(_Row(entry, is_gone, record, written, tuple(processes[directory]), is_outdated, distrust))
+        running = tuple(processes[directory])
+        sessions = tuple(find_sessions(directory, running))
+        rows.append(_Row(entry, is_gone, record, written, running, sessions, is_outdated, distrust))
     return rows
 
 
@@ -145,4 +150,5 @@ def _as_json(row: _Row) -> dict[str, object]:
         "is_outdated": row.is_outdated,
         "is_trusted": not row.distrust,
         "processes": list(row.processes),
+        "sessions": list(row.sessions),
     }

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from provisioner.container.record import FOLDER
-from provisioner.doctor import filesystem, kernel, network, proot, runtimes, tools
+from provisioner.doctor import filesystem, kernel, network, proot, runtimes, termux, tools
 from provisioner.doctor.check import Check, Finding, Site, State, no, unknown
 from provisioner.doctor.children import Reply, in_children
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
@@ -47,6 +47,7 @@ PROBES = (
     Probe("chroot", kernel.check_chroot),
     Probe("proot", runtimes.check_proot),
     Probe("proot seccomp", runtimes.check_proot_seccomp),
+    Probe("proot limits", termux.check_proot_limits),
     Probe("proot paths", proot.check_proot_paths),
     Probe("ping", proot.check_ping),
     Probe("userns", kernel.check_user_namespaces),
@@ -63,6 +64,7 @@ PROBES = (
 )
 CONTAINER_PROBES = (
     Probe("platform", runtimes.check_platform),
+    Probe("proot links", termux.check_proot_links),
     Probe("start.sh", runtimes.check_start_script, essential=True),
 )
 """For a directory that provision has made."""

@@ -17,10 +17,14 @@ _MANAGERS = {
 _NAMES = {
     "uidmap": {"pkg": "", "apk": "shadow-subids", "dnf": "shadow-utils", "pacman": "shadow", "zypper": "shadow"},
     "bubblewrap": {"pkg": ""},
+    "util-linux": {"pkg": "util-linux mount-utils"},
     "libmagic1": {"pkg": "libmagic", "apk": "libmagic", "dnf": "file-libs", "pacman": "file"},
     "qemu-user-static": {"pkg": "qemu-user-{}", "apk": "qemu-{}", "zypper": "qemu-linux-user"},
 }
 """By Debian's name of a package, its name elsewhere where that differs; empty where there is no such package."""
+
+_TERMUX_EMULATORS = ("aarch64", "arm", "i386", "riscv64", "x86_64")
+"""The architectures, by qemu's names, for which Termux has qemu-user."""
 
 
 def is_termux() -> bool:
@@ -45,6 +49,13 @@ def install_command(package: str, machine: str = "") -> str:
         return "" if manager else f"install {package}"
     command = f"{_MANAGERS[manager]} {name.format(machine)}"
     return command if is_termux() else root_command(command)  # in Termux, packages belong to the user
+
+
+def emulator_fix(machine: str) -> str:
+    """Return what to do for programs of another architecture, by qemu's name."""
+    if is_termux() and machine not in _TERMUX_EMULATORS:
+        return "choose an image for this machine: Termux has no qemu-user for that one"
+    return install_command("qemu-user-static", machine)
 
 
 def root_command(command: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt, run_program
-from provisioner.doctor.fixes import install_command, is_android, is_termux, root_command
+from provisioner.doctor.fixes import install_command, is_android, root_command
 
 # From linux/sched.h and linux/mount.h.
 _NEWNS, _NEWUSER, _NEWPID = 0x00020000, 0x10000000, 0x20000000
@@ -40,9 +40,7 @@ def check_unshare(site: Site) -> Finding:
     missing = [name for name in ("unshare", "mount", "chroot") if not shutil.which(name, path=path)]
     if not missing:
         return ok("the programs unshare, mount and chroot are there")
-    return no(
-        f"{', '.join(missing)} missing: start.sh has only proot", "" if is_termux() else install_command("util-linux")
-    )
+    return no(f"{', '.join(missing)} missing: start.sh has only proot", install_command("util-linux"))
 
 
 def check_chroot(site: Site) -> Finding:
@@ -60,7 +58,9 @@ def check_user_namespaces(site: Site) -> Finding:
     reply = attempt(partial(_become_root_and_mount, site.scratch or Path("/")))
     if reply.worked:
         return ok("work: native speed without root (start.sh --runtime userns)")
-    return no(f"{reply.reason}: start.sh uses proot", _userns_fix())
+    setting, fix = _forbidding_setting()
+    cause = f"{reply.reason}, by {setting}" if setting else reply.reason
+    return no(f"{cause}: start.sh uses proot", fix)
 
 
 def check_subordinate_ids(site: Site) -> Finding:
@@ -93,7 +93,7 @@ def check_bubblewrap(site: Site) -> Finding:
             install_command("bubblewrap"),
         )
     status, output = run_program(program, "--unshare-user", "--ro-bind", "/", "/", shutil.which("true") or "true")
-    return ok("works") if status == 0 else no(f"it fails: {output or f'status {status}'}", _userns_fix())
+    return ok("works") if status == 0 else no(f"it fails: {output or f'status {status}'}", _forbidding_setting()[1])
 
 
 def check_phantom_processes(site: Site) -> Finding:
@@ -131,17 +131,18 @@ def _user_name() -> str:
         return str(os.geteuid())
 
 
-def _userns_fix() -> str:
+def _forbidding_setting() -> tuple[str, str]:
+    """Return the kernel's setting that forbids user namespaces, and the command that helps; both may be empty."""
     if is_android():
-        return ""  # apps never get user namespaces
+        return "", ""  # apps never get user namespaces
     for setting, forbids, allows in _LIMITS:
         try:
             value = Path("/proc/sys", *setting.split(".")).read_text().strip()
         except OSError:
             continue
         if value == forbids:
-            return root_command(f"sysctl -w {setting}={allows}")
-    return "in a container: allow unshare and mount in its seccomp profile, or use proot"
+            return f"{setting}={value}", root_command(f"sysctl -w {setting}={allows}")
+    return "", "in a container: allow unshare and mount in its seccomp profile, or use proot"
 
 
 def _call(function: Callable[..., int], *arguments: object) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
-from provisioner.doctor.fixes import is_termux
 from provisioner.errors import MachineError
 from provisioner.image.platform import host_platform
 from provisioner.launch.proot_filter import proot_filter
@@ -26,8 +25,6 @@ def check_proot_paths(site: Site) -> Finding:
     program = shutil.which("proot")
     if not program:
         return unknown("there is no proot")
-    if is_termux():
-        return unknown("not tried: Android ends programs that make newer system calls; Termux's proot translates them")
     try:
         untranslated = _untranslated_calls(program, site)
     except MachineError as error:
@@ -35,7 +32,7 @@ def check_proot_paths(site: Site) -> Finding:
     except OSError as error:
         return unknown(f"the probe can't be written: {error.strerror}")
     if untranslated is None:
-        return unknown("proot doesn't run the probe")
+        return unknown("the probe didn't end as it should: the kernel may end programs that make newer system calls")
     if not untranslated:
         return ok("proot translates all of them")
     names = ", ".join(untranslated)

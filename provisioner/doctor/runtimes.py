@@ -12,7 +12,8 @@ from pathlib import Path
 from provisioner.container.record import Record
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
-from provisioner.doctor.fixes import install_command, is_termux
+from provisioner.doctor.fixes import emulator_fix, install_command, is_termux
+from provisioner.doctor.termux import runs_32_bit
 from provisioner.errors import ProvisionError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.renewal import find_outdated
@@ -31,8 +32,8 @@ QEMU = {
 }
 """qemu's names of architectures, by those of the OCI image-spec (GOARCH)."""
 
-_ALSO_NATIVE = {("386", "amd64"), ("arm", "arm64")}
-"""Pairs of the image's and the machine's architecture where the kernel usually runs such programs itself."""
+_MAYBE_NATIVE = {("386", "amd64"), ("arm", "arm64")}
+"""Pairs of the image's and the machine's architecture where many kernels run such programs themselves."""
 
 
 def check_proot(site: Site) -> Finding:
@@ -75,7 +76,7 @@ def check_emulators(site: Site) -> Finding:
     foreign = [name for name in QEMU.values() if name != os.uname().machine]
     programs = [name for name in foreign if find_emulator(name)]
     kernel = [name for name in foreign if _has_binfmt(name)]
-    fix = install_command("qemu-user-static", "aarch64")
+    fix = emulator_fix(foreign[0])
     if not programs and not kernel:
         return no("missing: images of other architectures can't be started", fix)
     by_proot = f"in proot: {', '.join(programs) or 'none'}"
@@ -96,14 +97,16 @@ def check_platform(site: Site) -> Finding:
         return ok(f"{image} is for this machine")
     if image.architecture == host.architecture:
         return unknown(f"{image} is for a newer processor than {host}", "provision again, without --platform")
-    if (image.architecture, host.architecture) in _ALSO_NATIVE:
-        return ok(f"{image} usually runs on {host}")
+    is_narrow = (image.architecture, host.architecture) in _MAYBE_NATIVE
+    if is_narrow and runs_32_bit(image.architecture, site):
+        return ok(f"{image} runs on {host}")
     name = QEMU.get(image.architecture, image.architecture)
     if program := find_emulator(name):
         return ok(f"{image} runs on {host} by {Path(program).name}")
     if _has_binfmt(name):
         return ok(f"{image} runs on {host} by the kernel's binfmt")
-    return no(f"{image} needs qemu-{name} on {host}", install_command("qemu-user-static", name))
+    why = ", which runs no 32-bit programs" if is_narrow else ""
+    return no(f"{image} needs qemu-{name} on {host}{why}", emulator_fix(name))
 
 
 def check_start_script(site: Site) -> Finding:

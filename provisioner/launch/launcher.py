@@ -28,7 +28,7 @@ def launcher(settings: LaunchSettings, shell: str = "/bin/sh") -> bytes:
     for field in fields(settings):
         value = getattr(settings, field.name)
         if field.name.endswith("_env"):
-            value = tuple(entry for entry in value if entry.find("=") > 0)
+            value = _join_variables(value, with_bare_names=field.name == "default_env")
         values[field.name] = _quote(field.name, value).encode("utf-8", "surrogateescape")
     return assemble(shell, values)
 
@@ -45,6 +45,16 @@ def assemble(shell: str, values: Mapping[str, bytes]) -> bytes:
     ]
     assignments = [field.name.encode() + b"=" + values.get(field.name, b"''") for field in fields(LaunchSettings)]
     return b"\n".join([*(os.fsencode(line) for line in lines), *assignments]) + b"\n\n" + body()
+
+
+def _join_variables(entries: tuple[str, ...], with_bare_names: bool) -> tuple[str, ...]:
+    """Return the variables that env(1) can set, each name once: its last entry, at the place of its first."""
+    variables = {}
+    for entry in entries:
+        name, equals, _ = entry.partition("=")
+        if name and (equals or with_bare_names):
+            variables[name] = entry
+    return tuple(variables.values())
 
 
 def _quote(name: str, value: str | tuple[str, ...]) -> str:

@@ -1,10 +1,14 @@
 """The probe of proot: a small executable that start.sh and doctor run inside of a proot, to learn what it translates.
 
     proot-probe PATH
+    proot-probe - FILE
 
 PATH is a file that only the guest has. Each of three system calls looks for it. Exit status: `WORKS`, and the sum of
 the numbers in `CALLS` of those that looked among the host's files. A call that the kernel doesn't have, or that proot
 refuses, does no harm: libraries use another one then.
+
+The second form, for a shell that has no stat(1) at hand for little, prints the identity of FILE: its inode, size, times
+and device, in letters. It prints nothing, and succeeds, where there is no statx(2).
 """
 
 from __future__ import annotations
@@ -24,21 +28,26 @@ exit_group     231  252  248    94      94
 faccessat2     439  439  439   439     439
 openat2        437  437  437   437     437
 statx          332  383  397   291     291
+write            1    4    4    64      64
 """
 """The kernel's syscall tables, as in `static_helper`."""
 
 _AT_FDCWD, _ENOENT = -100, -2
-_STATX_TYPE = 1
-_HOW, _HOW_SIZE, _STATX = 0, 24, 64
-"""Places in the frame: struct open_how (openat2(2)) and struct statx (statx(2))."""
+_STATX_TYPE, _STATX_BASIC_STATS = 1, 0x7FF
+_HOW, _HOW_SIZE, _STATX, _TEXT = 0, 24, 64, 512
+"""Places in the frame: struct open_how (openat2(2)), struct statx (statx(2)), and letters."""
+_INODE, _ATIME, _BTIME, _END = 32, 64, 80, 144
+"""Members of struct statx: from the inode on, up to the device. The time of the last access changes."""
 
 
 def proot_probe(platform: Platform) -> bytes:
     """Return the probe for machines of `platform`, an ELF executable. Raises MachineError where there is none."""
     p = assembler_for(platform, _NUMBERS)
+    p.read("argc", "stack")
+    p.frame("answer", _STATX)
+    p.jump_if("argc", "==", 3, "identity")
     p.read("path", "stack", 2 * p.word)
     p.copy("status", WORKS)
-    p.frame("answer", _STATX)
     p.call("statx", _AT_FDCWD, "path", 0, _STATX_TYPE, "answer")
     _count(p, "statx")
     p.call("faccessat2", _AT_FDCWD, "path", 0, 0)
@@ -49,7 +58,36 @@ def proot_probe(platform: Platform) -> bytes:
     p.call("openat2", _AT_FDCWD, "path", "how", _HOW_SIZE)
     _count(p, "openat2")
     p.call("exit_group", "status")
+    _print_identity(p)
     return p.executable()
+
+
+def _print_identity(p: Assembler) -> None:
+    """Print two letters for each byte of the answer of statx(2)."""
+    p.label("identity")
+    p.read("path", "stack", 3 * p.word)
+    p.call("statx", _AT_FDCWD, "path", 0, _STATX_BASIC_STATS, "answer")
+    p.jump_if("result", "!=", 0, "end")
+    for at in range(_ATIME, _BTIME, p.word):
+        p.write("answer", at, 0)
+    p.frame("text", _TEXT)
+    p.copy("at", "text")
+    p.copy("count", _END - _INODE)
+    p.add("answer", _INODE)
+    p.label("byte")
+    for shift in (4, 0):
+        p.read("letter", "answer", size=1)
+        p.shift_right("letter", shift)
+        p.mask("letter", 15)
+        p.add("letter", ord("a"))
+        p.write("at", 0, "letter", 2)
+        p.add("at", 1)
+    p.add("answer", 1)
+    p.add("count", -1)
+    p.jump_if("count", "!=", 0, "byte")
+    p.call("write", 1, "text", 2 * (_END - _INODE))
+    p.label("end")
+    p.call("exit_group", 0)
 
 
 def _count(p: Assembler, call: str) -> None:

@@ -10,11 +10,14 @@ from provisioner.filesystem.atomic import write_new
 from provisioner.image.platform import Platform
 from provisioner.launch.proot_filter import proot_filter
 from provisioner.launch.proot_probe import proot_probe
-from provisioner.launch.seccomp import container_filter, root_emulation
+from provisioner.launch.seccomp import background_filter, container_filter, root_emulation
 from provisioner.launch.static_helper import static_helper
 
 _MACHINES = {"amd64": "x86_64", "386": "i386", "arm": "arm", "arm64": "aarch64", "riscv64": "riscv64"}
 """Architectures as start.sh names them, after `uname -m`."""
+
+IDS_FILE = "ids"
+"""The file of `.provision/` in which `many` says that the container has many ids; start.sh adds the first of them."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ def runtime_files(platform: Platform) -> tuple[RuntimeFile, ...]:
     with suppress(MachineError):
         files.append(RuntimeFile("seccomp.bpf", root_emulation(platform)))
         files.append(RuntimeFile("container.bpf", container_filter(platform)))
+        files.append(RuntimeFile("background.bpf", background_filter(platform)))
     with suppress(MachineError):
         files.append(RuntimeFile("proot.bpf", proot_filter(platform)))
     with suppress(MachineError):

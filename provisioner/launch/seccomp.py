@@ -84,6 +84,10 @@ _ROOT_EMULATION = (
 )
 
 
+_TIOCGPGRP, _TIOCSPGRP = 0x540F, 0x5410
+_BACKGROUND = (Rule(refuse(errno.ENOTTY), ("ioctl",), Argument(1, (_TIOCGPGRP, _TIOCSPGRP))),)
+
+
 def root_emulation(platform: Platform) -> bytes:
     """Return the filter that emulates root in a user namespace with a single id, for `bwrap --seccomp FD`.
 
@@ -106,6 +110,16 @@ def container_filter(platform: Platform) -> bytes:
     for `root_emulation`. Raises MachineError for an unknown architecture.
     """
     return _compiled(_CONTAINER, platform)
+
+
+def background_filter(platform: Platform) -> bytes:
+    """Return the filter that start.sh adds for a container in a terminal's background.
+
+    The process group in the foreground (tcgetpgrp(3), tcsetpgrp(3)) can't be asked for or changed, as if this were no
+    terminal: shells do without job control, and whoever reads from the terminal is stopped. `platform` is that of the
+    machine. Raises MachineError for an unknown architecture.
+    """
+    return _compiled(_BACKGROUND, platform)
 
 
 def _compiled(rules: tuple[Rule, ...], platform: Platform) -> bytes:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 RUNTIMES = ("auto", "proot", "chroot", "userns")
 """The values of start.sh's option --runtime."""
 
+IDS = ("one", "many")
+"""The values of start.sh's option --ids."""
+
 
 @dataclass(frozen=True)
 class LaunchSettings:
@@ -24,10 +27,13 @@ class LaunchSettings:
     image_env: tuple[str, ...]  # K=V; entries that env(1) can't set are left out
     image_user: str  # USER[:GROUP], names or numbers; empty for root
     image_workdir: str
+    image_localtime: str  # the target of the link /etc/localtime; empty if there is none
     image_stop_signal: str
     image_ports: tuple[str, ...]  # such as 80/tcp
     default_runtime: str  # one of RUNTIMES
     default_dns: tuple[str, ...]  # IP addresses; empty for those of the machine at each start
-    default_hostname: str  # empty for that of the machine at each start
+    default_hostname: str  # empty for the name of DIR
     default_binds: tuple[str, ...]  # SRC or SRC:DST
-    default_env: tuple[str, ...]  # K=V
+    default_env: tuple[str, ...]  # K=V, or K for what the caller of start.sh has
+    image_kernel: str = ""  # the oldest release of the kernel that the image's libc runs on; empty where any will do
+    default_proot_options: tuple[str, ...] = ()  # words

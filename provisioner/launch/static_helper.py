@@ -2,11 +2,13 @@
 
     helper FILTER FLAGS PROGRAM [ARGUMENT...]
 
-FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. FLAGS is the sum of the flags below, in
-decimal. It opens nothing else, reads no environment, and has no other options, so that there is little to get wrong in
-machine code. In this order it reads the filter, forks (WAIT), joins a new session keyring (KEYRING), closes
-descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), installs the filter, and executes PROGRAM, a path.
-A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo and su go on working.
+FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. A `+` before it clears the inheritable
+set of capabilities, so that PROGRAM has none that its bounding set lacks (see scripts/start/join.sh). FLAGS is the sum
+of the flags below, in decimal. It opens nothing else, reads no environment, and has no other options, so that there is
+little to get wrong in machine code. In this order it reads the filter, forks (WAIT), joins a new session keyring
+(KEYRING), closes descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), clears that set, installs the
+filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo
+and su go on working.
 
 Exit status: PROGRAM's; 125 where something failed before, 126 where PROGRAM can't be executed, 127 where it doesn't
 exist. With WAIT also 128 and the number of the signal that ended PROGRAM.
@@ -49,6 +51,8 @@ ARCHITECTURES = tuple(_ASSEMBLERS)
 
 _NUMBERS = """
              amd64  386  arm arm64 riscv64
+capget         125  184  184    90      90
+capset         126  185  185    91      91
 clone           56  120  120   220     220
 close            3    6    6    57      57
 close_range    436  436  436   436     436
@@ -77,6 +81,7 @@ _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SIG_SETMASK, _MASK_SIZE = 2, 8
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_MODE_FILTER = 1, 2
 _RLIMIT_NOFILE = 7
+_CAPABILITY_VERSION = 0x20080522
 _LAST = 0x7FFFFFFF
 _MOST_DESCRIPTORS = 0x10000
 """Descriptors that are closed one by one, where the kernel has no close_range(2)."""
@@ -85,7 +90,7 @@ _FILTER_SIZE = 0x8000
 """The largest filter that the kernel takes, in bytes (BPF_MAXINSNS)."""
 _REPORT_TO, _KEPT = 3, 6
 """The descriptor of REPORT, and the first one that KEEP doesn't keep."""
-_SOCK_FPROG, _RLIMIT, _STATUS, _FILTER = 0, 32, 64, 256
+_SOCK_FPROG, _RLIMIT, _STATUS, _CAPABILITIES, _FILTER = 0, 32, 64, 192, 256
 _ALL_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 72, 96, 128
 """Places in the frame."""
 
@@ -97,6 +102,7 @@ def static_helper(platform: Platform) -> bytes:
     _read_filter(program)
     _fork_and_wait(program)
     _prepare(program)
+    _clear_inheritable(program)
     _install_filter(program)
     _execute(program)
     return program.executable()
@@ -142,6 +148,14 @@ def _read_filter(p: Assembler) -> None:
     p.frame("filter", _FILTER)
     p.copy("size", 0)
     p.read("first", "path", size=1)
+    p.copy("clears", 0)
+    p.jump_if("first", "==", ord("+"), "plus")
+    p.jump("open")
+    p.label("plus")
+    p.copy("clears", 1)
+    p.add("path", 1)
+    p.read("first", "path", size=1)
+    p.label("open")
     p.jump_if("first", "==", ord("-"), "fork")
     p.call("openat", _AT_FDCWD, "path", _O_CLOEXEC)
     p.copy("file", "result")
@@ -264,7 +278,7 @@ def _prepare(p: Assembler) -> None:
     p.call("close", "count")
     p.jump("close")
     p.label("closed")
-    _unless(p, NO_NEW_PRIVS, "install")
+    _unless(p, NO_NEW_PRIVS, "prepared")
     p.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -279,6 +293,28 @@ def _install_filter(p: Assembler) -> None:
     p.call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, "program")
     p.jump_if("result", ">=", 0, "execute")
     p.call("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, "program", 0, 0)
+    p.jump_if("result", "<", 0, "failed")
+
+
+def _clear_inheritable(p: Assembler) -> None:
+    """With a `+` before FILTER, clear the inheritable set of capabilities; executing PROGRAM loses what was in it.
+
+    A filter that emulates root would answer the call itself, and needs the capabilities to be installed.
+    """
+    p.label("prepared")
+    p.jump_if("clears", "==", 0, "install")
+    p.frame("header", _CAPABILITIES)
+    p.write("header", 0, _CAPABILITY_VERSION & 0xFFFF, 2)
+    p.write("header", 2, _CAPABILITY_VERSION >> 16, 2)
+    for offset in (4, 6):
+        p.write("header", offset, 0, 2)  # this process
+    p.frame("sets", _CAPABILITIES + 8)
+    p.call("capget", "header", "sets")
+    p.jump_if("result", "<", 0, "failed")
+    # Two times three words of 32 bits: effective, permitted, inheritable.
+    for offset in (8, 10, 20, 22):
+        p.write("sets", offset, 0, 2)
+    p.call("capset", "header", "sets")
     p.jump_if("result", "<", 0, "failed")
 
 

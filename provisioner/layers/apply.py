@@ -12,11 +12,12 @@ from provisioner.filesystem.xattrs import drop_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.reader import LayerReader, StreamedLayer, apply_metadata, entry_errors, try_chown
 from provisioner.layers.seen_paths import SeenPaths
-from provisioner.layers.tar import Entry
+from provisioner.layers.tar import TIME_LIMITS, Entry
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import Place, Tree, split_path, tree_errors
+from provisioner.rootfs.paths import split_path
+from provisioner.rootfs.tree import Place, Tree, tree_errors
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -26,6 +27,7 @@ but for _OPAQUE."""
 _LINKED = b".wh..wh.plnk"
 """AUFS's directory of files with more than one name: the layer has their contents there, and hard links to them."""
 _TARGET_MAX = 4095
+_HAS_NARROW_TIME = TIME_LIMITS[1] < 1 << 62
 
 
 class LayerApplier:
@@ -43,6 +45,8 @@ class LayerApplier:
         self._links = links or Links()
         self._budget = budget or Budget()
         self._counted = 0
+        self.clamped_times = 0
+        """How many entries have a time that this machine can't hold, with a time_t of 32 bits."""
         self._has_lower_layers = False
         self._upper_paths = SeenPaths()
         """The paths that the current layer has put into the tree, from the second layer on."""
@@ -75,8 +79,9 @@ class LayerApplier:
             self._has_linked_files = False
         self._has_lower_layers = True
 
-    def follow_merge(self) -> None:
-        """Go on above a layer that was merged into the tree, all of which is counted."""
+    def follow_merge(self, clamped_times: int) -> None:
+        """Go on above a layer that was merged into the tree, all of which is counted but its `clamped_times`."""
+        self.clamped_times += clamped_times
         self._counted = self._uncounted()
         self._has_lower_layers = True
 
@@ -93,6 +98,8 @@ class LayerApplier:
             if entry.kind is not Kind.FILE or split_path(entry.path)[:-1] != [_LINKED]:
                 return
             self._has_linked_files = True  # they stay until all hard links to them are made
+        if _HAS_NARROW_TIME and entry.mtime in TIME_LIMITS:
+            self.clamped_times += 1
         place = self._create(entry, reader)
         if self._has_lower_layers:
             self._add_upper_path(place.path)

@@ -15,13 +15,20 @@ ENTRY_SIZE = 4096
 class Budget:
     """A limit of `max_size` bytes for all archives, with holes of sparse files, and ENTRY_SIZE for each entry.
 
-    The counters are in memory that forked processes share, one for each of `parts`: no two processes may use the same.
+    The counters are in memory that forked processes share if the kernel allows it, one for each of `parts`: no two
+    processes may use the same.
     """
 
     def __init__(self, max_size: int = 2**63 - 1, parts: int = 1) -> None:
         self._max_size = max_size
-        self._spent = memoryview(mmap.mmap(-1, 8 * parts)).cast("Q")
         self._part = 0
+        self.is_shared = True
+        """Whether forked processes see each other's counters; no more than one may count where they don't."""
+        try:
+            self._spent = memoryview(mmap.mmap(-1, 8 * parts)).cast("Q")
+        except OSError:  # some containers and phones refuse shared memory
+            self.is_shared = False
+            self._spent = memoryview(bytearray(8 * parts)).cast("Q")
 
     def part(self, number: int) -> Budget:
         """Return this budget for another process, which counts in the part `number`."""

@@ -40,8 +40,10 @@ def decompress(blob: Iterator[bytes], media_type: str) -> Iterator[bytes]:
     if media_type.endswith("+encrypted"):
         raise MalformedImage("the layer is encrypted", "take an image that isn't: provision has no keys for layers")
     head = b""
-    while len(head) < BLOCK and (data := next(blob, b"")):
+    for data in blob:
         head += data
+        if len(head) >= BLOCK:
+            break
     found = compression_of(head)
     if not found and head and not _may_be_archive(head):
         raise MalformedImage(f"the layer is no archive but {_describe(head)}")

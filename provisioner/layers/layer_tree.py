@@ -21,7 +21,8 @@ from provisioner.layers.tar import Entry
 from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import Place, Tree, split_path
+from provisioner.rootfs.paths import split_path
+from provisioner.rootfs.tree import Place, Tree
 
 _RECORD_SIZE = 4 << 20
 """The most bytes of paths that are recorded of a layer."""
@@ -49,6 +50,8 @@ class UnpackedLayer:
     """The metadata of its files that the file system could not store; only directories with an entry have a time."""
     links: Links
     """What stands in for hard links within the layer."""
+    clamped_times: int
+    """How many entries have a time that this machine can't hold."""
 
 
 class LayerTree(Tree):
@@ -183,6 +186,7 @@ def unpack_layer(
             list(tree.hard_links.items()),
             _living_overrides(root, tree.overrides),
             links,
+            applier.clamped_times,
         )
 
 
@@ -191,8 +195,10 @@ def unpack_lowest_layer(
 ) -> UnpackedLayer:
     """Unpack the lowest layer to the open empty directory `root`. Raises as LayerApplier.apply does."""
     with Tree(root) as tree:
-        LayerApplier(tree, ownership, budget=budget, links=links).apply_reader(reader)
-        return UnpackedLayer((), (), (), (), _living_overrides(root, tree.overrides), links)
+        applier = LayerApplier(tree, ownership, budget=budget, links=links)
+        applier.apply_reader(reader)
+        overrides = _living_overrides(root, tree.overrides)
+        return UnpackedLayer((), (), (), (), overrides, links, applier.clamped_times)
 
 
 def _living_overrides(root: int, overrides: MetadataOverrides) -> MetadataOverrides:

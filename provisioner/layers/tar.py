@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.kind import Kind
+from provisioner.filesystem.times import time_limits
 from provisioner.layers.stream import StreamReader, unreadable
 from provisioner.terminal.escaping import printable
 
 BLOCK = 512
 _METADATA_LIMIT = 1 << 20
 """The most bytes that a long name, a pax header or a sparse map may have."""
-_MTIME_MAX = 2**63 - 1
+TIME_LIMITS = time_limits()
+"""The earliest and the latest time of an entry, in nanoseconds since 1970. Others become these."""
 _OWNER_LIMIT = 2**32 - 1
 
 
@@ -319,14 +321,15 @@ def _owner(record: bytes | None, field: bytes) -> int:
 
 @lru_cache(4096)
 def _mtime(record: bytes | None, field: bytes) -> int:
-    """Return a time in nanoseconds, limited to what the kernel accepts: `record` of a pax header, else the field."""
+    """Return a time in nanoseconds, limited to what this machine holds: `record` of a pax header, else the field."""
+    earliest, latest = TIME_LIMITS
     if record is None:
-        return max(-_MTIME_MAX, min(_MTIME_MAX, _parse_number(field, "a time") * 10**9))
+        return max(earliest, min(latest, _parse_number(field, "a time") * 10**9))
     match = re.fullmatch(rb"(-?)(\d{1,18})(?:\.(\d{0,30}))?", record)
     if not match:
         raise unreadable(f"{printable(record[:60])!r} in a header is not a time")
     value = int(match[2]) * 10**9 + int((match[3] or b"")[:9].ljust(9, b"0"))
-    return min(_MTIME_MAX, value) * (-1 if match[1] else 1)
+    return max(earliest, min(latest, -value if match[1] else value))
 
 
 def _xattrs(records: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:

@@ -109,9 +109,14 @@ def _unpack(
                 what = f"layer {number + 1} of {len(image.layers)}"
                 progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
 
-            unpacking.run(tree, list(blobs), workers, describe)
+            applier = unpacking.run(tree, list(blobs), workers, describe)
         if text := _substitutes_text(links.substitutes):
             console.step(text)
+        if applier.clamped_times:
+            console.step(
+                f"{applier.clamped_times} files have times that this machine's 32-bit time_t can't hold: they "
+                "get the nearest one"
+            )
         stack.pop_all()  # the caller closes the tree
         return tree
 
@@ -134,7 +139,7 @@ class _Unpacking:
     @cached_property
     def worker_layers(self) -> Sequence[int]:
         """The numbers of the layers that workers unpack."""
-        if self.scratch is None or PROCESSORS == 1 or not may_fork():
+        if self.scratch is None or PROCESSORS == 1 or not may_fork() or not self.budget.is_shared:
             return ()
         return [number for number, layer in enumerate(self.image.layers) if layer.blob.size >= WORKER_LAYER_SIZE]
 
@@ -152,8 +157,11 @@ class _Unpacking:
         blobs: Sequence[tuple[Layer, LayerBlob]],
         workers: Workers[UnpackedLayer],
         describe: Callable[[int, Layer], None],
-    ) -> None:
-        """Unpack all layers to `tree`, the lowest first. `describe` is called with the number of each before."""
+    ) -> LayerApplier:
+        """Unpack all layers to `tree`, the lowest first, and return the applier that knows what was odd of them.
+
+        `describe` is called with the number of each layer before.
+        """
         worker_layers = self.worker_layers if workers else ()
         workers.begin({number: blobs[number][1] for number in worker_layers})
         applier = LayerApplier(tree, self.ownership, budget=self.budget, links=self.links)
@@ -162,29 +170,29 @@ class _Unpacking:
             for number, (layer, blob) in enumerate(blobs):
                 describe(number, layer)
                 with error_context(f"layer {number + 1} of {len(blobs)}"):
-                    if number in worker_layers and self._merge(number, workers, merger):
-                        applier.follow_merge()
-                        self._report(number, blob)
-                        continue
-                    with open_archive(layer, blob.chunks()) as archive:
-                        applier.apply(archive)
+                    if number in worker_layers and (unpacked := self._merge(number, workers, merger)):
+                        applier.follow_merge(unpacked.clamped_times)
+                    else:
+                        with open_archive(layer, blob.chunks()) as archive:
+                            applier.apply(archive)
                     self._report(number, blob)
             tree.trash = None
         applier.finish()
+        return applier
 
-    def _merge(self, number: int, workers: Workers[UnpackedLayer], merger: LayerMerger) -> bool:
-        """Merge a layer that a worker has unpacked. Returns False where it has to be applied in order."""
+    def _merge(self, number: int, workers: Workers[UnpackedLayer], merger: LayerMerger) -> UnpackedLayer | None:
+        """Merge a layer that a worker has unpacked. Returns None where it has to be applied in order."""
         unpacked = next(iter(list(workers.results(number))), None)
         if number == 0 and unpacked is not None:
             merger.adopt(unpacked)
-            return True
+            return unpacked
         with self._open_folder(number) as folder:
             if unpacked is not None and merger.merge(folder, unpacked):
-                return True
+                return unpacked
             with machine_errors("remove the tree of a layer"):
                 empty_directory(folder)
         self.budget.part(number + 1).reset()
-        return False
+        return None
 
     def _unpack(self, number: int, blob: Iterator[bytes]) -> Iterator[UnpackedLayer]:
         """Unpack a layer to a tree of its own, the lowest to ROOTFS; this runs in a worker process.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,18 +22,18 @@ PUBLIC_DNS = ("1.1.1.1", "8.8.8.8", "2606:4700:4700::1111")
 _AID_NAMES = {3003: "aid_inet", 9997: "aid_everybody"}
 
 
-def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str]) -> dict[str, bytes]:
+def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str], directory: Path) -> dict[str, bytes]:
     """Write the fixups into `tree` and return the files of /etc that start.sh may generate again, by name.
 
     These are the files that depend on the machine and that the profile doesn't have. `dns` are the servers that the
-    user asked for. Symlinks of the image in place of a file are replaced; mtab is made where there is none, as docker
-    does. Raises MalformedImage where something in the
-    image is in the way of a file, and MachineError.
+    user asked for, and `directory` is where the container will be. Symlinks of the image in place of a file are
+    replaced; mtab is made where there is none, as docker does. Raises MalformedImage where something in the image is in
+    the way of a file, and MachineError.
     """
-    name = profile.hostname or socket.gethostname() or "localhost"
+    name = profile.hostname or format_hostname(directory)
     files = {
         b"/etc/resolv.conf": format_resolv_conf(dns or profile.dns, host_resolv_confs()).encode(),
-        b"/etc/hosts": os.fsencode(format_hosts(name)),
+        b"/etc/hosts": os.fsencode(format_hosts(name, socket.gethostname())),
         b"/etc/hostname": os.fsencode(f"{name}\n"),
     }
     generated = {path.decode().removeprefix("/etc/"): text for path, text in files.items()}
@@ -67,9 +68,16 @@ def format_resolv_conf(dns: Sequence[str], host_files: Iterable[Path]) -> str:
     return "".join(f"nameserver {ipaddress.ip_address(address)}\n" for address in dns or PUBLIC_DNS)
 
 
-def format_hosts(name: str) -> str:
-    """Return a hosts(5) for a container with the hostname `name`."""
-    line = "" if name == "localhost" else f"127.0.1.1 {name}\n"
+def format_hostname(directory: Path) -> str:
+    """Return the hostname of the container in `directory`: its name as a label of RFC 1123, in lower case."""
+    words = re.findall("[A-Za-z0-9]+", os.path.basename(os.path.realpath(directory)))
+    return "-".join(words).lower()[:63].rstrip("-") or "container"
+
+
+def format_hosts(name: str, machine: str) -> str:
+    """Return a hosts(5) for a container with the hostname `name`, on a `machine` of that name: proot can't hide it."""
+    names = " ".join(dict.fromkeys(each for each in (name, machine) if each not in ("", "localhost")))
+    line = f"127.0.1.1 {names}\n" if names else ""
     return f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{line}"
 
 

@@ -22,6 +22,7 @@ from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, NEW_FIL
 from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.filesystem.walk import walk_directories
 from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
+from provisioner.rootfs.paths import NAME_MAX, split_path
 from provisioner.terminal.escaping import printable
 
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -31,9 +32,6 @@ _LINKS = 40
 _LINK_NAMES = 1024
 """How many names the symlinks of one lookup may add to a path, all together. Real images stay below 100."""
 _OPEN_DIRECTORIES = 64
-_NAME_MAX = 255
-_PATH_MAX = 1 << 14
-"""The longest path that is accepted, in bytes: four times the kernel's limit. It also limits how deep a path can be."""
 _NO_NAMES = (b"", b".", b"..")
 
 _IMAGE_FAULTS = {
@@ -65,29 +63,6 @@ class Place(NamedTuple):
     name: bytes
     path: bytes
     """The path in the tree, in which no directory is a symlink."""
-
-
-def split_path(path: bytes) -> list[bytes]:
-    """Split the path of an archive into names; it may begin with `/` or `./`.
-
-    A name before `..` is left out with it, whatever it is in the tree, as Go's tools do. Raises MalformedImage for a
-    path that leaves the root, has a NUL in it, or is too long.
-    """
-    if b"\0" in path:
-        raise MalformedImage(f"{printable(path[:300])!r} contains a NUL")
-    if len(path) > _PATH_MAX:
-        raise MalformedImage(f"it is a path of {len(path)} bytes, {_PATH_MAX} is the most")
-    names: list[bytes] = []
-    for name in path.split(b"/"):
-        if name == b"..":
-            if not names:
-                raise MalformedImage(f"{printable(path[:300])!r} climbs out of the root")
-            names.pop()
-        elif len(name) > _NAME_MAX:
-            raise MalformedImage(f"{printable(name[:60])}… is a name of {len(name)} bytes, {_NAME_MAX} is the most")
-        elif name not in (b"", b"."):
-            names.append(name)
-    return names
 
 
 class Tree:
@@ -128,7 +103,7 @@ class Tree:
         Missing parents are created, or raise FileNotFoundError if `create` is false.
         """
         head, _, name = path.removeprefix(b"./").rpartition(b"/")
-        if (opened := self._open.get(head)) is None or name in _NO_NAMES or len(name) > _NAME_MAX or b"\0" in name:
+        if (opened := self._open.get(head)) is None or name in _NO_NAMES or len(name) > NAME_MAX or b"\0" in name:
             return self._locate(split_path(path), create)
         self._close_unused()
         self._open.move_to_end(head)
@@ -203,6 +178,24 @@ class Tree:
             if error.errno not in NOTHING_THERE:
                 raise
         return None
+
+    def read_link(self, path: bytes) -> bytes | None:
+        """Return the target of the symlink at `path`, or None where there is none."""
+        try:
+            place = self.locate(path, create=False)
+            return os.readlink(place.name, dir_fd=place.directory)
+        except OSError as error:
+            if error.errno not in (*NOTHING_THERE, errno.EINVAL):
+                raise
+        return None
+
+    def make_directory(self, path: bytes) -> None:
+        """Create the directory `path` and those above it where they are missing. Symlinks are followed.
+
+        New ones belong to root and have the mode 0755. Raises OSError where something else is in the way.
+        """
+        self._close_unused()
+        self._find_directory(split_path(path), True)
 
     def write(self, path: bytes, data: bytes, mode: int = 0o644) -> None:
         """Write a file that has no entry in the image, in place of whatever is at `path`. It belongs to root."""
@@ -326,7 +319,7 @@ class Tree:
                     links, added = links + 1, added + len(target)
                     if added > _LINK_NAMES:
                         raise MalformedImage(f"it is below symlinks that lead through more than {_LINK_NAMES} names")
-                    if links > _LINKS or any(len(part) > _NAME_MAX for part in target):
+                    if links > _LINKS or any(len(part) > NAME_MAX for part in target):
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                     todo.extendleft(reversed(target))
                     if not there.startswith(b"/"):

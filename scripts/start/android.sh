@@ -6,23 +6,51 @@ is_termux() {
     case ${PREFIX-} in /*/files/usr) ;; *) return 1 ;; esac
 }
 
-# Bind replacements for those files of /proc that can't be read.
+# Bind replacements for those files of /proc and /sys that can't be read, or that mislead programs.
 fake_proc() {
     uptime=''
-    for file in stat loadavg uptime version vmstat; do
+    for file in stat loadavg uptime version vmstat sys/kernel/overflowuid sys/kernel/overflowgid sys/kernel/cap_last_cap \
+        sys/fs/inotify/max_user_watches; do
         [ -n "${PROVISION_TEST_FAKE_PROC-}" ] || [ ! -r "/proc/$file" ] || continue
         make_temporary
         [ -n "$uptime" ] || find_uptime
-        source=$temporary/$file destination=/proc/$file
+        source=$temporary/${file##*/} destination=/proc/$file
         case $file in
             stat) print_stat ;;
             loadavg) printf '0.00 0.00 0.00 1/1 %s\n' "$$" ;;
             uptime) printf '%s %s\n' "$uptime" "$uptime" ;;
             version) printf '%s version %s\n' "$(uname -s)" "$(uname -r) (provision) $(uname -v)" ;;
             vmstat) print_vmstat ;;
+            */cap_last_cap) print_last_capability ;;
+            */max_user_watches) printf '8192\n' ;; # the kernel's own before 5.11
+            *) printf '65534\n' ;;
         esac >"$source"
         bind_in_proot
     done
+    [ -n "${ANDROID_ROOT-}" ] || return 0
+    # Some of Android's kernels block until they have collected enough randomness.
+    source=/dev/urandom destination=/dev/random
+    bind_in_proot
+    if [ -d /sys/fs/selinux ]; then
+        # Programs with libselinux would take the phone's policy for theirs.
+        make_temporary
+        source=$temporary/selinux destination=/sys/fs/selinux
+        mkdir -m 555 "$source"
+        bind_in_proot
+    fi
+}
+
+# Print the number of the last capability: 40 since Linux 5.9, 39 in 5.8, 37 before.
+print_last_capability() {
+    release=$(uname -r)
+    release=${release%%[!0-9.]*}
+    if is_older "$release" 5.8; then
+        printf '37\n'
+    elif is_older "$release" 5.9; then
+        printf '39\n'
+    else
+        printf '40\n'
+    fi
 }
 
 # Set `ticks`, when this process started, in clock ticks since the system's start, and `uptime`, the same in seconds. Linux
@@ -68,18 +96,61 @@ print_vmstat() {
 
 # Bind Android's own directories, for its programs, and with --termux the user's.
 bind_android() {
-    [ -z "${ANDROID_ROOT-}" ] || [ "$runtime" != proot ] ||
-        for source in /system /system_ext /vendor /product /odm /apex /linkerconfig/ld.config.txt; do
+    [ -z "${ANDROID_ROOT-}" ] || { [ "$runtime" != proot ] && [ -z "$termux" ]; } ||
+        for source in $android_places; do
             destination=$source
             [ ! -r "$source" ] || bind_one
         done
     [ -n "$termux" ] || return 0
-    for source in /sdcard "${PREFIX%/usr}/home"; do
+    # Termux's links below ~/storage lead to /storage.
+    for source in /sdcard /storage "$PREFIX" "${PREFIX%/usr}/home"; do
         destination=$source
         if [ -e "$source" ]; then
             bind_one
         else
             say "not bound, because it is missing or can't be read (run termux-setup-storage): $source"
         fi
+    done
+}
+
+# What programs of Android need.
+android_places='/system /system_ext /vendor /product /odm /apex /linkerconfig/ld.config.txt
+    /linkerconfig/com.android.art/ld.config.txt'
+
+# Remove from the rootfs what Termux's proot made there for binds, and left when it was killed: empty directories and
+# files that nobody may read. `provision` makes all that the image has readable for the user, so they are not the image's.
+remove_placeholders() {
+    [ "$host_uid" != 0 ] && [ -z "$print_only" ] || return 0
+    found=''
+    for place in $android_places /sdcard /storage /dev /proc /sys "${PREFIX-}" "${PREFIX:+"${PREFIX%/usr}/home"}"; do
+        { [ -e "$rootfs$place" ] && [ ! -r "$rootfs$place" ] && [ ! -L "$rootfs$place" ]; } || continue
+        # shellcheck disable=SC2046 # split into words
+        set -- $(ls -ldn "$rootfs$place")
+        case ${1-}/${3-} in
+            d---------*/"$host_uid") found="$found $place" ;;
+            ----------*/"$host_uid") [ -s "$rootfs$place" ] || found="$found $place" ;;
+        esac
+    done
+    [ -n "$found" ] || return 0
+    # Another start's proot may need them now.
+    find_sessions
+    [ "$sessions" = " $$" ] || return 0
+    for place in $found; do
+        remove_placeholder "$place"
+    done
+}
+
+# Remove the guest's file or empty directory $1, and the directories above it that are empty then.
+remove_placeholder() {
+    resolve "$1"
+    [ "$resolved" = "$1" ] || return 0
+    if [ -d "$rootfs$1" ]; then
+        rmdir "$rootfs$1" 2>/dev/null
+    else
+        rm -f "$rootfs$1"
+    fi || return 0
+    place=${1%/*}
+    while [ -n "$place" ] && rmdir "$rootfs$place" 2>/dev/null; do
+        place=${place%/*}
     done
 }

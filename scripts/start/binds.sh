@@ -1,9 +1,11 @@
 # Binds: files and directories of the host that the guest sees.
-# Sets `source` and `destination` of one bind; proot.sh and mounts.sh do the rest.
+# Sets `source`, `destination` and `is_read_only` of one bind; proot.sh and mounts.sh do the rest.
 
 # Bind the files of /etc, Android's directories, and what the profile, `provision --bind` and the options ask for.
 bind_all() {
+    is_read_only=''
     bind_android
+    bind_links
     eval "set -- $etc_binds"
     for bind; do
         split_bind "$bind"
@@ -25,7 +27,9 @@ bind_all() {
         split_bind "$bind"
         bind_one
     done
+    bind_desktop
     if [ -n "$typed_dns" ]; then
+        is_read_only=''
         make_temporary
         source=$temporary/resolv.conf destination=/etc/resolv.conf
         for server in $typed_dns; do
@@ -35,22 +39,36 @@ bind_all() {
     fi
 }
 
-# Set `source` and `destination` from SRC[:DST]. The last ":/" divides them, so that SRC may contain colons.
+# Set `source`, `destination` and `is_read_only` from SRC[:DST][:ro]. The last ":/" divides SRC and DST, so that SRC may
+# contain colons.
 split_bind() {
+    is_read_only=''
+    case $1 in
+        *:/*:ro) is_read_only=yes ;;
+        *:ro) [ -e "$1" ] || is_read_only=yes ;;
+    esac
+    case $1 in *:/*:rw) set -- "${1%:rw}" ;; esac
+    [ -z "$is_read_only" ] || set -- "${1%:ro}"
     case $1 in
         *:/*) source=${1%:/*} destination=/${1##*:/} ;;
-        *) source=$1 destination=$1 ;;
+        *) source=$1 destination='' ;;
     esac
     case $source in /*) ;; *) source=$start_directory/$source ;; esac
-    case $destination in /*) ;; *) destination=$source ;; esac
+    normalize "$source" host && source=$normal
+    case $destination in /*) normalize "$destination" && destination=$normal ;; *) destination=$source ;; esac
 }
 
 # Bind `source` on `destination`. On the root it would replace the container: the command would run in `source`.
 bind_one() {
     resolve "$destination"
     [ -n "$resolved" ] || fail "can't bind $source on the root, $destination: name a place below it"
-    case $runtime in
+    case $runtime$is_read_only in
         proot) bind_in_proot ;;
+        prootyes)
+            say "proot can't bind read-only: what runs can write to $source"
+            bind_in_proot
+            ;;
+        *yes) make_view && bind_in_namespace ;;
         *) bind_in_namespace ;;
     esac
 }

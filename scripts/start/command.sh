@@ -1,21 +1,22 @@
 # Command: the image's ENTRYPOINT and CMD, and the typed words between them, joined as `docker run` does.
-# Sets `words_before` and `words_after` (lists around the typed words), `guest_program` (the first word of all).
+# Sets `found_program`; `runs_image` (not empty if the image's entrypoint or command is run); `words_before` and `words_after` (lists around the typed words), `guest_program` (the first word of all).
 
-# Set `words_before` and `words_after` for the typed words $@. With --shell, `words_before` is that option: the user's
+# Set `words_before` and `words_after`, if the number of typed words is $1. With --shell, `words_before` is that option: the user's
 # shell is not known yet.
 join_command() {
-    words_before=$entrypoint words_after=''
+    words_before=$entrypoint words_after='' runs_image=$entrypoint
     if [ -n "$login" ]; then
         words_before=--shell
-    elif [ $# -eq 0 ]; then
-        words_after=$command
+    elif [ "$1" = 0 ]; then
+        words_after=$command runs_image=yes
         [ -n "$words_before$words_after" ] || words_after=/bin/sh
     fi
 }
 
-# Set `words_before`, `words_after` and `guest_program` for the typed words $@ and the user that find_user has found.
+# Set `words_before`, `words_after` and `guest_program` for the user that find_user has found. $1 is the number of typed
+# words, and $2 the first one.
 find_command() {
-    join_command "$@"
+    join_command "$1"
     if [ -n "$login" ]; then
         case $shell in
             */nologin | */false) shell=/bin/sh ;;
@@ -24,14 +25,70 @@ find_command() {
         esac
         append '' "$shell" -l && words_before=$list
     fi
+    case $1 in
+        0) set -- ;;
+        *) set -- "$2" ;;
+    esac
     eval "set -- $words_before \"\$@\" $words_after"
     guest_program=$1
+    refuse_systemd "${2-}"
+}
+
+# Exit if the guest's program is systemd, with the first argument $1. It would stop in silence, without an end.
+refuse_systemd() {
+    case ${guest_program##*/}/$1 in
+        systemd/--version | systemd/--help | systemd/-h) return ;;
+        init/*)
+            case $guest_program in
+                */*) resolve "$guest_program" ;;
+                *) resolve "/sbin/$guest_program" ;;
+            esac
+            case $resolved in */systemd) ;; *) return ;; esac
+            ;;
+        systemd/*) ;;
+        *) return 0 ;;
+    esac
+    fail "systemd can't run here, it needs a machine of its own: start the program of a service, or --shell"
+}
+
+# Print where the image's ports are, at a terminal, if what the image starts is started.
+tell_ports() {
+    { [ -t 2 ] && [ -z "$login" ] && [ -n "$image_ports" ] && [ -n "$runs_image" ]; } || return 0
+    eval "set -- $image_ports"
+    port_list=''
+    for port; do
+        number=${port%%/*}
+        port_list="$port_list${port_list:+, }$port"
+        [ -z "$moves_ports" ] || ! is_number "$number" || [ "$number" -ge 1024 ] || port_list="$port_list (outside $((number + 2000)))"
+    done
+    say "ports of the image, on this machine's network: $port_list"
+}
+
+# Set `found_program`: the path at which the guest finds its program, or empty; and `status`: 0, or as shells exit, 126 if
+# it can't be executed and 127 if there is none. Relative words of the guest's PATH, and an empty one, are below its
+# working directory.
+find_guest_program() {
+    found_program='' status=127
+    case $guest_program in
+        */*) search_path=. ;;
+        *) search_path=${guest_path:+$guest_path:} ;;
+    esac
+    case $guest_program in /*) search_path=/ ;; esac
+    IFS=:
+    for path_entry in $search_path; do
+        IFS=" 	$newline"
+        case $path_entry in /*) ;; *) path_entry=$workdir/$path_entry ;; esac
+        normalize "$path_entry/$guest_program"
+        guest_has "$normal" && found_program=$normal status=0 && return
+        [ ! -e "$rootfs$resolved" ] || status=126
+    done
+    IFS=" 	$newline"
 }
 
 # Succeed if the guest's program expects to be process 1.
 is_init() {
     case ${guest_program##*/} in
-        init | systemd | tini | docker-init | dumb-init | catatonit | s6-svscan) ;;
+        init | tini | tini-* | docker-init | dumb-init | catatonit | s6-svscan | my_init | *-init | runit | dinit) ;;
         *) return 1 ;;
     esac
 }

@@ -29,8 +29,23 @@ detach() {
     fi
     find_program sh || fail "there is no sh on PATH"
     append "$launch_words" "$program" "$script"
-    eval "set -- $list $options -- \"\$@\""
-    "$@" </dev/null >>"$log" 2>&1 &
-    printf '%s\n' "$!"
-    say "it runs as process $!, and writes to $log"
+    eval "set -- $list $options --detached -- \"\$@\""
+    # It says by descriptor 6 that it is a session now, or why it can't be.
+    answer=$(
+        "$@" </dev/null 6>&1 >>"$log" 2>&1 &
+        printf '%s\n' "$!"
+    )
+    pid='' started='' reason=''
+    while read -r line; do
+        case $line in
+            started) started=yes ;;
+            *[!0-9]*) reason=$line ;;
+            *) pid=$line ;;
+        esac
+    done <<END
+$answer
+END
+    [ -n "$started" ] || { printf '%s\n' "${reason:-start.sh: it ended at once, see $log}" >&2 && exit 125; }
+    printf '%s\n' "$pid"
+    say "it runs as process $pid, and writes to $log"
 }

@@ -50,9 +50,18 @@ find_chroot() {
 # interpreter, which is then the program that executes it, and could write to its file. In a user namespace nobody can
 # write to a program of the machine's root.
 copy_program() {
+    # The helper comes after it, see hide_entry.
+    [ -z "$hides_entry" ] || return 0
     [ -n "$is_machine_root" ] || [ -w "$program" ] || return 0
-    has_copies=yes
-    [ -z "$stage" ] || { cp "$program" "$stage/" && program=$stage/${program##*/}; } || fail "can't copy $program"
+    [ -n "$stage" ] || return 0
+    copy=$stage/${program##*/}
+    if [ ! -e "$copy" ]; then
+        # What a session has there can't be added to any more.
+        [ -z "$joined" ] || mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" || fail "can't mount $stage"
+        has_copies=yes
+        cp "$program" "$copy" || fail "can't copy $program"
+    fi
+    program=$copy
 }
 
 # Add to `entry_words`, at the front, what leaves root the capabilities that it has in docker's containers, but mknod:
@@ -70,9 +79,11 @@ drop_capabilities() {
     done
     # busybox's setpriv is a symlink, and has other options.
     if find_program setpriv && { [ ! -L "$program" ] || "$program" --bounding-set -all true 2>/dev/null; }; then
-        append '' "$program" --bounding-set "-all$capability_set" --inh-caps -all
+        append '' "$program" --bounding-set "-all$capability_set"
+        [ -n "$hides_entry" ] || append "$list" --inh-caps -all
         [ -n "$helper" ] || [ -z "$no_new_privs" ] || append "$list" --no-new-privs
         entry_words="$list $entry_words"
+        [ -z "$hides_entry" ] || hide_entry "$program"
     else
         say "root keeps all capabilities inside: install util-linux's setpriv, or use --cap-add ALL if you want that"
     fi

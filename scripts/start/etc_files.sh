@@ -1,10 +1,9 @@
 # Files of /etc that depend on this machine and its network: resolv.conf, hosts and hostname.
 # They are written anew at each start, unless somebody has edited them: .provision/generated/ has what was written last.
-# Sets `hostname`, `text`, `etc_binds` (SRC:DST for each file that can't be written).
+# Sets `hostname`, `label`, `text`, `etc_binds` (SRC:DST for each file that can't be written).
 
 # Write those files that are still as they were generated. If DIR can't be written to, they are bound for this run only.
 refresh_files() {
-    find_hostname
     for file in resolv.conf hosts hostname; do
         generated_file=$directory/.provision/generated/$file
         resolve "/etc/$file"
@@ -37,17 +36,56 @@ replace_file() {
     return "$replaced"
 }
 
-# Set `hostname`: the profile's, else this machine's.
+# Set `hostname`: that of --hostname, else the profile's, else DIR's name.
 find_hostname() {
-    hostname=$default_hostname
-    [ -n "$hostname" ] || { read -r hostname </proc/sys/kernel/hostname; } 2>/dev/null || hostname=$(uname -n)
-    hostname=${hostname:-localhost}
+    hostname=${typed_hostname:-$default_hostname}
+    [ -z "$hostname" ] || return 0
+    case $directory/ in
+        */./ | */../ | *//) find_physical "$directory" ;;
+        *) if [ -L "$directory" ]; then find_physical "$directory"; else physical=$directory; fi ;;
+    esac
+    make_label "${physical##*/}"
+    hostname=${label:-container}
 }
 
-# Set `text`: a hosts(5) for `hostname`.
+# Set `label`: the text $1 as a label of RFC 1123: letters and digits with hyphens between them, 63 at most. It is empty
+# if there are none in $1.
+make_label() {
+    label='' remaining=$1
+    while [ -n "$remaining" ]; do
+        before=${remaining%%[!A-Za-z0-9]*} remaining=${remaining#"${remaining%%[!A-Za-z0-9]*}"}
+        label=$label${label:+${before:+-}}$before
+        remaining=${remaining#"${remaining%%[A-Za-z0-9]*}"}
+    done
+    while [ ${#label} -gt 63 ]; do
+        label=${label%?} label=${label%-}
+    done
+    case $label in *[ABCDEFGHIJKLMNOPQRSTUVWXYZ]*) make_lower "$label" && label=$lower ;; esac
+}
+
+# Give the private UTS namespace the `hostname`, if there is one.
+set_hostname() {
+    [ -e /proc/self/ns/uts ] || return 0
+    write_text "$hostname" /proc/sys/kernel/hostname && return
+    # Only the machine's root may write to that file.
+    for place in hostname busybox toybox; do
+        find_program "$place" || continue
+        set -- "$program" "$hostname"
+        [ "$place" = hostname ] || set -- "$program" hostname "$hostname"
+        "$@" 2>/dev/null && return
+    done
+    return 0
+}
+
+# Set `text`: a hosts(5) for `hostname`, and for the machine's own name, which programs get in proot.
 generate_hosts() {
     text="127.0.0.1 localhost${newline}::1 localhost ip6-localhost ip6-loopback$newline"
-    [ "$hostname" = localhost ] || text="${text}127.0.1.1 $hostname$newline"
+    { read -r machine_name </proc/sys/kernel/hostname; } 2>/dev/null || machine_name=$(uname -n)
+    names=''
+    for name_of_host in "$hostname" "$machine_name"; do
+        case " localhost $names " in *" $name_of_host "*) ;; *) names="$names${names:+ }$name_of_host" ;; esac
+    done
+    [ -z "$names" ] || text="${text}127.0.1.1 $names$newline"
 }
 
 # Set `text`: a resolv.conf(5) with the profile's name servers, else those of this machine, else public ones.

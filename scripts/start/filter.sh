@@ -35,19 +35,6 @@ confine_nested() {
     append "$entry_words" /proc/self/fd/7 "$nested_filter" "$helper_flags" && entry_words=$list
 }
 
-# Set `guest_program` to its path, if `guest_path` has it.
-find_guest_program() {
-    case $guest_program in */*) return ;; esac
-    IFS=:
-    for path_entry in $guest_path; do
-        IFS=" 	$newline"
-        case $path_entry in
-            /*) guest_has "$path_entry/$guest_program" && guest_program=$path_entry/$guest_program && return ;;
-        esac
-    done
-    IFS=" 	$newline"
-}
-
 # Set `filter` without a helper, with util-linux's setpriv, else with bwrap. bwrap stays as the guest's parent, so that
 # an init can't be process 1 below it.
 find_filter() {

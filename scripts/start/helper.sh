@@ -1,9 +1,11 @@
 # The static helper: what shells can't do before a program starts, see provisioner/launch/static_helper.py.
-# Sets `helper` (its path, or empty), `waiter` (its path where it can at least wait for a program, or empty).
+# Sets `helper` (its path, or empty), `waiter` (its path where it can at least wait for a program, or empty),
+# `proot_identity` (which file proot is, or empty).
 
-# Set `helper` and `waiter`, if DIR has one for this machine that can be executed.
+# Set `helper` and `waiter`, if DIR has one for this machine that can be executed; and `proot_identity`, by the same
+# process.
 find_helper() {
-    helper='' waiter=''
+    helper='' waiter='' proot_identity=''
     { read -r helper_machine <"$directory/.provision/machine"; } 2>/dev/null || return 0
     waiter=$directory/.provision/helper magic=''
     ! runs_natively "$helper_machine" || { read -r magic <"$waiter"; } 2>/dev/null
@@ -11,6 +13,7 @@ find_helper() {
     if [ -z "${ANDROID_ROOT-}" ] || [ "$host_uid" = 0 ]; then
         helper=$waiter
         set -- "$directory/.provision/container.bpf" 7
+        case $runtime in auto | proot) ! find_program proot || set -- "$@" "$directory/.provision/proot-probe" - ;; esac
     else
         set -- - 0
     fi
@@ -18,8 +21,11 @@ find_helper() {
     case $magic in
         ?ELF*)
             # Behind the filter, it says with 127 that there is no such program.
-            { "$waiter" "$@" "$waiter.none"; } 2>/dev/null
-            [ $? != 127 ] || return 0
+            case $# in
+                2) { "$waiter" "$@" "$waiter.none"; } 2>/dev/null ;;
+                *) proot_identity=$("$waiter" "$@" "$program" 2>/dev/null) ;;
+            esac
+            case $? in 0 | 127) return 0 ;; esac
             ;;
     esac
     helper='' waiter=''
@@ -30,7 +36,7 @@ find_helper() {
 # descriptors above 2, or above 5 if $2 is KEEP, and joins a new session keyring. Without a helper, close those up to 9.
 guard() {
     # CLOSE and KEYRING, NO_NEW_PRIVS, KEEP.
-    list='' helper_flags=$((1 + 2${no_new_privs:+ + 4}${2:+ + 16}))
+    list='' helper_flags=$((${hides_entry:+-1} + 1 + 2${no_new_privs:+ + 4}${2:+ + 16}))
     if [ -n "$helper" ]; then
         append '' "$helper" "$1" "$helper_flags"
     else

@@ -6,21 +6,34 @@
 main() {
     prepare_shell
     find_directory "$0"
-    parse_options "$@"
-    shift "$option_words"
+    set_defaults
+    read_options "$@"
     read_status
     check_trust
+    [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session "$@"
+    shift "$option_words"
     case ${print_only:-$session_action} in
         list) list_sessions && exit ;;
         stop) stop_sessions && exit ;;
         detach) detach "$@" && exit ;;
     esac
-    [ -n "$inside" ] || choose_runtime
+    case $inside$joined/$runtime in
+        yes*) ;;
+        [0-9]*/chroot | [0-9]*/userns) find_machine && find_helper ;;
+        *)
+            choose_ids
+            choose_runtime
+            [ "$ids" = one ] || remember_ids
+            ;;
+    esac
+    [ -n "$joined$inside" ] || check_wishes
     [ -n "$print_only" ] || remember_session "$@"
-    [ -n "$print_only$inside" ] || relay_files
-    case $inside$runtime in
-        proot) run_proot "$@" ;;
-        bare) run_bare "$@" ;;
+    [ -n "$print_only$inside$joined" ] || relay_files
+    case $inside$runtime$joined in
+        proot*) run_proot "$@" ;;
+        bare*) run_bare "$@" ;;
+        yes*[0-9]) supervise join_rootfs "$@" ;;
+        chroot[0-9]* | userns[0-9]*) join_namespaces "$@" ;;
         chroot | userns) make_namespaces "$@" ;; # which runs this script again, with --inside
         # The next child is process 1, and everything ends with it: no program may be run before.
         *) supervise enter_rootfs "$@" ;;
@@ -45,16 +58,25 @@ prepare_shell() {
     unset LD_PRELOAD
     LC_ALL=C
     clean_path "${PATH-}"
+    # It is shown, and handed on.
+    case ${TMPDIR-} in
+        /*//* | /?*/ | */./*) normalize "$TMPDIR" host && TMPDIR=$normal ;;
+    esac
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    temporary='' relayed='' relay_count=0 child='' alias_count=0 guest_program='' session_file='' inside=''
-    stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
-    report='' reported='' redirections=''
+    secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
+    temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
+    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
+    view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
+    report='' reported='' redirections='' features=''
 }
 
 # Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.
 clean_path() {
     absolute_words='' IFS=:
     for path_entry in $1; do
+        case $path_entry in
+            /*//* | //* | /?*/) normalize "$path_entry" host && path_entry=$normal ;;
+        esac
         case $path_entry in /*) absolute_words=$absolute_words:$path_entry ;; esac
     done
     IFS=" 	$newline"
@@ -62,9 +84,11 @@ clean_path() {
     PATH=${PATH:-/usr/bin:/bin}
 }
 
-# Find the guest's user, command and environment, for the typed words $@.
+# Find the guest's user, command and environment, for the typed words: $1 is their number, and $2 the first one. To pass
+# a long command on takes milliseconds.
 prepare_guest() {
     find_user
+    find_hostname
     find_command "$@"
     build_environment
 }
@@ -72,13 +96,17 @@ prepare_guest() {
 # Print an error message with its hint, and exit with docker's status for a failure of the launcher itself.
 fail() {
     say "$1"
+    [ -z "$detached" ] || { printf 'start.sh: %s\n' "$printable" >&6; } 2>/dev/null
     finish 125
 }
 
 # Exit with status $1, and remove the temporary files.
 finish() {
+    # The watch has emptied the session's file.
+    [ "$1" != 137 ] || [ ! -e "$session_file" ] || [ -s "$session_file" ] || set -- 125
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
+    [ -z "$throwaway" ] || [ -n "$inside" ] || remove_throwaway "$throwaway"
     [ "$relay_count" = 0 ] || wait_for_relays
     # What is below the stage ends with the namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"

@@ -1,12 +1,13 @@
 # Mounts in the private mount namespace. All that doesn't depend on the rootfs is built in a place that no guest can
 # reach, by one mount(8); a second one shows it in the directories of the rootfs, in which this shell has stood.
 # Sets `stage` (that place, or empty), `mount_words`, `takes_lists` (not empty where mount(8) does), `mount_list` (lines
-# as in fstab(5)), `flags`, `can_mount_proc` (empty if the kernel refuses a new /proc).
+# as in fstab(5)), `flags`, `can_mount_proc` (empty if the kernel refuses a new /proc), `root_flags` (the rootfs's).
 
 # Build that place for the machine's root ($1 is `root`) or for a user namespace (`user`).
 build_stage() {
     mount_words='mount -n -c' takes_lists=yes can_mount_proc=yes
     find_flags
+    root_flags=$flags
     # The kernel refuses a new /proc inside of other containers. The second stage covers the first.
     mount_stage "$1" || { can_mount_proc='' && mount_stage "$1"; }
 }
@@ -18,7 +19,11 @@ mount_stage() {
     { mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" && cd -P "$stage"; } ||
         fail "can't mount $stage"
     stage=$PWD mount_list=''
-    add_mount ../../rootfs ../../rootfs none "rbind$flags"
+    if [ -n "$ephemeral" ]; then
+        mount_overlay
+    else
+        add_mount ../../rootfs ../../rootfs none "rbind$root_flags"
+    fi
     "list_mounts_for_$1"
     mount_listed
 }
@@ -130,6 +135,8 @@ list_mounts_for_root() {
 # List the mounts for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the
 # host's /dev and /sys, as in proot: a user can change little there. Terminals are those of the container alone.
 list_mounts_for_user() {
+    terminal_group=''
+    [ "$typed_ids" != many ] || terminal_group=,gid=5
     if [ -n "$can_mount_proc" ]; then
         add_mount proc ./proc proc nosuid,nodev,noexec,x-mount.mkdir
     else
@@ -139,7 +146,8 @@ list_mounts_for_user() {
     add_mount /dev ./dev none rbind,x-mount.mkdir
     [ ! -d /dev/shm ] || add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777
     [ ! -d /dev/mqueue ] || add_mount tmpfs ./dev/mqueue tmpfs nosuid,nodev,mode=1777
-    [ ! -d /dev/pts ] || add_mount devpts ./dev/pts devpts newinstance,nosuid,noexec,ptmxmode=0666,mode=620
+    [ ! -d /dev/pts ] || add_mount devpts ./dev/pts devpts \
+        "newinstance,nosuid,noexec,ptmxmode=0666,mode=620$terminal_group"
     list_masks
 }
 
@@ -268,10 +276,9 @@ seal_stage() {
     [ -z "$has_copies" ] || remount ro,nosuid "$stage" || true
 }
 
-# Make the rootfs the root of the mount namespace. Programs are those of the host still, and paths too: nothing may be
-# mounted or written any more, until chroot has made this directory the process's root.
+# Make the rootfs, this shell's directory, the root of the mount namespace. Programs are those of the host still, and
+# paths too: nothing may be mounted or written any more, until chroot has made this directory the process's root.
 move_root() {
-    enter / "can't enter the rootfs"
     # shellcheck disable=SC2086 # words
     $mount_words -o move . / || fail "can't make the rootfs the root of the namespace"
 }

@@ -2,40 +2,68 @@
 # Sets a variable for each option, `options` (the list to repeat with --inside), and `option_words` (how many words they
 # are).
 
-# Set the variables of all options from the command line $@.
-parse_options() {
-    option_words=0 options='' inside='' restore_sigint='' pdeathsig=''
+# Set the variables of all options to their defaults.
+set_defaults() {
+    inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
-    typed_dns='' typed_binds='' typed_env='' user=$image_user workdir=$image_workdir
+    typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
+    typed_env='' typed_ids='' typed_runtime='' no_proxy_env='' desktop=''
+    typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
-    case $workdir in
-        /*) ;;
-        *) workdir=/$workdir ;;
-    esac
+    normalize "/$workdir" && workdir=$normal
+}
+
+# Change the variables by the options on the command line $@, and set `options` and `option_words`.
+read_options() {
+    option_words=0 options=''
+    read_words "$@"
+    collected options
+    collected typed_env
+}
+
+# The same, for more words. Those of docker's stand for words of this script's, which are read in between.
+read_words() {
     while [ $# -gt 0 ]; do
         case $1 in
-            --) option_words=$((option_words + 1)) && return ;;
+            --) ;;
+            -?*)
+                translate "$1" "${2-}" $#
+                if [ "$taken" -gt 0 ]; then
+                    docker_words=$taken last_word=$((option_words + taken))
+                    eval "read_words $translated"
+                    option_words=$last_word
+                    shift "$docker_words"
+                    continue
+                fi
+                ;;
+        esac
+        case $1 in
+            --) option_words=$((option_words + 1)) && break ;;
             --help) show_help && exit ;;
             --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-                --list | --stop | --detach)
+                --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-                --trust-dir=* | --list=* | --stop=* | --detach=* | --help=*)
+                --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | --help=* | \
+                --no-proxy-env=* | --x11=* | --sound=*)
                 fail "${1%%=*} takes no value: start.sh --help"
                 ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
             -?*) option=$1 value=${2-} width=2 ;;
-            *) return ;;
+            *) break ;;
         esac
         parse_option $#
         case $option in
-            --print | --detach) ;;
+            --bind | --dns | --device | --dev | --cap-add | --privileged | --no-new-privs | --no-namespace | --termux | \
+                --hostname | --read-only | --ephemeral | --entrypoint | --runtime) start_option=$option ;;
+        esac
+        case $option in
+            --print | --detach | --detached) ;;
             *)
-                append "$options" "$1"
-                [ "$width" = 1 ] || append "$list" "$2"
-                options=$list
+                collect options "$option"
+                [ "$width$option" = "1$1" ] || collect options "$value"
                 ;;
         esac
         option_words=$((option_words + width))
@@ -50,15 +78,22 @@ parse_option() {
         --root) user=0:0 ;;
         --print) print_only=yes ;;
         --list | --stop | --detach) session_action=${option#--} ;;
+        --exec) execute=yes ;;
+        --detached) detached=yes ;; # for this script itself, see detach
+        --read-only) no_writes=yes ;;
+        --ephemeral) ephemeral=yes ;;
         --privileged) privileged=yes ;;
         --no-namespace) no_namespace=yes ;;
+        --no-proxy-env) no_proxy_env=yes ;;
+        --x11 | --sound) desktop="$desktop ${option#--}" ;;
         --no-new-privs) no_new_privs=yes ;;
         --trust-dir) trust_dir=yes ;;
         --termux)
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
             ;;
-        --entrypoint | --user | --workdir | --env | --bind | --dns | --dev | --device | --cap-add | --runtime | \
+        --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
+            --cap-add | --runtime | --ids | --hostname | --session | --timeout | --joined | --proot-option | \
             --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
@@ -74,25 +109,22 @@ parse_value() {
         --user) user=$value ;;
         --workdir)
             case $value in
-                /*) workdir=$value ;;
+                /*) normalize "$value" && workdir=$normal ;;
                 *) fail "--workdir needs a path from the root, not $value" ;;
             esac
             ;;
-        --runtime) runtime=$value ;;
+        --runtime) runtime=$value typed_runtime=$value ;;
+        --ids)
+            case $value in one | many) typed_ids=$value ;; *) fail "--ids can be one or many, not $value" ;; esac
+            ;;
+        --proot-option) append "$typed_proot_options" "$value" && typed_proot_options=$list ;;
         --dev)
             [ "$value" = host ] || fail "--dev can be host, and nothing else"
             host_devices=yes
             ;;
         --cap-add) add_capability ;;
-        --device)
-            split_bind "$value"
-            [ -e "$source" ] || fail "--device: there is no $source"
-            case $destination/ in
-                */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
-                /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
-                *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
-            esac
-            ;;
+        --device) add_device ;;
+        --session | --hostname | --timeout | --joined) parse_session_value ;;
         # These five are for this script itself, see make_namespaces.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
@@ -102,17 +134,17 @@ parse_value() {
         --bind)
             case $value in
                 '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
-                *:/*:ro | *:/*:rw) fail "--bind has no :${value##*:}, what it shows can be written to: leave it out" ;;
             esac
             split_bind "$value"
             [ -e "$source" ] || fail "--bind: there is no $source"
             append "$typed_binds" "$value" && typed_binds=$list
             ;;
-        --env)
-            case $value in
-                [!=]*=*) append "$typed_env" "$value" && typed_env=$list ;;
-                *) fail "--env needs NAME=VALUE, not $value" ;;
-            esac
+        --env) add_variable "$value" ;;
+        --env-file) read_env_file ;;
+        --unsetenv) collect typed_env "-$value" ;;
+        --gpu)
+            [ "$value" = virgl ] || fail "--gpu can be virgl, and nothing else"
+            desktop="$desktop gpu"
             ;;
         --dns)
             case $value in
@@ -120,6 +152,38 @@ parse_value() {
                 *) typed_dns="$typed_dns $value" ;;
             esac
             ;;
+    esac
+}
+
+# Set the variable of an `option` of sessions and their names from its `value`.
+parse_session_value() {
+    case $option in
+        --session) typed_session=$value ;;
+        --hostname)
+            case $value in
+                *[!A-Za-z0-9.-]* | [.-]* | *[.-] | '') fail "--hostname needs letters, digits, dots and hyphens, not $value" ;;
+            esac
+            [ ${#value} -le 64 ] || fail "--hostname takes 64 characters at most"
+            typed_hostname=$value
+            ;;
+        --timeout)
+            case $value in
+                '' | *[!0-9]* | ?????*) fail "--timeout needs a number of seconds, not $value" ;;
+            esac
+            stop_timeout=$value
+            ;;
+        --joined) joined=$value ;; # for this script itself, see join_namespaces
+    esac
+}
+
+# Add `value`, PATH[:DST], to `typed_devices`.
+add_device() {
+    split_bind "$value"
+    [ -e "$source" ] || fail "--device: there is no $source"
+    case $destination/ in
+        */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
+        /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
+        *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
     esac
 }
 
@@ -169,13 +233,34 @@ what the image starts by itself.
 --user U[:G]    names or numbers
 --root          as root: --user 0:0
 --workdir D     start in D
---env K=V       set a variable
---bind SRC[:DST]  show a path inside
+--env K=V       set a variable; K alone:
+                as it is here
+--env-file F    the same by a file
+--unsetenv K    unset a variable
+--no-proxy-env  no proxies of this shell
+--bind SRC[:DST[:ro]]  show a path
+                inside, with :ro to be
+                read only
 --dns IP        ask this name server
---termux        show /sdcard and the
-                home of Termux inside
+--termux        show Termux's files and
+                the shared storage
+--proot-option W  a word for proot
+--x11 --sound   show this machine's X
+                and sound servers
+--gpu virgl     draw by virgl, outside
+END
+    show_more_help
+}
+
+# Print the second half of the help.
+show_more_help() {
+    cat <<END
 --runtime R     auto, proot, chroot or
                 userns
+--ids many      userns with all ids of
+                /etc/subuid: su, sshd,
+                postgres; from the first
+                start of a DIR on
 --device PATH[:DST]  show a device of
                 the host in /dev
 --dev=host      in chroot, all devices
@@ -189,17 +274,27 @@ what the image starts by itself.
                 own it or can change it
 --no-namespace  chroot alone: nothing
                 private, nothing mounted
+--hostname NAME  not the directory's
+--read-only     the image's files can't
+                be changed
+--ephemeral     changes are thrown away
+                at the end
 --print         show the command line
                 and stop
 --detach        in the background, with
                 a log
 --list          what runs from here
+--exec          run the command in it
+--session PID   in which one
 --stop          end it
+--timeout SEC   within 10 seconds, or
+                SEC
 --help          this text
 --              end of the options
 
 --env, --bind, --dns, --device and
 --cap-add can be repeated.
+-it -e -v -w -u -d --rm: as in docker.
 Exit status: the command's; 125 when it
 can't be started, 126 when it can't be
 run, 127 when it doesn't exist.

@@ -1,6 +1,7 @@
 # Paths: DIR, programs of the host, and paths of the guest, whose links must not lead out of the rootfs.
-# Sets `script`, `directory`, `rootfs`; `program`, `link_target`, `resolved`, `temporary`; `real_rootfs` (the rootfs
-# without links on the way), `walked` and `up` (the directory that `enter` is in, and the way from there to the rootfs).
+# Sets `script`, `directory`, `rootfs`; `normal`, `program`, `link_target`, `resolved`, `temporary`; `real_rootfs` (the
+# rootfs without links on the way), `walked` and `up` (the directory that `enter` is in, and the way from there to the
+# rootfs).
 
 # Set `script`, `directory` and `rootfs` from $0, which may be relative, a symlink, or have an odd name.
 find_directory() {
@@ -17,10 +18,32 @@ find_directory() {
             *) script=${script%/*}/$link_target ;;
         esac
     done
+    normalize "$script" host && script=$normal
     directory=${script%/*} rootfs=${script%/*}/rootfs
     if [ ! -f "$script" ] || [ ! -d "$rootfs" ]; then
         fail "there is no rootfs beside $script: keep this script in the directory that provision made"
     fi
+}
+
+# Set `normal`: the absolute path $1 without `//`, `/./` and a slash at the end; and, if $2 is `host`, without `..` behind
+# what is no link. In a guest's path it may be one.
+normalize() {
+    case $1/ in
+        *//* | */./* | */../*) ;;
+        *) normal=$1 && return ;;
+    esac
+    normal='' remaining=$1/
+    while [ -n "$remaining" ]; do
+        part=${remaining%%/*} remaining=${remaining#*/}
+        case $part in
+            '' | .) ;;
+            ..)
+                if [ "${2-}" != host ] || [ -L "$normal" ]; then normal=$normal/..; else normal=${normal%/*}; fi
+                ;;
+            *) normal=$normal/$part ;;
+        esac
+    done
+    normal=${normal:-/}
 }
 
 # Set `program`: the path of the host's program $1, or empty. Relative directories on PATH are skipped.

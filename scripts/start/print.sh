@@ -1,55 +1,50 @@
 # The option --print: print the command line of a runtime, ready to be pasted into a shell.
 # Sets nothing that other parts read.
 
-# Print the words $@ and exit. The temporary files that they name stay.
+# Print the words $@ and exit. The temporary files that they name stay. Variables that hold secrets are named, so that
+# the shell in which it is pasted adds their values.
 print_words() {
-    append '' "$@"
-    list=$list$redirections
-    exports=''
-    for variable in ${PROOT_TMP_DIR:+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER:+"PROOT_LOADER=$PROOT_LOADER"} \
-        ${PROOT_LOADER_32:+"PROOT_LOADER_32=$PROOT_LOADER_32"}; do
-        quote "$variable"
-        exports="${exports}export $quoted; "
+    printed='' printed_end=''
+    for word; do
+        case $secret_words in
+            *"$newline$word$newline"*) quoted="\"${word%%=*}=\$${word%%=*}\"" ;;
+            *) quote "$word" ;;
+        esac
+        printed_end="$printed_end $quoted"
+        [ "${#printed_end}" -lt 4000 ] || { printed=$printed$printed_end && printed_end=''; }
     done
+    printed=$printed$printed_end$redirections
+    exports=''
+    if [ "$runtime" = proot ]; then
+        list_proot_variables
+        exports=${proot_variables:+"export$proot_variables; "}
+    fi
     [ -z "$preloaded" ] || exports="unset LD_PRELOAD; $exports"
     case $exports in
-        '') escape_controls "${list# }" ;;
-        *) escape_controls "($exports${list# })" ;;
+        '') escape_controls "${printed# }" ;;
+        *) escape_controls "($exports${printed# })" ;;
     esac
     printf '%s\n' "$escaped"
     exit
 }
 
-# Set `escaped`: the quoted words $1, where a printf(1) takes the place of each control character that is in quotes: a
-# terminal would act on it.
+# Set `escaped`: the quoted words $1, where a printf(1) takes the place of each control character but newlines and tabs,
+# all of which are in quotes: a terminal would act on it. In UTF-8 those of C1 are two bytes.
 escape_controls() {
-    escaped='' remaining=$1
-    while :; do
-        case $remaining in *[[:cntrl:]]*) ;; *) break ;; esac
-        before=${remaining%%[[:cntrl:]]*}
-        remaining=${remaining#"$before"}
-        control=${remaining%"${remaining#?}"} remaining=${remaining#?}
-        case $control in
-            "$newline" | '	') escaped=$escaped$before$control ;;
-            *)
-                number=$(printf '%03o' "'$control")
-                escaped="$escaped$before'\"\$(printf '\\$number')\"'"
-                ;;
-        esac
+    escaped=$1
+    case $1 in *[!\ -~"	$newline"]*) ;; *) return ;; esac
+    format=''
+    for number in 001 002 003 004 005 006 007 010 013 014 015 016 017 020 021 022 023 024 025 026 027 030 031 032 033 \
+        034 035 036 037 177; do
+        format="${format}s/\\$number/'\"\$(printf '\\\\\\\\$number')\"'/g\\n"
     done
-    escaped=$escaped$remaining
-    case $escaped in *[!\ -~]*) escape_c1 ;; esac
-}
-
-# Do the same to the control characters of C1, which are two bytes in UTF-8.
-escape_c1() {
-    expressions=''
     for tens in 0 1 2 3; do
         for ones in 0 1 2 3 4 5 6 7; do
-            # shellcheck disable=SC2059 # an octal number
-            character=$(printf "\\302\\2$tens$ones")
-            expressions="${expressions}s/$character/'\"\$(printf '\\\\302\\\\2$tens$ones')\"'/g$newline"
+            number=2$tens$ones
+            format="${format}s/\\302\\$number/'\"\$(printf '\\\\\\\\302\\\\\\\\$number')\"'/g\\n"
         done
     done
-    escaped=$(printf '%s\n' "$escaped" | LC_ALL=C sed "$expressions" && printf x) && escaped=${escaped%?x}
+    # shellcheck disable=SC2059 # octal numbers
+    expressions=$(printf "$format")
+    escaped=$(printf '%s\n' "$1" | LC_ALL=C sed "$expressions" && printf x) && escaped=${escaped%?x}
 }

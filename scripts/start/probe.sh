@@ -1,29 +1,34 @@
 # Probe: what this proot can do, as trying it shows.
-# Sets `features` (the lines of its help that name an option, each after a newline), `untranslated` (the sum of the
+# Sets `features` (the options that begin lines of its help, as there after two spaces), `untranslated` (the sum of the
 # calls whose paths it leaves as they are, see provisioner/launch/proot_probe.py; empty where that can't be known).
 
 # Set `features` and `untranslated`, from `.provision/proot-facts` if it is about the same file.
 probe_proot() {
-    facts_file=$directory/.provision/proot-facts identity='' text=''
-    # Inode, size, time and path.
-    proot_identity="1 $(ls -iLln "$proot" 2>/dev/null)"
-    if [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
+    [ -z "$features" ] || return 0
+    facts_file=$directory/.provision/proot-facts identity='' untranslated='' text=''
+    if [ -n "$proot_identity" ] && [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
     fi
-    if [ "$identity" != "$proot_identity" ]; then
-        read_features
-        try_calls
-        write_text "$proot_identity$newline$untranslated$newline$text" "$facts_file"
-    fi
+    # Another start may be writing it.
+    case $identity/$untranslated/$text in
+        "2 $proot_identity"/[0-7]/*"end$newline") ;;
+        *)
+            read_features
+            try_calls
+            text=${text}end$newline
+            [ -z "$proot_identity" ] || write_text "2 $proot_identity$newline$untranslated$newline$text" "$facts_file"
+            ;;
+    esac
     features=$newline$text
 }
 
-# Set `text`: the lines of proot's help that begin with an option.
+# Set `text`: the options that begin lines of proot's help.
 read_features() {
     text='' remaining=$("$proot" --help 2>&1)$newline
     while [ -n "$remaining" ]; do
         line=${remaining%%"$newline"*} remaining=${remaining#*"$newline"}
-        case $line in "  -"*) text=$text$line$newline ;; esac
+        # A shell reads one byte at a time.
+        case $line in "  -"*) line=${line#  } && text="$text  ${line%%[ ,]*}$newline" ;; esac
     done
 }
 

@@ -21,15 +21,16 @@ read_status() {
     done </proc/self/status
 }
 
-# Set `stat_parent`, `stat_group` (process group), `stat_terminal` (0 for none), `stat_foreground` (the process group in
-# that terminal's foreground) and `stat_start` (in ticks since the system's start) of process $1: see proc_pid_stat(5).
+# Set `stat_state` (Z for a process that has ended), `stat_parent`, `stat_group` (process group), `stat_terminal` (0 for
+# none), `stat_foreground` (the process group in that terminal's foreground) and `stat_start` (in ticks since the system's
+# start) of process $1: see proc_pid_stat(5).
 read_stat() {
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return
     # The second field, the program's name in parentheses, may hold anything. The third one becomes $1.
     # shellcheck disable=SC2086 # split into fields
     set -- ${line##*) }
     [ $# -ge 20 ] || return
-    stat_parent=$2 stat_group=$3 stat_terminal=$5 stat_foreground=$6 stat_start=${20}
+    stat_state=$1 stat_parent=$2 stat_group=$3 stat_terminal=$5 stat_foreground=$6 stat_start=${20}
 }
 
 # Succeed if the caller of this script has SIGINT ignored, as in a script's background job.
@@ -43,6 +44,11 @@ ignores_interrupts() {
 # Succeed if this process is in its terminal's foreground.
 in_foreground() {
     read_stat $$ && [ "$stat_group" = "$stat_foreground" ]
+}
+
+# Succeed if this process has a terminal, and is in its background.
+is_in_background() {
+    has_terminal && [ "$stat_group" != "$stat_foreground" ]
 }
 
 # Succeed if this process has a controlling terminal.
@@ -69,7 +75,19 @@ find_child() {
     [ -n "$first_child" ]
 }
 
-# Set `descendants`: the processes that process $1 has started or traces, and theirs.
+# Set `first_child`: the child of the session $1 that is process 1 of its namespace. Others write its output to files.
+find_process_1() {
+    find_child "$1" || return 1
+    [ -e "/proc/$1/ns/pid_for_children" ] && [ -e "/proc/$1/task/$1/children" ] || return 0
+    { read -r children <"/proc/$1/task/$1/children"; } 2>/dev/null || [ -n "${children-}" ] || return 1
+    for first_child in $children; do
+        # shellcheck disable=SC3013 # all of our shells have it
+        [ ! "/proc/$first_child/ns/pid" -ef "/proc/$1/ns/pid_for_children" ] || return 0
+    done
+    return 1
+}
+
+# Set `descendants`: the processes that the processes $1 ("N N") have started or trace, and theirs.
 find_descendants() {
     descendants='' family=" $1 " has_grown=yes
     while [ -n "$has_grown" ]; do
@@ -90,7 +108,8 @@ find_descendants() {
 is_related() {
     while read -r field value; do
         case $field in
-            PPid: | TracerPid:) case $family in *" $value "*) return ;; esac ;;
+            # In a trap, a plain return has the status of what came before the signal.
+            PPid: | TracerPid:) case $family in *" $value "*) return 0 ;; esac ;;
             Uid:) return 1 ;;
         esac
     done

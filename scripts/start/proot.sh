@@ -3,20 +3,17 @@
 
 # Run the typed words $@ in proot.
 run_proot() {
-    prepare_guest "$@"
+    remove_leftovers
+    [ -z "$ephemeral" ] || [ -n "$joined" ] || copy_rootfs
+    prepare_guest $# "${1-}"
     [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
     # Where Termux's packages are, if its proot was built for another prefix.
     for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
         loader=${PREFIX-}/libexec/proot/${place#*:}
         ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
     done
-    if [ -n "$host_env" ]; then
-        check_program
-        # These are for proot, from the caller's environment.
-        append "$host_env" ${PROOT_TMP_DIR+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} \
-            ${PROOT_LOADER+"PROOT_LOADER=$PROOT_LOADER"} ${PROOT_LOADER_32+"PROOT_LOADER_32=$PROOT_LOADER_32"} \
-            ${PROOT_NO_SECCOMP+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"} && host_env=$list
-    fi
+    [ -z "$host_env" ] || check_program
+    remove_placeholders
     probe_proot
     hides_host ||
         say "this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows none"
@@ -26,8 +23,8 @@ run_proot() {
         # The helper doesn't look into PATH.
         find_guest_program
         shift
-        set -- "$guest_program" "$@"
-        case $guest_program in
+        set -- "${found_program:-$guest_program}" "$@"
+        case $1 in
             */*) ;;
             *)
                 # In a bind; or nowhere, as that shell says then.
@@ -39,6 +36,11 @@ run_proot() {
     append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
     [ -z "$emulated_cpu" ] || append "$list" -q "$qemu"
     add_proot_features
+    list="$list $default_proot_options $typed_proot_options"
+    proot_words=$list
+    list_proot_variables
+    [ -z "$host_env" ] || host_env="$host_env $proot_variables"
+    list=$proot_words
     for place in /dev /proc /sys; do
         [ ! -e "$place" ] || append "$list" -b "$place:$place"
     done
@@ -55,10 +57,19 @@ run_proot() {
     proot_words="$list $proot_words"
     eval "set -- $host_env $proot_words $guest_env \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
-    open_report
+    tell_ports && open_report
     # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+}
+
+# Set `proot_variables`: the list of those variables that are for proot itself.
+list_proot_variables() {
+    append '' ${PROOT_TMP_DIR+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER+"PROOT_LOADER=$PROOT_LOADER"} \
+        ${PROOT_LOADER_32+"PROOT_LOADER_32=$PROOT_LOADER_32"} ${PROOT_L2S_DIR+"PROOT_L2S_DIR=$PROOT_L2S_DIR"} \
+        ${PROOT_NO_SECCOMP+"PROOT_NO_SECCOMP=$PROOT_NO_SECCOMP"} \
+        ${PROOT_DONT_POLLUTE_ROOTFS+"PROOT_DONT_POLLUTE_ROOTFS=$PROOT_DONT_POLLUTE_ROOTFS"}
+    proot_variables=$list
 }
 
 # Add to `list` those options that help and that this proot has. Upstream's 5.1.0 has none of them.
@@ -69,24 +80,45 @@ add_proot_features() {
     case $features in *"$newline  -p$newline"*) [ "$host_uid" = 0 ] || move_ports ;; esac
     case $features in
         *--link2symlink*)
-            # Android refuses hard links to apps.
-            if ln "$script" "$directory/.provision/link.$$" 2>/dev/null; then
-                rm -f "$directory/.provision/link.$$"
-            else
+            # Else it makes an unreadable directory in the rootfs for each bind, and leaves it there when it is killed.
+            export PROOT_DONT_POLLUTE_ROOTFS=1
+            if needs_link2symlink; then
                 append "$list" --link2symlink
+                proot_words=$list
+                prepare_links
+                list=$proot_words
+                [ -z "$links_directory" ] || export PROOT_L2S_DIR="$links_directory"
             fi
             ;;
     esac
+    [ -z "$image_kernel" ] || fake_kernel
 }
 
-# Add to `list` the option that moves ports below 1024, which users can't have, up by 2000. Print where the image's are.
+# Succeed if the rootfs has links that proot has made, or if hard links are refused here, as Android does to apps.
+needs_link2symlink() {
+    [ ! -d "$rootfs/.l2s" ] && ln "$script" "$directory/.provision/link.$$" 2>/dev/null || return 0
+    rm -f "$directory/.provision/link.$$"
+    return 1
+}
+
+# Add to `list` the release that the kernel appears to have, if the image's libc refuses to run on this one.
+fake_kernel() {
+    release=$(uname -r)
+    ! is_older "${release%%[!0-9.]*}" "$image_kernel" || append "$list" -k "$image_kernel"
+}
+
+# Succeed if the version $1 is older than $2, by two numbers.
+is_older() {
+    first=${1#*.} second=${2#*.}
+    first=${first%%.*} second=${second%%.*}
+    is_number "${1%%.*}" && is_number "$first" || return
+    [ "${1%%.*}" -lt "${2%%.*}" ] || { [ "${1%%.*}" -eq "${2%%.*}" ] && [ "$first" -lt "$second" ]; }
+}
+
+# Add to `list` the option that moves ports below 1024, which users can't have, up by 2000.
 move_ports() {
     append "$list" -p
-    eval "set -- $image_ports"
-    for port; do
-        protocol=${port#*/} port=${port%%/*}
-        is_number "$port" && [ "$port" -lt 1024 ] && say "port $port/$protocol is at $((port + 2000)) from outside"
-    done
+    moves_ports=yes
 }
 
 # Add the directory's own /dev/shm to `proot_words`, or one for this run if DIR can't be written to.
@@ -138,36 +170,34 @@ add_workdir() {
 check_program() {
     # What is bound can't be seen from here.
     [ -z "$default_binds$typed_binds" ] || return 0
-    case $guest_program in */*) guest_path=/ ;; esac
-    status=127 IFS=:
-    for place in $guest_path; do
-        IFS=" 	$newline"
-        ! guest_has "$place/$guest_program" || return 0
-        [ ! -e "$rootfs$resolved" ] || status=126
-    done
-    IFS=" 	$newline"
+    find_guest_program
     case $status in
+        0) return ;;
         126) say "the image's $guest_program can't be executed" ;;
         127) say "the image has no $guest_program" ;;
     esac
     finish "$status"
 }
 
-# Print a hint if `status` looks as if the kernel refuses proot's way to use seccomp.
+# Print a hint if `status` looks as if the kernel refuses proot's way to use seccomp, and trying shows that it does.
 explain_failure() {
     [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
     case $status/${ANDROID_ROOT-} in
-        159/* | 255/?*)
-            say "a system call seems to be blocked here (SIGSYS): try PROOT_NO_SECCOMP=1, in the environment"
-            ;;
-        1/* | 126/* | 127/* | 255/*)
-            # A program of the host: the image's programs are run only as the user asks.
-            find_program true || return 0
-            case $("$proot" -w / "$program" 2>&1) in
-                *"unction not implemented"*)
-                    say "proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
-                    ;;
-            esac
-            ;;
+        1/* | 126/* | 127/* | 159/* | 255/*) ;;
+        *) return 0 ;;
     esac
+    # Programs of the host: the image's programs are run only as the user asks.
+    find_program id || return 0
+    if proot_works; then
+        return 0
+    elif PROOT_NO_SECCOMP=1 && export PROOT_NO_SECCOMP && proot_works; then
+        say "proot's use of seccomp fails here: try PROOT_NO_SECCOMP=1, in the environment"
+    else
+        say "proot itself fails here, in both of its ways: provision doctor says more"
+    fi
+}
+
+# Succeed if proot can start a program of the host, and pretend to it that it is root.
+proot_works() {
+    [ "$("$proot" -0 -w / "$program" -u 2>/dev/null)" = 0 ]
 }

@@ -51,9 +51,10 @@ open_report() {
 
 # Become the words $@, with the descriptors of `report`: some shells close theirs.
 become() {
-    case $report in
-        '') exec "$@" ;;
-        *) exec "$@" 3>&3 4<&4 5<&5 ;;
+    case $1/$report in
+        enter_rootfs/* | join_rootfs/*) "$@" ;; # which do it themselves
+        */) exec "$@" ;;
+        *) exec "$@" 3>&3 4<&4 5<&5 8<&- ;;
     esac
 }
 

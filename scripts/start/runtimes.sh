@@ -14,6 +14,8 @@ choose_runtime() {
         auto)
             if can_chroot; then
                 runtime=chroot
+            elif needs_mounts && can_userns; then
+                runtime=userns
             elif can_proot; then
                 runtime=proot
             elif can_userns; then
@@ -44,16 +46,28 @@ choose_runtime() {
 # Exit with the reason $1 and the command that installs the package $2; or with what the image's architecture needs,
 # where that is the reason.
 explain_missing() {
+    install='apt install' package=$2 qemu_package=qemu-user-static
     case ${PREFIX-} in
-        */com.termux/*) install='pkg install' qemu_package="qemu-user-$emulated_cpu" ;;
-        *) install='apt install' qemu_package=qemu-user-static ;;
+        */com.termux/*)
+            install='pkg install'
+            [ "$2" != util-linux ] || package='util-linux mount-utils'
+            case $emulated_cpu in
+                x86_64) qemu_package='qemu-user-x86-64' ;;
+                aarch64 | arm | i386 | riscv64) qemu_package=qemu-user-$emulated_cpu ;;
+                *) qemu_package='' ;;
+            esac
+            ;;
     esac
     if [ -n "$emulated_cpu" ] && [ -z "$qemu" ]; then
+        [ -n "$qemu_package" ] ||
+            fail "the image is for $image_platform, and Termux has no qemu-user for that: provision it for $machine"
         fail "the image is for $image_platform, this machine is $machine: $install proot $qemu_package"
     elif [ -n "$emulated_cpu" ] && [ "$runtime" != proot ] && ! has_binfmt; then
+        [ "$install" = 'apt install' ] ||
+            fail "the image is for $image_platform, the kernel has no binfmt for it: use --runtime proot"
         fail "the image is for $image_platform, the kernel has no binfmt for it: $install binfmt-support $qemu_package"
     fi
-    fail "$1: $install $2"
+    fail "$1: $install $package"
 }
 
 # Set `machine`, as uname(1) names it; `emulated_cpu`, qemu's name of the image's architecture, if this machine can't
@@ -77,14 +91,40 @@ find_machine() {
         emulated_cpu=$processor
         find_program "qemu-$emulated_cpu-static" || find_program "qemu-$emulated_cpu" && qemu=$program
     }
+    return 0
 }
 
 # Succeed if this machine runs programs for the processor $1 itself.
 runs_natively() {
     case $1/$machine in
-        "$machine/$machine" | i386/i?86 | i386/x86_64 | arm/arm* | arm/aarch64) ;;
+        "$machine/$machine" | i386/i?86 | arm/arm*) ;;
+        # Some chips have no 32-bit instructions any more, and some kernels don't run such programs.
+        i386/x86_64 | arm/aarch64) try_program "$1" ;;
         *) return 1 ;;
     esac
+}
+
+# Succeed if this machine runs a program for the 32-bit processor $1 that does nothing but exit(0).
+try_program() {
+    case $1 in
+        # mov $1, %eax; xor %ebx, %ebx; int $0x80
+        i386) machine_code='\3\0 \0\0\0\0 \270\1\0\0\0\61\333\315\200\0\0\0' ;;
+        # mov r7, #1; mov r0, #0; svc #0
+        arm) machine_code='\50\0 \0\0\0\5 \1\160\240\343\0\0\240\343\0\0\0\357' ;;
+    esac
+    # shellcheck disable=SC2086 # split into the ELF header's e_machine, its e_flags, and the code
+    set -- $machine_code
+    tried=$directory/.provision/tried.$$
+    { true >"$tried"; } 2>/dev/null || { make_temporary && tried=$temporary/tried; }
+    # One segment of 96 bytes, which begins with the file, at 0x100000.
+    # shellcheck disable=SC2059 # octal numbers
+    printf "\177ELF\1\1\1\0\0\0\0\0\0\0\0\0\2\0$1\1\0\0\0\124\0\20\0\64\0\0\0\0\0\0\0$2\64\0\40\0\1\0\50\0\0\0\0\0\
+\1\0\0\0\0\0\0\0\0\0\20\0\0\0\20\0\140\0\0\0\140\0\0\0\5\0\0\0\0\20\0\0$3" >"$tried"
+    chmod 700 "$tried"
+    { "$tried"; } 2>/dev/null
+    set -- $?
+    rm -f "$tried"
+    return "$1"
 }
 
 # Set `machine`, and try out and set, in the same process: `restore_sigint`, an env(1) that resets SIGINT and SIGQUIT,
@@ -112,6 +152,14 @@ has_binfmt() {
         esac
     done <"/proc/sys/fs/binfmt_misc/qemu-$emulated_cpu"
     case $binfmt_state/$binfmt_flags in enabled/*F*) ;; *) return 1 ;; esac
+}
+
+# Succeed if something has been asked for that takes mounts, which proot doesn't have.
+needs_mounts() {
+    case "$no_writes$ephemeral $default_binds $typed_binds " in
+        yes* | *:ro\ * | *:ro\'*) ;;
+        *) return 1 ;;
+    esac
 }
 
 # Set `proot`, and succeed if it can run the image.

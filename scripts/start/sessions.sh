@@ -1,6 +1,9 @@
-# Sessions: what runs from this DIR. `.provision/run/PID` has three lines: when the process started (stat_start), the
-# runtime, and the command. A file that is empty, or whose process has ended or has another start, is no session.
-# Sets `session_file` (this process's, or empty), `sessions` (process numbers, as " N N").
+# Sessions: what runs from this DIR. `.provision/run/PID` is written by the start.sh that is process PID: when it started
+# (stat_start); the runtime, or `exec` and the session that it has joined; the command; and, quoted for the shell, the
+# options that --exec goes by; once the guest can be joined, `ready=yes`. proot's part puts the status behind it. A file that is empty, or whose process has ended or
+# has another start, is no session.
+# Sets `session_file` (this process's, or empty), `sessions` (process numbers, as " N N"), `containers` (the same without
+# those that have joined another one).
 
 # Write this process's file, for the typed words $@. Nothing happens if DIR can't be written to.
 remember_session() {
@@ -8,13 +11,25 @@ remember_session() {
     [ -z "$inside" ] || return 0
     [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
     tidy_sessions
-    join_command "$@"
-    append "$words_before" "$@"
-    list="$list $words_after"
-    list=${list# }
-    make_printable "${list% }"
-    read_stat $$ && write_text "$stat_start$newline$runtime$newline$printable$newline" "$session_file" ||
-        session_file=''
+    join_command $#
+    eval "describe $words_before \"\$@\" $words_after"
+    # shellcheck disable=SC2154 # find_directory and others set them
+    append '' "start_directory=$start_directory" "user=$user" "workdir=$workdir" "typed_env=$typed_env" \
+        "typed_binds=$typed_binds" "typed_dns=$typed_dns" "typed_devices=$typed_devices" \
+        "typed_hostname=$typed_hostname" "more_capabilities=$more_capabilities" "no_new_privs=$no_new_privs" \
+        "privileged=$privileged" "no_namespace=$no_namespace" "host_devices=$host_devices" "termux=$termux" \
+        "ephemeral=$ephemeral" "no_proxy_env=$no_proxy_env" "desktop=$desktop" end=
+    read_stat $$ && write_text "$stat_start$newline${joined:+exec $joined }$runtime$newline$printable$newline$list$newline" \
+        "$session_file" || session_file=''
+    # The one that --detach has been given to waits for it.
+    [ -z "$detached" ] || { printf 'started\n' >&6 && exec 6>&-; } 2>/dev/null
+}
+
+# Add to this session's file that what runs inside can be joined.
+announce_session() {
+    session_record=$directory/.provision/run/$$
+    [ ! -f "$session_record" ] || [ -L "$session_record" ] ||
+        { printf 'ready=yes\n' >>"$session_record"; } 2>/dev/null
 }
 
 # Remove the files of earlier sessions if there are many.
@@ -25,15 +40,34 @@ tidy_sessions() {
     [ $# -lt 64 ] || find_sessions
 }
 
-# Set `sessions`, and remove the files of processes that have ended.
+# Succeed if the process $1 is a session.
+has_session() {
+    { read -r recorded_start <"$directory/.provision/run/$1"; } 2>/dev/null && read_stat "$1" &&
+        [ "$stat_start" = "$recorded_start" ] && [ "$stat_state" != Z ]
+}
+
+# Read the file of the session $1: set `session_runtime`, `printable`, and `text` (its options).
+read_session() {
+    session_runtime='' printable='' text=''
+    {
+        read -r _
+        read -r session_runtime
+        IFS= read -r printable
+        read_text
+    } 2>/dev/null <"$directory/.provision/run/$1"
+}
+
+# Set `sessions` and `containers`, and remove the files of processes that have ended.
 find_sessions() {
-    sessions='' stale_files=''
+    sessions='' containers='' stale_files=''
     set +f
     for file in "$directory"/.provision/run/[0-9]*; do
         set -f
-        { read -r recorded_start <"$file"; } 2>/dev/null && read_stat "${file##*/}" &&
-            [ "$stat_start" = "$recorded_start" ] && sessions="$sessions ${file##*/}"
-        if [ -e "$file" ] && [ ! -e "/proc/${file##*/}" ]; then
+        if has_session "${file##*/}"; then
+            sessions="$sessions ${file##*/}"
+            { read -r _ && read -r session_runtime _; } <"$file" && [ "$session_runtime" != exec ] &&
+                containers="$containers ${file##*/}"
+        elif [ -e "$file" ] && [ ! -e "/proc/${file##*/}" ]; then
             append "$stale_files" "$file" && stale_files=$list
         fi
     done
@@ -44,19 +78,16 @@ find_sessions() {
 # Print a line for each session: its process number, runtime and command.
 list_sessions() {
     find_sessions
-    for pid in $sessions; do
-        {
-            read -r _
-            read -r runtime
-            IFS= read -r session_command
-        } <"$directory/.provision/run/$pid"
-        make_printable "$runtime" && runtime=$printable
+    for pid in $containers; do
+        read_session "$pid"
+        session_command=$printable
+        make_printable "$session_runtime" && session_runtime=$printable
         make_printable "$session_command"
-        printf '%s\t%s\t%s\n' "$pid" "$runtime" "$printable"
+        printf '%s\t%s\t%s\n' "$pid" "$session_runtime" "$printable"
     done
 }
 
-# End all sessions: with the image's stop signal, and after ten seconds with SIGKILL.
+# End all sessions: with the image's stop signal, and in time for the timeout with SIGKILL.
 stop_sessions() {
     find_sessions
     stop_signal=TERM
@@ -66,26 +97,58 @@ stop_sessions() {
         2) stop_signal=INT ;;
         3) stop_signal=QUIT ;;
     esac
+    tenths=${PROVISION_TEST_STOP_TENTHS:-$((${stop_timeout:-10} * 10))}
+    # It takes a moment until what is killed has gone, and start.sh has cleaned up.
+    grace=$((tenths / 10 + 2))
+    find_time
+    deadline=$((now + tenths))
     for pid in $sessions; do
-        kill -s "$stop_signal" "$pid" 2>/dev/null || fail "can't stop $pid, which is somebody else's"
+        kill -s "$stop_signal" "$pid" 2>/dev/null || [ ! -e "/proc/$pid" ] ||
+            fail "can't stop $pid, which is somebody else's"
     done
-    wait_for_sessions "${PROVISION_TEST_STOP_TENTHS:-100}" && return
-    for pid in $sessions; do
-        find_descendants "$pid"
-        # The script itself exits when they have ended, and cleans up.
-        [ -z "$descendants" ] || eval "kill -s KILL $descendants" 2>/dev/null
-    done
-    wait_for_sessions 20 && return
-    eval "kill -s KILL $sessions" 2>/dev/null
-    wait_for_sessions 20 || fail "can't stop$sessions"
+    wait_for_sessions $((deadline - grace)) && return
+    kill_sessions
+    wait_for_sessions $((deadline - grace / 2)) && return
+    find_descendants "${sessions# }"
+    eval "kill -s KILL $descendants $sessions" 2>/dev/null
+    # Where /proc is slow to read, the time may be over.
+    find_time
+    [ $((deadline - now)) -ge 5 ] || deadline=$((now + 5))
+    wait_for_sessions "$deadline" || fail "can't stop$sessions"
 }
 
-# Wait up to $1 tenths of a second. Fails if sessions are left then.
+# Kill what runs in all `sessions`, by one signal each. start.sh itself exits then, and cleans up.
+kill_sessions() {
+    for pid in $sessions; do
+        read_session "$pid"
+        case $session_runtime in
+            # With process 1 of the namespace all others end.
+            chroot | userns) ! find_process_1 "$pid" || kill -s KILL "$first_child" 2>/dev/null ;;
+            # On SIGQUIT proot ends everything that it traces.
+            *proot) ! find_child "$pid" || kill -s QUIT "$first_child" 2>/dev/null ;;
+            *) ! find_child "$pid" || kill -s KILL "$first_child" 2>/dev/null ;;
+        esac
+    done
+}
+
+# Wait until all sessions have ended. Fails if some are left at the time $1.
 wait_for_sessions() {
-    tenths=$1
     while find_sessions && [ -n "$sessions" ]; do
-        [ "$tenths" -gt 0 ] || return 1
-        tenths=$((tenths - 1))
+        find_time
+        [ "$now" -lt "$1" ] || return 1
         sleep 0.1
     done
+}
+
+# Set `now`: a time in tenths of a second.
+find_time() {
+    if { read -r now _ </proc/uptime; } 2>/dev/null; then
+        fraction=${now#*.} now=${now%%.*}${fraction%"${fraction#?}"}
+        now=${now#0}
+    else
+        now=$(date +%s)
+        # Some shells count in 32 bits.
+        now=${now#???}0
+        while :; do case $now in 0?*) now=${now#0} ;; *) break ;; esac done
+    fi
 }

@@ -5,10 +5,12 @@
 # Where the command's user won't be root, have the files behind standard output and error written by relays. A relay is a
 # cat(1) that reads from a pipe: that can be given to the user, while the files never change their owner.
 relay_files() {
-    case $runtime/$user in
-        chroot/ | chroot/0 | chroot/0:* | chroot/root | chroot/root:*) return 0 ;;
-        chroot/*) ;;
+    case $runtime/$ids in
+        chroot/* | userns/many) ;;
         *) return 0 ;;
+    esac
+    case $user in
+        '' | 0 | 0:* | root | root:*) return 0 ;;
     esac
     { [ -f /proc/self/fd/1 ] || [ -f /proc/self/fd/2 ]; } || return 0
     find_program mkfifo && find_program cat || return 0

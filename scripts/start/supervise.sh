@@ -4,7 +4,7 @@
 
 # Run the words $@ and exit.
 supervise() {
-    last_signal='' killed_status=''
+    last_signal='' killed_status='' interrupts=0 forced_status=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # expanded now
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -13,10 +13,15 @@ supervise() {
         run_in_background "$@"
     else
         # The guest has to have SIGINT at a terminal.
-        (become "$@")
+        case $report in
+            '') ("$@") ;;
+            *) (become "$@") ;;
+        esac
         status=$?
     fi
     read_report
+    # What would have reported has been killed, together with the command: proot doesn't know.
+    [ -z "$report" ] || [ -n "$reported" ] || [ "$status" != 0 ] || status=137
     # Without a report: proot exits with 255 for each guest that a signal ended.
     case $last_signal/${reported:-$status}/$runtime/${reported:+yes} in
         */137/proot/)
@@ -27,7 +32,7 @@ supervise() {
         [0-9]*/"$killed_status/$runtime/" | [0-9]*/255/proot/) status=$((128 + last_signal)) ;;
         /*/proot/) [ -n "$inside" ] || explain_failure ;;
     esac
-    finish "$status"
+    finish "${forced_status:-$status}"
 }
 
 # Run the words $@ and set `status`. A shell reacts to signals at once only while it waits for a background job.
@@ -35,10 +40,7 @@ run_in_background() {
     exec 9<&0
     (
         trap - INT QUIT
-        case $1 in
-            enter_rootfs) "$@" ;;
-            *) become "$@" ;;
-        esac
+        become "$@"
     ) <&9 9<&- &
     child=$!
     # A signal that came before could not be forwarded.
@@ -64,13 +66,13 @@ forward() {
     case $1 in
         INT | QUIT)
             # The terminal has sent it to the guest as well.
-            ! in_foreground || return 0
+            ! in_foreground || { [ "$1" != INT ] || insist && return; }
             ;;
     esac
     guest_signal=$1 guest_pid=$child child_signal='' process_name=''
     [ "$1" != INT ] || can_interrupt || guest_signal=TERM
     { read -r process_name <"/proc/$child/comm"; } 2>/dev/null
-    case $runtime/$process_name in
+    case ${inside:+$joined}$runtime/$process_name in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
             # With a report there is one until the end. Before, proot neither heeds signals nor ends its first child.

@@ -1,5 +1,5 @@
 # Text: messages, quoting for the shell, lists of words, and small files.
-# Sets `printable`, `quoted`, `list`, `text`.
+# Sets `printable`, `quoted`, `list`, `text`. What they do with a long text takes time in proportion to its length.
 
 # Print one line to standard error. Control characters that come from an image don't reach the terminal.
 say() {
@@ -11,24 +11,33 @@ say() {
 # direction of text, separates lines or can't be seen.
 make_printable() {
     printable=$1
-    case $printable in
-        *[!\ -~]*)
-            # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one. The others begin at U+061C, U+200B, U+2028,
-            # U+2060, U+FEFF and U+E0000.
-            expression=$(
-                printf 's/\302[\200-\237]/?/g;s/\330\234/?/g;s/\342\200[\213-\217\250-\256]/?/g'
-                printf ';s/\342\201[\240-\257]/?/g;s/\357\273\277/?/g;s/\363\240[\200-\201][\200-\277]/?/g'
-                printf ';s/^[\200-\237]/?/;:a\ns/\([\001-\177]\)[\200-\237]/\\1?/;ta'
-            )
-            printable=$(printf '%s' "$1" | LC_ALL=C sed "$expression" 2>/dev/null) || printable='?'
-            ;;
-    esac
-    while :; do
-        case $printable in
-            *[[:cntrl:]]*) printable="${printable%%[[:cntrl:]]*}?${printable#*[[:cntrl:]]}" ;;
-            *) break ;;
-        esac
+    case $1 in *[!\ -~]*) ;; *) return ;; esac
+    # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one; several in a row get one question mark. The others
+    # begin at U+061C, U+200B, U+2028, U+2060, U+FEFF and U+E0000.
+    expression=$(
+        printf 's/[\001-\011\013-\037\177]/?/g;s/\302[\200-\237]/?/g;s/\330\234/?/g;s/\342\200[\213-\217\250-\256]/?/g'
+        printf ';s/\342\201[\240-\257]/?/g;s/\357\273\277/?/g;s/\363\240[\200-\201][\200-\277]/?/g'
+        printf ';s/^[\200-\237]\{1,\}/?/;s/\([\001-\177]\)[\200-\237]\{1,\}/\\1?/g'
+    )
+    printable=$(printf '%s' "$1" | LC_ALL=C sed "$expression" 2>/dev/null)
+    IFS=$newline
+    # shellcheck disable=SC2086 # split into lines
+    set -- $printable
+    IFS='?'
+    printable="$*"
+    IFS=" 	$newline" printable=${printable:-?}
+}
+
+# Set `printable`: the words $@, quoted, and cut off where they are long.
+describe() {
+    printable=''
+    for word; do
+        [ "${#printable}" -lt 2000 ] || { printable="$printable ..." && break; }
+        [ "${#word}" -lt 2000 ] || word=$(printf '%s' "$word" | head -c 2000)...
+        quote "$word"
+        printable="$printable $quoted"
     done
+    make_printable "${printable# }"
 }
 
 # Set `quoted`: the word $1, quoted for the shell.
@@ -37,24 +46,54 @@ quote() {
         '' | *[!A-Za-z0-9_/.:,@%+=-]*) ;;
         *) quoted=$1 && return ;;
     esac
-    quoted='' unquoted=$1
-    while :; do
-        case $unquoted in
-            *\'*) quoted="$quoted${unquoted%%\'*}'\\''" unquoted=${unquoted#*\'} ;;
-            *) break ;;
-        esac
+    case $1 in
+        *\'*) ;;
+        *) quoted="'$1'" && return ;;
+    esac
+    # The dot keeps what follows the last quote from being empty, which no shell splits off.
+    unquoted=$1. IFS=\'
+    # shellcheck disable=SC2086 # split at the quotes
+    set -- $unquoted
+    IFS=" 	$newline"
+    quoted="'$1" quoted_end=''
+    shift
+    for unquoted; do
+        quoted_end="$quoted_end'\\''$unquoted"
+        [ "${#quoted_end}" -lt 4000 ] || { quoted=$quoted$quoted_end && quoted_end=''; }
     done
-    quoted="'$quoted$unquoted'"
+    quoted=$quoted$quoted_end
+    quoted="${quoted%.}'"
 }
 
-# Set `list`: the list $1 and the words that follow, quoted for `eval "set -- $list"`.
+# Set `list`: the list $1 and the words that follow, quoted for `eval "set -- $list"`. To add to a long text copies it.
 append() {
     list=$1
     shift
+    if [ $# -gt 8 ]; then
+        for listed_word; do
+            collect list "$listed_word"
+        done
+        collected list
+        return
+    fi
     for word; do
         quote "$word"
         list="$list $quoted"
     done
+}
+
+# Add the word $2 to the list in the variable $1, which may become long: its end is in $1_end and $1_middle until
+# `collected` joins them.
+collect() {
+    quote "$2"
+    eval "$1_end=\"\${$1_end-} \$quoted\"; word=\${#$1_end}"
+    [ "$word" -lt 500 ] || eval "$1_middle=\${$1_middle-}\$$1_end $1_end=''; word=\${#$1_middle}"
+    [ "$word" -lt 10000 ] || eval "$1=\$$1\$$1_middle $1_middle=''"
+}
+
+# Join the list in the variable $1 with its end.
+collected() {
+    eval "$1=\$$1\${$1_middle-}\${$1_end-} $1_middle='' $1_end=''"
 }
 
 # Set `text`: all lines of standard input.

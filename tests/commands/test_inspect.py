@@ -53,6 +53,16 @@ def inspected(*args: str | Path, cache: Path, **options: Any) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.parametrize("status", [403, 404, 405, 501])
+def test_inspect_and_tags_where_head_is_refused(registry: ScriptedRegistry, tmp_path: Path, status: int) -> None:
+    registry.on("/v2/x/manifests/.*", lambda request: Response(status) if request.method == "HEAD" else None)
+    registry.on("/v2/", Response(status)).on("/v2/x/tags/list", json_response({"name": "x", "tags": ["latest", "amd"]}))
+    name = f"{registry.host}/x"
+    assert inspected(name, "--platform=amd64", cache=tmp_path)["labels"]
+    tags = provision("tags", name, "--platform=arm64", "--json", cache=tmp_path)
+    assert [tag["name"] for tag in json.loads(tags.stdout)] == ["latest"], tags.stderr
+
+
 def served(*args: str | Path, cache: Path) -> bytes:
     """Return the output of `provision inspect --raw ARGS`; assert that it succeeds."""
     command, options = provision_command("inspect", "--raw", *args, cache=cache, text=False)

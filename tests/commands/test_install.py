@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from provisioner.cli import main
+from provisioner.image.platform import host_platform
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import as_user, clean_environment, need_root, open_directory, provision
 
 TYPES = {kind: builders.OCI_LAYER + (f"+{kind}" if kind else "") for kind in ("gzip", "zstd", "")}
 Output = pytest.CaptureFixture[str]
@@ -55,18 +58,22 @@ def test_defaults_of_start_sh_can_be_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "profile.toml").write_text(
-        'binds = ["/opt"]\nenv = {A = "profile", B = "profile"}\ndns = ["9.9.9.9"]\n'
+        'binds = ["/opt"]\nenv = {A = "profile", B = "profile"}\ndns = ["9.9.9.9"]\nproot-options = ["-a"]\n'
     )
+    (tmp_path / "config.toml").write_text('proot-options = ["-b", "c d"]\n')
+    monkeypatch.setenv("PROVISION_CONFIG", str(tmp_path / "config.toml"))
     words = ["--bind", "my data:/data", "--bind", "co:lon", "--env", "A=it's", "--runtime", "proot", "--dns", "::1"]
-    words += ["--profile", "./profile.toml", "--platform=amd64"]
+    words += ["--profile", "./profile.toml", "--platform=amd64", "--proot-option=-e", "--proot-option", "f"]
     assert main([f"{registry.host}/image", "dir", *words]) == 0
     script = (tmp_path / "dir/start.sh").read_text().partition("\n\n")[0]
-    ask = 'for list in "$default_runtime" "$default_dns" "$default_binds" "$default_env"; do eval "set -- $list"'
+    ask = 'for list in "$default_runtime" "$default_dns" "$default_binds" "$default_env" "$default_proot_options"; do '
+    ask += 'eval "set -- $list"'
     ask += '; printf "%s\\n" "$@"; done'
     output = subprocess.run(["sh", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True).stdout
     assert output.splitlines() == [
         *("proot", "::1", "/opt", f"{tmp_path}/my data:/data", f"{tmp_path}/co:lon"),
-        *("A=profile", "B=profile", "A=it's"),
+        *("A=it's", "B=profile"),
+        *("-a", "-b", "c d", "-e", "f"),
     ]
 
 
@@ -128,3 +135,82 @@ def test_a_platform_that_the_image_does_not_have(registry: ScriptedRegistry, tmp
     """Exit status 3, not 2, for every architecture that Go knows."""
     assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform=mips"]) == 3
     assert "has nothing for linux/mips; it has linux/amd64" in capsys.readouterr().err
+
+
+def test_the_number_of_ids_belongs_to_a_directory(registry: ScriptedRegistry) -> None:
+    image, place = f"{registry.host}/image", open_directory("ids")
+
+    def run(*words: str | Path, hint: str = "") -> None:
+        done = provision(image, *words, "--platform=amd64", **as_user())
+        assert done.returncode == (8 if hint else 0), done.stderr
+        assert hint in done.stderr
+
+    try:
+        run(place / "many", "--ids", "many")
+        assert (place / "many/.provision/ids").read_text() == "many\n"
+        run(place / "many")
+        run(place / "many", "--ids", "many")
+        run(place / "many", "--ids", "one", hint="is used with many ids, not with one")
+        run(place / "one")
+        assert not (place / "one/.provision/ids").exists()
+        run(place / "one", "--ids=one")
+        run(place / "one", "--ids=many", hint="is used with one id, not with many")
+        run(place / "one", "--ids=many", "--force")
+        assert (place / "one/.provision/ids").read_text() == "many\n"
+        # After its first start only subordinate ids may be able to remove it.
+        (place / "many/.provision/ids").write_text("many\n100000\n")
+        run(place / "many", "--force", hint=f"unshare -U -r --map-auto rm -rf {place}/many")
+        assert (place / "many/start.sh").exists()
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("runtime", ["proot", "chroot"])
+def test_many_ids_are_for_user_namespaces(registry: ScriptedRegistry, runtime: str) -> None:
+    place = open_directory("ids")
+    done = provision(f"{registry.host}/image", place / "dir", "--ids", "many", "--runtime", runtime, **as_user())
+    assert done.returncode == 2
+    assert f"--ids many and --runtime {runtime} exclude each other" in done.stderr
+    assert list(place.iterdir()) == []
+    place.rmdir()
+
+
+def test_many_ids_are_not_for_root(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    need_root()
+    assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--ids", "many"]) == 2
+    assert "--ids many is for users" in capsys.readouterr().err
+    assert not (tmp_path / "dir").exists()
+
+
+def test_variables_and_binds_are_taken_as_docker_takes_them(tmp_path: Path) -> None:
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    with ScriptedRegistry() as registry:
+        registry.push("image", builders.small(on=str(host_platform())))
+        options = [
+            "-eA=1",
+            "-e",
+            "TOKEN",
+            "--env=A=2",
+            "-e",
+            "no_proxy",
+            "-v",
+            f"{tmp_path}:/data",
+            f"--volume={tmp_path}",
+        ]
+        done = provision(*options, f"{registry.host}/image", tmp_path / "dir", env=env)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "dir/start.sh").read_text().splitlines()
+    assert "default_env='A=2 TOKEN no_proxy'" in lines
+    assert f"default_binds='{tmp_path}:/data {tmp_path}'" in lines
+
+
+def test_the_image_s_timezone_is_known_at_each_start(tmp_path: Path) -> None:
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    link = ("etc/localtime", "../usr/share/zoneinfo/Etc/UTC")
+    with ScriptedRegistry() as registry:
+        for name, members in (("with", [link]), ("without", [])):
+            registry.push(name, builders.image(builders.layer(("etc", None), *members), on=str(host_platform())))
+            done = provision(f"{registry.host}/{name}", tmp_path / name, env=env)
+            assert done.returncode == 0, done.stderr
+    assert f"image_localtime={link[1]}\n" in (tmp_path / "with/start.sh").read_text()
+    assert "image_localtime=''\n" in (tmp_path / "without/start.sh").read_text()

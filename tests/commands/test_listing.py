@@ -94,6 +94,7 @@ def test_all_that_is_known(directory: Path, env: dict[str, str]) -> None:
             "is_trusted": True,
             "is_outdated": False,
             "processes": [],
+            "sessions": [],
         }
     ]
 

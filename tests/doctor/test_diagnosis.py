@@ -45,6 +45,8 @@ def test_android_s_restrictions_are_reported(phone: Jail) -> None:
     done = doctor_in_jail(phone, allow=["tmp"])
     found = checks_of(done)
     assert done.returncode == 0
+    del found["ping"]  # is up to this machine
+    del found["proot paths"]  # is up to its proot
     assert {name: check["state"] for name, check in found.items() if check["state"] != "ok"} == {
         **dict.fromkeys(("hard links", "attributes", "devices", "owners", "chroot", "userns", "unshare"), "no"),
         **dict.fromkeys(("subuid", "bwrap", "qemu", "libmagic", "fakeroot"), "no"),

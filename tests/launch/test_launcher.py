@@ -28,6 +28,7 @@ SETTINGS = LaunchSettings(
     image_env=("PATH=/bin", "NOTE=a 'b'\n\"c\" `d` \\e", "EMPTY="),
     image_user="joe",
     image_workdir="/srv/my app",
+    image_localtime="/usr/share/zoneinfo/Etc/UTC",
     image_stop_signal="SIGINT",
     image_ports=("80/tcp", "53/udp"),
     default_runtime="auto",
@@ -44,7 +45,9 @@ TEXT = st.one_of(
 )
 WORDS = st.lists(TEXT, max_size=4).map(tuple)
 NAMES = TEXT.filter(lambda name: bool(name) and "=" not in name)
-ASSIGNMENTS = st.lists(st.builds("{}={}".format, NAMES, TEXT), max_size=3).map(tuple)
+ASSIGNMENTS = st.dictionaries(NAMES, TEXT, max_size=3).map(
+    lambda values: tuple(f"{name}={value}" for name, value in values.items())
+)
 
 
 def read_back(script: bytes, shell: list[str]) -> LaunchSettings:
@@ -89,9 +92,15 @@ def test_no_text_is_changed_or_acted_on(
 
 
 def test_what_env_cannot_set_is_left_out() -> None:
-    odd = dataclasses.replace(SETTINGS, image_env=("A=1", "NOTHING", "=x", ""), default_env=("=", "B="))
+    odd = dataclasses.replace(SETTINGS, image_env=("A=1", "NOTHING", "=x", ""), default_env=("=", "B=", "PASSED", ""))
     assert b"image_env=A=1\n" in launcher(odd)
-    assert b"default_env=B=\n" in launcher(odd)
+    assert b"default_env='B= PASSED'\n" in launcher(odd)
+
+
+def test_each_variable_is_written_once_with_its_last_value_at_its_first_place() -> None:
+    twice = dataclasses.replace(SETTINGS, image_env=("A=1", "B=2", "A=3", "C=", "B=4"), default_env=("X", "Y=1", "X=2"))
+    assert b"image_env='A=3 B=4 C='\n" in launcher(twice)
+    assert b"default_env='X=2 Y=1'\n" in launcher(twice)
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\0", "\ud800", "x\udfff"])

@@ -191,3 +191,23 @@ def test_the_filter_leaves_setuid_to_root_alone(container: Container) -> None:
         assert container.output("proot", "grep", "NoNewPrivs", "/proc/self/status", **options).split()[1] == b"0"
         words = ("--no-new-privs", "grep", "NoNewPrivs", "/proc/self/status")
         assert container.output("proot", *words, **options).split()[1] == b"1"
+
+
+def test_it_works_with_a_proot_that_has_filters_of_its_own(container: Container, place: Path) -> None:
+    """The answer of a filter counts before that of proot's, which only asks to be stopped (seccomp(2))."""
+    if "PROVISION_TEST_PROOT" not in os.environ:
+        pytest.skip("PROVISION_TEST_PROOT names no build of Termux's proot")
+    (place / "tools").mkdir()
+    shutil.copy(os.environ["PROVISION_TEST_PROOT"], place / "tools/proot")
+    (container.rootfs / "bin/grep").symlink_to("busybox")
+    env = starter("proot")["env"]
+    env = {**env, "PATH": f"{place}/tools:{env['PATH']}", **{k: v for k, v in os.environ.items() if k[:6] == "PROOT_"}}
+    assert container.output("proot", "true", env=env) == b""
+    facts = container.directory / ".provision/proot-facts"
+    lines = facts.read_text().splitlines()
+    assert lines[1] == "0", "it translates the newer calls"
+    facts.write_text("\n".join([lines[0], "7", *lines[2:], ""]))
+    seen = container.output("proot", "sh", "-c", "cat /etc/passwd; grep Seccomp_filters /proc/self/status", env=env)
+    assert seen.startswith(b"root:x:0:0")
+    assert int(seen.split()[-1]) >= 2
+    assert container.run("proot", "sh", "-c", "true; kill -SEGV $$", env=env).returncode == 139

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.container.processes import find_processes
+from provisioner.container.sessions import find_sessions
 from tests.support.containers import SHELLS, Container, hand_over, starter
 from tests.support.tools import need, need_root
 
@@ -212,6 +214,83 @@ def test_the_log_of_a_directory_that_cannot_be_written(container: Container, pla
     while log.read_bytes() != b"said\n" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert log.read_bytes() == b"said\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_detached_session_is_listed_at_once(container: Container, runtime: str, shell: str) -> None:
+    need(SHELLS[shell][0])
+    for _ in range(3):
+        pid = int(container.run(runtime, "--detach", "sleep", "60", shell=SHELLS[shell]).stdout)
+        assert listed(container, runtime) == [[str(pid), runtime, "sleep 60"]]
+        container.output("", "--stop", by=runtime)
+
+
+def test_a_command_that_is_quick_has_been_started(container: Container, runtime: str) -> None:
+    started = container.run(runtime, "--detach", "true")
+    assert (started.returncode, started.stdout.strip().isdigit()) == (0, True)
+
+
+def test_why_nothing_could_be_detached_is_told(container: Container) -> None:
+    done = container.run("", "--detach", "--runtime", "nonesuch", "true")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr == b"start.sh: unknown runtime nonesuch: it is auto, proot, chroot or userns\n"
+
+
+@pytest.mark.parametrize("way", ["stopped", "deaf", "many"])
+def test_stopping_takes_no_longer_than_its_timeout(container: Container, runtime: str, way: str) -> None:
+    """By the clock, also when start.sh itself has been stopped, and with many sessions."""
+    guest = f"trap '' TERM; (trap '' TERM; sleep 60; :) & {LOOP}"
+    pids = [int(container.run(runtime, "--detach", "sh", "-c", guest).stdout) for _ in range(8 if way == "many" else 1)]
+    log = container.directory / ".provision/log"
+    deadline = time.monotonic() + 20
+    while log.read_bytes().count(b"ready") < len(pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if way == "stopped":
+        os.kill(pids[0], signal.SIGSTOP)
+    started = time.monotonic()
+    container.output("", "--stop", "--timeout", "3", by=runtime)
+    assert time.monotonic() - started < 6  # on a machine that does other things too
+    assert listed(container, runtime) == []
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "99999"])
+def test_a_timeout_is_a_number_of_seconds(container: Container, value: str) -> None:
+    done = container.run("", "--stop", "--timeout", value)
+    assert (done.returncode, done.stderr.decode()) == (
+        125,
+        f"start.sh: --timeout needs a number of seconds, not {value}\n",
+    )
+
+
+def test_it_counts_what_provision_list_counts(container: Container, runtime: str) -> None:
+    with (
+        container.running(runtime, "sh", "-c", LOOP) as first,
+        container.running(runtime, "sh", "-c", f"sleep 60 & (sleep 60 &) ; {LOOP}") as second,
+    ):
+        for process in (first, second):
+            assert process.stdout
+            process.stdout.readline()
+        container.run("", "--exec", "--session", str(first.pid), "--detach", "sleep", "60", by=runtime)
+        pids = find_processes([container.directory])[container.directory]
+        assert len(pids) > 3
+        assert find_sessions(container.directory, pids) == sorted(int(pid) for pid, *_ in listed(container, runtime))
+        container.output("", "--stop", by=runtime)
+    assert find_sessions(container.directory, []) == []
+
+
+def test_sessions_without_a_file_are_counted_too(container: Container, runtime: str) -> None:
+    with container.running(runtime, "sh", "-c", f"sleep 60 & (sleep 60 &) ; {LOOP}") as process:
+        assert process.stdout
+        process.stdout.readline()
+        file = container.directory / ".provision/run" / str(process.pid)
+        file.unlink()
+        pids = find_processes([container.directory])[container.directory]
+        assert len(find_sessions(container.directory, pids)) == 1
+        file.mkdir()
+        assert len(find_sessions(container.directory, pids)) == 1
+        file.rmdir()
+        process.kill()
+        process.wait(10)
 
 
 def test_what_a_session_s_file_says_is_escaped(container: Container) -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.containers import ENVIRONMENT, SAY, SHELLS, Container, make_container, make_scratch, starter
+from tests.support.containers import (
+    ENVIRONMENT,
+    SAY,
+    SHELLS,
+    Container,
+    hand_over,
+    make_container,
+    make_scratch,
+    starter,
+    static_busybox,
+)
 from tests.support.tools import need
 
 
@@ -39,7 +50,9 @@ def test_environment_is_the_images_and_what_is_passed_on_purpose(container: Cont
     found = container.words(runtime, "--env", "C=typed", "--env", "D= '\n", *ENVIRONMENT, env=env)
     image = [b"PATH=/bin", b"A=image", b"LANG=image", b"-odd.name=x", b"LINES=a\nb\n", b"LD_X=1"]
     passed = [b"B=profile", b"C=typed", b"D= '\n", b"TERM=dumb", b"COLORTERM=truecolor"]
-    assert sorted(found) == sorted([*image, *passed, b"HOME=/root", b"USER=root", b"SHELL=/bin/sh"])
+    assert sorted(found) == sorted(
+        [*image, *passed, b"HOME=/root", b"USER=root", b"SHELL=/bin/sh", b"HOSTNAME=container"]
+    )
 
 
 @pytest.mark.parametrize("kind", ["container", "scratch"])
@@ -221,3 +234,63 @@ def test_the_callers_files_and_named_pipes_keep_their_owner(container: Container
     assert os.read(reader, 100) == b"error\n"
     os.close(reader)
     assert {path.stat().st_uid for path in files} == {os.geteuid()}
+
+
+# Relative programs, and words of PATH
+
+
+def with_programs(target: Container, directory: str) -> Container:
+    """The container with programs below a directory that print where they are, by their name."""
+    for name in ("", "sub", "rel"):
+        path = target.rootfs / directory / name
+        path.mkdir(parents=True, exist_ok=True)
+        busybox = path / "pwd"
+        busybox.unlink(missing_ok=True)
+        shutil.copy(static_busybox(), busybox)
+    return hand_over(target)
+
+
+@pytest.mark.parametrize("kind", ["env", "shell", "scratch"])
+@pytest.mark.parametrize("user", ["", "77:78"])
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        ("./pwd", "/bin"),
+        ("sub/pwd", "/bin"),
+        ("../srv/pwd", "/bin"),
+        ("pwd", "."),
+        ("pwd", "rel"),
+        ("pwd", "/nowhere:./sub"),
+        ("pwd", ":/nowhere"),
+        ("pwd", "/nowhere:"),
+    ],
+)
+def test_relative_programs_are_found_in_the_working_directory(
+    place: Path, runtime: str, kind: str, user: str, command: str, path: str
+) -> None:
+    target = (make_scratch if kind == "scratch" else make_container)(place / kind)
+    if kind == "shell":
+        (target.rootfs / "usr/bin/env").unlink()
+    with_programs(target, "srv")
+    target.set(image_env=(f"PATH={path}",), image_entrypoint=(command,), image_workdir="/srv", image_user=user)
+    assert target.output(runtime) == b"/srv\n"
+
+
+@pytest.mark.parametrize("kind", ["env", "shell", "scratch"])
+@pytest.mark.parametrize(("command", "path"), [("./pwd", "/bin"), ("pwd", "."), ("top/pwd", "/bin")])
+def test_they_are_found_in_the_root_too(place: Path, runtime: str, kind: str, command: str, path: str) -> None:
+    target = (make_scratch if kind == "scratch" else make_container)(place / kind)
+    if kind == "shell":
+        (target.rootfs / "usr/bin/env").unlink()
+    with_programs(with_programs(target, ""), "top")
+    target.set(image_env=(f"PATH={path}",), image_entrypoint=(command,))
+    assert target.output(runtime) == b"/\n"
+
+
+@pytest.mark.parametrize("kind", ["env", "scratch"])
+def test_a_relative_program_that_is_missing_is_127(place: Path, runtime: str, kind: str) -> None:
+    target = (make_scratch if kind == "scratch" else make_container)(place / kind)
+    with_programs(target, "srv")
+    (target.rootfs / "srv/text").write_text("no program")
+    hand_over(target.set(image_env=("PATH=.",), image_workdir="/srv"))
+    assert [target.run(runtime, word).returncode for word in ("./nonesuch", "nonesuch", "./text")] == [127, 127, 126]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 
 import pytest
 
-from tests.support.containers import SAY, SHELLS, Container, starter
+from tests.support.containers import RUNTIMES, SAY, SHELLS, Container, starter
 from tests.support.tools import need
 
 
@@ -43,7 +45,7 @@ def test_help_fits_a_phone(container: Container, shell: str) -> None:
         (["-x"], "unknown option -x"),
         (["--shell=yes"], "--shell takes no value"),
         (["--print", "--user"], "--user needs a value"),
-        (["--env", "NAME"], "--env needs NAME=VALUE"),
+        (["--env", ""], "--env needs NAME=VALUE"),
         (["--env", "=x"], "--env needs NAME=VALUE"),
         (["--dns", "1.1.1.1; rm"], "--dns needs an IP address"),
         (["--bind", "/no/such:/x"], "--bind: there is no /no/such"),
@@ -113,3 +115,34 @@ def test_what_is_printed_can_be_pasted(container: Container, runtime: str) -> No
     assert container.run(runtime, "--print", "true", env=env).stdout.startswith(b"(unset LD_PRELOAD; ")
     done = subprocess.run([b"sh", b"-c", shown], capture_output=True, check=True, **starter(runtime))
     assert done.stdout.split(b"\0")[:-1] == [b"a b", b"'", b"", b"$(touch canary)\n"]
+
+
+def test_ports_of_the_image_are_told_at_a_terminal(container: Container) -> None:
+    container.set(image_ports=("80/tcp", "53/udp", "8000-8010/tcp"), image_entrypoint=("true",))
+    told = "start.sh: ports of the image, on this machine's network: 80/tcp, 53/udp, 8000-8010/tcp"
+    for runtime in RUNTIMES:
+        starter(runtime)
+        assert told in at_terminal(container, runtime)
+        assert container.output(runtime) == b"", "not in a pipe"
+    assert "ports" not in at_terminal(container, "proot", "--shell", "--", "-c", "true")
+    container.set(image_ports=("80/tcp",), image_command=("true",))
+    assert "80/tcp" in at_terminal(container, "proot")
+    assert "80/tcp" not in at_terminal(container, "proot", "true"), "another command has other ports"
+    container.set(image_ports=("80/tcp\x1b[31m",), image_command=("true",))
+    assert "\x1b[31m" not in at_terminal(container, "proot")
+
+
+def at_terminal(container: Container, runtime: str, *args: str) -> str:
+    """What a start writes to a terminal."""
+    leader, follower = pty.openpty()
+    try:
+        done = container.run(runtime, *args, stderr=follower)
+        assert done.returncode == 0, done
+        os.set_blocking(leader, False)
+        try:
+            return os.read(leader, 10_000).decode()
+        except BlockingIOError:
+            return ""
+    finally:
+        os.close(leader)
+        os.close(follower)

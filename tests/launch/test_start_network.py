@@ -28,8 +28,8 @@ def test_name_servers_of_one_run(container: Container, place: Path, runtime: str
 
 def network_files(host_resolv_conf: str = "nameserver 192.0.2.7\n") -> dict[str, str]:
     """What the three files should hold on this machine, by the code that writes them first."""
-    name = socket.gethostname()
-    return {"resolv.conf": host_resolv_conf, "hosts": format_hosts(name), "hostname": f"{name}\n"}
+    hosts = format_hosts("container", socket.gethostname())
+    return {"resolv.conf": host_resolv_conf, "hosts": hosts, "hostname": "container\n"}
 
 
 def pretend_generated(container: Container, **content: str) -> Container:
@@ -101,7 +101,7 @@ def test_servers_and_a_name_of_the_settings_count(container: Container, runtime:
     pretend_generated(container.set(default_dns=("192.0.2.1", "2001:db8::1"), default_hostname="box"))
     assert shown(container, runtime) == {
         "resolv.conf": "nameserver 192.0.2.1\nnameserver 2001:db8::1\n",
-        "hosts": format_hosts("box"),
+        "hosts": format_hosts("box", socket.gethostname()),
         "hostname": "box\n",
     }
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,3 +87,55 @@ def test_a_read_only_file_system(container: Container, place: Path, runtime: str
     options = ["--dns", "192.0.2.1", "--workdir", "/home"]
     output = container.output(runtime, *options, "sh", "-c", guest, shell=outer, by="chroot", env=env)
     assert output == b"read-only\n/home\nnameserver 192.0.2.1\ny\n"
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["./container/start.sh", ".//container/./start.sh", "other/../container/start.sh", "link/../container/start.sh"],
+)
+def test_paths_that_are_shown_are_normal(container: Container, place: Path, written: str) -> None:
+    """As a directory's path is written usually: without what leads nowhere."""
+    for name in ("other", "data", "elsewhere"):
+        (place / name).mkdir()
+        (place / name).chmod(0o777)
+    (place / "elsewhere/below").mkdir()
+    (place / "link").symlink_to("elsewhere/below")
+    (place / "elsewhere/container").symlink_to("../container")
+    env = {**starter("proot")["env"], "TMPDIR": f"{place}//data/"}
+    env["PATH"] = "/usr//bin/:" + env["PATH"].replace("/usr/bin", "/usr/bin/")
+    binds = [
+        "--bind",
+        "./data/:/mnt//data/",
+        "--bind",
+        f"{place}/other/../data//",
+        "-w",
+        "//tmp/./",
+        "--dns",
+        "192.0.2.1",
+    ]
+    command = [written, "--runtime", "proot", *binds, "--print", "true"]
+    done = subprocess.run(command, capture_output=True, check=True, **{**starter("proot"), "cwd": place, "env": env})
+    words = done.stdout.decode().replace("=", " ").replace(":", " ").split()
+    paths = [word for word in words if word.startswith("/")]
+    assert f"{place}/data" in paths
+    assert "/mnt/data" in paths
+    assert "/tmp" in paths
+    if "link" not in written:
+        assert f"{place}/container/rootfs" in paths
+    else:
+        assert f"{place}/link/../container/rootfs" in paths, "what is above a link is the kernel's to say"
+        paths = [path for path in paths if "/link/../" not in path]
+    assert [path for path in paths if path != os.path.normpath(path)] == []
+    for path in (place / "data").glob("start.*"):
+        shutil.rmtree(path)
+
+
+def test_paths_in_messages_are_normal(container: Container, place: Path) -> None:
+    options: dict[str, Any] = {**starter("proot"), "cwd": place}
+    for words in (["--bind", ".//missing/"], ["--bind", "container/../missing:/x"]):
+        done = container.run("proot", *words, "true", **options)
+        assert done.stderr.decode() == f"start.sh: --bind: there is no {place}/missing\n"
+    (place / "away").mkdir()
+    shutil.copy(container.script, place / "away/start.sh")
+    done = subprocess.run(["sh", "./away/.//start.sh"], capture_output=True, check=False, **options)
+    assert done.stderr.decode().startswith(f"start.sh: there is no rootfs beside {place}/away/start.sh:")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import shlex
+import os
 from pathlib import Path
 
 import pytest
@@ -12,46 +12,32 @@ from provisioner.launch.bpf import Abi, Rule, program, refuse
 from tests.launch.test_seccomp import install
 from tests.support import libseccomp
 from tests.support.containers import ENVIRONMENT, Container, starter
-from tests.support.tools import find_program, need
+from tests.support.termux import need_termux_proot, with_proot, with_similar_proot
+from tests.support.tools import need
 
 
-@pytest.fixture
-def termux_proot(place: Path) -> dict[str, str]:
-    """An environment with a proot that lists the options of Termux's fork, and writes its words to `place/words`."""
-    need("proot")
-    tools = place / "tools"
-    tools.mkdir()
-    (tools / "proot").write_text(
-        f"""#!/bin/sh
-[ "$1" != --help ] || exec printf '  --link2symlink\\n  --sysvipc\\n  --kill-on-exit\\n  -p\\n\\n  -L\\n\\nEnd\\n'
-printf '%s\\n' "$@" >{shlex.quote(str(place))}/words
-for word; do
-    shift
-    case $word in --link2symlink | --sysvipc | --kill-on-exit | -p | -L) ;; *) set -- "$@" "$word" ;; esac
-done
-exec {find_program("proot")} "$@"
-"""
-    )
-    (tools / "proot").chmod(0o755)
-    env = starter("proot")["env"]
-    return {**env, "PATH": f"{tools}:{env['PATH']}"}
-
-
-def test_of_termux_s_proot_all_that_helps_is_used(
-    container: Container, place: Path, termux_proot: dict[str, str]
-) -> None:
-    container.set(image_ports=("80/tcp", "53/udp", "1024/tcp", "8080/tcp", "odd"))
+def test_of_termux_s_proot_all_that_helps_is_used(container: Container, place: Path) -> None:
+    termux_proot = with_similar_proot(place)
     done = container.run("proot", "sh", "-c", "exit 4", env=termux_proot)
     assert (done.returncode, done.stdout) == (4, b"")
-    assert done.stderr.decode().splitlines() == [
-        "start.sh: port 80/tcp is at 2080 from outside",
-        "start.sh: port 53/udp is at 2053 from outside",
-    ]
+    assert done.stderr == b""
     words = (place / "words").read_text().splitlines()
     assert [word for word in words if word in ("--link2symlink", "--sysvipc", "--kill-on-exit", "-p", "-L")] == [
         *("--kill-on-exit", "--sysvipc", "-L", "-p")
     ], "hard links work here"
     assert container.run("proot", "true", env={**starter("proot")["env"]}).stderr == b"", "Debian's moves no ports"
+
+
+def test_ports_that_are_moved_are_told_at_a_terminal(container: Container, place: Path) -> None:
+    termux_proot = with_similar_proot(place)
+    container.set(image_ports=("80/tcp", "53/udp", "1024/tcp", "odd"), image_entrypoint=("true",))
+    leader, follower = os.openpty()
+    with os.fdopen(leader, "rb") as terminal:
+        done = container.run("proot", env=termux_proot, stderr=follower)
+        os.close(follower)
+        assert done.returncode == 0
+        line = terminal.readline().decode()
+    assert line.endswith("network: 80/tcp (outside 2080), 53/udp (outside 2053), 1024/tcp, odd\r\n")
 
 
 def test_proot_gets_its_variables_from_the_caller(scratch: Container) -> None:
@@ -80,9 +66,37 @@ def test_a_proot_that_cannot_work_here_is_explained(container: Container) -> Non
     done = container.run("proot", "true", preexec_fn=lambda: install(missing))
     assert done.returncode in (1, 126, 127, 255)
     assert done.stderr.decode().splitlines()[-1] == (
-        "start.sh: proot says 'Function not implemented' here: try PROOT_NO_SECCOMP=1, in the environment"
+        "start.sh: proot itself fails here, in both of its ways: provision doctor says more"
     )
     assert container.run("proot", "false").stderr == b""
+
+
+def test_that_seccomp_fails_is_said_where_it_does(container: Container, place: Path) -> None:
+    """An error of another filter comes before proot's trace of the call, but not before its other way to see it."""
+    env = with_proot(place, need_termux_proot())
+    arch = libseccomp.native_arch()
+    names = ("getuid", "geteuid")
+    abi = Abi(arch, {name: number for name in names if (number := libseccomp.number(name, arch)) is not None})
+    refusing = program([Rule(refuse(errno.EPERM), names)], [abi])
+    command = ("sh", "-c", "kill -SYS $$")
+    done = container.run("proot", *command, env=env, preexec_fn=lambda: install(refusing))
+    assert done.stderr.decode() == (
+        "start.sh: proot's use of seccomp fails here: try PROOT_NO_SECCOMP=1, in the environment\n"
+    )
+    slow = {**env, "PROOT_NO_SECCOMP": "1"}
+    done = container.run("proot", *command, env=slow, preexec_fn=lambda: install(refusing))
+    assert (done.returncode, done.stderr) == (159, b"")
+    done = container.run("proot", *command, env=env)
+    assert (done.returncode, done.stderr) == (159, b"")
+
+
+@pytest.mark.parametrize("guest", ["exit 1", "exit 126", "exit 159", "exit 255", "kill -SEGV $$", "kill -TERM $$"])
+def test_a_failure_of_the_guest_is_not_blamed_on_seccomp(container: Container, guest: str) -> None:
+    need("proot")
+    env = {**starter("proot")["env"], "ANDROID_ROOT": "/system"}
+    done = container.run("proot", "sh", "-c", guest, env=env)
+    assert done.returncode != 0
+    assert b"SECCOMP" not in done.stderr
 
 
 def test_a_failure_runs_no_other_program_of_the_image(container: Container) -> None:

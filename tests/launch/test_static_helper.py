@@ -11,7 +11,7 @@ import pytest
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.static_helper import ARCHITECTURES, CLOSE, KEYRING, NO_NEW_PRIVS, WAIT, static_helper
-from tests.support.tools import find_program, need
+from tests.support.tools import find_program, need, need_root, run
 
 pytestmark = pytest.mark.slow
 
@@ -26,16 +26,16 @@ class Helper:
         self.path = folder / f"helper-{architecture}"
         self.path.write_bytes(static_helper(Platform("linux", architecture)))
         self.path.chmod(0o755)
-        self._words = []
+        self.words = [str(self.path)]
         if emulated:
             need(f"qemu-{QEMU[architecture]}-static")
-            self._words = [find_program(f"qemu-{QEMU[architecture]}-static") or ""]
+            self.words.insert(0, find_program(f"qemu-{QEMU[architecture]}-static") or "")
 
     def __call__(
         self, flags: int, *command: str, filter_: str = "-", pass_fds: tuple[int, ...] = ()
     ) -> tuple[int, str]:
         """Execute a command by it; the exit status, and what it prints."""
-        words = [*self._words, str(self.path), filter_, str(flags), *command]
+        words = [*self.words, filter_, str(flags), *command]
         done = subprocess.run(words, capture_output=True, text=True, pass_fds=pass_fds, check=False)
         return done.returncode, done.stdout
 
@@ -120,6 +120,30 @@ def test_a_filter_is_installed(native: Helper, tmp_path: Path) -> None:
 def test_no_new_privs_is_set_only_when_asked_for(native: Helper) -> None:
     seen = [native(flags, "/bin/grep", "NoNewPrivs", "/proc/self/status")[1].split()[1] for flags in (0, NO_NEW_PRIVS)]
     assert seen == ["0", "1"]
+
+
+INHERITABLE = ["setpriv", "--inh-caps", "-all,+sys_admin", "setpriv", "--bounding-set", "-all,+chown"]
+SHOW_CAPABILITIES = ["0", "/bin/grep", "^Cap[IP]", "/proc/self/status"]
+
+
+def test_inheritable_capabilities_are_cleared(helper: Helper) -> None:
+    need_root()
+    need("setpriv")
+    before = run(*INHERITABLE, *helper.words, "-", *SHOW_CAPABILITIES)
+    assert before.split()[1::2] == ["0000000000200000", "0000000000200001"]
+    after = run(*INHERITABLE, *helper.words, "+-", *SHOW_CAPABILITIES)
+    assert after.split()[1::2] == ["0000000000000000", "0000000000000001"]
+
+
+def test_they_are_cleared_before_a_filter_is_installed(native: Helper, tmp_path: Path) -> None:
+    """One that answers capset(2) itself, with success."""
+    need_root()
+    need("setpriv")
+    number = {"amd64": 126, "386": 185, "arm": 185}.get(host_platform().architecture, 91)
+    code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000), (0x06, 0, 0, 0x7FFF0000)]
+    (tmp_path / "filter").write_bytes(b"".join(struct.pack("<HBBI", *instruction) for instruction in code))
+    shown = run(*INHERITABLE, *native.words, f"+{tmp_path}/filter", *SHOW_CAPABILITIES)
+    assert shown.split()[1::2] == ["0000000000000000", "0000000000000001"]
 
 
 def test_a_session_keyring_of_its_own(native: Helper) -> None:

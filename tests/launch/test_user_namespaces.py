@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from provisioner.image.platform import host_platform
+from provisioner.launch import bpf
+from provisioner.launch.static_helper import NO_NEW_PRIVS, static_helper
+from provisioner.launch.syscalls import abis
 from tests.support.containers import Container, make_container, starter, static_busybox
-from tests.support.tools import as_user, need, need_root, provision, user_id
+from tests.support.tools import as_user, need, need_root, provision, provision_command, user_id
 
 CHOWN = ("sh", "-c", "touch /tmp/file && busybox chown 5:6 /tmp/file && busybox stat -c %u:%g /tmp/file")
 
@@ -62,6 +68,7 @@ def without_helper(container: Container) -> None:
 def test_owners_seem_to_change_in_the_helper_s_filter(container: Container, place: Path) -> None:
     env = path_without(place, "bwrap")
     assert container.output("userns", *CHOWN, env=env) == b"0:0\n"
+    assert b"--ids" not in container.run("userns", "false", env=env).stderr
 
 
 def test_owners_seem_to_change_in_bwrap_s_filter(container: Container) -> None:
@@ -77,12 +84,15 @@ def test_of_users_other_than_root_nothing_is_emulated(container: Container) -> N
     assert b"Invalid argument" in done.stderr
 
 
-def test_without_a_filter_one_id_is_all_there_is(container: Container, place: Path) -> None:
+def test_without_a_filter_one_id_is_all_there_is(container: Container) -> None:
     (container.directory / ".provision/seccomp.bpf").unlink()
-    env = path_without(place, "newuidmap")
-    done = container.run("userns", *CHOWN, env=env)
+    done = container.run("userns", *CHOWN)
     assert done.returncode == 1
     assert b"Invalid argument" in done.stderr
+    assert b"--ids many" in done.stderr
+    assert container.output("userns", "true") == b""
+    assert b"--ids" not in container.run("userns", "--user", "joe", "false").stderr
+    assert b"--ids" not in container.run("userns", "sh", "-c", "kill -s TERM $$").stderr
 
 
 def test_a_setpriv_that_can_install_it_comes_first(container: Container, place: Path) -> None:
@@ -93,34 +103,6 @@ def test_a_setpriv_that_can_install_it_comes_first(container: Container, place: 
     (place / "programs/setpriv").write_text(SETPRIV)
     (place / "programs/setpriv").chmod(0o755)
     assert container.output("userns", *CHOWN, env=env) == b"0:0\n"
-
-
-def test_all_ids_of_etc_subuid_are_mapped_where_there_is_no_filter(container: Container, place: Path) -> None:
-    need_root()
-    need("newuidmap", "setpriv")
-    env = path_without(place, "bwrap")
-    (container.directory / ".provision/seccomp.bpf").unlink()
-    (place / "subid").write_text(f"{user_id()}:3000000:65536\n")
-    (place / "passwd").write_text(f"root:x:0:0::/:/bin/sh\ntester:x:{user_id()}:{user_id()}::/:/bin/sh\n")
-    setup = " && ".join(
-        [
-            "mount --make-rprivate /",
-            *(f"mount --bind {shlex.quote(str(place / 'subid'))} /etc/{name}" for name in ("subuid", "subgid")),
-            f"mount --bind {shlex.quote(str(place / 'passwd'))} /etc/passwd",
-            f'exec setpriv --reuid {user_id()} --regid {user_id()} --clear-groups "$@"',
-        ]
-    )
-    outer = ["unshare", "--mount", "sh", "-c", setup, "sh"]
-    options = {"shell": outer, "by": "chroot", "env": env}
-    for file in ("/etc/subuid", "/etc/subgid"):
-        if not Path(file).exists():
-            pytest.skip(f"there is no {file} to put another in place of")
-    assert container.output("userns", *CHOWN, **options) == b"5:6\n"
-    (container.rootfs / "tmp/file").unlink()
-    (container.rootfs / "tmp").chmod(0o777)
-    output = container.output("userns", "--user", "joe", "id", **options)
-    assert output.startswith(b"uid=1000(joe) gid=1001(joe) groups=")
-    assert b"29(audio)" in output, "there are other groups too"
 
 
 @pytest.mark.parametrize("tools", ["a mount that takes lists", "busybox's"])
@@ -142,6 +124,71 @@ def test_the_host_s_proc_is_shown_where_the_kernel_refuses_a_new_one(
     assert done.stdout.startswith(b"Linux\n0\ntouch: /proc/sys/kernel/x: "), done
 
 
+# Run the words after a user's number as that user, where no user namespace can be made.
+NO_NAMESPACES = """
+import ctypes, os, sys
+number, *command = sys.argv[1:]
+parent, child = os.pipe(), os.pipe()
+if pid := os.fork():
+    os.read(parent[0], 1)
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{pid}/{name}", "w") as file:
+            file.write("0 0 4294967295")
+    os.write(child[1], b"x")
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+assert ctypes.CDLL(None).unshare(0x10000000) == 0
+os.write(parent[1], b"x")
+os.read(child[0], 1)
+with open("/proc/sys/user/max_user_namespaces", "w") as file:
+    file.write("0")
+os.setgroups([])
+os.setgid(int(number))
+os.setuid(int(number))
+os.execvp(command[0], command)
+"""
+
+
+@pytest.fixture(params=["none can be made", "they allow nothing"])
+def without_namespaces(request: pytest.FixtureRequest, place: Path) -> list[str | Path]:
+    """Words before a command that runs as the user, where the kernel refuses what Ubuntu's AppArmor refuses."""
+    need_root()
+    need("setpriv", "proot")
+    if request.param == "none can be made":
+        return [sys.executable, "-c", NO_NAMESPACES, str(user_id())]
+    # As kernel.apparmor_restrict_unprivileged_userns: they are made, and their root has no capability.
+    rules = [bpf.Rule(bpf.refuse(errno.EACCES), ("mount", "umount2", "move_mount", "mount_setattr", "sethostname"))]
+    (place / "filter").write_bytes(bpf.program(rules, [abi for abi in abis() if abi.little_endian]))
+    (place / "helper").write_bytes(static_helper(host_platform()))
+    (place / "helper").chmod(0o755)
+    become = ["setpriv", "--reuid", str(user_id()), "--regid", str(user_id()), "--clear-groups"]
+    return [*become, place / "helper", place / "filter", str(NO_NEW_PRIVS)]
+
+
+def test_where_user_namespaces_are_refused_proot_is_used(
+    container: Container, without_namespaces: list[str | Path]
+) -> None:
+    options: dict[str, Any] = {"shell": without_namespaces, "by": "chroot", "env": as_user()["env"]}
+    assert b"TracerPid:\t0\n" not in container.output("", "cat", "/proc/self/status", **options)
+    done = container.run("userns", "true", **options)
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.startswith(b"start.sh: user namespaces don't work here; --runtime proot may")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_doctor_says_that_they_are_refused(place: Path, without_namespaces: list[str | Path]) -> None:
+    command, options = provision_command("doctor", "--json", cache=place / "cache", **as_user())
+    for name in ("user", "group", "extra_groups"):
+        options.pop(name)
+    done = subprocess.run([*without_namespaces, *command], check=False, **options)
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert found["userns"]["state"] == "no"
+    assert "start.sh uses proot" in found["userns"]["detail"]
+    assert found["proot"]["state"] == "ok"
+    if str(NO_NAMESPACES) in map(str, without_namespaces):
+        assert "user.max_user_namespaces=0" in found["userns"]["detail"]
+        assert "sysctl -w user.max_user_namespaces=" in found["userns"]["fix"]
+
+
 def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
     starter("userns")
     provisioned = provision(debian, place / "debian", **as_user())
@@ -150,10 +197,17 @@ def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path)
     update = container.run("userns", "apt-get", "update", timeout=120)
     assert update.returncode == 0, update.stderr
     settings = ["--env", "DEBIAN_FRONTEND=noninteractive"]
-    install = ("apt-get", "install", "--yes", "--no-install-recommends", "dbus", "openssh-server")
+    install = ("apt-get", "install", "--yes", "--no-install-recommends", "dbus", "gosu", "openssh-server")
     done = container.run("userns", *settings, *install, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert container.output("userns", "dpkg", "--audit") == b""
     users = (container.rootfs / "etc/passwd").read_text()
     assert "\nsshd:" in users
     assert "\nmessagebus:" in users
+    # The entrypoint of docker's postgres, redis and others.
+    entrypoint = container.rootfs / "docker-entrypoint.sh"
+    entrypoint.write_text('#!/bin/bash\nif [ "$(id -u)" = 0 ]; then exec gosu nobody "$0" "$@"; fi\nexec "$@"\n')
+    entrypoint.chmod(0o755)
+    done = container.run("userns", "/docker-entrypoint.sh", "id")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"--ids many" in done.stderr

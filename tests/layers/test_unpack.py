@@ -71,9 +71,17 @@ def job(
 
 
 def described(directory: Path) -> tuple[object, ...]:
-    """Return the tree and its ownership record, both without the times that the image doesn't set."""
-    tree = {path: replace(entry, mtime=min(entry.mtime, NOW)) for path, entry in tree_of(directory / "rootfs").items()}
+    """Return the tree and its ownership record, both without the times that the image doesn't set.
+
+    Also without the files that have the name of the container, which is that of the directory.
+    """
+    tree = {
+        path: replace(entry, mtime=min(entry.mtime, NOW))
+        for path, entry in tree_of(directory / "rootfs").items()
+        if path not in ("etc/hosts", "etc/hostname")
+    }
     record = (directory / ".provision/ownership.mtree").read_text()
+    record = re.sub(r"(?m)^host(s|name) type=file .*\n", "", record)
     return tree, re.sub(r"time=(\d+)\.\d+", lambda time: f"time={min(int(time[1]) * 10**9, NOW)}", record)
 
 

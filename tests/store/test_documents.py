@@ -223,6 +223,23 @@ def test_what_was_announced_is_what_has_to_come(registry: ScriptedRegistry, plai
         plain.manifest("latest")
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_head_that_names_what_is_not_there(registry: ScriptedRegistry, plain: CachingRegistry, status: int) -> None:
+    """The headers are wrong, or the registry knows tags only: GET of the tag decides."""
+    wrong = {"Docker-Content-Digest": builders.digest_of(b"gone"), "Content-Type": OCI_MANIFEST}
+    head = Response(status, IMAGE.manifest, wrong)
+    registry.on(MANIFESTS, lambda request: head if request.method == "HEAD" else None)
+    registry.on("/v2/.*/manifests/sha256:.*", Response(404))
+    assert plain.manifest("latest").data == IMAGE.manifest
+
+
+def test_a_size_in_the_headers_is_no_more_than_a_hint(registry: ScriptedRegistry, plain: CachingRegistry) -> None:
+    """The digest is what is verified."""
+    short = Response(200, b"x" * 7, {"Docker-Content-Digest": builders.digest_of(IMAGE.manifest)})
+    registry.on(MANIFESTS, lambda request: short if request.method == "HEAD" else None)
+    assert plain.manifest("latest").data == IMAGE.manifest
+
+
 def test_a_tag_that_is_not_there(plain: CachingRegistry) -> None:
     with pytest.raises(NotFound, match="no tag 'nowhere'"):
         plain.manifest("nowhere")

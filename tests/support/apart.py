@@ -55,7 +55,7 @@ def apply_apart(
                 if not done:
                     part.reset()
             if done:
-                applier.follow_merge()
+                applier.follow_merge(0)
             else:
                 applier.apply(chunks())
             merged.append(done)

@@ -59,6 +59,7 @@ SETTINGS = LaunchSettings(
     image_env=("PATH=/bin",),
     image_user="",
     image_workdir="",
+    image_localtime="",
     image_stop_signal="",
     image_ports=(),
     default_runtime="auto",

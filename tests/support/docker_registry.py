@@ -35,15 +35,17 @@ class DockerRegistry:
 
 @contextmanager
 def run_docker_registry(
-    directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = ""
+    directory: Path, storage: Path, tls: tuple[Path, Path] | None = None, more: str = "", clients: Path | None = None
 ) -> Iterator[DockerRegistry]:
     """Run docker-registry on a free loopback port; its configuration and its log are written to `directory`.
 
-    `more` is appended to the configuration. With `tls`, a certificate and its key, it serves HTTPS.
+    `more` is appended to the configuration. With `tls`, a certificate and its key, it serves HTTPS; with `clients`, the
+    certificate of an authority, only to clients that have one of it.
     """
     need("docker-registry", "setpriv")
     port = free_port()
-    secrets = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'}}" if tls else ""
+    asked = f", clientcas: ['{clients}']" if clients else ""
+    secrets = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'{asked}}}" if tls else ""
     config = directory / "registry.yml"
     config.write_text(
         "version: 0.1\n"
@@ -70,6 +72,8 @@ def _await_registry(process: subprocess.Popen[bytes], url: str, certificate: Pat
             answer = requests.get(url, timeout=5, verify=str(certificate) if certificate else True)
             if answer.status_code in (200, 401):
                 return
+        except requests.exceptions.SSLError:
+            return  # it wants a certificate, or has one of an authority
         except requests.ConnectionError:
             time.sleep(0.05)
     pytest.fail(f"docker-registry doesn't answer at {url}; exit status {process.poll()}")

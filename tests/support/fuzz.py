@@ -37,7 +37,8 @@ from provisioner.layers.budget import Budget
 from provisioner.layers.compression import decompress
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
-from provisioner.rootfs.tree import Tree, split_path
+from provisioner.rootfs.paths import split_path
+from provisioner.rootfs.tree import Tree
 from tests.support.builders import compressed
 from tests.support.extracted import apply_extracted
 from tests.support.mutations import honest, hostile, mutated

@@ -51,7 +51,11 @@ ENVIRONMENT = {
 }
 """The environment variables of Termux."""
 
-UNREADABLE = ("stat", "loadavg", "uptime", "version", "vmstat")
+UNREADABLE = (
+    *("stat", "loadavg", "uptime", "version", "vmstat"),
+    *("sys/kernel/overflowuid", "sys/kernel/overflowgid", "sys/kernel/cap_last_cap"),
+    "sys/fs/inotify/max_user_watches",
+)
 """Files of /proc that apps can't read."""
 
 Allowance = Literal["tmp", "links"]

@@ -39,6 +39,7 @@ _PACKAGES = {
     "mtree": "mtree-netbsd",
     "qemu-aarch64-static": "qemu-user-static",
     "qemu-x86_64-static": "qemu-user-static",
+    "tini-static": "tini",
 }
 
 # An environment variable that marks the processes of this test session, unless they clear their environment.

@@ -1,0 +1,115 @@
+"""Hard links that Termux's proot has made in a rootfs: whether their content is still found.
+
+With --link2symlink, proot moves the content of a file that gets a hard link to `.l2s/.l2s.NAME0001.0002`, makes the
+symlink `.l2s/.l2s.NAME0001` to it, and symlinks to that in place of the hard links, all by absolute paths.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provisioner.filesystem.walk import walk
+
+LINKS = ".l2s"
+"""The directory in the rootfs."""
+PLACE = "links"
+"""The file in `.provision/` with the path of the rootfs that the links lead to, which start.sh writes."""
+LAST_NUMBER = 999
+"""proot counts up to this number for each NAME, then it takes the name of another file and overwrites that."""
+
+_PREFIX = b".l2s."
+_NUMBERED = re.compile(rb"\.l2s\.(.*)(\d{4})", re.DOTALL)
+_SHOWN = 3
+
+
+@dataclass
+class ProotLinks:
+    """What was found of proot's links in a directory."""
+
+    count: int = 0
+    """How many hard links are links of proot."""
+    lost: list[str] = field(default_factory=list)
+    """Names, from the rootfs, of some links without content."""
+    lost_count: int = 0
+    elsewhere: str = ""
+    """The rootfs that links lead to, if it is another one."""
+    elsewhere_count: int = 0
+    used_up: list[str] = field(default_factory=list)
+    """Names of files of which no further one can get a hard link."""
+    is_blocked: bool = False
+    """Whether there is something at `.l2s` that is no directory."""
+
+
+def find_links(directory: Path) -> ProotLinks:
+    """Look at all links of proot in the rootfs of a provisioned directory. Raises OSError."""
+    rootfs = Path(os.path.realpath(directory / "rootfs"))
+    found = ProotLinks(is_blocked=_is_blocked(rootfs))
+    here = [os.fsencode(rootfs)]
+    if (recorded := _recorded(directory)) and os.path.exists(recorded) and os.path.samefile(recorded, rootfs):
+        here.append(recorded)
+    numbers: Counter[bytes] = Counter()
+    path: list[bytes] = []
+    for file in walk(rootfs):
+        if file is None:
+            path.pop()
+            continue
+        if match := _NUMBERED.fullmatch(file.name):
+            numbers[match[1]] = max(numbers[match[1]], int(match[2]))
+        if stat.S_ISLNK(file.stat.st_mode):
+            target = os.readlink(file.name, dir_fd=file.directory)
+            if target.startswith(b"/") and os.path.basename(target).startswith(_PREFIX):
+                _add(found, os.fsdecode(b"/".join([*path[1:], file.name])), target, here)
+        if file.is_directory:
+            path.append(file.name)
+    found.used_up = [os.fsdecode(name) for name, number in sorted(numbers.items()) if number >= LAST_NUMBER][:_SHOWN]
+    return found
+
+
+def _add(found: ProotLinks, name: str, target: bytes, here: list[bytes]) -> None:
+    """Count the link `name` with its target."""
+    is_number = os.path.basename(name).startswith(os.fsdecode(_PREFIX))
+    found.count += not is_number
+    if any(target.startswith(rootfs + b"/") for rootfs in here):
+        if not _has_content(target):
+            found.lost_count += 1
+            found.lost += [name] if found.lost_count <= _SHOWN else []
+    elif place := _place_of(target, here[0]):
+        found.elsewhere, found.elsewhere_count = place, found.elsewhere_count + 1
+    elif not is_number:
+        found.lost_count += 1
+        found.lost += [name] if found.lost_count <= _SHOWN else []
+
+
+def _has_content(target: bytes) -> bool:
+    """Return whether a link with this target leads to a file, by one more link at most."""
+    try:
+        if stat.S_ISLNK(os.lstat(target).st_mode):
+            target = os.readlink(target)
+        return stat.S_ISREG(os.lstat(target).st_mode) or not target.startswith(b"/")
+    except OSError:
+        return False
+
+
+def _place_of(target: bytes, rootfs: bytes) -> str:
+    """Return the other rootfs that a target names, if this one has the same file; empty where it hasn't."""
+    for match in re.finditer(rb"/rootfs(?=/)", target):
+        if os.path.lexists(rootfs + target[match.end() :]):
+            return os.fsdecode(target[: match.end()])
+    return ""
+
+
+def _recorded(directory: Path) -> bytes:
+    try:
+        return (directory / ".provision" / PLACE).read_bytes().removesuffix(b"\n")
+    except OSError:
+        return b""
+
+
+def _is_blocked(rootfs: Path) -> bool:
+    place = rootfs / LINKS
+    return os.path.lexists(place) and (place.is_symlink() or not place.is_dir())

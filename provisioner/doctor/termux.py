@@ -1,0 +1,85 @@
+"""Probes of what is special to Termux: its proot, and 32-bit programs on its chips."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import struct
+import subprocess
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from provisioner.container.proot_links import LAST_NUMBER, find_links
+from provisioner.doctor.check import Finding, Site, no, ok, unknown
+from provisioner.doctor.children import run_program
+from provisioner.terminal.escaping import printable
+
+# exit(0): mov $1, %eax; xor %ebx, %ebx; int $0x80, and mov r7, #1; mov r0, #0; svc #0.
+_PROGRAMS = {
+    "386": (3, 0, bytes.fromhex("b801000000 31db cd80 000000")),
+    "arm": (40, 5 << 24, bytes.fromhex("0170a0e3 0000a0e3 000000ef")),
+}
+"""By architecture: ELF's number for it, its flags, and machine code."""
+
+
+def check_proot_limits(site: Site) -> Finding:
+    """Name what is broken in Termux's proot itself, so that nobody looks for the cause in a container."""
+    program = shutil.which("proot")
+    if not program:
+        return unknown("there is no proot")
+    if "--link2symlink" not in run_program(program, "--help")[1]:
+        return ok("this is not Termux's")
+    return ok(
+        "Termux's: a program that writes to a pipe goes on when nobody reads any more (`yes | head -1`), chown is not"
+        " seen afterwards, hard links seem to be another user's; docs/termux-proot.md says what helps"
+    )
+
+
+def check_proot_links(site: Site) -> Finding:
+    """Check the hard links that were made in DIR by Termux's proot, which are symlinks by absolute paths."""
+    try:
+        links = find_links(site.directory)
+    except OSError as error:
+        return unknown(f"can't be read: {error.strerror or error}")
+    start = shlex.quote(str(site.directory / "start.sh"))
+    if links.is_blocked:
+        place = site.directory / "rootfs/.l2s"
+        return no(
+            "what is at /.l2s is no directory: start.sh refuses it with Termux's proot",
+            f"mv {shlex.quote(str(place))} {shlex.quote(str(place) + '.old')}",
+        )
+    if links.elsewhere_count:
+        return no(f"{links.elsewhere_count} links lead to {links.elsewhere}, where DIR was", f"{start} true")
+    if links.lost_count:
+        names = ", ".join(map(printable, links.lost))
+        more = f" and {links.lost_count - len(links.lost)} more" if links.lost_count > len(links.lost) else ""
+        return no(f"{links.lost_count} files have lost their content: {names}{more}", "reinstall what they belong to")
+    if links.used_up:
+        names = ", ".join(map(printable, links.used_up))
+        return no(
+            f"proot counts to {LAST_NUMBER}, and no number is left for {names}: the next file of this name that gets a "
+            "hard link is lost, with the content of another one",
+            "inside, replace hard links by copies: cp FILE FILE.new && mv FILE.new FILE",
+        )
+    return ok(f"{links.count} hard links are links of Termux's proot" if links.count else "none is a link of proot")
+
+
+def runs_32_bit(architecture: str, site: Site) -> bool:
+    """Return whether the kernel runs programs for a 32-bit `architecture` (386 or arm), by running a tiny one."""
+    machine, flags, code = _PROGRAMS[architecture]
+    ident = b"\x7fELF\1\1\1".ljust(16, b"\0")
+    start, size = 0x100000, 84 + len(code)
+    header = struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, start + 84, 52, 0, flags, 52, 32, 1, 40, 0, 0)
+    segment = struct.pack("<8I", 1, 0, start, start, size, size, 5, 0x1000)
+    with ExitStack() as stack:
+        directory = site.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-doctor-"))
+        program = Path(directory) / f"program-{architecture}"
+        with open(program, "wb") as file:
+            file.write(ident + header + segment + code)
+            os.fchmod(file.fileno(), 0o700)
+        try:
+            return subprocess.run([program], check=False, stdin=subprocess.DEVNULL, timeout=3).returncode == 0
+        except (OSError, subprocess.SubprocessError):
+            return False

@@ -1,0 +1,119 @@
+# Ids: whether a user namespace has one id, the user's, or the user's subordinate ids too. DIR remembers that it has many
+# in `.provision/ids`: that word, and in a second line the first of them, once the image's owners are there. The two are
+# never mixed: with one id nobody can use files of other owners, and what was done with one id has lost its owners.
+# Sets `ids` (one or many).
+
+# Set `ids`, and `runtime` where there are many. Exit if that isn't what DIR was used with.
+choose_ids() {
+    remembered_ids=''
+    { read -r remembered_ids <"$directory/.provision/ids"; } 2>/dev/null
+    ids=${typed_ids:-${remembered_ids:-one}}
+    case $remembered_ids/$typed_ids in
+        many/one)
+            fail "files here belong to many ids, which one id can't use: leave out --ids, or provision another directory"
+            ;;
+        /many)
+            [ ! -d "$directory/.provision/run" ] ||
+                fail "this was started with one id before, and has lost the owners of files: make another directory by \
+provision --ids many IMAGE DIR"
+            ;;
+    esac
+    [ "$ids" = many ] || return 0
+    [ "$host_uid" != 0 ] || fail "with many ids it is a user's, in user namespaces: start it as that user, without sudo"
+    [ -O "$directory/.provision" ] || fail "with many ids only its owner can start it"
+    case $typed_runtime$no_namespace in
+        '' | auto | userns) runtime=userns ;;
+        *) fail "files here belong to many ids, which only user namespaces have: leave out --runtime and --no-namespace" ;;
+    esac
+    { find_program newuidmap && find_program newgidmap; } ||
+        fail "--ids many needs newuidmap and newgidmap: apt install uidmap"
+}
+
+# Exit unless the user has subordinate ids. Remember that DIR has many.
+remember_ids() {
+    "$unshare" -U -r --map-auto -m true 2>/dev/null || {
+        name=$(id -un)
+        fail "you have no subordinate ids, or an unshare older than util-linux 2.38: sudo usermod \
+--add-subuids 100000-165535 --add-subgids 100000-165535 $name"
+    }
+    [ -z "$print_only" ] && [ -z "$remembered_ids" ] || return 0
+    write_text "many$newline" "$directory/.provision/ids" || fail "can't write $directory/.provision/ids"
+}
+
+# As root of the namespace, whose other ids are those from `outer_ids` on outside: give the files the image's owners at the
+# first start. Exit if the files have others already.
+set_owners() {
+    first_id=''
+    { read -r _ && read -r first_id; } <"$directory/.provision/ids"
+    if [ -n "$first_id" ]; then
+        [ "$first_id" = "$outer_ids" ] || fail "files here belong to ids from $first_id on, and you have those from \
+$outer_ids on: give them back in /etc/subuid and /etc/subgid"
+        return
+    fi
+    quote "$directory"
+    say "files here get owners of their own, and rm alone can't delete them: unshare -U -r --map-auto rm -rf $quoted"
+    { find_program awk && find_program chown && find_program chmod; } || fail "--ids many needs awk, chown and chmod"
+    list_owners | change_owners || finish 125
+    write_text "many$newline$outer_ids$newline" "$directory/.provision/ids" ||
+        fail "can't write $directory/.provision/ids"
+    leave
+}
+
+# Print a line for each file that isn't root's, or has a mode that provision changed: owner, mode or `-`, directory, name.
+list_owners() {
+    [ -r "$directory/.provision/ownership.mtree" ] || return 0
+    # mtree(5), as provisioner/ownership/mtree.py writes it. Escapes become printf's.
+    LC_ALL=C awk '
+        /^#/ { next }
+        $0 == ".." { depth--; next }
+        {
+            type = mode = ""; uid = gid = 0
+            for (i = 2; i <= NF; i++) {
+                value = substr($i, index($i, "=") + 1)
+                if ($i ~ /^type=/) type = value
+                else if ($i ~ /^mode=/) mode = value
+                else if ($i ~ /^uid=/) uid = value
+                else if ($i ~ /^gid=/) gid = value
+            }
+            name = $1
+            if (name ~ /\\/) gsub(/%/, "%%", name)
+            above = depth ? path[depth] : "/"
+            if (type == "dir") { depth++; path[depth] = depth > 1 ? path[depth - 1] name "/" : "/" }
+            kept = type == "link" || mode ~ (type == "dir" ? "^07" : "^0[67]")
+            if (uid != 0 || gid != 0 || !kept) print uid ":" gid, kept ? "-" : mode, above, name
+        }' "$directory/.provision/ownership.mtree"
+}
+
+# Change the owners and modes of the files that standard input lists. Files of a directory with one owner are one call.
+change_owners() {
+    last='' names=''
+    while read -r owner mode above name; do
+        [ "$owner $above" = "$last" ] || change_named
+        last="$owner $above"
+        case $above in *\\*) above=$(decode "$above") && above=${above%x} ;; esac
+        case $name in *\\*) name=$(decode "$name") && name=${name%x} ;; esac
+        [ -e "$rootfs$above$name" ] || [ -L "$rootfs$above$name" ] || continue
+        append "$names" "./$name" && names=$list
+        place=$above new_owner=$owner
+        [ "$mode" = - ] || change_named "$mode"
+    done
+    change_named
+}
+
+# Print the name $1, whose odd characters are octal numbers, and an x.
+decode() {
+    # shellcheck disable=SC2059 # a format
+    printf "${1}x"
+}
+
+# Give the files `names` in the guest's directory `place` to `new_owner`, and the last one the mode $1.
+change_named() {
+    [ -n "$names" ] || return 0
+    new_mode=${1-} last_name="./$name"
+    enter "$place" "can't enter $place in the rootfs"
+    eval "set -- $names"
+    names=''
+    # It takes setuid away, so that the mode comes second.
+    chown -h "$new_owner" -- "$@"
+    [ -z "$new_mode" ] || [ -L "$last_name" ] || chmod "$new_mode" "$last_name"
+}
