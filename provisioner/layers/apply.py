@@ -10,7 +10,7 @@ from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.xattrs import drop_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
-from provisioner.layers.reader import LayerReader, StreamedLayer, apply_metadata, entry_errors, try_chown
+from provisioner.layers.reader import StreamedLayer, apply_metadata, entry_errors, try_chown
 from provisioner.layers.seen_paths import SeenPaths
 from provisioner.layers.tar import TIME_LIMITS, Entry
 from provisioner.ownership.overrides import FileMetadata
@@ -63,7 +63,7 @@ class LayerApplier:
         """
         self.apply_reader(StreamedLayer(chunks, self._ownership, self._budget))
 
-    def apply_reader(self, reader: LayerReader) -> None:
+    def apply_reader(self, reader: StreamedLayer) -> None:
         """Apply the layer of `reader`. Raises as `apply` does."""
         self._upper_paths.clear()
         self._cleared_paths.clear()
@@ -93,7 +93,7 @@ class LayerApplier:
         with tree_errors("link"):
             self._links.finish(self._tree, self._tree.overrides)
 
-    def _apply(self, entry: Entry, reader: LayerReader) -> None:
+    def _apply(self, entry: Entry, reader: StreamedLayer) -> None:
         if _WHITEOUT in entry.path and self._apply_whiteout(entry):
             if entry.kind is not Kind.FILE or split_path(entry.path)[:-1] != [_LINKED]:
                 return
@@ -165,7 +165,7 @@ class LayerApplier:
         while path and self._upper_paths.add(path):
             path = path.rpartition(b"/")[0]
 
-    def _create(self, entry: Entry, reader: LayerReader) -> Place:
+    def _create(self, entry: Entry, reader: StreamedLayer) -> Place:
         """Create what `entry` describes in place of whatever is there, and return its place."""
         tree, kind = self._tree, entry.kind
         if kind is Kind.FILE:

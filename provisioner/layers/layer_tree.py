@@ -15,7 +15,7 @@ from provisioner.errors import MalformedImage
 from provisioner.filesystem.walk import walk
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
-from provisioner.layers.reader import LayerReader
+from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.seen_paths import SeenPaths
 from provisioner.layers.tar import Entry
 from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
@@ -166,7 +166,7 @@ class _Applier(LayerApplier):
 
 
 def unpack_layer(
-    reader: LayerReader, root: int, ownership: Ownership, budget: Budget, links: Links
+    reader: StreamedLayer, root: int, ownership: Ownership, budget: Budget, links: Links
 ) -> UnpackedLayer | None:
     """Unpack the layer of `reader`, which isn't the lowest, to the open empty directory `root`.
 
@@ -191,7 +191,7 @@ def unpack_layer(
 
 
 def unpack_lowest_layer(
-    reader: LayerReader, root: int, ownership: Ownership, budget: Budget, links: Links
+    reader: StreamedLayer, root: int, ownership: Ownership, budget: Budget, links: Links
 ) -> UnpackedLayer:
     """Unpack the lowest layer to the open empty directory `root`. Raises as LayerApplier.apply does."""
     with Tree(root) as tree:

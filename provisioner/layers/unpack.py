@@ -34,7 +34,7 @@ from provisioner.terminal.progress import Console
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """The processors that this process may use."""
 WORKER_LAYER_SIZE = 1 << 20
-"""Compressed layers of at least so many bytes are extracted by worker processes; smaller ones aren't worth it."""
+"""Compressed layers of at least so many bytes are unpacked by worker processes; smaller ones aren't worth it."""
 _MAX_WORKERS = 4
 _DEPTH = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""

@@ -1,4 +1,4 @@
-"""Worker processes that extract layers at the same time as the main process, where there are processors for them.
+"""Worker processes that unpack layers at the same time as the main process, where there are processors for them.
 
 The GIL lets only one thread run Python code, so that several processors need several processes. They are forked. A
 socket carries the file of a task's blob to them, and how far they may read it; a pipe carries pickled results back.

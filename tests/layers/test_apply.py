@@ -25,14 +25,13 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
-from tests.support.extracted import apply_extracted
 from tests.support.tools import CHECKOUT, need, need_root, run
 from tests.support.trees import tree_of
 
 
-@pytest.fixture(params=["streamed", "extracted", "apart"], autouse=True)
+@pytest.fixture(params=["in order", "apart"], autouse=True)
 def layer_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are applied while they stream, or after they were extracted, or are unpacked apart and merged."""
+    """Layers are applied in order, or are unpacked apart and merged."""
     monkeypatch.setattr(f"{__name__}.WAY", request.param)
 
 
@@ -49,10 +48,7 @@ def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int 
             )
             layers = ()
         for members in layers:
-            if WAY == "extracted":
-                apply_extracted(applier, [tar(*members)], ownership, budget, root.with_name("extracted"))
-            else:
-                applier.apply([tar(*members)])
+            applier.apply([tar(*members)])
         applier.finish()
         tree.set_times()
 

@@ -1,4 +1,4 @@
-"""Layers that worker processes extract give the same tree as without them."""
+"""Layers that worker processes unpack give the same tree as without them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Unpacks the hostile archives of attacks.py, in a process of its own, so that tests can run it as any user.
 
 `python -m tests.support.attack_runner DIRECTORY` unpacks each archive into DIRECTORY/rootfs and prints the outcomes as
-JSON. DIRECTORY/outside must not change meanwhile. With the argument `extracted`, the files of each layer are written to
-a directory first, as by a worker process; with `apart`, each layer is unpacked to a tree of its own, and these are
-merged; with `million`, a million entries are unpacked instead.
+JSON. DIRECTORY/outside must not change meanwhile. With the argument `apart`, each layer is unpacked to a tree of its
+own, and these are merged; with `million`, a million entries are unpacked instead.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
 from tests.support.archives import raw, tar
 from tests.support.attacks import DEPTH, ZSTD, Attack, attacks
-from tests.support.extracted import apply_extracted
 
 CANARY = b"sings"
 """The content of the file outside that must not change."""
@@ -45,7 +43,7 @@ MAX_SIZE = 30_000_000
 
 
 def main(directory: Path, way: str) -> None:
-    """Unpack all attacks below `directory` and print the outcomes. The way is `extracted`, `apart` or empty."""
+    """Unpack all attacks below `directory` and print the outcomes. The way is `apart` or empty."""
     signal.signal(signal.SIGALRM, _too_long)
     outside = directory / "outside"
     outside.mkdir()
@@ -100,10 +98,7 @@ def _outcome(attack: Attack, root: Path, way: str) -> dict[str, Any]:
             ownership, budget = Ownership.in_directory(root), Budget(MAX_SIZE, parts=2 + len(attack.layers))
             applier = LayerApplier(tree, ownership, budget=budget)
             for layer in attack.layers if way != "apart" else ():
-                if way == "extracted":
-                    apply_extracted(applier, _archive(layer), ownership, budget.part(1), root.with_name("ahead"))
-                else:
-                    applier.apply(_archive(layer))
+                applier.apply(_archive(layer))
             applier.finish()
             if way == "apart":
                 # The first layer has none below it; behind an empty one, each is unpacked apart.
