@@ -88,7 +88,7 @@ class LayerApplier:
     def finish(self) -> None:
         """Replace copies by symlinks where `links` says so, after the last layer.
 
-        The times of directories are set later, after all other writes: Tree.set_times.
+        The times of directories are set later, after all other writes: write_owners.
         """
         with tree_errors("link"):
             self._links.finish(self._tree, self._tree.overrides)

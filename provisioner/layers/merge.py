@@ -45,7 +45,7 @@ class LayerMerger:
         """Merge the layer that was unpacked to the open directory `root`, which is of no use afterwards.
 
         Returns False where that would not give what applying the layer in order does; then nothing was changed but in
-        `root`. The times of directories are set later: Tree.set_times. Raises MachineError and MalformedImage.
+        `root`. The times of directories are set later: write_owners. Raises MachineError and MalformedImage.
         """
         with tree_errors("merge its tree"), Tree(root) as upper:
             try:

@@ -66,7 +66,7 @@ def unpack(
 ) -> Tree:
     """Create the directory ROOTFS in `place` from all layers of `image`, each verified against both of its digests.
 
-    Returns the open tree, which the caller closes. The times of its directories are not set yet: call Tree.set_times
+    Returns the open tree, which the caller closes. The times of its directories are not set yet: call write_owners
     after the last write. `place` and `scratch` are open directories on the same file system; the latter is empty, and
     for temporary files. `ownership` is the policy for new files in `place`.
 

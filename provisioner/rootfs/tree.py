@@ -20,8 +20,7 @@ from typing import NamedTuple, Self
 from provisioner.errors import MalformedImage, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, NEW_FILE, closing_descriptor
 from provisioner.filesystem.removal import names_in, remove_tree
-from provisioner.filesystem.walk import walk_directories
-from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
+from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.rootfs.paths import NAME_MAX, split_path
 from provisioner.terminal.escaping import printable
 
@@ -211,12 +210,6 @@ class Tree:
         with suppress(FileExistsError):
             os.symlink(target, place.name, dir_fd=place.directory)
             self.overrides.set(self.lstat(place).st_ino, None)
-
-    def set_times(self) -> None:
-        """Set the times of all directories to those of the image. Later writes into a directory change its time."""
-        for file in walk_directories(self._root):
-            if (mtime := self.overrides.times[file.stat.st_ino]) != NO_TIME:
-                os.utime(file.name, ns=(mtime, mtime), dir_fd=file.directory, follow_symlinks=False)
 
     def lstat(self, place: Place) -> os.stat_result:
         """Return lstat(2) of a place."""

@@ -26,7 +26,7 @@ from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
 from tests.support.tools import CHECKOUT, need, need_root, run
-from tests.support.trees import tree_of
+from tests.support.trees import set_times, tree_of
 
 
 @pytest.fixture(params=["in order", "apart"], autouse=True)
@@ -50,7 +50,7 @@ def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int 
         for members in layers:
             applier.apply([tar(*members)])
         applier.finish()
-        tree.set_times()
+        set_times(tree)
 
 
 def _archive(members: list[Member]) -> list[bytes]:

@@ -25,7 +25,7 @@ from tests.support import builders
 from tests.support.archives import Member, tar
 from tests.support.tools import fast_directory, need, need_root, run
 from tests.support.trees import Entry as Found
-from tests.support.trees import tree_of
+from tests.support.trees import set_times, tree_of
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 OPTIONS: dict[str, Any] = {"env": {**os.environ, "LC_ALL": "C.UTF-8"}, "errors": "replace"}
@@ -157,7 +157,7 @@ def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
         applier = LayerApplier(tree, Ownership(os.geteuid() == 0))
         applier.apply(archive[at : at + 5000] for at in range(0, len(archive), 5000))
         applier.finish()
-        tree.set_times()
+        set_times(tree)
     return tree_of(root)
 
 

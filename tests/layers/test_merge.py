@@ -83,7 +83,6 @@ def _result(apply: Any, exact: bool) -> Result:
         with Tree(directory / "rootfs") as tree:
             try:
                 apply(tree, ownership, budget, directory / "apart")
-                tree.set_times()
             except MalformedImage as raised:
                 return Result(raised.message, {}, "", [], 0)
         write_owners(directory / "owners", directory / "rootfs", tree.overrides, ownership)

@@ -31,6 +31,7 @@ from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
 from tests.support.archives import raw, tar
 from tests.support.attacks import DEPTH, ZSTD, Attack, attacks
+from tests.support.trees import set_times
 
 CANARY = b"sings"
 """The content of the file outside that must not change."""
@@ -79,7 +80,7 @@ def million(directory: Path) -> None:
         applier = LayerApplier(tree, Ownership.in_directory(root))
         applier.apply(block for _ in range(1000))
         applier.finish()
-        tree.set_times()
+        set_times(tree)
     names = sum(len(files) + len(directories) for _, directories, files in os.walk(root))
     # ru_maxrss of getrusage(2) would include the memory of the parent before exec; VmHWM does not.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
@@ -106,7 +107,7 @@ def _outcome(attack: Attack, root: Path, way: str) -> dict[str, Any]:
                 apply_apart(
                     tree, [partial(_archive, layer) for layer in layers], ownership, budget, root.with_name("ahead")
                 )
-            tree.set_times()
+            set_times(tree)
     except MalformedImage as refusal:
         error = f"refused: {refusal.message}"
     except MachineError as stop:

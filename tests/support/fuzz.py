@@ -42,6 +42,7 @@ from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
 from tests.support.builders import compressed
 from tests.support.mutations import honest, hostile, mutated
+from tests.support.trees import set_times
 
 SECONDS = 10
 """The time limit of one input."""
@@ -145,7 +146,7 @@ class Arena:
                 for entry in Archive(chunks(kind, blob, 1 << 16)):
                     last = entry
             applier.finish()
-            tree.set_times()
+            set_times(tree)
             if last is not None and b".wh." not in last.path and not self._through_symlink(last):
                 _check(tree, last, tried.exact)
 
