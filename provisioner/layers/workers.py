@@ -42,6 +42,8 @@ _LENGTH = 4
 """The bytes of the length of a result, in front of it."""
 _COUNT = 8
 """The bytes of a message of a task: its number, or how much of its file may be read."""
+_DONE = b"."
+"""What a worker sends when it has done a task, and is free for the next one."""
 _END, _BROKEN = 2**64 - 1, 2**64 - 2
 """In place of how much may be read: the file has ended, or the rest of it can't be read."""
 
@@ -212,15 +214,16 @@ class _Worker:
     def _feed(self, tasks: deque[_Task]) -> None:
         """Send tasks to the process until none is left, or one has failed: nobody reads later results then."""
         with suppress(IndexError, BrokenPipeError, ConnectionResetError), self._input:
-            failure = None
-            while failure is None:
+            done = _DONE
+            while done:
                 task = tasks.popleft()
                 task.worker.put(self)
                 try:
                     task.send(self._input)
                 except MemoryError as error:
                     task.failure = error
-                failure = task.failure
+                    return
+                done = self._input.recv(len(_DONE))  # nothing where the process has ended
 
 
 def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: Iterable[_Worker]) -> NoReturn:
@@ -239,6 +242,7 @@ def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: It
                 data = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
                 _send(results, len(data), data)
             blob.close()
+            tasks.send(_DONE)
     finally:
         os._exit(0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -88,6 +89,26 @@ def test_a_free_worker_takes_the_next_task() -> None:
     with Workers(2, echo) as processes:
         begin(processes, {1: first(), 2: iter([b"2"]), 3: third()})
         assert [chunk for number in (1, 2, 3) for _, _, chunk in processes.results(number)] == [b"1", b"2", b"3"]
+
+
+def wait_for_the_last(number: int, chunks: Iterator[bytes]) -> Iterator[tuple[int, int]]:
+    first, second = (int(descriptor) for descriptor in b"".join(chunks).split())
+    if number == 1:
+        select.select([first], [], [], 10)  # until the third task is done
+    elif number == 3:
+        os.write(second, b".")
+    yield number, os.getpid()
+
+
+def test_a_worker_that_has_not_done_its_task_gets_no_other() -> None:
+    """Although all bytes of all tasks are there from the beginning."""
+    first, second = os.pipe()
+    with Workers(2, wait_for_the_last) as processes:
+        begin(processes, {number: [b"%d %d" % (first, second)] for number in (1, 2, 3)})
+        pids = {number: next(iter(list(processes.results(number))))[1] for number in (1, 2, 3)}
+    assert pids[1] != pids[2] == pids[3]
+    os.close(first)
+    os.close(second)
 
 
 def refuse(number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
