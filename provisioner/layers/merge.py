@@ -17,6 +17,7 @@ from provisioner.filesystem.walk import NAMES_IN_MEMORY, first_names
 from provisioner.filesystem.xattrs import drop_xattrs, set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.layer_tree import DependsOnLower, UnpackedLayer
+from provisioner.layers.redirect import Redirection
 from provisioner.ownership.overrides import NO_TIME
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
@@ -49,7 +50,9 @@ class LayerMerger:
         """
         with tree_errors("merge its tree"), Tree(root) as upper:
             try:
-                known = _Check(self._tree).check(layer)
+                check = _Check(self._tree)
+                created = Redirection(layer, upper, self._tree, check.mode).run()
+                known = check.check(layer)
             except DependsOnLower:
                 return False
             self._tree.overrides.update(layer.overrides)
@@ -65,7 +68,7 @@ class LayerMerger:
                 self._hide(path, only_content)
             merge = _Merge(self._tree, self._ownership, root)
             merge.run()
-            self._budget.spend(-ENTRY_SIZE * (known + merge.implied_directories))
+            self._budget.spend(ENTRY_SIZE * (created - known - merge.implied_directories))
             self._tree.forget_paths()
         return True
 
@@ -94,22 +97,21 @@ class _Check:
 
         Returns how many directories were there below before an entry named them, and were counted all the same.
         """
-        known = [0, 0]
-        for is_named, paths in enumerate((layer.implied, layer.named_later)):
-            for path in paths:
-                if (mode := self._mode(path)) is not None:
-                    known[is_named] += 1
-                    if not stat.S_ISDIR(mode):
-                        raise DependsOnLower("a directory that has no entry is another file below")
+        known = 0
+        for path in layer.named_later:
+            if (mode := self.mode(path)) is not None:
+                known += 1
+                if not stat.S_ISDIR(mode):
+                    raise DependsOnLower("a directory that had no entry is another file below")
         for path, only_content in layer.hidden:
-            if (mode := self._mode(path)) is not None and only_content and stat.S_ISLNK(mode):
+            if (mode := self.mode(path)) is not None and only_content and stat.S_ISLNK(mode):
                 raise DependsOnLower("an opaque whiteout below a symlink")
         for _, target in layer.hard_links:
-            if (mode := self._mode(target)) is None or stat.S_ISDIR(mode):
+            if (mode := self.mode(target)) is None or stat.S_ISDIR(mode):
                 raise DependsOnLower("a hard link to what is no file below")
-        return 0 if layer.hidden else known[1]
+        return 0 if layer.hidden else known
 
-    def _mode(self, path: bytes) -> int | None:
+    def mode(self, path: bytes) -> int | None:
         """Return the st_mode of a path, None where it is missing.
 
         Raises DependsOnLower where a symlink or another file that is no directory is above it.

@@ -81,6 +81,11 @@ class Links:
         """Return a new object for another tree, with the same substitute."""
         return Links(self._substitute)
 
+    @property
+    def has_copies(self) -> bool:
+        """Return whether there are copies that symlinks may replace, so that their paths must stay."""
+        return bool(self._copies)
+
     def adopt(self, other: Links) -> None:
         """Take over the substitutes of another tree, all files of which are going to be in this one, at their paths."""
         self._copies.update(other._copies)
