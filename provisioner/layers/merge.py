@@ -21,7 +21,7 @@ from provisioner.layers.redirect import Redirection
 from provisioner.ownership.overrides import NO_TIME
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import NOTHING_THERE, Tree, tree_errors
+from provisioner.rootfs.tree import NOTHING_THERE, Tree, move, tree_errors
 
 
 class LayerMerger:
@@ -46,7 +46,8 @@ class LayerMerger:
         """Merge the layer that was unpacked to the open directory `root`, which is of no use afterwards.
 
         Returns False where that would not give what applying the layer in order does; then nothing was changed but in
-        `root`. The times of directories are set later: write_owners. Raises MachineError and MalformedImage.
+        `root`. The times of directories are set later: write_owners. Raises MachineError and MalformedImage, CannotMove
+        where the layers have to be unpacked again, without trees of their own.
         """
         with tree_errors("merge its tree"), Tree(root) as upper:
             try:
@@ -212,7 +213,7 @@ class _Merge:
             if stat.S_ISDIR(there.st_mode) and stat.S_ISDIR(here.st_mode):
                 return False
             self._tree.remove_child(self._lower, name, there)
-        os.rename(name, name, src_dir_fd=self._upper, dst_dir_fd=self._lower)
+        move(self._upper, name, self._lower, name)
         return True
 
     def _merge_metadata(self) -> bool:

@@ -14,7 +14,7 @@ from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import names_in
 from provisioner.layers.layer_tree import DependsOnLower, UnpackedLayer
 from provisioner.ownership.overrides import NO_TIME
-from provisioner.rootfs.tree import Tree
+from provisioner.rootfs.tree import Tree, move
 
 _LINKS = 40
 """How many symlinks are followed for a layer, as in the kernel for a path."""
@@ -128,7 +128,7 @@ class Redirection:
         try:
             existing = os.stat(name, dir_fd=there, follow_symlinks=False)
         except FileNotFoundError:
-            os.rename(name, name, src_dir_fd=here, dst_dir_fd=there)
+            move(here, name, there, name)
             return False
         state = os.stat(name, dir_fd=here, follow_symlinks=False)
         is_implied = self._layer.overrides.times[state.st_ino] == NO_TIME

@@ -25,7 +25,7 @@ from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute, Substitutes
-from provisioner.rootfs.tree import Tree
+from provisioner.rootfs.tree import CannotMove, Tree
 from provisioner.sizes import size_text
 from provisioner.sources import LayerBlob, Source
 from provisioner.store.download import Unverified
@@ -74,7 +74,7 @@ def unpack(
     """
     try:
         return _unpack(image, source, place, scratch, ownership, unpack_options, console)
-    except (Unverified, WorkerKilled) as error:
+    except (Unverified, WorkerKilled, CannotMove) as error:
         how = "each layer after it is verified" if isinstance(error, Unverified) else "in a single process"
         console.step(f"{error.message}: unpacking again, {how}")
         with machine_errors("empty the rootfs"):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from provisioner.errors import MalformedImage, machine_errors
+from provisioner.errors import MachineError, MalformedImage, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, NEW_FILE, closing_descriptor
 from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.ownership.overrides import MetadataOverrides
@@ -52,6 +52,22 @@ def tree_errors(what: str) -> Iterator[None]:
             if error.errno in _IMAGE_FAULTS:
                 raise MalformedImage(f"{what}: {_IMAGE_FAULTS[error.errno]}") from error
             raise
+
+
+class CannotMove(MachineError):
+    """The file system refuses to move directories, as one does that is made of several others."""
+
+    usual_hint = "choose a directory on another file system"
+
+
+def move(directory: int, name: bytes, new_directory: int, new_name: bytes) -> None:
+    """Move a file or directory from one open directory to another. Raises CannotMove and OSError."""
+    try:
+        os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise CannotMove("directories can't be moved here") from error
+        raise
 
 
 class Place(NamedTuple):
@@ -234,7 +250,7 @@ class Tree:
         """
         is_directory = stat.S_ISDIR(state.st_mode)
         if self.trash is not None and (is_directory or self.overrides.get(state.st_ino) is not None):
-            os.rename(name, b"%d" % next(self._trash_names), src_dir_fd=directory, dst_dir_fd=self.trash)
+            move(directory, name, self.trash, b"%d" % next(self._trash_names))
             return
         if is_directory:
             remove_tree(directory, name)

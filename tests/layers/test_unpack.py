@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
 import re
 import signal
+import stat
 import tarfile
 import time
 from collections.abc import Iterator
@@ -234,3 +236,24 @@ def test_after_a_killed_worker_unpacking_starts_again_in_one_process(
     assert len(forks) == 2
     monkeypatch.undo()
     assert result == described(job(registry, tmp_path / "sequential"))
+
+
+def test_where_directories_cannot_be_moved_layers_are_unpacked_in_a_single_process(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by file systems that are made of several others, such as mergerfs."""
+    registry.push("image", image(*LAYERS))
+    rename = os.rename
+
+    def refused(source: bytes | str, target: bytes | str, **places: int) -> None:
+        is_of_layers = isinstance(target, bytes) and (source == target or target.isdigit())
+        if is_of_layers and stat.S_ISDIR(os.stat(source, dir_fd=places["src_dir_fd"], follow_symlinks=False).st_mode):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, target, **places)
+
+    output = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refused)
+        result = described(job(registry, tmp_path / "dir", output=output))
+    assert "directories can't be moved here: unpacking again, in a single process" in output.getvalue()
+    assert result == described(job(registry, tmp_path / "parallel"))
