@@ -3,10 +3,11 @@
 PYTHON ?= python3
 # The image to provision instead of a generated one: make run IMAGE=ubuntu
 IMAGE ?=
-# Arguments of pytest: make test ARGS='-k layer -x'; of a benchmark: make bench ARGS='--rounds 1 --images small-files'
+# Arguments of pytest: make test ARGS='-k layer -x'; of a benchmark: make bench ARGS='--rounds 1 --images small-files';
+# of the matrix: make matrix ARGS='--only su/userns'
 ARGS ?=
 
-.PHONY: help run env test lint check check-fast bench bench-faults bench-start clean
+.PHONY: help run env test lint check check-fast bench bench-faults bench-start matrix clean
 
 help:
 	@$(PYTHON) scripts/develop.py help
@@ -37,6 +38,9 @@ bench-faults:
 
 bench-start:
 	@$(PYTHON) scripts/develop.py bench-start $(ARGS)
+
+matrix:
+	@$(PYTHON) scripts/develop.py matrix $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

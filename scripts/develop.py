@@ -8,6 +8,7 @@
     python3 scripts/develop.py bench [OPTION..]  time provision and its peers (see bench.py)
     python3 scripts/develop.py bench-faults [WHAT..]  time pulls from registries that fail (see bench_faults.py)
     python3 scripts/develop.py bench-start [N]   time start.sh in N rounds (see bench_start.py)
+    python3 scripts/develop.py matrix [OPTION..] run real programs in every runtime (see matrix.py)
     python3 scripts/develop.py env               create the environment only
 
 It needs only Python's standard library, neither make nor pip: where the system's Python has no pip (Debian without
@@ -54,7 +55,7 @@ class Failure(Exception):
 def main(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
     command, *rest = arguments or ["help"]
-    if command not in COMMANDS or (rest and not command.startswith(("run", "test", "bench"))):
+    if command not in COMMANDS or (rest and not command.startswith(("run", "test", "bench", "matrix"))):
         print(__doc__)
         return 0 if command in ("help", "-h", "--help") else 2
     try:
@@ -128,6 +129,12 @@ def bench_start(arguments: list[str]) -> int:
     return call(PYTHON, "-m", "scripts.bench_start", *arguments)
 
 
+def matrix(arguments: list[str]) -> int:
+    """Run real programs of Debian and Alpine in every runtime (see matrix.py)."""
+    environment("test")
+    return call(PYTHON, "-m", "scripts.matrix", *arguments)
+
+
 def env(_: list[str]) -> int:
     """Create the environment for all of the above."""
     environment("test")
@@ -144,6 +151,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "bench": bench,
     "bench-faults": bench_faults,
     "bench-start": bench_start,
+    "matrix": matrix,
 }
 
 

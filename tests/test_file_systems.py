@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.container.place import limits_of
+from provisioner.filesystem.descriptors import directory_descriptor
+from provisioner.ownership.policy import Ownership
 from tests.support import builders
 from tests.support.archives import END, raw
 from tests.support.disks import disk
@@ -172,10 +175,11 @@ WORKING: dict[str, tuple[Callable[[Path], AbstractContextManager[Path]], list[st
     "root_squash": (lambda place: bindfs(place, *SQUASHED), [SAME_OWNER]),
     "chown ignored": (lambda place: bindfs(place, "--chown-ignore", "--chgrp-ignore"), [SAME_OWNER]),
     "ntfs-3g with permissions": (lambda place: on_loop(place, NTFS, "ntfs-3g", "-o", "permissions"), []),
-    "sshfs": (sshfs, [NOSUID, NOW]),
 }
 """What works, and what it says."""
 REFUSED: dict[str, tuple[Callable[[Path], AbstractContextManager[Path]], str]] = {
+    "sshfs": (sshfs, "refuses absolute symlinks"),
+    "noexec": (lambda place: tmpfs(place, "noexec"), "mounted noexec"),
     "read-only": (lambda place: tmpfs(place, "ro"), "Read-only file system"),
     "chmod ignored": (lambda place: bindfs(place, "--chmod-ignore"), "without execute permission"),
     "exFAT": (lambda place: on_loop(place, "mkfs.exfat", "mount.exfat-fuse", "-o", "dmask=022"), "without symlinks"),
@@ -208,7 +212,7 @@ def test_the_main_job_works_and_says_what_is_missing(registry: ScriptedRegistry,
             assert (usr / name).read_bytes() == CONTENTS[name]
             assert (state.st_uid, state.st_gid) == ((1, 2) if is_exact else (point.stat().st_uid, point.stat().st_gid))
             assert stat.S_IMODE(state.st_mode) == (mode if is_exact else mode | 0o600)
-            assert state.st_mtime == TIME or NOW in limits
+            assert state.st_mtime == TIME
         assert usr.stat().st_mtime == TIME
         record = (point / "dir/.provision/ownership.mtree").read_text()
         assert len(re.findall("uid=1 gid=2", record)) == len(MODES)
@@ -227,6 +231,13 @@ def test_what_can_hold_no_container_is_refused_at_once(registry: ScriptedRegistr
         assert message in done.stderr
         assert len(registry.requests) == before
         assert not [name for name in os.listdir(point) if "dir" in name]
+
+
+def test_a_file_system_that_writes_after_the_time_is_set_loses_it(tmp_path: Path) -> None:
+    need_root()
+    with sshfs(tmp_path) as point, directory_descriptor(point) as directory:
+        assert limits_of(directory, Ownership(exact=False))[-1] == NOW
+        assert os.listdir(directory) == []
 
 
 @pytest.mark.parametrize("dropped", ["all", "chown", "fowner", "dac_override"])

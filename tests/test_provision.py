@@ -337,21 +337,20 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
     job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     folder = tmp_path / "dir/.provision"
     assert sorted(os.listdir(folder)) == [
-        *(
-            "config.json",
-            "container.bpf",
-            "fakeroot.state",
-            "generated",
-            "helper",
-            "machine",
-            "manifest.json",
-            "ownership.mtree",
-            "proot-probe",
-            "proot.bpf",
-            "record.json",
-            "seccomp.bpf",
-            "shm",
-        )
+        "background.bpf",
+        "config.json",
+        "container.bpf",
+        "fakeroot.state",
+        "generated",
+        "helper",
+        "machine",
+        "manifest.json",
+        "ownership.mtree",
+        "proot-probe",
+        "proot.bpf",
+        "record.json",
+        "seccomp.bpf",
+        "shm",
     ]
     lines = (folder / "ownership.mtree").read_text().splitlines()
     assert len([line for line in lines if " type=" in line]) == len(tree_of(tmp_path / "dir/rootfs"))

@@ -15,25 +15,34 @@ _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno
 _LINK, _FILE = "probe-link", "probe"
 
 
-def check_place(directory: int, shown: str) -> None:
+def check_place(directory: int, shown: str, *, needs_permissions: bool = True) -> None:
     """Raise MachineError unless a rootfs can be made in an open, empty directory; `shown` is its path for messages.
 
-    It needs symlinks, permissions, and names that differ in case alone. OSError where no file can be made at all.
+    Programs must start there. It needs symlinks, names that differ in case alone and, unless the user trusts all who
+    can change it without, permissions. Raises OSError where no file can be made at all.
     """
     hint = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
+    if os.fstatvfs(directory).f_flag & os.ST_NOEXEC:
+        raise MachineError(
+            f"{shown} is on a file system that is mounted noexec: nothing in it could be started",
+            f"choose another directory, or as root: mount -o remount,exec {shown}",
+        )
     try:
-        os.symlink("target", _LINK, dir_fd=directory)
+        os.symlink("/target", _LINK, dir_fd=directory)
     except OSError as error:
         if error.errno not in _NO_SYMLINKS:
             raise
         raise MachineError(f"{shown} is on a file system without symlinks", hint) from error
+    has_absolute_links = _reads_link(_LINK, directory)
     os.unlink(_LINK, dir_fd=directory)
+    if not has_absolute_links:
+        raise MachineError(f"{shown} is on a file system that refuses absolute symlinks", hint)
     write_new(directory, _FILE, b"", 0o700)
     mode, has_cases = os.stat(_FILE, dir_fd=directory).st_mode, not _exists(_FILE.upper(), directory)
     os.unlink(_FILE, dir_fd=directory)
     if not mode & stat.S_IXUSR:
         raise MachineError(f"{shown} is on a file system without execute permission", hint)
-    if mode & 0o077:
+    if mode & 0o077 and needs_permissions:
         raise MachineError(f"{shown} is on a file system without permissions", hint)
     if not has_cases:
         raise MachineError(f"{shown} is on a file system that doesn't tell upper from lower case", hint)
@@ -62,6 +71,14 @@ def _keeps_times(directory: int) -> bool:
     kept = os.stat(_FILE, dir_fd=directory).st_mtime_ns == 0
     os.unlink(_FILE, dir_fd=directory)
     return kept
+
+
+def _reads_link(name: str, directory: int) -> bool:
+    """Return whether an absolute symlink can be read. Newer versions of sshfs refuse that."""
+    try:
+        return os.readlink(name, dir_fd=directory).startswith("/")
+    except PermissionError:
+        return False
 
 
 def _exists(name: str, directory: int) -> bool:

@@ -87,8 +87,9 @@ class Staging:
                 self._record_parents()
                 os.mkdir(_NEW, 0o700, dir_fd=self._lock)
                 self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
-                check_place(self.new, printable(str(self.target.parent)))
                 self._check_new()
+                is_trusted = self._trust.covers(self.target)
+                check_place(self.new, printable(str(self.target.parent)), needs_permissions=not is_trusted)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise

@@ -145,7 +145,8 @@ def _check_runtime(checks: Mapping[str, Check]) -> Check:
     """Return the check of which runtime start.sh would choose, by the checks of what each one needs."""
     works = {name for name, check in checks.items() if check.state == State.OK}
     needs = {"chroot": {"chroot", "unshare"}, "proot": {"proot"}, "userns": {"userns", "unshare"}}
-    usable = [name for name, parts in needs.items() if parts <= works]
+    order = runtimes.runtime_order(shows_host=checks["proot paths"].state == State.NO)
+    usable = [name for name in order if needs[name] <= works]
     if usable:
         return Check("runtime", State.OK, f"start.sh uses {usable[0]}; usable: {', '.join(usable)}", essential=True)
     return Check.of("runtime", no("nothing can start a container here", checks["proot"].fix), essential=True)

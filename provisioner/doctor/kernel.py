@@ -57,7 +57,7 @@ def check_user_namespaces(site: Site) -> Finding:
     """Check whether this user can be root in a user namespace, and mount there."""
     reply = attempt(partial(_become_root_and_mount, site.scratch or Path("/")))
     if reply.worked:
-        return ok("work: native speed without root (start.sh --runtime userns)")
+        return ok("work: start.sh uses them for users, at native speed")
     setting, fix = _forbidding_setting()
     cause = f"{reply.reason}, by {setting}" if setting else reply.reason
     return no(f"{cause}: start.sh uses proot", fix)

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -57,17 +58,31 @@ def check_ping(site: Site) -> Finding:
     return ok("users may ping, in every runtime")
 
 
-def _untranslated_calls(program: str, site: Site) -> list[str] | None:
-    """Return the calls that this proot makes with the host's paths, None where it doesn't work. Raises OSError."""
+def try_start(program: str, site: Site, env: Mapping[str, str]) -> tuple[int, str]:
+    """Start the probe in proot, as start.sh does to learn whether this proot starts anything; return its status and
+    output. The status is `WORKS` or more where it has started.
+
+    Raises MachineError where there is no probe for this machine, and OSError where it can't be written.
+    """
     content = proot_probe(host_platform())
-    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     with ExitStack() as stack:
         scratch = site.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-doctor-"))
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
         (root / "proot-probe").write_bytes(content)
         (root / "proot-probe").chmod(0o755)
         # The host has no such file at its root.
-        status, _ = run_program(program, "-v", "-1", "-r", root, "-w", "/", "/proot-probe", "/proot-probe", env=env)
-    if not WORKS <= status < WORKS + 8:
-        return None
-    return [name for name, bit in CALLS.items() if status - WORKS & bit]
+        return run_program(program, "-v", "-1", "-r", root, "-w", "/", "/proot-probe", "/proot-probe", env=env)
+
+
+def has_started(status: int) -> bool:
+    """Return whether this is the probe's own exit status, not one of proot's."""
+    return WORKS <= status < WORKS + 8
+
+
+def _untranslated_calls(program: str, site: Site) -> list[str] | None:
+    """Return the calls that this proot makes with the host's paths, None where it doesn't work. Raises OSError."""
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    status, _ = try_start(program, site, env)
+    if not has_started(status):
+        status, _ = try_start(program, site, {**env, "PROOT_NO_SECCOMP": "1"})
+    return [name for name, bit in CALLS.items() if status - WORKS & bit] if has_started(status) else None

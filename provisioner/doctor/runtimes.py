@@ -12,11 +12,13 @@ from pathlib import Path
 from provisioner.container.record import Record
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
-from provisioner.doctor.fixes import emulator_fix, install_command, is_termux
+from provisioner.doctor.fixes import emulator_fix, install_command, is_android, is_termux
+from provisioner.doctor.proot import has_started, try_start
 from provisioner.doctor.termux import runs_32_bit
-from provisioner.errors import ProvisionError
+from provisioner.errors import MachineError, ProvisionError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.renewal import find_outdated
+from provisioner.launch.runtime_files import runtime_files
 
 QEMU = {
     "amd64": "x86_64",
@@ -117,17 +119,34 @@ def check_start_script(site: Site) -> Finding:
     temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
     trusted = {"PROVISION_TRUST_DIR": "*"} if site.trust.covers(site.directory) else {}
     environment = {**os.environ, **temporary, **trusted}
-    status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", env=environment)
+    # Older ones don't know --verbose.
+    verbose = ["--verbose"] if b"--verbose)" in script.read_bytes() else []
+    status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", *verbose, env=environment)
+    passed_over = re.findall(r"^start\.sh: (not (?:chroot|proot|userns): .*)$", output, re.MULTILINE)
     if status != 0:
-        message, _, fix = output.removeprefix("start.sh: ").rpartition(": ")
+        message, _, fix = output.rpartition("\n")[2].removeprefix("start.sh: ").rpartition(": ")
         return no(message or fix or f"ends with status {status}", fix if message else "")
+    output = "\n".join(line for line in output.splitlines() if not line.startswith("start.sh: "))
     words = re.findall(r"(?:^|/|\s)(proot|bwrap|unshare -U|unshare)(?=\s|$)", output)
     names = {"unshare": "chroot", "unshare -U": "user namespaces", "bwrap": "user namespaces"}
     found = f"starts with {names.get(words[0], words[0])}" if words else "finds a runtime"
+    found = "; ".join([found, *passed_over])
     with suppress(OSError, ProvisionError):
         if old := find_outdated(site.directory, host_platform()).names:
             return ok(f"{found}; older than this provision, which renews it: {', '.join(old)}")
     return ok(found)
+
+
+def runtime_order(*, shows_host: bool) -> list[str]:
+    """Return the runtimes in the order in which start.sh tries them on this machine, in a DIR that is new.
+
+    `shows_host`: whether programs in proot see files of the host, and no filter prevents it.
+    """
+    names = {file.name for file in runtime_files(host_platform())}
+    # Root's containers may have several owners, and apps of Android get no user namespaces.
+    if os.geteuid() != 0 and not is_android() and {"helper", "seccomp.bpf"} <= names:
+        return ["chroot", "userns", "proot"]
+    return ["chroot", "userns", "proot"] if shows_host else ["chroot", "proot", "userns"]
 
 
 def find_emulator(name: str) -> str | None:
@@ -145,15 +164,21 @@ def _has_binfmt(name: str) -> bool:
 
 
 def _run_in_proot(program: str, site: Site, no_seccomp: bool) -> tuple[int, str]:
-    """Run chown(1) in proot as fake root; return the exit status and the first line of the output.
+    """Start a program in proot, then chown(1) as fake root; return the exit status and the first line of the output.
 
-    It works only if proot sees a system call before the kernel refuses it.
+    The latter works only if proot sees a system call before the kernel refuses it.
     """
     env = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "PROOT_NO_SECCOMP")}
     if no_seccomp:
         env["PROOT_NO_SECCOMP"] = "1"
     if not os.path.isdir("/tmp") and site.scratch:
         env.setdefault("PROOT_TMP_DIR", os.environ.get("TMPDIR") or str(site.scratch))
+    # What start.sh tries. An app is not asked: Android may end a program for such a call.
+    if not is_termux():
+        with suppress(MachineError, OSError):
+            status, output = try_start(program, site, env)
+            if not has_started(status):
+                return status or 1, output.partition("\n")[0]
     shell, chown = shutil.which("sh") or "/bin/sh", shutil.which("chown") or "/bin/chown"
     script = 'true >"$1/owned" && "$0" 1:1 "$1/owned" && [ -e /proc/self ]'
     with ExitStack() as stack:

@@ -5,10 +5,10 @@
 FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. A `+` before it clears the inheritable
 set of capabilities, so that PROGRAM has none that its bounding set lacks (see scripts/start/join.sh). FLAGS is the sum
 of the flags below, in decimal. It opens nothing else, reads no environment, and has no other options, so that there is
-little to get wrong in machine code. In this order it reads the filter, forks (WAIT), joins a new session keyring
-(KEYRING), closes descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), clears that set, installs the
-filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo
-and su go on working.
+little to get wrong in machine code. In this order it reads the filter, forks (WAIT), begins a process group (GROUP),
+joins a new session keyring (KEYRING), closes descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS),
+clears that set, installs the filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters
+without NO_NEW_PRIVS, so that sudo and su go on working.
 
 Exit status: PROGRAM's; 125 where something failed before, 126 where PROGRAM can't be executed, 127 where it doesn't
 exist. With WAIT also 128 and the number of the signal that ended PROGRAM.
@@ -38,6 +38,8 @@ REPORT = 32
 """With WAIT, behind proot: write the status to descriptor 3, as three digits and a newline, then end proot, the parent,
 with SIGQUIT, and with it all that PROGRAM has left running. PROGRAM doesn't have the descriptors 3 to 5. When proot is
 killed, the kernel kills the helper and PROGRAM."""
+GROUP = 64
+"""Begin a process group (setpgid(2)), so that PROGRAM can't signal the caller's by `kill 0`."""
 
 _ASSEMBLERS: dict[str, type[Assembler]] = {
     "amd64": Amd64,
@@ -69,6 +71,7 @@ read             0    3    3    63      63
 rt_sigaction    13  174  174   134     134
 rt_sigprocmask  14  175  175   135     135
 seccomp        317  354  383   277     277
+setpgid        109   57   57   154     154
 wait4           61  114  114   260     260
 write            1    4    4    64      64
 """
@@ -253,8 +256,11 @@ def _report(p: Assembler) -> None:
 
 
 def _prepare(p: Assembler) -> None:
-    """Join a keyring, close descriptors, give up new privileges."""
+    """Begin a process group, join a keyring, close descriptors, give up new privileges."""
     p.label("prepare")
+    _unless(p, GROUP, "group is left")
+    p.call("setpgid", 0, 0)
+    p.label("group is left")
     _unless(p, KEYRING, "keyring is left")
     p.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
     p.label("keyring is left")

@@ -1,8 +1,9 @@
 # Command: the image's ENTRYPOINT and CMD, and the typed words between them, joined as `docker run` does.
-# Sets `found_program`; `runs_image` (not empty if the image's entrypoint or command is run); `words_before` and `words_after` (lists around the typed words), `guest_program` (the first word of all).
+# Sets `found_program`; `runs_image` (not empty if the image's entrypoint or command is run); `words_before` and
+# `words_after` (lists around the typed words), `guest_program` (the first word of all).
 
-# Set `words_before` and `words_after`, if the number of typed words is $1. With --shell, `words_before` is that option: the user's
-# shell is not known yet.
+# Set `words_before` and `words_after`, if the number of typed words is $1. With --shell, `words_before` is that option:
+# the user's shell is not known yet.
 join_command() {
     words_before=$entrypoint words_after='' runs_image=$entrypoint
     if [ -n "$login" ]; then
@@ -14,7 +15,7 @@ join_command() {
 }
 
 # Set `words_before`, `words_after` and `guest_program` for the user that find_user has found. $1 is the number of typed
-# words, and $2 the first one.
+# words, $2 and $3 are the first two.
 find_command() {
     join_command "$1"
     if [ -n "$login" ]; then
@@ -27,7 +28,8 @@ find_command() {
     fi
     case $1 in
         0) set -- ;;
-        *) set -- "$2" ;;
+        1) set -- "$2" ;;
+        *) set -- "$2" "$3" ;;
     esac
     eval "set -- $words_before \"\$@\" $words_after"
     guest_program=$1

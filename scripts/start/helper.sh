@@ -33,10 +33,14 @@ find_helper() {
 }
 
 # Set `helper_flags`, and `list`: the helper with the filter $1, or `-`, as words before a program. It closes all
-# descriptors above 2, or above 5 if $2 is KEEP, and joins a new session keyring. Without a helper, close those up to 9.
+# descriptors above 2, or above 5 if $2 is KEEP, and joins a new session keyring. Without a terminal it begins a process
+# group: at a terminal the group is the caller's job, which Ctrl-C and Ctrl-Z are for. Without a helper, close those
+# descriptors up to 9.
 guard() {
-    # CLOSE and KEYRING, NO_NEW_PRIVS, KEEP.
-    list='' helper_flags=$((${hides_entry:+-1} + 1 + 2${no_new_privs:+ + 4}${2:+ + 16}))
+    own_group=''
+    has_terminal || [ "$runtime" = proot ] || own_group=yes
+    # CLOSE and KEYRING, NO_NEW_PRIVS, KEEP, GROUP.
+    list='' helper_flags=$((${hides_entry:+-1} + 1 + 2${no_new_privs:+ + 4}${2:+ + 16}${own_group:+ + 64}))
     if [ -n "$helper" ]; then
         append '' "$helper" "$1" "$helper_flags"
     else

@@ -124,7 +124,7 @@ join_rootfs() {
     [ "/proc/$first_child/root" -ef / ] || rootfs=/proc/$first_child/root
     cd -P "$rootfs" || fail "can't enter the rootfs of session $joined"
     real_rootfs=$PWD stage=$directory/.provision/shm mount_words=mount
-    prepare_guest "$@"
+    prepare_guest $# "${1-}" "${2-}"
     find_ids
     # The kernel makes no user namespace for a process whose root has another one above.
     [ -z "$nested" ] || [ "$real_rootfs" != / ] ||

@@ -63,7 +63,7 @@ prepare_shell() {
         /*//* | /?*/ | */./*) normalize "$TMPDIR" host && TMPDIR=$normal ;;
     esac
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
-    secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
+    detached='' secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
@@ -84,8 +84,8 @@ clean_path() {
     PATH=${PATH:-/usr/bin:/bin}
 }
 
-# Find the guest's user, command and environment, for the typed words: $1 is their number, and $2 the first one. To pass
-# a long command on takes milliseconds.
+# Find the guest's user, command and environment, for the typed words: $1 is their number, $2 and $3 are the first two. To
+# pass a long command on takes milliseconds.
 prepare_guest() {
     find_user
     find_hostname

@@ -21,7 +21,7 @@ ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     tell_ports
     [ -n "$relayed" ] || exec "$@"
-    exec "$@" 6<&6
+    exec "$@" 5<&5
 }
 
 # Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
@@ -29,7 +29,7 @@ ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
 run_bare() {
     [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux$desktop" ] ||
         fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
-    prepare_guest $# "${1-}"
+    prepare_guest $# "${1-}" "${2-}"
     filter='' more_ids='' nested='' is_machine_root=''
     [ -n "$print_only" ] || {
         enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
@@ -60,7 +60,7 @@ enter_rootfs() {
     esac
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
     make_private
-    prepare_guest $# "${1-}"
+    prepare_guest $# "${1-}" "${2-}"
     find_ids
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files

@@ -6,7 +6,7 @@
 set_defaults() {
     inside='' restore_sigint='' pdeathsig=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
-    no_new_privs='' trust_dir='' more_capabilities='' typed_devices=''
+    no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
     typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
     typed_env='' typed_ids='' typed_runtime='' no_proxy_env='' desktop=''
     typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
@@ -42,12 +42,13 @@ read_words() {
             --) option_words=$((option_words + 1)) && break ;;
             --help) show_help && exit ;;
             --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-                --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound)
+                --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound | \
+                --verbose)
                 option=$1 value='' width=1
                 ;;
             --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
                 --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | --help=* | \
-                --no-proxy-env=* | --x11=* | --sound=*)
+                --no-proxy-env=* | --x11=* | --sound=* | --verbose=*)
                 fail "${1%%=*} takes no value: start.sh --help"
                 ;;
             --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
@@ -88,6 +89,7 @@ parse_option() {
         --x11 | --sound) desktop="$desktop ${option#--}" ;;
         --no-new-privs) no_new_privs=yes ;;
         --trust-dir) trust_dir=yes ;;
+        --verbose) verbose=yes ;;
         --termux)
             is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
             termux=yes
@@ -261,6 +263,8 @@ show_more_help() {
                 /etc/subuid: su, sshd,
                 postgres; from the first
                 start of a DIR on
+--verbose       say why not another
+                runtime
 --device PATH[:DST]  show a device of
                 the host in /dev
 --dev=host      in chroot, all devices

@@ -1,25 +1,30 @@
 # Probe: what this proot can do, as trying it shows.
 # Sets `features` (the options that begin lines of its help, as there after two spaces), `untranslated` (the sum of the
-# calls whose paths it leaves as they are, see provisioner/launch/proot_probe.py; empty where that can't be known).
+# calls whose paths it leaves as they are, see provisioner/launch/proot_probe.py; empty where that can't be known), and
+# `starts` (`yes`; `slowly` for a proot that starts with PROOT_NO_SECCOMP alone, which is set then; or empty).
 
-# Set `features` and `untranslated`, from `.provision/proot-facts` if it is about the same file.
-probe_proot() {
-    [ -z "$features" ] || return 0
-    facts_file=$directory/.provision/proot-facts identity='' untranslated='' text=''
+# Set `starts`, `features` and `untranslated`, and succeed if proot can start a program. `.provision/proot-facts` has
+# them since an earlier start, if it is about the same file and the same start of the system. A trial that failed is
+# never remembered.
+starts_proot() {
+    facts_file=$directory/.provision/proot-facts identity='' untranslated='' text='' boot='' starts=yes
+    { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
     if [ -n "$proot_identity" ] && [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
     fi
     # Another start may be writing it.
     case $identity/$untranslated/$text in
-        "2 $proot_identity"/[0-7]/*"end$newline") ;;
+        "3 $boot $proot_identity"/[0-7]/*"end$newline") ;;
         *)
             read_features
-            try_calls
+            try_proot
             text=${text}end$newline
-            [ -z "$proot_identity" ] || write_text "2 $proot_identity$newline$untranslated$newline$text" "$facts_file"
+            [ "$starts" != yes ] || [ -z "$proot_identity" ] ||
+                write_text "3 $boot $proot_identity$newline$untranslated$newline$text" "$facts_file"
             ;;
     esac
     features=$newline$text
+    [ -n "$starts" ]
 }
 
 # Set `text`: the options that begin lines of proot's help.
@@ -27,24 +32,40 @@ read_features() {
     text='' remaining=$("$proot" --help 2>&1)$newline
     while [ -n "$remaining" ]; do
         line=${remaining%%"$newline"*} remaining=${remaining#*"$newline"}
-        # A shell reads one byte at a time.
-        case $line in "  -"*) line=${line#  } && text="$text  ${line%%[ ,]*}$newline" ;; esac
+        # A shell reads one byte at a time. An option with a value is not the one without.
+        case $line in
+            "  -"*\ \**) line=${line#  } && text="$text  ${line%%[ ,]*}=$newline" ;;
+            "  -"*) line=${line#  } && text="$text  ${line%%[ ,]*}$newline" ;;
+        esac
     done
 }
 
-# Set `untranslated`. An app is not asked: Android may end a program for such a call.
-try_calls() {
-    untranslated=''
+# Set `starts` and `untranslated` by trying. An app is not asked: Android may end a program for such a call, and leaves
+# it no other runtime.
+try_proot() {
+    untranslated='' starts=yes
     [ -z "${ANDROID_ROOT-}" ] || [ "$host_uid" = 0 ] || return 0
+    set_proot_places
+    ! try_calls || return 0
+    starts=''
+    [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
+    export PROOT_NO_SECCOMP=1
+    if try_calls; then starts=slowly; else unset PROOT_NO_SECCOMP; fi
+}
+
+# Set `untranslated`, and succeed if proot has started a program.
+try_calls() {
     if [ -n "$helper" ] && [ -x "$directory/.provision/proot-probe" ]; then
         # The host has no such file at its root.
         "$proot" -v -1 -r "$directory/.provision" -w / /proot-probe /proot-probe >/dev/null 2>&1
         probed=$?
-        case $probed in 6[4-9] | 7[01]) untranslated=$((probed - 64)) ;; esac
+        case $probed in 6[4-9] | 7[01]) untranslated=$((probed - 64)) ;; *) return 1 ;; esac
     elif [ -d /tmp ] && [ ! -e /tmp/start.sh ] && find_program sh; then
         # Most programs of the host use the newest calls, too.
-        "$proot" -v -1 -b "$directory:/tmp" -w / "$program" -c '[ -x /tmp/start.sh ] && ls -l /tmp/start.sh' \
-            >/dev/null 2>&1 || untranslated=7
+        "$proot" -v -1 -b "$directory:/tmp" -w / "$program" -c \
+            '[ -x /tmp/start.sh ] && ls -l /tmp/start.sh || exit 71' >/dev/null 2>&1
+        probed=$?
+        case $probed in 0) ;; 71) untranslated=7 ;; *) return 1 ;; esac
     fi
 }
 

@@ -5,16 +5,11 @@
 run_proot() {
     remove_leftovers
     [ -z "$ephemeral" ] || [ -n "$joined" ] || copy_rootfs
-    prepare_guest $# "${1-}"
-    [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
-    # Where Termux's packages are, if its proot was built for another prefix.
-    for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
-        loader=${PREFIX-}/libexec/proot/${place#*:}
-        ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
-    done
+    prepare_guest $# "${1-}" "${2-}"
+    [ -n "$starts" ] || starts_proot
+    set_proot_places
     [ -z "$host_env" ] || check_program
     remove_placeholders
-    probe_proot
     hides_host ||
         say "this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows none"
     find_reporter
@@ -44,10 +39,8 @@ run_proot() {
     for place in /dev /proc /sys; do
         [ ! -e "$place" ] || append "$list" -b "$place:$place"
     done
-    for place in fd:fd fd/0:stdin fd/1:stdout fd/2:stderr; do
-        [ -e "/dev/${place#*:}" ] || append "$list" -b "/proc/self/${place%:*}:/dev/${place#*:}"
-    done
     proot_words=$list
+    bind_streams
     bind_shm
     fake_proc
     [ -n "$print_only" ] || refresh_files
@@ -61,6 +54,27 @@ run_proot() {
     # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+}
+
+# Add the standard streams to `proot_words`, where this machine has none in /dev, as Android. In upstream's proot these
+# binds lead nowhere, and hide the helper, which is found by its descriptor.
+bind_streams() {
+    list=$proot_words
+    case $features in *--link2symlink*) ;; *) return 0 ;; esac
+    for place in fd:fd fd/0:stdin fd/1:stdout fd/2:stderr; do
+        [ -e "/dev/${place#*:}" ] || append "$list" -b "/proc/self/${place%:*}:/dev/${place#*:}"
+    done
+    proot_words=$list
+}
+
+# Export the variables that say where proot finds its own files.
+set_proot_places() {
+    [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
+    # Where Termux's packages are, if its proot was built for another prefix.
+    for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
+        loader=${PREFIX-}/libexec/proot/${place#*:}
+        ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
+    done
 }
 
 # Set `proot_variables`: the list of those variables that are for proot itself.
@@ -179,8 +193,18 @@ check_program() {
     finish "$status"
 }
 
+# Succeed if proot started programs at an earlier start, and can't any more. The next start doesn't rely on it then.
+no_longer_starts() {
+    [ "$starts" = yes ] && [ -f "$facts_file" ] && rm -f "$facts_file" 2>/dev/null && ! starts_proot && unset PROOT_NO_SECCOMP
+}
+
 # Print a hint if `status` looks as if the kernel refuses proot's way to use seccomp, and trying shows that it does.
 explain_failure() {
+    if [ "$starts/$status" != yes/0 ] && no_longer_starts; then
+        status=125
+        say "proot has stopped working here: start again, and another runtime is taken if there is one"
+        return
+    fi
     [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
     case $status/${ANDROID_ROOT-} in
         1/* | 126/* | 127/* | 159/* | 255/*) ;;

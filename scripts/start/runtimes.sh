@@ -8,22 +8,13 @@ choose_runtime() {
         proot*) fail "this is inside of proot already, and proot can't be nested: leave it first (exit)" ;;
     esac
     find_machine
+    # No program of DIR can be executed then, and access(2) says so for all files.
+    [ -x "$script" ] || ! is_noexec || fail "$directory is on a file system that is mounted noexec, so that no program \
+in it can run: move DIR to another one, or mount -o remount,exec"
     find_helper
     [ -z "$no_namespace" ] || runtime=bare
     case $runtime in
-        auto)
-            if can_chroot; then
-                runtime=chroot
-            elif needs_mounts && can_userns; then
-                runtime=userns
-            elif can_proot; then
-                runtime=proot
-            elif can_userns; then
-                runtime=userns
-            else
-                explain_missing "neither proot nor user namespaces work here" proot
-            fi
-            ;;
+        auto) choose_best ;;
         proot) can_proot || explain_missing "proot is missing" proot ;;
         chroot)
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
@@ -41,6 +32,86 @@ choose_runtime() {
         userns) can_userns || explain_missing "user namespaces don't work here; --runtime proot may" util-linux ;;
         *) fail "unknown runtime $runtime: it is auto, proot, chroot or userns" ;;
     esac
+}
+
+# Set `runtime` to the best one that starts here, as trying shows. docs/runtimes.md has the order and its reasons.
+choose_best() {
+    no_binfmt='' namespaces='' proot_state=''
+    can_chroot && runtime=chroot && return
+    [ -z "$emulated_cpu" ] || has_binfmt || no_binfmt="the kernel has no binfmt for $emulated_cpu"
+    if [ "$host_uid" = 0 ]; then
+        pass_over chroot "${no_binfmt:-it needs all of root, unshare and mount, and a / that is a mount}"
+    elif [ -n "${ANDROID_ROOT-}" ]; then
+        pass_over userns "Android gives apps no user namespaces"
+    elif ! can_userns; then
+        pass_over userns "${no_binfmt:-the kernel refuses user namespaces, or unshare or mount is missing}"
+    else
+        namespaces=yes
+        { needs_mounts || { emulates_root && ! needs_more_ids; }; } && runtime=userns && return
+    fi
+    judge_proot
+    case $proot_state/$namespaces in
+        good/*) runtime=proot ;;
+        */yes) runtime=userns ;;
+        */) can_userns && runtime=userns && return ;;
+    esac
+    case $proot_state/$runtime in
+        shows/auto) runtime=proot ;;
+        fails/auto) fail "proot can't start here, and user namespaces don't work: provision doctor says more" ;;
+        */auto) explain_missing "neither proot nor user namespaces work here" proot ;;
+    esac
+}
+
+# Succeed if the guest's root in a user namespace can do what root does: it has many ids, or a filter emulates it.
+emulates_root() {
+    [ "$ids" = many ] || { [ -n "$helper" ] && [ -r "$directory/.provision/seccomp.bpf" ]; }
+}
+
+# Succeed if the image has one of the tools by which entrypoints become another user, which one id can't.
+needs_more_ids() {
+    [ "$ids" != many ] || return 1
+    for place in /usr/local/bin /usr/local/sbin /usr/bin /usr/sbin /sbin; do
+        # Nothing is asked for behind a link, which would take a program.
+        [ ! -L "$rootfs$place" ] || continue
+        for name in gosu su-exec; do
+            ! guest_has "$place/$name" || { pass_over userns "the image's $name needs more ids: --ids many" && return; }
+        done
+    done
+    return 1
+}
+
+# Set `proot_state`: missing, fails, shows (programs see files of the host), or good.
+judge_proot() {
+    if ! can_proot; then
+        proot_state=missing
+        pass_over proot "it is missing, or qemu for the image is"
+    elif ! starts_proot; then
+        proot_state=fails
+        pass_over proot "it can't start"
+    elif ! hides_host; then
+        proot_state=shows
+        pass_over proot "it shows programs files of the host, and DIR has no filter for it"
+    else
+        proot_state=good
+    fi
+}
+
+# Say with --verbose that the runtime $1 is passed over, for the reason $2.
+pass_over() {
+    [ -z "$verbose" ] || say "not $1: $2"
+}
+
+# Succeed if the rootfs is on a file system that is mounted noexec.
+is_noexec() {
+    mount_id='' no_exec=''
+    while read -r field value; do
+        [ "$field" != mnt_id: ] || mount_id=$value
+    done 8<"$rootfs" </proc/self/fdinfo/8
+    while read -r id _ _ _ _ options _; do
+        [ "$id" = "$mount_id" ] || continue
+        case ,$options, in *,noexec,*) no_exec=yes ;; esac
+    done </proc/self/mountinfo
+    [ -n "$no_exec" ]
 }
 
 # Exit with the reason $1 and the command that installs the package $2; or with what the image's architecture needs,
@@ -131,7 +202,7 @@ try_program() {
 # which background jobs of shells ignore; `pdeathsig`, a setpriv(1) that ends a program together with its parent; and
 # `has_namespaces`, for the runtime userns, if its namespaces can be made. $@ is the env(1) with its options.
 ask_machine() {
-    if [ "$runtime" = userns ] && [ -n "$pdeathsig" ] && find_program unshare &&
+    if wants_namespaces && [ -n "$pdeathsig" ] && find_program unshare &&
         machine=$("$pdeathsig" --pdeathsig KILL "$@" "$program" -U -r -m uname -m 2>/dev/null); then
         has_namespaces=yes
     elif [ -z "$pdeathsig" ] || ! machine=$("$pdeathsig" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
@@ -139,6 +210,14 @@ ask_machine() {
         machine=$("$@" uname -m 2>/dev/null) || return
     fi
     ignores_interrupts || restore_sigint=$1
+}
+
+# Succeed if user namespaces are what is asked for, or the first to be tried.
+wants_namespaces() {
+    case $runtime/$host_uid/${ANDROID_ROOT-} in
+        userns/* | auto/[1-9]*/) ;;
+        *) return 1 ;;
+    esac
 }
 
 # Succeed if the kernel starts qemu for the image's programs by itself, also where the guest can't see qemu's file.
@@ -162,8 +241,9 @@ needs_mounts() {
     esac
 }
 
-# Set `proot`, and succeed if it can run the image.
+# Set `proot`, and succeed if it is there and can run the image's architecture.
 can_proot() {
+    proot='' starts=''
     find_program proot || return
     proot=$program
     [ -z "$emulated_cpu" ] || [ -n "$qemu" ]

@@ -15,8 +15,8 @@ relay_files() {
     { [ -f /proc/self/fd/1 ] || [ -f /proc/self/fd/2 ]; } || return 0
     find_program mkfifo && find_program cat || return 0
     make_temporary
-    # A relay writes a line to descriptor 6 when all is written.
-    { mkfifo "$temporary/end" "$temporary/1" "$temporary/2" && exec 6<>"$temporary/end"; } || fail "can't make a pipe"
+    # A relay writes a line to descriptor 5 when all is written.
+    { mkfifo "$temporary/end" "$temporary/1" "$temporary/2" && exec 5<>"$temporary/end"; } || fail "can't make a pipe"
     # shellcheck disable=SC3013 # a shell that has no -ef relays both
     if [ /proc/self/fd/7 -ef /proc/self/fd/8 ] 7>&1 8>&2 2>/dev/null; then
         start_relay 1 && exec >"$temporary/1" 2>&1 && relayed='1 2'
@@ -33,15 +33,16 @@ start_relay() {
     relay_count=$((relay_count + 1))
     (
         trap '' HUP INT QUIT TERM
-        "$program" 6>&-
-        echo >&6
-    ) <"$temporary/$1" >&"$1" &
+        # Descriptor 6 is what --detach waits for.
+        "$program" 5>&- 6>&-
+        echo >&5
+    ) <"$temporary/$1" >&"$1" 6>&- &
 }
 
 # Wait until the relays have written all. Nothing that is inside has their pipes open any more.
 wait_for_relays() {
     exec >/dev/null 2>&1
-    while [ "$relay_count" -gt 0 ] && read -r _ <&6; do
+    while [ "$relay_count" -gt 0 ] && read -r _ <&5; do
         relay_count=$((relay_count - 1))
     done
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from tests.attacks_host.protection import protects
+from tests.support.containers import choosing, starter
 from tests.support.hostile import Host
 
 
@@ -34,3 +37,14 @@ def test_shared_memory_of_the_host_can_t_be_attached(host: Host, runtime: str, u
 @protects("userns", "chroot")
 def test_groups_of_the_host_s_processes_can_t_be_changed(host: Host, runtime: str, user: str) -> None:
     assert host.outcome(runtime, user, "control_groups").got is None
+
+
+@protects("userns", "chroot")
+def test_the_group_of_the_caller_can_t_be_signalled(host: Host, runtime: str, user: str) -> None:
+    """By `kill 0`, where the caller has no terminal, as in CI; the caller has the guest's user id."""
+    target, options = host.container(runtime), starter(runtime)
+    caller = 'trap "echo signalled" USR1; "$@"; echo "status $?"'
+    command = [target.script, *choosing(runtime), "--user", user, "sh", "-c", "trap : USR1; kill -USR1 0; sleep 0.1"]
+    words = ["sh", "-c", caller, "sh", *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, start_new_session=True, **options)
+    assert (done.stdout, done.stderr) == ("status 0\n", "")

@@ -300,3 +300,17 @@ def test_what_a_session_s_file_says_is_escaped(container: Container) -> None:
     (run / str(os.getpid())).write_text(f"{started}\nproot\x1b[2J\nsh\x1b[1m \x9b1m\u202e\n")
     hand_over(container)
     assert listed(container, "proot") == [[str(os.getpid()), "proot?[2J", "sh?[1m ?1m?"]]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_detached_user_can_open_the_log(container: Container, shell: str) -> None:
+    need(SHELLS[shell][0])
+    command = "echo one >/dev/stdout; echo two >/dev/stderr; sleep 0.2; echo three"
+    done = container.run("chroot", "--detach", "--user=joe", "sh", "-c", command, shell=SHELLS[shell])
+    assert done.returncode == 0, done
+    name = done.stderr.decode().rpartition(" writes to ")[2].strip()
+    deadline = time.monotonic() + 20
+    while b"three" not in Path(name).read_bytes():
+        assert time.monotonic() < deadline, Path(name).read_bytes()
+        time.sleep(0.05)
+    assert Path(name).read_bytes() == b"one\ntwo\nthree\n"

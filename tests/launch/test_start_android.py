@@ -222,7 +222,8 @@ def tiny_program(shell: str, cpu: str, place: Path) -> tuple[int, bytes]:
         body().decode().rpartition("main")[0]
         + 'rm() { cp "$2" "$directory/copy"; command rm -f "$2"; }\ndirectory=$1\ntry_program "$2"\n'
     )
-    done = subprocess.run([shell, "-c", script, shell, place, cpu], check=False, stderr=subprocess.DEVNULL)
+    (place / "script").write_text(script)
+    done = subprocess.run([shell, place / "script", place, cpu], check=False, stderr=subprocess.DEVNULL)
     return done.returncode, (place / "copy").read_bytes()
 
 

@@ -192,7 +192,7 @@ def test_the_guest_sees_exactly_what_the_image_says(
     assert output[-len(words) - 2 :] == [os.fsencode(word) for word in (user, f"/tmp/{directory}", *words)]
     expected = {"HOME": "/home" if name else "/", "SHELL": "/bin/sh", **({"USER": name} if name else {})}
     expected |= {name: env[name] for name in ("TERM", "COLORTERM") if name in env}
-    expected |= {"PATH": "/bin", **variables}
+    expected |= {"PATH": "/bin", "HOSTNAME": shared.directory.name, **variables}
     assert sorted(output[: -len(words) - 2]) == sorted(os.fsencode(f"{name}={expected[name]}") for name in expected)
 
 

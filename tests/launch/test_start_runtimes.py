@@ -12,11 +12,11 @@ from tests.support.containers import SAY, Container, make_scratch, starter
 from tests.support.tools import find_program, need, need_root, unavailable
 
 
-def test_root_gets_chroot_and_users_get_proot(container: Container, place: Path) -> None:
+def test_root_gets_chroot_and_users_get_namespaces(container: Container, place: Path) -> None:
     need_root()
     need("proot")
-    assert b"unshare -i -m -p " in container.output("", "--print", "true", by="chroot")
-    assert b"/proot " in container.output("", "--print", "true")
+    assert b"unshare -i -u -m -p " in container.output("", "--print", "true", by="chroot")
+    assert b"unshare -U -r -i -u -m -p " in container.output("", "--print", "true", by="userns")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_user_namespaces_where_proot_is_missing(container: Container, bare_path:
     for name in ("unshare", "mount", "mkdir", "mv", "cp", "chroot", "true"):
         (bare_path / name).symlink_to(find_program(name) or "")
     env = {"PATH": str(bare_path)}
-    assert b"unshare -U -r -i -m -p " in container.output("", "--print", "true", by="userns", env=env)
+    assert b"unshare -U -r -i -u -m -p " in container.output("", "--print", "true", by="userns", env=env)
     assert container.output("", "--cap-add", "ALL", *SAY, "x", by="userns", env=env) == b"x\0"
 
 

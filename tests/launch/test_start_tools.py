@@ -169,8 +169,9 @@ def test_few_programs_are_started(container: Container) -> None:
     trace = container.directory / "trace"
     options = starter("proot")
     container.output("proot", "true")  # tries what this proot can
+    words = [container.script, "--runtime", "proot", "--print", "true"]
     subprocess.run(
-        ["strace", "-f", "-qq", "-e", "trace=execve", "-z", "-o", trace, container.script, "--print", "true"],
+        ["strace", "-f", "-qq", "-e", "trace=execve", "-z", "-o", trace, *words],
         check=True,
         stdout=subprocess.DEVNULL,
         **options,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -10,13 +11,13 @@ import pytest
 
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform, host_platform
-from provisioner.launch.static_helper import ARCHITECTURES, CLOSE, KEYRING, NO_NEW_PRIVS, WAIT, static_helper
+from provisioner.launch.static_helper import ARCHITECTURES, CLOSE, GROUP, KEYRING, NO_NEW_PRIVS, WAIT, static_helper
 from tests.support.tools import find_program, need, need_root, run
 
 pytestmark = pytest.mark.slow
 
 QEMU = {"amd64": "x86_64", "386": "i386", "arm": "arm", "arm64": "aarch64", "riscv64": "riscv64"}
-EVERY = sum((CLOSE, KEYRING, NO_NEW_PRIVS, WAIT))
+EVERY = sum((CLOSE, KEYRING, NO_NEW_PRIVS, WAIT, GROUP))
 
 
 class Helper:
@@ -150,6 +151,16 @@ def test_a_session_keyring_of_its_own(native: Helper) -> None:
     need("keyctl")
     name = [native(flags, "/usr/bin/keyctl", "show", "@s")[1] for flags in (KEYRING, KEYRING)]
     assert name[0] != name[1]
+
+
+def test_a_process_group_of_its_own(helper: Helper) -> None:
+    shown = [
+        helper(flags, "/bin/sh", "-c", 'read -r _ _ _ _ group _ </proc/self/stat; echo "$group $$"')
+        for flags in (0, GROUP)
+    ]
+    groups = [output.split() for _, output in shown]
+    assert groups[0][0] == str(os.getpgrp())
+    assert groups[1][0] == groups[1][1]
 
 
 def test_it_is_small_and_says_where_it_doesn_t_exist() -> None:

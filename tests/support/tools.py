@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import pwd
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -196,26 +198,39 @@ def _copied_python(python: Path, prefix: Path) -> Path:
     return Path(shutil.copy2(python, prefix / "bin"))
 
 
-# A kernel that refuses hard links, as Android's does to apps: seccomp(2) answers EACCES
+# A kernel that refuses some system calls: seccomp(2) answers with an error
 
-_REFUSE_LINKS = """
+_REFUSE = """
 import ctypes, os, struct, sys
-numbers = {"x86_64": (86, 265), "aarch64": (37, 37)}[os.uname().machine]
+refused, error = eval(sys.argv[1])[os.uname().machine], int(sys.argv[2])
 load, equal, answer = 0x20, 0x15, 0x06
-steps = [(load, 0, 0, 0), (equal, 1, 0, numbers[0]), (equal, 0, 1, numbers[1])]
-steps += [(answer, 0, 0, 0x00050000 | 13), (answer, 0, 0, 0x7FFF0000)]
+steps = [(load, 0, 0, 0), *((equal, len(refused) - n, 0, number) for n, number in enumerate(refused))]
+steps += [(answer, 0, 0, 0x7FFF0000), (answer, 0, 0, 0x00050000 | error)]
 program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
 header = struct.pack("@HP", len(steps), ctypes.addressof(program))
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 assert prctl(38, 1, 0, 0, 0) == 0, "no_new_privs"
 assert prctl(22, 2, header, 0, 0) == 0, f"seccomp: {os.strerror(ctypes.get_errno())}"
-os.execvp(sys.argv[1], sys.argv[1:])
+os.execvp(sys.argv[3], sys.argv[3:])
 """
+
+_LINKS = {"x86_64": [86, 265], "aarch64": [37]}
+_UNSHARE = {"x86_64": [272], "aarch64": [97]}
 
 
 def without_links(*command: str) -> list[str]:
-    """Return a command line that runs `command` where link(2) fails with EACCES."""
-    return [command[0] if "python" in command[0] else sys.executable, "-c", _REFUSE_LINKS, *command]
+    """Return a command line that runs `command` where link(2) fails with EACCES, as Android's kernel does to apps."""
+    return _refusing(_LINKS, errno.EACCES, command)
+
+
+def without_namespaces(*command: str) -> list[str]:
+    """Return a command line that runs `command` where unshare(2) fails with EPERM, as in containers and on Ubuntu."""
+    return _refusing(_UNSHARE, errno.EPERM, command)
+
+
+def _refusing(calls: dict[str, list[int]], error: int, command: Sequence[str]) -> list[str]:
+    python = command[0] if command and "python" in command[0] else sys.executable
+    return [python, "-c", _REFUSE, repr(calls), str(error), *command]
 
 
 # The command line
