@@ -98,18 +98,14 @@ class _Check:
 
         Returns how many directories were there below before an entry named them, and were counted all the same.
         """
-        known = 0
-        for path in layer.named_later:
-            if (mode := self.mode(path)) is not None:
-                known += 1
-                if not stat.S_ISDIR(mode):
-                    raise DependsOnLower("a directory that had no entry is another file below")
         for path, only_content in layer.hidden:
             if (mode := self.mode(path)) is not None and only_content and stat.S_ISLNK(mode):
                 raise DependsOnLower("an opaque whiteout below a symlink")
         for _, target in layer.hard_links:
             if (mode := self.mode(target)) is None or stat.S_ISDIR(mode):
                 raise DependsOnLower("a hard link to what is no file below")
+        # What is named later is among what was implied, which is no other file below: Redirection has looked.
+        known = sum(self.mode(path) is not None for path in layer.named_later)
         return 0 if layer.hidden else known
 
     def mode(self, path: bytes) -> int | None:

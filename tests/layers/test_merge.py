@@ -20,8 +20,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from provisioner.errors import MalformedImage
+from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
+from provisioner.layers.layer_tree import unpack_layer
+from provisioner.layers.reader import StreamedLayer
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import RECORD, STATE, write_owners
 from provisioner.rootfs.links import Links, Substitute
@@ -205,6 +208,19 @@ def test_a_layer_gives_what_it_gives_in_order(name: str, exact: bool) -> None:
     assert found == expected
     assert bool(expected.error) == (name in ERRORS)
     assert merged == ([] if name in ERRORS else [False, name in MERGED])
+
+
+def test_metadata_of_a_file_that_is_replaced_is_forgotten(tmp_path: Path) -> None:
+    """A file of another tree may have its inode."""
+    root = os.open(tmp_path, DIRECTORY)
+    ownership, budget = Ownership(exact=False), Budget()
+    archive = tar(_file("x", uid=7), _file("x"), _file("y", uid=8))
+    layer = unpack_layer(StreamedLayer([archive], ownership, budget), root, ownership, budget, Links())
+    os.close(root)
+    assert layer
+    recorded = [number for page in layer.overrides._number._pages.values() for number in page if number]
+    assert len(recorded) == 1
+    assert layer.overrides.get((tmp_path / "y").stat().st_ino) is not None
 
 
 NAMES = ["a", "b", "c"]
