@@ -26,7 +26,7 @@ from provisioner.layers.unpack import UnpackOptions
 from provisioner.ownership.policy import Ownership
 from provisioner.provision import Plan, provision
 from provisioner.sources.registry import RegistrySource
-from provisioner.store.blobs import BlobCache
+from provisioner.store.blobs import BlobCache, TemporaryBlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
@@ -64,9 +64,11 @@ def job(
     exact: bool = False,
     max_size: int | None = None,
     output: TextIO | None = None,
+    has_cache: bool = True,
 ) -> Path:
     reference = Reference.parse(f"{registry.host}/image:latest")
-    source = RegistrySource(reference, mirrored(reference), BlobCache(directory.with_name("cache")), 2)
+    cache_type = BlobCache if has_cache else TemporaryBlobCache
+    source = RegistrySource(reference, mirrored(reference), cache_type(directory.with_name("cache")), 2)
     plan = Plan(directory, AMD64, UnpackOptions(max_size), ownership=Ownership(exact))
     provision(plan, source, Console(stream=output, quiet=output is None))
     return directory
@@ -249,3 +251,16 @@ def test_where_directories_cannot_be_moved_layers_are_unpacked_in_a_single_proce
         result = described(job(registry, tmp_path / "dir", output=output))
     assert "directories can't be moved here: unpacking again, in a single process" in output.getvalue()
     assert result == described(job(registry, tmp_path / "parallel/dir"))
+
+
+def test_without_a_cache_layers_are_read_more_than_once(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int]
+) -> None:
+    """A layer that has to be applied in order comes from the file that its worker has read."""
+    below_its_own_link: list[Member] = [("kind/link", "/usr"), ("kind/link/b", b"1")]
+    registry.push("image", image(*LAYERS[:3], below_its_own_link))
+    result = described(job(registry, tmp_path / "temporary/dir", has_cache=False))
+    assert len(forks) == 2
+    assert "usr/b" in result[0]  # type: ignore[operator]
+    assert result == described(job(registry, tmp_path / "cached/dir"))
+    assert len(registry.asked("/v2/image/blobs/.*")) == 2 * 5  # with the config, for each of both runs
