@@ -64,9 +64,11 @@ give_pipes() {
 change_pipe_owners() {
     set --
     for descriptor in 7 8 9; do
-        case $relayed/$(readlink "/proc/self/fd/$descriptor" 7<&7 8>&8 9>&9) in
-            */pipe:* | *$((descriptor - 7))*/*) set -- "$@" "/proc/self/fd/$descriptor" ;;
+        case " $relayed " in
+            *" $((descriptor - 7)) "*) stream=pipe: ;;
+            *) stream=$(readlink "/proc/self/fd/$descriptor" 7<&7 8>&8 9>&9) ;;
         esac
+        case $stream in pipe:*) set -- "$@" "/proc/self/fd/$descriptor" ;; esac
     done
     [ $# = 0 ] || chown "$uid" "$@" 7<&7 8>&8 9>&9 2>/dev/null || :
 }

@@ -50,7 +50,7 @@ def test_a_user_sees_what_only_root_can(place: Path) -> None:
     for name in ("owners", "devices", "chroot"):
         assert found[name]["state"] == "no"
         assert "Operation not permitted" in found[name]["detail"]
-    assert found["runtime"]["detail"].startswith("start.sh uses proot")
+    assert found["runtime"]["detail"].startswith(("start.sh uses userns", "start.sh uses proot"))
 
 
 def test_one_line_each_with_a_mark_that_needs_no_colour(tmp_path: Path) -> None:

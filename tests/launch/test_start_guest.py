@@ -224,7 +224,9 @@ def test_a_killed_container_with_a_relay_leaves_nothing(container: Container, tm
 
 
 def test_the_callers_files_and_named_pipes_keep_their_owner(container: Container, tmp_path: Path) -> None:
-    files = [tmp_path / "out", tmp_path / "fifo"]
+    place = tmp_path / "1 2"
+    place.mkdir()
+    files = [place / "out", place / "fifo"]
     os.mkfifo(files[1])
     reader = os.open(files[1], os.O_RDONLY | os.O_NONBLOCK)
     with files[0].open("wb") as out, files[1].open("wb") as fifo:
