@@ -121,8 +121,6 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 localtime = os.fsdecode(tree.read_link(b"etc/localtime") or b"")
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
-            with tree_errors("set the times of directories"):
-                tree.set_times()
         record = Record.of(source.reference, image, profile.name)
         settings = replace(_settings(image, record, profile, plan, localtime), image_kernel=kernel)
         with machine_errors("write the launch script and the record"):

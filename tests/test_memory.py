@@ -17,6 +17,7 @@ from provisioner.layers.workers import Workers
 from tests.support import archives, builders
 from tests.support.leftovers import staging_below
 from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.spooled import SpooledBlob
 from tests.support.tools import CHECKOUT, clean_environment, need, provision_command
 
 KINDS: tuple[builders.Compression, ...] = ("gzip", "gzip", "gzip", "zstd")
@@ -88,7 +89,7 @@ def test_a_worker_process_without_memory(tmp_path: Path) -> None:
         raise MemoryError
 
     with Workers(1, work) as workers:
-        workers.begin({0: iter([b"abc"])})
+        workers.begin({0: SpooledBlob([b"abc"])})
         results = workers.results(0)
         assert next(results) == 3
         with pytest.raises(MachineError, match="there is not enough memory"):
@@ -104,7 +105,7 @@ def test_what_feeds_a_worker_without_memory() -> None:
         yield from map(len, received)
 
     with Workers(1, work) as workers:
-        workers.begin({0: chunks()})
+        workers.begin({0: SpooledBlob(chunks())})
         with pytest.raises(MemoryError):
             list(workers.results(0))
 

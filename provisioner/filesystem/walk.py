@@ -6,7 +6,7 @@ import errno
 import heapq
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -41,23 +41,18 @@ def walk(root: Path | int, names_in_memory: int = NAMES_IN_MEMORY) -> Iterator[W
     another process moves directories at the same time.
     """
     here = os.open(b".", DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, DIRECTORY)
-    return _walk(here, names_in, names_in_memory)
+    return _walk(here, names_in_memory)
 
 
-def walk_directories(root: int, names_in_memory: int = NAMES_IN_MEMORY) -> Iterator[WalkedFile]:
-    """Yield the open directory `root` as `.`, and all directories below it, in the order of `walk`."""
-    return filter(None, _walk(os.open(b".", DIRECTORY, dir_fd=root), _directories_in, names_in_memory))
-
-
-def _walk(here: int, names_of: Callable[[int], Iterator[bytes]], names_in_memory: int) -> Iterator[WalkedFile | None]:
+def _walk(here: int, names_in_memory: int) -> Iterator[WalkedFile | None]:
     def names() -> Iterator[bytes]:
         """Yield the names in `here`, which is the same directory again whenever more of them are asked for."""
-        some = first_names(names_of(here), names_in_memory)
+        some = first_names(names_in(here), names_in_memory)
         while some:
             yield from some
             last = some[-1]
             more = len(some) == names_in_memory
-            some = first_names((name for name in names_of(here) if name > last), names_in_memory) if more else []
+            some = first_names((name for name in names_in(here) if name > last), names_in_memory) if more else []
 
     try:
         top = os.fstat(here)
@@ -96,13 +91,6 @@ def first_names(names: Iterable[bytes], count: int) -> list[bytes]:
         return heapq.nsmallest(count, chain(some, names))
     some.sort()
     return some
-
-
-def _directories_in(here: int) -> Iterator[bytes]:
-    with os.scandir(here) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield os.fsencode(entry.name)
 
 
 def _change_directory(here: int, name: bytes) -> int:

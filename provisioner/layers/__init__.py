@@ -1,11 +1,11 @@
 """Layers: decompress, verify and parse their archives, and apply their entries to a tree (OCI image-spec, layer.md).
 
 `unpack()` does all of it for an image: `open_archive` decompresses and verifies a blob, `tar.Archive` parses it to
-`Entry` objects, a `LayerReader` yields these and delivers the files, and `LayerApplier` puts them into the tree.
-`Workers` extract later layers in processes of their own meanwhile; `Prefetcher` runs a stage in a thread of its own.
+`Entry` objects, `StreamedLayer` yields these and writes the files, `LayerApplier` puts them into the tree. `Workers` do
+that for several layers at a time, each with a `LayerTree`, and `LayerMerger` merges these.
 
-Invariants: only LayerApplier decides what a path means, and only `rootfs.Tree` resolves it. Every blob and archive is
-read to its end, where its digest is compared. A `Budget` counts bytes before they are written. Memory doesn't grow with
-the size of a layer. May import errors, filesystem, image, ownership, rootfs, sizes, sources, store, terminal,
-threads.
+Invariants: LayerApplier and LayerMerger alone decide what a path means, and `rootfs.Tree` resolves it. Blobs and
+archives are read to their end, where digests are compared. A `Budget` counts bytes before they are written. Memory
+doesn't grow with the size of a layer. May import errors, filesystem, image, ownership, rootfs, sizes, sources, store,
+terminal, threads.
 """

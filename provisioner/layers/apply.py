@@ -10,13 +10,14 @@ from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.xattrs import drop_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
-from provisioner.layers.reader import LayerReader, StreamedLayer, apply_metadata, entry_errors, try_chown
+from provisioner.layers.reader import StreamedLayer, apply_metadata, entry_errors, try_chown
 from provisioner.layers.seen_paths import SeenPaths
 from provisioner.layers.tar import TIME_LIMITS, Entry
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import Place, Tree, split_path, tree_errors
+from provisioner.rootfs.paths import split_path
+from provisioner.rootfs.tree import Place, Tree, tree_errors
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -62,7 +63,7 @@ class LayerApplier:
         """
         self.apply_reader(StreamedLayer(chunks, self._ownership, self._budget))
 
-    def apply_reader(self, reader: LayerReader) -> None:
+    def apply_reader(self, reader: StreamedLayer) -> None:
         """Apply the layer of `reader`. Raises as `apply` does."""
         self._upper_paths.clear()
         self._cleared_paths.clear()
@@ -78,15 +79,21 @@ class LayerApplier:
             self._has_linked_files = False
         self._has_lower_layers = True
 
+    def follow_merge(self, clamped_times: int) -> None:
+        """Go on above a layer that was merged into the tree, all of which is counted but its `clamped_times`."""
+        self.clamped_times += clamped_times
+        self._counted = self._uncounted()
+        self._has_lower_layers = True
+
     def finish(self) -> None:
         """Replace copies by symlinks where `links` says so, after the last layer.
 
-        The times of directories are set later, after all other writes: Tree.set_times.
+        The times of directories are set later, after all other writes: write_owners.
         """
         with tree_errors("link"):
             self._links.finish(self._tree, self._tree.overrides)
 
-    def _apply(self, entry: Entry, reader: LayerReader) -> None:
+    def _apply(self, entry: Entry, reader: StreamedLayer) -> None:
         if _WHITEOUT in entry.path and self._apply_whiteout(entry):
             if entry.kind is not Kind.FILE or split_path(entry.path)[:-1] != [_LINKED]:
                 return
@@ -100,10 +107,14 @@ class LayerApplier:
 
     def _count(self) -> None:
         """Count what no archive contains: directories created without an entry, and copies in place of hard links."""
-        size = ENTRY_SIZE * self._tree.implied_directories + self._links.substitutes.copied_bytes
+        size = self._uncounted()
         if size != self._counted:
             self._budget.spend(size - self._counted)
             self._counted = size
+
+    def _uncounted(self) -> int:
+        """Return the bytes so far of what no archive contains."""
+        return ENTRY_SIZE * self._tree.implied_directories + self._links.substitutes.copied_bytes
 
     def _apply_whiteout(self, entry: Entry) -> bool:
         """Remove what a whiteout hides. Returns False if the entry is no whiteout but something to create."""
@@ -119,9 +130,13 @@ class LayerApplier:
         hidden = names[-1][len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise MalformedImage("it is no valid whiteout")
-        if self._has_lower_layers and (real := self._tree.resolve(directory)) is not None:
-            self._clear([real] if is_opaque else self._remove_lower(real + b"/" + hidden))
+        self._hide(directory, None if is_opaque else hidden)
         return True
+
+    def _hide(self, directory: bytes, name: bytes | None) -> None:
+        """Remove what lower layers have put at `name` in `directory`; everything in it where there is no name."""
+        if self._has_lower_layers and (real := self._tree.resolve(directory)) is not None:
+            self._clear([real] if name is None else self._remove_lower(real + b"/" + name))
 
     def _remove_lower(self, path: bytes) -> list[bytes]:
         """Remove what lower layers have put at `path`.
@@ -150,7 +165,7 @@ class LayerApplier:
         while path and self._upper_paths.add(path):
             path = path.rpartition(b"/")[0]
 
-    def _create(self, entry: Entry, reader: LayerReader) -> Place:
+    def _create(self, entry: Entry, reader: StreamedLayer) -> Place:
         """Create what `entry` describes in place of whatever is there, and return its place."""
         tree, kind = self._tree, entry.kind
         if kind is Kind.FILE:
@@ -163,9 +178,7 @@ class LayerApplier:
             finally:
                 os.close(directory)
         elif kind is Kind.HARDLINK:
-            source, place = tree.locate_hard_link(entry.path, entry.target)
-            if place.path != source.path:
-                self._links.make(source, place, tree.overrides)
+            place = self._link(entry)
         elif kind is Kind.SYMLINK:
             if not 0 < len(entry.target) <= _TARGET_MAX or b"\0" in entry.target:
                 raise MalformedImage("it is a symlink to what can't be a path")
@@ -175,6 +188,13 @@ class LayerApplier:
         else:
             place = tree.locate_free(entry.path)
             self._apply_metadata_by_name(place, entry, self._create_node(place, entry))
+        return place
+
+    def _link(self, entry: Entry) -> Place:
+        """Make a hard link and return its place."""
+        source, place = self._tree.locate_hard_link(entry.path, entry.target)
+        if place.path != source.path:
+            self._links.make(source, place, self._tree.overrides)
         return place
 
     def _create_node(self, place: Place, entry: Entry) -> bool:

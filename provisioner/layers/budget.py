@@ -36,6 +36,10 @@ class Budget:
         other._part = number
         return other
 
+    def reset(self) -> None:
+        """Forget what was counted in this part, since it isn't there any more."""
+        self._spent[self._part] = 0
+
     def spend(self, size: int) -> None:
         """Count `size` bytes that are about to be written. Raises MachineError where the limit is exceeded."""
         if size <= self._max_size:

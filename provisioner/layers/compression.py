@@ -55,18 +55,15 @@ def compression_of(head: bytes) -> str:
     return next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
 
 
-def report_compression(blob: Iterator[bytes], media_type: str, say: Callable[[str], None]) -> Iterator[bytes]:
-    """Yield the chunks of `blob`; call `say` where it isn't compressed as its media type says.
+def unexpected_compression(head: bytes, media_type: str) -> str:
+    """Return what is odd of a blob that begins with `head` where it isn't compressed as its media type says.
 
-    The text for `say` is what it is, and what was said, such as `zstd, its media type says gzip`.
+    Such as `zstd, its media type says gzip`. Returns nothing where that agrees, and for less than _MAGIC_SIZE bytes.
     """
-    head = b""
-    for chunk in blob:
-        if len(head) < _MAGIC_SIZE:
-            head += chunk[:_MAGIC_SIZE]
-            if len(head) >= _MAGIC_SIZE and (found := compression_of(head)) != (stated := _stated(media_type)):
-                say(f"{found or 'not compressed'}, its media type says {stated or 'tar'}")
-        yield chunk
+    found, stated = compression_of(head), _stated(media_type)
+    if len(head) < _MAGIC_SIZE or found == stated:
+        return ""
+    return f"{found or 'not compressed'}, its media type says {stated or 'tar'}"
 
 
 def _decompress_gzip(blob: Iterator[bytes]) -> Iterator[bytes]:

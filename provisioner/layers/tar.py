@@ -63,6 +63,7 @@ _KINDS = {
     b"D": Kind.DIRECTORY,  # GNU incremental, with a list of names as content
     b"6": Kind.FIFO,
 }
+_ENDS = b" \0"
 _OCTAL = re.compile(rb"[0-7]+").fullmatch
 _GLOBAL_KEYS = (b"mtime", b"uid", b"gid")
 """The pax records that count in a global header. Others describe one file, or would slow down each entry."""
@@ -262,6 +263,11 @@ def _text(field: bytes) -> bytes:
 
 def _parse_number(field: bytes, what: str) -> int:
     """Parse a number of a header: octal, or base-256 where the first bit is set (GNU). Only times may be negative."""
+    if (digits := field[:-1]).isdigit() and field[-1] in _ENDS:  # as most tools write it
+        try:
+            return int(digits, 8)
+        except ValueError:
+            raise unreadable(f"{printable(digits)!r} in a header is not {what}") from None
     if field[0] & 0x80:
         value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
         if field[0] & 0x40:
@@ -284,7 +290,8 @@ _cached_number = lru_cache(4096)(_parse_number)
 
 def has_right_checksum(header: bytes) -> bool:
     """Return whether the checksum in a header block is its own. Raises MalformedImage where there is no number."""
-    stored = _parse_number(header[148:156], "a checksum")
+    end = 155 if header[154:156] == b"\0 " else 156
+    stored = _parse_number(header[148:end], "a checksum")
     # The lower half of Adler-32 is the sum of the bytes modulo 65521, which C counts much faster than sum().
     total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(header[148:156]) + 8 * 32
     return not (stored - total) % 65521 or stored == _signed_checksum(header)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,27 +17,30 @@ from provisioner.image.digest import verified_chunks
 from provisioner.image.image import Image, Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
-from provisioner.layers.compression import decompress, report_compression
+from provisioner.layers.compression import decompress, unexpected_compression
+from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
+from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
-from provisioner.layers.reader import ExtractedEntry, ExtractedLayer, LayerReader, StreamedLayer, extract
+from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute, Substitutes
-from provisioner.rootfs.tree import Tree
+from provisioner.rootfs.tree import CannotMove, Tree
 from provisioner.sizes import size_text
-from provisioner.sources import Source
+from provisioner.sources import LayerBlob, Source
 from provisioner.store.download import Unverified
 from provisioner.terminal.progress import Console
 
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """The processors that this process may use."""
 WORKER_LAYER_SIZE = 1 << 20
-"""Compressed layers of at least so many bytes are extracted by worker processes; smaller ones aren't worth it."""
+"""Compressed layers of at least so many bytes are unpacked by worker processes; smaller ones aren't worth it."""
 _MAX_WORKERS = 4
 _DEPTH = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
 
 
+_TRASH = "removed"
 ROOTFS = "rootfs"
 """The name of the directory that an image is unpacked to."""
 
@@ -63,7 +66,7 @@ def unpack(
 ) -> Tree:
     """Create the directory ROOTFS in `place` from all layers of `image`, each verified against both of its digests.
 
-    Returns the open tree, which the caller closes. The times of its directories are not set yet: call Tree.set_times
+    Returns the open tree, which the caller closes. The times of its directories are not set yet: call write_owners
     after the last write. `place` and `scratch` are open directories on the same file system; the latter is empty, and
     for temporary files. `ownership` is the policy for new files in `place`.
 
@@ -71,7 +74,7 @@ def unpack(
     """
     try:
         return _unpack(image, source, place, scratch, ownership, unpack_options, console)
-    except (Unverified, WorkerKilled) as error:
+    except (Unverified, WorkerKilled, CannotMove) as error:
         how = "each layer after it is verified" if isinstance(error, Unverified) else "in a single process"
         console.step(f"{error.message}: unpacking again, {how}")
         with machine_errors("empty the rootfs"):
@@ -92,23 +95,21 @@ def _unpack(
     """Try to unpack once, in a single process where `scratch` is None."""
     links = Links(unpack_options.hardlinks)
     budget = Budget(_max_size(place, image, unpack_options.max_size), parts=1 + len(image.layers))
-    extraction = _Extraction(image, scratch, ownership, budget, console.detail)
+    unpacking = _Unpacking(image, place, scratch, ownership, budget, links, console.detail)
     with ExitStack() as stack:
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
             tree = stack.enter_context(Tree(rootfs))
         with (
-            extraction.workers() as workers,
+            unpacking.workers() as workers,
             console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
-            source.layers(image, progress.advance) as layers,
-            closing(extraction.readers(layers, workers)) as readers,
+            source.layers(image, progress.advance) as blobs,
         ):
-            applier = LayerApplier(tree, ownership, budget=budget, links=links)
-            for number, (layer, reader) in enumerate(readers, 1):
-                what = f"layer {number} of {len(image.layers)}"
+
+            def describe(number: int, layer: Layer) -> None:
+                what = f"layer {number + 1} of {len(image.layers)}"
                 progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
-                with error_context(what):
-                    applier.apply_reader(reader)
-            applier.finish()
+
+            applier = unpacking.run(tree, list(blobs), workers, describe)
         if text := _substitutes_text(links.substitutes):
             console.step(text)
         if applier.clamped_times:
@@ -121,65 +122,120 @@ def _unpack(
 
 
 @dataclass(frozen=True)
-class _Extraction:
-    """Extracts large layers in worker processes while the layers below them are applied."""
+class _Unpacking:
+    """One try to unpack the layers of an image: large ones in worker processes, each to a tree of its own."""
 
     image: Image
+    place: int
+    """The open directory that ROOTFS is in."""
     scratch: int | None
-    """The open directory in which they extract, None to use no workers."""
+    """The open directory for trees of single layers, None to use no workers."""
     ownership: Ownership
     budget: Budget
+    links: Links
     say: Callable[[str], None]
-    """Is called with a line about what is unusual of a layer, from any thread."""
+    """Is called with a line about what is unusual of a layer."""
 
     @cached_property
     def worker_layers(self) -> Sequence[int]:
-        """The numbers of the layers that workers extract; never the first one, since it can be applied at once."""
+        """The numbers of the layers that workers unpack."""
         if self.scratch is None or PROCESSORS == 1 or not may_fork() or not self.budget.is_shared:
             return ()
-        return [
-            number for number, layer in enumerate(self.image.layers) if number and layer.blob.size >= WORKER_LAYER_SIZE
-        ]
+        return [number for number, layer in enumerate(self.image.layers) if layer.blob.size >= WORKER_LAYER_SIZE]
 
-    def workers(self) -> Workers[list[ExtractedEntry]]:
-        """Create the directories to extract to, and return the workers, which are forked on entering."""
-        with machine_errors("make a directory for extracted layers"):
-            for number in self.worker_layers:
-                assert self.scratch is not None
-                os.mkdir(str(number), 0o700, dir_fd=self.scratch)
-        return Workers(min(len(self.worker_layers), PROCESSORS, _MAX_WORKERS), self._extract)
+    def workers(self) -> Workers[UnpackedLayer]:
+        """Create the directories to unpack to, and return the workers, which are forked on entering."""
+        with machine_errors("make a directory for a layer"):
+            if self.scratch is not None:
+                for name in (_TRASH, *map(str, self.worker_layers)):
+                    os.mkdir(name, 0o700, dir_fd=self.scratch)
+        return Workers(min(len(self.worker_layers), PROCESSORS, _MAX_WORKERS), self._unpack)
 
-    def readers(
-        self, layers: Iterable[tuple[Layer, Iterator[bytes]]], workers: Workers[list[ExtractedEntry]]
-    ) -> Generator[tuple[Layer, LayerReader], None, None]:
-        """Start the workers, and yield each layer with its reader."""
-        blobs = [(layer, self._reported(number, layer, blob)) for number, (layer, blob) in enumerate(layers, 1)]
+    def run(
+        self,
+        tree: Tree,
+        blobs: Sequence[tuple[Layer, LayerBlob]],
+        workers: Workers[UnpackedLayer],
+        describe: Callable[[int, Layer], None],
+    ) -> LayerApplier:
+        """Unpack all layers to `tree`, the lowest first, and return the applier that knows what was odd of them.
+
+        `describe` is called with the number of each layer before.
+        """
         worker_layers = self.worker_layers if workers else ()
         workers.begin({number: blobs[number][1] for number in worker_layers})
-        for number, (layer, blob) in enumerate(blobs):
-            if number in worker_layers:
-                with self._open_folder(number) as folder:
-                    yield layer, ExtractedLayer(workers.results(number), folder)
-            else:
-                with open_archive(layer, blob) as archive:
-                    yield layer, StreamedLayer(archive, self.ownership, self.budget)
+        applier = LayerApplier(tree, self.ownership, budget=self.budget, links=self.links)
+        merger = LayerMerger(tree, self.ownership, self.links, self.budget)
+        with self._trash() as tree.trash:
+            for number, (layer, blob) in enumerate(blobs):
+                describe(number, layer)
+                with error_context(f"layer {number + 1} of {len(blobs)}"):
+                    if number in worker_layers and (unpacked := self._merge(number, workers, merger)):
+                        applier.follow_merge(unpacked.clamped_times)
+                    else:
+                        with open_archive(layer, blob.chunks()) as archive:
+                            applier.apply(archive)
+                    self._report(number, blob)
+            tree.trash = None
+        applier.finish()
+        return applier
 
-    def _reported(self, number: int, layer: Layer, blob: Iterator[bytes]) -> Iterator[bytes]:
-        """Return the chunks of `blob`, during which a line says where it isn't compressed as its media type says."""
-        what = f"layer {number} of {len(self.image.layers)}"
-        return report_compression(blob, layer.blob.media_type, lambda text: self.say(f"{what} is {text}"))
+    def _merge(self, number: int, workers: Workers[UnpackedLayer], merger: LayerMerger) -> UnpackedLayer | None:
+        """Merge a layer that a worker has unpacked. Returns None where it has to be applied in order."""
+        unpacked = next(iter(list(workers.results(number))), None)
+        if number == 0 and unpacked is not None:
+            merger.adopt(unpacked)
+            return unpacked
+        with self._open_folder(number) as folder:
+            if unpacked is not None and merger.merge(folder, unpacked):
+                return unpacked
+            with machine_errors("remove the tree of a layer"):
+                empty_directory(folder)
+        self.budget.part(number + 1).reset()
+        return None
 
-    def _extract(self, number: int, blob: Iterator[bytes]) -> Iterator[list[ExtractedEntry]]:
-        """Extract a layer; this runs in a worker process."""
-        with open_archive(self.image.layers[number], blob) as archive, self._open_folder(number) as folder:
-            yield from extract(StreamedLayer(archive, self.ownership, self.budget.part(number)), folder)
+    def _unpack(self, number: int, blob: Iterator[bytes]) -> Iterator[UnpackedLayer]:
+        """Unpack a layer to a tree of its own, the lowest to ROOTFS; this runs in a worker process.
+
+        Yields nothing where the layer has to be applied in order.
+        """
+        budget, links = self.budget.part(number + 1), self.links.empty()
+        with (
+            open_archive(self.image.layers[number], blob) as archive,
+            self._open_folder(number) as folder,
+        ):
+            layer = StreamedLayer(archive, self.ownership, budget)
+            unpack = unpack_layer if number else unpack_lowest_layer
+            if unpacked := unpack(layer, folder, self.ownership, budget, links):
+                yield unpacked
+
+    def _report(self, number: int, blob: LayerBlob) -> None:
+        """Say it where a layer isn't compressed as its media type says."""
+        if text := unexpected_compression(next(blob.chunks(), b""), self.image.layers[number].blob.media_type):
+            self.say(f"layer {number + 1} of {len(self.image.layers)} is {text}")
+
+    @contextmanager
+    def _trash(self) -> Iterator[int | None]:
+        """Return a context that gives the open directory for what is removed, and empties it at the end."""
+        if self.scratch is None:
+            yield None
+            return
+        with machine_errors("open a directory"):
+            opened = os.open(_TRASH, DIRECTORY, dir_fd=self.scratch)
+        with closing_descriptor(opened):
+            yield opened
+            with machine_errors("remove what layers hide"):
+                empty_directory(opened)
 
     @contextmanager
     def _open_folder(self, number: int) -> Iterator[int]:
-        """Open the directory that a layer is extracted to."""
+        """Open the directory that a layer is unpacked to."""
         assert self.scratch is not None
-        with machine_errors("open the directory of an extracted layer"):
-            opened = os.open(str(number), DIRECTORY, dir_fd=self.scratch)
+        with machine_errors("open the directory of a layer"):
+            if number:
+                opened = os.open(str(number), DIRECTORY, dir_fd=self.scratch)
+            else:
+                opened = os.open(ROOTFS, DIRECTORY, dir_fd=self.place)
         with closing_descriptor(opened):
             yield opened
 

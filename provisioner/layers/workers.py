@@ -1,7 +1,7 @@
-"""Worker processes that extract layers at the same time as the main process, where there are processors for them.
+"""Worker processes that unpack layers at the same time as the main process, where there are processors for them.
 
-The GIL lets only one thread run Python code, so that several processors need several processes. They are forked; pipes
-carry the bytes of tasks to them and pickled results back.
+The GIL lets only one thread run Python code, so that several processors need several processes. They are forked. A
+socket carries the file of a task's blob to them, and how far they may read it; a pipe carries pickled results back.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any, BinaryIO, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from provisioner.errors import MachineError, ProvisionError, lacks_resources
+from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.image.digest import CHUNK
 from provisioner.layers.prefetch import Prefetcher
 from provisioner.layers.stream import StreamReader
+from provisioner.sources import LayerBlob
 from provisioner.threads import BackgroundThread
 
 T = TypeVar("T")
@@ -35,9 +39,13 @@ _PIECE, _DEPTH = 1 << 16, 128
 """Output of a worker is read in pieces of so many bytes, and so many of them wait for the main process at most."""
 _BLOCKED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LENGTH = 4
-"""The bytes of the number of a task or the length of a chunk or result, in front of it."""
-_END, _BROKEN = 0, 2**32 - 1
-"""In place of the length of a chunk: the task has no more chunks, or the rest of them can't be read."""
+"""The bytes of the length of a result, in front of it."""
+_COUNT = 8
+"""The bytes of a message of a task: its number, or how much of its file may be read."""
+_DONE = b"."
+"""What a worker sends when it has done a task, and is free for the next one."""
+_END, _BROKEN = 2**64 - 1, 2**64 - 2
+"""In place of how much may be read: the file has ended, or the rest of it can't be read."""
 
 
 class WorkerKilled(MachineError):
@@ -85,9 +93,9 @@ class Workers(Generic[T]):
         """Return whether there are any worker processes."""
         return bool(self._workers)
 
-    def begin(self, tasks: Mapping[int, Iterator[bytes]]) -> None:
-        """Start `tasks`, the bytes of each by its number, in order, as soon as a worker is free. Call it only once."""
-        self._tasks = {number: _Task(number, chunks) for number, chunks in tasks.items()}
+    def begin(self, tasks: Mapping[int, LayerBlob]) -> None:
+        """Start `tasks`, the blob of each by its number, in order, as soon as a worker is free. Call it only once."""
+        self._tasks = {number: _Task(number, blob) for number, blob in tasks.items()}
         waiting = deque(self._tasks.values())
         for worker in self._workers:
             worker.begin(waiting)
@@ -95,14 +103,19 @@ class Workers(Generic[T]):
     def results(self, number: int) -> Iterator[T]:
         """Yield the results of a task. Read them to the end, for all tasks in their order.
 
-        Raises what `work` raises, what iterating over the bytes of the task raises, and WorkerKilled.
+        Raises what `work` raises, what reading its blob raises, and WorkerKilled.
         """
         task = self._tasks[number]
         worker = task.worker.get()
-        while (result := worker.read_result()) is not None:
-            if isinstance(result, Exception):
-                raise task.failure or result
-            yield result
+        try:
+            while (result := worker.read_result()) is not None:
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        except Exception:
+            if task.failure:  # which is why the worker has failed, or ended
+                raise task.failure from None
+            raise
 
     def _kill(self) -> None:
         for worker in self._workers:
@@ -112,20 +125,34 @@ class Workers(Generic[T]):
 class _Task:
     """A task and its state."""
 
-    def __init__(self, number: int, chunks: Iterator[bytes]) -> None:
+    def __init__(self, number: int, blob: LayerBlob) -> None:
         self.number = number
         self.failure: Exception | None = None
-        """What iterating over the chunks has raised."""
+        """What waiting for the blob has raised."""
         self.worker: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         """The worker that does the task, as soon as it starts."""
-        self._chunks = chunks
+        self._blob = blob
 
-    def read(self) -> Iterator[bytes]:
-        """Yield the chunks that aren't empty, up to the end or to an error, which becomes `failure`."""
+    def send(self, tasks: socket.socket) -> None:
+        """Send the task: its number and its file, how much of that may be read, and how that ends."""
+        count, available = 0, -1
         try:
-            yield from filter(None, self._chunks)
+            while (available := self._blob.wait(count)) > count:
+                if not count:
+                    self._send_file(tasks)
+                count = available
+                tasks.sendall(available.to_bytes(_COUNT, "big"))
+            if not count:
+                self._send_file(tasks)
+        except (BrokenPipeError, ConnectionResetError):
+            raise
         except Exception as error:  # noqa: BLE001  Workers.results raises it
             self.failure = error
+        tasks.sendall((_BROKEN if self.failure else _END).to_bytes(_COUNT, "big"))
+
+    def _send_file(self, tasks: socket.socket) -> None:
+        with closing_descriptor(self._blob.open_file()) as file:
+            socket.send_fds(tasks, [self.number.to_bytes(_COUNT, "big")], [file])
 
 
 class _Worker:
@@ -133,7 +160,7 @@ class _Worker:
 
     def __init__(self, work: Work[Any], others: Sequence[_Worker]) -> None:
         with ExitStack() as stack:
-            task_reader, self._input = map(stack.enter_context, _pipe())
+            task_reader, self._input = map(stack.enter_context, socket.socketpair())
             self._output, result_writer = map(stack.enter_context, _pipe())
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
             try:
@@ -186,24 +213,20 @@ class _Worker:
 
     def _feed(self, tasks: deque[_Task]) -> None:
         """Send tasks to the process until none is left, or one has failed: nobody reads later results then."""
-        with suppress(IndexError, BrokenPipeError), self._input:
-            while True:
+        with suppress(IndexError, BrokenPipeError, ConnectionResetError), self._input:
+            done = _DONE
+            while done:
                 task = tasks.popleft()
                 task.worker.put(self)
                 try:
-                    _send(self._input, task.number)
-                    for chunk in task.read():
-                        _send(self._input, len(chunk), chunk)
+                    task.send(self._input)
                 except MemoryError as error:
                     task.failure = error
                     return
-                if task.failure:
-                    _send(self._input, _BROKEN)
-                    return
-                _send(self._input, _END)
+                done = self._input.recv(len(_DONE))  # nothing where the process has ended
 
 
-def _serve(work: Work[Any], tasks: io.FileIO, results: io.FileIO, others: Iterable[_Worker]) -> NoReturn:
+def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: Iterable[_Worker]) -> NoReturn:
     """Do tasks in the worker process until no more come, or one has failed, and exit.
 
     SIGINT, SIGTERM and SIGHUP stay blocked: the main process handles them.
@@ -211,14 +234,23 @@ def _serve(work: Work[Any], tasks: io.FileIO, results: io.FileIO, others: Iterab
     try:
         for other in others:  # while this process holds copies of their pipes, these would never end
             other.close()
-        incoming: BinaryIO = io.BufferedReader(tasks)
         result: Any = None
-        while result is None and (header := incoming.read(_LENGTH)):
-            for result in _with_end(work(int.from_bytes(header, "big"), _received_chunks(incoming))):
+        while result is None and (task := _receive_task(tasks)):
+            number, file = task
+            blob = _ReceivedBlob(tasks, file)
+            for result in _with_end(work(number, blob.chunks())):
                 data = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
                 _send(results, len(data), data)
+            blob.close()
+            tasks.send(_DONE)
     finally:
         os._exit(0)
+
+
+def _receive_task(tasks: socket.socket) -> tuple[int, int] | None:
+    """Return the number and the open file of the next task; None where no more come."""
+    data, files, _, _ = socket.recv_fds(tasks, _COUNT, 1)
+    return (int.from_bytes(data, "big"), files[0]) if files else None
 
 
 def _with_end(results: Iterator[Any]) -> Iterator[Any]:
@@ -233,16 +265,48 @@ def _with_end(results: Iterator[Any]) -> Iterator[Any]:
         yield None
 
 
-def _received_chunks(incoming: BinaryIO) -> Iterator[bytes]:
-    """Yield the chunks of a task. Raises EOFError where they can't be read to their end."""
-    while header := incoming.read(_LENGTH):
-        length = int.from_bytes(header, "big")
-        if length == _END:
-            return
-        if length == _BROKEN:
-            break
-        yield incoming.read(length)
-    raise EOFError  # nobody reads the results
+class _ReceivedBlob:
+    """The blob of a task, in a worker process: an open file, and messages about how much of it may be read."""
+
+    def __init__(self, tasks: socket.socket, file: int) -> None:
+        self._tasks = tasks
+        self._file = file
+        self._available = 0
+        self._end = 0
+        """The last message, _END or _BROKEN."""
+        self._lock = threading.Lock()
+        """A thread that reads ahead may not have ended when the task has."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the chunks. Raises EOFError where they can't be read to their end."""
+        offset = 0
+        while chunk := self._read(offset):
+            offset += len(chunk)
+            yield chunk
+
+    def close(self) -> None:
+        """Read the messages to their end, and close the file."""
+        with self._lock:
+            while not self._end:
+                self._receive()
+            self._end = _BROKEN
+            os.close(self._file)
+
+    def _read(self, offset: int) -> bytes:
+        with self._lock:
+            while self._available <= offset and not self._end:
+                self._receive()
+            if self._end == _BROKEN:
+                raise EOFError  # nobody reads the results
+            return os.pread(self._file, min(CHUNK, max(0, self._available - offset)), offset)
+
+    def _receive(self) -> None:
+        data = self._tasks.recv(_COUNT, socket.MSG_WAITALL)
+        number = int.from_bytes(data, "big") if len(data) == _COUNT else _BROKEN
+        if number >= _BROKEN:
+            self._end = number
+        else:
+            self._available = number
 
 
 def _pipe() -> tuple[io.FileIO, io.FileIO]:
@@ -252,9 +316,9 @@ def _pipe() -> tuple[io.FileIO, io.FileIO]:
     return io.FileIO(read), io.FileIO(write, "w")
 
 
-def _send(pipe: io.FileIO, number: int, data: bytes = b"") -> None:
-    """Write a number, and `data` behind it."""
-    for part in (number.to_bytes(_LENGTH, "big"), data):
+def _send(pipe: io.FileIO, length: int, data: bytes) -> None:
+    """Write the length of `data`, and `data` behind it."""
+    for part in (length.to_bytes(_LENGTH, "big"), data):
         view = memoryview(part)
         while view:
             view = view[pipe.write(view) :]

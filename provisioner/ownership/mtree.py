@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from provisioner.errors import MachineError
@@ -21,6 +22,7 @@ _XATTR_MAX = 65536
 """The longest value of an attribute that Linux takes, in bytes (xattr(7)). Longer ones are left out."""
 
 _SPECIAL = re.compile(rb"[^!-~]|[#*=?\[\\]")
+_PLAIN = bytes(byte for byte in range(256) if not _SPECIAL.match(bytes([byte])))
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 _WORDS = {kind: kind.value.encode() for kind in FILE_TYPES}
 _KINDS = {word: kind for kind, word in _WORDS.items()}
@@ -47,6 +49,8 @@ class MtreeEntry(NamedTuple):
 
 def encode_name(name: bytes) -> bytes:
     """Return `name` as vis(3) encodes it with VIS_OCTAL, VIS_WHITE and VIS_GLOB, and `=` encoded too."""
+    if not name.translate(None, _PLAIN):
+        return name
     return _SPECIAL.sub(lambda special: b"\\%03o" % special[0][0], name)
 
 
@@ -71,14 +75,7 @@ def format_entry(entry: MtreeEntry, mtime: int, *, size: int = 0, links: int = 1
     symlink. Devices are marked as optional, so that bsdtar accepts the empty files in their place.
     """
     kind = entry.kind
-    words = b"%s type=%s mode=%04o uid=%d gid=%d time=%d.%09d" % (
-        encode_name(entry.name),
-        _WORDS[kind],
-        entry.mode,
-        entry.uid,
-        entry.gid,
-        *divmod(mtime, 10**9),
-    )
+    words = encode_name(entry.name) + format_words(kind, entry.mode, entry.uid, entry.gid, mtime)
     if kind is Kind.FILE:
         words += b" size=%d" % size
     elif kind is Kind.SYMLINK:
@@ -88,6 +85,12 @@ def format_entry(entry: MtreeEntry, mtime: int, *, size: int = 0, links: int = 1
     if links > 1 and kind is not Kind.DIRECTORY:
         words += b" nlink=%d" % links
     return words + b"\n"
+
+
+@lru_cache(1024)
+def format_words(kind: Kind, mode: int, uid: int, gid: int, mtime: int) -> bytes:
+    """Return the keywords of any file, each with a space in front of it. Many files of an image have the same."""
+    return b" type=%s mode=%04o uid=%d gid=%d time=%d.%09d" % (_WORDS[kind], mode, uid, gid, *divmod(mtime, 10**9))
 
 
 def parse_entries(lines: Iterable[bytes]) -> Iterator[MtreeEntry | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage
@@ -59,6 +60,14 @@ class InodeTable:
             page = self._pages[inode >> _PAGE_BITS] = self._empty_page[:]
         page[inode & (1 << _PAGE_BITS) - 1] = number
 
+    def update(self, other: InodeTable, translation: Sequence[int] | None = None) -> None:
+        """Set the integers that were set in `other`, each to that of `translation` at its index where there is one."""
+        for page_number, page in other._pages.items():
+            first = page_number << _PAGE_BITS
+            for index, number in enumerate(page):
+                if number != other._default:
+                    self[first + index] = number if translation is None else translation[number]
+
 
 NO_TIME = -(2**63)
 """The value in place of a time where the image has none."""
@@ -88,23 +97,32 @@ class MetadataOverrides:
         Raises MalformedImage where it is more than the memory limit.
         """
         number = self._numbers.get(metadata)
-        if number is None:
-            number = self._numbers[metadata] = len(self._known)
-            self._known.append(metadata)
-            self._size += _size(metadata)
-            if self._size > self._memory_limit:
-                raise MalformedImage("the owners and attributes of its files are too many to be kept")
-        self._number[inode] = number
+        self._number[inode] = self._number_of(metadata) if number is None else number
 
     def get(self, inode: int) -> FileMetadata | None:
         """Return the metadata of an inode that the file system could not store, or None."""
         return self._known[self._number[inode]]
+
+    def update(self, other: MetadataOverrides) -> None:
+        """Store all metadata and times of another tree, which has other inodes. Raises MalformedImage as `set` does."""
+        self._number.update(other._number, [self._number_of(metadata) for metadata in other._known])
+        self.times.update(other.times)
 
     def forget(self, file: int) -> None:
         """Remove metadata and time of an open file, for which the image has no entry."""
         inode = os.fstat(file).st_ino
         self.set(inode, None)
         self.times[inode] = NO_TIME
+
+    def _number_of(self, metadata: FileMetadata | None) -> int:
+        number = self._numbers.get(metadata)
+        if number is None:
+            number = self._numbers[metadata] = len(self._known)
+            self._known.append(metadata)
+            self._size += _size(metadata)
+            if self._size > self._memory_limit:
+                raise MalformedImage("the owners and attributes of its files are too many to be kept")
+        return number
 
 
 def _size(metadata: FileMetadata | None) -> int:

@@ -19,7 +19,7 @@ from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership import mtree
 from provisioner.ownership.fakeroot import state_line
 from provisioner.ownership.mtree import MtreeEntry
-from provisioner.ownership.overrides import FileMetadata, MetadataOverrides
+from provisioner.ownership.overrides import NO_TIME, FileMetadata, MetadataOverrides
 from provisioner.ownership.policy import WITHOUT_ROOT, Ownership
 
 _T = TypeVar("_T", MtreeEntry, WalkedFile)
@@ -31,7 +31,7 @@ STATE = "fakeroot.state"
 def write_owners(folder: Path | int, root: Path | int, overrides: MetadataOverrides, ownership: Ownership) -> None:
     """Write the record and fakeroot's state of the tree at `root` into `folder`. Raises OSError.
 
-    Both are paths or open directories.
+    Before that, each directory gets its time of `overrides`. Both are paths or open directories.
     """
     with directory_descriptor(folder) as where, _create(where, RECORD) as record, _create(where, STATE) as state:
         record.write(mtree.HEADER)
@@ -39,13 +39,43 @@ def write_owners(folder: Path | int, root: Path | int, overrides: MetadataOverri
             if file is None:
                 record.write(mtree.DIRECTORY_END)
                 continue
-            metadata = overrides.get(file.stat.st_ino)
+            status = file.stat
+            if stat.S_ISDIR(status.st_mode):
+                file = _with_time(file, overrides.times[status.st_ino])
+            metadata = overrides.get(status.st_ino)
+            if metadata is None and stat.S_ISREG(status.st_mode):
+                _write_plain_file(record, state, file, ownership.exact)
+                continue
             entry = _make_entry(file, metadata, ownership.exact)
-            if line := state_line(entry, file.stat):
+            if line := state_line(entry, status):
                 state.write(line)
             if metadata is not None and metadata.xattrs:
                 record.write(mtree.format_xattrs(metadata.xattrs))
             record.write(_format(entry, file))
+
+
+def _with_time(directory: WalkedFile, mtime: int) -> WalkedFile:
+    """Set the time of a directory unless it has that, or the image has none; return what it is then."""
+    if mtime in (NO_TIME, directory.stat.st_mtime_ns):
+        return directory
+    os.utime(directory.name, ns=(mtime, mtime), dir_fd=directory.directory, follow_symlinks=False)
+    # The file system may keep another time than that.
+    status = os.stat(directory.name, dir_fd=directory.directory, follow_symlinks=False)
+    return directory._replace(stat=status)
+
+
+def _write_plain_file(record: BinaryIO, state: BinaryIO, file: WalkedFile, exact: bool) -> None:
+    """Write the lines of a file that has nothing but what the file system says, as most have: it has to be fast."""
+    status = file.stat
+    mode = status.st_mode & 0o7777
+    uid, gid = (status.st_uid, status.st_gid) if exact else (0, 0)
+    words = mtree.format_words(Kind.FILE, mode, uid, gid, status.st_mtime_ns)
+    links = b" nlink=%d" % status.st_nlink if status.st_nlink > 1 else b""
+    record.write(b"%s%s size=%d%s\n" % (mtree.encode_name(file.name), words, status.st_size, links))
+    if (uid or gid or mode & 0o600 != 0o600) and (
+        line := state_line(MtreeEntry(file.name, Kind.FILE, mode, uid, gid), status)
+    ):
+        state.write(line)
 
 
 def _create(folder: int, name: str) -> BinaryIO:

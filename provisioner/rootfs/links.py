@@ -77,6 +77,24 @@ class Links:
                 set_xattrs(copy.fileno(), metadata.xattrs, privileged=os.geteuid() == 0)
         overrides.set(_lstat(place).st_ino, metadata)
 
+    def empty(self) -> Links:
+        """Return a new object for another tree, with the same substitute."""
+        return Links(self._substitute)
+
+    @property
+    def has_copies(self) -> bool:
+        """Return whether there are copies that symlinks may replace, so that their paths must stay."""
+        return bool(self._copies)
+
+    def adopt(self, other: Links) -> None:
+        """Take over the substitutes of another tree, all files of which are going to be in this one, at their paths."""
+        self._copies.update(other._copies)
+        counted, more = self.substitutes, other.substitutes
+        counted.copies += more.copies
+        counted.copied_bytes += more.copied_bytes
+        counted.reflinks += more.reflinks
+        counted.symlinks += more.symlinks
+
     def finish(self, tree: Tree, overrides: MetadataOverrides) -> None:
         """Replace the copies that are still equal to the copied file by symlinks to it. Raises OSError."""
         for path, (first, written) in self._copies.items():

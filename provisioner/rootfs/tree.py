@@ -7,20 +7,21 @@ resolved here, one component at a time, as after chroot(2): `/` and `..` end at 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from provisioner.errors import MalformedImage, machine_errors
+from provisioner.errors import MachineError, MalformedImage, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, NEW_FILE, closing_descriptor
 from provisioner.filesystem.removal import names_in, remove_tree
-from provisioner.filesystem.walk import walk_directories
-from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
+from provisioner.ownership.overrides import MetadataOverrides
+from provisioner.rootfs.paths import NAME_MAX, split_path
 from provisioner.terminal.escaping import printable
 
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -30,9 +31,6 @@ _LINKS = 40
 _LINK_NAMES = 1024
 """How many names the symlinks of one lookup may add to a path, all together. Real images stay below 100."""
 _OPEN_DIRECTORIES = 64
-_NAME_MAX = 255
-_PATH_MAX = 1 << 14
-"""The longest path that is accepted, in bytes: four times the kernel's limit. It also limits how deep a path can be."""
 _NO_NAMES = (b"", b".", b"..")
 
 _IMAGE_FAULTS = {
@@ -56,6 +54,22 @@ def tree_errors(what: str) -> Iterator[None]:
             raise
 
 
+class CannotMove(MachineError):
+    """The file system refuses to move directories, as one does that is made of several others."""
+
+    usual_hint = "choose a directory on another file system"
+
+
+def move(directory: int, name: bytes, new_directory: int, new_name: bytes) -> None:
+    """Move a file or directory from one open directory to another. Raises CannotMove and OSError."""
+    try:
+        os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise CannotMove("directories can't be moved here") from error
+        raise
+
+
 class Place(NamedTuple):
     """Where a file is or may be created."""
 
@@ -64,29 +78,6 @@ class Place(NamedTuple):
     name: bytes
     path: bytes
     """The path in the tree, in which no directory is a symlink."""
-
-
-def split_path(path: bytes) -> list[bytes]:
-    """Split the path of an archive into names; it may begin with `/` or `./`.
-
-    A name before `..` is left out with it, whatever it is in the tree, as Go's tools do. Raises MalformedImage for a
-    path that leaves the root, has a NUL in it, or is too long.
-    """
-    if b"\0" in path:
-        raise MalformedImage(f"{printable(path[:300])!r} contains a NUL")
-    if len(path) > _PATH_MAX:
-        raise MalformedImage(f"it is a path of {len(path)} bytes, {_PATH_MAX} is the most")
-    names: list[bytes] = []
-    for name in path.split(b"/"):
-        if name == b"..":
-            if not names:
-                raise MalformedImage(f"{printable(path[:300])!r} climbs out of the root")
-            names.pop()
-        elif len(name) > _NAME_MAX:
-            raise MalformedImage(f"{printable(name[:60])}… is a name of {len(name)} bytes, {_NAME_MAX} is the most")
-        elif name not in (b"", b"."):
-            names.append(name)
-    return names
 
 
 class Tree:
@@ -105,8 +96,11 @@ class Tree:
         self._closing: list[int] = []
         self.implied_directories = 0
         """The number of directories that were created because they were missing above a path."""
+        self.trash: int | None = None
+        """An open directory to which what has overrides is moved in place of removing it, so that its inodes stay."""
+        self._trash_names = itertools.count()
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Self:
         """Return the tree itself."""
         return self
 
@@ -114,7 +108,7 @@ class Tree:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all directories."""
-        self._forget_paths()
+        self.forget_paths()
         self._close_unused()
         os.close(self._root)
 
@@ -124,7 +118,7 @@ class Tree:
         Missing parents are created, or raise FileNotFoundError if `create` is false.
         """
         head, _, name = path.removeprefix(b"./").rpartition(b"/")
-        if (opened := self._open.get(head)) is None or name in _NO_NAMES or len(name) > _NAME_MAX or b"\0" in name:
+        if (opened := self._open.get(head)) is None or name in _NO_NAMES or len(name) > NAME_MAX or b"\0" in name:
             return self._locate(split_path(path), create)
         self._close_unused()
         self._open.move_to_end(head)
@@ -154,8 +148,11 @@ class Tree:
         try:
             os.mkdir(place.name, 0o700, dir_fd=place.directory)
         except FileExistsError:
-            if not stat.S_ISDIR(self.lstat(place).st_mode):
-                self.remove(place)
+            state = self.lstat(place)
+            if stat.S_ISDIR(state.st_mode):
+                self._keep_directory(place, state.st_ino)
+            else:
+                self._make_way_for_directory(place)
                 os.mkdir(place.name, 0o700, dir_fd=place.directory)
         return place, os.open(place.name, DIRECTORY, dir_fd=place.directory)
 
@@ -230,12 +227,6 @@ class Tree:
             os.symlink(target, place.name, dir_fd=place.directory)
             self.overrides.set(self.lstat(place).st_ino, None)
 
-    def set_times(self) -> None:
-        """Set the times of all directories to those of the image. Later writes into a directory change its time."""
-        for file in walk_directories(self._root):
-            if (mtime := self.overrides.times[file.stat.st_ino]) != NO_TIME:
-                os.utime(file.name, ns=(mtime, mtime), dir_fd=file.directory, follow_symlinks=False)
-
     def lstat(self, place: Place) -> os.stat_result:
         """Return lstat(2) of a place."""
         return os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
@@ -245,16 +236,27 @@ class Tree:
         if not place.path:
             raise MalformedImage("it would replace the root directory")
         try:
-            mode = self.lstat(place).st_mode
-            if stat.S_ISDIR(mode):
-                remove_tree(place.directory, place.name)
-            else:
-                os.unlink(place.name, dir_fd=place.directory)
+            state = self.lstat(place)
         except FileNotFoundError:
             return
+        self.remove_child(place.directory, place.name, state)
+        if stat.S_ISDIR(state.st_mode) or stat.S_ISLNK(state.st_mode):
+            self.forget_paths()
+
+    def remove_child(self, directory: int, name: bytes, state: os.stat_result) -> None:
+        """Remove the file `name`, whose lstat(2) is `state`, from an open directory of the tree.
+
+        Call `forget_paths` after it where that was a directory or a symlink.
+        """
+        is_directory = stat.S_ISDIR(state.st_mode)
+        if self.trash is not None and (is_directory or self.overrides.get(state.st_ino) is not None):
+            move(directory, name, self.trash, b"%d" % next(self._trash_names))
+            return
+        if is_directory:
+            remove_tree(directory, name)
+        else:
+            os.unlink(name, dir_fd=directory)
         self.overrides.stale = True
-        if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
-            self._forget_paths()  # those of open directories may lead elsewhere now
 
     def list_directory(self, path: bytes) -> Iterator[bytes]:
         """Yield the names in the directory `path`; none where it is missing, a symlink or another file.
@@ -314,7 +316,7 @@ class Tree:
                 name = todo.popleft()
                 if name in (b"", b".") or (name == b".." and not real):
                     continue  # the root's parent is the root
-                there = self._open_name(name, here, create)
+                there = self._open_name(name, here, real, create)
                 if isinstance(there, int):
                     # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
                     if name == b"..":
@@ -326,7 +328,7 @@ class Tree:
                     links, added = links + 1, added + len(target)
                     if added > _LINK_NAMES:
                         raise MalformedImage(f"it is below symlinks that lead through more than {_LINK_NAMES} names")
-                    if links > _LINKS or any(len(part) > _NAME_MAX for part in target):
+                    if links > _LINKS or any(len(part) > NAME_MAX for part in target):
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                     todo.extendleft(reversed(target))
                     if not there.startswith(b"/"):
@@ -339,8 +341,18 @@ class Tree:
             raise
         return here, b"".join(name + b"/" for name in real)
 
-    def _open_name(self, name: bytes, directory: int, create: bool) -> int | bytes:
-        """Open the directory `name` and return its descriptor; if it is a symlink, return the target."""
+    def _keep_directory(self, place: Place, inode: int) -> None:
+        """Is called when an entry names the directory at `place`, which is there already."""
+
+    def _make_way_for_directory(self, place: Place) -> None:
+        """Remove the file at `place`, where a directory is going to be created."""
+        self.remove(place)
+
+    def _open_name(self, name: bytes, directory: int, above: Sequence[bytes], create: bool) -> int | bytes:
+        """Open the directory `name` and return its descriptor; if it is a symlink, return the target.
+
+        `above` are the names on the real path of `directory`. It is created where it is missing, if `create`.
+        """
         try:
             return os.open(name, DIRECTORY, dir_fd=directory)
         except FileNotFoundError:
@@ -370,8 +382,8 @@ class Tree:
                 os.fchown(file, 0, 0)
         self.overrides.forget(file)
 
-    def _forget_paths(self) -> None:
-        """Have all directories looked up again from now on."""
+    def forget_paths(self) -> None:
+        """Have all directories looked up again from now on, since paths of open ones may lead elsewhere."""
         self._closing += [directory for directory, _ in self._open.values()]
         self._open.clear()
 

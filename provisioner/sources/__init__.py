@@ -30,6 +30,26 @@ class ResolvedImage:
     """A line for the user about each thing that the image doesn't say."""
 
 
+class LayerBlob(Protocol):
+    """The blob of a layer, in a file into which it arrives. Methods may be called by any thread.
+
+    Bytes may be read before they are verified. They raise MalformedImage where the blob doesn't match its digest, and
+    what has ended the download.
+    """
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the blob from its start, as it arrives. May be called more than once."""
+
+    def wait(self, offset: int) -> int:
+        """Wait for bytes behind `offset`, and return how many bytes from the start of the file may be read.
+
+        It returns no more than `offset` when the blob has ended there, and is verified.
+        """
+
+    def open_file(self) -> int:
+        """Return a new descriptor of the file, when `wait` has returned. Its offset is shared: use pread(2)."""
+
+
 class Source(Protocol):
     """A place that an image is taken from."""
 
@@ -42,10 +62,9 @@ class Source(Protocol):
 
     def layers(
         self, image: Image, progress: Callable[[int], None]
-    ) -> AbstractContextManager[Iterator[tuple[Layer, Iterator[bytes]]]]:
-        """Return the layers from the lowest up, each with the chunks of its blob.
+    ) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
+        """Return the layers from the lowest up, each with its blob.
 
-        Reading a chunk waits for bytes that are not there yet. A blob that doesn't match its digest ends with
-        MalformedImage. `progress` is called with the number of bytes that have arrived, from any thread; with a
+        `progress` is called with the number of bytes that have arrived, from any thread; with a
         negative one for bytes that are downloaded again.
         """

@@ -14,7 +14,7 @@ from provisioner.image.platform import Platform, choose
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
 from provisioner.sizes import size_text
-from provisioner.sources import ResolvedImage
+from provisioner.sources import LayerBlob, ResolvedImage
 from provisioner.sources.resolver import ResolvedManifest, find_image
 from provisioner.store.blobs import BlobCache
 from provisioner.store.documents import DocumentSource, fetch_config
@@ -85,9 +85,7 @@ class RegistrySource:
         return ResolvedImage(image, index, () if image.config.states_platform else (assumed,))
 
     @contextmanager
-    def layers(
-        self, image: Image, progress: Callable[[int], None]
-    ) -> Iterator[Iterator[tuple[Layer, Iterator[bytes]]]]:
+    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the layers with their blobs; all downloads start at once, `jobs` at a time.
 
         Raises Unverified where a reader failed on bytes that were not verified yet. When it is called again, readers
@@ -97,7 +95,7 @@ class RegistrySource:
         downloads = {blob: self._download(blob, progress) for blob in image.manifest.layers}
         with downloading(list(downloads.values()), self._jobs):
             try:
-                yield ((layer, downloads[layer.blob].chunks()) for layer in image.layers)
+                yield ((layer, downloads[layer.blob]) for layer in image.layers)
             except MalformedImage as error:
                 has_unverified = any(download.has_unverified_reads for download in downloads.values())
                 if has_unverified and not self._verified_first:

@@ -99,15 +99,29 @@ class Download:
             offset += len(chunk)
             yield chunk
 
-    def _read(self, offset: int) -> bytes:
-        """Return 1 to CHUNK bytes from `offset`, waiting for them, or nothing at the end of a verified blob."""
+    def wait(self, offset: int) -> int:
+        """Wait for bytes behind `offset`, and return how many bytes from the start of the file may be read.
+
+        It returns no more than `offset` when the blob has ended there, and is verified. Raises as `chunks` does.
+        """
         with self._state:
             while (self._verified_first or self._available <= offset) and not self._done:
                 self._state.wait()
             if self._error is not None:
                 raise self._error
-            count = min(CHUNK, self._available - offset)
-            self._read_up_to = max(self._read_up_to, offset + count)
+            self._read_up_to = max(self._read_up_to, self._available)
+            return self._available
+
+    def open_file(self) -> int:
+        """Return a new descriptor of the file that the blob is in, after `wait`. Raises MachineError."""
+        with self._state, self._cache.errors():
+            if self._file is None:
+                raise ProvisionError("stopped")
+            return os.dup(self._file)
+
+    def _read(self, offset: int) -> bytes:
+        """Return 1 to CHUNK bytes from `offset`, waiting for them, or nothing at the end of a verified blob."""
+        count = min(CHUNK, self.wait(offset) - offset)
         if count <= 0 or self._file is None:
             return b""
         with self._cache.errors():

@@ -10,7 +10,7 @@ import pytest
 
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
-from provisioner.filesystem.walk import NAMES_IN_MEMORY, walk, walk_directories
+from provisioner.filesystem.walk import NAMES_IN_MEMORY, walk
 from tests.support.tools import CHECKOUT, need, need_root, run
 from tests.support.trees import make_deep
 
@@ -48,22 +48,6 @@ def test_names_are_sorted_and_symlinks_are_not_followed(tmp_path: Path) -> None:
     ]
 
 
-def test_directories_alone_can_be_asked_for(tmp_path: Path) -> None:
-    for path in ("b/z/y", "a"):
-        (tmp_path / path).mkdir(parents=True)
-    (tmp_path / "b/file").touch()
-    (tmp_path / "b/link").symlink_to("../a")
-    root = os.open(tmp_path, DIRECTORY)
-    before = open_files()
-    found = [(each.name, each.stat.st_ino) for each in walk_directories(root)]
-    assert open_files() == before
-    os.close(root)
-    assert sorted(found) == sorted(
-        (name, (tmp_path / os.fsdecode(path)).stat().st_ino)
-        for name, path in ((b".", b""), (b"a", b"a"), (b"b", b"b"), (b"z", b"b/z"), (b"y", b"b/z/y"))
-    )
-
-
 def test_names_are_sorted_in_every_directory(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "sub"):
         directory.mkdir(exist_ok=True)
@@ -83,11 +67,7 @@ def test_a_directory_of_many_names_is_read_several_times(tmp_path: Path, most: i
         (tmp_path / f"{number % 3}/{number}.file").touch()
     whole = listed(tmp_path)
     assert len(whole) == 1 + 3 + 2 * 143
-    root = os.open(tmp_path, DIRECTORY)
-    alone = [found.name for found in walk_directories(root)]
     assert listed(tmp_path, most) == whole
-    assert [found.name for found in walk_directories(root, most)] == alone
-    os.close(root)
 
 
 MILLION = """

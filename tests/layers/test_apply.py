@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,38 @@ from provisioner.layers.budget import Budget
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
+from tests.support.apart import apply_apart
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
-from tests.support.extracted import apply_extracted
 from tests.support.tools import CHECKOUT, need, need_root, run
-from tests.support.trees import tree_of
+from tests.support.trees import set_times, tree_of
 
 
-@pytest.fixture(params=["streamed", "extracted"], autouse=True)
+@pytest.fixture(params=["in order", "apart"], autouse=True)
 def layer_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are applied while they stream, or after they were extracted."""
-    monkeypatch.setattr(f"{__name__}.EXTRACTED", request.param == "extracted")
+    """Layers are applied in order, or are unpacked apart and merged."""
+    monkeypatch.setattr(f"{__name__}.WAY", request.param)
 
 
-EXTRACTED = False
+WAY = ""
 
 
 def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int = 1 << 30) -> None:
     with Tree(root) as tree:
-        ownership, budget = Ownership(exact), Budget(max_size)
+        ownership, budget = Ownership(exact), Budget(max_size, parts=1 + len(layers))
         applier = LayerApplier(tree, ownership, budget=budget)
+        if WAY == "apart":
+            apply_apart(
+                tree, [partial(_archive, members) for members in layers], ownership, budget, root.with_name("apart")
+            )
+            layers = ()
         for members in layers:
-            if EXTRACTED:
-                apply_extracted(applier, [tar(*members)], ownership, budget, root.with_name("extracted"))
-            else:
-                applier.apply([tar(*members)])
+            applier.apply([tar(*members)])
         applier.finish()
-        tree.set_times()
+        set_times(tree)
+
+
+def _archive(members: list[Member]) -> list[bytes]:
+    return [tar(*members)]
 
 
 def paths(root: Path) -> list[str]:

@@ -23,11 +23,12 @@ NAMES = [attack.name for attack in attacks("/outside")]
 
 
 @pytest.fixture(
-    scope="module", params=["root", "user", "fakeroot", "root extracted", "user extracted", "fakeroot extracted"]
+    scope="module",
+    params=[f"{role} {way}".strip() for way in ("", "apart") for role in ("root", "user", "fakeroot")],
 )
 def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Attack], dict[str, Any]]]:
     """Who applied the attacks, the attacks by their names, and their outcomes."""
-    role, _, extracted = str(request.param).partition(" ")
+    role, _, way = str(request.param).partition(" ")
     if role == "root":
         need_root()
     if role == "fakeroot":
@@ -44,7 +45,7 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, At
         options = {"env": clean_environment(**environment)} if role == "root" else as_user(**environment)
         command = ["fakeroot", "--"] if role == "fakeroot" else []
         done = subprocess.run(
-            [*command, python, "-m", "tests.support.attack_runner", arena, extracted],
+            [*command, python, "-m", "tests.support.attack_runner", arena, way],
             capture_output=True,
             text=True,
             check=False,

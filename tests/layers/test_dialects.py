@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +19,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provisioner.layers.apply import LayerApplier
+from provisioner.layers.budget import Budget
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
+from tests.support.apart import apply_apart
 from tests.support.archives import Member, tar
 from tests.support.tools import fast_directory, need, need_root, run
 from tests.support.trees import Entry as Found
-from tests.support.trees import tree_of
+from tests.support.trees import set_times, tree_of
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 OPTIONS: dict[str, Any] = {"env": {**os.environ, "LC_ALL": "C.UTF-8"}, "errors": "replace"}
@@ -157,7 +160,7 @@ def unpacked(archive: bytes, root: Path) -> dict[str, Found]:
         applier = LayerApplier(tree, Ownership(os.geteuid() == 0))
         applier.apply(archive[at : at + 5000] for at in range(0, len(archive), 5000))
         applier.finish()
-        tree.set_times()
+        set_times(tree)
     return tree_of(root)
 
 
@@ -277,16 +280,33 @@ def test_layers_give_the_same_tree_as_umoci(image: list[Layer]) -> None:
         layout(builders.image(*(builders.layer(*members) for members in archives)), directory / "layout")
         run("umoci", "unpack", "--image", f"{directory}/layout:latest", directory / "bundle")
         theirs = tree_of(directory / "bundle/rootfs")
-        (directory / "ours").mkdir()
-        with Tree(directory / "ours") as tree:
-            applier = LayerApplier(tree, Ownership(exact=True))
-            for members in archives:
-                applier.apply([tar(*members)])
-            applier.finish()
-        ours = tree_of(directory / "ours")
         shutil.rmtree(directory / "bundle")
-        assert [path for path, _ in _plain(ours)] == [path for path, _ in _plain(theirs)]
-        assert _plain(ours) == _plain(theirs)
+        for way in ("in order", "apart"):
+            ours = _applied([tar(*members) for members in archives], directory / way)
+            assert [path for path, _ in _plain(ours)] == [path for path, _ in _plain(theirs)], way
+            assert _plain(ours) == _plain(theirs), way
+
+
+def _applied(archives: list[bytes], directory: Path) -> dict[str, Found]:
+    """The tree of layers that root applies in order, or unpacks apart if `directory` is called like that."""
+    ownership = Ownership(exact=True)
+    directory.mkdir()
+    with Tree(directory) as tree:
+        if directory.name == "apart":
+            budget = Budget(parts=1 + len(archives))
+            apply_apart(
+                tree,
+                [partial(iter, [archive]) for archive in archives],
+                ownership,
+                budget,
+                directory.with_name("scratch"),
+            )
+            return tree_of(directory)
+        applier = LayerApplier(tree, ownership)
+        for archive in archives:
+            applier.apply([archive])
+        applier.finish()
+    return tree_of(directory)
 
 
 def _plain(tree: dict[str, Found]) -> list[tuple[str, Found]]:

@@ -220,7 +220,7 @@ sys.exit(status)
 def test_the_memory_does_not_grow_with_a_layer(compression: builders.Compression, below: int, place: Path) -> None:
     """A layer of 300 MiB, whose half can't be compressed: at most 96 MiB, the limit of `make bench`.
 
-    With a layer below it, a worker process extracts this one.
+    A worker process unpacks it, in the lowest place or above another one.
     """
     block = random.Random(1).randbytes(1 << 19) + bytes(1 << 19)
     head = raw(b"large", size=b"%011o\0" % (300 << 20))

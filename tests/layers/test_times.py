@@ -23,6 +23,7 @@ from provisioner.rootfs.tree import Tree
 from tests.support.archives import pax, raw, special
 from tests.support.archives import tar as make_tar
 from tests.support.tools import CHECKOUT
+from tests.support.trees import set_times
 
 SECOND = 10**9
 NARROW = (-(2**31) * SECOND, (2**31 - 1) * SECOND)
@@ -48,7 +49,7 @@ def applied(root: Path, data: bytes) -> tuple[int, dict[str, int]]:
         applier = LayerApplier(tree, Ownership(exact=False))
         applier.apply([data])
         applier.finish()
-        tree.set_times()
+        set_times(tree)
     return applier.clamped_times, {path.name: int(path.lstat().st_mtime) for path in root.iterdir()}
 
 
@@ -88,11 +89,11 @@ def test_so_it_is_in_a_python_of_32_bits(tmp_path: Path) -> None:
     script = (
         "import json, sys; from pathlib import Path; from provisioner.filesystem.times import time_limits\n"
         "from provisioner.layers.apply import LayerApplier; from provisioner.ownership.policy import Ownership\n"
-        "from provisioner.rootfs.tree import Tree\n"
+        "from provisioner.rootfs.tree import Tree; from tests.support.trees import set_times\n"
         "root = Path(sys.argv[1])\n"
         "with Tree(root) as tree:\n"
         "    applier = LayerApplier(tree, Ownership(exact=False))\n"
-        "    applier.apply([Path(sys.argv[2]).read_bytes()]); applier.finish(); tree.set_times()\n"
+        "    applier.apply([Path(sys.argv[2]).read_bytes()]); applier.finish(); set_times(tree)\n"
         "files = {path.name: int(path.lstat().st_mtime) for path in root.iterdir()}\n"
         "print(json.dumps([time_limits(), applier.clamped_times, files]))\n"
     )

@@ -1,12 +1,14 @@
-"""Layers that worker processes extract give the same tree as without them."""
+"""Layers that worker processes unpack give the same tree as without them."""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
 import re
 import signal
+import stat
 import tarfile
 import time
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from provisioner.layers.unpack import UnpackOptions
 from provisioner.ownership.policy import Ownership
 from provisioner.provision import Plan, provision
 from provisioner.sources.registry import RegistrySource
-from provisioner.store.blobs import BlobCache
+from provisioner.store.blobs import BlobCache, TemporaryBlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
@@ -47,7 +49,7 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Two worker processes extract all layers but the first; the list gets their process ids."""
+    """Two worker processes unpack all layers; the list gets their process ids."""
     with forks_noted() as pids:
         monkeypatch.setattr(unpacking, "may_fork", lambda: True)
         monkeypatch.setattr(unpacking, "PROCESSORS", 2)
@@ -62,9 +64,11 @@ def job(
     exact: bool = False,
     max_size: int | None = None,
     output: TextIO | None = None,
+    has_cache: bool = True,
 ) -> Path:
     reference = Reference.parse(f"{registry.host}/image:latest")
-    source = RegistrySource(reference, mirrored(reference), BlobCache(directory.with_name("cache")), 2)
+    cache_type = BlobCache if has_cache else TemporaryBlobCache
+    source = RegistrySource(reference, mirrored(reference), cache_type(directory.with_name("cache")), 2)
     plan = Plan(directory, AMD64, UnpackOptions(max_size), ownership=Ownership(exact))
     provision(plan, source, Console(stream=output, quiet=output is None))
     return directory
@@ -213,11 +217,10 @@ def test_after_a_killed_worker_unpacking_starts_again_in_one_process(
     """As by the kernel for lack of memory, or by Android."""
     registry.push("image", image(*LAYERS))
 
-    def killed(*arguments: object) -> Iterator[object]:
-        yield []
+    def killed(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(unpacking, "extract", killed)
+    monkeypatch.setattr(unpacking, "unpack_layer", killed)
     output = io.StringIO()
     result = described(job(registry, tmp_path / "dir", output=output))
     assert (
@@ -227,3 +230,37 @@ def test_after_a_killed_worker_unpacking_starts_again_in_one_process(
     assert len(forks) == 2
     monkeypatch.undo()
     assert result == described(job(registry, tmp_path / "sequential/dir"))
+
+
+def test_where_directories_cannot_be_moved_layers_are_unpacked_in_a_single_process(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by file systems that are made of several others, such as mergerfs."""
+    registry.push("image", image(*LAYERS))
+    rename = os.rename
+
+    def refused(source: bytes | str, target: bytes | str, **places: int) -> None:
+        is_of_layers = isinstance(target, bytes) and (source == target or target.isdigit())
+        if is_of_layers and stat.S_ISDIR(os.stat(source, dir_fd=places["src_dir_fd"], follow_symlinks=False).st_mode):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, target, **places)
+
+    output = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refused)
+        result = described(job(registry, tmp_path / "dir", output=output))
+    assert "directories can't be moved here: unpacking again, in a single process" in output.getvalue()
+    assert result == described(job(registry, tmp_path / "parallel/dir"))
+
+
+def test_without_a_cache_layers_are_read_more_than_once(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int]
+) -> None:
+    """A layer that has to be applied in order comes from the file that its worker has read."""
+    below_its_own_link: list[Member] = [("kind/link", "/usr"), ("kind/link/b", b"1")]
+    registry.push("image", image(*LAYERS[:3], below_its_own_link))
+    result = described(job(registry, tmp_path / "temporary/dir", has_cache=False))
+    assert len(forks) == 2
+    assert "usr/b" in result[0]  # type: ignore[operator]
+    assert result == described(job(registry, tmp_path / "cached/dir"))
+    assert len(registry.asked("/v2/image/blobs/.*")) == 2 * 5  # with the config, for each of both runs

@@ -24,7 +24,7 @@ from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.tree import Tree
 from tests.support.archives import Member, hard, special, tar
 from tests.support.tools import CHECKOUT, find_program, need, need_root, run, without_links
-from tests.support.trees import tree_of
+from tests.support.trees import set_times, tree_of
 
 
 def link(tree: Tree, path: bytes, target: bytes, links: Links) -> None:
@@ -45,7 +45,7 @@ def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[in
         for members in layers:
             applier.apply([tar(*members)])
         applier.finish()
-        opened.set_times()
+        set_times(opened)
     return astuple(links.substitutes)
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import Place, Tree, split_path, tree_errors
+from provisioner.rootfs.paths import split_path
+from provisioner.rootfs.tree import Place, Tree, tree_errors
 from tests.support.tools import need_root
 
 # Paths

@@ -15,6 +15,7 @@ from provisioner.image.image import Image
 from provisioner.image.manifest import DOCUMENT_LIMIT
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
+from provisioner.sources import LayerBlob
 from provisioner.sources.registry import RegistrySource
 from provisioner.sources.resolver import MAX_TRIES
 from provisioner.store.blobs import BlobCache
@@ -283,7 +284,7 @@ def test_a_config_of_any_size_is_not_asked_for(registry: ScriptedRegistry, cache
 def pulled(source: RegistrySource) -> list[bytes]:
     image = source.image(platform("linux/amd64")).image
     with source.layers(image, lambda count: None) as layers:
-        return [b"".join(blob) for _, blob in layers]
+        return [b"".join(blob.chunks()) for _, blob in layers]
 
 
 def test_layers_come_in_order_and_once(registry: ScriptedRegistry, cache: BlobCache) -> None:
@@ -330,6 +331,6 @@ def test_leaving_early_leaves_nothing_half(registry: ScriptedRegistry, cache: Bl
         assert AMD64.layers[0].blob.startswith(kept.read_bytes())
 
 
-def read_all(layers: Iterator[tuple[object, Iterator[bytes]]]) -> None:
+def read_all(layers: Iterator[tuple[object, LayerBlob]]) -> None:
     for _, blob in layers:
-        list(blob)
+        list(blob.chunks())

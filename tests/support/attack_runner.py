@@ -1,8 +1,8 @@
 """Unpacks the hostile archives of attacks.py, in a process of its own, so that tests can run it as any user.
 
 `python -m tests.support.attack_runner DIRECTORY` unpacks each archive into DIRECTORY/rootfs and prints the outcomes as
-JSON. DIRECTORY/outside must not change meanwhile. With the argument `ahead`, the files of each layer are written to a
-directory first, as by a worker process; with `million`, a million entries are unpacked instead.
+JSON. DIRECTORY/outside must not change meanwhile. With the argument `apart`, each layer is unpacked to a tree of its
+own, and these are merged; with `million`, a million entries are unpacked instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any
@@ -27,9 +28,10 @@ from provisioner.layers.budget import Budget
 from provisioner.layers.compression import decompress
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
-from tests.support.archives import raw
+from tests.support.apart import apply_apart
+from tests.support.archives import raw, tar
 from tests.support.attacks import DEPTH, ZSTD, Attack, attacks
-from tests.support.extracted import apply_extracted
+from tests.support.trees import set_times
 
 CANARY = b"sings"
 """The content of the file outside that must not change."""
@@ -41,8 +43,8 @@ MAX_SIZE = 30_000_000
 """The size limit of what one attack unpacks, in bytes."""
 
 
-def main(directory: Path, ahead: bool) -> None:
-    """Unpack all attacks below `directory` and print the outcomes; with `ahead`, files are written first."""
+def main(directory: Path, way: str) -> None:
+    """Unpack all attacks below `directory` and print the outcomes. The way is `apart` or empty."""
     signal.signal(signal.SIGALRM, _too_long)
     outside = directory / "outside"
     outside.mkdir()
@@ -56,7 +58,7 @@ def main(directory: Path, ahead: bool) -> None:
     for attack in attacks(str(outside)):
         started = time.monotonic()
         signal.alarm(SECONDS)
-        outcome = _outcome(attack, directory / "rootfs", ahead)
+        outcome = _outcome(attack, directory / "rootfs", way)
         signal.alarm(0)
         outcomes[attack.name] = {**outcome, "safe": look(directory) == before, "took": time.monotonic() - started}
     json.dump(outcomes, sys.stdout)
@@ -78,7 +80,7 @@ def million(directory: Path) -> None:
         applier = LayerApplier(tree, Ownership.in_directory(root))
         applier.apply(block for _ in range(1000))
         applier.finish()
-        tree.set_times()
+        set_times(tree)
     names = sum(len(files) + len(directories) for _, directories, files in os.walk(root))
     # ru_maxrss of getrusage(2) would include the memory of the parent before exec; VmHWM does not.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
@@ -89,22 +91,23 @@ def _too_long(number: int, frame: FrameType | None) -> None:
     raise TimeoutError(f"takes longer than {SECONDS} seconds")
 
 
-def _outcome(attack: Attack, root: Path, ahead: bool) -> dict[str, Any]:
+def _outcome(attack: Attack, root: Path, way: str) -> dict[str, Any]:
     root.mkdir()
     error = ""
     try:
         with Tree(root) as tree:
-            ownership, budget = Ownership.in_directory(root), Budget(MAX_SIZE, parts=2)
+            ownership, budget = Ownership.in_directory(root), Budget(MAX_SIZE, parts=2 + len(attack.layers))
             applier = LayerApplier(tree, ownership, budget=budget)
-            for layer in attack.layers:
-                kind = "+gzip" if layer.startswith(GZIP) else "+zstd" if layer.startswith(ZSTD) else ""
-                archive = decompress(iter([layer]), f"layer.tar{kind}")
-                if ahead:
-                    apply_extracted(applier, archive, ownership, budget.part(1), root.with_name("ahead"))
-                else:
-                    applier.apply(archive)
+            for layer in attack.layers if way != "apart" else ():
+                applier.apply(_archive(layer))
             applier.finish()
-            tree.set_times()
+            if way == "apart":
+                # The first layer has none below it; behind an empty one, each is unpacked apart.
+                layers = [tar(), *attack.layers]
+                apply_apart(
+                    tree, [partial(_archive, layer) for layer in layers], ownership, budget, root.with_name("ahead")
+                )
+            set_times(tree)
     except MalformedImage as refusal:
         error = f"refused: {refusal.message}"
     except MachineError as stop:
@@ -116,6 +119,11 @@ def _outcome(attack: Attack, root: Path, ahead: bool) -> dict[str, Any]:
     remove_tree(parent, os.fsencode(root.name))
     os.close(parent)
     return {"error": error, "tree": found}
+
+
+def _archive(layer: bytes) -> Iterator[bytes]:
+    kind = "+gzip" if layer.startswith(GZIP) else "+zstd" if layer.startswith(ZSTD) else ""
+    return decompress(iter([layer]), f"layer.tar{kind}")
 
 
 def look(directory: Path) -> list[tuple[object, ...]]:
@@ -160,4 +168,4 @@ if __name__ == "__main__":
     if sys.argv[2:] == ["million"]:
         million(Path(sys.argv[1]))
     else:
-        main(Path(sys.argv[1]), ahead=sys.argv[2:] == ["ahead"])
+        main(Path(sys.argv[1]), "".join(sys.argv[2:]))

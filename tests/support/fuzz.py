@@ -37,10 +37,12 @@ from provisioner.layers.budget import Budget
 from provisioner.layers.compression import decompress
 from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
-from provisioner.rootfs.tree import Tree, split_path
+from provisioner.rootfs.paths import split_path
+from provisioner.rootfs.tree import Tree
+from tests.support.apart import apply_apart
 from tests.support.builders import compressed
-from tests.support.extracted import apply_extracted
 from tests.support.mutations import honest, hostile, mutated
+from tests.support.trees import set_times
 
 SECONDS = 10
 """The time limit of one input."""
@@ -66,15 +68,13 @@ class Input:
     """How many bytes of a blob are passed on at a time."""
     exact: bool
     """Whether owners are set as in the archive, which needs root."""
-    is_extracted: bool = False
+    is_apart: bool = False
     """Whether the files of a layer are written first, as by a worker process."""
 
     def to_json(self) -> str:
         """Return the content of a finding's file."""
         layers = [[kind, base64.b64encode(blob).decode()] for kind, blob in self.layers]
-        return json.dumps(
-            {"layers": layers, "chunk": self.chunk, "exact": self.exact, "is_extracted": self.is_extracted}
-        )
+        return json.dumps({"layers": layers, "chunk": self.chunk, "exact": self.exact, "is_apart": self.is_apart})
 
     @classmethod
     def from_json(cls, text: str) -> Input:
@@ -135,18 +135,18 @@ class Arena:
     def _unpack(self, tried: Input) -> None:
         last: Entry | None = None
         with Tree(self.root) as tree:
-            ownership, budget = Ownership(tried.exact), Budget(MAX_SIZE)
+            ownership, budget = Ownership(tried.exact), Budget(MAX_SIZE, parts=1 + len(tried.layers))
             applier = LayerApplier(tree, ownership, budget=budget)
+            if tried.is_apart:
+                layers = [partial(chunks, kind, blob, tried.chunk) for kind, blob in tried.layers]
+                apply_apart(tree, layers, ownership, budget, self.root.with_name("apart"))
             for kind, blob in tried.layers:
-                if tried.is_extracted:
-                    folder = self.root.with_name("extracted")
-                    apply_extracted(applier, chunks(kind, blob, tried.chunk), ownership, budget, folder)
-                else:
+                if not tried.is_apart:
                     applier.apply(chunks(kind, blob, tried.chunk))
                 for entry in Archive(chunks(kind, blob, 1 << 16)):
                     last = entry
             applier.finish()
-            tree.set_times()
+            set_times(tree)
             if last is not None and b".wh." not in last.path and not self._through_symlink(last):
                 _check(tree, last, tried.exact)
 
@@ -248,8 +248,8 @@ def candidate(choose: random.Random, good: list[bytes], bad: list[bytes]) -> tup
         if choose.random() < 0.3:
             blob = mutated(blob, choose, [blob], structure=False)
     layers.append((kind, blob))
-    exact, is_extracted = os.geteuid() == 0 and choose.random() < 0.5, choose.random() < 0.5
-    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact, is_extracted), archive
+    exact, is_apart = os.geteuid() == 0 and choose.random() < 0.5, choose.random() < 0.5
+    return Input(tuple(layers), choose.choice((1 << 16, 1 << 16, 1000, 512, 100)), exact, is_apart), archive
 
 
 def search(arena: Arena, seconds: float, seed: int, findings: Path) -> int:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.ownership.policy import Ownership
+from provisioner.ownership.record import write_owners
+from provisioner.rootfs.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,12 @@ def tree_of(root: Path) -> dict[str, Entry]:
 def _below(root: Path) -> Iterator[Path]:
     for directory, directories, files in os.walk(root):
         yield from (Path(directory, name) for name in directories + files)
+
+
+def set_times(tree: Tree) -> None:
+    """Set the times of directories as the last step of the main job does, which writes the record of owners."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_owners(Path(folder), tree._root, tree.overrides, Ownership(exact=False))
 
 
 def make_deep(directory: Path, levels: int = 1500) -> None:

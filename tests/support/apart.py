@@ -1,0 +1,80 @@
+"""Applies layers as if each was unpacked by a process of its own: to a tree of its own, which is then merged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.removal import remove_tree
+from provisioner.layers.apply import LayerApplier
+from provisioner.layers.budget import Budget
+from provisioner.layers.layer_tree import unpack_layer
+from provisioner.layers.merge import LayerMerger
+from provisioner.layers.reader import StreamedLayer
+from provisioner.ownership.policy import Ownership
+from provisioner.rootfs.links import Links, Substitute
+from provisioner.rootfs.tree import Tree
+
+
+def apply_apart(
+    tree: Tree,
+    layers: Iterable[Callable[[], Iterable[bytes]]],
+    ownership: Ownership,
+    budget: Budget,
+    scratch: Path,
+    substitute: Substitute = "auto",
+) -> list[bool]:
+    """Apply layers to `tree`. Each is a function that returns the chunks of its archive from the beginning.
+
+    `budget` has a part for each layer. `scratch` is a directory that doesn't exist. Returns for each layer whether it
+    was merged, and not applied in order.
+    """
+    links = Links(substitute)
+    applier = LayerApplier(tree, ownership, budget=budget, links=links)
+    merger = LayerMerger(tree, ownership, links, budget)
+    merged: list[bool] = []
+    with _folders(scratch) as (trash, folder):
+        tree.trash = trash
+        for chunks in layers:
+            done = False
+            if merged:
+                os.mkdir("layer", 0o700, dir_fd=folder)
+                root = os.open("layer", DIRECTORY, dir_fd=folder)
+                part = budget.part(len(merged))
+                try:
+                    layer = unpack_layer(
+                        StreamedLayer(chunks(), ownership, part), root, ownership, part, Links(substitute)
+                    )
+                    done = layer is not None and merger.merge(root, layer)
+                finally:
+                    os.close(root)
+                    remove_tree(folder, b"layer")
+                if not done:
+                    part.reset()
+            if done:
+                applier.follow_merge(0)
+            else:
+                applier.apply(chunks())
+            merged.append(done)
+        tree.trash = None
+    applier.finish()
+    return merged
+
+
+@contextmanager
+def _folders(scratch: Path) -> Iterator[tuple[int, int]]:
+    scratch.mkdir()
+    (scratch / "trash").mkdir()
+    folder = os.open(scratch, DIRECTORY)
+    trash = os.open(scratch / "trash", DIRECTORY)
+    parent = os.open(scratch.parent, DIRECTORY)
+    try:
+        yield trash, folder
+    finally:
+        os.close(trash)
+        os.close(folder)
+        remove_tree(parent, os.fsencode(scratch.name))
+        os.close(parent)
