@@ -25,10 +25,13 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# No test is about time, and two halves of the tests run side by side.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 # Hypothesis fails where it can't save examples, as in another user's checkout.
 _EXAMPLES = CHECKOUT / ".hypothesis"
 if not os.access(_EXAMPLES if _EXAMPLES.exists() else CHECKOUT, os.W_OK):
-    hypothesis.settings.register_profile("foreign checkout", database=None)
+    hypothesis.settings.register_profile("foreign checkout", database=None, deadline=None)
     hypothesis.settings.load_profile("foreign checkout")
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -81,21 +82,29 @@ env -0 | sed -z 's/^/env:/'
 def layout(name: str, cache: Path) -> Path:
     """The OCI layout of the image `name`, whose tag there is `latest`; built below `cache` unless it is there."""
     place = cache / f"{name}-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}"
-    if not place.exists():
-        for stale in cache.glob(f"{name}-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix="provision-image-", dir=fast_directory()) as workshop:
-            try:
-                built = _RECIPES[name](Path(workshop), cache)
-            except AssertionError as error:
-                if os.geteuid() == 0:
-                    raise
-                # mmdebstrap and buildah need subordinate ids that not every user has.
-                unavailable(f"the image {name} can't be built by this user: {error}")
-            # So that it is never there by half.
-            half = Path(tempfile.mkdtemp(prefix=f"{name}-half-", dir=cache))
-            shutil.copytree(built, half, dirs_exist_ok=True).rename(place)
+    # Another test run may build it at the same time.
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            _build(name, cache, place)
     return place
+
+
+def _build(name: str, cache: Path, place: Path) -> None:
+    """Build the image `name` at `place`, below `cache`, where the images that it is made from are built, too."""
+    for stale in cache.glob(f"{name}-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="provision-image-", dir=fast_directory()) as workshop:
+        try:
+            built = _RECIPES[name](Path(workshop), cache)
+        except AssertionError as error:
+            if os.geteuid() == 0:
+                raise
+            # mmdebstrap and buildah need subordinate ids that not every user has.
+            unavailable(f"the image {name} can't be built by this user: {error}")
+        # So that it is never there by half.
+        half = Path(tempfile.mkdtemp(prefix=f"{name}-half-", dir=cache))
+        shutil.copytree(built, half, dirs_exist_ok=True).rename(place)
 
 
 def _debian(workshop: Path, cache: Path) -> Path:
