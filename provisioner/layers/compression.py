@@ -100,21 +100,7 @@ def _decompress_zstd(blob: Iterator[bytes]) -> Iterator[bytes]:
     if library is None:
         yield from _run_program("zstd", blob)
         return
-    frame: Any = None
-    for data in blob:
-        while data or (frame is not None and not frame.needs_input):
-            frame = frame or library.ZstdDecompressor()
-            try:
-                piece = frame.decompress(data, OUTPUT)
-            except library.ZstdError as error:
-                raise _damaged(error) from error
-            if piece:
-                yield piece
-            data = b""
-            if frame.eof:
-                data, frame = frame.unused_data, None
-    if frame is not None:
-        raise _damaged("it ends early")
+    yield from _decompress_streams(blob, library.ZstdDecompressor, (library.ZstdError,))
 
 
 def _decompress_bzip2(blob: Iterator[bytes]) -> Iterator[bytes]:
@@ -134,13 +120,13 @@ def _decompress_xz(blob: Iterator[bytes]) -> Iterator[bytes]:
 def _decompress_streams(
     blob: Iterator[bytes], new_stream: Callable[[], Any], errors: tuple[type[Exception], ...], padding: bytes = b""
 ) -> Iterator[bytes]:
-    """Decompress streams that follow each other, with a decompressor of Python's standard library for each.
+    """Decompress streams that follow each other, with a decompressor for each as those of Python's bz2 module.
 
     Bytes of `padding` may be between them.
     """
     stream: Any = None
     for chunk in blob:
-        data = chunk if stream is not None else chunk.lstrip(padding) if padding else chunk
+        data = chunk if stream is not None else chunk.lstrip(padding)
         while data or (stream is not None and not stream.needs_input):
             stream = stream or new_stream()
             try:
@@ -151,8 +137,7 @@ def _decompress_streams(
                 yield piece
             data = b""
             if stream.eof:
-                data, stream = stream.unused_data, None
-                data = data.lstrip(padding) if padding else data
+                data, stream = stream.unused_data.lstrip(padding), None
     if stream is not None:
         raise _damaged("it ends early")
 

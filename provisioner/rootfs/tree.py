@@ -342,7 +342,7 @@ class Tree:
         return here, b"".join(name + b"/" for name in real)
 
     def _keep_directory(self, place: Place, inode: int) -> None:
-        """Is called when an entry names the directory at `place`, which is there already."""
+        """Do nothing; a subclass can note that an entry names the directory at `place`, which is there already."""
 
     def _make_way_for_directory(self, place: Place) -> None:
         """Remove the file at `place`, where a directory is going to be created."""

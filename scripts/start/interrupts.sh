@@ -3,7 +3,7 @@
 # `signals_ignored` and `signals_caught` (its masks, in hexadecimal).
 
 # After a Ctrl-C at the terminal, which the guest has got as well: end the guest if it has ignored the one before.
-insist() {
+handle_interrupt() {
     { find_main_process && read_masks "$main_process"; } || return 0
     case $main_process/$signals_ignored in
         "$child"/*)

@@ -2,7 +2,7 @@
 # Sets `view_count`, `upper` (where the changes go in a namespace), `throwaway` (a directory of this run alone, or empty).
 
 # Exit if the runtime can't do what has been asked for.
-check_wishes() {
+check_write_options() {
     case $runtime/$no_writes$ephemeral in
         bare/?*) fail "--no-namespace mounts nothing: it has no --read-only and no --ephemeral" ;;
         proot/*) [ -z "$no_writes" ] || fail "--read-only needs mounts, which proot doesn't have: use --runtime userns" ;;

@@ -26,7 +26,7 @@ main() {
             [ "$ids" = one ] || remember_ids
             ;;
     esac
-    [ -n "$joined$inside" ] || check_wishes
+    [ -n "$joined$inside" ] || check_write_options
     [ -n "$print_only" ] || remember_session "$@"
     [ -n "$print_only$inside$joined" ] || relay_files
     case $inside$runtime$joined in

@@ -66,7 +66,7 @@ forward() {
     case $1 in
         INT | QUIT)
             # The terminal has sent it to the guest as well.
-            ! in_foreground || { [ "$1" != INT ] || insist && return; }
+            ! in_foreground || { [ "$1" != INT ] || handle_interrupt && return; }
             ;;
     esac
     guest_signal=$1 guest_pid=$child child_signal='' process_name=''
