@@ -118,7 +118,7 @@ def test_a_second_control_c_ends_what_ignores_it(
     if screen.ends_within(3):
         assert screen.end() in status
     else:
-        # One in a hundred times a terminal of bash and proot loses it: then it takes a third.
+        # One in a hundred times bash leaves its handler half-way, with proot at least: then it takes a third.
         screen.type(b"\x03")
         assert screen.end() in {*status, 137}
 
