@@ -14,20 +14,35 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import cache, doctor, inspect, install, listing, login, logout, owners, search, tags
+from provisioner.commands import (
+    cache,
+    doctor,
+    inspect,
+    install,
+    listing,
+    login,
+    logout,
+    owners,
+    remove,
+    search,
+    tags,
+)
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 GROUPS = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
+    "The life of a container": {
+        "remove": remove,
+    },
     "Images": {"search": search, "tags": tags, "inspect": inspect},
     "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
 }
 """The subcommands in the order of `provision --help`: modules with HELP, EXAMPLE, `add_arguments` and `run`."""
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
-PLANNED = ("update", "export", "remove")
+PLANNED = ("update", "export")
 """Names of subcommands to come. They can't be used for images without `install`, so that they stay free."""
 
 INTERRUPTED = 130

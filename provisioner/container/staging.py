@@ -28,7 +28,7 @@ from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import lock
 from provisioner.filesystem.mounts import mount_points_in
-from provisioner.filesystem.removal import names_in, remove_tree
+from provisioner.filesystem.removal import names_in, remove_name
 from provisioner.filesystem.resolution import PASSED, resolve
 from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours, created_owner
@@ -36,7 +36,7 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_NEW, _OLD, _PARENTS = "new", "old", "parents"
+_NEW, OLD, _PARENTS = "new", "old", "parents"
 _NAME_MAX = 255
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
@@ -59,7 +59,7 @@ class Staging:
     def __init__(self, target: Path, trust: TrustedDirectories = NOBODY) -> None:
         self.target = target
         self._trust = trust
-        self._folder = _staging_directory(target)
+        self._folder = staging_directory(target)
         self._name = os.fsencode(self._folder.name)
         self.path = self._folder / _NEW
         """The path of the new directory, for messages."""
@@ -83,19 +83,23 @@ class Staging:
         try:
             with self._cleanup_errors():
                 self._recover()
-            with trust_errors(self._action):
-                self._record_parents()
-                os.mkdir(_NEW, 0o700, dir_fd=self._lock)
-                self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
-                shown = printable(str(self.target.parent))
-                check_place(self.new, shown)
-                if not self._trust.covers(self.target):
-                    self._check_new()
-                    check_permissions(self.new, shown)
+            self._make_new()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
         return self
+
+    def _make_new(self) -> None:
+        """Create the new directory. Raises NotTrusted, and MachineError where the file system won't do."""
+        with trust_errors(self._action):
+            self._record_parents()
+            os.mkdir(_NEW, 0o700, dir_fd=self._lock)
+            self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
+            shown = printable(str(self.target.parent))
+            check_place(self.new, shown)
+            if not self._trust.covers(self.target):
+                self._check_new()
+                check_permissions(self.new, shown)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -133,7 +137,7 @@ class Staging:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EPERM):  # SFTP has only the last of them
                     raise
-                os.rename(self.target.name, _OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
+                os.rename(self.target.name, OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
                 self._put_in_place()
         if sync:
             with machine_errors(f"write {shown} to the disk"):
@@ -256,11 +260,11 @@ class Staging:
     def _recover(self) -> None:
         """Put back what an interrupted commit was replacing, and empty the staging directory except for `parents`."""
         names = set(map(os.fsdecode, names_in(self._lock))) - {_PARENTS}
-        if {_OLD, _NEW} <= names:
-            os.rename(_OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
-            names.remove(_OLD)
+        if {OLD, _NEW} <= names:
+            os.rename(OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+            names.remove(OLD)
         for name in names:
-            remove_tree(self._lock, os.fsencode(name))
+            remove_name(self._lock, os.fsencode(name))
 
     @contextmanager
     def _cleanup_errors(self) -> Iterator[None]:
@@ -331,10 +335,10 @@ def _remove_empty(directory: int, names: Iterable[str]) -> None:
 
 def scratch_directory(target: Path) -> Path:
     """Return where the staging of `target` has its `scratch`, whether that exists or not."""
-    return _staging_directory(target) / "scratch"
+    return staging_directory(target) / "scratch"
 
 
-def _staging_directory(target: Path) -> Path:
+def staging_directory(target: Path) -> Path:
     """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
     name = os.fsencode(target.name)
     if len(name) + len(b"..provision") > _NAME_MAX:

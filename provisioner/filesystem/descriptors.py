@@ -34,3 +34,9 @@ def closing_descriptor(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def change_mode(directory: int, name: bytes, mode: int) -> None:
+    """Set the permission bits of the directory `name` in an open one, never through a symlink. Raises OSError."""
+    with closing_descriptor(os.open(name, DIRECTORY | os.O_PATH, dir_fd=directory)) as opened:
+        os.chmod(f"/proc/self/fd/{opened}", mode)  # fchmod(2) refuses a descriptor of O_PATH
