@@ -16,12 +16,14 @@ from typing import NoReturn
 from provisioner import __version__
 from provisioner.commands import (
     cache,
+    copy,
     doctor,
     inspect,
     install,
     listing,
     login,
     logout,
+    move,
     owners,
     remove,
     search,
@@ -34,6 +36,8 @@ from provisioner.terminal.progress import Console
 GROUPS = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
     "The life of a container": {
+        "copy": copy,
+        "move": move,
         "remove": remove,
     },
     "Images": {"search": search, "tags": tags, "inspect": inspect},

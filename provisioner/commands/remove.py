@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories, console: Console) -> int:
     """Remove one directory. Returns the exit status, and raises ProvisionError."""
     from provisioner.container.directories import Directories, state_directory
-    from provisioner.container.removing import Removal, find_other_owners, opened_own_directory, was_removed_partly
+    from provisioner.container.removing import Removal, find_directory_owners, opened_own_directory, was_removed_partly
     from provisioner.container.usage import check_not_mounted
 
     target = path_of(name, trust)
@@ -54,7 +54,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
             return 0
     with opened_own_directory(target, trust) as opened:
         check_not_mounted(opened, target, "remove", only_here=True)  # containers that run have mounts of their own
-        owners = find_other_owners(opened, target)
+        owners = find_directory_owners(opened, target)
         _ask(opened, target, arguments, trust)
         if owners:
             options = ["--yes", *(["--trust-dir"] if arguments.trust_dir else [])]

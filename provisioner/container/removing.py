@@ -128,13 +128,13 @@ def other_names_in(opened: int) -> list[str]:
         return sorted(os.fsdecode(name) for name in names_in(opened) if name not in OWN_NAMES)
 
 
-def find_other_owners(opened: int, directory: Path) -> set[int]:
-    """Return the users whose directories are in an open directory, which this user, if it isn't root, can't remove.
+def find_directory_owners(opened: int, directory: Path) -> set[int]:
+    """Return the other users whose directories are in an open directory: only they, or root, can empty these.
 
-    Raises TargetExists where another file system begins in it, and MachineError. What is in a directory that is closed
-    to its owner isn't looked at.
+    Nobody else matters to root. Raises TargetExists where another file system begins in it, and MachineError. What is
+    in a directory that is closed to its owner isn't looked at.
     """
-    shown, names, others = printable(str(directory)), list[bytes](), set[int]()
+    shown, names, owners = printable(str(directory)), list[bytes](), set[int]()
     with machine_errors(f"look at the files in {shown}"):
         top = os.fstat(opened)
         for file in walk(opened, closed="skip"):
@@ -148,8 +148,17 @@ def find_other_owners(opened: int, directory: Path) -> set[int]:
                         f"another file system, or a subvolume of btrfs, begins at {where} in {shown}",
                         "unmount it or delete it yourself, if you don't need it",
                     )
-                others.add(file.stat.st_uid)
-    return others - {os.geteuid()} if os.geteuid() else set()
+                owners.add(file.stat.st_uid)
+    return owners - {os.geteuid(), top.st_uid} if os.geteuid() else set()
+
+
+def find_file_owners(opened: int, directory: Path) -> set[int]:
+    """Return the other users who own files in an open directory. Nobody else matters to root. Raises MachineError."""
+    if os.geteuid() == 0:
+        return set()
+    with machine_errors(f"look at the files in {printable(str(directory))}"):
+        owners = {file.stat.st_uid for file in walk(opened, closed="skip") if file}
+        return owners - {os.geteuid(), os.fstat(opened).st_uid}
 
 
 def was_removed_partly(target: Path) -> bool:

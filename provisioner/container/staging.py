@@ -112,8 +112,10 @@ class Staging:
             if error is None:  # an earlier error matters more, and the next run cleans up
                 raise
 
-    def commit(self, console: Console | None = None, *, sync: bool = False) -> None:
+    def commit(self, console: Console | None = None, *, sync: bool = False, replace: bool = True) -> None:
         """Put the new directory in the place of `target`. Raises TargetExists where something is mounted there.
+
+        Without `replace` TargetExists is raised, too, where there is anything but an empty directory.
 
         With `sync` it is on the disk before, and its name when this returns, so that no power cut can take parts of it;
         where that fails MachineError is raised, and all is as it was. `console` gets a step where that takes long.
@@ -137,6 +139,8 @@ class Staging:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EPERM):  # SFTP has only the last of them
                     raise
+                if not replace:
+                    raise TargetExists(f"{shown} was made meanwhile", "choose another directory") from None
                 os.rename(self.target.name, OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
                 self._put_in_place()
         if sync:
@@ -331,6 +335,19 @@ def _remove_empty(directory: int, names: Iterable[str]) -> None:
         return
     finally:
         os.close(here)
+
+
+def is_free(target: Path) -> bool:
+    """Return whether nothing is at a path, or an empty directory. Raises OSError."""
+    try:
+        with os.scandir(target) as entries:
+            return next(entries, None) is None
+    except FileNotFoundError:
+        return not os.path.lexists(target)
+    except NotADirectoryError:
+        if not os.path.lexists(target):  # a part of the way is a file
+            raise
+        return False
 
 
 def scratch_directory(target: Path) -> Path:
