@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "errors": "terminal",
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
-    "registry": "errors filesystem image settings terminal threads",
+    "registry": "errors filesystem image settings sizes terminal threads",
     "store": "errors filesystem image registry terminal threads",
     "sources": "errors image registry sizes store",
     "ownership": "errors filesystem",
