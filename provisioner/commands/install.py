@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,20 +17,18 @@ from typing import TYPE_CHECKING
 from provisioner.commands.operands import check_operands, default_directory
 from provisioner.commands.output import make_console, number, write_lines
 from provisioner.commands.source_options import (
-    SourceSettings,
+    SourceOptions,
     add_registry_arguments,
     add_source_arguments,
-    client_factory,
     open_source,
     usual_platform,
-    with_mirrors,
 )
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory
 from provisioner.errors import UsageError, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
-from provisioner.image.reference import Reference
+from provisioner.image.source_name import RegistryName, SourceName, parse_source
 from provisioner.launch.settings import IDS, RUNTIMES
 from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
@@ -54,7 +53,10 @@ EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `install`."""
     parser.add_argument(
-        "image", metavar="IMAGE", help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image"
+        "source",
+        metavar="SOURCE",
+        help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
+        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input",
     )
     parser.add_argument(
         "directory", metavar="DIR", nargs="?", help="the directory to create; default: the name of the image, ./ubuntu"
@@ -126,10 +128,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Provision a directory, and show how to start it. Raises ProvisionError."""
     config = Config.load()
     trust = trusted_directories(arguments, config)
-    check_operands(arguments.image, arguments.directory)
-    reference = Reference.parse(arguments.image)
+    check_operands(arguments.source, arguments.directory)
+    name = parse_source(arguments.source)
     is_named = arguments.directory is not None
-    arguments.directory = arguments.directory if is_named else default_directory(reference)
+    arguments.directory = arguments.directory if is_named else default_directory(name)
     directory = find_directory(arguments.directory, trust)
     if directory == directory.parent:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
@@ -139,28 +141,27 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock, check_writable
     from provisioner.provision import existing_record, provision
-    from provisioner.registry.hub import suggest_similar_names
 
     plan = _plan(arguments, config, directory, trust)
     console = make_console(arguments)
     if not is_named:
-        _check_default_directory(arguments.directory, existing_record(directory, trust), reference)
+        _check_default_directory(arguments.directory, existing_record(directory, trust), name)
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
-    jobs = arguments.jobs or config.jobs
-    client = client_factory(arguments, config, jobs, console)
-    registry = with_mirrors(reference, arguments, config, client, console)
-    scratch = scratch_directory(directory)
-    settings = SourceSettings(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
+    options = SourceOptions.of(arguments, config)
+    if arguments.no_cache:
+        options = replace(options, scratch=scratch_directory(directory))
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
     _warn_of_missing_binds(plan.binds, console)
-    with open_source(settings, arguments, console) as source, suggest_similar_names(reference):
-        console.step(f"provision {reference.familiar} for {plan.platform}")
+    with open_source(name, options, console) as source:
+        shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
+        console.step(f"provision {shown} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        Lock.of(str(reference), outcome.image, outcome.index, datetime.now(UTC)).write(Path(arguments.lock), trust)
+        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC))
+        lock.write(Path(arguments.lock), trust)
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -173,14 +174,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_default_directory(directory: str, existing: Record | None, reference: Reference) -> None:
-    """Raise UsageError where the DIR that was not named holds another image than `reference`."""
-    if existing is None or existing.reference == str(reference):
+def _check_default_directory(directory: str, existing: Record | None, name: SourceName) -> None:
+    """Raise UsageError where the DIR that was not named holds the image of another source than `name`."""
+    if existing is None or existing.reference == str(name):
         return
     start = printable(shlex.quote(os.path.join(directory, "start.sh")))
+    shown = printable(name.reference.familiar if isinstance(name, RegistryName) else str(name))
     raise UsageError(
         f"{printable(directory)} is a provisioned directory, and holds {printable(existing.reference)}",
-        f"start it: {start}; for {reference.familiar}, name another directory: provision {reference.familiar} DIR",
+        f"start it: {start}; for {shown}, name another directory: provision {shown} DIR",
     )
 
 

@@ -10,6 +10,16 @@ from pathlib import Path
 from provisioner.container.access import FOLDER
 from provisioner.errors import UsageError
 from provisioner.image.reference import Reference
+from provisioner.image.source_name import (
+    DockerArchive,
+    FileName,
+    Lxc,
+    OciArchive,
+    OciLayout,
+    RegistryName,
+    SkopeoDirectory,
+    SourceName,
+)
 from provisioner.terminal.escaping import printable
 
 _WEB_PAGES = (
@@ -73,6 +83,25 @@ def is_path(text: str) -> bool:
     return text in (".", "..") or text.startswith(("/", "./", "../", "~"))
 
 
-def default_directory(reference: Reference) -> str:
-    """Return the DIR where none is named: the last part of the image's name, in the current directory."""
-    return f"./{reference.repository.rpartition('/')[2]}"
+def default_directory(name: SourceName) -> str:
+    """Return the DIR where none is named: the image's or file's name, in the current directory.
+
+    Raises UsageError where there is none to take.
+    """
+    match name:
+        case RegistryName(reference):
+            found = reference.repository.rpartition("/")[2]
+        case Lxc(distribution):
+            found = distribution
+        case DockerArchive(path) | OciLayout(path) | OciArchive(path) | SkopeoDirectory(path) | FileName(path):
+            found = _without_suffixes(path.name)
+        case _:
+            found = ""
+    if found in ("", ".", ".."):
+        raise UsageError("DIR is missing", f"name a directory: provision {printable(str(name))} ./container")
+    return f"./{found}"
+
+
+def _without_suffixes(name: str) -> str:
+    """Return the name of a file without what says that it is an archive; a directory's has none of that."""
+    return re.sub(r"(?<=.)(?:\.(?:tar|tgz|txz|tbz2?|tzst|gz|xz|zst|bz2|lz4|squashfs|oci))+$", "", name)
