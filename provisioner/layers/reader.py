@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
+from provisioner.archives.tar import Archive, Entry
 from provisioner.errors import error_context
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
-from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.digests import EMPTY, LARGEST, SparseHasher, is_always_hashed
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Place, Tree, tree_errors
