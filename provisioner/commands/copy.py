@@ -30,7 +30,6 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-sync", action="store_true", help="don't wait for the disk: faster, but a power cut may take files of NEW"
     )
     add_trust_argument(parser)
-    parser.add_argument("--quiet", action="store_true", help="show errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:

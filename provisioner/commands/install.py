@@ -7,37 +7,43 @@ import ipaddress
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import write_lines
+from provisioner.commands.operands import check_operands, default_directory
+from provisioner.commands.output import make_console, number, write_lines
 from provisioner.commands.source_options import (
-    SourceSettings,
+    SourceOptions,
     add_registry_arguments,
     add_source_arguments,
-    client_factory,
     open_source,
     usual_platform,
-    with_mirrors,
 )
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory
 from provisioner.errors import UsageError, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
-from provisioner.image.reference import Reference
+from provisioner.image.source_name import RegistryName, SourceName, parse_source
 from provisioner.launch.settings import IDS, RUNTIMES
 from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
+    from provisioner.container.record import Record
     from provisioner.provision import Plan
+    from provisioner.terminal.progress import Console
 
 _PASSED_NAME = re.compile("[A-Z][A-Z0-9_]*|[a-z]+_proxy")
 """Names of variables that a shell script leaves as they are."""
+_VOLUME = re.compile(
+    "(?!(?:docker-archive|oci|oci-archive|dir|rootfs|lxc|containers-storage):)[^:]*:/(?!/).*", re.DOTALL
+)
+"""What is taken for SRC:DST behind -v: a source of an image isn't."""
 _SHELL_VARIABLES = ("PATH", "PWD", "OLDPWD", "LC_ALL", "LD_PRELOAD", "IFS", "OPTIND", "PPID", "SHLVL", "TMPDIR")
 
 HELP = "Turn a container image into a directory that runs"
@@ -47,20 +53,25 @@ EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `install`."""
     parser.add_argument(
-        "image", metavar="IMAGE", help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image"
+        "source",
+        metavar="SOURCE",
+        help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
+        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input",
     )
-    parser.add_argument("directory", metavar="DIR", help="the directory to create")
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", help="the directory to create; default: the name of the image, ./ubuntu"
+    )
     add_registry_arguments(parser)
     parser.add_argument("--profile", metavar="NAME|FILE", help="default: chosen by the image's os-release")
     parser.add_argument(
         "--dns", metavar="IP", action="append", default=[], help="name server for the container; repeatable"
     )
     parser.add_argument(
-        *("--bind", "-v", "--volume"),
+        *("--bind", "--volume"),
         metavar="SRC[:DST[:ro]]",
         action="append",
         default=[],
-        help="bind SRC to DST at each start; repeatable",
+        help="bind SRC to DST at each start; repeatable; also -v SRC:DST, as docker has it",
     )
     parser.add_argument(
         *("--env", "-e"),
@@ -83,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace a DIR that provision made; changes in it are lost"
     )
     add_source_arguments(parser)
-    parser.add_argument("--jobs", metavar="N", type=_jobs, help="downloads at a time; default: 4")
+    parser.add_argument("--jobs", metavar="N", type=number(1, 64), help="downloads at a time; default: 4")
     parser.add_argument(
         "--max-size", metavar="SIZE", help="the most that the image may take, as 20G; default: 9/10 of the free space"
     )
@@ -97,42 +108,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-sync", action="store_true", help="don't wait for the disk: faster, but a power cut may take files of DIR"
     )
     add_trust_argument(parser)
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("--quiet", action="store_true", help="show errors only")
-    loudness.add_argument("--verbose", action="store_true", help="say what is unusual of the image and its registry")
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
+
+
+def with_volume_options(words: Sequence[str]) -> list[str]:
+    """Return the command line with docker's `-v SRC:DST` written as `--volume SRC:DST`; any other -v is --verbose."""
+    result: list[str] = []
+    for word in words:
+        if result and result[-1] == "-v" and _VOLUME.fullmatch(word):
+            result[-1:] = ["--volume", word]
+        elif word.startswith("-v") and _VOLUME.fullmatch(word[2:]):
+            result += ["--volume", word[2:]]
+        else:
+            result.append(word)
+    return result
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Provision a directory, and show how to start it. Raises ProvisionError."""
-    reference = Reference.parse(arguments.image)
     config = Config.load()
     trust = trusted_directories(arguments, config)
-    directory = find_directory(arguments.directory, trust) if arguments.directory else Path("/")
+    check_operands(arguments.source, arguments.directory)
+    name = parse_source(arguments.source)
+    is_named = arguments.directory is not None
+    arguments.directory = arguments.directory if is_named else default_directory(name)
+    directory = find_directory(arguments.directory, trust)
     if directory == directory.parent:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
 
     # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
     from provisioner.container.staging import scratch_directory
-    from provisioner.image.lockfile import Lock
-    from provisioner.provision import provision
-    from provisioner.registry.hub import suggest_similar_names
+    from provisioner.image.lockfile import Lock, check_writable
+    from provisioner.provision import existing_record, provision
 
     plan = _plan(arguments, config, directory, trust)
-    console = Console(quiet=arguments.quiet, verbose=arguments.verbose)
-    jobs = arguments.jobs or config.jobs
-    client = client_factory(arguments, config, jobs, console)
-    registry = with_mirrors(reference, arguments, config, client, console)
-    scratch = scratch_directory(directory)
-    settings = SourceSettings(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
-    with open_source(settings, arguments, console) as source, suggest_similar_names(reference):
-        console.step(f"provision {reference.familiar} for {plan.platform}")
+    console = make_console(arguments)
+    if not is_named:
+        _check_default_directory(arguments.directory, existing_record(directory, trust), name)
+        console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
+    options = SourceOptions.of(arguments, config)
+    if arguments.no_cache:
+        options = replace(options, scratch=scratch_directory(directory))
+    if arguments.lock:
+        check_writable(Path(arguments.lock), trust)
+    _warn_of_missing_binds(plan.binds, console)
+    with open_source(name, options, console) as source:
+        shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
+        console.step(f"provision {shown} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        Lock.of(str(reference), outcome.image, outcome.index, datetime.now(UTC)).write(Path(arguments.lock), trust)
+        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC))
+        lock.write(Path(arguments.lock), trust)
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
@@ -143,6 +172,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_lines([outcome.record.to_json().rstrip()])
     return 0
+
+
+def _check_default_directory(directory: str, existing: Record | None, name: SourceName) -> None:
+    """Raise UsageError where the DIR that was not named holds the image of another source than `name`."""
+    if existing is None or existing.reference == str(name):
+        return
+    start = printable(shlex.quote(os.path.join(directory, "start.sh")))
+    shown = printable(name.reference.familiar if isinstance(name, RegistryName) else str(name))
+    raise UsageError(
+        f"{printable(directory)} is a provisioned directory, and holds {printable(existing.reference)}",
+        f"start it: {start}; for {shown}, name another directory: provision {shown} DIR",
+    )
+
+
+def _warn_of_missing_binds(binds: Sequence[str], console: Console) -> None:
+    """Warn of what is to be bound and isn't there; it may be there at the start."""
+    for bind in binds:
+        source = bind.rpartition(":/")[0] or bind.removesuffix(":ro")
+        if not os.path.exists(source):
+            console.warn(f"--bind {printable(bind)}: {printable(source)} isn't there; starts go on without it")
 
 
 def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust: TrustedDirectories) -> Plan:
@@ -174,13 +223,6 @@ def _shell() -> str:
     prefix = os.environ.get("PREFIX", "")
     shell = os.path.join(prefix, "bin/sh")
     return shell if prefix.startswith("/data/") and os.access(shell, os.X_OK) else "/bin/sh"
-
-
-def _jobs(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 64:
-        raise argparse.ArgumentTypeError("a number from 1 to 64")
-    return number
 
 
 def _max_size(text: str) -> int:

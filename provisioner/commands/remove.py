@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directories", metavar="DIR", nargs="+", help="a directory that provision has made")
     add_yes_argument(parser, "stop what runs from DIR, and remove files in DIR that provision hasn't made, unasked")
     add_trust_argument(parser)
-    parser.add_argument("--quiet", action="store_true", help="show errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:

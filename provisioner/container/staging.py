@@ -42,6 +42,16 @@ _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
 
 
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Give a MachineError without a hint one: a file system such as /proc takes no directories."""
+    try:
+        yield
+    except MachineError as error:
+        error.hint = error.hint or "choose another directory"
+        raise
+
+
 class Staging:
     """A context in which `new` is a new, empty directory; `commit()` puts it in the place of `target`.
 
@@ -70,7 +80,7 @@ class Staging:
 
     def __enter__(self) -> Staging:
         """Lock the staging directory, clean up after a killed run, and check what the file system can do."""
-        with trust_errors(self._action):
+        with _elsewhere(), trust_errors(self._action):
             self._open_parent()
             try:
                 with suppress(FileNotFoundError):
@@ -176,6 +186,11 @@ class Staging:
                 self.parent = os.open(".", DIRECTORY, dir_fd=here)
                 self._created_parents = len(created)
                 return
+            except NotADirectoryError:
+                _remove_empty(here, reversed(created))
+                raise TargetExists(
+                    f"{printable(str(self.target))}: a part of this path is a file", "choose another directory"
+                ) from None
             except FileExistsError:  # another run creates them at the same time: they are looked at anew
                 continue
             except BaseException:

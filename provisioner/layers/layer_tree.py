@@ -11,13 +11,13 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from provisioner.archives.tar import Entry
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.walk import walk
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.seen_paths import SeenPaths
-from provisioner.layers.tar import Entry
 from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
@@ -212,6 +212,8 @@ def _living_overrides(root: int, overrides: MetadataOverrides) -> MetadataOverri
     for file in filter(None, walk(root)):
         inode = file.stat.st_ino
         living.set(inode, overrides.get(inode))
+        if digest := overrides.digests.get(inode):
+            living.digests.set(inode, digest)
         if file.is_directory:
             living.times[inode] = overrides.times[inode]
     return living
