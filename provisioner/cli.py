@@ -11,9 +11,11 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner.commands import (
+    backup,
     cache,
     copy,
     doctor,
+    export,
     inspect,
     install,
     listing,
@@ -22,6 +24,7 @@ from provisioner.commands import (
     move,
     owners,
     remove,
+    restore,
     search,
     tags,
 )
@@ -35,6 +38,9 @@ from provisioner.terminal.progress import Console
 GROUPS = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
     "The life of a container": {
+        "backup": backup,
+        "restore": restore,
+        "export": export,
         "copy": copy,
         "move": move,
         "remove": remove,

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
     "terminal sizes threads resources filesystem errors archives settings image registry store sources ownership"
-    " profile rootfs layers container launch config inspection doctor"
+    " profile rootfs layers container launch exports config inspection doctor"
 )
 MAY_IMPORT = {
     "terminal": "",
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "layers": "archives errors filesystem image ownership rootfs sizes sources store terminal threads",
     "container": "errors filesystem image ownership sizes terminal",
     "launch": "errors filesystem image resources",
+    "exports": "archives container errors filesystem image launch layers ownership rootfs sizes terminal",
     "config": "filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",

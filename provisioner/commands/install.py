@@ -199,7 +199,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
     from provisioner.layers.unpack import UnpackOptions
     from provisioner.provision import Plan
 
-    max_size = None if arguments.max_size is None else _max_size(arguments.max_size)
+    max_size = None if arguments.max_size is None else parse_max_size(arguments.max_size)
     return Plan(
         directory,
         usual_platform(arguments, config),
@@ -207,7 +207,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
         profile=arguments.profile or config.profile,
         dns=tuple(_address(text) for text in arguments.dns) or config.dns,
         force=arguments.force,
-        shell=_shell(),
+        shell=script_shell(),
         binds=tuple(_bind(text) for text in arguments.bind),
         env=tuple(_variable(text) for text in arguments.env),
         proot_options=config.proot_options + tuple(arguments.proot_option),
@@ -218,14 +218,15 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
     )
 
 
-def _shell() -> str:
+def script_shell() -> str:
     """Return the interpreter for start.sh: in Termux `$PREFIX/bin/sh`, since its /bin/sh needs termux-exec."""
     prefix = os.environ.get("PREFIX", "")
     shell = os.path.join(prefix, "bin/sh")
     return shell if prefix.startswith("/data/") and os.access(shell, os.X_OK) else "/bin/sh"
 
 
-def _max_size(text: str) -> int:
+def parse_max_size(text: str) -> int:
+    """Return the bytes of a value of --max-size. Raises UsageError."""
     hint = "give a size such as 500M, 20G or 1.5T"
     try:
         size = parse_size(text)

@@ -84,11 +84,12 @@ def _walk(here: int, names_in_memory: int, closed: Closed) -> Iterator[WalkedFil
                     continue
                 yield WalkedFile(name, here, state)
                 if stat.S_ISDIR(state.st_mode):
-                    if state.st_dev != top.st_dev or (closed == "skip" and not _may_enter(here, name)):
+                    entered = _enter(here, name, state, top.st_dev, closed)
+                    if entered is None:
                         yield None
                         continue
-                    former_mode = _open_closed(here, name, state) if closed == "open" else None
-                    here = _change_directory(here, name)
+                    os.close(here)
+                    here, former_mode = entered
                     above.append(_Above(names(), os.fstat(here), former_mode))
                     break
             else:
@@ -103,9 +104,20 @@ def _walk(here: int, names_in_memory: int, closed: Closed) -> Iterator[WalkedFil
         os.close(here)
 
 
-def _may_enter(here: int, name: bytes) -> bool:
-    """Return whether this user may read and search the directory `name`."""
-    return os.access(name, os.R_OK | os.X_OK, dir_fd=here)
+def _enter(here: int, name: bytes, state: os.stat_result, device: int, closed: Closed) -> tuple[int, int | None] | None:
+    """Open the directory `name` of `here`; return it with its former mode, if that was changed.
+
+    Returns None where its content is to be left out, and where it is gone.
+    """
+    if state.st_dev != device:
+        return None
+    if closed == "skip" and not os.access(name, os.R_OK | os.X_OK, dir_fd=here):
+        return None
+    try:
+        former_mode = _open_closed(here, name, state) if closed == "open" else None
+        return os.open(name, DIRECTORY, dir_fd=here), former_mode
+    except FileNotFoundError:
+        return None
 
 
 def _open_closed(here: int, name: bytes, state: os.stat_result) -> int | None:
@@ -136,10 +148,3 @@ def first_names(names: Iterable[bytes], count: int) -> list[bytes]:
         return heapq.nsmallest(count, chain(some, names))
     some.sort()
     return some
-
-
-def _change_directory(here: int, name: bytes) -> int:
-    """Open the directory `name` of the open directory `here`, close `here`, and return the new descriptor."""
-    there = os.open(name, DIRECTORY, dir_fd=here)
-    os.close(here)
-    return there

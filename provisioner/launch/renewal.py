@@ -59,8 +59,27 @@ def find_outdated(directory: Path, platform: Platform) -> Outdated:
         return Outdated(None, True, files)
     if old_body == body() and digest:
         return Outdated(None, False, files)
-    values = {name.decode(): quoted for name, quoted in _VALUE.findall(header["values"])}
-    return Outdated(assemble(os.fsdecode(header["shell"]), values), False, files)
+    return Outdated(assemble(os.fsdecode(header["shell"]), settings_of(old)), False, files)
+
+
+def script_anew(script: bytes, shell: str) -> tuple[bytes, bool] | None:
+    """Return start.sh with this version's body, a `shell` of this machine, and the settings of another start.sh.
+
+    Settings are data, whoever has written them: nothing of them is shell text that would run. The second value is
+    whether the other one's body was edited, which is lost. Returns None where it isn't a start.sh of provision.
+    """
+    header = _HEADER.match(script)
+    if header is None:
+        return None
+    digest = re.search(BODY_DIGEST.encode() + rb"([0-9a-f]{64})", header["comments"])
+    is_edited = digest is None or digest[1].decode() != hashlib.sha256(script[header.end() :]).hexdigest()
+    return assemble(shell, settings_of(script)), is_edited
+
+
+def settings_of(script: bytes) -> dict[str, bytes]:
+    """Return the settings at the top of a start.sh, by name, quoted for the shell; none where it has no such top."""
+    header = _HEADER.match(script)
+    return {name.decode(): quoted for name, quoted in _VALUE.findall(header["values"])} if header else {}
 
 
 def renew(directory: Path, outdated: Outdated) -> None:

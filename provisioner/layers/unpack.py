@@ -110,7 +110,7 @@ def _unpack(
                 progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
 
             applier = unpacking.run(tree, list(blobs), workers, describe)
-        if text := _substitutes_text(links.substitutes):
+        if text := substitutes_text(links.substitutes):
             console.step(text)
         if applier.clamped_times:
             console.step(
@@ -275,7 +275,7 @@ def _max_size(place: int, image: Image, requested: int | None) -> int:
     return max_size
 
 
-def _substitutes_text(substitutes: Substitutes) -> str:
+def substitutes_text(substitutes: Substitutes) -> str:
     """Return one line about what replaces hard links; empty where none was refused."""
     copies, reflinks, symlinks = substitutes.copies, substitutes.reflinks, substitutes.symlinks
     parts = [f"{copies} copies, which take {size_text(substitutes.copied_bytes)} more"] if copies else []

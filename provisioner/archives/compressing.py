@@ -1,0 +1,111 @@
+"""Compresses archives while they are written: gzip, xz or zstd, by the name of the file."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import zlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from provisioner.errors import MachineError
+
+_ENDS = {
+    "gzip": (".gz", ".tgz"),
+    "xz": (".xz", ".txz"),
+    "zstd": (".zst", ".tzst", ".zstd"),
+}
+_GZIP_WINDOW = 31  # zlib's wbits for the gzip format
+_ZSTD_HINT = "pip install 'provisioner[fast]', or install the program zstd; or take a name that ends in .tar.gz"
+
+
+class Compressor(Protocol):
+    """Takes the bytes of an archive in order."""
+
+    def write(self, data: bytes) -> None:
+        """Compress more bytes, and write what is ready. Raises OSError."""
+
+    def finish(self) -> None:
+        """Write what is left. Raises OSError, and MachineError where a program failed."""
+
+
+def compression_for(name: str) -> str:
+    """Return the compression that the name of a file stands for: `gzip`, `xz`, `zstd`, or nothing for none."""
+    return next((kind for kind, ends in _ENDS.items() if name.lower().endswith(ends)), "")
+
+
+def compressor(kind: str, write: Callable[[bytes], object], output: int) -> Compressor:
+    """Return what compresses to the function `write`, or to the same file by its descriptor `output`.
+
+    Each gives the same bytes each time. Raises MachineError where nothing on this machine can compress like this.
+    """
+    if kind == "gzip":
+        # Always Python's own zlib: others give other bytes.
+        return _Stream(write, zlib.compressobj(6, zlib.DEFLATED, _GZIP_WINDOW))
+    if kind == "xz":
+        lzma: Any = _module("lzma")
+        if lzma is None:
+            raise MachineError("this Python was built without its module lzma, which xz needs", "take .tar.gz")
+        return _Stream(write, lzma.LZMACompressor(lzma.FORMAT_XZ, preset=6))
+    if kind == "zstd":
+        library: Any = _module("compression.zstd") or _module("backports.zstd")
+        if library is None:
+            return _Program(output)
+        options = {library.CompressionParameter.checksum_flag: 1}
+        return _Stream(write, library.ZstdCompressor(options=options))
+    return _Plain(write)
+
+
+class _Plain:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def write(self, data: bytes) -> None:
+        self._write(data)
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+class _Stream:
+    """A compressor of a module, which has `compress` and `flush`."""
+
+    def __init__(self, write: Callable[[bytes], object], stream: Any) -> None:
+        self._write = write
+        self._stream = stream
+
+    def write(self, data: bytes) -> None:
+        if ready := self._stream.compress(data):
+            self._write(ready)
+
+    def finish(self) -> None:
+        self._write(self._stream.flush())
+
+
+class _Program:
+    """The program zstd, which writes to the output itself."""
+
+    def __init__(self, output: int) -> None:
+        path = shutil.which("zstd")
+        if path is None:
+            raise MachineError("nothing on this machine can compress as zstd", _ZSTD_HINT)
+        self._process = subprocess.Popen([path, "-cq", "-"], stdin=subprocess.PIPE, stdout=output)
+
+    def write(self, data: bytes) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(data)
+
+    def finish(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        if self._process.wait():
+            raise MachineError(f"zstd failed, with exit status {self._process.returncode}", _ZSTD_HINT)
+
+
+def _module(name: str) -> Any:
+    """Return a module; None where it isn't installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None

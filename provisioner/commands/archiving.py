@@ -1,0 +1,139 @@
+"""What `backup` and `export` have in common: an archive of a directory in a file that appears when it is complete."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from provisioner.commands.output import output_errors
+from provisioner.commands.subordinate_ids import run_with_subordinate_ids
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.errors import HINTS, MachineError, machine_errors
+from provisioner.sizes import size_text
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
+
+if TYPE_CHECKING:
+    from provisioner.exports.owners import OwnerSource
+    from provisioner.exports.tree_files import FilesReport
+
+    ArchiveFunction = Callable[[int, int, Callable[[bytes], None], Sequence[str]], tuple[FilesReport, OwnerSource]]
+
+_SHOWN = 5
+
+
+def add_archive_arguments(parser: argparse.ArgumentParser, file_help: str) -> None:
+    """Add the arguments of a subcommand that writes an archive."""
+    parser.add_argument("directory", metavar="DIR", help="a directory that provision has made")
+    parser.add_argument("file", metavar="FILE", help=file_help)
+    parser.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="leave out paths of the container that match, as var/cache/*; repeatable",
+    )
+    parser.add_argument(
+        "--no-sync", action="store_true", help="don't wait for the disk: faster, but a power cut may damage FILE"
+    )
+    add_trust_argument(parser)
+
+
+def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFunction) -> int:
+    """Write an archive of a directory by the function `write`, and say what it has and lacks. Raises ProvisionError."""
+    from provisioner.archives.compressing import compression_for, compressor
+    from provisioner.container.access import FOLDER, find_directory
+    from provisioner.container.removing import find_file_owners, opened_own_directory
+    from provisioner.container.usage import describe_processes, running_in
+    from provisioner.exports.output_file import STANDARD_OUTPUT, check_not_below, output_file
+    from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+    from provisioner.ownership.record import RECORD
+
+    console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
+    source, shown = find_directory(arguments.directory, trust), printable(arguments.directory)
+    check_not_below(arguments.file, source)
+    with opened_own_directory(source, trust) as opened:
+        if owners := find_file_owners(opened, source):
+            return run_with_subordinate_ids(arguments.directory, owners, _repeated_words(command, arguments))
+        if pids := running_in(source):
+            console.step(f"this runs from {shown}: {describe_processes(pids)}")
+            console.step("  what it writes meanwhile may be in the archive in part")
+        with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=opened)) as folder:
+            if not os.access(RECORD, os.R_OK, dir_fd=folder):
+                raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
+            is_piped = arguments.file == STANDARD_OUTPUT
+            with output_file(arguments.file, sync=not arguments.no_sync) as output:
+                output_context = output_errors() if is_piped else machine_errors(f"write {printable(arguments.file)}")
+                kind = compression_for(arguments.file)
+                packer = compressor(kind, lambda data: _write_all(output, data), output)
+
+                def job() -> tuple[FilesReport, OwnerSource]:
+                    result = write(opened, folder, packer.write, arguments.exclude)
+                    packer.finish()
+                    return result
+
+                with output_context:
+                    report, source_of_owners = _call(job, source.name)
+    for line in describe_files(report, source_of_owners):
+        console.step(line)
+    size = "" if is_piped else f" in {size_text(os.stat(arguments.file).st_size)}"
+    console.step(f"wrote {report.files} files, {size_text(report.content)}{size}, to {printable(arguments.file)}")
+    return 0
+
+
+class _OutputError(Exception):
+    """An OSError of the output, which must not be taken for one of the files that are read."""
+
+
+def _call(job: Callable[[], tuple[FilesReport, OwnerSource]], name: str) -> tuple[FilesReport, OwnerSource]:
+    """Call `job`, and turn an error of a file that can't be read into a MachineError. Raises OSError of the output."""
+    try:
+        return job()
+    except _OutputError as error:
+        assert isinstance(error.__cause__, OSError)
+        raise error.__cause__ from None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        file = f"a file in {printable(name)}" if error.filename is None else printable(str(error.filename))
+        raise MachineError(f"read {file}: {reason}", HINTS.get(error.errno or 0, "")) from error
+
+
+def _write_all(output: int, data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(output, view) :]
+    except OSError as error:
+        raise _OutputError from error
+
+
+def describe_files(report: FilesReport, owners: OwnerSource) -> list[str]:
+    """Return a line for each kind of thing that an archive lacks, or that had to be found out."""
+    lines = []
+    if report.sockets:
+        lines.append(f"{report.sockets} sockets were left out: archives can't have them, and programs make them anew")
+    for paths, text in (
+        (report.lost_links, "hard links of proot have lost their content"),
+        (report.changed, "files were written to while they were read"),
+        (report.vanished, "files were removed while others were read"),
+        (report.mounted, "directories were left empty, since something is mounted there"),
+    ):
+        if paths:
+            names = ", ".join(printable(path) for path in paths[:_SHOWN])
+            lines.append(f"{len(paths)} {text}: {names}{' and more' if len(paths) > _SHOWN else ''}")
+    if report.excluded:
+        lines.append(f"{report.excluded} files and directories were excluded")
+    if count := sum(owners.counts.values()):
+        by = ", ".join(f"{number} by {source}" for source, number in sorted(owners.counts.items()) if number)
+        lines.append(f"{count} files that the image doesn't have got an owner other than root: {by}")
+    return lines
+
+
+def _repeated_words(command: str, arguments: argparse.Namespace) -> list[str]:
+    """Return the words of a command line that does the same."""
+    words = [f"--exclude={pattern}" for pattern in arguments.exclude]
+    words += [f"--{name.replace('_', '-')}" for name in ("no_sync", "trust_dir", "quiet") if getattr(arguments, name)]
+    words += ["--format", arguments.format] if hasattr(arguments, "format") else []
+    return [command, *words, "--", arguments.directory, arguments.file]

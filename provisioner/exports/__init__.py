@@ -1,0 +1,10 @@
+"""Archives of whole containers: backups, what restores these, and exports of the root file system.
+
+`tree_files` turns a rootfs into entries with the owners that the image has; `owners` finds those of files that the
+image doesn't know; `output_file` is a file that appears when it is complete. `backup`, `restore` and `tar_export` are
+the jobs.
+
+A backup that is read is hostile input, as a layer is: it is unpacked by the same Tree, and nothing in it that would run
+on this machine is used. May import archives, container, errors, filesystem, image, launch, layers, ownership, rootfs,
+sizes and terminal.
+"""

@@ -1,0 +1,199 @@
+"""Makes a provisioned directory of a backup: on another machine, for another user, with or without root.
+
+What would run on this machine is written anew: start.sh with the settings of the backup's, the helper and the filters.
+The ownership record stays that of the image, so that what the user has changed is known after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provisioner.archives.compression import decompress
+from provisioner.container.access import FOLDER
+from provisioner.container.record import Record
+from provisioner.errors import MachineError, MalformedImage, machine_errors
+from provisioner.exports.backup import FOLDER_NAME, GENERATED, SCRIPT, DigestCheck
+from provisioner.exports.backup_reader import NO_BACKUP_HINT, BackupApplier, BackupReader
+from provisioner.filesystem.atomic import make_directory, write_new
+from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor
+from provisioner.image.platform import host_platform
+from provisioner.launch.renewal import script_anew, settings_of
+from provisioner.launch.runtime_files import IDS_FILE, runtime_files, write_files
+from provisioner.layers.budget import Budget
+from provisioner.layers.unpack import ROOTFS
+from provisioner.ownership import mtree
+from provisioner.ownership.policy import Ownership
+from provisioner.ownership.record import RECORD, STATE, write_owners
+from provisioner.rootfs.links import Links, Substitute, Substitutes
+from provisioner.rootfs.tree import Tree
+from provisioner.terminal.escaping import printable
+
+_DAMAGED_HINT = "take another copy of the backup: what is in this one was damaged, or cut short, on its way"
+_DOCUMENTS = (("manifest.json", "manifest_digest"), ("config.json", "config_digest"))
+_SETTINGS = {"default_binds": "binds", "default_proot_options": "options of proot", "default_env": "variables"}
+"""Settings of start.sh that concern this machine, and what they are."""
+
+
+@dataclass
+class Restored:
+    """What was restored."""
+
+    record: Record
+    substitutes: Substitutes
+    lost_owners: int
+    """How many files have another owner in the backup, which only root can give them."""
+    is_edited: bool
+    """Whether start.sh was edited, which is not taken over."""
+    has_digest: bool
+    settings: list[str] = field(default_factory=list)
+    """A line for each kind of setting that start.sh has from the backup and that concerns this machine."""
+
+
+def restore_backup(
+    chunks: Iterator[bytes],
+    place: int,
+    scratch: int,
+    ownership: Ownership,
+    budget: Budget,
+    hardlinks: Substitute,
+    shell: str,
+) -> Restored:
+    """Unpack the backup that `chunks` are the bytes of into the open, empty directory `place`, all verified.
+
+    `scratch` is another open, empty directory. Raises MalformedImage for what is no backup, or a damaged one, and
+    MachineError; what was written stays then.
+    """
+    check = DigestCheck(decompress(chunks, "", "the backup"))
+    links = Links(hardlinks)
+    with machine_errors("make the directory"):
+        folder = make_directory(place, FOLDER)
+        rootfs = make_directory(place, ROOTFS)
+    with closing_descriptor(folder), closing_descriptor(rootfs), Tree(rootfs) as tree:
+        reader = BackupReader(check, ownership, budget, folder)
+        applier = BackupApplier(tree, ownership, budget=budget, links=links)
+        with _hints():
+            applier.apply_reader(reader)
+        _check_end(check)
+        record = _check_documents(reader, folder)
+        applier.finish()
+        with machine_errors("write what belongs to this machine"):
+            script, is_edited = _write_files(reader.taken, place, folder, shell)
+            _write_owners(folder, rootfs, scratch, tree, ownership)
+        return Restored(
+            record, links.substitutes, applier.lost_owners, is_edited, check.has_digest, _describe_settings(script)
+        )
+
+
+@contextmanager
+def _hints() -> Iterator[None]:
+    """Give errors of the archive a hint for backups in place of that for images."""
+    try:
+        yield
+    except MalformedImage as error:
+        if error.hint == MalformedImage.usual_hint:
+            error.hint = _DAMAGED_HINT
+        raise
+
+
+def _check_end(check: DigestCheck) -> None:
+    """Raise MalformedImage for a backup that isn't as it was written."""
+    if check.has_digest and not check.is_right:
+        raise MalformedImage("the backup doesn't match its digest", _DAMAGED_HINT)
+    if not check.has_end:
+        raise MalformedImage("the backup was cut short: its end is missing", _DAMAGED_HINT)
+
+
+def _check_documents(reader: BackupReader, folder: int) -> Record:
+    """Return the record of a backup, with which its manifest and config agree. Raises MalformedImage."""
+    taken = {path.removeprefix(FOLDER_NAME + b"/"): content for path, content in reader.taken.items()}
+    if b"record.json" not in taken or not reader.has_record or SCRIPT not in taken:
+        raise MalformedImage("it is no backup: it lacks files that provision makes", NO_BACKUP_HINT)
+    with machine_errors("write the record"):
+        for name in ("record.json", *(name for name, _ in _DOCUMENTS)):
+            if (content := taken.get(name.encode())) is not None:
+                write_new(folder, name, content)
+    record = Record.read_from(folder, Path("the backup"))
+    assert record is not None
+    for name, digest in _DOCUMENTS:
+        content = taken.get(name.encode(), b"")
+        if f"sha256:{hashlib.sha256(content).hexdigest()}" != getattr(record, digest):
+            raise MalformedImage(f"{name} in the backup is not what its record says", _DAMAGED_HINT)
+    return record
+
+
+def _write_files(taken: dict[bytes, bytes], place: int, folder: int, shell: str) -> tuple[bytes, bool]:
+    """Write start.sh and the files that it uses. Returns the former one, and whether that was edited. Raises OSError.
+
+    Raises MalformedImage where start.sh isn't one of provision.
+    """
+    script = taken[SCRIPT]
+    anew = script_anew(script, shell)
+    if anew is None:
+        raise MalformedImage("start.sh in the backup is none of provision's", NO_BACKUP_HINT)
+    content, is_edited = anew
+    write_new(place, SCRIPT.decode(), content, 0o755)
+    if is_edited:
+        write_new(folder, "start.sh.old", script, 0o644)
+    write_files(folder, runtime_files(host_platform()))
+    with closing_descriptor(make_directory(folder, GENERATED.decode())) as generated:
+        prefix = FOLDER_NAME + b"/" + GENERATED + b"/"
+        for path in sorted(taken):
+            if path.startswith(prefix):
+                write_new(generated, os.fsdecode(path[len(prefix) :]), taken[path])
+    os.close(make_directory(folder, "shm", 0o1777))
+    ids = taken.get(FOLDER_NAME + b"/" + IDS_FILE.encode(), b"")
+    if ids.splitlines()[:1] == [b"many"] and os.geteuid() != 0:
+        write_new(folder, IDS_FILE, b"many\n")  # start.sh gives the files the image's owners at the first start
+    return script, is_edited
+
+
+def _write_owners(folder: int, rootfs: int, scratch: int, tree: Tree, ownership: Ownership) -> None:
+    """Set the times of directories, and write fakeroot's state with the owners of the backup. Raises OSError.
+
+    The record is the backup's, but for its header: whether the files have the image's owners depends on this machine.
+    """
+    write_owners(scratch, rootfs, tree.overrides, ownership)
+    os.rename(STATE, STATE, src_dir_fd=scratch, dst_dir_fd=folder)
+    try:
+        with (
+            open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as old,
+            open(_create_record(scratch), "wb") as new,
+        ):
+            old.readline()
+            second = old.readline()
+            header = mtree.parse_header(second)._replace(has_owners=ownership.exact)
+            new.write(mtree.format_header(header))
+            if header.written is None:
+                new.write(second)
+            for line in old:
+                new.write(line)
+        with open(os.open(RECORD, EXISTING_FILE, dir_fd=scratch), "rb") as lines:
+            for _ in mtree.parse_entries(lines):
+                pass
+    except MachineError as error:
+        raise MalformedImage("the ownership record in the backup is damaged", _DAMAGED_HINT) from error
+    os.rename(RECORD, RECORD, src_dir_fd=scratch, dst_dir_fd=folder)
+
+
+def _create_record(scratch: int) -> int:
+    """Create the record in `scratch`, in place of the one that was written there, and return it open."""
+    os.unlink(RECORD, dir_fd=scratch)
+    return os.open(RECORD, NEW_FILE, 0o644, dir_fd=scratch)
+
+
+def _describe_settings(script: bytes) -> list[str]:
+    """Return a line for each kind of setting of a start.sh that concerns this machine."""
+    settings = settings_of(script)
+    lines = []
+    for name, what in _SETTINGS.items():
+        value = settings.get(name, b"''")
+        if value not in (b"''", b""):
+            text = re.sub(rb"^'|'$|'\"'\"'", b"", value)
+            lines.append(f"start.sh has {what} of the backup: {printable(text[:300])}")
+    return lines
