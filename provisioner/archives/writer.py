@@ -33,12 +33,14 @@ class ArchiveWriter:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
 
-    def add(self, entry: Entry, content: Iterable[bytes] = ()) -> bool:
+    def add(self, entry: Entry, content: Iterable[bytes] = (), *, comment: bytes = b"") -> bool:
         """Write an entry with the content of a regular file: all that is in its extents, if it has some.
+
+        Other programs ignore the comment.
 
         Content of another size is cut, or filled with zeros, and False is returned then. Raises what `write` raises.
         """
-        records = dict(_records(entry))
+        records = dict(_records(entry)) | ({b"comment": comment} if comment else {})
         stored = entry.size if entry.kind is Kind.FILE else 0
         sparse_map, name = b"", entry.path
         if entry.extents is not None:
@@ -51,24 +53,20 @@ class ArchiveWriter:
         if stored > _LARGEST_SIZE:
             records[b"size"] = b"%d" % stored
         if records:
-            self._write_records(b"x", records)
+            self._write_records(records)
         self._write(_header(entry, name, stored))
         self._write(sparse_map)
         is_whole = self._write_content(content, stored - len(sparse_map))
         self._write(bytes(-stored % BLOCK))
         return is_whole
 
-    def add_comment(self, text: bytes) -> None:
-        """Write a comment on the whole archive, which other programs ignore."""
-        self._write_records(b"g", {b"comment": text})
-
     def finish(self) -> None:
         """Write the end of the archive."""
         self._write(END)
 
-    def _write_records(self, flag: bytes, records: dict[bytes, bytes]) -> None:
+    def _write_records(self, records: dict[bytes, bytes]) -> None:
         data = b"".join(_record(key, value) for key, value in records.items())
-        header = _fields(b"././@PaxHeader", b"0000644", 0, 0, len(data), 0, flag, b"", (0, 0))
+        header = _fields(b"././@PaxHeader", b"0000644", 0, 0, len(data), 0, b"x", b"", (0, 0))
         self._write(header + data + bytes(-len(data) % BLOCK))
 
     def _write_content(self, content: Iterable[bytes], size: int) -> bool:

@@ -1,7 +1,8 @@
 """Writes a backup of a provisioned directory: a tar archive of `.provision/`, `start.sh` and `rootfs/`, in that order.
 
-Left out is what belongs to this machine, to processes and to inodes; `restore` makes it anew. At the end a comment has
-the SHA-256 of all bytes before it, so that a backup that was cut short or damaged is recognised.
+Left out is what belongs to this machine, to processes and to inodes; `restore` makes it anew. The last entry names
+`.provision/` once more, with the SHA-256 of all bytes before it in a comment, so that a backup that was cut short or
+damaged is recognised.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ SCRIPT = b"start.sh"
 FOLDER_NAME, ROOTFS_NAME = os.fsencode(FOLDER), os.fsencode(ROOTFS)
 
 _COMMENT = b"provision backup 1 sha256:"
-TAIL = 2 * BLOCK + len(END)
-"""The bytes of the comment and of the end of the archive."""
+TAIL = 3 * BLOCK + len(END)
+"""The bytes of the last entry and of the end of the archive."""
 _CHUNK = 1 << 18
 
 
@@ -60,7 +61,7 @@ def write_backup(
         for file in files:
             writer.add(file.entry, file.content)
         report, owners = files.report, files.owners
-    writer.add_comment(_COMMENT + hasher.hexdigest().encode())
+    writer.add(_directory_entry(FOLDER_NAME), comment=_COMMENT + hasher.hexdigest().encode())
     writer.finish()
     return report, owners
 
@@ -72,6 +73,7 @@ class DigestCheck:
         self._chunks = chunks
         self._hasher = hashlib.sha256()
         self._tail = b""
+        self._size = 0
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the bytes."""
@@ -79,6 +81,7 @@ class DigestCheck:
             held = self._tail + chunk
             self._hasher.update(held[:-TAIL])
             self._tail = held[-TAIL:]
+            self._size += len(chunk)
             yield chunk
 
     @property
@@ -94,7 +97,8 @@ class DigestCheck:
     @property
     def has_end(self) -> bool:
         """Return whether the end of the archive is there, which one that was cut short lacks."""
-        return len(self._tail) >= len(END) and not self._tail[-len(END) :].strip(b"\0")
+        is_whole = not self._size % BLOCK and self._size > TAIL
+        return is_whole and not self._tail[-len(END) :].strip(b"\0")
 
     @property
     def _comment(self) -> bytes:
