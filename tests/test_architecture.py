@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
     "registry": "errors filesystem image settings terminal threads",
-    "store": "errors filesystem image registry terminal threads",
+    "store": "errors filesystem image registry sizes terminal threads",
     "sources": "errors image registry sizes store",
     "ownership": "errors filesystem",
     "profile": "errors filesystem resources settings terminal",
