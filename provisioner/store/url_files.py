@@ -137,7 +137,7 @@ class UrlFiles:
         return None, NOT_VERIFIED
 
     def _cached(self, digest: Digest, verified: str) -> UrlFile | None:
-        """Return a file of the cache, hashed once more; None where there is none, or a damaged one, which is deleted."""
+        """Return a file of the cache, hashed once more; None where there is none. A damaged one is deleted."""
         with self._cache.errors():
             try:
                 file = self._cache.open(digest)
