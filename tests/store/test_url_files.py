@@ -177,7 +177,7 @@ def test_a_list_of_checksums_beside_it_is_used(server: FileServer, machine: Mach
     assert machine.fetch(f"{url}?x=1").verified == f"by {name} of {server.host}"
     assert server.sent < 1.5 * len(CONTENT)
     server.add(f"/a/{name}", f"{'1' * 64}  rootfs.tar\n".encode())
-    with pytest.raises(MalformedImage, match="the list of checksums beside it says 1111"):
+    with pytest.raises(MalformedImage, match=f"{name} of .* says 1111"):
         machine.fetch(url)
 
 
@@ -217,7 +217,7 @@ def test_offline_the_cache_alone_is_asked(server: FileServer, machine: Machine) 
     machine.fetch(url)
     count = len(server.requests)
     assert machine.fetch(url, is_offline=True).digest == DIGEST
-    assert machine.fetch(url, DIGEST, is_offline=True).verified == "by --sha256"
+    assert machine.fetch(url, DIGEST, is_offline=True).verified == "by its digest"
     assert len(server.requests) == count
 
 
