@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioner.commands.run_options import add_run_arguments, run_settings
 from provisioner.commands.source_options import usual_platform
 from provisioner.config import Config
 from provisioner.errors import UsageError, machine_errors
@@ -45,6 +46,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="environment variable for each start, or K for the value that it has then; repeatable",
     )
+    add_run_arguments(parser)
     parser.add_argument(
         "--proot-option", metavar="WORD", action="append", default=[], help="a word for proot at each start; repeatable"
     )
@@ -87,6 +89,7 @@ def plan_of(arguments: argparse.Namespace, config: Config, directory: Path, trus
         env=tuple(_variable(text) for text in arguments.env),
         proot_options=config.proot_options + tuple(arguments.proot_option),
         runtime=arguments.runtime,
+        run=run_settings(arguments),
         ids=_ids(arguments),
         sync=not arguments.no_sync,
         stop_running=arguments.stop_running,
