@@ -46,7 +46,7 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
     from provisioner.archives.compressing import compression_for, compressor
     from provisioner.container.access import FOLDER, find_directory
     from provisioner.container.removing import find_file_owners, opened_own_directory
-    from provisioner.container.usage import describe_processes, running_in
+    from provisioner.container.running import describe_processes, running_in
     from provisioner.exports.output_file import STANDARD_OUTPUT, check_not_below, output_file
     from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
     from provisioner.ownership.record import RECORD

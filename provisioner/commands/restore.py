@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restore a directory. Raises ProvisionError; DIR is absent then."""
-    from provisioner.commands.install import parse_max_size, script_shell
+    from provisioner.commands.plan_options import parse_max_size, script_shell
     from provisioner.container.access import find_directory
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
     from provisioner.container.place import limits_of

@@ -159,7 +159,7 @@ def test_the_number_of_ids_belongs_to_a_directory(registry: ScriptedRegistry) ->
         assert (place / "one/.provision/ids").read_text() == "many\n"
         # After its first start only subordinate ids may be able to remove it.
         (place / "many/.provision/ids").write_text("many\n100000\n")
-        run(place / "many", "--force", hint=f"unshare -U -r --map-auto rm -rf {place}/many")
+        run(place / "many", "--force", hint=f"provision remove {place}/many")
         assert (place / "many/start.sh").exists()
     finally:
         shutil.rmtree(place)

@@ -1,0 +1,37 @@
+"""What is mounted in a provisioned directory, as any process sees it, which must not be removed or moved with it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from provisioner.errors import TargetExists, machine_errors
+from provisioner.filesystem.locks import process_name
+from provisioner.filesystem.mount_uses import MountUse, find_mount_uses
+from provisioner.terminal.escaping import printable
+
+
+def check_not_mounted(opened: int, directory: Path, action: str, *, only_here: bool = False) -> None:
+    """Raise TargetExists where something is mounted in `directory`, which is `opened`, or a part of it elsewhere.
+
+    All processes are asked that can be seen; with `only_here` this one. Raises MachineError where not even this one's
+    mounts can be read.
+    """
+    with machine_errors("read what is mounted, in /proc"):
+        uses = [use for use in find_mount_uses(opened) if not use.pid or not only_here]
+    if not uses:
+        return
+    first, shown = uses[0], printable(str(directory))
+    where = f" ({len(uses) - 1} more)" if len(uses) > 1 else ""
+    what = _describe_mount(first, shown)
+    hint = f"unmount it first: umount {shlex.quote(printable(first.point))}"
+    if first.pid:
+        hint = f"end that process, or as root: nsenter -m -t {first.pid} umount {shlex.quote(printable(first.point))}"
+    raise TargetExists(f"can't {action} {shown}: {what}{where}", hint)
+
+
+def _describe_mount(use: MountUse, shown: str) -> str:
+    by = f", as the process {use.pid} ({printable(process_name(use.pid))}) sees it" if use.pid else ""
+    if use.is_source:
+        return f"a part of {shown} is mounted at {printable(use.point)}{by}"
+    return f"something is mounted at {printable(use.point)}{by}"
