@@ -45,7 +45,7 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
     """Write an archive of a directory by the function `write`, and say what it has and lacks. Raises ProvisionError."""
     from provisioner.archives.compressing import compression_for, compressor
     from provisioner.container.access import FOLDER, find_directory
-    from provisioner.container.removing import find_file_owners, opened_own_directory
+    from provisioner.container.removing import check_in_place, find_file_owners, opened_own_directory
     from provisioner.container.running import describe_processes, running_in
     from provisioner.exports.output_file import STANDARD_OUTPUT, check_not_below, output_file
     from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -76,6 +76,7 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
 
                 with output_context:
                     report, source_of_owners = _call(job, source.name)
+                check_in_place(opened, source)
     for line in describe_files(report, source_of_owners):
         console.step(line)
     size = "" if is_piped else f" in {size_text(os.stat(arguments.file).st_size)}"

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Copy a directory. Raises ProvisionError; NEW is absent then, or as it was."""
     from provisioner.container.access import find_directory
     from provisioner.container.copying import copy_directory
-    from provisioner.container.removing import find_file_owners, opened_own_directory
+    from provisioner.container.removing import check_in_place, find_file_owners, opened_own_directory
     from provisioner.container.running import describe_processes, running_in
     from provisioner.container.staging import Staging
     from provisioner.filesystem.copying import describe_losses
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             console.step("  what it writes meanwhile may be in the copy in part")
         with Staging(target, trust) as staging:
             report = copy_directory(opened, source, staging.new, target)
+            check_in_place(opened, source)
             staging.commit(console, sync=not arguments.no_sync, replace=False)
     for line in describe_losses(report):
         console.step(line)

@@ -11,7 +11,7 @@ from pathlib import Path
 from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import MachineError, UsageError
+from provisioner.errors import UsageError
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -42,7 +42,13 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
     """Remove one directory. Returns the exit status, and raises ProvisionError."""
     from provisioner.container.directories import Directories, state_directory
     from provisioner.container.mounted import check_not_mounted
-    from provisioner.container.removing import Removal, find_directory_owners, opened_own_directory, was_removed_partly
+    from provisioner.container.removing import (
+        Removal,
+        check_in_place,
+        find_directory_owners,
+        opened_own_directory,
+        was_removed_partly,
+    )
 
     target = path_of(name, trust)
     if was_removed_partly(target):
@@ -61,8 +67,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
             return run_with_subordinate_ids(name, owners, ["remove", *options, "--", str(target)])
         with Removal(target, trust) as removal:
             check_not_mounted(opened, target, "remove")
-            if not os.path.samestat(os.fstat(opened), os.stat(target, follow_symlinks=False)):
-                raise MachineError(f"another process has just replaced {printable(str(target))}", "try again")
+            check_in_place(opened, target)
             removal.move_aside()
     with suppress(OSError):  # only `provision list` needs it
         directories = Directories(state_directory())

@@ -13,7 +13,7 @@ from pathlib import Path
 from provisioner.container.access import FOLDER
 from provisioner.container.copying import copy_directory
 from provisioner.container.proot_links import lead_links
-from provisioner.container.removing import Removal
+from provisioner.container.removing import Removal, check_in_place
 from provisioner.container.running import check_not_running
 from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, TargetExists, machine_errors
@@ -36,6 +36,7 @@ def move_directory(
     nothing has changed.
     """
     with Removal(source, trust) as removal, Staging(target, trust) as staging:
+        check_in_place(opened, source)  # from now on no other run replaces it
         if _rename(removal, staging):
             with machine_errors(f"lead the links in {printable(str(target))}"):
                 _lead_links(opened, target)

@@ -122,6 +122,16 @@ def _has_record(opened: int, directory: Path, trust: TrustedDirectories) -> bool
             return False
 
 
+def check_in_place(opened: int, directory: Path) -> None:
+    """Raise MachineError unless an open directory is still at its path: else another run has replaced or removed it."""
+    try:
+        is_there = os.path.samestat(os.fstat(opened), os.stat(directory, follow_symlinks=False))
+    except OSError:
+        is_there = False
+    if not is_there:
+        raise MachineError(f"another run has just replaced or removed {printable(str(directory))}", "try again")
+
+
 def other_names_in(opened: int) -> list[str]:
     """Return the names in an open provisioned directory that provision hasn't made, sorted. Raises MachineError."""
     with machine_errors("read the directory"):

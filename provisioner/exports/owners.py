@@ -19,8 +19,10 @@ from provisioner.ownership.mtree import decode_name
 Owner = tuple[int, int]
 ROOT: Owner = (0, 0)
 
-_LARGEST = 64 << 20
+_LARGEST = 16 << 20
 """The most bytes of a database that are read."""
+_MOST_FILES = 1_000_000
+"""After so many files of packages no further database is read."""
 _GZIP_WINDOW = 31  # zlib's wbits for the gzip format
 _APK = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
 _STATOVERRIDE = b"var/lib/dpkg/statoverride"
@@ -95,6 +97,8 @@ class OwnerSource:
             return known
         with closing_descriptor(directory):
             for name in sorted(map(os.fsencode, os.listdir(directory))):
+                if len(known) > _MOST_FILES:
+                    break
                 with suppress(zlib.error):
                     packed = self._read(_PACMAN + b"/" + name + b"/mtree")
                     known |= parse_pacman(zlib.decompressobj(_GZIP_WINDOW).decompress(packed, _LARGEST))

@@ -42,6 +42,8 @@ class CopyReport:
     """Directories where another file system is mounted, which is left out."""
     changed: list[str] = field(default_factory=list)
     """Files that were written to while they were copied, each time that was tried."""
+    vanished: list[str] = field(default_factory=list)
+    """Files that were removed while others were copied."""
 
 
 class _Directory(NamedTuple):
@@ -137,7 +139,7 @@ class TreeCopier:
             if key in self._links and self._link(self._links[key], here, file.name):
                 return
             self._links.setdefault(key, self.path)
-        with suppress(FileNotFoundError):  # removed since
+        try:
             if stat.S_ISREG(mode):
                 self._copy_regular(here, file)
                 return
@@ -146,7 +148,10 @@ class TreeCopier:
                 os.symlink(target, file.name, dir_fd=here)
             else:
                 self._make_node(here, file)
-            self._set_metadata_by_name(here, file)
+        except FileNotFoundError:
+            self.report.vanished.append(os.fsdecode(self.path))
+            return
+        self._set_metadata_by_name(here, file)
 
     def _copy_regular(self, here: int, file: WalkedFile) -> None:
         with (
@@ -229,7 +234,10 @@ def describe_losses(report: CopyReport) -> list[str]:
     ]
     lines = [f"{count} {text}" for count, text in counts if count]
     lines += [f"something is mounted at {path}, and was left out" for path in report.mounted]
-    if report.changed:
-        shown = ", ".join(report.changed[:_SHOWN])
-        lines.append(f"{len(report.changed)} files were written to while they were copied: {shown}")
+    for names, text in (
+        (report.changed, "files were written to while they were copied"),
+        (report.vanished, "files were removed while others were copied"),
+    ):
+        if names:
+            lines.append(f"{len(names)} {text}: {', '.join(names[:_SHOWN])}")
     return lines

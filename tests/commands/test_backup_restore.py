@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from provisioner.exports.backup import TAIL
 from tests.commands.test_copy_move import used
@@ -146,11 +148,12 @@ def test_from_root_to_a_user_and_back_keeps_the_owners_of_the_image(place: Path)
 def test_a_restored_container_runs(place: Path, source: Path) -> None:
     options = starter("proot")
     life("backup", source, place / "b.tar.gz", **as_user())
-    life("restore", place / "b.tar.gz", place / "new", **as_user())
+    user = as_user(XDG_STATE_HOME=str(place / "state"))
+    life("restore", place / "b.tar.gz", place / "new", **user)
     command = [str(place / "new/start.sh"), "--runtime", "proot", "/bin/cat", "/etc/os-release"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert (done.returncode, done.stdout) == (0, "ID=tiny\n")
-    shown = provision("list", "--json", **as_user())
+    shown = provision("list", "--json", **user)
     assert shown.returncode == 0, shown.stderr
     rows = json.loads(shown.stdout)
     assert str(place / "new") in [row["directory"] for row in rows]
@@ -441,6 +444,28 @@ def test_a_backup_that_is_cut_short_is_noticed(tmp_path: Path, backup: bytes, cu
 def test_a_backup_that_is_damaged_is_noticed(tmp_path: Path, backup: bytes) -> None:
     at = backup.index(b"shared content")
     assert "doesn't match its digest" in refused(tmp_path, backup[:at] + b"S" + backup[at + 1 :])
+
+
+@hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(st.data())
+def test_no_byte_can_change_unnoticed(tmp_path: Path, backup: bytes, data: st.DataObject) -> None:
+    """Headers, content and padding; behind the digest there are only zeros."""
+    at = data.draw(st.integers(0, len(backup) - TAIL + 2 * 512 - 1))
+    other = data.draw(st.integers(1, 255))
+    (tmp_path / "bad").write_bytes(backup[:at] + bytes([backup[at] ^ other]) + backup[at + 1 :])
+    (tmp_path / "place").mkdir(exist_ok=True)
+    assert run_forked(["restore", "--no-sync", str(tmp_path / "bad"), str(tmp_path / "place/new")]) in (6, 7)
+    assert os.listdir(tmp_path / "place") == []
+
+
+def test_labels_and_attributes_of_a_machine_are_never_restored(tmp_path: Path, backup: bytes) -> None:
+    need_root()
+    names = ("security.selinux", "security.ima", "trusted.overlay.opaque", "user.note")
+    header = tarfile.TarInfo("rootfs/file")
+    header.pax_headers = {f"SCHILY.xattr.{name}": "value" for name in names}
+    (tmp_path / "bad").write_bytes(hostile(backup, header))
+    life("restore", tmp_path / "bad", tmp_path / "new")
+    assert os.listxattr(tmp_path / "new/rootfs/file") == ["user.note"]
 
 
 @pytest.mark.parametrize("data", [b"\x89PNG" + bytes(2000), bytes(5000), b"text\n" * 500], ids=["png", "zeros", "text"])

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from provisioner.cli import main
+from provisioner.container import copying
+from provisioner.filesystem.copying import CopyReport
 from provisioner.filesystem.walk import walk
 from tests.support.containers import starter
 from tests.support.disks import disk
@@ -219,6 +222,21 @@ def test_depth_has_no_limit(place: Path) -> None:
     life("copy", source, place / "new")
     names = [[file.name for file in filter(None, walk(path / "rootfs"))] for path in (source, place / "new")]
     assert names[0] == names[1]
+
+
+def test_a_source_that_is_removed_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files would only be missing in the copy."""
+    source = provisioned(tmp_path / "source")
+    copy_directory = copying.copy_directory
+
+    def removed_first(opened: int, former: Path, target: int, place: Path) -> CopyReport:
+        report = copy_directory(opened, former, target, place)
+        life("remove", source)
+        return report
+
+    monkeypatch.setattr(copying, "copy_directory", removed_first)
+    assert main(["copy", str(source), str(tmp_path / "new")]) == 7
+    assert os.listdir(tmp_path) == []
 
 
 # Moves
