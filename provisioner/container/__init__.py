@@ -1,9 +1,10 @@
 """A provisioned directory: DIR with `start.sh`, `rootfs/` and `.provision/`.
 
 `access` opens one that nobody else could have changed, `record` is what was provisioned there
-(`.provision/record.json`), `staging` how a directory is made or replaced all at once, `directories` the list of all on
-this machine, `processes` what runs from them.
+(`.provision/record.json`), `staging` how a directory is made or replaced all at once, `directories` the list of all
+on this machine, `processes` and `running` what runs from them, `mounted` what is mounted in one; `removing`,
+`copying` and `moving` are jobs.
 
-A directory is complete or absent: nothing here writes to it once it is in place. It needs nothing outside of itself,
-so the list may be wrong or missing. May import errors, filesystem, image, sizes and terminal.
+A directory is complete or absent: nothing writes to it in place but a move, to links. It needs nothing outside of
+itself, so the list may be wrong or missing. May import errors, filesystem, image, sizes and terminal.
 """
