@@ -24,7 +24,7 @@ from tests.support.archives import END, Member, hard, pax, raw, special, tar
 from tests.support.containers import starter
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
-from tests.support.provisioned import provisioned
+from tests.support.provisioned import own_all, provisioned
 from tests.support.subordinate import FIRST, with_subordinate_ids
 from tests.support.tools import (
     as_user,
@@ -35,7 +35,6 @@ from tests.support.tools import (
     provision,
     provision_command,
     run,
-    user_id,
 )
 from tests.support.trees import Entry, tree_of
 
@@ -64,11 +63,6 @@ def source(place: Path) -> Path:
     return provisioned(place / "source", **as_user())
 
 
-def by_user(path: Path) -> Path:
-    run("chown", "-hR", f"{user_id()}:{user_id()}", path)
-    return path
-
-
 # Round trips
 
 
@@ -76,7 +70,7 @@ def by_user(path: Path) -> Path:
 def test_a_user_gets_back_what_was_saved(place: Path, source: Path, name: str) -> None:
     (source / "rootfs/etc/passwd").write_text("changed")
     (source / "rootfs/new").write_text("new")
-    by_user(source)
+    own_all(source)
     life("backup", source, place / name, **as_user())
     life("restore", place / name, place / "new", **as_user())
     assert rootfs_of(place / "new") == rootfs_of(source)
@@ -168,7 +162,7 @@ def test_hard_links_of_proot_come_back_as_hard_links(place: Path, source: Path) 
         (rootfs / "usr" / name).symlink_to(rootfs / ".l2s/.l2s.file0001")
     (rootfs / "usr/lost").symlink_to(rootfs / ".l2s/.l2s.gone0001")
     (source / ".provision/links").write_text(f"{rootfs}\n")
-    by_user(source)
+    own_all(source)
     assert "1 hard links of proot have lost their content: usr/lost" in life(
         "backup", source, place / "b.tar", **as_user()
     )
@@ -182,7 +176,7 @@ def test_hard_links_of_proot_come_back_as_hard_links(place: Path, source: Path) 
 def test_files_that_are_called_like_whiteouts_are_files(place: Path, source: Path) -> None:
     for name in (".wh.passwd", ".wh..wh..opq", ".wh..wh.plnk"):
         (source / "rootfs/etc" / name).write_text("x")
-    by_user(source)
+    own_all(source)
     life("backup", source, place / "b.tar", **as_user())
     life("restore", place / "b.tar", place / "new", **as_user())
     assert rootfs_of(place / "new") == rootfs_of(source)
@@ -192,7 +186,7 @@ def test_patterns_are_left_out(place: Path, source: Path) -> None:
     for name in ("var/cache/a", "home/joe/.cache/b", "home/joe/kept"):
         (source / "rootfs" / name).parent.mkdir(parents=True, exist_ok=True)
         (source / "rootfs" / name).touch()
-    by_user(source)
+    own_all(source)
     words = ("--exclude", "/var/cache/*", "--exclude=home/*/.cache", "--exclude", "usr/one")
     assert "3 files and directories were excluded" in life("backup", *words, source, place / "b.tar", **as_user())
     names = listed(place / "b.tar").keys()
@@ -206,7 +200,7 @@ def test_unreadable_files_and_directories_are_saved(place: Path, source: Path) -
     (source / "rootfs/closed/file").write_text("secret")
     (source / "rootfs/closed/file").chmod(0)
     (source / "rootfs/closed").chmod(0)
-    by_user(source)
+    own_all(source)
     before = tree_of(source)
     life("backup", source, place / "b.tar", **as_user())
     assert tree_of(source) == before
@@ -285,7 +279,7 @@ def test_standard_streams_will_do(place: Path, source: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_told(place: Path, source: Path) -> None:
     """The reader of a FIFO decides when the archive is written."""
     (source / "rootfs/large").write_bytes(bytes(4 << 20))
-    by_user(source)
+    own_all(source)
     os.mkfifo(place / "fifo")
     own(place / "fifo")
     command, options = provision_command("backup", source, place / "fifo", cache=place / "cache", **as_user())
@@ -598,7 +592,7 @@ def test_what_is_there_is_not_replaced(tmp_path: Path, backup: bytes) -> None:
 
 def test_an_export_is_what_docker_export_would_be(place: Path, source: Path) -> None:
     (source / "rootfs/etc/new").write_text("new")
-    by_user(source)
+    own_all(source)
     life("export", source, place / "rootfs.tar.gz", **as_user())
     members = listed(place / "rootfs.tar.gz")
     assert members["."].isdir()
@@ -679,7 +673,7 @@ def test_owners_of_files_that_the_image_does_not_know_are_found(place: Path, sou
     (source / "rootfs/opt/app/found").mkdir()
     (source / "rootfs/opt/app/found/below").touch()
     (source / "rootfs/usr/owned-too").touch()
-    by_user(source)
+    own_all(source)
     message = life("export", source, place / "b.tar", **as_user())
     members = listed(place / "b.tar")
     found, below = members["opt/app/found"], members["opt/app/found/below"]
@@ -700,7 +694,7 @@ def test_hostile_package_databases_do_no_harm(place: Path, source: Path) -> None
     os.mkfifo(rootfs / "var/lib/dpkg/statoverride")
     (rootfs / "var/lib/pacman/local/x/mtree").write_bytes(b"\x1f\x8b damaged")
     (rootfs / "new").touch()
-    by_user(source)
+    own_all(source)
     life("export", source, place / "b.tar", **as_user())
     assert listed(place / "b.tar")["new"].uid == 0
 

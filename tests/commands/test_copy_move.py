@@ -23,7 +23,7 @@ from tests.support.containers import starter
 from tests.support.disks import disk
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
-from tests.support.provisioned import provisioned
+from tests.support.provisioned import own_all, provisioned
 from tests.support.subordinate import FIRST, with_subordinate_ids
 from tests.support.tools import (
     as_user,
@@ -34,7 +34,6 @@ from tests.support.tools import (
     provision,
     provision_command,
     run,
-    user_id,
     without_links,
 )
 from tests.support.trees import Entry, make_deep, tree_of
@@ -205,7 +204,7 @@ def test_links_of_proot_lead_to_the_copy_and_follow_a_move(place: Path) -> None:
     (rootfs / "usr/older").symlink_to("/older/place/rootfs/.l2s/.l2s.file0001")
     (rootfs / "usr/absolute2").symlink_to(rootfs / "etc")
     (source / ".provision/links").write_text(f"{rootfs}\n")
-    run("chown", "-hR", f"{user_id()}:{user_id()}", source)
+    own_all(source)
     life("copy", source, place / "new", **as_user())
     life("move", source, place / "moved", **as_user())
     for target in (place / "new", place / "moved"):

@@ -18,7 +18,7 @@ from tests.support.disks import disk
 from tests.support.guests import SCRIPT, guest
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import processes_left, staging_below
-from tests.support.provisioned import provisioned
+from tests.support.provisioned import own_all, provisioned
 from tests.support.subordinate import FIRST, with_subordinate_ids
 from tests.support.tools import (
     as_user,
@@ -29,7 +29,6 @@ from tests.support.tools import (
     provision,
     provision_command,
     run,
-    user_id,
 )
 from tests.support.trees import make_deep, tree_of
 
@@ -51,6 +50,16 @@ def remove(*words: str | Path, status: int = 0, **options: Any) -> str:
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def remove_with_mount(source: Path, point: Path, target: Path, status: int) -> str:
+    """Remove a directory where `source` is mounted at `point`, in a namespace that no other process gets a copy of."""
+    command, options = provision_command("remove", "--yes", target, cache=point)
+    script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    unshare = ["unshare", "-m", "sh", "-c", script, "sh", str(source), str(point)]
+    done = subprocess.run([*unshare, *command], check=False, **options)
+    assert done.returncode == status, done.stderr
+    return str(done.stderr)
 
 
 @pytest.fixture
@@ -180,14 +189,11 @@ def test_nothing_is_removed_while_something_is_mounted_below(canaries: Path, whe
     point = canaries / where
     point.mkdir(parents=True, exist_ok=True)
     before = tree_of(target)
-    bind = ["mount", "--bind", str(canaries.parent.parent / "behind"), str(point)]
+    behind = canaries.parent.parent / "behind"
     if namespace == "own":
-        run(*bind)
-        try:
-            message = remove("--yes", target, status=8)
-        finally:
-            run("umount", point)
+        message = remove_with_mount(behind, point, target, 8)
     else:
+        bind = ["mount", "--bind", str(behind), str(point)]
         script = '"$@" && echo begun && exec sleep 60'
         with guest("unshare", "-m", "sh", "-c", script, "sh", *bind) as process:
             message = remove("--yes", target, status=8)
@@ -223,12 +229,8 @@ def test_a_part_that_is_mounted_elsewhere_is_data_that_somebody_uses(canaries: P
     target = fake(canaries / "target")
     elsewhere = canaries / "elsewhere"
     elsewhere.mkdir()
-    run("mount", "--bind", target / "rootfs/etc", elsewhere)
-    try:
-        assert f"is mounted at {elsewhere}" in remove("--yes", target, status=8)
-        assert (elsewhere / "file").exists()
-    finally:
-        run("umount", elsewhere)
+    assert f"is mounted at {elsewhere}" in remove_with_mount(target / "rootfs/etc", elsewhere, target, 8)
+    assert (target / "rootfs/etc/file").exists()
     elsewhere.rmdir()
     remove(target)
 
@@ -239,11 +241,7 @@ def test_mounts_of_other_directories_do_not_matter(canaries: Path) -> None:
     target = fake(canaries / "target")
     beside = canaries / "target2"
     beside.mkdir()
-    run("mount", "--bind", canaries.parent.parent / "behind", beside)
-    try:
-        remove(target)
-    finally:
-        run("umount", beside)
+    remove_with_mount(canaries.parent.parent / "behind", beside, target, 0)
     beside.rmdir()
     assert not target.exists()
 
@@ -305,7 +303,7 @@ def test_what_is_deep_closed_and_linked_goes(place: Path) -> None:
         (target / f"rootfs/closed{number}/sub").mkdir(parents=True)
         (target / f"rootfs/closed{number}/sub").chmod(0)
         (target / f"rootfs/closed{number}").chmod((0o000, 0o300, 0o500)[number])
-    run("chown", "-Rh", f"{user_id()}:{user_id()}", target)
+    own_all(target)
     remove(target, **as_user())
     assert sorted(os.listdir(place)) == ["canary"]
 
@@ -387,7 +385,7 @@ def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
 def test_files_of_subordinate_ids_go_through_a_namespace(place: Path) -> None:
     ids = with_subordinate_ids(place)
     target = fake(place / "target")
-    run("chown", "-R", f"{user_id()}:{user_id()}", target)
+    own_all(target)
     for number, name in enumerate(("var", "var/lib", "var/lib/data")):
         (target / "rootfs" / name).mkdir(mode=0o700)
         os.chown(target / "rootfs" / name, FIRST + number, FIRST + number)
@@ -402,7 +400,7 @@ def test_files_of_subordinate_ids_go_through_a_namespace(place: Path) -> None:
 def test_files_of_others_are_refused_before_anything_is_touched(place: Path) -> None:
     ids = with_subordinate_ids(place)
     target = fake(place / "target")
-    run("chown", "-R", f"{user_id()}:{user_id()}", target)
+    own_all(target)
     (target / "rootfs/theirs").mkdir()
     before = tree_of(target)
     command, options = provision_command("remove", target, cache=place / "cache", **as_user())

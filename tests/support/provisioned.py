@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.containers import static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, provision
+from tests.support.tools import clean_environment, provision, run, user_id
 
 MEMBERS: tuple[Member, ...] = (
     ("etc", None),
@@ -72,3 +73,10 @@ def provisioned(directory: Path, made: builders.Image | None = None, **options: 
         done = provision(reference, directory, "--platform=linux/amd64", **{"env": clean_environment(), **options})
     assert done.returncode == 0, done.stderr
     return directory
+
+
+def own_all(path: Path) -> Path:
+    """Give a directory and all that is in it to the unprivileged user, if root runs the tests; return it."""
+    if os.geteuid() == 0:
+        run("chown", "-hR", f"{user_id()}:{user_id()}", path)
+    return path
