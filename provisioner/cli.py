@@ -12,6 +12,7 @@ from typing import NoReturn, Protocol
 
 from provisioner.commands import (
     cache,
+    completion,
     doctor,
     expose,
     inspect,
@@ -65,6 +66,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "Images": {"search": search, "tags": tags, "inspect": inspect},
     "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
+    "This program": {"completion": completion},
 }
 """The subcommands in the order of `provision --help`."""
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
@@ -190,7 +192,7 @@ def _overview() -> str:
         lines.append(f"{title}:")
         lines += (f"  {name:<{width}}  {command.HELP}" for name, command in group.items())
         lines.append("")
-    return "\n".join([*lines, "`install` may be left out. Options of each, with an example: provision help NAME"])
+    return "\n".join([*lines, "`install` may be left out. Options and an example of each: provision help NAME"])
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
