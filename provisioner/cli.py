@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 from provisioner.commands import (
     cache,
     completion,
+    config,
     doctor,
     expose,
     inspect,
@@ -61,6 +62,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "exec": EXEC,
         "stop": STOP,
         "logs": logs,
+        "config": config,
         "link": link,
         "expose": expose,
     },

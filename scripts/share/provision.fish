@@ -50,8 +50,8 @@ function _shtab_provision_using
   test "$_shtab_provision_cmdpath" = "$argv"
 end
 
-set -g _shtab_provision_commands install list owners doctor start shell exec stop logs link expose search tags inspect login logout cache completion
-set -g _shtab_provision_opts_with_value --bind --cmd --days --dns --entrypoint --env --env-image --hardlinks --ids --jobs --limit --lock --locked --max-size --mirror --platform --profile --proot-option --runtime --sha256 --stamp --stamp-if-changed --user --username --volume --workdir -e -u
+set -g _shtab_provision_commands install list owners doctor start shell exec stop logs config link expose search tags inspect login logout cache completion
+set -g _shtab_provision_opts_with_value --bind --cmd --days --dns --entrypoint --env --env-image --hardlinks --hostname --ids --jobs --limit --lock --locked --max-size --mirror --platform --profile --proot-option --runtime --set --sha256 --stamp --stamp-if-changed --user --username --volume --workdir -e -u
 
 complete -c provision -e
 complete -c provision -f
@@ -75,7 +75,8 @@ complete -c provision -n '_shtab_provision_using install' -l env-image -x -d 'en
 complete -c provision -n '_shtab_provision_using install' -l workdir -xka "(__fish_complete_directories)" -d 'the directory to start in, in place of the image'"'"'s'
 complete -c provision -n '_shtab_provision_using install' -l user -x -d 'the user in place of the image'"'"'s'
 complete -c provision -n '_shtab_provision_using install' -l proot-option -x -d 'a word for proot at each start; repeatable'
-complete -c provision -n '_shtab_provision_using install' -l runtime -xka "auto proot chroot userns" -d 'what start.sh uses; default: what works'
+complete -c provision -n '_shtab_provision_using install' -l hostname -x -d 'the container'"'"'s name; default: that of DIR'
+complete -c provision -n '_shtab_provision_using install' -l runtime -xka "auto proot chroot userns" -d 'what start.sh uses; default: auto, what works'
 complete -c provision -n '_shtab_provision_using install' -l ids -xka "one many" -d 'many: all ids of /etc/subuid, for su, sudo, sshd and postgres in user namespaces; only they can delete DIR then. Default: one'
 complete -c provision -n '_shtab_provision_using install' -l max-size -x -d 'the most that the image may take, as 20G; default: 9/10 of the free space'
 complete -c provision -n '_shtab_provision_using install' -l hardlinks -xka "auto copy symlink" -d 'what to create where hard links are not possible; default: auto, a reflink or else a copy'
@@ -157,6 +158,15 @@ complete -c provision -n '_shtab_provision_using logs' -s V -l version -d 'show 
 complete -c provision -n '_shtab_provision_using logs' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using logs' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using logs; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'a provisioned directory, or its name where `provision list` has one of that name only'
+complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a config -d 'Show what a container'"'"'s start.sh goes by, or change it: provision config ./debian --set env='"'"'A=1 B=2'"'"''
+complete -c provision -n '_shtab_provision_using config' -s h -l help -d 'show this help message and exit'
+complete -c provision -n '_shtab_provision_using config' -l set -x -d 'change runtime, dns, hostname, bind, env, proot-option, cmd, entrypoint, env-image, workdir, user; lists are words as a shell divides them; an empty value is what the image or the profile has; repeatable'
+complete -c provision -n '_shtab_provision_using config' -l json -d 'print the settings as JSON'
+complete -c provision -n '_shtab_provision_using config' -l trust-dir -d 'take DIR as it is, although others own it, or the way to it, or may write there'
+complete -c provision -n '_shtab_provision_using config' -s V -l version -d 'show program'"'"'s version number and exit'
+complete -c provision -n '_shtab_provision_using config' -s q -l quiet -d 'show errors only'
+complete -c provision -n '_shtab_provision_using config' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
+complete -c provision -n '_shtab_provision_using config; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'a provisioned directory, or its name where `provision list` has one of that name only'
 complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a link -d 'Put a program on PATH that starts a container: provision link ./debian'
 complete -c provision -n '_shtab_provision_using link' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using link' -l desktop -d 'also an entry in the menu of desktops (.desktop)'
