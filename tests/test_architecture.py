@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "terminal sizes threads resources filesystem errors archives settings image registry store sources ownership"
+    "sizes terminal threads resources filesystem errors archives settings image registry store sources ownership"
     " profile rootfs layers container launch config inspection start_files doctor"
 )
 MAY_IMPORT = {
-    "terminal": "",
     "sizes": "",
+    "terminal": "sizes",
     "threads": "",
     "resources": "",
     "filesystem": "threads",
