@@ -1,17 +1,19 @@
 """The static helper: a small executable that start.sh puts before a command, for what shells can't do.
 
-    helper FILTER FLAGS PROGRAM [ARGUMENT...]
+    helper FILTER FLAGS [HOSTNAME] [CAPABILITIES] [MOUNT... -] [PROGRAM [ARGUMENT...]]
 
 FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. A `+` before it clears the inheritable
 set of capabilities, so that PROGRAM has none that its bounding set lacks (see scripts/start/join.sh). FLAGS is the sum
 of the flags below, in decimal. It opens nothing else, reads no environment, and has no other options, so that there is
-little to get wrong in machine code. In this order it reads the filter, forks (WAIT), begins a process group (GROUP),
-joins a new session keyring (KEYRING), closes descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS),
-clears that set, installs the filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters
-without NO_NEW_PRIVS, so that sudo and su go on working.
+little to get wrong in machine code. In this order it reads the filter, forks (WAIT), sets what signals do
+(DEFAULT_SIGNALS, DIE, QUIT), makes namespaces (NAMESPACES), sets the hostname (HOSTNAME), limits capabilities
+(CAPABILITIES), mounts (MOUNTS), begins a process group (GROUP), joins a new session keyring (KEYRING), closes
+descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), clears that set, installs the filter, and executes
+PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo and su go on working.
 
-Exit status: PROGRAM's; 125 where something failed before, 126 where PROGRAM can't be executed, 127 where it doesn't
-exist. With WAIT also 128 and the number of the signal that ended PROGRAM.
+Exit status: PROGRAM's, 0 without one; 125 where something failed before, with a line on standard error, 126 where
+PROGRAM can't be executed, 127 where it doesn't exist. With WAIT also 128 and the number of the signal that ended
+PROGRAM.
 """
 
 from __future__ import annotations
@@ -40,6 +42,22 @@ with SIGQUIT, and with it all that PROGRAM has left running. PROGRAM doesn't hav
 killed, the kernel kills the helper and PROGRAM."""
 GROUP = 64
 """Begin a process group (setpgid(2)), so that PROGRAM can't signal the caller's by `kill 0`."""
+DEFAULT_SIGNALS = 128
+"""Let SIGINT and SIGQUIT end PROGRAM: shells ignore them in background jobs."""
+DIE = 256
+"""Let the kernel send SIGKILL to PROGRAM when the process that has started the helper ends."""
+QUIT = 512
+"""The same with SIGQUIT, on which proot ends all that it traces."""
+NAMESPACES = 1024
+"""Make user, mount and PID namespaces, to see whether the kernel allows them, and mounts in them."""
+HOSTNAME = 2048
+"""The next word is a hostname (sethostname(2)) for this UTS namespace."""
+CAPABILITIES = 4096
+"""The next word has a digit for each capability, from 0 on. Those with a 0, and all that follow, leave the bounding set
+(capabilities(7))."""
+MOUNTS = 8192
+"""The next words are five for each mount: source, target, type, flags (mount(2)) in decimal, data. A `-` is behind them.
+A target that is missing is made, as a directory."""
 
 _ASSEMBLERS: dict[str, type[Assembler]] = {
     "amd64": Amd64,
@@ -64,6 +82,8 @@ getpid          39   20   20   172     172
 getppid        110   64   64   173     173
 keyctl         250  288  311   219     219
 kill            62   37   37   129     129
+mkdirat        258  296  323    34      34
+mount          165   21   21    40      40
 openat         257  295  322    56      56
 prctl          157  172  172   167     167
 prlimit64      302  340  369   261     261
@@ -71,16 +91,20 @@ read             0    3    3    63      63
 rt_sigaction    13  174  174   134     134
 rt_sigprocmask  14  175  175   135     135
 seccomp        317  354  383   277     277
+sethostname    170   74   74   161     161
 setpgid        109   57   57   154     154
+unshare        272  310  337    97      97
 wait4           61  114  114   260     260
 write            1    4    4    64      64
 """
 """The kernel's syscall tables (arch/*/entry/syscalls, include/uapi/asm-generic/unistd.h)."""
 
 _AT_FDCWD, _O_CLOEXEC = -100, 0o2000000
-_EINTR, _ENOENT = -4, -2
+_EINTR, _ENOENT, _EINVAL = -4, -2, -22
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
+_CLONE_NEWUSER, _CLONE_NEWNS, _CLONE_NEWPID = 0x10000000, 0x20000, 0x20000000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _SIG_SETMASK, _MASK_SIZE = 2, 8
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_MODE_FILTER = 1, 2
 _RLIMIT_NOFILE = 7
@@ -88,6 +112,8 @@ _CAPABILITY_VERSION = 0x20080522
 _LAST = 0x7FFFFFFF
 _MOST_DESCRIPTORS = 0x10000
 """Descriptors that are closed one by one, where the kernel has no close_range(2)."""
+
+_FAILURE = b"start.sh: the static helper has failed: provision doctor says what works here\n"
 
 _FILTER_SIZE = 0x8000
 """The largest filter that the kernel takes, in bytes (BPF_MAXINSNS)."""
@@ -104,6 +130,11 @@ def static_helper(platform: Platform) -> bytes:
     program = assembler_for(platform, _NUMBERS)
     _read_filter(program)
     _fork_and_wait(program)
+    _set_signals(program)
+    _make_namespaces(program)
+    _set_hostname(program)
+    _drop_capabilities(program)
+    _mount(program)
     _prepare(program)
     _clear_inheritable(program)
     _install_filter(program)
@@ -134,20 +165,9 @@ def _read_filter(p: Assembler) -> None:
     p.jump_if("argc", "<", 4, "failed")
     p.read("path", "stack", 2 * p.word)
     p.read("at", "stack", 3 * p.word)
-    p.copy("flags", 0)
-    p.label("digit")
-    p.read("digit", "at", size=1)
-    p.jump_if("digit", "==", 0, "filter")
-    p.copy("once", "flags")
-    p.add("flags", "flags")
-    p.add("flags", "flags")
-    p.add("flags", "once")
-    p.add("flags", "flags")
-    p.add("flags", "digit")
-    p.add("flags", -ord("0"))
-    p.add("at", 1)
-    p.jump("digit")
-    p.label("filter")
+    p.copy("next", "stack")
+    p.add("next", 4 * p.word)
+    _read_number(p, "flags")
     p.frame("filter", _FILTER)
     p.copy("size", 0)
     p.read("first", "path", size=1)
@@ -169,10 +189,28 @@ def _read_filter(p: Assembler) -> None:
     p.jump_if("size", "<", 8, "failed")
 
 
+def _read_number(p: Assembler, variable: str) -> None:
+    """Set a variable to the decimal number at the address `at`."""
+    p.copy(variable, 0)
+    p.label(f"digit of {variable}")
+    p.read("digit", "at", size=1)
+    p.jump_if("digit", "==", 0, f"{variable} is read")
+    p.copy("once", variable)
+    p.add(variable, variable)
+    p.add(variable, variable)
+    p.add(variable, "once")
+    p.add(variable, variable)
+    p.add(variable, "digit")
+    p.add(variable, -ord("0"))
+    p.add("at", 1)
+    p.jump(f"digit of {variable}")
+    p.label(f"{variable} is read")
+
+
 def _fork_and_wait(p: Assembler) -> None:
     """With WAIT, go on in a child; the parent ends with the child's status."""
     p.label("fork")
-    _unless(p, WAIT, "prepare")
+    _unless(p, WAIT, "signals")
     p.call("getppid")
     p.copy("parent", "result")
     p.call("getpid")
@@ -202,16 +240,14 @@ def _fork_and_wait(p: Assembler) -> None:
     _report(p)
     p.label("child")
     p.call("rt_sigaction", signal.SIGCHLD, "old action", 0, _MASK_SIZE)
-    _die_with(p, "self", otherwise="prepare")
+    _die_with(p, "self", otherwise="signals")
     for descriptor in range(_REPORT_TO, _KEPT):
         p.call("close", descriptor)
 
 
 def _keep_status(p: Assembler) -> None:
     """Let the kernel keep the child's status where SIGCHLD is ignored."""
-    p.frame("default action", _DEFAULT_ACTION)
-    for word in range(32 // p.word):
-        p.write("default action", word * p.word, 0)
+    _default_action(p)
     p.frame("old action", _OLD_ACTION)
     p.call("rt_sigaction", signal.SIGCHLD, "default action", "old action", _MASK_SIZE)
 
@@ -253,6 +289,101 @@ def _report(p: Assembler) -> None:
     p.call("kill", "parent", signal.SIGQUIT)
     p.label("end")
     p.call("exit_group", "code")
+
+
+def _default_action(p: Assembler) -> None:
+    """Set `default action` to a struct sigaction of zeros."""
+    p.frame("default action", _DEFAULT_ACTION)
+    for word in range(32 // p.word):
+        p.write("default action", word * p.word, 0)
+
+
+def _set_signals(p: Assembler) -> None:
+    """Set what signals do, and which one the end of the parent sends."""
+    p.label("signals")
+    _unless(p, DEFAULT_SIGNALS, "signals are left")
+    _default_action(p)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        p.call("rt_sigaction", number, "default action", 0, _MASK_SIZE)
+    p.label("signals are left")
+    for flag, number in ((DIE, signal.SIGKILL), (QUIT, signal.SIGQUIT)):
+        _unless(p, flag, f"after {flag}")
+        p.call("prctl", _PR_SET_PDEATHSIG, number, 0, 0, 0)
+        p.label(f"after {flag}")
+
+
+def _make_namespaces(p: Assembler) -> None:
+    """Make namespaces one after the other: some kernels make a user namespace, and then allow nothing in it."""
+    _unless(p, NAMESPACES, "namespaces are left")
+    p.frame("text", _STATUS)
+    p.write("text", 0, ord("/"), 2)
+    p.call("unshare", _CLONE_NEWUSER)
+    p.jump_if("result", "<", 0, "failed")
+    p.call("unshare", _CLONE_NEWNS | _CLONE_NEWPID)
+    p.jump_if("result", "<", 0, "failed")
+    p.call("mount", 0, "text", 0, _MS_REC | _MS_PRIVATE, 0)
+    p.jump_if("result", "<", 0, "failed")
+    p.label("namespaces are left")
+
+
+def _set_hostname(p: Assembler) -> None:
+    """Set the hostname to the next word. Where that isn't allowed, it stays."""
+    _unless(p, HOSTNAME, "hostname is left")
+    p.read("path", "next")
+    p.add("next", p.word)
+    p.copy("count", 0)
+    p.copy("at", "path")
+    p.label("letter")
+    p.read("digit", "at", size=1)
+    p.jump_if("digit", "==", 0, "name")
+    p.add("at", 1)
+    p.add("count", 1)
+    p.jump("letter")
+    p.label("name")
+    p.call("sethostname", "path", "count")
+    p.label("hostname is left")
+
+
+def _drop_capabilities(p: Assembler) -> None:
+    """Take out of the bounding set what the next word doesn't keep, up to the last capability that the kernel has."""
+    _unless(p, CAPABILITIES, "bounded")
+    p.read("at", "next")
+    p.add("next", p.word)
+    p.copy("count", 0)
+    p.label("capability")
+    p.read("digit", "at", size=1)
+    p.jump_if("digit", "==", ord("1"), "keep")
+    p.call("prctl", _PR_CAPBSET_DROP, "count", 0, 0, 0)
+    p.jump_if("result", "==", _EINVAL, "bounded")
+    p.jump_if("result", "<", 0, "failed")
+    p.label("keep")
+    p.add("count", 1)
+    p.jump_if("digit", "==", 0, "capability")
+    p.add("at", 1)
+    p.jump("capability")
+    p.label("bounded")
+
+
+def _mount(p: Assembler) -> None:
+    """Mount what the next words say."""
+    _unless(p, MOUNTS, "prepare")
+    p.label("mount")
+    p.read("source", "next")
+    p.jump_if("source", "==", 0, "failed")
+    p.read("first", "source", size=1)
+    p.jump_if("first", "==", ord("-"), "mounted")
+    p.read("path", "next", p.word)
+    p.read("type", "next", 2 * p.word)
+    p.read("at", "next", 3 * p.word)
+    _read_number(p, "mount flags")
+    p.read("data", "next", 4 * p.word)
+    p.call("mkdirat", _AT_FDCWD, "path", 0o755)
+    p.call("mount", "source", "path", "type", "mount flags", "data")
+    p.jump_if("result", "<", 0, "failed")
+    p.add("next", 5 * p.word)
+    p.jump("mount")
+    p.label("mounted")
+    p.add("next", p.word)
 
 
 def _prepare(p: Assembler) -> None:
@@ -327,19 +458,24 @@ def _clear_inheritable(p: Assembler) -> None:
 def _execute(p: Assembler) -> None:
     """Execute PROGRAM with its arguments and the environment, which is behind argv and its end."""
     p.label("execute")
-    p.read("path", "stack", 4 * p.word)
-    p.copy("argv", "stack")
-    p.add("argv", 4 * p.word)
+    p.read("path", "next")
+    p.jump_if("path", "==", 0, "done")
     p.copy("envp", "stack")
     for _ in range(p.word):
         p.add("envp", "argc")
     p.add("envp", 2 * p.word)
-    p.call("execve", "path", "argv", "envp")
+    p.call("execve", "path", "next", "envp")
     p.jump_if("result", "==", _ENOENT, "missing")
     p.call("exit_group", 126)
     p.label("missing")
     p.call("exit_group", 127)
+    p.label("done")
+    p.call("exit_group", 0)
     p.label("failed")
+    p.frame("text", _FILTER)
+    for at in range(0, len(_FAILURE), 2):
+        p.write("text", at, int.from_bytes(_FAILURE[at : at + 2], "little"), 2)
+    p.call("write", 2, "text", len(_FAILURE))
     p.call("exit_group", 125)
 
 

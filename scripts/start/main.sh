@@ -9,6 +9,9 @@ main() {
     set_defaults
     read_options "$@"
     read_status
+    # DEFAULT_SIGNALS of the helper, unless the caller of this script ignores SIGINT.
+    signal_flags=128
+    ! ignores_interrupts || signal_flags=0
     check_trust
     [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session "$@"
     shift "$option_words"
@@ -65,7 +68,7 @@ prepare_shell() {
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     detached='' secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
+    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
     report='' reported='' redirections='' features=''
 }

@@ -39,7 +39,7 @@ run_bare() {
     make_directory "$workdir"
     find_entry "$rootfs"
     drop_capabilities
-    guard -
+    guard - 256 # DIE
     eval "set -- $host_env $list $entry_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
     tell_ports
@@ -137,16 +137,17 @@ start_process() {
     ! is_in_background || leave_terminal
     eval "set -- $watch $list \"\$@\""
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
-    { ! is_init && [ -z "$joined" ]; } || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
+    tie
+    { ! is_init && [ -z "$joined" ]; } || eval "exec $list \"\$@\""
     [ -z "$throwaway" ] || { find_program rm && quote "$throwaway" && start_guest="$start_guest
 status=\$?
 $program -rf $quoted
 (exit \$status)
 "; }
-    [ -n "$pdeathsig" ] || eval "$start_guest$end_guest"
+    [ -n "$list" ] || eval "$start_guest$end_guest"
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh
-    exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest$end_guest" "$script" $$ "$@"
+    eval "exec $list \"\$program\" -c \"\$check_parent\$start_guest\$end_guest\" \"\$script\" $$ \"\$@\""
 }
 
 # Set `list` to words that keep the terminal with the shell that has started this in the background. Inside, no process

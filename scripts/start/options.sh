@@ -131,7 +131,7 @@ parse_value() {
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
-        --helper) helper=$value ;;
+        --helper) helper=$value waiter=$value ;;
         --relayed) relay_count=${value%% *} relayed=${value#* } ;;
         --bind)
             case $value in

@@ -46,12 +46,11 @@ run_proot() {
     [ -n "$print_only" ] || refresh_files
     bind_all
     add_workdir
-    guard - "${reporter:+KEEP}"
+    guard - $((512${reporter:+ + 16})) # QUIT, on which proot ends everything that it traces; KEEP
     proot_words="$list $proot_words"
     eval "set -- $host_env $proot_words $guest_env \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     tell_ports && open_report
-    # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
 }
