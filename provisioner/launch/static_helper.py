@@ -24,40 +24,22 @@ from functools import cache
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform
 from provisioner.launch.assembler import Assembler
+from provisioner.launch.helper_flags import (
+    CLOSE,
+    DEFAULT_SIGNALS,
+    DIE,
+    GROUP,
+    KEEP,
+    KEYRING,
+    NO_NEW_PRIVS,
+    QUIT,
+    REPORT,
+    WAIT,
+    read_number,
+    unless,
+)
+from provisioner.launch.helper_namespaces import drop_capabilities, make_namespaces, mount, set_hostname
 from provisioner.launch.processors import I386, Amd64, Arm, Arm64, Riscv64
-
-CLOSE = 1
-"""Close all descriptors above 2, or with KEEP above 5."""
-KEYRING = 2
-"""Join a new session keyring (keyrings(7)); kernels without keyrings are no failure."""
-NO_NEW_PRIVS = 4
-"""Set no_new_privs (prctl(2)), which a process without CAP_SYS_ADMIN needs for a filter."""
-WAIT = 8
-"""Execute PROGRAM in a child, wait for it with all signals blocked, and end with its status."""
-KEEP = 16
-"""Leave the descriptors 3 to 5 open in spite of CLOSE: they are for a second helper, with REPORT."""
-REPORT = 32
-"""With WAIT, behind proot: write the status to descriptor 3, as three digits and a newline, then end proot, the parent,
-with SIGQUIT, and with it all that PROGRAM has left running. PROGRAM doesn't have the descriptors 3 to 5. When proot is
-killed, the kernel kills the helper and PROGRAM."""
-GROUP = 64
-"""Begin a process group (setpgid(2)), so that PROGRAM can't signal the caller's by `kill 0`."""
-DEFAULT_SIGNALS = 128
-"""Let SIGINT and SIGQUIT end PROGRAM: shells ignore them in background jobs."""
-DIE = 256
-"""Let the kernel send SIGKILL to PROGRAM when the process that has started the helper ends."""
-QUIT = 512
-"""The same with SIGQUIT, on which proot ends all that it traces."""
-NAMESPACES = 1024
-"""Make user, mount and PID namespaces, to see whether the kernel allows them, and mounts in them."""
-HOSTNAME = 2048
-"""The next word is a hostname (sethostname(2)) for this UTS namespace."""
-CAPABILITIES = 4096
-"""The next word has a digit for each capability, from 0 on. Those with a 0, and all that follow, leave the bounding set
-(capabilities(7))."""
-MOUNTS = 8192
-"""The next words are five for each mount: source, target, type, flags (mount(2)) in decimal, data. A `-` is behind them.
-A target that is missing is made, as a directory."""
 
 _ASSEMBLERS: dict[str, type[Assembler]] = {
     "amd64": Amd64,
@@ -100,11 +82,9 @@ write            1    4    4    64      64
 """The kernel's syscall tables (arch/*/entry/syscalls, include/uapi/asm-generic/unistd.h)."""
 
 _AT_FDCWD, _O_CLOEXEC = -100, 0o2000000
-_EINTR, _ENOENT, _EINVAL = -4, -2, -22
+_EINTR, _ENOENT = -4, -2
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
-_CLONE_NEWUSER, _CLONE_NEWNS, _CLONE_NEWPID = 0x10000000, 0x20000, 0x20000000
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SIG_SETMASK, _MASK_SIZE = 2, 8
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_MODE_FILTER = 1, 2
 _RLIMIT_NOFILE = 7
@@ -131,10 +111,10 @@ def static_helper(platform: Platform) -> bytes:
     _read_filter(program)
     _fork_and_wait(program)
     _set_signals(program)
-    _make_namespaces(program)
-    _set_hostname(program)
-    _drop_capabilities(program)
-    _mount(program)
+    make_namespaces(program)
+    set_hostname(program)
+    drop_capabilities(program)
+    mount(program)
     _prepare(program)
     _clear_inheritable(program)
     _install_filter(program)
@@ -167,7 +147,7 @@ def _read_filter(p: Assembler) -> None:
     p.read("at", "stack", 3 * p.word)
     p.copy("next", "stack")
     p.add("next", 4 * p.word)
-    _read_number(p, "flags")
+    read_number(p, "flags")
     p.frame("filter", _FILTER)
     p.copy("size", 0)
     p.read("first", "path", size=1)
@@ -189,28 +169,10 @@ def _read_filter(p: Assembler) -> None:
     p.jump_if("size", "<", 8, "failed")
 
 
-def _read_number(p: Assembler, variable: str) -> None:
-    """Set a variable to the decimal number at the address `at`."""
-    p.copy(variable, 0)
-    p.label(f"digit of {variable}")
-    p.read("digit", "at", size=1)
-    p.jump_if("digit", "==", 0, f"{variable} is read")
-    p.copy("once", variable)
-    p.add(variable, variable)
-    p.add(variable, variable)
-    p.add(variable, "once")
-    p.add(variable, variable)
-    p.add(variable, "digit")
-    p.add(variable, -ord("0"))
-    p.add("at", 1)
-    p.jump(f"digit of {variable}")
-    p.label(f"{variable} is read")
-
-
 def _fork_and_wait(p: Assembler) -> None:
     """With WAIT, go on in a child; the parent ends with the child's status."""
     p.label("fork")
-    _unless(p, WAIT, "signals")
+    unless(p, WAIT, "signals")
     p.call("getppid")
     p.copy("parent", "result")
     p.call("getpid")
@@ -262,7 +224,7 @@ def _block_signals(p: Assembler) -> None:
 
 def _die_with(p: Assembler, parent: str, *, otherwise: str) -> None:
     """With REPORT, let the kernel kill this process when its parent ends, or end now; else go on at a label."""
-    _unless(p, REPORT, otherwise)
+    unless(p, REPORT, otherwise)
     p.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     p.call("getppid")
     p.jump_if("result", "!=", parent, "failed")
@@ -271,7 +233,7 @@ def _die_with(p: Assembler, parent: str, *, otherwise: str) -> None:
 def _report(p: Assembler) -> None:
     """Write the status `code` and end the parent, with REPORT; end with it."""
     p.label("report")
-    _unless(p, REPORT, "end")
+    unless(p, REPORT, "end")
     p.copy("rest", "code")
     p.copy("digits", int.from_bytes(b"000\n", "little"))
     for position, value in enumerate((100, 10, 1)):
@@ -301,103 +263,29 @@ def _default_action(p: Assembler) -> None:
 def _set_signals(p: Assembler) -> None:
     """Set what signals do, and which one the end of the parent sends."""
     p.label("signals")
-    _unless(p, DEFAULT_SIGNALS, "signals are left")
+    unless(p, DEFAULT_SIGNALS, "signals are left")
     _default_action(p)
     for number in (signal.SIGINT, signal.SIGQUIT):
         p.call("rt_sigaction", number, "default action", 0, _MASK_SIZE)
     p.label("signals are left")
     for flag, number in ((DIE, signal.SIGKILL), (QUIT, signal.SIGQUIT)):
-        _unless(p, flag, f"after {flag}")
+        unless(p, flag, f"after {flag}")
         p.call("prctl", _PR_SET_PDEATHSIG, number, 0, 0, 0)
         p.label(f"after {flag}")
-
-
-def _make_namespaces(p: Assembler) -> None:
-    """Make namespaces one after the other: some kernels make a user namespace, and then allow nothing in it."""
-    _unless(p, NAMESPACES, "namespaces are left")
-    p.frame("text", _STATUS)
-    p.write("text", 0, ord("/"), 2)
-    p.call("unshare", _CLONE_NEWUSER)
-    p.jump_if("result", "<", 0, "failed")
-    p.call("unshare", _CLONE_NEWNS | _CLONE_NEWPID)
-    p.jump_if("result", "<", 0, "failed")
-    p.call("mount", 0, "text", 0, _MS_REC | _MS_PRIVATE, 0)
-    p.jump_if("result", "<", 0, "failed")
-    p.label("namespaces are left")
-
-
-def _set_hostname(p: Assembler) -> None:
-    """Set the hostname to the next word. Where that isn't allowed, it stays."""
-    _unless(p, HOSTNAME, "hostname is left")
-    p.read("path", "next")
-    p.add("next", p.word)
-    p.copy("count", 0)
-    p.copy("at", "path")
-    p.label("letter")
-    p.read("digit", "at", size=1)
-    p.jump_if("digit", "==", 0, "name")
-    p.add("at", 1)
-    p.add("count", 1)
-    p.jump("letter")
-    p.label("name")
-    p.call("sethostname", "path", "count")
-    p.label("hostname is left")
-
-
-def _drop_capabilities(p: Assembler) -> None:
-    """Take out of the bounding set what the next word doesn't keep, up to the last capability that the kernel has."""
-    _unless(p, CAPABILITIES, "bounded")
-    p.read("at", "next")
-    p.add("next", p.word)
-    p.copy("count", 0)
-    p.label("capability")
-    p.read("digit", "at", size=1)
-    p.jump_if("digit", "==", ord("1"), "keep")
-    p.call("prctl", _PR_CAPBSET_DROP, "count", 0, 0, 0)
-    p.jump_if("result", "==", _EINVAL, "bounded")
-    p.jump_if("result", "<", 0, "failed")
-    p.label("keep")
-    p.add("count", 1)
-    p.jump_if("digit", "==", 0, "capability")
-    p.add("at", 1)
-    p.jump("capability")
-    p.label("bounded")
-
-
-def _mount(p: Assembler) -> None:
-    """Mount what the next words say."""
-    _unless(p, MOUNTS, "prepare")
-    p.label("mount")
-    p.read("source", "next")
-    p.jump_if("source", "==", 0, "failed")
-    p.read("first", "source", size=1)
-    p.jump_if("first", "==", ord("-"), "mounted")
-    p.read("path", "next", p.word)
-    p.read("type", "next", 2 * p.word)
-    p.read("at", "next", 3 * p.word)
-    _read_number(p, "mount flags")
-    p.read("data", "next", 4 * p.word)
-    p.call("mkdirat", _AT_FDCWD, "path", 0o755)
-    p.call("mount", "source", "path", "type", "mount flags", "data")
-    p.jump_if("result", "<", 0, "failed")
-    p.add("next", 5 * p.word)
-    p.jump("mount")
-    p.label("mounted")
-    p.add("next", p.word)
 
 
 def _prepare(p: Assembler) -> None:
     """Begin a process group, join a keyring, close descriptors, give up new privileges."""
     p.label("prepare")
-    _unless(p, GROUP, "group is left")
+    unless(p, GROUP, "group is left")
     p.call("setpgid", 0, 0)
     p.label("group is left")
-    _unless(p, KEYRING, "keyring is left")
+    unless(p, KEYRING, "keyring is left")
     p.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
     p.label("keyring is left")
-    _unless(p, CLOSE, "closed")
+    unless(p, CLOSE, "closed")
     p.copy("lowest", 3)
-    _unless(p, KEEP, "lowest is known")
+    unless(p, KEEP, "lowest is known")
     p.copy("lowest", _KEPT)
     p.label("lowest is known")
     p.call("close_range", "lowest", _LAST, 0)
@@ -415,7 +303,7 @@ def _prepare(p: Assembler) -> None:
     p.call("close", "count")
     p.jump("close")
     p.label("closed")
-    _unless(p, NO_NEW_PRIVS, "prepared")
+    unless(p, NO_NEW_PRIVS, "prepared")
     p.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -477,10 +365,3 @@ def _execute(p: Assembler) -> None:
         p.write("text", at, int.from_bytes(_FAILURE[at : at + 2], "little"), 2)
     p.call("write", 2, "text", len(_FAILURE))
     p.call("exit_group", 125)
-
-
-def _unless(p: Assembler, flag: int, label: str) -> None:
-    """Go on at `label` unless FLAGS has this flag."""
-    p.copy("flag", "flags")
-    p.mask("flag", flag)
-    p.jump_if("flag", "==", 0, label)

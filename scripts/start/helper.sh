@@ -1,7 +1,11 @@
-# The static helper: what shells can't do before a program starts, see provisioner/launch/static_helper.py, which also has
-# the numbers of its flags.
+# The static helper: what shells can't do before a program starts, see provisioner/launch/static_helper.py.
 # Sets `helper` (its path, or empty), `waiter` (its path where it can do what Android lets an app do, or empty),
 # `proot_identity` (which file proot is, or empty), `has_namespaces` (not empty where user namespaces can be made).
+
+# The helper's flags.
+flag_close=1 flag_keyring=2 flag_no_new_privs=4 flag_wait=8 flag_keep=16 flag_report=32 flag_group=64
+flag_default_signals=128 flag_die=256 flag_quit=512 flag_namespaces=1024 flag_hostname=2048 flag_capabilities=4096
+flag_mounts=8192
 
 # Set all of them, or what does the helper's work where DIR has none for this machine that can be executed.
 find_helper() {
@@ -14,12 +18,11 @@ find_helper() {
     if [ -z "$waiter" ]; then
         :
     elif [ -z "${ANDROID_ROOT-}" ] || [ "$host_uid" = 0 ]; then
-        # CLOSE, KEYRING, NO_NEW_PRIVS; NAMESPACES
-        helper=$waiter
-        if wants_namespaces && try_helper "$directory/.provision/container.bpf" $((7 + 1024)); then
+        helper=$waiter trial_flags=$((flag_close + flag_keyring + flag_no_new_privs))
+        if wants_namespaces && try_helper "$directory/.provision/container.bpf" $((trial_flags + flag_namespaces)); then
             has_namespaces=yes
         else
-            try_helper "$directory/.provision/container.bpf" 7 || waiter=''
+            try_helper "$directory/.provision/container.bpf" "$trial_flags" || waiter=''
         fi
     else
         # Android ends an app that calls keyctl(2), and older ones an app that calls close_range(2).
@@ -50,31 +53,40 @@ try_helper() {
 }
 
 # Set `helper_flags`, and `list`: the helper with the filter $1, or `-`, as words before a program, with the flags $2 besides
-# those that all guests need. It closes all descriptors above 2, or above 5 with KEEP (16), and joins a new session keyring.
+# those that all guests need. It closes all descriptors above 2, or above 5 with KEEP, joins a new session keyring, takes
+# away the capabilities that `capability_digits` doesn't keep, and makes this directory the root of all mounts if
+# `moves_root` isn't empty.
 # Without a terminal it begins a process group: at a terminal the group is the caller's job, which Ctrl-C and Ctrl-Z are
 # for. Without a helper, close those descriptors up to 9.
 guard() {
-    own_group='' list=''
-    has_terminal || [ "$runtime" = proot ] || own_group=yes
-    helper_flags=$((${2:-0} + signal_flags))
+    list='' helper_flags=$((${2:-0} + signal_flags))
     # What is printed starts without this script.
-    [ -z "$print_only" ] || helper_flags=$((helper_flags & 16))
+    [ -z "$print_only" ] || helper_flags=$((helper_flags & flag_keep))
     if [ -n "$helper" ]; then
-        # CLOSE and KEYRING, NO_NEW_PRIVS, GROUP.
-        helper_flags=$((helper_flags${hides_entry:+ - 1} + 3${no_new_privs:+ + 4}${own_group:+ + 64}))
+        helper_flags=$((helper_flags + flag_keyring))
+        [ -n "$hides_entry" ] || helper_flags=$((helper_flags + flag_close))
+        [ -z "$no_new_privs" ] || helper_flags=$((helper_flags + flag_no_new_privs))
+        has_terminal || [ "$runtime" = proot ] || helper_flags=$((helper_flags + flag_group))
     else
         # Shells can close these.
-        [ $((${2:-0} & 16)) -ne 0 ] || exec 3<&- 4<&- 5<&-
+        [ $((${2:-0} & flag_keep)) -ne 0 ] || exec 3<&- 4<&- 5<&-
         exec 6<&- 7<&- 8<&- 9<&-
     fi
-    [ -z "$waiter" ] || append '' "$waiter" "$1" "$helper_flags"
+    [ -n "$waiter" ] || return 0
+    [ -z "$capability_digits" ] || {
+        helper_flags=$((helper_flags + flag_capabilities))
+        set -- "+$1" # which clears the inheritable ones
+    }
+    [ -z "$moves_root" ] || helper_flags=$((helper_flags + flag_mounts))
+    append '' "$waiter" "$1" "$helper_flags" ${capability_digits:+"$capability_digits"}
+    [ -z "$moves_root" ] || append "$list" . / none 8192 '' - # MS_MOVE
 }
 
 # Set `list`: words before a program that the kernel kills together with this script, or none where nothing does that.
 tie() {
     list=''
     if [ -n "$waiter" ]; then
-        append '' "$waiter" - 256 # DIE
+        append '' "$waiter" - "$flag_die"
     elif [ -n "$pdeathsig" ]; then
         append '' "$pdeathsig" --pdeathsig KILL
     fi

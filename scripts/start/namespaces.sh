@@ -38,8 +38,9 @@ run_bare() {
     give_pipes
     make_directory "$workdir"
     find_entry "$rootfs"
+    find_capabilities
     drop_capabilities
-    guard - 256 # DIE
+    guard - "$flag_die"
     eval "set -- $host_env $list $entry_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
     tell_ports
@@ -64,7 +65,6 @@ enter_rootfs() {
     find_ids
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files
-    set_hostname
     remove_leftovers
     if [ -n "$is_machine_root" ]; then
         build_stage root
@@ -116,7 +116,7 @@ start_in_rootfs() {
         enter / "can't enter the rootfs"
         protect_rootfs
         announce_session
-        [ -n "$keeps_root" ] || move_root
+        [ -n "$keeps_root$moves_root" ] || move_root
     fi
     eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} $host_env $entry_words \
 $guest_words"
@@ -147,7 +147,8 @@ $program -rf $quoted
     [ -n "$list" ] || eval "$start_guest$end_guest"
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh
-    eval "exec $list \"\$program\" -c \"\$check_parent\$start_guest\$end_guest\" \"\$script\" $$ \"\$@\""
+    set -- "$program" -c "$check_parent$start_guest$end_guest" "$script" $$ "$@"
+    eval "exec $list \"\$@\""
 }
 
 # Set `list` to words that keep the terminal with the shell that has started this in the background. Inside, no process
@@ -161,12 +162,12 @@ leave_terminal() {
 }
 
 # Make all mounts private, if any isn't: what is mounted here must not be seen elsewhere. Some unshares have done it;
-# toybox's has not, and its mount has other options.
+# toybox's has not.
 make_private() {
     while IFS= read -r line; do
         case $line in
             *\ shared:*\ -\ * | *\ master:*\ -\ *)
-                mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
+                mount_one none / none rprivate || fail "can't make the mounts private"
                 return
                 ;;
         esac

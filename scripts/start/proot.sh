@@ -46,7 +46,9 @@ run_proot() {
     [ -n "$print_only" ] || refresh_files
     bind_all
     add_workdir
-    guard - $((512${reporter:+ + 16})) # QUIT, on which proot ends everything that it traces; KEEP
+    guest_flags=$flag_quit # on which proot ends everything that it traces
+    [ -z "$reporter" ] || guest_flags=$((guest_flags + flag_keep))
+    guard - "$guest_flags"
     proot_words="$list $proot_words"
     eval "set -- $host_env $proot_words $guest_env \"\$@\""
     [ -z "$print_only" ] || print_words "$@"

@@ -274,7 +274,8 @@ can_userns() {
 
 # Set `unshare` and `sh`, and succeed if the programs for namespaces are here.
 can_unshare() {
-    find_program mount && find_program chroot && find_program sh && sh=$program && find_program unshare || return
+    [ -n "$helper" ] || find_program mount || return
+    find_program chroot && find_program sh && sh=$program && find_program unshare || return
     unshare=$program
     [ -z "$emulated_cpu" ] || has_binfmt
 }

@@ -101,5 +101,5 @@ forward() {
 
 # Succeed if the guest can have SIGINT: shells ignore it in background jobs, and only some can reset it.
 can_interrupt() {
-    [ -n "$restore_sigint${BASH_VERSION-}${KSH_VERSION-}" ] || [ "${waiter:+$signal_flags}" = 128 ]
+    [ -n "$restore_sigint${BASH_VERSION-}${KSH_VERSION-}" ] || [ "${waiter:+$signal_flags}" = "$flag_default_signals" ]
 }

@@ -11,7 +11,8 @@ import pytest
 
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform, host_platform
-from provisioner.launch.static_helper import ARCHITECTURES, CLOSE, GROUP, KEYRING, NO_NEW_PRIVS, WAIT, static_helper
+from provisioner.launch.helper_flags import CLOSE, GROUP, KEYRING, NO_NEW_PRIVS, WAIT
+from provisioner.launch.static_helper import ARCHITECTURES, static_helper
 from tests.support.tools import find_program, need, need_root, run
 
 pytestmark = pytest.mark.slow
