@@ -34,8 +34,8 @@ CAPABILITIES = 4096
 """The next word has a digit for each capability, from 0 on. Those with a 0, and all that follow, leave the bounding set
 (capabilities(7))."""
 MOUNTS = 8192
-"""The next words are five for each mount: source, target, type, flags in decimal, data (mount(2)); a `-` is behind them.
-A target that is missing is made, as a directory."""
+"""The next words are five for each mount: source, target, type, flags in decimal, data (mount(2)). A `-` ends them. A
+target that is missing is made, as a directory."""
 
 
 def unless(p: Assembler, flag: int, label: str) -> None:

@@ -7,6 +7,8 @@ from provisioner.launch.helper_flags import CAPABILITIES, HOSTNAME, MOUNTS, NAME
 
 _AT_FDCWD, _EINVAL = -100, -22
 _PR_CAPBSET_DROP = 24
+_SOME_CAPABILITIES = 36
+"""As many as every kernel has. Without this, a kernel that can't drop any would look like the end of them."""
 _CLONE_NEWUSER, _CLONE_NEWNS, _CLONE_NEWPID = 0x10000000, 0x20000, 0x20000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _TEXT = 64
@@ -55,8 +57,10 @@ def drop_capabilities(p: Assembler) -> None:
     p.read("digit", "at", size=1)
     p.jump_if("digit", "==", ord("1"), "keep")
     p.call("prctl", _PR_CAPBSET_DROP, "count", 0, 0, 0)
-    p.jump_if("result", "==", _EINVAL, "bounded")
-    p.jump_if("result", "<", 0, "failed")
+    p.jump_if("result", ">=", 0, "keep")
+    p.jump_if("result", "!=", _EINVAL, "failed")
+    p.jump_if("count", "<", _SOME_CAPABILITIES, "failed")
+    p.jump("bounded")
     p.label("keep")
     p.add("count", 1)
     p.jump_if("digit", "==", 0, "capability")

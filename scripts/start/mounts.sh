@@ -17,6 +17,7 @@ build_stage() {
     [ -n "$helper" ] || set_hostname
     ! mount_at_once "$hostname" || return 0
     # The kernel refuses a new /proc inside of other containers.
+    [ -d ./proc ] || mkdir ./proc
     [ -n "$is_machine_root" ] || mount_one proc ./proc proc nosuid,nodev,noexec 2>/dev/null || {
         can_mount_proc=''
         list_mounts "$1"
