@@ -66,7 +66,7 @@ guard() {
         helper_flags=$((helper_flags + flag_keyring))
         [ -n "$hides_entry" ] || helper_flags=$((helper_flags + flag_close))
         [ -z "$no_new_privs" ] || helper_flags=$((helper_flags + flag_no_new_privs))
-        has_terminal || [ "$runtime" = proot ] || helper_flags=$((helper_flags + flag_group))
+        [ "$runtime" = proot ] || has_terminal || helper_flags=$((helper_flags + flag_group))
     else
         # Shells can close these.
         [ $((${2:-0} & flag_keep)) -ne 0 ] || exec 3<&- 4<&- 5<&-

@@ -10,7 +10,7 @@ build_stage() {
     find_flags
     root_flags=$flags
     { [ -d "$stage" ] || mkdir "$stage"; } || fail "can't make $stage"
-    { mount_one tmpfs "$stage" tmpfs nosuid,mode=700 && cd -P "$stage"; } || fail "can't mount $stage"
+    { make_private && cd -P "$stage"; } || fail "can't mount $stage"
     stage=$PWD
     [ -z "$ephemeral" ] || mount_overlay
     list_mounts "$1"
@@ -24,6 +24,25 @@ build_stage() {
         ! mount_at_once "$hostname" || return 0
     }
     mount_each
+}
+
+# Mount the stage, after making all mounts private: what is mounted here must not be seen elsewhere. Some unshares have
+# done that; toybox's has not.
+make_private() {
+    if [ -n "$helper" ]; then
+        quote "$stage"
+        mount_list='' mount_calls=''
+        add_mount none / none rprivate
+        add_mount tmpfs "$quoted" tmpfs nosuid,mode=700
+        mount_at_once ''
+        return
+    fi
+    while IFS= read -r line; do
+        case $line in
+            *\ shared:*\ -\ * | *\ master:*\ -\ *) mount_one none / none rprivate && break || return ;;
+        esac
+    done </proc/self/mountinfo
+    mount_one tmpfs "$stage" tmpfs nosuid,mode=700
 }
 
 # List all mounts of the stage for $1, `root` or `user`.
@@ -164,6 +183,7 @@ find_flags() {
         for flag in ro nosuid noexec noatime nodiratime; do
             case ,$options, in *,$flag,*) flags=$flags,$flag ;; esac
         done
+        break
     done </proc/self/mountinfo
     # Android's /data is mounted nosuid: nobody could become another user.
     [ -z "${ANDROID_ROOT-}" ] || [ -z "$is_machine_root" ] || flags=,nodev,suid,exec

@@ -54,13 +54,12 @@ enter_rootfs() {
     trap 'finish 129' HUP
     trap 'finish 130' INT
     trap 'finish 143' TERM
-    read_status
+    read_pids
     case $pids in
         *[!0-9]1) ;;
         *) fail "--inside is for start.sh itself" ;; # in any other namespace everybody would see the mounts
     esac
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
-    make_private
     prepare_guest $# "${1-}" "${2-}"
     find_ids
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
@@ -159,19 +158,6 @@ leave_terminal() {
     elif [ -t 0 ]; then
         exec </dev/null
     fi
-}
-
-# Make all mounts private, if any isn't: what is mounted here must not be seen elsewhere. Some unshares have done it;
-# toybox's has not.
-make_private() {
-    while IFS= read -r line; do
-        case $line in
-            *\ shared:*\ -\ * | *\ master:*\ -\ *)
-                mount_one none / none rprivate || fail "can't make the mounts private"
-                return
-                ;;
-        esac
-    done </proc/self/mountinfo
 }
 
 # The last commands of process 1. Its traps let the guest's signals through, since the kernel drops those that process 1
