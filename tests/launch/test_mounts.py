@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import Container, starter
-from tests.support.tools import need, run
+from tests.support.tools import need, need_root, run, user_id
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +38,12 @@ def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def seen(container: Container, runtime: str, *options: str) -> list[tuple[str, ...]]:
-    """The mounts, by what is mounted, where and how; and what root can do, as a guest sees it."""
+def seen(container: Container, runtime: str, *options: str, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The mounts, by what is mounted, where and how; what root can do, as a guest sees it; and what start.sh says."""
     guest = "cat /proc/self/mountinfo; grep -E '^(Cap|SigIgn)' /proc/self/status; hostname"
-    done = container.run(runtime, *options, "busybox", "sh", "-c", guest)
+    done = container.run(runtime, *options, "busybox", "sh", "-c", guest, shell=before, by="chroot" if before else "")
     assert done.returncode == 0, done.stderr
-    rows = []
+    rows: list[tuple[str, ...]] = [("start.sh says", done.stderr.decode())]
     for line in done.stdout.decode().splitlines():
         words = line.split()
         # A new file system has a number of its own. In userns the stage is in the host's /dev/shm, where tests may be.
@@ -67,6 +67,21 @@ def test_the_helper_mounts_as_mount_does(container: Container, place: Path, runt
     by_mount = seen(container, runtime, *options)
     assert by_helper == by_mount
     assert len(by_helper) > 8
+
+
+def test_they_are_the_same_where_the_kernel_refuses_a_new_proc(container: Container) -> None:
+    """As inside of other containers, where a part of /proc is covered."""
+    need_root()
+    need("unshare", "setpriv", "mount", "hostname")
+    (container.directory / ".provision/seccomp.bpf").unlink()
+    user = str(user_id())
+    covered = 'mount -t tmpfs none /proc/fs && exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
+    before = ("unshare", "-m", "sh", "-c", covered, user)
+    by_helper = seen(container, "userns", before=before)
+    (container.directory / ".provision/machine").unlink()
+    assert seen(container, "userns", before=before) == by_helper
+    # It is the host's, with what covers it.
+    assert [row[1] for row in by_helper if len(row) > 1].count("/proc/fs") == 2
 
 
 def test_an_option_of_mount_is_a_flag_of_the_kernel_s(container: Container, place: Path) -> None:

@@ -265,9 +265,9 @@ def test_mounts_are_made_in_order(helper: Helper, tmp_path: Path) -> None:
     made, shown = tmp_path / "made", tmp_path / "shown"
     shown.mkdir()
     mounts = [
-        *("tmpfs", made, "tmpfs", str(2 | 4), "size=8k,mode=700"),  # nosuid, nodev
-        *(made, shown, "none", "4096", ""),
-        *(made, shown, "none", str(32 | 4096 | 1 | 2 | 4), ""),  # remount read-only
+        *("tmpfs", str(made), "tmpfs", str(2 | 4), "size=8k,mode=700"),  # nosuid, nodev
+        *(str(made), str(shown), "none", "4096", ""),
+        *(str(made), str(shown), "none", str(32 | 4096 | 1 | 2 | 4), ""),  # remount read-only
     ]
     words = [*helper.words, "-", str(MOUNTS), *mounts, "-", "/bin/grep", str(tmp_path), "/proc/self/mountinfo"]
     lines = [line.split() for line in run("unshare", "-m", *words).splitlines()]
@@ -282,7 +282,7 @@ def test_all_its_words_come_in_one_order(native: Helper, tmp_path: Path) -> None
     need_root()
     need("unshare")
     flags = HOSTNAME | CAPABILITIES | MOUNTS | CLOSE | GROUP
-    words = ["+-", str(flags), "box", "1", "tmpfs", tmp_path / "made", "tmpfs", "0", "", "-"]
+    words = ["+-", str(flags), "box", "1", "tmpfs", str(tmp_path / "made"), "tmpfs", "0", "", "-"]
     show = ["/bin/sh", "-c", 'cat /proc/sys/kernel/hostname; grep CapEff /proc/self/status; cd "$0" && echo there']
     shown = run("unshare", "-m", "-u", *native.words, *words, *show, tmp_path / "made")
     assert shown.split() == ["box", "CapEff:", "0000000000000001", "there"]
@@ -290,7 +290,7 @@ def test_all_its_words_come_in_one_order(native: Helper, tmp_path: Path) -> None
 
 def test_a_mount_that_fails_ends_it_with_a_line(helper: Helper, tmp_path: Path) -> None:
     need_root()
-    words = ["-", str(MOUNTS), tmp_path / "nothing", tmp_path, "none", "4096", "", "-", "/bin/echo", "ran"]
+    words = ["-", str(MOUNTS), str(tmp_path / "nothing"), str(tmp_path), "none", "4096", "", "-", "/bin/echo", "ran"]
     done = subprocess.run(["unshare", "-m", *helper.words, *words], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr == b"start.sh: the static helper has failed: provision doctor says what works here\n"
