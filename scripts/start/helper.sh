@@ -83,7 +83,7 @@ guard() {
 }
 
 # Set `list`: words before a program that the kernel kills together with this script, or none where nothing does that.
-tie() {
+end_with_parent() {
     list=''
     if [ -n "$waiter" ]; then
         append '' "$waiter" - "$flag_die"

@@ -136,7 +136,7 @@ start_process() {
     ! is_in_background || leave_terminal
     eval "set -- $watch $list \"\$@\""
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
-    tie
+    end_with_parent
     { ! is_init && [ -z "$joined" ]; } || eval "exec $list \"\$@\""
     [ -z "$throwaway" ] || { find_program rm && quote "$throwaway" && start_guest="$start_guest
 status=\$?

@@ -239,7 +239,7 @@ def test_few_programs_are_started_in_namespaces_too(container: Container, runtim
     tried = ["start.sh", "ls", *named, "helper", "unshare", "sh"]
     # The guest's env is a link here. The helper mounts the stage, and all in it.
     staged = ["readlink", "helper", "helper"]
-    # It shows all in the rootfs. One ties process 1 to its parent, one confines the guest.
+    # It shows all in the rootfs. One lets process 1 end with its parent, one confines the guest.
     ready = ["helper", "sh", "helper", "chroot", "env", "exe"]
     if runtime == "userns":
         # root's chroot needs no copy
