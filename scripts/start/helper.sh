@@ -11,28 +11,31 @@ flag_mounts=8192
 find_helper() {
     helper='' waiter='' proot_identity='' has_namespaces='' magic=''
     if [ -n "$helper_machine" ] && runs_natively "$helper_machine"; then
-        # A shell would run what is no program for this machine as a script.
         { read -r magic <"$directory/.provision/helper"; } 2>/dev/null
-        case $magic in ?ELF*) waiter=$directory/.provision/helper ;; esac
     fi
-    if [ -z "$waiter" ]; then
-        :
-    elif [ -z "${ANDROID_ROOT-}" ] || [ "$host_uid" = 0 ]; then
-        helper=$waiter trial_flags=$((flag_close + flag_keyring + flag_no_new_privs))
-        if wants_namespaces && try_helper "$directory/.provision/container.bpf" $((trial_flags + flag_namespaces)); then
-            has_namespaces=yes
-        else
-            try_helper "$directory/.provision/container.bpf" "$trial_flags" || waiter=''
-        fi
-    else
-        # Android ends an app that calls keyctl(2), and older ones an app that calls close_range(2).
-        try_helper - 0 || waiter=''
-    fi
-    [ -z "$waiter" ] || return 0
-    helper=''
+    # A shell would run what is no program for this machine as a script.
+    case $magic in ?ELF*) waiter=$directory/.provision/helper ;; esac
+    [ -z "$waiter" ] || ! choose_helper || return 0
+    helper='' waiter=''
     find_tools
     [ -z "$helper_machine" ] ||
         say "without a seccomp filter, because $directory/.provision/helper can't be executed here"
+}
+
+# Set `helper` and `has_namespaces`, and succeed if `waiter` can be executed.
+choose_helper() {
+    if [ -n "${ANDROID_ROOT-}" ] && [ "$host_uid" != 0 ]; then
+        # Android ends an app that calls keyctl(2), and older ones an app that calls close_range(2).
+        try_helper - 0
+        return
+    fi
+    helper=$waiter trial_filter=$directory/.provision/container.bpf
+    trial_flags=$((flag_close + flag_keyring + flag_no_new_privs))
+    if wants_namespaces && try_helper "$trial_filter" $((trial_flags + flag_namespaces)); then
+        has_namespaces=yes
+    else
+        try_helper "$trial_filter" "$trial_flags"
+    fi
 }
 
 # Succeed if the helper can be executed with the filter and flags $@. Set `proot_identity` by the same process.
@@ -55,9 +58,8 @@ try_helper() {
 # Set `helper_flags`, and `list`: the helper with the filter $1, or `-`, as words before a program, with the flags $2 besides
 # those that all guests need. It closes all descriptors above 2, or above 5 with KEEP, joins a new session keyring, takes
 # away the capabilities that `capability_digits` doesn't keep, and makes this directory the root of all mounts if
-# `moves_root` isn't empty.
-# Without a terminal it begins a process group: at a terminal the group is the caller's job, which Ctrl-C and Ctrl-Z are
-# for. Without a helper, close those descriptors up to 9.
+# `moves_root` isn't empty. Without a terminal it begins a process group: at a terminal the group is the caller's job,
+# which Ctrl-C and Ctrl-Z are for. Without a helper, close those descriptors up to 9.
 guard() {
     list='' helper_flags=$((${2:-0} + signal_flags))
     # What is printed starts without this script.
