@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import output_errors
+from provisioner.commands.container_names import path_of_container
+from provisioner.commands.output import make_console, output_errors
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import HINTS, MachineError, machine_errors
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
     from provisioner.exports.owners import OwnerSource
@@ -26,7 +26,7 @@ _SHOWN = 5
 
 def add_archive_arguments(parser: argparse.ArgumentParser, file_help: str) -> None:
     """Add the arguments of a subcommand that writes an archive."""
-    parser.add_argument("directory", metavar="DIR", help="a directory that provision has made")
+    parser.add_argument("directory", metavar="NAME|DIR", help="a provisioned directory, or its name")
     parser.add_argument("file", metavar="FILE", help=file_help)
     parser.add_argument(
         "--exclude",
@@ -51,8 +51,8 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
     from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
     from provisioner.ownership.record import RECORD
 
-    console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
-    source, shown = find_directory(arguments.directory, trust), printable(arguments.directory)
+    console, trust = make_console(arguments), trusted_directories(arguments)
+    source, shown = find_directory(path_of_container(arguments.directory), trust), printable(arguments.directory)
     check_not_below(arguments.file, source)
     with opened_own_directory(source, trust) as opened:
         if owners := find_file_owners(opened, source):

@@ -6,12 +6,13 @@ import argparse
 from contextlib import suppress
 from pathlib import Path
 
+from provisioner.commands.container_names import path_of_container
+from provisioner.commands.output import make_console
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import TargetExists, UsageError, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
 
 HELP = "Copy a provisioned directory, with all changes in it"
 EXAMPLE = "provision copy ./container ./second"
@@ -19,7 +20,7 @@ EXAMPLE = "provision copy ./container ./second"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `copy`."""
-    parser.add_argument("directory", metavar="DIR", help="a directory that provision has made")
+    parser.add_argument("directory", metavar="NAME|DIR", help="a provisioned directory, or its name")
     parser.add_argument("new", metavar="NEW", help="the directory to create")
     add_place_arguments(parser)
 
@@ -42,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.filesystem.copying import describe_losses
     from provisioner.sizes import size_text
 
-    console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
-    source = find_directory(arguments.directory, trust)
+    console, trust = make_console(arguments), trusted_directories(arguments)
+    source = find_directory(path_of_container(arguments.directory), trust)
     target = new_directory(arguments.new, source, trust)
     with opened_own_directory(source, trust) as opened:
         if owners := find_file_owners(opened, source):

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 from provisioner.commands.copy import add_place_arguments, new_directory, remember, repeated_words
+from provisioner.commands.link import wrappers_of
+from provisioner.commands.output import make_console
 from provisioner.commands.remove import path_of
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import trusted_directories
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
 
 HELP = "Move a provisioned directory, whole or not at all"
 EXAMPLE = "provision move ./container /mnt/large/container"
@@ -19,7 +20,9 @@ EXAMPLE = "provision move ./container /mnt/large/container"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `move`."""
-    parser.add_argument("directory", metavar="DIR", help="a directory that provision has made; nothing may run from it")
+    parser.add_argument(
+        "directory", metavar="NAME|DIR", help="a provisioned directory, or its name; nothing may run from it"
+    )
     parser.add_argument("new", metavar="NEW", help="its new path, where nothing may be")
     add_place_arguments(parser)
 
@@ -31,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.removing import find_file_owners, opened_own_directory
     from provisioner.container.running import check_not_running
 
-    console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
+    console, trust = make_console(arguments), trusted_directories(arguments)
     source = path_of(arguments.directory, trust)
     target = new_directory(arguments.new, source, trust)
     with opened_own_directory(source, trust) as opened:
@@ -42,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
             return run_with_subordinate_ids(arguments.directory, owners, repeated_words("move", arguments))
         move_directory(opened, source, target, console, trust, sync=not arguments.no_sync)
     remember(target, source, is_moved=True)
-    console.step(f"{printable(arguments.directory)} is now {printable(arguments.new)}")
+    console.step(f"{printable(str(source))} is now {printable(str(target))}")
+    for wrapper in wrappers_of(source):
+        console.step(f"{printable(str(wrapper.path))} starts it at the old place: provision link or expose it again")
     return 0
 
 

@@ -9,8 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from provisioner.commands.confirming import add_yes_argument, confirm
+from provisioner.commands.container_names import path_of_container
+from provisioner.commands.link import wrappers_of
+from provisioner.commands.output import make_console
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.commands.wrappers import remove_wrapper
 from provisioner.errors import UsageError
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
@@ -24,14 +28,19 @@ _SHOWN = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `remove`."""
-    parser.add_argument("directories", metavar="DIR", nargs="+", help="a directory that provision has made")
+    parser.add_argument(
+        "directories",
+        metavar="NAME|DIR",
+        nargs="+",
+        help="a provisioned directory, or its name where nothing here is called so",
+    )
     add_yes_argument(parser, "stop what runs from DIR, and remove files in DIR that provision hasn't made, unasked")
     add_trust_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Remove the directories one after the other, and stop at the first that can't be. Raises ProvisionError."""
-    console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
+    console, trust = make_console(arguments), trusted_directories(arguments)
     for name in arguments.directories:
         if status := _remove(name, arguments, trust, console):
             return status
@@ -55,7 +64,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
         with Removal(target, trust):
             pass  # this removes what is left, or puts the directory back if it was being replaced
         if not os.path.lexists(target):
-            console.step(f"{printable(name)} was removed already, but for some files: they are removed now")
+            console.step(f"{printable(str(target))} was removed already, but for some files: they are removed now")
             return 0
     with opened_own_directory(target, trust) as opened:
         check_not_mounted(opened, target, "remove", only_here=True)  # containers that run have mounts of their own
@@ -72,7 +81,10 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
     with suppress(OSError):  # only `provision list` needs it
         directories = Directories(state_directory())
         directories.drop([entry for entry in directories.entries() if entry.directory == str(target)])
-    console.step(f"removed {printable(name)}")
+    console.step(f"removed {printable(str(target))}")
+    for wrapper in wrappers_of(target):
+        remove_wrapper(wrapper)
+        console.step(f"removed {printable(str(wrapper.path))}, which started it")
     return 0
 
 
@@ -84,9 +96,10 @@ def path_of(name: str, trust: TrustedDirectories) -> Path:
     from provisioner.container.access import trust_errors
     from provisioner.filesystem.resolution import resolved
 
-    with trust_errors(f"look at {printable(name)}"), resolved(name, trust, parents_only=True) as found:
+    given = path_of_container(name) if name else Path("/")
+    with trust_errors(f"look at {printable(name)}"), resolved(given, trust, parents_only=True) as found:
         path = found.path
-    if not name or path == path.parent:
+    if path == path.parent:
         raise UsageError(f"DIR can't be {shlex.quote(printable(name))}", "name a directory that provision has made")
     return path
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import MalformedImage, TargetExists, UsageError, error_context, machine_errors
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
     from provisioner.exports.restore import Restored
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.layers.budget import Budget
     from provisioner.ownership.policy import Ownership
 
-    console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
+    console, trust = make_console(arguments), trusted_directories(arguments)
     directory = find_directory(arguments.directory, trust) if arguments.directory else Path("/")
     shown = printable(arguments.directory)
     if directory == directory.parent:

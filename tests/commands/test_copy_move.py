@@ -338,7 +338,7 @@ def same(one: dict[str, Entry], other: dict[str, Entry]) -> bool:
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [
-        (("none", "new"), 3, "there is no directory"),
+        (("none", "new"), 3, "there is no container none"),
         (("plain", "new"), 8, "was not made by provision"),
         (("source", "plain"), 8, "exists"),
         (("source", "file"), 8, "exists"),
