@@ -97,6 +97,30 @@ def test_several_at_once_end_with_the_first_that_cannot_be(tmp_path: Path) -> No
     assert (first.exists(), last.exists()) == (False, True)
 
 
+def test_a_container_goes_by_its_name_with_the_programs_that_start_it(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "empty").mkdir()
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"), HOME=str(tmp_path / "home"))
+    web, other = provisioned(tmp_path / "web", env=env), provisioned(tmp_path / "other", env=env)
+    for directory in (web, other):
+        assert provision("link", directory, env=env).returncode == 0
+    (tmp_path / "home/.local/bin/mine").write_text("#!/bin/sh\n")
+    message = remove("web", env=env, cwd=tmp_path / "empty")
+    assert message == f"removed {web}\nremoved {tmp_path}/home/.local/bin/web, which started it\n"
+    assert sorted(os.listdir(tmp_path / "home/.local/bin")) == ["mine", "other"]
+    assert not web.exists()
+
+
+def test_what_is_here_comes_before_a_container_of_that_name_elsewhere(tmp_path: Path) -> None:
+    """Else `provision remove web` would remove another one than what the user sees."""
+    env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    web = provisioned(tmp_path / "web", env=env)
+    (tmp_path / "here/web").mkdir(parents=True)
+    (tmp_path / "here/web/file").touch()
+    assert "was not made by provision" in remove("web", status=8, env=env, cwd=tmp_path / "here")
+    assert web.exists()
+
+
 # What is refused
 
 
