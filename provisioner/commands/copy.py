@@ -10,7 +10,7 @@ from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import make_console
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import TargetExists, UsageError, machine_errors
+from provisioner.errors import UsageError
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
 
@@ -71,15 +71,13 @@ def new_directory(name: str, source: Path, trust: TrustedDirectories) -> Path:
     Raises UsageError where one of the two would be in the other, TargetExists, NotTrusted and MachineError.
     """
     from provisioner.container.access import find_directory
-    from provisioner.container.staging import is_free
+    from provisioner.container.staging import check_free
 
     target = find_directory(name, trust) if name else Path("/")
     shown = printable(name)
     if target == source or target.is_relative_to(source) or source.is_relative_to(target):
         raise UsageError(f"{shown} and {printable(str(source))} are not apart", "name a directory that isn't there yet")
-    with machine_errors(f"look at {shown}"):
-        if not is_free(target):
-            raise TargetExists(f"{shown} exists", "choose another directory; to remove it: provision remove")
+    check_free(target, shown)
     return target
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from provisioner.commands.archiving import add_archive_arguments, write_archive
 
-HELP = "Write the files of a container to an archive, with the image's owners"
+HELP = "Write the files of a container to an archive, with owners"
 EXAMPLE = "provision export ./container rootfs.tar.gz"
 FORMATS = ("tar",)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import MalformedImage, TargetExists, UsageError, error_context, machine_errors
+from provisioner.errors import MalformedImage, UsageError, error_context, machine_errors
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.access import find_directory
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
     from provisioner.container.place import limits_of
-    from provisioner.container.staging import Staging, is_free
+    from provisioner.container.staging import Staging, check_free
     from provisioner.exports.restore import restore_backup
     from provisioner.filesystem.descriptors import closing_descriptor
     from provisioner.layers.budget import Budget
@@ -59,9 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     shown = printable(arguments.directory)
     if directory == directory.parent:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
-    with machine_errors(f"look at {shown}"):
-        if not is_free(directory):
-            raise TargetExists(f"{shown} exists", "choose another directory; to remove it: provision remove")
+    check_free(directory, shown)
     max_size = None if arguments.max_size is None else parse_max_size(arguments.max_size)
     with _opened(arguments.file) as chunks, Staging(directory, trust) as staging:
         with machine_errors("prepare the directory"):

@@ -154,10 +154,15 @@ class TreeCopier:
         self._set_metadata_by_name(here, file)
 
     def _copy_regular(self, here: int, file: WalkedFile) -> None:
-        with (
-            closing_descriptor(open_readable(file.directory, file.name, file.stat)) as original,
-            closing_descriptor(os.open(file.name, NEW_FILE, 0o600, dir_fd=here)) as copy,
-        ):
+        with closing_descriptor(open_readable(file.directory, file.name, file.stat)) as original:
+            if not stat.S_ISREG(os.fstat(original).st_mode):
+                raise FileNotFoundError  # something else has come in its place
+            copy = os.open(file.name, NEW_FILE, 0o600, dir_fd=here)
+            self._copy_content(original, copy, file)
+
+    def _copy_content(self, original: int, copy: int, file: WalkedFile) -> None:
+        """Copy content and metadata from one open file to another, and close that."""
+        with closing_descriptor(copy):
             for _ in range(_TRIES):
                 before = os.fstat(original)
                 if try_reflink(original, copy):

@@ -364,6 +364,15 @@ def test_what_cannot_be_is_refused(
     assert tree_of(tmp_path).keys() == before.keys()
 
 
+@pytest.mark.parametrize("command", ["copy", "move"])
+def test_the_current_directory_is_not_replaced(tmp_path: Path, command: str) -> None:
+    source = provisioned(tmp_path / "source")
+    (tmp_path / "empty").mkdir()
+    assert "is the current directory" in life(command, source, ".", status=8, cwd=tmp_path / "empty")
+    life(command, source, tmp_path / "empty")
+    assert (tmp_path / "empty/start.sh").exists()
+
+
 def test_a_symlink_is_copied_from_but_not_moved(tmp_path: Path) -> None:
     source = provisioned(tmp_path / "source")
     (tmp_path / "link").symlink_to("source")
