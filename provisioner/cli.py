@@ -14,7 +14,19 @@ from types import FrameType
 from typing import NoReturn
 
 from provisioner import __version__
-from provisioner.commands import cache, doctor, inspect, install, listing, login, logout, owners, search, tags
+from provisioner.commands import (
+    cache,
+    doctor,
+    inspect,
+    install,
+    listing,
+    login,
+    logout,
+    mirrors,
+    owners,
+    search,
+    tags,
+)
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -22,7 +34,7 @@ from provisioner.terminal.progress import Console
 GROUPS = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
     "Images": {"search": search, "tags": tags, "inspect": inspect},
-    "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
+    "Registries and the cache": {"login": login, "logout": logout, "mirrors": mirrors, "cache": cache},
 }
 """The subcommands in the order of `provision --help`: modules with HELP, EXAMPLE, `add_arguments` and `run`."""
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from provisioner.registry.http import (
     UntrustedCertificate,
     limited_body,
 )
+from provisioner.registry.limits import RateLimit
 from provisioner.registry.ping import RETRIED, PingProblem, is_web_page
 from provisioner.registry.ranges import chunks_from, range_header
 from provisioner.registry.refusals import Incomplete, NoSuchRepository, refusal
@@ -65,8 +67,9 @@ class RegistryClient:
     """Reads from the registry of `reference`, without retries. Thread-safe.
 
     `insecure` allows plain HTTP and certificates that can't be verified. `connections` may be open at the same time.
-    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user, each once. All methods
-    raise NotFound, NotAllowed, NetworkError and MalformedImage.
+    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user, each once. `seconds`
+    is how long a document may take, and a server be silent; by default that of Http. All methods raise NotFound,
+    NotAllowed, NetworkError and MalformedImage.
     """
 
     def __init__(
@@ -77,18 +80,21 @@ class RegistryClient:
         connections: int = 4,
         credentials: Credentials = Credentials(),  # noqa: B008  it is frozen
         warn: Callable[[str], None] | None = None,
+        seconds: float | None = None,
     ) -> None:
         self._reference = reference
         self._credentials = credentials
         self._insecure = insecure
         self._warn = warn or Console().warn
-        self._http = Http(insecure=insecure, connections=connections, registry=reference.registry)
+        self._http = Http(insecure=insecure, connections=connections, seconds=seconds, registry=reference.registry)
         self._tokens = Tokens(self._fetch_token)
         self._challenge: Challenge | None = None
         self._base = ""
         self._ping_problem: PingProblem | None = None
         self._answers = 0
         """The number of requests that succeeded."""
+        self.limit: RateLimit | None = None
+        """The rate limit that an answer named last; None where none did."""
 
     def manifest(self, selector: str | Descriptor) -> Document:
         """Return the index or manifest of a tag or a digest. The size of a Descriptor is checked as well.
@@ -209,6 +215,8 @@ class RegistryClient:
             if self._ping_problem and not is_blob and is_web_page(response):
                 raise self._ping_problem.error()
             self._answers += 1
+            if "ratelimit-limit" in response.headers:
+                self.limit = RateLimit.from_headers(response.headers, time.time())
             yield response
 
     def _authorized(self, path: str, accept: str, method: str, start: int, is_blob: bool) -> requests.Response:
