@@ -46,7 +46,7 @@ Output = pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "IMAGE, DIR"),
+        ([], "SOURCE, DIR"),
         (["ubuntu"], "DIR"),
         (["ubuntu", "dir", "more"], "unrecognized arguments: more"),
         (["ubuntu", "dir", "--plaform", "x"], "--plaform"),
@@ -71,8 +71,8 @@ Output = pytest.CaptureFixture[str]
         (["ubuntu", "dir", "--max-size", ""], "'' is not a size"),
         (["ubuntu", "dir", "--max-size", "0.0G"], "no room"),
         (["Ubuntu", "dir"], "capital letters"),
-        (["./image.tar", "dir"], "this is a path"),
-        (["..", "dir"], "IMAGE comes first, then DIR"),
+        (["docker-archive:", "dir"], "lacks the path of a file"),
+        (["containers-storage:x", "dir"], "podman save"),
         (["ubuntu", "/"], "root directory"),
         (["ubuntu", ""], "DIR"),
         (["ubuntu\x1b[31m", "dir"], r"ubuntu\x1b[31m"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import output_errors, write_json, write_lines
-from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
@@ -96,7 +96,7 @@ def _inspect_image(arguments: argparse.Namespace, console: Console) -> Inspectio
     config = Config.load()
     requested = Platform.parse(arguments.platform) if arguments.platform else None
     host = usual_platform(arguments, config)
-    registry = caching_registry(Reference.parse(arguments.target), arguments, config, console)
+    registry = caching_registry(Reference.parse(arguments.target), SourceOptions.of(arguments, config), console)
     with suggest_similar_names(registry.reference):
         inspection = inspect_image(registry, host, requested)
     for line in inspection.assumptions:
@@ -111,7 +111,7 @@ def _fetch_document(arguments: argparse.Namespace, console: Console) -> bytes:
     """Return the bytes of the index or manifest that the image's tag or digest names."""
     from provisioner.registry.hub import suggest_similar_names
 
-    registry = caching_registry(Reference.parse(arguments.target), arguments, Config.load(), console)
+    registry = caching_registry(Reference.parse(arguments.target), SourceOptions.of(arguments, Config.load()), console)
     with suggest_similar_names(registry.reference):
         return registry.manifest(registry.reference.selector).data
 

@@ -8,26 +8,25 @@ import os
 import re
 import shlex
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import write_lines
 from provisioner.commands.source_options import (
-    SourceSettings,
+    SourceOptions,
     add_registry_arguments,
     add_source_arguments,
-    client_factory,
     open_source,
     usual_platform,
-    with_mirrors,
 )
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory
 from provisioner.errors import UsageError, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
-from provisioner.image.reference import Reference
+from provisioner.image.source_name import RegistryName, parse_source
 from provisioner.launch.settings import IDS, RUNTIMES
 from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
@@ -47,7 +46,10 @@ EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `install`."""
     parser.add_argument(
-        "image", metavar="IMAGE", help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image"
+        "source",
+        metavar="SOURCE",
+        help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
+        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input",
     )
     parser.add_argument("directory", metavar="DIR", help="the directory to create")
     add_registry_arguments(parser)
@@ -105,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Provision a directory, and show how to start it. Raises ProvisionError."""
-    reference = Reference.parse(arguments.image)
+    name = parse_source(arguments.source)
     config = Config.load()
     trust = trusted_directories(arguments, config)
     directory = find_directory(arguments.directory, trust) if arguments.directory else Path("/")
@@ -117,22 +119,21 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock
     from provisioner.provision import provision
-    from provisioner.registry.hub import suggest_similar_names
 
     plan = _plan(arguments, config, directory, trust)
     console = Console(quiet=arguments.quiet, verbose=arguments.verbose)
-    jobs = arguments.jobs or config.jobs
-    client = client_factory(arguments, config, jobs, console)
-    registry = with_mirrors(reference, arguments, config, client, console)
-    scratch = scratch_directory(directory)
-    settings = SourceSettings(reference, registry, client(reference, False), jobs, scratch, config.cache_limit)
-    with open_source(settings, arguments, console) as source, suggest_similar_names(reference):
-        console.step(f"provision {reference.familiar} for {plan.platform}")
+    options = SourceOptions.of(arguments, config)
+    if arguments.no_cache:
+        options = replace(options, scratch=scratch_directory(directory))
+    with open_source(name, options, console) as source:
+        shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
+        console.step(f"provision {shown} for {plan.platform}")
         outcome = provision(plan, source, console)
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        Lock.of(str(reference), outcome.image, outcome.index, datetime.now(UTC)).write(Path(arguments.lock), trust)
+        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC))
+        lock.write(Path(arguments.lock), trust)
 
     where = printable(arguments.directory)
     console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")

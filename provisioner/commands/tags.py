@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
-from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
 from provisioner.image.platform import Platform
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from provisioner.registry.hub import Hub, suggest_similar_names
 
-    registry = caching_registry(query.reference, arguments, config, console, arguments.jobs)
+    registry = caching_registry(query.reference, SourceOptions.of(arguments, config), console, arguments.jobs)
     hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
     with suggest_similar_names(query.reference):
         found = _find_on_hub(query, hub, console) if query.reference.registry == DOCKER_HUB else None

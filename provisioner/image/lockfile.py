@@ -17,7 +17,7 @@ from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, choose
-from provisioner.image.reference import Reference
+from provisioner.image.source_name import parse_source
 from provisioner.settings import Key, parse_settings, read_settings, texts
 from provisioner.terminal.escaping import printable
 
@@ -64,11 +64,11 @@ class Lock:
         return cls(**values)
 
     @classmethod
-    def read(cls, path: Path, reference: Reference) -> Lock:
+    def read(cls, path: Path, reference: str) -> Lock:
         """Return the lock in a file. Raises UsageError, also for the lock of another image than `reference`."""
         shown = printable(str(path))
         lock = cls.parse(read_settings(path), shown)
-        if lock.reference != str(reference):
+        if lock.reference != reference:
             raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", _HINT_OTHER_IMAGE)
         return lock
 
@@ -133,7 +133,7 @@ def _format(value: Any) -> int:
 def _reference(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("not a text")
-    return str(Reference.parse(value))
+    return str(parse_source(value))
 
 
 def _moment(value: Any) -> datetime.datetime:

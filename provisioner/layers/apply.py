@@ -6,13 +6,13 @@ import os
 import stat
 from collections.abc import Iterable
 
+from provisioner.archives.tar import TIME_LIMITS, Entry
 from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.xattrs import drop_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.reader import StreamedLayer, apply_metadata, entry_errors, try_chown
 from provisioner.layers.seen_paths import SeenPaths
-from provisioner.layers.tar import TIME_LIMITS, Entry
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links

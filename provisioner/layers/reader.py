@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from provisioner.archives.tar import Archive, Entry
 from provisioner.errors import error_context
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
-from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Place, Tree, tree_errors
 from provisioner.terminal.escaping import printable

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+from provisioner.archives.compression import decompress, unexpected_compression
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
 from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -17,7 +18,6 @@ from provisioner.image.digest import verified_chunks
 from provisioner.image.image import Image, Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
-from provisioner.layers.compression import decompress, unexpected_compression
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
