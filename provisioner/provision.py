@@ -19,6 +19,7 @@ from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import PASSED, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
+from provisioner.image.lockfile import LockedFile
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.launcher import launcher
@@ -82,6 +83,8 @@ class Outcome:
     """The index that the reference names (see ResolvedImage)."""
     is_new: bool
     """False if the directory already contained the image."""
+    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
+    """The files for locks, where the source has them in place of manifests (see ResolvedImage)."""
 
 
 def provision(plan: Plan, source: Source, console: Console) -> Outcome:
@@ -103,7 +106,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             _check_same_image(plan.directory, existing, image)
             _check_same_ids(plan)
             _renew(plan.directory, console)
-            return Outcome(existing, image, resolved_image.index, is_new=False)
+            return Outcome(existing, image, resolved_image.index, is_new=False, files=resolved_image.files)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
@@ -135,7 +138,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 if plan.ids == "many":
                     write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync)
-    return Outcome(record, image, resolved_image.index, is_new=True)
+    return Outcome(record, image, resolved_image.index, is_new=True, files=resolved_image.files)
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:

@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
-        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input",
+        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input; "
+        "lxc:debian/trixie",
     )
     parser.add_argument("directory", metavar="DIR", help="the directory to create")
     add_registry_arguments(parser)
@@ -132,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC))
+        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)
 
     where = printable(arguments.directory)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provisioner.commands.output import add_insecure_argument, write_json, write_lines
-from provisioner.commands.source_options import mirrors as mirrors_of
+from provisioner.commands.source_options import environment_mirrors
 from provisioner.config import Config, config_file
 from provisioner.errors import MachineError, NetworkError, UsageError, machine_errors
 from provisioner.image.reference import DOCKER_HUB, Reference
@@ -108,7 +108,7 @@ def _registries(
         insecure = arguments.insecure or is_plain or config.is_insecure(where.registry)
         return RegistryServer(RegistryClient(where, insecure=insecure, warn=lambda line: None, seconds=ANSWER_SECONDS))
 
-    own = (*mirrors_of(()), *config.mirrors_for(DOCKER_HUB))
+    own = (*environment_mirrors(), *config.mirrors_for(DOCKER_HUB))
     found: list[tuple[str, str, Server[Any]]] = [(DOCKER_HUB, "origin", server(origin, False))]
     for address, kind in _kinds(own, known.get(DOCKER_HUB, ())):
         found.append((address, kind, server(*locate_mirror(address, origin))))

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provisioner.catalogue import is_short
 from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
 from provisioner.errors import MachineError, ProvisionError, UsageError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
-from provisioner.image.source_name import WORDS, RegistryName, SourceName
+from provisioner.image.source_name import WORDS, Lxc, RegistryName, SourceName
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -51,6 +52,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options about the cache and locks."""
     parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
     parser.add_argument("--no-cache", action="store_true", help="neither use the cache nor write to it")
+    parser.add_argument(
+        "--no-catalogue", action="store_true", help="only Docker Hub has images of short names, for whatever platform"
+    )
     parser.add_argument("--lock", metavar="FILE", help="write the digests that the image has now to FILE")
     parser.add_argument("--locked", metavar="FILE", help="provision exactly the image whose digests are in FILE")
 
@@ -72,12 +76,15 @@ class SourceOptions:
     """A directory to use in place of the cache, whose content is deleted by whoever names it."""
     locked: Path | None = None
     """A lock file that names the image's digests."""
+    short_name: str = ""
+    """The name as the user wrote it, where the catalogue may have another source for it; else empty."""
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, config: Config) -> SourceOptions:
         """Return the options of a command line, without `scratch`. Raises UsageError for those that contradict."""
         _check_options(arguments)
         locked = getattr(arguments, "locked", None)
+        text = getattr(arguments, "source", "")
         return cls(
             config,
             arguments.insecure,
@@ -85,6 +92,7 @@ class SourceOptions:
             getattr(arguments, "jobs", None) or config.jobs,
             getattr(arguments, "offline", False),
             locked=Path(locked) if locked else None,
+            short_name=text if is_short(text) and not getattr(arguments, "no_catalogue", True) else "",
         )
 
 
@@ -122,7 +130,37 @@ def open_source(name: SourceName, options: SourceOptions, console: Console) -> I
     if type(name) not in OPENERS:
         raise UsageError(f"{printable(str(name))} can't be read yet", f"what names a source: {WORDS}")
     with ExitStack() as stack:
-        yield OPENERS[type(name)](name, Opening(options, console, stack))
+        opening = Opening(options, console, stack)
+        source = OPENERS[type(name)](name, opening)
+        yield _with_catalogue(source, opening) if options.short_name else source
+
+
+def _with_catalogue(source: Source, opening: Opening) -> Source:
+    """Return a source that leads to the catalogue's one where there is no image for the platform."""
+    from provisioner.catalogue import Catalogue
+    from provisioner.sources.fallback import FallbackSource
+
+    short_name = opening.options.short_name
+
+    def find(platform: Platform) -> Source | None:
+        for catalogue in (opening.options.config.catalogue, Catalogue.packaged()):
+            if name := catalogue.find(short_name, platform):
+                return OPENERS[type(name)](name, opening)
+        return None
+
+    return FallbackSource(source, find, "the catalogue", "--no-catalogue leaves it out")
+
+
+def _open_lxc(name: Lxc, opening: Opening) -> Source:
+    """Return the image of an LXC image server; with `--offline`, what the cache has of it."""
+    from provisioner.commands.lxc_options import lxc_images
+    from provisioner.sources.lxc import LxcSource
+    from provisioner.store.known_tags import KnownTags
+
+    lock = opening.lock(str(name))
+    cache = opening.cache()
+    images = None if opening.options.offline else lxc_images(opening.options, opening.console)
+    return LxcSource(name, images, cache, KnownTags(cache.files), lock)
 
 
 def _open_registry(name: RegistryName, opening: Opening) -> Source:
@@ -149,6 +187,7 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
 
 OPENERS: Mapping[type[Any], Callable[[Any, Opening], Source]] = {
     RegistryName: _open_registry,
+    Lxc: _open_lxc,
 }
 """For each kind of SourceName the function that returns its source."""
 
@@ -176,9 +215,13 @@ def with_mirrors(reference: Reference, options: SourceOptions, client: MakeClien
     """
     from provisioner.registry.mirrors import Mirrors
 
-    environment = os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split()
-    others = (*options.mirrors, *environment, *options.config.mirrors_for(reference.registry))
+    others = (*options.mirrors, *environment_mirrors(), *options.config.mirrors_for(reference.registry))
     return Mirrors(reference, others, client, console.step)
+
+
+def environment_mirrors() -> list[str]:
+    """Return the mirrors of `$PROVISION_MIRRORS`, divided by spaces or commas."""
+    return os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split()
 
 
 def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:

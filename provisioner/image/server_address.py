@@ -1,17 +1,18 @@
-"""Where an LXC image server is."""
+"""Where an LXC image server is, and the paths of files there."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from provisioner.errors import UsageError
+from provisioner.errors import MalformedImage, UsageError
 from provisioner.image.reference import is_loopback, parse_registry
 from provisioner.terminal.escaping import printable
 
 ADDRESS_HINT = "an LXC image server looks like images.linuxcontainers.org or https://mirror.example/lxc-images"
 """What to write."""
 
+_PATH = re.compile(r"[A-Za-z0-9_~:+@=,.-]+(/[A-Za-z0-9_~:+@=,.-]+)*")
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~.-]+)*")
 
 
@@ -56,3 +57,10 @@ class ServerAddress:
     def is_private(self) -> bool:
         """Return whether nobody on the way can change what comes from there: it is HTTPS, or this machine."""
         return self.url.startswith("https://") or is_loopback(self.host)
+
+
+def checked_path(path: str, where: str) -> str:
+    """Return a path that stays below the address of its server. Raises MalformedImage for any other."""
+    if len(path) > 1000 or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise MalformedImage(f"{where} has a path that can't be used: {printable(path)[:100]!r}")
+    return path

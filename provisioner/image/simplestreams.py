@@ -18,6 +18,7 @@ from provisioner.image.digest import Digest
 from provisioner.image.fields import JsonObject, parse_digest, parse_document
 from provisioner.image.manifest import Descriptor
 from provisioner.image.platform import Platform, choose
+from provisioner.image.server_address import checked_path
 from provisioner.image.source_name import Lxc
 from provisioner.terminal.escaping import printable
 
@@ -33,7 +34,6 @@ ROOTFS_TYPE = "application/x-xz"
 
 _ROOT = "root.tar.xz"
 _DEFAULT = "default"
-_PATH = re.compile(r"[A-Za-z0-9_~:+@=,.-]+(/[A-Za-z0-9_~:+@=,.-]+)*")
 _BUILD = re.compile(r"[A-Za-z0-9_:+.-]{1,100}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,99}")
 _ARCHITECTURES = {"ppc64el": "ppc64le"}
@@ -181,11 +181,9 @@ def lists_of(data: bytes) -> list[str]:
     return list(paths)[:LISTS_LIMIT]
 
 
-def checked_path(path: str, where: str) -> str:
-    """Return a path that stays below the address of its server. Raises MalformedImage for any other."""
-    if len(path) > 1000 or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
-        raise MalformedImage(f"{where} has a path that can't be used: {printable(path)[:100]!r}")
-    return path
+def build_name(path: str) -> str:
+    """Return the name of the build that a file is of: that of its directory."""
+    return path.rpartition("/")[0].rpartition("/")[2]
 
 
 def _product(key: str, value: object) -> Product | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from provisioner.archives.tar import Entry
 from provisioner.errors import MachineError, MalformedImage, error_context
 from provisioner.filesystem.kind import Kind
 from provisioner.image.image import Layer, RootfsArchive
 from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer
-from provisioner.layers.tar import Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
