@@ -49,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
-        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input; "
-        "lxc:debian/trixie",
+        "oci-archive:FILE, dir:DIR, lxc:debian/trixie; ./FILE or ./DIR, known by its content; - is standard input",
     )
     parser.add_argument("directory", metavar="DIR", help="the directory to create")
     add_registry_arguments(parser)

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
 from provisioner.errors import MachineError, ProvisionError, UsageError
 from provisioner.image.platform import Platform, host_platform
-from provisioner.image.reference import Reference
+from provisioner.image.reference import DOCKER_HUB, Reference
 from provisioner.image.source_name import WORDS, Lxc, RegistryName, SourceName
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
@@ -145,7 +145,9 @@ def _with_catalogue(source: Source, opening: Opening) -> Source:
     def find(platform: Platform) -> Source | None:
         for catalogue in (opening.options.config.catalogue, Catalogue.packaged()):
             if name := catalogue.find(short_name, platform):
-                return OPENERS[type(name)](name, opening)
+                has_same_mirrors = isinstance(name, RegistryName) and name.reference.registry == DOCKER_HUB
+                options = opening.options if has_same_mirrors else replace(opening.options, mirrors=())
+                return OPENERS[type(name)](name, replace(opening, options=options))
         return None
 
     return FallbackSource(source, find, "the catalogue", "--no-catalogue leaves it out")

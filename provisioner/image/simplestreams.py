@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -135,15 +135,19 @@ class Products:
         every = {each for product in self.products for each in product.names}
         releases = {each[1] for each in every if each[0] == wanted[0]}
         if not releases:
-            near = difflib.get_close_matches(wanted[0], {each[0] for each in every}, 3)
-            similar = f"; similar: {', '.join(near)}" if near else ""
-            raise NotFound(f"no LXC image is called {name.distribution!r}{similar}", "provision search lxc: lists all")
+            raise self.no_distribution(name.distribution)
         variants = {each[2] for each in every if each[:2] == wanted[:2]}
         if not variants:
             what = f"{name.distribution} has no LXC image of the release {name.release!r}; it has {_listed(releases)}"
             raise NotFound(what, f"see provision tags lxc:{wanted[0]}")
         what = f"{'/'.join(wanted[:2])} has no LXC image of the variant {name.variant!r}; it has {_listed(variants)}"
         raise NotFound(what, f"name one: lxc:{wanted[0]}/{wanted[1]}/{min(variants)}")
+
+    def no_distribution(self, name: str) -> NotFound:
+        """Return the error for a distribution of which there is nothing."""
+        near = difflib.get_close_matches(name.lower(), {product.distribution for product in self.products}, 3)
+        similar = f"; similar: {', '.join(near)}" if near else ""
+        return NotFound(f"no LXC image is called {name!r}{similar}", "provision search lxc: lists all")
 
     def builds(self, name: Lxc) -> dict[Platform, Build]:
         """Return the newest builds of a name by platform. Raises NotFound where there is none, MalformedImage."""
@@ -154,13 +158,11 @@ class Products:
             raise NotFound(f"{name} has no {_ROOT}", "it is for virtual machines only: name another variant")
         return found
 
-    def matching(self, prefix: str, keeps: Callable[[Product], bool] = lambda product: True) -> list[Product]:
+    def matching(self, prefix: str) -> list[Product]:
         """Return the products one of whose names, `distribution/release/variant`, begins with `prefix`, by name."""
         wanted = prefix.lower()
         found = [
-            product
-            for product in self.products
-            if keeps(product) and any("/".join(name).startswith(wanted) for name in product.names)
+            product for product in self.products if any("/".join(name).startswith(wanted) for name in product.names)
         ]
         return sorted(found, key=lambda product: (product.name, str(product.platform)))
 
