@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "terminal sizes threads resources filesystem errors archives settings image catalogue registry store sources ownership"
-    " profile rootfs layers container launch config inspection doctor"
+    "terminal sizes threads resources filesystem errors archives settings image catalogue registry store sources"
+    " ownership profile rootfs layers container launch config inspection doctor"
 )
 MAY_IMPORT = {
     "terminal": "",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import write_lines
+from provisioner.commands.run_options import add_run_arguments, run_settings
 from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="environment variable for each start, or K for the value that it has then; repeatable",
     )
+    add_run_arguments(parser)
     parser.add_argument(
         "--proot-option", metavar="WORD", action="append", default=[], help="a word for proot at each start; repeatable"
     )
@@ -164,6 +166,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
         env=tuple(_variable(text) for text in arguments.env),
         proot_options=config.proot_options + tuple(arguments.proot_option),
         runtime=arguments.runtime,
+        run=run_settings(arguments),
         ids=_ids(arguments),
         sync=not arguments.no_sync,
         trust=trust,

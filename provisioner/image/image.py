@@ -97,11 +97,6 @@ class Image:
         config = replace(ImageConfig.from_json(config_bytes), states_platform=False)
         return cls(manifest.layers[0].digest, None, manifest, manifest_bytes, config, config_bytes, rootfs)
 
-    def with_command(self, command: tuple[str, ...]) -> Image:
-        """Return this image of a rootfs archive with a command."""
-        assert self.rootfs is not None
-        return Image.of_rootfs(self.manifest.layers[0], self.rootfs, self.config.platform, command)
-
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers, from the lowest to the topmost."""

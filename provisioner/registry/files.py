@@ -59,12 +59,12 @@ class FileVersion:
     @classmethod
     def of(cls, response: requests.Response) -> FileVersion:
         """Return the version that a response of status 200 or 206 is about."""
-        texts = [printable(response.headers.get(name, ""))[:1000] for name in ("ETag", "Last-Modified")]
+        etag, modified = (printable(response.headers.get(name, ""))[:1000] for name in ("ETag", "Last-Modified"))
         if response.status_code == 206:
             total = re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]{1,18})", response.headers.get("Content-Range", ""))
-            return cls(*texts, int(total[1]) if total else None)
+            return cls(etag, modified, int(total[1]) if total else None)
         length = response.headers.get("Content-Length", "")
-        return cls(*texts, int(length) if re.fullmatch("[0-9]{1,18}", length) else None)
+        return cls(etag, modified, int(length) if re.fullmatch("[0-9]{1,18}", length) else None)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class RemoteFile:
         return Tries(self._say, self._timing)
 
     @contextmanager
-    def request(self, start: int = 0, had: FileVersion = FileVersion()) -> Iterator[FileAnswer | None]:  # noqa: B008
+    def request(self, start: int = 0, had: FileVersion = FileVersion()) -> Iterator[FileAnswer | None]:
         """Yield the file, or where `start` is not 0, what follows these bytes of the version `had`.
 
         The server may send the whole file in any case. Without `start`, yields None where it still has the version

@@ -111,13 +111,17 @@ class LxcImages:
         self.host = origin.address.host
         others = [Endpoint(mirror, mirror.address.host, is_origin=False) for mirror in mirrors]
         self._endpoints = Endpoints(Endpoint(origin, self.host, is_origin=True), others, say, timing)
+        self.listed_by = ""
+        """The host that the list of images came from, after `products()`."""
         self._products: Products | None = None
 
     def products(self) -> Products:
         """Return all products that are listed, asked for once."""
         if self._products is None:
             trusted = "; it is trusted then: the hashes are its own"
-            self._products = self._endpoints.ask(LxcServer.products, "the list of LXC images", trusted)
+            self._products, self.listed_by = self._endpoints.ask(
+                lambda server: (server.products(), server.address.host), "the list of LXC images", trusted
+            )
         return self._products
 
     def blob(self, path: str, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:

@@ -31,6 +31,8 @@ class ResolvedImage:
     """A line for the user about each thing that the image doesn't say."""
     files: Mapping[Platform, LockedFile] = field(default_factory=dict)
     """Where the only layer is a file of a server of its own: these files, for locks, by platform."""
+    verified: str = ""
+    """How far the content is verified, in words such as `not verified`; empty where digests of the source cover all."""
 
 
 class LayerBlob(Protocol):

@@ -73,7 +73,7 @@ class LxcSource(LayerDownloads):
         self._file.path = build.path
         self._known_tags.save(_key(self._name, found), KnownTag(build.digest, ROOTFS_TYPE))
         files = {each: LockedFile(other.digest, other.path, other.size) for each, other in builds.items()}
-        return _resolved(build.descriptor, found, files)
+        return _resolved(build.descriptor, found, f"by the list of {self._images.listed_by}", files)
 
     @contextmanager
     def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
@@ -101,7 +101,7 @@ class LxcSource(LayerDownloads):
                 hint = "write the lock again: provision --lock FILE IMAGE DIR"
                 raise UsageError(f"the lock doesn't say which file is {digest}", hint)
         self._file.path = file.path
-        return _resolved(Descriptor(ROOTFS_TYPE, digest, file.size), found, lock.files)
+        return _resolved(Descriptor(ROOTFS_TYPE, digest, file.size), found, "by the lock", lock.files)
 
     def _cached(self, platform: Platform) -> ResolvedImage:
         """Return the image that the name had when a server was asked last. Raises NetworkError."""
@@ -109,12 +109,15 @@ class LxcSource(LayerDownloads):
             if (known := self._known_tags.find(_key(self._name, found))) and self._cache.has(known.digest):
                 with self._cache.errors(), self._cache.open(known.digest) as file:
                     size = file.seek(0, 2)
-                return _resolved(Descriptor(ROOTFS_TYPE, known.digest, size), found, {})
+                verified = "by the list of an earlier run"
+                return _resolved(Descriptor(ROOTFS_TYPE, known.digest, size), found, verified, {})
         raise NetworkError(f"offline: the cache has no {self.reference} for {platform}", _ONLINE)
 
 
-def _resolved(blob: Descriptor, platform: Platform, files: Mapping[Platform, LockedFile]) -> ResolvedImage:
-    return ResolvedImage(Image.of_rootfs(blob, RootfsArchive(), platform), None, files=files)
+def _resolved(
+    blob: Descriptor, platform: Platform, verified: str, files: Mapping[Platform, LockedFile]
+) -> ResolvedImage:
+    return ResolvedImage(Image.of_rootfs(blob, RootfsArchive(), platform), None, verified=verified, files=files)
 
 
 def _key(name: Lxc, platform: Platform) -> str:

@@ -31,8 +31,6 @@ from provisioner.terminal.progress import Console
 
 NOT_VERIFIED = "not verified"
 """How far a file is verified for which nobody says what it must be."""
-BY_USER = "by --sha256"
-"""The same for a file whose digest the user has given."""
 _SUM_LINE = re.compile(rb"([0-9a-fA-F]{64}) [ *](.+?)\r?")
 _BSD_LINE = re.compile(rb"SHA256 \((.+)\) = ([0-9a-fA-F]{64})\r?")
 
@@ -59,7 +57,7 @@ class UrlFile:
     file: io.FileIO
     """Open for reading."""
     verified: str
-    """`by --sha256`, `by SHA256SUMS of HOST`, or NOT_VERIFIED."""
+    """Such as `by --sha256`, `by SHA256SUMS of HOST`, or NOT_VERIFIED."""
 
 
 class UrlFiles:
@@ -69,15 +67,15 @@ class UrlFiles:
         self._cache = cache
         self._console = console
 
-    def fetch(self, remote: RemoteFile, expected: Digest | None = None) -> UrlFile:
+    def fetch(self, remote: RemoteFile, expected: Digest | None = None, who: str = "--sha256") -> UrlFile:
         """Return the file at a URL as it is now: from the cache where the server, or `expected`, says that it is there.
 
-        Without `expected`, the digest that SHA256SUMS or NAME.sha256 beside it states has to fit. Raises MalformedImage
+        `who` says what is expected, for messages. Without it, the digest that SHA256SUMS or NAME.sha256 beside it states has to fit. Raises MalformedImage
         for a file with another digest, which is deleted; NotFound, NotAllowed, NetworkError, MachineError.
         """
-        if expected and (cached := self._cached(expected, BY_USER)):
+        verified = f"by {who}"
+        if expected and (cached := self._cached(expected, verified)):
             return cached
-        verified = BY_USER
         if expected is None:
             expected, verified = self._listed_digest(remote)
             if expected and (cached := self._cached(expected, verified)):
@@ -94,7 +92,7 @@ class UrlFiles:
         """Return the file that the cache has of a URL, or with the digest `expected`. Raises NetworkError."""
         known = self._known(remote.url)
         if expected is not None:
-            found = self._cached(expected, BY_USER)
+            found = self._cached(expected, "by its digest")
         else:
             found = self._cached(Digest.parse(known.digest), known.verified) if known and known.digest else None
         if found is None:
@@ -120,9 +118,8 @@ class UrlFiles:
             with self._cache.errors():
                 self._cache.discard(partial)
             what = f"{printable(remote.name)} from {remote.host} has the SHA-256 {download.digest.hex}"
-            who = "--sha256 says" if verified == BY_USER else "the list of checksums beside it says"
             hint = "check the address and the digest; if they are right, the file was changed: don't use it"
-            raise MalformedImage(f"{what}, {who} {expected.hex}", hint)
+            raise MalformedImage(f"{what}, {verified.removeprefix('by ')} says {expected.hex}", hint)
         with self._cache.errors():
             self._cache.complete(partial, download.digest)
         self._save(KnownFile(remote.url, str(download.digest), version, verified))
@@ -137,7 +134,7 @@ class UrlFiles:
         return None, NOT_VERIFIED
 
     def _cached(self, digest: Digest, verified: str) -> UrlFile | None:
-        """Return a file of the cache, hashed once more; None where there is none, or a damaged one, which is deleted."""
+        """Return a file of the cache, hashed once more; None where there is none. A damaged one is deleted."""
         with self._cache.errors():
             try:
                 file = self._cache.open(digest)

@@ -57,7 +57,10 @@ class Console:
 
     @contextmanager
     def progress(self, total: int | None, unit: str = "B") -> Iterator[Progress]:
-        """Show progress over `total` bytes, None for unknown, or other units: a bar on a terminal, else a line for each description."""
+        """Show progress over `total` bytes, or other units: a bar on a terminal, else a line for each description.
+
+        `total` is None where it isn't known.
+        """
         if self._quiet or not self._stream.isatty():
             yield Progress(self)
             return
