@@ -73,7 +73,9 @@ class LxcSource(LayerDownloads):
         self._file.path = build.path
         self._known_tags.save(_key(self._name, found), KnownTag(build.digest, ROOTFS_TYPE))
         files = {each: LockedFile(other.digest, other.path, other.size) for each, other in builds.items()}
-        return _resolved(build.descriptor, found, f"by the list of {self._images.listed_by}", files)
+        return _resolved(
+            build.descriptor, found, f"by the list of {self._images.listed_by} for its build {build.name}", files
+        )
 
     @contextmanager
     def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
