@@ -48,14 +48,16 @@ class Record:
     """From the base to the top."""
     profile: str
     """The profile's name."""
+    verified: str = ""
+    """What of the image was compared with what, for people. Records of older versions don't say it."""
     version: str = __version__
     """The version of provision that wrote the record."""
     format: int = _FORMAT
     """The version of this format."""
 
     @classmethod
-    def of(cls, reference: str, image: Image, profile: str) -> Record:
-        """Return the record of an image that is about to be provisioned."""
+    def of(cls, reference: str, image: Image, profile: str, verified: str = "") -> Record:
+        """Return the record of an image that is about to be provisioned. `verified` says what was compared of it."""
         return cls(
             reference=reference,
             platform=str(image.config.platform),
@@ -67,6 +69,7 @@ class Record:
                 for layer in image.layers
             ),
             profile=profile,
+            verified=verified,
         )
 
     @classmethod

@@ -28,6 +28,8 @@ class ResolvedImage:
     """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
+    verified: str = ""
+    """What of the image is compared with what, for people and for the record."""
 
 
 class LayerBlob(Protocol):
@@ -52,6 +54,9 @@ class LayerBlob(Protocol):
 
     def open_file(self) -> int:
         """Return a new descriptor of the file, when `wait` has returned. Its offset is shared: use pread(2)."""
+
+    def report_read(self, position: int) -> None:
+        """Take notice that a worker process has read the blob up to `position`."""
 
 
 class Source(Protocol):

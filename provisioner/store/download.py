@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import queue
 import threading
@@ -14,7 +13,7 @@ from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.image.digest import CHUNK, Mismatch, verified_chunks
 from provisioner.image.manifest import Descriptor
 from provisioner.store.blobs import BlobCache, BlobSource
-from provisioner.store.partial import PartialFile
+from provisioner.store.partial import PartialFile, write_all
 from provisioner.threads import BackgroundThread
 
 ByteCounter = Callable[[int], None]
@@ -121,6 +120,9 @@ class Download:
                 raise ProvisionError("stopped")
             return os.dup(self._file)
 
+    def report_read(self, position: int) -> None:
+        """Do nothing: what counts is how much has been downloaded."""
+
     def _read(self, offset: int) -> bytes:
         """Return 1 to CHUNK bytes from `offset`, waiting for them, or nothing at the end of a verified blob."""
         count = min(CHUNK, self.wait(offset) - offset)
@@ -189,7 +191,7 @@ class Download:
             for chunk in self._source.blob(self.descriptor, count):
                 self._check_stopped()
                 with self._cache.errors():
-                    _write(partial.file, chunk)
+                    write_all(partial.file, chunk)
                 yield chunk
 
     def _start_over(self, partial: PartialFile, error: Mismatch) -> None:
@@ -272,10 +274,3 @@ def downloading(downloads: Sequence[Download], jobs: int, stop_seconds: float = 
             thread.join(max(0.0, deadline - time.monotonic()))
         for download in downloads:
             download.close()
-
-
-def _write(file: io.FileIO, data: bytes) -> None:
-    """Write all of `data`: one call may write less."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
