@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import write_lines
+from provisioner.commands.run_options import add_run_arguments, run_settings
 from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
@@ -40,17 +41,16 @@ _PASSED_NAME = re.compile("[A-Z][A-Z0-9_]*|[a-z]+_proxy")
 _SHELL_VARIABLES = ("PATH", "PWD", "OLDPWD", "LC_ALL", "LD_PRELOAD", "IFS", "OPTIND", "PPID", "SHLVL", "TMPDIR")
 
 HELP = "Turn a container image into a directory that runs"
+_SOURCE_HELP = (
+    "ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
+    "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input"
+)
 EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `install`."""
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
-        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input",
-    )
+    parser.add_argument("source", metavar="SOURCE", help=_SOURCE_HELP)
     parser.add_argument("directory", metavar="DIR", help="the directory to create")
     add_registry_arguments(parser)
     parser.add_argument("--profile", metavar="NAME|FILE", help="default: chosen by the image's os-release")
@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="environment variable for each start, or K for the value that it has then; repeatable",
     )
+    add_run_arguments(parser)
     parser.add_argument(
         "--proot-option", metavar="WORD", action="append", default=[], help="a word for proot at each start; repeatable"
     )
@@ -164,6 +165,7 @@ def _plan(arguments: argparse.Namespace, config: Config, directory: Path, trust:
         env=tuple(_variable(text) for text in arguments.env),
         proot_options=config.proot_options + tuple(arguments.proot_option),
         runtime=arguments.runtime,
+        run=run_settings(arguments),
         ids=_ids(arguments),
         sync=not arguments.no_sync,
         trust=trust,

@@ -29,7 +29,7 @@ class ResolvedImage:
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
     verified: str = ""
-    """What of the image is compared with what, for people and for the record."""
+    """How far the content is verified, in words such as `not verified`; empty where digests of the source cover all."""
 
 
 class LayerBlob(Protocol):
