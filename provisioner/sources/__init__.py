@@ -29,10 +29,10 @@ class ResolvedImage:
     """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
-    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
-    """Where the only layer is a file of a server of its own: these files, for locks, by platform."""
     verified: str = ""
     """How far the content is verified, in words such as `not verified`; empty where digests of the source cover all."""
+    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
+    """Where the only layer is a file of a server of its own: these files, for locks, by platform."""
 
 
 class LayerBlob(Protocol):
@@ -57,6 +57,9 @@ class LayerBlob(Protocol):
 
     def open_file(self) -> int:
         """Return a new descriptor of the file, when `wait` has returned. Its offset is shared: use pread(2)."""
+
+    def report_read(self, position: int) -> None:
+        """Take notice that a worker process has read the blob up to `position`."""
 
 
 class Source(Protocol):
