@@ -85,7 +85,7 @@ def line_of(text: str, key: str) -> str:
 def with_list(text: str, table: str, key: str, values: Sequence[str]) -> str:
     """Return a TOML text in which `key` of `table` has this list, and all else is as it was, with its comments.
 
-    Raises ValueError where the text is written in a way that this can't change.
+    Of the comments in an old list, those on lines of their own stay, above the new one. Raises ValueError where the text is written in a way that this can't change.
     """
     import tomllib
 
@@ -117,7 +117,8 @@ def _with_line(lines: list[str], table: str, key: str, line: str) -> list[str]:
     end = next((number for number in headers if number > start), len(lines))
     for first in range(start + 1, end):
         if last := _end_of(lines, first, end, key):
-            return [*lines[:first], line, *lines[last:]]
+            comments = [each for each in lines[first:last] if each.lstrip().startswith("#")]
+            return [*lines[:first], *comments, line, *lines[last:]]
     return [*lines[: start + 1], line, *lines[start + 1 :]]
 
 

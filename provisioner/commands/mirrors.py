@@ -226,7 +226,11 @@ def _write(wanted: Mapping[str, Sequence[str]], config: Config, console: Console
     if text == old:
         console.step(f"{shown} needs no change")
         return
-    Config.parse(text, shown)
+    changed = Config.parse(text, shown)
+    if other := [service for service in wanted if wanted[service] != _configured(service, changed)]:
+        name, key = _place(other[0])
+        what = f"{shown} can't be changed: it names {key} in [{name}] in another spelling as well{line_of(text, name)}"
+        raise UsageError(what, "leave one of them, then run again")
     _replace(path, text)
     console.step(f"{shown} is changed")
 

@@ -212,6 +212,16 @@ def test_a_file_that_cannot_be_changed_stays_as_it_is(place: Place, odd: str) ->
     assert place.config.read_bytes() == before
 
 
+def test_another_spelling_of_docker_hub(place: Place) -> None:
+    place.hub.on(".*", Response(503))
+    place.write('[mirrors]\n"index.docker.io" = ["a.example"]\n')
+    before = place.config.read_bytes()
+    done = place.run("--write")
+    assert done.returncode == 2
+    assert "can't be changed: it names docker.io in [mirrors] in another spelling as well" in done.stderr
+    assert place.config.read_bytes() == before
+
+
 def test_a_full_disk(place: Place) -> None:
     place.hub.on(".*", Response(503))
     before = place.config.read_bytes()
