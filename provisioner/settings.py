@@ -85,7 +85,8 @@ def line_of(text: str, key: str) -> str:
 def with_list(text: str, table: str, key: str, values: Sequence[str]) -> str:
     """Return a TOML text in which `key` of `table` has this list, and all else is as it was, with its comments.
 
-    Of the comments in an old list, those on lines of their own stay, above the new one. Raises ValueError where the text is written in a way that this can't change.
+    Of the comments in an old list, those on lines of their own stay, above the new one. Raises ValueError where the
+    text is written in a way that this can't change.
     """
     import tomllib
 

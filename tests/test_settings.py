@@ -100,8 +100,8 @@ def test_a_list_is_changed_in_its_place(before: str, after: str | None) -> None:
         assert with_list(before, "mirrors", "a.b", ["c"]) == after
 
 
-PIECES = ["[mirrors]", "[lxc]", "[[x]]", '"a.b" = ["x"]', "'a.b' = [", "]", "a.b = 1", "mirrors = {}", "# a.b = []", '"""',
-          "", 'text = """', "x = 'a'", '  "a.b" = [ "x", # c', "\ta.b=[]", "[mirrors.y]", "\r"]  # fmt: skip
+PIECES = ["[mirrors]", "[lxc]", "[[x]]", '"a.b" = ["x"]', "'a.b' = [", "]", "a.b = 1", "mirrors = {}", "# a.b = []",
+          '"""', "", 'text = """', "x = 'a'", '  "a.b" = [ "x", # c', "\ta.b=[]", "[mirrors.y]", "\r"]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8), st.sampled_from(["\n", "\r\n"]))

@@ -182,7 +182,7 @@ def _open_lxc(name: Lxc, opening: Opening) -> Source:
 
     lock = opening.lock(str(name))
     cache = opening.cache()
-    images = None if opening.options.offline else lxc_images(opening.options, opening.console)
+    images = None if opening.options.offline else lxc_images(opening.options, opening.console, cache)
     return LxcSource(name, images, cache, KnownTags(cache.files), lock)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import quote
 
 import requests
@@ -21,21 +24,53 @@ _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _WHEN_MISSING = "see which there are: provision tags lxc:NAME"
 
 
+LIST_SECONDS = 120.0
+"""How long a list may take: a megabyte over a slow link."""
+
+
 class Missing(NotFound):
     """The server doesn't have a file of its list, or not any more."""
+
+
+@dataclass(frozen=True)
+class KnownList:
+    """A list of a server as it was at one time."""
+
+    data: bytes
+    etag: str
+    """What the server calls this state (RFC 9110, 8.8.3)."""
+
+
+class KnownLists(Protocol):
+    """The lists that are kept, by URL."""
+
+    def find(self, url: str) -> KnownList | None:
+        """Return the list that a URL had when it was last asked for; None where none is kept."""
+
+    def save(self, url: str, known: KnownList) -> None:
+        """Keep the list that a URL has now."""
 
 
 class LxcServer:
     """A client for one server, without retries. Thread-safe.
 
     `insecure` allows certificates that can't be verified, and the list of images in plain HTTP. `seconds` is how long
-    a document may take. Methods raise NotFound, NetworkError and MalformedImage.
+    a list may take. A list that is `known` is downloaded again only where it has changed. Methods raise NotFound,
+    NetworkError and MalformedImage.
     """
 
     def __init__(
-        self, address: ServerAddress, *, insecure: bool = False, connections: int = 4, seconds: float | None = None
+        self,
+        address: ServerAddress,
+        *,
+        insecure: bool = False,
+        connections: int = 4,
+        seconds: float = LIST_SECONDS,
+        known: KnownLists | None = None,
     ) -> None:
         self.address = address
+        # Whoever may change what comes could send his own list with the ETag of the real one, for later runs.
+        self._known = None if insecure else known
         self._insecure = insecure
         self._http = Http(insecure=insecure, connections=connections, seconds=seconds, registry=address.host)
 
@@ -64,20 +99,31 @@ class LxcServer:
 
         Raises NetworkError where it is something else, such as the web page of a network that wants a login.
         """
-        with self._get(path, {"Accept-Encoding": "gzip"}) as response:
+        url = self._url(path)
+        known = self._known.find(url) if self._known else None
+        headers = {"Accept-Encoding": "gzip"} | ({"If-None-Match": known.etag} if known else {})
+        with self._get(path, headers) as response:
+            if known and response.status_code == 304:
+                return known.data
             data = inflated(limited_body(response, DOCUMENT_LIMIT), response, DOCUMENT_LIMIT)
+            etag = response.headers.get("ETag", "")
         if data.lstrip()[:1] != b"{":
             raise NetworkError(
                 f"{self.address.host} is no LXC image server: its {path} is no JSON object", ADDRESS_HINT
             )
+        if self._known and re.fullmatch(r'(W/)?"[\x21\x23-\x7e]{1,200}"', etag):
+            self._known.save(url, KnownList(data, etag))
         return data
+
+    def _url(self, path: str) -> str:
+        return f"{self.address.url}/{'/'.join(quote(word, safe='') for word in path.split('/'))}"
 
     @contextmanager
     def _get(self, path: str, headers: dict[str, str], *, is_blob: bool = False) -> Iterator[requests.Response]:
-        """Yield the response for a path below the address: 200, and with a range also 206 or 416."""
-        url = f"{self.address.url}/{'/'.join(quote(word, safe='') for word in path.split('/'))}"
-        with self._http.get(url, headers, is_blob=is_blob) as response:
-            if response.status_code not in ((200, 206, 416) if "Range" in headers else (200,)):
+        """Yield the response for a path below the address: 200, with a range also 206 or 416, with an ETag 304."""
+        usual = (200, 206, 416) if "Range" in headers else (200, 304) if "If-None-Match" in headers else (200,)
+        with self._http.get(self._url(path), headers, is_blob=is_blob) as response:
+            if response.status_code not in usual:
                 raise self._refusal(response, path)
             yield response
 

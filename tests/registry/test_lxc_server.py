@@ -39,9 +39,14 @@ def mirror(server: LxcServer) -> Iterator[LxcServer]:
 class Asked:
     """The client of a server with mirrors, and the lines that it says."""
 
-    def __init__(self, origin: str, *mirrors: str, insecure: bool = False) -> None:
+    def __init__(
+        self, origin: str, *mirrors: str, insecure: bool = False, known: lxc_server.KnownLists | None = None
+    ) -> None:
         self.lines: list[str] = []
-        clients = [lxc_server.LxcServer(ServerAddress.parse(text), insecure=insecure) for text in (origin, *mirrors)]
+        clients = [
+            lxc_server.LxcServer(ServerAddress.parse(text), insecure=insecure, known=known)
+            for text in (origin, *mirrors)
+        ]
         self.images = LxcImages(clients[0], clients[1:], self.lines.append, Time().timing)
 
     def build(self) -> Build:

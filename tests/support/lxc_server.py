@@ -114,7 +114,10 @@ class LxcServer(ScriptedRegistry):
         return {"content_id": "images", "datatype": "image-downloads", "format": "products:1.0", "products": products}
 
     def _document(self, value: object, headers: Message) -> Response:
-        body, described = json.dumps(value).encode(), {"Content-Type": "application/json"}
+        body = json.dumps(value).encode()
+        described = {"Content-Type": "application/json", "ETag": f'"{hashlib.sha256(body).hexdigest()[:16]}"'}
+        if headers.get("If-None-Match") == described["ETag"]:
+            return Response(304, b"", {"ETag": described["ETag"]})
         if "gzip" in headers.get("Accept-Encoding", ""):
             return Response(200, gzip.compress(body), {**described, "Content-Encoding": "gzip"})
         return Response(200, body, described)
