@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import output_errors, write_json, write_lines
+from provisioner.commands.output import make_console, output_errors, write_json, write_lines
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the bytes of the index or manifest as they were served; with --platform, that platform's manifest",
     )
-    parser.add_argument("--quiet", action="store_true", help="show the result and errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.raw:
         raise UsageError("--json and --raw are different outputs", "choose one of them")
     directory = _find_directory(arguments.target)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
     if directory is None and arguments.raw and not arguments.platform:
         return _write_raw(_fetch_document(arguments, console))
     inspection = (

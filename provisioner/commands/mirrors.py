@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.output import add_insecure_argument, write_json, write_lines
+from provisioner.commands.output import add_insecure_argument, make_console, write_json, write_lines
 from provisioner.commands.source_options import environment_mirrors
 from provisioner.config import Config, config_file
 from provisioner.errors import MachineError, NetworkError, UsageError, machine_errors
@@ -26,8 +26,9 @@ from provisioner.terminal.tables import Column, Screen, table
 if TYPE_CHECKING:
     from provisioner.registry.mirror_check import Outcome, Server
 
-HELP = "Try which mirrors of Docker Hub and of LXC images answer here, and how fast"
+HELP = "Try which mirrors answer here, and how fast they are"
 EXAMPLE = "provision mirrors --write"
+QUIET = "only what is to be put into config.toml"
 
 LXC = "lxc"
 _IMAGE = "busybox"
@@ -45,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mirrors`."""
     parser.add_argument("--write", action="store_true", help="put those that are worth it into config.toml")
     parser.add_argument("--json", action="store_true", help="print all that was found out, as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress; only what is to be put into config.toml")
     add_insecure_argument(parser)
 
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Try the servers and show what came of it. Raises NetworkError where none works, UsageError, MachineError."""
     config = Config.load()
     known, checked = _known(config)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
     services = {DOCKER_HUB: _registries(arguments, config, known), LXC: _image_servers(arguments, config, known)}
     tried = _try(services, console)
     wanted = {service: worth_using([each for each in tried if each.service == service]) for service in services}

@@ -7,14 +7,21 @@ import sys
 from dataclasses import asdict
 
 from provisioner.commands import lxc_listing
-from provisioner.commands.output import add_insecure_argument, add_output_arguments, write_json, write_lines
+from provisioner.commands.output import (
+    NAMES_ALONE,
+    add_insecure_argument,
+    add_output_arguments,
+    make_console,
+    write_json,
+    write_lines,
+)
 from provisioner.config import Config
 from provisioner.errors import NotFound, UsageError
-from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Column, Screen, count_text, table
 
 HELP = "Search Docker Hub for images, or LXC image servers"
 EXAMPLE = "provision search alpine"
+QUIET = NAMES_ALONE
 
 _MOST = 10_000
 """The largest number of results that Docker Hub returns."""
@@ -75,13 +82,13 @@ def run(arguments: argparse.Namespace) -> int:
     if not found:
         raise NotFound(f"Docker Hub finds nothing for {query!r}", "try a shorter word")
     if len(found) < count and not arguments.all:
-        Console(quiet=arguments.quiet).step(f"{len(found)} of {count} that were found; more with --limit N or --all")
+        make_console(arguments).step(f"{len(found)} of {count} that were found; more with --limit N or --all")
     return 0
 
 
 def _search_lxc(query: str, arguments: argparse.Namespace) -> int:
     """Show the images of an LXC image server. Raises NotFound where there are none, NetworkError, UsageError."""
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
     every = lxc_listing.search(query, Config.load(), console, insecure=arguments.insecure)
     found = every if arguments.all else every[: arguments.limit]
     screen = Screen.of(sys.stdout)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from provisioner.commands import lxc_listing
-from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
+from provisioner.commands.output import NAMES_ALONE, add_output_arguments, make_console, number, write_json, write_lines
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HELP = "List the tags of an image for this machine's platform, newest first"
 EXAMPLE = "provision tags ubuntu"
+QUIET = NAMES_ALONE
 
 _COLUMNS = (
     Column("TAG"),
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = Config.load()
     screen = Screen.of(sys.stdout)
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
     find = _find_lxc if arguments.image.startswith(lxc_listing.PREFIX) else _find
     query, tags, count = find(arguments, config, not names_only, console)
     if arguments.json:
