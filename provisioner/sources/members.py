@@ -145,7 +145,7 @@ def _name_inside(path: bytes) -> str | None:
 
 
 class TarMembers:
-    """The members of a tar file that is not compressed: listed once, and read in place. It closes the file."""
+    """The members of an open tar file that is not compressed: listed once, and read in place."""
 
     def __init__(self, file: int) -> None:
         self._file = file
@@ -173,10 +173,6 @@ class TarMembers:
     def open(self, member: Member) -> int:
         """Return a new descriptor of the archive."""
         return os.dup(self._file)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
 
 
 class DirectoryMembers:
