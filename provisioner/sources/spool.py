@@ -34,8 +34,8 @@ class SpooledMembers:
 
     def __init__(self, cache: BlobCache) -> None:
         self._cache = cache
-        self._index = Index()
-        self._digests: dict[str, Digest] = {}
+        self._index = Index(lambda copies: len(self._digests[copies[0].name]) == 1)
+        self._digests: dict[str, set[Digest]] = {}
         self._new: set[Digest] = set()
 
     def read(self, chunks: Iterable[bytes]) -> None:
@@ -54,7 +54,7 @@ class SpooledMembers:
             digest, is_new = self._cache.add(archive.content())
             if is_new:
                 self._new.add(digest)
-            self._digests[name] = digest
+            self._digests.setdefault(name, set()).add(digest)
 
     def names(self) -> Collection[str]:
         """Return the names of all files."""
@@ -66,7 +66,7 @@ class SpooledMembers:
 
     def open(self, member: Member) -> int:
         """Return a new descriptor of the file in the cache. Raises MachineError."""
-        with self._cache.errors(), self._cache.open(self._digests[member.name]) as file:
+        with self._cache.errors(), self._cache.open(min(self._digests[member.name])) as file:
             return os.dup(file.fileno())
 
     def __enter__(self) -> SpooledMembers:
@@ -78,7 +78,12 @@ class SpooledMembers:
     ) -> None:
         """Delete what doesn't stay. Raises MachineError."""
         if kind is None:
-            self._new -= {digest for name, digest in self._digests.items() if name == f"blobs/sha256/{digest.hex}"}
+            self._new -= {
+                digest
+                for name, digests in self._digests.items()
+                for digest in digests
+                if name == f"blobs/sha256/{digest.hex}"
+            }
         with self._cache.errors():
             while self._new:
                 self._cache.delete(self._new.pop())
@@ -117,6 +122,8 @@ def spool_file(cache: BlobCache, chunks: Iterable[bytes]) -> Iterator[io.FileIO]
             room.spend(len(chunk))
             with cache.errors():
                 write_all(file, chunk)
+        with cache.errors():
+            file.seek(0)
         yield file
 
 
