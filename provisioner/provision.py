@@ -271,7 +271,8 @@ def _describe(resolved: ResolvedImage, console: Console) -> None:
     for line in resolved.assumptions:
         console.step(line)
     if resolved.verified:
-        console.step(resolved.verified if "verified" in resolved.verified else f"verified {resolved.verified}")
+        says_so = resolved.verified.startswith(("verified", "not verified"))
+        console.step(resolved.verified if says_so else f"verified {resolved.verified}")
 
 
 def _completed(image: Image, tree: Tree, plan: Plan, console: Console) -> Image:

@@ -161,6 +161,15 @@ def test_the_users_own_names_come_first(hub: Hub) -> None:
     assert hub.run("mine", "--force")[0] == 0
 
 
+def test_dir_may_be_left_out_the_second_time(hub: Hub) -> None:
+    (hub.path / "config.toml").write_text(hub.config)
+    env = clean_environment(PROVISION_CONFIG=str(hub.path / "config.toml"), **hub.variables)
+    for said in ("./archlinux is ready", "./archlinux is up to date"):
+        done = provision("archlinux", "--platform=arm64", cache=hub.path / "cache", env=env, cwd=hub.path)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stderr
+
+
 def test_where_the_catalogues_source_has_nothing_either(hub: Hub) -> None:
     status, lines = hub.run("archlinux", platform="riscv64")
     assert status == 3

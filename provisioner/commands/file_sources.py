@@ -26,7 +26,7 @@ def open_rootfs(name: Rootfs, opening: Opening) -> Source:
         fetched = fetch(name.location, str(name), opening)
         return RootfsSource(fetched.file, str(name), name.location, fetched.digest, fetched.verified)
     shown = printable(name.location)
-    expected, who = opening.expected_digest(str(name))
+    expected, who = opening.expected_digest(None, is_rootfs=True)
     file = opening.stack.enter_context(open_file(Path(name.location)))
     if expected is None:
         return RootfsSource(file, str(name), shown, None, NOT_VERIFIED)
@@ -35,11 +35,11 @@ def open_rootfs(name: Rootfs, opening: Opening) -> Source:
 
 
 def open_url(name: Url, opening: Opening) -> Source:
-    """Return what is at a URL. Raises ProvisionError."""
-    from provisioner.sources.rootfs import RootfsSource
+    """Return what is at a URL: an archive of images, or of a root file system. Raises ProvisionError."""
+    from provisioner.commands.archive_sources import recognise
 
     fetched = fetch(name.url, str(name), opening)
-    return RootfsSource(fetched.file, str(name), printable(name.url), fetched.digest, fetched.verified)
+    return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
 
 
 def fetch(url: str, reference: str, opening: Opening) -> UrlFile:

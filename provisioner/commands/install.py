@@ -20,6 +20,7 @@ from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
     add_source_arguments,
+    catalogue_name,
     open_source,
 )
 from provisioner.commands.stamps import add_stamp_arguments, stamps_of
@@ -101,7 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments, config, directory, trust)
     console = make_console(arguments)
     if not is_named:
-        _check_default_directory(arguments.directory, existing_record(directory, trust), name)
+        other = catalogue_name(SourceOptions.of(arguments, config), plan.platform)
+        _check_default_directory(arguments.directory, existing_record(directory, trust), name, other)
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
     options = SourceOptions.of(arguments, config)
     if arguments.no_cache:
@@ -136,9 +138,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_default_directory(directory: str, existing: Record | None, name: SourceName) -> None:
-    """Raise UsageError where the DIR that was not named holds the image of another source than `name`."""
-    if existing is None or existing.reference == str(name):
+def _check_default_directory(
+    directory: str, existing: Record | None, name: SourceName, other: SourceName | None
+) -> None:
+    """Raise UsageError where the DIR that was not named holds the image of another source than `name` or `other`."""
+    if existing is None or existing.reference in (str(name), str(other)):
         return
     start = printable(shlex.quote(os.path.join(directory, "start.sh")))
     shown = printable(name.reference.familiar if isinstance(name, RegistryName) else str(name))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from provisioner.commands.source_options import SourceOptions
 from provisioner.errors import MachineError
 from provisioner.image.server_address import ServerAddress
+from provisioner.image.source_name import Lxc
 from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
+    from provisioner.commands.source_options import Opening, SourceOptions
     from provisioner.registry.lxc_server import LxcImages
+    from provisioner.sources import Source
     from provisioner.store.blobs import BlobCache
 
 
@@ -37,3 +39,14 @@ def lxc_images(options: SourceOptions, console: Console, cache: BlobCache | None
     servers = options.config.lxc
     mirrors = dict.fromkeys((*options.mirrors, *servers.mirrors))
     return LxcImages(client(servers.server), [client(text) for text in mirrors], console.step)
+
+
+def open_lxc(name: Lxc, opening: Opening) -> Source:
+    """Return the image of an LXC image server; with `--offline`, what the cache has of it."""
+    from provisioner.sources.lxc import LxcSource
+    from provisioner.store.known_tags import KnownTags
+
+    lock = opening.lock(str(name))
+    cache = opening.cache()
+    images = None if opening.options.offline else lxc_images(opening.options, opening.console, cache)
+    return LxcSource(name, images, cache, KnownTags(cache.files), lock)

@@ -11,15 +11,37 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provisioner.catalogue import is_short
+from provisioner.catalogue import Catalogue, is_short
+from provisioner.commands.archive_sources import (
+    open_docker_archive,
+    open_file_name,
+    open_oci_archive,
+    open_oci_layout,
+    open_skopeo_directory,
+    open_standard_input,
+)
 from provisioner.commands.file_sources import open_rootfs, open_url
+from provisioner.commands.lxc_options import open_lxc
 from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
 from provisioner.errors import MachineError, ProvisionError, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import DOCKER_HUB, Reference
-from provisioner.image.source_name import WORDS, Lxc, OciLayout, RegistryName, Rootfs, SkopeoDirectory, SourceName, Url
+from provisioner.image.source_name import (
+    WORDS,
+    DockerArchive,
+    FileName,
+    Lxc,
+    OciArchive,
+    OciLayout,
+    RegistryName,
+    Rootfs,
+    SkopeoDirectory,
+    SourceName,
+    StandardInput,
+    Url,
+)
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -34,6 +56,7 @@ if TYPE_CHECKING:
     from provisioner.store.blobs import BlobCache
     from provisioner.store.documents import CachingRegistry
 
+HINT_LOCK = "lock this source: provision --lock FILE SOURCE DIR"
 _MOVED_SECONDS = 3.0
 """How long a run with --locked waits at its end for the digest that the tag has now."""
 
@@ -124,20 +147,29 @@ class Opening:
         self.stack.enter_context(in_use(cache.files))
         return cache
 
-    def lock(self, reference: str) -> Lock | None:
-        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source."""
+    def lock(self, reference: str | None) -> Lock | None:
+        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source.
+
+        `reference` is None for files of this machine: only their digests count, wherever they are.
+        """
         from provisioner.image.lockfile import Lock
 
         return Lock.read(self.options.locked, reference) if self.options.locked else None
 
-    def expected_digest(self, reference: str) -> tuple[Digest | None, str]:
-        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError."""
+    def expected_digest(self, reference: str | None, *, is_rootfs: bool = False) -> tuple[Digest | None, str]:
+        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError.
+
+        The lock of an image says nothing of the file that the image is in; it is no lock of a root file system.
+        """
         lock, given = self.lock(reference), self.options.sha256
-        if lock and given and lock.digest != given:
-            raise UsageError(f"--sha256 and the lock of {reference} contradict each other", "leave out one of them")
+        locked = lock.digest if lock and (lock.digest,) in lock.layers.values() else None
+        if is_rootfs and lock and not locked:
+            raise UsageError(f"{printable(str(self.options.locked))} is no lock of a root file system", HINT_LOCK)
+        if locked and given and locked != given:
+            raise UsageError("--sha256 and the lock contradict each other", "leave out one of them")
         if given:
             return given, "--sha256"
-        return (lock.digest, "the lock") if lock else (None, "")
+        return (locked, "the lock") if locked else (None, "")
 
 
 @contextmanager
@@ -158,32 +190,25 @@ def open_source(name: SourceName, options: SourceOptions, console: Console) -> I
 
 def _with_catalogue(source: Source, opening: Opening) -> Source:
     """Return a source that leads to the catalogue's one where there is no image for the platform."""
-    from provisioner.catalogue import Catalogue
     from provisioner.sources.fallback import FallbackSource
 
-    short_name = opening.options.short_name
-
     def find(platform: Platform) -> Source | None:
-        for catalogue in (opening.options.config.catalogue, Catalogue.packaged()):
-            if name := catalogue.find(short_name, platform):
-                has_same_mirrors = isinstance(name, RegistryName) and name.reference.registry == DOCKER_HUB
-                options = opening.options if has_same_mirrors else replace(opening.options, mirrors=())
-                return OPENERS[type(name)](name, replace(opening, options=options))
-        return None
+        name = catalogue_name(opening.options, platform)
+        if name is None:
+            return None
+        has_same_mirrors = isinstance(name, RegistryName) and name.reference.registry == DOCKER_HUB
+        options = opening.options if has_same_mirrors else replace(opening.options, mirrors=())
+        return OPENERS[type(name)](name, replace(opening, options=options))
 
     return FallbackSource(source, find, "the catalogue", "--no-catalogue leaves it out")
 
 
-def _open_lxc(name: Lxc, opening: Opening) -> Source:
-    """Return the image of an LXC image server; with `--offline`, what the cache has of it."""
-    from provisioner.commands.lxc_options import lxc_images
-    from provisioner.sources.lxc import LxcSource
-    from provisioner.store.known_tags import KnownTags
-
-    lock = opening.lock(str(name))
-    cache = opening.cache()
-    images = None if opening.options.offline else lxc_images(opening.options, opening.console, cache)
-    return LxcSource(name, images, cache, KnownTags(cache.files), lock)
+def catalogue_name(options: SourceOptions, platform: Platform) -> SourceName | None:
+    """Return what the catalogue, the user's own first, has for the short name of `options`; None for nothing."""
+    if not options.short_name:
+        return None
+    own = options.config.catalogue.find(options.short_name, platform)
+    return own or Catalogue.packaged().find(options.short_name, platform)
 
 
 def _open_registry(name: RegistryName, opening: Opening) -> Source:
@@ -210,7 +235,13 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
 
 OPENERS: Mapping[type[Any], Callable[[Any, Opening], Source]] = {
     RegistryName: _open_registry,
-    Lxc: _open_lxc,
+    DockerArchive: open_docker_archive,
+    OciArchive: open_oci_archive,
+    OciLayout: open_oci_layout,
+    SkopeoDirectory: open_skopeo_directory,
+    FileName: open_file_name,
+    StandardInput: open_standard_input,
+    Lxc: open_lxc,
     Rootfs: open_rootfs,
     Url: open_url,
 }

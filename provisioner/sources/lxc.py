@@ -62,6 +62,12 @@ class LxcSource(LayerDownloads):
         """The full name."""
         return str(self._name)
 
+    def platforms(self) -> tuple[Platform, ...]:
+        """Return the platforms that the server has images for; none where it isn't asked."""
+        if self._images is None or self._lock:
+            return ()
+        return tuple(self._images.products().builds(self._name))
+
     def image(self, platform: Platform) -> ResolvedImage:
         """Return the image of the newest build for `platform`. Nothing of it is downloaded yet."""
         if self._lock:

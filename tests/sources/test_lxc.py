@@ -385,6 +385,26 @@ def test_the_file_is_downloaded_once(place: Place) -> None:
     assert len(place.server.asked(".*/rootfs.tar.xz")) == 1
 
 
+def test_inspect(place: Place) -> None:
+    place.server.add("debian/bookworm", SECOND, architecture="arm64", aliases=ALIASES)
+
+    def inspect(*words: str | Path) -> dict[str, Any]:
+        done = provision("inspect", "--json", *words, cache=place.path / "cache", env=place.environment)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    found = inspect("--platform=arm64", DEBIAN)
+    assert (found["reference"], found["platforms"]) == (NAME, ["linux/amd64", "linux/arm64"])
+    assert (found["platform"], found["manifest_digest"]) == ("linux/arm64", str(Digest.of(SECOND)))
+    assert (found["size"], found["verified"]) == (
+        len(SECOND), f"by the list of {place.server.host} for its build 20260912_05:24",
+    )  # fmt: skip
+    assert place.server.asked(".*rootfs.*") == []
+    assert place.run().returncode == 0
+    assert inspect(place.path / "container")["reference"] == NAME
+
+
 # Ends in the middle
 
 
