@@ -182,6 +182,7 @@ def test_a_registry_that_cannot_be_reached_is_no_reason(hub: Hub) -> None:
     hub.variables = {**hub.variables, "HTTPS_PROXY": "http://127.0.0.1:1"}
     status, lines = hub.run("archlinux")
     assert status == 5, lines
+    assert lines[-1].endswith("; which mirrors answer here: provision mirrors")
     assert hub.server.requests == []
 
 

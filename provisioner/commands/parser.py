@@ -13,7 +13,7 @@ from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 
 _START_OPTIONS = re.compile(
-    "-[itd]+|-[puw]([0-9/:=].*)?|--(interactive|tty|detach|rm|name|publish|workdir|network|privileged"
+    "-[itd]+|-[puw]([0-9/:=].*)?|--(interactive|tty|detach|rm|name|publish|workdir|privileged"
     "|env-file|mount|shell|root|read-only|ephemeral|cap-add|device|exec|x11|sound|gpu)"
 )
 """Options of `docker run`, and of start.sh, that provision doesn't have."""

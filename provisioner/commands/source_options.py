@@ -24,7 +24,7 @@ from provisioner.commands.file_sources import open_rootfs, open_url
 from provisioner.commands.lxc_options import open_lxc
 from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
-from provisioner.errors import MachineError, ProvisionError, UsageError
+from provisioner.errors import MachineError, NetworkError, ProvisionError, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import DOCKER_HUB, Reference
@@ -229,8 +229,22 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
     if lock and reference.tag and not reference.digest:
         opening.stack.enter_context(_report_moved_tag(lock, client(reference, False), reference, opening.console))
     opening.stack.enter_context(suggest_similar_names(reference))
+    opening.stack.enter_context(_suggest_mirrors(reference))
     registry = CachingRegistry(reference, with_mirrors(reference, options, client, opening.console), cache, known_tags)
     return RegistrySource(reference, registry, cache, options.jobs, lock)
+
+
+@contextmanager
+def _suggest_mirrors(reference: Reference) -> Iterator[None]:
+    """Where the block raises NetworkError for an image of Docker Hub, add to its hint how to find a mirror."""
+    from provisioner.registry.lxc_server import TRY_MIRRORS
+
+    try:
+        yield
+    except NetworkError as error:
+        if reference.registry == DOCKER_HUB:
+            error.hint = f"{error.hint}; {TRY_MIRRORS}"
+        raise
 
 
 OPENERS: Mapping[type[Any], Callable[[Any, Opening], Source]] = {

@@ -24,6 +24,8 @@ _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _WHEN_MISSING = "see which there are: provision tags lxc:NAME"
 
 
+TRY_MIRRORS = "which mirrors answer here: provision mirrors"
+"""The hint where a server can't be reached that has mirrors."""
 LIST_SECONDS = 120.0
 """How long a list may take: a megabyte over a slow link."""
 
@@ -165,9 +167,13 @@ class LxcImages:
         """Return all products that are listed, asked for once."""
         if self._products is None:
             trusted = "; it is trusted then: the hashes are its own"
-            self._products, self.listed_by = self._endpoints.ask(
-                lambda server: (server.products(), server.address.host), "the list of LXC images", trusted
-            )
+            try:
+                self._products, self.listed_by = self._endpoints.ask(
+                    lambda server: (server.products(), server.address.host), "the list of LXC images", trusted
+                )
+            except NetworkError as error:
+                error.hint = f"{error.hint}; {TRY_MIRRORS}"
+                raise
         return self._products
 
     def blob(self, path: str, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:

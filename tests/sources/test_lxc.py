@@ -241,7 +241,8 @@ def test_where_the_server_is_blocked_a_mirror_is_trusted_and_that_is_said(
 
 def test_where_the_server_is_blocked_and_there_is_no_mirror(place: Place) -> None:
     place.server.on(".*", Response(403))
-    place.refuse(5, f"{place.server.host} answers with 403 Forbidden for streams/v1/index.json")
+    lines = place.refuse(5, f"{place.server.host} answers with 403 Forbidden for streams/v1/index.json")
+    assert lines[-1].endswith("; which mirrors answer here: provision mirrors")
 
 
 @pytest.mark.parametrize("path", [INDEX, IMAGES])
