@@ -55,8 +55,10 @@ class Parser(argparse.ArgumentParser):
         return [name for action in self._actions for name in action.option_strings]
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Return the arguments of a command line. Raises UsageError."""
+        """Return the arguments of a command line, whose options may be anywhere. Raises UsageError."""
         self._words = words
+        if any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return self.parse_args(words)
         return self.parse_intermixed_args(words)
 
     def error(self, message: str) -> NoReturn:
@@ -89,10 +91,10 @@ class Parser(argparse.ArgumentParser):
         return ""
 
     def _option_hint(self, option: str) -> str:
-        if _START_OPTIONS.fullmatch(option):
-            return f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
         if synonym := _SYNONYMS.get(option):
             return synonym
+        if _START_OPTIONS.fullmatch(option):
+            return f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
         if owner := self.find_owner(option):
             return f"{option} is an option of {owner}"
         near = difflib.get_close_matches(option.replace("_", "-"), self.options, 1, _SIMILAR)
