@@ -99,14 +99,18 @@ def _registries(
 ) -> list[tuple[str, str, Server[Any]]]:
     """Return the registries of Docker Hub's images: address, kind, and what tries it."""
     from provisioner.registry.client import RegistryClient
+    from provisioner.registry.credentials import Credentials
     from provisioner.registry.mirror_check import ANSWER_SECONDS, RegistryServer
     from provisioner.registry.mirrors import locate_mirror
 
-    origin = Reference.parse(_IMAGE)
+    origin, credentials = Reference.parse(_IMAGE), Credentials.of_environment()
 
     def server(where: Reference, is_plain: bool) -> RegistryServer:
         insecure = arguments.insecure or is_plain or config.is_insecure(where.registry)
-        return RegistryServer(RegistryClient(where, insecure=insecure, warn=lambda line: None, seconds=ANSWER_SECONDS))
+        client = RegistryClient(
+            where, insecure=insecure, credentials=credentials, warn=lambda line: None, seconds=ANSWER_SECONDS
+        )
+        return RegistryServer(client)
 
     own = (*environment_mirrors(), *config.mirrors_for(DOCKER_HUB))
     found: list[tuple[str, str, Server[Any]]] = [(DOCKER_HUB, "origin", server(origin, False))]
