@@ -187,7 +187,9 @@ class _Retries(Generic[Client]):
             self._refused.add(endpoint)
             if not endpoint.is_origin:
                 _exclude(endpoint, error.message, self._say)
-            self.endpoint()
+            following = self.endpoint()
+            if endpoint.is_origin:
+                self._say(f"{error.message}; trying {following.name}")
             return
         self._failures[endpoint] += 1
         self._ready_at[endpoint] = self._timing.clock() + error.after

@@ -235,7 +235,9 @@ def test_where_the_server_is_blocked_a_mirror_is_trusted_and_that_is_said(
     done = place.run()
     assert (done.returncode, place.motd()) == (0, "first\n")
     said = f"the list of LXC images comes from the mirror {mirror.host}; it is trusted then: the hashes are its own"
-    assert said in done.stderr.splitlines()
+    lines = done.stderr.splitlines()
+    assert lines[lines.index(said) - 1].startswith(f"{place.server.host} ")
+    assert lines[lines.index(said) - 1].endswith(f"; trying {mirror.host}")
     assert place.record()["verified"].startswith(f"by the list of {mirror.host}")
 
 
