@@ -37,7 +37,7 @@ from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources import ResolvedImage, Source
+from provisioner.sources import NOT_VERIFIED, ResolvedImage, Source
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -249,8 +249,10 @@ def _describe(resolved: ResolvedImage, console: Console) -> None:
     """Say what the image doesn't say, and how far it is verified."""
     for line in resolved.assumptions:
         console.step(line)
-    if resolved.verified:
-        console.step(resolved.verified if "verified" in resolved.verified else f"verified {resolved.verified}")
+    if resolved.verified == NOT_VERIFIED:
+        console.step("not verified: nobody says what the file must be; --sha256 HEX does")
+    elif resolved.verified:
+        console.step(f"verified {resolved.verified}")
 
 
 def _completed(image: Image, tree: Tree, plan: Plan, console: Console) -> Image:

@@ -18,6 +18,9 @@ from provisioner.image.image import Image, Layer
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
 
+NOT_VERIFIED = "not verified"
+"""How far content is verified for which nobody says what it must be."""
+
 
 @dataclass(frozen=True)
 class ResolvedImage:
@@ -29,7 +32,7 @@ class ResolvedImage:
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
     verified: str = ""
-    """How far the content is verified, in words such as `not verified`; empty where digests of the source cover all."""
+    """How far the content is verified: NOT_VERIFIED, or such as `by --sha256`; empty where digests cover all of it."""
 
 
 class LayerBlob(Protocol):

@@ -10,19 +10,17 @@ from contextlib import contextmanager
 
 from provisioner.archives.compression import compression_of, decompress
 from provisioner.archives.tar import Archive
-from provisioner.errors import MalformedImage, error_context, machine_errors
+from provisioner.errors import MalformedImage, UsageError, error_context, machine_errors
 from provisioner.image.digest import CHUNK, Digest
 from provisioner.image.image import Image, Layer, RootfsArchive
 from provisioner.image.manifest import Descriptor
 from provisioner.image.platform import Platform
-from provisioner.sources import LayerBlob, ResolvedImage
+from provisioner.sources import NOT_VERIFIED, LayerBlob, ResolvedImage
 from provisioner.sources.file_blob import FileBlob
 from provisioner.sources.root_search import RootSearch
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
 """The media type in the manifest that stands for a rootfs archive; the compression follows it."""
-NOT_VERIFIED = "not verified"
-"""How far a file is verified for which nobody says what it must be."""
 _HEAD = 512
 
 
@@ -30,17 +28,26 @@ class RootfsSource:
     """The rootfs archive in an open file.
 
     `reference` is its canonical name, and `name` that for messages. `digest` is what the whole file is known to have;
-    without one, it is computed. `verified` says how far that is verified.
+    without one, it is computed. `verified` says how far that is verified. With `is_named`, the user says that it is a
+    root file system, whatever names are in it.
     """
 
     def __init__(
-        self, file: io.FileIO, reference: str, name: str, digest: Digest | None = None, verified: str = NOT_VERIFIED
+        self,
+        file: io.FileIO,
+        reference: str,
+        name: str,
+        digest: Digest | None = None,
+        verified: str = NOT_VERIFIED,
+        *,
+        is_named: bool = False,
     ) -> None:
         self._file = file
         self._reference = reference
         self._name = name
         self._digest = digest
         self._verified = verified
+        self._is_named = is_named
 
     @property
     def reference(self) -> str:
@@ -67,14 +74,21 @@ class RootfsSource:
         yield iter([(image.layers[0], FileBlob(self._file.fileno(), 0, blob.size, self._name, progress))])
 
     def _find_root(self) -> bytes:
-        """Return the directory in the archive that is the root; its own where no directory looks like one."""
-        search = RootSearch()
+        """Return the directory in the archive that is the root. Raises MalformedImage, UsageError where none is."""
+        search, is_empty = RootSearch(), True
         blob = FileBlob(self._file.fileno(), 0, os.fstat(self._file.fileno()).st_size, self._name)
         for entry in Archive(decompress(blob.chunks(), "")):
             search.add(entry.path)
+            is_empty = False
             if search.root is not None:
                 return search.root
-        return search.finish() or b""
+        found = search.finish()
+        if is_empty:
+            raise MalformedImage("there is nothing in it", "name an archive of a root file system")
+        if found is None and not self._is_named:
+            hint = "if it is one all the same, say so: rootfs:FILE"
+            raise UsageError("no directory in it looks like a root file system, with bin, etc, usr and var", hint)
+        return found or b""
 
 
 def hash_file(file: io.FileIO, name: str) -> Digest:
