@@ -192,8 +192,13 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
 
 
 def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
-    """Raise TargetExists if the directory was created from another image."""
-    if existing.manifest_digest != str(image.digest):
+    """Raise TargetExists if the directory was created from another image.
+
+    Images with the same config have the same files, since it has the digests of their layers, whatever their manifests:
+    an archive that was saved from a registry's image is that image.
+    """
+    same = existing.manifest_digest == str(image.digest) or existing.config_digest == str(image.manifest.config.digest)
+    if not same:
         digest = printable(existing.manifest_digest[:19])
         what = f"{printable(str(directory))} holds {printable(existing.reference)} at {digest}"
         hint = "--force replaces it, and everything that was changed in it is lost"

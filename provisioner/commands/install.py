@@ -41,17 +41,16 @@ _PASSED_NAME = re.compile("[A-Z][A-Z0-9_]*|[a-z]+_proxy")
 _SHELL_VARIABLES = ("PATH", "PWD", "OLDPWD", "LC_ALL", "LD_PRELOAD", "IFS", "OPTIND", "PPID", "SHLVL", "TMPDIR")
 
 HELP = "Turn a container image into a directory that runs"
+_SOURCE_HELP = (
+    "ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
+    "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input"
+)
 EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `install`."""
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
-        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input",
-    )
+    parser.add_argument("source", metavar="SOURCE", help=_SOURCE_HELP)
     parser.add_argument("directory", metavar="DIR", help="the directory to create")
     add_registry_arguments(parser)
     parser.add_argument("--profile", metavar="NAME|FILE", help="default: chosen by the image's os-release")

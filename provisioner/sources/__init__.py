@@ -58,6 +58,9 @@ class LayerBlob(Protocol):
     def open_file(self) -> int:
         """Return a new descriptor of the file, when `wait` has returned. Its offset is shared: use pread(2)."""
 
+    def report_read(self, position: int) -> None:
+        """Take notice that a worker process has read the blob up to `position`."""
+
 
 class Source(Protocol):
     """A place that an image is taken from."""

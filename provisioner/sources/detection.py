@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from enum import Enum
 
-from provisioner.errors import UsageError
+from provisioner.archives.compression import decompress
+from provisioner.archives.tar import Archive
+from provisioner.errors import MachineError, MalformedImage, UsageError
+from provisioner.sources.members import normal_name
+
+_PEEKED = 1 << 20
+"""The bytes at the beginning of a file, and of the archive in it, that decide what it is."""
+_ENTRIES = 64
+"""The most members that are looked at in them."""
+_HEX = "[0-9a-f]{64}"
+_IMAGE_NAMES = re.compile(
+    r"oci-layout|index\.json|manifest\.json|repositories|blobs(/.*)?"
+    rf"|(sha256:)?{_HEX}(/(layer\.tar|json|VERSION))?|[^/]+\.(json|tar|tar\.gz|tgz)|[^/]+/(layer\.tar|VERSION)"
+)
+"""The names of members of an archive of images, as its first ones have them; those of layers and configs are free."""
+_ROOT_NAMES = re.compile(
+    r"(\.dockerenv|metadata\.yaml|templates|(.*/)?(bin|boot|dev|etc|home|lib|lib32|lib64|media|mnt|opt|proc|root|rootfs"
+    r"|run|sbin|srv|sys|tmp|usr|var|installed-rootfs))(/.*)?"
+)
+"""The names of members of a root file system, at its top or some levels below."""
 
 
 class Format(Enum):
@@ -15,7 +37,6 @@ class Format(Enum):
     DOCKER = "a docker-archive"
     OLD_DOCKER = "an archive of Docker before 1.10"
     SKOPEO = "a directory of skopeo"
-    ROOTFS = "a root file system"
 
 
 def formats_of(names: Collection[str]) -> tuple[Format, ...]:
@@ -33,9 +54,52 @@ def formats_of(names: Collection[str]) -> tuple[Format, ...]:
     return tuple(found)
 
 
+def is_archive_of_images(head: bytes) -> bool | None:
+    """Return whether a file is an archive of images, by its first bytes: False for one of a root file system.
+
+    Returns None where its first members don't tell, and where it is no archive at all.
+    """
+    for name in _first_names(head):
+        if _IMAGE_NAMES.fullmatch(name):
+            return True
+        if _ROOT_NAMES.fullmatch(name):
+            return False
+    return None
+
+
+def _first_names(head: bytes) -> Iterator[str]:
+    """Yield the names of the first members in what a file, compressed or not, begins with."""
+    with suppress(MalformedImage, MachineError):
+        archive = Archive(_limited(decompress(iter((head,)), "")))
+        for number, entry in enumerate(archive):
+            name = normal_name(entry.path)
+            if name not in (None, "."):
+                yield name or ""
+            if number == _ENTRIES:
+                return
+
+
+def _limited(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield chunks until they have _PEEKED bytes."""
+    left = _PEEKED
+    for chunk in chunks:
+        yield chunk
+        left -= len(chunk)
+        if left < 0:
+            return
+
+
+def read_head(file: int) -> bytes:
+    """Return the first bytes of what can be read from a descriptor once, such as a pipe. Raises OSError."""
+    head = b""
+    while len(head) < _PEEKED and (data := os.read(file, _PEEKED - len(head))):
+        head += data
+    return head
+
+
 def unrecognised(shown: str) -> UsageError:
     """Return the error for a file or directory that is no image. `shown` is its name for messages."""
     return UsageError(
-        f"{shown} is no image: neither an OCI layout, nor a docker-archive, nor a root file system",
+        f"{shown} is no image: neither an OCI image layout, nor a docker-archive, nor a root file system",
         "say what it is: docker-archive:FILE, oci-archive:FILE, oci:DIR, dir:DIR or rootfs:FILE",
     )

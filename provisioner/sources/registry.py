@@ -82,7 +82,8 @@ class RegistrySource:
     def _resolved(self, image: Image, index: Index | None) -> ResolvedImage:
         """Return the image with the index that it was found by, and what had to be assumed."""
         assumed = f"{self._reference.familiar} doesn't say which machines it is for: {image.config.platform} is assumed"
-        return ResolvedImage(image, index, () if image.config.states_platform else (assumed,))
+        assumptions = () if image.config.states_platform else (assumed,)
+        return ResolvedImage(image, index, assumptions)
 
     @contextmanager
     def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:

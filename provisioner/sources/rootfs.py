@@ -67,6 +67,10 @@ class RootfsSource:
         assumed = Platform(platform.os, platform.architecture, variant)
         return ResolvedImage(Image.of_rootfs(descriptor, rootfs, assumed), None, verified=self._verified)
 
+    def platforms(self) -> tuple[Platform, ...]:
+        """Return nothing: an archive doesn't say what it is for."""
+        return ()
+
     @contextmanager
     def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the archive as the only layer. Its reader verifies it once more."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,7 @@ from provisioner.filesystem.locks import unlock
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.store.cache_directory import CacheDirectory
-from provisioner.store.partial import PARTIAL, PartialFile, lock_partial
+from provisioner.store.partial import PARTIAL, PartialFile, lock_partial, own_partial, write_all
 
 
 class BlobSource(Protocol):
@@ -98,6 +99,36 @@ class BlobCache:
     def discard(self, partial: PartialFile) -> None:
         """Delete the name of a partial file; its content stays for those that have it open. Raises OSError."""
         self.files.delete(PARTIAL, partial.name)
+
+    def add(self, pieces: Iterable[bytes | memoryview]) -> tuple[Digest, bool]:
+        """Write a blob whose digest nobody has stated. Return its SHA-256, and whether the cache didn't have it.
+
+        Nothing stays of it where `pieces` raises an error. Raises MachineError.
+        """
+        hasher = hashlib.sha256()
+        with self.errors():
+            partial = own_partial(self.files)
+        with partial.file:
+            try:
+                for piece in pieces:
+                    hasher.update(piece)
+                    with self.errors():
+                        write_all(partial.file, piece)
+                digest = Digest("sha256", hasher.hexdigest())
+                is_new = not self.has(digest)
+                with self.errors():
+                    self.complete(partial, digest)
+            except BaseException:
+                with suppress(OSError):
+                    self.discard(partial)
+                raise
+        return digest, is_new
+
+    def free_bytes(self) -> int:
+        """Return the free space of the file system that the cache is on. Raises MachineError."""
+        with self.errors():
+            state = os.fstatvfs(self.files.folder(PARTIAL, create=True))
+        return state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some file systems don't report it
 
     def errors(self) -> AbstractContextManager[None]:
         """Turn an OSError into a MachineError that names the cache and says how to use another directory."""

@@ -23,9 +23,8 @@ from provisioner.registry.files import FileAnswer, FileVersion, RemoteFile
 from provisioner.registry.retry import TransientError
 from provisioner.sizes import size_text
 from provisioner.store.blobs import BlobCache
-from provisioner.store.download import write_all
 from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
-from provisioner.store.partial import PartialFile
+from provisioner.store.partial import PartialFile, write_all
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
