@@ -234,11 +234,11 @@ def pushed(image: BenchImage, workspace: Workspace) -> Iterator[Workspace]:
         with open(blob, "rb") as source, open(tar, "wb") as target_file:
             subprocess.run(["gzip", "-dc"], stdin=source, stdout=target_file, check=True)
     more = {"IMAGE": name, "DIGESTS": " ".join(image.layers), "BLOBS": " ".join(blobs), "TARS": " ".join(tars)}
-    more |= {"WARM": f"{own}/warm", "POLICY": str(policy)}
+    more |= {"WARM": f"{own}/warm", "POLICY": str(policy), "ROOTFS": f"{own}/rootfs.tar"}
     ready = Workspace(workspace.work, workspace.disk, {**workspace.variables, **more})
     try:
         # This run fills the blob cache, and warms up the caches of the machine for all others.
-        run(ours("PLAIN", cache="$WARM"), ready)
+        run(f'{ours("PLAIN", cache="$WARM")}\ntar -C container/rootfs -cf "$ROOTFS" .', ready)
         yield ready
     except RunFailed as failure:
         raise SystemExit(f"bench: provision fails: {failure}") from None

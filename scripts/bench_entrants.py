@@ -6,6 +6,7 @@ A script starts in an empty directory, which is also its HOME, with the environm
     DIGESTS         the layers' digests, base first
     BLOBS TARS      files with these layers, compressed and uncompressed
     WARM            a blob cache of provision with the image
+    ROOTFS          a tar of its root file system, uncompressed
     POLICY          a containers-policy.json(5) that accepts every image
     CHECKOUT        the checkout to measure
     PLAIN FAST      Python environments with its dependencies, without and with the extra `fast`
@@ -19,7 +20,22 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .bench_machine import find
-from .bench_report import FAST, HASH, INFLATE, NO_SYNC, ON_DISK, OURS, TAR, WARM, WARM_TAR, WRITE
+from .bench_report import (
+    FAST,
+    HASH,
+    INFLATE,
+    NO_SYNC,
+    ON_DISK,
+    OURS,
+    ROOTFS,
+    ROOTFS_PEER,
+    ROOTFS_TAR,
+    TAR,
+    UMOCI,
+    WARM,
+    WARM_TAR,
+    WRITE,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,8 @@ class Entrant:
 
     name: str
     kind: str
-    """cold (with empty caches), warm, disk (warm, and unpacked onto a disk), or limit (a part of the lower bound)."""
+    """cold (with empty caches), warm, disk (warm, and unpacked onto a disk), rootfs (from a tar of the whole tree), or
+    limit (a part of the lower bound)."""
     script: str
     needs: tuple[str, ...] = ()
     """Programs and, in capitals, ROOT and Python environments."""
@@ -62,6 +79,8 @@ printf '[DEFAULT]\\nautoinstall =\\n' >udocker/udocker.conf
 "$UDOCKER/bin/udocker" --allow-root --quiet pull --registry="http://$HOST" "$IMAGE:latest"
 "$UDOCKER/bin/udocker" --allow-root --quiet create "$IMAGE:latest\""""
 
+INSTALL_ROOTFS = '"$PROOT_DISTRO/bin/proot-distro" install --quiet --name bench "$ROOTFS"'
+
 PROOT_DISTRO = '"$PROOT_DISTRO/bin/proot-distro" install --quiet --allow-insecure --name bench "$HOST/$IMAGE"'
 
 SKOPEO = 'skopeo --policy "$POLICY" copy --quiet --src-tls-verify=false "docker://$HOST/$IMAGE" oci:oci:latest'
@@ -92,10 +111,16 @@ for name in sys.argv[1:]:
 """
 
 
-def ours(environment: str, cache: str = "", module: str = "provisioner", options: str = "--quiet") -> str:
+def ours(
+    environment: str,
+    cache: str = "",
+    module: str = "provisioner",
+    options: str = "--quiet",
+    source: str = "$HOST/$IMAGE",
+) -> str:
     """Return the script that runs the checkout's provision with the dependencies in an environment."""
     setting = f'PROVISION_CACHE_DIR="{cache}" ' if cache else ""
-    command = f'"${environment}/bin/python" -m {module} {options} "$HOST/$IMAGE" container'
+    command = f'"${environment}/bin/python" -m {module} {options} "{source}" container'
     return f'PYTHONPATH="$CHECKOUT" {setting}{command}'
 
 
@@ -123,7 +148,7 @@ ENTRANTS = (
     Entrant(TAR, "cold", CURL_TAR, ("curl", "tar", "gzip")),
     Entrant("proot-distro", "cold", NOT_ROOT + PROOT_DISTRO, ("PROOT_DISTRO", "proot", "unshare"), _PROOT_DISTRO_TREE),
     Entrant("udocker", "cold", UDOCKER, ("UDOCKER", "curl", "tar"), "udocker/containers/*/ROOT"),
-    Entrant("skopeo, umoci", "cold", umoci(), ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
+    Entrant(UMOCI, "cold", umoci(), ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
     Entrant("skopeo, umoci --rootless", "cold", umoci("--rootless"), ("skopeo", "umoci"), "bundle/rootfs"),
     Entrant("buildah pull, vfs", "cold", BUILDAH, ("buildah",), "storage/vfs/dir/*"),
     Entrant(WARM[0], "warm", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
@@ -132,6 +157,10 @@ ENTRANTS = (
     Entrant(ON_DISK[0], "disk", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
     Entrant(ON_DISK[1], "disk", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
     Entrant(WARM_TAR, "warm", UNTAR.format(layers="$BLOBS", options="-xzf"), ("tar", "gzip")),
+    Entrant(ROOTFS[0], "rootfs", ours("PLAIN", source="rootfs:$ROOTFS"), ("PLAIN",), _TREE),
+    Entrant(ROOTFS[1], "rootfs", ours("FAST", source="rootfs:$ROOTFS"), ("FAST",), _TREE),
+    Entrant(ROOTFS_TAR, "rootfs", UNTAR.format(layers="$ROOTFS", options="-xf"), ("tar",)),
+    Entrant(ROOTFS_PEER, "rootfs", NOT_ROOT + INSTALL_ROOTFS, ("PROOT_DISTRO", "proot", "unshare"), _PROOT_DISTRO_TREE),
     Entrant(INFLATE[OURS], "limit", inflate("PLAIN", "zlib"), ("PLAIN",), ""),
     Entrant(INFLATE[FAST], "limit", inflate("FAST", "isal.isal_zlib"), ("FAST",), ""),
     Entrant(HASH, "limit", python("PLAIN", HASH_CODE, "$BLOBS $TARS"), ("PLAIN",), ""),

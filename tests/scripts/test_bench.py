@@ -20,7 +20,11 @@ from scripts.bench_report import (
     NO_SYNC,
     ON_DISK,
     OURS,
+    ROOTFS,
+    ROOTFS_PEER,
+    ROOTFS_TAR,
     TAR,
+    UMOCI,
     WARM,
     WARM_TAR,
     WRITE,
@@ -96,7 +100,7 @@ def test_goals_take_the_fastest_peer_and_the_largest_peak() -> None:
     samples = [
         *parts(),
         *(sample("slow", 90.0), sample("quick", 8.0, peak=900 * MIB), sample(OURS, 4.0), sample(FAST, 2.0), *small),
-        *(sample(WARM[0], 4.0), sample(WARM_TAR, 3.0)),
+        *(sample(WARM[0], 4.0), sample(WARM_TAR, 3.0), sample(ROOTFS[0], 2.0), sample(UMOCI, 9.0)),
     ]
     by_image = {image: bench_report.medians(samples, image) for image in ("application", "small-files")}
     wanted = {goal.what: goal.measured for goal in bench_report.goals(by_image, ["slow", "quick", TAR], cores=2)}
@@ -110,6 +114,10 @@ def test_goals_take_the_fastest_peer_and_the_largest_peak() -> None:
         f"small-files: {TAR} to {FAST}": None,
         f"application: {WARM_TAR} to {WARM[0]}": 0.75,
         f"application: {WARM_TAR} to {WARM[1]}": None,
+        f"application: {OURS} to {ROOTFS[0]}": 2.0,
+        f"application: {UMOCI} to {ROOTFS[0]}": 4.5,
+        f"application: {FAST} to {ROOTFS[1]}": None,
+        f"application: {UMOCI} to {ROOTFS[1]}": None,
     }
 
 
@@ -205,7 +213,8 @@ def test_entrants_are_chosen_by_kind_or_by_the_beginning_of_a_name() -> None:
     assert chosen("curl", "udo") == [TAR, "udocker"]
     assert chosen("warm") == [*WARM, NO_SYNC, WARM_TAR]
     assert chosen("disk") == [*ON_DISK]
-    assert chosen("provision") == [OURS, FAST, *WARM, NO_SYNC, *ON_DISK]
+    assert chosen("provision") == [OURS, FAST, *WARM, NO_SYNC, *ON_DISK, *ROOTFS]
+    assert chosen("rootfs") == [*ROOTFS, ROOTFS_TAR, ROOTFS_PEER]
     assert chosen("none") == []
 
 
