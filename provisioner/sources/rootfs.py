@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from provisioner.archives.compression import compression_of, decompress
 from provisioner.archives.tar import Archive
@@ -18,9 +18,12 @@ from provisioner.image.platform import Platform
 from provisioner.sources import NOT_VERIFIED, LayerBlob, ResolvedImage
 from provisioner.sources.file_blob import FileBlob
 from provisioner.sources.root_search import RootSearch
+from provisioner.sources.squashfs import SquashfsBlob, is_squashfs
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
 """The media type in the manifest that stands for a rootfs archive; the compression follows it."""
+SQUASHFS_TYPE = "application/vnd.squashfs"
+"""That of a squashfs."""
 _HEAD = 512
 
 
@@ -60,9 +63,10 @@ class RootfsSource:
             if self._digest is None:
                 self._digest = hash_file(self._file, self._name)
             size = os.fstat(self._file.fileno()).st_size
-            compression = compression_of(os.pread(self._file.fileno(), _HEAD, 0))
-            descriptor = Descriptor(f"{MEDIA_TYPE}+{compression}".rstrip("+"), self._digest, size)
-            rootfs = RootfsArchive(self._find_root())
+            head = os.pread(self._file.fileno(), _HEAD, 0)
+            media_type = SQUASHFS_TYPE if is_squashfs(head) else f"{MEDIA_TYPE}+{compression_of(head)}".rstrip("+")
+            descriptor = Descriptor(media_type, self._digest, size)
+            rootfs = RootfsArchive(b"", is_converted=True) if is_squashfs(head) else RootfsArchive(self._find_root())
         variant = "" if platform.architecture == "amd64" else platform.variant  # the machine's own level
         assumed = Platform(platform.os, platform.architecture, variant)
         return ResolvedImage(Image.of_rootfs(descriptor, rootfs, assumed), None, verified=self._verified)
@@ -74,8 +78,13 @@ class RootfsSource:
     @contextmanager
     def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the archive as the only layer. Its reader verifies it once more."""
-        blob = image.layers[0].blob
-        yield iter([(image.layers[0], FileBlob(self._file.fileno(), 0, blob.size, self._name, progress))])
+        (layer,) = image.layers
+        file = self._file.fileno()
+        if layer.rootfs and layer.rootfs.is_converted:
+            with closing(SquashfsBlob(file, self._name, progress)) as squashfs:
+                yield iter([(layer, squashfs)])
+        else:
+            yield iter([(layer, FileBlob(file, 0, layer.blob.size, self._name, progress))])
 
     def _find_root(self) -> bytes:
         """Return the directory in the archive that is the root. Raises MalformedImage, UsageError where none is."""

@@ -422,3 +422,66 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     assert done.returncode == 6, done.stderr
     assert "does not match its digest" in done.stderr
     assert not (tmp_path / "dir").exists()
+
+
+@pytest.fixture
+def squashfs(tmp_path: Path) -> Path:
+    """A squashfs with all kinds of files and odd names."""
+    need("mksquashfs")
+    tree = tmp_path / "tree"
+    for name in ("bin", "etc", "usr", "var"):
+        (tree / name).mkdir(parents=True)
+    (tree / "bin/sh").write_bytes(SHELL)
+    (tree / "bin/sh").chmod(0o4755)
+    os.link(tree / "bin/sh", tree / "bin/b c")
+    for name in ("new\nline", "back\\slash", 'quo"te', "tab\tx", os.fsdecode(b"\xff"), "n" * 200, "empty"):
+        (tree / "usr" / name).write_text(name if name != "empty" else "", "utf-8", "surrogateescape")
+    (tree / "usr/link").symlink_to("a \\ b" * 30)
+    os.mkfifo(tree / "var/fifo")
+    (tree / "var/large").write_bytes(os.urandom(3 << 20))
+    for path in [*tree.rglob("*"), tree]:
+        os.utime(path, (10**9, 10**9), follow_symlinks=False)
+    run("mksquashfs", tree, tmp_path / "x", "-quiet", "-no-progress")
+    return tmp_path / "x"
+
+
+def test_a_squashfs_is_as_a_tar_of_it(squashfs: Path, tmp_path: Path) -> None:
+    need("unsquashfs")
+    make(f"rootfs:{squashfs}", tmp_path / "dir")
+    run("tar", "-C", tmp_path / "tree", "-cf", tmp_path / "x.tar", ".")
+    make(f"rootfs:{tmp_path}/x.tar", tmp_path / "tar")
+    assert comparable(tmp_path / "dir") == comparable(tmp_path / "tar")
+    assert mtree(tmp_path / "dir") == mtree(tmp_path / "tar")
+    assert record(tmp_path / "dir")["manifest_digest"] == str(Digest.of(squashfs.read_bytes()))
+    said = make(f"rootfs:{squashfs}", tmp_path / "other", f"--sha256={'0' * 64}", status=6)
+    assert "--sha256 says" in said
+
+
+def test_a_squashfs_that_is_damaged(squashfs: Path, tmp_path: Path) -> None:
+    need("unsquashfs")
+    content = squashfs.read_bytes()
+    for number, damaged in enumerate((content[:-5000], content[:200_000], content[:96] + os.urandom(9000))):
+        squashfs.write_bytes(damaged)
+        assert "unsquashfs can't read it (" in make(f"rootfs:{squashfs}", tmp_path / str(number), status=6)
+
+
+def test_a_squashfs_that_describes_what_no_tar_has(tmp_path: Path) -> None:
+    need("mksquashfs", "unsquashfs")
+    (tmp_path / "tree/etc").mkdir(parents=True)
+    (tmp_path / "tree/etc/link").symlink_to("a\nb R 1 644 0 0")
+    (tmp_path / "tree/large").write_bytes(os.urandom(3 << 20))
+    run("mksquashfs", tmp_path / "tree", tmp_path / "x", "-quiet", "-no-progress")
+    assert "in a way that isn't known" in make(f"rootfs:{tmp_path}/x", tmp_path / "dir", status=6)
+
+
+def test_a_squashfs_without_its_program(squashfs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    env = {**os.environ, "PATH": str(tmp_path / "empty")}
+    done = provision(AMD64, f"rootfs:{squashfs}", tmp_path / "dir", env=env)
+    assert done.returncode == 7
+    assert "needs the program unsquashfs, which is missing" in done.stderr
+    (tmp_path / "empty/unsquashfs").write_text("#!/bin/sh\necho 'SYNTAX: unsquashfs [options]' >&2; exit 1\n")
+    (tmp_path / "empty/unsquashfs").chmod(0o755)
+    done = provision(AMD64, f"rootfs:{squashfs}", tmp_path / "dir", env=env)
+    assert done.returncode == 7
+    assert "too old" in done.stderr
