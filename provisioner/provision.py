@@ -257,7 +257,8 @@ def _describe(resolved: ResolvedImage, console: Console) -> None:
     if resolved.verified == NOT_VERIFIED:
         console.step("not verified: nobody says what the file must be; --sha256 HEX does")
     elif resolved.verified:
-        console.step(f"verified {resolved.verified}")
+        says_so = resolved.verified.startswith(("verified", "not verified"))
+        console.step(resolved.verified if says_so else f"verified {resolved.verified}")
 
 
 def _completed(image: Image, tree: Tree, plan: Plan, console: Console) -> Image:

@@ -28,14 +28,16 @@ _MAGIC |= {"bzip2": (b"BZh",), "xz": (b"\xfd7zXZ\0",), "lz4": (b"\x04\x22\x4d\x1
 _MAGIC_SIZE = 6
 _XZ_MEMORY = 256 << 20
 """The most bytes that decompressing xz may take; xz -9 needs 65 MiB."""
+_LAYER = "the layer"
+"""What is decompressed most often, for messages."""
 _GZIP_WINDOW = 31  # zlib's wbits for the gzip format
 
 
-def decompress(blob: Iterator[bytes], media_type: str) -> Iterator[bytes]:
+def decompress(blob: Iterator[bytes], media_type: str, what: str = _LAYER) -> Iterator[bytes]:
     """Yield the archive in `blob`, in pieces of at most OUTPUT bytes; an uncompressed one in the chunks of `blob`.
 
-    `media_type` only matters where it names encryption. Raises MalformedImage for content that can't be decompressed or
-    is no archive, and MachineError where nothing on this machine can decompress it.
+    `media_type` only matters where it names encryption; `what` is for messages. Raises MalformedImage for content that
+    can't be decompressed or is no archive, and MachineError where nothing on this machine can decompress it.
     """
     if media_type.endswith("+encrypted"):
         raise MalformedImage("the layer is encrypted", "take an image that isn't: provision has no keys for layers")
@@ -46,8 +48,12 @@ def decompress(blob: Iterator[bytes], media_type: str) -> Iterator[bytes]:
             break
     found = compression_of(head)
     if not found and head and not _may_be_archive(head):
-        raise MalformedImage(f"the layer is no archive but {_describe(head)}")
-    yield from _DECOMPRESSORS[found](chain((head,), blob))
+        raise MalformedImage(f"{what} is no archive but {_describe(head)}")
+    try:
+        yield from _DECOMPRESSORS[found](chain((head,), blob))
+    except MalformedImage as error:
+        error.message = error.message.replace(_LAYER, what, 1)
+        raise
 
 
 def compression_of(head: bytes) -> str:
@@ -244,4 +250,4 @@ def _damaged(why: object) -> ProvisionError:
     """Return the error for a stream that can't be decompressed: `why`, or the lack of memory that it means."""
     if shortage := lacks_resources(RuntimeError(str(why))):
         return shortage
-    return MalformedImage(f"the layer can't be decompressed: {printable(str(why))}")
+    return MalformedImage(f"{_LAYER} can't be decompressed: {printable(str(why))}")

@@ -28,7 +28,7 @@ def open_rootfs(name: Rootfs, opening: Opening) -> Source:
         shown = printable(name.location)
         return RootfsSource(fetched.file, str(name), shown, fetched.digest, fetched.verified, is_named=True)
     shown = printable(name.location)
-    expected, who = opening.expected_digest(str(name))
+    expected, who = opening.expected_digest(None, is_rootfs=True)
     file = opening.stack.enter_context(open_file(Path(name.location)))
     if expected is None:
         return RootfsSource(file, str(name), shown, None, NOT_VERIFIED, is_named=True)
@@ -37,11 +37,11 @@ def open_rootfs(name: Rootfs, opening: Opening) -> Source:
 
 
 def open_url(name: Url, opening: Opening) -> Source:
-    """Return what is at a URL. Raises ProvisionError."""
-    from provisioner.sources.rootfs import RootfsSource
+    """Return what is at a URL: an archive of images, or of a root file system. Raises ProvisionError."""
+    from provisioner.commands.archive_sources import recognise
 
     fetched = fetch(name.url, str(name), opening)
-    return RootfsSource(fetched.file, str(name), printable(name.url), fetched.digest, fetched.verified)
+    return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
 
 
 def fetch(url: str, reference: str, opening: Opening) -> UrlFile:

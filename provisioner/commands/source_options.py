@@ -11,6 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provisioner.commands.archive_sources import (
+    open_docker_archive,
+    open_file_name,
+    open_oci_archive,
+    open_oci_layout,
+    open_skopeo_directory,
+    open_standard_input,
+)
 from provisioner.commands.file_sources import open_rootfs, open_url
 from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
@@ -18,7 +26,19 @@ from provisioner.errors import MachineError, ProvisionError, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
-from provisioner.image.source_name import WORDS, OciLayout, RegistryName, Rootfs, SkopeoDirectory, SourceName, Url
+from provisioner.image.source_name import (
+    WORDS,
+    DockerArchive,
+    FileName,
+    OciArchive,
+    OciLayout,
+    RegistryName,
+    Rootfs,
+    SkopeoDirectory,
+    SourceName,
+    StandardInput,
+    Url,
+)
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -33,6 +53,7 @@ if TYPE_CHECKING:
     from provisioner.store.blobs import BlobCache
     from provisioner.store.documents import CachingRegistry
 
+HINT_LOCK = "lock this source: provision --lock FILE SOURCE DIR"
 _MOVED_SECONDS = 3.0
 """How long a run with --locked waits at its end for the digest that the tag has now."""
 
@@ -116,20 +137,29 @@ class Opening:
         self.stack.enter_context(in_use(cache.files))
         return cache
 
-    def lock(self, reference: str) -> Lock | None:
-        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source."""
+    def lock(self, reference: str | None) -> Lock | None:
+        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source.
+
+        `reference` is None for files of this machine: only their digests count, wherever they are.
+        """
         from provisioner.image.lockfile import Lock
 
         return Lock.read(self.options.locked, reference) if self.options.locked else None
 
-    def expected_digest(self, reference: str) -> tuple[Digest | None, str]:
-        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError."""
+    def expected_digest(self, reference: str | None, *, is_rootfs: bool = False) -> tuple[Digest | None, str]:
+        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError.
+
+        The lock of an image says nothing of the file that the image is in; it is no lock of a root file system.
+        """
         lock, given = self.lock(reference), self.options.sha256
-        if lock and given and lock.digest != given:
-            raise UsageError(f"--sha256 and the lock of {reference} contradict each other", "leave out one of them")
+        locked = lock.digest if lock and (lock.digest,) in lock.layers.values() else None
+        if is_rootfs and lock and not locked:
+            raise UsageError(f"{printable(str(self.options.locked))} is no lock of a root file system", HINT_LOCK)
+        if locked and given and locked != given:
+            raise UsageError("--sha256 and the lock contradict each other", "leave out one of them")
         if given:
             return given, "--sha256"
-        return (lock.digest, "the lock") if lock else (None, "")
+        return (locked, "the lock") if locked else (None, "")
 
 
 @contextmanager
@@ -170,6 +200,12 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
 
 OPENERS: Mapping[type[Any], Callable[[Any, Opening], Source]] = {
     RegistryName: _open_registry,
+    DockerArchive: open_docker_archive,
+    OciArchive: open_oci_archive,
+    OciLayout: open_oci_layout,
+    SkopeoDirectory: open_skopeo_directory,
+    FileName: open_file_name,
+    StandardInput: open_standard_input,
     Rootfs: open_rootfs,
     Url: open_url,
 }

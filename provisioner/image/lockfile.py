@@ -64,11 +64,11 @@ class Lock:
         return cls(**values)
 
     @classmethod
-    def read(cls, path: Path, reference: str) -> Lock:
-        """Return the lock in a file. Raises UsageError, also for the lock of another image than `reference`."""
+    def read(cls, path: Path, reference: str | None) -> Lock:
+        """Return the lock in a file. Raises UsageError, also for the lock of another image than `reference`, if any."""
         shown = printable(str(path))
         lock = cls.parse(read_settings(path), shown)
-        if lock.reference != reference:
+        if reference not in (None, lock.reference):
             raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", _HINT_OTHER_IMAGE)
         return lock
 

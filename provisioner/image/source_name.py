@@ -243,6 +243,8 @@ def _path(text: str, path: str) -> Path:
     """Return an absolute path; `~/` is the home directory, since a shell leaves it alone behind a colon."""
     if not path:
         raise UsageError(f"{_shown(text)} lacks the path of a file or directory", f"the words are {WORDS}")
+    if path == "-":
+        return Path("/dev/stdin")
     if "\0" in path:
         raise UsageError(f"{_shown(text)} contains a NUL", "name a file or directory")
     try:

@@ -32,7 +32,7 @@ def choose_image(images: Sequence[NamedImage[T]], choice: str, word: str) -> T:
     NotFound for another name, UsageError where a choice is needed.
     """
     if not images:
-        raise NotFound(f"{word} has no image")
+        raise NotFound(f"{word} has no image", "save one into it, or name another archive")
     if choice.startswith("@"):
         number = int(choice[1:])
         if number < len(images):

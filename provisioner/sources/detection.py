@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 
-from provisioner.archives.compression import decompress
-from provisioner.archives.tar import Archive
+from provisioner.archives.compression import compression_of, decompress
+from provisioner.archives.tar import BLOCK, Archive, has_right_checksum
 from provisioner.errors import MachineError, MalformedImage, UsageError
+from provisioner.image.digest import CHUNK
 from provisioner.sources.members import normal_name
 
 _PEEKED = 1 << 20
@@ -89,12 +93,62 @@ def _limited(chunks: Iterable[bytes]) -> Iterator[bytes]:
             return
 
 
-def read_head(file: int) -> bytes:
-    """Return the first bytes of what can be read from a descriptor once, such as a pipe. Raises OSError."""
-    head = b""
-    while len(head) < _PEEKED and (data := os.read(file, _PEEKED - len(head))):
-        head += data
-    return head
+@dataclass(frozen=True)
+class FileStart:
+    """An open file or pipe, and what it begins with."""
+
+    file: io.FileIO
+    data: bytes
+    """Up to _PEEKED bytes."""
+    is_seekable: bool
+    """Whether it can be read more than once, and at any place."""
+
+    @property
+    def compression(self) -> str:
+        """Return `gzip`, `zstd`, `bzip2` or `xz`; nothing where it isn't compressed, or otherwise."""
+        return compression_of(self.data)
+
+    @property
+    def is_tar(self) -> bool:
+        """Return whether it is a tar archive that isn't compressed."""
+        with suppress(MalformedImage):
+            return len(self.data) >= BLOCK and has_right_checksum(self.data[:BLOCK])
+        return False
+
+    @property
+    def size(self) -> int | None:
+        """Return its size in bytes; None for a pipe."""
+        return os.fstat(self.file.fileno()).st_size if self.is_seekable else None
+
+    def chunks(self, progress: Callable[[int], None]) -> Iterator[bytes]:
+        """Yield all of it, and call `progress` with the length of each chunk. A pipe yields it once. Raises OSError."""
+        progress(len(self.data))
+        yield self.data
+        offset = len(self.data)
+        while data := self._read(offset):
+            offset += len(data)
+            progress(len(data))
+            yield data
+
+    def archive(self, progress: Callable[[int], None]) -> Iterator[bytes]:
+        """Yield the same, decompressed. Raises MalformedImage and MachineError too."""
+        return decompress(self.chunks(progress), "", "the archive")
+
+    def _read(self, offset: int) -> bytes:
+        number = self.file.fileno()
+        return os.pread(number, CHUNK, offset) if self.is_seekable else os.read(number, CHUNK)
+
+
+def peek(file: io.FileIO) -> FileStart:
+    """Return an open file or pipe with what it begins with. Raises OSError."""
+    number = file.fileno()
+    # Of a file that somebody has read a part of, only the rest counts.
+    if stat.S_ISREG(os.fstat(number).st_mode) and os.lseek(number, 0, os.SEEK_CUR) == 0:
+        return FileStart(file, os.pread(number, _PEEKED, 0), True)
+    data = b""
+    while len(data) < _PEEKED and (piece := os.read(number, _PEEKED - len(data))):
+        data += piece
+    return FileStart(file, data, False)
 
 
 def unrecognised(shown: str) -> UsageError:

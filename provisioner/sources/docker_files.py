@@ -59,9 +59,9 @@ class DockerFiles:
             image, layers = self._build(entry, platform)
         choose([(image.config.platform, image)], platform, self._word)
         assumed = f"{self._word} doesn't say which machines it is for: {image.config.platform} is assumed"
-        what = "by the digests in its config, whose name is its digest"
+        what = "by the digests in its config, and that by its name"
         if not _digest_in(entry.config):
-            what = "by the digests in its config, which nothing verifies"
+            what = "by the digests in its config, which itself is not verified"
         return FoundImage(
             image,
             layers,

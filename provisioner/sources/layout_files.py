@@ -123,7 +123,7 @@ class LayoutFiles:
         return FoundImage(
             image,
             layers,
-            "by the digests in it",
+            "by the digests that it states",
             self._index(candidate),
             assumptions=() if image.config.states_platform else (assumption,),
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from provisioner.image.image import Image, Layer
 from provisioner.image.platform import Platform
 from provisioner.sources import LayerBlob, ResolvedImage, Source
 
 
+@runtime_checkable
 class LocalImages(Source, Protocol):
     """A source that knows all of its platforms without any connection."""
 

@@ -6,7 +6,7 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.resolution import open_file
 from provisioner.filesystem.trust import Untrusted
+from provisioner.image.digest import CHUNK
 from provisioner.image.manifest import DOCUMENT_LIMIT
 from provisioner.terminal.escaping import printable
 
@@ -48,7 +49,8 @@ class Members(Protocol):
     def find(self, name: str) -> Member | None:
         """Return a file, through links within the archive; None where there is none.
 
-        Raises MalformedImage for one that is there twice, and for a link that leads out of the archive.
+        Raises MalformedImage for one that is there twice with different contents, and for a link that leads out of the
+        archive.
         """
 
     def open(self, member: Member) -> int:
@@ -85,13 +87,20 @@ def normal_name(path: bytes) -> str | None:
 
 
 class Index:
-    """The regular files and links of an archive by their names."""
+    """The regular files and links of an archive by their names.
 
-    def __init__(self) -> None:
+    A file may be there more than once if all have the same content, as `are_same` says of them.
+    """
+
+    def __init__(self, are_same: Callable[[Sequence[Member]], bool]) -> None:
+        self._are_same = are_same
         self.files: dict[str, Member] = {}
+        self._copies: dict[str, list[Member]] = {}
+        """All files of a name, where there is more than one."""
         self._links: dict[str, str | None] = {}
         """Links, with the names that they lead to; None where that is outside of the archive."""
-        self._twice: set[str] = set()
+        self._contradicted: set[str] = set()
+        """Names of links that another link or file has too."""
         self._room = _MAX_NAMES
 
     def add(self, entry: Entry, start: int, size: int) -> None:
@@ -102,10 +111,13 @@ class Index:
         name = self.name_of(entry)
         if name is None or entry.kind not in (Kind.FILE, Kind.SYMLINK, Kind.HARDLINK):
             return
-        if name in self.files or name in self._links:
-            self._twice.add(name)
+        if name in self._links or (name in self.files and entry.kind is not Kind.FILE):
+            self._contradicted.add(name)
         if entry.kind is Kind.FILE:
-            self.files[name] = Member(name, start, size)
+            member = Member(name, start, size)
+            if name in self.files:
+                self._copies.setdefault(name, [self.files[name]]).append(member)
+            self.files[name] = member
         elif entry.kind is Kind.HARDLINK:
             self._links[name] = normal_name(entry.target)
         else:
@@ -121,8 +133,10 @@ class Index:
         """Return and raise as Members.find does."""
         shown, links = printable(name), 0
         while True:
-            if name in self._twice:
+            copies = self._copies.get(name, ())
+            if name in self._contradicted or (copies and not self._are_same(copies)):
                 raise MalformedImage(f"{printable(name)} is in the archive more than once")
+            self._copies.pop(name, None)  # they are the same, and need no second look
             if name not in self._links:
                 return self.files.get(name)
             links += 1
@@ -145,11 +159,11 @@ def _name_inside(path: bytes) -> str | None:
 
 
 class TarMembers:
-    """The members of a tar file that is not compressed: listed once, and read in place. It closes the file."""
+    """The members of an open tar file that is not compressed: listed once, and read in place."""
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._index = Index()
+        self._index = Index(self._have_same_content)
 
     def read_index(self) -> None:
         """Read the headers of all members. Raises MalformedImage, OSError."""
@@ -174,9 +188,19 @@ class TarMembers:
         """Return a new descriptor of the archive."""
         return os.dup(self._file)
 
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+    def _have_same_content(self, copies: Sequence[Member]) -> bool:
+        """Return whether files have the same content. Raises MachineError, MalformedImage."""
+        first, *others = copies
+        with machine_errors("read the archive"):
+            return all(other.size == first.size for other in others) and all(
+                self._chunk(first, offset) == self._chunk(other, offset)
+                for other in others
+                for offset in range(0, first.size, CHUNK)
+            )
+
+    def _chunk(self, member: Member, offset: int) -> bytes:
+        part = Member(member.name, member.start + offset, member.size - offset)
+        return read_range(self._file, part, CHUNK)
 
 
 class DirectoryMembers:

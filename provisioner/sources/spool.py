@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
 
 from provisioner.archives.stream import StreamReader
 from provisioner.archives.tar import Archive
@@ -14,6 +18,7 @@ from provisioner.image.digest import Digest
 from provisioner.sizes import size_text
 from provisioner.sources.members import Index, Member
 from provisioner.store.blobs import BlobCache
+from provisioner.store.partial import write_all
 from provisioner.terminal.escaping import printable
 
 _PADDING = 16 << 20
@@ -23,13 +28,14 @@ _PADDING = 16 << 20
 class SpooledMembers:
     """The members of an archive that arrives in order: each is a blob in the cache by its SHA-256.
 
-    `close` deletes those that the cache had not before, but for the ones that `keep` has named.
+    A context manager: at its end, those that the cache had not before are deleted. The blobs of an OCI image layout,
+    which are those of a registry, stay there where no error has occurred.
     """
 
     def __init__(self, cache: BlobCache) -> None:
         self._cache = cache
-        self._index = Index()
-        self._digests: dict[str, Digest] = {}
+        self._index = Index(lambda copies: len(self._digests[copies[0].name]) == 1)
+        self._digests: dict[str, set[Digest]] = {}
         self._new: set[Digest] = set()
 
     def read(self, chunks: Iterable[bytes]) -> None:
@@ -37,18 +43,18 @@ class SpooledMembers:
 
         Raises MalformedImage, MachineError where there is no room, and what iterating over `chunks` raises.
         """
-        archive = Archive((), _PaddedReader(chunks))
+        archive, room = Archive((), _PaddedReader(chunks)), _Room.of(self._cache)
         for entry in archive:
             self._index.add(entry, 0, entry.size)
             name = self._index.name_of(entry)
             if entry.kind is not Kind.FILE or name is None:
                 continue
             with error_context(printable(name)):
-                self._check_room(entry.size)
+                room.spend(entry.size)
             digest, is_new = self._cache.add(archive.content())
             if is_new:
                 self._new.add(digest)
-            self._digests[name] = digest
+            self._digests.setdefault(name, set()).add(digest)
 
     def names(self) -> Collection[str]:
         """Return the names of all files."""
@@ -60,26 +66,65 @@ class SpooledMembers:
 
     def open(self, member: Member) -> int:
         """Return a new descriptor of the file in the cache. Raises MachineError."""
-        with self._cache.errors(), self._cache.open(self._digests[member.name]) as file:
+        with self._cache.errors(), self._cache.open(min(self._digests[member.name])) as file:
             return os.dup(file.fileno())
 
-    def keep(self, digests: Iterable[Digest]) -> None:
-        """Leave these blobs in the cache: they are those of a registry too."""
-        self._new.difference_update(digests)
+    def __enter__(self) -> SpooledMembers:
+        """Return the object itself."""
+        return self
 
-    def close(self) -> None:
-        """Delete the other members. Raises MachineError."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Delete what doesn't stay. Raises MachineError."""
+        if kind is None:
+            self._new -= {
+                digest
+                for name, digests in self._digests.items()
+                for digest in digests
+                if name == f"blobs/sha256/{digest.hex}"
+            }
         with self._cache.errors():
             while self._new:
                 self._cache.delete(self._new.pop())
 
-    def _check_room(self, size: int) -> None:
-        """Raise MachineError where a member of `size` bytes would leave less than a tenth of the free space."""
-        free = self._cache.free_bytes()
-        if size > free * 9 // 10:
-            path = printable(str(self._cache.files.path))
-            what = f"it takes {size_text(size)}, and {size_text(free)} are free in the cache {path}"
+
+@dataclass
+class _Room:
+    """The space that an archive may take in the cache: nine tenths of what is free before."""
+
+    cache: BlobCache
+    free: int
+    spent: int = 0
+
+    @classmethod
+    def of(cls, cache: BlobCache) -> _Room:
+        return cls(cache, cache.free_bytes())
+
+    def spend(self, size: int) -> None:
+        """Count `size` bytes that are about to be written. Raises MachineError where there is no room for them."""
+        self.spent += size
+        if self.spent > self.free * 9 // 10:
+            path = printable(str(self.cache.files.path))
+            what = f"it takes {size_text(self.spent)} so far, and {size_text(self.free)} are free in the cache {path}"
             raise MachineError(what, f"{HINTS[errno.ENOSPC]}, or name another cache in PROVISION_CACHE_DIR")
+
+
+@contextmanager
+def spool_file(cache: BlobCache, chunks: Iterable[bytes]) -> Iterator[io.FileIO]:
+    """Yield an open file with these chunks on the file system of the cache. It has no name there, so that none stays.
+
+    Raises MachineError where there is no room, and what iterating over `chunks` raises.
+    """
+    room = _Room.of(cache)
+    with cache.unnamed_file() as file:
+        for chunk in chunks:
+            room.spend(len(chunk))
+            with cache.errors():
+                write_all(file, chunk)
+        with cache.errors():
+            file.seek(0)
+        yield file
 
 
 class _PaddedReader(StreamReader):

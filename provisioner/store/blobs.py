@@ -124,6 +124,15 @@ class BlobCache:
                 raise
         return digest, is_new
 
+    @contextmanager
+    def unnamed_file(self) -> Iterator[io.FileIO]:
+        """Yield a new file to write and to read, without a name: it is gone when it is closed. Raises MachineError."""
+        with self.errors():
+            partial = own_partial(self.files)
+            self.discard(partial)
+        with partial.file:
+            yield partial.file
+
     def free_bytes(self) -> int:
         """Return the free space of the file system that the cache is on. Raises MachineError."""
         with self.errors():
