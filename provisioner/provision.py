@@ -12,6 +12,7 @@ from typing import NamedTuple
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
 from provisioner.container.record import Record
+from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
@@ -57,6 +58,10 @@ class Plan:
     """Name servers; without any, the profile's."""
     force: bool = False
     """Whether to replace what is in `directory`, if `provision` created it."""
+    stop_running: bool = False
+    """Whether to stop what runs from a `directory` that is replaced; else that is an error."""
+    waits: bool = True
+    """Whether to wait for another run that is at work on `directory`; else that is an error."""
     shell: str = "/bin/sh"
     """The interpreter of start.sh."""
     binds: tuple[str, ...] = ()
@@ -88,6 +93,8 @@ class Outcome:
     """The index that the reference names (see ResolvedImage)."""
     is_new: bool
     """False if the directory already contained the image."""
+    is_changed: bool
+    """Whether anything in the directory was written; False if it was right already."""
 
 
 def provision(plan: Plan, source: Source, console: Console) -> Outcome:
@@ -97,18 +104,20 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     """
     requested_profile = load_profile(plan.profile) if plan.profile else None
     existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
-    with Staging(plan.directory, plan.trust) as staging:
+    with Staging(plan.directory, plan.trust, console.step if plan.waits else None) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and plan.force:
             _check_removable(plan.directory)
+            stop_or_refuse(plan.directory, stop=plan.stop_running)
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
         _describe(resolved_image, console)
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
             _check_same_settings(plan, existing)
-            _renew(plan.directory, console)
-            return Outcome(existing, _image_as_made(plan, existing, image), resolved_image.index, is_new=False)
+            is_renewed = _renew(plan.directory, console)
+            made = _image_as_made(plan, existing, image)
+            return Outcome(existing, made, resolved_image.index, is_new=False, is_changed=is_renewed)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
@@ -140,7 +149,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 if plan.ids == "many":
                     write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync)
-    return Outcome(record, image, resolved_image.index, is_new=True)
+    return Outcome(record, image, resolved_image.index, is_new=True, is_changed=True)
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
@@ -237,8 +246,11 @@ def _check_removable(directory: Path) -> None:
         raise TargetExists(what, f"remove it first: unshare -U -r --map-auto rm -rf {shown}")
 
 
-def _renew(directory: Path, console: Console) -> None:
-    """Give a directory that another version made this version's start.sh, helper and filters."""
+def _renew(directory: Path, console: Console) -> bool:
+    """Give a directory that another version made this version's start.sh, helper and filters.
+
+    Returns whether it wasn't as this version writes it.
+    """
     with machine_errors(f"renew {printable(str(directory / 'start.sh'))}"):
         outdated = find_outdated(directory, host_platform())
         if outdated.names:
@@ -248,6 +260,7 @@ def _renew(directory: Path, console: Console) -> None:
             console.step(
                 "start.sh was edited, and stays as it is; --force replaces it, and all that was changed in DIR"
             )
+    return bool(outdated.names)
 
 
 def _describe(resolved: ResolvedImage, console: Console) -> None:

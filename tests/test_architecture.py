@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "archives": "errors filesystem terminal threads",
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
-    "registry": "errors filesystem image settings terminal threads",
+    "registry": "errors filesystem image settings sizes terminal threads",
     "store": "errors filesystem image registry sizes terminal threads",
     "sources": "archives errors filesystem image registry sizes store terminal threads",
     "ownership": "errors filesystem",

@@ -163,7 +163,8 @@ def _root_file_system(
     file: io.FileIO, shown: str, reference: str, opening: Opening, fetched: UrlFile | None
 ) -> LocalImages:
     """Return the root file system in an archive that can be sought in."""
-    from provisioner.sources.rootfs import NOT_VERIFIED, RootfsSource, check_digest, hash_file
+    from provisioner.sources import NOT_VERIFIED
+    from provisioner.sources.rootfs import RootfsSource, check_digest, hash_file
 
     expected, who = opening.expected_digest(None, is_rootfs=True)
     if fetched:

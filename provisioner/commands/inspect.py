@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import output_errors, write_json, write_lines
+from provisioner.commands.output import make_console, output_errors, write_json, write_lines
 from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
@@ -53,7 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the bytes of the index or manifest as they were served; with --platform, that platform's manifest",
     )
-    parser.add_argument("--quiet", action="store_true", help="show the result and errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.raw:
         raise UsageError("--json and --raw are different outputs", "choose one of them")
     directory = _find_directory(arguments.target)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
     name = None if directory else parse_source(arguments.target)
     if isinstance(name, RegistryName) and arguments.raw and not arguments.platform:
         return _write_raw(_fetch_document(name, arguments, console))

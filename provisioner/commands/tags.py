@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
+from provisioner.commands.output import NAMES_ALONE, add_output_arguments, make_console, number, write_json, write_lines
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 HELP = "List the tags of an image for this machine's platform, newest first"
 EXAMPLE = "provision tags ubuntu"
+QUIET = NAMES_ALONE
 
 _COLUMNS = (
     Column("TAG"),
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     query = _query(arguments, config)
     screen = Screen.of(sys.stdout)
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
 
     from provisioner.registry.hub import Hub, suggest_similar_names
 

@@ -10,6 +10,9 @@ from typing import Any, TextIO
 
 from provisioner.terminal.escaping import printable
 
+REQUEST_LOGGER = "provisioner.requests"
+"""The name of the logger that `provisioner.registry` writes its requests to; `--verbose` shows them."""
+
 
 class Console:
     """Writes steps and errors to a stream, standard error by default.
