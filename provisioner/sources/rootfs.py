@@ -90,7 +90,7 @@ class RootfsSource:
         """Return the directory in the archive that is the root. Raises MalformedImage, UsageError where none is."""
         search, is_empty = RootSearch(), True
         blob = FileBlob(self._file.fileno(), 0, os.fstat(self._file.fileno()).st_size, self._name)
-        for entry in Archive(decompress(blob.chunks(), "")):
+        for entry in Archive(decompress(blob.chunks(), "", "it")):
             search.add(entry.path)
             is_empty = False
             if search.root is not None:
