@@ -6,6 +6,7 @@ A script starts in an empty directory, which is also its HOME, with the environm
     DIGESTS         the layers' digests, base first
     BLOBS TARS      files with these layers, compressed and uncompressed
     WARM            a blob cache of provision with the image
+    DOCKER_ARCHIVE OCI_ARCHIVE      archives of the image, as skopeo writes them
     POLICY          a containers-policy.json(5) that accepts every image
     CHECKOUT        the checkout to measure
     PLAIN FAST      Python environments with its dependencies, without and with the extra `fast`
@@ -19,7 +20,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .bench_machine import find
-from .bench_report import FAST, HASH, INFLATE, NO_SYNC, ON_DISK, OURS, TAR, WARM, WARM_TAR, WRITE
+from .bench_report import (
+    ARCHIVES,
+    ARCHIVES_BY_UMOCI,
+    FAST,
+    HASH,
+    INFLATE,
+    NO_SYNC,
+    ON_DISK,
+    OURS,
+    PIPED,
+    TAR,
+    WARM,
+    WARM_TAR,
+    WRITE,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Entrant:
 
     name: str
     kind: str
-    """cold (with empty caches), warm, disk (warm, and unpacked onto a disk), or limit (a part of the lower bound)."""
+    """cold (with empty caches), warm, archive, disk (warm, and unpacked onto a disk), or limit (of the lower bound)."""
     script: str
     needs: tuple[str, ...] = ()
     """Programs and, in capitals, ROOT and Python environments."""
@@ -92,10 +107,16 @@ for name in sys.argv[1:]:
 """
 
 
-def ours(environment: str, cache: str = "", module: str = "provisioner", options: str = "--quiet") -> str:
+def ours(
+    environment: str,
+    cache: str = "",
+    module: str = "provisioner",
+    options: str = "--quiet",
+    source: str = "$HOST/$IMAGE",
+) -> str:
     """Return the script that runs the checkout's provision with the dependencies in an environment."""
     setting = f'PROVISION_CACHE_DIR="{cache}" ' if cache else ""
-    command = f'"${environment}/bin/python" -m {module} {options} "$HOST/$IMAGE" container'
+    command = f'"${environment}/bin/python" -m {module} {options} "{source}" container'
     return f'PYTHONPATH="$CHECKOUT" {setting}{command}'
 
 
@@ -112,6 +133,17 @@ def inflate(environment: str, module: str) -> str:
 def umoci(option: str = "") -> str:
     """Return the script that pulls with skopeo and unpacks with umoci."""
     return f"{SKOPEO}\numoci unpack {option} --image oci:latest bundle"
+
+
+def archived(form: str) -> tuple[Entrant, Entrant]:
+    """Return provision, and skopeo with umoci, on the archive of a format."""
+    source = f"{form}:${form.replace('-', '_').upper()}"
+    copy = f'skopeo --policy "$POLICY" copy --quiet "{source}" oci:oci:latest'
+    unpack = "umoci unpack --image oci:latest bundle"
+    return (
+        Entrant(ARCHIVES[form], "archive", ours("PLAIN", source=source), ("PLAIN",), _TREE),
+        Entrant(ARCHIVES_BY_UMOCI[form], "archive", f"{copy}\n{unpack}", ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
+    )
 
 
 _TREE = "container/rootfs"
@@ -131,6 +163,9 @@ ENTRANTS = (
     Entrant(NO_SYNC, "warm", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
     Entrant(ON_DISK[0], "disk", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
     Entrant(ON_DISK[1], "disk", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
+    *archived("docker-archive"),
+    *archived("oci-archive"),
+    Entrant(PIPED, "archive", f'cat "$DOCKER_ARCHIVE" | {ours("PLAIN", source="-")}', ("PLAIN",), _TREE),
     Entrant(WARM_TAR, "warm", UNTAR.format(layers="$BLOBS", options="-xzf"), ("tar", "gzip")),
     Entrant(INFLATE[OURS], "limit", inflate("PLAIN", "zlib"), ("PLAIN",), ""),
     Entrant(INFLATE[FAST], "limit", inflate("FAST", "isal.isal_zlib"), ("FAST",), ""),

@@ -13,6 +13,11 @@ WARM = ("provision, warm", "provision[fast], warm")
 NO_SYNC = "provision --no-sync, warm"
 ON_DISK = ("provision, warm, on a disk", "provision --no-sync, warm, on a disk")
 WARM_TAR = "tar -x of the same blobs"
+ARCHIVES = {"docker-archive": "provision docker-archive:", "oci-archive": "provision oci-archive:"}
+"""provision on archives of an image, by their formats."""
+ARCHIVES_BY_UMOCI = {form: f"skopeo, umoci, {form}" for form in ARCHIVES}
+"""Its peers on the same archives."""
+PIPED = "provision -, docker-archive"
 INFLATE = {OURS: "inflate with zlib", FAST: "inflate with isal"}
 HASH = "hash"
 WRITE = "write"
@@ -120,6 +125,10 @@ def goals(by_image: dict[str, Medians], peers: Sequence[str], cores: int) -> lis
         wanted.append(Goal(f"small-files: {TAR} to {ours}", 2.0, ratio(small, TAR, ours)))
     for ours in WARM:
         wanted.append(Goal(f"application: {WARM_TAR} to {ours}", 1.0, ratio(application, WARM_TAR, ours)))
+    for form, ours in ARCHIVES.items():
+        wanted.append(Goal(f"application: {OURS} from the registry to {ours}", 1.0, ratio(application, OURS, ours)))
+        peer = ARCHIVES_BY_UMOCI[form]
+        wanted.append(Goal(f"application: {peer} to {ours}", 2.0, ratio(application, peer, ours)))
     return wanted
 
 
@@ -209,6 +218,7 @@ def report(
             f"### {title}",
             runs_table(found, cold, OURS, FAST, "cold cache", floor),
             runs_table(found, [*WARM, WARM_TAR], *WARM, "warm cache", floor),
+            runs_table(found, [*ARCHIVES.values(), *ARCHIVES_BY_UMOCI.values(), PIPED], OURS, FAST, "archive", floor),
             limit_table(found, cores),
             sync_table(found),
         ]
