@@ -7,6 +7,7 @@ A script starts in an empty directory, which is also its HOME, with the environm
     BLOBS TARS      files with these layers, compressed and uncompressed
     WARM            a blob cache of provision with the image
     ROOTFS          a tar of its root file system, uncompressed
+    DOCKER_ARCHIVE OCI_ARCHIVE      archives of the image, as skopeo writes them
     POLICY          a containers-policy.json(5) that accepts every image
     CHECKOUT        the checkout to measure
     PLAIN FAST      Python environments with its dependencies, without and with the extra `fast`
@@ -21,12 +22,15 @@ from dataclasses import dataclass
 
 from .bench_machine import find
 from .bench_report import (
+    ARCHIVES,
+    ARCHIVES_BY_UMOCI,
     FAST,
     HASH,
     INFLATE,
     NO_SYNC,
     ON_DISK,
     OURS,
+    PIPED,
     ROOTFS,
     ROOTFS_PEER,
     ROOTFS_TAR,
@@ -44,7 +48,7 @@ class Entrant:
 
     name: str
     kind: str
-    """cold (with empty caches), warm, disk (warm, and unpacked onto a disk), rootfs (from a tar of the whole tree), or
+    """cold (with empty caches), warm, archive, rootfs (a tar of the whole tree), disk (warm, and unpacked onto a disk), or
     limit (a part of the lower bound)."""
     script: str
     needs: tuple[str, ...] = ()
@@ -139,6 +143,17 @@ def umoci(option: str = "") -> str:
     return f"{SKOPEO}\numoci unpack {option} --image oci:latest bundle"
 
 
+def archived(form: str) -> tuple[Entrant, Entrant]:
+    """Return provision, and skopeo with umoci, on the archive of a format."""
+    source = f"{form}:${form.replace('-', '_').upper()}"
+    copy = f'skopeo --policy "$POLICY" copy --quiet "{source}" oci:oci:latest'
+    unpack = "umoci unpack --image oci:latest bundle"
+    return (
+        Entrant(ARCHIVES[form], "archive", ours("PLAIN", source=source), ("PLAIN",), _TREE),
+        Entrant(ARCHIVES_BY_UMOCI[form], "archive", f"{copy}\n{unpack}", ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
+    )
+
+
 _TREE = "container/rootfs"
 _PROOT_DISTRO_TREE = ".local/share/proot-distro/*/bench/rootfs"
 
@@ -156,6 +171,9 @@ ENTRANTS = (
     Entrant(NO_SYNC, "warm", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
     Entrant(ON_DISK[0], "disk", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
     Entrant(ON_DISK[1], "disk", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
+    *archived("docker-archive"),
+    *archived("oci-archive"),
+    Entrant(PIPED, "archive", f'cat "$DOCKER_ARCHIVE" | {ours("PLAIN", source="-")}', ("PLAIN",), _TREE),
     Entrant(WARM_TAR, "warm", UNTAR.format(layers="$BLOBS", options="-xzf"), ("tar", "gzip")),
     Entrant(ROOTFS[0], "rootfs", ours("PLAIN", source="rootfs:$ROOTFS"), ("PLAIN",), _TREE),
     Entrant(ROOTFS[1], "rootfs", ours("FAST", source="rootfs:$ROOTFS"), ("FAST",), _TREE),

@@ -17,6 +17,11 @@ ROOTFS = ("provision rootfs:FILE", "provision[fast] rootfs:FILE")
 ROOTFS_TAR = "tar -x of the same file"
 ROOTFS_PEER = "proot-distro install FILE"
 UMOCI = "skopeo, umoci"
+ARCHIVES = {"docker-archive": "provision docker-archive:", "oci-archive": "provision oci-archive:"}
+"""provision on archives of an image, by their formats."""
+ARCHIVES_BY_UMOCI = {form: f"skopeo, umoci, {form}" for form in ARCHIVES}
+"""Its peers on the same archives."""
+PIPED = "provision -, docker-archive"
 INFLATE = {OURS: "inflate with zlib", FAST: "inflate with isal"}
 HASH = "hash"
 WRITE = "write"
@@ -129,6 +134,10 @@ def goals(by_image: dict[str, Medians], peers: Sequence[str], cores: int) -> lis
     for ours, registry in zip(ROOTFS, (OURS, FAST), strict=True):
         wanted.append(Goal(f"application: {registry} to {ours}", 1.0, ratio(application, registry, ours)))
         wanted.append(Goal(f"application: {UMOCI} to {ours}", 2.0, ratio(application, UMOCI, ours)))
+    for form, ours in ARCHIVES.items():
+        wanted.append(Goal(f"application: {OURS} from the registry to {ours}", 1.0, ratio(application, OURS, ours)))
+        peer = ARCHIVES_BY_UMOCI[form]
+        wanted.append(Goal(f"application: {peer} to {ours}", 2.0, ratio(application, peer, ours)))
     return wanted
 
 
@@ -219,6 +228,7 @@ def report(
             runs_table(found, cold, OURS, FAST, "cold cache", floor),
             runs_table(found, [*WARM, WARM_TAR], *WARM, "warm cache", floor),
             runs_table(found, [*ROOTFS, ROOTFS_TAR, ROOTFS_PEER], *ROOTFS, "root file system in a tar", floor),
+            runs_table(found, [*ARCHIVES.values(), *ARCHIVES_BY_UMOCI.values(), PIPED], OURS, FAST, "archive", floor),
             limit_table(found, cores),
             sync_table(found),
         ]
