@@ -114,7 +114,8 @@ def recognise(
             _check_digest(file, shown, opening)
         members = _members(start, shown, opening)
         if has_images or formats_of(members.names()):
-            return _local(reference, members, RecognisedFiles(members, shown, is_directory=False), opening)
+            path = reference if reference == "-" else shown
+            return _local(reference, members, RecognisedFiles(members, path, is_directory=False), opening)
     return _root_file_system(file, shown, reference, opening, fetched)
 
 

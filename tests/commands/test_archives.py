@@ -431,3 +431,25 @@ def test_a_strangers_symlink_is_not_followed(tmp_path: Path) -> None:
 def test_a_name_does_not_matter(tmp_path: Path) -> None:
     for name in ("x.zip", "rootfs.tar.xz", "x"):
         succeed(write_archive(tmp_path / name, docker_members(PLAIN)), tmp_path / f"dir-{name}")
+
+
+def test_several_images_in_a_pipe_are_listed(tmp_path: Path) -> None:
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    data = tar(*oci_members(("one", GZIPPED), ("two", builders.small(run={"Cmd": ["two"]}))))
+    done = piped(data, command, options)
+    assert done.returncode == 2
+    assert b"oci-archive:- has 2 images: @0 one; @1 two" in done.stderr
+    assert b"name one of them: oci-archive:-:one, or oci-archive:-:@0" in done.stderr
+    command, options = provision_command("oci-archive:-:two", tmp_path / "dir", cache=tmp_path / "cache")
+    assert piped(data, command, options).returncode == 0
+    assert record_of(tmp_path / "dir")["reference"] == "oci-archive:/dev/stdin:two"
+
+
+def test_a_process_substitution(tmp_path: Path) -> None:
+    need("bash")
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    command, options = provision_command("PLACE", tmp_path / "dir", cache=tmp_path / "cache")
+    words = [word if word != "PLACE" else '<(cat "$archive")' for word in command]
+    options["env"] = {**options["env"], "archive": str(archive)}
+    done = subprocess.run(["bash", "-c", " ".join(words)], check=False, **options)
+    assert done.returncode == 0, done.stderr
