@@ -36,7 +36,7 @@ from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources import ResolvedImage, Source
+from provisioner.sources import NOT_VERIFIED, ResolvedImage, Source
 from provisioner.start_files import (
     Facts,
     change_options,
@@ -287,7 +287,9 @@ def _describe(resolved: ResolvedImage, console: Console) -> None:
     """Say what the image doesn't say, and how far it is verified."""
     for line in resolved.assumptions:
         console.step(line)
-    if resolved.verified:
+    if resolved.verified == NOT_VERIFIED:
+        console.step("not verified: nobody says what the file must be; --sha256 HEX does")
+    elif resolved.verified:
         says_so = resolved.verified.startswith(("verified", "not verified"))
         console.step(resolved.verified if says_so else f"verified {resolved.verified}")
 

@@ -59,6 +59,7 @@ class Parser(argparse.ArgumentParser):
         self._words = words
         if any(action.nargs == argparse.REMAINDER for action in self._actions):
             return self.parse_args(words)
+        # Options may also be between SOURCE and DIR, which need not be there.
         return self.parse_intermixed_args(words)
 
     def error(self, message: str) -> NoReturn:

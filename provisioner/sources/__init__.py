@@ -2,7 +2,8 @@
 
 A `Source` returns the documents of an image (`image()`), and then its layers as streams of bytes (`layers()`). Its
 users need not know registries, mirrors, caches and lock files. `resolver` finds the manifest of an index for one
-platform, or lists the manifests for all platforms; `tags` does that for many tags at a time.
+platform, or lists the manifests for all platforms; `tags` does that for many tags at a time. `detection` says what a
+file is, `members` are the files of an archive or a directory, and `local` is the source of the images in them.
 Every document is verified before it is returned, every layer when its stream has ended. May import store, registry,
 image, archives, sizes, filesystem, terminal, threads and errors.
 """
@@ -19,6 +20,9 @@ from provisioner.image.lockfile import LockedFile
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
 
+NOT_VERIFIED = "not verified"
+"""How far content is verified for which nobody says what it must be."""
+
 
 @dataclass(frozen=True)
 class ResolvedImage:
@@ -30,7 +34,7 @@ class ResolvedImage:
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
     verified: str = ""
-    """How far the content is verified, in words such as `not verified`; empty where digests of the source cover all."""
+    """How far the content is verified: NOT_VERIFIED, or such as `by --sha256`; empty where digests cover all of it."""
     files: Mapping[Platform, LockedFile] = field(default_factory=dict)
     """Where the only layer is a file of a server of its own: these files, for locks, by platform."""
 

@@ -54,7 +54,7 @@ class UrlFile:
     digest: Digest
     size: int
     file: io.FileIO
-    """Open for reading."""
+    """Open for reading, at its start."""
     verified: str
     """Such as `by --sha256`, `by SHA256SUMS of HOST`, or NOT_VERIFIED."""
 
@@ -69,7 +69,7 @@ class UrlFiles:
     def fetch(self, remote: RemoteFile, expected: Digest | None = None, who: str = "--sha256") -> UrlFile:
         """Return the file at a URL as it is now: from the cache where the server, or `expected`, says that it is there.
 
-        `who` says what is expected, for messages. Without it, the digest that SHA256SUMS or NAME.sha256 beside it
+        `who` says what is expected, for messages. Without it, the digest that SHA256SUMS or NAME.sha256 beside the file
         states has to fit. Raises MalformedImage for a file with another digest, which is deleted; NotFound, NotAllowed,
         NetworkError, MachineError.
         """
@@ -149,7 +149,9 @@ class UrlFiles:
                 return None
             with suppress(OSError):  # the cache may be another user's
                 os.utime(file.fileno())  # last use, for pruning
-            return UrlFile(digest, file.tell(), file, verified)
+            size = file.tell()
+            file.seek(0)
+            return UrlFile(digest, size, file, verified)
 
     def _has(self, digest: Digest) -> bool:
         """Return whether the cache has a sound file with this digest."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,10 @@ from tests.support import builders, realimages
 from tests.support.archives import tar
 from tests.support.leftovers import processes_left, staging_below
 from tests.support.local_archives import GZIPPED, PLAIN, docker_members, oci_members, write_archive, write_directory
-from tests.support.tools import need, need_root, provision, provision_command, run
-from tests.support.trees import tree_of
+from tests.support.tools import fast_directory, need, need_root, provision, provision_command, run
+from tests.support.trees import Entry, tree_of
+
+BEGAN = time.time_ns()
 
 
 def record_of(directory: Path) -> dict[str, Any]:
@@ -29,8 +34,27 @@ def record_of(directory: Path) -> dict[str, Any]:
     return found
 
 
-def owners_of(directory: Path) -> bytes:
-    return (directory / ".provision/ownership.mtree").read_bytes()
+def tree_of_image(directory: Path) -> dict[str, tuple[Entry, dict[str, bytes]]]:
+    """Return the files with their extended attributes; those that this test session has made get no time."""
+    root = directory / "rootfs"
+    return {
+        name: (entry if entry.mtime < BEGAN else replace(entry, mtime=0), xattrs_of(root / name))
+        for name, entry in tree_of(root).items()
+    }
+
+
+def xattrs_of(path: Path) -> dict[str, bytes]:
+    names = os.listxattr(path, follow_symlinks=False)
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+
+
+def owners_of(directory: Path) -> str:
+    """Return the record of owners, without the times of files that this test session has made."""
+
+    def time_of(match: re.Match[str]) -> str:
+        return match[0] if int(match[1]) < BEGAN // 10**9 else "time=now"
+
+    return re.sub(r"time=(\d+)\.\d+", time_of, (directory / ".provision/ownership.mtree").read_text())
 
 
 def cached(cache: Path) -> list[str]:
@@ -60,8 +84,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def from_registry(application: str, place: Path) -> Path:
     """The application as the registry has it."""
     need_root()
-    succeed(application, place / "registry", "--no-sync")
-    return place / "registry"
+    succeed(application, place / "dir", "--no-sync")
+    return place / "dir"
 
 
 @pytest.fixture(scope="module")
@@ -73,33 +97,34 @@ def skopeo(layout: Path, target: str) -> None:
     run("skopeo", "copy", "--quiet", f"oci:{layout}:latest", target)
 
 
-def by_storage(program: str, layout: Path, place: Path, path: Path, *options: str) -> None:
+def by_storage(program: str, layout: Path, path: Path, *options: str) -> None:
     """Have podman or buildah load the layout into a storage of its own, and save it."""
     need(program)
-    storage = [program, "--root", str(place / "storage"), "--runroot", str(place / "run"), "--storage-driver", "vfs"]
-    pulled = run(*storage, "pull", "--quiet", f"oci:{layout}:latest").strip().splitlines()[-1]
     name = "localhost/application:1"
-    run(*storage, "tag", pulled, name)
-    if program == "podman":
-        run(*storage, "save", "--quiet", *options, "-o", str(path), name)
-    else:
-        run(*storage, "push", "--quiet", name, f"{options[0]}:{path}:{name}")
-    shutil.rmtree(place / "storage")
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE")
+    }
+    # podman takes short paths only.
+    with tempfile.TemporaryDirectory(dir=fast_directory()) as place:
+        skopeo(layout, f"containers-storage:[vfs@{place}/storage+{place}/run]{name}")
+        storage = [program, f"--root={place}/storage", f"--runroot={place}/run", "--storage-driver=vfs"]
+        if program == "podman":
+            run(*storage, "save", "--quiet", *options, "-o", str(path), name, env=environment)
+        else:
+            run(*storage, "push", "--quiet", name, f"{options[0]}:{path}:{name}", env=environment)
 
 
-FORMS: dict[str, Callable[[Path, Path, Path], object]] = {
-    "skopeo docker-archive": lambda layout, place, path: skopeo(layout, f"docker-archive:{path}:localhost/x:1"),
-    "skopeo oci-archive": lambda layout, place, path: skopeo(layout, f"oci-archive:{path}:1"),
-    "skopeo oci": lambda layout, place, path: skopeo(layout, f"oci:{path}:1"),
-    "skopeo dir": lambda layout, place, path: skopeo(layout, f"dir:{path}"),
-    "umoci": lambda layout, place, path: shutil.copytree(layout, path),
-    "podman docker-archive": lambda layout, place, path: by_storage("podman", layout, place, path),
-    "podman oci-archive": lambda layout, place, path: by_storage(
-        "podman", layout, place, path, "--format", "oci-archive"
-    ),
-    "podman oci-dir": lambda layout, place, path: by_storage("podman", layout, place, path, "--format", "oci-dir"),
-    "buildah docker-archive": lambda layout, place, path: by_storage("buildah", layout, place, path, "docker-archive"),
-    "buildah oci-archive": lambda layout, place, path: by_storage("buildah", layout, place, path, "oci-archive"),
+FORMS: dict[str, Callable[[Path, Path], object]] = {
+    "skopeo docker-archive": lambda layout, path: skopeo(layout, f"docker-archive:{path}:localhost/x:1"),
+    "skopeo oci-archive": lambda layout, path: skopeo(layout, f"oci-archive:{path}:1"),
+    "skopeo oci": lambda layout, path: skopeo(layout, f"oci:{path}:1"),
+    "skopeo dir": lambda layout, path: skopeo(layout, f"dir:{path}"),
+    "umoci": lambda layout, path: shutil.copytree(layout, path),
+    "podman docker-archive": lambda layout, path: by_storage("podman", layout, path),
+    "podman oci-archive": lambda layout, path: by_storage("podman", layout, path, "--format", "oci-archive"),
+    "podman oci-dir": lambda layout, path: by_storage("podman", layout, path, "--format", "oci-dir"),
+    "buildah docker-archive": lambda layout, path: by_storage("buildah", layout, path, "docker-archive"),
+    "buildah oci-archive": lambda layout, path: by_storage("buildah", layout, path, "oci-archive"),
 }
 
 
@@ -110,10 +135,10 @@ def test_every_archive_gives_the_tree_and_the_record_of_the_registry(
 ) -> None:
     """Owners, modes, times, links and extended attributes are in the trees and in the records of owners."""
     path = tmp_path / "image"
-    FORMS[form](layout, tmp_path, path)
+    FORMS[form](layout, path)
     said = succeed(path, tmp_path / "dir", "--no-sync", cache=tmp_path / "cache")
     assert "verified by the digests" in said
-    assert tree_of(tmp_path / "dir/rootfs") == tree_of(from_registry / "rootfs")
+    assert tree_of_image(tmp_path / "dir") == tree_of_image(from_registry)
     assert owners_of(tmp_path / "dir") == owners_of(from_registry)
     ours, theirs = record_of(tmp_path / "dir"), record_of(from_registry)
     assert ours["reference"] == str(path)
@@ -135,7 +160,7 @@ def test_skopeo_into_standard_input(layout: Path, from_registry: Path, tmp_path:
         done = subprocess.run(command, check=False, **{**options, "stdin": writer.stdout})
     assert done.returncode == 0, done.stderr
     assert writer.returncode == 0
-    assert tree_of(tmp_path / "dir/rootfs") == tree_of(from_registry / "rootfs")
+    assert tree_of_image(tmp_path / "dir") == tree_of_image(from_registry)
     assert cached(tmp_path / "cache") == []
     assert record_of(tmp_path / "dir")["reference"] == "-"
 
@@ -354,7 +379,7 @@ def test_a_fifo(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("./none", 3, "there is no file"),
+    ("./none.tar", 3, "there is no file"),
     ("docker-archive:none", 3, "there is no file"),
     ("oci-archive:none:x", 3, "there is no file"),
     ("oci:none", 3, "there is no directory"),
@@ -364,7 +389,7 @@ BAD = [
     ("./directory", 2, "is no image"),
     ("oci:directory", 6, "no index.json"),
     ("dir:directory", 6, "no manifest.json"),
-    ("docker-archive:file", 6, "can't be read"),
+    ("docker-archive:file", 6, "no archive but"),
     ("./empty", 2, "is empty"),
     ("/dev/zero", 2, "is no file and no pipe"),
     ("docker-archive:/dev/zero", 2, "is no file and no pipe"),
@@ -380,7 +405,7 @@ def test_words_that_lead_nowhere(tmp_path: Path, word: str, status: int, says: s
     (tmp_path / "file").write_text("hello\n" * 200)
     (tmp_path / "empty").touch()
     (tmp_path / "directory").mkdir()
-    done = provision(word, "dir", cwd=tmp_path)
+    done = provision(word, "./dir", cwd=tmp_path)
     assert done.returncode == status, done.stderr
     assert says in done.stderr
     message = done.stderr[done.stderr.index("provision: ") :]
@@ -406,3 +431,25 @@ def test_a_strangers_symlink_is_not_followed(tmp_path: Path) -> None:
 def test_a_name_does_not_matter(tmp_path: Path) -> None:
     for name in ("x.zip", "rootfs.tar.xz", "x"):
         succeed(write_archive(tmp_path / name, docker_members(PLAIN)), tmp_path / f"dir-{name}")
+
+
+def test_several_images_in_a_pipe_are_listed(tmp_path: Path) -> None:
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    data = tar(*oci_members(("one", GZIPPED), ("two", builders.small(run={"Cmd": ["two"]}))))
+    done = piped(data, command, options)
+    assert done.returncode == 2
+    assert b"oci-archive:- has 2 images: @0 one; @1 two" in done.stderr
+    assert b"name one of them: oci-archive:-:one, or oci-archive:-:@0" in done.stderr
+    command, options = provision_command("oci-archive:-:two", tmp_path / "dir", cache=tmp_path / "cache")
+    assert piped(data, command, options).returncode == 0
+    assert record_of(tmp_path / "dir")["reference"] == "oci-archive:/dev/stdin:two"
+
+
+def test_a_process_substitution(tmp_path: Path) -> None:
+    need("bash")
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    command, options = provision_command("PLACE", tmp_path / "dir", cache=tmp_path / "cache")
+    words = [word if word != "PLACE" else '<(cat "$archive")' for word in command]
+    options["env"] = {**options["env"], "archive": str(archive)}
+    done = subprocess.run(["bash", "-c", " ".join(words)], check=False, **options)
+    assert done.returncode == 0, done.stderr

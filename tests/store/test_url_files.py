@@ -57,7 +57,6 @@ class Machine:
         finally:
             self.lines += output.getvalue().splitlines()
         with found.file as file:
-            file.seek(0)
             assert Digest.of(file.read()) == found.digest
             assert file.tell() == found.size
         return found

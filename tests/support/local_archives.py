@@ -83,7 +83,7 @@ def write_directory(path: Path, members: Iterable[Member]) -> Path:
     path.mkdir()
     for member in members:
         assert isinstance(member, tuple)
-        name, content = member[:2]
+        name, content = member[0], member[1]
         if content is None:
             (path / name).mkdir(parents=True, exist_ok=True)
         elif isinstance(content, bytes):
