@@ -48,8 +48,8 @@ class Entrant:
 
     name: str
     kind: str
-    """cold (with empty caches), warm, archive, rootfs (a tar of the whole tree), disk (warm, and unpacked onto a disk), or
-    limit (a part of the lower bound)."""
+    """cold (with empty caches), warm, archive, rootfs (a tar of the whole tree), disk (warm, and unpacked onto a disk),
+    or limit (a part of the lower bound)."""
     script: str
     needs: tuple[str, ...] = ()
     """Programs and, in capitals, ROOT and Python environments."""

@@ -178,7 +178,7 @@ def _run_program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what a program that decompresses its standard input writes."""
     path = shutil.which(name)
     if not path:
-        package = "'provisioner[fast]'" if name == "zstd" else name
+        package = "backports.zstd" if name == "zstd" else name
         hint = f"pip install {package}, or install the program {name} (apt install {name}, pkg install {name})"
         raise MachineError(f"nothing on this machine can decompress {name} layers", hint)
     failures: list[Exception] = []

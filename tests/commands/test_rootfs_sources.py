@@ -257,7 +257,8 @@ def test_run_settings_are_in_the_record_and_in_start_sh(registry: ScriptedRegist
     assert (shown["entrypoint"], shown["command"], shown["user"]) == (["/entry"], ["one", "two three"], "1:2")
     assert "is up to date" in make(f"{registry.host}/x", tmp_path / "dir")
     assert "is up to date" in make(f"{registry.host}/x", tmp_path / "dir", *options)
-    assert "made with another user" in make(f"{registry.host}/x", tmp_path / "dir", "--user=0", status=8)
+    make(f"{registry.host}/x", tmp_path / "dir", "--user=0")
+    assert "image_user=0\n" in (tmp_path / "dir/start.sh").read_text()
     make(f"{registry.host}/x", tmp_path / "dir", "--force", "--entrypoint=/other")
     text = (tmp_path / "dir/start.sh").read_text()
     assert "image_entrypoint=/other\n" in text
