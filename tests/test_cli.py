@@ -107,15 +107,6 @@ def test_verbose_shows_each_request_without_secrets(registry: ScriptedRegistry, 
     assert "GET " not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "order", ["I D -q --platform=amd64", "I -q D --platform=amd64", "-q I --platform=amd64 D", "I --platform amd64 D"]
-)
-def test_options_may_be_anywhere(registry: ScriptedRegistry, tmp_path: Path, order: str) -> None:
-    names = {"I": f"{registry.host}/image", "D": str(tmp_path / "dir")}
-    assert main([names.get(word, word) for word in order.split()]) == 0
-    assert (tmp_path / "dir/start.sh").exists()
-
-
 def test_dir_is_the_image_s_name_where_none_is_given(
     registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
