@@ -6,6 +6,8 @@ A script starts in an empty directory, which is also its HOME, with the environm
     DIGESTS         the layers' digests, base first
     BLOBS TARS      files with these layers, compressed and uncompressed
     WARM            a blob cache of provision with the image
+    ROOTFS          a tar of its root file system, uncompressed
+    DOCKER_ARCHIVE OCI_ARCHIVE      archives of the image, as skopeo writes them
     POLICY          a containers-policy.json(5) that accepts every image
     CHECKOUT        the checkout to measure
     PLAIN FAST      Python environments with its dependencies, without and with the extra `fast`
@@ -19,7 +21,25 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .bench_machine import find
-from .bench_report import FAST, HASH, INFLATE, NO_SYNC, ON_DISK, OURS, TAR, WARM, WARM_TAR, WRITE
+from .bench_report import (
+    ARCHIVES,
+    ARCHIVES_BY_UMOCI,
+    FAST,
+    HASH,
+    INFLATE,
+    NO_SYNC,
+    ON_DISK,
+    OURS,
+    PIPED,
+    ROOTFS,
+    ROOTFS_PEER,
+    ROOTFS_TAR,
+    TAR,
+    UMOCI,
+    WARM,
+    WARM_TAR,
+    WRITE,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +48,8 @@ class Entrant:
 
     name: str
     kind: str
-    """cold (with empty caches), warm, disk (warm, and unpacked onto a disk), or limit (a part of the lower bound)."""
+    """cold (with empty caches), warm, archive, rootfs (a tar of the whole tree), disk (warm, and unpacked onto a disk),
+    or limit (a part of the lower bound)."""
     script: str
     needs: tuple[str, ...] = ()
     """Programs and, in capitals, ROOT and Python environments."""
@@ -62,6 +83,8 @@ printf '[DEFAULT]\\nautoinstall =\\n' >udocker/udocker.conf
 "$UDOCKER/bin/udocker" --allow-root --quiet pull --registry="http://$HOST" "$IMAGE:latest"
 "$UDOCKER/bin/udocker" --allow-root --quiet create "$IMAGE:latest\""""
 
+INSTALL_ROOTFS = '"$PROOT_DISTRO/bin/proot-distro" install --quiet --name bench "$ROOTFS"'
+
 PROOT_DISTRO = '"$PROOT_DISTRO/bin/proot-distro" install --quiet --allow-insecure --name bench "$HOST/$IMAGE"'
 
 SKOPEO = 'skopeo --policy "$POLICY" copy --quiet --src-tls-verify=false "docker://$HOST/$IMAGE" oci:oci:latest'
@@ -92,10 +115,16 @@ for name in sys.argv[1:]:
 """
 
 
-def ours(environment: str, cache: str = "", module: str = "provisioner", options: str = "--quiet") -> str:
+def ours(
+    environment: str,
+    cache: str = "",
+    module: str = "provisioner",
+    options: str = "--quiet",
+    source: str = "$HOST/$IMAGE",
+) -> str:
     """Return the script that runs the checkout's provision with the dependencies in an environment."""
     setting = f'PROVISION_CACHE_DIR="{cache}" ' if cache else ""
-    command = f'"${environment}/bin/python" -m {module} {options} "$HOST/$IMAGE" container'
+    command = f'"${environment}/bin/python" -m {module} {options} "{source}" container'
     return f'PYTHONPATH="$CHECKOUT" {setting}{command}'
 
 
@@ -114,6 +143,17 @@ def umoci(option: str = "") -> str:
     return f"{SKOPEO}\numoci unpack {option} --image oci:latest bundle"
 
 
+def archived(form: str) -> tuple[Entrant, Entrant]:
+    """Return provision, and skopeo with umoci, on the archive of a format."""
+    source = f"{form}:${form.replace('-', '_').upper()}"
+    copy = f'skopeo --policy "$POLICY" copy --quiet "{source}" oci:oci:latest'
+    unpack = "umoci unpack --image oci:latest bundle"
+    return (
+        Entrant(ARCHIVES[form], "archive", ours("PLAIN", source=source), ("PLAIN",), _TREE),
+        Entrant(ARCHIVES_BY_UMOCI[form], "archive", f"{copy}\n{unpack}", ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
+    )
+
+
 _TREE = "container/rootfs"
 _PROOT_DISTRO_TREE = ".local/share/proot-distro/*/bench/rootfs"
 
@@ -123,7 +163,7 @@ ENTRANTS = (
     Entrant(TAR, "cold", CURL_TAR, ("curl", "tar", "gzip")),
     Entrant("proot-distro", "cold", NOT_ROOT + PROOT_DISTRO, ("PROOT_DISTRO", "proot", "unshare"), _PROOT_DISTRO_TREE),
     Entrant("udocker", "cold", UDOCKER, ("UDOCKER", "curl", "tar"), "udocker/containers/*/ROOT"),
-    Entrant("skopeo, umoci", "cold", umoci(), ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
+    Entrant(UMOCI, "cold", umoci(), ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
     Entrant("skopeo, umoci --rootless", "cold", umoci("--rootless"), ("skopeo", "umoci"), "bundle/rootfs"),
     Entrant("buildah pull, vfs", "cold", BUILDAH, ("buildah",), "storage/vfs/dir/*"),
     Entrant(WARM[0], "warm", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
@@ -131,7 +171,14 @@ ENTRANTS = (
     Entrant(NO_SYNC, "warm", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
     Entrant(ON_DISK[0], "disk", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
     Entrant(ON_DISK[1], "disk", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
+    *archived("docker-archive"),
+    *archived("oci-archive"),
+    Entrant(PIPED, "archive", f'cat "$DOCKER_ARCHIVE" | {ours("PLAIN", source="-")}', ("PLAIN",), _TREE),
     Entrant(WARM_TAR, "warm", UNTAR.format(layers="$BLOBS", options="-xzf"), ("tar", "gzip")),
+    Entrant(ROOTFS[0], "rootfs", ours("PLAIN", source="rootfs:$ROOTFS"), ("PLAIN",), _TREE),
+    Entrant(ROOTFS[1], "rootfs", ours("FAST", source="rootfs:$ROOTFS"), ("FAST",), _TREE),
+    Entrant(ROOTFS_TAR, "rootfs", UNTAR.format(layers="$ROOTFS", options="-xf"), ("tar",)),
+    Entrant(ROOTFS_PEER, "rootfs", NOT_ROOT + INSTALL_ROOTFS, ("PROOT_DISTRO", "proot", "unshare"), _PROOT_DISTRO_TREE),
     Entrant(INFLATE[OURS], "limit", inflate("PLAIN", "zlib"), ("PLAIN",), ""),
     Entrant(INFLATE[FAST], "limit", inflate("FAST", "isal.isal_zlib"), ("FAST",), ""),
     Entrant(HASH, "limit", python("PLAIN", HASH_CODE, "$BLOBS $TARS"), ("PLAIN",), ""),
