@@ -121,19 +121,19 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 localtime = os.fsdecode(tree.read_link(b"etc/localtime") or b"")
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
-        record = Record.of(source.reference, image, profile.name)
-        settings = replace(_settings(image, record, profile, plan, localtime), image_kernel=kernel)
-        with machine_errors("write the launch script and the record"):
-            write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
-            with (
-                closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
-                closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
-            ):
-                record.write(folder, image)
-                write_owners(folder, rootfs, tree.overrides, ownership)
-                _write_runtime_files(folder, generated, console)
-                if plan.ids == "many":
-                    write_new(folder, IDS_FILE, b"many\n")
+            record = Record.of(source.reference, image, profile.name)
+            settings = replace(_settings(image, record, profile, plan, localtime), image_kernel=kernel)
+            with machine_errors("write the launch script and the record"):
+                write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
+                with (
+                    closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
+                    closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
+                ):
+                    record.write(folder, image)
+                    write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
+                    _write_runtime_files(folder, generated, console)
+                    if plan.ids == "many":
+                        write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync)
     return Outcome(record, image, resolved_image.index, is_new=True)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.filesystem.kind import Kind
+from provisioner.filesystem.seen_paths import SeenPaths
 from provisioner.filesystem.xattrs import drop_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.reader import StreamedLayer, apply_metadata, entry_errors, try_chown
-from provisioner.layers.seen_paths import SeenPaths
 from provisioner.layers.tar import TIME_LIMITS, Entry
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
