@@ -215,6 +215,8 @@ def _living_overrides(root: int, overrides: MetadataOverrides) -> MetadataOverri
     for file in filter(None, walk(root)):
         inode = file.stat.st_ino
         living.set(inode, overrides.get(inode))
+        if digest := overrides.digests.get(inode):
+            living.digests.set(inode, digest)
         if file.is_directory:
             living.times[inode] = overrides.times[inode]
     return living

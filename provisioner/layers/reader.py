@@ -6,12 +6,14 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 from provisioner.errors import error_context
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.tar import Archive, Entry
+from provisioner.ownership.digests import EMPTY, LARGEST, SparseHasher, is_always_hashed
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Place, Tree, tree_errors
 from provisioner.terminal.escaping import printable
@@ -33,31 +35,40 @@ class StreamedLayer:
             yield entry
 
     def put_file(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
-        """Write the file of the last entry into `tree` in place of whatever was there.
+        """Write the file of the last entry into `tree` in place of whatever was there, and store its digest, if any.
 
         Returns its place, and whether it has the owners of the image. Raises OSError and ProvisionError.
         """
         place, file = tree.create_file(entry.path)
-        return place, self.write(file, entry)
-
-    def write(self, file: int, entry: Entry) -> bool:
-        """Write content and metadata of an open, empty file, and close it.
-
-        Returns whether it has the owners of the image.
-        """
         try:
+            is_hashed = entry.size <= LARGEST or is_always_hashed(place.path)
             if entry.extents is None:
-                for piece in self._archive.content():
-                    _write(file, piece)
+                digest = self._write_content(file, is_hashed)
             else:
-                self._write_sparse(file, entry)
-            return apply_metadata(file, entry, self._ownership)
+                digest = self._write_sparse(file, entry, is_hashed)
+            tree.overrides.digests.set(os.fstat(file).st_ino, digest)
+            return place, apply_metadata(file, entry, self._ownership)
         finally:
             os.close(file)
 
-    def _write_sparse(self, file: int, entry: Entry) -> None:
-        """Write the extents that the archive stores to their offsets, and leave holes between them."""
+    def _write_content(self, file: int, is_hashed: bool) -> bytes:
+        """Write all content to an open file. Returns its SHA-256 digest; empty unless `is_hashed`."""
+        hasher = None
+        for piece in self._archive.content():
+            if hasher is not None:
+                hasher.update(piece)
+            elif is_hashed:
+                hasher = sha256(piece)
+            _write(file, piece)
+        return hasher.digest() if hasher is not None else EMPTY if is_hashed else b""
+
+    def _write_sparse(self, file: int, entry: Entry, is_hashed: bool) -> bytes:
+        """Write the extents that the archive stores to their offsets, and leave holes between them.
+
+        Returns the SHA-256 digest of the whole content, in which the holes are zeros; empty unless `is_hashed`.
+        """
         os.ftruncate(file, entry.size)
+        hasher = SparseHasher()
         extents = iter(entry.extents or ())
         offset = left = 0
         for piece in self._archive.content():
@@ -65,7 +76,10 @@ class StreamedLayer:
                 while not left:
                     offset, left = next(extents)
                 written = os.pwrite(file, piece[:left], offset)
+                if is_hashed:
+                    hasher.update(piece[:written], offset)
                 piece, offset, left = piece[written:], offset + written, left - written
+        return hasher.digest(entry.size) if is_hashed else b""
 
 
 @contextmanager

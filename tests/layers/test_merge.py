@@ -90,7 +90,7 @@ def _result(apply: Any, exact: bool) -> Result:
                 return Result(raised.message, {}, "", [], 0)
             _change(tree)
             write_owners(directory / "owners", directory / "rootfs", tree.overrides, ownership, tree.record_parts)
-        record = (directory / "owners" / RECORD).read_text()
+        record = re.sub("# written=.*\n", "", (directory / "owners" / RECORD).read_text())
         state = (directory / "owners" / STATE).read_text()
         names = {str(path.lstat().st_ino): path.name for path in sorted((directory / "rootfs").rglob("*"))}
         names[str((directory / "rootfs").stat().st_ino)] = "."

@@ -77,7 +77,7 @@ def job(
 def described(directory: Path) -> tuple[object, ...]:
     """Return the tree and its ownership record, both without the times that the image doesn't set."""
     tree = {path: replace(entry, mtime=min(entry.mtime, NOW)) for path, entry in tree_of(directory / "rootfs").items()}
-    record = (directory / ".provision/ownership.mtree").read_text()
+    record = re.sub("# written=.*\n", "", (directory / ".provision/ownership.mtree").read_text())
     return tree, re.sub(r"time=(\d+)\.\d+", lambda time: f"time={min(int(time[1]) * 10**9, NOW)}", record)
 
 
