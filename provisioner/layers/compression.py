@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, lacks_resources
-from provisioner.layers.tar import BLOCK, has_right_checksum
+from provisioner.layers.fields import BLOCK, has_right_checksum
 from provisioner.terminal.escaping import printable
 from provisioner.threads import BackgroundThread
 

@@ -29,6 +29,13 @@ class StreamReader:
             self._at = count
         return data
 
+    def skip(self, size: int) -> None:
+        """Skip the next `size` bytes; fewer at the end of the stream."""
+        if self._at + size <= len(self._chunk):
+            self._at += size
+        else:
+            self.read(size)
+
     def read_piece(self, limit: int) -> memoryview:
         """Return the next bytes without a copy: at least one, at most `limit`. Raises MalformedImage at the end."""
         if self._at >= len(self._chunk) and not self._next_chunk():

@@ -112,7 +112,8 @@ class Tree:
             return self._locate(split_path(path), create)
         self._close_unused()
         self._open.move_to_end(head)
-        self.discard_lines(opened[1][:-1])
+        if self.record_parts is not None:
+            self.record_parts.discard(opened[1][:-1])
         return Place(opened[0], name, opened[1] + name)
 
     def locate_free(self, path: bytes) -> Place:
@@ -121,14 +122,14 @@ class Tree:
         self.remove(place)
         return place
 
-    def create_file(self, path: bytes) -> tuple[Place, int]:
+    def create_file(self, path: bytes, mode: int = 0o600) -> tuple[Place, int]:
         """Create an empty file in place of whatever is at `path`, open for writing; the caller closes it."""
         place = self.locate(path)
         try:
-            return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
+            return place, os.open(place.name, NEW_FILE, mode, dir_fd=place.directory)
         except FileExistsError:
             self.remove(place)
-            return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
+            return place, os.open(place.name, NEW_FILE, mode, dir_fd=place.directory)
 
     def open_directory(self, path: bytes) -> tuple[Place, int]:
         """Open the directory at `path`; the caller closes it.
