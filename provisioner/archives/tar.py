@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from provisioner.errors import MalformedImage
-from provisioner.filesystem.kind import Kind
-from provisioner.layers.fields import (
+from provisioner.archives.fields import (
     BLOCK,
     has_right_checksum,
     parse_cached_number,
@@ -23,7 +21,9 @@ from provisioner.layers.fields import (
     parse_owners,
     text_of,
 )
-from provisioner.layers.stream import StreamReader, unreadable
+from provisioner.archives.stream import Reader, StreamReader, unreadable
+from provisioner.errors import MalformedImage
+from provisioner.filesystem.kind import Kind
 from provisioner.terminal.escaping import printable
 
 _METADATA_LIMIT = 1 << 20
@@ -76,8 +76,8 @@ _MAY_BE_EMPTY = (_XATTR, b"GNU.sparse.")
 class Archive:
     """An archive in a stream of chunks. Iterate over it for the entries; `content()` reads the file of the last one."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._input = StreamReader(chunks)
+    def __init__(self, chunks: Iterable[bytes], reader: Reader | None = None) -> None:
+        self._input = reader or StreamReader(chunks)
         self.left = 0
         """How many bytes of the last entry's content have not been read."""
         self._padding = 0
@@ -271,10 +271,10 @@ class Archive:
         """Skip what is left of the last entry, or `size` bytes of the current one."""
         if size:
             self._begin_content(size)
-        while self.left:
-            self.read_piece()
+        self._input.skip(self.left)
+        self.left = 0
         if self._padding:
-            self._input.skip(self._padding)  # fewer at the end: the last padding may be missing
+            self._input.read(self._padding)  # fewer at the end: the last padding may be missing
             self._padding = 0
 
 

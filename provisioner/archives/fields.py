@@ -6,8 +6,8 @@ import re
 import zlib
 from functools import lru_cache
 
+from provisioner.archives.stream import unreadable
 from provisioner.filesystem.times import time_limits
-from provisioner.layers.stream import unreadable
 from provisioner.terminal.escaping import printable
 
 BLOCK = 512
