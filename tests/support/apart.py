@@ -29,13 +29,16 @@ def apply_apart(
     budget: Budget,
     scratch: Path,
     substitute: Substitute = "auto",
+    links: Links | None = None,
 ) -> list[bool]:
     """Apply layers to `tree`. Each is a function that returns the chunks of its archive from the beginning.
+
+    `links` has `substitute` as well, and counts what stands in for hard links.
 
     `budget` has a part for each layer. `scratch` is a directory that doesn't exist. Returns for each layer whether it
     was merged, and not applied in order.
     """
-    links = Links(substitute)
+    links = links or Links(substitute)
     applier = LayerApplier(tree, ownership, budget=budget, links=links)
     merger = LayerMerger(tree, ownership, links, budget)
     merged: list[bool] = []
