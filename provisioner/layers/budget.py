@@ -45,8 +45,9 @@ class Budget:
 
         It is negative for what another part has counted, but isn't there any more.
         """
-        if size <= self._max_size - self._spent[self._part]:
-            self._spent[self._part] += size
+        spent = self._spent[self._part] + size
+        if spent < 2**63:
+            self._spent[self._part] = spent
             if sum(self._spent) <= self._max_size:
                 return
         raise too_large(self._max_size)
