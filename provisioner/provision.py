@@ -122,7 +122,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
             limits = limits_of(staging.new, ownership)
-        for text in limits:
+        for text in filter(None, (*limits, resolved_image.cached)):
             console.step(text)
         with (
             closing_descriptor(scratch),

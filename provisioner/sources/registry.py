@@ -82,7 +82,18 @@ class RegistrySource:
     def _resolved(self, image: Image, index: Index | None) -> ResolvedImage:
         """Return the image with the index that it was found by, and what had to be assumed."""
         assumed = f"{self._reference.familiar} doesn't say which machines it is for: {image.config.platform} is assumed"
-        return ResolvedImage(image, index, () if image.config.states_platform else (assumed,))
+        assumptions = () if image.config.states_platform else (assumed,)
+        return ResolvedImage(image, index, assumptions, cached=self._cached_text(image))
+
+    def _cached_text(self, image: Image) -> str:
+        """Return one line about the layers that needn't be downloaded; empty where all have to be."""
+        blobs = set(image.manifest.layers)
+        whole = {blob for blob in blobs if self._cache.has(blob.digest)}
+        size = sum(blob.size for blob in whole) + sum(map(self._cache.resumable_bytes, blobs - whole))
+        if not size:
+            return ""
+        sizes = f"{size_text(size)} of {size_text(sum(blob.size for blob in blobs))}"
+        return f"{len(whole)} of {len(blobs)} layers are in the cache: {sizes} needn't be downloaded"
 
     @contextmanager
     def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
