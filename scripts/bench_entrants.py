@@ -19,7 +19,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .bench_machine import find
-from .bench_report import FAST, HASH, INFLATE, NO_SYNC, ON_DISK, OURS, TAR, WARM, WARM_TAR, WRITE
+from .bench_report import FAST, HASH, INFLATE, LINK, NO_SYNC, ON_DISK, ONE_CORE, OURS, TAR, USER, WARM, WARM_TAR, WRITE
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,17 @@ class Entrant:
 
     name: str
     kind: str
-    """cold (with empty caches), warm, disk (warm, and unpacked onto a disk), or limit (a part of the lower bound)."""
+    """cold (with empty caches), warm, disk (warm, and unpacked onto a disk), other (cold, under other conditions), or
+    limit (a part of the lower bound)."""
     script: str
     needs: tuple[str, ...] = ()
     """Programs and, in capitals, ROOT and Python environments."""
     tree: str = "rootfs"
     """A glob pattern for the directory of the unpacked image; empty where there is none."""
+    rounds: int = 99
+    """In how many rounds it runs at most: those that are slow, or no goal, need fewer."""
+    images: tuple[str, ...] = ()
+    """The images that it unpacks; all of them without any."""
 
     def is_named(self, names: Sequence[str]) -> bool:
         """Return whether one of the names is its kind or a prefix of its name, or there are no names."""
@@ -114,27 +119,61 @@ def umoci(option: str = "") -> str:
     return f"{SKOPEO}\numoci unpack {option} --image oci:latest bundle"
 
 
+def on_one_core(script: str) -> str:
+    """Return the script that runs another one on a single processor."""
+    return f"taskset --cpu-list --pid {min(os.sched_getaffinity(0))} $$ >/dev/null\n{script}"
+
+
+def through_link(script: str) -> str:
+    """Return the script that runs another one with the registry behind a link of 20 MB/s."""
+    return f"""\
+"$PLAIN/bin/python" "$CHECKOUT/scripts/bench_link.py" "$HOST" 20000000 link &
+while [ ! -e link ]; do sleep 0.01; done
+HOST=$(cat link)
+{script}"""
+
+
+CURL_ONLY = """\
+for digest in $DIGESTS; do
+  curl -sSf "http://$HOST/v2/$IMAGE/blobs/$digest" >/dev/null
+done"""
+
 _TREE = "container/rootfs"
+_LAYERS = ("application", "small-files", "big-layer")
+_APPLICATION = ("application",)
 _PROOT_DISTRO_TREE = ".local/share/proot-distro/*/bench/rootfs"
 
 ENTRANTS = (
     Entrant(OURS, "cold", ours("PLAIN"), ("PLAIN",), _TREE),
     Entrant(FAST, "cold", ours("FAST"), ("FAST",), _TREE),
     Entrant(TAR, "cold", CURL_TAR, ("curl", "tar", "gzip")),
-    Entrant("proot-distro", "cold", NOT_ROOT + PROOT_DISTRO, ("PROOT_DISTRO", "proot", "unshare"), _PROOT_DISTRO_TREE),
-    Entrant("udocker", "cold", UDOCKER, ("UDOCKER", "curl", "tar"), "udocker/containers/*/ROOT"),
-    Entrant("skopeo, umoci", "cold", umoci(), ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
-    Entrant("skopeo, umoci --rootless", "cold", umoci("--rootless"), ("skopeo", "umoci"), "bundle/rootfs"),
-    Entrant("buildah pull, vfs", "cold", BUILDAH, ("buildah",), "storage/vfs/dir/*"),
-    Entrant(WARM[0], "warm", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
-    Entrant(WARM[1], "warm", ours("FAST", "$WARM"), ("FAST",), _TREE),
-    Entrant(NO_SYNC, "warm", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
-    Entrant(ON_DISK[0], "disk", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE),
-    Entrant(ON_DISK[1], "disk", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE),
-    Entrant(WARM_TAR, "warm", UNTAR.format(layers="$BLOBS", options="-xzf"), ("tar", "gzip")),
-    Entrant(INFLATE[OURS], "limit", inflate("PLAIN", "zlib"), ("PLAIN",), ""),
-    Entrant(INFLATE[FAST], "limit", inflate("FAST", "isal.isal_zlib"), ("FAST",), ""),
-    Entrant(HASH, "limit", python("PLAIN", HASH_CODE, "$BLOBS $TARS"), ("PLAIN",), ""),
-    Entrant(WRITE, "limit", UNTAR.format(layers="$TARS", options="-xf"), ("tar",)),
+    Entrant(
+        *("proot-distro", "cold", NOT_ROOT + PROOT_DISTRO, ("PROOT_DISTRO", "proot", "unshare"), _PROOT_DISTRO_TREE),
+        rounds=3,
+        images=_LAYERS,
+    ),
+    Entrant("udocker", "cold", UDOCKER, ("UDOCKER", "curl", "tar"), "udocker/containers/*/ROOT", 1, _LAYERS),
+    Entrant("skopeo, umoci", "cold", umoci(), ("ROOT", "skopeo", "umoci"), "bundle/rootfs", 1, _LAYERS),
+    Entrant("skopeo, umoci --rootless", "cold", umoci("--rootless"), ("skopeo", "umoci"), "bundle/rootfs", 1, _LAYERS),
+    Entrant("buildah pull, vfs", "cold", BUILDAH, ("buildah",), "storage/vfs/dir/*", 1, _LAYERS),
+    Entrant(WARM[0], "warm", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE, images=_LAYERS),
+    Entrant(WARM[1], "warm", ours("FAST", "$WARM"), ("FAST",), _TREE, images=_LAYERS),
+    Entrant(NO_SYNC, "warm", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE, 3, _LAYERS),
+    Entrant(ON_DISK[0], "disk", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE, 3, _LAYERS),
+    Entrant(ON_DISK[1], "disk", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE, 3, _LAYERS),
+    Entrant(WARM_TAR, "warm", UNTAR.format(layers="$BLOBS", options="-xzf"), ("tar", "gzip"), images=_LAYERS),
+    Entrant(ONE_CORE[0], "other", on_one_core(ours("FAST")), ("FAST", "taskset"), _TREE, 3, _APPLICATION),
+    Entrant(
+        *(ONE_CORE[1], "other", on_one_core(CURL_TAR), ("curl", "tar", "gzip", "taskset")),
+        rounds=3,
+        images=_APPLICATION,
+    ),
+    Entrant(USER, "other", f"{NOT_ROOT}env {ours('FAST')}", ("FAST", "unshare"), _TREE, 3, _APPLICATION),
+    Entrant(LINK[0], "other", through_link(ours("FAST")), ("FAST", "PLAIN"), _TREE, 1, _APPLICATION),
+    Entrant(LINK[1], "other", through_link(CURL_ONLY), ("PLAIN", "curl"), "", 1, _APPLICATION),
+    Entrant(INFLATE[OURS], "limit", inflate("PLAIN", "zlib"), ("PLAIN",), "", 3),
+    Entrant(INFLATE[FAST], "limit", inflate("FAST", "isal.isal_zlib"), ("FAST",), "", 3),
+    Entrant(HASH, "limit", python("PLAIN", HASH_CODE, "$BLOBS $TARS"), ("PLAIN",), "", 3),
+    Entrant(WRITE, "limit", UNTAR.format(layers="$TARS", options="-xf"), ("tar",), rounds=3),
 )
 """In the order of their turns."""
