@@ -330,8 +330,10 @@ def _clear_inheritable(p: Assembler) -> None:
 
 
 def execute(p: Assembler, word: int) -> None:
-    """Execute the program that is that word of the command line, with those behind it and the environment, which is behind
-    argv and its end. Here are the labels `execute`, and `failed`, which ends with 125."""
+    """Execute the program at that place of argv with the words behind it, and the environment, which is behind argv.
+
+    Places the labels `execute`, and `failed`, which ends with 125.
+    """
     p.label("execute")
     p.read("path", "stack", (word + 1) * p.word)
     p.copy("argv", "stack")

@@ -23,6 +23,7 @@ main() {
         detach) detach "$@" && exit ;;
     esac
     find_runtime
+    ! needs_terminal || { relay_terminal && eval "$launch"; }
     [ -n "$joined$inside" ] || check_write_options
     if [ -z "$print_only$inside" ]; then
         begin_description $#

@@ -1,17 +1,46 @@
 # Streams: a user other than root can open the standard streams in chroot, as in docker, where /dev/stdout leads to them.
 # Sets `relayed` (the descriptors, of 1 and 2, that lead to a relay), `relay_count` (how many relays this process waits
-# for).
+# for). `own_terminal` is `yes` on a terminal that terminal_relay.py has made, and `no` where it couldn't.
+
+# Succeed if the command's user is neither root nor the one that runs this script.
+has_other_owner() {
+    case $runtime/$ids in
+        chroot/* | userns/many) ;;
+        *) return 1 ;;
+    esac
+    case $user in
+        '' | 0 | 0:* | root | root:*) return 1 ;;
+    esac
+}
+
+# Succeed if the standard streams are one terminal, which the command's user can't open, and a relay can be started.
+needs_terminal() {
+    [ -z "$inside$print_only" ] && has_other_owner || return
+    relay=$directory/.provision/terminal-relay
+    # shellcheck disable=SC3013 # all of our shells have it
+    case $own_terminal in
+        '')
+            [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && [ -n "$waiter" ] && [ -x "$relay" ] &&
+                [ /proc/self/fd/0 -ef /proc/self/fd/1 ] && [ /proc/self/fd/0 -ef /proc/self/fd/2 ]
+            return
+            ;;
+        yes) [ "/proc/$PPID/exe" -ef "$relay" ] || fail "--own-terminal is for start.sh itself" ;;
+    esac
+    return 1
+}
+
+# Set `launch` to become this script again on a terminal of its own, below a relay that stays.
+relay_terminal() {
+    find_program sh || fail "there is no sh on PATH"
+    # It says once why it takes this runtime.
+    [ "$joined$runtime" != chroot ] || set -- --runtime chroot
+    set_launch "\"\$relay\" yes \"\$program\" \"\$script\" --own-terminal no $options $* -- \"\$@\""
+}
 
 # Where the command's user won't be root, have the files behind standard output and error written by relays. A relay is a
 # cat(1) that reads from a pipe: that can be given to the user, while the files never change their owner.
 relay_files() {
-    case $runtime/$ids in
-        chroot/* | userns/many) ;;
-        *) return 0 ;;
-    esac
-    case $user in
-        '' | 0 | 0:* | root | root:*) return 0 ;;
-    esac
+    has_other_owner || return 0
     { [ -f /proc/self/fd/1 ] || [ -f /proc/self/fd/2 ]; } || return 0
     find_program mkfifo && find_program cat || return 0
     make_temporary
@@ -48,19 +77,22 @@ wait_for_relays() {
 }
 
 # Give the pipes among the standard streams to the user, as docker does: otherwise /dev/stdout, which leads to them,
-# can't be opened. Files, terminals and named pipes are the caller's, and stay so, but for those of relays.
+# can't be opened; and this script's own terminal. Files, other terminals and named pipes are the caller's, and stay so, but
+# for those of relays.
 give_pipes() {
     [ "$uid$nested" != 0 ] && [ -z "$nested" ] || return 0
-    pipes=''
+    pipes=${own_terminal#no}
     for descriptor in 0 1 2; do
         [ ! -p "/proc/self/fd/$descriptor" ] || pipes=yes
     done
     [ -n "$pipes" ] || return 0
+    # In a user namespace root can't use the group that terminals have.
+    [ "$own_terminal/$runtime" != yes/userns ] || { chmod 600 /proc/self/fd/0 && chgrp 0 /proc/self/fd/0; } 2>/dev/null || :
     change_pipe_owners 7<&0 8>&1 9>&2
 }
 
-# Make the user the owner of those of the descriptors 7 to 9 that are pipes without a name, or lead to relays. mksh closes them for
-# programs that don't get them by a redirection of their own.
+# Make the user the owner of those of the descriptors 7 to 9 that are pipes without a name, lead to relays, or to the terminal
+# that a relay has made. mksh closes them for programs that don't get them by a redirection of their own.
 change_pipe_owners() {
     set --
     for descriptor in 7 8 9; do
@@ -68,7 +100,7 @@ change_pipe_owners() {
             *" $((descriptor - 7)) "*) stream=pipe: ;;
             *) stream=$(readlink "/proc/self/fd/$descriptor" 7<&7 8>&8 9>&9) ;;
         esac
-        case $stream in pipe:*) set -- "$@" "/proc/self/fd/$descriptor" ;; esac
+        case $stream/$own_terminal in pipe:*/* | */yes) set -- "$@" "/proc/self/fd/$descriptor" ;; esac
     done
     [ $# = 0 ] || chown "$uid" "$@" 7<&7 8>&8 9>&9 2>/dev/null || :
 }

@@ -1,0 +1,394 @@
+"""The terminal relay: a small executable that gives a command a terminal of its own (pty(7)), as docker's -t does.
+
+    terminal-relay ANSWER PROGRAM ARGUMENT ARGUMENT WORD [ARGUMENT...]
+
+Standard input, output and error are one terminal. The relay executes PROGRAM in a new session on a new terminal, with
+the modes and the size of this one, and with ANSWER in place of WORD. Where no terminal can be made (no devpts, none
+left, Linux before 4.13) it becomes PROGRAM, with WORD, on the terminal that there is.
+
+In the foreground this terminal is raw: what is typed, Ctrl-C and Ctrl-Z too, reaches the new one. In the background
+the relay reads nothing, and looks every fifth of a second whether that has changed. A new size is passed on. Signals
+are for PROGRAM, but for those about terminals: SIGINT and SIGQUIT reach all that Ctrl-C would. SIGTSTP stops the
+relay alone. When the relay is killed, the kernel kills PROGRAM.
+
+Exit status: PROGRAM's; 128 and the number of the signal that ended it; 125 to 127 as the static helper's. At the end
+the terminal has its modes back. What others still write to the new terminal then is shown up to 128 KiB.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from provisioner.image.platform import Platform
+from provisioner.launch.assembler import Assembler, Operand
+from provisioner.launch.static_helper import assembler_for, execute, keep_status, read_code
+
+_NUMBERS = """
+             amd64  386  arm arm64 riscv64
+clone           56  120  120   220     220
+close            3    6    6    57      57
+dup3           292  330  358    24      24
+execve          59   11   11   221     221
+exit_group     231  252  248    94      94
+getpgid        121  132  132   155     155
+getpid          39   20   20   172     172
+getppid        110   64   64   173     173
+ioctl           16   54   54    29      29
+kill            62   37   37   129     129
+openat         257  295  322    56      56
+ppoll          271  309  336    73      73
+prctl          157  172  172   167     167
+read             0    3    3    63      63
+rt_sigaction    13  174  174   134     134
+rt_sigprocmask  14  175  175   135     135
+setsid         112   66   66   157     157
+signalfd4      289  327  355    74      74
+wait4           61  114  114   260     260
+write            1    4    4    64      64
+"""
+"""The kernel's syscall tables, as in `static_helper`."""
+
+_AT_FDCWD, _O_RDWR, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o2, 0o400, 0o4000, 0o2000000
+_EAGAIN = -11
+_PR_SET_PDEATHSIG = 1
+_SIG_SETMASK, _MASK_SIZE = 2, 8
+_WNOHANG = 1
+_POLLIN, _POLLOUT = 1, 4
+_TCGETS, _TCSETS, _TIOCSCTTY, _TIOCGPGRP, _TIOCGWINSZ, _TIOCSWINSZ = 0x5401, 0x5402, 0x540E, 0x540F, 0x5413, 0x5414
+_TIOCSPTLCK, _TIOCSIG, _TIOCGPTPEER = 0x40045431, 0x40045436, 0x5441
+
+_NOT_RAW = {
+    0: 0o2757,  # c_iflag: IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
+    4: 0o1,  # c_oflag: OPOST
+    12: 0o100113,  # c_lflag: ISIG ICANON ECHO ECHONL IEXTEN
+}
+"""What cfmakeraw(3) clears, by the place in the kernel's struct termios, but for the size of characters: eight bits."""
+_TIME_AND_MINIMUM, _ONE_BYTE = 22, 0x0100
+"""Where c_cc[VTIME] and c_cc[VMIN] are, and both: read(2) returns at once with one byte."""
+_OTHERS, _RAW, _UNSURE = 0, 1, 2
+"""Modes of this terminal: not changed by this process, raw, or raw unless others have changed them."""
+
+_STATUS, _NUMBER, _SIZE, _SAVED, _ALL_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 0, 8, 16, 24, 64, 96, 160
+_RAW_MODES, _PATH, _TIME, _OLD_MASK, _POLLS, _INFO = 224, 264, 280, 296, 304, 384
+_INFO_SIZE = 128
+_INPUT, _INPUT_SIZE, _OUTPUT, _OUTPUT_SIZE = 1024, 4096, 8192, 16384
+"""Places in the frame, and sizes."""
+_TERMINAL, _MASTER, _SIGNALS = 0, 8, 16
+"""The places of the structs pollfd."""
+
+_LAST_OUTPUT = 0x20000
+"""How much is shown after PROGRAM has ended, in bytes: others may write without an end."""
+_LOOK, _LAST_WAIT = 200_000_000, 100_000_000
+"""How often the relay looks whether it is in the foreground, and how long it waits for last output; in nanoseconds."""
+
+
+def terminal_relay(platform: Platform) -> bytes:
+    """Return the relay for machines of `platform`, an ELF executable. Raises MachineError where there is none."""
+    program = assembler_for(platform, _NUMBERS)
+    _make_terminal(program)
+    _start_child(program)
+    _run_child(program)
+    _begin(program)
+    _take_terminal(program)
+    _wait(program)
+    _receive_signal(program)
+    _receive_output(program)
+    _pass_input(program)
+    _end(program)
+    execute(program, 2)
+    return program.executable()
+
+
+def _make_terminal(p: Assembler) -> None:
+    """Make the terminal: its ends are `master` and `slave`. Go on at `execute` where that fails."""
+    p.read("argc", "stack")
+    p.jump_if("argc", "<", 6, "failed")
+    for name, place in {
+        "status": _STATUS,
+        "number": _NUMBER,
+        "size": _SIZE,
+        "saved": _SAVED,
+        "raw modes": _RAW_MODES,
+        "path": _PATH,
+        "time": _TIME,
+        "old mask": _OLD_MASK,
+        "all signals": _ALL_SIGNALS,
+        "default action": _DEFAULT_ACTION,
+        "old action": _OLD_ACTION,
+        "info": _INFO,
+        "polls": _POLLS,
+        "input": _INPUT,
+        "output": _OUTPUT,
+    }.items():
+        p.frame(name, place)
+    text = b"/dev/ptmx\0"
+    for at in range(0, len(text), 2):
+        p.write("path", at, int.from_bytes(text[at : at + 2], "little"), 2)
+    p.call("openat", _AT_FDCWD, "path", _O_RDWR | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC)
+    p.copy("master", "result")
+    p.jump_if("master", "<", 0, "execute")
+    p.write("number", 0, 0)
+    p.call("ioctl", "master", _TIOCSPTLCK, "number")
+    p.call("ioctl", "master", _TIOCGPTPEER, _O_RDWR | _O_NOCTTY | _O_CLOEXEC)
+    p.copy("slave", "result")
+    p.jump_if("slave", "<", 0, "execute")
+    p.call("ioctl", 0, _TCGETS, "saved")
+    p.jump_if("result", "<", 0, "execute")
+    p.call("ioctl", "slave", _TCSETS, "saved")
+    _copy_size(p)
+
+
+def _copy_size(p: Assembler) -> None:
+    """Give the new terminal the size of this one. The kernel tells the foreground process of the new one."""
+    p.call("ioctl", 0, _TIOCGWINSZ, "size")
+    p.call("ioctl", "master", _TIOCSWINSZ, "size")
+
+
+def _start_child(p: Assembler) -> None:
+    """Block all signals, which are read from `signals` from now on, and fork; go on in the parent."""
+    for word in range(_MASK_SIZE // p.word):
+        p.write("all signals", word * p.word, -1)
+    p.call("rt_sigprocmask", _SIG_SETMASK, "all signals", "old mask", _MASK_SIZE)
+    keep_status(p)
+    p.call("getpid")
+    p.copy("self", "result")
+    p.call("clone", signal.SIGCHLD, 0, 0, 0, 0)
+    p.copy("child", "result")
+    p.jump_if("child", "!=", 0, "parent")
+
+
+def _run_child(p: Assembler) -> None:
+    """Become PROGRAM, in a session of its own, on the new terminal."""
+    p.call("setsid")
+    p.call("ioctl", "slave", _TIOCSCTTY, 0)
+    for descriptor in range(3):
+        p.call("dup3", "slave", descriptor, 0)
+    p.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    p.call("getppid")
+    p.jump_if("result", "!=", "self", "failed")
+    p.call("rt_sigaction", signal.SIGCHLD, "old action", 0, _MASK_SIZE)
+    p.call("rt_sigprocmask", _SIG_SETMASK, "old mask", 0, _MASK_SIZE)
+    p.read("answer", "stack", 2 * p.word)
+    p.write("stack", 6 * p.word, "answer")
+    p.jump("execute")
+
+
+def _begin(p: Assembler) -> None:
+    """Set what the loop goes by: `modes`, `reads` (this terminal), `receives` (from the new one), and `rest`.
+
+    `rest` is how much of what was typed has not been passed on, from `at` on.
+    """
+    p.label("parent")
+    p.jump_if("child", "<", 0, "failed")
+    p.call("close", "slave")
+    p.call("signalfd4", -1, "all signals", _MASK_SIZE, _O_CLOEXEC)
+    p.copy("signals", "result")
+    for name, value in {"modes": _OTHERS, "reads": 1, "receives": 1, "rest": 0, "shown": 0}.items():
+        p.copy(name, value)
+
+
+def _take_terminal(p: Assembler) -> None:
+    """Make this terminal raw, if this process is in its foreground. Set `timeout`: how long to wait for anything."""
+    p.label("loop")
+    p.copy("timeout", 0)
+    p.jump_if("modes", "==", _RAW, "wait")
+    _unless_foreground(p, "background")
+    p.jump_if("modes", "==", _UNSURE, "raw")
+    p.call("ioctl", 0, _TCGETS, "saved")
+    p.call("ioctl", 0, _TCGETS, "raw modes")
+    for place, bits in _NOT_RAW.items():
+        p.read("bits", "raw modes", place, 4)
+        p.mask("bits", 0xFFFF & ~bits)
+        p.write("raw modes", place, "bits", 2)
+    p.write("raw modes", _TIME_AND_MINIMUM, _ONE_BYTE, 2)
+    p.label("raw")
+    p.call("ioctl", 0, _TCSETS, "raw modes")
+    _copy_size(p)
+    p.copy("modes", _RAW)
+    p.jump("wait")
+    p.label("background")
+    p.copy("modes", _OTHERS)
+    _set_timeout(p, _LOOK)
+
+
+def _unless_foreground(p: Assembler, label: str) -> None:
+    """Go on at `label` in the terminal's background. Where there is no job control, all is the foreground."""
+    p.call("ioctl", 0, _TIOCGPGRP, "number")
+    p.jump_if("result", "<", 0, f"not {label}")
+    p.read("group", "number", size=4)
+    p.call("getpgid", 0)
+    p.jump_if("result", "!=", "group", label)
+    p.label(f"not {label}")
+
+
+def _set_timeout(p: Assembler, nanoseconds: int) -> None:
+    """Set `timeout`, a struct timespec."""
+    p.write("time", 0, 0)
+    p.write("time", p.word, nanoseconds)
+    p.copy("timeout", "time")
+
+
+def _wait(p: Assembler) -> None:
+    """Wait for a signal, for output, for what is typed, or until that can be passed on.
+
+    More is read only when all is passed on, and nothing in the background.
+    """
+    p.label("wait")
+    _poll(p, _SIGNALS, "signals", _POLLIN)
+    p.copy("descriptor", -1)
+    p.copy("events", _POLLIN)
+    p.jump_if("rest", "==", 0, "all is passed on")
+    p.copy("events", _POLLIN | _POLLOUT)
+    p.jump("terminal")
+    p.label("all is passed on")
+    p.jump_if("reads", "==", 0, "terminal")
+    p.jump_if("modes", "!=", _RAW, "terminal")
+    p.copy("descriptor", 0)
+    p.label("terminal")
+    _poll(p, _TERMINAL, "descriptor", _POLLIN)
+    p.copy("descriptor", -1)
+    p.jump_if("receives", "==", 0, "master")
+    p.copy("descriptor", "master")
+    p.label("master")
+    _poll(p, _MASTER, "descriptor", "events")
+    p.call("ppoll", "polls", 3, "timeout", 0, _MASK_SIZE)
+    p.jump_if("result", "<", 1, "loop")
+
+
+def _poll(p: Assembler, place: int, descriptor: Operand, events: Operand) -> None:
+    """Set a struct pollfd, by two bytes at a time."""
+    p.copy("half", descriptor)
+    p.write("polls", place, "half", 2)
+    p.shift_right("half", 16)
+    p.write("polls", place + 2, "half", 2)
+    p.write("polls", place + 4, events, 2)
+    p.write("polls", place + 6, 0, 2)
+
+
+def _unless_ready(p: Assembler, place: int, label: str) -> None:
+    """Go on at `label` if the kernel said nothing about a struct pollfd."""
+    p.read("ready", "polls", place + 6, 1)
+    p.jump_if("ready", "==", 0, label)
+
+
+def _receive_signal(p: Assembler) -> None:
+    """Read a signal, and do what it is for."""
+    _unless_ready(p, _SIGNALS, "output")
+    p.call("read", "signals", "info", _INFO_SIZE)
+    p.jump_if("result", "<", _INFO_SIZE, "output")
+    p.read("signal", "info", size=4)
+    for number, label in {
+        signal.SIGCHLD: "child has changed",
+        signal.SIGWINCH: "size has changed",
+        signal.SIGCONT: "continued",
+        signal.SIGTSTP: "stop",
+        signal.SIGINT: "typed",
+        signal.SIGQUIT: "typed",
+        signal.SIGTTIN: "output",
+        signal.SIGTTOU: "output",
+        signal.SIGPIPE: "output",
+        signal.SIGURG: "output",
+    }.items():
+        p.jump_if("signal", "==", number, label)
+    p.call("kill", "child", "signal")
+    p.jump("output")
+    p.label("typed")
+    p.call("ioctl", "master", _TIOCSIG, "signal")
+    p.jump("output")
+    p.label("child has changed")
+    p.call("wait4", "child", "status", _WNOHANG, 0)
+    p.jump_if("result", "==", "child", "ended")
+    p.jump("output")
+    p.label("size has changed")
+    _copy_size(p)
+    p.jump("output")
+    p.label("stop")
+    _restore(p, "stopped")
+    p.call("kill", "self", signal.SIGSTOP)
+    p.jump("output")
+    p.label("continued")
+    p.jump_if("modes", "==", _OTHERS, "output")
+    p.copy("modes", _UNSURE)
+
+
+def _restore(p: Assembler, label: str) -> None:
+    """Give this terminal its modes back, if this process has changed them and is in the foreground."""
+    p.jump_if("modes", "==", _OTHERS, label)
+    _unless_foreground(p, label)
+    p.call("ioctl", 0, _TCSETS, "saved")
+    p.label(label)
+    p.copy("modes", _OTHERS)
+
+
+def _receive_output(p: Assembler) -> None:
+    """Show what is written to the new terminal."""
+    p.label("output")
+    p.jump_if("receives", "==", 0, "input")
+    _unless_ready(p, _MASTER, "input")
+    _show(p, "input", otherwise="nobody writes")
+    p.jump("input")
+    p.label("nobody writes")
+    p.copy("receives", 0)
+
+
+def _show(p: Assembler, none: str, *, otherwise: str) -> None:
+    """Read from the new terminal and write it to this one; `count` is how much it was. Go on at the label `none` if
+    there is nothing, or `otherwise` if nobody has the new terminal open."""
+    p.call("read", "master", "output", _OUTPUT_SIZE)
+    p.jump_if("result", "==", _EAGAIN, none)
+    p.jump_if("result", "<", 1, otherwise)
+    p.copy("count", "result")
+    p.copy("unwritten", "result")
+    p.copy("from", "output")
+    p.label(f"write, then {none}")
+    p.call("write", 1, "from", "unwritten")
+    p.jump_if("result", ">=", 0, f"written, then {none}")
+    p.jump_if("result", "!=", _EAGAIN, f"shown, then {none}")  # a terminal that is gone takes nothing any more
+    _poll(p, _TERMINAL, 1, _POLLOUT)
+    p.call("ppoll", "polls", 1, 0, 0, _MASK_SIZE)
+    p.jump(f"write, then {none}")
+    p.label(f"written, then {none}")
+    p.add("from", "result")
+    p.subtract("unwritten", "result")
+    p.jump_if("unwritten", "!=", 0, f"write, then {none}")
+    p.label(f"shown, then {none}")
+
+
+def _pass_input(p: Assembler) -> None:
+    """Read what is typed, if all before is passed on, and pass on what the new terminal takes."""
+    p.label("input")
+    p.jump_if("rest", "!=", 0, "pass on")
+    _unless_ready(p, _TERMINAL, "loop")
+    p.call("read", 0, "input", _INPUT_SIZE)
+    p.jump_if("result", "==", _EAGAIN, "loop")
+    p.copy("rest", "result")
+    p.copy("at", "input")
+    p.jump_if("rest", ">=", 1, "pass on")
+    p.copy("rest", 0)
+    p.copy("reads", 0)
+    p.jump("loop")
+    p.label("pass on")
+    p.call("write", "master", "at", "rest")
+    p.jump_if("result", "==", _EAGAIN, "loop")
+    p.jump_if("result", ">=", 0, "passed on")
+    p.copy("result", "rest")  # nobody can read it any more
+    p.label("passed on")
+    p.add("at", "result")
+    p.subtract("rest", "result")
+    p.jump("loop")
+
+
+def _end(p: Assembler) -> None:
+    """Show the last output, and end with PROGRAM's status."""
+    p.label("ended")
+    _poll(p, _TERMINAL, "master", _POLLIN)
+    _set_timeout(p, _LAST_WAIT)
+    p.call("ppoll", "polls", 1, "timeout", 0, _MASK_SIZE)
+    p.jump_if("result", "<", 1, "all is shown")
+    _show(p, "all is shown", otherwise="all is shown")
+    p.add("shown", "count")
+    p.jump_if("shown", "<", _LAST_OUTPUT, "ended")
+    p.label("all is shown")
+    _restore(p, "restored")
+    read_code(p)
+    p.call("exit_group", "code")
