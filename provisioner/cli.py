@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
-import re
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from provisioner import __version__
 from provisioner.commands import cache, doctor, inspect, install, listing, login, logout, owners, search, tags
+from provisioner.commands.first_word import check_first_word, similar_subcommand
+from provisioner.commands.output import write_lines
+from provisioner.commands.parser import Parser, add_common_options
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -27,38 +26,12 @@ GROUPS = {
 """The subcommands in the order of `provision --help`: modules with HELP, EXAMPLE, `add_arguments` and `run`."""
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
-PLANNED = ("update", "export", "remove")
-"""Names of subcommands to come. They can't be used for images without `install`, so that they stay free."""
-
-INTERRUPTED = 130
-
-_START_OPTIONS = re.compile(
-    "-[itd]+|-[puwh].*|--(interactive|tty|detach|rm|name|publish|user|workdir|entrypoint|network|privileged|hostname"
-    "|env-file|mount|shell|root|read-only|ephemeral|cap-add|device|exec|x11|sound|gpu)"
+SUMMARY = "provision turns a container image into a directory that runs: no Docker, no daemon, no root."
+EXIT_STATUSES = (
+    "Exit status: 0 done, 1 unexpected, 2 usage, 3 not found, 4 not allowed, 5 network, 6 bad content, "
+    "7 this machine can't, 8 DIR is in the way, 130 interrupted."
 )
-"""Options of `docker run`, and of start.sh, that provision doesn't have."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises UsageError."""
-
-    lists_commands = False
-    """Whether the help ends with the list of subcommands."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.partition("unrecognized arguments: ")[2].split()
-        option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
-        if _START_OPTIONS.fullmatch(option):
-            raise UsageError(
-                printable(message), f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
-            )
-        near = difflib.get_close_matches(option, self._option_string_actions, 1)
-        suggestion = f"did you mean {near[0]}? All options: " if near else ""
-        raise UsageError(printable(message), f"{suggestion}{self.prog} --help")
-
-    def format_help(self) -> str:
-        text = super().format_help()
-        return f"{text}\n{_command_list()}" if self.lists_commands else text
+INTERRUPTED = 130
 
 
 class _Terminated(BaseException):
@@ -84,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except ProvisionError as error:
-        console.error(error.message, _typo_hint(words, error) or error.hint)
+        console.error(error.message, _hint(words, error))
         return error.status
     except KeyboardInterrupt:
         console.error("interrupted")
@@ -154,53 +127,83 @@ def _leave_out_relative_directories() -> None:
         os.environ["PATH"] = os.pathsep.join(absolute) or os.defpath.strip(os.pathsep)
 
 
-def _typo_hint(words: list[str], error: ProvisionError) -> str:
-    """Return a hint where IMAGE looks like the name of a subcommand with a typo, or behind an option; else "".
-
-    Errors that such a typo doesn't lead to get none, since an image may have such a name.
-    """
-    at = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
-    if at is None or words[0] in COMMANDS or isinstance(error, MachineError | MalformedImage):
-        return ""
-    near = difflib.get_close_matches(words[at], COMMANDS, 1)
-    if not near:
-        return ""
-    suggestion = shlex.join(["provision", near[0], *words[:at], *words[at + 1 :]])
-    return "; ".join(filter(None, (f"did you mean: {printable(suggestion)}", error.hint)))
+def _hint(words: Sequence[str], error: ProvisionError) -> str:
+    """Return the hint of an error, and before it the subcommand that the first word may be a typo of."""
+    if words[0] in COMMANDS or isinstance(error, MachineError | MalformedImage):
+        return error.hint
+    suggestion = similar_subcommand(words, COMMANDS)
+    return error.hint if suggestion in error.hint else f"{suggestion}; {error.hint}"
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated(number)
 
 
-def _command_list() -> str:
-    """Return the subcommands in groups, one line each."""
+def _overview() -> str:
+    """Return what `provision --help` prints: what it is, the main job, and the subcommands in groups."""
     width = max(map(len, COMMANDS))
-    lines = []
+    lines = [SUMMARY, "", f"    {install.EXAMPLE}", ""]
     for title, group in GROUPS.items():
         lines.append(f"{title}:")
         lines += (f"  {name:<{width}}  {command.HELP}" for name, command in group.items())
         lines.append("")
-    return "\n".join([*lines, "Options of a subcommand: provision NAME --help; `install` may be left out.", ""])
+    return "\n".join([*lines, "`install` may be left out. Options of each, with an example: provision help NAME"])
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    """Return the arguments of one subcommand, with its function as `run`. The name `install` may be left out."""
-    if words and words[0] in PLANNED:
-        raise UsageError(
-            f"`provision {words[0]}` is not there yet", f"an image of that name: provision install {words[0]} DIR"
-        )
+    """Return the arguments of one subcommand, with its function as `run`. The name `install` may be left out.
+
+    Raises UsageError. `--help` and `--version` raise SystemExit when they have printed.
+    """
+    if words and words[0] == "help":
+        return _parse([*_subcommand(words[1:]), "--help"])
     name = words[0] if words and words[0] in COMMANDS else ""
+    if not name:
+        _answer_without_subcommand(words)
+    command, arguments = COMMANDS[name or "install"], words[1:] if name else words
+    if command is install:
+        arguments = install.with_volume_options(arguments)
+    parser = _parser(name)
+    parser.set_defaults(run=command.run)
+    return parser.parse(arguments)
+
+
+def _subcommand(words: list[str]) -> list[str]:
+    """Return the name of the subcommand that help is asked for, alone; empty for none. Raises UsageError."""
+    if words and words[0] not in (*COMMANDS, "--help", "-h"):
+        near = similar_subcommand(words[:1], COMMANDS)
+        raise UsageError(f"there is no subcommand {printable(words[0])}", near or "all of them: provision help")
+    return words[:1] if words and words[0] in COMMANDS else []
+
+
+def _answer_without_subcommand(words: list[str]) -> None:
+    """Print the overview where it is asked for. Raises UsageError where the first word isn't an image's name."""
+    if not words:
+        sys.stderr.write(f"{_overview()}\n")
+        raise SystemExit(UsageError.status)
+    if words in (["--help"], ["-h"]):
+        write_lines([_overview()])
+        raise SystemExit(0)
+    check_first_word(words, COMMANDS)
+
+
+def _parser(name: str) -> Parser:
+    """Return the parser of a subcommand, by default that of `install`."""
     command = COMMANDS[name or "install"]
-    parser = _Parser(
+    parser = Parser(
         prog=f"provision {name}".strip(),
         description=f"{command.HELP}: {command.EXAMPLE}",
-        epilog="Exit status: 0 done, 1 unexpected, 2 usage, 3 not found, 4 not allowed, 5 network, 6 bad content, "
-        "7 this machine can't, 8 DIR is in the way, 130 interrupted.",
+        epilog=EXIT_STATUSES,
         allow_abbrev=False,
     )
-    parser.lists_commands = not name
-    parser.add_argument("--version", action="version", version=f"provision {__version__}")
     command.add_arguments(parser)
-    parser.set_defaults(run=command.run)
-    return parser.parse_args(words[1:] if name else words)
+    add_common_options(parser, getattr(command, "QUIET", "show errors only"))
+    parser.rest_hint = "" if name and command is not install else "; a command comes later: DIR/start.sh COMMAND"
+    parser.find_owner = lambda option: _owner_of(option, name or "install")
+    return parser
+
+
+def _owner_of(option: str, name: str) -> str:
+    """Return how to type the subcommands other than `name` that have this option; empty where none has it."""
+    owners = [other for other in COMMANDS if other != name and option in _parser(other).options]
+    return " and ".join("provision IMAGE DIR" if owner == "install" else f"provision {owner}" for owner in owners)

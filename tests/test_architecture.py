@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "terminal sizes threads resources filesystem errors settings image registry store sources ownership profile rootfs"
-    " layers container launch config inspection doctor"
+    "terminal sizes threads resources filesystem errors archives settings image registry store sources ownership"
+    " profile rootfs layers container launch config inspection doctor"
 )
 MAY_IMPORT = {
     "terminal": "",
@@ -22,15 +22,16 @@ MAY_IMPORT = {
     "resources": "",
     "filesystem": "threads",
     "errors": "terminal",
+    "archives": "errors filesystem terminal threads",
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
-    "registry": "errors filesystem image settings terminal threads",
-    "store": "errors filesystem image registry terminal threads",
-    "sources": "errors image registry sizes store",
+    "registry": "errors filesystem image settings sizes terminal threads",
+    "store": "errors filesystem image registry sizes terminal threads",
+    "sources": "archives errors filesystem image registry sizes store terminal threads",
     "ownership": "errors filesystem",
     "profile": "errors filesystem resources settings terminal",
     "rootfs": "errors filesystem ownership profile terminal",
-    "layers": "errors filesystem image ownership rootfs sizes sources store terminal threads",
+    "layers": "archives errors filesystem image ownership rootfs sizes sources store terminal threads",
     "container": "errors filesystem image ownership sizes terminal",
     "launch": "errors filesystem image resources",
     "config": "filesystem image settings sizes terminal",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.archives.compression import decompress
 from provisioner.errors import MachineError, MalformedImage, lacks_resources
-from provisioner.layers.compression import decompress
 from provisioner.layers.prefetch import Prefetcher
 from provisioner.layers.workers import Workers
 from tests.support import archives, builders

@@ -6,12 +6,11 @@ import argparse
 import time
 from typing import Any
 
-from provisioner.commands.output import write_json, write_lines
+from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.config import Config
 from provisioner.sizes import parse_size, size_text
 from provisioner.store.prune import CachedFile, cache_directory, list_files, prune, total_size
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
 
 HELP = "Show the cache of downloads, or clean it up"
 EXAMPLE = "provision cache ls|prune|clear"
@@ -42,12 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"prune files that were not used for N days; default: {_DAYS}",
     )
     parser.add_argument("--json", action="store_true", help="print the files that are there, or were removed, as JSON")
-    parser.add_argument("--quiet", action="store_true", help="show errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """List, prune or clear the cache, and show how much is there or was removed. Raises MachineError, UsageError."""
-    directory, console, now = cache_directory(), Console(quiet=arguments.quiet), time.time()
+    directory, console, now = cache_directory(), make_console(arguments), time.time()
     shown = printable(str(directory))
     if arguments.action == "ls":
         files = list_files(directory)
@@ -95,10 +93,10 @@ def _size(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} is {error}") from None
 
 
 def _days(text: str) -> int:
     if not text.isdecimal() or len(text) > 6:
-        raise argparse.ArgumentTypeError("a number of days")
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a number of days")
     return int(text)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HELP = "Check what this machine can do, and how to fix what it can't"
 EXAMPLE = "provision doctor ./container"
+QUIET = "show only what keeps provision from working here"
 
 _INDENT = 4
 
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(diagnosis.to_json())
     else:
-        write_lines(_lines(diagnosis, Screen.of(sys.stdout)))
+        write_lines(_lines(diagnosis, Screen.of(sys.stdout), problems_only=arguments.quiet))
     return MachineError.status if diagnosis.problems else 0
 
 
@@ -72,9 +73,9 @@ def _default_directory() -> str:
     return "." if os.access(".", os.W_OK) else tempfile.gettempdir()
 
 
-def _lines(diagnosis: Diagnosis, screen: Screen) -> Iterator[str]:
+def _lines(diagnosis: Diagnosis, screen: Screen, *, problems_only: bool) -> Iterator[str]:
     """Return a line for each check, wrapped to fit the terminal, and then the result."""
-    for check in diagnosis.checks:
+    for check in diagnosis.problems if problems_only else diagnosis.checks:
         mark, fix = check.state.ljust(_INDENT), f"; fix: {check.fix}" if check.fix else ""
         first, *others = wrapped(
             cell_text(f"{check.name}: {check.detail}{fix}"), (screen.width or sys.maxsize) - _INDENT

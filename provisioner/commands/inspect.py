@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import output_errors, write_json, write_lines
-from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
+from provisioner.commands.output import make_console, output_errors, write_json, write_lines
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the bytes of the index or manifest as they were served; with --platform, that platform's manifest",
     )
-    parser.add_argument("--quiet", action="store_true", help="show the result and errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.raw:
         raise UsageError("--json and --raw are different outputs", "choose one of them")
     directory = _find_directory(arguments.target)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
     if directory is None and arguments.raw and not arguments.platform:
         return _write_raw(_fetch_document(arguments, console))
     inspection = (
@@ -96,7 +95,7 @@ def _inspect_image(arguments: argparse.Namespace, console: Console) -> Inspectio
     config = Config.load()
     requested = Platform.parse(arguments.platform) if arguments.platform else None
     host = usual_platform(arguments, config)
-    registry = caching_registry(Reference.parse(arguments.target), arguments, config, console)
+    registry = caching_registry(Reference.parse(arguments.target), SourceOptions.of(arguments, config), console)
     with suggest_similar_names(registry.reference):
         inspection = inspect_image(registry, host, requested)
     for line in inspection.assumptions:
@@ -111,7 +110,7 @@ def _fetch_document(arguments: argparse.Namespace, console: Console) -> bytes:
     """Return the bytes of the index or manifest that the image's tag or digest names."""
     from provisioner.registry.hub import suggest_similar_names
 
-    registry = caching_registry(Reference.parse(arguments.target), arguments, Config.load(), console)
+    registry = caching_registry(Reference.parse(arguments.target), SourceOptions.of(arguments, Config.load()), console)
     with suggest_similar_names(registry.reference):
         return registry.manifest(registry.reference.selector).data
 
@@ -165,6 +164,7 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "labels", [f"{name}={value}" for name, value in config.labels]
     yield "stop signal", [config.stop_signal] if config.stop_signal else []
     yield "profile", [inspection.record.profile] if inspection.record and inspection.record.profile else []
+    yield "verified", [inspection.record.verified] if inspection.record and inspection.record.verified else []
     yield "index", [str(image.index_digest)] if image.index_digest else []
     yield "manifest", [str(image.digest)]
     yield "config", [str(image.manifest.config.digest)]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.commands.output import write_json, write_lines
+from provisioner.commands.output import NAMES_ALONE, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
@@ -28,6 +28,7 @@ from provisioner.terminal.tables import Column, Screen, table
 
 HELP = "List the directories provisioned on this machine, and what is running"
 EXAMPLE = "provision list"
+QUIET = NAMES_ALONE
 
 _COLUMNS = (
     Column("DIRECTORY"),
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     screen = Screen.of(sys.stdout)
     if arguments.json:
         write_json([_as_json(row) for row in rows])
-    elif screen.width is None:
+    elif screen.width is None or arguments.quiet:
         write_lines(printable(row.entry.directory) for row in rows if not row.is_gone)
     else:
         write_lines(table(_COLUMNS, list(_cells(rows)), screen))

@@ -6,10 +6,10 @@ import argparse
 import getpass
 import sys
 
+from provisioner.commands.output import make_console
 from provisioner.errors import UsageError
 from provisioner.image.reference import Reference, parse_registry
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
 
 HELP = "Log in to a registry, for private images"
 EXAMPLE = "provision login ghcr.io"
@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="allow plain HTTP and certificates that can't be verified"
     )
-    parser.add_argument("--quiet", action="store_true", help="show errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     registry, name = registry_and_name(arguments.registry)
     insecure = arguments.insecure or Config.load().is_insecure(registry)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
     login = Login(*_credentials(arguments))
     reference, credentials = Reference(registry, "", None, None), Credentials((), login)
     client = RegistryClient(reference, insecure=insecure, credentials=credentials, warn=console.warn)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from provisioner.errors import MachineError, machine_errors
+from provisioner.terminal.progress import REQUEST_LOGGER, Console
+
+NAMES_ALONE = "names alone, one a line, as into a pipe"
+"""What `--quiet` means for subcommands that list names."""
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, things: str) -> None:
@@ -19,7 +25,27 @@ def add_output_arguments(parser: argparse.ArgumentParser, things: str) -> None:
         "--limit", metavar="N", type=number(1, 1_000_000), default=25, help=f"most {things} to list; default: 25"
     )
     parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
-    parser.add_argument("--quiet", action="store_true", help="names alone, one a line, as into a pipe")
+
+
+def make_console(arguments: argparse.Namespace) -> Console:
+    """Return the console for `--quiet` and `--verbose`; with the latter it shows each request too."""
+    console = Console(quiet=arguments.quiet, verbose=arguments.verbose)
+    requests = logging.getLogger(REQUEST_LOGGER)
+    requests.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
+    requests.propagate = False
+    requests.handlers = [_DetailHandler(console)] if arguments.verbose else []
+    return console
+
+
+class _DetailHandler(logging.Handler):
+    """Shows log records as details."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.detail(record.getMessage())
 
 
 def add_insecure_argument(parser: argparse.ArgumentParser) -> None:
@@ -61,10 +87,8 @@ def number(least: int, most: int) -> Callable[[str], int]:
     """Return a type for argparse: whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"a number from {least} to {most}")
-        return value
+        if not re.fullmatch("[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text[:100]!r} is not a number from {least} to {most}")
+        return int(text)
 
-    parse.__name__ = "number"  # argparse says "invalid number value"
     return parse

@@ -7,10 +7,10 @@ import os
 import shlex
 import stat
 
+from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import MachineError, UsageError, machine_errors
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
 
 HELP = "Make fakeroot show the image's owners in a copy of a directory"
 EXAMPLE = "provision owners ./copy"
@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inode numbers, is written again",
     )
     add_trust_argument(parser)
-    parser.add_argument("--quiet", action="store_true", help="show errors only")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
         ):
             count = remake_state(folder, rootfs)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
     console.step(f"fakeroot shows {count} files of {shown} with the owners and modes of the image")
     # fakeroot takes no path with a space: the command changes to the directory first.
     archive = f"cd {shlex.quote(arguments.directory)} && fakeroot -i {FOLDER}/{STATE} tar -C rootfs -c ."

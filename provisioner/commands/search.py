@@ -6,13 +6,20 @@ import argparse
 import sys
 from dataclasses import asdict
 
-from provisioner.commands.output import add_insecure_argument, add_output_arguments, write_json, write_lines
+from provisioner.commands.output import (
+    NAMES_ALONE,
+    add_insecure_argument,
+    add_output_arguments,
+    make_console,
+    write_json,
+    write_lines,
+)
 from provisioner.errors import NotFound, UsageError
-from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Column, Screen, count_text, table
 
 HELP = "Search Docker Hub for images"
 EXAMPLE = "provision search alpine"
+QUIET = NAMES_ALONE
 
 _MOST = 10_000
 """The largest number of results that Docker Hub returns."""
@@ -65,5 +72,5 @@ def run(arguments: argparse.Namespace) -> int:
     if not found:
         raise NotFound(f"Docker Hub finds nothing for {query!r}", "try a shorter word")
     if len(found) < count and not arguments.all:
-        Console(quiet=arguments.quiet).step(f"{len(found)} of {count} that were found; more with --limit N or --all")
+        make_console(arguments).step(f"{len(found)} of {count} that were found; more with --limit N or --all")
     return 0

@@ -1,21 +1,26 @@
-"""Creates the source of an image from options: a registry with mirrors and cache, the cache alone, or a lock."""
+"""Opens the source of an image by its name and by options: a registry with its mirrors, the cache alone, a file."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from provisioner.commands.file_sources import open_rootfs, open_url
 from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
 from provisioner.errors import MachineError, ProvisionError, UsageError
+from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
+from provisioner.image.source_name import WORDS, OciLayout, RegistryName, Rootfs, SkopeoDirectory, SourceName, Url
 from provisioner.sizes import size_text
+from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.threads import BackgroundThread
 
@@ -24,8 +29,9 @@ if TYPE_CHECKING:
     from provisioner.image.manifest import Descriptor
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.mirrors import MakeClient, Mirrors
-    from provisioner.sources.registry import RegistrySource
-    from provisioner.store.documents import CachingRegistry, Registry
+    from provisioner.sources import Source
+    from provisioner.store.blobs import BlobCache
+    from provisioner.store.documents import CachingRegistry
 
 _MOVED_SECONDS = 3.0
 """How long a run with --locked waits at its end for the digest that the tag has now."""
@@ -46,60 +52,131 @@ def add_registry_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options about the cache and locks."""
-    parser.add_argument("--offline", action="store_true", help="use the cache only; make no connection")
+    parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
     parser.add_argument("--no-cache", action="store_true", help="neither use the cache nor write to it")
-    parser.add_argument("--lock", metavar="FILE", help="write the digests that IMAGE has now to FILE")
+    parser.add_argument("--sha256", metavar="HEX", help="what the file that SOURCE names must be")
+    parser.add_argument("--lock", metavar="FILE", help="write the digests that the image has now to FILE")
     parser.add_argument("--locked", metavar="FILE", help="provision exactly the image whose digests are in FILE")
 
 
 @dataclass(frozen=True)
-class SourceSettings:
-    """The arguments of open_source()."""
+class SourceOptions:
+    """How to open a source, whatever its name."""
 
-    reference: Reference
-    registry: Registry
-    """The registry with its mirrors and retries."""
-    origin: RegistryClient
-    """The registry alone, for the one request that asks whether a locked tag has moved."""
-    jobs: int
+    config: Config = field(default_factory=Config)
+    insecure: bool = False
+    """Whether plain HTTP and certificates that can't be verified are allowed."""
+    mirrors: tuple[str, ...] = ()
+    """Mirrors of the image's registry, asked before those of the environment and the configuration."""
+    jobs: int = 4
     """Downloads at a time."""
-    scratch: Path
-    """The directory that `--no-cache` uses in place of the cache."""
-    cache_limit: int | None
-    """Bytes to which the cache is pruned afterwards; None for no limit."""
+    offline: bool = False
+    """Whether no connection is made."""
+    scratch: Path | None = None
+    """A directory to use in place of the cache, whose content is deleted by whoever names it."""
+    locked: Path | None = None
+    """A lock file that names the image's digests."""
+    sha256: Digest | None = None
+    """What the file that the source is in must have."""
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, config: Config) -> SourceOptions:
+        """Return the options of a command line, without `scratch`. Raises UsageError for those that contradict."""
+        _check_options(arguments)
+        locked = getattr(arguments, "locked", None)
+        return cls(
+            config,
+            arguments.insecure,
+            tuple(arguments.mirror),
+            getattr(arguments, "jobs", None) or config.jobs,
+            getattr(arguments, "offline", False),
+            locked=Path(locked) if locked else None,
+            sha256=_sha256(getattr(arguments, "sha256", None)),
+        )
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What an opener of OPENERS works with."""
+
+    options: SourceOptions
+    console: Console
+    stack: ExitStack
+    """Closes what was opened, at the end of the run."""
+
+    def cache(self) -> BlobCache:
+        """Return the cache, or the directory in its place; call it once. At the end it is pruned to its limit."""
+        from provisioner.store.blobs import BlobCache, TemporaryBlobCache
+        from provisioner.store.prune import cache_directory, in_use
+
+        if self.options.scratch:
+            return TemporaryBlobCache(self.options.scratch)
+        cache = BlobCache(cache_directory(), self.console.step)
+        self.stack.callback(_prune_to_limit, cache.files.path, self.options.config.cache_limit, self.console)
+        self.stack.enter_context(in_use(cache.files))
+        return cache
+
+    def lock(self, reference: str) -> Lock | None:
+        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source."""
+        from provisioner.image.lockfile import Lock
+
+        return Lock.read(self.options.locked, reference) if self.options.locked else None
+
+    def expected_digest(self, reference: str) -> tuple[Digest | None, str]:
+        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError."""
+        lock, given = self.lock(reference), self.options.sha256
+        if lock and given and lock.digest != given:
+            raise UsageError(f"--sha256 and the lock of {reference} contradict each other", "leave out one of them")
+        if given:
+            return given, "--sha256"
+        return (lock.digest, "the lock") if lock else (None, "")
 
 
 @contextmanager
-def open_source(settings: SourceSettings, arguments: argparse.Namespace, console: Console) -> Iterator[RegistrySource]:
-    """Yield the source of an image, and prune the cache to its limit afterwards. Raises UsageError."""
-    from provisioner.image.lockfile import Lock
+def open_source(name: SourceName, options: SourceOptions, console: Console) -> Iterator[Source]:
+    """Yield the source that `name` names, and prune the cache to its limit afterwards. Raises ProvisionError."""
+    if type(name) not in OPENERS:
+        raise UsageError(f"{printable(str(name))} can't be read yet", f"what names a source: {WORDS}")
+    if options.sha256 and isinstance(name, RegistryName | OciLayout | SkopeoDirectory):
+        raise UsageError(
+            f"--sha256 is for files, and {printable(str(name))} is none",
+            "pin an image: NAME@sha256:DIGEST, or --locked",
+        )
+    with ExitStack() as stack:
+        yield OPENERS[type(name)](name, Opening(options, console, stack))
+
+
+def _open_registry(name: RegistryName, opening: Opening) -> Source:
+    """Return the image of a registry; with `--offline`, what the cache has of it."""
+    from provisioner.registry.hub import suggest_similar_names
     from provisioner.sources.offline import OfflineSource
     from provisioner.sources.registry import RegistrySource
-    from provisioner.store.blobs import BlobCache, TemporaryBlobCache
     from provisioner.store.documents import CachingRegistry
     from provisioner.store.known_tags import KnownTags
-    from provisioner.store.prune import cache_directory, in_use
 
-    _check_options(arguments)
-    reference = settings.reference
-    lock = Lock.read(Path(arguments.locked), reference) if arguments.locked else None
-    directory = settings.scratch if arguments.no_cache else cache_directory()
-    cache = TemporaryBlobCache(directory) if arguments.no_cache else BlobCache(directory, console.step)
+    reference, options = name.reference, opening.options
+    lock = opening.lock(str(reference))
+    cache = opening.cache()
     known_tags = KnownTags(cache.files)
-    with ExitStack() as stack:
-        if lock and not arguments.offline and reference.tag and not reference.digest:
-            stack.enter_context(_report_moved_tag(lock, settings.origin, reference, console))
-        if not arguments.no_cache:
-            stack.callback(_prune_to_limit, directory, settings.cache_limit, console)
-            stack.enter_context(in_use(cache.files))
-        if arguments.offline:
-            yield OfflineSource(reference, cache, known_tags, settings.jobs, lock)
-        else:
-            registry = CachingRegistry(reference, settings.registry, cache, known_tags)
-            yield RegistrySource(reference, registry, cache, settings.jobs, lock)
+    if options.offline:
+        return OfflineSource(reference, cache, known_tags, options.jobs, lock)
+    client = client_factory(options, options.jobs, opening.console)
+    if lock and reference.tag and not reference.digest:
+        opening.stack.enter_context(_report_moved_tag(lock, client(reference, False), reference, opening.console))
+    opening.stack.enter_context(suggest_similar_names(reference))
+    registry = CachingRegistry(reference, with_mirrors(reference, options, client, opening.console), cache, known_tags)
+    return RegistrySource(reference, registry, cache, options.jobs, lock)
 
 
-def client_factory(arguments: argparse.Namespace, config: Config, connections: int, console: Console) -> MakeClient:
+OPENERS: Mapping[type[Any], Callable[[Any, Opening], Source]] = {
+    RegistryName: _open_registry,
+    Rootfs: open_rootfs,
+    Url: open_url,
+}
+"""For each kind of SourceName the function that returns its source."""
+
+
+def client_factory(options: SourceOptions, connections: int, console: Console) -> MakeClient:
     """Return a function that makes the client of a registry or mirror, by the options and the configuration."""
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.credentials import Credentials
@@ -107,7 +184,7 @@ def client_factory(arguments: argparse.Namespace, config: Config, connections: i
     credentials = Credentials.of_environment()
 
     def make_client(reference: Reference, is_plain: bool) -> RegistryClient:
-        insecure = arguments.insecure or is_plain or config.is_insecure(reference.registry)
+        insecure = options.insecure or is_plain or options.config.is_insecure(reference.registry)
         return RegistryClient(
             reference, insecure=insecure, connections=connections, credentials=credentials, warn=console.warn
         )
@@ -115,22 +192,16 @@ def client_factory(arguments: argparse.Namespace, config: Config, connections: i
     return make_client
 
 
-def with_mirrors(
-    reference: Reference, arguments: argparse.Namespace, config: Config, client: MakeClient, console: Console
-) -> Mirrors:
+def with_mirrors(reference: Reference, options: SourceOptions, client: MakeClient, console: Console) -> Mirrors:
     """Return the registry of `reference` with its mirrors by the options, `$PROVISION_MIRRORS` and the configuration.
 
     Raises UsageError.
     """
     from provisioner.registry.mirrors import Mirrors
 
-    others = (*mirrors(arguments.mirror), *config.mirrors_for(reference.registry))
+    environment = os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split()
+    others = (*options.mirrors, *environment, *options.config.mirrors_for(reference.registry))
     return Mirrors(reference, others, client, console.step)
-
-
-def mirrors(options: Sequence[str]) -> tuple[str, ...]:
-    """Return the mirrors of `--mirror` options, and then those of `$PROVISION_MIRRORS`, divided by spaces or commas."""
-    return (*options, *os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split())
 
 
 def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
@@ -142,16 +213,14 @@ def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
 
 
 def caching_registry(
-    reference: Reference, arguments: argparse.Namespace, config: Config, console: Console, connections: int = 4
+    reference: Reference, options: SourceOptions, console: Console, connections: int = 4
 ) -> CachingRegistry:
     """Return the registry of `reference` with the cache, for commands that need no layers. Raises UsageError."""
     from provisioner.store.blobs import BlobCache
     from provisioner.store.documents import CachingRegistry
     from provisioner.store.prune import cache_directory
 
-    registry = with_mirrors(
-        reference, arguments, config, client_factory(arguments, config, connections, console), console
-    )
+    registry = with_mirrors(reference, options, client_factory(options, connections, console), console)
     return CachingRegistry(reference, registry, BlobCache(cache_directory(), console.step))
 
 
@@ -170,12 +239,23 @@ def _prune_to_limit(directory: Path, limit: int | None, console: Console) -> Non
         console.step(f"removed {size_text(total_size(removed))} from the cache, to keep its limit")
 
 
+def _sha256(text: str | None) -> Digest | None:
+    """Return the digest of --sha256. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:sha256:)?([0-9a-fA-F]{64})", text.strip())
+    if not match:
+        hint = "give its 64 hexadecimal digits, as sha256sum prints them"
+        raise UsageError(f"--sha256 {printable(text[:100])!r} is no SHA-256", hint)
+    return Digest("sha256", match[1].lower())
+
+
 def _check_options(arguments: argparse.Namespace) -> None:
-    """Raise UsageError where options contradict each other or lack a value."""
-    if empty := next((name for name in ("lock", "locked") if getattr(arguments, name) == ""), ""):
+    """Raise UsageError where options contradict each other or lack a value; a command may lack some of them."""
+    if empty := next((name for name in ("lock", "locked") if getattr(arguments, name, None) == ""), ""):
         raise UsageError(f"--{empty} needs the name of a file", f"give a name: --{empty} FILE")
     for one, other in (("offline", "no_cache"), ("lock", "locked")):
-        if getattr(arguments, one) and getattr(arguments, other):
+        if getattr(arguments, one, None) and getattr(arguments, other, None):
             names = f"--{one} and --{other.replace('_', '-')}"
             raise UsageError(f"{names} contradict each other", "leave out one of them")
 

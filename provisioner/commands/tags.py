@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.output import add_output_arguments, number, write_json, write_lines
-from provisioner.commands.source_options import add_registry_arguments, caching_registry, usual_platform
+from provisioner.commands.output import NAMES_ALONE, add_output_arguments, make_console, number, write_json, write_lines
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
 from provisioner.image.platform import Platform
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 HELP = "List the tags of an image for this machine's platform, newest first"
 EXAMPLE = "provision tags ubuntu"
+QUIET = NAMES_ALONE
 
 _COLUMNS = (
     Column("TAG"),
@@ -66,11 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
     query = _query(arguments, config)
     screen = Screen.of(sys.stdout)
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
-    console = Console(quiet=arguments.quiet)
+    console = make_console(arguments)
 
     from provisioner.registry.hub import Hub, suggest_similar_names
 
-    registry = caching_registry(query.reference, arguments, config, console, arguments.jobs)
+    registry = caching_registry(query.reference, SourceOptions.of(arguments, config), console, arguments.jobs)
     hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
     with suggest_similar_names(query.reference):
         found = _find_on_hub(query, hub, console) if query.reference.registry == DOCKER_HUB else None

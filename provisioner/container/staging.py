@@ -16,7 +16,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from provisioner.container.place import check_permissions, check_place
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.filesystem.locks import lock
+from provisioner.filesystem.locks import lock, lock_holder
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.filesystem.resolution import PASSED, resolve
@@ -42,13 +42,24 @@ _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
 
 
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Give a MachineError without a hint one: a file system such as /proc takes no directories."""
+    try:
+        yield
+    except MachineError as error:
+        error.hint = error.hint or "choose another directory"
+        raise
+
+
 class Staging:
     """A context in which `new` is a new, empty directory; `commit()` puts it in the place of `target`.
 
     `target` is an absolute path without symlinks. The directory `scratch` is for temporary files. Leaving the context
     removes it; without a commit it also removes `new` and the parents that were created for it. Only `commit()` touches
     what is at `target`. Entering raises TargetExists when another run is at work there, NotTrusted where a stranger
-    could change what is put in place, and MachineError.
+    could change what is put in place, and MachineError. With `report_waiting` it waits for the other run instead, and
+    calls that once with a line about it.
     """
 
     new: int
@@ -56,9 +67,15 @@ class Staging:
     parent: int
     """The descriptor of the directory that the target is in, or will be."""
 
-    def __init__(self, target: Path, trust: TrustedDirectories = NOBODY) -> None:
+    def __init__(
+        self,
+        target: Path,
+        trust: TrustedDirectories = NOBODY,
+        report_waiting: Callable[[str], None] | None = None,
+    ) -> None:
         self.target = target
         self._trust = trust
+        self._report_waiting = report_waiting
         self._folder = _staging_directory(target)
         self._name = os.fsencode(self._folder.name)
         self.path = self._folder / _NEW
@@ -70,7 +87,7 @@ class Staging:
 
     def __enter__(self) -> Staging:
         """Lock the staging directory, clean up after a killed run, and check what the file system can do."""
-        with trust_errors(self._action):
+        with _elsewhere(), trust_errors(self._action):
             self._open_parent()
             try:
                 with suppress(FileNotFoundError):
@@ -168,6 +185,11 @@ class Staging:
                 self.parent = os.open(".", DIRECTORY, dir_fd=here)
                 self._created_parents = len(created)
                 return
+            except NotADirectoryError:
+                _remove_empty(here, reversed(created))
+                raise TargetExists(
+                    f"{printable(str(self.target))}: a part of this path is a file", "choose another directory"
+                ) from None
             except FileExistsError:  # another run creates them at the same time: they are looked at anew
                 continue
             except BaseException:
@@ -200,9 +222,9 @@ class Staging:
     def _create_and_lock(self) -> int:
         """Create the staging directory, lock it and return it open.
 
-        Raises TargetExists when another run still holds the lock after _LOCK_SECONDS.
+        Raises TargetExists when another run still holds the lock after _LOCK_SECONDS, and nobody waits for it.
         """
-        deadline = time.monotonic() + _LOCK_SECONDS
+        deadline, is_reported = time.monotonic() + _LOCK_SECONDS, False
         while True:
             try:
                 os.mkdir(self._name, 0o700, dir_fd=self.parent)
@@ -216,8 +238,20 @@ class Staging:
                 if time.monotonic() < deadline:
                     time.sleep(_LOCK_SECONDS / 100)
                     continue
-                message = f"another run is at work on {printable(str(self.target))}"
-                raise TargetExists(message, "wait until it has finished") from None
+                message = f"another run is at work on {printable(str(self.target))}{self._lock_holder()}"
+                if self._report_waiting is None:
+                    raise TargetExists(message, "wait until it has finished") from None
+                if not is_reported:
+                    self._report_waiting(f"{message}: waiting for it (Ctrl-C: don't)")
+                    is_reported = True
+                time.sleep(_LOCK_SECONDS / 10)
+
+    def _lock_holder(self) -> str:
+        """Return which process holds the lock, for a message; empty where that is unknown."""
+        with suppress(OSError), closing_descriptor(os.open(self._name, DIRECTORY, dir_fd=self.parent)) as folder:
+            if pid := lock_holder(folder):
+                return f", process {pid}"
+        return ""
 
     def _open_and_lock(self) -> int:
         """Open and lock the staging directory. Raises FileNotFoundError where it is gone, BlockingIOError if locked."""

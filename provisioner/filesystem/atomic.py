@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE
-from provisioner.filesystem.resolution import resolved
+from provisioner.filesystem.resolution import ResolvedPath, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 
 _LONGEST_PREFIX = 100
@@ -45,11 +46,31 @@ def replace_file(path: Path, data: bytes, mode: int, trust: TrustedDirectories =
 
     A symlink is followed, unless a stranger has made it. Raises OSError.
     """
+    with _resolved_file(path, trust) as found:
+        replace_in(found.directory, found.missing[0], data, mode)
+
+
+def check_replaceable(path: Path, trust: TrustedDirectories = NOBODY) -> None:
+    """Raise the OSError that `replace_file` would raise for a path, as far as it is known before."""
+    with _resolved_file(path, trust) as found:
+        temporary = _temporary_name(found.missing[0])
+        os.close(os.open(temporary, NEW_FILE, 0o600, dir_fd=found.directory))
+        os.unlink(temporary, dir_fd=found.directory)
+
+
+@contextmanager
+def _resolved_file(path: Path, trust: TrustedDirectories) -> Iterator[ResolvedPath]:
+    """Resolve the path of a file, whether or not it is there. Raises OSError where it can't be one."""
     with resolved(path, trust, checks_directories=False) as found:
         if len(found.missing) != 1:
             number = errno.ENOENT if found.missing else errno.EISDIR
             raise OSError(number, os.strerror(number), str(path))
-        replace_in(found.directory, found.missing[0], data, mode)
+        yield found
+
+
+def _temporary_name(name: str) -> str:
+    """Return a name, for a file beside `name`, that nobody can know before."""
+    return f".{name[:_LONGEST_PREFIX]}.{os.urandom(8).hex()}"
 
 
 def replace_in(directory: int, name: str, data: bytes, mode: int) -> None:
@@ -58,7 +79,7 @@ def replace_in(directory: int, name: str, data: bytes, mode: int) -> None:
     The data is written to a new file beside it, with a name that nobody can know before, synced, and renamed. Raises
     OSError.
     """
-    temporary = f".{name[:_LONGEST_PREFIX]}.{os.urandom(8).hex()}"
+    temporary = _temporary_name(name)
     file = os.open(temporary, NEW_FILE, 0o600, dir_fd=directory)  # nobody else may read it before it has its own mode
     try:
         with open(file, "wb") as opened:

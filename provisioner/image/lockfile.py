@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from provisioner.errors import MachineError, MalformedImage, UsageError, machine_errors
-from provisioner.filesystem.atomic import replace_file
+from provisioner.filesystem.atomic import check_replaceable, replace_file
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, choose
-from provisioner.image.reference import Reference
+from provisioner.image.source_name import parse_source
 from provisioner.settings import Key, parse_settings, read_settings, texts
 from provisioner.terminal.escaping import printable
 
@@ -64,11 +64,11 @@ class Lock:
         return cls(**values)
 
     @classmethod
-    def read(cls, path: Path, reference: Reference) -> Lock:
+    def read(cls, path: Path, reference: str) -> Lock:
         """Return the lock in a file. Raises UsageError, also for the lock of another image than `reference`."""
         shown = printable(str(path))
         lock = cls.parse(read_settings(path), shown)
-        if lock.reference != str(reference):
+        if lock.reference != reference:
             raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", _HINT_OTHER_IMAGE)
         return lock
 
@@ -108,12 +108,25 @@ class Lock:
             same = replace(self, locked=old.locked, layers={**old.layers, **self.layers})
             if replace(same, layers=old.layers) == old:
                 text = same.to_toml()
-        try:
-            with machine_errors(f"write the lock {shown}"):
-                replace_file(path, text.encode(), 0o644, trust)
-        except MachineError as error:
-            error.hint = "run again with a file in a directory that is there and can be written: --lock FILE"
-            raise
+        with _writing_errors(path):
+            replace_file(path, text.encode(), 0o644, trust)
+
+
+def check_writable(path: Path, trust: TrustedDirectories = NOBODY) -> None:
+    """Raise MachineError where a lock can't be written to `path`, before there is one to write."""
+    with _writing_errors(path):
+        check_replaceable(path, trust)
+
+
+@contextmanager
+def _writing_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing a lock into a MachineError."""
+    try:
+        with machine_errors(f"write the lock {printable(str(path))}"):
+            yield
+    except MachineError as error:
+        error.hint = "name a file in a directory that is there and can be written: --lock FILE"
+        raise
 
 
 def _quoted(value: object) -> str:
@@ -133,7 +146,7 @@ def _format(value: Any) -> int:
 def _reference(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("not a text")
-    return str(Reference.parse(value))
+    return str(parse_source(value))
 
 
 def _moment(value: Any) -> datetime.datetime:

@@ -16,8 +16,9 @@ _HUB_ALIASES = {"docker.io", "index.docker.io", "registry-1.docker.io", "registr
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::[0-9]{{1,5}})?")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_TRANSPORTS = ("containers-storage", "dir", "docker-archive", "docker-daemon", "lxc", "oci", "oci-archive", "rootfs")
+"""Words with a colon behind them that name images elsewhere than in a registry (see source_name.py)."""
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_LOCAL_PREFIXES = ("oci", "oci-archive", "docker-archive", "rootfs")
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class Reference:
     def parse(cls, text: str) -> Reference:
         """Return the reference that a user has written. Raises UsageError that names the part which is wrong."""
         if text in (".", "..") or text.startswith(("/", "./", "../")):
-            hint = "IMAGE comes first, then DIR; an image in a file: push it to a registry on localhost first"
-            raise _reference_error(text, "this is a path, and local sources are not there yet", hint)
+            raise _reference_error(text, "this is a path", "the source comes first, then DIR")
         rest = text.removeprefix("docker://")
         if "://" in rest:
             raise _reference_error(text, "a reference has no URL scheme", "leave out the part up to ://")
-        if ":" in rest and rest == text and rest.partition(":")[0] in _LOCAL_PREFIXES:
-            raise _reference_error(text, "local sources are not there yet", "push it to a registry on localhost first")
+        if rest == text and ":" in rest and rest.partition(":")[0] in _TRANSPORTS:
+            hint = f"an image of this name on Docker Hub is docker://{text[:300]}"
+            raise _reference_error(text, "this names a file or a directory, and no registry", hint)
         rest, at, digest_text = rest.partition("@")
         digest = _parse_digest(text, digest_text) if at else None
         registry, path = _split_registry(text, rest)

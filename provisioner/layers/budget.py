@@ -57,5 +57,5 @@ class Budget:
 
 def too_large(max_size: int) -> MachineError:
     """Return the error for an image that takes more than `max_size` bytes."""
-    hint = "free some space; if you trust the image, allow more: --max-size 100G"
+    hint = "if you trust the image, allow more, as --max-size 100G; else free some space"
     return MachineError(f"the image takes more than the {max_size:,} bytes that are allowed", hint)

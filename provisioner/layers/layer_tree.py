@@ -11,13 +11,13 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from provisioner.archives.tar import Entry
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.walk import walk
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.seen_paths import SeenPaths
-from provisioner.layers.tar import Entry
 from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links

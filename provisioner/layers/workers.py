@@ -20,11 +20,11 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar
 
+from provisioner.archives.stream import StreamReader
 from provisioner.errors import MachineError, ProvisionError, lacks_resources
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.image.digest import CHUNK
 from provisioner.layers.prefetch import Prefetcher
-from provisioner.layers.stream import StreamReader
 from provisioner.sources import LayerBlob
 from provisioner.threads import BackgroundThread
 
@@ -41,7 +41,7 @@ _BLOCKED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LENGTH = 4
 """The bytes of the length of a result, in front of it."""
 _COUNT = 8
-"""The bytes of a message of a task: its number, or how much of its file may be read."""
+"""The bytes of a number of a task: its own, where its blob begins, or how much of that may be read."""
 _DONE = b"."
 """What a worker sends when it has done a task, and is free for the next one."""
 _END, _BROKEN = 2**64 - 1, 2**64 - 2
@@ -134,7 +134,7 @@ class _Task:
         self._blob = blob
 
     def send(self, tasks: socket.socket) -> None:
-        """Send the task: its number and its file, how much of that may be read, and how that ends."""
+        """Send the task: its number, its file and where its blob begins there, how much of it may be read, its end."""
         count, available = 0, -1
         try:
             while (available := self._blob.wait(count)) > count:
@@ -152,7 +152,8 @@ class _Task:
 
     def _send_file(self, tasks: socket.socket) -> None:
         with closing_descriptor(self._blob.open_file()) as file:
-            socket.send_fds(tasks, [self.number.to_bytes(_COUNT, "big")], [file])
+            numbers = (self.number, self._blob.start)
+            socket.send_fds(tasks, [number.to_bytes(_COUNT, "big") for number in numbers], [file])
 
 
 class _Worker:
@@ -236,8 +237,8 @@ def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: It
             other.close()
         result: Any = None
         while result is None and (task := _receive_task(tasks)):
-            number, file = task
-            blob = _ReceivedBlob(tasks, file)
+            number, start, file = task
+            blob = _ReceivedBlob(tasks, file, start)
             for result in _with_end(work(number, blob.chunks())):
                 data = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
                 _send(results, len(data), data)
@@ -247,10 +248,12 @@ def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: It
         os._exit(0)
 
 
-def _receive_task(tasks: socket.socket) -> tuple[int, int] | None:
-    """Return the number and the open file of the next task; None where no more come."""
-    data, files, _, _ = socket.recv_fds(tasks, _COUNT, 1)
-    return (int.from_bytes(data, "big"), files[0]) if files else None
+def _receive_task(tasks: socket.socket) -> tuple[int, int, int] | None:
+    """Return the number of the next task, where its blob begins, and the open file; None where no more come."""
+    data, files, _, _ = socket.recv_fds(tasks, 2 * _COUNT, 1)
+    if not files:
+        return None
+    return int.from_bytes(data[:_COUNT], "big"), int.from_bytes(data[_COUNT:], "big"), files[0]
 
 
 def _with_end(results: Iterator[Any]) -> Iterator[Any]:
@@ -268,9 +271,10 @@ def _with_end(results: Iterator[Any]) -> Iterator[Any]:
 class _ReceivedBlob:
     """The blob of a task, in a worker process: an open file, and messages about how much of it may be read."""
 
-    def __init__(self, tasks: socket.socket, file: int) -> None:
+    def __init__(self, tasks: socket.socket, file: int, start: int) -> None:
         self._tasks = tasks
         self._file = file
+        self._start = start
         self._available = 0
         self._end = 0
         """The last message, _END or _BROKEN."""
@@ -298,7 +302,8 @@ class _ReceivedBlob:
                 self._receive()
             if self._end == _BROKEN:
                 raise EOFError  # nobody reads the results
-            return os.pread(self._file, min(CHUNK, max(0, self._available - offset)), offset)
+            count = min(CHUNK, max(0, self._available - offset))
+            return os.pread(self._file, count, self._start + offset)
 
     def _receive(self) -> None:
         data = self._tasks.recv(_COUNT, socket.MSG_WAITALL)

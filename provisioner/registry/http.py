@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import http.cookiejar
 import json
+import logging
 import re
 import ssl
 import time
@@ -22,7 +23,9 @@ from provisioner.registry.certificates import Certificates
 from provisioner.registry.connection import HeadTooLarge, LimitedAdapter, limit_rest, limit_silence_only
 from provisioner.registry.proxies import check_proxy
 from provisioner.registry.retry import TransientError
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import REQUEST_LOGGER
 
 CONNECT_SECONDS = 15.0
 """How long a server may take to accept a connection."""
@@ -36,6 +39,7 @@ DOCUMENT_SECONDS = 30.0
 CHUNK_SIZE = 1 << 16
 """Bytes of a body that are read at a time. A kill of the process loses this much, and what the system has buffered."""
 
+_REQUESTS = logging.getLogger(REQUEST_LOGGER)
 _MAX_REDIRECTS = 5
 _GET_SOCKS = "pip install 'provisioner[socks]', or take another proxy"
 _CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
@@ -125,8 +129,9 @@ class Http:
         seconds = None if deadline is None else deadline - time.monotonic()
         if seconds is not None and seconds <= 0:
             raise _too_slow(host)
+        began = time.monotonic()
         with http_errors(host):
-            return self._session.request(
+            response = self._session.request(
                 method,
                 address.url,
                 headers=headers,
@@ -138,6 +143,16 @@ class Http:
                 # Requests to this machine use no proxy.
                 proxies={"no_proxy": address.host.strip("[]")} if address.is_loopback else None,
             )
+        _log_request(response, method, address, time.monotonic() - began)
+        return response
+
+
+def _log_request(response: requests.Response, method: str, address: Address, seconds: float) -> None:
+    """Log one request without its query, which may hold a secret, and what was answered."""
+    size = response.headers.get("Content-Length", "")
+    length = f", {size_text(int(size))}" if size.isdecimal() and len(size) < 19 else ""
+    path = address.url.partition("://")[2].partition("?")[0]
+    _REQUESTS.debug("%s %s: %d%s, %d ms", method, path, response.status_code, length, seconds * 1000)
 
 
 def host_of(response: requests.Response) -> str:

@@ -1,10 +1,10 @@
-"""Where an image comes from: a registry, or only the cache.
+"""Where an image comes from: a registry, the cache alone, an archive or a directory.
 
 A `Source` returns the documents of an image (`image()`), and then its layers as streams of bytes (`layers()`). Its
 users need not know registries, mirrors, caches and lock files. `resolver` finds the manifest of an index for one
 platform, or lists the manifests for all platforms; `tags` does that for many tags at a time.
 Every document is verified before it is returned, every layer when its stream has ended. May import store, registry,
-image, sizes and errors.
+image, archives, sizes, filesystem, terminal, threads and errors.
 """
 
 from __future__ import annotations
@@ -28,20 +28,26 @@ class ResolvedImage:
     """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
+    verified: str = ""
+    """How far the content is verified, in words such as `not verified`; empty where digests of the source cover all."""
 
 
 class LayerBlob(Protocol):
-    """The blob of a layer, in a file into which it arrives. Methods may be called by any thread.
+    """The blob of a layer, in a file that it arrives in, or that has it among others. Any thread may call methods.
 
     Bytes may be read before they are verified. They raise MalformedImage where the blob doesn't match its digest, and
     what has ended the download.
     """
 
+    @property
+    def start(self) -> int:
+        """Where the blob begins in its file, in bytes."""
+
     def chunks(self) -> Iterator[bytes]:
         """Yield the blob from its start, as it arrives. May be called more than once."""
 
     def wait(self, offset: int) -> int:
-        """Wait for bytes behind `offset`, and return how many bytes from the start of the file may be read.
+        """Wait for bytes of the blob behind `offset`, and return how many bytes from its start may be read.
 
         It returns no more than `offset` when the blob has ended there, and is verified.
         """

@@ -50,11 +50,13 @@ class Download:
         self._source = source
         self._progress = progress
         self._verified_first = verified_first
+        self.start = 0
+        """Where the blob begins in its file."""
         self._state = threading.Condition()
         self._file: int | None = None
         self._available = 0  # bytes that readers may read
         self._read_up_to = 0  # bytes that a reader has got
-        self._start = 0  # bytes that an earlier run has left
+        self._resumed = 0  # bytes that an earlier run has left
         self._done = False
         self._stopped = False
         self._error: BaseException | None = None
@@ -174,7 +176,7 @@ class Download:
     def _content(self, partial: PartialFile) -> Iterator[bytes]:
         """Yield the bytes in `partial`, then those that are missing, which are downloaded and written to it first."""
         with self._cache.errors():
-            self._start, count = os.fstat(partial.file.fileno()).st_size, 0
+            self._resumed, count = os.fstat(partial.file.fileno()).st_size, 0
         while True:
             self._check_stopped()
             with self._cache.errors():
@@ -187,7 +189,7 @@ class Download:
             for chunk in self._source.blob(self.descriptor, count):
                 self._check_stopped()
                 with self._cache.errors():
-                    _write(partial.file, chunk)
+                    write_all(partial.file, chunk)
                 yield chunk
 
     def _start_over(self, partial: PartialFile, error: Mismatch) -> None:
@@ -196,7 +198,7 @@ class Download:
         Raises `error` where another download is no use, Unverified where readers have got some of the bytes.
         """
         # The bytes of an earlier run may be the corrupt ones, and where those came from is not known.
-        may_succeed = self._start > 0 or self._source.report_corrupt(self.descriptor)
+        may_succeed = self._resumed > 0 or self._source.report_corrupt(self.descriptor)
         with self._state:
             has_readers, count, self._available = self._read_up_to > 0, self._available, 0
         if has_readers or not may_succeed:
@@ -272,7 +274,7 @@ def downloading(downloads: Sequence[Download], jobs: int, stop_seconds: float = 
             download.close()
 
 
-def _write(file: io.FileIO, data: bytes) -> None:
+def write_all(file: io.FileIO, data: bytes) -> None:
     """Write all of `data`: one call may write less."""
     view = memoryview(data)
     while view:

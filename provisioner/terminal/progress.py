@@ -10,6 +10,9 @@ from typing import Any, TextIO
 
 from provisioner.terminal.escaping import printable
 
+REQUEST_LOGGER = "provisioner.requests"
+"""The name of the logger that `provisioner.registry` writes its requests to; `--verbose` shows them."""
+
 
 class Console:
     """Writes steps and errors to a stream, standard error by default.
@@ -56,8 +59,11 @@ class Console:
             print(f"  {printable(hint)}", file=self._stream)
 
     @contextmanager
-    def progress(self, total: int, unit: str = "B") -> Iterator[Progress]:
-        """Show progress over `total` bytes, or other units: a bar on a terminal, else a line for each description."""
+    def progress(self, total: int | None, unit: str = "B") -> Iterator[Progress]:
+        """Show progress over `total` bytes, or other units: a bar on a terminal, else a line for each description.
+
+        `total` is None where it isn't known.
+        """
         if self._quiet or not self._stream.isatty():
             yield Progress(self)
             return

@@ -17,7 +17,6 @@ from provisioner.image.image import Image
 from provisioner.image.lockfile import Lock
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
-from provisioner.image.reference import Reference
 from tests.support import builders
 
 NOW = datetime.datetime(2026, 1, 31, 12, 0, 0, 999, tzinfo=datetime.UTC)
@@ -99,11 +98,11 @@ def test_the_best_of_what_is_locked() -> None:
 
 def test_the_lock_of_another_image(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text(TEXT)
-    assert Lock.read(tmp_path / "lock", Reference.parse(REFERENCE)) == locked()
+    assert Lock.read(tmp_path / "lock", REFERENCE) == locked()
     with pytest.raises(UsageError, match=r"lock is the lock of r\.example/x:1, not of r\.example/x:2"):
-        Lock.read(tmp_path / "lock", Reference.parse("r.example/x:2"))
+        Lock.read(tmp_path / "lock", "r.example/x:2")
     with pytest.raises(UsageError, match="none: No such file"):
-        Lock.read(tmp_path / "none", Reference.parse(REFERENCE))
+        Lock.read(tmp_path / "none", REFERENCE)
 
 
 @pytest.mark.parametrize(

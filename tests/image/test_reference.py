@@ -94,10 +94,10 @@ BAD = {
     f"x@{SHA}@{SHA}": "digest",
     f"x:@{SHA}": "the tag ''",
     "a" * 256: "has 264 characters",
-    "oci:directory": "local sources",
-    "oci-archive:file.tar": "local sources",
-    "docker-archive:file.tar:x": "local sources",
-    "rootfs:/tmp/x.tar": "local sources",
+    "oci:directory": "names a file or a directory",
+    "oci-archive:file.tar": "names a file or a directory",
+    "docker-archive:file.tar:x": "names a file or a directory",
+    "rootfs:/tmp/x.tar": "names a file or a directory",
 }
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from provisioner.archives import tar
 from provisioner.filesystem.times import time_limits
-from provisioner.layers import apply, tar
+from provisioner.layers import apply
 from provisioner.layers.apply import LayerApplier
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree

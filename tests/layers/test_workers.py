@@ -43,7 +43,7 @@ def nothing_left() -> Iterator[None]:
 
 
 def begin(workers: Workers[T], tasks: Mapping[int, Iterable[bytes]]) -> None:
-    blobs = {number: SpooledBlob(chunks) for number, chunks in tasks.items()}
+    blobs = {number: SpooledBlob(chunks, start=number * 1000) for number, chunks in tasks.items()}
     BLOBS.extend(blobs.values())
     workers.begin(blobs)
 

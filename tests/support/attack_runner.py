@@ -20,12 +20,12 @@ from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any
 
+from provisioner.archives.compression import decompress
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
-from provisioner.layers.compression import decompress
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart

@@ -28,14 +28,14 @@ from types import FrameType
 from typing import Any
 
 from provisioner import filesystem, layers, ownership, rootfs
+from provisioner.archives.compression import decompress
+from provisioner.archives.tar import Archive, Entry
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.removal import remove_tree
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
-from provisioner.layers.compression import decompress
-from provisioner.layers.tar import Archive, Entry
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.paths import split_path
 from provisioner.rootfs.tree import Tree

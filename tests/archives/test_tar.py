@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.archives.tar import Archive, Entry
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.kind import Kind
-from provisioner.layers.tar import Archive, Entry
 from tests.support.archives import END, pax, raw, special, tar
 from tests.support.tools import need, run
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from provisioner.archives.stream import Reader, StreamReader, unreadable
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.times import time_limits
-from provisioner.layers.stream import StreamReader, unreadable
 from provisioner.terminal.escaping import printable
 
 BLOCK = 512
@@ -74,8 +74,8 @@ _MAY_BE_EMPTY = (_XATTR, b"GNU.sparse.")
 class Archive:
     """An archive in a stream of chunks. Iterate over it for the entries; `content()` reads the file of the last one."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._input = StreamReader(chunks)
+    def __init__(self, chunks: Iterable[bytes], reader: Reader | None = None) -> None:
+        self._input = reader or StreamReader(chunks)
         self._left = 0
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
@@ -250,8 +250,8 @@ class Archive:
         """Skip what is left of the last entry, or `size` bytes of the current one."""
         if size:
             self._begin_content(size)
-        for _ in self.content():
-            pass
+        self._input.skip(self._left)
+        self._left = 0
         if self._padding:
             self._input.read(self._padding)  # fewer at the end: the last padding may be missing
             self._padding = 0

@@ -11,8 +11,8 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
+from provisioner.archives.tar import BLOCK, has_right_checksum
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, lacks_resources
-from provisioner.layers.tar import BLOCK, has_right_checksum
 from provisioner.terminal.escaping import printable
 from provisioner.threads import BackgroundThread
 

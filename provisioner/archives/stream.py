@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from provisioner.errors import MalformedImage
+
+
+class Reader(Protocol):
+    """What a parser reads from."""
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes; fewer at the end."""
+
+    def read_piece(self, limit: int) -> memoryview:
+        """Return the next bytes without a copy: at least one, at most `limit`. Raises MalformedImage at the end."""
+
+    def skip(self, size: int) -> None:
+        """Go on behind the next `size` bytes. Raises MalformedImage at the end."""
+
+    def drain(self) -> bool:
+        """Read to the end, and return whether anything but zeros was left."""
 
 
 class StreamReader:
@@ -36,6 +53,11 @@ class StreamReader:
         at = self._at
         self._at = min(len(self._chunk), at + limit)
         return self._chunk[at : self._at]
+
+    def skip(self, size: int) -> None:
+        """Go on behind the next `size` bytes. Raises MalformedImage at the end of the stream."""
+        while size:
+            size -= len(self.read_piece(size))
 
     def drain(self) -> bool:
         """Read to the end of the stream, and return whether anything but zeros was left."""

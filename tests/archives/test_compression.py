@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.archives.compression import OUTPUT, decompress, unexpected_compression
 from provisioner.errors import MachineError, MalformedImage, NetworkError
 from provisioner.image.digest import CHUNK
-from provisioner.layers.compression import OUTPUT, decompress, unexpected_compression
 from tests.support.archives import tar
 from tests.support.builders import compressed
 from tests.support.tools import need

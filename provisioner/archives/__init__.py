@@ -1,0 +1,7 @@
+"""Archives as streams of bytes: decompressing them, and reading tar.
+
+`compression` recognises and decompresses gzip, zstd, bzip2 and xz, `tar` parses entries, `stream` and `seekable` are
+what it reads from: chunks that arrive, or a file in which content is skipped. Nothing here knows images.
+Input is hostile: sizes are limited before anything is allocated, and errors are MalformedImage.
+May import filesystem, terminal, threads and errors.
+"""

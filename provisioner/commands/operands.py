@@ -1,0 +1,107 @@
+"""IMAGE and DIR on the command line: mistakes that can be seen before anything is asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from provisioner.container.access import FOLDER
+from provisioner.errors import UsageError
+from provisioner.image.reference import Reference
+from provisioner.image.source_name import (
+    DockerArchive,
+    FileName,
+    Lxc,
+    OciArchive,
+    OciLayout,
+    RegistryName,
+    SkopeoDirectory,
+    SourceName,
+)
+from provisioner.terminal.escaping import printable
+
+_WEB_PAGES = (
+    re.compile(r"(?:https?://)?hub\.docker\.com/_/(?P<name>[^/?#]+).*"),
+    re.compile(r"(?:https?://)?hub\.docker\.com/(?:r|repository/docker)/(?P<name>[^/?#]+/[^/?#]+).*"),
+    re.compile(r"https?://(?P<name>quay\.io)/repository/(?P<path>[^?#]+?)/?(?:[?#].*)?"),
+    re.compile(
+        r"https?://github\.com/(?:orgs/)?(?P<owner>[^/?#]+)/(?:[^/?#]+/)?(?:pkgs|packages)/container/(?:package/)?(?P<path>[^/?#]+).*"
+    ),
+    re.compile(
+        r"https?://(?P<name>(?:docker|ghcr|quay|registry\.[^/?#]+|mcr\.[^/?#]+|public\.ecr\.aws)(?:\.io)?/[^?#]+?)/?(?:[?#].*)?"
+    ),
+)
+"""Addresses of web pages about images, and of registries."""
+
+
+def check_operands(image: str, directory: str | None) -> None:
+    """Raise UsageError where IMAGE is a web page, a provisioned directory, or was swapped with DIR.
+
+    `directory` is None where none was named.
+    """
+    if directory == "":
+        raise UsageError("DIR is empty", "name a directory: provision IMAGE ./container")
+    if not image:
+        raise UsageError("IMAGE is empty", "name an image: provision ubuntu ./container")
+    if name := image_of_page(image):
+        words = ["provision", name, *([directory] if directory else [])]
+        raise UsageError("this is the address of a web page", f"type {printable(shlex.join(words))}")
+    if is_path(image) and (Path(image) / FOLDER).is_dir():
+        start = printable(shlex.quote(os.path.join(image, "start.sh")))
+        raise UsageError(f"{printable(image)} is a provisioned directory, not an image", f"start it: {start}")
+    if directory and not is_path(directory) and _is_swapped(image, directory):
+        swapped = printable(shlex.join(["provision", directory, image]))
+        raise UsageError("IMAGE comes first, then DIR", f"type {swapped}")
+
+
+def _is_swapped(image: str, directory: str) -> bool:
+    """Return whether IMAGE can only be a directory, and DIR can be an image and nothing that is there."""
+    if not is_path(image) or os.path.isfile(image) or os.path.exists(directory):
+        return False
+    try:
+        Reference.parse(directory)
+    except UsageError:
+        return False
+    return True
+
+
+def image_of_page(text: str) -> str:
+    """Return the image that the web page at an address is about; empty where it is no page of a registry."""
+    for pattern in _WEB_PAGES:
+        if found := pattern.fullmatch(text):
+            groups = found.groupdict()
+            if "owner" in groups:
+                return f"ghcr.io/{groups['owner'].lower()}/{groups['path']}"
+            return "/".join(groups[key] for key in ("name", "path") if groups.get(key))
+    return ""
+
+
+def is_path(text: str) -> bool:
+    """Return whether a word is written as a path."""
+    return text in (".", "..") or text.startswith(("/", "./", "../", "~"))
+
+
+def default_directory(name: SourceName) -> str:
+    """Return the DIR where none is named: the image's or file's name, in the current directory.
+
+    Raises UsageError where there is none to take.
+    """
+    match name:
+        case RegistryName(reference):
+            found = reference.repository.rpartition("/")[2]
+        case Lxc(distribution):
+            found = distribution
+        case DockerArchive(path) | OciLayout(path) | OciArchive(path) | SkopeoDirectory(path) | FileName(path):
+            found = _without_suffixes(path.name)
+        case _:
+            found = ""
+    if found in ("", ".", ".."):
+        raise UsageError("DIR is missing", f"name a directory: provision {printable(str(name))} ./container")
+    return f"./{found}"
+
+
+def _without_suffixes(name: str) -> str:
+    """Return the name of a file without what says that it is an archive; a directory's has none of that."""
+    return re.sub(r"(?<=.)(?:\.(?:tar|tgz|txz|tbz2?|tzst|gz|xz|zst|bz2|lz4|squashfs|oci))+$", "", name)

@@ -1,0 +1,140 @@
+"""The parser of one subcommand: options that all have, and errors in words that tell what to type."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from provisioner import __version__
+from provisioner.errors import UsageError
+from provisioner.terminal.escaping import printable
+
+_START_OPTIONS = re.compile(
+    "-[itd]+|-[puw]([0-9/:=].*)?|--(interactive|tty|detach|rm|name|publish|workdir|network|privileged"
+    "|env-file|mount|shell|root|read-only|ephemeral|cap-add|device|exec|x11|sound|gpu)"
+)
+"""Options of `docker run`, and of start.sh, that provision doesn't have."""
+_SYNONYMS = {
+    **dict.fromkeys(("--arch", "--architecture", "--os"), "did you mean --platform? As --platform linux/arm64"),
+    **dict.fromkeys(("--net", "--network"), "containers use this machine's network: leave it out"),
+    **dict.fromkeys(("--output", "-o", "--dir", "--rootfs"), "DIR is the second word: provision IMAGE DIR"),
+    **dict.fromkeys(("--overwrite", "--replace", "--reinstall"), "did you mean --force?"),
+    **dict.fromkeys(("--registry-mirror",), "did you mean --mirror?"),
+    **dict.fromkeys(("--tls-verify", "--insecure-registry"), "did you mean --insecure?"),
+    **dict.fromkeys(("-n", "--dry-run", "--check"), "provision inspect IMAGE shows an image without downloading it"),
+}
+"""What to type for options of other tools."""
+_SIMILAR = 0.7
+_ARGUMENT_ERROR = re.compile("argument ([^ ]+): (.*)", re.DOTALL)
+_CHOICES = re.compile("invalid choice: (.*) \\(choose from (.*)\\)", re.DOTALL)
+_EXCLUDED = re.compile("not allowed with argument (.*)")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises UsageError. All its options can be found by the names in `options`."""
+
+    find_owner: Callable[[str], str] = staticmethod(lambda option: "")
+    """Returns the subcommand that has an option which this one lacks; empty where none has."""
+
+    rest_hint = ""
+    """What is added to the hint where there are too many words."""
+
+    _words: Sequence[str] = ()
+
+    @property
+    def _help(self) -> str:
+        """What to type for the help of this subcommand."""
+        return f"provision help {self.prog.removeprefix('provision').strip() or 'install'}"
+
+    @property
+    def options(self) -> Sequence[str]:
+        """Return the names of all options."""
+        return [name for action in self._actions for name in action.option_strings]
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Return the arguments of a command line. Raises UsageError."""
+        self._words = words
+        return self.parse_args(words)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the UsageError for what argparse found."""
+        if option := self._unknown_option():
+            raise UsageError(f"there is no option {printable(option)}", self._option_hint(option))
+        if found := _ARGUMENT_ERROR.fullmatch(message):
+            raise self._argument_error(found[1], found[2])
+        if words := message.partition("unrecognized arguments: ")[2]:
+            raise UsageError(f"too many words: {printable(words)}", f"type {self._usage()}{self.rest_hint}")
+        if names := message.partition("the following arguments are required: ")[2]:
+            missing = f"{names.replace(', ', ' and ')} {'are' if ',' in names else 'is'} missing"
+            raise UsageError(missing, f"type {self._usage()}; {self._help}")
+        raise UsageError(printable(message), f"{self._help}")
+
+    def _unknown_option(self) -> str:
+        """Return the first option on the command line that this parser doesn't have, without its value."""
+        known = set(self.options)
+        for word in self._words:
+            if word == "--":
+                return ""
+            name = word.partition("=")[0]
+            is_short = not word.startswith("--")
+            if not word.startswith("-") or len(word) == 1 or name in known:
+                continue
+            if is_short and word[:2] in known and f"-{name}" not in known:
+                continue
+            if not re.fullmatch("-[0-9.]+.*", word):
+                return name
+        return ""
+
+    def _option_hint(self, option: str) -> str:
+        if _START_OPTIONS.fullmatch(option):
+            return f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
+        if synonym := _SYNONYMS.get(option):
+            return synonym
+        if owner := self.find_owner(option):
+            return f"{option} is an option of {owner}"
+        near = difflib.get_close_matches(option.replace("_", "-"), self.options, 1, _SIMILAR)
+        if near:
+            return f"did you mean {near[0]}? All options: {self._help}"
+        if not option.startswith("--") and len(option) > 2:
+            return f"a name that begins with a dash is written ./{printable(option)}; all options: {self._help}"
+        return f"all options: {self._help}"
+
+    def _argument_error(self, full: str, reason: str) -> UsageError:
+        """Return the error for an argument whose value is wrong. `full` has all its names, with slashes between."""
+        option = full.split("/")[0]
+        action = next((action for action in self._actions if option in (*action.option_strings, action.dest)), None)
+        usage = f"{option} {action.metavar}" if action and action.metavar else option
+        if reason.startswith("expected "):
+            return UsageError(f"{option} needs a value", f"type {usage}; {self._help}")
+        if reason.startswith("ignored explicit argument"):
+            return UsageError(f"{option} takes no value", f"type {option} alone")
+        if other := _EXCLUDED.fullmatch(reason):
+            names = [name.split("/")[-1] for name in (other[1], full)]
+            return UsageError(f"{' and '.join(names)} contradict each other", "leave out one of them")
+        if choice := _CHOICES.fullmatch(reason):
+            names = [str(name) for name in (action.choices if action and action.choices else ())]
+            word = choice[1].strip("'\"")
+            near = difflib.get_close_matches(word, names, 1)
+            what = f"{option} {word!r}" if option.startswith("-") else repr(word)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of them; {self._help}"
+            return UsageError(printable(f"{what} is none of {', '.join(names)}"), hint)
+        return UsageError(printable(f"{option}: {reason}"), f"type {usage}; {self._help}")
+
+    def _usage(self) -> str:
+        """Return the command with its operands, without options."""
+        operands = [action for action in self._actions if not action.option_strings]
+        words = [f"[{action.metavar}]" if action.nargs == "?" else str(action.metavar) for action in operands]
+        return " ".join([self.prog, *words])
+
+
+def add_common_options(parser: argparse.ArgumentParser, quiet_help: str = "show errors only") -> None:
+    """Add the options that every subcommand has. `quiet_help` is what `--quiet` means for this one."""
+    parser.add_argument("-V", "--version", action="version", version=f"provision {__version__}")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", help=quiet_help)
+    loudness.add_argument(
+        "-v", "--verbose", action="store_true", help="show requests, sizes, and what was decided and why"
+    )
