@@ -2,14 +2,19 @@
 
     terminal-relay ANSWER PROGRAM ARGUMENT ARGUMENT WORD [ARGUMENT...]
 
-Standard input, output and error are one terminal. The relay executes PROGRAM in a new session on a new terminal, with
-the modes and the size of this one, and with ANSWER in place of WORD. Where no terminal can be made (no devpts, none
-left, Linux before 4.13) it becomes PROGRAM, with WORD, on the terminal that there is.
+The relay executes PROGRAM with a new terminal, which has the modes and the size of this one, and with ANSWER in place
+of WORD. Where no terminal can be made (no devpts, none left, Linux before 4.13) it becomes PROGRAM, with WORD, on the
+terminal that there is.
 
-In the foreground this terminal is raw: what is typed, Ctrl-C and Ctrl-Z too, reaches the new one. In the background
-the relay reads nothing, and looks every fifth of a second whether that has changed. A new size is passed on. Signals
-are for PROGRAM, but for those about terminals: SIGINT and SIGQUIT reach all that Ctrl-C would. SIGTSTP stops the
-relay alone. When the relay is killed, the kernel kills PROGRAM.
+ANSWER `yes`: standard input, output and error are one terminal. PROGRAM gets the new one in their place, and a
+session of its own. In the foreground this terminal is raw: what is typed, Ctrl-C and Ctrl-Z too, reaches the new one.
+In the background the relay reads nothing, and looks every fifth of a second whether that has changed. SIGINT and
+SIGQUIT reach all that Ctrl-C would, and SIGTSTP stops the relay alone.
+
+ANSWER `1`, `2` or `12`: these descriptors are one terminal. PROGRAM gets the new one in their place, only to write
+to, and stays in the session and the process group: keys and signals of this terminal reach both.
+
+A new size is passed on, and signals that come from elsewhere. When the relay is killed, the kernel kills PROGRAM.
 
 Exit status: PROGRAM's; 128 and the number of the signal that ended it; 125 to 127 as the static helper's. At the end
 the terminal has its modes back. What others still write to the new terminal then is shown up to 128 KiB.
@@ -65,8 +70,10 @@ _NOT_RAW = {
 """What cfmakeraw(3) clears, by the place in the kernel's struct termios, but for the size of characters: eight bits."""
 _TIME_AND_MINIMUM, _ONE_BYTE = 22, 0x0100
 """Where c_cc[VTIME] and c_cc[VMIN] are, and both: read(2) returns at once with one byte."""
-_OTHERS, _RAW, _UNSURE = 0, 1, 2
-"""Modes of this terminal: not changed by this process, raw, or raw unless others have changed them."""
+_OTHERS, _RAW, _UNSURE, _LEFT = 0, 1, 2, 3
+"""Modes of this terminal: not changed now, raw, raw unless others have changed them, or never to be changed."""
+_SI_KERNEL = 0x80
+"""siginfo's si_code of a signal that the terminal has sent, to the whole process group."""
 
 _STATUS, _NUMBER, _SIZE, _SAVED, _ALL_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 0, 8, 16, 24, 64, 96, 160
 _RAW_MODES, _PATH, _TIME, _OLD_MASK, _POLLS, _INFO = 224, 264, 280, 296, 304, 384
@@ -132,15 +139,39 @@ def _make_terminal(p: Assembler) -> None:
     p.call("ioctl", "master", _TIOCGPTPEER, _O_RDWR | _O_NOCTTY | _O_CLOEXEC)
     p.copy("slave", "result")
     p.jump_if("slave", "<", 0, "execute")
-    p.call("ioctl", 0, _TCGETS, "saved")
+    p.read("answer", "stack", 2 * p.word)
+    p.read("kind", "answer", size=1)
+    p.copy("terminal", 0)  # where size and modes are
+    p.copy("screen", 1)  # where output goes
+    p.jump_if("kind", "==", ord("y"), "is chosen")
+    p.copy("terminal", "kind")
+    p.add("terminal", -ord("0"))
+    p.copy("screen", "terminal")
+    p.label("is chosen")
+    p.call("ioctl", "terminal", _TCGETS, "saved")
     p.jump_if("result", "<", 0, "execute")
-    p.call("ioctl", "slave", _TCSETS, "saved")
+    _make_raw(p)
+    p.copy("first modes", "saved")
+    p.jump_if("kind", "==", ord("y"), "modes are chosen")
+    p.copy("first modes", "raw modes")  # this terminal processes the output
+    p.label("modes are chosen")
+    p.call("ioctl", "slave", _TCSETS, "first modes")
     _copy_size(p)
+
+
+def _make_raw(p: Assembler) -> None:
+    """Set `raw modes` to those of this terminal, made raw."""
+    p.call("ioctl", "terminal", _TCGETS, "raw modes")
+    for place, bits in _NOT_RAW.items():
+        p.read("bits", "raw modes", place, 4)
+        p.mask("bits", 0xFFFF & ~bits)
+        p.write("raw modes", place, "bits", 2)
+    p.write("raw modes", _TIME_AND_MINIMUM, _ONE_BYTE, 2)
 
 
 def _copy_size(p: Assembler) -> None:
     """Give the new terminal the size of this one. The kernel tells the foreground process of the new one."""
-    p.call("ioctl", 0, _TIOCGWINSZ, "size")
+    p.call("ioctl", "terminal", _TIOCGWINSZ, "size")
     p.call("ioctl", "master", _TIOCSWINSZ, "size")
 
 
@@ -158,17 +189,26 @@ def _start_child(p: Assembler) -> None:
 
 
 def _run_child(p: Assembler) -> None:
-    """Become PROGRAM, in a session of its own, on the new terminal."""
+    """Become PROGRAM, on the new terminal."""
+    p.copy("at", "answer")
+    p.jump_if("kind", "!=", ord("y"), "next")
     p.call("setsid")
     p.call("ioctl", "slave", _TIOCSCTTY, 0)
     for descriptor in range(3):
         p.call("dup3", "slave", descriptor, 0)
+    p.jump("is open")
+    p.label("next")
+    p.call("dup3", "slave", "terminal", 0)
+    p.add("at", 1)
+    p.read("terminal", "at", size=1)
+    p.add("terminal", -ord("0"))
+    p.jump_if("terminal", ">=", 0, "next")
+    p.label("is open")
     p.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     p.call("getppid")
     p.jump_if("result", "!=", "self", "failed")
     p.call("rt_sigaction", signal.SIGCHLD, "old action", 0, _MASK_SIZE)
     p.call("rt_sigprocmask", _SIG_SETMASK, "old mask", 0, _MASK_SIZE)
-    p.read("answer", "stack", 2 * p.word)
     p.write("stack", 6 * p.word, "answer")
     p.jump("execute")
 
@@ -185,6 +225,9 @@ def _begin(p: Assembler) -> None:
     p.copy("signals", "result")
     for name, value in {"modes": _OTHERS, "reads": 1, "receives": 1, "rest": 0, "shown": 0}.items():
         p.copy(name, value)
+    p.jump_if("kind", "==", ord("y"), "loop")
+    p.copy("modes", _LEFT)
+    p.copy("reads", 0)
 
 
 def _take_terminal(p: Assembler) -> None:
@@ -192,15 +235,11 @@ def _take_terminal(p: Assembler) -> None:
     p.label("loop")
     p.copy("timeout", 0)
     p.jump_if("modes", "==", _RAW, "wait")
+    p.jump_if("modes", "==", _LEFT, "wait")
     _unless_foreground(p, "background")
     p.jump_if("modes", "==", _UNSURE, "raw")
     p.call("ioctl", 0, _TCGETS, "saved")
-    p.call("ioctl", 0, _TCGETS, "raw modes")
-    for place, bits in _NOT_RAW.items():
-        p.read("bits", "raw modes", place, 4)
-        p.mask("bits", 0xFFFF & ~bits)
-        p.write("raw modes", place, "bits", 2)
-    p.write("raw modes", _TIME_AND_MINIMUM, _ONE_BYTE, 2)
+    _make_raw(p)
     p.label("raw")
     p.call("ioctl", 0, _TCSETS, "raw modes")
     _copy_size(p)
@@ -214,11 +253,11 @@ def _take_terminal(p: Assembler) -> None:
 def _unless_foreground(p: Assembler, label: str) -> None:
     """Go on at `label` in the terminal's background. Where there is no job control, all is the foreground."""
     p.call("ioctl", 0, _TIOCGPGRP, "number")
-    p.jump_if("result", "<", 0, f"not {label}")
+    p.jump_if("result", "<", 0, f"foreground, not {label}")
     p.read("group", "number", size=4)
     p.call("getpgid", 0)
     p.jump_if("result", "!=", "group", label)
-    p.label(f"not {label}")
+    p.label(f"foreground, not {label}")
 
 
 def _set_timeout(p: Assembler, nanoseconds: int) -> None:
@@ -284,16 +323,23 @@ def _receive_signal(p: Assembler) -> None:
         signal.SIGTSTP: "stop",
         signal.SIGINT: "typed",
         signal.SIGQUIT: "typed",
-        signal.SIGTTIN: "output",
-        signal.SIGTTOU: "output",
+        signal.SIGTTIN: "stop with all",
+        signal.SIGTTOU: "stop with all",
         signal.SIGPIPE: "output",
         signal.SIGURG: "output",
     }.items():
         p.jump_if("signal", "==", number, label)
-    p.call("kill", "child", "signal")
-    p.jump("output")
+    p.jump("other")
     p.label("typed")
+    p.jump_if("modes", "==", _LEFT, "other")
     p.call("ioctl", "master", _TIOCSIG, "signal")
+    p.jump("output")
+    p.label("other")
+    p.jump_if("modes", "!=", _LEFT, "forward")
+    p.read("origin", "info", 8, 4)
+    p.jump_if("origin", "==", _SI_KERNEL, "output")
+    p.label("forward")
+    p.call("kill", "child", "signal")
     p.jump("output")
     p.label("child has changed")
     p.call("wait4", "child", "status", _WNOHANG, 0)
@@ -302,22 +348,26 @@ def _receive_signal(p: Assembler) -> None:
     p.label("size has changed")
     _copy_size(p)
     p.jump("output")
+    p.label("stop with all")
+    p.jump_if("modes", "!=", _LEFT, "output")
     p.label("stop")
     _restore(p, "stopped")
     p.call("kill", "self", signal.SIGSTOP)
     p.jump("output")
     p.label("continued")
-    p.jump_if("modes", "==", _OTHERS, "output")
+    p.jump_if("modes", "!=", _RAW, "output")
     p.copy("modes", _UNSURE)
 
 
 def _restore(p: Assembler, label: str) -> None:
     """Give this terminal its modes back, if this process has changed them and is in the foreground."""
     p.jump_if("modes", "==", _OTHERS, label)
-    _unless_foreground(p, label)
+    p.jump_if("modes", "==", _LEFT, label)
+    _unless_foreground(p, f"not {label}")
     p.call("ioctl", 0, _TCSETS, "saved")
-    p.label(label)
+    p.label(f"not {label}")
     p.copy("modes", _OTHERS)
+    p.label(label)
 
 
 def _receive_output(p: Assembler) -> None:
@@ -341,10 +391,10 @@ def _show(p: Assembler, none: str, *, otherwise: str) -> None:
     p.copy("unwritten", "result")
     p.copy("from", "output")
     p.label(f"write, then {none}")
-    p.call("write", 1, "from", "unwritten")
+    p.call("write", "screen", "from", "unwritten")
     p.jump_if("result", ">=", 0, f"written, then {none}")
     p.jump_if("result", "!=", _EAGAIN, f"shown, then {none}")  # a terminal that is gone takes nothing any more
-    _poll(p, _TERMINAL, 1, _POLLOUT)
+    _poll(p, _TERMINAL, "screen", _POLLOUT)
     p.call("ppoll", "polls", 1, 0, 0, _MASK_SIZE)
     p.jump(f"write, then {none}")
     p.label(f"written, then {none}")

@@ -3,7 +3,7 @@
 
 # Set the variables of all options to their defaults.
 set_defaults() {
-    inside='' restore_sigint='' pdeathsig='' own_terminal=''
+    inside='' restore_sigint='' pdeathsig='' new_terminal=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
     typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
@@ -99,7 +99,7 @@ parse_option() {
             ;;
         --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
             --cap-add | --runtime | --ids | --hostname | --session | --timeout | --joined | --proot-option | \
-            --inside | --restore-sigint | --pdeathsig | --helper | --relayed | --own-terminal)
+            --inside | --restore-sigint | --pdeathsig | --helper | --relayed | --new-terminal)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -135,7 +135,7 @@ parse_value() {
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
         --helper) helper=$value ;;
-        --own-terminal) own_terminal=$value ;;
+        --new-terminal) new_terminal=$value ;;
         --relayed) relay_count=${value%% *} relayed=${value#* } ;;
         --bind)
             case $value in

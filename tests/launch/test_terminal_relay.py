@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import signal
 import struct
 import subprocess
@@ -61,6 +62,21 @@ def test_a_command_has_a_terminal_of_its_own(words: list[str]) -> None:
 
 def test_a_signal_is_reported_as_shells_do(words: list[str]) -> None:
     assert start(words, "kill -9 $$").end() == 137
+
+
+@pytest.mark.parametrize(("answer", "redirected"), [("2", "| cat"), ("1", "2>/dev/null"), ("12", "</dev/null")])
+def test_some_streams_only(words: list[str], answer: str, redirected: str) -> None:
+    """The new terminal is only written to, and this one processes what is written."""
+    guest = 'trap "exit 6" INT; tty <&1; tty <&2; echo "$0"; [ -t 1 ] && echo 1 is; [ -t 2 ] && echo 2 is >&2; sleep 9'
+    command = f"{shlex.join([*words, answer, '/bin/sh', '-c', guest, 'no'])} {redirected}"
+    screen = Terminal(["bash", "-c", f"set -o pipefail; {command}; exit $?"], user=True)
+    modes = termios.tcgetattr(screen.fd)
+    screen.until(f"{answer}\r\n".encode())
+    for number in answer:
+        screen.until(f"{number} is\r\n".encode())
+    assert termios.tcgetattr(screen.fd) == modes
+    screen.type(b"\x03")
+    assert screen.end() in (6, 130, -signal.SIGINT)  # cat ends by it, and perhaps the shell
 
 
 def test_signals_and_keys_reach_the_command(words: list[str]) -> None:

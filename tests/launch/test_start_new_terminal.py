@@ -280,15 +280,57 @@ def test_without_one_the_terminal_stays_the_caller_s(container: Container, missi
     assert screen.end() == 3
 
 
-def test_where_only_some_streams_are_the_terminal(container: Container) -> None:
-    """The pipe is given to the user, and the terminal is the caller's."""
+@pytest.mark.parametrize("redirected", ["| cat", "</dev/null", ">/dev/null", "2>/dev/null", "2>&1 | cat"])
+def test_where_only_some_streams_are_the_terminal(container: Container, redirected: str) -> None:
     starter("chroot")
-    command = "echo pipe >/dev/stdout; echo closed >/dev/stderr || exit 3"
-    start = f"('{container.script}' --runtime chroot --user joe sh -c '{command}'; echo $? >&2) | cat; exit 4"
-    screen = Terminal(["sh", "-c", start], user=False)
-    screen.until(b"pipe")
-    screen.until(b"3")
-    assert screen.end() == 4
+    guest = "echo line out >/dev/stdout && echo line error >/dev/stderr && echo line terminal >/dev/tty && exit 5"
+    start = f"{container.script} --runtime chroot --user joe sh -c '{guest}' {redirected}"
+    screen = Terminal(["bash", "-c", f"set -o pipefail; {start}; status=$?; echo status $status"], user=False)
+    modes = termios.tcgetattr(screen.fd)
+    screen.until(b"line terminal\r\n")
+    screen.until(b"status 5\r\n")
+    assert stat_terminal(screen.fd).st_uid == 0
+    assert termios.tcgetattr(screen.fd) == modes
+    assert screen.end() == 0
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x1c"])
+def test_keys_where_only_some_are(container: Container, key: bytes) -> None:
+    """The command has them once, from the caller's terminal."""
+    starter("chroot")
+    trap = "trap 'n=$((n + 1))' INT QUIT"
+    guest = f"n=0; {trap}; echo ready >&2; for i in 1 2 3 4 5 6 7 8; do sleep 0.04; done; exit 4$n"
+    start = f'{container.script} --runtime chroot --user joe sh -c "$0" | (trap "" INT QUIT; cat)'
+    outer = f"trap : INT QUIT; set -o pipefail; {start}; echo status $?"
+    screen = Terminal(["bash", "-c", outer, guest], user=False)
+    screen.until(b"ready")
+    time.sleep(0.1)
+    screen.type(key)
+    screen.until(b"status 41")
+    screen.end()
+
+
+def test_control_z_where_only_some_are(container: Container) -> None:
+    """All of the job stops, and goes on."""
+    need("bash")
+    starter("chroot")
+    screen = Terminal(["bash", "--norc", "--noediting", "-i"], user=False)
+    screen.until(b"PROMPT")
+    guest = "echo rea''dy >/dev/stderr; sleep 0.5; read x; echo got $x >/dev/stderr; exit 7"
+    screen.type(f"{container.script} --runtime chroot --user joe sh -c '{guest}' >/dev/null\n".encode())
+    screen.until(b"ready")
+    screen.type(b"\x1a")
+    screen.until(b"Stopped")
+    screen.until(b"PROMPT")
+    screen.type(b"fg\n")
+    screen.until(b"/dev/null")
+    screen.type(b"a line\n")
+    screen.until(b"got a line")
+    screen.until(b"PROMPT")
+    screen.type(b"echo sta''tus $?\n")
+    screen.until(b"status 7")
+    screen.type(b"exit 9\n")
+    assert screen.end() == 9
 
 
 def test_root_gets_none(container: Container) -> None:
@@ -303,9 +345,9 @@ def test_root_gets_none(container: Container) -> None:
 
 def test_the_option_is_for_start_sh_itself(container: Container) -> None:
     starter("chroot")
-    done = container.run("chroot", "--own-terminal", "yes", "--user", "joe", "true")
+    done = container.run("chroot", "--new-terminal", "yes", "--user", "joe", "true")
     assert done.returncode == 125
-    assert done.stderr == b"start.sh: --own-terminal is for start.sh itself\n"
+    assert done.stderr == b"start.sh: --new-terminal is for start.sh itself\n"
 
 
 def test_a_user_s_start_at_a_terminal_is_listed_and_stopped(container: Container, joe: Callable[..., Terminal]) -> None:
