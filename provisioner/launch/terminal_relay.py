@@ -25,8 +25,21 @@ from __future__ import annotations
 import signal
 
 from provisioner.image.platform import Platform
-from provisioner.launch.assembler import Assembler, Operand
+from provisioner.launch.assembler import Assembler
 from provisioner.launch.static_helper import assembler_for, execute, keep_status, read_code
+from provisioner.launch.terminal_streams import (
+    POLLIN,
+    SIGNALS,
+    TERMINAL,
+    begin_streams,
+    pass_input,
+    poll,
+    receive_output,
+    set_timeout,
+    show,
+    unless_ready,
+    wait,
+)
 
 _NUMBERS = """
              amd64  386  arm arm64 riscv64
@@ -54,11 +67,9 @@ write            1    4    4    64      64
 """The kernel's syscall tables, as in `static_helper`."""
 
 _AT_FDCWD, _O_RDWR, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o2, 0o400, 0o4000, 0o2000000
-_EAGAIN = -11
 _PR_SET_PDEATHSIG = 1
 _SIG_SETMASK, _MASK_SIZE = 2, 8
 _WNOHANG = 1
-_POLLIN, _POLLOUT = 1, 4
 _TCGETS, _TCSETS, _TIOCSCTTY, _TIOCGPGRP, _TIOCGWINSZ, _TIOCSWINSZ = 0x5401, 0x5402, 0x540E, 0x540F, 0x5413, 0x5414
 _TIOCSPTLCK, _TIOCSIG, _TIOCGPTPEER = 0x40045431, 0x40045436, 0x5441
 
@@ -75,13 +86,9 @@ _OTHERS, _RAW, _UNSURE, _LEFT = 0, 1, 2, 3
 _SI_KERNEL = 0x80
 """siginfo's si_code of a signal that the terminal has sent, to the whole process group."""
 
-_STATUS, _NUMBER, _SIZE, _SAVED, _ALL_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 0, 8, 16, 24, 64, 96, 160
-_RAW_MODES, _PATH, _TIME, _OLD_MASK, _POLLS, _INFO = 224, 264, 280, 296, 304, 384
-_INFO_SIZE = 128
-_INPUT, _INPUT_SIZE, _OUTPUT, _OUTPUT_SIZE = 1024, 4096, 8192, 16384
+_STATUS, _NUMBER, _SIZE, _SAVED, _ALLSIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 0, 8, 16, 24, 64, 96, 160
+_RAW_MODES, _PATH, _OLD_MASK, _INFO, _INFO_SIZE = 224, 264, 280, 288, 128
 """Places in the frame, and sizes."""
-_TERMINAL, _MASTER, _SIGNALS = 0, 8, 16
-"""The places of the structs pollfd."""
 
 _LAST_OUTPUT = 0x20000
 """How much is shown after PROGRAM has ended, in bytes: others may write without an end."""
@@ -97,10 +104,10 @@ def terminal_relay(platform: Platform) -> bytes:
     _run_child(program)
     _begin(program)
     _take_terminal(program)
-    _wait(program)
+    wait(program)
     _receive_signal(program)
-    _receive_output(program)
-    _pass_input(program)
+    receive_output(program)
+    pass_input(program)
     _end(program)
     execute(program, 2)
     return program.executable()
@@ -117,15 +124,11 @@ def _make_terminal(p: Assembler) -> None:
         "saved": _SAVED,
         "raw modes": _RAW_MODES,
         "path": _PATH,
-        "time": _TIME,
         "old mask": _OLD_MASK,
-        "all signals": _ALL_SIGNALS,
+        "all signals": _ALLSIGNALS,
         "default action": _DEFAULT_ACTION,
         "old action": _OLD_ACTION,
         "info": _INFO,
-        "polls": _POLLS,
-        "input": _INPUT,
-        "output": _OUTPUT,
     }.items():
         p.frame(name, place)
     text = b"/dev/ptmx\0"
@@ -214,20 +217,17 @@ def _run_child(p: Assembler) -> None:
 
 
 def _begin(p: Assembler) -> None:
-    """Set what the loop goes by: `modes`, `reads` (this terminal), `receives` (from the new one), and `rest`.
-
-    `rest` is how much of what was typed has not been passed on, from `at` on.
-    """
+    """Set what the loop goes by: `modes` of this terminal, and the variables of streams."""
     p.label("parent")
     p.jump_if("child", "<", 0, "failed")
     p.call("close", "slave")
     p.call("signalfd4", -1, "all signals", _MASK_SIZE, _O_CLOEXEC)
     p.copy("signals", "result")
-    for name, value in {"modes": _OTHERS, "reads": 1, "receives": 1, "rest": 0, "shown": 0}.items():
-        p.copy(name, value)
+    begin_streams(p)
+    p.copy("shown", 0)
+    p.copy("modes", _OTHERS)
     p.jump_if("kind", "==", ord("y"), "loop")
     p.copy("modes", _LEFT)
-    p.copy("reads", 0)
 
 
 def _take_terminal(p: Assembler) -> None:
@@ -244,10 +244,12 @@ def _take_terminal(p: Assembler) -> None:
     p.call("ioctl", 0, _TCSETS, "raw modes")
     _copy_size(p)
     p.copy("modes", _RAW)
+    p.copy("types", 1)
     p.jump("wait")
     p.label("background")
     p.copy("modes", _OTHERS)
-    _set_timeout(p, _LOOK)
+    p.copy("types", 0)
+    set_timeout(p, _LOOK)
 
 
 def _unless_foreground(p: Assembler, label: str) -> None:
@@ -260,59 +262,9 @@ def _unless_foreground(p: Assembler, label: str) -> None:
     p.label(f"foreground, not {label}")
 
 
-def _set_timeout(p: Assembler, nanoseconds: int) -> None:
-    """Set `timeout`, a struct timespec."""
-    p.write("time", 0, 0)
-    p.write("time", p.word, nanoseconds)
-    p.copy("timeout", "time")
-
-
-def _wait(p: Assembler) -> None:
-    """Wait for a signal, for output, for what is typed, or until that can be passed on.
-
-    More is read only when all is passed on, and nothing in the background.
-    """
-    p.label("wait")
-    _poll(p, _SIGNALS, "signals", _POLLIN)
-    p.copy("descriptor", -1)
-    p.copy("events", _POLLIN)
-    p.jump_if("rest", "==", 0, "all is passed on")
-    p.copy("events", _POLLIN | _POLLOUT)
-    p.jump("terminal")
-    p.label("all is passed on")
-    p.jump_if("reads", "==", 0, "terminal")
-    p.jump_if("modes", "!=", _RAW, "terminal")
-    p.copy("descriptor", 0)
-    p.label("terminal")
-    _poll(p, _TERMINAL, "descriptor", _POLLIN)
-    p.copy("descriptor", -1)
-    p.jump_if("receives", "==", 0, "master")
-    p.copy("descriptor", "master")
-    p.label("master")
-    _poll(p, _MASTER, "descriptor", "events")
-    p.call("ppoll", "polls", 3, "timeout", 0, _MASK_SIZE)
-    p.jump_if("result", "<", 1, "loop")
-
-
-def _poll(p: Assembler, place: int, descriptor: Operand, events: Operand) -> None:
-    """Set a struct pollfd, by two bytes at a time."""
-    p.copy("half", descriptor)
-    p.write("polls", place, "half", 2)
-    p.shift_right("half", 16)
-    p.write("polls", place + 2, "half", 2)
-    p.write("polls", place + 4, events, 2)
-    p.write("polls", place + 6, 0, 2)
-
-
-def _unless_ready(p: Assembler, place: int, label: str) -> None:
-    """Go on at `label` if the kernel said nothing about a struct pollfd."""
-    p.read("ready", "polls", place + 6, 1)
-    p.jump_if("ready", "==", 0, label)
-
-
 def _receive_signal(p: Assembler) -> None:
     """Read a signal, and do what it is for."""
-    _unless_ready(p, _SIGNALS, "output")
+    unless_ready(p, SIGNALS, "output")
     p.call("read", "signals", "info", _INFO_SIZE)
     p.jump_if("result", "<", _INFO_SIZE, "output")
     p.read("signal", "info", size=4)
@@ -370,72 +322,14 @@ def _restore(p: Assembler, label: str) -> None:
     p.label(label)
 
 
-def _receive_output(p: Assembler) -> None:
-    """Show what is written to the new terminal."""
-    p.label("output")
-    p.jump_if("receives", "==", 0, "input")
-    _unless_ready(p, _MASTER, "input")
-    _show(p, "input", otherwise="nobody writes")
-    p.jump("input")
-    p.label("nobody writes")
-    p.copy("receives", 0)
-
-
-def _show(p: Assembler, none: str, *, otherwise: str) -> None:
-    """Read from the new terminal and write it to this one; `count` is how much it was. Go on at the label `none` if
-    there is nothing, or `otherwise` if nobody has the new terminal open."""
-    p.call("read", "master", "output", _OUTPUT_SIZE)
-    p.jump_if("result", "==", _EAGAIN, none)
-    p.jump_if("result", "<", 1, otherwise)
-    p.copy("count", "result")
-    p.copy("unwritten", "result")
-    p.copy("from", "output")
-    p.label(f"write, then {none}")
-    p.call("write", "screen", "from", "unwritten")
-    p.jump_if("result", ">=", 0, f"written, then {none}")
-    p.jump_if("result", "!=", _EAGAIN, f"shown, then {none}")  # a terminal that is gone takes nothing any more
-    _poll(p, _TERMINAL, "screen", _POLLOUT)
-    p.call("ppoll", "polls", 1, 0, 0, _MASK_SIZE)
-    p.jump(f"write, then {none}")
-    p.label(f"written, then {none}")
-    p.add("from", "result")
-    p.subtract("unwritten", "result")
-    p.jump_if("unwritten", "!=", 0, f"write, then {none}")
-    p.label(f"shown, then {none}")
-
-
-def _pass_input(p: Assembler) -> None:
-    """Read what is typed, if all before is passed on, and pass on what the new terminal takes."""
-    p.label("input")
-    p.jump_if("rest", "!=", 0, "pass on")
-    _unless_ready(p, _TERMINAL, "loop")
-    p.call("read", 0, "input", _INPUT_SIZE)
-    p.jump_if("result", "==", _EAGAIN, "loop")
-    p.copy("rest", "result")
-    p.copy("at", "input")
-    p.jump_if("rest", ">=", 1, "pass on")
-    p.copy("rest", 0)
-    p.copy("reads", 0)
-    p.jump("loop")
-    p.label("pass on")
-    p.call("write", "master", "at", "rest")
-    p.jump_if("result", "==", _EAGAIN, "loop")
-    p.jump_if("result", ">=", 0, "passed on")
-    p.copy("result", "rest")  # nobody can read it any more
-    p.label("passed on")
-    p.add("at", "result")
-    p.subtract("rest", "result")
-    p.jump("loop")
-
-
 def _end(p: Assembler) -> None:
     """Show the last output, and end with PROGRAM's status."""
     p.label("ended")
-    _poll(p, _TERMINAL, "master", _POLLIN)
-    _set_timeout(p, _LAST_WAIT)
+    poll(p, TERMINAL, "master", POLLIN)
+    set_timeout(p, _LAST_WAIT)
     p.call("ppoll", "polls", 1, "timeout", 0, _MASK_SIZE)
     p.jump_if("result", "<", 1, "all is shown")
-    _show(p, "all is shown", otherwise="all is shown")
+    show(p, "all is shown", otherwise="all is shown")
     p.add("shown", "count")
     p.jump_if("shown", "<", _LAST_OUTPUT, "ended")
     p.label("all is shown")

@@ -8,7 +8,9 @@ import shlex
 import signal
 import struct
 import subprocess
+import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -67,13 +69,12 @@ def test_a_signal_is_reported_as_shells_do(words: list[str]) -> None:
 @pytest.mark.parametrize(("answer", "redirected"), [("2", "| cat"), ("1", "2>/dev/null"), ("12", "</dev/null")])
 def test_some_streams_only(words: list[str], answer: str, redirected: str) -> None:
     """The new terminal is only written to, and this one processes what is written."""
-    guest = 'trap "exit 6" INT; tty <&1; tty <&2; echo "$0"; [ -t 1 ] && echo 1 is; [ -t 2 ] && echo 2 is >&2; sleep 9'
+    guest = 'trap "exit 6" INT; [ -t 1 ] && echo "1 is $0"; [ -t 2 ] && echo "2 is $0" >&2; sleep 9'
     command = f"{shlex.join([*words, answer, '/bin/sh', '-c', guest, 'no'])} {redirected}"
     screen = Terminal(["bash", "-c", f"set -o pipefail; {command}; exit $?"], user=True)
     modes = termios.tcgetattr(screen.fd)
-    screen.until(f"{answer}\r\n".encode())
     for number in answer:
-        screen.until(f"{number} is\r\n".encode())
+        screen.until(f"{number} is {answer}\r\n".encode())
     assert termios.tcgetattr(screen.fd) == modes
     screen.type(b"\x03")
     assert screen.end() in (6, 130, -signal.SIGINT)  # cat ends by it, and perhaps the shell
@@ -95,6 +96,16 @@ def test_signals_and_keys_reach_the_command(words: list[str]) -> None:
 def test_all_output_comes(words: list[str]) -> None:
     screen = start(words, "seq 1 50000; exit 9")
     screen.until(b"49999\r\n50000\r\n")
+    assert screen.end() == 9
+
+
+def test_all_output_comes_where_writing_does_not_wait(native: list[str]) -> None:
+    program = "import os, sys; os.set_blocking(1, False); os.execv(sys.argv[1], sys.argv[1:])"
+    screen = start([sys.executable, "-c", program, *native], "seq 1 300000; read x; echo got $x; exit 9")
+    time.sleep(0.3)
+    screen.until(b"299999\r\n300000\r\n")
+    screen.type(b"a line\r")
+    screen.until(b"got a line")
     assert screen.end() == 9
 
 
