@@ -33,8 +33,9 @@ needs_terminal() {
     [ ! -t 1 ] || answer=1
     [ ! -t 2 ] || answer=${answer}2
     [ "$answer" != 12 ] || [ /proc/self/fd/1 -ef /proc/self/fd/2 ] || return
-    [ "$answer" != 12 ] || [ ! -t 0 ] || [ ! /proc/self/fd/0 -ef /proc/self/fd/1 ] || answer=yes
-    [ -n "$answer" ]
+    [ -n "$answer" ] || return
+    # The terminal of another session is not to be read from.
+    [ "$answer" != 12 ] || [ ! -t 0 ] || [ ! /proc/self/fd/0 -ef /proc/self/fd/1 ] || ! has_terminal || answer=yes
 }
 
 # Set `launch` to become this script again on a new terminal, below a relay that stays.

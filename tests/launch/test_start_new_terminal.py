@@ -333,6 +333,21 @@ def test_control_z_where_only_some_are(container: Container) -> None:
     assert screen.end() == 9
 
 
+def test_the_terminal_of_another_session_is_left_alone(container: Container) -> None:
+    """As with setsid(1) in a shell: that reads from it."""
+    need("setsid")
+    starter("chroot")
+    guest = "read x; echo got $x >/dev/stdout; echo error >/dev/stderr; exit 7"
+    start = f"setsid -w {container.script} --runtime chroot --user joe sh -c 'echo ready; {guest}'; echo status $?"
+    screen = Terminal(["bash", "-c", start], user=False)
+    modes = termios.tcgetattr(screen.fd)
+    screen.until(b"ready")
+    assert termios.tcgetattr(screen.fd) == modes
+    screen.type(b"a line\n")
+    screen.until(b"got a line\r\nerror\r\nstatus 7")
+    assert screen.end() == 0
+
+
 def test_root_gets_none(container: Container) -> None:
     """It can open the caller's terminal, and a relay would cost milliseconds."""
     starter("chroot")
