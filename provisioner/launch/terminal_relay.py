@@ -74,7 +74,7 @@ _TCGETS, _TCSETS, _TIOCSCTTY, _TIOCGPGRP, _TIOCGWINSZ, _TIOCSWINSZ = 0x5401, 0x5
 _TIOCSPTLCK, _TIOCSIG, _TIOCGPTPEER = 0x40045431, 0x40045436, 0x5441
 
 _NOT_RAW = {
-    0: 0o2757,  # c_iflag: IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
+    0: 0o2753,  # c_iflag: IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
     4: 0o1,  # c_oflag: OPOST
     12: 0o100113,  # c_lflag: ISIG ICANON ECHO ECHONL IEXTEN
 }
@@ -86,9 +86,9 @@ _OTHERS, _RAW, _UNSURE, _LEFT = 0, 1, 2, 3
 _SI_KERNEL = 0x80
 """siginfo's si_code of a signal that the terminal has sent, to the whole process group."""
 
-_STATUS, _NUMBER, _SIZE, _SAVED, _ALLSIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 0, 8, 16, 24, 64, 96, 160
+_STATUS, _NUMBER, _SIZE, _SAVED, _ALL_SIGNALS = 0, 8, 16, 24, 64
 _RAW_MODES, _PATH, _OLD_MASK, _INFO, _INFO_SIZE = 224, 264, 280, 288, 128
-"""Places in the frame, and sizes."""
+"""Places in the frame, and a size. From 96 to 160 are those of `keep_status`."""
 
 _LAST_OUTPUT = 0x20000
 """How much is shown after PROGRAM has ended, in bytes: others may write without an end."""
@@ -125,9 +125,7 @@ def _make_terminal(p: Assembler) -> None:
         "raw modes": _RAW_MODES,
         "path": _PATH,
         "old mask": _OLD_MASK,
-        "all signals": _ALLSIGNALS,
-        "default action": _DEFAULT_ACTION,
-        "old action": _OLD_ACTION,
+        "all signals": _ALL_SIGNALS,
         "info": _INFO,
     }.items():
         p.frame(name, place)
