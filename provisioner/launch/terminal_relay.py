@@ -109,7 +109,7 @@ def terminal_relay(platform: Platform) -> bytes:
     receive_output(program)
     pass_input(program)
     _end(program)
-    execute(program, 2)
+    execute(program)
     return program.executable()
 
 
@@ -117,6 +117,8 @@ def _make_terminal(p: Assembler) -> None:
     """Make the terminal: its ends are `master` and `slave`. Go on at `execute` where that fails."""
     p.read("argc", "stack")
     p.jump_if("argc", "<", 6, "failed")
+    p.copy("next", "stack")
+    p.add("next", 3 * p.word)
     for name, place in {
         "status": _STATUS,
         "number": _NUMBER,

@@ -15,6 +15,8 @@ main() {
     shift "$width"
     end_options
     read_status
+    signal_flags=$flag_default_signals
+    ! ignores_interrupts || signal_flags=0 # as the caller does
     check_trust
     [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session $#
     case ${print_only:-$session_action} in
@@ -109,8 +111,8 @@ prepare_shell() {
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     detached='' secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
-    view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
+    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
+    view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' mount_words='' capability_digits='' moves_root='' own_terminal=''
     report='' reported='' redirections='' features='' launch='' launch_first=''
 }
 

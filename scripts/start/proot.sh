@@ -38,7 +38,9 @@ prepare_proot() {
     [ -n "$print_only" ] || refresh_files
     bind_all
     add_workdir
-    guard - "${reporter:+KEEP}"
+    guest_flags=$flag_quit # on which proot ends everything that it traces
+    [ -z "$reporter" ] || guest_flags=$((guest_flags + flag_keep))
+    guard - "$guest_flags"
     proot_words="$list $proot_words"
     [ -n "$print_only" ] || { tell_ports && open_report; }
     # On SIGQUIT proot ends everything that it traces. Some shells close the descriptors of `report` for programs.
