@@ -100,6 +100,18 @@ def test_what_is_mounted_below_is_left_alone(place: Path, where: str) -> None:
     assert (precious / "data").read_text() == "dear"
 
 
+def test_a_subvolume_is_left_alone(tmp_path: Path) -> None:
+    """It is no mount, and could be moved."""
+    with disk(tmp_path, "btrfs") as mounted:
+        need("btrfs")
+        (mounted.path / "tree/a").mkdir(parents=True)
+        run("btrfs", "subvolume", "create", mounted.path / "tree/a/sub")
+        (mounted.path / "tree/a/sub/data").write_text("dear")
+        with pytest.raises(OSError, match="another file system"):
+            remove(mounted.path / "tree")
+        assert [path.read_text() for path in (mounted.path / "tree").rglob("data")] == ["dear"]
+
+
 def test_a_link_is_not_removed_through(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
