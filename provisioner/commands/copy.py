@@ -71,7 +71,7 @@ def new_directory(name: str, source: Path, trust: TrustedDirectories) -> Path:
     Raises UsageError where one of the two would be in the other, TargetExists, NotTrusted and MachineError.
     """
     from provisioner.container.access import find_directory
-    from provisioner.container.staging import check_free
+    from provisioner.container.place import check_free
 
     target = find_directory(name, trust) if name else Path("/")
     shown = printable(name)

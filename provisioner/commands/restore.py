@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.commands.plan_options import parse_max_size, script_shell
     from provisioner.container.access import find_directory
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
-    from provisioner.container.place import limits_of
-    from provisioner.container.staging import Staging, check_free
+    from provisioner.container.place import check_free, limits_of
+    from provisioner.container.staging import Staging
     from provisioner.exports.restore import restore_backup
     from provisioner.filesystem.descriptors import closing_descriptor
     from provisioner.layers.budget import Budget

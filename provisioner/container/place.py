@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
-from provisioner.errors import MachineError
+from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.ownership.policy import Ownership
@@ -14,6 +15,27 @@ from provisioner.ownership.policy import Ownership
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HINT = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
 _LINK, _FILE = "probe-link", "probe"
+
+
+def check_free(target: Path, shown: str) -> None:
+    """Raise TargetExists unless nothing is at a path, or an empty directory; `shown` is its name for messages.
+
+    Raises MachineError where that can't be seen.
+    """
+    with machine_errors(f"look at {shown}"):
+        try:
+            with os.scandir(target) as entries:
+                is_free = next(entries, None) is None
+            if is_free and os.path.samefile(target, "."):
+                raise TargetExists(f"{shown} is the current directory", "name a directory below it")
+        except FileNotFoundError:
+            is_free = not os.path.lexists(target)
+        except NotADirectoryError:
+            if not os.path.lexists(target):  # a part of the way is a file
+                raise
+            is_free = False
+    if not is_free:
+        raise TargetExists(f"{shown} exists", "choose another directory; to remove it: provision remove")
 
 
 def check_place(directory: int, shown: str) -> None:

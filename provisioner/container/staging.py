@@ -371,27 +371,6 @@ def _remove_empty(directory: int, names: Iterable[str]) -> None:
         os.close(here)
 
 
-def check_free(target: Path, shown: str) -> None:
-    """Raise TargetExists unless nothing is at a path, or an empty directory; `shown` is its name for messages.
-
-    Raises MachineError where that can't be seen.
-    """
-    with machine_errors(f"look at {shown}"):
-        try:
-            with os.scandir(target) as entries:
-                is_free = next(entries, None) is None
-            if is_free and os.path.samefile(target, "."):
-                raise TargetExists(f"{shown} is the current directory", "name a directory below it")
-        except FileNotFoundError:
-            is_free = not os.path.lexists(target)
-        except NotADirectoryError:
-            if not os.path.lexists(target):  # a part of the way is a file
-                raise
-            is_free = False
-    if not is_free:
-        raise TargetExists(f"{shown} exists", "choose another directory; to remove it: provision remove")
-
-
 def scratch_directory(target: Path) -> Path:
     """Return where the staging of `target` has its `scratch`, whether that exists or not."""
     return staging_directory(target) / "scratch"

@@ -21,7 +21,8 @@ NAMES_IN_MEMORY = 1 << 17
 
 Closed = Literal["raise", "skip", "open"]
 """What to do with a directory that this user may not read or search: raise PermissionError, leave its content out, or,
-where it is this user's, give it these permissions until the walk has left it."""
+where it is this user's, give it these permissions until the walk has left it. Unless the first is chosen, a directory
+that is removed meanwhile is passed over."""
 
 
 class WalkedFile(NamedTuple):
@@ -120,7 +121,7 @@ class Walk:
             some = [] if is_all else first_names((name for name in names_in(self._here) if name > last), count)
 
     def _enter(self, name: bytes, state: os.stat_result, device: int) -> bool:
-        """Go to the directory `name` of the current one. Return False where its content is left out, or it is gone."""
+        """Go to the directory `name` of the current one. Return False where its content is left out."""
         if state.st_dev != device:
             return False
         if self._closed == "skip" and not os.access(name, os.R_OK | os.X_OK, dir_fd=self._here):
@@ -129,6 +130,8 @@ class Walk:
             former_mode = _open_closed(self._here, name, state) if self._closed == "open" else None
             there = os.open(name, DIRECTORY, dir_fd=self._here)
         except FileNotFoundError:
+            if self._closed == "raise":
+                raise
             return False
         os.close(self._here)
         self._here = there
