@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProvisionError as error:
         console.error(error.message, _hint(words, error))
         return error.status
-    except KeyboardInterrupt:
-        console.error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        console.error("interrupted", "; ".join(getattr(interrupt, "__notes__", ())))
         return INTERRUPTED
     except _Terminated as terminated:
         console.error("ended by a signal")

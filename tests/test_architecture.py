@@ -12,13 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "sizes terminal threads resources filesystem errors archives settings image catalogue registry store sources"
+    "sizes threads terminal resources filesystem errors archives settings image catalogue registry store sources"
     " ownership profile rootfs layers container launch config inspection start_files doctor"
 )
 MAY_IMPORT = {
     "sizes": "",
-    "terminal": "sizes",
     "threads": "",
+    "terminal": "sizes threads",
     "resources": "",
     "filesystem": "threads",
     "errors": "terminal",
