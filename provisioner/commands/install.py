@@ -115,10 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
     _warn_of_missing_binds(plan.binds, console)
-    stamps = stamps_of(arguments)
-    if stamps and existing_record(directory, trust) is None:
-        for stamp in stamps:
-            stamp.remove()
+    stamps = stamps_of(arguments, lambda: existing_record(directory, trust) is not None)
     with open_source(name, options, console) as source:
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
