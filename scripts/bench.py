@@ -28,7 +28,7 @@ from types import FrameType
 from .bench_entrants import ENTRANTS, Entrant, ours
 from .bench_images import RECIPES, BenchImage
 from .bench_machine import ROOT, Machine, environments, find, machine
-from .bench_report import FAST, OURS, Sample, report
+from .bench_report import ARCHIVES, FAST, OURS, Sample, report
 
 PATIENCE = 900
 """The time limit of one run, in seconds."""
@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         type=_words,
         default=[],
         metavar="A,B",
-        help="run only these: cold, warm, disk, other, limit, or prefixes of names (provision,curl)",
+        help="run only these: cold, warm, archive, rootfs, disk, other, limit, or prefixes of names (provision,curl)",
     )
     result.add_argument("--json", metavar="FILE", help="write the figures of all runs to FILE")
     result.add_argument(
@@ -235,11 +235,16 @@ def pushed(image: BenchImage, workspace: Workspace) -> Iterator[Workspace]:
         with open(blob, "rb") as source, open(tar, "wb") as target_file:
             subprocess.run(["gzip", "-dc"], stdin=source, stdout=target_file, check=True)
     more = {"IMAGE": name, "DIGESTS": " ".join(image.layers), "BLOBS": " ".join(blobs), "TARS": " ".join(tars)}
-    more |= {"WARM": f"{own}/warm", "POLICY": str(policy)}
+    more |= {"WARM": f"{own}/warm", "POLICY": str(policy), "ROOTFS": f"{own}/rootfs.tar"}
+    for form in ARCHIVES:
+        path = f"{own}/{form}.tar"
+        more[form.replace("-", "_").upper()] = path
+        command = [*copy[:4], f"oci:{image.layout}:latest", f"{form}:{path}:localhost/bench:1"]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     ready = Workspace(workspace.work, workspace.disk, {**workspace.variables, **more})
     try:
         # This run fills the blob cache, and warms up the caches of the machine for all others.
-        run(ours("PLAIN", cache="$WARM"), ready)
+        run(f'{ours("PLAIN", cache="$WARM")}\ntar -C container/rootfs -cf "$ROOTFS" .', ready)
         yield ready
     except RunFailed as failure:
         raise SystemExit(f"bench: provision fails: {failure}") from None

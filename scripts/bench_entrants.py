@@ -6,6 +6,8 @@ A script starts in an empty directory, which is also its HOME, with the environm
     DIGESTS         the layers' digests, base first
     BLOBS TARS      files with these layers, compressed and uncompressed
     WARM            a blob cache of provision with the image
+    ROOTFS          a tar of its root file system, uncompressed
+    DOCKER_ARCHIVE OCI_ARCHIVE      archives of the image, as skopeo writes them
     POLICY          a containers-policy.json(5) that accepts every image
     CHECKOUT        the checkout to measure
     PLAIN FAST      Python environments with its dependencies, without and with the extra `fast`
@@ -19,7 +21,27 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .bench_machine import find
-from .bench_report import FAST, HASH, INFLATE, LINK, NO_SYNC, ON_DISK, ONE_CORE, OURS, TAR, USER, WARM, WARM_TAR, WRITE
+from .bench_report import (
+    ARCHIVES,
+    ARCHIVES_BY_UMOCI,
+    FAST,
+    HASH,
+    INFLATE,
+    LINK,
+    NO_SYNC,
+    ON_DISK,
+    ONE_CORE,
+    OURS,
+    PIPED,
+    ROOTFS,
+    ROOTFS_PEER,
+    ROOTFS_TAR,
+    TAR,
+    USER,
+    WARM,
+    WARM_TAR,
+    WRITE,
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +50,8 @@ class Entrant:
 
     name: str
     kind: str
-    """cold (with empty caches), warm, disk (warm, and unpacked onto a disk), other (cold, under other conditions), or
-    limit (a part of the lower bound)."""
+    """cold (with empty caches), warm, archive, rootfs (a tar of the whole tree), disk (warm, and unpacked onto a disk),
+    other (cold, under other conditions), or limit (a part of the lower bound)."""
     script: str
     needs: tuple[str, ...] = ()
     """Programs and, in capitals, ROOT and Python environments."""
@@ -67,6 +89,8 @@ printf '[DEFAULT]\\nautoinstall =\\n' >udocker/udocker.conf
 "$UDOCKER/bin/udocker" --allow-root --quiet pull --registry="http://$HOST" "$IMAGE:latest"
 "$UDOCKER/bin/udocker" --allow-root --quiet create "$IMAGE:latest\""""
 
+INSTALL_ROOTFS = '"$PROOT_DISTRO/bin/proot-distro" install --quiet --name bench "$ROOTFS"'
+
 PROOT_DISTRO = '"$PROOT_DISTRO/bin/proot-distro" install --quiet --allow-insecure --name bench "$HOST/$IMAGE"'
 
 SKOPEO = 'skopeo --policy "$POLICY" copy --quiet --src-tls-verify=false "docker://$HOST/$IMAGE" oci:oci:latest'
@@ -97,10 +121,16 @@ for name in sys.argv[1:]:
 """
 
 
-def ours(environment: str, cache: str = "", module: str = "provisioner", options: str = "--quiet") -> str:
+def ours(
+    environment: str,
+    cache: str = "",
+    module: str = "provisioner",
+    options: str = "--quiet",
+    source: str = "$HOST/$IMAGE",
+) -> str:
     """Return the script that runs the checkout's provision with the dependencies in an environment."""
     setting = f'PROVISION_CACHE_DIR="{cache}" ' if cache else ""
-    command = f'"${environment}/bin/python" -m {module} {options} "$HOST/$IMAGE" container'
+    command = f'"${environment}/bin/python" -m {module} {options} "{source}" container'
     return f'PYTHONPATH="$CHECKOUT" {setting}{command}'
 
 
@@ -117,6 +147,26 @@ def inflate(environment: str, module: str) -> str:
 def umoci(option: str = "") -> str:
     """Return the script that pulls with skopeo and unpacks with umoci."""
     return f"{SKOPEO}\numoci unpack {option} --image oci:latest bundle"
+
+
+_TREE = "container/rootfs"
+_LAYERS = ("application", "small-files", "big-layer")
+_APPLICATION = ("application",)
+
+
+def archived(form: str) -> tuple[Entrant, Entrant]:
+    """Return provision, and skopeo with umoci, on the archive of a format."""
+    source = f"{form}:${form.replace('-', '_').upper()}"
+    copy = f'skopeo --policy "$POLICY" copy --quiet "{source}" oci:oci:latest'
+    unpack = "umoci unpack --image oci:latest bundle"
+    return (
+        Entrant(ARCHIVES[form], "archive", ours("PLAIN", source=source), ("PLAIN",), _TREE, 3, _APPLICATION),
+        Entrant(
+            *(ARCHIVES_BY_UMOCI[form], "archive", f"{copy}\n{unpack}", ("ROOT", "skopeo", "umoci"), "bundle/rootfs"),
+            rounds=1,
+            images=_APPLICATION,
+        ),
+    )
 
 
 def on_one_core(script: str) -> str:
@@ -138,9 +188,6 @@ for digest in $DIGESTS; do
   curl -sSf "http://$HOST/v2/$IMAGE/blobs/$digest" >/dev/null
 done"""
 
-_TREE = "container/rootfs"
-_LAYERS = ("application", "small-files", "big-layer")
-_APPLICATION = ("application",)
 _PROOT_DISTRO_TREE = ".local/share/proot-distro/*/bench/rootfs"
 
 ENTRANTS = (
@@ -171,6 +218,19 @@ ENTRANTS = (
     Entrant(USER, "other", f"{NOT_ROOT}env {ours('FAST')}", ("FAST", "unshare"), _TREE, 3, _APPLICATION),
     Entrant(LINK[0], "other", through_link(ours("FAST")), ("FAST", "PLAIN"), _TREE, 1, _APPLICATION),
     Entrant(LINK[1], "other", through_link(CURL_ONLY), ("PLAIN", "curl"), "", 1, _APPLICATION),
+    *archived("docker-archive"),
+    *archived("oci-archive"),
+    Entrant(
+        PIPED, "archive", f'cat "$DOCKER_ARCHIVE" | {ours("PLAIN", source="-")}', ("PLAIN",), _TREE, 3, _APPLICATION
+    ),
+    Entrant(ROOTFS[0], "rootfs", ours("PLAIN", source="rootfs:$ROOTFS"), ("PLAIN",), _TREE, 3, _APPLICATION),
+    Entrant(ROOTFS[1], "rootfs", ours("FAST", source="rootfs:$ROOTFS"), ("FAST",), _TREE, 3, _APPLICATION),
+    Entrant(ROOTFS_TAR, "rootfs", UNTAR.format(layers="$ROOTFS", options="-xf"), ("tar",), "", 3, _APPLICATION),
+    Entrant(
+        *(ROOTFS_PEER, "rootfs", NOT_ROOT + INSTALL_ROOTFS, ("PROOT_DISTRO", "proot", "unshare"), _PROOT_DISTRO_TREE),
+        rounds=1,
+        images=_APPLICATION,
+    ),
     Entrant(INFLATE[OURS], "limit", inflate("PLAIN", "zlib"), ("PLAIN",), "", 3),
     Entrant(INFLATE[FAST], "limit", inflate("FAST", "isal.isal_zlib"), ("FAST",), "", 3),
     Entrant(HASH, "limit", python("PLAIN", HASH_CODE, "$BLOBS $TARS"), ("PLAIN",), "", 3),

@@ -21,7 +21,7 @@ from provisioner.layers.budget import Budget, too_large
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
-from provisioner.layers.rootfs_reader import open_reader
+from provisioner.layers.rootfs_reader import is_converted, open_reader
 from provisioner.layers.trash import emptied_meanwhile
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
 from provisioner.ownership.parts import RecordParts
@@ -152,7 +152,7 @@ class _Unpacking:
         """The numbers of the layers that workers unpack."""
         if self.scratch is None or PROCESSORS == 1 or not may_fork() or not self.budget.is_shared:
             return ()
-        return [number for number, layer in enumerate(self.image.layers) if layer.blob.size >= WORKER_LAYER_SIZE]
+        return [number for number, layer in enumerate(self.image.layers) if _may_be_read_by_worker(layer)]
 
     def workers(self) -> Workers[UnpackedLayer]:
         """Create the directories to unpack to, and return the workers, which are forked on entering."""
@@ -227,6 +227,8 @@ class _Unpacking:
 
     def _report(self, number: int, blob: LayerBlob) -> None:
         """Say it where a layer isn't compressed as its media type says."""
+        if self.image.rootfs is not None:
+            return
         if text := unexpected_compression(next(blob.chunks(), b""), self.image.layers[number].blob.media_type):
             self.say(f"layer {number + 1} of {len(self.image.layers)} is {text}")
 
@@ -254,6 +256,11 @@ class _Unpacking:
             yield opened
 
 
+def _may_be_read_by_worker(layer: Layer) -> bool:
+    """Return whether a worker process can read a layer, and whether it is worth it."""
+    return layer.blob.size >= WORKER_LAYER_SIZE and not is_converted(layer)
+
+
 @contextmanager
 def open_archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes]]:
     """Yield the chunks of the archive in a layer's blob; decompressing and hashing run in a thread each.
@@ -262,7 +269,7 @@ def open_archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes
     blob. Reading them raises MalformedImage, and what iterating over `blob` raises.
     """
     with ExitStack() as stack:
-        if layer.diff_id is None:
+        if layer.diff_id is None and not is_converted(layer):
             blob = verified_chunks(blob, layer.blob.digest, layer.blob.size, "the file")
         decompressed = stack.enter_context(Prefetcher(decompress(blob, layer.blob.media_type), _DEPTH))
         if layer.diff_id is None:

@@ -16,6 +16,8 @@ import pytest
 from scripts import bench, bench_entrants, bench_images, bench_link, bench_profile, bench_report
 from scripts.bench_entrants import ENTRANTS, Entrant
 from scripts.bench_report import (
+    ARCHIVES,
+    ARCHIVES_BY_UMOCI,
     FAST,
     HASH,
     INFLATE,
@@ -24,7 +26,12 @@ from scripts.bench_report import (
     ON_DISK,
     ONE_CORE,
     OURS,
+    PIPED,
+    ROOTFS,
+    ROOTFS_PEER,
+    ROOTFS_TAR,
     TAR,
+    UMOCI,
     USER,
     WARM,
     WARM_TAR,
@@ -100,6 +107,8 @@ def test_goals_take_the_fastest_peer_that_checks_and_the_largest_peak() -> None:
     small = [sample(TAR, 3.0, image="small-files"), sample(FAST, 4.0, peak=97 * MIB, image="small-files")]
     samples = [
         *parts(),
+        *(sample(ROOTFS[0], 2.0), sample(UMOCI, 9.0)),
+        *(sample(ARCHIVES["oci-archive"], 2.5), sample(ARCHIVES_BY_UMOCI["oci-archive"], 10.0)),
         *(sample("slow", 90.0), sample("quick", 8.0, peak=900 * MIB), sample(TAR, 6.0)),
         *(sample(OURS, 4.0), sample(FAST, 2.0), *small),
         *(sample(WARM[1], 4.0), sample(WARM_TAR, 3.0), sample(LINK[0], 20.2), sample(LINK[1], 20.0)),
@@ -117,6 +126,14 @@ def test_goals_take_the_fastest_peer_that_checks_and_the_largest_peak() -> None:
         f"twenty-layers: {FAST} to the limit": None,
         f"application: {LINK[0]} to {LINK[1]}": 1.01,
         "largest peak, MiB": 97.0,
+        f"application: {OURS} to {ROOTFS[0]}": 2.0,
+        f"application: {UMOCI} to {ROOTFS[0]}": 4.5,
+        f"application: {FAST} to {ROOTFS[1]}": None,
+        f"application: {UMOCI} to {ROOTFS[1]}": None,
+        f"application: {OURS} from the registry to {ARCHIVES['docker-archive']}": None,
+        f"application: {ARCHIVES_BY_UMOCI['docker-archive']} to {ARCHIVES['docker-archive']}": None,
+        f"application: {OURS} from the registry to {ARCHIVES['oci-archive']}": 1.6,
+        f"application: {ARCHIVES_BY_UMOCI['oci-archive']} to {ARCHIVES['oci-archive']}": 4.0,
     }
 
 
@@ -214,8 +231,11 @@ def test_entrants_are_chosen_by_kind_or_by_the_beginning_of_a_name() -> None:
     assert chosen("curl", "udo") == [TAR, "udocker", ONE_CORE[1]]
     assert chosen("warm") == [*WARM, NO_SYNC, WARM_TAR]
     assert chosen("disk") == [*ON_DISK]
+    assert chosen("rootfs") == [*ROOTFS, ROOTFS_TAR, ROOTFS_PEER]
+    assert sorted(chosen("archive")) == sorted([*ARCHIVES.values(), *ARCHIVES_BY_UMOCI.values(), PIPED])
     assert chosen("other") == [*ONE_CORE, USER, *LINK]
-    assert chosen("provision") == [OURS, FAST, *WARM, NO_SYNC, *ON_DISK, ONE_CORE[0], USER, LINK[0]]
+    ours = [OURS, FAST, *WARM, NO_SYNC, *ON_DISK, ONE_CORE[0], USER, LINK[0], *ARCHIVES.values(), PIPED, *ROOTFS]
+    assert chosen("provision") == ours
     assert chosen("none") == []
 
 
