@@ -83,10 +83,9 @@ class UrlFiles:
                 return cached
         with self._cache.partial(_partial_name(remote.url)) as partial:
             digest = self._update(remote, partial, expected, verified)
-        fetched = self._cached(digest, verified)
-        if fetched is None:
-            raise MachineError(f"{printable(remote.name)} is not in the cache any more", "run again")
-        return fetched
+        with self._cache.errors():  # it was hashed by now
+            file = self._cache.open(digest)
+            return UrlFile(digest, os.fstat(file.fileno()).st_size, file, verified)
 
     def fetch_offline(self, remote: RemoteFile, expected: Digest | None = None) -> UrlFile:
         """Return the file that the cache has of a URL, or with the digest `expected`. Raises NetworkError."""

@@ -219,7 +219,7 @@ complete -c provision -n '_shtab_provision_using inspect' -l raw -d 'print the b
 complete -c provision -n '_shtab_provision_using inspect' -s V -l version -d 'show program'"'"'s version number and exit'
 complete -c provision -n '_shtab_provision_using inspect' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using inspect' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
-complete -c provision -n '_shtab_provision_using inspect; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'an image, or a directory that was provisioned'
+complete -c provision -n '_shtab_provision_using inspect; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an image, as `provision` takes it, or a directory that was provisioned'
 complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a login -d 'Log in to a registry, for private images: provision login ghcr.io'
 complete -c provision -n '_shtab_provision_using login' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using login' -l username -s u -x -d 'default: asked for'

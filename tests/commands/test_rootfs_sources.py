@@ -234,6 +234,21 @@ def test_a_url(tmp_path: Path, server: FileServer, cache: Path) -> None:
     assert "plain http" in make("http://example.invalid/x", tmp_path / "none", status=2)
 
 
+def test_a_url_through_a_proxy(tmp_path: Path, server: FileServer) -> None:
+    content = tar(*USUAL)
+    server.add("/rootfs.tar", content)
+    env = {**os.environ, "HTTP_PROXY": f"http://{server.host}"}
+    words = (AMD64, f"--sha256={Digest.of(content).hex}", "http://example.invalid/rootfs.tar", tmp_path / "dir")
+    done = provision(*words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert server.paths() == ["http://example.invalid/rootfs.tar"]
+
+
+def test_a_redirect_to_another_host_in_plain_http_is_refused(tmp_path: Path, server: FileServer) -> None:
+    url = server.add("/rootfs.tar", b"", redirect="http://example.invalid/rootfs.tar")
+    assert "redirects to another host in plain http" in make(url, tmp_path / "dir", status=5)
+
+
 def test_run_settings_are_in_the_record_and_in_start_sh(registry: ScriptedRegistry, tmp_path: Path) -> None:
     run = {"Entrypoint": ["/entry"], "Cmd": ["cmd"], "Env": ["A=1", "B=2"], "User": "app", "WorkingDir": "/srv"}
     registry.push("x", builders.image(builders.layer(("etc/x", b"")), run=run))
@@ -257,7 +272,8 @@ def test_run_settings_are_in_the_record_and_in_start_sh(registry: ScriptedRegist
     assert (shown["entrypoint"], shown["command"], shown["user"]) == (["/entry"], ["one", "two three"], "1:2")
     assert "is up to date" in make(f"{registry.host}/x", tmp_path / "dir")
     assert "is up to date" in make(f"{registry.host}/x", tmp_path / "dir", *options)
-    assert "made with another user" in make(f"{registry.host}/x", tmp_path / "dir", "--user=0", status=8)
+    make(f"{registry.host}/x", tmp_path / "dir", "--user=0")
+    assert "image_user=0\n" in (tmp_path / "dir/start.sh").read_text()
     make(f"{registry.host}/x", tmp_path / "dir", "--force", "--entrypoint=/other")
     text = (tmp_path / "dir/start.sh").read_text()
     assert "image_entrypoint=/other\n" in text
