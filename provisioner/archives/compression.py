@@ -48,7 +48,7 @@ def decompress(blob: Iterator[bytes], media_type: str, what: str = _LAYER) -> It
             break
     found = compression_of(head)
     if not found and head and not _may_be_archive(head):
-        raise MalformedImage(f"{what} is no archive but {_describe(head)}")
+        raise MalformedImage(f"{what} is no archive but {describe_content(head)}")
     try:
         yield from _DECOMPRESSORS[found](chain((head,), blob))
     except MalformedImage as error:
@@ -227,7 +227,7 @@ def _may_be_archive(head: bytes) -> bool:
     return False
 
 
-def _describe(head: bytes) -> str:
+def describe_content(head: bytes) -> str:
     """Describe content that begins with these bytes, for an error message."""
     try:
         magic: Any = importlib.import_module("magic")

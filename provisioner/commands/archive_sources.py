@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.errors import MachineError, NotFound, UsageError, error_context, machine_errors
+from provisioner.errors import MachineError, MalformedImage, NotFound, UsageError, error_context, machine_errors
 from provisioner.filesystem.resolution import open_file
 from provisioner.filesystem.trust import Untrusted
 from provisioner.image.source_name import (
@@ -114,7 +114,8 @@ def recognise(
             _check_digest(file, shown, opening)
         members = _members(start, shown, opening)
         if has_images or formats_of(members.names()):
-            return _local(reference, members, RecognisedFiles(members, shown, is_directory=False), opening)
+            path = reference if reference == "-" else shown
+            return _local(reference, members, RecognisedFiles(members, path, is_directory=False), opening)
     return _root_file_system(file, shown, reference, opening, fetched)
 
 
@@ -135,10 +136,14 @@ def _images(path: Path, reference: str, files: Callable[[Members], ImageFiles], 
 
 def _members(start: FileStart, shown: str, opening: Opening) -> Members:
     """Return the members of an archive: in place where it can be read so, else from the cache, which they go into."""
+    from provisioner.archives.compression import describe_content
     from provisioner.sources.members import TarMembers
     from provisioner.sources.spool import SpooledMembers
 
     with error_context(shown), machine_errors("read it"):
+        if not start.is_tar and not start.compression:
+            what = describe_content(start.data) if start.data else "empty"
+            raise MalformedImage(f"it is no archive but {what}", "name a file that docker save or skopeo has written")
         if start.is_seekable and not start.compression:
             in_place = TarMembers(start.file.fileno())
             in_place.read_index()

@@ -63,6 +63,8 @@ def _is_swapped(image: str, directory: str) -> bool:
     """Return whether IMAGE can only be a directory, and DIR can be an image and nothing that is there."""
     if not is_path(image) or os.path.isfile(image) or os.path.exists(directory):
         return False
+    if _without_suffixes(image) != image:  # the name of an archive
+        return False
     try:
         Reference.parse(directory)
     except UsageError:

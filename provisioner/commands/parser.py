@@ -57,7 +57,10 @@ class Parser(argparse.ArgumentParser):
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the arguments of a command line. Raises UsageError."""
         self._words = words
-        return self.parse_args(words)
+        if any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return self.parse_args(words)
+        # Options may also be between SOURCE and DIR, which need not be there.
+        return self.parse_intermixed_args(words)
 
     def error(self, message: str) -> NoReturn:
         """Raise the UsageError for what argparse found."""

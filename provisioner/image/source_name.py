@@ -170,7 +170,7 @@ def parse_source(text: str) -> SourceName:
         return Url(text)
     transport, colon, rest = text.partition(":")
     if colon and transport in _ELSEWHERE and not _is_tag_or_port(transport, rest):
-        raise UsageError(f"{_shown(text)} is in a place that only others can read", _ELSEWHERE[transport])
+        raise UsageError(f"{_shown(text)} is where only the tools of {transport} can read", _ELSEWHERE[transport])
     if colon and transport in _PARSERS:
         return _PARSERS[transport](text, rest)
     return RegistryName(Reference.parse(text))

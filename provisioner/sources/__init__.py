@@ -2,7 +2,8 @@
 
 A `Source` returns the documents of an image (`image()`), and then its layers as streams of bytes (`layers()`). Its
 users need not know registries, mirrors, caches and lock files. `resolver` finds the manifest of an index for one
-platform, or lists the manifests for all platforms; `tags` does that for many tags at a time.
+platform, or lists the manifests for all platforms; `tags` does that for many tags at a time. `detection` says what a
+file is, `members` are the files of an archive or a directory, and `local` is the source of the images in them.
 Every document is verified before it is returned, every layer when its stream has ended. May import store, registry,
 image, archives, sizes, filesystem, terminal, threads and errors.
 """

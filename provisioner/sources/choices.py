@@ -66,4 +66,7 @@ def _list(images: Sequence[NamedImage[T]]) -> str:
 
 def _hint(images: Sequence[NamedImage[T]], word: str) -> str:
     name = next((name for image in images for name in image.names), "")
+    if "://" in word:
+        word = f"save it to a file, and name that: {word.partition(':')[0]}:FILE"
+        return f"{word}:{printable(name) or '@0'}"
     return f"name one of them: {word}:{printable(name)}, or {word}:@0" if name else f"name one by its number: {word}:@0"

@@ -43,6 +43,7 @@ class SpooledMembers:
 
         Raises MalformedImage, MachineError where there is no room, and what iterating over `chunks` raises.
         """
+        self._cache.delete_abandoned()
         archive, room = Archive((), _PaddedReader(chunks)), _Room.of(self._cache)
         for entry in archive:
             self._index.add(entry, 0, entry.size)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from provisioner.filesystem.locks import unlock
+from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.filesystem.locks import try_lock, unlock
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.partial import PARTIAL, PartialFile, lock_partial, own_partial, write_all
+
+_ABANDONED_SECONDS = 60
+"""A file that nobody has locked for so long isn't one that was just made."""
 
 
 class BlobSource(Protocol):
@@ -123,6 +128,16 @@ class BlobCache:
                     self.discard(partial)
                 raise
         return digest, is_new
+
+    def delete_abandoned(self) -> None:
+        """Delete the files of `add` that killed processes have left. Raises MachineError."""
+        with self.errors():
+            for name, state in self.files.files(PARTIAL):
+                if not name.startswith(".") or time.time() - state.st_mtime < _ABANDONED_SECONDS:
+                    continue
+                with suppress(FileNotFoundError), closing_descriptor(self.files.open(PARTIAL, name)) as file:
+                    if try_lock(file):
+                        self.files.delete(PARTIAL, name)
 
     @contextmanager
     def unnamed_file(self) -> Iterator[io.FileIO]:

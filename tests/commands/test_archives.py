@@ -220,6 +220,16 @@ def test_lock_and_locked(tmp_path: Path) -> None:
     assert not (tmp_path / "three").exists()
 
 
+def test_the_lock_of_an_image_is_none_of_a_root_file_system(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
+    succeed(archive, tmp_path / "one", f"--lock={tmp_path / 'lock'}")
+    write_archive(archive, [("etc", None), ("bin", None), ("usr", None), ("var", None)])
+    for word in (str(archive), f"rootfs:{archive}"):
+        done = provision(word, tmp_path / "two", f"--locked={tmp_path / 'lock'}")
+        assert done.returncode == 2, done.stderr
+        assert "is no lock of a root file system" in done.stderr
+
+
 def test_sha256(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
     digest = builders.digest_of(archive.read_bytes()).removeprefix("sha256:")
@@ -379,7 +389,7 @@ def test_a_fifo(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("./none", 3, "there is no file"),
+    ("./none.tar", 3, "there is no file"),
     ("docker-archive:none", 3, "there is no file"),
     ("oci-archive:none:x", 3, "there is no file"),
     ("oci:none", 3, "there is no directory"),
@@ -389,7 +399,7 @@ BAD = [
     ("./directory", 2, "is no image"),
     ("oci:directory", 6, "no index.json"),
     ("dir:directory", 6, "no manifest.json"),
-    ("docker-archive:file", 6, "can't be read"),
+    ("docker-archive:file", 6, "no archive but"),
     ("./empty", 2, "is empty"),
     ("/dev/zero", 2, "is no file and no pipe"),
     ("docker-archive:/dev/zero", 2, "is no file and no pipe"),
@@ -405,7 +415,7 @@ def test_words_that_lead_nowhere(tmp_path: Path, word: str, status: int, says: s
     (tmp_path / "file").write_text("hello\n" * 200)
     (tmp_path / "empty").touch()
     (tmp_path / "directory").mkdir()
-    done = provision(word, "dir", cwd=tmp_path)
+    done = provision(word, "./dir", cwd=tmp_path)
     assert done.returncode == status, done.stderr
     assert says in done.stderr
     message = done.stderr[done.stderr.index("provision: ") :]
@@ -431,3 +441,25 @@ def test_a_strangers_symlink_is_not_followed(tmp_path: Path) -> None:
 def test_a_name_does_not_matter(tmp_path: Path) -> None:
     for name in ("x.zip", "rootfs.tar.xz", "x"):
         succeed(write_archive(tmp_path / name, docker_members(PLAIN)), tmp_path / f"dir-{name}")
+
+
+def test_several_images_in_a_pipe_are_listed(tmp_path: Path) -> None:
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    data = tar(*oci_members(("one", GZIPPED), ("two", builders.small(run={"Cmd": ["two"]}))))
+    done = piped(data, command, options)
+    assert done.returncode == 2
+    assert b"oci-archive:- has 2 images: @0 one; @1 two" in done.stderr
+    assert b"name one of them: oci-archive:-:one, or oci-archive:-:@0" in done.stderr
+    command, options = provision_command("oci-archive:-:two", tmp_path / "dir", cache=tmp_path / "cache")
+    assert piped(data, command, options).returncode == 0
+    assert record_of(tmp_path / "dir")["reference"] == "oci-archive:/dev/stdin:two"
+
+
+def test_a_process_substitution(tmp_path: Path) -> None:
+    need("bash")
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    command, options = provision_command("PLACE", tmp_path / "dir", cache=tmp_path / "cache")
+    words = [word if word != "PLACE" else '<(cat "$archive")' for word in command]
+    options["env"] = {**options["env"], "archive": str(archive)}
+    done = subprocess.run(["bash", "-c", " ".join(words)], check=False, **options)
+    assert done.returncode == 0, done.stderr

@@ -33,6 +33,7 @@ from tests.support.local_archives import (
     write_archive,
     write_directory,
 )
+from tests.support.tools import CHECKOUT
 
 OTHER = builders.small(run={"Cmd": ["other"]})
 ARM = builders.small(on="linux/arm64", run={"User": "arm"})
@@ -359,7 +360,7 @@ def test_locks(tmp_path: Path) -> None:
     path = write_archive(tmp_path / "x", docker_29_members())
     outcome = provision_word(str(path), tmp_path / "dir")
     lock = tmp_path / "lock"
-    Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC)).write(lock)
+    Lock.of("r.example/x:1", outcome.image, outcome.index, datetime.now(UTC)).write(lock)
     moved = path.rename(tmp_path / "moved")  # only the digests count, wherever the file is
     assert provision_word(str(moved), tmp_path / "again", locked=lock).image == outcome.image
     write_archive(moved, oci_members(("", OTHER)))
@@ -608,3 +609,14 @@ def test_no_change_of_an_archive_gets_through_or_breaks_it(tmp_path_factory: pyt
         assert not (place / "dir").exists()
     else:
         assert motd(place / "dir") == b"hello\n"
+
+
+def test_the_example_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(tmp_path / "app.tar", docker_members(PLAIN))
+    monkeypatch.chdir(tmp_path)
+    page = (CHECKOUT / "docs/sources.md").read_text().partition("## From Python")[2]
+    code = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    "))
+    found: dict[str, Any] = {}
+    exec(code.replace("host_platform()", 'host_platform().parse("linux/amd64")'), found)
+    assert found["outcome"].is_new
+    assert motd(tmp_path / "app") == b"hello\n"
