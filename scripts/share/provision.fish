@@ -84,7 +84,7 @@ complete -c provision -n '_shtab_provision_using install' -l no-sync -d 'don'"'"
 complete -c provision -n '_shtab_provision_using install' -l force -d 'replace a DIR that provision made; changes in it are lost'
 complete -c provision -n '_shtab_provision_using install' -l offline -d 'use the cache and files only; make no connection'
 complete -c provision -n '_shtab_provision_using install' -l no-cache -d 'neither use the cache nor write to it'
-complete -c provision -n '_shtab_provision_using install' -l no-catalogue -d 'only Docker Hub has images of short names, for whatever platform'
+complete -c provision -n '_shtab_provision_using install' -l no-catalogue -d 'don'"'"'t look elsewhere for a short name that Docker Hub lacks'
 complete -c provision -n '_shtab_provision_using install' -l sha256 -x -d 'what the file that SOURCE names must be'
 complete -c provision -n '_shtab_provision_using install' -l lock -xka "(__fish_complete_path (commandline -ct))" -d 'write the digests that the image has now to FILE'
 complete -c provision -n '_shtab_provision_using install' -l locked -xka "(__fish_complete_path (commandline -ct))" -d 'provision exactly the image whose digests are in FILE'
