@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
     "terminal sizes threads resources filesystem errors archives settings image registry store sources ownership"
-    " profile rootfs layers container launch config inspection doctor"
+    " profile rootfs layers container comparison launch config inspection doctor"
 )
 MAY_IMPORT = {
     "terminal": "",
@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "rootfs": "errors filesystem ownership profile terminal",
     "layers": "archives errors filesystem image ownership rootfs sizes sources store terminal threads",
     "container": "errors filesystem image ownership sizes terminal",
+    "comparison": "container errors filesystem ownership terminal",
     "launch": "errors filesystem image resources",
     "config": "filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",
