@@ -10,7 +10,22 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from provisioner.commands import cache, diff, doctor, inspect, install, listing, login, logout, owners, search, tags
+from provisioner.commands import (
+    cache,
+    copy,
+    diff,
+    doctor,
+    inspect,
+    install,
+    listing,
+    login,
+    logout,
+    move,
+    owners,
+    remove,
+    search,
+    tags,
+)
 from provisioner.commands.first_word import check_first_word, similar_subcommand
 from provisioner.commands.output import write_lines
 from provisioner.commands.parser import Parser, add_common_options
@@ -19,7 +34,13 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 GROUPS = {
-    "Containers": {"install": install, "list": listing, "diff": diff, "owners": owners, "doctor": doctor},
+    "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
+    "The life of a container": {
+        "diff": diff,
+        "copy": copy,
+        "move": move,
+        "remove": remove,
+    },
     "Images": {"search": search, "tags": tags, "inspect": inspect},
     "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
 }

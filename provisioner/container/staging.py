@@ -28,7 +28,7 @@ from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import lock
 from provisioner.filesystem.mounts import mount_points_in
-from provisioner.filesystem.removal import names_in, remove_tree
+from provisioner.filesystem.removal import names_in, remove_name
 from provisioner.filesystem.resolution import PASSED, resolve
 from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours, created_owner
@@ -36,7 +36,7 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_NEW, _OLD, _PARENTS = "new", "old", "parents"
+_NEW, OLD, _PARENTS = "new", "old", "parents"
 _NAME_MAX = 255
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
@@ -69,7 +69,7 @@ class Staging:
     def __init__(self, target: Path, trust: TrustedDirectories = NOBODY) -> None:
         self.target = target
         self._trust = trust
-        self._folder = _staging_directory(target)
+        self._folder = staging_directory(target)
         self._name = os.fsencode(self._folder.name)
         self.path = self._folder / _NEW
         """The path of the new directory, for messages."""
@@ -93,19 +93,23 @@ class Staging:
         try:
             with self._cleanup_errors():
                 self._recover()
-            with trust_errors(self._action):
-                self._record_parents()
-                os.mkdir(_NEW, 0o700, dir_fd=self._lock)
-                self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
-                shown = printable(str(self.target.parent))
-                check_place(self.new, shown)
-                if not self._trust.covers(self.target):
-                    self._check_new()
-                    check_permissions(self.new, shown)
+            self._make_new()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
         return self
+
+    def _make_new(self) -> None:
+        """Create the new directory. Raises NotTrusted, and MachineError where the file system won't do."""
+        with trust_errors(self._action):
+            self._record_parents()
+            os.mkdir(_NEW, 0o700, dir_fd=self._lock)
+            self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
+            shown = printable(str(self.target.parent))
+            check_place(self.new, shown)
+            if not self._trust.covers(self.target):
+                self._check_new()
+                check_permissions(self.new, shown)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -118,8 +122,10 @@ class Staging:
             if error is None:  # an earlier error matters more, and the next run cleans up
                 raise
 
-    def commit(self, console: Console | None = None, *, sync: bool = False) -> None:
+    def commit(self, console: Console | None = None, *, sync: bool = False, replace: bool = True) -> None:
         """Put the new directory in the place of `target`. Raises TargetExists where something is mounted there.
+
+        Without `replace` TargetExists is raised, too, where there is anything but an empty directory.
 
         With `sync` it is on the disk before, and its name when this returns, so that no power cut can take parts of it;
         where that fails MachineError is raised, and all is as it was. `console` gets a step where that takes long.
@@ -143,7 +149,9 @@ class Staging:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EPERM):  # SFTP has only the last of them
                     raise
-                os.rename(self.target.name, _OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
+                if not replace:
+                    raise TargetExists(f"{shown} was made meanwhile", "choose another directory") from None
+                os.rename(self.target.name, OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
                 self._put_in_place()
         if sync:
             with machine_errors(f"write {shown} to the disk"):
@@ -271,11 +279,11 @@ class Staging:
     def _recover(self) -> None:
         """Put back what an interrupted commit was replacing, and empty the staging directory except for `parents`."""
         names = set(map(os.fsdecode, names_in(self._lock))) - {_PARENTS}
-        if {_OLD, _NEW} <= names:
-            os.rename(_OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
-            names.remove(_OLD)
+        if {OLD, _NEW} <= names:
+            os.rename(OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+            names.remove(OLD)
         for name in names:
-            remove_tree(self._lock, os.fsencode(name))
+            remove_name(self._lock, os.fsencode(name))
 
     @contextmanager
     def _cleanup_errors(self) -> Iterator[None]:
@@ -344,12 +352,25 @@ def _remove_empty(directory: int, names: Iterable[str]) -> None:
         os.close(here)
 
 
+def is_free(target: Path) -> bool:
+    """Return whether nothing is at a path, or an empty directory. Raises OSError."""
+    try:
+        with os.scandir(target) as entries:
+            return next(entries, None) is None
+    except FileNotFoundError:
+        return not os.path.lexists(target)
+    except NotADirectoryError:
+        if not os.path.lexists(target):  # a part of the way is a file
+            raise
+        return False
+
+
 def scratch_directory(target: Path) -> Path:
     """Return where the staging of `target` has its `scratch`, whether that exists or not."""
-    return _staging_directory(target) / "scratch"
+    return staging_directory(target) / "scratch"
 
 
-def _staging_directory(target: Path) -> Path:
+def staging_directory(target: Path) -> Path:
     """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
     name = os.fsencode(target.name)
     if len(name) + len(b"..provision") > _NAME_MAX:

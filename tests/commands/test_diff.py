@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.archives import Member
-from tests.support.provisioned import make_directory
+from tests.support.small_directories import make_directory
 from tests.support.tools import provision
 
 IMAGE: list[Member] = [("etc/conf", b"conf"), ("usr/lib/x/a", b"aa"), ("usr/lib/x/b", b"bbb"), ("link", "etc")]

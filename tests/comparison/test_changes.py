@@ -17,7 +17,7 @@ from provisioner.errors import MachineError
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from tests.support.archives import Member, hard, special
 from tests.support.containers import RUNTIMES, make_container
-from tests.support.provisioned import make_directory
+from tests.support.small_directories import make_directory
 from tests.support.tools import need_root, user_id
 
 IMAGE: list[Member] = [
