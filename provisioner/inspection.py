@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Inspection:
         layers = [
             {
                 "digest": str(layer.blob.digest),
-                "diff_id": str(layer.diff_id),
+                "diff_id": str(layer.diff_id) if layer.diff_id else None,
                 "size": layer.blob.size,
                 "media_type": layer.blob.media_type,
             }
@@ -70,6 +70,7 @@ class Inspection:
             "ports": list(config.ports),
             "volumes": list(config.volumes),
             "labels": dict(config.labels),
+            "verified": self.record.verified if self.record else None,
             "profile": self.record.profile if self.record else None,
             "provision_version": self.record.version if self.record else None,
         }
@@ -107,7 +108,11 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
         config_bytes = _read(folder, directory, "config.json")
     platform = Platform(*(*record.platform.split("/"), "", "")[:3])
     index_digest = Digest.parse(record.index_digest) if record.index_digest else None
-    image = Image.from_documents(manifest_bytes, config_bytes, index_digest, platform)
+    if [layer.diff_id for layer in record.layers] == [""]:
+        image = Image.from_rootfs_documents(manifest_bytes, config_bytes)
+    else:
+        image = Image.from_documents(manifest_bytes, config_bytes, index_digest, platform)
+    image = replace(image, config=record.run.applied_to(image.config))
     if str(image.digest) != record.manifest_digest:
         raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", _HINT)
     return Inspection(record.reference, image, (platform,), record)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
 from provisioner.container.record import Record
+from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
@@ -20,7 +22,9 @@ from provisioner.filesystem.resolution import PASSED, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
 from provisioner.image.manifest import Index
-from provisioner.image.platform import Platform, host_platform
+from provisioner.image.platform import Platform, choose, host_platform
+from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
+from provisioner.inspection import inspect_directory
 from provisioner.launch.launcher import launcher
 from provisioner.launch.renewal import find_outdated, renew
 from provisioner.launch.runtime_files import IDS_FILE, has_helper, runtime_files, write_files
@@ -29,11 +33,12 @@ from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
 from provisioner.profile import Profile, load_profile, match_profile
+from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources import Source
+from provisioner.sources import ResolvedImage, Source
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -53,6 +58,10 @@ class Plan:
     """Name servers; without any, the profile's."""
     force: bool = False
     """Whether to replace what is in `directory`, if `provision` created it."""
+    stop_running: bool = False
+    """Whether to stop what runs from a `directory` that is replaced; else that is an error."""
+    waits: bool = True
+    """Whether to wait for another run that is at work on `directory`; else that is an error."""
     shell: str = "/bin/sh"
     """The interpreter of start.sh."""
     binds: tuple[str, ...] = ()
@@ -63,6 +72,8 @@ class Plan:
     """Words for proot, in addition to the profile's."""
     runtime: str = "auto"
     """The default runtime of start.sh, one of launcher.RUNTIMES."""
+    run: RunSettings = AS_CONFIGURED
+    """What to run in place of what the image's config says."""
     ids: str | None = None
     """How many ids its user namespaces have, one of launcher.IDS; None for one, or for what it has already."""
     sync: bool = True
@@ -82,6 +93,8 @@ class Outcome:
     """The index that the reference names (see ResolvedImage)."""
     is_new: bool
     """False if the directory already contained the image."""
+    is_changed: bool
+    """Whether anything in the directory was written; False if it was right already."""
 
 
 def provision(plan: Plan, source: Source, console: Console) -> Outcome:
@@ -91,19 +104,20 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
     """
     requested_profile = load_profile(plan.profile) if plan.profile else None
     existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
-    with Staging(plan.directory, plan.trust) as staging:
+    with Staging(plan.directory, plan.trust, console.step if plan.waits else None) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and plan.force:
             _check_removable(plan.directory)
+            stop_or_refuse(plan.directory, stop=plan.stop_running)
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
-        for line in resolved_image.assumptions:
-            console.step(line)
+        _describe(resolved_image, console)
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
-            _check_same_ids(plan)
-            _renew(plan.directory, console)
-            return Outcome(existing, image, resolved_image.index, is_new=False)
+            _check_same_settings(plan, existing)
+            is_renewed = _renew(plan.directory, console)
+            made = _image_as_made(plan, existing, image)
+            return Outcome(existing, made, resolved_image.index, is_new=False, is_changed=is_renewed)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
@@ -117,12 +131,12 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             with tree_errors("write the fixups"):
                 profile = requested_profile or _matching_profile(tree)
                 generated = apply_fixups(tree, profile, plan.dns, plan.directory)
-                kernel = needed_kernel(tree)
-                localtime = os.fsdecode(tree.read_link(b"etc/localtime") or b"")
+                image = _completed(image, tree, plan, console)
+                facts = _Facts(needed_kernel(tree), os.fsdecode(tree.read_link(b"etc/localtime") or b""))
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
-        record = Record.of(source.reference, image, profile.name)
-        settings = replace(_settings(image, record, profile, plan, localtime), image_kernel=kernel)
+        record = Record.of(source.reference, image, profile.name, resolved_image.verified, plan.run)
+        settings = _settings(image, record, profile, plan, facts)
         with machine_errors("write the launch script and the record"):
             write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
             with (
@@ -135,7 +149,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 if plan.ids == "many":
                     write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync)
-    return Outcome(record, image, resolved_image.index, is_new=True)
+    return Outcome(record, image, resolved_image.index, is_new=True, is_changed=True)
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
@@ -203,13 +217,18 @@ def _ids_of(directory: Path) -> list[str]:
         return []
 
 
-def _check_same_ids(plan: Plan) -> None:
-    """Raise TargetExists if the directory was made for one id and many are asked for, or the other way round."""
+def _check_same_settings(plan: Plan, existing: Record) -> None:
+    """Raise TargetExists if other things to run are asked for than the directory was made with, or other ids."""
+    hint = "choose another directory, or replace this one with --force"
+    asked, made = asdict(plan.run), asdict(existing.run)
+    if other := [name for name, value in asked.items() if value is not None and value != made[name]]:
+        names = ", ".join(name.replace("_", " ") for name in other)
+        raise TargetExists(f"{printable(str(plan.directory))} was made with another {names}", hint)
     with machine_errors(f"look at {printable(str(plan.directory))}"):
         ids = "many" if _ids_of(plan.directory) else "one"
     if plan.ids not in (None, ids):
         what = f"{printable(str(plan.directory))} is used with {ids} id{'s' if ids == 'many' else ''}"
-        raise TargetExists(f"{what}, not with {plan.ids}", "choose another directory, or replace this one with --force")
+        raise TargetExists(f"{what}, not with {plan.ids}", hint)
 
 
 def _check_removable(directory: Path) -> None:
@@ -222,8 +241,11 @@ def _check_removable(directory: Path) -> None:
         raise TargetExists(what, f"remove it first: unshare -U -r --map-auto rm -rf {shown}")
 
 
-def _renew(directory: Path, console: Console) -> None:
-    """Give a directory that another version made this version's start.sh, helper and filters."""
+def _renew(directory: Path, console: Console) -> bool:
+    """Give a directory that another version made this version's start.sh, helper and filters.
+
+    Returns whether it wasn't as this version writes it.
+    """
     with machine_errors(f"renew {printable(str(directory / 'start.sh'))}"):
         outdated = find_outdated(directory, host_platform())
         if outdated.names:
@@ -233,6 +255,40 @@ def _renew(directory: Path, console: Console) -> None:
             console.step(
                 "start.sh was edited, and stays as it is; --force replaces it, and all that was changed in DIR"
             )
+    return bool(outdated.names)
+
+
+def _describe(resolved: ResolvedImage, console: Console) -> None:
+    """Say what the image doesn't say, and how far it is verified."""
+    for line in resolved.assumptions:
+        console.step(line)
+    if resolved.verified:
+        console.step(resolved.verified if "verified" in resolved.verified else f"verified {resolved.verified}")
+
+
+def _completed(image: Image, tree: Tree, plan: Plan, console: Console) -> Image:
+    """Return the image with what its files say where it is a rootfs archive, and with the settings of `plan`.
+
+    Raises NotFound where its programs are for another processor.
+    """
+    if image.rootfs:
+        platform = image.config.platform
+        architecture = find_architecture(tree)
+        if architecture and architecture != platform.architecture:
+            platform = Platform.normalized("linux", architecture)
+            choose([(platform, None)], plan.platform, "the archive")
+        if not architecture:
+            console.step(f"nothing in the archive says which machines it is for: {platform} is assumed")
+        shell = login_shell(tree)
+        image = Image.of_rootfs(image.manifest.layers[0], image.rootfs, platform, (shell,) if shell else ())
+    return replace(image, config=plan.run.applied_to(image.config))
+
+
+def _image_as_made(plan: Plan, existing: Record, image: Image) -> Image:
+    """Return the image that a directory was made of, with what was found and asked for then."""
+    if image.rootfs:
+        return inspect_directory(plan.directory, plan.trust).image
+    return replace(image, config=existing.run.applied_to(image.config))
 
 
 def _matching_profile(tree: Tree) -> Profile:
@@ -255,8 +311,17 @@ def _write_runtime_files(folder: int, generated: Mapping[str, bytes], console: C
     os.close(make_directory(folder, "shm", 0o1777))
 
 
-def _settings(image: Image, record: Record, profile: Profile, plan: Plan, localtime: str) -> LaunchSettings:
-    """Return the settings at the top of start.sh. `localtime` is the target of the link /etc/localtime."""
+class _Facts(NamedTuple):
+    """What the files of an image say."""
+
+    kernel: str
+    """The oldest kernel that they run on, empty where any will do."""
+    localtime: str
+    """The target of the link /etc/localtime."""
+
+
+def _settings(image: Image, record: Record, profile: Profile, plan: Plan, facts: _Facts) -> LaunchSettings:
+    """Return the settings at the top of start.sh."""
     config = image.config
     return LaunchSettings(
         provision_version=record.version,
@@ -267,7 +332,8 @@ def _settings(image: Image, record: Record, profile: Profile, plan: Plan, localt
         image_env=config.env,
         image_user=config.user,
         image_workdir=config.working_dir,
-        image_localtime=localtime,
+        image_localtime=facts.localtime,
+        image_kernel=facts.kernel,
         image_stop_signal=config.stop_signal,
         image_ports=config.ports,
         default_runtime=plan.runtime,

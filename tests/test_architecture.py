@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
     "registry": "errors filesystem image settings sizes terminal threads",
-    "store": "errors filesystem image registry terminal threads",
+    "store": "errors filesystem image registry sizes terminal threads",
     "sources": "archives errors filesystem image registry sizes store terminal threads",
     "ownership": "errors filesystem",
     "profile": "errors filesystem resources settings terminal",

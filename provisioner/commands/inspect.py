@@ -164,6 +164,7 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "labels", [f"{name}={value}" for name, value in config.labels]
     yield "stop signal", [config.stop_signal] if config.stop_signal else []
     yield "profile", [inspection.record.profile] if inspection.record and inspection.record.profile else []
+    yield "verified", [inspection.record.verified] if inspection.record and inspection.record.verified else []
     yield "index", [str(image.index_digest)] if image.index_digest else []
     yield "manifest", [str(image.digest)]
     yield "config", [str(image.manifest.config.digest)]

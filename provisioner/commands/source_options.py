@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provisioner.commands.file_sources import open_rootfs, open_url
 from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
 from provisioner.errors import MachineError, ProvisionError, UsageError
+from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
-from provisioner.image.source_name import WORDS, RegistryName, SourceName
+from provisioner.image.source_name import WORDS, OciLayout, RegistryName, Rootfs, SkopeoDirectory, SourceName, Url
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -51,6 +54,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options about the cache and locks."""
     parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
     parser.add_argument("--no-cache", action="store_true", help="neither use the cache nor write to it")
+    parser.add_argument("--sha256", metavar="HEX", help="what the file that SOURCE names must be")
     parser.add_argument("--lock", metavar="FILE", help="write the digests that the image has now to FILE")
     parser.add_argument("--locked", metavar="FILE", help="provision exactly the image whose digests are in FILE")
 
@@ -72,6 +76,8 @@ class SourceOptions:
     """A directory to use in place of the cache, whose content is deleted by whoever names it."""
     locked: Path | None = None
     """A lock file that names the image's digests."""
+    sha256: Digest | None = None
+    """What the file that the source is in must have."""
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, config: Config) -> SourceOptions:
@@ -85,6 +91,7 @@ class SourceOptions:
             getattr(arguments, "jobs", None) or config.jobs,
             getattr(arguments, "offline", False),
             locked=Path(locked) if locked else None,
+            sha256=_sha256(getattr(arguments, "sha256", None)),
         )
 
 
@@ -115,12 +122,26 @@ class Opening:
 
         return Lock.read(self.options.locked, reference) if self.options.locked else None
 
+    def expected_digest(self, reference: str) -> tuple[Digest | None, str]:
+        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError."""
+        lock, given = self.lock(reference), self.options.sha256
+        if lock and given and lock.digest != given:
+            raise UsageError(f"--sha256 and the lock of {reference} contradict each other", "leave out one of them")
+        if given:
+            return given, "--sha256"
+        return (lock.digest, "the lock") if lock else (None, "")
+
 
 @contextmanager
 def open_source(name: SourceName, options: SourceOptions, console: Console) -> Iterator[Source]:
     """Yield the source that `name` names, and prune the cache to its limit afterwards. Raises ProvisionError."""
     if type(name) not in OPENERS:
         raise UsageError(f"{printable(str(name))} can't be read yet", f"what names a source: {WORDS}")
+    if options.sha256 and isinstance(name, RegistryName | OciLayout | SkopeoDirectory):
+        raise UsageError(
+            f"--sha256 is for files, and {printable(str(name))} is none",
+            "pin an image: NAME@sha256:DIGEST, or --locked",
+        )
     with ExitStack() as stack:
         yield OPENERS[type(name)](name, Opening(options, console, stack))
 
@@ -149,6 +170,8 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
 
 OPENERS: Mapping[type[Any], Callable[[Any, Opening], Source]] = {
     RegistryName: _open_registry,
+    Rootfs: open_rootfs,
+    Url: open_url,
 }
 """For each kind of SourceName the function that returns its source."""
 
@@ -214,6 +237,17 @@ def _prune_to_limit(directory: Path, limit: int | None, console: Console) -> Non
         return
     if removed:
         console.step(f"removed {size_text(total_size(removed))} from the cache, to keep its limit")
+
+
+def _sha256(text: str | None) -> Digest | None:
+    """Return the digest of --sha256. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:sha256:)?([0-9a-fA-F]{64})", text.strip())
+    if not match:
+        hint = "give its 64 hexadecimal digits, as sha256sum prints them"
+        raise UsageError(f"--sha256 {printable(text[:100])!r} is no SHA-256", hint)
+    return Digest("sha256", match[1].lower())
 
 
 def _check_options(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from provisioner.errors import MachineError
 from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
+from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.terminal.escaping import printable
 
 _NAME = "record.json"
@@ -27,7 +28,7 @@ class LayerRecord:
     digest: str
     """The digest of the blob."""
     diff_id: str
-    """The digest of the uncompressed archive."""
+    """The digest of the uncompressed archive; empty for a rootfs archive, which is the only layer then."""
     size: int
     """The bytes of the blob."""
     media_type: str
@@ -48,13 +49,19 @@ class Record:
     """From the base to the top."""
     profile: str
     """The profile's name."""
+    verified: str = ""
+    """How far the content was verified, in words such as `not verified`; empty where digests cover all of it."""
+    run: RunSettings = AS_CONFIGURED
+    """What was wanted in place of what the image's config says."""
     version: str = __version__
     """The version of provision that wrote the record."""
     format: int = _FORMAT
     """The version of this format."""
 
     @classmethod
-    def of(cls, reference: str, image: Image, profile: str) -> Record:
+    def of(
+        cls, reference: str, image: Image, profile: str, verified: str = "", run: RunSettings = AS_CONFIGURED
+    ) -> Record:
         """Return the record of an image that is about to be provisioned."""
         return cls(
             reference=reference,
@@ -63,10 +70,12 @@ class Record:
             index_digest=str(image.index_digest or ""),
             config_digest=str(image.manifest.config.digest),
             layers=tuple(
-                LayerRecord(str(layer.blob.digest), str(layer.diff_id), layer.blob.size, layer.blob.media_type)
+                LayerRecord(str(layer.blob.digest), str(layer.diff_id or ""), layer.blob.size, layer.blob.media_type)
                 for layer in image.layers
             ),
             profile=profile,
+            verified=verified,
+            run=run,
         )
 
     @classmethod
@@ -98,7 +107,8 @@ class Record:
     def _from_json(cls, value: Any) -> Record:
         """Parse what `to_json` has written. Raises ValueError, TypeError or KeyError for anything else."""
         layers = tuple(LayerRecord(**layer) for layer in value["layers"])
-        record = cls(**{**value, "layers": layers})
+        run = RunSettings.from_json(value.get("run", {}))
+        record = cls(**{**value, "layers": layers, "run": run})
         if record.format != _FORMAT:
             raise ValueError(f"format {record.format}")
         _check_types(record)
@@ -123,7 +133,7 @@ def describe_missing(directory: Path, shown: str) -> str:
 
 
 def _check_types(part: Record | LayerRecord) -> None:
-    """Raise TypeError for a field, other than `layers`, that doesn't have its declared type."""
+    """Raise TypeError for a field, other than `layers` and `run`, that doesn't have its declared type."""
     for field in fields(part):
-        if field.name != "layers" and type(getattr(part, field.name)).__name__ != field.type:
+        if field.name not in ("layers", "run") and type(getattr(part, field.name)).__name__ != field.type:
             raise TypeError(f"{field.name} is not of the type {field.type}")

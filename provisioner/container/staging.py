@@ -16,7 +16,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from provisioner.container.place import check_permissions, check_place
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.filesystem.locks import lock
+from provisioner.filesystem.locks import lock, lock_holder
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import names_in, remove_name
 from provisioner.filesystem.resolution import PASSED, resolve
@@ -58,7 +58,8 @@ class Staging:
     `target` is an absolute path without symlinks. The directory `scratch` is for temporary files. Leaving the context
     removes it; without a commit it also removes `new` and the parents that were created for it. Only `commit()` touches
     what is at `target`. Entering raises TargetExists when another run is at work there, NotTrusted where a stranger
-    could change what is put in place, and MachineError.
+    could change what is put in place, and MachineError. With `report_waiting` it waits for the other run instead, and
+    calls that once with a line about it.
     """
 
     new: int
@@ -66,9 +67,15 @@ class Staging:
     parent: int
     """The descriptor of the directory that the target is in, or will be."""
 
-    def __init__(self, target: Path, trust: TrustedDirectories = NOBODY) -> None:
+    def __init__(
+        self,
+        target: Path,
+        trust: TrustedDirectories = NOBODY,
+        report_waiting: Callable[[str], None] | None = None,
+    ) -> None:
         self.target = target
         self._trust = trust
+        self._report_waiting = report_waiting
         self._folder = staging_directory(target)
         self._name = os.fsencode(self._folder.name)
         self.path = self._folder / _NEW
@@ -223,9 +230,9 @@ class Staging:
     def _create_and_lock(self) -> int:
         """Create the staging directory, lock it and return it open.
 
-        Raises TargetExists when another run still holds the lock after _LOCK_SECONDS.
+        Raises TargetExists when another run still holds the lock after _LOCK_SECONDS, and nobody waits for it.
         """
-        deadline = time.monotonic() + _LOCK_SECONDS
+        deadline, is_reported = time.monotonic() + _LOCK_SECONDS, False
         while True:
             try:
                 os.mkdir(self._name, 0o700, dir_fd=self.parent)
@@ -239,8 +246,20 @@ class Staging:
                 if time.monotonic() < deadline:
                     time.sleep(_LOCK_SECONDS / 100)
                     continue
-                message = f"another run is at work on {printable(str(self.target))}"
-                raise TargetExists(message, "wait until it has finished") from None
+                message = f"another run is at work on {printable(str(self.target))}{self._lock_holder()}"
+                if self._report_waiting is None:
+                    raise TargetExists(message, "wait until it has finished") from None
+                if not is_reported:
+                    self._report_waiting(f"{message}: waiting for it (Ctrl-C: don't)")
+                    is_reported = True
+                time.sleep(_LOCK_SECONDS / 10)
+
+    def _lock_holder(self) -> str:
+        """Return which process holds the lock, for a message; empty where that is unknown."""
+        with suppress(OSError), closing_descriptor(os.open(self._name, DIRECTORY, dir_fd=self.parent)) as folder:
+            if pid := lock_holder(folder):
+                return f", process {pid}"
+        return ""
 
     def _open_and_lock(self) -> int:
         """Open and lock the staging directory. Raises FileNotFoundError where it is gone, BlockingIOError if locked."""

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 from provisioner.errors import MalformedImage
 from provisioner.image.config import ImageConfig
 from provisioner.image.digest import Digest, verify
-from provisioner.image.manifest import CONFIG_TYPES, Descriptor, Manifest
+from provisioner.image.manifest import CONFIG_TYPES, OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
 from provisioner.image.platform import Platform
+
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The PATH of containers from rootfs archives, which state none: the one of Debian's and Alpine's images."""
+
+
+@dataclass(frozen=True)
+class RootfsArchive:
+    """How a file holds a whole root file system: an archive that is no layer of an image, and has no whiteouts."""
+
+    root: bytes = b""
+    """The path of the root directory in the archive; empty where that is the archive's own root."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of an image."""
+    """One layer of an image, or a rootfs archive in place of all layers."""
 
     blob: Descriptor  # the archive as it is downloaded, most often compressed
-    diff_id: Digest  # of the uncompressed archive
+    diff_id: Digest | None  # of the uncompressed archive; None where nobody states it, as for a rootfs archive
+    rootfs: RootfsArchive | None = None  # None for a layer of an image
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,7 @@ class Image:
     manifest_bytes: bytes  # as the registry served it
     config: ImageConfig
     config_bytes: bytes  # as the registry served it
+    rootfs: RootfsArchive | None = None  # where the only layer is a rootfs archive, whose documents are made here
 
     @classmethod
     def from_documents(
@@ -53,12 +68,47 @@ class Image:
         config = replace(config, platform=platform or config.platform)
         return cls(Digest.of(manifest_bytes), index_digest, manifest, manifest_bytes, config, config_bytes)
 
+    @classmethod
+    def of_rootfs(
+        cls, blob: Descriptor, rootfs: RootfsArchive, platform: Platform, command: tuple[str, ...] = ()
+    ) -> Image:
+        """Return an image of a rootfs archive alone, the file of which is `blob`.
+
+        Its documents are the same each time. Its digest is that of the file, whatever it is assumed to be for.
+        """
+        names = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
+        run = {"Cmd": list(command), "Env": [f"PATH={USUAL_PATH}"]}
+        config = {**names, "config": run, "rootfs": {"diff_ids": [], "type": "layers"}}
+        config_bytes = _to_json(config)
+        layer = {"mediaType": blob.media_type, "digest": str(blob.digest), "size": blob.size}
+        described = {"mediaType": OCI_CONFIG, "digest": str(Digest.of(config_bytes)), "size": len(config_bytes)}
+        manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": [layer]}
+        return cls.from_rootfs_documents(_to_json(manifest), config_bytes, rootfs)
+
+    @classmethod
+    def from_rootfs_documents(
+        cls, manifest_bytes: bytes, config_bytes: bytes, rootfs: RootfsArchive = RootfsArchive()
+    ) -> Image:
+        """Return the image that `of_rootfs` has returned, from its documents. Raises MalformedImage."""
+        manifest = Manifest.from_json(manifest_bytes)
+        verify(config_bytes, manifest.config.digest, manifest.config.size, "config")
+        if len(manifest.layers) != 1:
+            raise MalformedImage(f"the manifest of a rootfs archive has {len(manifest.layers)} layers")
+        config = replace(ImageConfig.from_json(config_bytes), states_platform=False)
+        return cls(manifest.layers[0].digest, None, manifest, manifest_bytes, config, config_bytes, rootfs)
+
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers, from the lowest to the topmost."""
+        if self.rootfs is not None:
+            return (Layer(self.manifest.layers[0], None, self.rootfs),)
         return tuple(
             Layer(blob, diff_id) for blob, diff_id in zip(self.manifest.layers, self.config.diff_ids, strict=True)
         )
+
+
+def _to_json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=2, sort_keys=True).encode()
 
 
 def _read_config(data: bytes, manifest: Manifest, assumed: Platform | None) -> ImageConfig:

@@ -20,8 +20,9 @@ DOCKER_SCHEMA1 = (
 )
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 CONFIG_TYPES = (
-    "application/vnd.oci.image.config.v1+json",
+    OCI_CONFIG,
     "application/vnd.docker.container.image.v1+json",
     "application/octet-stream",  # of early Docker versions
 )

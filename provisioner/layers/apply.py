@@ -77,6 +77,8 @@ class LayerApplier:
             with tree_errors("remove AUFS's own files"):
                 self._tree.remove(self._tree.locate(_LINKED))
             self._has_linked_files = False
+        reader.finish(self._tree, self._links)
+        self._count()
         self._has_lower_layers = True
 
     def follow_merge(self, clamped_times: int) -> None:
@@ -94,7 +96,7 @@ class LayerApplier:
             self._links.finish(self._tree, self._tree.overrides)
 
     def _apply(self, entry: Entry, reader: StreamedLayer) -> None:
-        if _WHITEOUT in entry.path and self._apply_whiteout(entry):
+        if _WHITEOUT in entry.path and reader.has_whiteouts and self._apply_whiteout(entry):
             if entry.kind is not Kind.FILE or split_path(entry.path)[:-1] != [_LINKED]:
                 return
             self._has_linked_files = True  # they stay until all hard links to them are made

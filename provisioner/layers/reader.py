@@ -15,12 +15,16 @@ from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.ownership.digests import EMPTY, LARGEST, SparseHasher, is_always_hashed
 from provisioner.ownership.policy import Ownership
+from provisioner.rootfs.links import Links
 from provisioner.rootfs.tree import Place, Tree, tree_errors
 from provisioner.terminal.escaping import printable
 
 
 class StreamedLayer:
     """A layer whose archive is parsed while it streams, to its end; its files are written directly into the tree."""
+
+    has_whiteouts = True
+    """Whether entries may be whiteouts."""
 
     def __init__(self, chunks: Iterable[bytes], ownership: Ownership, budget: Budget) -> None:
         self._archive = Archive(budget.count_chunks(chunks))
@@ -33,6 +37,9 @@ class StreamedLayer:
             holes = 0 if entry.extents is None else entry.size - sum(length for _, length in entry.extents)
             self._budget.spend(ENTRY_SIZE + holes)
             yield entry
+
+    def finish(self, tree: Tree, links: Links) -> None:
+        """Do what is left to do when all entries are in `tree`: here, nothing. Raises ProvisionError."""
 
     def put_file(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
         """Write the file of the last entry into `tree` in place of whatever was there, and store its digest, if any.

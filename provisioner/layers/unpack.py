@@ -21,7 +21,7 @@ from provisioner.layers.budget import Budget, too_large
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
-from provisioner.layers.reader import StreamedLayer
+from provisioner.layers.rootfs_reader import open_reader
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute, Substitutes
@@ -110,8 +110,9 @@ def _unpack(
                 progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
 
             applier = unpacking.run(tree, list(blobs), workers, describe)
-        if text := _substitutes_text(links.substitutes):
-            console.step(text)
+        for text in (_substitutes_text(links.substitutes), _proot_links_text(links.substitutes)):
+            if text:
+                console.step(text)
         if applier.clamped_times:
             console.step(
                 f"{applier.clamped_times} files have times that this machine's 32-bit time_t can't hold: they "
@@ -174,7 +175,7 @@ class _Unpacking:
                         applier.follow_merge(unpacked.clamped_times)
                     else:
                         with open_archive(layer, blob.chunks()) as archive:
-                            applier.apply(archive)
+                            applier.apply_reader(open_reader(layer, archive, self.ownership, self.budget))
                     self._report(number, blob)
             tree.trash = None
         applier.finish()
@@ -204,7 +205,7 @@ class _Unpacking:
             open_archive(self.image.layers[number], blob) as archive,
             self._open_folder(number) as folder,
         ):
-            layer = StreamedLayer(archive, self.ownership, budget)
+            layer = open_reader(self.image.layers[number], archive, self.ownership, budget)
             unpack = unpack_layer if number else unpack_lowest_layer
             if unpacked := unpack(layer, folder, self.ownership, budget, links):
                 yield unpacked
@@ -244,14 +245,18 @@ class _Unpacking:
 def open_archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes]]:
     """Yield the chunks of the archive in a layer's blob; decompressing and hashing run in a thread each.
 
-    The chunks are verified when they have been read to their end. Reading them raises MalformedImage, and what
-    iterating over `blob` raises.
+    The chunks are verified when they have been read to their end, by the diff_id, or without one by the digest of the
+    blob. Reading them raises MalformedImage, and what iterating over `blob` raises.
     """
-    with (
-        Prefetcher(decompress(blob, layer.blob.media_type), _DEPTH) as decompressed,
-        Prefetcher(verified_chunks(iter(decompressed), layer.diff_id, None, "the archive"), _DEPTH) as archive,
-    ):
-        yield archive
+    with ExitStack() as stack:
+        if layer.diff_id is None:
+            blob = verified_chunks(blob, layer.blob.digest, layer.blob.size, "the file")
+        decompressed = stack.enter_context(Prefetcher(decompress(blob, layer.blob.media_type), _DEPTH))
+        if layer.diff_id is None:
+            yield decompressed
+            return
+        archive = verified_chunks(iter(decompressed), layer.diff_id, None, "the archive")
+        yield stack.enter_context(Prefetcher(archive, _DEPTH))
 
 
 def _max_size(place: int, image: Image, requested: int | None) -> int:
@@ -283,3 +288,12 @@ def _substitutes_text(substitutes: Substitutes) -> str:
     parts += [f"{symlinks} symlinks"] if symlinks else []
     hint = "; --hardlinks symlink saves that" if copies and not symlinks else ""
     return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
+
+
+def _proot_links_text(substitutes: Substitutes) -> str:
+    """Return one line about proot's symlinks in place of hard links; empty where there were none."""
+    resolved, lost = substitutes.resolved_links, substitutes.lost_links
+    text = f"{resolved} links that proot had made are hard links again" if resolved else ""
+    if lost:
+        text += f"{'; ' if text else ''}{lost} links of proot lead to nothing: the archive doesn't have their content"
+    return text

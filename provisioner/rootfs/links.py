@@ -36,6 +36,10 @@ class Substitutes:
     """Bytes that were written for the copies."""
     reflinks: int = 0
     symlinks: int = 0
+    resolved_links: int = 0
+    """How many of proot's symlinks in place of hard links were resolved (see proot_links)."""
+    lost_links: int = 0
+    """How many of those have no content, and stay symlinks."""
 
 
 class Links:
@@ -92,6 +96,8 @@ class Links:
         counted.copied_bytes += more.copied_bytes
         counted.reflinks += more.reflinks
         counted.symlinks += more.symlinks
+        counted.resolved_links += more.resolved_links
+        counted.lost_links += more.lost_links
 
     def finish(self, tree: Tree, overrides: MetadataOverrides) -> None:
         """Replace the copies that are still equal to the copied file by symlinks to it. Raises OSError."""

@@ -28,6 +28,8 @@ class ResolvedImage:
     """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
+    verified: str = ""
+    """How far the content is verified, in words such as `not verified`; empty where digests of the source cover all."""
 
 
 class LayerBlob(Protocol):

@@ -189,7 +189,7 @@ class Download:
             for chunk in self._source.blob(self.descriptor, count):
                 self._check_stopped()
                 with self._cache.errors():
-                    _write(partial.file, chunk)
+                    write_all(partial.file, chunk)
                 yield chunk
 
     def _start_over(self, partial: PartialFile, error: Mismatch) -> None:
@@ -274,7 +274,7 @@ def downloading(downloads: Sequence[Download], jobs: int, stop_seconds: float = 
             download.close()
 
 
-def _write(file: io.FileIO, data: bytes) -> None:
+def write_all(file: io.FileIO, data: bytes) -> None:
     """Write all of `data`: one call may write less."""
     view = memoryview(data)
     while view:

@@ -59,8 +59,11 @@ class Console:
             print(f"  {printable(hint)}", file=self._stream)
 
     @contextmanager
-    def progress(self, total: int, unit: str = "B") -> Iterator[Progress]:
-        """Show progress over `total` bytes, or other units: a bar on a terminal, else a line for each description."""
+    def progress(self, total: int | None, unit: str = "B") -> Iterator[Progress]:
+        """Show progress over `total` bytes, or other units: a bar on a terminal, else a line for each description.
+
+        `total` is None where it isn't known.
+        """
         if self._quiet or not self._stream.isatty():
             yield Progress(self)
             return

@@ -9,9 +9,9 @@ from typing import Any
 END = bytes(1024)
 """The two empty blocks that end an archive."""
 
-Member = tuple[str, bytes | str | None] | tarfile.TarInfo
-"""A member of an archive: `(name, content)` for a file, `(name, None)` for a directory, `(name, target)` for a symlink,
-or a TarInfo for anything else that has no content."""
+Member = tuple[str, bytes | str | None] | tuple[str, bytes, int] | tarfile.TarInfo
+"""A member of an archive: `(name, content)` or `(name, content, mode)` for a file, `(name, None)` for a directory,
+`(name, target)` for a symlink, or a TarInfo for anything else that has no content."""
 
 
 def tar(*members: Member, dialect: int = tarfile.PAX_FORMAT) -> bytes:
@@ -24,9 +24,9 @@ def tar(*members: Member, dialect: int = tarfile.PAX_FORMAT) -> bytes:
     return buffer.getvalue()
 
 
-def _header(name: str, content: bytes | str | None) -> tuple[tarfile.TarInfo, bytes]:
+def _header(name: str, content: bytes | str | None, mode: int | None = None) -> tuple[tarfile.TarInfo, bytes]:
     header = tarfile.TarInfo(name)
-    header.mode = 0o644 if isinstance(content, bytes) else 0o755
+    header.mode = mode or (0o644 if isinstance(content, bytes) else 0o755)
     if content is None:
         header.type = tarfile.DIRTYPE
     elif isinstance(content, str):

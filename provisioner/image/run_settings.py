@@ -1,0 +1,54 @@
+"""What a user wants to run in place of what an image's config says: its command, environment, directory and user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from provisioner.image.config import ImageConfig
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings that override a config. What is None is as the config says."""
+
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    env: tuple[str, ...] | None = None
+    """Variables, NAME=VALUE each, in addition to those of the config."""
+    working_dir: str | None = None
+    user: str | None = None
+    """NAME or UID, with a group behind a colon or without one."""
+
+    def applied_to(self, config: ImageConfig) -> ImageConfig:
+        """Return the config with these settings. As in docker, an entrypoint alone drops the config's command."""
+        command = () if self.entrypoint is not None and self.command is None else self.command
+        return replace(
+            config,
+            entrypoint=config.entrypoint if self.entrypoint is None else self.entrypoint,
+            command=config.command if command is None else command,
+            env=config.env + (self.env or ()),
+            working_dir=config.working_dir if self.working_dir is None else self.working_dir,
+            user=config.user if self.user is None else self.user,
+        )
+
+    @classmethod
+    def from_json(cls, value: Any) -> RunSettings:
+        """Return the settings that `dataclasses.asdict` has turned into JSON. Raises ValueError or TypeError."""
+        if not isinstance(value, dict):
+            raise TypeError("not an object")
+        items: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        settings = cls(**items)
+        for field in fields(cls):
+            item = getattr(settings, field.name)
+            is_list = field.name in ("entrypoint", "command", "env")
+            texts = item if is_list and isinstance(item, tuple) else (item,)
+            if item is not None and not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"{field.name} is not of its type")
+            if is_list and not isinstance(item, tuple | None):
+                raise TypeError(f"{field.name} is not a list")
+        return settings
+
+
+AS_CONFIGURED = RunSettings()
+"""No settings: all is as the config says."""

@@ -1,0 +1,90 @@
+"""Reads a rootfs archive as a layer that is the whole image: no whiteouts, and the root may be a directory in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from provisioner.archives.tar import Entry
+from provisioner.errors import MachineError, MalformedImage, error_context
+from provisioner.filesystem.kind import Kind
+from provisioner.image.image import Layer, RootfsArchive
+from provisioner.layers.budget import Budget
+from provisioner.layers.reader import StreamedLayer
+from provisioner.ownership.policy import Ownership
+from provisioner.rootfs.links import Links
+from provisioner.rootfs.paths import split_path
+from provisioner.rootfs.proot_links import ProotLinks, is_proot_link
+from provisioner.rootfs.tree import Tree, tree_errors
+from provisioner.sources.root_search import root_of, two_roots
+from provisioner.terminal.escaping import printable
+
+_LINKS_SIZE = 64 << 20
+"""The most bytes of paths and targets of proot's links."""
+
+
+def open_reader(layer: Layer, archive: Iterable[bytes], ownership: Ownership, budget: Budget) -> StreamedLayer:
+    """Return the reader of a layer whose uncompressed archive is in the chunks of `archive`."""
+    if layer.rootfs is None:
+        return StreamedLayer(archive, ownership, budget)
+    return RootfsReader(layer.rootfs, archive, ownership, budget)
+
+
+class RootfsReader(StreamedLayer):
+    """A rootfs archive. Its entries have the paths that they get in the rootfs; what is beside its root is left out."""
+
+    has_whiteouts = False
+
+    def __init__(self, form: RootfsArchive, chunks: Iterable[bytes], ownership: Ownership, budget: Budget) -> None:
+        super().__init__(chunks, ownership, budget)
+        self._root = form.root
+        self._names = split_path(form.root)
+        self._proot_links: dict[bytes, bytes] = {}
+        self._proot_links_size = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield the entries in the root. Raises MalformedImage, also where another root is beside it, MachineError."""
+        for read in super().__iter__():
+            entry = self._moved(read) if self._root else read
+            if entry is None:
+                continue
+            if entry.kind is Kind.SYMLINK and is_proot_link(entry.target):
+                self._add_proot_link(entry)
+            yield entry
+
+    def finish(self, tree: Tree, links: Links) -> None:
+        """Turn proot's symlinks into hard links, when all entries are in `tree`. Raises ProvisionError."""
+        if self._proot_links:
+            with tree_errors("resolve the links of proot"):
+                ProotLinks(tree, self._proot_links).resolve(links)
+
+    def _moved(self, entry: Entry) -> Entry | None:
+        """Return the entry with its path in the root; None where it is beside the root."""
+        path = self._inside(entry.path)
+        if path is None:
+            if (other := root_of(entry.path)) is not None:
+                raise two_roots(self._root, other)
+            return None
+        target = entry.target
+        if entry.kind is Kind.HARDLINK:
+            inside = self._inside(target)
+            if inside is None:
+                with error_context(printable(entry.path[:300])):
+                    raise MalformedImage(f"it is a hard link to {printable(target[:300])!r}, outside of the root")
+            target = inside
+        return entry._replace(path=path, target=target)
+
+    def _inside(self, path: bytes) -> bytes | None:
+        """Return a path of the archive as one in the root, None where it is outside."""
+        if path.startswith(self._root) and path[len(self._root) : len(self._root) + 1] == b"/":
+            return path[len(self._root) + 1 :]
+        names = split_path(path)
+        if names[: len(self._names)] != self._names:
+            return None
+        return b"/".join(names[len(self._names) :])
+
+    def _add_proot_link(self, entry: Entry) -> None:
+        path = b"/".join(split_path(entry.path))
+        self._proot_links_size += len(path) + len(entry.target) + 200
+        if self._proot_links_size > _LINKS_SIZE:
+            raise MachineError("the archive has too many links of proot", "make it again with hard links")
+        self._proot_links[path] = entry.target

@@ -1,0 +1,94 @@
+"""Root file systems in archives, as images of one layer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from provisioner.archives.compression import compression_of, decompress
+from provisioner.archives.tar import Archive
+from provisioner.errors import MalformedImage, error_context, machine_errors
+from provisioner.image.digest import CHUNK, Digest
+from provisioner.image.image import Image, Layer, RootfsArchive
+from provisioner.image.manifest import Descriptor
+from provisioner.image.platform import Platform
+from provisioner.sources import LayerBlob, ResolvedImage
+from provisioner.sources.file_blob import FileBlob
+from provisioner.sources.root_search import RootSearch
+
+MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
+"""The media type in the manifest that stands for a rootfs archive; the compression follows it."""
+NOT_VERIFIED = "not verified"
+"""How far a file is verified for which nobody says what it must be."""
+_HEAD = 512
+
+
+class RootfsSource:
+    """The rootfs archive in an open file.
+
+    `reference` is its canonical name, and `name` that for messages. `digest` is what the whole file is known to have;
+    without one, it is computed. `verified` says how far that is verified.
+    """
+
+    def __init__(
+        self, file: io.FileIO, reference: str, name: str, digest: Digest | None = None, verified: str = NOT_VERIFIED
+    ) -> None:
+        self._file = file
+        self._reference = reference
+        self._name = name
+        self._digest = digest
+        self._verified = verified
+
+    @property
+    def reference(self) -> str:
+        """The name that the record has."""
+        return self._reference
+
+    def image(self, platform: Platform) -> ResolvedImage:
+        """Return the archive as an image that is assumed to be for `platform`. Raises MalformedImage, MachineError."""
+        with error_context(self._name):
+            if self._digest is None:
+                self._digest = hash_file(self._file, self._name)
+            size = os.fstat(self._file.fileno()).st_size
+            compression = compression_of(os.pread(self._file.fileno(), _HEAD, 0))
+            descriptor = Descriptor(f"{MEDIA_TYPE}+{compression}".rstrip("+"), self._digest, size)
+            rootfs = RootfsArchive(self._find_root())
+        variant = "" if platform.architecture == "amd64" else platform.variant  # the machine's own level
+        assumed = Platform(platform.os, platform.architecture, variant)
+        return ResolvedImage(Image.of_rootfs(descriptor, rootfs, assumed), None, verified=self._verified)
+
+    @contextmanager
+    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
+        """Return the archive as the only layer. Its reader verifies it once more."""
+        blob = image.layers[0].blob
+        yield iter([(image.layers[0], FileBlob(self._file.fileno(), 0, blob.size, self._name, progress))])
+
+    def _find_root(self) -> bytes:
+        """Return the directory in the archive that is the root; its own where no directory looks like one."""
+        search = RootSearch()
+        blob = FileBlob(self._file.fileno(), 0, os.fstat(self._file.fileno()).st_size, self._name)
+        for entry in Archive(decompress(blob.chunks(), "")):
+            search.add(entry.path)
+            if search.root is not None:
+                return search.root
+        return search.finish() or b""
+
+
+def hash_file(file: io.FileIO, name: str) -> Digest:
+    """Return the SHA-256 of an open file. Raises MachineError."""
+    hasher, offset = hashlib.sha256(), 0
+    with machine_errors(f"read {name}"):
+        while chunk := os.pread(file.fileno(), CHUNK, offset):
+            hasher.update(chunk)
+            offset += len(chunk)
+    return Digest("sha256", hasher.hexdigest())
+
+
+def check_digest(found: Digest, expected: Digest, name: str, who: str) -> None:
+    """Raise MalformedImage where a file has another digest than `who` says."""
+    if found != expected:
+        hint = "check the file and the digest; if they are right, the file was changed: don't use it"
+        raise MalformedImage(f"{name} has the SHA-256 {found.hex}, {who} {expected.hex}", hint)
