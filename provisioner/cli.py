@@ -23,6 +23,7 @@ from provisioner.commands import (
     move,
     owners,
     remove,
+    repair,
     search,
     tags,
 )
@@ -39,6 +40,7 @@ GROUPS = {
         "diff": diff,
         "copy": copy,
         "move": move,
+        "repair": repair,
         "remove": remove,
     },
     "Images": {"search": search, "tags": tags, "inspect": inspect},

@@ -39,8 +39,9 @@ MAY_IMPORT = {
     "inspection": "container errors filesystem image sources store terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,
-    "commands": f"{ROOMS} provision",
-    "cli": f"{ROOMS} provision commands",
+    "maintenance": f"{ROOMS} provision",
+    "commands": f"{ROOMS} provision maintenance",
+    "cli": f"{ROOMS} provision maintenance commands",
     "__main__": "cli",
 }
 """The table of docs/architecture.md: what each room, a package or a module, may import. Each row names only
