@@ -26,6 +26,7 @@ from provisioner.commands import (
     repair,
     search,
     tags,
+    update,
 )
 from provisioner.commands.first_word import check_first_word, similar_subcommand
 from provisioner.commands.output import write_lines
@@ -38,6 +39,7 @@ GROUPS = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
     "The life of a container": {
         "diff": diff,
+        "update": update,
         "copy": copy,
         "move": move,
         "repair": repair,
@@ -52,7 +54,7 @@ COMMANDS = {name: module for group in GROUPS.values() for name, module in group.
 SUMMARY = "provision turns a container image into a directory that runs: no Docker, no daemon, no root."
 EXIT_STATUSES = (
     "Exit status: 0 done, 1 unexpected, 2 usage, 3 not found, 4 not allowed, 5 network, 6 bad content, "
-    "7 this machine can't, 8 DIR is in the way, 130 interrupted."
+    "7 this machine can't, 8 DIR is in the way, 9 an update is there, 130 interrupted."
 )
 INTERRUPTED = 130
 

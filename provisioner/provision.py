@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
-from provisioner.container.record import Record
+from provisioner.container.record import ACCOUNTS, Record
 from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
 from provisioner.errors import TargetExists, machine_errors
@@ -33,6 +33,7 @@ from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
 from provisioner.profile import Profile, load_profile, match_profile
+from provisioner.rootfs.account_files import read_account_files
 from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
@@ -97,10 +98,17 @@ class Outcome:
     """Whether anything in the directory was written; False if it was right already."""
 
 
-def provision(plan: Plan, source: Source, console: Console) -> Outcome:
+Completion = Callable[[int], str]
+"""Is called with a directory, open, when it is complete and before it replaces another one.
+
+Returns the name that the other one gets beside it; empty to have it removed.
+"""
+
+
+def provision(plan: Plan, source: Source, console: Console, complete: Completion = lambda new: "") -> Outcome:
     """Create `plan.directory` from the image of `source`, unless it contains this image already.
 
-    Raises ProvisionError. The directory then doesn't exist, or is as it was before.
+    Raises ProvisionError, and what `complete` raises. The directory then doesn't exist, or is as it was before.
     """
     requested_profile = load_profile(plan.profile) if plan.profile else None
     existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
@@ -131,6 +139,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             with tree_errors("write the fixups"):
                 profile = requested_profile or _matching_profile(tree)
                 generated = apply_fixups(tree, profile, plan.dns, plan.directory)
+                accounts = read_account_files(tree)
                 image = _completed(image, tree, plan, console)
                 facts = _Facts(needed_kernel(tree), os.fsdecode(tree.read_link(b"etc/localtime") or b""))
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
@@ -146,9 +155,10 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 record.write(folder, image)
                 write_owners(folder, rootfs, tree.overrides, ownership)
                 _write_runtime_files(folder, generated, console)
+                _write_account_files(folder, accounts)
                 if plan.ids == "many":
                     write_new(folder, IDS_FILE, b"many\n")
-        staging.commit(console, sync=plan.sync)
+        staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
     return Outcome(record, image, resolved_image.index, is_new=True, is_changed=True)
 
 
@@ -309,6 +319,13 @@ def _write_runtime_files(folder: int, generated: Mapping[str, bytes], console: C
         for name, content in generated.items():
             write_new(directory, name, content)
     os.close(make_directory(folder, "shm", 0o1777))
+
+
+def _write_account_files(folder: int, accounts: Mapping[str, bytes]) -> None:
+    """Write what an update needs to merge files such as /etc/passwd: how the image has them. `folder` is open."""
+    with closing_descriptor(make_directory(folder, ACCOUNTS, 0o700)) as directory:
+        for name, content in accounts.items():
+            write_new(directory, name, content, 0o600)
 
 
 class _Facts(NamedTuple):

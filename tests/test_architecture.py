@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "rootfs": "errors filesystem ownership profile terminal",
     "layers": "archives errors filesystem image ownership rootfs sizes sources store terminal threads",
     "container": "errors filesystem image ownership sizes terminal",
-    "comparison": "container errors filesystem ownership terminal",
+    "comparison": "container errors filesystem ownership rootfs terminal",
     "launch": "errors filesystem image resources",
     "config": "filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",

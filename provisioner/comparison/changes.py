@@ -94,7 +94,7 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline) -> Iterator[Chan
             continue
         if entry is None:
             assert file is not None
-            if not _is_mount_point(path, file):
+            if not is_mount_point(path, file):
                 yield Change(path, "A", _kind(file), size=_size(file))
             continue
         if file is None:
@@ -121,7 +121,7 @@ def _directories_above(path: bytes, listed: list[bytes]) -> Iterator[Change]:
         at += 1
 
 
-def _is_mount_point(path: bytes, file: WalkedFile) -> bool:
+def is_mount_point(path: bytes, file: WalkedFile) -> bool:
     """Return whether an added directory is one that start.sh has made for a mount, which is empty."""
     if path not in _MOUNT_POINTS or not file.is_directory:
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from provisioner.rootfs.account_files import ACCOUNT_FILES
+
 CONFIGURATION = b"etc/"
 """Where a file that the user has changed stays, and the image's new one comes beside it."""
 _OF_THE_USER = tuple(f"{path}/".encode() for path in ("home", "root", "srv", "opt", "usr/local", "var/lib", "var/www"))
@@ -33,3 +35,11 @@ def is_of_the_user(path: bytes) -> bool:
 def is_package_database(path: bytes) -> bool:
     """Return whether a file belongs to the database of a package manager."""
     return path.startswith(_DATABASES)
+
+
+_ACCOUNT_FILES = frozenset(f"etc/{name}".encode() for name in ACCOUNT_FILES)
+
+
+def is_account_file(path: bytes) -> bool:
+    """Return whether a file has a line for each user or group, so that it can be merged line by line."""
+    return path in _ACCOUNT_FILES

@@ -17,6 +17,8 @@ from provisioner.image.image import Image
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.terminal.escaping import printable
 
+ACCOUNTS = "accounts"
+"""The folder in FOLDER with the image's files of users and groups."""
 _NAME = "record.json"
 _FORMAT = 1
 
