@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import tarfile
@@ -16,7 +17,7 @@ import pytest
 from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, provision
+from tests.support.tools import as_user, clean_environment, need_root, provision, provision_command, user_id
 from tests.support.trees import tree_of
 
 OLD: list[Member] = [
@@ -174,7 +175,7 @@ def test_both_sides_are_there_afterwards(directory: Path, env: dict[str, str]) -
     assert tree_of(where) == before
     assert done.stdout.splitlines() == [
         "the image: 3 files added, 11 changed, 3 deleted",
-        "yours: 13 changes stay",
+        "yours: 10 changes stay",
         "/etc/conf: yours stays; the image's is /etc/conf.provision-new",
         "/etc/gone: yours stays; the image has changed it too",
         "/home/user/file: yours stays; the image has changed it too",
@@ -336,3 +337,81 @@ def test_what_can_not_be_updated(directory: Path, env: dict[str, str], damage: s
 def test_wrong_words(env: dict[str, str]) -> None:
     assert provision("update", env=env).returncode == 2
     assert provision("update", "--all", "dir", env=env).returncode == 2
+
+
+@pytest.mark.slow
+def test_whenever_it_is_killed_it_is_the_old_or_the_new(directory: Path, env: dict[str, str]) -> None:
+    change(directory / "rootfs")
+    (directory.parent / "canary").write_text("canary")
+    (directory / "rootfs/opt/canary").symlink_to(directory.parent)
+    shutil.copytree(directory, directory.parent / "copy", symlinks=True)
+    old = contents(directory / "rootfs")
+    cache = directory.parent / "cache"
+    command, options = provision_command("update", directory, "--yes", cache=cache, env=env)
+    begun = time.monotonic()
+    assert subprocess.run(command, check=False, **options).returncode == 0
+    seconds = time.monotonic() - begun
+    new = contents(directory / "rootfs")
+    chance, outcomes = random.Random(0), set()
+    for _ in range(12):
+        for name in os.listdir(directory.parent):
+            if name == "dir" or name.startswith("dir."):
+                shutil.rmtree(directory.parent / name)
+        shutil.copytree(directory.parent / "copy", directory, symlinks=True)
+        with subprocess.Popen(command, **options) as process:
+            time.sleep(seconds * chance.uniform(0.2, 1))
+            process.kill()
+        # The next run puts back what it finds.
+        update(directory, env, "--dry-run", "--json")
+        found = contents(directory / "rootfs")
+        assert found in (old, new)
+        outcomes.add(found == new)
+        others = {name for name in os.listdir(directory.parent) if not name.startswith("dir.before-")}
+        assert others == {"cache", "canary", "copy", "dir", "state"}
+        if found == new:
+            assert contents(kept(directory) / "rootfs") == old
+    assert False in outcomes
+    assert (directory.parent / "canary").read_text() == "canary"
+
+
+@pytest.mark.parametrize("role", ["user", "root"])
+def test_owners_and_modes(place: Path, registry: ScriptedRegistry, role: str) -> None:
+    """Root's disk has the image's owners, and those of files that were changed, too."""
+    options = as_user() if role == "user" else {"env": clean_environment()}
+    if role == "root":
+        need_root()
+    owned: list[Member] = [
+        special("usr/owned", tarfile.REGTYPE, mode=0o640, uid=5, gid=6),
+        special("usr/given", tarfile.REGTYPE, mode=0o600, uid=5, gid=6),
+        special("closed", tarfile.DIRTYPE, mode=0o500, uid=5, gid=6),
+        ("closed/x", b"x"),
+    ]
+    push(registry, owned)
+    directory = place / "dir"
+    done = provision(f"{registry.host}/image", directory, "--platform=linux/amd64", cache=place / "cache", **options)
+    assert done.returncode == 0, done.stderr
+    options = as_user() if role == "user" else {"env": clean_environment()}
+    (directory / "rootfs/usr/owned").chmod(0o600)
+    (directory / "rootfs/closed/y").write_bytes(b"y")
+    if os.geteuid() == 0:
+        os.chown(directory / "rootfs/closed/y", *(((7, 8)) if role == "root" else (user_id(), user_id())))
+    if role == "root":
+        os.chown(directory / "rootfs/usr/given", 7, 8)
+    push(registry, [*owned, ("usr/new", b"new"), special("usr/owned", tarfile.REGTYPE, mode=0o640, uid=9, gid=6)])
+    done = provision("update", directory, "--yes", "--no-keep", cache=place / "cache", **options)
+    assert done.returncode == 0, done.stderr
+    rootfs = directory / "rootfs"
+    found = {name: (rootfs / name).stat() for name in ("usr/owned", "usr/given", "closed", "closed/y", "usr/new")}
+    assert found["usr/owned"].st_mode & 0o7777 == 0o600
+    if role == "root":
+        owners = {name: (state.st_uid, state.st_gid) for name, state in found.items()}
+        assert owners == {
+            "usr/owned": (9, 6),
+            "usr/given": (7, 8),
+            "closed": (5, 6),
+            "closed/y": (7, 8),
+            "usr/new": (0, 0),
+        }
+        assert found["closed"].st_mode & 0o7777 == 0o500
+    else:
+        assert {state.st_uid for state in found.values()} == {user_id() if os.geteuid() == 0 else os.geteuid()}
