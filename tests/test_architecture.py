@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
     "terminal sizes threads resources filesystem errors archives settings image registry store sources ownership"
-    " profile rootfs layers container comparison launch config inspection doctor"
+    " profile rootfs layers container comparison launch config inspection start_files doctor"
 )
 MAY_IMPORT = {
     "terminal": "",
@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "launch": "errors filesystem image resources",
     "config": "filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",
+    "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,
     "maintenance": f"{ROOMS} provision",

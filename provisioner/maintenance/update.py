@@ -92,6 +92,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             _check_free(new, plan.size, shown)
             merges.append(_merge(plan, folder, new_folder, baseline))
         _keep_other_files(folder, new)
+        _keep_settings(update, folder, new)
         check_not_running(update.directory, "update")
         return kept
 
@@ -105,12 +106,19 @@ def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan
         load_profile(update.record.profile)
     except UsageError:  # it was a file
         profile = None
+    options = update.record.options
     return Plan(
         update.directory,
         image.config.platform,
         ownership=Ownership(baseline.has_image_owners),
         profile=profile,
+        dns=options.dns,
         force=True,
+        binds=options.binds,
+        env=options.env,
+        proot_options=options.proot_options,
+        runtime=options.runtime,
+        hostname=options.hostname,
         run=update.record.run,
         ids="many" if read_file(folder, "ids", "ids") else None,
         sync=update.sync,
@@ -138,20 +146,32 @@ def _merge(plan: UpdatePlan, old_folder: int, new_folder: int, baseline: Baselin
 
 
 def _keep_other_files(folder: int, new: int) -> None:
-    """Copy what the user has in the directory beside the rootfs, and the settings of start.sh."""
+    """Copy what the user has in the directory beside the rootfs."""
     with (
         machine_errors("copy what is beside the rootfs"),
         closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as old,
     ):
-        script = read_file(old, _SCRIPT, _SCRIPT)
-        fresh = read_file(new, _SCRIPT, _SCRIPT)
-        if script and fresh:
-            replace_in(new, _SCRIPT, keep_defaults(fresh, script), 0o755)
         for name in sorted(set(os.listdir(old)) - set(_OWN_NAMES)):
             _copy(old, os.fsencode(name), new)
         with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=new)) as new_folder:
             for name in set(os.listdir(folder)).intersection(_KEPT_FILES):
                 _copy(folder, os.fsencode(name), new_folder)
+
+
+def _keep_settings(update: Update, folder: int, new: int) -> None:
+    """Give the new start.sh what the user has chosen in the old one, which an older version may have written.
+
+    Another profile has other settings, and gets only those of the record.
+    """
+    with (
+        machine_errors("write start.sh"),
+        closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as old,
+        closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=new)) as new_folder,
+    ):
+        record = Record.read_from(new_folder, update.directory)
+        scripts = [read_file(directory, _SCRIPT, _SCRIPT) for directory in (new, old)]
+        if record and record.profile == update.record.profile and all(scripts):
+            replace_in(new, _SCRIPT, keep_defaults(*map(bytes, filter(None, scripts))), 0o755)
 
 
 def _copy(source: int, name: bytes, target: int) -> None:
