@@ -10,7 +10,7 @@ from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
-from provisioner.container.record import ACCOUNTS, Record
+from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
 from provisioner.container.start_options import StartOptions
@@ -35,6 +35,7 @@ from provisioner.rootfs.account_files import read_account_files
 from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
+from provisioner.rootfs.packages import Packages, read_packages
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import ResolvedImage, Source
 from provisioner.start_files import (
@@ -153,7 +154,7 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
             with tree_errors("write the fixups"):
                 profile = requested_profile or matching_profile(tree)
                 generated = apply_fixups(tree, profile, plan.dns, plan.directory, plan.hostname)
-                accounts = read_account_files(tree)
+                accounts, packages = read_account_files(tree), read_packages(tree)
                 image = _completed(image, tree, plan, console)
                 facts = Facts.of(tree)
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
@@ -169,7 +170,7 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
                 record.write(folder, image)
                 write_owners(folder, rootfs, tree.overrides, ownership)
                 write_runtime_files(folder, generated, console)
-                _write_account_files(folder, accounts)
+                _write_base(folder, accounts, packages)
                 if plan.ids == "many":
                     write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
@@ -317,8 +318,10 @@ def _image_as_made(plan: Plan, existing: Record, image: Image) -> Image:
     return replace(image, config=existing.run.applied_to(image.config))
 
 
-def _write_account_files(folder: int, accounts: Mapping[str, bytes]) -> None:
-    """Write what an update needs to merge files such as /etc/passwd: how the image has them. `folder` is open."""
+def _write_base(folder: int, accounts: Mapping[str, bytes], packages: Packages | None) -> None:
+    """Write what an update needs of the image: files such as /etc/passwd, and names of packages. `folder` is open."""
+    if packages is not None:
+        write_new(folder, PACKAGES, b"".join(name + b"\n" for name in sorted(packages.by_hand)))
     with closing_descriptor(make_directory(folder, ACCOUNTS, 0o700)) as directory:
         for name, content in accounts.items():
             write_new(directory, name, content, 0o600)

@@ -54,6 +54,8 @@ class UpdatePlan:
     """Whether the user, or what runs, has changed a package database."""
     has_image_packages: bool = False
     """Whether the new image has another package database."""
+    packages: list[bytes] = field(default_factory=list)
+    """The packages that are installed in the new image, since both sides have changed the database."""
 
     @property
     def size(self) -> int:
