@@ -293,9 +293,9 @@ def test_all_that_are_known(directory: Path, registry: ScriptedRegistry, env: di
 
 
 def test_packages_of_both_sides(directory: Path, registry: ScriptedRegistry, env: dict[str, str]) -> None:
-    push(registry, [*NEW, ("var/lib/dpkg/status", b"Package: a\n")])
-    (directory / "rootfs/var/lib/dpkg").mkdir(parents=True)
-    (directory / "rootfs/var/lib/dpkg/status").write_bytes(b"Package: b\n")
+    push(registry, [*NEW, ("var/lib/rpm/rpmdb.sqlite", b"a")])
+    (directory / "rootfs/var/lib/rpm").mkdir(parents=True)
+    (directory / "rootfs/var/lib/rpm/rpmdb.sqlite").write_bytes(b"b")
     before = tree_of(directory)
     done = update(directory, env, "--yes", status=8)
     assert "their databases can't be merged" in done.stderr

@@ -57,6 +57,7 @@ def push(registry: ScriptedRegistry, *members: Member) -> None:
     base: list[Member] = [
         ("etc/passwd", b"root:x:0:0::/:/bin/sh\n"),
         ("var/lib/dpkg/info/base.list", b"/usr/lib/base\n"),
+        ("usr/bin", None),
     ]
     layers = [builders.layer(shell, *base, *members), busybox_layer(), program("bin/apt-get", APT_GET)]
     registry.push("image", builders.image(*layers, run={"Env": ["PATH=/bin"]}))
@@ -145,12 +146,3 @@ def test_the_plan_names_them(directory: Path) -> None:
     assert done.returncode == 0
     assert "packages to install again: mine" in done.stdout
     assert tree_of(directory) == before
-
-
-def test_databases_that_are_not_known(directory: Path, registry: ScriptedRegistry) -> None:
-    push(registry, ("var/lib/rpm/rpmdb.sqlite", b"2"))
-    (directory / "rootfs/var/lib/rpm").mkdir()
-    (directory / "rootfs/var/lib/rpm/rpmdb.sqlite").write_bytes(b"1")
-    done = update(directory)
-    assert done.returncode == 8
-    assert "their databases can't be merged" in done.stderr
