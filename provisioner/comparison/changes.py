@@ -12,6 +12,7 @@ from typing import BinaryIO
 from provisioner.comparison.join import join
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.container.access import read_file
+from provisioner.container.proot_links import LINKS
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
@@ -21,8 +22,9 @@ from provisioner.ownership.record import RECORD
 from provisioner.terminal.escaping import printable
 
 _GENERATED = ("resolv.conf", "hosts", "hostname")
-_MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue", b".l2s"))
-"""Directories that start.sh and proot make where the image has none."""
+_MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue"))
+"""Directories that start.sh makes where the image has none."""
+_LINKS = os.fsencode(LINKS)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def opened_record(folder: int, shown: str) -> Iterator[tuple[BinaryIO, Baseline]
             header = parse_header(record.readline())
             record.seek(0)
             status = os.fstat(folder)
-            baseline = Baseline(header, (status.st_uid, status.st_gid), _generated_files(folder), _first_id(folder))
+            links = _open_links(folder, stack)
+            owner = (status.st_uid, status.st_gid)
+            baseline = Baseline(header, owner, _generated_files(folder), _first_id(folder), links)
         yield record, baseline
 
 
@@ -91,6 +95,9 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline) -> Iterator[Chan
     skipped = b"/"
     for path, (entry,), file in join([parse_entries(record)], walk(rootfs)):
         if path.startswith(skipped):
+            continue
+        if path == _LINKS and entry is None:
+            skipped = path + b"/"
             continue
         if entry is None:
             assert file is not None
@@ -135,6 +142,15 @@ def _kind(file: WalkedFile) -> Kind | None:
 
 def _size(file: WalkedFile) -> int:
     return file.stat.st_size if stat.S_ISREG(file.stat.st_mode) else 0
+
+
+def _open_links(folder: int, stack: ExitStack) -> int | None:
+    """Return the open directory of proot's hard links, which `stack` closes; None where there is none."""
+    try:
+        opened = os.open(os.path.join(b"../rootfs", _LINKS), DIRECTORY, dir_fd=folder)
+    except OSError:
+        return None
+    return stack.enter_context(closing_descriptor(opened))
 
 
 def _generated_files(folder: int) -> dict[bytes, bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from provisioner.container.proot_links import PREFIX
 from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile
@@ -37,6 +38,8 @@ class Baseline:
     """The files that start.sh writes, as it wrote them last, by path."""
     first_id: int | None = None
     """The first of the user's subordinate ids, where files belong to these (`--ids many`)."""
+    links: int | None = None
+    """The open directory where Termux's proot has the content of files with hard links, None where there is none."""
     reads_all: bool = False
     """Whether content is compared even where times say that nobody has touched the file since: a disk may fail."""
 
@@ -45,6 +48,8 @@ class Baseline:
 
         A time of its own is no change: content decides where size and times don't.
         """
+        if self.links is not None and entry.kind is Kind.FILE and stat.S_ISLNK(file.stat.st_mode):
+            file = _content_of_link(file, self.links)
         status, kind = file.stat, entry.kind
         mode = status.st_mode
         on_disk = KINDS.get(stat.S_IFMT(mode))
@@ -109,6 +114,23 @@ class Baseline:
 _DEVICES = (Kind.CHARACTER, Kind.BLOCK)
 _NOT_WAITING = EXISTING_FILE | os.O_NONBLOCK
 """A program may put a FIFO in place of a file at any time."""
+
+
+def _content_of_link(link: WalkedFile, links: int) -> WalkedFile:
+    """Return the file that a hard link of Termux's proot stands for, by two symlinks; the link itself if it is none."""
+    name = os.readlink(link.name, dir_fd=link.directory)
+    for _ in range(2):
+        name = os.path.basename(name)
+        if not name.startswith(PREFIX):
+            return link
+        try:
+            status = os.stat(name, dir_fd=links, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                return WalkedFile(name, links, status)
+            name = os.readlink(name, dir_fd=links)
+        except OSError:
+            return link
+    return link
 
 
 def _read(file: WalkedFile, limit: int) -> bytes:

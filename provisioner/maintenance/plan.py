@@ -235,7 +235,7 @@ def _has_content(file: WalkedFile, entry: MtreeEntry) -> bool:
         return os.readlink(file.name, dir_fd=file.directory) == entry.target
     if entry.kind is not Kind.FILE:
         return entry.kind in (Kind.DIRECTORY, Kind.FIFO)
-    if file.stat.st_size != entry.size:
+    if not stat.S_ISREG(file.stat.st_mode) or file.stat.st_size != entry.size:
         return False
     if not entry.digest:
         return file.stat.st_mtime_ns == entry.mtime

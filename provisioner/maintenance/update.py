@@ -15,7 +15,7 @@ from provisioner.comparison.state import Baseline
 from provisioner.container.access import FOLDER, read_file
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.staging import staging_directory
-from provisioner.container.usage import check_not_running
+from provisioner.container.usage import check_not_mounted, check_not_running
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -83,6 +83,8 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
         pass
     _check_owner(folder, baseline, shown)
     check_not_running(update.directory, "update")
+    with closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as opened:
+        check_not_mounted(opened, update.directory, "update", only_here=True)
     _check_space(folder, image, shown)
     kept = _kept_name(update.directory) if update.keeps_old else ""
     merges: list[Merge] = []
