@@ -93,28 +93,30 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline) -> Iterator[Chan
     """Yield the changes, without directories in which only something has changed."""
     device = os.fstat(rootfs).st_dev
     skipped = b"/"
-    for path, (entry,), file in join([parse_entries(record)], walk(rootfs)):
+    for path, (entry,), file in join([parse_entries(record)], walk(rootfs, closed="skip")):
         if path.startswith(skipped):
-            continue
-        if path == _LINKS and entry is None:
-            skipped = path + b"/"
             continue
         if entry is None:
             assert file is not None
-            if not is_mount_point(path, file):
+            if path == _LINKS:
+                skipped = path + b"/"
+            elif not is_mount_point(path, file):
                 yield Change(path, "A", _kind(file), size=_size(file))
             continue
+        aspects = () if file is None else baseline.compare(path, entry, file)
+        if file is None or not _is_compared_below(entry, file, aspects, device):
+            skipped = path + b"/"
         if file is None:
             yield Change(path, "D", entry.kind, size_before=entry.size)
-            skipped = path + b"/"
-            continue
-        if file.stat.st_dev != device:
-            skipped = path + b"/"
-            continue
-        if aspects := baseline.compare(path, entry, file):
-            if aspects[0] is Aspect.TYPE and entry.is_directory:
-                skipped = path + b"/"
+        elif aspects and file.stat.st_dev == device:
             yield Change(path, "C", _kind(file), aspects, _size(file), entry.size)
+
+
+def _is_compared_below(entry: MtreeEntry, file: WalkedFile, aspects: tuple[Aspect, ...], device: int) -> bool:
+    """Return whether what is below a path is compared with the record, if it is a directory there."""
+    if file.stat.st_dev != device or (entry.is_directory and aspects[:1] == (Aspect.TYPE,)):
+        return False
+    return not file.is_directory or may_enter(file)
 
 
 def _directories_above(path: bytes, listed: list[bytes]) -> Iterator[Change]:
@@ -126,6 +128,12 @@ def _directories_above(path: bytes, listed: list[bytes]) -> Iterator[Change]:
         listed.append(path[:at])
         yield Change(path[:at], "C", Kind.DIRECTORY)
         at += 1
+
+
+def may_enter(directory: WalkedFile) -> bool:
+    """Return whether this user may read and search a directory."""
+    is_open = directory.stat.st_mode & 0o500 == 0o500
+    return is_open or os.access(directory.name, os.R_OK | os.X_OK, dir_fd=directory.directory)
 
 
 def is_mount_point(path: bytes, file: WalkedFile) -> bool:

@@ -83,7 +83,7 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
     ):
         planner = _Planner(baseline, new_tree, new)
         records = [parse_entries(base_record), parse_entries(new_record)]
-        for path, (base, entry), file in join(records, walk(old_rootfs)):
+        for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
             planner.add(path, base, file, entry)
         return planner.plan
 
