@@ -17,7 +17,7 @@ from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
-from provisioner.ownership.mtree import parse_entries, parse_header
+from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
 from provisioner.ownership.record import RECORD
 from provisioner.terminal.escaping import printable
 
