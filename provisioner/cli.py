@@ -25,6 +25,7 @@ from provisioner.commands import (
     login,
     logout,
     logs,
+    mirrors,
     move,
     owners,
     remove,
@@ -81,7 +82,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "remove": remove,
     },
     "Images": {"search": search, "tags": tags, "inspect": inspect},
-    "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
+    "Registries and the cache": {"login": login, "logout": logout, "mirrors": mirrors, "cache": cache},
     "This program": {"completion": completion},
 }
 """The subcommands in the order of `provision --help`."""

@@ -21,6 +21,7 @@ from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import PASSED, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
+from provisioner.image.lockfile import LockedFile
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, choose
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
@@ -37,7 +38,7 @@ from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.packages import Packages, read_packages
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources import ResolvedImage, Source
+from provisioner.sources import NOT_VERIFIED, ResolvedImage, Source
 from provisioner.start_files import (
     Facts,
     change_options,
@@ -109,6 +110,8 @@ class Outcome:
     """False if the directory already contained the image."""
     is_changed: bool
     """Whether anything in the directory was written; False if it was right already."""
+    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
+    """The files for locks, where the source has them in place of manifests (see ResolvedImage)."""
 
 
 Completion = Callable[[int], str]
@@ -140,12 +143,13 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
             _check_same_image(plan.directory, existing, image)
             existing, is_changed = _use_as_asked(plan, existing, console)
             made = _image_as_made(plan, existing, image)
-            return Outcome(existing, made, resolved_image.index, is_new=False, is_changed=is_changed or was_incomplete)
+            is_changed = is_changed or was_incomplete
+            return Outcome(existing, made, resolved_image.index, False, is_changed, resolved_image.files)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
             limits = limits_of(staging.new, ownership)
-        for text in limits:
+        for text in filter(None, (*limits, resolved_image.cached)):
             console.step(text)
         with (
             closing_descriptor(scratch),
@@ -159,22 +163,24 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
                 facts = Facts.of(tree)
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
-        record = Record.of(source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options)
-        settings = launch_settings(image, record, profile, facts)
-        with machine_errors("write the launch script and the record"):
-            write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
-            with (
-                closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
-                closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
-            ):
-                record.write(folder, image)
-                write_owners(folder, rootfs, tree.overrides, ownership)
-                write_runtime_files(folder, generated, console)
-                _write_base(folder, accounts, packages)
-                if plan.ids == "many":
-                    write_new(folder, IDS_FILE, b"many\n")
+            record = Record.of(
+                source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options
+            )
+            settings = launch_settings(image, record, profile, facts)
+            with machine_errors("write the launch script and the record"):
+                write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
+                with (
+                    closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
+                    closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
+                ):
+                    record.write(folder, image)
+                    write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
+                    write_runtime_files(folder, generated, console)
+                    _write_base(folder, accounts, packages)
+                    if plan.ids == "many":
+                        write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
-    return Outcome(record, image, resolved_image.index, is_new=True, is_changed=True)
+    return Outcome(record, image, resolved_image.index, True, True, resolved_image.files)
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
@@ -231,8 +237,13 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
 
 
 def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
-    """Raise TargetExists if the directory was created from another image."""
-    if existing.manifest_digest != str(image.digest):
+    """Raise TargetExists if the directory was created from another image.
+
+    Images with the same config have the same files, since it has the digests of their layers, whatever their manifests:
+    an archive that was saved from a registry's image is that image.
+    """
+    same = existing.manifest_digest == str(image.digest) or existing.config_digest == str(image.manifest.config.digest)
+    if not same:
         digest = printable(existing.manifest_digest[:19])
         what = f"{printable(str(directory))} holds {printable(existing.reference)} at {digest}"
         hint = "--force replaces it, and everything that was changed in it is lost"
@@ -289,8 +300,11 @@ def _describe(resolved: ResolvedImage, console: Console) -> None:
     """Say what the image doesn't say, and how far it is verified."""
     for line in resolved.assumptions:
         console.step(line)
-    if resolved.verified:
-        console.step(resolved.verified if "verified" in resolved.verified else f"verified {resolved.verified}")
+    if resolved.verified == NOT_VERIFIED:
+        console.step("not verified: nobody says what the file must be; --sha256 HEX does")
+    elif resolved.verified:
+        says_so = resolved.verified.startswith(("verified", "not verified"))
+        console.step(resolved.verified if says_so else f"verified {resolved.verified}")
 
 
 def _completed(image: Image, tree: Tree, plan: Plan, console: Console) -> Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import queue
 import threading
@@ -14,7 +13,7 @@ from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.image.digest import CHUNK, Mismatch, verified_chunks
 from provisioner.image.manifest import Descriptor
 from provisioner.store.blobs import BlobCache, BlobSource
-from provisioner.store.partial import PartialFile
+from provisioner.store.partial import PartialFile, write_all
 from provisioner.threads import BackgroundThread
 
 ByteCounter = Callable[[int], None]
@@ -120,6 +119,9 @@ class Download:
             if self._file is None:
                 raise ProvisionError("stopped")
             return os.dup(self._file)
+
+    def report_read(self, position: int) -> None:
+        """Do nothing: what counts is how much has been downloaded."""
 
     def _read(self, offset: int) -> bytes:
         """Return 1 to CHUNK bytes from `offset`, waiting for them, or nothing at the end of a verified blob."""
@@ -272,10 +274,3 @@ def downloading(downloads: Sequence[Download], jobs: int, stop_seconds: float = 
             thread.join(max(0.0, deadline - time.monotonic()))
         for download in downloads:
             download.close()
-
-
-def write_all(file: io.FileIO, data: bytes) -> None:
-    """Write all of `data`: one call may write less."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

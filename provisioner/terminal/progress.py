@@ -69,6 +69,7 @@ class Console:
             return
         from tqdm import tqdm
 
+        tqdm.monitor_interval = 0  # a thread of its own would keep the process from forking workers
         bar = tqdm(
             total=total,
             unit=unit,

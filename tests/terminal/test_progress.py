@@ -151,3 +151,10 @@ def test_a_warning_is_written_once_even_where_only_errors_are_wanted() -> None:
         console.warn(text)
     console.step("a step")
     assert stream.getvalue() == "provision: one\nprovision: two\n"
+
+
+def test_a_bar_has_no_thread(terminal: Terminal) -> None:
+    before = set(threading.enumerate())
+    with Console(stream=terminal.stream).progress(None) as progress:
+        progress.advance(1)
+        assert set(threading.enumerate()) == before
