@@ -266,6 +266,8 @@ def _parser(name: str) -> Parser:
 
 
 def _owner_of(option: str, name: str) -> str:
-    """Return how to type the subcommands other than `name` that have this option; empty where none has it."""
+    """Return how to type the subcommand, or the two, that have this option; empty where `name` or more have it."""
     owners = [other for other in COMMANDS if other != name and option in _parser(other).options]
+    if len(owners) > 2:
+        return ""
     return " and ".join("provision IMAGE DIR" if owner == "install" else f"provision {owner}" for owner in owners)

@@ -23,7 +23,7 @@ from provisioner.terminal.escaping import printable
 if TYPE_CHECKING:
     from provisioner.maintenance.plan import Action, UpdatePlan
 
-HELP = "Update a directory to the newest image of its source; what you have changed stays"
+HELP = "Update to the newest image, and keep what was changed"
 EXAMPLE = "provision update ./container"
 
 OUTDATED = 9
