@@ -235,7 +235,7 @@ complete -c provision -n '_shtab_provision_using move' -s q -l quiet -d 'show er
 complete -c provision -n '_shtab_provision_using move' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using move; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'a directory that provision has made; nothing may run from it'
 complete -c provision -n '_shtab_provision_using move; and test $_shtab_provision_npos -eq 1' -ka "(__fish_complete_directories)" -d 'its new path, where nothing may be'
-complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a repair -d 'Find files of the image that are damaged or gone, and put them back: provision repair ./container'
+complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a repair -d 'Put files of the image back that are damaged or gone: provision repair ./container'
 complete -c provision -n '_shtab_provision_using repair' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using repair' -l check -d 'only show what is damaged; exit status 6 if anything is'
 complete -c provision -n '_shtab_provision_using repair' -l all -d 'put back also what was changed in /etc, /home and the like, and by packages'
