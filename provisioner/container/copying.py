@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from provisioner.container.access import FOLDER
 from provisioner.container.proot_links import PLACE, led_to, read_links_place
+from provisioner.container.record import Record, new_id
 from provisioner.errors import HINTS, MachineError
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import CopyReport, TreeCopier
@@ -25,10 +27,11 @@ _OF_PROCESSES = tuple(
 _SHARED_MEMORY = os.fsencode(f"{FOLDER}/shm/")
 
 
-def copy_directory(source: int, former: Path, target: int, place: Path) -> CopyReport:
+def copy_directory(source: int, former: Path, target: int, place: Path, *, is_moved: bool = False) -> CopyReport:
     """Copy the open provisioned directory `source` into the open, empty directory `target`, which will be at `place`.
 
-    `former` is the absolute path of the source. Raises MachineError.
+    `former` is the absolute path of the source. The copy gets an id of its own, unless it `is_moved`, and takes the
+    place of the source. Raises MachineError.
     """
     with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=source)) as folder:
         recorded = read_links_place(folder)
@@ -38,6 +41,8 @@ def copy_directory(source: int, former: Path, target: int, place: Path) -> CopyR
     try:
         report = copier.copy(source)
         _finish(target, rootfs if recorded else b"")
+        if not is_moved:
+            give_new_id(target)
     except OSError as error:
         what = printable(os.fsdecode(copier.path))
         raise MachineError(f"copy {what}: {os.strerror(error.errno or 0)}", HINTS.get(error.errno or 0, "")) from error
@@ -60,3 +65,14 @@ def _finish(target: int, rootfs: bytes) -> None:
         with suppress(FileNotFoundError):  # very old directories have none
             os.stat(RECORD, dir_fd=folder)
             remake_state(folder, opened)
+
+
+def give_new_id(directory: int) -> None:
+    """Give an open provisioned directory an id of its own, if it has one and its record can be read. Raises OSError."""
+    with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=directory)) as folder:
+        try:
+            record = Record.read_from(folder, Path(FOLDER))
+        except MachineError:
+            return
+        if record is not None and record.id:
+            replace(record, id=new_id()).replace(folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from provisioner.archives.compression import decompress
 from provisioner.container.access import FOLDER
+from provisioner.container.copying import give_new_id
 from provisioner.container.record import Record
 from provisioner.errors import MachineError, MalformedImage, machine_errors
 from provisioner.exports.backup import FOLDER_NAME, GENERATED, SCRIPT, DigestCheck
@@ -85,6 +86,7 @@ def restore_backup(
         with machine_errors("write what belongs to this machine"):
             script, is_edited = _write_files(reader.taken, place, folder, shell)
             _write_owners(folder, rootfs, scratch, tree, ownership)
+            give_new_id(place)
         return Restored(
             record, links.substitutes, applier.lost_owners, is_edited, check.has_digest, _describe_settings(script)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -14,9 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
-from hypothesis import strategies as st
 
 from provisioner.exports.backup import TAIL
 from tests.commands.test_copy_move import used
@@ -74,7 +73,9 @@ def test_a_user_gets_back_what_was_saved(place: Path, source: Path, name: str) -
     life("backup", source, place / name, **as_user())
     life("restore", place / name, place / "new", **as_user())
     assert rootfs_of(place / "new") == rootfs_of(source)
-    assert (place / "new/.provision/record.json").read_bytes() == (source / ".provision/record.json").read_bytes()
+    old, new = (json.loads((path / ".provision/record.json").read_text()) for path in (source, place / "new"))
+    assert new == {**old, "id": new["id"]}
+    assert new["id"] not in ("", old["id"])
     assert (place / "new/start.sh").read_bytes() == (source / "start.sh").read_bytes()
     kinds = {"gz": b"\x1f\x8b", "xz": b"\xfd7zXZ", "zst": b"\x28\xb5\x2f\xfd", "r": b".p", "b": b".p"}
     begin = next(magic for end, magic in kinds.items() if name.lower().endswith(end))
@@ -99,9 +100,6 @@ def test_a_backup_is_the_same_each_time(place: Path, source: Path) -> None:
     for name in ("one.tar.gz", "two.tar.gz"):
         life("backup", source, place / name, **as_user())
     assert (place / "one.tar.gz").read_bytes() == (place / "two.tar.gz").read_bytes()
-    life("copy", source, place / "copy", **as_user())
-    life("backup", place / "copy", place / "three.tar.gz", **as_user())
-    assert (place / "one.tar.gz").read_bytes() == (place / "three.tar.gz").read_bytes()
 
 
 def test_owners_modes_and_devices_are_the_image_s_although_the_disk_has_none(place: Path, source: Path) -> None:
@@ -440,14 +438,16 @@ def test_a_backup_that_is_damaged_is_noticed(tmp_path: Path, backup: bytes) -> N
     assert "doesn't match its digest" in refused(tmp_path, backup[:at] + b"S" + backup[at + 1 :])
 
 
-@hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
-@hypothesis.given(st.data())
-def test_no_byte_can_change_unnoticed(tmp_path: Path, backup: bytes, data: st.DataObject) -> None:
+@pytest.mark.parametrize("seed", range(60))
+def test_no_byte_can_change_unnoticed(tmp_path: Path, backup: bytes, seed: int) -> None:
     """Headers, content and padding; behind the digest there are only zeros."""
-    at = data.draw(st.integers(0, len(backup) - TAIL + 2 * 512 - 1))
-    other = data.draw(st.integers(1, 255))
-    (tmp_path / "bad").write_bytes(backup[:at] + bytes([backup[at] ^ other]) + backup[at + 1 :])
-    (tmp_path / "place").mkdir(exist_ok=True)
+    chance = random.Random(seed)
+    # The content of busybox is most of it; every second change is elsewhere.
+    busybox = backup.index(b"rootfs/bin/busybox")
+    spans = [(busybox, busybox + 1_980_000)] if seed % 2 else [(0, busybox), (busybox + 1_980_000, len(backup) - 1536)]
+    at = chance.randrange(*chance.choice(spans))
+    (tmp_path / "bad").write_bytes(backup[:at] + bytes([backup[at] ^ chance.randint(1, 255)]) + backup[at + 1 :])
+    (tmp_path / "place").mkdir()
     assert run_forked(["restore", "--no-sync", str(tmp_path / "bad"), str(tmp_path / "place/new")]) in (6, 7)
     assert os.listdir(tmp_path / "place") == []
 

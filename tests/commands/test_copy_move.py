@@ -48,12 +48,12 @@ def life(*words: str | Path, status: int = 0, **options: Any) -> str:
 
 
 def content(directory: Path) -> dict[str, Entry]:
-    """What a copy has in common with the original: all but what belongs to inodes and processes."""
+    """What a copy has in common with the original: all but its id, and what belongs to inodes and processes."""
     return {
         path: entry
         for path, entry in tree_of(directory).items()
         if not path.startswith((".provision/run", ".provision/fakeroot.state", ".provision/links"))
-        and path != ".provision"
+        and path not in (".provision", ".provision/record.json")
     }
 
 
@@ -117,6 +117,18 @@ def test_a_copy_has_all_that_is_in_the_original(place: Path, by: dict[str, Any])
         assert os.getxattr(place / "new/rootfs/usr/sparse", "user.note") == b"dear"
         assert os.getxattr(place / "new/rootfs/usr/one", "trusted.note") == b"x"
         assert (place / "new/rootfs/usr/sparse").stat().st_blocks <= 16
+
+
+def test_a_copy_has_an_id_of_its_own_and_a_move_keeps_it(place: Path) -> None:
+    source = provisioned(place / "source")
+    record = json.loads((source / ".provision/record.json").read_text())
+    life("copy", source, place / "new")
+    copied = json.loads((place / "new/.provision/record.json").read_text())
+    assert copied == {**record, "id": copied["id"]}
+    assert copied["id"] not in ("", record["id"])
+    with elsewhere(place, "other") as parent:
+        life("move", source, parent / "moved")
+        assert json.loads((parent / "moved/.provision/record.json").read_text()) == record
 
 
 def test_fakeroot_shows_the_owners_of_a_copy(place: Path) -> None:
