@@ -23,6 +23,7 @@ from provisioner.commands import (
     login,
     logout,
     logs,
+    mirrors,
     owners,
     search,
     tags,
@@ -67,7 +68,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "expose": expose,
     },
     "Images": {"search": search, "tags": tags, "inspect": inspect},
-    "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
+    "Registries and the cache": {"login": login, "logout": logout, "mirrors": mirrors, "cache": cache},
     "This program": {"completion": completion},
 }
 """The subcommands in the order of `provision --help`."""

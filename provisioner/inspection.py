@@ -99,7 +99,7 @@ def inspect_image(registry: CachingRegistry, host: Platform, platform: Platform 
 
 
 def inspect_files(source: Source, host: Platform, platform: Platform | None) -> Inspection:
-    """Inspect the image of an archive or a directory, without reading its layers; the arguments are as above.
+    """Inspect the image of an archive, a directory or an LXC server, without its layers; arguments are as above.
 
     Raises NotFound, UsageError, MalformedImage, MachineError.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import PASSED, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
+from provisioner.image.lockfile import LockedFile
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, choose
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
@@ -106,6 +108,8 @@ class Outcome:
     """False if the directory already contained the image."""
     is_changed: bool
     """Whether anything in the directory was written; False if it was right already."""
+    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
+    """The files for locks, where the source has them in place of manifests (see ResolvedImage)."""
 
 
 def provision(plan: Plan, source: Source, console: Console) -> Outcome:
@@ -130,12 +134,13 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             _check_same_image(plan.directory, existing, image)
             existing, is_changed = _use_as_asked(plan, existing, console)
             made = _image_as_made(plan, existing, image)
-            return Outcome(existing, made, resolved_image.index, is_new=False, is_changed=is_changed or was_incomplete)
+            is_changed = is_changed or was_incomplete
+            return Outcome(existing, made, resolved_image.index, False, is_changed, resolved_image.files)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
             limits = limits_of(staging.new, ownership)
-        for text in limits:
+        for text in filter(None, (*limits, resolved_image.cached)):
             console.step(text)
         with (
             closing_descriptor(scratch),
@@ -148,21 +153,23 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 facts = Facts.of(tree)
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
-        record = Record.of(source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options)
-        settings = launch_settings(image, record, profile, facts)
-        with machine_errors("write the launch script and the record"):
-            write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
-            with (
-                closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
-                closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
-            ):
-                record.write(folder, image)
-                write_owners(folder, rootfs, tree.overrides, ownership)
-                write_runtime_files(folder, generated, console)
-                if plan.ids == "many":
-                    write_new(folder, IDS_FILE, b"many\n")
+            record = Record.of(
+                source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options
+            )
+            settings = launch_settings(image, record, profile, facts)
+            with machine_errors("write the launch script and the record"):
+                write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
+                with (
+                    closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
+                    closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
+                ):
+                    record.write(folder, image)
+                    write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
+                    write_runtime_files(folder, generated, console)
+                    if plan.ids == "many":
+                        write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync)
-    return Outcome(record, image, resolved_image.index, is_new=True, is_changed=True)
+    return Outcome(record, image, resolved_image.index, True, True, resolved_image.files)
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:

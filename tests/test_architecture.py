@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "sizes terminal threads resources filesystem errors archives settings image registry store sources ownership"
-    " profile rootfs layers container launch config inspection start_files doctor"
+    "sizes terminal threads resources filesystem errors archives settings image catalogue registry store sources"
+    " ownership profile rootfs layers container launch config inspection start_files doctor"
 )
 MAY_IMPORT = {
     "sizes": "",
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "archives": "errors filesystem terminal threads",
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
+    "catalogue": "errors image resources",
     "registry": "errors filesystem image settings sizes terminal threads",
     "store": "errors filesystem image registry sizes terminal threads",
     "sources": "archives errors filesystem image registry sizes store terminal threads",
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "layers": "archives errors filesystem image ownership rootfs sizes sources store terminal threads",
     "container": "errors filesystem image ownership sizes terminal",
     "launch": "errors filesystem image resources",
-    "config": "filesystem image settings sizes terminal",
+    "config": "catalogue filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",
     "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",

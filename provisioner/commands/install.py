@@ -20,6 +20,7 @@ from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
     add_source_arguments,
+    catalogue_name,
     open_source,
 )
 from provisioner.commands.stamps import add_stamp_arguments, stamps_of
@@ -42,7 +43,7 @@ _VOLUME = re.compile(
 HELP = "Turn a container image into a directory that runs"
 _SOURCE_HELP = (
     "ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
-    "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input"
+    "oci-archive:FILE, dir:DIR, lxc:debian/trixie; ./FILE or ./DIR, known by its content; - is standard input"
 )
 EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 
@@ -101,7 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments, config, directory, trust)
     console = make_console(arguments)
     if not is_named:
-        _check_default_directory(arguments.directory, existing_record(directory, trust), name)
+        other = catalogue_name(SourceOptions.of(arguments, config), plan.platform)
+        _check_default_directory(arguments.directory, existing_record(directory, trust), name, other)
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
     options = SourceOptions.of(arguments, config)
     if arguments.no_cache:
@@ -122,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC))
+        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)
 
     where = printable(arguments.directory)
@@ -136,9 +138,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_default_directory(directory: str, existing: Record | None, name: SourceName) -> None:
-    """Raise UsageError where the DIR that was not named holds the image of another source than `name`."""
-    if existing is None or existing.reference == str(name):
+def _check_default_directory(
+    directory: str, existing: Record | None, name: SourceName, other: SourceName | None
+) -> None:
+    """Raise UsageError where the DIR that was not named holds the image of another source than `name` or `other`."""
+    if existing is None or existing.reference in (str(name), str(other)):
         return
     start = printable(shlex.quote(os.path.join(directory, "start.sh")))
     shown = printable(name.reference.familiar if isinstance(name, RegistryName) else str(name))

@@ -214,7 +214,7 @@ def _rootfs(text: str, rest: str) -> Rootfs:
 def _lxc(text: str, rest: str) -> Lxc:
     words = rest.split("/")
     if len(words) not in (2, 3) or not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", word) for word in words):
-        hint = "it looks like lxc:debian/trixie or lxc:alpine/3.22/cloud"
+        hint = "it looks like lxc:debian/trixie; provision tags lxc:debian lists what there is"
         raise UsageError(f"{_shown(text)} is not DISTRIBUTION/RELEASE or DISTRIBUTION/RELEASE/VARIANT", hint)
     return Lxc(*words)
 

@@ -10,12 +10,13 @@ image, archives, sizes, filesystem, terminal, threads and errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from provisioner.image.image import Image, Layer
+from provisioner.image.lockfile import LockedFile
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
 
@@ -32,8 +33,12 @@ class ResolvedImage:
     """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
+    cached: str = ""
+    """A line for the user about what is in the cache already; empty where nothing is."""
     verified: str = ""
     """How far the content is verified: NOT_VERIFIED, or such as `by --sha256`; empty where digests cover all of it."""
+    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
+    """Where the only layer is a file of a server of its own: these files, for locks, by platform."""
 
 
 class LayerBlob(Protocol):

@@ -14,7 +14,7 @@ from provisioner.sources import LayerBlob, ResolvedImage, Source
 
 @runtime_checkable
 class LocalImages(Source, Protocol):
-    """A source that knows all of its platforms without any connection."""
+    """A source that knows all of its platforms without reading layers."""
 
     def platforms(self) -> tuple[Platform, ...]:
         """Return all platforms that there is an image for. Raises as `image` does."""
