@@ -140,7 +140,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
             limits = limits_of(staging.new, ownership)
-        for text in limits:
+        for text in filter(None, (*limits, resolved_image.cached)):
             console.step(text)
         with (
             closing_descriptor(scratch),
@@ -153,19 +153,21 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                 facts = Facts.of(tree)
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
-        record = Record.of(source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options)
-        settings = launch_settings(image, record, profile, facts)
-        with machine_errors("write the launch script and the record"):
-            write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
-            with (
-                closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
-                closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
-            ):
-                record.write(folder, image)
-                write_owners(folder, rootfs, tree.overrides, ownership)
-                write_runtime_files(folder, generated, console)
-                if plan.ids == "many":
-                    write_new(folder, IDS_FILE, b"many\n")
+            record = Record.of(
+                source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options
+            )
+            settings = launch_settings(image, record, profile, facts)
+            with machine_errors("write the launch script and the record"):
+                write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
+                with (
+                    closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
+                    closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
+                ):
+                    record.write(folder, image)
+                    write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
+                    write_runtime_files(folder, generated, console)
+                    if plan.ids == "many":
+                        write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync)
     return Outcome(record, image, resolved_image.index, True, True, resolved_image.files)
 

@@ -29,7 +29,7 @@ from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
 from tests.support.tools import as_user, provision_command, without_links
-from tests.support.trees import tree_of
+from tests.support.trees import sha256_of, tree_of
 
 AMD64 = Platform("linux", "amd64")
 OPTIONS = UnpackOptions()
@@ -351,6 +351,7 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
         "record.json",
         "seccomp.bpf",
         "shm",
+        "terminal-relay",
     ]
     lines = (folder / "ownership.mtree").read_text().splitlines()
     assert len([line for line in lines if " type=" in line]) == len(tree_of(tmp_path / "dir/rootfs"))
@@ -358,7 +359,7 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
     state = (tmp_path / "dir/rootfs/etc/hosts").stat()
     assert hosts == (
         f"hosts type=file mode=0644 uid=0 gid=0 time={state.st_mtime_ns // 10**9}.{state.st_mtime_ns % 10**9:09}"
-        f" size={state.st_size}"
+        f" size={state.st_size} sha256digest={sha256_of(tmp_path / 'dir/rootfs/etc/hosts')}"
     )
 
 

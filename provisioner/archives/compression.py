@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from provisioner.archives.tar import BLOCK, has_right_checksum
+from provisioner.archives.fields import BLOCK, has_right_checksum
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.threads import BackgroundThread

@@ -12,8 +12,8 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
+from provisioner.archives.fields import BLOCK
 from provisioner.archives.stream import StreamReader, unreadable
-from provisioner.archives.tar import BLOCK
 from provisioner.errors import MachineError
 
 _MARK = b"\n#\n# START OF DATA - DO NOT MODIFY\n#\n"

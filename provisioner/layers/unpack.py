@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from provisioner.archives.compression import decompress, unexpected_compression
@@ -22,10 +22,14 @@ from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lo
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
 from provisioner.layers.rootfs_reader import is_converted, open_reader
+from provisioner.layers.trash import emptied_meanwhile
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
+from provisioner.ownership.parts import RecordParts
 from provisioner.ownership.policy import Ownership
+from provisioner.ownership.record import write_part
 from provisioner.rootfs.links import Links, Substitute, Substitutes
-from provisioner.rootfs.tree import CannotMove, Tree
+from provisioner.rootfs.moving import CannotMove
+from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
 from provisioner.sources import LayerBlob, Source
 from provisioner.store.download import Unverified
@@ -55,6 +59,7 @@ class UnpackOptions:
     """What replaces hard links where the system refuses them."""
 
 
+@contextmanager
 def unpack(
     image: Image,
     source: Source,
@@ -63,24 +68,29 @@ def unpack(
     ownership: Ownership,
     unpack_options: UnpackOptions,
     console: Console,
-) -> Tree:
+) -> Iterator[Tree]:
     """Create the directory ROOTFS in `place` from all layers of `image`, each verified against both of its digests.
 
-    Returns the open tree, which the caller closes. The times of its directories are not set yet: call write_owners
-    after the last write. `place` and `scratch` are open directories on the same file system; the latter is empty, and
-    for temporary files. `ownership` is the policy for new files in `place`.
+    Returns a context that gives the open tree. The times of its directories are not set yet: call write_owners in it,
+    after the last write, with the tree's `record_parts`. `place` and `scratch` are open directories on the same file
+    system; the latter is empty, and for temporary files. `ownership` is the policy for new files in `place`.
 
     Raises ProvisionError, and leaves it to the caller to remove what was created.
     """
     try:
-        return _unpack(image, source, place, scratch, ownership, unpack_options, console)
+        tree = _unpack(image, source, place, scratch, ownership, unpack_options, console)
     except (Unverified, WorkerKilled, CannotMove) as error:
         how = "each layer after it is verified" if isinstance(error, Unverified) else "in a single process"
         console.step(f"{error.message}: unpacking again, {how}")
         with machine_errors("empty the rootfs"):
             remove_tree(place, os.fsencode(ROOTFS))
             empty_directory(scratch)
-        return _unpack(image, source, place, None, ownership, unpack_options, console)
+        tree = _unpack(image, source, place, None, ownership, unpack_options, console)
+        with tree:
+            yield tree
+    else:
+        with tree, emptied_meanwhile(scratch, _TRASH):
+            yield tree
 
 
 def _unpack(
@@ -167,7 +177,9 @@ class _Unpacking:
         workers.begin({number: blobs[number][1] for number in worker_layers})
         applier = LayerApplier(tree, self.ownership, budget=self.budget, links=self.links)
         merger = LayerMerger(tree, self.ownership, self.links, self.budget)
-        with self._trash() as tree.trash:
+        if self.scratch is not None and worker_layers:
+            tree.record_parts = RecordParts(self.scratch)
+        with self._open_trash() as tree.trash:
             for number, (layer, blob) in enumerate(blobs):
                 describe(number, layer)
                 with error_context(f"layer {number + 1} of {len(blobs)}"):
@@ -208,7 +220,10 @@ class _Unpacking:
             layer = open_reader(self.image.layers[number], archive, self.ownership, budget)
             unpack = unpack_layer if number else unpack_lowest_layer
             if unpacked := unpack(layer, folder, self.ownership, budget, links):
-                yield unpacked
+                assert self.scratch is not None
+                with machine_errors("write the ownership record"):
+                    part = write_part(self.scratch, b"record-%d" % number, folder, unpacked.overrides, self.ownership)
+                yield replace(unpacked, record_part=part)
 
     def _report(self, number: int, blob: LayerBlob) -> None:
         """Say it where a layer isn't compressed as its media type says."""
@@ -218,8 +233,8 @@ class _Unpacking:
             self.say(f"layer {number + 1} of {len(self.image.layers)} is {text}")
 
     @contextmanager
-    def _trash(self) -> Iterator[int | None]:
-        """Return a context that gives the open directory for what is removed, and empties it at the end."""
+    def _open_trash(self) -> Iterator[int | None]:
+        """Return a context that gives the open directory for what is removed."""
         if self.scratch is None:
             yield None
             return
@@ -227,8 +242,6 @@ class _Unpacking:
             opened = os.open(_TRASH, DIRECTORY, dir_fd=self.scratch)
         with closing_descriptor(opened):
             yield opened
-            with machine_errors("remove what layers hide"):
-                empty_directory(opened)
 
     @contextmanager
     def _open_folder(self, number: int) -> Iterator[int]:

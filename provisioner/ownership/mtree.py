@@ -2,7 +2,8 @@
 
 Each file has a line `NAME KEYWORD=VALUE…` below the line of its directory, and a line `..` ends a directory. There are
 no paths, so that the record stays small however deep the tree is. Extended attributes are comments above the line of
-their file, `# xattr.NAME=BASE64` with the name of go-mtree's keyword, because bsdtar refuses unknown keywords.
+their file, `# xattr.NAME=BASE64` with the name of go-mtree's keyword, because bsdtar refuses unknown keywords. So is
+what holds for the whole record, `# written=TIME owners=image`, in its second line.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from provisioner.errors import MachineError
 from provisioner.filesystem.kind import FILE_TYPES, Kind
 
-HEADER = b"#mtree\n"
+_SIGNATURE = b"#mtree\n"
 DIRECTORY_END = b"..\n"
 _XATTR_MAX = 65536
 """The longest value of an attribute that Linux takes, in bytes (xattr(7)). Longer ones are left out."""
@@ -26,6 +27,27 @@ _PLAIN = bytes(byte for byte in range(256) if not _SPECIAL.match(bytes([byte])))
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 _WORDS = {kind: kind.value.encode() for kind in FILE_TYPES}
 _KINDS = {word: kind for kind, word in _WORDS.items()}
+_XATTR = b"# xattr."
+_HEADER = re.compile(rb"# written=(-?\d{1,12})\.(\d{9}) owners=(image|user)\n")
+_LINE = re.compile(
+    rb"(\S+)( type=\S+ mode=\S+ uid=\S+ gid=\S+ time=\S+)(?: size=(\d{1,19})(?: sha256digest=([0-9a-f]{64}))?)?"
+    rb"(?: link=(\S*))?(?: device=native,(\d{1,10}),(\d{1,10}) optional)?(?: nlink=(\d{1,10}))?\n"
+)
+_WORDS_OF_ALL = re.compile(
+    rb" type=(%s) mode=([0-7]{1,6}) uid=(\d{1,10}) gid=(\d{1,10}) time=(-?\d{1,12})\.(\d{9})" % b"|".join(_KINDS)
+)
+
+
+class Header(NamedTuple):
+    """What holds for a whole record. Records of older versions say nothing of it."""
+
+    written: int | None = None
+    """When all files were written, by the clock of their file system, in nanoseconds since 1970.
+
+    A file whose ctime (inode(7)) is earlier is as it was then: only the kernel sets that.
+    """
+    has_owners: bool = False
+    """Whether the files themselves have the owners of the image, so that others are a change."""
 
 
 class MtreeEntry(NamedTuple):
@@ -40,11 +62,38 @@ class MtreeEntry(NamedTuple):
     gid: int
     device: tuple[int, int] = (0, 0)
     """Major and minor number of a device."""
+    mtime: int = 0
+    """In nanoseconds since 1970."""
+    size: int = 0
+    """The bytes of a regular file."""
+    links: int = 1
+    """The number of its names: hard links have more than one."""
+    target: bytes = b""
+    """Where a symlink leads."""
+    digest: bytes = b""
+    """The SHA-256 digest of a regular file; empty for large files, and in records of older versions."""
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    """Names and values of the extended attributes."""
 
     @property
     def is_directory(self) -> bool:
         """Return whether the content of this directory follows."""
         return self.kind is Kind.DIRECTORY
+
+
+def format_header(header: Header) -> bytes:
+    """Return the first lines of a record."""
+    if header.written is None:
+        return _SIGNATURE
+    owners = b"image" if header.has_owners else b"user"
+    return _SIGNATURE + b"# written=%d.%09d owners=%s\n" % (*divmod(header.written, 10**9), owners)
+
+
+def parse_header(line: bytes) -> Header:
+    """Return what the second line of a record says, which is an entry in older versions."""
+    if match := _HEADER.fullmatch(line):
+        return Header(int(match[1]) * 10**9 + int(match[2]), match[3] == b"image")
+    return Header()
 
 
 def encode_name(name: bytes) -> bytes:
@@ -56,35 +105,41 @@ def encode_name(name: bytes) -> bytes:
 
 def decode_name(text: bytes) -> bytes:
     """Return the name that `encode_name` has encoded as `text`."""
+    if b"\\" not in text:
+        return text
     return _ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), text)
 
 
 def format_xattrs(xattrs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the comments that hold a file's extended attributes."""
     return b"".join(
-        b"# xattr.%s=%s\n" % (encode_name(name), base64.b64encode(value))
+        _XATTR + b"%s=%s\n" % (encode_name(name), base64.b64encode(value))
         for name, value in xattrs
         if len(value) <= _XATTR_MAX
     )
 
 
-def format_entry(entry: MtreeEntry, mtime: int, *, size: int = 0, links: int = 1, target: bytes = b"") -> bytes:
-    """Return the line of a file.
+def format_entry(entry: MtreeEntry) -> bytes:
+    """Return the line of a file, without its extended attributes.
 
-    `mtime` is in nanoseconds since 1970, `size` in bytes; `links` is the number of hard links and `target` that of a
-    symlink. Devices are marked as optional, so that bsdtar accepts the empty files in their place.
+    Devices are marked as optional, so that bsdtar accepts the empty files in their place.
     """
     kind = entry.kind
-    words = encode_name(entry.name) + format_words(kind, entry.mode, entry.uid, entry.gid, mtime)
+    words = encode_name(entry.name) + format_words(kind, entry.mode, entry.uid, entry.gid, entry.mtime)
     if kind is Kind.FILE:
-        words += b" size=%d" % size
+        words += b" size=%d" % entry.size + format_digest(entry.digest)
     elif kind is Kind.SYMLINK:
-        words += b" link=" + encode_name(target)
+        words += b" link=" + encode_name(entry.target)
     elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
         words += b" device=native,%d,%d optional" % entry.device
-    if links > 1 and kind is not Kind.DIRECTORY:
-        words += b" nlink=%d" % links
+    if entry.links > 1 and kind is not Kind.DIRECTORY:
+        words += b" nlink=%d" % entry.links
     return words + b"\n"
+
+
+def format_digest(digest: bytes) -> bytes:
+    """Return the keyword of a regular file's SHA-256 digest, with a space in front of it; nothing without a digest."""
+    return b" sha256digest=" + digest.hex().encode() if digest else b""
 
 
 @lru_cache(1024)
@@ -96,29 +151,66 @@ def format_words(kind: Kind, mode: int, uid: int, gid: int, mtime: int) -> bytes
 def parse_entries(lines: Iterable[bytes]) -> Iterator[MtreeEntry | None]:
     """Yield the entries of a record that this module has written, and None for the end of each directory.
 
-    Raises MachineError where a line can't be read, or the end is missing.
+    Records of older versions have no digests. Raises MachineError where a line can't be read, or the end is missing.
     """
     depth = 0
+    xattrs: list[tuple[bytes, bytes]] = []
     for line in lines:
         if line.startswith(b"#"):
+            if line.startswith(_XATTR):
+                xattrs.append(_parse_xattr(line))
             continue
         entry = None if line == DIRECTORY_END else _parse(line)
+        if entry is not None and xattrs:
+            entry, xattrs = entry._replace(xattrs=tuple(xattrs)), []
+        if entry is not None and (entry.name == b".") != (not depth):
+            raise _damaged()
         yield entry
-        depth += -1 if entry is None else entry.is_directory
+        depth += -1 if entry is None else entry.kind is Kind.DIRECTORY
         if not depth:
             return
     raise _damaged()
 
 
 def _parse(line: bytes) -> MtreeEntry:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise _damaged()
+    name, words, size, digest, target, major, minor, links = match.groups()
+    kind, mode, uid, gid, mtime = _parse_words(words)
+    name = decode_name(name)
+    if b"/" in name or b"\0" in name or name == b"..":
+        raise _damaged()
+    return MtreeEntry(
+        name,
+        kind,
+        mode,
+        uid,
+        gid,
+        (int(major), int(minor)) if major else (0, 0),
+        mtime,
+        int(size) if size else 0,
+        int(links) if links else 1,
+        decode_name(target) if target else b"",
+        bytes.fromhex(digest.decode()) if digest else b"",
+    )
+
+
+@lru_cache(1024)
+def _parse_words(words: bytes) -> tuple[Kind, int, int, int, int]:
+    """Return kind, mode, uid, gid and time of the keywords that `format_words` returns."""
+    match = _WORDS_OF_ALL.fullmatch(words)
+    if match is None:
+        raise _damaged()
+    kind, mode, uid, gid, seconds, nanoseconds = match.groups()
+    return _KINDS[kind], int(mode, 8), int(uid), int(gid), int(seconds) * 10**9 + int(nanoseconds)
+
+
+def _parse_xattr(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.removeprefix(_XATTR).rstrip(b"\n").partition(b"=")
     try:
-        name, *words = line.split()
-        values = dict(word.partition(b"=")[::2] for word in words)
-        _, major, minor = values.get(b"device", b"native,0,0").split(b",")
-        device = (int(major), int(minor))
-        kind, mode = _KINDS[values[b"type"]], int(values[b"mode"], 8)
-        return MtreeEntry(decode_name(name), kind, mode, int(values[b"uid"]), int(values[b"gid"]), device)
-    except (ValueError, KeyError) as error:
+        return decode_name(name), base64.b64decode(value, validate=True)
+    except ValueError as error:
         raise _damaged() from error
 
 

@@ -1,20 +1,19 @@
 """Metadata of an image's files that the file system could not store, or not yet, by inode.
 
 Owners, modes, devices and extended attributes stay here where this process can't set them. The times of directories
-are set when nothing is written into them any more.
+are set when nothing is written into them any more, and the digests of files are for the ownership record.
 """
 
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.kind import Kind
+from provisioner.ownership.digests import FileDigests
+from provisioner.ownership.inodes import InodeTable
 
-_PAGE_BITS = 6
 _METADATA_SIZE, _XATTR_SIZE = 250, 200
 """The memory that a FileMetadata takes, and each attribute in it beside its name and value, in bytes."""
 MEMORY_LIMIT = 56 << 20
@@ -34,41 +33,6 @@ class FileMetadata(NamedTuple):
     """Names and values of the extended attributes."""
 
 
-class InodeTable:
-    """An integer for each inode, `default` where none was set.
-
-    The inodes of a new tree are neighbours: the integers are stored in pages, so that each takes some ten bytes.
-    `typecode` is the type of the integers as `array` names it.
-    """
-
-    def __init__(self, typecode: str, default: int) -> None:
-        self._default = default
-        self._empty_page = array(typecode, [default]) * (1 << _PAGE_BITS)
-        self._pages: dict[int, array[int]] = {}
-
-    def __getitem__(self, inode: int) -> int:
-        """Return the integer of an inode."""
-        page = self._pages.get(inode >> _PAGE_BITS)
-        return self._default if page is None else page[inode & (1 << _PAGE_BITS) - 1]
-
-    def __setitem__(self, inode: int, number: int) -> None:
-        """Set the integer of an inode."""
-        page = self._pages.get(inode >> _PAGE_BITS)
-        if page is None:
-            if number == self._default:
-                return
-            page = self._pages[inode >> _PAGE_BITS] = self._empty_page[:]
-        page[inode & (1 << _PAGE_BITS) - 1] = number
-
-    def update(self, other: InodeTable, translation: Sequence[int] | None = None) -> None:
-        """Set the integers that were set in `other`, each to that of `translation` at its index where there is one."""
-        for page_number, page in other._pages.items():
-            first = page_number << _PAGE_BITS
-            for index, number in enumerate(page):
-                if number != other._default:
-                    self[first + index] = number if translation is None else translation[number]
-
-
 NO_TIME = -(2**63)
 """The value in place of a time where the image has none."""
 
@@ -85,6 +49,8 @@ class MetadataOverrides:
         """Whether files were removed, so that a new file may have an inode that already has an entry here."""
         self.times = InodeTable("q", NO_TIME)
         """The times of directories, in nanoseconds since 1970."""
+        self.digests = FileDigests()
+        """The digests of regular files."""
         self._known: list[FileMetadata | None] = [None]
         self._numbers: dict[FileMetadata | None, int] = {None: 0}
         self._size = 0
@@ -107,12 +73,14 @@ class MetadataOverrides:
         """Store all metadata and times of another tree, which has other inodes. Raises MalformedImage as `set` does."""
         self._number.update(other._number, [self._number_of(metadata) for metadata in other._known])
         self.times.update(other.times)
+        self.digests.update(other.digests)
 
     def forget(self, file: int) -> None:
-        """Remove metadata and time of an open file, for which the image has no entry."""
+        """Remove metadata, time and digest of an open file, for which the image has no entry."""
         inode = os.fstat(file).st_ino
         self.set(inode, None)
         self.times[inode] = NO_TIME
+        self.digests.forget(inode)
 
     def _number_of(self, metadata: FileMetadata | None) -> int:
         number = self._numbers.get(metadata)

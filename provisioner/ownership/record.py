@@ -13,13 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, directory_descriptor
+from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor, directory_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
-from provisioner.filesystem.walk import WalkedFile, walk
+from provisioner.filesystem.walk import Walk, WalkedFile, walk
 from provisioner.ownership import mtree
+from provisioner.ownership.digests import EMPTY, LARGEST, FileDigests, hash_file
 from provisioner.ownership.fakeroot import state_line
-from provisioner.ownership.mtree import MtreeEntry
+from provisioner.ownership.mtree import Header, MtreeEntry
 from provisioner.ownership.overrides import NO_TIME, FileMetadata, MetadataOverrides
+from provisioner.ownership.parts import PartIndex, RecordPart, RecordParts
 from provisioner.ownership.policy import WITHOUT_ROOT, Ownership
 
 _T = TypeVar("_T", MtreeEntry, WalkedFile)
@@ -28,30 +30,79 @@ RECORD = "ownership.mtree"
 STATE = "fakeroot.state"
 
 
-def write_owners(folder: Path | int, root: Path | int, overrides: MetadataOverrides, ownership: Ownership) -> None:
+def write_owners(
+    folder: Path | int,
+    root: Path | int,
+    overrides: MetadataOverrides,
+    ownership: Ownership,
+    parts: RecordParts | None = None,
+) -> None:
     """Write the record and fakeroot's state of the tree at `root` into `folder`. Raises OSError.
 
-    Before that, each directory gets its time of `overrides`. Both are paths or open directories.
+    Before that, each directory gets its time of `overrides`. `folder` and `root` are paths or open directories. What
+    `parts` has of it is copied.
     """
     with directory_descriptor(folder) as where, _create(where, RECORD) as record, _create(where, STATE) as state:
-        record.write(mtree.HEADER)
+        # The file system's clock, which is another machine's on NFS and the like, and may be off.
+        now = os.fstat(record.fileno()).st_mtime_ns
+        record.write(mtree.format_header(Header(now, ownership.exact)))
+        path: list[bytes] = []
+        files = Walk(root)
+        for file in files:
+            if file is None:
+                record.write(mtree.DIRECTORY_END)
+                path.pop()
+                continue
+            _write_file(record, state, file, overrides, ownership)
+            if file.is_directory:
+                path.append(file.name)
+                if parts and parts.copy(b"/".join(path[1:]), file.stat.st_ino, record, state):
+                    path.pop()
+                    files.skip()
+
+
+def write_part(folder: int, name: bytes, root: int, overrides: MetadataOverrides, ownership: Ownership) -> RecordPart:
+    """Write the lines of the tree at the open directory `root` into files of `folder`, and return where these are.
+
+    Before that, each directory gets its time of `overrides`. Raises OSError.
+    """
+    part = RecordPart(name, {})
+    with (
+        open(part.open_file(folder, b".mtree", NEW_FILE), "wb") as record,
+        open(part.open_file(folder, b".state", NEW_FILE), "wb") as state,
+    ):
+        index = PartIndex(part, record, state)
         for file in walk(root):
             if file is None:
                 record.write(mtree.DIRECTORY_END)
+                index.end()
                 continue
-            status = file.stat
-            if stat.S_ISDIR(status.st_mode):
-                file = _with_time(file, overrides.times[status.st_ino])
-            metadata = overrides.get(status.st_ino)
-            if metadata is None and stat.S_ISREG(status.st_mode):
-                _write_plain_file(record, state, file, ownership.exact)
-                continue
-            entry = _make_entry(file, metadata, ownership.exact)
-            if line := state_line(entry, status):
-                state.write(line)
-            if metadata is not None and metadata.xattrs:
-                record.write(mtree.format_xattrs(metadata.xattrs))
-            record.write(_format(entry, file))
+            _write_file(record, state, file, overrides, ownership)
+            if file.is_directory:
+                index.begin(file.stat.st_ino)
+            elif file.stat.st_nlink > 1:
+                index.leave_out()
+    return part
+
+
+def _write_file(
+    record: BinaryIO, state: BinaryIO, file: WalkedFile, overrides: MetadataOverrides, ownership: Ownership
+) -> None:
+    """Write the lines of a file, and give a directory its time before."""
+    status = file.stat
+    if stat.S_ISDIR(status.st_mode):
+        file = _with_time(file, overrides.times[status.st_ino])
+    metadata = overrides.get(status.st_ino)
+    if metadata is None and stat.S_ISREG(status.st_mode):
+        _write_plain_file(record, state, file, _digest_of(file, overrides.digests), ownership.exact)
+        return
+    entry = _make_entry(file, metadata, ownership.exact)
+    if entry.kind is Kind.FILE:
+        entry = entry._replace(digest=_digest_of(file, overrides.digests))
+    if line := state_line(entry, status):
+        state.write(line)
+    record.write(mtree.format_xattrs(entry.xattrs))
+    record.write(mtree.format_entry(entry))
 
 
 def _with_time(directory: WalkedFile, mtime: int) -> WalkedFile:
@@ -64,14 +115,28 @@ def _with_time(directory: WalkedFile, mtime: int) -> WalkedFile:
     return directory._replace(stat=status)
 
 
-def _write_plain_file(record: BinaryIO, state: BinaryIO, file: WalkedFile, exact: bool) -> None:
+def _digest_of(file: WalkedFile, digests: FileDigests) -> bytes:
+    """Return the digest of a regular file: as it was written, else of what it has now; empty for a large file.
+
+    Raises OSError.
+    """
+    if not file.stat.st_size:
+        return EMPTY
+    if (digest := digests.get(file.stat.st_ino)) or file.stat.st_size > LARGEST:
+        return digest or b""
+    with closing_descriptor(os.open(file.name, EXISTING_FILE, dir_fd=file.directory)) as opened:
+        return hash_file(opened)
+
+
+def _write_plain_file(record: BinaryIO, state: BinaryIO, file: WalkedFile, digest: bytes, exact: bool) -> None:
     """Write the lines of a file that has nothing but what the file system says, as most have: it has to be fast."""
     status = file.stat
     mode = status.st_mode & 0o7777
     uid, gid = (status.st_uid, status.st_gid) if exact else (0, 0)
     words = mtree.format_words(Kind.FILE, mode, uid, gid, status.st_mtime_ns)
     links = b" nlink=%d" % status.st_nlink if status.st_nlink > 1 else b""
-    record.write(b"%s%s size=%d%s\n" % (mtree.encode_name(file.name), words, status.st_size, links))
+    words += b" size=%d%s%s\n" % (status.st_size, mtree.format_digest(digest), links)
+    record.write(mtree.encode_name(file.name) + words)
     if (uid or gid or mode & 0o600 != 0o600) and (
         line := state_line(MtreeEntry(file.name, Kind.FILE, mode, uid, gid), status)
     ):
@@ -83,28 +148,32 @@ def _create(folder: int, name: str) -> BinaryIO:
 
 
 def _make_entry(file: WalkedFile, metadata: FileMetadata | None, exact: bool) -> MtreeEntry:
-    """Return what the image says about a file: its overrides, else what the file system says.
+    """Return what the image says about a file, but for its digest: its overrides, else what the file system says.
 
     The file system has the image's owner only if the policy is `exact`. Otherwise a file without overrides is root's.
     """
     status = file.stat
     kind, device = KINDS[stat.S_IFMT(status.st_mode)], (0, 0)
+    mode = stat.S_IMODE(status.st_mode)
+    uid, gid = (status.st_uid, status.st_gid) if exact else (0, 0)
     if kind is Kind.CHARACTER or kind is Kind.BLOCK:
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
     if metadata is not None:
         if metadata.device is not None:
             kind, device = metadata.device[0], metadata.device[1:]
         mode = metadata.mode if kind is not Kind.SYMLINK else 0o777
-        return MtreeEntry(file.name, kind, mode, metadata.uid, metadata.gid, device)
-    uid, gid = (status.st_uid, status.st_gid) if exact else (0, 0)
-    return MtreeEntry(file.name, kind, stat.S_IMODE(status.st_mode), uid, gid, device)
-
-
-def _format(entry: MtreeEntry, file: WalkedFile) -> bytes:
-    """Return the line of the record for a file."""
-    status = file.stat
-    target = os.readlink(file.name, dir_fd=file.directory) if entry.kind is Kind.SYMLINK else b""
-    return mtree.format_entry(entry, status.st_mtime_ns, size=status.st_size, links=status.st_nlink, target=target)
+        uid, gid = metadata.uid, metadata.gid
+    target = os.readlink(file.name, dir_fd=file.directory) if kind is Kind.SYMLINK else b""
+    size = status.st_size if kind is Kind.FILE else 0
+    links = 1 if kind is Kind.DIRECTORY else status.st_nlink
+    return MtreeEntry(
+        *(file.name, kind, mode, uid, gid, device),
+        mtime=status.st_mtime_ns,
+        size=size,
+        links=links,
+        target=target,
+        xattrs=metadata.xattrs if metadata is not None else (),
+    )
 
 
 def remake_state(folder: Path | int, root: Path | int) -> int:

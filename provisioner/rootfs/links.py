@@ -79,7 +79,9 @@ class Links:
         if metadata is not None and metadata.xattrs and stat.S_ISREG(status.st_mode):
             with open(os.open(place.name, EXISTING_FILE, dir_fd=place.directory), "rb") as copy:
                 set_xattrs(copy.fileno(), metadata.xattrs, privileged=os.geteuid() == 0)
-        overrides.set(_lstat(place).st_ino, metadata)
+        inode = _lstat(place).st_ino
+        overrides.set(inode, metadata)
+        overrides.digests.copy(status.st_ino, inode)
 
     def empty(self) -> Links:
         """Return a new object for another tree, with the same substitute."""

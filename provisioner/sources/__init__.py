@@ -33,6 +33,8 @@ class ResolvedImage:
     """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
+    cached: str = ""
+    """A line for the user about what is in the cache already; empty where nothing is."""
     verified: str = ""
     """How far the content is verified: NOT_VERIFIED, or such as `by --sha256`; empty where digests cover all of it."""
     files: Mapping[Platform, LockedFile] = field(default_factory=dict)

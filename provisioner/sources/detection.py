@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from provisioner.archives.compression import compression_of, decompress
-from provisioner.archives.tar import BLOCK, Archive, has_right_checksum
+from provisioner.archives.fields import BLOCK, has_right_checksum
+from provisioner.archives.tar import Archive
 from provisioner.errors import MachineError, MalformedImage, UsageError
 from provisioner.image.digest import CHUNK
 from provisioner.sources.members import normal_name

@@ -10,6 +10,7 @@ from provisioner.image.manifest import INDEX_TYPES, Index, Manifest
 from provisioner.image.platform import Platform, choose
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
+from provisioner.sizes import size_text
 from provisioner.sources import ResolvedImage
 from provisioner.sources.layer_downloads import LayerDownloads
 from provisioner.sources.resolver import ResolvedManifest, find_image
@@ -76,4 +77,15 @@ class RegistrySource(LayerDownloads):
     def _resolved(self, image: Image, index: Index | None) -> ResolvedImage:
         """Return the image with the index that it was found by, and what had to be assumed."""
         assumed = f"{self._reference.familiar} doesn't say which machines it is for: {image.config.platform} is assumed"
-        return ResolvedImage(image, index, () if image.config.states_platform else (assumed,))
+        assumptions = () if image.config.states_platform else (assumed,)
+        return ResolvedImage(image, index, assumptions, cached=self._cached_text(image))
+
+    def _cached_text(self, image: Image) -> str:
+        """Return one line about the layers that needn't be downloaded; empty where all have to be."""
+        blobs = set(image.manifest.layers)
+        whole = {blob for blob in blobs if self._cache.has(blob.digest)}
+        size = sum(blob.size for blob in whole) + sum(map(self._cache.resumable_bytes, blobs - whole))
+        if not size:
+            return ""
+        sizes = f"{size_text(size)} of {size_text(sum(blob.size for blob in blobs))}"
+        return f"{len(whole)} of {len(blobs)} layers are in the cache: {sizes} needn't be downloaded"

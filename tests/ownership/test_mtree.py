@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from provisioner.errors import MachineError
 from provisioner.filesystem.kind import Kind
 from provisioner.ownership import mtree
-from provisioner.ownership.mtree import MtreeEntry
+from provisioner.ownership.digests import EMPTY
+from provisioner.ownership.mtree import Header, MtreeEntry
 from tests.support.tools import need
 
 NAMES = (
@@ -22,20 +23,30 @@ NAMES = (
     .map(lambda name: name.replace(b"\0", b"0").replace(b"/", b"\\"))
     .filter(lambda name: name not in (b".", b".."))
 )
-ENTRIES = st.builds(
-    MtreeEntry,
-    NAMES,
-    st.sampled_from([Kind.FILE, Kind.SYMLINK, Kind.CHARACTER, Kind.BLOCK, Kind.FIFO]),
-    st.integers(0, 0o7777),
-    st.integers(0, 2**32 - 2),
-    st.integers(0, 2**32 - 2),
-    st.just((0, 0)),
-)
+IDS = st.integers(0, 2**32 - 2)
+
+
+def any_entry(kind: Kind) -> st.SearchStrategy[MtreeEntry]:
+    is_file, is_device = kind is Kind.FILE, kind in (Kind.CHARACTER, Kind.BLOCK)
+    return st.builds(
+        MtreeEntry,
+        *(NAMES, st.just(kind), st.integers(0, 0o7777), IDS, IDS),
+        st.just((8, 300) if is_device else (0, 0)),
+        st.integers(-(2**62), 2**62),
+        st.integers(0, 2**63 - 1) if is_file else st.just(0),
+        st.integers(1, 65000),
+        NAMES if kind is Kind.SYMLINK else st.just(b""),
+        st.one_of(st.just(b""), st.binary(min_size=32, max_size=32)) if is_file else st.just(b""),
+        st.lists(st.tuples(NAMES, st.binary(max_size=99)), max_size=2).map(tuple),
+    )
+
+
+ENTRIES = st.sampled_from([Kind.FILE, Kind.SYMLINK, Kind.CHARACTER, Kind.BLOCK, Kind.FIFO]).flatmap(any_entry)
 TOP = MtreeEntry(b".", Kind.DIRECTORY, 0o755, 0, 0)
 
 
 def record(*lines: bytes) -> bytes:
-    return mtree.HEADER + mtree.format_entry(TOP, 0) + b"".join(lines) + mtree.DIRECTORY_END
+    return mtree.format_header(Header()) + mtree.format_entry(TOP) + b"".join(lines) + mtree.DIRECTORY_END
 
 
 @given(NAMES)
@@ -53,10 +64,23 @@ def test_plain_names_stay_readable() -> None:
 
 @given(st.lists(ENTRIES, max_size=5))
 def test_what_is_written_is_read(entries: list[MtreeEntry]) -> None:
-    devices = (Kind.CHARACTER, Kind.BLOCK)
-    entries = [entry._replace(device=(8, 300)) if entry.kind in devices else entry for entry in entries]
-    text = record(*(mtree.format_entry(entry, 5, target=b"a b=#") for entry in entries))
+    text = record(*(mtree.format_xattrs(entry.xattrs) + mtree.format_entry(entry) for entry in entries))
     assert list(mtree.parse_entries(io.BytesIO(text))) == [TOP, *entries, None]
+
+
+@given(st.integers(-(2**62), 2**62), st.booleans())
+def test_what_the_header_says_is_read(written: int, has_owners: bool) -> None:
+    header = Header(written, has_owners)
+    signature, line = mtree.format_header(header).splitlines(keepends=True)
+    assert signature == b"#mtree\n"
+    assert mtree.parse_header(line) == header
+
+
+def test_a_record_of_an_older_version_has_no_digests() -> None:
+    line = b"a type=file mode=0644 uid=1 gid=2 time=3.000000004 size=5 nlink=2\n"
+    assert mtree.parse_header(line) == Header(None, False)
+    _, entry, _ = mtree.parse_entries(io.BytesIO(record(line)))
+    assert entry == MtreeEntry(b"a", Kind.FILE, 0o644, 1, 2, mtime=3_000_000_004, size=5, links=2)
 
 
 @settings(max_examples=25, deadline=None)
@@ -64,12 +88,12 @@ def test_what_is_written_is_read(entries: list[MtreeEntry]) -> None:
 def test_bsdtar_reads_the_same_names(name: bytes, target: bytes) -> None:
     """The names are compared in an archive that bsdtar makes, since its list doesn't show all bytes."""
     need("bsdtar")
-    inner = mtree.format_entry(MtreeEntry(b"inner", Kind.FILE, 0o644, 0, 0), 0)
+    inner = mtree.format_entry(MtreeEntry(b"inner", Kind.FILE, 0o644, 0, 0))
     text = record(
-        mtree.format_entry(MtreeEntry(name, Kind.DIRECTORY, 0o700, 1, 2), 0),
+        mtree.format_entry(MtreeEntry(name, Kind.DIRECTORY, 0o700, 1, 2)),
         inner,
         mtree.DIRECTORY_END,
-        mtree.format_entry(MtreeEntry(b"zz" + name[:200], Kind.SYMLINK, 0o777, 3, 4), 0, target=target),
+        mtree.format_entry(MtreeEntry(b"zz" + name[:200], Kind.SYMLINK, 0o777, 3, 4, target=target)),
     )
     members = read_by_bsdtar(text)
     names = [member.name.encode("utf-8", "surrogateescape") for member in members]
@@ -88,12 +112,13 @@ def read_by_bsdtar(text: bytes) -> list[tarfile.TarInfo]:
 def test_bsdtar_reads_the_keywords() -> None:
     """It leaves devices that don't exist out of an archive; its list of them is in test_record.py."""
     need("bsdtar")
+    first = MtreeEntry(b"a", Kind.FILE, 0o4755, 12, 34, mtime=1_234_567_890_000_000_005, size=12345, digest=EMPTY)
     lines = [
-        mtree.format_entry(MtreeEntry(b"a", Kind.FILE, 0o4755, 12, 34), 1_234_567_890_000_000_005, size=12345),
-        mtree.format_entry(MtreeEntry(b"b", Kind.FILE, 0o660, 0, 6), -1_500_000_000),
-        mtree.format_entry(MtreeEntry(b"c", Kind.CHARACTER, 0o666, 0, 0, (1, 3)), 0),
+        mtree.format_entry(first),
+        mtree.format_entry(MtreeEntry(b"b", Kind.FILE, 0o660, 0, 6, mtime=-1_500_000_000)),
+        mtree.format_entry(MtreeEntry(b"c", Kind.CHARACTER, 0o666, 0, 0, (1, 3))),
         mtree.format_xattrs([(b"user.a b", b"\0\xff")]),
-        mtree.format_entry(MtreeEntry(b"f", Kind.FIFO, 0o604, 2**32 - 2, 1), 0, links=2),
+        mtree.format_entry(MtreeEntry(b"f", Kind.FIFO, 0o604, 2**32 - 2, 1, links=2)),
     ]
     members = read_by_bsdtar(record(*lines))
     assert [(m.name, m.type, m.mode, m.uid, m.gid) for m in members] == [
@@ -125,13 +150,20 @@ def test_attributes_that_no_linux_takes_are_left_out() -> None:
     "text",
     [
         b"",
-        mtree.HEADER,
+        mtree.format_header(Header()),
         record()[:-3],
         record(b"x\n"),
         record(b"x type=file mode=9 uid=0 gid=0\n"),
         record(b"x type=file mode=644 uid=0\n"),
         record(b"x type=char mode=644 uid=0 gid=0 device=native,1\n"),
         record(b"\n"),
+        record(b"a/b type=file mode=0644 uid=0 gid=0 time=0.000000000 size=0\n"),
+        record(rb"..\057a type=file mode=0644 uid=0 gid=0 time=0.000000000 size=0" + b"\n"),
+        record(b".. type=file mode=0644 uid=0 gid=0 time=0.000000000 size=0\n"),
+        record(b". type=file mode=0644 uid=0 gid=0 time=0.000000000 size=0\n"),
+        record(rb"a\000 type=file mode=0644 uid=0 gid=0 time=0.000000000 size=0" + b"\n"),
+        record(b"# xattr.user.a=?\n"),
+        record()[len(b"#mtree\n") :].replace(b". ", b"x ", 1),
     ],
 )
 def test_a_damaged_record_is_an_error(text: bytes) -> None:

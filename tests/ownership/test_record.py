@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 
 from provisioner.errors import MachineError
 from provisioner.layers.apply import LayerApplier
+from provisioner.ownership.digests import EMPTY
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state, write_owners
 from provisioner.rootfs.tree import Tree
@@ -212,14 +214,16 @@ def test_mtree_finds_the_tree_as_recorded(directory: Path, role: str) -> None:
 def test_times_sizes_and_attributes_are_recorded(directory: Path, role: str) -> None:
     lines = (directory / ".provision/ownership.mtree").read_bytes().splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith(b"ping "))
-    assert lines[at] == b"ping type=file mode=0755 uid=0 gid=0 time=1500000000.000000000 size=0"
+    words = b"ping type=file mode=0755 uid=0 gid=0 time=1500000000.000000000 size=0 sha256digest="
+    assert lines[at] == words + EMPTY.hex().encode()
     assert lines[at - 2 : at] == [
         b"# xattr.security.capability=" + base64.b64encode(CAPABILITY),
         b"# xattr.user.note=" + base64.b64encode(b"a=b\n"),
     ]
     assert sum(line.startswith(b"# xattr") for line in lines) == 2
     (new,) = (line for line in lines if line.startswith(b"new "))
-    assert new.endswith(b" time=0.000000000 size=25")
+    digest = hashlib.sha256(b"below implied directories").hexdigest()
+    assert new.endswith(b" time=0.000000000 size=25 sha256digest=" + digest.encode())
     (link,) = (line for line in lines if line.startswith(b"link "))
     assert link == rb"link type=link mode=0777 uid=11 gid=12 time=1500000000.123456789 link=odd/a\040b"
     ping = directory / "rootfs/d/ping"
