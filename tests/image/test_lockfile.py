@@ -160,9 +160,7 @@ def test_a_file_has_the_locks_of_several_images(tmp_path: Path) -> None:
     assert Lock.read(path, REFERENCE) == locked()
     assert Lock.read(path, "r.example/other:2") == other()
     tomllib.loads(path.read_text())
-    with pytest.raises(
-        UsageError, match=r"has the locks of r[.]example/x:1, r[.]example/other:2, not of r[.]example/x:2"
-    ):
+    with pytest.raises(UsageError, match=r"the locks of r[.]example/x:1, r[.]example/other:2, not of"):
         Lock.read(path, "r.example/x:2")
     with pytest.raises(UsageError, match=r"several images: r[.]example/x:1, r[.]example/other:2"):
         Lock.read(path, None)
