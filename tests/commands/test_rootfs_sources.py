@@ -301,7 +301,7 @@ def mtree(directory: Path) -> list[str]:
     """Return the ownership record without what provision writes."""
     lines = (directory / ".provision/ownership.mtree").read_text().splitlines()
     names = {path.rpartition("/")[2] for path in OURS}
-    return [line for line in lines if line.split(" ")[0] not in names]
+    return [line for line in lines if line.split(" ")[0] not in names and not line.startswith("# written=")]
 
 
 def unpacked(layout: Path, place: Path) -> Path:
