@@ -33,6 +33,7 @@ from provisioner.commands import (
     remove,
     repair,
     restore,
+    run,
     search,
     tags,
     update,
@@ -67,6 +68,7 @@ class Command(Protocol):
 GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
     "Running them": {
+        "run": run,
         "start": START,
         "shell": SHELL,
         "exec": EXEC,
