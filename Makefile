@@ -7,7 +7,7 @@ IMAGE ?=
 # of the matrix: make matrix ARGS='--only su/userns'
 ARGS ?=
 
-.PHONY: help run env test lint check check-fast bench bench-faults bench-start matrix clean
+.PHONY: help run env test lint check check-fast bench bench-faults bench-start matrix texts zipapp clean
 
 help:
 	@$(PYTHON) scripts/develop.py help
@@ -41,6 +41,12 @@ bench-start:
 
 matrix:
 	@$(PYTHON) scripts/develop.py matrix $(ARGS)
+
+texts:
+	@$(PYTHON) scripts/develop.py texts
+
+zipapp:
+	@$(PYTHON) scripts/develop.py zipapp
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -6,55 +6,97 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from provisioner.commands import (
     backup,
     cache,
+    completion,
+    config,
     copy,
+    diff,
     doctor,
     export,
+    expose,
     inspect,
     install,
+    link,
     listing,
     login,
     logout,
+    logs,
     move,
     owners,
     remove,
+    repair,
     restore,
     search,
     tags,
+    update,
 )
 from provisioner.commands.first_word import check_first_word, similar_subcommand
 from provisioner.commands.output import write_lines
 from provisioner.commands.parser import Parser, add_common_options
+from provisioner.commands.starting import EXEC, SHELL, START, STOP
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-GROUPS = {
+
+class Command(Protocol):
+    """A subcommand: a module of `provisioner/commands/`, or an object, with these names."""
+
+    @property
+    def HELP(self) -> str:  # noqa: N802
+        """What it does, for lists."""
+
+    @property
+    def EXAMPLE(self) -> str:  # noqa: N802
+        """A command line that is usual."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add its arguments to its parser."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do the work, and return the exit status. Raises ProvisionError."""
+
+
+GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
+    "Running them": {
+        "start": START,
+        "shell": SHELL,
+        "exec": EXEC,
+        "stop": STOP,
+        "logs": logs,
+        "config": config,
+        "link": link,
+        "expose": expose,
+    },
     "The life of a container": {
+        "diff": diff,
+        "update": update,
         "backup": backup,
         "restore": restore,
         "export": export,
         "copy": copy,
         "move": move,
+        "repair": repair,
         "remove": remove,
     },
     "Images": {"search": search, "tags": tags, "inspect": inspect},
     "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
+    "This program": {"completion": completion},
 }
-"""The subcommands in the order of `provision --help`: modules with HELP, EXAMPLE, `add_arguments` and `run`."""
+"""The subcommands in the order of `provision --help`."""
 COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
 
 SUMMARY = "provision turns a container image into a directory that runs: no Docker, no daemon, no root."
 EXIT_STATUSES = (
     "Exit status: 0 done, 1 unexpected, 2 usage, 3 not found, 4 not allowed, 5 network, 6 bad content, "
-    "7 this machine can't, 8 DIR is in the way, 130 interrupted."
+    "7 this machine can't, 8 DIR is in the way, 9 an update is there, 130 interrupted."
 )
 INTERRUPTED = 130
 
@@ -172,7 +214,7 @@ def _overview() -> str:
         lines.append(f"{title}:")
         lines += (f"  {name:<{width}}  {command.HELP}" for name, command in group.items())
         lines.append("")
-    return "\n".join([*lines, "`install` may be left out. Options of each, with an example: provision help NAME"])
+    return "\n".join([*lines, "`install` may be left out. Options and an example of each: provision help NAME"])
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -186,7 +228,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     if not name:
         _answer_without_subcommand(words)
     command, arguments = COMMANDS[name or "install"], words[1:] if name else words
-    if command is install:
+    if name in ("", "install"):
         arguments = install.with_volume_options(arguments)
     parser = _parser(name)
     parser.set_defaults(run=command.run)
@@ -223,7 +265,7 @@ def _parser(name: str) -> Parser:
     )
     command.add_arguments(parser)
     add_common_options(parser, getattr(command, "QUIET", "show errors only"))
-    parser.rest_hint = "" if name and command is not install else "; a command comes later: DIR/start.sh COMMAND"
+    parser.rest_hint = "" if name not in ("", "install") else "; a command comes later: DIR/start.sh COMMAND"
     parser.find_owner = lambda option: _owner_of(option, name or "install")
     return parser
 

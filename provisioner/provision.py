@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
-from provisioner.container.record import Record
+from provisioner.container.record import ACCOUNTS, Record
 from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
+from provisioner.container.start_options import StartOptions
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -22,23 +22,29 @@ from provisioner.filesystem.resolution import PASSED, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
 from provisioner.image.manifest import Index
-from provisioner.image.platform import Platform, choose, host_platform
+from provisioner.image.platform import Platform, choose
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.inspection import inspect_directory
 from provisioner.launch.launcher import launcher
-from provisioner.launch.renewal import find_outdated, renew
-from provisioner.launch.runtime_files import IDS_FILE, has_helper, runtime_files, write_files
-from provisioner.launch.settings import LaunchSettings
+from provisioner.launch.runtime_files import IDS_FILE
 from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
-from provisioner.profile import Profile, load_profile, match_profile
+from provisioner.profile import load_profile
+from provisioner.rootfs.account_files import read_account_files
 from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
-from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import ResolvedImage, Source
+from provisioner.start_files import (
+    Facts,
+    change_options,
+    keep_complete,
+    launch_settings,
+    matching_profile,
+    write_runtime_files,
+)
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -70,8 +76,10 @@ class Plan:
     """Environment variables, `NAME=VALUE`, or `NAME` for the value at each start, in addition to the profile's."""
     proot_options: tuple[str, ...] = ()
     """Words for proot, in addition to the profile's."""
-    runtime: str = "auto"
-    """The default runtime of start.sh, one of launcher.RUNTIMES."""
+    runtime: str = ""
+    """The default runtime of start.sh, one of launcher.RUNTIMES; empty for what works."""
+    hostname: str = ""
+    """The container's name; without one, the profile's, else that of the directory."""
     run: RunSettings = AS_CONFIGURED
     """What to run in place of what the image's config says."""
     ids: str | None = None
@@ -80,6 +88,11 @@ class Plan:
     """Whether the directory is written to the disk before it is put in place."""
     trust: TrustedDirectories = NOBODY
     """The directories that others may own or write to."""
+
+    @property
+    def start_options(self) -> StartOptions:
+        """What start.sh is to go by."""
+        return StartOptions(self.runtime, self.dns, self.hostname, self.binds, self.env, self.proot_options)
 
 
 @dataclass(frozen=True)
@@ -97,10 +110,17 @@ class Outcome:
     """Whether anything in the directory was written; False if it was right already."""
 
 
-def provision(plan: Plan, source: Source, console: Console) -> Outcome:
+Completion = Callable[[int], str]
+"""Is called with a directory, open, when it is complete and before it replaces another one.
+
+Returns the name that the other one gets beside it; empty to have it removed.
+"""
+
+
+def provision(plan: Plan, source: Source, console: Console, complete: Completion = lambda new: "") -> Outcome:
     """Create `plan.directory` from the image of `source`, unless it contains this image already.
 
-    Raises ProvisionError. The directory then doesn't exist, or is as it was before.
+    Raises ProvisionError, and what `complete` raises. The directory then doesn't exist, or is as it was before.
     """
     requested_profile = load_profile(plan.profile) if plan.profile else None
     existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
@@ -109,15 +129,17 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
         if existing and plan.force:
             _check_removable(plan.directory)
             stop_or_refuse(plan.directory, stop=plan.stop_running)
+        was_incomplete = False
+        if existing and not plan.force:
+            was_incomplete = keep_complete(plan.directory, existing, plan.shell, plan.trust, console)
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
         _describe(resolved_image, console)
         if existing and not plan.force:
             _check_same_image(plan.directory, existing, image)
-            _check_same_settings(plan, existing)
-            is_renewed = _renew(plan.directory, console)
+            existing, is_changed = _use_as_asked(plan, existing, console)
             made = _image_as_made(plan, existing, image)
-            return Outcome(existing, made, resolved_image.index, is_new=False, is_changed=is_renewed)
+            return Outcome(existing, made, resolved_image.index, is_new=False, is_changed=is_changed or was_incomplete)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
@@ -129,14 +151,15 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             unpack(image, source, staging.new, scratch, ownership, plan.unpack_options, console) as tree,
         ):
             with tree_errors("write the fixups"):
-                profile = requested_profile or _matching_profile(tree)
-                generated = apply_fixups(tree, profile, plan.dns, plan.directory)
+                profile = requested_profile or matching_profile(tree)
+                generated = apply_fixups(tree, profile, plan.dns, plan.directory, plan.hostname)
+                accounts = read_account_files(tree)
                 image = _completed(image, tree, plan, console)
-                facts = _Facts(needed_kernel(tree), os.fsdecode(tree.read_link(b"etc/localtime") or b""))
+                facts = Facts.of(tree)
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
-        record = Record.of(source.reference, image, profile.name, resolved_image.verified, plan.run)
-        settings = _settings(image, record, profile, plan, facts)
+        record = Record.of(source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options)
+        settings = launch_settings(image, record, profile, facts)
         with machine_errors("write the launch script and the record"):
             write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
             with (
@@ -145,10 +168,11 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             ):
                 record.write(folder, image)
                 write_owners(folder, rootfs, tree.overrides, ownership)
-                _write_runtime_files(folder, generated, console)
+                write_runtime_files(folder, generated, console)
+                _write_account_files(folder, accounts)
                 if plan.ids == "many":
                     write_new(folder, IDS_FILE, b"many\n")
-        staging.commit(console, sync=plan.sync)
+        staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
     return Outcome(record, image, resolved_image.index, is_new=True, is_changed=True)
 
 
@@ -193,6 +217,11 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
     if folder is not None:
         with closing_descriptor(folder):
             record = Record.read_from(folder, directory)
+    if record is None and folder is not None:
+        raise TargetExists(
+            f"{shown} is incomplete: its record is missing, so nobody knows what it was made from",
+            "choose another directory, or move it away",
+        )
     if record is None:
         raise TargetExists(
             f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
@@ -217,18 +246,32 @@ def _ids_of(directory: Path) -> list[str]:
         return []
 
 
-def _check_same_settings(plan: Plan, existing: Record) -> None:
-    """Raise TargetExists if other things to run are asked for than the directory was made with, or other ids."""
-    hint = "choose another directory, or replace this one with --force"
-    asked, made = asdict(plan.run), asdict(existing.run)
-    if other := [name for name, value in asked.items() if value is not None and value != made[name]]:
-        names = ", ".join(name.replace("_", " ") for name in other)
-        raise TargetExists(f"{printable(str(plan.directory))} was made with another {names}", hint)
-    with machine_errors(f"look at {printable(str(plan.directory))}"):
+def _use_as_asked(plan: Plan, existing: Record, console: Console) -> tuple[Record, bool]:
+    """Let a directory that is there be as `plan` asks for, and return its record, and whether anything was written.
+
+    What was not asked for stays as it is. Raises TargetExists where it would have to be made anew.
+    """
+    _check_same_files(plan, existing)
+    record = change_options(
+        plan.directory,
+        existing,
+        existing.options.changed_by(plan.start_options),
+        existing.run.changed_by(plan.run),
+        plan.trust,
+        console,
+    )
+    return record, record != existing
+
+
+def _check_same_files(plan: Plan, existing: Record) -> None:
+    """Raise TargetExists if the directory has another profile or number of ids than is asked for."""
+    shown, hint = printable(str(plan.directory)), "choose another directory, or replace this one with --force"
+    if plan.profile and load_profile(plan.profile).name != existing.profile:
+        raise TargetExists(f"{shown} was made with the profile {printable(existing.profile)}", hint)
+    with machine_errors(f"look at {shown}"):
         ids = "many" if _ids_of(plan.directory) else "one"
     if plan.ids not in (None, ids):
-        what = f"{printable(str(plan.directory))} is used with {ids} id{'s' if ids == 'many' else ''}"
-        raise TargetExists(f"{what}, not with {plan.ids}", hint)
+        raise TargetExists(f"{shown} is used with {ids} id{'s' if ids == 'many' else ''}, not with {plan.ids}", hint)
 
 
 def _check_removable(directory: Path) -> None:
@@ -239,23 +282,6 @@ def _check_removable(directory: Path) -> None:
         shown = printable(shlex.quote(str(directory)))
         what = f"files in {printable(str(directory))} belong to subordinate ids"
         raise TargetExists(what, f"remove it first: provision remove {shown}")
-
-
-def _renew(directory: Path, console: Console) -> bool:
-    """Give a directory that another version made this version's start.sh, helper and filters.
-
-    Returns whether it wasn't as this version writes it.
-    """
-    with machine_errors(f"renew {printable(str(directory / 'start.sh'))}"):
-        outdated = find_outdated(directory, host_platform())
-        if outdated.names:
-            renew(directory, outdated)
-            console.step(f"renewed, as this version writes them: {', '.join(outdated.names)}")
-        if outdated.is_edited:
-            console.step(
-                "start.sh was edited, and stays as it is; --force replaces it, and all that was changed in DIR"
-            )
-    return bool(outdated.names)
 
 
 def _describe(resolved: ResolvedImage, console: Console) -> None:
@@ -291,55 +317,8 @@ def _image_as_made(plan: Plan, existing: Record, image: Image) -> Image:
     return replace(image, config=existing.run.applied_to(image.config))
 
 
-def _matching_profile(tree: Tree) -> Profile:
-    """Return the profile for the distribution that the image's os-release(5) names."""
-    return match_profile(tree.read(b"etc/os-release") or tree.read(b"usr/lib/os-release") or b"")
-
-
-def _write_runtime_files(folder: int, generated: Mapping[str, bytes], console: Console) -> None:
-    """Write the files that start.sh uses: the helper and its filters, `generated`, and a directory for /dev/shm.
-
-    start.sh compares `generated` with the files in the rootfs, and leaves those alone that differ. `folder` is open.
-    """
-    files = runtime_files(host_platform())
-    write_files(folder, files)
-    if not has_helper(files):
-        console.step("this machine's containers get no seccomp filter (docs/start-sh.md): there is no helper for it")
-    with closing_descriptor(make_directory(folder, "generated")) as directory:
-        for name, content in generated.items():
-            write_new(directory, name, content)
-    os.close(make_directory(folder, "shm", 0o1777))
-
-
-class _Facts(NamedTuple):
-    """What the files of an image say."""
-
-    kernel: str
-    """The oldest kernel that they run on, empty where any will do."""
-    localtime: str
-    """The target of the link /etc/localtime."""
-
-
-def _settings(image: Image, record: Record, profile: Profile, plan: Plan, facts: _Facts) -> LaunchSettings:
-    """Return the settings at the top of start.sh."""
-    config = image.config
-    return LaunchSettings(
-        provision_version=record.version,
-        image_reference=record.reference,
-        image_platform=record.platform,
-        image_entrypoint=config.entrypoint,
-        image_command=config.command,
-        image_env=config.env,
-        image_user=config.user,
-        image_workdir=config.working_dir,
-        image_localtime=facts.localtime,
-        image_kernel=facts.kernel,
-        image_stop_signal=config.stop_signal,
-        image_ports=config.ports,
-        default_runtime=plan.runtime,
-        default_dns=plan.dns or profile.dns,
-        default_hostname=profile.hostname,
-        default_binds=profile.binds + plan.binds,
-        default_env=profile.env + plan.env,
-        default_proot_options=profile.proot_options + plan.proot_options,
-    )
+def _write_account_files(folder: int, accounts: Mapping[str, bytes]) -> None:
+    """Write what an update needs to merge files such as /etc/passwd: how the image has them. `folder` is open."""
+    with closing_descriptor(make_directory(folder, ACCOUNTS, 0o700)) as directory:
+        for name, content in accounts.items():
+            write_new(directory, name, content, 0o600)

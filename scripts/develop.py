@@ -9,6 +9,8 @@
     python3 scripts/develop.py bench-faults [WHAT..]  time pulls from registries that fail (see bench_faults.py)
     python3 scripts/develop.py bench-start [N]   time start.sh in N rounds (see bench_start.py)
     python3 scripts/develop.py matrix [OPTION..] run real programs in every runtime (see matrix.py)
+    python3 scripts/develop.py texts             write completions and man pages (see texts.py)
+    python3 scripts/develop.py zipapp            write dist/provision.pyz, one file that any Python runs
     python3 scripts/develop.py env               create the environment only
 
 It needs only Python's standard library, neither make nor pip: where the system's Python has no pip (Debian without
@@ -153,6 +155,18 @@ def matrix(arguments: list[str]) -> int:
     return call(PYTHON, "-m", "scripts.matrix", *arguments)
 
 
+def texts(_: list[str]) -> int:
+    """Write completions and man pages from the texts of the help (see texts.py)."""
+    environment("test")
+    return call(PYTHON, "-m", "scripts.texts")
+
+
+def zipapp(_: list[str]) -> int:
+    """Write dist/provision.pyz (see zipapp.py)."""
+    environment("test")
+    return call(PYTHON, "-m", "scripts.zipapp")
+
+
 def env(_: list[str]) -> int:
     """Create the environment for all of the above."""
     environment("test")
@@ -166,6 +180,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": check,
     "check-fast": check_fast,
     "env": env,
+    "texts": texts,
+    "zipapp": zipapp,
     "bench": bench,
     "bench-faults": bench_faults,
     "bench-start": bench_start,

@@ -168,7 +168,7 @@ def _run_program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what a program that decompresses its standard input writes."""
     path = shutil.which(name)
     if not path:
-        hint = "pip install 'provisioner[fast]', or install the program zstd (apt install zstd, pkg install zstd)"
+        hint = "pip install backports.zstd, or install the program zstd (apt install zstd, pkg install zstd)"
         raise MachineError("nothing on this machine can decompress zstd layers", hint)
     failures: list[Exception] = []
     with subprocess.Popen(

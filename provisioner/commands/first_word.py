@@ -15,14 +15,10 @@ INSTEAD = {
     "get": "provision {image} {directory}",
     "add": "provision {image} {directory}",
     "build": "provision doesn't build images; a rootfs of your own: provision ./rootfs.tar DIR",
-    "start": "{start}",
-    "stop": "{start} --stop",
-    "kill": "{start} --stop",
-    "exec": "{start} --exec COMMAND",
-    "attach": "{start} --exec COMMAND",
-    "enter": "{start} --shell",
-    "sh": "{start} --shell",
-    "shell": "{start} --shell",
+    "kill": "provision stop {container}",
+    "attach": "provision exec {container} COMMAND",
+    "enter": "provision shell {container}",
+    "sh": "provision shell {container}",
     "ls": "provision list",
     "ps": "provision list",
     "images": "provision list, and provision cache for what was downloaded",
@@ -89,9 +85,6 @@ def similar_subcommand(words: Sequence[str], names: Collection[str]) -> str:
 def _instead(word: str, operands: Sequence[str]) -> str:
     """Return what to type instead of a word of another tool with these words behind it."""
     first = operands[0] if operands else ""
-    image = first or "IMAGE"
     name = first.rpartition("/")[2].partition("@")[0].partition(":")[0]
-    directory = f"./{name}" if name else "DIR"
-    start = f"{first.rstrip('/') if '/' in first else directory}/start.sh"
-    quoted = {key: printable(shlex.quote(text)) for key, text in (("image", image), ("directory", directory))}
-    return INSTEAD[word].format(start=printable(shlex.quote(start)), **quoted)
+    words = {"image": first or "IMAGE", "directory": f"./{name}" if name else "DIR", "container": first or "NAME"}
+    return INSTEAD[word].format(**{key: printable(shlex.quote(text)) for key, text in words.items()})

@@ -26,7 +26,7 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, Screen, table
 
-HELP = "List the directories provisioned on this machine, and what is running"
+HELP = "List the directories made on this machine, and what is running"
 EXAMPLE = "provision list"
 QUIET = NAMES_ALONE
 

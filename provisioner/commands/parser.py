@@ -89,10 +89,10 @@ class Parser(argparse.ArgumentParser):
         return ""
 
     def _option_hint(self, option: str) -> str:
-        if _START_OPTIONS.fullmatch(option):
-            return f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
         if synonym := _SYNONYMS.get(option):
             return synonym
+        if _START_OPTIONS.fullmatch(option):
+            return f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
         if owner := self.find_owner(option):
             return f"{option} is an option of {owner}"
         near = difflib.get_close_matches(option.replace("_", "-"), self.options, 1, _SIMILAR)

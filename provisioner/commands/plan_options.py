@@ -50,7 +50,8 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--proot-option", metavar="WORD", action="append", default=[], help="a word for proot at each start; repeatable"
     )
-    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="what start.sh uses; default: what works")
+    parser.add_argument("--hostname", metavar="NAME", help="the container's name; default: that of DIR")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="what start.sh uses; default: auto, what works")
     parser.add_argument(
         "--ids",
         choices=IDS,
@@ -82,13 +83,14 @@ def plan_of(arguments: argparse.Namespace, config: Config, directory: Path, trus
         usual_platform(arguments, config),
         UnpackOptions(max_size, arguments.hardlinks),
         profile=arguments.profile or config.profile,
-        dns=tuple(_address(text) for text in arguments.dns) or config.dns,
+        dns=tuple(address_of(text) for text in arguments.dns) or config.dns,
         force=arguments.force,
         shell=script_shell(),
-        binds=tuple(_bind(text) for text in arguments.bind),
-        env=tuple(_variable(text) for text in arguments.env),
+        binds=tuple(bind_of(text) for text in arguments.bind),
+        env=tuple(variable_of(text) for text in arguments.env),
         proot_options=config.proot_options + tuple(arguments.proot_option),
-        runtime=arguments.runtime,
+        runtime=arguments.runtime or "",
+        hostname=hostname_of(arguments.hostname),
         run=run_settings(arguments),
         ids=_ids(arguments),
         sync=not arguments.no_sync,
@@ -96,6 +98,13 @@ def plan_of(arguments: argparse.Namespace, config: Config, directory: Path, trus
         waits=not arguments.no_wait,
         trust=trust,
     )
+
+
+def hostname_of(text: str | None) -> str:
+    """Return the value of --hostname, empty where it isn't given. Raises UsageError for what is no name of RFC 1123."""
+    if text is not None and not re.fullmatch(r"(?=.{1,64}$)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+        raise UsageError(f"--hostname {printable(text)!r} is no name", "use letters, digits, '.' and '-', at most 64")
+    return text or ""
 
 
 def script_shell() -> str:
@@ -122,7 +131,7 @@ def _ids(arguments: argparse.Namespace) -> str | None:
     if arguments.ids == "many":
         if os.geteuid() == 0:
             raise UsageError("--ids many is for users: root's chroot has all ids", "leave it out, or don't use sudo")
-        if arguments.runtime not in ("auto", "userns"):
+        if arguments.runtime not in (None, "auto", "userns"):
             raise UsageError(
                 f"--ids many and --runtime {arguments.runtime} exclude each other", "leave out one of them"
             )
@@ -130,7 +139,7 @@ def _ids(arguments: argparse.Namespace) -> str | None:
     return ids
 
 
-def _bind(text: str) -> str:
+def bind_of(text: str) -> str:
     """Return SRC[:DST[:ro]] with an absolute SRC. The last ":/" divides them, as in start.sh."""
     source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
     if not source:
@@ -139,7 +148,7 @@ def _bind(text: str) -> str:
         return os.path.abspath(source) + divider + destination
 
 
-def _variable(text: str) -> str:
+def variable_of(text: str) -> str:
     """Return NAME=VALUE, or a NAME whose value start.sh takes from its caller."""
     if text.find("=") < 1 and not (_PASSED_NAME.fullmatch(text) and text not in _SHELL_VARIABLES):
         raise UsageError(
@@ -149,7 +158,8 @@ def _variable(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
+def address_of(text: str) -> str:
+    """Return the IP address that `--dns` names. Raises UsageError."""
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from provisioner.registry.hub import Hub
     from provisioner.store.documents import CachingRegistry
 
-HELP = "List the tags of an image for this machine's platform, newest first"
+HELP = "List an image's tags for this machine's platform, newest first"
 EXAMPLE = "provision tags ubuntu"
 QUIET = NAMES_ALONE
 

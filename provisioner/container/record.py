@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,20 @@ from typing import Any
 from provisioner import __version__
 from provisioner.container.access import FOLDER as FOLDER
 from provisioner.container.access import opened_directory, read_file
+from provisioner.container.start_options import NO_OPTIONS, StartOptions
 from provisioner.errors import MachineError
-from provisioner.filesystem.atomic import write_new
+from provisioner.filesystem.atomic import replace_in, write_new
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.terminal.escaping import printable
 
+ACCOUNTS = "accounts"
+"""The folder in FOLDER with the image's files of users and groups."""
 _NAME = "record.json"
 _FORMAT = 1
+_PARTS = ("layers", "run", "options")
+"""Fields that are no simple values."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ class Record:
     """How far the content was verified, in words such as `not verified`; empty where digests cover all of it."""
     run: RunSettings = AS_CONFIGURED
     """What was wanted in place of what the image's config says."""
+    options: StartOptions = NO_OPTIONS
+    """What start.sh goes by, as it was asked for."""
+    id: str = ""
+    """A number of this directory's own, which stays with it when it is moved; empty in older records."""
     version: str = __version__
     """The version of provision that wrote the record."""
     format: int = _FORMAT
@@ -60,9 +70,15 @@ class Record:
 
     @classmethod
     def of(
-        cls, reference: str, image: Image, profile: str, verified: str = "", run: RunSettings = AS_CONFIGURED
+        cls,
+        reference: str,
+        image: Image,
+        profile: str,
+        verified: str = "",
+        run: RunSettings = AS_CONFIGURED,
+        options: StartOptions = NO_OPTIONS,
     ) -> Record:
-        """Return the record of an image that is about to be provisioned."""
+        """Return the record of an image that is about to be provisioned, with an id of its own."""
         return cls(
             reference=reference,
             platform=str(image.config.platform),
@@ -76,6 +92,8 @@ class Record:
             profile=profile,
             verified=verified,
             run=run,
+            options=options,
+            id=new_id(),
         )
 
     @classmethod
@@ -107,8 +125,12 @@ class Record:
     def _from_json(cls, value: Any) -> Record:
         """Parse what `to_json` has written. Raises ValueError, TypeError or KeyError for anything else."""
         layers = tuple(LayerRecord(**layer) for layer in value["layers"])
-        run = RunSettings.from_json(value.get("run", {}))
-        record = cls(**{**value, "layers": layers, "run": run})
+        parts = {
+            "layers": layers,
+            "run": RunSettings.from_json(value.get("run", {})),
+            "options": StartOptions.from_json(value.get("options", {})),
+        }
+        record = cls(**{**value, **parts})
         if record.format != _FORMAT:
             raise ValueError(f"format {record.format}")
         _check_types(record)
@@ -120,11 +142,20 @@ class Record:
         """Return the text of record.json, which is also what `--json` prints: ASCII, safe on a terminal."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
+    def replace(self, folder: int) -> None:
+        """Write the record in the place of the one that is in an open FOLDER. Raises OSError."""
+        replace_in(folder, _NAME, self.to_json().encode(), 0o644)
+
     def write(self, folder: int, image: Image) -> None:
         """Write the record and the image's documents, byte for byte, into an open directory. Raises OSError."""
         write_new(folder, _NAME, self.to_json().encode())
         write_new(folder, "manifest.json", image.manifest_bytes)
         write_new(folder, "config.json", image.config_bytes)
+
+
+def new_id() -> str:
+    """Return an id for a directory, which no other has."""
+    return os.urandom(16).hex()
 
 
 def describe_missing(directory: Path, shown: str) -> str:
@@ -133,7 +164,7 @@ def describe_missing(directory: Path, shown: str) -> str:
 
 
 def _check_types(part: Record | LayerRecord) -> None:
-    """Raise TypeError for a field, other than `layers` and `run`, that doesn't have its declared type."""
+    """Raise TypeError for a field that doesn't have its declared type. Those of _PARTS were checked before."""
     for field in fields(part):
-        if field.name not in ("layers", "run") and type(getattr(part, field.name)).__name__ != field.type:
+        if field.name not in _PARTS and type(getattr(part, field.name)).__name__ != field.type:
             raise TypeError(f"{field.name} is not of the type {field.type}")

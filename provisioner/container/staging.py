@@ -16,12 +16,13 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from provisioner.container.access import read_file, trust_errors
+from provisioner.container.parents import create_parent, remove_empty
 from provisioner.container.place import check_permissions, check_place
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
@@ -29,14 +30,14 @@ from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import lock, lock_holder
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import names_in, remove_name
-from provisioner.filesystem.resolution import PASSED, resolve
+from provisioner.filesystem.resolution import resolve
 from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours, created_owner
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_NEW, OLD, _PARENTS = "new", "old", "parents"
+_NEW, OLD, _PARENTS, _KEEP = "new", "old", "parents", "keep"
 _NAME_MAX = 255
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
@@ -129,10 +130,13 @@ class Staging:
             if error is None:  # an earlier error matters more, and the next run cleans up
                 raise
 
-    def commit(self, console: Console | None = None, *, sync: bool = False, replace: bool = True) -> None:
+    def commit(
+        self, console: Console | None = None, *, sync: bool = False, replace: bool = True, keep_as: str = ""
+    ) -> None:
         """Put the new directory in the place of `target`. Raises TargetExists where something is mounted there.
 
-        Without `replace` TargetExists is raised, too, where there is anything but an empty directory.
+        Without `replace` TargetExists is raised, too, where there is anything but an empty directory. What is replaced
+        is removed, unless it gets the name `keep_as` beside `target`.
 
         With `sync` it is on the disk before, and its name when this returns, so that no power cut can take parts of it;
         where that fails MachineError is raised, and all is as it was. `console` gets a step where that takes long.
@@ -151,6 +155,8 @@ class Staging:
             with machine_errors(f"write {shown} to the disk"):
                 sync_below(self._lock, lambda count: _report_waiting(console, count))
         with machine_errors(f"put {shown} in place"):
+            if keep_as:
+                write_new(self._lock, _KEEP, os.fsencode(keep_as))  # for the next run, where this one is killed
             try:
                 self._put_in_place()  # this also replaces an empty directory
             except OSError as error:
@@ -163,6 +169,11 @@ class Staging:
         if sync:
             with machine_errors(f"write {shown} to the disk"):
                 self._sync_names()
+        if keep_as:
+            with machine_errors(f"keep the old {shown}"):
+                os.rename(OLD, keep_as, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+                if sync:
+                    sync_directory(self.parent)
 
     def _sync_names(self) -> None:
         """Have the name of `target` on the disk, and those of the parents that were created; undo the commit else."""
@@ -186,7 +197,7 @@ class Staging:
                 if found.path != self.target:  # somebody has put a symlink there since the path was resolved
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 for name in found.missing[:-1]:
-                    below = _create_parent(here, name)
+                    below = create_parent(here, name)
                     os.close(here)
                     here = below
                     created.append(name)
@@ -194,14 +205,14 @@ class Staging:
                 self._created_parents = len(created)
                 return
             except NotADirectoryError:
-                _remove_empty(here, reversed(created))
+                remove_empty(here, reversed(created))
                 raise TargetExists(
                     f"{printable(str(self.target))}: a part of this path is a file", "choose another directory"
                 ) from None
             except FileExistsError:  # another run creates them at the same time: they are looked at anew
                 continue
             except BaseException:
-                _remove_empty(here, reversed(created))
+                remove_empty(here, reversed(created))
                 raise
             finally:
                 os.close(here)
@@ -218,7 +229,7 @@ class Staging:
 
     def _remove_parents(self) -> None:
         """Remove the parents that were created, as far as they are empty."""
-        _remove_empty(self.parent, (parent.name for parent in self.target.parents[: self._created_parents]))
+        remove_empty(self.parent, (parent.name for parent in self.target.parents[: self._created_parents]))
 
     def open_scratch(self, name: str) -> int:
         """Create the directory `name` for temporary files, and return it open. Raises OSError."""
@@ -301,6 +312,10 @@ class Staging:
         if {OLD, _NEW} <= names:
             os.rename(OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
             names.remove(OLD)
+        elif {OLD, _KEEP} <= names:
+            keep_as = read_file(self._lock, _KEEP, _KEEP) or b""
+            os.rename(OLD, keep_as, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+            names.remove(OLD)
         for name in names:
             remove_name(self._lock, os.fsencode(name))
 
@@ -336,39 +351,6 @@ def _report_waiting(console: Console | None, count: int | None) -> None:
     """Write a step with the number of bytes that have yet to be written to the disk, if it is known."""
     if console:
         console.step(f"writing {'files' if count is None else size_text(count)} to the disk")
-
-
-def _create_parent(above: int, name: str) -> int:
-    """Create a directory in the open one `above` and return it open, of O_PATH.
-
-    Raises FileExistsError where another run has created it, and NotADirectoryError where a file is in the way.
-    """
-    try:
-        # Root would not rely on what others may write to.
-        os.mkdir(name, 0o777 if os.geteuid() else 0o755, dir_fd=above)
-    except FileExistsError:
-        mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
-            raise
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-    return os.open(name, PASSED, dir_fd=above)
-
-
-def _remove_empty(directory: int, names: Iterable[str]) -> None:
-    """Remove an open directory and those above it, as far as they are empty; `names` are theirs, the lowest first."""
-    here = os.dup(directory)
-    try:
-        for name in names:
-            state, above = os.fstat(here), os.open("..", PASSED, dir_fd=here)
-            os.close(here)
-            here = above
-            if not os.path.samestat(state, os.stat(name, dir_fd=here, follow_symlinks=False)):
-                return
-            os.rmdir(name, dir_fd=here)
-    except OSError:  # somebody uses it by now
-        return
-    finally:
-        os.close(here)
 
 
 def is_free(target: Path) -> bool:

@@ -31,7 +31,7 @@ def check_gzip(site: Site) -> Finding:
         return ok(f"by isal, the fastest way{beside}")
     if is_android():
         return ok(f"by zlib{beside}")
-    return no(f"by zlib, slower than isal{beside}", "pip install 'provisioner[fast]'")
+    return no(f"by zlib, slower than isal{beside}", "pip install isal")
 
 
 def check_zstd(site: Site) -> Finding:

@@ -99,6 +99,16 @@ class TreeCopier:
             os.close(here)
         return self.report
 
+    def copy_file(self, file: WalkedFile, here: int, path: bytes) -> None:
+        """Copy one file that is no directory to the open directory `here`, where its name must be free.
+
+        `path` is where it comes to from the top of the copy. Names of one file that are copied by one object are hard
+        links again. Raises OSError.
+        """
+        self.path = path
+        self._copy_file(here, file)
+        self.report.files += 1
+
     def _wanted(self, files: Iterator[WalkedFile | None]) -> Iterator[WalkedFile | None]:
         """Yield the files that are not left out."""
         names: list[bytes] = []

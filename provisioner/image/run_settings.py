@@ -32,6 +32,11 @@ class RunSettings:
             user=config.user if self.user is None else self.user,
         )
 
+    def changed_by(self, asked: RunSettings) -> RunSettings:
+        """Return these settings with those of `asked` that are not None in their place."""
+        values = {field.name: getattr(asked, field.name) for field in fields(asked)}
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
+
     @classmethod
     def from_json(cls, value: Any) -> RunSettings:
         """Return the settings that `dataclasses.asdict` has turned into JSON. Raises ValueError or TypeError."""

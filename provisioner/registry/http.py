@@ -41,7 +41,7 @@ CHUNK_SIZE = 1 << 16
 
 _REQUESTS = logging.getLogger(REQUEST_LOGGER)
 _MAX_REDIRECTS = 5
-_GET_SOCKS = "pip install 'provisioner[socks]', or take another proxy"
+_GET_SOCKS = "pip install PySocks, or take another proxy"
 _CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
 
 

@@ -22,33 +22,44 @@ PUBLIC_DNS = ("1.1.1.1", "8.8.8.8", "2606:4700:4700::1111")
 _AID_NAMES = {3003: "aid_inet", 9997: "aid_everybody"}
 
 
-def apply_fixups(tree: Tree, profile: Profile, dns: Sequence[str], directory: Path) -> dict[str, bytes]:
+def apply_fixups(
+    tree: Tree, profile: Profile, dns: Sequence[str], directory: Path, hostname: str = ""
+) -> dict[str, bytes]:
     """Write the fixups into `tree` and return the files of /etc that start.sh may generate again, by name.
 
     These are the files that depend on the machine and that the profile doesn't have. `dns` are the servers that the
-    user asked for, and `directory` is where the container will be. Symlinks of the image in place of a file are
-    replaced; mtab is made where there is none, as docker does. Raises MalformedImage where something in the image is in
-    the way of a file, and MachineError.
+    user asked for, `hostname` is the name that is wanted, and `directory` is where the container will be. Symlinks of
+    the image in place of a file are replaced; mtab is made where there is none, as docker does. Raises MalformedImage
+    where something in the image is in the way of a file, and MachineError.
     """
-    name = profile.hostname or format_hostname(directory)
-    files = {
-        b"/etc/resolv.conf": format_resolv_conf(dns or profile.dns, host_resolv_confs()).encode(),
-        b"/etc/hosts": os.fsencode(format_hosts(name, socket.gethostname())),
-        b"/etc/hostname": os.fsencode(f"{name}\n"),
-    }
-    generated = {path.decode().removeprefix("/etc/"): text for path, text in files.items()}
+    generated = generated_files(profile, dns, directory, hostname)
+    files = {f"/etc/{path}".encode(): content for path, content in generated.items()}
     if is_android():
         group = tree.read(b"etc/group") or b""
         files[b"/etc/group"] = group + format_missing_groups(group, os.getgroups())
     for path, content in profile.files:
         files[path] = content if content.endswith(b"\n") else content + b"\n"
-        generated.pop(path.decode().removeprefix("/etc/"), None)
     for path, content in files.items():
         with tree_errors(f"write {printable(path)}"):
             tree.write(path, content)
     with tree_errors("write /etc/mtab"):
         tree.symlink(b"/etc/mtab", b"/proc/mounts")
     return generated
+
+
+def generated_files(profile: Profile, dns: Sequence[str], directory: Path, hostname: str = "") -> dict[str, bytes]:
+    """Return the files of /etc that depend on the machine and that the profile doesn't have, by name.
+
+    The arguments are those of `apply_fixups`.
+    """
+    name = hostname or profile.hostname or format_hostname(directory)
+    files = {
+        "resolv.conf": format_resolv_conf(dns or profile.dns, host_resolv_confs()).encode(),
+        "hosts": os.fsencode(format_hosts(name, socket.gethostname())),
+        "hostname": os.fsencode(f"{name}\n"),
+    }
+    own = {path.decode() for path, _ in profile.files}
+    return {name: content for name, content in files.items() if f"/etc/{name}" not in own}
 
 
 def format_resolv_conf(dns: Sequence[str], host_files: Iterable[Path]) -> str:

@@ -70,8 +70,9 @@ class UrlFiles:
     def fetch(self, remote: RemoteFile, expected: Digest | None = None, who: str = "--sha256") -> UrlFile:
         """Return the file at a URL as it is now: from the cache where the server, or `expected`, says that it is there.
 
-        `who` says what is expected, for messages. Without it, the digest that SHA256SUMS or NAME.sha256 beside it states has to fit. Raises MalformedImage
-        for a file with another digest, which is deleted; NotFound, NotAllowed, NetworkError, MachineError.
+        `who` says what is expected, for messages. Without it, the digest that SHA256SUMS or NAME.sha256 beside it
+        states has to fit. Raises MalformedImage for a file with another digest, which is deleted; NotFound, NotAllowed,
+        NetworkError, MachineError.
         """
         verified = f"by {who}"
         if expected and (cached := self._cached(expected, verified)):

@@ -23,7 +23,7 @@ SOURCES = ("LICENSE", "README.md", "profiles", "provisioner", "pyproject.toml", 
 PROBE = """
 import hashlib, json, provisioner
 from provisioner.resources import read_resource, resource_names
-folders = {"profiles": ".toml", "scripts/start": ".sh"}
+folders = {"profiles": ".toml", "scripts/start": ".sh", "scripts/share": ""}
 names = [(folder, name) for folder, suffix in folders.items() for name in resource_names(folder, suffix)]
 files = {f"{folder}/{name}": hashlib.sha256(read_resource(folder, name)).hexdigest() for folder, name in names}
 print(json.dumps({"package": provisioner.__path__[0], "files": files}))
@@ -42,13 +42,13 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 def check(python: str | Path, package: Path, cwd: Path, **environment: str) -> None:
     """Assert that a Python finds our files, whole, through the `package` that is meant, and that the command starts."""
-    shipped = [*ROOT.glob("profiles/*.toml"), *ROOT.glob("scripts/start/*.sh")]
+    shipped = [*ROOT.glob("profiles/*.toml"), *ROOT.glob("scripts/start/*.sh"), *ROOT.glob("scripts/share/*")]
     found = json.loads(run(python, "-c", PROBE, cwd=cwd, **environment))
     assert Path(found["package"]).resolve() == package.resolve()
     assert found["files"] == {
         str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shipped
     }
-    assert "IMAGE" in run(python, "-m", "provisioner", "--help", cwd=cwd, **environment)
+    assert "SOURCE" in run(python, "-m", "provisioner", "help", "install", cwd=cwd, **environment)
 
 
 @pytest.fixture
@@ -90,13 +90,16 @@ def test_a_wheel_has_all_and_nothing_else(checkout: Path, tmp_path: Path) -> Non
     python, site = make_venv(tmp_path / "venv")
     install(python, wheel_of(checkout, tmp_path))
     check(python, site / "provisioner", cwd=tmp_path)
-    assert {path.name for path in site.iterdir()} == {"provisioner", f"provisioner-{__version__}.dist-info"}
+    assert {path.name for path in site.iterdir()} == {"provisioner", f"provision_container-{__version__}.dist-info"}
     modules = {path.relative_to(checkout / "provisioner") for path in checkout.glob("provisioner/**/*.py")}
-    modules |= {
-        path.relative_to(checkout) for folder in ("profiles", "scripts") for path in checkout.glob(f"{folder}/*.py")
-    }
+    modules |= {path.relative_to(checkout) for path in checkout.glob("profiles/*.py")}
     assert {path.relative_to(site / "provisioner") for path in site.glob("provisioner/**/*.py")} == modules
-    assert "IMAGE" in run(python.with_name("provision"), "--help", cwd=tmp_path)
+    assert "SOURCE" in run(python.with_name("provision"), "help", "install", cwd=tmp_path)
+    share = tmp_path / "venv/share"
+    assert (share / "bash-completion/completions/provision").exists()
+    assert (share / "zsh/site-functions/_provision").exists()
+    assert (share / "fish/vendor_completions.d/provision.fish").exists()
+    assert sorted(path.name for path in (share / "man/man1").iterdir()) == ["provision.1", "start.sh.1"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,128 @@
+"""`provision config NAME|DIR`: what start.sh goes by, shown and changed."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.output import make_console, write_json, write_lines
+from provisioner.commands.plan_options import address_of, bind_of, hostname_of, variable_of
+from provisioner.commands.run_options import run_settings
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.container.record import Record
+from provisioner.container.staging import Staging
+from provisioner.errors import NotFound, UsageError
+from provisioner.filesystem.trust import TrustedDirectories
+from provisioner.image.run_settings import AS_CONFIGURED
+from provisioner.launch.settings import RUNTIMES
+from provisioner.terminal.escaping import printable
+
+HELP = "Show what a container's start.sh goes by, or change it"
+EXAMPLE = "provision config ./debian --set env='A=1 B=2'"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Return the words of a list. Raises UsageError."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        raise UsageError(f"{printable(text)!r} can't be divided into words", "close its quotes") from None
+
+
+def _runtime(text: str) -> str:
+    if text not in ("", *RUNTIMES):
+        raise UsageError(f"runtime {printable(text)!r} is none of {', '.join(RUNTIMES)}", "choose one of them")
+    return text
+
+
+_START_KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "runtime": ("runtime", _runtime),
+    "dns": ("dns", lambda text: tuple(map(address_of, _words(text)))),
+    "hostname": ("hostname", lambda text: hostname_of(text) if text else ""),
+    "bind": ("binds", lambda text: tuple(map(bind_of, _words(text)))),
+    "env": ("env", lambda text: tuple(map(variable_of, _words(text)))),
+    "proot-option": ("proot_options", _words),
+}
+"""The keys of StartOptions: the field, and what a text stands for."""
+_RUN_KEYS = {"cmd": "command", "entrypoint": "entrypoint", "env-image": "env", "workdir": "working_dir", "user": "user"}
+"""The keys of RunSettings, with their fields. They are options of `install`, too."""
+_KEYS = (*_START_KEYS, *_RUN_KEYS)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `config`."""
+    add_container_argument(parser)
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help=f"change {', '.join(_KEYS)}; lists are words as a shell divides them; an empty value "
+        "is what the image or the profile has; repeatable",
+    )
+    parser.add_argument("--json", action="store_true", help="print the settings as JSON")
+    add_trust_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the settings, after changing them. Raises UsageError, TargetExists, NotFound, MachineError."""
+    from provisioner.start_files import change_options
+
+    directory, trust = find_container(arguments), trusted_directories(arguments)
+    console = make_console(arguments)
+    changes = [_parse(text) for text in arguments.set]
+    record = _record(directory, trust)
+    if changes:
+        with Staging(directory, trust, console.step):  # no other run is at work on it
+            record = _record(directory, trust)
+            options, run_as = record.options, record.run
+            for key, value in changes:
+                if key in _START_KEYS:
+                    options = replace(options, **{_START_KEYS[key][0]: value})
+                else:
+                    run_as = replace(run_as, **{_RUN_KEYS[key]: value})
+            record = change_options(directory, record, options, run_as, trust, console)
+    values = settings_of(record)
+    if arguments.json:
+        write_json(values)
+    else:
+        write_lines(f"{key}={printable(_text(value))}" for key, value in values.items())
+    return 0
+
+
+def _record(directory: Path, trust: TrustedDirectories) -> Record:
+    record = Record.read(directory, trust)
+    if record is None:
+        raise NotFound(f"{printable(str(directory))} has no record", "provision it again, with --force")
+    return record
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    """Return the key and the value of KEY=VALUE. Raises UsageError."""
+    key, equals, value = text.partition("=")
+    if not equals or key not in _KEYS:
+        near = difflib.get_close_matches(key, _KEYS, 1)
+        hint = f"did you mean {near[0]}={printable(value)}?" if near else f"the keys are {', '.join(_KEYS)}"
+        raise UsageError(f"--set {printable(text)!r} is not KEY=VALUE of a known key", hint)
+    if key in _START_KEYS:
+        return key, _START_KEYS[key][1](value)
+    names = {name.replace("-", "_"): None for name in _RUN_KEYS}
+    given = [*_words(value)] if key == "env-image" else value
+    parsed = run_settings(argparse.Namespace(**{**names, key.replace("-", "_"): given})) if value else AS_CONFIGURED
+    return key, getattr(parsed, _RUN_KEYS[key])
+
+
+def settings_of(record: Record) -> dict[str, Any]:
+    """Return the settings by their keys; what is empty, or None, is as the image or the profile has it."""
+    start = {key: getattr(record.options, field) for key, (field, _) in _START_KEYS.items()}
+    return {**start, **{key: getattr(record.run, field) for key, field in _RUN_KEYS.items()}}
+
+
+def _text(value: str | Sequence[str] | None) -> str:
+    return value if isinstance(value, str) else shlex.join(value or ())

@@ -1,0 +1,57 @@
+"""NAME|DIR on the command line: a container by its directory, or by the name of the directory alone."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from pathlib import Path
+
+from provisioner.commands.trusting import trusted_directories
+from provisioner.container.access import FOLDER, find_directory, opened_directory
+from provisioner.container.directories import Directories, state_directory
+from provisioner.container.record import describe_missing
+from provisioner.errors import NotFound, UsageError
+from provisioner.terminal.escaping import printable
+
+
+def add_container_argument(parser: argparse.ArgumentParser) -> None:
+    """Add NAME|DIR."""
+    parser.add_argument(
+        "container",
+        metavar="NAME|DIR",
+        help="a provisioned directory, or its name where `provision list` has one of that name only",
+    )
+
+
+def find_container(arguments: argparse.Namespace) -> Path:
+    """Return the directory of the container that `arguments.container` names, for commands that take a NAME|DIR.
+
+    A directory of that name in the current one comes before others. Raises NotFound where there is none, UsageError
+    where there are several, and NotTrusted where others could have changed it.
+    """
+    name = arguments.container
+    path = Path(name)
+    if "/" not in name and name not in ("", ".", "..") and not (path / FOLDER).is_dir():
+        path = _known_directory(name)
+    trust = trusted_directories(arguments)
+    directory = find_directory(path, trust)
+    with opened_directory(directory, trust) as folder:
+        if folder is None:
+            raise NotFound(describe_missing(directory, printable(str(path))), "all that are known: provision list")
+    return directory
+
+
+def _known_directory(name: str) -> Path:
+    """Return the only directory of this name in the list of provisioned directories."""
+    known: list[str] = []
+    with suppress(OSError):  # there is no list
+        known = [entry.directory for entry in Directories(state_directory()).entries()]
+    present = [directory for directory in known if (Path(directory) / FOLDER).is_dir()]
+    found = [directory for directory in present if Path(directory).name == name]
+    if len(found) > 1:
+        raise UsageError(f"{printable(name)} is the name of {len(found)}", f"name one: {printable(', '.join(found))}")
+    if found:
+        return Path(found[0])
+    names = ", ".join(sorted({printable(Path(directory).name) for directory in present}))
+    hint = f"there are {names}" if names else "make it: provision IMAGE DIR"
+    raise NotFound(f"there is no container {printable(name)}", hint)

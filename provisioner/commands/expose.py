@@ -1,0 +1,113 @@
+"""`provision expose NAME|DIR PROGRAM…`: programs on PATH that run a container's programs in the current directory."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from provisioner.commands.container_names import find_container
+from provisioner.commands.output import make_console, write_json, write_lines
+from provisioner.commands.trusting import add_trust_argument
+from provisioner.commands.wrappers import (
+    find_wrappers,
+    is_on_path,
+    program_directory,
+    remove_wrapper,
+    start_command,
+    write_wrapper,
+)
+from provisioner.errors import MalformedImage, NotFound, UsageError, machine_errors
+from provisioner.image.config import ImageConfig
+from provisioner.rootfs.tree import Tree, tree_errors
+from provisioner.terminal.escaping import printable
+
+HELP = "Run a container's programs as if they were this machine's"
+EXAMPLE = "provision expose ./debian gcc make"
+
+_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MOST_LINKS = 40
+"""How many symlinks may lead to one another, as in the kernel."""
+_HERE = '--bind "$PWD" --workdir "$PWD"'
+"""Options with which a program finds the current directory at the same path."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `expose`."""
+    parser.add_argument("container", metavar="NAME|DIR", nargs="?", help="a provisioned directory, or its name")
+    parser.add_argument("programs", metavar="PROGRAM", nargs="*", help="programs of the container: names, or paths")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--list", action="store_true", help="list the programs that link and expose have made")
+    action.add_argument("--remove", action="store_true", help="remove them: those that are named, or all of NAME|DIR")
+    parser.add_argument("--json", action="store_true", help="with --list: print them as JSON")
+    add_trust_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the scripts, list or remove them. Raises NotFound for a program that the container lacks."""
+    folder, console = program_directory(), make_console(arguments)
+    if arguments.container is None and not arguments.list:
+        raise UsageError("NAME|DIR is missing", f"as in {EXAMPLE}")
+    directory = find_container(arguments) if arguments.container is not None else None
+    if arguments.list:
+        found = list(find_wrappers(folder, directory))
+        if arguments.json:
+            write_json([{"program": str(wrapper.path), "directory": wrapper.directory} for wrapper in found])
+        else:
+            write_lines(printable(f"{wrapper.path}: {wrapper.directory}") for wrapper in found)
+        return 0
+    assert directory is not None
+    if arguments.remove:
+        wrappers = [
+            wrapper
+            for wrapper in find_wrappers(folder, directory)
+            if not arguments.programs or wrapper.path.name in arguments.programs
+        ]
+        if not wrappers:
+            raise NotFound(f"there is no such program of {printable(str(directory))}", "all: provision expose --list")
+        for wrapper in wrappers:
+            remove_wrapper(wrapper)
+            console.step(f"removed {wrapper.path}")
+        return 0
+    if not arguments.programs:
+        raise UsageError("there is no PROGRAM", f"as in {EXAMPLE}")
+    check_programs(directory, arguments.programs)
+    for program in arguments.programs:
+        words = f'{_HERE} --entrypoint {shlex.quote(program)} -- "$@"'
+        path = write_wrapper(folder, os.path.basename(program), directory, start_command(directory, words))
+        console.step(f"{path} runs {program} of {directory}")
+    if not is_on_path(folder):
+        console.step(f"{folder} is not on PATH: add it, as with export PATH={shlex.quote(str(folder))}:$PATH")
+    return 0
+
+
+def check_programs(directory: Path, programs: list[str]) -> None:
+    """Raise NotFound for a program that isn't in the container: by its path, or by a name on the image's PATH."""
+    with machine_errors(f"look at {printable(str(directory))}"):
+        config = ImageConfig.from_json((directory / ".provision/config.json").read_bytes())
+        tree = Tree(directory / "rootfs")
+    found = dict(entry.partition("=")[::2] for entry in config.env).get("PATH", _USUAL_PATH)
+    with tree, tree_errors("look at the rootfs"):
+        for program in programs:
+            places = [program] if "/" in program else [f"{folder}/{program}" for folder in found.split(":")]
+            if not any(_is_program(tree, os.fsencode(place)) for place in places):
+                raise NotFound(
+                    f"{printable(program)} is not in {printable(str(directory))}",
+                    f"install it there first: {printable(shlex.quote(str(directory / 'start.sh')))} --shell",
+                )
+
+
+def _is_program(tree: Tree, path: bytes) -> bool:
+    """Return whether an executable file is at a path of the rootfs, symlinks followed as inside."""
+    for _ in range(_MOST_LINKS):
+        try:
+            place = tree.locate(path, create=False)
+            status = tree.lstat(place)
+        except (FileNotFoundError, NotADirectoryError, MalformedImage):  # the latter climbs out of the root
+            return False
+        if not stat.S_ISLNK(status.st_mode):
+            return stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
+        path = os.path.join(os.path.dirname(place.path), os.readlink(place.name, dir_fd=place.directory))
+    return False

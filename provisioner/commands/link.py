@@ -1,0 +1,87 @@
+"""`provision link NAME|DIR [PROGRAM]`: a program on PATH that starts a container."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.output import make_console
+from provisioner.commands.trusting import add_trust_argument
+from provisioner.commands.wrappers import (
+    find_wrappers,
+    is_on_path,
+    program_directory,
+    remove_wrapper,
+    start_command,
+    write_wrapper,
+)
+from provisioner.errors import MachineError, NotFound
+from provisioner.filesystem.user_directories import home_directory
+from provisioner.terminal.escaping import printable
+
+HELP = "Put a program on PATH that starts a container"
+EXAMPLE = "provision link ./debian"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `link`."""
+    add_container_argument(parser)
+    parser.add_argument("program", metavar="PROGRAM", nargs="?", help="its name; default: the directory's name")
+    parser.add_argument("--desktop", action="store_true", help="also an entry in the menu of desktops (.desktop)")
+    parser.add_argument("--widget", action="store_true", help="also a shortcut for Termux:Widget (~/.shortcuts)")
+    parser.add_argument("--remove", action="store_true", help="remove what link has made for this container")
+    add_trust_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the script, or remove it. Raises TargetExists where somebody else's file has that name."""
+    directory, console = find_container(arguments), make_console(arguments)
+    folder = program_directory()
+    places = [folder, _shortcuts(), _applications()]
+    if arguments.remove:
+        found = [wrapper for place in places for wrapper in find_wrappers(place, directory)]
+        if not found:
+            raise NotFound(f"there is no program for {printable(str(directory))}", "all: provision expose --list")
+        for wrapper in found:
+            remove_wrapper(wrapper)
+            console.step(f"removed {wrapper.path}")
+        return 0
+    name = arguments.program or directory.name
+    command = start_command(directory, '"$@"')
+    console.step(f"{write_wrapper(folder, name, directory, command)} starts {directory}")
+    if arguments.widget:
+        console.step(f"{write_wrapper(_shortcuts(), name, directory, command)} is a shortcut for Termux:Widget")
+    if arguments.desktop:
+        entry = write_wrapper(
+            _applications(), f"provision-{name}.desktop", directory, _entry(name, directory), head="[Desktop Entry]\n"
+        )
+        console.step(f"{entry} is an entry in the menu")
+    if not is_on_path(folder):
+        console.step(f"{folder} is not on PATH: add it, as with export PATH={shlex.quote(str(folder))}:$PATH")
+    return 0
+
+
+def _entry(name: str, directory: Path) -> str:
+    """Return the lines of a desktop entry (freedesktop.org's specification) that starts a container in a terminal."""
+    quoted = str(directory / "start.sh")
+    for character in '\\"`$':
+        quoted = quoted.replace(character, f"\\{character}")
+    program = quoted.replace("\\", "\\\\").replace("%", "%%")
+    return f'Type=Application\nName={name}\nExec="{program}" --shell\nTerminal=true\nCategories=System;\n'
+
+
+def _shortcuts() -> Path:
+    return _home() / ".shortcuts"
+
+
+def _applications() -> Path:
+    return _home() / ".local/share/applications"
+
+
+def _home() -> Path:
+    home = home_directory()
+    if home is None:
+        raise MachineError("this user has no home directory", "set HOME")
+    return home

@@ -1,0 +1,58 @@
+"""`provision logs NAME|DIR`: what a container in the background has printed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from typing import BinaryIO
+
+from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.output import output_errors
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.container.access import opened_directory
+from provisioner.errors import NotFound, machine_errors
+from provisioner.filesystem.descriptors import EXISTING_FILE
+from provisioner.terminal.escaping import printable
+
+HELP = "Show what a container in the background has printed"
+EXAMPLE = "provision logs --follow web"
+
+_LOG = "log"
+_INTERVAL = 0.2
+"""Seconds between two looks at a log that is followed."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `logs`."""
+    add_container_argument(parser)
+    parser.add_argument("--follow", "-f", action="store_true", help="go on with what is printed from now on")
+    add_trust_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the log to standard output, byte for byte. Raises NotFound where there is none."""
+    directory = find_container(arguments)
+    with opened_directory(directory, trusted_directories(arguments)) as folder:
+        assert folder is not None
+        try:
+            with machine_errors("read the log"):
+                file = os.open(_LOG, EXISTING_FILE, dir_fd=folder)
+        except Exception as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            start = printable(str(directory / "start.sh"))
+            raise NotFound("nothing was started in the background", f"start it: {start} --detach") from None
+    with open(file, "rb") as log, output_errors():
+        _copy(log)
+        while arguments.follow:
+            time.sleep(_INTERVAL)
+            _copy(log)
+    return 0
+
+
+def _copy(log: BinaryIO) -> None:
+    shutil.copyfileobj(log, sys.stdout.buffer)
+    sys.stdout.flush()

@@ -1,0 +1,68 @@
+"""`provision start`, `shell`, `exec` and `stop`: what start.sh does, for a container by its name.
+
+They become start.sh: it gets the same terminal and signals, and its exit status is theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.trusting import add_trust_argument
+from provisioner.errors import UsageError, machine_errors
+from provisioner.terminal.escaping import printable
+
+
+@dataclass(frozen=True)
+class Starter:
+    """One of these subcommands: what it passes to start.sh before the words behind NAME|DIR."""
+
+    HELP: str
+    EXAMPLE: str
+    options: tuple[str, ...]
+    words: str
+    """What may follow NAME|DIR, for the help."""
+    needs_words: bool = False
+    QUIET: str = "show errors only"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        add_trust_argument(parser)
+        add_container_argument(parser)
+        parser.add_argument("words", metavar="WORD", nargs=argparse.REMAINDER, help=self.words)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Become start.sh. Raises NotFound, UsageError, NotTrusted and MachineError."""
+        if self.needs_words and not arguments.words:
+            raise UsageError("there is no command", f"as in {self.EXAMPLE}")
+        become(os.path.join(find_container(arguments), "start.sh"), (*self.options, *arguments.words))
+
+
+def become(script: str, words: Sequence[str]) -> NoReturn:
+    """Run a script in the place of this process. Raises MachineError where it can't be run."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with machine_errors(f"run {printable(script)}"):
+        os.execv(script, [script, *words])
+
+
+START = Starter(
+    "Start a container: its command, or another one",
+    "provision start web",
+    (),
+    "options of start.sh, and the command: as DIR/start.sh takes them",
+)
+SHELL = Starter("Open a login shell in a container", "provision shell web", ("--shell",), "arguments of the shell")
+EXEC = Starter(
+    "Run a command in a container that is running",
+    "provision exec web ps",
+    ("--exec",),
+    "the command, after options of start.sh",
+    needs_words=True,
+)
+STOP = Starter("Stop what runs in a container", "provision stop web", ("--stop",), "--timeout SECONDS")

@@ -1,0 +1,106 @@
+"""Small scripts in a directory of PATH that start a container, or a program of one.
+
+A comment in each says which container it is for. Scripts without that comment are somebody else's, and never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.errors import MachineError, TargetExists, UsageError, machine_errors
+from provisioner.filesystem.atomic import replace_in
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.user_directories import home_directory
+from provisioner.terminal.escaping import printable
+
+_MARK = "# Written by provision for "
+_LONGEST = 64 << 10
+"""The most bytes of a file that are looked at."""
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """A script that provision has written."""
+
+    path: Path
+    directory: str
+    """The directory of the container."""
+
+
+def program_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return where scripts go: `$PREFIX/bin` in Termux, else `~/.local/bin`. Raises MachineError without a home."""
+    prefix = environment.get("PREFIX", "")
+    if prefix.startswith("/data/") and os.path.isdir(f"{prefix}/bin"):
+        return Path(prefix, "bin")
+    home = home_directory(environment)
+    if home is None:
+        raise MachineError("this user has no home directory", "set HOME")
+    return home / ".local/bin"
+
+
+def write_wrapper(folder: Path, name: str, directory: Path, command: str, head: str = "#!/bin/sh\n") -> Path:
+    """Write the script `name`, which runs the shell text `command`, and return its path. Raises TargetExists.
+
+    `head` is what the file begins with.
+    """
+    if not name or name.startswith((".", "-")) or "/" in name or not name.isprintable():
+        raise UsageError(f"{printable(name)!r} can't be the name of a program", "name it by letters and digits")
+    path = folder / name
+    if "\n" in str(directory):
+        raise UsageError("the directory's name has a line break", "rename the directory")
+    if os.path.lexists(path) and _directory_of(path) is None:
+        raise TargetExists(
+            f"{printable(str(path))} is there, and not of provision", "choose another name, or move it away"
+        )
+    text = f"{head}{_MARK}{directory}\n{command}\n"
+    with machine_errors(f"write {printable(str(path))}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with closing_descriptor(os.open(folder, DIRECTORY)) as opened:
+            replace_in(opened, name, os.fsencode(text), 0o755)
+    return path
+
+
+def find_wrappers(folder: Path, directory: Path | None = None) -> Iterator[Wrapper]:
+    """Yield the scripts of provision in a folder, by name; only those for `directory` where it is given."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return
+    for name in names:
+        found = _directory_of(folder / name)
+        if found is not None and (directory is None or found == str(directory)):
+            yield Wrapper(folder / name, found)
+
+
+def remove_wrapper(wrapper: Wrapper) -> None:
+    """Remove a script. Raises MachineError."""
+    with machine_errors(f"remove {printable(str(wrapper.path))}"), suppress(FileNotFoundError):
+        wrapper.path.unlink()
+
+
+def is_on_path(folder: Path) -> bool:
+    """Return whether a shell finds programs in `folder`."""
+    return str(folder) in os.environ.get("PATH", "").split(os.pathsep)
+
+
+def start_command(directory: Path, words: str) -> str:
+    """Return the line of a script that becomes start.sh with these words, which are shell text."""
+    return f"exec {shlex.quote(str(directory / 'start.sh'))} {words}"
+
+
+def _directory_of(path: Path) -> str | None:
+    """Return which container a script is for; None where it isn't one of provision."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        with open(path, "rb") as file:
+            lines = os.fsdecode(file.read(_LONGEST)).splitlines()
+    except OSError:
+        return None
+    return next((line.removeprefix(_MARK) for line in lines[:12] if line.startswith(_MARK)), None)

@@ -1,0 +1,186 @@
+"""Containers by name: start, shell, exec, stop, logs, link and expose, with containers that really run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import builders
+from tests.support.containers import static_busybox
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import as_user, own, provision_command
+
+APPLETS = ("sh", "cat", "echo", "env", "false", "pwd", "sleep", "wc")
+
+
+@pytest.fixture
+def home(place: Path) -> Path:
+    """The home directory of the unprivileged user, in which `web` is a provisioned directory."""
+    home = place / "home"
+    home.mkdir()
+    own(home)
+    links = [(f"bin/{applet}", "busybox") for applet in APPLETS]
+    data = builders.layer(
+        ("bin", None), ("bin/busybox", static_busybox().read_bytes(), 0o755), *links, ("etc", None), ("etc/motd", b"x")
+    )
+    with ScriptedRegistry() as registry:
+        registry.push("web", builders.image(data, run={"Cmd": ["echo", "hello"], "Env": ["PATH=/bin"]}))
+        done = run(home, f"{registry.host}/web", home / "web", "--platform=amd64")
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def run(home: Path, *words: str | Path, cwd: Path | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run `provision` as the unprivileged user with this home."""
+    command, options = provision_command(*words, cache=home / "cache", **as_user())
+    options["env"] |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+    options["cwd"] = cwd or home.parent
+    return subprocess.run(command, check=False, timeout=120, **{**options, **more})
+
+
+@pytest.fixture
+def running(home: Path) -> Iterator[Path]:
+    """The home with `web` running in the background; it has printed a line."""
+    done = run(home, "start", "web", "-d", "sh", "-c", "echo started; exec sleep 1000")
+    assert done.returncode == 0, done.stderr
+    yield home
+    run(home, "stop", "web")
+
+
+def test_a_name_or_a_directory_starts_it_with_its_status(home: Path) -> None:
+    for container, cwd in (("web", None), ("./web", home), ("web", home), (str(home / "web"), None)):
+        done = run(home, "start", container, cwd=cwd)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    done = run(home, "start", "web", "sh", "-c", "cat; exit 7", stdin=None, input="typed")
+    assert (done.returncode, done.stdout) == (7, "typed")
+    done = run(home, "start", "web", "--env", "A=1", "env")
+    assert "A=1\n" in done.stdout
+    done = run(home, "shell", "web", stdin=None, input="echo $0\n")
+    assert done.stdout == "/bin/sh\n"
+
+
+def test_a_name_that_several_have_or_none(home: Path) -> None:
+    (home / "other").mkdir()
+    own(home / "other")
+    with ScriptedRegistry() as registry:
+        registry.push("web", builders.small())
+        assert run(home, f"{registry.host}/web", home / "other/web", "--platform=amd64").returncode == 0
+    done = run(home, "start", "web")
+    assert done.returncode == 2
+    assert f"name one: {home}/web, {home}/other/web" in done.stderr
+    done = run(home, "stop", "wbe")
+    assert done.returncode == 3
+    assert "there are web" in done.stderr
+
+
+def test_what_runs_is_entered_read_and_stopped(running: Path) -> None:
+    done = run(running, "exec", "web", "echo", "inside")
+    assert (done.returncode, done.stdout) == (0, "inside\n"), done.stderr
+    deadline = time.monotonic() + 20
+    while (shown := run(running, "logs", "web").stdout) != "started\n" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert shown == "started\n"
+    done = run(running, "stop", "web")
+    assert done.returncode == 0, done.stderr
+    assert "running" not in run(running, "list", "--json").stdout.replace('"processes": []', "")
+    assert run(running, "exec", "web", "echo").returncode == 125
+
+
+def test_a_log_is_followed_until_ctrl_c(running: Path) -> None:
+    command, options = provision_command("logs", "-f", "web", cache=running / "cache", **as_user())
+    options["env"] |= {"HOME": str(running), "XDG_STATE_HOME": str(running / "state")}
+    with subprocess.Popen(command, **options) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "started\n"
+        with open(running / "web/.provision/log", "a") as log:
+            log.write("more\n")
+        assert process.stdout.readline() == "more\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+
+
+def test_a_link_starts_the_container_from_anywhere(home: Path) -> None:
+    done = run(home, "link", "web")
+    assert done.returncode == 0, done.stderr
+    script = home / ".local/bin/web"
+    assert f"{script} starts {home}/web" in done.stderr
+    assert "is not on PATH" in done.stderr
+    assert stat.S_IMODE(script.stat().st_mode) == 0o755
+    started = subprocess.run([script, "echo", "a  b"], capture_output=True, text=True, check=False, **as_user())
+    assert (started.returncode, started.stdout) == (0, "a  b\n"), started.stderr
+    assert run(home, "link", "web", "--remove").returncode == 0
+    assert not script.exists()
+    assert run(home, "link", "web", "--remove").returncode == 3
+
+
+def test_entries_for_desktops_and_phones(home: Path) -> None:
+    done = run(home, "link", "web", "site", "--desktop", "--widget")
+    assert done.returncode == 0, done.stderr
+    assert (home / ".shortcuts/site").read_text() == (home / ".local/bin/site").read_text()
+    lines = (home / ".local/share/applications/provision-site.desktop").read_text().splitlines()
+    assert lines[0] == "[Desktop Entry]"
+    assert f'Exec="{home}/web/start.sh" --shell' in lines
+    assert run(home, "link", "web", "--remove").returncode == 0
+    assert not (home / ".shortcuts/site").exists()
+    assert not list((home / ".local/share/applications").iterdir())
+
+
+def test_nothing_of_others_is_overwritten_or_removed(home: Path) -> None:
+    folder = home / ".local/bin"
+    folder.mkdir(parents=True)
+    (folder / "web").write_text("#!/bin/sh\necho mine\n")
+    (folder / "cat").symlink_to("/bin/cat")
+    for path in (home / ".local", folder, folder / "web"):
+        own(path)
+    for words in (["link", "web"], ["expose", "web", "cat"]):
+        done = run(home, *words)
+        assert done.returncode == 8
+        assert "is there, and not of provision" in done.stderr
+    assert run(home, "expose", "web", "--remove").returncode == 3
+    assert (folder / "web").read_text() == "#!/bin/sh\necho mine\n"
+    assert (folder / "cat").is_symlink()
+
+
+def test_an_exposed_program_works_in_the_current_directory(home: Path) -> None:
+    done = run(home, "expose", "web", "wc", "/bin/sh", "pwd")
+    assert done.returncode == 0, done.stderr
+    work = home / "a directory"
+    work.mkdir()
+    own(work)
+    (work / "input").write_text("one\ntwo\n")
+    bin_directory = home / ".local/bin"
+    options = {**as_user(), "cwd": work, "text": True, "capture_output": True, "check": False}
+    counted = subprocess.run([bin_directory / "wc", "-l", "input"], **options)
+    assert (counted.returncode, counted.stdout) == (0, "2 input\n"), counted.stderr
+    assert subprocess.run([bin_directory / "pwd"], **options).stdout == f"{work}\n"
+    piped = subprocess.run([bin_directory / "wc", "-c"], input="1234", **options)
+    assert piped.stdout == "4\n"
+    status = subprocess.run([bin_directory / "sh", "-c", 'exit "$1"', "sh", "42"], **options)
+    assert status.returncode == 42
+    written = subprocess.run([bin_directory / "sh", "-c", "echo new >output"], **options)
+    assert written.returncode == 0, written.stderr
+    assert (work / "output").read_text() == "new\n"
+
+    listed = json.loads(run(home, "expose", "--list", "--json").stdout)
+    assert [os.path.basename(entry["program"]) for entry in listed] == ["pwd", "sh", "wc"]
+    assert run(home, "expose", "web", "pwd", "--remove").returncode == 0
+    assert sorted(os.listdir(bin_directory)) == ["sh", "wc"]
+
+
+@pytest.mark.parametrize("program", ["gcc", "/etc/motd", "/bin", "../bin/sh/x", "/bin/loop"])
+def test_what_the_container_lacks_is_not_exposed(program: str, home: Path) -> None:
+    (home / "web/rootfs/bin/loop").symlink_to("loop")
+    done = run(home, "expose", "web", "wc", program)
+    assert done.returncode == 3
+    assert f"{program} is not in {home}/web" in done.stderr
+    assert not (home / ".local").exists()

@@ -1,0 +1,177 @@
+"""Directories that are there already: made complete again, and as they are asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.cli import main
+from tests.support import builders
+from tests.support.scripted_registry import ScriptedRegistry
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def registry(registry: ScriptedRegistry) -> ScriptedRegistry:
+    data = builders.layer(("etc", None), ("etc/os-release", b"ID=debian\n"), ("bin", None), ("bin/sh", b"#!\n", 0o755))
+    run = {"Cmd": ["sh"], "Env": ["PATH=/bin", "A=image"], "WorkingDir": "/srv", "User": "1:2"}
+    registry.push("image", builders.image(data, run=run))
+    return registry
+
+
+@pytest.fixture
+def directory(registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> Path:
+    """A directory that was made with options."""
+    for name in ("PROVISION_CACHE_DIR", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    directory = tmp_path / "dir"
+    options = ["--env", "A=1", "--bind", "/opt:/x", "--dns", "9.9.9.9", "--hostname", "web", "--cmd", "sh -c date"]
+    assert provision(registry, directory, *options) == 0
+    capsys.readouterr()
+    return directory
+
+
+def provision(registry: ScriptedRegistry, directory: Path, *options: str) -> int:
+    return main([f"{registry.host}/image", str(directory), "--platform=amd64", *options])
+
+
+def prelude(directory: Path) -> dict[str, str]:
+    """Return the settings at the top of start.sh."""
+    lines = (directory / "start.sh").read_text().partition("\n\n")[0].splitlines()
+    return dict(line.partition("=")[::2] for line in lines if not line.startswith("#"))
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    """Return the files that are generated for a directory."""
+    names = ["start.sh", *(f".provision/generated/{name}" for name in ("hosts", "hostname", "resolv.conf"))]
+    return {name: (directory / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("removed", [["start.sh"], [".provision/generated"], ["start.sh", ".provision/generated"]])
+def test_what_was_generated_is_written_anew_without_network(
+    removed: list[str], registry: ScriptedRegistry, directory: Path, capsys: Output
+) -> None:
+    before = content(directory)
+    for name in removed:
+        path = directory / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    registry.on(".*", registry_is_down)
+    assert provision(registry, directory, "--offline") == 0
+    assert f"was incomplete: written anew: {', '.join(removed)}\n" in capsys.readouterr().err
+    assert content(directory) == before
+    assert os.access(directory / "start.sh", os.X_OK)
+    assert provision(registry, directory, "--offline") == 0
+    assert "incomplete" not in capsys.readouterr().err
+
+
+def registry_is_down(request: object) -> Any:
+    raise AssertionError("nothing may be asked for")
+
+
+def test_a_rootfs_or_a_record_that_is_missing_is_refused(
+    registry: ScriptedRegistry, directory: Path, capsys: Output
+) -> None:
+    (directory / "rootfs").rename(directory / "moved")
+    assert provision(registry, directory) == 8
+    assert "is incomplete: rootfs is missing\n  make it anew: add --force" in capsys.readouterr().err
+    (directory / "moved").rename(directory / "rootfs")
+    (directory / ".provision/record.json").unlink()
+    assert provision(registry, directory, "--force") == 8
+    assert "its record is missing" in capsys.readouterr().err
+    assert (directory / "rootfs/etc").is_dir()
+
+
+def test_other_options_change_start_sh_alone(registry: ScriptedRegistry, directory: Path, capsys: Output) -> None:
+    inode = (directory / "rootfs").stat().st_ino
+    assert provision(registry, directory, "--env", "B=2", "--runtime", "proot", "--user", "0") == 0
+    assert "start.sh changed: runtime, env, user\n" in capsys.readouterr().err
+    now = prelude(directory)
+    assert (now["default_env"], now["default_runtime"], now["image_user"]) == ("B=2", "proot", "0")
+    assert now["default_binds"] == "/opt:/x"
+    assert now["image_command"] == "'sh -c date'"
+    assert (directory / "rootfs").stat().st_ino == inode
+    before = content(directory)
+    assert provision(registry, directory, "--env", "B=2", "--runtime", "proot") == 0
+    assert "start.sh changed" not in capsys.readouterr().err
+    assert content(directory) == before
+    (directory / "start.sh").unlink()
+    assert provision(registry, directory) == 0
+    assert content(directory) == before
+
+
+def test_options_of_the_files_are_refused(registry: ScriptedRegistry, directory: Path, capsys: Output) -> None:
+    assert provision(registry, directory, "--profile", "alpine") == 8
+    assert "was made with the profile debian" in capsys.readouterr().err
+    assert provision(registry, directory, "--profile", "debian") == 0
+
+
+def test_a_start_sh_that_was_edited_stays(registry: ScriptedRegistry, directory: Path, capsys: Output) -> None:
+    with open(directory / "start.sh", "a") as script:
+        script.write("# mine\n")
+    before = content(directory)
+    assert provision(registry, directory, "--env", "B=2") == 8
+    assert "start.sh was edited: env can't be changed" in capsys.readouterr().err
+    assert content(directory) == before
+    assert json.loads((directory / ".provision/record.json").read_text())["options"]["env"] == ["A=1"]
+
+
+def config(directory: Path, capsys: Output, *changes: str) -> dict[str, Any]:
+    """Return what `provision config --json` says, after changes."""
+    words = [word for change in changes for word in ("--set", change)]
+    assert main(["config", str(directory), "--json", *words]) == 0
+    settings: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return settings
+
+
+def test_config_shows_and_changes_the_settings(directory: Path, capsys: Output) -> None:
+    shown = config(directory, capsys)
+    assert shown["env"] == ["A=1"]
+    assert shown["hostname"] == "web"
+    assert shown["cmd"] == ["sh", "-c", "date"]
+    assert shown["user"] is None
+    changed = config(directory, capsys, "env=B=2 'C=a b'", "bind=/tmp", "runtime=userns", "cmd=", "user=5", "hostname=")
+    assert changed["env"] == ["B=2", "C=a b"]
+    now = prelude(directory)
+    assert now["default_env"] == "'B=2 '\"'\"'C=a b'\"'\"''"
+    assert (now["default_binds"], now["default_runtime"], now["default_hostname"]) == ("/tmp", "userns", "''")
+    assert (now["image_command"], now["image_user"]) == ("sh", "5")
+    assert main(["config", str(directory)]) == 0
+    assert "env='B=2' 'C=a b'\n" not in capsys.readouterr().out.replace("B=2 'C=a b'", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("env", "is not KEY=VALUE"),
+        ("evn=A=1", "did you mean env=A=1?"),
+        ("env='A", "can't be divided into words"),
+        ("env=a b", "is not NAME=VALUE"),
+        ("dns=one", "is not an IP address"),
+        ("runtime=docker", "is none of auto, proot"),
+        ("bind=:/x", "names nothing to bind"),
+        ("workdir=x", "x"),
+        ("hostname=-", "is no name"),
+        ("user=\n", "user"),
+    ],
+)
+def test_a_setting_that_cant_be_is_refused_and_nothing_changes(
+    change: str, says: str, directory: Path, capsys: Output
+) -> None:
+    before = content(directory)
+    assert main(["config", str(directory), "--set", change]) == 2
+    assert says in capsys.readouterr().err
+    assert content(directory) == before
+
+
+def test_each_directory_has_an_id_of_its_own(registry: ScriptedRegistry, directory: Path) -> None:
+    other = directory.with_name("other")
+    assert provision(registry, other) == 0
+    ids = [json.loads((path / ".provision/record.json").read_text())["id"] for path in (directory, other)]
+    assert len(set(ids)) == 2
+    assert all(len(number) == 32 for number in ids)
