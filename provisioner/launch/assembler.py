@@ -115,7 +115,8 @@ class Assembler(ABC):
         header = struct.Struct("<16sHHIQQQIHHHHHH" if wide else "<16sHHIIIIIHHHHHH")
         segment = struct.Struct("<IIQQQQQQ" if wide else "<IIIIIIII")
         size = header.size + 2 * segment.size
-        identity = bytes([0x7F, *b"ELF", 2 if wide else 1, 1, 1]).ljust(16, b"\0")
+        # Nobody reads the last byte of it (EI_PAD), but a shell reads no further than to the end of the line.
+        identity = bytes([0x7F, *b"ELF", 2 if wide else 1, 1, 1]).ljust(15, b"\0") + b"\n"
         sizes = (header.size, segment.size, 2, 0, 0, 0)
         total = size + len(code)
         load, stack = (1, 5, total, _PAGE, _ADDRESS), (0x6474E551, 6, 0, 16, 0)  # PT_LOAD r-x, PT_GNU_STACK rw-

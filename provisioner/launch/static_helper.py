@@ -1,17 +1,19 @@
 """The static helper: a small executable that start.sh puts before a command, for what shells can't do.
 
-    helper FILTER FLAGS PROGRAM [ARGUMENT...]
+    helper FILTER FLAGS [HOSTNAME] [CAPABILITIES] [MOUNT... -] [PROGRAM [ARGUMENT...]]
 
 FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. A `+` before it clears the inheritable
 set of capabilities, so that PROGRAM has none that its bounding set lacks (see scripts/start/join.sh). FLAGS is the sum
 of the flags below, in decimal. It opens nothing else, reads no environment, and has no other options, so that there is
-little to get wrong in machine code. In this order it reads the filter, forks (WAIT), begins a process group (GROUP),
-joins a new session keyring (KEYRING), closes descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS),
-clears that set, installs the filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters
-without NO_NEW_PRIVS, so that sudo and su go on working.
+little to get wrong in machine code. In this order it reads the filter, forks (WAIT), sets what signals do
+(DEFAULT_SIGNALS, DIE, QUIT), makes namespaces (NAMESPACES), sets the hostname (HOSTNAME), limits capabilities
+(CAPABILITIES), mounts (MOUNTS), begins a process group (GROUP), joins a new session keyring (KEYRING), closes
+descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), clears that set, installs the filter, and executes
+PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo and su go on working.
 
-Exit status: PROGRAM's; 125 where something failed before, 126 where PROGRAM can't be executed, 127 where it doesn't
-exist. With WAIT also 128 and the number of the signal that ended PROGRAM.
+Exit status: PROGRAM's, 0 without one; 125 where something failed before, with a line on standard error, 126 where
+PROGRAM can't be executed, 127 where it doesn't exist. With WAIT also 128 and the number of the signal that ended
+PROGRAM.
 """
 
 from __future__ import annotations
@@ -22,24 +24,22 @@ from functools import cache
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform
 from provisioner.launch.assembler import Assembler
+from provisioner.launch.helper_flags import (
+    CLOSE,
+    DEFAULT_SIGNALS,
+    DIE,
+    GROUP,
+    KEEP,
+    KEYRING,
+    NO_NEW_PRIVS,
+    QUIT,
+    REPORT,
+    WAIT,
+    read_number,
+    unless,
+)
+from provisioner.launch.helper_namespaces import drop_capabilities, make_namespaces, mount, set_hostname
 from provisioner.launch.processors import I386, Amd64, Arm, Arm64, Riscv64
-
-CLOSE = 1
-"""Close all descriptors above 2, or with KEEP above 5."""
-KEYRING = 2
-"""Join a new session keyring (keyrings(7)); kernels without keyrings are no failure."""
-NO_NEW_PRIVS = 4
-"""Set no_new_privs (prctl(2)), which a process without CAP_SYS_ADMIN needs for a filter."""
-WAIT = 8
-"""Execute PROGRAM in a child, wait for it with all signals blocked, and end with its status."""
-KEEP = 16
-"""Leave the descriptors 3 to 5 open in spite of CLOSE: they are for a second helper, with REPORT."""
-REPORT = 32
-"""With WAIT, behind proot: write the status to descriptor 3, as three digits and a newline, then end proot, the parent,
-with SIGQUIT, and with it all that PROGRAM has left running. PROGRAM doesn't have the descriptors 3 to 5. When proot is
-killed, the kernel kills the helper and PROGRAM."""
-GROUP = 64
-"""Begin a process group (setpgid(2)), so that PROGRAM can't signal the caller's by `kill 0`."""
 
 _ASSEMBLERS: dict[str, type[Assembler]] = {
     "amd64": Amd64,
@@ -64,6 +64,8 @@ getpid          39   20   20   172     172
 getppid        110   64   64   173     173
 keyctl         250  288  311   219     219
 kill            62   37   37   129     129
+mkdirat        258  296  323    34      34
+mount          165   21   21    40      40
 openat         257  295  322    56      56
 prctl          157  172  172   167     167
 prlimit64      302  340  369   261     261
@@ -71,7 +73,9 @@ read             0    3    3    63      63
 rt_sigaction    13  174  174   134     134
 rt_sigprocmask  14  175  175   135     135
 seccomp        317  354  383   277     277
+sethostname    170   74   74   161     161
 setpgid        109   57   57   154     154
+unshare        272  310  337    97      97
 wait4           61  114  114   260     260
 write            1    4    4    64      64
 """
@@ -89,6 +93,8 @@ _LAST = 0x7FFFFFFF
 _MOST_DESCRIPTORS = 0x10000
 """Descriptors that are closed one by one, where the kernel has no close_range(2)."""
 
+_FAILURE = b"start.sh: the static helper has failed: provision doctor says what works here\n"
+
 _FILTER_SIZE = 0x8000
 """The largest filter that the kernel takes, in bytes (BPF_MAXINSNS)."""
 _REPORT_TO, _KEPT = 3, 6
@@ -104,6 +110,11 @@ def static_helper(platform: Platform) -> bytes:
     program = assembler_for(platform, _NUMBERS)
     _read_filter(program)
     _fork_and_wait(program)
+    _set_signals(program)
+    make_namespaces(program)
+    set_hostname(program)
+    drop_capabilities(program)
+    mount(program)
     _prepare(program)
     _clear_inheritable(program)
     _install_filter(program)
@@ -134,20 +145,9 @@ def _read_filter(p: Assembler) -> None:
     p.jump_if("argc", "<", 4, "failed")
     p.read("path", "stack", 2 * p.word)
     p.read("at", "stack", 3 * p.word)
-    p.copy("flags", 0)
-    p.label("digit")
-    p.read("digit", "at", size=1)
-    p.jump_if("digit", "==", 0, "filter")
-    p.copy("once", "flags")
-    p.add("flags", "flags")
-    p.add("flags", "flags")
-    p.add("flags", "once")
-    p.add("flags", "flags")
-    p.add("flags", "digit")
-    p.add("flags", -ord("0"))
-    p.add("at", 1)
-    p.jump("digit")
-    p.label("filter")
+    p.copy("next", "stack")
+    p.add("next", 4 * p.word)
+    read_number(p, "flags")
     p.frame("filter", _FILTER)
     p.copy("size", 0)
     p.read("first", "path", size=1)
@@ -172,7 +172,7 @@ def _read_filter(p: Assembler) -> None:
 def _fork_and_wait(p: Assembler) -> None:
     """With WAIT, go on in a child; the parent ends with the child's status."""
     p.label("fork")
-    _unless(p, WAIT, "prepare")
+    unless(p, WAIT, "signals")
     p.call("getppid")
     p.copy("parent", "result")
     p.call("getpid")
@@ -202,16 +202,14 @@ def _fork_and_wait(p: Assembler) -> None:
     _report(p)
     p.label("child")
     p.call("rt_sigaction", signal.SIGCHLD, "old action", 0, _MASK_SIZE)
-    _die_with(p, "self", otherwise="prepare")
+    _die_with(p, "self", otherwise="signals")
     for descriptor in range(_REPORT_TO, _KEPT):
         p.call("close", descriptor)
 
 
 def _keep_status(p: Assembler) -> None:
     """Let the kernel keep the child's status where SIGCHLD is ignored."""
-    p.frame("default action", _DEFAULT_ACTION)
-    for word in range(32 // p.word):
-        p.write("default action", word * p.word, 0)
+    _default_action(p)
     p.frame("old action", _OLD_ACTION)
     p.call("rt_sigaction", signal.SIGCHLD, "default action", "old action", _MASK_SIZE)
 
@@ -226,7 +224,7 @@ def _block_signals(p: Assembler) -> None:
 
 def _die_with(p: Assembler, parent: str, *, otherwise: str) -> None:
     """With REPORT, let the kernel kill this process when its parent ends, or end now; else go on at a label."""
-    _unless(p, REPORT, otherwise)
+    unless(p, REPORT, otherwise)
     p.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     p.call("getppid")
     p.jump_if("result", "!=", parent, "failed")
@@ -235,7 +233,7 @@ def _die_with(p: Assembler, parent: str, *, otherwise: str) -> None:
 def _report(p: Assembler) -> None:
     """Write the status `code` and end the parent, with REPORT; end with it."""
     p.label("report")
-    _unless(p, REPORT, "end")
+    unless(p, REPORT, "end")
     p.copy("rest", "code")
     p.copy("digits", int.from_bytes(b"000\n", "little"))
     for position, value in enumerate((100, 10, 1)):
@@ -255,18 +253,39 @@ def _report(p: Assembler) -> None:
     p.call("exit_group", "code")
 
 
+def _default_action(p: Assembler) -> None:
+    """Set `default action` to a struct sigaction of zeros."""
+    p.frame("default action", _DEFAULT_ACTION)
+    for word in range(32 // p.word):
+        p.write("default action", word * p.word, 0)
+
+
+def _set_signals(p: Assembler) -> None:
+    """Set what signals do, and which one the end of the parent sends."""
+    p.label("signals")
+    unless(p, DEFAULT_SIGNALS, "signals are left")
+    _default_action(p)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        p.call("rt_sigaction", number, "default action", 0, _MASK_SIZE)
+    p.label("signals are left")
+    for flag, number in ((DIE, signal.SIGKILL), (QUIT, signal.SIGQUIT)):
+        unless(p, flag, f"after {flag}")
+        p.call("prctl", _PR_SET_PDEATHSIG, number, 0, 0, 0)
+        p.label(f"after {flag}")
+
+
 def _prepare(p: Assembler) -> None:
     """Begin a process group, join a keyring, close descriptors, give up new privileges."""
     p.label("prepare")
-    _unless(p, GROUP, "group is left")
+    unless(p, GROUP, "group is left")
     p.call("setpgid", 0, 0)
     p.label("group is left")
-    _unless(p, KEYRING, "keyring is left")
+    unless(p, KEYRING, "keyring is left")
     p.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
     p.label("keyring is left")
-    _unless(p, CLOSE, "closed")
+    unless(p, CLOSE, "closed")
     p.copy("lowest", 3)
-    _unless(p, KEEP, "lowest is known")
+    unless(p, KEEP, "lowest is known")
     p.copy("lowest", _KEPT)
     p.label("lowest is known")
     p.call("close_range", "lowest", _LAST, 0)
@@ -284,7 +303,7 @@ def _prepare(p: Assembler) -> None:
     p.call("close", "count")
     p.jump("close")
     p.label("closed")
-    _unless(p, NO_NEW_PRIVS, "prepared")
+    unless(p, NO_NEW_PRIVS, "prepared")
     p.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -327,24 +346,22 @@ def _clear_inheritable(p: Assembler) -> None:
 def _execute(p: Assembler) -> None:
     """Execute PROGRAM with its arguments and the environment, which is behind argv and its end."""
     p.label("execute")
-    p.read("path", "stack", 4 * p.word)
-    p.copy("argv", "stack")
-    p.add("argv", 4 * p.word)
+    p.read("path", "next")
+    p.jump_if("path", "==", 0, "done")
     p.copy("envp", "stack")
     for _ in range(p.word):
         p.add("envp", "argc")
     p.add("envp", 2 * p.word)
-    p.call("execve", "path", "argv", "envp")
+    p.call("execve", "path", "next", "envp")
     p.jump_if("result", "==", _ENOENT, "missing")
     p.call("exit_group", 126)
     p.label("missing")
     p.call("exit_group", 127)
+    p.label("done")
+    p.call("exit_group", 0)
     p.label("failed")
+    p.frame("text", _FILTER)
+    for at in range(0, len(_FAILURE), 2):
+        p.write("text", at, int.from_bytes(_FAILURE[at : at + 2], "little"), 2)
+    p.call("write", 2, "text", len(_FAILURE))
     p.call("exit_group", 125)
-
-
-def _unless(p: Assembler, flag: int, label: str) -> None:
-    """Go on at `label` unless FLAGS has this flag."""
-    p.copy("flag", "flags")
-    p.mask("flag", flag)
-    p.jump_if("flag", "==", 0, label)

@@ -14,7 +14,7 @@ from provisioner.comparison.changes import find_changes, opened_record
 from provisioner.comparison.state import Baseline
 from provisioner.container.access import FOLDER, read_file
 from provisioner.container.record import ACCOUNTS, Record
-from provisioner.container.usage import check_not_running
+from provisioner.container.running import check_not_running
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -79,7 +79,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
     with opened_record(folder, shown) as (_, baseline):
         pass
     _check_owner(folder, baseline, shown)
-    check_not_running(update.directory, "update")
+    check_not_running(update.directory)
     _check_space(folder, image, shown)
     kept = _kept_name(update.directory) if update.keeps_old else ""
     merges: list[Merge] = []
@@ -93,7 +93,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             merges.append(_merge(plan, folder, new_folder, baseline))
         _keep_other_files(folder, new)
         _keep_settings(update, folder, new)
-        check_not_running(update.directory, "update")
+        check_not_running(update.directory)
         return kept
 
     provision(_plan(update, folder, baseline, image), source, console, complete)

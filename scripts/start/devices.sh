@@ -22,8 +22,7 @@ name_terminal() {
     # In another mount namespace that may be the name of somebody else's.
     # shellcheck disable=SC3013 # dash, busybox, mksh and bash have it
     [ "$link_target" -ef /proc/self/fd/0 ] || return 0
-    # shellcheck disable=SC2086 # words
-    $mount_words -o bind "$link_target" ./dev/console || say "this terminal has no name inside"
+    mount_one "$link_target" ./dev/console none bind || say "this terminal has no name inside"
 }
 
 # Copy the devices and links to the directory $1, with one program.

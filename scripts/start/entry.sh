@@ -64,22 +64,38 @@ copy_program() {
     program=$copy
 }
 
-# Add to `entry_words`, at the front, what leaves root the capabilities that it has in docker's containers, but mknod:
-# the rootfs has no devices. In a user namespace they keep root from following /proc/1/root, too.
-drop_capabilities() {
+# Set `capability_set`: the capabilities that root keeps, as in docker's containers, but mknod, since the rootfs has no
+# devices; or empty where it keeps all. In a user namespace they keep root from following /proc/1/root, too. Where the
+# helper takes the others away, set `capability_digits`, a digit for each capability.
+find_capabilities() {
+    capability_set='' capability_digits=''
     [ -z "$privileged$nested" ] || return 0
     case " $more_capabilities " in
         *" all "*) return ;;
         *" sys_ptrace "*) say "--cap-add SYS_PTRACE: root inside can leave the rootfs, by /proc/1/root" ;;
     esac
-    capability_set=''
-    for capability in chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot \
-        audit_write setfcap $more_capabilities; do
-        capability_set=$capability_set,+$capability
+    capability_set="chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot \
+audit_write setfcap $more_capabilities"
+    [ -n "$helper" ] && [ -z "$hides_entry" ] || return 0
+    for capability in $capability_names; do
+        case " $capability_set " in
+            *" $capability "*) capability_digits=${capability_digits}1 ;;
+            *) capability_digits=${capability_digits}0 ;;
+        esac
+    done
+}
+
+# Add to `entry_words`, at the front, what takes the capabilities away that aren't in `capability_set`, where the helper
+# doesn't.
+drop_capabilities() {
+    [ -n "$capability_set" ] && [ -z "$capability_digits" ] || return 0
+    bounding_set=-all
+    for capability in $capability_set; do
+        bounding_set=$bounding_set,+$capability
     done
     # busybox's setpriv is a symlink, and has other options.
     if find_program setpriv && { [ ! -L "$program" ] || "$program" --bounding-set -all true 2>/dev/null; }; then
-        append '' "$program" --bounding-set "-all$capability_set"
+        append '' "$program" --bounding-set "$bounding_set"
         [ -n "$hides_entry" ] || append "$list" --inh-caps -all
         [ -n "$helper" ] || [ -z "$no_new_privs" ] || append "$list" --no-new-privs
         entry_words="$list $entry_words"
@@ -88,3 +104,9 @@ drop_capabilities() {
         say "root keeps all capabilities inside: install util-linux's setpriv, or use --cap-add ALL if you want that"
     fi
 }
+
+# All capabilities by their names in capabilities(7), in the order of their numbers.
+capability_names='chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable
+    net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace
+    sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control
+    setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore'

@@ -46,7 +46,7 @@ join_variables() {
         done
         case $variable in *=*) return ;; esac
     fi
-    environment='' names=''
+    environment='' names='' known=''
     for variable; do
         variable_name=${variable%%=*}
         case $variable_name in

@@ -11,11 +11,13 @@ confine() {
     [ "$is_machine_root$uid:$gid$more_ids" != 0:0 ] || [ ! -r "$directory/.provision/seccomp.bpf" ] ||
         filter_file=$directory/.provision/seccomp.bpf
     [ -r "$filter_file" ] && [ -z "$privileged" ] || filter_file=-
-    guard "$filter_file"
-    filter=$list
     # The kernel makes no user namespace for a process that stands between two roots. A user without capabilities can't
     # chroot out of the rootfs.
     keeps_root=$nested
+    [ -n "$nested$joined" ] || moves_root=$helper
+    find_capabilities
+    guard "$filter_file"
+    filter=$list
     if [ -n "$nested" ]; then
         filter=''
     elif [ -z "$helper" ] && [ "${filter_file##*/}" = seccomp.bpf ]; then

@@ -123,7 +123,7 @@ join_rootfs() {
     # shellcheck disable=SC3013 # all of our shells have it
     [ "/proc/$first_child/root" -ef / ] || rootfs=/proc/$first_child/root
     cd -P "$rootfs" || fail "can't enter the rootfs of session $joined"
-    real_rootfs=$PWD stage=$directory/.provision/shm mount_words=mount
+    real_rootfs=$PWD stage=$directory/.provision/shm can_mount_proc=''
     prepare_guest $# "${1-}" "${2-}"
     find_ids
     # The kernel makes no user namespace for a process whose root has another one above.
@@ -142,7 +142,7 @@ join_rootfs() {
 # follow it in /proc. They inherit one that the guest lacks, by the setpriv(1) $1, and the helper drops it at the end.
 hide_entry() {
     extra=sys_admin entry_filter=/dev/null
-    case $capability_set, in *+sys_admin,*) extra=sys_ptrace ;; esac
+    case " $capability_set " in *" sys_admin "*) extra=sys_ptrace ;; esac
     append '' "$1" --inh-caps "-all,+$extra" && entry_words="$list $entry_words"
     # A copy, since the guest could name /proc/self/exe as an interpreter, and then write to its file.
     { entry_helper=$(mktemp "$directory/.provision/run/helper.XXXXXX") && cp "$helper" "$entry_helper" &&

@@ -14,8 +14,7 @@ make_view() {
     view_count=$((view_count + 1)) problem="can't bind $source read-only"
     view=$stage/view.$view_count
     if [ -d "$source" ]; then mkdir "$view"; else touch_file "$view"; fi
-    # shellcheck disable=SC2086 # words
-    $mount_words -o rbind "$source" "$view" || fail "$problem"
+    mount_one "$source" "$view" none rbind || fail "$problem"
     while read -r _ _ _ _ point options _; do
         case $point in
             *\\*)
@@ -46,16 +45,13 @@ keep_flags() {
 # Let nobody write to the rootfs, this shell's directory. Mounts below it stay as they are.
 protect_rootfs() {
     [ -n "$no_writes" ] || return 0
-    # shellcheck disable=SC2086 # words
-    $mount_words -o "remount,bind,ro$root_flags" . . 2>/dev/null || remount "ro$root_flags" "$real_rootfs" ||
+    remount "ro$root_flags" . || remount "ro$root_flags" "$real_rootfs" ||
         fail "can't make the rootfs read-only"
 }
 
 # Mount on the rootfs, from the stage, what shows it and takes its changes. They are in memory, or in `throwaway` where
 # memory can't hold the attributes that overlayfs needs.
 mount_overlay() {
-    # A first stage may have one already.
-    [ -z "$upper" ] || umount ../../rootfs || fail "can't unmount $rootfs"
     upper=./upper throwaway='' xattrs=''
     if [ -z "$is_machine_root" ]; then
         xattrs=,userxattr
@@ -63,10 +59,8 @@ mount_overlay() {
     fi
     { mkdir -p "$upper/files" "$upper/work" && copy_mode ../../rootfs "$upper/files"; } ||
         fail "can't make a directory for what is changed"
-    set -- -t overlay -o "lowerdir=../../rootfs,upperdir=$upper/files,workdir=$upper/work$xattrs$root_flags" \
-        overlay ../../rootfs
-    # shellcheck disable=SC2086 # words
-    $mount_words "$@" 2>/dev/null || mount "$@" ||
+    mount_one overlay ../../rootfs overlay \
+        "lowerdir=../../rootfs,upperdir=$upper/files,workdir=$upper/work$xattrs$root_flags" ||
         fail "--ephemeral takes overlayfs, which doesn't work here: in userns it needs Linux 5.11"
 }
 

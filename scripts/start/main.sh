@@ -9,6 +9,8 @@ main() {
     set_defaults
     read_options "$@"
     read_status
+    signal_flags=$flag_default_signals
+    ! ignores_interrupts || signal_flags=0 # as the caller does
     check_trust
     [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session "$@"
     shift "$option_words"
@@ -65,8 +67,8 @@ prepare_shell() {
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     detached='' secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' start_directory=$PWD
-    view_count=0 throwaway='' upper='' hides_entry='' entry_helper=''
+    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
+    view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' mount_words='' capability_digits='' moves_root='' own_terminal=''
     report='' reported='' redirections='' features=''
 }
 

@@ -1,62 +1,113 @@
 # Mounts in the private mount namespace. All that doesn't depend on the rootfs is built in a place that no guest can
-# reach, by one mount(8); a second one shows it in the directories of the rootfs, in which this shell has stood.
-# Sets `stage` (that place, or empty), `mount_words`, `takes_lists` (not empty where mount(8) does), `mount_list` (lines
-# as in fstab(5)), `flags`, `can_mount_proc` (empty if the kernel refuses a new /proc), `root_flags` (the rootfs's).
+# reach, by one process of the helper; a second one shows it in the directories of the rootfs, in which this shell has
+# stood. Without the helper mount(8) is started for each mount.
+# Sets `stage` (that place, or empty), `mount_list` (lines as in fstab(5)), `mount_calls` (the same, as words for the
+# helper), `flags`, `can_mount_proc` (empty if the kernel refuses a new /proc), `root_flags` (the rootfs's).
 
 # Build that place for the machine's root ($1 is `root`) or for a user namespace (`user`).
 build_stage() {
-    mount_words='mount -n -c' takes_lists=yes can_mount_proc=yes
+    stage=$directory/.provision/shm can_mount_proc=yes
     find_flags
     root_flags=$flags
-    # The kernel refuses a new /proc inside of other containers. The second stage covers the first.
-    mount_stage "$1" || { can_mount_proc='' && mount_stage "$1"; }
-}
-
-# Mount all of it. Fails if it has to be done without a new /proc.
-mount_stage() {
-    stage=$directory/.provision/shm
     { [ -d "$stage" ] || mkdir "$stage"; } || fail "can't make $stage"
-    { mount -t tmpfs -o nosuid,mode=700 tmpfs "$stage" && cd -P "$stage"; } ||
-        fail "can't mount $stage"
-    stage=$PWD mount_list=''
-    if [ -n "$ephemeral" ]; then
-        mount_overlay
-    else
-        add_mount ../../rootfs ../../rootfs none "rbind$root_flags"
-    fi
-    "list_mounts_for_$1"
-    mount_listed
+    { make_private && cd -P "$stage"; } || fail "can't mount $stage"
+    stage=$PWD
+    [ -z "$ephemeral" ] || mount_overlay
+    list_mounts "$1"
+    [ -n "$helper" ] || set_hostname
+    ! mount_at_once "$hostname" || return 0
+    # The kernel refuses a new /proc inside of other containers.
+    [ -d ./proc ] || mkdir ./proc
+    [ -n "$is_machine_root" ] || mount_one proc ./proc proc nosuid,nodev,noexec 2>/dev/null || {
+        can_mount_proc=''
+        list_mounts "$1"
+        ! mount_at_once "$hostname" || return 0
+    }
+    mount_each
 }
 
-# Add a line to `mount_list`: what is mounted, where, its type and options.
+# Mount the stage, after making all mounts private: what is mounted here must not be seen elsewhere. Some unshares have
+# done that; toybox's has not.
+make_private() {
+    if [ -n "$helper" ]; then
+        quote "$stage"
+        mount_list='' mount_calls=''
+        add_mount none / none rprivate
+        add_mount tmpfs "$quoted" tmpfs nosuid,mode=700
+        mount_at_once ''
+        return
+    fi
+    while IFS= read -r line; do
+        case $line in
+            *\ shared:*\ -\ * | *\ master:*\ -\ *) mount_one none / none rprivate && break || return ;;
+        esac
+    done </proc/self/mountinfo
+    mount_one tmpfs "$stage" tmpfs nosuid,mode=700
+}
+
+# List all mounts of the stage for $1, `root` or `user`.
+list_mounts() {
+    mount_list='' mount_calls=''
+    [ -n "$ephemeral" ] || add_mount ../../rootfs ../../rootfs none "rbind$root_flags"
+    "list_mounts_for_$1"
+}
+
+# Add to both lists: what is mounted, where, its type and options, none of which has to be quoted.
 add_mount() {
     mount_list="$mount_list$1 $2 $3 $4$newline"
+    read_flags "$4"
+    mount_calls="$mount_calls $1 $2 $3 $mount_flags '$data'"
+    [ -z "$later_flags" ] || mount_calls="$mount_calls $1 $2 $3 $later_flags ''"
 }
 
-# Mount all of `mount_list` by one program, which tells nothing. Fails if it can't be, or if this mount(8) takes no
-# lists, as busybox's and toybox's.
+# Set `mount_flags` and `data` from the options $1 of mount(8), as mount(2) takes them; and `later_flags`, where a bind
+# has further options, which take a second call, or empty.
+read_flags() {
+    mount_flags=0 data='' later_flags='' IFS=,
+    for option in $1; do
+        case $option in
+            ro) mount_flags=$((mount_flags | 1)) ;;
+            nosuid) mount_flags=$((mount_flags | 2)) ;;
+            nodev) mount_flags=$((mount_flags | 4)) ;;
+            noexec) mount_flags=$((mount_flags | 8)) ;;
+            remount) mount_flags=$((mount_flags | 32)) ;;
+            noatime) mount_flags=$((mount_flags | 1024)) ;;
+            nodiratime) mount_flags=$((mount_flags | 2048)) ;;
+            bind) mount_flags=$((mount_flags | 4096)) ;;
+            move) mount_flags=$((mount_flags | 8192)) ;;
+            rbind) mount_flags=$((mount_flags | 4096 | 16384)) ;;
+            rprivate) mount_flags=$((mount_flags | 262144 | 16384)) ;;
+            dev | suid | exec) ;;
+            *) data=$data${data:+,}$option ;;
+        esac
+    done
+    IFS=" 	$newline"
+    case $1 in
+        bind,* | rbind,*)
+            later_flags=$((mount_flags & ~16384 | 32))
+            mount_flags=$((mount_flags & (4096 | 16384)))
+            ;;
+    esac
+}
+
+# Make all mounts of `mount_calls` by one process, which is quiet, and give the UTS namespace the name $1, if there is one.
+# Fails if one of them can't be made, or without a helper.
 mount_at_once() {
-    write_text "$mount_list" "$stage/list"
-    [ -n "$takes_lists" ] || return
-    # shellcheck disable=SC2086 # words
-    $mount_words -a -T "$stage/list" 2>/dev/null
+    [ -n "$helper" ] || return
+    if [ -n "$1" ] && [ -e /proc/self/ns/uts ]; then
+        eval "\"\$helper\" - $((flag_hostname + flag_mounts)) \"\$1\" $mount_calls -" 2>/dev/null
+    else
+        eval "\"\$helper\" - $flag_mounts $mount_calls -" 2>/dev/null
+    fi
 }
 
-# Mount all of `mount_list`. Fails if the kernel refuses a new /proc, and the host's will do.
-mount_listed() {
-    ! mount_at_once || return 0
-    # Where it takes lists, it has made directories.
-    [ ! -d ./sys ] || [ -n "$is_machine_root" ] || [ -z "$can_mount_proc" ] || [ -e ./proc/self ] || return
-    takes_lists=''
-    case $(mount --help 2>&1) in *--no-canonicalize*) ;; *) mount_words=mount ;; esac
+# Make each mount of `mount_list` by itself. Those that only protect may fail.
+mount_each() {
     { cd -P "$rootfs" && real_rootfs=$PWD && cd -P "$stage"; } || fail "can't enter $rootfs"
     while read -r source target type options; do
-        case $options in *,x-mount.mkdir) mkdir -p "$target" && options=${options%,*} ;; esac
-        if [ "$source$target$is_machine_root" = proc./proc ]; then
-            mount_one 2>/dev/null || return
-            continue
-        fi
-        mount_one && continue
+        [ -n "$source" ] || continue
+        [ -e "$target" ] || mkdir "$target"
+        mount_one "$source" "$target" "$type" "$options" && continue
         case $source/$options in
             /dev/null/* | */nothing/* | ./sealed/* | */ro,*) say "can't protect ${target#.}" ;;
             devpts/* | tmpfs/*)
@@ -65,36 +116,59 @@ mount_listed() {
                 ;;
             *) fail "can't mount ${target#.}" ;;
         esac
-    done <"$stage/list"
+    done <<END
+$mount_list
+END
 }
 
-# Mount `source` on `target`, with its `type` and `options`.
+# Mount $1 on $2, with the type $3 and the options $4 as mount(8) names them. The helper is quiet.
 mount_one() {
+    if [ -z "$helper" ]; then
+        mount_by_program "$@"
+        return
+    fi
+    read_flags "$4"
+    if [ -n "$later_flags" ]; then
+        "$helper" - "$flag_mounts" "$1" "$2" "$3" "$mount_flags" "$data" "$1" "$2" "$3" "$later_flags" '' -
+    else
+        "$helper" - "$flag_mounts" "$1" "$2" "$3" "$mount_flags" "$data" -
+    fi 2>/dev/null
+}
+
+# The same by mount(8).
+mount_by_program() {
+    if [ -z "$mount_words" ]; then
+        case $(mount --help 2>&1) in *--no-canonicalize*) mount_words='mount -n -c' ;; *) mount_words=mount ;; esac
+    fi
     # shellcheck disable=SC2086 # words
-    case $options in
+    case $4 in
         bind,* | rbind,*)
-            case $target in ./*) shown=$stage/${target#./} ;; *) shown=$real_rootfs ;; esac
-            $mount_words -o "${options%%,*}" "$source" "$target" || return
-            remount "${options#*,}" "$shown" || [ -z "$is_machine_root" ] || say "can't protect ${target#.}"
+            case $2 in ./*) shown=$stage/${2#./} ;; *) shown=$real_rootfs ;; esac
+            $mount_words -o "${4%%,*}" "$1" "$2" || return
+            mount_by_program "$shown" "$shown" none "remount,bind,${4#*,}" || [ -z "$is_machine_root" ] ||
+                say "can't protect ${2#.}"
             ;;
-        *bind)
-            if [ "$source/$mount_words" = /dev/null/mount ]; then
+        remount,*)
+            $mount_words -o "$4" "$1" "$2" 2>/dev/null ||
+                # toybox looks for the path in /proc/mounts.
+                $mount_words -o "$4" "$2" 2>/dev/null
+            ;;
+        rprivate) mount --make-rprivate "$2" 2>/dev/null || mount -o rprivate none "$2" ;; # which is toybox's
+        *bind | move)
+            if [ "$1/$mount_words" = /dev/null/mount ]; then
                 # toybox binds no devices.
-                source=$stage/nothing
-                touch_file "$source"
+                touch_file "$stage/nothing"
+                set -- "$stage/nothing" "$2" "$3" "$4"
             fi
-            $mount_words -o "$options" "$source" "$target"
+            $mount_words -o "$4" "$1" "$2"
             ;;
-        *) $mount_words -t "$type" -o "$options" "$source" "$target" ;;
+        *) $mount_words -t "$3" -o "$4" "$1" "$2" ;;
     esac
 }
 
 # Change the mount $2 alone to the options $1. Fails silently.
 remount() {
-    # shellcheck disable=SC2086 # words
-    $mount_words -o "remount,bind,$1" "$2" "$2" 2>/dev/null ||
-        # toybox looks for the path in /proc/mounts.
-        $mount_words -o "remount,bind,$1" "$2" 2>/dev/null
+    mount_one "$2" "$2" none "remount,bind,$1"
 }
 
 # Set `flags`: the options of the rootfs's bind on itself, with a comma before each: those that the file system below
@@ -109,6 +183,7 @@ find_flags() {
         for flag in ro nosuid noexec noatime nodiratime; do
             case ,$options, in *,$flag,*) flags=$flags,$flag ;; esac
         done
+        break
     done </proc/self/mountinfo
     # Android's /data is mounted nosuid: nobody could become another user.
     [ -z "${ANDROID_ROOT-}" ] || [ -z "$is_machine_root" ] || flags=,nodev,suid,exec
@@ -119,16 +194,16 @@ find_flags() {
 list_mounts_for_root() {
     read_only=,ro
     [ -z "$privileged" ] || read_only=''
-    add_mount proc ./proc proc nosuid,nodev,noexec,x-mount.mkdir
-    add_mount sysfs ./sys sysfs "nosuid,nodev,noexec$read_only,x-mount.mkdir"
-    add_mount tmpfs ./run tmpfs nosuid,nodev,mode=755,x-mount.mkdir
+    add_mount proc ./proc proc nosuid,nodev,noexec
+    add_mount sysfs ./sys sysfs "nosuid,nodev,noexec$read_only"
+    add_mount tmpfs ./run tmpfs nosuid,nodev,mode=755
     if [ -n "$host_devices" ]; then
-        add_mount /dev ./dev none rbind,x-mount.mkdir
+        add_mount /dev ./dev none rbind
     else
-        add_mount tmpfs ./dev tmpfs nosuid,mode=755,x-mount.mkdir
-        add_mount devpts ./dev/pts devpts newinstance,nosuid,noexec,ptmxmode=0666,mode=620,gid=5,x-mount.mkdir
+        add_mount tmpfs ./dev tmpfs nosuid,mode=755
+        add_mount devpts ./dev/pts devpts newinstance,nosuid,noexec,ptmxmode=0666,mode=620,gid=5
     fi
-    add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777,x-mount.mkdir
+    add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777
     list_masks
 }
 
@@ -138,12 +213,12 @@ list_mounts_for_user() {
     terminal_group=''
     [ "$typed_ids" != many ] || terminal_group=,gid=5
     if [ -n "$can_mount_proc" ]; then
-        add_mount proc ./proc proc nosuid,nodev,noexec,x-mount.mkdir
+        add_mount proc ./proc proc nosuid,nodev,noexec
     else
-        add_mount /proc ./proc none rbind,x-mount.mkdir
+        add_mount /proc ./proc none rbind
     fi
-    add_mount /sys ./sys none rbind,x-mount.mkdir
-    add_mount /dev ./dev none rbind,x-mount.mkdir
+    add_mount /sys ./sys none rbind
+    add_mount /dev ./dev none rbind
     [ ! -d /dev/shm ] || add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777
     [ ! -d /dev/mqueue ] || add_mount tmpfs ./dev/mqueue tmpfs nosuid,nodev,mode=1777
     [ ! -d /dev/pts ] || add_mount devpts ./dev/pts devpts \
@@ -163,7 +238,7 @@ list_masks() {
         [ ! -d "$place" ] || add_mount tmpfs ".$place" tmpfs ro,nosuid,nodev,noexec,size=4k
     done
     # A bind of what is read-only is read-only, with every mount(8).
-    [ -z "$can_mount_proc" ] || add_mount proc ./sealed proc ro,nosuid,nodev,noexec,x-mount.mkdir
+    [ -z "$can_mount_proc" ] || add_mount proc ./sealed proc ro,nosuid,nodev,noexec
     for place in bus fs irq sys sysrq-trigger; do
         if [ -n "$can_mount_proc" ] && [ -e "/proc/$place" ]; then
             add_mount "./sealed/$place" "./proc/$place" none bind
@@ -175,11 +250,10 @@ list_masks() {
 
 # Show what build_stage has built in the directories of the rootfs: at once, or each by itself.
 fill_rootfs() {
-    [ -n "$takes_lists" ] && fill_at_once && return
+    ! fill_at_once || return 0
     for place in /dev /proc /sys ${is_machine_root:+/run}; do
         enter_place "$place"
-        # shellcheck disable=SC2086 # words
-        $mount_words -o rbind "$stage$place" . || fail "can't mount $place"
+        mount_one "$stage$place" . none rbind || fail "can't mount $place"
     done
 }
 
@@ -189,9 +263,10 @@ enter_place() {
     [ "$1" != /run ] || copy_here "$stage/run"
 }
 
-# Show all by one program, on descriptors of the directories that this shell has entered: no name leads there that a guest
-# can change. Fails if the shell can't open them, or mount(8) can't do it.
+# Show all by one process, on descriptors of the directories that this shell has entered: no name leads there that a guest
+# can change. Fails without a helper, or if the shell can't open them.
 fill_at_once() {
+    [ -n "$helper" ] || return
     enter_place /dev
     {
         enter_place /proc
@@ -208,13 +283,13 @@ fill_at_once() {
 # Mount the directories of the stage on the descriptors 5 to 8.
 show_stage() {
     cd -P "$stage" || return
-    mount_list=''
+    mount_list='' mount_calls=''
     add_mount ./dev /proc/self/fd/5 none rbind
     add_mount ./proc /proc/self/fd/6 none rbind
     add_mount ./sys /proc/self/fd/7 none rbind
     [ -z "$is_machine_root" ] || add_mount ./run /proc/self/fd/8 none rbind
     # mksh closes them for programs that don't get them by a redirection of their own.
-    mount_at_once 5<&5 6<&6 7<&7 8<&8
+    mount_at_once '' 5<&5 6<&6 7<&7 8<&8
 }
 
 # Copy what is in this shell's directory to the directory $1. It goes into directories as `enter` does; no program
@@ -244,8 +319,7 @@ bind_in_namespace() {
     problem="can't bind $source on $destination"
     if [ -d "$source" ]; then
         enter "$destination" "$problem"
-        # shellcheck disable=SC2086 # words
-        $mount_words -o rbind "$source" . || fail "$problem"
+        mount_one "$source" . none rbind || fail "$problem"
         return
     fi
     file=${resolved##*/}
@@ -261,8 +335,7 @@ bind_opened() {
     # mksh closes it for programs that don't get it by a redirection of their own.
     link_target=$(readlink /proc/self/fd/8 8<&8 && printf x)
     [ "${link_target%?x}" = "$real_rootfs$resolved/$file" ] || fail "$problem, which changes meanwhile"
-    # shellcheck disable=SC2086 # words
-    $mount_words -o rbind "$source" /proc/self/fd/8 8<&8
+    mount_one "$source" /proc/self/fd/8 none rbind 8<&8
 }
 
 # Create the empty file $1 in this shell's directory, and never what it may be a link to.
@@ -276,9 +349,9 @@ seal_stage() {
     [ -z "$has_copies" ] || remount ro,nosuid "$stage" || true
 }
 
-# Make the rootfs, this shell's directory, the root of the mount namespace. Programs are those of the host still, and
-# paths too: nothing may be mounted or written any more, until chroot has made this directory the process's root.
+# Make the rootfs, this shell's directory, the root of the mount namespace; the helper does it before it confines the
+# guest. Programs are those of the host still, and paths too: nothing may be mounted or written any more, until chroot has
+# made this directory the process's root.
 move_root() {
-    # shellcheck disable=SC2086 # words
-    $mount_words -o move . / || fail "can't make the rootfs the root of the namespace"
+    mount_one . / none move || fail "can't make the rootfs the root of the namespace"
 }

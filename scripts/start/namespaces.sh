@@ -38,8 +38,9 @@ run_bare() {
     give_pipes
     make_directory "$workdir"
     find_entry "$rootfs"
+    find_capabilities
     drop_capabilities
-    guard -
+    guard - "$flag_die"
     eval "set -- $host_env $list $entry_words $guest_env $words_before \"\$@\" $words_after"
     [ -z "$print_only" ] || print_words "$@"
     tell_ports
@@ -53,18 +54,16 @@ enter_rootfs() {
     trap 'finish 129' HUP
     trap 'finish 130' INT
     trap 'finish 143' TERM
-    read_status
+    read_pids
     case $pids in
         *[!0-9]1) ;;
         *) fail "--inside is for start.sh itself" ;; # in any other namespace everybody would see the mounts
     esac
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
-    make_private
     prepare_guest $# "${1-}" "${2-}"
     find_ids
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files
-    set_hostname
     remove_leftovers
     if [ -n "$is_machine_root" ]; then
         build_stage root
@@ -116,7 +115,7 @@ start_in_rootfs() {
         enter / "can't enter the rootfs"
         protect_rootfs
         announce_session
-        [ -n "$keeps_root" ] || move_root
+        [ -n "$keeps_root$moves_root" ] || move_root
     fi
     eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} $host_env $entry_words \
 $guest_words"
@@ -137,16 +136,18 @@ start_process() {
     ! is_in_background || leave_terminal
     eval "set -- $watch $list \"\$@\""
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
-    { ! is_init && [ -z "$joined" ]; } || exec ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} "$@"
+    end_with_parent
+    { ! is_init && [ -z "$joined" ]; } || eval "exec $list \"\$@\""
     [ -z "$throwaway" ] || { find_program rm && quote "$throwaway" && start_guest="$start_guest
 status=\$?
 $program -rf $quoted
 (exit \$status)
 "; }
-    [ -n "$pdeathsig" ] || eval "$start_guest$end_guest"
+    [ -n "$list" ] || eval "$start_guest$end_guest"
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh
-    exec "$pdeathsig" --pdeathsig KILL "$program" -c "$check_parent$start_guest$end_guest" "$script" $$ "$@"
+    set -- "$program" -c "$check_parent$start_guest$end_guest" "$script" $$ "$@"
+    eval "exec $list \"\$@\""
 }
 
 # Set `list` to words that keep the terminal with the shell that has started this in the background. Inside, no process
@@ -157,19 +158,6 @@ leave_terminal() {
     elif [ -t 0 ]; then
         exec </dev/null
     fi
-}
-
-# Make all mounts private, if any isn't: what is mounted here must not be seen elsewhere. Some unshares have done it;
-# toybox's has not, and its mount has other options.
-make_private() {
-    while IFS= read -r line; do
-        case $line in
-            *\ shared:*\ -\ * | *\ master:*\ -\ *)
-                mount --make-rprivate / 2>/dev/null || mount -o rprivate none / || fail "can't make the mounts private"
-                return
-                ;;
-        esac
-    done </proc/self/mountinfo
 }
 
 # The last commands of process 1. Its traps let the guest's signals through, since the kernel drops those that process 1

@@ -131,7 +131,7 @@ parse_value() {
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
-        --helper) helper=$value ;;
+        --helper) helper=$value waiter=$value ;;
         --relayed) relay_count=${value%% *} relayed=${value#* } ;;
         --bind)
             case $value in
@@ -193,11 +193,9 @@ add_device() {
 add_capability() {
     make_lower "$value"
     capability=${lower#cap_}
-    known=" all audit_control audit_read audit_write block_suspend bpf checkpoint_restore chown dac_override \
-dac_read_search fowner fsetid ipc_lock ipc_owner kill lease linux_immutable mac_admin mac_override mknod net_admin \
-net_bind_service net_broadcast net_raw perfmon setfcap setgid setpcap setuid sys_admin sys_boot sys_chroot sys_module \
-sys_nice sys_pacct sys_ptrace sys_rawio sys_resource sys_time sys_tty_config syslog wake_alarm "
-    case $known in
+    # shellcheck disable=SC2086 # split into words, which several lines have
+    set -- all $capability_names
+    case " $* " in
         *" $capability "*) more_capabilities="$more_capabilities $capability" ;;
         *) fail "--cap-add: there is no capability $value; it is a name as NET_ADMIN, or ALL" ;;
     esac

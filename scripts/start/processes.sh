@@ -2,10 +2,11 @@
 # Sets `host_uid`, `host_gid`, `capabilities`, `ignored_signals`, `pids`, `tracer`; `stat_*`; `first_child`,
 # `descendants`.
 
-# Set `host_uid` and `host_gid`; `capabilities` and `ignored_signals`, as hexadecimal masks; `pids`, this process's number
-# in each PID namespace, from the outermost to its own; and `tracer`, the name of the program that traces it.
+# Set `host_uid` and `host_gid`; `capabilities` and `ignored_signals`, as hexadecimal masks; and `tracer`, the name of the
+# program that traces this process.
 read_status() {
-    host_uid='' host_gid='' capabilities=0 ignored_signals=0 pids='' tracer=''
+    host_uid='' host_gid='' capabilities=0 ignored_signals=0 tracer=''
+    # Shells read one byte at a time, and nothing below is needed.
     while read -r field value rest; do
         case $field in
             TracerPid:)
@@ -14,10 +15,17 @@ read_status() {
                 ;;
             Uid:) host_uid=${rest%%[!0-9]*} ;;
             Gid:) host_gid=${rest%%[!0-9]*} ;;
-            NSpid:) pids="$value $rest" ;;
             SigIgn:) ignored_signals=$value ;;
             CapEff:) capabilities=$value && break ;;
         esac
+    done </proc/self/status
+}
+
+# Set `pids`: this process's number in each PID namespace, from the outermost to its own.
+read_pids() {
+    pids=''
+    while read -r field value; do
+        [ "$field" != NSpid: ] || { pids=$value && break; }
     done </proc/self/status
 }
 
@@ -48,12 +56,13 @@ in_foreground() {
 
 # Succeed if this process has a terminal, and is in its background.
 is_in_background() {
-    has_terminal && [ "$stat_group" != "$stat_foreground" ]
+    has_terminal && read_stat $$ && [ "$stat_group" != "$stat_foreground" ]
 }
 
-# Succeed if this process has a controlling terminal.
+# Succeed if this process has a controlling terminal, which it can't get or lose.
 has_terminal() {
-    read_stat $$ && [ "$stat_terminal" != 0 ]
+    [ -n "$own_terminal" ] || { read_stat $$ && own_terminal=$stat_terminal; }
+    [ "${own_terminal:-0}" != 0 ]
 }
 
 # Set `first_child`: the first child of process $1, or empty.

@@ -46,12 +46,13 @@ run_proot() {
     [ -n "$print_only" ] || refresh_files
     bind_all
     add_workdir
-    guard - "${reporter:+KEEP}"
+    guest_flags=$flag_quit # on which proot ends everything that it traces
+    [ -z "$reporter" ] || guest_flags=$((guest_flags + flag_keep))
+    guard - "$guest_flags"
     proot_words="$list $proot_words"
     eval "set -- $host_env $proot_words $guest_env \"\$@\""
     [ -z "$print_only" ] || print_words "$@"
     tell_ports && open_report
-    # On SIGQUIT proot ends everything that it traces.
     supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
         ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
 }

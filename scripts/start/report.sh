@@ -8,17 +8,17 @@
 find_reporter() {
     reporter='' report=yes redirections=''
     if [ -n "$waiter" ]; then
-        inner_filter=- inner_flags=$((8 + 32)) # WAIT and REPORT
-        [ -z "$helper" ] || inner_flags=$((inner_flags + 1)) # CLOSE
+        inner_filter=- inner_flags=$((flag_wait + flag_report))
+        [ -z "$helper" ] || inner_flags=$((inner_flags + flag_close))
         if [ -n "$proot_filter" ]; then
             inner_filter=/proc/self/fd/5
             # The kernel asks for it where CAP_SYS_ADMIN (bit 21) is missing; it ignores setuid bits there anyhow.
             low=0x${capabilities#??????????}
-            [ $((low >> 21 & 1)) -eq 1 ] || [ -n "$no_new_privs" ] || inner_flags=$((inner_flags + 4))
+            [ $((low >> 21 & 1)) -eq 1 ] || [ -n "$no_new_privs" ] || inner_flags=$((inner_flags + flag_no_new_privs))
         fi
         if [ -n "$print_only" ]; then
             # Nobody reads a report.
-            inner_flags=$((inner_flags - 32)) report=''
+            inner_flags=$((inner_flags - flag_report)) report=''
             append '' "$waiter" && redirections=" 4<${list# }"
             append '' "${proot_filter:-/dev/null}" && redirections="$redirections 5<${list# }"
         fi

@@ -1,6 +1,6 @@
 # Runtimes: which of proot, chroot and user namespaces works here, and qemu for images of another architecture.
 # Sets `runtime` (proot, chroot, userns, or bare for --no-namespace), `machine`, `emulated_cpu`, `qemu`, `proot`,
-# `unshare`, `sh`, `restore_sigint`, `pdeathsig`, `has_namespaces`.
+# `unshare`, `sh`, `restore_sigint`, `pdeathsig`.
 
 # Set `runtime`, or exit with one line that says what is missing here.
 choose_runtime() {
@@ -142,13 +142,13 @@ explain_missing() {
 }
 
 # Set `machine`, as uname(1) names it; `emulated_cpu`, qemu's name of the image's architecture, if this machine can't
-# run it; `qemu`, the program for it, or empty; and what ask_machine sets.
+# run it; `qemu`, the program for it, or empty; and `helper_machine`, which the helper is for, or empty.
 find_machine() {
-    qemu='' emulated_cpu='' has_namespaces=''
-    # The setpriv of busybox and toybox is a symlink, and has no --pdeathsig.
-    ! find_program setpriv || [ -L "$program" ] || pdeathsig=$program
-    { find_program env && ask_machine "$program" --default-signal=INT,QUIT; } ||
-        { pdeathsig='' && machine=$(uname -m); }
+    qemu='' emulated_cpu='' machine='' helper_machine=''
+    { read -r helper_machine <"$directory/.provision/machine"; } 2>/dev/null
+    # Among programs that are emulated, the kernel names its own processor there, and uname(1) theirs.
+    { [ -n "$helper_machine" ] && read -r machine </proc/sys/kernel/arch && [ "$machine" = "$helper_machine" ]; } \
+        2>/dev/null || machine=$(uname -m)
     processor=${image_platform#*/} processor=${processor%%/*}
     case $processor in
         amd64) processor=x86_64 ;;
@@ -198,18 +198,15 @@ try_program() {
     return "$1"
 }
 
-# Set `machine`, and try out and set, in the same process: `restore_sigint`, an env(1) that resets SIGINT and SIGQUIT,
-# which background jobs of shells ignore; `pdeathsig`, a setpriv(1) that ends a program together with its parent; and
-# `has_namespaces`, for the runtime userns, if its namespaces can be made. $@ is the env(1) with its options.
-ask_machine() {
-    if wants_namespaces && [ -n "$pdeathsig" ] && find_program unshare &&
-        machine=$("$pdeathsig" --pdeathsig KILL "$@" "$program" -U -r -m uname -m 2>/dev/null); then
-        has_namespaces=yes
-    elif [ -z "$pdeathsig" ] || ! machine=$("$pdeathsig" --pdeathsig KILL "$@" uname -m 2>/dev/null); then
-        pdeathsig=''
-        machine=$("$@" uname -m 2>/dev/null) || return
-    fi
-    ignores_interrupts || restore_sigint=$1
+# Set what does the helper's work where there is none, as trying shows: `restore_sigint`, an env(1) that resets SIGINT and
+# SIGQUIT, which background jobs of shells ignore; and `pdeathsig`, a setpriv(1) that ends a program together with its
+# parent. The setpriv of busybox and toybox is a symlink, and has no --pdeathsig.
+find_tools() {
+    find_program env || return 0
+    set -- "$program"
+    ignores_interrupts || ! "$1" --default-signal=INT,QUIT >/dev/null 2>&1 || restore_sigint=$1
+    ! find_program setpriv || [ -L "$program" ] || ! "$program" --pdeathsig KILL "$1" >/dev/null 2>&1 ||
+        pdeathsig=$program
 }
 
 # Succeed if user namespaces are what is asked for, or the first to be tried.
@@ -277,7 +274,8 @@ can_userns() {
 
 # Set `unshare` and `sh`, and succeed if the programs for namespaces are here.
 can_unshare() {
-    find_program mount && find_program chroot && find_program sh && sh=$program && find_program unshare || return
+    [ -n "$helper" ] || find_program mount || return
+    find_program chroot && find_program sh && sh=$program && find_program unshare || return
     unshare=$program
     [ -z "$emulated_cpu" ] || has_binfmt
 }

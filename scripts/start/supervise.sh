@@ -83,7 +83,7 @@ forward() {
             [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
             ;;
         proot/*) child_signal=KILL ;; # it has not become proot yet
-        chroot/sh | userns/sh | chroot/setpriv | userns/setpriv)
+        chroot/sh | userns/sh | chroot/helper | userns/helper | chroot/setpriv | userns/setpriv)
             # Process 1, with the guest, or with a program that prepares it, below.
             if find_child "$child"; then guest_pid=$first_child child_signal=$guest_signal; else child_signal=KILL; fi
             { read -r process_name <"/proc/$guest_pid/comm"; } 2>/dev/null
@@ -101,5 +101,5 @@ forward() {
 
 # Succeed if the guest can have SIGINT: shells ignore it in background jobs, and only some can reset it.
 can_interrupt() {
-    [ -n "$restore_sigint${BASH_VERSION-}${KSH_VERSION-}" ]
+    [ -n "$restore_sigint${BASH_VERSION-}${KSH_VERSION-}" ] || [ "${waiter:+$signal_flags}" = "$flag_default_signals" ]
 }

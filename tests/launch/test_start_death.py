@@ -54,8 +54,22 @@ def test_of_users_too(container: Container, runtime: str, user: str) -> None:
         assert has_ended(process)
 
 
+def test_on_a_machine_without_setpriv_too(container: Container, runtime: str, small_tools: dict[str, str]) -> None:
+    """The helper does its work."""
+    shell = [small_tools["PATH"] + "/sh"]
+    with container.running(runtime, "sh", "-c", STUBBORN, shell=shell, env=small_tools) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.kill()
+        assert has_ended(process)
+    assert processes_left(container.directory) == []
+
+
+@pytest.mark.parametrize("has_helper", [True, False])
 @pytest.mark.parametrize("options", [(), ("--privileged",)])
-def test_an_init_too(container: Container, options: tuple[str, ...]) -> None:
+def test_an_init_too(container: Container, options: tuple[str, ...], has_helper: bool) -> None:
+    if not has_helper:
+        (container.directory / ".provision/machine").unlink()
     (container.rootfs / "sbin").mkdir()
     (container.rootfs / "sbin/init").write_text(f"#!/bin/sh\n{STUBBORN}")
     (container.rootfs / "sbin/init").chmod(0o755)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import struct
 import subprocess
 from pathlib import Path
@@ -11,8 +13,24 @@ import pytest
 
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform, host_platform
-from provisioner.launch.static_helper import ARCHITECTURES, CLOSE, GROUP, KEYRING, NO_NEW_PRIVS, WAIT, static_helper
-from tests.support.tools import find_program, need, need_root, run
+from provisioner.launch import helper_flags
+from provisioner.launch.helper_flags import (
+    CAPABILITIES,
+    CLOSE,
+    DEFAULT_SIGNALS,
+    DIE,
+    GROUP,
+    HOSTNAME,
+    KEYRING,
+    MOUNTS,
+    NAMESPACES,
+    NO_NEW_PRIVS,
+    QUIT,
+    WAIT,
+)
+from provisioner.launch.script import body
+from provisioner.launch.static_helper import ARCHITECTURES, static_helper
+from tests.support.tools import find_program, need, need_root, run, unavailable
 
 pytestmark = pytest.mark.slow
 
@@ -163,10 +181,141 @@ def test_a_process_group_of_its_own(helper: Helper) -> None:
     assert groups[1][0] == groups[1][1]
 
 
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+
+
+def test_signals_that_the_caller_ignores_are_reset(native: Helper) -> None:
+    """qemu resets them by itself."""
+    ignored = []
+    for flags in (0, DEFAULT_SIGNALS):
+        words = [*native.words, "-", str(flags), "/bin/grep", "SigIgn", "/proc/self/status"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, preexec_fn=ignore_interrupts)
+        ignored.append(int(done.stdout.split()[1], 16) & 0b110)
+    assert ignored == [0b110, 0]
+
+
+@pytest.mark.parametrize(("flag", "shown"), [(DIE, ""), (QUIT, "quit\n")])
+def test_the_program_ends_together_with_the_parent(helper: Helper, flag: int, shown: str) -> None:
+    guest = "trap 'echo quit; exit' QUIT; trap 'echo term; exit' TERM; echo ready; while :; do sleep 0.02; done"
+    words = [*helper.words, "-", str(flag), "/bin/sh", "-c", guest]
+    parent = subprocess.Popen(["sh", "-c", '"$@" & wait', "sh", *words], stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == "ready\n"
+        parent.kill()
+        # The end of the output is that of the last process which has the pipe.
+        assert parent.stdout.read() == shown
+
+
+def test_namespaces_are_made(native: Helper) -> None:
+    if run_status("unshare", "-U", "-m", "true"):
+        unavailable("user namespaces don't work here")
+    outside = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "mnt")]
+    status, shown = native(NAMESPACES, "/bin/readlink", "/proc/self/ns/user", "/proc/self/ns/mnt")
+    assert status == 0
+    assert set(shown.split()).isdisjoint(outside)
+
+
+def test_namespaces_that_are_refused_end_it(native: Helper, tmp_path: Path) -> None:
+    """As in a chroot, where the kernel makes no user namespace."""
+    need_root()
+    done = subprocess.run(
+        ["/" + native.path.name, "-", str(NAMESPACES), "/nowhere"],
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: os.chroot(tmp_path),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 125
+    assert done.stderr == b"start.sh: the static helper has failed: provision doctor says what works here\n"
+
+
+@pytest.mark.parametrize("name", ["box", "a-name-of-63-letters".ljust(63, "x")])
+def test_a_hostname_of_the_namespace_s_own(helper: Helper, name: str) -> None:
+    need_root()
+    need("unshare")
+    words = ["-", str(HOSTNAME), name, "/bin/cat", "/proc/sys/kernel/hostname"]
+    assert run("unshare", "-u", *helper.words, *words) == f"{name}\n"
+    assert os.uname().nodename != name
+
+
+@pytest.mark.parametrize(("digits", "kept"), [("", 0), ("1", 1), ("0" * 18 + "101", 0x140000), ("1" * 64, None)])
+def test_capabilities_leave_the_bounding_set(helper: Helper, digits: str, kept: int | None) -> None:
+    need_root()
+    show = ["/bin/grep", "CapBnd", "/proc/self/status"]
+    before = int(run(*show).split()[1], 16)
+    after = run(*helper.words, "-", str(CAPABILITIES), digits, *show)
+    assert int(after.split()[1], 16) == (before if kept is None else before & kept)
+
+
+def test_capabilities_that_can_t_be_dropped_end_it(native: Helper) -> None:
+    need_root()
+    need("setpriv")
+    # The permission to do so is the first that goes.
+    words = ["setpriv", "--bounding-set", "-setpcap", "setpriv", "--inh-caps", "-all", *native.words]
+    done = subprocess.run([*words, "-", str(CAPABILITIES), "", "/bin/true"], capture_output=True, check=False)
+    assert done.returncode == 125
+
+
+def test_mounts_are_made_in_order(helper: Helper, tmp_path: Path) -> None:
+    need_root()
+    need("unshare")
+    made, shown = tmp_path / "made", tmp_path / "shown"
+    shown.mkdir()
+    mounts = [
+        *("tmpfs", str(made), "tmpfs", str(2 | 4), "size=8k,mode=700"),  # nosuid, nodev
+        *(str(made), str(shown), "none", "4096", ""),
+        *(str(made), str(shown), "none", str(32 | 4096 | 1 | 2 | 4), ""),  # remount read-only
+    ]
+    words = [*helper.words, "-", str(MOUNTS), *mounts, "-", "/bin/grep", str(tmp_path), "/proc/self/mountinfo"]
+    lines = [line.split() for line in run("unshare", "-m", *words).splitlines()]
+    assert [(line[4], line[5], line[8]) for line in lines] == [
+        (str(made), "rw,nosuid,nodev,relatime", "tmpfs"),
+        (str(shown), "ro,nosuid,nodev,relatime", "tmpfs"),
+    ]
+    assert "size=8k,mode=700" in lines[0][-1]
+
+
+def test_all_its_words_come_in_one_order(native: Helper, tmp_path: Path) -> None:
+    need_root()
+    need("unshare")
+    flags = HOSTNAME | CAPABILITIES | MOUNTS | CLOSE | GROUP
+    words = ["+-", str(flags), "box", "1", "tmpfs", str(tmp_path / "made"), "tmpfs", "0", "", "-"]
+    show = ["/bin/sh", "-c", 'cat /proc/sys/kernel/hostname; grep CapEff /proc/self/status; cd "$0" && echo there']
+    shown = run("unshare", "-m", "-u", *native.words, *words, *show, tmp_path / "made")
+    assert shown.split() == ["box", "CapEff:", "0000000000000001", "there"]
+
+
+def test_a_mount_that_fails_ends_it_with_a_line(helper: Helper, tmp_path: Path) -> None:
+    need_root()
+    words = ["-", str(MOUNTS), str(tmp_path / "nothing"), str(tmp_path), "none", "4096", "", "-", "/bin/echo", "ran"]
+    done = subprocess.run(["unshare", "-m", *helper.words, *words], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr == b"start.sh: the static helper has failed: provision doctor says what works here\n"
+
+
+def test_it_needs_no_program(helper: Helper) -> None:
+    assert run_status(*helper.words, "-", str(MOUNTS), "-") == 0
+
+
+def run_status(*command: str) -> int:
+    return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode
+
+
+def test_start_sh_knows_its_flags() -> None:
+    found = re.findall(r"\bflag_(\w+)=(\d+)", body().decode())
+    known = {name.upper(): int(number) for name, number in found}
+    assert known == {name: value for name, value in vars(helper_flags).items() if name.isupper()}
+
+
 def test_it_is_small_and_says_where_it_doesn_t_exist() -> None:
     for architecture in ARCHITECTURES:
         data = static_helper(Platform("linux", architecture))
         assert data.startswith(b"\x7fELF")
-        assert len(data) < 6000
+        assert len(data) < 8000
+        # start.sh looks at its first line, and a shell reads one byte at a time.
+        assert data.index(b"\n") < 16
     with pytest.raises(MachineError, match="no static helper for linux/s390x"):
         static_helper(Platform("linux", "s390x"))

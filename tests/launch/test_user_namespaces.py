@@ -14,7 +14,8 @@ import pytest
 
 from provisioner.image.platform import host_platform
 from provisioner.launch import bpf
-from provisioner.launch.static_helper import NO_NEW_PRIVS, static_helper
+from provisioner.launch.helper_flags import NO_NEW_PRIVS
+from provisioner.launch.static_helper import static_helper
 from provisioner.launch.syscalls import abis
 from tests.support.containers import Container, make_container, starter, static_busybox
 from tests.support.tools import as_user, need, need_root, provision, provision_command, user_id

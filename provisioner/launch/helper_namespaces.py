@@ -1,0 +1,91 @@
+"""What the static helper does to namespaces: makes them, names them, limits capabilities in them, and mounts."""
+
+from __future__ import annotations
+
+from provisioner.launch.assembler import Assembler
+from provisioner.launch.helper_flags import CAPABILITIES, HOSTNAME, MOUNTS, NAMESPACES, read_number, unless
+
+_AT_FDCWD, _EINVAL = -100, -22
+_PR_CAPBSET_DROP = 24
+_SOME_CAPABILITIES = 36
+"""As many as every kernel has. Without this, a kernel that can't drop any would look like the end of them."""
+_CLONE_NEWUSER, _CLONE_NEWNS, _CLONE_NEWPID = 0x10000000, 0x20000, 0x20000000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_TEXT = 64
+"""A place in the frame."""
+
+
+def make_namespaces(p: Assembler) -> None:
+    """Make namespaces one after the other: some kernels make a user namespace, and then allow nothing in it."""
+    unless(p, NAMESPACES, "namespaces are left")
+    p.frame("text", _TEXT)
+    p.write("text", 0, ord("/"), 2)
+    p.call("unshare", _CLONE_NEWUSER)
+    p.jump_if("result", "<", 0, "failed")
+    p.call("unshare", _CLONE_NEWNS | _CLONE_NEWPID)
+    p.jump_if("result", "<", 0, "failed")
+    p.call("mount", 0, "text", 0, _MS_REC | _MS_PRIVATE, 0)
+    p.jump_if("result", "<", 0, "failed")
+    p.label("namespaces are left")
+
+
+def set_hostname(p: Assembler) -> None:
+    """Set the hostname to the next word. Where that isn't allowed, it stays."""
+    unless(p, HOSTNAME, "hostname is left")
+    p.read("path", "next")
+    p.add("next", p.word)
+    p.copy("count", 0)
+    p.copy("at", "path")
+    p.label("letter")
+    p.read("digit", "at", size=1)
+    p.jump_if("digit", "==", 0, "name")
+    p.add("at", 1)
+    p.add("count", 1)
+    p.jump("letter")
+    p.label("name")
+    p.call("sethostname", "path", "count")
+    p.label("hostname is left")
+
+
+def drop_capabilities(p: Assembler) -> None:
+    """Take out of the bounding set what the next word doesn't keep, up to the last capability that the kernel has."""
+    unless(p, CAPABILITIES, "bounded")
+    p.read("at", "next")
+    p.add("next", p.word)
+    p.copy("count", 0)
+    p.label("capability")
+    p.read("digit", "at", size=1)
+    p.jump_if("digit", "==", ord("1"), "keep")
+    p.call("prctl", _PR_CAPBSET_DROP, "count", 0, 0, 0)
+    p.jump_if("result", ">=", 0, "keep")
+    p.jump_if("result", "!=", _EINVAL, "failed")
+    p.jump_if("count", "<", _SOME_CAPABILITIES, "failed")
+    p.jump("bounded")
+    p.label("keep")
+    p.add("count", 1)
+    p.jump_if("digit", "==", 0, "capability")
+    p.add("at", 1)
+    p.jump("capability")
+    p.label("bounded")
+
+
+def mount(p: Assembler) -> None:
+    """Mount what the next words say."""
+    unless(p, MOUNTS, "prepare")
+    p.label("mount")
+    p.read("source", "next")
+    p.jump_if("source", "==", 0, "failed")
+    p.read("first", "source", size=1)
+    p.jump_if("first", "==", ord("-"), "mounted")
+    p.read("path", "next", p.word)
+    p.read("type", "next", 2 * p.word)
+    p.read("at", "next", 3 * p.word)
+    read_number(p, "mount flags")
+    p.read("data", "next", 4 * p.word)
+    p.call("mkdirat", _AT_FDCWD, "path", 0o755)
+    p.call("mount", "source", "path", "type", "mount flags", "data")
+    p.jump_if("result", "<", 0, "failed")
+    p.add("next", 5 * p.word)
+    p.jump("mount")
+    p.label("mounted")
+    p.add("next", p.word)

@@ -1,0 +1,97 @@
+"""What is mounted in chroot and userns is the same with the static helper and with mount(8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.containers import Container, starter
+from tests.support.tools import need, need_root, run, user_id
+
+pytestmark = pytest.mark.slow
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "read-only": ("--read-only",),
+    "ephemeral": ("--ephemeral",),
+    "privileged": ("--privileged",),
+    "all devices": ("--dev=host",),
+    "binds": (
+        "--bind",
+        "PLACE/a:/shown",
+        "--bind",
+        "PLACE/a:/kept:ro",
+        "--bind",
+        "PLACE/a file:/etc/a file",
+        "--dns",
+        "::1",
+    ),
+    "a device": ("--device", "/dev/null"),
+    "all capabilities": ("--cap-add", "ALL"),
+    "another user": ("--user", "joe"),
+}
+
+
+@pytest.fixture(params=["userns", "chroot"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def seen(container: Container, runtime: str, *options: str, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The mounts, by what is mounted, where and how; what root can do, as a guest sees it; and what start.sh says."""
+    guest = "cat /proc/self/mountinfo; grep -E '^(Cap|SigIgn)' /proc/self/status; hostname"
+    done = container.run(runtime, *options, "busybox", "sh", "-c", guest, shell=before, by="chroot" if before else "")
+    assert done.returncode == 0, done.stderr
+    rows: list[tuple[str, ...]] = [("start.sh says", done.stderr.decode())]
+    for line in done.stdout.decode().splitlines():
+        words = line.split()
+        # A new file system has a number of its own. In userns the stage is in the host's /dev/shm, where tests may be.
+        if " - " not in line:
+            rows.append(tuple(words))
+        elif not words[4].startswith("/dev/shm/"):
+            rows.append(tuple(words[3:]))
+    return rows
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_helper_mounts_as_mount_does(container: Container, place: Path, runtime: str, name: str) -> None:
+    starter(runtime)
+    need("setpriv", "mount", "hostname")
+    (place / "a").mkdir()
+    (place / "a file").touch()
+    options = [word.replace("PLACE", str(place)) for word in OPTIONS[name]]
+    (container.directory / ".provision/seccomp.bpf").unlink()  # which bwrap would install
+    by_helper = seen(container, runtime, *options)
+    (container.directory / ".provision/machine").unlink()
+    by_mount = seen(container, runtime, *options)
+    assert by_helper == by_mount
+    assert len(by_helper) > 8
+
+
+def test_they_are_the_same_where_the_kernel_refuses_a_new_proc(container: Container) -> None:
+    """As inside of other containers, where a part of /proc is covered."""
+    need_root()
+    need("unshare", "setpriv", "mount", "hostname")
+    (container.directory / ".provision/seccomp.bpf").unlink()
+    user = str(user_id())
+    covered = 'mount -t tmpfs none /proc/fs && exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
+    before = ("unshare", "-m", "sh", "-c", covered, user)
+    by_helper = seen(container, "userns", before=before)
+    (container.directory / ".provision/machine").unlink()
+    assert seen(container, "userns", before=before) == by_helper
+    # It is the host's, with what covers it.
+    assert [row[1] for row in by_helper if len(row) > 1].count("/proc/fs") == 2
+
+
+def test_an_option_of_mount_is_a_flag_of_the_kernel_s(container: Container, place: Path) -> None:
+    """The rootfs keeps what its file system is mounted with: a user may not take that away."""
+    starter("chroot")
+    need("mount")
+    script = """
+        mount -t tmpfs -o nosuid,noexec,noatime,nodiratime tmpfs "$0" && cp -a "$1/." "$0/" &&
+        mount -o remount,exec "$0" && exec "$0/start.sh" --runtime chroot busybox grep " / rw," /proc/self/mountinfo
+    """
+    (place / "moved").mkdir()
+    shown = run("unshare", "-m", "sh", "-c", script, place / "moved", container.directory, env=starter("chroot")["env"])
+    assert set(shown.split()[5].split(",")) == {"rw", "nosuid", "nodev", "noatime", "nodiratime"}
