@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "container": "errors filesystem image ownership sizes terminal",
     "comparison": "container errors filesystem ownership rootfs terminal",
     "launch": "errors filesystem image resources",
-    "exports": "archives container errors filesystem image launch layers ownership rootfs sizes terminal",
+    "exports": "archives comparison container errors filesystem image launch layers ownership rootfs sizes sources"
+    " store terminal",
     "config": "filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",
     "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
