@@ -111,7 +111,7 @@ def write_layer(
 
 
 def _find_content(rootfs: int, folder: int, shown: str, options: LayerOptions) -> LayerContent:
-    content = LayerContent.of(find_changes(folder, shown), encoded_patterns(options.exclude))
+    content = LayerContent.of(find_changes(folder, shown, closed="open"), encoded_patterns(options.exclude))
     for names in find_link_names(rootfs):
         if not content.paths.isdisjoint(names):  # they would not be one file any more
             for name in names:
