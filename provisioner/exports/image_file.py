@@ -45,6 +45,8 @@ def read_image_file(file: int) -> ImageFile:
     document = _read(file, members, INDEX)
     for _ in range(_MOST_INDEXES):
         index = Index.from_json(document)
+        if index.malformed:
+            raise index.malformed[0].error
         if len(index.manifests) != 1:
             found = "no image" if not index.manifests else f"{len(index.manifests)} images"
             raise UsageError(f"the file has {found}, and one can be pushed", "skopeo copy --all can push several")

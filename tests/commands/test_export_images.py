@@ -340,7 +340,7 @@ def changed_by_root(place: Path) -> Path:
 def tree_below(root: Path) -> dict[str, Entry]:
     """The tree without what provision writes to /etc for this machine, which is none of the user's changes."""
     tree = exported(tree_of(root))
-    ours = ("etc/resolv.conf", "etc/hosts", "etc/hostname", ".", "etc")
+    ours = (".", "etc", "etc/resolv.conf", "etc/hosts", "etc/hostname", "etc/mtab", "dev", "proc", "sys", "run")
     return {
         path: entry for path, entry in tree.items() if path not in ours and path not in ("dev", "proc", "sys", "run")
     }
@@ -397,6 +397,8 @@ def test_the_tree_that_comes_back_is_the_same(place: Path, form: str, unpack: Un
         export(*words, source, place / "i.tar", cache=place / "cache")
     there = unpack(place / "i.tar", place)
     found, expected = tree_below(there), tree_below(source / "rootfs")
+    for tree in (found, expected):  # the image has no entry of it in the layer with busybox, so that its time is theirs
+        tree["bin"] = replace(tree["bin"], mtime=0)
     assert expected.pop("usr/null").type == "f"  # where provision doesn't make devices
     assert found.pop("usr/null").device == os.makedev(1, 3)
     assert found == expected

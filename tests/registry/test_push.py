@@ -133,9 +133,7 @@ def test_a_whole_blob_that_is_refused_is_sent_in_parts(
     assert pusher.lines == ["the registry takes no whole blob: sending it in parts"]
 
 
-def test_parts_become_smaller_until_they_are_taken(
-    registry: WritableRegistry, pusher: Pusher, blob: StoredBlob
-) -> None:
+def test_parts_become_smaller_until_they_fit(registry: WritableRegistry, pusher: Pusher, blob: StoredBlob) -> None:
     registry.largest = 1 * MIB
     assert pusher.push.push_blob(blob)
     assert is_complete(registry)
@@ -146,9 +144,7 @@ def test_parts_become_smaller_until_they_are_taken(
     assert pusher.sent == len(DATA)
 
 
-def test_no_part_is_smaller_than_the_registry_wants(
-    registry: WritableRegistry, pusher: Pusher, blob: StoredBlob
-) -> None:
+def test_no_part_is_too_small(registry: WritableRegistry, pusher: Pusher, blob: StoredBlob) -> None:
     registry.largest, registry.least = 1 * MIB, 2 * MIB
     with pytest.raises(NetworkError, match="status 413"):
         pusher.push.push_blob(blob)
