@@ -15,6 +15,7 @@ from typing import IO
 from provisioner.archives.compressing import compressor
 from provisioner.archives.tar import Entry
 from provisioner.archives.writer import ArchiveWriter
+from provisioner.comparison.attributes import find_changed_attributes
 from provisioner.comparison.changes import Change, find_changes
 from provisioner.errors import UsageError
 from provisioner.exports.owners import OwnerSource
@@ -112,6 +113,8 @@ def write_layer(
 
 def _find_content(rootfs: int, folder: int, shown: str, options: LayerOptions) -> LayerContent:
     content = LayerContent.of(find_changes(folder, shown, closed="open"), encoded_patterns(options.exclude))
+    for path in find_changed_attributes(folder, shown, closed="open"):
+        content.add(path)
     for names in find_link_names(rootfs):
         if not content.paths.isdisjoint(names):  # they would not be one file any more
             for name in names:

@@ -214,6 +214,19 @@ def test_closed_directories_are_read_and_stay_closed(place: Path, source: Path) 
     assert Archive(place / "i.tar").top()["closed/file"].mode == 0
 
 
+def test_capabilities_that_the_user_has_given_are_in_the_layer(place: Path) -> None:
+    need_root()
+    need("setcap")
+    with made(place) as source:
+        run("/sbin/setcap", "cap_net_raw+ep", source / "rootfs/etc/os-release")
+        os.setxattr(source / "rootfs/tmp", "user.note", b"x")
+        export("--format=oci-archive", source, place / "i.tar", cache=place / "cache")
+    top = Archive(place / "i.tar").top()
+    assert list(top) == ["etc", "etc/os-release", "tmp"]
+    assert "SCHILY.xattr.security.capability" in top["etc/os-release"].pax_headers
+    assert top["tmp"].pax_headers["SCHILY.xattr.user.note"] == "x"
+
+
 # The documents
 
 

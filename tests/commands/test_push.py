@@ -223,12 +223,6 @@ def test_hostile_archives_are_refused(place: Path, registry: WritableRegistry, c
     config = "blobs/" + archive.manifest["config"]["digest"].replace(":", "/")
     index = archive.files["index.json"]
     twice = json.dumps({**archive.index, "manifests": archive.index["manifests"] * 2}).encode()
-    loop = json.dumps(
-        {
-            **archive.index,
-            "manifests": [{**archive.index["manifests"][0], "mediaType": "application/vnd.oci.image.index.v1+json"}],
-        }
-    ).encode()
     cases: list[tuple[dict[str, bytes], str]] = [
         ({**archive.files, layer: archive.files[layer][:-1] + b"x"}, "does not match its digest"),
         ({**archive.files, layer: archive.files[layer] + b"x"}, "were announced"),
@@ -238,7 +232,6 @@ def test_hostile_archives_are_refused(place: Path, registry: WritableRegistry, c
         ({**archive.files, "index.json": b"[]"}, "index"),
         ({**archive.files, "index.json": index.replace(b"sha256:", b"sha256:../../", 1)}, "digest"),
         ({**archive.files, "index.json": twice}, "2 images"),
-        ({**archive.files, "index.json": loop}, ""),
     ]
     registry.requests.clear()
     for files, why in cases:
