@@ -23,7 +23,7 @@ from tests.support.archives import Member
 from tests.support.kills import kill_at_random
 from tests.support.provisioned import image as usual_image
 from tests.support.provisioned import served
-from tests.support.tools import as_user, clean_environment, need, need_root, provision, run, user_id
+from tests.support.tools import as_user, clean_environment, find_program, need, need_root, provision, run, user_id
 from tests.support.trees import Entry, tree_of
 
 IMAGES = ("oci-archive", "docker-archive")
@@ -218,7 +218,7 @@ def test_capabilities_that_the_user_has_given_are_in_the_layer(place: Path) -> N
     need_root()
     need("setcap")
     with made(place) as source:
-        run("/sbin/setcap", "cap_net_raw+ep", source / "rootfs/etc/os-release")
+        run(find_program("setcap") or "", "cap_net_raw+ep", source / "rootfs/etc/os-release")
         os.setxattr(source / "rootfs/tmp", "user.note", b"x")
         export("--format=oci-archive", source, place / "i.tar", cache=place / "cache")
     top = Archive(place / "i.tar").top()
