@@ -27,6 +27,7 @@ from provisioner.commands import (
     login,
     logout,
     logs,
+    mirrors,
     move,
     owners,
     push,
@@ -89,7 +90,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "remove": remove,
     },
     "Images": {"search": search, "tags": tags, "inspect": inspect},
-    "Registries and the cache": {"login": login, "logout": logout, "cache": cache},
+    "Registries and the cache": {"login": login, "logout": logout, "mirrors": mirrors, "cache": cache},
     "This program": {"completion": completion},
 }
 """The subcommands in the order of `provision --help`."""
@@ -128,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProvisionError as error:
         console.error(error.message, _hint(words, error))
         return error.status
-    except KeyboardInterrupt:
-        console.error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        console.error("interrupted", "; ".join(getattr(interrupt, "__notes__", ())))
         return INTERRUPTED
     except _Terminated as terminated:
         console.error("ended by a signal")
@@ -273,6 +274,8 @@ def _parser(name: str) -> Parser:
 
 
 def _owner_of(option: str, name: str) -> str:
-    """Return how to type the subcommands other than `name` that have this option; empty where none has it."""
+    """Return how to type the subcommand, or the two, that have this option; empty where `name` or more have it."""
     owners = [other for other in COMMANDS if other != name and option in _parser(other).options]
+    if len(owners) > 2:
+        return ""
     return " and ".join("provision IMAGE DIR" if owner == "install" else f"provision {owner}" for owner in owners)

@@ -8,12 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from provisioner.catalogue import Catalogue
 from provisioner.filesystem.user_directories import user_directory
 from provisioner.image.platform import Platform
 from provisioner.image.reference import parse_registry
+from provisioner.image.server_address import ServerAddress
 from provisioner.settings import Key, addresses, parse_settings, read_settings, texts
 from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
+
+LXC_SERVER = "images.linuxcontainers.org"
+"""The LXC image server of `lxc:` where config.toml names no other."""
+
+
+@dataclass(frozen=True)
+class LxcServers:
+    """The table `lxc` of config.toml. Servers are `[http://|https://]HOST[:PORT][/PREFIX]`."""
+
+    server: str = LXC_SERVER
+    """The server that lists the images."""
+    mirrors: tuple[str, ...] = ()
+    """Other servers with the same files, in the order in which they are asked."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +54,21 @@ class Config:
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The mirrors of each registry, as `[http://]HOST[:PORT][/PREFIX]`, in the order in which they are asked."""
 
+    lxc: LxcServers = LxcServers()
+    """The LXC image server, and its mirrors."""
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    """The user's own short names."""
+    known_mirrors: Mapping[str, tuple[str, ...]] | None = None
+    """What `provision mirrors` tries, by registry and `lxc`; None for the list that comes with provision."""
+
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Config:
         """Read the user's file and return its settings, or the defaults where there is no file.
 
-        The file is `$PROVISION_CONFIG`, which must exist, else `provision/config.toml` in `$XDG_CONFIG_HOME` (XDG Base
-        Directory Specification). Raises UsageError.
+        The file is that of config_file(); one that `$PROVISION_CONFIG` names must exist. Raises UsageError.
         """
-        chosen = environment.get("PROVISION_CONFIG")
-        usual = user_directory("XDG_CONFIG_HOME", ".config", environment)
-        path = Path(chosen) if chosen else usual and usual / "config.toml"
-        if path is None or (not chosen and not path.exists()):
+        path = config_file(environment)
+        if path is None or (not environment.get("PROVISION_CONFIG") and not path.exists()):
             return cls()
         return cls.parse(read_settings(path), printable(str(path)))
 
@@ -66,6 +85,17 @@ class Config:
     def is_insecure(self, registry: str) -> bool:
         """Return whether plain HTTP and certificates that can't be verified are allowed for this registry."""
         return registry in self.insecure
+
+
+def config_file(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the path of the user's file, which need not exist; None where the user has no home directory.
+
+    It is `$PROVISION_CONFIG`, else `provision/config.toml` in `$XDG_CONFIG_HOME` (XDG Base Directory Specification).
+    """
+    if chosen := environment.get("PROVISION_CONFIG"):
+        return Path(chosen)
+    usual = user_directory("XDG_CONFIG_HOME", ".config", environment)
+    return usual and usual / "config.toml"
 
 
 def _text(value: Any) -> str:
@@ -107,6 +137,27 @@ def _mirror(text: str) -> str:
     return text
 
 
+def _lxc(value: Any) -> LxcServers:
+    if not isinstance(value, dict):
+        raise ValueError("not a table")
+    if unknown := [key for key in value if key not in ("server", "mirrors")]:
+        raise ValueError(f"{unknown[0]!r} is unknown; it has server and mirrors")
+    return LxcServers(_server(value.get("server", LXC_SERVER)), tuple(map(_server, texts(value.get("mirrors", [])))))
+
+
+def _server(value: Any) -> str:
+    text = _text(value)
+    ServerAddress.parse(text)
+    return text
+
+
+def _known_mirrors(value: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise ValueError("not a table of lists")
+    servers = {"lxc": tuple(map(_server, texts(value["lxc"])))} if "lxc" in value else {}
+    return _mirrors({key: item for key, item in value.items() if key != "lxc"}) | servers
+
+
 KEYS = {
     "platform": Key(_platform, "the platform to provision for, such as linux/arm64; default: this machine's"),
     "profile": Key(_text, "name or file of the profile; default: chosen by the image's os-release"),
@@ -119,5 +170,8 @@ KEYS = {
     "cache-limit": Key(parse_size, "size to which the cache is pruned after each run, such as 4 GB; default: no limit"),
     "trust-dir": Key(_directories, "list of absolute paths of directories that others may own or write to; * is all"),
     "mirrors": Key(_mirrors, "table of registry to list of mirrors, in the order in which they are asked"),
+    "lxc": Key(_lxc, "table with the LXC image server, and the list of its mirrors"),
+    "catalogue": Key(Catalogue.parse, "table of short name to a table of platform, or *, to source"),
+    "known-mirrors": Key(_known_mirrors, "table of registry, or lxc, to the mirrors that `provision mirrors` tries"),
 }
 """All keys of the file. The defaults are those of Config."""

@@ -13,6 +13,8 @@ from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.platform import Platform
+from provisioner.sources import Source
+from provisioner.sources.lazy import LocalImages
 from provisioner.sources.registry import RegistrySource
 from provisioner.sources.resolver import find_offers
 from provisioner.store.documents import CachingRegistry
@@ -33,6 +35,8 @@ class Inspection:
     """The record of the directory that was inspected, None for an image in a registry."""
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
+    verified: str = ""
+    """How far the content is verified, in words; empty where digests cover all of it."""
 
     @property
     def size(self) -> int:
@@ -70,7 +74,7 @@ class Inspection:
             "ports": list(config.ports),
             "volumes": list(config.volumes),
             "labels": dict(config.labels),
-            "verified": self.record.verified if self.record else None,
+            "verified": self.verified or None,
             "profile": self.record.profile if self.record else None,
             "provision_version": self.record.version if self.record else None,
         }
@@ -94,6 +98,22 @@ def inspect_image(registry: CachingRegistry, host: Platform, platform: Platform 
     return Inspection(str(reference), resolved.image, platforms, assumptions=resolved.assumptions)
 
 
+def inspect_files(source: Source, host: Platform, platform: Platform | None) -> Inspection:
+    """Inspect the image of an archive, a directory or an LXC server, without its layers; arguments are as above.
+
+    Raises NotFound, UsageError, MalformedImage, MachineError.
+    """
+    platforms = source.platforms() if isinstance(source, LocalImages) else ()
+    if platform is None:
+        runs_here = any(offered.satisfies(host) for offered in platforms)
+        platform = host if runs_here or not platforms else platforms[0]
+    resolved = source.image(platform)
+    platforms = platforms or (resolved.image.config.platform,)
+    return Inspection(
+        source.reference, resolved.image, platforms, assumptions=resolved.assumptions, verified=resolved.verified
+    )
+
+
 def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Inspection:
     """Inspect a provisioned directory by its `.provision/`.
 
@@ -115,7 +135,7 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
     image = replace(image, config=record.run.applied_to(image.config))
     if str(image.digest) != record.manifest_digest:
         raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", _HINT)
-    return Inspection(record.reference, image, (platform,), record)
+    return Inspection(record.reference, image, (platform,), record, verified=record.verified)
 
 
 def _read(folder: int, directory: Path, name: str) -> bytes:

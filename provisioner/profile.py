@@ -42,6 +42,10 @@ class Profile:
         return cls(name, **{key.replace("-", "_"): value for key, value in values.items()})
 
 
+_NO_PROFILES = ("catalogue.toml", "mirrors.toml")
+"""The files beside the profiles that are none."""
+
+
 def load_profile(name: str) -> Profile:
     """Return a bundled profile by its name, or the one in a file (a name with a slash, or one that ends in .toml).
 
@@ -62,7 +66,7 @@ def load_profile(name: str) -> Profile:
 
 def profile_names() -> list[str]:
     """Return the names of the bundled profiles."""
-    return [file.removesuffix(".toml") for file in resource_names("profiles", ".toml")]
+    return [file.removesuffix(".toml") for file in resource_names("profiles", ".toml") if file not in _NO_PROFILES]
 
 
 def _choices() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
-from provisioner.container.record import ACCOUNTS, Record
+from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
 from provisioner.container.start_options import StartOptions
@@ -21,6 +21,7 @@ from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import PASSED, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
+from provisioner.image.lockfile import LockedFile
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, choose
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
@@ -35,8 +36,9 @@ from provisioner.rootfs.account_files import read_account_files
 from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
+from provisioner.rootfs.packages import Packages, read_packages
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources import ResolvedImage, Source
+from provisioner.sources import NOT_VERIFIED, ResolvedImage, Source
 from provisioner.start_files import (
     Facts,
     change_options,
@@ -108,6 +110,8 @@ class Outcome:
     """False if the directory already contained the image."""
     is_changed: bool
     """Whether anything in the directory was written; False if it was right already."""
+    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
+    """The files for locks, where the source has them in place of manifests (see ResolvedImage)."""
 
 
 Completion = Callable[[int], str]
@@ -139,12 +143,13 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
             _check_same_image(plan.directory, existing, image)
             existing, is_changed = _use_as_asked(plan, existing, console)
             made = _image_as_made(plan, existing, image)
-            return Outcome(existing, made, resolved_image.index, is_new=False, is_changed=is_changed or was_incomplete)
+            is_changed = is_changed or was_incomplete
+            return Outcome(existing, made, resolved_image.index, False, is_changed, resolved_image.files)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
             limits = limits_of(staging.new, ownership)
-        for text in limits:
+        for text in filter(None, (*limits, resolved_image.cached)):
             console.step(text)
         with (
             closing_descriptor(scratch),
@@ -153,27 +158,29 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
             with tree_errors("write the fixups"):
                 profile = requested_profile or matching_profile(tree)
                 generated = apply_fixups(tree, profile, plan.dns, plan.directory, plan.hostname)
-                accounts = read_account_files(tree)
+                accounts, packages = read_account_files(tree), read_packages(tree)
                 image = _completed(image, tree, plan, console)
                 facts = Facts.of(tree)
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
-        record = Record.of(source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options)
-        settings = launch_settings(image, record, profile, facts)
-        with machine_errors("write the launch script and the record"):
-            write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
-            with (
-                closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
-                closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
-            ):
-                record.write(folder, image)
-                write_owners(folder, rootfs, tree.overrides, ownership)
-                write_runtime_files(folder, generated, console)
-                _write_account_files(folder, accounts)
-                if plan.ids == "many":
-                    write_new(folder, IDS_FILE, b"many\n")
+            record = Record.of(
+                source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options
+            )
+            settings = launch_settings(image, record, profile, facts)
+            with machine_errors("write the launch script and the record"):
+                write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
+                with (
+                    closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
+                    closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
+                ):
+                    record.write(folder, image)
+                    write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
+                    write_runtime_files(folder, generated, console)
+                    _write_base(folder, accounts, packages)
+                    if plan.ids == "many":
+                        write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
-    return Outcome(record, image, resolved_image.index, is_new=True, is_changed=True)
+    return Outcome(record, image, resolved_image.index, True, True, resolved_image.files)
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
@@ -230,8 +237,13 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
 
 
 def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
-    """Raise TargetExists if the directory was created from another image."""
-    if existing.manifest_digest != str(image.digest):
+    """Raise TargetExists if the directory was created from another image.
+
+    Images with the same config have the same files, since it has the digests of their layers, whatever their manifests:
+    an archive that was saved from a registry's image is that image.
+    """
+    same = existing.manifest_digest == str(image.digest) or existing.config_digest == str(image.manifest.config.digest)
+    if not same:
         digest = printable(existing.manifest_digest[:19])
         what = f"{printable(str(directory))} holds {printable(existing.reference)} at {digest}"
         hint = "--force replaces it, and everything that was changed in it is lost"
@@ -288,8 +300,11 @@ def _describe(resolved: ResolvedImage, console: Console) -> None:
     """Say what the image doesn't say, and how far it is verified."""
     for line in resolved.assumptions:
         console.step(line)
-    if resolved.verified:
-        console.step(resolved.verified if "verified" in resolved.verified else f"verified {resolved.verified}")
+    if resolved.verified == NOT_VERIFIED:
+        console.step("not verified: nobody says what the file must be; --sha256 HEX does")
+    elif resolved.verified:
+        says_so = resolved.verified.startswith(("verified", "not verified"))
+        console.step(resolved.verified if says_so else f"verified {resolved.verified}")
 
 
 def _completed(image: Image, tree: Tree, plan: Plan, console: Console) -> Image:
@@ -317,8 +332,10 @@ def _image_as_made(plan: Plan, existing: Record, image: Image) -> Image:
     return replace(image, config=existing.run.applied_to(image.config))
 
 
-def _write_account_files(folder: int, accounts: Mapping[str, bytes]) -> None:
-    """Write what an update needs to merge files such as /etc/passwd: how the image has them. `folder` is open."""
+def _write_base(folder: int, accounts: Mapping[str, bytes], packages: Packages | None) -> None:
+    """Write what an update needs of the image: files such as /etc/passwd, and names of packages. `folder` is open."""
+    if packages is not None:
+        write_new(folder, PACKAGES, b"".join(name + b"\n" for name in sorted(packages.by_hand)))
     with closing_descriptor(make_directory(folder, ACCOUNTS, 0o700)) as directory:
         for name, content in accounts.items():
             write_new(directory, name, content, 0o600)

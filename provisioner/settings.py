@@ -6,7 +6,8 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,64 @@ def line_of(text: str, key: str) -> str:
     pattern = rf"""^[^#\n]*?(?<![\w.-])['"]?(?:{"|".join(sorted(spellings))})['"]?\s*[]=:.]"""
     found = re.search(pattern, text[:_SEARCHED_CHARACTERS], re.MULTILINE)
     return f" (line {text.count(chr(10), 0, found.end()) + 1})" if found else ""
+
+
+def with_list(text: str, table: str, key: str, values: Sequence[str]) -> str:
+    """Return a TOML text in which `key` of `table` has this list, and all else is as it was, with its comments.
+
+    Of the comments in an old list, those on lines of their own stay, above the new one. Raises ValueError where the
+    text is written in a way that this can't change.
+    """
+    import tomllib
+
+    expected = tomllib.loads(text)
+    inner = expected.setdefault(table, {})
+    if not isinstance(inner, dict):
+        raise ValueError(f"{table} is not a table")
+    inner[key] = list(values)
+    lines = text.splitlines(keepends=True)
+    changed = "".join(_with_line(lines, table, key, f"{_toml_key(key)} = {json.dumps(list(values))}\n"))
+    try:
+        is_right = tomllib.loads(changed) == expected
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise ValueError(f"{table} is not written as a table of its own, [{table}]")
+    return changed
+
+
+def _with_line(lines: list[str], table: str, key: str, line: str) -> list[str]:
+    """Return the lines of a TOML text with `line` in place of the lines of `key` in `table`, or added to it."""
+    headers = [number for number, each in enumerate(lines) if re.match(r"\s*\[", each)]
+    spellings = "|".join(re.escape(word) for word in {table, json.dumps(table), f"'{table}'"})
+    header = rf"\s*\[\s*({spellings})\s*\]\s*(#.*)?$"
+    start = next((number for number in headers if re.match(header, lines[number])), None)
+    if start is None:
+        before = [*lines[:-1], lines[-1].rstrip("\r\n") + "\n", "\n"] if lines else []
+        return [*before, f"[{_toml_key(table)}]\n", line]
+    end = next((number for number in headers if number > start), len(lines))
+    for first in range(start + 1, end):
+        if last := _end_of(lines, first, end, key):
+            comments = [each for each in lines[first:last] if each.lstrip().startswith("#")]
+            return [*lines[:first], *comments, line, *lines[last:]]
+    return [*lines[: start + 1], line, *lines[start + 1 :]]
+
+
+def _end_of(lines: list[str], first: int, end: int, key: str) -> int | None:
+    """Return the line after the value of `key`, whose lines begin at `first`; None where another key begins there."""
+    import tomllib
+
+    if not re.match(rf"""\s*['"]?{re.escape(key)}['"]?\s*=""", lines[first]):
+        return None
+    for last in range(first + 1, end + 1):
+        with suppress(ValueError):
+            if list(tomllib.loads("".join(lines[first:last]))) == [key]:
+                return last
+    return None
+
+
+def _toml_key(word: str) -> str:
+    return word if re.fullmatch("[A-Za-z0-9_-]+", word) else json.dumps(word)
 
 
 def texts(value: Any) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from types import FrameType
 from .bench_entrants import ENTRANTS, Entrant, ours
 from .bench_images import RECIPES, BenchImage
 from .bench_machine import ROOT, Machine, environments, find, machine
-from .bench_report import FAST, OURS, Sample, report
+from .bench_report import ARCHIVES, FAST, OURS, Sample, report
 
 PATIENCE = 900
 """The time limit of one run, in seconds."""
@@ -100,7 +100,8 @@ def print_report(
     """Print the tables, and write all figures to the file of --json."""
     peers = [one.name for one in ENTRANTS if one.kind == "cold" and one.name not in (OURS, FAST)]
     root = f"\n\n{NOTE_OF_ROOT}" if os.geteuid() == 0 else ""
-    print(f"Medians of {arguments.rounds} rounds on {known}.\n\n{NOTE}{root}\n")
+    rounds = f"{arguments.rounds} rounds (of 1 to 3 for slow tools and where there is no goal)"
+    print(f"Medians of {rounds} on {known}.\n\n{NOTE}{root}\n")
     titles = {image.name: str(image) for image in images}
     # Linux counts the memory of the parent at fork into the peak of a child.
     floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -116,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="make bench ARGS=…", description="Time provision and its peers (bench.py).")
     names = ", ".join(RECIPES)
     result.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="how often each of them runs; the median counts; default: 5"
+        "--rounds", type=int, default=5, metavar="N", help="how often the quick ones run; the median counts; default: 5"
     )
     result.add_argument("--images", type=_images, default=list(RECIPES), metavar="A,B", help=f"default: {names}")
     result.add_argument(
@@ -124,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         type=_words,
         default=[],
         metavar="A,B",
-        help="run only these: cold, warm, disk, limit, or prefixes of names (provision,curl)",
+        help="run only these: cold, warm, archive, rootfs, disk, other, limit, or prefixes of names (provision,curl)",
     )
     result.add_argument("--json", metavar="FILE", help="write the figures of all runs to FILE")
     result.add_argument(
@@ -234,11 +235,16 @@ def pushed(image: BenchImage, workspace: Workspace) -> Iterator[Workspace]:
         with open(blob, "rb") as source, open(tar, "wb") as target_file:
             subprocess.run(["gzip", "-dc"], stdin=source, stdout=target_file, check=True)
     more = {"IMAGE": name, "DIGESTS": " ".join(image.layers), "BLOBS": " ".join(blobs), "TARS": " ".join(tars)}
-    more |= {"WARM": f"{own}/warm", "POLICY": str(policy)}
+    more |= {"WARM": f"{own}/warm", "POLICY": str(policy), "ROOTFS": f"{own}/rootfs.tar"}
+    for form in ARCHIVES:
+        path = f"{own}/{form}.tar"
+        more[form.replace("-", "_").upper()] = path
+        command = [*copy[:4], f"oci:{image.layout}:latest", f"{form}:{path}:localhost/bench:1"]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     ready = Workspace(workspace.work, workspace.disk, {**workspace.variables, **more})
     try:
         # This run fills the blob cache, and warms up the caches of the machine for all others.
-        run(ours("PLAIN", cache="$WARM"), ready)
+        run(f'{ours("PLAIN", cache="$WARM")}\ntar -C container/rootfs -cf "$ROOTFS" .', ready)
         yield ready
     except RunFailed as failure:
         raise SystemExit(f"bench: provision fails: {failure}") from None
@@ -261,7 +267,8 @@ def rounds(
     for number in range(1, count + 1):
         for entrant in entrants:
             what = f"{image.name}: {entrant.name}"
-            if what in failures:
+            is_wanted = number <= entrant.rounds and (not entrant.images or image.name in entrant.images)
+            if what in failures or not is_wanted:
                 continue
             try:
                 wall, usage, paths = run(entrant.script, _workspace_of(entrant, workspace), entrant.tree)

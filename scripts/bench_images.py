@@ -101,6 +101,17 @@ def small_files(context: Path) -> None:
         path.write_bytes(text[start : start + size])
 
 
+def twenty_parts(context: Path) -> None:
+    """Twenty directories of 200 files each, half of which can't be compressed: 20 MB compressed, 32 MB unpacked."""
+    text = b"".join(path.read_bytes() for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")))
+    chance = random.Random(0)
+    for number in range(20 * 200):
+        path = context / f"part-{number // 200}/file-{number % 200}"
+        path.parent.mkdir(exist_ok=True)
+        start = chance.randrange(len(text) - 80_000)
+        path.write_bytes(chance.randbytes(80_000) + text[start : start + 80_000])
+
+
 def apt(packages: str) -> str:
     """Return the instruction that installs packages in their own layer, without apt's lists and packages."""
     install = f"apt-get update && apt-get install -y --no-install-recommends {packages}"
@@ -139,9 +150,12 @@ FROM scratch
 COPY --from=packages /big /
 """
 
+TWENTY_LAYERS = "FROM scratch\n" + "".join(f"COPY part-{number} /srv/part-{number}\n" for number in range(20))
+
 RECIPES = {
     "application": Recipe(APPLICATION, debian_and_application, layers=5, compressed=400_000_000, entries=40_000),
     "small-files": Recipe(SMALL_FILES, small_files, layers=1, compressed=10_000_000, entries=50_000),
+    "twenty-layers": Recipe(TWENTY_LAYERS, twenty_parts, layers=20, compressed=380_000_000, entries=4_000),
     "big-layer": Recipe(BIG_LAYER, debian, layers=1, compressed=400_000_000, entries=20),
 }
 

@@ -166,7 +166,7 @@ def host_programs() -> Iterator[Entry]:
     busybox = shutil.which("busybox")
     if busybox and is_static(Path(busybox).read_bytes()):
         yield file("bin/busybox", Path(busybox).read_bytes(), 0o755)
-        for name in {*str(sh.Command(busybox)("--list")).split()} - {"busybox"}:
+        for name in {*str(sh.Command(busybox)("--list", _tty_out=False)).split()} - {"busybox"}:
             yield symlink(f"bin/{name}", "busybox")
         return
     # A program of Android needs more of the system than files.
@@ -194,7 +194,7 @@ def is_static(program: bytes) -> bool:
 def libraries(program: str) -> list[str]:
     """Return the absolute paths of the shared libraries and the loader that a program needs."""
     try:
-        return re.findall(r"(?:^\s*|=> )(/\S+) \(0x", str(sh.Command("ldd")(program)), re.MULTILINE)
+        return re.findall(r"(?:^\s*|=> )(/\S+) \(0x", str(sh.Command("ldd")(program, _tty_out=False)), re.MULTILINE)
     except sh.ErrorReturnCode_1:
         return []  # it is static, or a script
 

@@ -19,6 +19,7 @@ python3-venv), it downloads Debian's package of pip, which needs no root.
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import shutil
 import subprocess
@@ -197,13 +198,14 @@ def call(*command: str) -> int:
 def environment(extra: str = "") -> None:
     """Install the package into .venv, editable, with the dependencies of `extra`, unless that is done already.
 
-    The lines of the stamp file: checkout and Python, a hash of the requirements, and each installed extra.
+    Those of the extra `fast` are installed where pip has wheels of them, which nothing depends on.
+    The lines of the stamp file: checkout and Python, a hash of what is installed how, and each installed extra.
     """
     if sys.version_info < OLDEST:
         raise Failure(f"Python 3.11 or later is needed, this is {sys.version.split()[0]}: make PYTHON=python3.13, say")
     target = f"{ROOT} {sys.base_prefix} {sys.version_info[:2]}"
     requirements = hashlib.sha256(
-        b"".join((ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml"))
+        b"".join((ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml", "scripts/develop.py"))
     ).hexdigest()
     stamp = STAMP.read_text().splitlines() if STAMP.exists() else []
     if stamp[:1] != [target]:
@@ -221,7 +223,18 @@ def environment(extra: str = "") -> None:
     if done.returncode:
         sys.stderr.buffer.write(done.stdout)
         raise Failure("the installation failed; what pip said is above")
+    install_wheels_of_fast()
     STAMP.write_text("\n".join([target, requirements, *extras]))
+
+
+def install_wheels_of_fast() -> None:
+    """Install the dependencies of the extra `fast` into .venv, as far as pip has wheels for this Python and machine."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    for requirement in setup["options.extras_require"]["fast"].split("\n"):
+        pip = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--only-binary=:all:"]
+        if requirement and subprocess.run([*pip, requirement], cwd=ROOT, capture_output=True, check=False).returncode:
+            print(f"develop.py: going on without {requirement}: pip has no wheel of it for this machine", flush=True)
 
 
 def make_venv() -> None:

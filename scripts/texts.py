@@ -85,6 +85,7 @@ def provision_page() -> str:
         "description": "turn container images into directories that run",
     }
     page = str(Manpage(whole_parser(), data))
+    page = re.sub(r"^\./", r"\\&./", page, flags=re.MULTILINE)  # a path at the start of a line is no request of roff
     return _lines(re.sub(r"\.SH COMMENTS", ".SH EXIT STATUS", page))
 
 

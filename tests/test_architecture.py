@@ -12,19 +12,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "terminal sizes threads resources filesystem errors archives settings image registry store sources ownership"
-    " profile rootfs layers container comparison launch exports config inspection start_files doctor"
+    "sizes threads terminal resources filesystem errors archives settings image catalogue registry store sources"
+    " ownership profile rootfs layers container comparison launch exports config inspection start_files doctor"
 )
 MAY_IMPORT = {
     "sizes": "",
-    "terminal": "sizes",
     "threads": "",
+    "terminal": "sizes threads",
     "resources": "",
     "filesystem": "threads",
     "errors": "terminal",
     "archives": "errors filesystem terminal threads",
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
+    "catalogue": "errors image resources",
     "registry": "errors filesystem image settings sizes terminal threads",
     "store": "errors filesystem image registry sizes terminal threads",
     "sources": "archives errors filesystem image registry sizes store terminal threads",
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "launch": "errors filesystem image resources",
     "exports": "archives comparison container errors filesystem image launch layers ownership rootfs sizes sources"
     " store terminal",
-    "config": "filesystem image settings sizes terminal",
+    "config": "catalogue filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",
     "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",

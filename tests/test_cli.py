@@ -23,6 +23,7 @@ from provisioner.commands.first_word import check_first_word, similar_subcommand
 from provisioner.errors import MachineError
 from tests.support import builders
 from tests.support.leftovers import clean_place
+from tests.support.local_archives import PLAIN, docker_members, write_archive
 from tests.support.scripted_registry import Broken, ScriptedRegistry
 from tests.support.tools import as_user, clean_environment, provision, provision_command
 
@@ -424,3 +425,12 @@ def test_a_path_of_relative_directories_alone_is_the_system_s(monkeypatch: pytes
     monkeypatch.delenv("PATH")
     assert main(["list"]) == 0
     assert "PATH" not in os.environ
+
+
+def test_options_may_be_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    for number, place in enumerate((0, 1, 2)):
+        words = [str(archive), str(tmp_path / f"dir{number}")]
+        words[place:place] = ["--no-sync"]
+        assert main(words) == 0, capsys.readouterr().err
+        assert (tmp_path / f"dir{number}/start.sh").exists()

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.config import KEYS, Config
+from provisioner.catalogue import Catalogue
+from provisioner.config import KEYS, Config, LxcServers
 from provisioner.errors import UsageError
 from provisioner.image.platform import Platform
+from provisioner.image.reference import Reference
+from provisioner.image.source_name import Lxc, RegistryName
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry, json_response
 from tests.support.tools import CHECKOUT, clean_environment, provision
@@ -31,6 +34,18 @@ cache-limit = "4 GB"
 [mirrors]
 "docker.io" = ["mirror.gcr.io", "http://nas.lan:5000/hub"]
 "ghcr.io" = []
+
+[lxc]
+server = "https://images.example/lxc"
+mirrors = ["http://nas.lan/lxc"]
+
+[catalogue.mine]
+"linux/arm64" = "lxc:a/b"
+"*" = "docker://ghcr.io/me/mine"
+
+[known-mirrors]
+"docker.io" = ["m.example"]
+lxc = []
 """
 
 
@@ -45,6 +60,16 @@ def test_all_keys() -> None:
         insecure=("nas.lan:5000",),
         cache_limit=4 * 10**9,
         mirrors={"docker.io": ("mirror.gcr.io", "http://nas.lan:5000/hub"), "ghcr.io": ()},
+        lxc=LxcServers("https://images.example/lxc", ("http://nas.lan/lxc",)),
+        catalogue=Catalogue(
+            {
+                "mine": {
+                    Platform("linux", "arm64"): Lxc("a", "b"),
+                    None: RegistryName(Reference.parse("ghcr.io/me/mine")),
+                }
+            }
+        ),
+        known_mirrors={"docker.io": ("m.example",), "lxc": ()},
     )
     assert config.mirrors_for("docker.io") == ("mirror.gcr.io", "http://nas.lan:5000/hub")
     assert config.mirrors_for("quay.io") == ()
@@ -111,6 +136,14 @@ def test_where_the_file_is(tmp_path: Path) -> None:
         ("[mirrors]\n'docker.io' = [\"\\u001b[31m\"]", "f: mirrors: "),
         ("[mirrors]\n'docker.io' = ['http://me:secret@nas']", "f: mirrors: a mirror's address can't have credentials"),
         ("jobs = 1\njobs = 2", "f is not TOML: "),
+        ("lxc = 'x'", "f: lxc: not a table (line 1)"),
+        ("[lxc]\nmirors = []", "f: lxc: 'mirors' is unknown; it has server and mirrors (line 1)"),
+        ("[lxc]\nserver = 5", "f: lxc: not a text (line 1)"),
+        ("[lxc]\nserver = 'ftp://x'", "f: lxc: 'ftp://x' is no LXC image server: 'ftp' is not http or https (line 1)"),
+        ("[lxc]\nmirrors = ['https://me:secret@x.example']", "f: lxc: the address of an LXC image server can't have"),
+        ("[catalogue]\nx = 'y'", "f: catalogue: 'x' is not a table of platform to source (line 1)"),
+        ("[catalogue.x]\n'*' = 'lxc:y'", "f: catalogue: 'lxc:y' is not DISTRIBUTION/RELEASE"),
+        ("[known-mirrors]\nlxc = 'x'", "f: known-mirrors: not a list of texts (line 1)"),
     ],
 )
 def test_mistakes_are_named_with_line_and_key(text: str, says: str) -> None:

@@ -337,6 +337,7 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
     job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     folder = tmp_path / "dir/.provision"
     assert sorted(os.listdir(folder)) == [
+        "accounts",
         "background.bpf",
         "config.json",
         "container.bpf",
@@ -351,6 +352,7 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
         "record.json",
         "seccomp.bpf",
         "shm",
+        "terminal-relay",
     ]
     lines = (folder / "ownership.mtree").read_text().splitlines()
     assert len([line for line in lines if " type=" in line]) == len(tree_of(tmp_path / "dir/rootfs"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.errors import UsageError
-from provisioner.settings import Key, line_of, parse_settings, read_settings, texts
+from provisioner.settings import Key, line_of, parse_settings, read_settings, texts, with_list
 from provisioner.sizes import parse_size
 
 KEYS = {"names": Key(texts, "list of names"), "limit": Key(parse_size, "a size")}
@@ -72,3 +73,49 @@ def test_files_that_cant_be_read(tmp_path: Path, content: bytes | None, why: str
         (tmp_path / "f").write_bytes(content)
     with pytest.raises(UsageError, match=why):
         read_settings(tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", '[mirrors]\n"a.b" = ["c"]\n'),
+        ("jobs = 3", 'jobs = 3\n\n[mirrors]\n"a.b" = ["c"]\n'),
+        ("[mirrors] # of work\nx = []\n[lxc]\n", '[mirrors] # of work\n"a.b" = ["c"]\nx = []\n[lxc]\n'),
+        ("[mirrors]\n'a.b' = [\n  'x',  # old\n]\n# kept\ny = []", '[mirrors]\n"a.b" = ["c"]\n# kept\ny = []'),
+        ("[mirrors]\n'a.b' = [\n # mine\n 'x', # old\n]\n", '[mirrors]\n # mine\n"a.b" = ["c"]\n'),
+        ('[z]\n"a.b" = 1\n[ "mirrors" ]\n\n"a.b"=[]\n', '[z]\n"a.b" = 1\n[ "mirrors" ]\n\n"a.b" = ["c"]\n'),
+        ('x = """\n[mirrors]\n"""\n[mirrors]\n', None),
+        ("mirrors = {}", None),
+        ("mirrors.x = []", None),
+        ("[[mirrors]]", None),
+        ("mirrors = 5", None),
+        ("[mirrors.x]\ny = []", '[mirrors.x]\ny = []\n\n[mirrors]\n"a.b" = ["c"]\n'),
+    ],
+)
+def test_a_list_is_changed_in_its_place(before: str, after: str | None) -> None:
+    if after is None:
+        with pytest.raises(ValueError, match="mirrors is not"):
+            with_list(before, "mirrors", "a.b", ["c"])
+    else:
+        assert with_list(before, "mirrors", "a.b", ["c"]) == after
+
+
+PIECES = ["[mirrors]", "[lxc]", "[[x]]", '"a.b" = ["x"]', "'a.b' = [", "]", "a.b = 1", "mirrors = {}", "# a.b = []",
+          '"""', "", 'text = """', "x = 'a'", '  "a.b" = [ "x", # c', "\ta.b=[]", "[mirrors.y]", "\r"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8), st.sampled_from(["\n", "\r\n"]))
+def test_whatever_the_file_is_like_only_this_list_changes(lines: list[str], end: str) -> None:
+    text = end.join(lines)
+    try:
+        expected = tomllib.loads(text)
+    except ValueError:
+        return
+    try:
+        changed = with_list(text, "mirrors", "a.b", ["c", "d"])
+    except ValueError:
+        return
+    expected.setdefault("mirrors", {})["a.b"] = ["c", "d"]
+    assert tomllib.loads(changed) == expected
+    comments = [line for line in lines if line.startswith("#")]
+    assert all(comment in changed for comment in comments)

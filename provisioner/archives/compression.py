@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from provisioner.archives.tar import BLOCK, has_right_checksum
+from provisioner.archives.fields import BLOCK, has_right_checksum
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.threads import BackgroundThread
@@ -24,7 +24,7 @@ _MAGIC = {
     # A frame, or a skippable frame, which pzstd writes before each.
     "zstd": (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))),
 }
-_MAGIC |= {"bzip2": (b"BZh",), "xz": (b"\xfd7zXZ\0",)}
+_MAGIC |= {"bzip2": (b"BZh",), "xz": (b"\xfd7zXZ\0",), "lz4": (b"\x04\x22\x4d\x18",)}
 _MAGIC_SIZE = 6
 _XZ_MEMORY = 256 << 20
 """The most bytes that decompressing xz may take; xz -9 needs 65 MiB."""
@@ -48,7 +48,7 @@ def decompress(blob: Iterator[bytes], media_type: str, what: str = _LAYER) -> It
             break
     found = compression_of(head)
     if not found and head and not _may_be_archive(head):
-        raise MalformedImage(f"{what} is no archive but {_describe(head)}")
+        raise MalformedImage(f"{what} is no archive but {describe_content(head)}")
     try:
         yield from _DECOMPRESSORS[found](chain((head,), blob))
     except MalformedImage as error:
@@ -57,7 +57,7 @@ def decompress(blob: Iterator[bytes], media_type: str, what: str = _LAYER) -> It
 
 
 def compression_of(head: bytes) -> str:
-    """Return the compression of what begins with these bytes: `gzip`, `zstd`, `bzip2`, `xz`, or nothing for none."""
+    """Return the compression of what begins with these bytes: `gzip`, `zstd`, `bzip2`, `xz`, `lz4`, or nothing."""
     return next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
 
 
@@ -107,6 +107,15 @@ def _decompress_zstd(blob: Iterator[bytes]) -> Iterator[bytes]:
         yield from _run_program("zstd", blob)
         return
     yield from _decompress_streams(blob, library.ZstdDecompressor, (library.ZstdError,))
+
+
+def _decompress_lz4(blob: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress all frames of an lz4 file with the package lz4 or the program."""
+    library: Any = _first_module("lz4.frame")
+    if library is None:
+        yield from _run_program("lz4", blob)
+        return
+    yield from _decompress_streams(blob, library.LZ4FrameDecompressor, (RuntimeError, EOFError))
 
 
 def _decompress_bzip2(blob: Iterator[bytes]) -> Iterator[bytes]:
@@ -160,6 +169,7 @@ _DECOMPRESSORS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
     "zstd": _decompress_zstd,
     "bzip2": _decompress_bzip2,
     "xz": _decompress_xz,
+    "lz4": _decompress_lz4,
     "": iter,
 }
 
@@ -168,8 +178,9 @@ def _run_program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what a program that decompresses its standard input writes."""
     path = shutil.which(name)
     if not path:
-        hint = "pip install backports.zstd, or install the program zstd (apt install zstd, pkg install zstd)"
-        raise MachineError("nothing on this machine can decompress zstd layers", hint)
+        package = "backports.zstd" if name == "zstd" else name
+        hint = f"pip install {package}, or install the program {name} (apt install {name}, pkg install {name})"
+        raise MachineError(f"nothing on this machine can decompress {name} layers", hint)
     failures: list[Exception] = []
     with subprocess.Popen(
         [path, "-dcq"], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -216,7 +227,7 @@ def _may_be_archive(head: bytes) -> bool:
     return False
 
 
-def _describe(head: bytes) -> str:
+def describe_content(head: bytes) -> str:
     """Describe content that begins with these bytes, for an error message."""
     try:
         magic: Any = importlib.import_module("magic")

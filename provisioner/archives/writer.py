@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from provisioner.archives.tar import BLOCK, Entry
+from provisioner.archives.fields import BLOCK
+from provisioner.archives.tar import Entry
 from provisioner.filesystem.kind import Kind
 
 END = bytes(2 * BLOCK)

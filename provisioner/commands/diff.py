@@ -22,7 +22,7 @@ from provisioner.terminal.tables import Column, Screen, table
 if TYPE_CHECKING:
     from provisioner.comparison.changes import Change
 
-HELP = "Show what was added, changed and deleted since the image was unpacked"
+HELP = "Show what was changed since the image was unpacked"
 EXAMPLE = "provision diff ./container"
 
 _WORDS = {"A": "added", "C": "changed", "D": "deleted"}

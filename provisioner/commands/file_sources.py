@@ -20,26 +20,28 @@ if TYPE_CHECKING:
 
 def open_rootfs(name: Rootfs, opening: Opening) -> Source:
     """Return the root file system in an archive, which is a file or at a URL. Raises ProvisionError."""
-    from provisioner.sources.rootfs import NOT_VERIFIED, RootfsSource, check_digest, hash_file
+    from provisioner.sources import NOT_VERIFIED
+    from provisioner.sources.rootfs import RootfsSource, check_digest, hash_file
 
     if "://" in name.location:
         fetched = fetch(name.location, str(name), opening)
-        return RootfsSource(fetched.file, str(name), name.location, fetched.digest, fetched.verified)
+        shown = printable(name.location)
+        return RootfsSource(fetched.file, str(name), shown, fetched.digest, fetched.verified, is_named=True)
     shown = printable(name.location)
-    expected, who = opening.expected_digest(str(name))
+    expected, who = opening.expected_digest(None, is_rootfs=True)
     file = opening.stack.enter_context(open_file(Path(name.location)))
     if expected is None:
-        return RootfsSource(file, str(name), shown, None, NOT_VERIFIED)
+        return RootfsSource(file, str(name), shown, None, NOT_VERIFIED, is_named=True)
     check_digest(hash_file(file, shown), expected, shown, f"{who} says")
-    return RootfsSource(file, str(name), shown, expected, f"by {who}")
+    return RootfsSource(file, str(name), shown, expected, f"by {who}", is_named=True)
 
 
 def open_url(name: Url, opening: Opening) -> Source:
-    """Return what is at a URL. Raises ProvisionError."""
-    from provisioner.sources.rootfs import RootfsSource
+    """Return what is at a URL: an archive of images, or of a root file system. Raises ProvisionError."""
+    from provisioner.commands.archive_sources import recognise
 
     fetched = fetch(name.url, str(name), opening)
-    return RootfsSource(fetched.file, str(name), printable(name.url), fetched.digest, fetched.verified)
+    return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
 
 
 def fetch(url: str, reference: str, opening: Opening) -> UrlFile:
@@ -62,14 +64,14 @@ def open_file(path: Path) -> io.FileIO:
     shown = printable(str(path))
     try:
         with machine_errors(f"open {shown}"):
-            file = io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except MachineError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise NotFound(f"there is no file {shown}", "check the path") from None
         raise
-    kind = os.fstat(file.fileno()).st_mode
+    kind = os.fstat(opened).st_mode
     if not stat.S_ISREG(kind):
-        file.close()
+        os.close(opened)
         hint = f"tar -C {shown} -c . | provision - DIR" if stat.S_ISDIR(kind) else "write it to standard input: -"
         raise UsageError(f"{shown} is {'a directory' if stat.S_ISDIR(kind) else 'no regular file'}", hint)
-    return file
+    return io.FileIO(opened)

@@ -53,7 +53,7 @@ def check_first_word(words: Sequence[str], names: Collection[str]) -> None:
     `words` is the command line, without the name of a subcommand; `names` are those of all subcommands. An image with
     such a name is still found by `provision install`.
     """
-    at = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
+    at = next((at for at, word in enumerate(words) if word == "-" or not word.startswith("-")), None)
     if at is None:
         return
     word, others = words[at], [*words[:at], *words[at + 1 :]]
@@ -74,7 +74,7 @@ def check_first_word(words: Sequence[str], names: Collection[str]) -> None:
 
 def similar_subcommand(words: Sequence[str], names: Collection[str]) -> str:
     """Return "did you mean: …" where the first word is similar to the name of a subcommand, else ""."""
-    at = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
+    at = next((at for at, word in enumerate(words) if word == "-" or not word.startswith("-")), None)
     if at is None or words[at] in names:
         return ""
     near = difflib.get_close_matches(words[at], names, 3, _SIMILAR)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.commands.image_options import source_date_epoch
+from provisioner.commands.repair import image_of
 from provisioner.commands.source_options import SourceOptions, open_source
 from provisioner.commands.trusting import trusted_directories
 from provisioner.config import Config
@@ -26,7 +27,6 @@ from provisioner.image.config_changes import ConfigChange
 from provisioner.image.derivation import AddedLayer, Derivation, DerivedImage, derive
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
-from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
 from provisioner.image.source_name import RegistryName, parse_source
 from provisioner.image.stored_blob import StoredBlob
@@ -110,19 +110,13 @@ def fetch_base_layers(
             if isinstance(name, RegistryName):
                 image = layers_part(made.base, needed)
             else:  # whose layers are found by way of its documents
-                image = source.image(Platform.parse(made.record.platform)).image
-                _check_same(image, made)
+                image = image_of(source, made.record)
             with console.progress(size) as progress:
                 progress.describe("layers of the image")
                 return fetch_layers(image, source, needed, progress.advance, stack)
     except ProvisionError as error:
         error.hint = f"{error.hint}; or without these layers: {_with_squash(arguments)}".removeprefix("; or ")
         raise
-
-
-def _check_same(image: Image, made: MadeImage) -> None:
-    if image.digest != made.base.digest:
-        raise UsageError(f"{printable(made.record.reference)} isn't the image any more that this was made of")
 
 
 def _with_squash(arguments: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import make_console, output_errors, write_json, write_lines
-from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
+from provisioner.commands.source_options import (
+    SourceOptions,
+    add_registry_arguments,
+    caching_registry,
+    open_source,
+    usual_platform,
+)
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
 from provisioner.errors import UsageError
 from provisioner.image.platform import Platform
-from provisioner.image.reference import Reference
+from provisioner.image.source_name import RegistryName, SourceName, is_path, parse_source
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -35,7 +42,9 @@ _FULL_WIDTH = 125
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `inspect`."""
-    parser.add_argument("target", metavar="IMAGE|DIR", help="an image, or a directory that was provisioned")
+    parser.add_argument(
+        "target", metavar="SOURCE|DIR", help="an image, as `provision` takes it, or a directory that was provisioned"
+    )
     add_registry_arguments(parser)
     add_trust_argument(parser)
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
@@ -52,11 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--json and --raw are different outputs", "choose one of them")
     directory = _find_directory(arguments.target)
     console = make_console(arguments)
-    if directory is None and arguments.raw and not arguments.platform:
-        return _write_raw(_fetch_document(arguments, console))
-    inspection = (
-        _inspect_image(arguments, console) if directory is None else _inspect_directory(directory, arguments, console)
-    )
+    name = None if directory else parse_source(arguments.target)
+    if isinstance(name, RegistryName) and arguments.raw and not arguments.platform:
+        return _write_raw(_fetch_document(name, arguments, console))
+    if directory:
+        inspection = _inspect_directory(directory, arguments, console)
+    else:
+        inspection = _inspect_image(name or parse_source(arguments.target), arguments, console)
     if arguments.raw:
         return _write_raw(inspection.image.manifest_bytes)
     if arguments.json:
@@ -69,10 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _find_directory(target: str) -> Path | None:
     """Return the directory that `target` names, or None where it names an image.
 
-    It is a directory where it begins with a dot or a slash, or where a provisioned directory has that name.
+    It is a directory where a provisioned one has that name, or where it is a path that leads to no file and no image.
     """
-    path = Path(target)
-    return path if target.startswith((".", "/")) or (path / FOLDER).is_dir() else None
+    path = Path(os.path.expanduser(target) if target.startswith("~") else target)
+    if (path / FOLDER).is_dir():
+        return path
+    if not is_path(target):
+        return None
+    is_image = (path / "manifest.json").is_file() or (path / "index.json").is_file()
+    return None if is_image or (path.exists() and not path.is_dir()) else path
 
 
 def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: Console) -> Inspection:
@@ -87,17 +103,20 @@ def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: 
     return inspect_directory(find_directory(directory, trust), trust)
 
 
-def _inspect_image(arguments: argparse.Namespace, console: Console) -> Inspection:
-    """Return the inspection of an image in a registry."""
-    from provisioner.inspection import inspect_image
+def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Console) -> Inspection:
+    """Return the inspection of an image in a registry, an archive or a directory."""
+    from provisioner.inspection import inspect_files, inspect_image
     from provisioner.registry.hub import suggest_similar_names
 
     config = Config.load()
     requested = Platform.parse(arguments.platform) if arguments.platform else None
-    host = usual_platform(arguments, config)
-    registry = caching_registry(Reference.parse(arguments.target), SourceOptions.of(arguments, config), console)
-    with suggest_similar_names(registry.reference):
-        inspection = inspect_image(registry, host, requested)
+    host, options = usual_platform(arguments, config), SourceOptions.of(arguments, config)
+    if isinstance(name, RegistryName):
+        with suggest_similar_names(name.reference):
+            inspection = inspect_image(caching_registry(name.reference, options, console), host, requested)
+    else:
+        with open_source(name, options, console) as source:
+            inspection = inspect_files(source, host, requested)
     for line in inspection.assumptions:
         console.step(line)
     shown = inspection.image.config.platform
@@ -106,11 +125,11 @@ def _inspect_image(arguments: argparse.Namespace, console: Console) -> Inspectio
     return inspection
 
 
-def _fetch_document(arguments: argparse.Namespace, console: Console) -> bytes:
+def _fetch_document(name: RegistryName, arguments: argparse.Namespace, console: Console) -> bytes:
     """Return the bytes of the index or manifest that the image's tag or digest names."""
     from provisioner.registry.hub import suggest_similar_names
 
-    registry = caching_registry(Reference.parse(arguments.target), SourceOptions.of(arguments, Config.load()), console)
+    registry = caching_registry(name.reference, SourceOptions.of(arguments, Config.load()), console)
     with suggest_similar_names(registry.reference):
         return registry.manifest(registry.reference.selector).data
 
@@ -152,7 +171,8 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     image, config = inspection.image, inspection.image.config
     yield "platform", [str(config.platform)]
     yield "platforms", [str(platform) for platform in inspection.platforms if len(inspection.platforms) > 1]
-    yield "size", [f"{size_text(inspection.size)} compressed"]
+    is_compressed = any(not layer.blob.media_type.endswith("tar") for layer in image.layers)
+    yield "size", [f"{size_text(inspection.size)} {'compressed' if is_compressed else 'uncompressed'}"]
     yield "created", [config.created[:19].replace("T", " ")] if config.created else []
     yield "entrypoint", [shlex.join(config.entrypoint)] if config.entrypoint else []
     yield "command", [shlex.join(config.command)] if config.command else []
@@ -164,7 +184,7 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "labels", [f"{name}={value}" for name, value in config.labels]
     yield "stop signal", [config.stop_signal] if config.stop_signal else []
     yield "profile", [inspection.record.profile] if inspection.record and inspection.record.profile else []
-    yield "verified", [inspection.record.verified] if inspection.record and inspection.record.verified else []
+    yield "verified", [inspection.verified] if inspection.verified else []
     yield "index", [str(image.index_digest)] if image.index_digest else []
     yield "manifest", [str(image.digest)]
     yield "config", [str(image.manifest.config.digest)]

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,18 +21,21 @@ from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
     add_source_arguments,
+    catalogue_name,
     open_source,
 )
 from provisioner.commands.stamps import add_stamp_arguments, stamps_of
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
-from provisioner.container.access import find_directory
-from provisioner.errors import UsageError
+from provisioner.container.access import FOLDER, find_directory
+from provisioner.errors import UsageError, machine_errors
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
     from provisioner.container.record import Record
+    from provisioner.provision import Outcome
     from provisioner.terminal.progress import Console
 
 _VOLUME = re.compile(
@@ -40,17 +44,16 @@ _VOLUME = re.compile(
 """What is taken for SRC:DST behind -v: a source of an image isn't."""
 
 HELP = "Turn a container image into a directory that runs"
+_SOURCE_HELP = (
+    "ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
+    "oci-archive:FILE, dir:DIR, lxc:debian/trixie; ./FILE or ./DIR, known by its content; - is standard input"
+)
 EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `install`."""
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
-        "oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input",
-    )
+    parser.add_argument("source", metavar="SOURCE", help=_SOURCE_HELP)
     parser.add_argument(
         "directory", metavar="DIR", nargs="?", help="the directory to create; default: the name of the image, ./ubuntu"
     )
@@ -83,6 +86,7 @@ def with_volume_options(words: Sequence[str]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Provision a directory, and show how to start it. Raises ProvisionError."""
+    began = time.monotonic()
     config = Config.load()
     trust = trusted_directories(arguments, config)
     check_operands(arguments.source, arguments.directory)
@@ -102,7 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments, config, directory, trust)
     console = make_console(arguments)
     if not is_named:
-        _check_default_directory(arguments.directory, existing_record(directory, trust), name)
+        other = catalogue_name(SourceOptions.of(arguments, config), plan.platform)
+        _check_default_directory(arguments.directory, existing_record(directory, trust), name, other)
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
     options = SourceOptions.of(arguments, config)
     if arguments.no_cache:
@@ -110,10 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
     _warn_of_missing_binds(plan.binds, console)
-    stamps = stamps_of(arguments)
-    if stamps and existing_record(directory, trust) is None:
-        for stamp in stamps:
-            stamp.remove()
+    stamps = stamps_of(arguments, lambda: existing_record(directory, trust) is not None)
     with open_source(name, options, console) as source:
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
@@ -123,23 +125,43 @@ def run(arguments: argparse.Namespace) -> int:
     with suppress(OSError):  # only `provision list` needs it
         Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
     if arguments.lock:
-        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC))
+        lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)
 
-    where = printable(arguments.directory)
-    console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
-    command = outcome.image.config.entrypoint + outcome.image.config.command or ("/bin/sh",)
-    start = os.path.join("." if os.sep not in arguments.directory else "", arguments.directory, "start.sh")
-    console.step(f"  command: {printable(shlex.join(command))}")
-    console.step(f"  start:   {printable(shlex.quote(start))}")
+    if not arguments.quiet:
+        _report(arguments.directory, directory, outcome, time.monotonic() - began, console)
     if arguments.json:
         write_lines([outcome.record.to_json().rstrip()])
     return 0
 
 
-def _check_default_directory(directory: str, existing: Record | None, name: SourceName) -> None:
-    """Raise UsageError where the DIR that was not named holds the image of another source than `name`."""
-    if existing is None or existing.reference == str(name):
+def _report(name: str, directory: Path, outcome: Outcome, seconds: float, console: Console) -> None:
+    """Say that a directory is ready, and how to start it. `name` is how the user wrote it."""
+    shown = printable(name)
+    summary = _summary(directory, outcome, seconds) if outcome.is_new else ""
+    console.step(f"{shown} is ready: {summary}" if outcome.is_new else f"{shown} is up to date")
+    command = outcome.image.config.entrypoint + outcome.image.config.command or ("/bin/sh",)
+    start = os.path.join("." if os.sep not in name else "", name, "start.sh")
+    console.step(f"  command: {printable(shlex.join(command))}")
+    console.step(f"  start:   {printable(shlex.quote(start))}")
+
+
+def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
+    """Return what an image took: `427.0 MB in 5.1 s, 45,000 files of 1.1 GB`."""
+    from provisioner.ownership.mtree import count_files
+    from provisioner.ownership.record import RECORD
+
+    size = sum({layer.digest: layer.size for layer in outcome.record.layers}.values())
+    with machine_errors("read the ownership record"), open(directory / FOLDER / RECORD, "rb") as record:
+        files, total = count_files(record)
+    return f"{size_text(size)} in {seconds:.1f} s, {files:,} files of {size_text(total)}"
+
+
+def _check_default_directory(
+    directory: str, existing: Record | None, name: SourceName, other: SourceName | None
+) -> None:
+    """Raise UsageError where the DIR that was not named holds the image of another source than `name` or `other`."""
+    if existing is None or existing.reference in (str(name), str(other)):
         return
     start = printable(shlex.quote(os.path.join(directory, "start.sh")))
     shown = printable(name.reference.familiar if isinstance(name, RegistryName) else str(name))

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import unquote
 
 from provisioner.container.access import FOLDER
 from provisioner.errors import UsageError
@@ -17,8 +18,10 @@ from provisioner.image.source_name import (
     OciArchive,
     OciLayout,
     RegistryName,
+    Rootfs,
     SkopeoDirectory,
     SourceName,
+    Url,
 )
 from provisioner.terminal.escaping import printable
 
@@ -60,6 +63,8 @@ def _is_swapped(image: str, directory: str) -> bool:
     """Return whether IMAGE can only be a directory, and DIR can be an image and nothing that is there."""
     if not is_path(image) or os.path.isfile(image) or os.path.exists(directory):
         return False
+    if _without_suffixes(image) != image:  # the name of an archive
+        return False
     try:
         Reference.parse(directory)
     except UsageError:
@@ -95,6 +100,8 @@ def default_directory(name: SourceName) -> str:
             found = distribution
         case DockerArchive(path) | OciLayout(path) | OciArchive(path) | SkopeoDirectory(path) | FileName(path):
             found = _without_suffixes(path.name)
+        case Rootfs(location) | Url(location):
+            found = _without_suffixes(unquote(location.partition("?")[0].rpartition("/")[2]))
         case _:
             found = ""
     if found in ("", ".", ".."):
@@ -104,4 +111,4 @@ def default_directory(name: SourceName) -> str:
 
 def _without_suffixes(name: str) -> str:
     """Return the name of a file without what says that it is an archive; a directory's has none of that."""
-    return re.sub(r"(?<=.)(?:\.(?:tar|tgz|txz|tbz2?|tzst|gz|xz|zst|bz2|lz4|squashfs|oci))+$", "", name)
+    return re.sub(r"(?<=.)(?:\.(?:tar|tgz|txz|tbz2?|tzst|gz|xz|zst|bz2|lz4|squashfs|sqfs|oci))+$", "", name)

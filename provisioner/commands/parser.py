@@ -13,7 +13,7 @@ from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 
 _START_OPTIONS = re.compile(
-    "-[itd]+|-[puw]([0-9/:=].*)?|--(interactive|tty|detach|rm|name|publish|workdir|network|privileged"
+    "-[itd]+|-[puw]([0-9/:=].*)?|--(interactive|tty|detach|rm|name|publish|workdir|privileged"
     "|env-file|mount|shell|root|read-only|ephemeral|cap-add|device|exec|x11|sound|gpu)"
 )
 """Options of `docker run`, and of start.sh, that provision doesn't have."""
@@ -55,9 +55,12 @@ class Parser(argparse.ArgumentParser):
         return [name for action in self._actions for name in action.option_strings]
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Return the arguments of a command line. Raises UsageError."""
+        """Return the arguments of a command line, whose options may be anywhere. Raises UsageError."""
         self._words = words
-        return self.parse_args(words)
+        if any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return self.parse_args(words)
+        # Options may also be between SOURCE and DIR, which need not be there.
+        return self.parse_intermixed_args(words)
 
     def error(self, message: str) -> NoReturn:
         """Raise the UsageError for what argparse found."""

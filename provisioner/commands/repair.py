@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from provisioner.maintenance.repair import Repair
     from provisioner.sources import Source
 
-HELP = "Find files of the image that are damaged or gone, and put them back"
+HELP = "Put files of the image back that are damaged or gone"
 EXAMPLE = "provision repair ./container"
 
 DAMAGED = MalformedImage.status

@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import asdict
 
+from provisioner.commands import lxc_listing
 from provisioner.commands.output import (
     NAMES_ALONE,
     add_insecure_argument,
@@ -14,10 +15,11 @@ from provisioner.commands.output import (
     write_json,
     write_lines,
 )
+from provisioner.config import Config
 from provisioner.errors import NotFound, UsageError
 from provisioner.terminal.tables import Column, Screen, count_text, table
 
-HELP = "Search Docker Hub for images"
+HELP = "Search Docker Hub for images, or LXC image servers"
 EXAMPLE = "provision search alpine"
 QUIET = NAMES_ALONE
 
@@ -31,11 +33,17 @@ _COLUMNS = (
     Column("PULLS", "{} pulls", right=True),
     Column("DESCRIPTION", flexible=True),
 )
+_LXC_COLUMNS = (Column("NAME"), Column("BUILT", "built {}"), Column("PLATFORMS", flexible=True))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `search`."""
-    parser.add_argument("query", metavar="QUERY", nargs="+", help="words to look for in names and descriptions")
+    parser.add_argument(
+        "query",
+        metavar="QUERY",
+        nargs="+",
+        help="words to look for in names and descriptions; lxc:deb lists LXC images whose names begin so",
+    )
     add_output_arguments(parser, "repositories")
     add_insecure_argument(parser)
     parser.add_argument("--all", action="store_true", help="list every repository that is found, up to 10,000")
@@ -49,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not query.isprintable():
         raise UsageError(f"{query!r} can't be searched for", "name words of letters and digits")
 
+    if query.startswith(lxc_listing.PREFIX):
+        return _search_lxc(query, arguments)
     from provisioner.registry.hub import Hub
 
     found, count = Hub(insecure=arguments.insecure).search(query, _MOST if arguments.all else arguments.limit)
@@ -73,4 +83,24 @@ def run(arguments: argparse.Namespace) -> int:
         raise NotFound(f"Docker Hub finds nothing for {query!r}", "try a shorter word")
     if len(found) < count and not arguments.all:
         make_console(arguments).step(f"{len(found)} of {count} that were found; more with --limit N or --all")
+    return 0
+
+
+def _search_lxc(query: str, arguments: argparse.Namespace) -> int:
+    """Show the images of an LXC image server. Raises NotFound where there are none, NetworkError, UsageError."""
+    console = make_console(arguments)
+    every = lxc_listing.search(query, Config.load(), console, insecure=arguments.insecure)
+    found = every if arguments.all else every[: arguments.limit]
+    screen = Screen.of(sys.stdout)
+    if arguments.json:
+        write_json([asdict(image) for image in found])
+    elif arguments.quiet or screen.width is None:
+        write_lines(image.name for image in found)
+    else:
+        rows = [(image.name, image.updated[:10], " ".join(image.platforms)) for image in found]
+        write_lines(table(_LXC_COLUMNS, rows, screen))
+    if not found:
+        raise NotFound(f"no LXC image has a name that begins with {query!r}", "provision search lxc: lists all")
+    if len(found) < len(every):
+        console.step(f"{len(found)} of {len(every)} that were found; more with --limit N or --all")
     return 0

@@ -7,18 +7,41 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from provisioner.catalogue import Catalogue, is_short
+from provisioner.commands.archive_sources import (
+    open_docker_archive,
+    open_file_name,
+    open_oci_archive,
+    open_oci_layout,
+    open_skopeo_directory,
+    open_standard_input,
+)
 from provisioner.commands.file_sources import open_rootfs, open_url
+from provisioner.commands.lxc_options import open_lxc
 from provisioner.commands.output import add_insecure_argument
 from provisioner.config import Config
-from provisioner.errors import MachineError, ProvisionError, UsageError
+from provisioner.errors import MachineError, NetworkError, ProvisionError, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
-from provisioner.image.reference import Reference
-from provisioner.image.source_name import WORDS, OciLayout, RegistryName, Rootfs, SkopeoDirectory, SourceName, Url
+from provisioner.image.reference import DOCKER_HUB, Reference
+from provisioner.image.source_name import (
+    WORDS,
+    DockerArchive,
+    FileName,
+    Lxc,
+    OciArchive,
+    OciLayout,
+    RegistryName,
+    Rootfs,
+    SkopeoDirectory,
+    SourceName,
+    StandardInput,
+    Url,
+)
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -33,6 +56,7 @@ if TYPE_CHECKING:
     from provisioner.store.blobs import BlobCache
     from provisioner.store.documents import CachingRegistry
 
+HINT_LOCK = "lock this source: provision --lock FILE SOURCE DIR"
 _MOVED_SECONDS = 3.0
 """How long a run with --locked waits at its end for the digest that the tag has now."""
 
@@ -54,6 +78,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options about the cache and locks."""
     parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
     parser.add_argument("--no-cache", action="store_true", help="neither use the cache nor write to it")
+    parser.add_argument(
+        "--no-catalogue", action="store_true", help="don't look elsewhere for a short name that Docker Hub lacks"
+    )
     parser.add_argument("--sha256", metavar="HEX", help="what the file that SOURCE names must be")
     parser.add_argument("--lock", metavar="FILE", help="write the digests that the image has now to FILE")
     parser.add_argument("--locked", metavar="FILE", help="provision exactly the image whose digests are in FILE")
@@ -76,6 +103,8 @@ class SourceOptions:
     """A directory to use in place of the cache, whose content is deleted by whoever names it."""
     locked: Path | None = None
     """A lock file that names the image's digests."""
+    short_name: str = ""
+    """The name as the user wrote it, where the catalogue may have another source for it; else empty."""
     sha256: Digest | None = None
     """What the file that the source is in must have."""
 
@@ -84,6 +113,7 @@ class SourceOptions:
         """Return the options of a command line, without `scratch`. Raises UsageError for those that contradict."""
         _check_options(arguments)
         locked = getattr(arguments, "locked", None)
+        text = getattr(arguments, "source", "")
         return cls(
             config,
             arguments.insecure,
@@ -91,6 +121,7 @@ class SourceOptions:
             getattr(arguments, "jobs", None) or config.jobs,
             getattr(arguments, "offline", False),
             locked=Path(locked) if locked else None,
+            short_name=text if is_short(text) and not getattr(arguments, "no_catalogue", True) else "",
             sha256=_sha256(getattr(arguments, "sha256", None)),
         )
 
@@ -116,20 +147,29 @@ class Opening:
         self.stack.enter_context(in_use(cache.files))
         return cache
 
-    def lock(self, reference: str) -> Lock | None:
-        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source."""
+    def lock(self, reference: str | None) -> Lock | None:
+        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source.
+
+        `reference` is None for files of this machine: only their digests count, wherever they are.
+        """
         from provisioner.image.lockfile import Lock
 
         return Lock.read(self.options.locked, reference) if self.options.locked else None
 
-    def expected_digest(self, reference: str) -> tuple[Digest | None, str]:
-        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError."""
+    def expected_digest(self, reference: str | None, *, is_rootfs: bool = False) -> tuple[Digest | None, str]:
+        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError.
+
+        The lock of an image says nothing of the file that the image is in; it is no lock of a root file system.
+        """
         lock, given = self.lock(reference), self.options.sha256
-        if lock and given and lock.digest != given:
-            raise UsageError(f"--sha256 and the lock of {reference} contradict each other", "leave out one of them")
+        locked = lock.digest if lock and (lock.digest,) in lock.layers.values() else None
+        if is_rootfs and lock and not locked:
+            raise UsageError(f"{printable(str(self.options.locked))} is no lock of a root file system", HINT_LOCK)
+        if locked and given and locked != given:
+            raise UsageError("--sha256 and the lock contradict each other", "leave out one of them")
         if given:
             return given, "--sha256"
-        return (lock.digest, "the lock") if lock else (None, "")
+        return (locked, "the lock") if locked else (None, "")
 
 
 @contextmanager
@@ -137,13 +177,38 @@ def open_source(name: SourceName, options: SourceOptions, console: Console) -> I
     """Yield the source that `name` names, and prune the cache to its limit afterwards. Raises ProvisionError."""
     if type(name) not in OPENERS:
         raise UsageError(f"{printable(str(name))} can't be read yet", f"what names a source: {WORDS}")
-    if options.sha256 and isinstance(name, RegistryName | OciLayout | SkopeoDirectory):
+    if options.sha256 and isinstance(name, RegistryName | OciLayout | SkopeoDirectory | Lxc):
         raise UsageError(
             f"--sha256 is for files, and {printable(str(name))} is none",
             "pin an image: NAME@sha256:DIGEST, or --locked",
         )
     with ExitStack() as stack:
-        yield OPENERS[type(name)](name, Opening(options, console, stack))
+        opening = Opening(options, console, stack)
+        source = OPENERS[type(name)](name, opening)
+        yield _with_catalogue(source, opening) if options.short_name else source
+
+
+def _with_catalogue(source: Source, opening: Opening) -> Source:
+    """Return a source that leads to the catalogue's one where there is no image for the platform."""
+    from provisioner.sources.fallback import FallbackSource
+
+    def find(platform: Platform) -> Source | None:
+        name = catalogue_name(opening.options, platform)
+        if name is None:
+            return None
+        has_same_mirrors = isinstance(name, RegistryName) and name.reference.registry == DOCKER_HUB
+        options = opening.options if has_same_mirrors else replace(opening.options, mirrors=())
+        return OPENERS[type(name)](name, replace(opening, options=options))
+
+    return FallbackSource(source, find, "the catalogue", "--no-catalogue leaves it out")
+
+
+def catalogue_name(options: SourceOptions, platform: Platform) -> SourceName | None:
+    """Return what the catalogue, the user's own first, has for the short name of `options`; None for nothing."""
+    if not options.short_name:
+        return None
+    own = options.config.catalogue.find(options.short_name, platform)
+    return own or Catalogue.packaged().find(options.short_name, platform)
 
 
 def _open_registry(name: RegistryName, opening: Opening) -> Source:
@@ -164,12 +229,33 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
     if lock and reference.tag and not reference.digest:
         opening.stack.enter_context(_report_moved_tag(lock, client(reference, False), reference, opening.console))
     opening.stack.enter_context(suggest_similar_names(reference))
+    opening.stack.enter_context(_suggest_mirrors(reference))
     registry = CachingRegistry(reference, with_mirrors(reference, options, client, opening.console), cache, known_tags)
     return RegistrySource(reference, registry, cache, options.jobs, lock)
 
 
+@contextmanager
+def _suggest_mirrors(reference: Reference) -> Iterator[None]:
+    """Where the block raises NetworkError for an image of Docker Hub, add to its hint how to find a mirror."""
+    from provisioner.registry.lxc_server import TRY_MIRRORS
+
+    try:
+        yield
+    except NetworkError as error:
+        if reference.registry == DOCKER_HUB:
+            error.hint = f"{error.hint}; {TRY_MIRRORS}"
+        raise
+
+
 OPENERS: Mapping[type[Any], Callable[[Any, Opening], Source]] = {
     RegistryName: _open_registry,
+    DockerArchive: open_docker_archive,
+    OciArchive: open_oci_archive,
+    OciLayout: open_oci_layout,
+    SkopeoDirectory: open_skopeo_directory,
+    FileName: open_file_name,
+    StandardInput: open_standard_input,
+    Lxc: open_lxc,
     Rootfs: open_rootfs,
     Url: open_url,
 }
@@ -199,9 +285,13 @@ def with_mirrors(reference: Reference, options: SourceOptions, client: MakeClien
     """
     from provisioner.registry.mirrors import Mirrors
 
-    environment = os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split()
-    others = (*options.mirrors, *environment, *options.config.mirrors_for(reference.registry))
+    others = (*options.mirrors, *environment_mirrors(), *options.config.mirrors_for(reference.registry))
     return Mirrors(reference, others, client, console.step)
+
+
+def environment_mirrors() -> list[str]:
+    """Return the mirrors of `$PROVISION_MIRRORS`, divided by spaces or commas."""
+    return os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split()
 
 
 def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:

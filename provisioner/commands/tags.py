@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from provisioner.commands import lxc_listing
 from provisioner.commands.output import NAMES_ALONE, add_output_arguments, make_console, number, write_json, write_lines
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
@@ -41,7 +42,11 @@ _COLUMNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `tags`."""
-    parser.add_argument("image", metavar="IMAGE", help="a repository; ubuntu:24 lists the tags that begin with 24")
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="a repository; ubuntu:24 lists the tags that begin with 24; lxc:debian lists LXC images",
+    )
     add_output_arguments(parser, "tags")
     parser.add_argument("--all", action="store_true", help="list every tag, whatever its platforms")
     add_registry_arguments(parser)
@@ -52,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class _Query:
     """Which tags to list."""
 
-    reference: Reference
+    name: str
+    """Whose tags they are, for messages."""
     prefix: str
     """How the tags begin."""
     platform: Platform | None
@@ -64,18 +70,11 @@ class _Query:
 def run(arguments: argparse.Namespace) -> int:
     """Show the tags. Raises NotFound where there are none for the platform, NetworkError, NotAllowed."""
     config = Config.load()
-    query = _query(arguments, config)
     screen = Screen.of(sys.stdout)
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
     console = make_console(arguments)
-
-    from provisioner.registry.hub import Hub, suggest_similar_names
-
-    registry = caching_registry(query.reference, SourceOptions.of(arguments, config), console, arguments.jobs)
-    hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
-    with suggest_similar_names(query.reference):
-        found = _find_on_hub(query, hub, console) if query.reference.registry == DOCKER_HUB else None
-        tags, count = found or _find_on_registry(query, registry, not names_only, arguments.jobs, console)
+    find = _find_lxc if arguments.image.startswith(lxc_listing.PREFIX) else _find
+    query, tags, count = find(arguments, config, not names_only, console)
     if arguments.json:
         write_json([_json(tag, query.platform) for tag in tags])
     elif names_only:
@@ -89,21 +88,49 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _query(arguments: argparse.Namespace, config: Config) -> _Query:
+def _find(
+    arguments: argparse.Namespace, config: Config, sized: bool, console: Console
+) -> tuple[_Query, list[Tag], int]:
+    """Return the tags of a repository, with sizes if `sized`, and how many begin with the prefix."""
+    from provisioner.registry.hub import Hub, suggest_similar_names
+
     reference = Reference.parse(arguments.image)
+    query = _query(reference, arguments, config)
+    registry = caching_registry(reference, SourceOptions.of(arguments, config), console, arguments.jobs)
+    hub = Hub(insecure=arguments.insecure, connections=arguments.jobs)
+    with suggest_similar_names(reference):
+        found = _find_on_hub(reference, query, hub, console) if reference.registry == DOCKER_HUB else None
+        tags, count = found or _find_on_registry(query, registry, sized, arguments.jobs, console)
+    return query, tags, count
+
+
+def _find_lxc(
+    arguments: argparse.Namespace, config: Config, sized: bool, console: Console
+) -> tuple[_Query, list[Tag], int]:
+    """Return the releases and variants of a distribution on an LXC image server, and how many there are in all."""
+    name, _, prefix = arguments.image.partition("/")
+    platform = None if arguments.all else usual_platform(arguments, config)
+    tags, count = lxc_listing.tags(arguments.image, platform, arguments, config, console)
+    limit = None if arguments.all else arguments.limit
+    return _Query(name, prefix, platform, limit), tags[:limit], count
+
+
+def _query(reference: Reference, arguments: argparse.Namespace, config: Config) -> _Query:
     if reference.digest:
         raise UsageError("a digest has no tags", "leave out the @ and what follows it")
     prefix = reference.tag or ""
     if not arguments.image.endswith(f":{prefix}"):
         prefix = ""  # parse() adds `latest` to a reference without a tag
     platform = usual_platform(arguments, config)
-    return _Query(reference, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit)
+    return _Query(
+        reference.name, prefix, None if arguments.all else platform, None if arguments.all else arguments.limit
+    )
 
 
-def _find_on_hub(query: _Query, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
+def _find_on_hub(reference: Reference, query: _Query, hub: Hub, console: Console) -> tuple[list[Tag], int] | None:
     """Return the tags by the API of Docker Hub, and how many begin with the prefix; None where it doesn't have them."""
     try:
-        known, count = hub.tags(query.reference.repository)
+        known, count = hub.tags(reference.repository)
     except NotFound:  # the registry knows private repositories too
         return None
     except NetworkError as error:
@@ -124,7 +151,7 @@ def _find_on_registry(
     from provisioner.registry.tags import tag_names
     from provisioner.sources.tags import with_offers, with_sizes
 
-    listed = tag_names(registry.tags_page, query.reference.registry)
+    listed = tag_names(registry.tags_page, registry.reference.registry)
     names = newest_first(name for name in listed if name.startswith(query.prefix))
     if query.platform is None:
         return [Tag(name) for name in names[: query.limit]], len(names)
@@ -154,7 +181,7 @@ def _fits(tag: Tag, query: _Query) -> bool:
 
 
 def _nothing_found(query: _Query, count: int) -> NotFound:
-    name = query.reference.name
+    name = query.name
     if count:
         return NotFound(f"none of the {count} tags of {name} is for {query.platform}", "--all lists them")
     what = f"tags that begin with {query.prefix!r}" if query.prefix else "tags"

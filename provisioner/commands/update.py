@@ -23,7 +23,7 @@ from provisioner.terminal.escaping import printable
 if TYPE_CHECKING:
     from provisioner.maintenance.plan import Action, UpdatePlan
 
-HELP = "Update a directory to the newest image of its source; what you have changed stays"
+HELP = "Update to the newest image, and keep what was changed"
 EXAMPLE = "provision update ./container"
 
 OUTDATED = 9
@@ -148,6 +148,7 @@ def _lines(plan: UpdatePlan, kept: str) -> list[str]:
     return [
         f"the image: {image['A']} files added, {image['C']} changed, {image['D']} deleted",
         f"yours: {len(users)} changes stay",
+        *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
         *(f"{_shown(action.path)}: {_outcome(action, kept)}" for action in plan.conflicts),
     ]
 
@@ -179,6 +180,7 @@ def _as_json(plan: UpdatePlan, kept: str) -> dict[str, object]:
         "image": {word: plan.image_changes[letter] for word, letter in counts.items()},
         "kept_as": kept or None,
         "bytes": plan.size,
+        "packages": list(map(os.fsdecode, plan.packages)),
         "changes": [
             {
                 "path": "/" + os.fsdecode(action.path),
@@ -192,6 +194,10 @@ def _as_json(plan: UpdatePlan, kept: str) -> dict[str, object]:
             for action in plan.actions
         ],
     }
+
+
+def _names(packages: list[bytes]) -> str:
+    return " ".join(printable(os.fsdecode(name)) for name in packages)
 
 
 def _shown(path: bytes) -> str:

@@ -12,17 +12,19 @@ from typing import BinaryIO
 from provisioner.comparison.join import join
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.container.access import read_file
+from provisioner.container.proot_links import LINKS
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Closed, WalkedFile, walk
-from provisioner.ownership.mtree import parse_entries, parse_header
+from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
 from provisioner.ownership.record import RECORD
 from provisioner.terminal.escaping import printable
 
 _GENERATED = ("resolv.conf", "hosts", "hostname")
-_MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue", b".l2s"))
-"""Directories that start.sh and proot make where the image has none."""
+_MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue"))
+"""Directories that start.sh makes where the image has none."""
+_LINKS = os.fsencode(LINKS)
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ def opened_record(folder: int, shown: str) -> Iterator[tuple[BinaryIO, Baseline]
             header = parse_header(record.readline())
             record.seek(0)
             status = os.fstat(folder)
-            baseline = Baseline(header, (status.st_uid, status.st_gid), _generated_files(folder), _first_id(folder))
+            links = _open_links(folder, stack)
+            owner = (status.st_uid, status.st_gid)
+            baseline = Baseline(header, owner, _generated_files(folder), _first_id(folder), links)
         yield record, baseline
 
 
-def find_changes(folder: int, shown: str, *, closed: Closed = "raise") -> Iterator[Change]:
+def find_changes(folder: int, shown: str, *, closed: Closed = "skip") -> Iterator[Change]:
     """Yield the changes in the rootfs beside the open `.provision/`, sorted by directory.
 
     As in `docker diff`, a directory is listed before what has changed in it, and of a deleted one only itself. What is
@@ -94,20 +98,25 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed) 
             continue
         if entry is None:
             assert file is not None
-            if not is_mount_point(path, file):
+            if path == _LINKS:
+                skipped = path + b"/"
+            elif not is_mount_point(path, file):
                 yield Change(path, "A", _kind(file), size=_size(file))
             continue
+        aspects = () if file is None else baseline.compare(path, entry, file)
+        if file is None or not _is_compared_below(entry, file, aspects, device):
+            skipped = path + b"/"
         if file is None:
             yield Change(path, "D", entry.kind, size_before=entry.size)
-            skipped = path + b"/"
-            continue
-        if file.stat.st_dev != device:
-            skipped = path + b"/"
-            continue
-        if aspects := baseline.compare(path, entry, file):
-            if aspects[0] is Aspect.TYPE and entry.is_directory:
-                skipped = path + b"/"
+        elif aspects and file.stat.st_dev == device:
             yield Change(path, "C", _kind(file), aspects, _size(file), entry.size)
+
+
+def _is_compared_below(entry: MtreeEntry, file: WalkedFile, aspects: tuple[Aspect, ...], device: int) -> bool:
+    """Return whether what is below a path is compared with the record, if it is a directory there."""
+    if file.stat.st_dev != device or (entry.is_directory and aspects[:1] == (Aspect.TYPE,)):
+        return False
+    return not file.is_directory or may_enter(file)
 
 
 def _directories_above(path: bytes, listed: list[bytes]) -> Iterator[Change]:
@@ -119,6 +128,12 @@ def _directories_above(path: bytes, listed: list[bytes]) -> Iterator[Change]:
         listed.append(path[:at])
         yield Change(path[:at], "C", Kind.DIRECTORY)
         at += 1
+
+
+def may_enter(directory: WalkedFile) -> bool:
+    """Return whether this user may read and search a directory."""
+    is_open = directory.stat.st_mode & 0o500 == 0o500
+    return is_open or os.access(directory.name, os.R_OK | os.X_OK, dir_fd=directory.directory)
 
 
 def is_mount_point(path: bytes, file: WalkedFile) -> bool:
@@ -135,6 +150,15 @@ def _kind(file: WalkedFile) -> Kind | None:
 
 def _size(file: WalkedFile) -> int:
     return file.stat.st_size if stat.S_ISREG(file.stat.st_mode) else 0
+
+
+def _open_links(folder: int, stack: ExitStack) -> int | None:
+    """Return the open directory of proot's hard links, which `stack` closes; None where there is none."""
+    try:
+        opened = os.open(os.path.join(b"../rootfs", _LINKS), DIRECTORY, dir_fd=folder)
+    except OSError:
+        return None
+    return stack.enter_context(closing_descriptor(opened))
 
 
 def _generated_files(folder: int) -> dict[bytes, bytes]:

@@ -32,17 +32,32 @@ def join(records: Sequence[Iterator[MtreeEntry | None]], tree: Iterator[WalkedFi
     levels: list[tuple[Sequence[int], bytes]] = [(range(len(streams)), b"")]
     while levels:
         active, above = levels[-1]
-        name = min([current[number].name for number in active if current[number]], default=None)
-        if name is None:
+        name, here = _find_first(current, active)
+        if not here:
             levels.pop()
             _advance(streams, current, active if levels else ())
             continue
-        here = [number for number in active if current[number] and current[number].name == name]
-        found: list[Any] = [current[number] if number in here else None for number in range(len(streams))]
+        found: list[Any] = [None] * len(streams)
+        for number in here:
+            found[number] = current[number]
         yield Joined(above + name, tuple(found[:-1]), found[-1])
         if below := [number for number in here if found[number].is_directory]:
             levels.append((below, above + name + b"/"))
         _advance(streams, current, here)
+
+
+def _find_first(current: Sequence[Any], active: Sequence[int]) -> tuple[bytes, list[int]]:
+    """Return the first name of the current items of some streams, and the streams that have it; none at their end."""
+    first, here = b"", list[int]()
+    for number in active:
+        if (item := current[number]) is None:
+            continue
+        name = item.name
+        if not here or name < first:
+            first, here = name, [number]
+        elif name == first:
+            here.append(number)
+    return first, here
 
 
 def _advance(streams: Sequence[Iterator[Any]], current: list[Any], numbers: Sequence[int]) -> None:

@@ -7,7 +7,9 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
+from provisioner.container.proot_links import PREFIX
 from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile
@@ -37,6 +39,8 @@ class Baseline:
     """The files that start.sh writes, as it wrote them last, by path."""
     first_id: int | None = None
     """The first of the user's subordinate ids, where files belong to these (`--ids many`)."""
+    links: int | None = None
+    """The open directory where Termux's proot has the content of files with hard links, None where there is none."""
     reads_all: bool = False
     """Whether content is compared even where times say that nobody has touched the file since: a disk may fail."""
 
@@ -45,18 +49,19 @@ class Baseline:
 
         A time of its own is no change: content decides where size and times don't.
         """
+        if self.links is not None and entry.kind is Kind.FILE and stat.S_ISLNK(file.stat.st_mode):
+            file = _content_of_link(file, self.links)
         status, kind = file.stat, entry.kind
         mode = status.st_mode
         on_disk = KINDS.get(stat.S_IFMT(mode))
-        is_placeholder = kind in _DEVICES and on_disk is Kind.FILE and not status.st_size
-        if on_disk is not kind and not is_placeholder:
+        if on_disk is not kind and not (kind in _DEVICES and on_disk is Kind.FILE and not status.st_size):
             return (Aspect.TYPE,)
         aspects: tuple[Aspect, ...] = ()
         if (kind is Kind.FILE and self._has_other_content(path, entry, file)) or (
             kind is Kind.SYMLINK and os.readlink(file.name, dir_fd=file.directory) != entry.target
         ):
             aspects = (Aspect.CONTENT,)
-        if kind is not Kind.SYMLINK and not self._has_mode(entry, stat.S_IMODE(mode)):
+        if mode & 0o7777 != entry.mode and kind is not Kind.SYMLINK and not self._has_usable_mode(entry, mode & 0o7777):
             aspects += (Aspect.MODE,)
         return aspects if self._has_owner(entry, status) else (*aspects, Aspect.OWNER)
 
@@ -66,15 +71,15 @@ class Baseline:
             return status.st_uid, status.st_gid
         return self._guest_id(status.st_uid, self.owner[0]), self._guest_id(status.st_gid, self.owner[1])
 
-    @property
+    @cached_property
     def has_image_owners(self) -> bool:
         """Whether the disk has the image's owners, and modes; under fakeroot only fakeroot's memory had them."""
         return self.first_id is not None or (self.header.has_owners and not self.owner[0])
 
     def _has_owner(self, entry: MtreeEntry, status: os.stat_result) -> bool:
-        if self.owner_of(status) == (entry.uid, entry.gid):
+        if not self.has_image_owners and (status.st_uid, status.st_gid) == self.owner:
             return True
-        return (status.st_uid, status.st_gid) == self.owner and not self.has_image_owners
+        return self.owner_of(status) == (entry.uid, entry.gid)
 
     def _guest_id(self, number: int, own: int) -> int:
         if number == own:
@@ -83,8 +88,9 @@ class Baseline:
             return number - self.first_id + 1
         return number
 
-    def _has_mode(self, entry: MtreeEntry, mode: int) -> bool:
-        return mode == entry.mode or (not self.has_image_owners and mode == WITHOUT_ROOT.mode(entry.kind, entry.mode))
+    def _has_usable_mode(self, entry: MtreeEntry, mode: int) -> bool:
+        """Return whether a mode is the one that a user's file gets in place of the image's."""
+        return not self.has_image_owners and mode == WITHOUT_ROOT.mode(entry.kind, entry.mode)
 
     def _has_other_content(self, path: bytes, entry: MtreeEntry, file: WalkedFile) -> bool:
         status = file.stat
@@ -109,6 +115,23 @@ class Baseline:
 _DEVICES = (Kind.CHARACTER, Kind.BLOCK)
 _NOT_WAITING = EXISTING_FILE | os.O_NONBLOCK
 """A program may put a FIFO in place of a file at any time."""
+
+
+def _content_of_link(link: WalkedFile, links: int) -> WalkedFile:
+    """Return the file that a hard link of Termux's proot stands for, by two symlinks; the link itself if it is none."""
+    name = os.readlink(link.name, dir_fd=link.directory)
+    for _ in range(2):
+        name = os.path.basename(name)
+        if not name.startswith(PREFIX):
+            return link
+        try:
+            status = os.stat(name, dir_fd=links, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                return WalkedFile(name, links, status)
+            name = os.readlink(name, dir_fd=links)
+        except OSError:
+            return link
+    return link
 
 
 def _read(file: WalkedFile, limit: int) -> bytes:

@@ -26,7 +26,8 @@ PLACE = "links"
 LAST_NUMBER = 999
 """proot counts up to this number for each NAME, then it takes the name of another file and overwrites that."""
 
-_PREFIX = b".l2s."
+PREFIX = b".l2s."
+"""What the names of the files in LINKS begin with."""
 _NUMBERED = re.compile(rb"\.l2s\.(.*)(\d{4})", re.DOTALL)
 _SHOWN = 3
 
@@ -66,7 +67,7 @@ def find_links(directory: Path) -> ProotLinks:
             numbers[match[1]] = max(numbers[match[1]], int(match[2]))
         if stat.S_ISLNK(file.stat.st_mode):
             target = os.readlink(file.name, dir_fd=file.directory)
-            if target.startswith(b"/") and os.path.basename(target).startswith(_PREFIX):
+            if target.startswith(b"/") and os.path.basename(target).startswith(PREFIX):
                 _add(found, os.fsdecode(b"/".join([*path[1:], file.name])), target, here)
         if file.is_directory:
             path.append(file.name)
@@ -76,7 +77,7 @@ def find_links(directory: Path) -> ProotLinks:
 
 def _add(found: ProotLinks, name: str, target: bytes, here: list[bytes]) -> None:
     """Count the link `name` with its target."""
-    is_number = os.path.basename(name).startswith(os.fsdecode(_PREFIX))
+    is_number = os.path.basename(name).startswith(os.fsdecode(PREFIX))
     found.count += not is_number
     if any(target.startswith(rootfs + b"/") for rootfs in here):
         if not _has_content(target):
@@ -121,7 +122,7 @@ def _is_blocked(rootfs: Path) -> bool:
 
 def is_link(target: bytes) -> bool:
     """Return whether a symlink with this target is one of proot's."""
-    return target.startswith(b"/") and os.path.basename(target).startswith(_PREFIX)
+    return target.startswith(b"/") and os.path.basename(target).startswith(PREFIX)
 
 
 def led_to(target: bytes, former: Iterable[bytes], rootfs: bytes) -> bytes:

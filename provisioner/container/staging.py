@@ -170,7 +170,7 @@ class Staging:
             with machine_errors(f"write {shown} to the disk"):
                 self._sync_names()
         if keep_as:
-            with machine_errors(f"keep the old {shown}"):
+            with machine_errors(f"keep the old {shown}"), suppress(FileNotFoundError):  # where nothing was replaced
                 os.rename(OLD, keep_as, src_dir_fd=self._lock, dst_dir_fd=self.parent)
                 if sync:
                     sync_directory(self.parent)

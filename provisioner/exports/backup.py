@@ -12,7 +12,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
-from provisioner.archives.tar import BLOCK, Entry
+from provisioner.archives.fields import BLOCK
+from provisioner.archives.tar import Entry
 from provisioner.archives.writer import END, ArchiveWriter
 from provisioner.container.access import FOLDER
 from provisioner.exports.owners import OwnerSource

@@ -45,13 +45,26 @@ def _fetch(
     image: Image, source: Source, needed: Collection[Digest], progress: Callable[[int], None], stack: ExitStack
 ) -> list[StoredBlob]:
     stored: dict[Digest, StoredBlob] = {}
-    with source.layers(image, progress) as layers:
+    with source.layers(image, _Counter(progress)) as layers:
         for layer, blob in layers:
             if layer.blob.digest in needed and layer.blob.digest not in stored:
                 _wait_for_all(blob)
                 file = stack.enter_context(closing_descriptor(blob.open_file()))
                 stored[layer.blob.digest] = StoredBlob(layer.blob, file, blob.start)
     return list(stored.values())
+
+
+class _Counter:
+    """Counts bytes that arrive, and those that were there, in the same way."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        self._progress = progress
+
+    def __call__(self, count: int, /) -> None:
+        self._progress(count)
+
+    def present(self, count: int, /) -> None:
+        self._progress(count)
 
 
 def _wait_for_all(blob: LayerBlob) -> None:

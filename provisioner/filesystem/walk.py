@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from provisioner.filesystem.descriptors import DIRECTORY, change_mode
+from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
 from provisioner.filesystem.removal import names_in
 
 NAMES_IN_MEMORY = 1 << 17
@@ -42,14 +42,8 @@ class WalkedFile(NamedTuple):
 def walk(
     root: Path | int, names_in_memory: int = NAMES_IN_MEMORY, *, closed: Closed = "raise"
 ) -> Iterator[WalkedFile | None]:
-    """Yield the directory `root`, a path or open, itself as `.`, then everything below it.
-
-    The names of a directory are sorted, and each directory among them is followed by its content and by None. Other
-    file systems that are mounted below are not entered. One directory is open at a time. Raises OSError; ESTALE where
-    another process moves directories at the same time.
-    """
-    here = os.open(b".", DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, DIRECTORY)
-    return _walk(here, names_in_memory, closed)
+    """Yield what iterating over a Walk yields."""
+    return iter(Walk(root, names_in_memory, closed=closed))
 
 
 class _Above(NamedTuple):
@@ -61,63 +55,100 @@ class _Above(NamedTuple):
     """The permission bits to set when the walk leaves it."""
 
 
-def _walk(here: int, names_in_memory: int, closed: Closed) -> Iterator[WalkedFile | None]:
-    def names() -> Iterator[bytes]:
-        """Yield the names in `here`, which is the same directory again whenever more of them are asked for."""
-        some = first_names(names_in(here), names_in_memory)
+class Walk:
+    """A walk through a tree. Iterate over it once.
+
+    It yields the directory `root`, a path or open, itself as `.`, then everything below it. The names of a directory
+    are sorted, and each directory among them is followed by its content and by None. Other file systems that are
+    mounted below are not entered. One directory is open at a time. Raises OSError; ESTALE where another process moves
+    directories at the same time.
+    """
+
+    def __init__(self, root: Path | int, names_in_memory: int = NAMES_IN_MEMORY, *, closed: Closed = "raise") -> None:
+        self._here = os.open(b".", DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, DIRECTORY)
+        self._names_in_memory = names_in_memory
+        self._closed = closed
+        self._is_skipped = False
+        self._above: list[_Above] = []
+        """The directories from the top to the current one."""
+
+    def skip(self) -> None:
+        """Leave out the content of the directory that was yielded last, and the None behind it."""
+        self._is_skipped = True
+
+    def __iter__(self) -> Iterator[WalkedFile | None]:
+        """Yield the files."""
+        try:
+            top = os.fstat(self._here)
+            yield WalkedFile(b".", self._here, top)
+            if not self._was_skipped():
+                self._above.append(_Above(self._names(), top))
+            while self._above:
+                for name in self._above[-1].names:
+                    try:
+                        state = os.stat(name, dir_fd=self._here, follow_symlinks=False)
+                    except FileNotFoundError:  # removed since the names were read
+                        continue
+                    yield WalkedFile(name, self._here, state)
+                    if stat.S_ISDIR(state.st_mode) and not self._was_skipped():
+                        if state.st_dev != top.st_dev or not self._may_enter(name) or not self._enter(name, state):
+                            yield None
+                            continue
+                        break
+                else:
+                    yield None
+                    self._leave()
+                    if self._above and not os.path.samestat(os.fstat(self._here), self._above[-1].stat):
+                        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        finally:
+            with suppress(OSError):  # only the modes matter
+                while any(directory.former_mode is not None for directory in self._above):
+                    self._leave()
+            os.close(self._here)
+
+    def _was_skipped(self) -> bool:
+        was_skipped, self._is_skipped = self._is_skipped, False
+        return was_skipped
+
+    def _names(self) -> Iterator[bytes]:
+        """Yield the names in the current directory, which is the same again whenever more of them are asked for."""
+        count = self._names_in_memory
+        some = first_names(names_in(self._here), count)
         while some:
             yield from some
-            last = some[-1]
-            more = len(some) == names_in_memory
-            some = first_names((name for name in names_in(here) if name > last), names_in_memory) if more else []
+            last, is_all = some[-1], len(some) < count
+            some = [] if is_all else first_names((name for name in names_in(self._here) if name > last), count)
 
-    above: list[_Above] = []
-    try:
-        top = os.fstat(here)
-        yield WalkedFile(b".", here, top)
-        above.append(_Above(names(), top))
-        while above:
-            for name in above[-1].names:
-                try:
-                    state = os.stat(name, dir_fd=here, follow_symlinks=False)
-                except FileNotFoundError:  # removed since the names were read
-                    continue
-                yield WalkedFile(name, here, state)
-                if stat.S_ISDIR(state.st_mode):
-                    entered = _enter(here, name, state, top.st_dev, closed)
-                    if entered is None:
-                        yield None
-                        continue
-                    os.close(here)
-                    here, former_mode = entered
-                    above.append(_Above(names(), os.fstat(here), former_mode))
-                    break
-            else:
-                yield None
-                here = _leave(here, above)
-                if above and not os.path.samestat(os.fstat(here), above[-1].stat):
-                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-    finally:
-        with suppress(OSError):  # only the modes matter
-            while any(directory.former_mode is not None for directory in above):
-                here = _leave(here, above)
-        os.close(here)
+    def _may_enter(self, name: bytes) -> bool:
+        """Return whether the directory `name` of the current one is entered: closed ones may be skipped."""
+        return self._closed != "skip" or os.access(name, os.R_OK | os.X_OK, dir_fd=self._here)
 
+    def _enter(self, name: bytes, state: os.stat_result) -> bool:
+        """Go to the directory `name` of the current one, whose lstat(2) is `state`. Return False where it is gone."""
+        try:
+            former_mode = _open_closed(self._here, name, state) if self._closed == "open" else None
+            self._go(name)
+        except FileNotFoundError:
+            return False
+        self._above.append(_Above(self._names(), os.fstat(self._here), former_mode))
+        return True
 
-def _enter(here: int, name: bytes, state: os.stat_result, device: int, closed: Closed) -> tuple[int, int | None] | None:
-    """Open the directory `name` of `here`; return it with its former mode, if that was changed.
+    def _leave(self) -> None:
+        """Go to the directory above the current one, if the walk came from there."""
+        former_mode = self._above.pop().former_mode
+        if former_mode is None:
+            if self._above:
+                self._go(b"..")
+            return
+        with closing_descriptor(os.dup(self._here)) as left:
+            if self._above:
+                self._go(b"..")
+            os.fchmod(left, former_mode)
 
-    Returns None where its content is to be left out, and where it is gone.
-    """
-    if state.st_dev != device:
-        return None
-    if closed == "skip" and not os.access(name, os.R_OK | os.X_OK, dir_fd=here):
-        return None
-    try:
-        former_mode = _open_closed(here, name, state) if closed == "open" else None
-        return os.open(name, DIRECTORY, dir_fd=here), former_mode
-    except FileNotFoundError:
-        return None
+    def _go(self, name: bytes) -> None:
+        there = os.open(name, DIRECTORY, dir_fd=self._here)
+        os.close(self._here)
+        self._here = there
 
 
 def _open_closed(here: int, name: bytes, state: os.stat_result) -> int | None:
@@ -127,17 +158,6 @@ def _open_closed(here: int, name: bytes, state: os.stat_result) -> int | None:
         return None
     change_mode(here, name, mode | 0o700)
     return mode
-
-
-def _leave(here: int, above: list[_Above]) -> int:
-    """Take the last one from `above`, which is `here`; return the directory above it, if the walk came from there."""
-    left = above.pop()
-    there = os.open(b"..", DIRECTORY, dir_fd=here) if above else here
-    if left.former_mode is not None:
-        os.fchmod(here, left.former_mode)
-    if there != here:
-        os.close(here)
-    return there
 
 
 def first_names(names: Iterable[bytes], count: int) -> list[bytes]:

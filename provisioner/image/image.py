@@ -22,6 +22,8 @@ class RootfsArchive:
 
     root: bytes = b""
     """The path of the root directory in the archive; empty where that is the archive's own root."""
+    is_converted: bool = False
+    """Whether the file, verified before, becomes an archive only while it is read, which this process has to do."""
 
 
 @dataclass(frozen=True)

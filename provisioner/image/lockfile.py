@@ -17,12 +17,24 @@ from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, choose
+from provisioner.image.server_address import checked_path
 from provisioner.image.source_name import parse_source
-from provisioner.settings import Key, parse_settings, read_settings, texts
+from provisioner.settings import Key, line_of, parse_settings, read_settings, texts
 from provisioner.terminal.escaping import printable
 
 _FORMAT = 1
+_WRITE_AGAIN = "write the lock again: provision --lock FILE IMAGE DIR"
 _HINT_OTHER_IMAGE = "name the image of this lock, or lock the other one: provision --lock FILE IMAGE DIR"
+
+
+@dataclass(frozen=True)
+class LockedFile:
+    """A root file system on a server, in place of a manifest."""
+
+    digest: Digest
+    path: str
+    """Relative to the address of the server."""
+    size: int
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,19 @@ class Lock:
     """The blobs' digests, from the lowest layer up, for the platforms that were provisioned with this lock."""
     index: Digest | None = None
     """The index that the reference named, None where it named a manifest."""
+    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
+    """The files of LXC image servers."""
 
     @classmethod
-    def of(cls, reference: str, image: Image, index: Index | None, now: datetime.datetime) -> Lock:
-        """Return the lock of an image, and of those for other platforms in its index."""
+    def of(
+        cls,
+        reference: str,
+        image: Image,
+        index: Index | None,
+        now: datetime.datetime,
+        files: Mapping[Platform, LockedFile] | None = None,
+    ) -> Lock:
+        """Return the lock of an image, and of those for other platforms in its index, or of `files`."""
         entries = index.manifests if index else ()
         own = (entry.platform for entry in entries if entry.digest == image.digest and entry.platform)
         platform = next(own, image.config.platform)
@@ -49,26 +70,32 @@ class Lock:
         for entry in entries:
             if entry.platform:
                 manifests.setdefault(entry.platform, entry.digest)
+        for other, file in (files or {}).items():
+            manifests.setdefault(other, file.digest)
         layers = {platform: tuple(layer.digest for layer in image.manifest.layers)}
-        return cls(reference, now.replace(microsecond=0), manifests, layers, image.index_digest)
+        return cls(reference, now.replace(microsecond=0), manifests, layers, image.index_digest, files or {})
 
     @classmethod
     def parse(cls, text: str, name: str) -> Lock:
         """Return the lock that TOML holds. Raises UsageError that names the file, the line and the key."""
         values = parse_settings(text, KEYS, name)
         if missing := [key for key in ("format", "reference", "locked", "manifests") if key not in values]:
-            raise UsageError(
-                f"{name}: {missing[0]} is missing", "write the lock again: provision --lock FILE IMAGE DIR"
-            )
+            raise UsageError(f"{name}: {missing[0]} is missing", _WRITE_AGAIN)
         values.pop("format")
+        for platform, (path, size) in values.pop("files", {}).items():
+            if platform not in values["manifests"]:
+                raise UsageError(
+                    f"{name}: files: {platform} has no digest in manifests{line_of(text, 'files')}", _WRITE_AGAIN
+                )
+            values.setdefault("files", {})[platform] = LockedFile(values["manifests"][platform], path, size)
         return cls(**values)
 
     @classmethod
-    def read(cls, path: Path, reference: str) -> Lock:
-        """Return the lock in a file. Raises UsageError, also for the lock of another image than `reference`."""
+    def read(cls, path: Path, reference: str | None) -> Lock:
+        """Return the lock in a file. Raises UsageError, also for the lock of another image than `reference`, if any."""
         shown = printable(str(path))
         lock = cls.parse(read_settings(path), shown)
-        if lock.reference != reference:
+        if reference not in (None, lock.reference):
             raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", _HINT_OTHER_IMAGE)
         return lock
 
@@ -92,6 +119,10 @@ class Lock:
         lines += [f"index = {_quoted(self.index)}"] if self.index else []
         lines += ["", "[manifests]"]
         lines += [f"{_quoted(platform)} = {_quoted(digest)}" for platform, digest in _sorted(self.manifests)]
+        if self.files:
+            lines += ["", "[files]"]
+        for platform, file in _sorted(self.files):
+            lines.append(f"{_quoted(platform)} = {{ path = {_quoted(file.path)}, size = {file.size} }}")
         lines += ["", "[layers]"]
         for platform, layers in _sorted(self.layers):
             lines += [f"{_quoted(platform)} = [", *(f"    {_quoted(layer)}," for layer in layers), "]"]
@@ -183,12 +214,27 @@ def _layers(value: Any) -> dict[Platform, tuple[Digest, ...]]:
     return _by_platform(value, lambda layers: tuple(_digest(layer) for layer in texts(layers)))
 
 
+def _files(value: Any) -> dict[Platform, tuple[str, int]]:
+    return _by_platform(value, _file)
+
+
+def _file(value: Any) -> tuple[str, int]:
+    path, size = (value.get("path"), value.get("size")) if isinstance(value, dict) else (None, None)
+    if not isinstance(path, str) or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 63:
+        raise ValueError("not a table of path and size")
+    try:
+        return checked_path(path, "it"), size
+    except MalformedImage as error:
+        raise ValueError(error.message) from None
+
+
 KEYS = {
     "format": Key(_format, f"the form of the file, {_FORMAT}"),
     "reference": Key(_reference, "the image that was asked for, in full"),
     "locked": Key(_moment, "the time when it was looked up"),
     "index": Key(_digest, "the digest of the index that the reference named"),
     "manifests": Key(_manifests, "table of platform to the digest of a manifest"),
+    "files": Key(_files, "table of platform to path and size of a file on a server"),
     "layers": Key(_layers, "table of platform to the digests of its layers"),
 }
 """All keys of a lock file."""

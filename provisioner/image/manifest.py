@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provisioner.errors import MalformedImage
 from provisioner.image.digest import Digest
@@ -34,6 +34,9 @@ VAGUE_TYPES = ("", "application/json", "application/octet-stream", "binary/octet
 _ATTESTATION = "attestation-manifest"
 """The value of the annotation `vnd.docker.reference.type` that buildx gives to attestations."""
 
+_NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+"""The annotations with the name of an image in a layout; the second is often its tag alone (image-layout.md)."""
+
 DOCUMENT_LIMIT = 8 << 20
 """The most bytes that an index, a manifest or a config may have."""
 
@@ -49,6 +52,7 @@ class Descriptor:
     digest: Digest
     size: int  # bytes
     platform: Platform | None = None  # in an index, where it is stated
+    names: tuple[str, ...] = ()  # in the index of a layout, where they are stated: the full name before a tag alone
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Descriptor:
@@ -94,6 +98,12 @@ class Index:
         )
 
 
+def _names(annotations: object) -> tuple[str, ...]:
+    """Return the names that annotations give to an image in a layout."""
+    values = [annotations.get(key) for key in _NAME_ANNOTATIONS] if isinstance(annotations, dict) else []
+    return tuple(dict.fromkeys(value for value in values if isinstance(value, str) and value))
+
+
 def _read_entry(value: object, where: str) -> Descriptor | MalformedEntry | None:
     """Return an entry of an index; None where it is no image but something else, such as an attestation."""
     platform: Platform | None = None
@@ -108,7 +118,7 @@ def _read_entry(value: object, where: str) -> Descriptor | MalformedEntry | None
             return None
         if _plain(fields.optional_text("mediaType")) not in INDEX_TYPES + MANIFEST_TYPES + VAGUE_TYPES:
             return None
-        return Descriptor.from_json(value, where)
+        return replace(Descriptor.from_json(value, where), names=_names(annotations))
     except MalformedImage as error:
         return MalformedEntry(error, platform)
 

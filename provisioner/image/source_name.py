@@ -170,7 +170,7 @@ def parse_source(text: str) -> SourceName:
         return Url(text)
     transport, colon, rest = text.partition(":")
     if colon and transport in _ELSEWHERE and not _is_tag_or_port(transport, rest):
-        raise UsageError(f"{_shown(text)} is in a place that only others can read", _ELSEWHERE[transport])
+        raise UsageError(f"{_shown(text)} is where only the tools of {transport} can read", _ELSEWHERE[transport])
     if colon and transport in _PARSERS:
         return _PARSERS[transport](text, rest)
     return RegistryName(Reference.parse(text))
@@ -214,7 +214,7 @@ def _rootfs(text: str, rest: str) -> Rootfs:
 def _lxc(text: str, rest: str) -> Lxc:
     words = rest.split("/")
     if len(words) not in (2, 3) or not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", word) for word in words):
-        hint = "it looks like lxc:debian/trixie or lxc:alpine/3.22/cloud"
+        hint = "it looks like lxc:debian/trixie; provision tags lxc:debian lists what there is"
         raise UsageError(f"{_shown(text)} is not DISTRIBUTION/RELEASE or DISTRIBUTION/RELEASE/VARIANT", hint)
     return Lxc(*words)
 
@@ -243,6 +243,8 @@ def _path(text: str, path: str) -> Path:
     """Return an absolute path; `~/` is the home directory, since a shell leaves it alone behind a colon."""
     if not path:
         raise UsageError(f"{_shown(text)} lacks the path of a file or directory", f"the words are {WORDS}")
+    if path == "-":
+        return Path("/dev/stdin")
     if "\0" in path:
         raise UsageError(f"{_shown(text)} contains a NUL", "name a file or directory")
     try:

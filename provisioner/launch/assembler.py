@@ -56,6 +56,10 @@ class Assembler(ABC):
         """Add to a variable."""
         self._binary("add", variable, value)
 
+    def subtract(self, variable: str, value: Operand) -> None:
+        """Subtract from a variable."""
+        self._binary("subtract", variable, value)
+
     def mask(self, variable: str, bits: int) -> None:
         """Keep only these bits of a variable."""
         self._binary("and", variable, bits)

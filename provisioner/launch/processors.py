@@ -47,7 +47,7 @@ class _Intel(Assembler):
         self._code += operation + struct.pack("<i", offset)
 
     def _operate(self, operation: str) -> None:
-        self._code += self._rex + {"add": b"\x01\xc8", "and": b"\x21\xc8"}[operation]
+        self._code += self._rex + {"add": b"\x01\xc8", "and": b"\x21\xc8", "subtract": b"\x29\xc8"}[operation]
 
     def _shift(self, bits: int) -> None:
         self._code += self._rex + b"\xc1\xe8" + bytes([bits])
@@ -128,7 +128,7 @@ class Arm64(_Fixed):
         self._emit({2: 0x79000000, 8: 0xF9000000}[size] | offset // size << 10 | 9 << 5)
 
     def _operate(self, operation: str) -> None:
-        self._emit({"add": 0x8B000000, "and": 0x8A000000}[operation] | 9 << 16)
+        self._emit({"add": 0x8B000000, "and": 0x8A000000, "subtract": 0xCB000000}[operation] | 9 << 16)
 
     def _shift(self, bits: int) -> None:
         self._emit(0xD340FC00 | bits << 16)
@@ -177,7 +177,7 @@ class Arm(_Fixed):
         self._emit(0xE5890000 | offset if size == 4 else 0xE1C900B0 | (offset >> 4) << 8 | offset & 15)
 
     def _operate(self, operation: str) -> None:
-        self._emit({"add": 0xE0800009, "and": 0xE0000009}[operation])
+        self._emit({"add": 0xE0800009, "and": 0xE0000009, "subtract": 0xE0400009}[operation])
 
     def _shift(self, bits: int) -> None:
         self._emit(0xE1A00020 | bits << 7)
@@ -228,7 +228,8 @@ class Riscv64(_Fixed):
         self._store(5, offset, {2: 1, 8: 3}[size])
 
     def _operate(self, operation: str) -> None:
-        self._emit(5 << 20 | 10 << 15 | {"add": 0, "and": 7}[operation] << 12 | 10 << 7 | 0x33)
+        code = {"add": 0, "and": 7 << 12, "subtract": 32 << 25}[operation]
+        self._emit(code | 5 << 20 | 10 << 15 | 10 << 7 | 0x33)
 
     def _shift(self, bits: int) -> None:
         self._emit(bits << 20 | 10 << 15 | 5 << 12 | 10 << 7 | 0x13)

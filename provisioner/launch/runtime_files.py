@@ -12,6 +12,7 @@ from provisioner.launch.proot_filter import proot_filter
 from provisioner.launch.proot_probe import proot_probe
 from provisioner.launch.seccomp import background_filter, container_filter, root_emulation
 from provisioner.launch.static_helper import static_helper
+from provisioner.launch.terminal_relay import terminal_relay
 
 _MACHINES = {"amd64": "x86_64", "386": "i386", "arm": "arm", "arm64": "aarch64", "riscv64": "riscv64"}
 """Architectures as start.sh names them, after `uname -m`."""
@@ -40,6 +41,7 @@ def runtime_files(platform: Platform) -> tuple[RuntimeFile, ...]:
         files.append(RuntimeFile("proot.bpf", proot_filter(platform)))
     with suppress(MachineError):
         files.append(RuntimeFile("proot-probe", proot_probe(platform), 0o755))
+        files.append(RuntimeFile("terminal-relay", terminal_relay(platform), 0o755))
         files.append(RuntimeFile("helper", static_helper(platform), 0o755))
         files.append(RuntimeFile("machine", _MACHINES[platform.architecture].encode() + b"\n"))
     return tuple(files)

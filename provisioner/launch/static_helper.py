@@ -118,7 +118,7 @@ def static_helper(platform: Platform) -> bytes:
     _prepare(program)
     _clear_inheritable(program)
     _install_filter(program)
-    _execute(program)
+    execute(program)
     return program.executable()
 
 
@@ -177,7 +177,7 @@ def _fork_and_wait(p: Assembler) -> None:
     p.copy("parent", "result")
     p.call("getpid")
     p.copy("self", "result")
-    _keep_status(p)
+    keep_status(p)
     p.call("clone", signal.SIGCHLD, 0, 0, 0, 0)
     p.jump_if("result", "==", 0, "child")
     p.jump_if("result", "<", 0, "failed")
@@ -189,16 +189,7 @@ def _fork_and_wait(p: Assembler) -> None:
     p.call("wait4", "child", "status", 0, 0)
     p.jump_if("result", "==", _EINTR, "wait")
     p.jump_if("result", "<", 0, "failed")
-    p.read("code", "status", size=4)
-    p.copy("signal", "code")
-    p.mask("signal", 0x7F)
-    p.jump_if("signal", "==", 0, "exited")
-    p.copy("code", "signal")
-    p.add("code", 128)
-    p.jump("report")
-    p.label("exited")
-    p.shift_right("code", 8)
-    p.mask("code", 0xFF)
+    read_code(p)
     _report(p)
     p.label("child")
     p.call("rt_sigaction", signal.SIGCHLD, "old action", 0, _MASK_SIZE)
@@ -207,8 +198,23 @@ def _fork_and_wait(p: Assembler) -> None:
         p.call("close", descriptor)
 
 
-def _keep_status(p: Assembler) -> None:
-    """Let the kernel keep the child's status where SIGCHLD is ignored."""
+def read_code(p: Assembler) -> None:
+    """Set `code`, the exit status, from `status`, what wait4(2) wrote: 128 and its number for a signal."""
+    p.read("code", "status", size=4)
+    p.copy("signal", "code")
+    p.mask("signal", 0x7F)
+    p.jump_if("signal", "==", 0, "exited")
+    p.copy("code", "signal")
+    p.add("code", 128)
+    p.jump("code is read")
+    p.label("exited")
+    p.shift_right("code", 8)
+    p.mask("code", 0xFF)
+    p.label("code is read")
+
+
+def keep_status(p: Assembler) -> None:
+    """Let the kernel keep the status of children where SIGCHLD is ignored; `old action` is for the child."""
     _default_action(p)
     p.frame("old action", _OLD_ACTION)
     p.call("rt_sigaction", signal.SIGCHLD, "default action", "old action", _MASK_SIZE)
@@ -232,7 +238,6 @@ def _die_with(p: Assembler, parent: str, *, otherwise: str) -> None:
 
 def _report(p: Assembler) -> None:
     """Write the status `code` and end the parent, with REPORT; end with it."""
-    p.label("report")
     unless(p, REPORT, "end")
     p.copy("rest", "code")
     p.copy("digits", int.from_bytes(b"000\n", "little"))
@@ -343,8 +348,11 @@ def _clear_inheritable(p: Assembler) -> None:
     p.jump_if("result", "<", 0, "failed")
 
 
-def _execute(p: Assembler) -> None:
-    """Execute PROGRAM with its arguments and the environment, which is behind argv and its end."""
+def execute(p: Assembler) -> None:
+    """Execute the program at `next` in argv, with the words behind it and the environment, which is behind argv.
+
+    Places the labels `execute`, and `failed`, which ends with 125.
+    """
     p.label("execute")
     p.read("path", "next")
     p.jump_if("path", "==", 0, "done")

@@ -6,13 +6,14 @@ import os
 import stat
 from collections.abc import Iterable
 
-from provisioner.archives.tar import TIME_LIMITS, Entry
+from provisioner.archives.fields import TIME_LIMITS
+from provisioner.archives.tar import Entry
 from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.filesystem.kind import Kind
+from provisioner.filesystem.seen_paths import SeenPaths
 from provisioner.filesystem.xattrs import drop_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.reader import StreamedLayer, apply_metadata, entry_errors, try_chown
-from provisioner.layers.seen_paths import SeenPaths
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
@@ -44,7 +45,7 @@ class LayerApplier:
         self._ownership = ownership
         self._links = links or Links()
         self._budget = budget or Budget()
-        self._counted = 0
+        self._counted = self._implied_directories = 0
         self.clamped_times = 0
         """How many entries have a time that this machine can't hold, with a time_t of 32 bits."""
         self._has_lower_layers = False
@@ -84,7 +85,7 @@ class LayerApplier:
     def follow_merge(self, clamped_times: int) -> None:
         """Go on above a layer that was merged into the tree, all of which is counted but its `clamped_times`."""
         self.clamped_times += clamped_times
-        self._counted = self._uncounted()
+        self._counted, self._implied_directories = self._uncounted(), self._tree.implied_directories
         self._has_lower_layers = True
 
     def finish(self) -> None:
@@ -105,10 +106,12 @@ class LayerApplier:
         place = self._create(entry, reader)
         if self._has_lower_layers:
             self._add_upper_path(place.path)
-        self._count()
+        if entry.kind is Kind.HARDLINK or self._tree.implied_directories != self._implied_directories:
+            self._count()
 
     def _count(self) -> None:
         """Count what no archive contains: directories created without an entry, and copies in place of hard links."""
+        self._implied_directories = self._tree.implied_directories
         size = self._uncounted()
         if size != self._counted:
             self._budget.spend(size - self._counted)
@@ -172,7 +175,8 @@ class LayerApplier:
         tree, kind = self._tree, entry.kind
         if kind is Kind.FILE:
             place, has_owners = reader.put_file(tree, entry)
-            self._record_override(place, entry, has_owners)
+            if not has_owners or entry.xattrs or tree.overrides.stale:
+                self._record_override(place, entry, has_owners)
         elif kind is Kind.DIRECTORY:
             place, directory = tree.open_directory(entry.path)
             try:
@@ -212,10 +216,11 @@ class LayerApplier:
 
     def _apply_metadata(self, directory: int, entry: Entry) -> None:
         """Set the metadata of an open directory, which a lower layer may have created with other attributes."""
-        inode, overrides = os.fstat(directory).st_ino, self._tree.overrides
+        status, overrides = os.fstat(directory), self._tree.overrides
+        inode = status.st_ino
         if (before := overrides.get(inode)) is not None:
             drop_xattrs(directory, before.xattrs)
-        overrides.set(inode, self._override_of(entry, apply_metadata(directory, entry, self._ownership)))
+        overrides.set(inode, self._override_of(entry, apply_metadata(directory, entry, self._ownership, status)))
         overrides.times[inode] = entry.mtime
 
     def _apply_metadata_by_name(self, place: Place, entry: Entry, is_placeholder: bool = False) -> None:

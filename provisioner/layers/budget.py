@@ -25,10 +25,10 @@ class Budget:
         self.is_shared = True
         """Whether forked processes see each other's counters; no more than one may count where they don't."""
         try:
-            self._spent = memoryview(mmap.mmap(-1, 8 * parts)).cast("Q")
+            self._spent = memoryview(mmap.mmap(-1, 8 * parts)).cast("q")
         except OSError:  # some containers and phones refuse shared memory
             self.is_shared = False
-            self._spent = memoryview(bytearray(8 * parts)).cast("Q")
+            self._spent = memoryview(bytearray(8 * parts)).cast("q")
 
     def part(self, number: int) -> Budget:
         """Return this budget for another process, which counts in the part `number`."""
@@ -36,15 +36,23 @@ class Budget:
         other._part = number
         return other
 
+    def total(self) -> int:
+        """Return the bytes that all parts have counted."""
+        return sum(self._spent)
+
     def reset(self) -> None:
         """Forget what was counted in this part, since it isn't there any more."""
         self._spent[self._part] = 0
 
     def spend(self, size: int) -> None:
-        """Count `size` bytes that are about to be written. Raises MachineError where the limit is exceeded."""
-        if size <= self._max_size:
-            self._spent[self._part] += size
-            if sum(self._spent) <= self._max_size:
+        """Count `size` bytes that are about to be written. Raises MachineError where the limit is exceeded.
+
+        It is negative for what another part has counted, but isn't there any more.
+        """
+        spent = self._spent[self._part] + size
+        if spent < 2**63:
+            self._spent[self._part] = spent
+            if self.total() <= self._max_size:
                 return
         raise too_large(self._max_size)
 

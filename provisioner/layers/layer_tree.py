@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from provisioner.archives.tar import Entry
 from provisioner.errors import MalformedImage
+from provisioner.filesystem.seen_paths import SeenPaths
 from provisioner.filesystem.walk import walk
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer
-from provisioner.layers.seen_paths import SeenPaths
 from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
+from provisioner.ownership.parts import RecordPart
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
@@ -52,6 +53,8 @@ class UnpackedLayer:
     """What stands in for hard links within the layer."""
     clamped_times: int
     """How many entries have a time that this machine can't hold."""
+    record_part: RecordPart | None = None
+    """The part of the ownership record that was written for it."""
 
 
 class LayerTree(Tree):

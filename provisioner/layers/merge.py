@@ -21,7 +21,8 @@ from provisioner.layers.redirect import Redirection
 from provisioner.ownership.overrides import NO_TIME
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
-from provisioner.rootfs.tree import NOTHING_THERE, Tree, move, tree_errors
+from provisioner.rootfs.moving import move
+from provisioner.rootfs.tree import NOTHING_THERE, Tree, tree_errors
 
 
 class LayerMerger:
@@ -41,6 +42,7 @@ class LayerMerger:
         with tree_errors("unpack"):
             self._tree.overrides.update(layer.overrides)
             self._links.adopt(layer.links)
+            self._add_part(layer)
 
     def merge(self, root: int, layer: UnpackedLayer) -> bool:
         """Merge the layer that was unpacked to the open directory `root`, which is of no use afterwards.
@@ -52,7 +54,8 @@ class LayerMerger:
         with tree_errors("merge its tree"), Tree(root) as upper:
             try:
                 check = _Check(self._tree)
-                created = Redirection(layer, upper, self._tree, check.mode).run()
+                redirection = Redirection(layer, upper, self._tree, check.mode)
+                created = redirection.run()
                 known = check.check(layer)
             except DependsOnLower:
                 return False
@@ -63,15 +66,23 @@ class LayerMerger:
                 place = upper.locate(path, create=False)
                 os.unlink(place.name, dir_fd=place.directory)
                 self._links.make(source, place, self._tree.overrides)
+                self._tree.discard_lines(path.rpartition(b"/")[0])
             self._budget.spend(self._links.substitutes.copied_bytes - copied)
             self._links.adopt(layer.links)
             for path, only_content in layer.hidden:
                 self._hide(path, only_content)
+            if not redirection.has_moved:
+                self._add_part(layer)
             merge = _Merge(self._tree, self._ownership, root)
             merge.run()
             self._budget.spend(ENTRY_SIZE * (created - known - merge.implied_directories))
             self._tree.forget_paths()
         return True
+
+    def _add_part(self, layer: UnpackedLayer) -> None:
+        """Use the part of the record that was written for a layer, all directories of which stay at their paths."""
+        if self._tree.record_parts is not None and layer.record_part is not None:
+            self._tree.record_parts.add(layer.record_part)
 
     def _hide(self, path: bytes, only_content: bool) -> None:
         """Remove what is at `path`, or only what is in the directory there. It may be missing."""
@@ -170,17 +181,21 @@ class _Merge:
 
     def _walk(self) -> None:
         self._merge_metadata()
-        levels = [self._names()]
+        self._tree.discard_lines(b"")
+        levels, path = [self._names()], list[bytes]()
         while levels:
             for name in levels[-1]:
                 if not self._move(name):
                     self._enter(name)
+                    path.append(name)
+                    self._tree.discard_lines(b"/".join(path))
                     self.implied_directories += not self._merge_metadata()
                     levels.append(self._names())
                     break
             else:
                 levels.pop()
                 if levels:
+                    path.pop()
                     # Neither of them is moved meanwhile, so that the kernel's `..` is where the walk came from.
                     self._enter(b"..")
 

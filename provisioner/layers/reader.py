@@ -46,28 +46,37 @@ class StreamedLayer:
 
         Returns its place, and whether it has the owners of the image. Raises OSError and ProvisionError.
         """
-        place, file = tree.create_file(entry.path)
+        mode = self._ownership.mode(entry.kind, entry.mode)
+        place, file = tree.create_file(entry.path, mode & 0o777 | 0o600)
         try:
             is_hashed = entry.size <= LARGEST or is_always_hashed(place.path)
-            if entry.extents is None:
+            if entry.extents is not None:
+                digest = self._write_sparse(file, entry, is_hashed)
+            elif entry.size:
                 digest = self._write_content(file, is_hashed)
             else:
-                digest = self._write_sparse(file, entry, is_hashed)
-            tree.overrides.digests.set(os.fstat(file).st_ino, digest)
-            return place, apply_metadata(file, entry, self._ownership)
+                digest = EMPTY if is_hashed else b""
+            status = os.fstat(file)
+            tree.overrides.digests.set(status.st_ino, digest)
+            return place, apply_metadata(file, entry, self._ownership, status)
         finally:
             os.close(file)
 
     def _write_content(self, file: int, is_hashed: bool) -> bytes:
-        """Write all content to an open file. Returns its SHA-256 digest; empty unless `is_hashed`."""
-        hasher = None
-        for piece in self._archive.content():
+        """Write all content, which isn't empty, to an open file.
+
+        Returns its SHA-256 digest; empty unless `is_hashed`.
+        """
+        archive = self._archive
+        piece = archive.read_piece()
+        hasher = sha256(piece) if is_hashed else None
+        _write(file, piece)
+        while archive.left:
+            piece = archive.read_piece()
             if hasher is not None:
                 hasher.update(piece)
-            elif is_hashed:
-                hasher = sha256(piece)
             _write(file, piece)
-        return hasher.digest() if hasher is not None else EMPTY if is_hashed else b""
+        return hasher.digest() if hasher is not None else b""
 
     def _write_sparse(self, file: int, entry: Entry, is_hashed: bool) -> bytes:
         """Write the extents that the archive stores to their offsets, and leave holes between them.
@@ -96,15 +105,19 @@ def entry_errors(entry: Entry) -> Iterator[None]:
         yield
 
 
-def apply_metadata(file: int, entry: Entry, ownership: Ownership) -> bool:
-    """Set owners, extended attributes, mode and time of an open file or directory.
+def apply_metadata(file: int, entry: Entry, ownership: Ownership, status: os.stat_result) -> bool:
+    """Set owners, extended attributes, mode and time of an open file or directory, whose fstat(2) is `status`.
 
     Returns whether it has the owners of the image. They come first: chown clears setuid, setgid and capabilities.
     """
-    has_owners = ownership.exact and try_chown(entry, file)
+    has_owners = ownership.exact
+    mode = status.st_mode & 0o7777
+    if has_owners and (status.st_uid != entry.uid or status.st_gid != entry.gid):
+        has_owners, mode = try_chown(entry, file), -1
     if entry.xattrs:
         set_xattrs(file, entry.xattrs, privileged=ownership.exact)
-    os.fchmod(file, ownership.mode(entry.kind, entry.mode, has_owners))
+    if mode != (wanted := ownership.mode(entry.kind, entry.mode, has_owners)):
+        os.fchmod(file, wanted)
     os.utime(file, ns=(entry.mtime, entry.mtime))
     return has_owners
 
@@ -121,5 +134,5 @@ def try_chown(entry: Entry, file: int | bytes, **options: Any) -> bool:
 
 
 def _write(file: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(file, piece) :]
+    while (count := os.write(file, piece)) < len(piece):
+        piece = piece[count:]

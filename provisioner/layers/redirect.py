@@ -14,7 +14,8 @@ from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import names_in
 from provisioner.layers.layer_tree import DependsOnLower, UnpackedLayer
 from provisioner.ownership.overrides import NO_TIME
-from provisioner.rootfs.tree import Tree, move
+from provisioner.rootfs.moving import move
+from provisioner.rootfs.tree import Tree
 
 _LINKS = 40
 """How many symlinks are followed for a layer, as in the kernel for a path."""
@@ -36,6 +37,11 @@ class Redirection:
         self._lower_mode = lower_mode
         self._moved: dict[bytes, bytes] = {}
         """The new path of each directory whose content was moved."""
+
+    @property
+    def has_moved(self) -> bool:
+        """Return whether anything was moved."""
+        return bool(self._moved)
 
     def run(self) -> int:
         """Move everything. Returns how many directories were created for that, less those that were removed."""

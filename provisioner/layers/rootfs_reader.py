@@ -29,6 +29,11 @@ def open_reader(layer: Layer, archive: Iterable[bytes], ownership: Ownership, bu
     return RootfsReader(layer.rootfs, archive, ownership, budget)
 
 
+def is_converted(layer: Layer) -> bool:
+    """Return whether the blob of a layer becomes an archive only while it is read (see RootfsArchive)."""
+    return layer.rootfs is not None and layer.rootfs.is_converted
+
+
 class RootfsReader(StreamedLayer):
     """A rootfs archive. Its entries have the paths that they get in the rootfs; what is beside its root is left out."""
 

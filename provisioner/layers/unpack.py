@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from provisioner.archives.compression import decompress, unexpected_compression
@@ -15,17 +16,22 @@ from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.image.digest import verified_chunks
+from provisioner.image.history import layer_commands
 from provisioner.image.image import Image, Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
-from provisioner.layers.rootfs_reader import open_reader
+from provisioner.layers.rootfs_reader import is_converted, open_reader
+from provisioner.layers.trash import emptied_meanwhile
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
+from provisioner.ownership.parts import RecordParts
 from provisioner.ownership.policy import Ownership
+from provisioner.ownership.record import write_part
 from provisioner.rootfs.links import Links, Substitute, Substitutes
-from provisioner.rootfs.tree import CannotMove, Tree
+from provisioner.rootfs.moving import CannotMove
+from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
 from provisioner.sources import LayerBlob, Source
 from provisioner.store.download import Unverified
@@ -40,6 +46,7 @@ _DEPTH = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
 
 
+_LONGEST_COMMAND = 60
 _TRASH = "removed"
 ROOTFS = "rootfs"
 """The name of the directory that an image is unpacked to."""
@@ -55,6 +62,7 @@ class UnpackOptions:
     """What replaces hard links where the system refuses them."""
 
 
+@contextmanager
 def unpack(
     image: Image,
     source: Source,
@@ -63,24 +71,29 @@ def unpack(
     ownership: Ownership,
     unpack_options: UnpackOptions,
     console: Console,
-) -> Tree:
+) -> Iterator[Tree]:
     """Create the directory ROOTFS in `place` from all layers of `image`, each verified against both of its digests.
 
-    Returns the open tree, which the caller closes. The times of its directories are not set yet: call write_owners
-    after the last write. `place` and `scratch` are open directories on the same file system; the latter is empty, and
-    for temporary files. `ownership` is the policy for new files in `place`.
+    Returns a context that gives the open tree. The times of its directories are not set yet: call write_owners in it,
+    after the last write, with the tree's `record_parts`. `place` and `scratch` are open directories on the same file
+    system; the latter is empty, and for temporary files. `ownership` is the policy for new files in `place`.
 
     Raises ProvisionError, and leaves it to the caller to remove what was created.
     """
     try:
-        return _unpack(image, source, place, scratch, ownership, unpack_options, console)
+        tree = _unpack(image, source, place, scratch, ownership, unpack_options, console)
     except (Unverified, WorkerKilled, CannotMove) as error:
         how = "each layer after it is verified" if isinstance(error, Unverified) else "in a single process"
         console.step(f"{error.message}: unpacking again, {how}")
         with machine_errors("empty the rootfs"):
             remove_tree(place, os.fsencode(ROOTFS))
             empty_directory(scratch)
-        return _unpack(image, source, place, None, ownership, unpack_options, console)
+        tree = _unpack(image, source, place, None, ownership, unpack_options, console)
+        with tree:
+            yield tree
+    else:
+        with tree, emptied_meanwhile(scratch, _TRASH):
+            yield tree
 
 
 def _unpack(
@@ -99,17 +112,18 @@ def _unpack(
     with ExitStack() as stack:
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
             tree = stack.enter_context(Tree(rootfs))
+        total = sum(blob.size for blob in set(image.manifest.layers))
+        commands = layer_commands(image.config_bytes, len(image.layers))
         with (
             unpacking.workers() as workers,
-            console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
-            source.layers(image, progress.advance) as blobs,
+            console.transfer(total, budget.total) as transfer,
+            source.layers(image, transfer) as blobs,
         ):
 
-            def describe(number: int, layer: Layer) -> None:
-                what = f"layer {number + 1} of {len(image.layers)}"
-                progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
+            def finish(number: int, layer: Layer) -> None:
+                console.step(_layer_text(number, len(image.layers), layer, commands[number]))
 
-            applier = unpacking.run(tree, list(blobs), workers, describe)
+            applier = unpacking.run(tree, list(blobs), workers, transfer.describe, finish)
         for text in (substitutes_text(links.substitutes), _proot_links_text(links.substitutes)):
             if text:
                 console.step(text)
@@ -142,7 +156,7 @@ class _Unpacking:
         """The numbers of the layers that workers unpack."""
         if self.scratch is None or PROCESSORS == 1 or not may_fork() or not self.budget.is_shared:
             return ()
-        return [number for number, layer in enumerate(self.image.layers) if layer.blob.size >= WORKER_LAYER_SIZE]
+        return [number for number, layer in enumerate(self.image.layers) if _may_be_read_by_worker(layer)]
 
     def workers(self) -> Workers[UnpackedLayer]:
         """Create the directories to unpack to, and return the workers, which are forked on entering."""
@@ -157,19 +171,22 @@ class _Unpacking:
         tree: Tree,
         blobs: Sequence[tuple[Layer, LayerBlob]],
         workers: Workers[UnpackedLayer],
-        describe: Callable[[int, Layer], None],
+        describe: Callable[[str], None],
+        finish: Callable[[int, Layer], None],
     ) -> LayerApplier:
         """Unpack all layers to `tree`, the lowest first, and return the applier that knows what was odd of them.
 
-        `describe` is called with the number of each layer before.
+        `describe` is called with what is being done, and `finish` with each layer when it is done.
         """
         worker_layers = self.worker_layers if workers else ()
         workers.begin({number: blobs[number][1] for number in worker_layers})
         applier = LayerApplier(tree, self.ownership, budget=self.budget, links=self.links)
         merger = LayerMerger(tree, self.ownership, self.links, self.budget)
-        with self._trash() as tree.trash:
+        if self.scratch is not None and worker_layers:
+            tree.record_parts = RecordParts(self.scratch)
+        with self._open_trash() as tree.trash:
             for number, (layer, blob) in enumerate(blobs):
-                describe(number, layer)
+                describe(f"layer {number + 1} of {len(blobs)}")
                 with error_context(f"layer {number + 1} of {len(blobs)}"):
                     if number in worker_layers and (unpacked := self._merge(number, workers, merger)):
                         applier.follow_merge(unpacked.clamped_times)
@@ -177,6 +194,7 @@ class _Unpacking:
                         with open_archive(layer, blob.chunks()) as archive:
                             applier.apply_reader(open_reader(layer, archive, self.ownership, self.budget))
                     self._report(number, blob)
+                finish(number, layer)
             tree.trash = None
         applier.finish()
         return applier
@@ -208,16 +226,21 @@ class _Unpacking:
             layer = open_reader(self.image.layers[number], archive, self.ownership, budget)
             unpack = unpack_layer if number else unpack_lowest_layer
             if unpacked := unpack(layer, folder, self.ownership, budget, links):
-                yield unpacked
+                assert self.scratch is not None
+                with machine_errors("write the ownership record"):
+                    part = write_part(self.scratch, b"record-%d" % number, folder, unpacked.overrides, self.ownership)
+                yield replace(unpacked, record_part=part)
 
     def _report(self, number: int, blob: LayerBlob) -> None:
         """Say it where a layer isn't compressed as its media type says."""
+        if self.image.rootfs is not None:
+            return
         if text := unexpected_compression(next(blob.chunks(), b""), self.image.layers[number].blob.media_type):
             self.say(f"layer {number + 1} of {len(self.image.layers)} is {text}")
 
     @contextmanager
-    def _trash(self) -> Iterator[int | None]:
-        """Return a context that gives the open directory for what is removed, and empties it at the end."""
+    def _open_trash(self) -> Iterator[int | None]:
+        """Return a context that gives the open directory for what is removed."""
         if self.scratch is None:
             yield None
             return
@@ -225,8 +248,6 @@ class _Unpacking:
             opened = os.open(_TRASH, DIRECTORY, dir_fd=self.scratch)
         with closing_descriptor(opened):
             yield opened
-            with machine_errors("remove what layers hide"):
-                empty_directory(opened)
 
     @contextmanager
     def _open_folder(self, number: int) -> Iterator[int]:
@@ -241,6 +262,11 @@ class _Unpacking:
             yield opened
 
 
+def _may_be_read_by_worker(layer: Layer) -> bool:
+    """Return whether a worker process can read a layer, and whether it is worth it."""
+    return layer.blob.size >= WORKER_LAYER_SIZE and not is_converted(layer)
+
+
 @contextmanager
 def open_archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes]]:
     """Yield the chunks of the archive in a layer's blob; decompressing and hashing run in a thread each.
@@ -249,7 +275,7 @@ def open_archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes
     blob. Reading them raises MalformedImage, and what iterating over `blob` raises.
     """
     with ExitStack() as stack:
-        if layer.diff_id is None:
+        if layer.diff_id is None and not is_converted(layer):
             blob = verified_chunks(blob, layer.blob.digest, layer.blob.size, "the file")
         decompressed = stack.enter_context(Prefetcher(decompress(blob, layer.blob.media_type), _DEPTH))
         if layer.diff_id is None:
@@ -278,6 +304,12 @@ def _max_size(place: int, image: Image, requested: int | None) -> int:
     if compressed > max_size:
         raise too_large(max_size)
     return max_size
+
+
+def _layer_text(number: int, count: int, layer: Layer, command: str) -> str:
+    """Return one line about a layer that has been unpacked: its size, and what made it, shortened."""
+    what = f", {textwrap.shorten(command, _LONGEST_COMMAND, placeholder=' …')}" if command else ""
+    return f"layer {number + 1} of {count}: {size_text(layer.blob.size)}{what}"
 
 
 def substitutes_text(substitutes: Substitutes) -> str:

@@ -42,10 +42,12 @@ _LENGTH = 4
 """The bytes of the length of a result, in front of it."""
 _COUNT = 8
 """The bytes of a number of a task: its own, where its blob begins, or how much of that may be read."""
-_DONE = b"."
-"""What a worker sends when it has done a task, and is free for the next one."""
 _END, _BROKEN = 2**64 - 1, 2**64 - 2
 """In place of how much may be read: the file has ended, or the rest of it can't be read."""
+_DONE = _END.to_bytes(_COUNT, "big")
+"""What a worker sends when it has done a task, and is free for the next one; before, how far it has read."""
+_REPORTED = 1 << 20
+"""A worker says how far it has read after each so many bytes."""
 
 
 class WorkerKilled(MachineError):
@@ -150,6 +152,10 @@ class _Task:
             self.failure = error
         tasks.sendall((_BROKEN if self.failure else _END).to_bytes(_COUNT, "big"))
 
+    def report_read(self, position: int) -> None:
+        """Pass it on how far the process has read the blob."""
+        self._blob.report_read(position)
+
     def _send_file(self, tasks: socket.socket) -> None:
         with closing_descriptor(self._blob.open_file()) as file:
             numbers = (self.number, self._blob.start)
@@ -215,8 +221,8 @@ class _Worker:
     def _feed(self, tasks: deque[_Task]) -> None:
         """Send tasks to the process until none is left, or one has failed: nobody reads later results then."""
         with suppress(IndexError, BrokenPipeError, ConnectionResetError), self._input:
-            done = _DONE
-            while done:
+            message = _DONE
+            while message:
                 task = tasks.popleft()
                 task.worker.put(self)
                 try:
@@ -224,7 +230,9 @@ class _Worker:
                 except MemoryError as error:
                     task.failure = error
                     return
-                done = self._input.recv(len(_DONE))  # nothing where the process has ended
+                # There is no message where the process has ended.
+                while (message := self._input.recv(_COUNT, socket.MSG_WAITALL)) and message != _DONE:
+                    task.report_read(int.from_bytes(message, "big"))
 
 
 def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: Iterable[_Worker]) -> NoReturn:
@@ -243,7 +251,7 @@ def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: It
                 data = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
                 _send(results, len(data), data)
             blob.close()
-            tasks.send(_DONE)
+            tasks.sendall(_DONE)
     finally:
         os._exit(0)
 
@@ -278,6 +286,8 @@ class _ReceivedBlob:
         self._available = 0
         self._end = 0
         """The last message, _END or _BROKEN."""
+        self._reported = 0
+        """How much was read when that was last reported."""
         self._lock = threading.Lock()
         """A thread that reads ahead may not have ended when the task has."""
 
@@ -303,7 +313,15 @@ class _ReceivedBlob:
             if self._end == _BROKEN:
                 raise EOFError  # nobody reads the results
             count = min(CHUNK, max(0, self._available - offset))
+            self._report(offset, at_least=_REPORTED if count else 1)
             return os.pread(self._file, count, self._start + offset)
+
+    def _report(self, offset: int, at_least: int) -> None:
+        """Send how much was read, after `at_least` bytes; not where the main process has yet to read other reports."""
+        if offset - self._reported >= at_least:
+            with suppress(BlockingIOError):
+                self._tasks.send(offset.to_bytes(_COUNT, "big"), socket.MSG_DONTWAIT)
+                self._reported = offset
 
     def _receive(self) -> None:
         data = self._tasks.recv(_COUNT, socket.MSG_WAITALL)

@@ -172,7 +172,11 @@ class _Merger:
     def _merge_lines(self, action: Action) -> None:
         """Merge a file with a line for each user or group."""
         name = os.fsdecode(action.path).rpartition("/")[2]
-        disk, new = (tree.read(action.path, _ACCOUNTS_SIZE + 1) or b"" for tree in (self._old, self._new))
+        disk, new = (tree.read(action.path, _ACCOUNTS_SIZE + 1) for tree in (self._old, self._new))
+        if disk is None or new is None:  # as a hard link of Termux's proot, which is a symlink
+            self._take(action, self._new.locate(action.place, create=False))
+            self.merge.notes.append(f"/etc/{name} could not be merged: yours stays")
+            return
         if max(len(disk), len(new)) > _ACCOUNTS_SIZE:
             raise MachineError(f"/etc/{name} is too large to be merged", "update without it: move it away first")
         merged, conflicts = merge_accounts(name, self._accounts(name), disk, new)

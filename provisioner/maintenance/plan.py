@@ -54,6 +54,8 @@ class UpdatePlan:
     """Whether the user, or what runs, has changed a package database."""
     has_image_packages: bool = False
     """Whether the new image has another package database."""
+    packages: list[bytes] = field(default_factory=list)
+    """The packages that are installed in the new image, since both sides have changed the database."""
 
     @property
     def size(self) -> int:
@@ -81,7 +83,7 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
     ):
         planner = _Planner(baseline, new_tree, new)
         records = [parse_entries(base_record), parse_entries(new_record)]
-        for path, (base, entry), file in join(records, walk(old_rootfs)):
+        for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
             planner.add(path, base, file, entry)
         return planner.plan
 
@@ -233,7 +235,7 @@ def _has_content(file: WalkedFile, entry: MtreeEntry) -> bool:
         return os.readlink(file.name, dir_fd=file.directory) == entry.target
     if entry.kind is not Kind.FILE:
         return entry.kind in (Kind.DIRECTORY, Kind.FIFO)
-    if file.stat.st_size != entry.size:
+    if not stat.S_ISREG(file.stat.st_mode) or file.stat.st_size != entry.size:
         return False
     if not entry.digest:
         return file.stat.st_mtime_ns == entry.mtime

@@ -7,14 +7,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provisioner.comparison.changes import find_changes, opened_record
 from provisioner.comparison.state import Baseline
 from provisioner.container.access import FOLDER, read_file
-from provisioner.container.record import ACCOUNTS, Record
+from provisioner.container.mounted import check_not_mounted
+from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import check_not_running
+from provisioner.container.staging import staging_directory
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -25,11 +27,13 @@ from provisioner.image.image import Image
 from provisioner.launch.renewal import keep_defaults
 from provisioner.layers.unpack import ROOTFS
 from provisioner.maintenance.merging import Merge, merge_files
+from provisioner.maintenance.packages import install_packages, missing_packages, without_packages
 from provisioner.maintenance.plan import UpdatePlan, plan_update
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state
 from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
+from provisioner.rootfs.packages import read_owned_paths, read_packages
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
 from provisioner.sources import Source
@@ -80,6 +84,8 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
         pass
     _check_owner(folder, baseline, shown)
     check_not_running(update.directory)
+    with closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as opened:
+        check_not_mounted(opened, update.directory, "update", only_here=True)
     _check_space(folder, image, shown)
     kept = _kept_name(update.directory) if update.keeps_old else ""
     merges: list[Merge] = []
@@ -87,9 +93,15 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
     def complete(new: int) -> str:
         with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=new)) as new_folder:
             plan = plan_update(folder, new_folder, shown)
-            _check_packages(plan, shown)
+            manager = ""
+            if plan.has_user_packages and plan.has_image_packages:
+                plan, manager = _plan_packages(plan, folder, new_folder, shown)
             approve(plan, kept)
             _check_free(new, plan.size, shown)
+            if plan.packages:
+                console.step(f"installing {len(plan.packages)} packages in the new image")
+                log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
+                install_packages(staging_directory(update.directory) / "new", manager, plan.packages, log)
             merges.append(_merge(plan, folder, new_folder, baseline))
         _keep_other_files(folder, new)
         _keep_settings(update, folder, new)
@@ -226,14 +238,29 @@ def _check_free(directory: int, size: int, shown: str) -> None:
         )
 
 
-def _check_packages(plan: UpdatePlan, shown: str) -> None:
-    """Raise TargetExists where both sides have changed a package database, which can't be merged by files."""
-    if plan.has_user_packages and plan.has_image_packages:
-        raise TargetExists(
-            f"packages were installed or upgraded in {shown}, and the new image has other packages as well: "
-            "their databases can't be merged",
-            "upgrade inside, by the package manager; or provision the new image to another directory, and install them",
-        )
+def _plan_packages(plan: UpdatePlan, folder: int, new_folder: int, shown: str) -> tuple[UpdatePlan, str]:
+    """Return the plan for what no package owns, with the packages to install, and the name of their manager.
+
+    Raises TargetExists where the package manager isn't known well enough for that.
+    """
+    with (
+        machine_errors(f"read the packages of {shown}"),
+        _opened_rootfs(folder) as old_rootfs,
+        _opened_rootfs(new_folder) as new_rootfs,
+        Tree(old_rootfs) as old_tree,
+        Tree(new_rootfs) as new_tree,
+    ):
+        old, new = read_packages(old_tree), read_packages(new_tree)
+        if old is None or new is None or old.manager != new.manager:
+            raise TargetExists(
+                f"packages were installed or upgraded in {shown}, and the new image has other packages as well: "
+                "their databases can't be merged",
+                "upgrade inside, by the package manager; or provision the new image to another directory",
+            )
+        base = frozenset((read_file(folder, PACKAGES, PACKAGES) or b"").splitlines())
+        names = missing_packages(base, old, new)
+        owned = frozenset(read_owned_paths(old_tree, old.manager))
+        return replace(without_packages(plan, owned), packages=names), old.manager
 
 
 def _kept_name(directory: Path) -> str:

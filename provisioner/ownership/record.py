@@ -15,12 +15,13 @@ from typing import BinaryIO, TypeVar
 
 from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor, directory_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
-from provisioner.filesystem.walk import WalkedFile, walk
+from provisioner.filesystem.walk import Walk, WalkedFile, walk
 from provisioner.ownership import mtree
 from provisioner.ownership.digests import EMPTY, LARGEST, FileDigests, hash_file
 from provisioner.ownership.fakeroot import state_line
 from provisioner.ownership.mtree import Header, MtreeEntry
 from provisioner.ownership.overrides import NO_TIME, FileMetadata, MetadataOverrides
+from provisioner.ownership.parts import PartIndex, RecordPart, RecordParts
 from provisioner.ownership.policy import WITHOUT_ROOT, Ownership
 
 _T = TypeVar("_T", MtreeEntry, WalkedFile)
@@ -29,33 +30,79 @@ RECORD = "ownership.mtree"
 STATE = "fakeroot.state"
 
 
-def write_owners(folder: Path | int, root: Path | int, overrides: MetadataOverrides, ownership: Ownership) -> None:
+def write_owners(
+    folder: Path | int,
+    root: Path | int,
+    overrides: MetadataOverrides,
+    ownership: Ownership,
+    parts: RecordParts | None = None,
+) -> None:
     """Write the record and fakeroot's state of the tree at `root` into `folder`. Raises OSError.
 
-    Before that, each directory gets its time of `overrides`. Both are paths or open directories.
+    Before that, each directory gets its time of `overrides`. `folder` and `root` are paths or open directories. What
+    `parts` has of it is copied.
     """
     with directory_descriptor(folder) as where, _create(where, RECORD) as record, _create(where, STATE) as state:
         # The file system's clock, which is another machine's on NFS and the like, and may be off.
         now = os.fstat(record.fileno()).st_mtime_ns
         record.write(mtree.format_header(Header(now, ownership.exact)))
+        path: list[bytes] = []
+        files = Walk(root)
+        for file in files:
+            if file is None:
+                record.write(mtree.DIRECTORY_END)
+                path.pop()
+                continue
+            _write_file(record, state, file, overrides, ownership)
+            if file.is_directory:
+                path.append(file.name)
+                if parts and parts.copy(b"/".join(path[1:]), file.stat.st_ino, record, state):
+                    path.pop()
+                    files.skip()
+
+
+def write_part(folder: int, name: bytes, root: int, overrides: MetadataOverrides, ownership: Ownership) -> RecordPart:
+    """Write the lines of the tree at the open directory `root` into files of `folder`, and return where these are.
+
+    Before that, each directory gets its time of `overrides`. Raises OSError.
+    """
+    part = RecordPart(name, {})
+    with (
+        open(part.open_file(folder, b".mtree", NEW_FILE), "wb") as record,
+        open(part.open_file(folder, b".state", NEW_FILE), "wb") as state,
+    ):
+        index = PartIndex(part, record, state)
         for file in walk(root):
             if file is None:
                 record.write(mtree.DIRECTORY_END)
+                index.end()
                 continue
-            status = file.stat
-            if stat.S_ISDIR(status.st_mode):
-                file = _with_time(file, overrides.times[status.st_ino])
-            metadata = overrides.get(status.st_ino)
-            if metadata is None and stat.S_ISREG(status.st_mode):
-                _write_plain_file(record, state, file, _digest_of(file, overrides.digests), ownership.exact)
-                continue
-            entry = _make_entry(file, metadata, ownership.exact)
-            if entry.kind is Kind.FILE:
-                entry = entry._replace(digest=_digest_of(file, overrides.digests))
-            if line := state_line(entry, status):
-                state.write(line)
-            record.write(mtree.format_xattrs(entry.xattrs))
-            record.write(mtree.format_entry(entry))
+            _write_file(record, state, file, overrides, ownership)
+            if file.is_directory:
+                index.begin(file.stat.st_ino)
+            elif file.stat.st_nlink > 1:
+                index.leave_out()
+    return part
+
+
+def _write_file(
+    record: BinaryIO, state: BinaryIO, file: WalkedFile, overrides: MetadataOverrides, ownership: Ownership
+) -> None:
+    """Write the lines of a file, and give a directory its time before."""
+    status = file.stat
+    if stat.S_ISDIR(status.st_mode):
+        file = _with_time(file, overrides.times[status.st_ino])
+    metadata = overrides.get(status.st_ino)
+    if metadata is None and stat.S_ISREG(status.st_mode):
+        _write_plain_file(record, state, file, _digest_of(file, overrides.digests), ownership.exact)
+        return
+    entry = _make_entry(file, metadata, ownership.exact)
+    if entry.kind is Kind.FILE:
+        entry = entry._replace(digest=_digest_of(file, overrides.digests))
+    if line := state_line(entry, status):
+        state.write(line)
+    record.write(mtree.format_xattrs(entry.xattrs))
+    record.write(mtree.format_entry(entry))
 
 
 def _with_time(directory: WalkedFile, mtime: int) -> WalkedFile:

@@ -1,4 +1,4 @@
-"""Talking to registries over HTTP (OCI distribution-spec v1.1), and to Docker Hub's own API.
+"""Talking to registries over HTTP (OCI distribution-spec v1.1), to Docker Hub's own API and to LXC image servers.
 
 Nouns: a registry client asks one registry, mirrors several; a document is an index or a manifest; a challenge is what a
 registry wants to see before it answers, a login is what it is shown.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -30,10 +31,11 @@ from provisioner.registry.credentials import Credentials
 from provisioner.registry.http import (
     Http,
     UntrustedCertificate,
-    body_chunks,
     limited_body,
 )
+from provisioner.registry.limits import RateLimit
 from provisioner.registry.ping import RETRIED, PingProblem, is_web_page
+from provisioner.registry.ranges import chunks_from, range_header
 from provisioner.registry.refusals import Incomplete, NoSuchRepository, refusal
 from provisioner.registry.retry import TransientError
 from provisioner.registry.token_server import TokenRequest, fetch_token, may_get_password
@@ -65,8 +67,9 @@ class RegistryClient:
     """Reads from the registry of `reference`, without retries. Thread-safe.
 
     `insecure` allows plain HTTP and certificates that can't be verified. `connections` may be open at the same time.
-    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user, each once. All methods
-    raise NotFound, NotAllowed, NetworkError and MalformedImage.
+    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user, each once. `seconds`
+    is how long a document may take, and a server be silent; by default that of Http. All methods raise NotFound,
+    NotAllowed, NetworkError and MalformedImage.
     """
 
     def __init__(
@@ -77,18 +80,21 @@ class RegistryClient:
         connections: int = 4,
         credentials: Credentials = Credentials(),  # noqa: B008  it is frozen
         warn: Callable[[str], None] | None = None,
+        seconds: float | None = None,
     ) -> None:
         self._reference = reference
         self._credentials = credentials
         self._insecure = insecure
         self._warn = warn or Console().warn
-        self._http = Http(insecure=insecure, connections=connections, registry=reference.registry)
+        self._http = Http(insecure=insecure, connections=connections, seconds=seconds, registry=reference.registry)
         self._tokens = Tokens(self._fetch_token)
         self._challenge: Challenge | None = None
         self._base = ""
         self._ping_problem: PingProblem | None = None
         self._answers = 0
         """The number of requests that succeeded."""
+        self.limit: RateLimit | None = None
+        """The rate limit that an answer named last; None where none did."""
 
     def manifest(self, selector: str | Descriptor) -> Document:
         """Return the index or manifest of a tag or a digest. The size of a Descriptor is checked as well.
@@ -179,36 +185,11 @@ class RegistryClient:
         """
         path, what = f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}"
         is_blob = descriptor.media_type not in CONFIG_TYPES or descriptor.size > DOCUMENT_LIMIT
-        if start:
-            with self._get(path, what, is_part=True, start=start, is_blob=is_blob) as response:
-                if response.status_code == 206 and _is_range(response, start, descriptor.size):
-                    yield from self._content(response, descriptor, start, start)
-                    return
-                if response.status_code == 200:
-                    yield from self._content(response, descriptor, 0, start)
-                    return
-        with self._get(path, what, is_part=True, is_blob=is_blob) as response:
-            yield from self._content(response, descriptor, 0, start)
 
-    def _content(self, response: requests.Response, descriptor: Descriptor, at: int, start: int) -> Iterator[bytes]:
-        """Yield the bytes after `start` of a blob, from a body that begins at byte `at` of it.
+        def get(at: int) -> AbstractContextManager[requests.Response]:
+            return self._get(path, what, is_part=True, start=at, is_blob=is_blob)
 
-        Raises MalformedImage where the body is larger than announced, TransientError where it is smaller.
-        """
-        what, size = f"blob {descriptor.digest.short} from {self._reference.registry}", descriptor.size
-        length = response.headers.get("Content-Length", "")
-        if response.status_code == 200 and re.fullmatch(r"[0-9]{1,19}", length) and int(length) != size:
-            raise MalformedImage(f"{what} has {int(length)} bytes, {size} were announced")
-        for chunk in body_chunks(response):
-            if at + len(chunk) > size:
-                raise MalformedImage(f"{what} has more than the {size} bytes that were announced")
-            if at + len(chunk) > start:
-                yield chunk[max(0, start - at) :]
-            at += len(chunk)
-            if at == size:  # what follows, such as trailers, is no content
-                self._http.limit_rest(response)
-        if at < size:
-            raise TransientError(f"{what} broke off: it ends after {at} of {size} bytes", "try again")
+        return chunks_from(get, start, descriptor.size, self._http, f"{what} from {self._reference.registry}")
 
     @contextmanager
     def _get(
@@ -239,6 +220,8 @@ class RegistryClient:
             if self._ping_problem and not is_blob and is_web_page(response):
                 raise self._ping_problem.error()
             self._answers += 1
+            if "ratelimit-limit" in response.headers:
+                self.limit = RateLimit.from_headers(response.headers, time.time())
             yield response
 
     def _authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
@@ -366,21 +349,8 @@ def _is_from(response: requests.Response, base: str) -> bool:
     return Address.parse(response.url).has_origin_of(Address.parse(base))
 
 
-def _headers(accept: str, authorization: str, start: int = 0) -> Mapping[str, str]:
+def _headers(accept: str, authorization: str, start: int = 0) -> dict[str, str]:
     headers = {"Accept": accept}
     if authorization:
         headers["Authorization"] = authorization
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    return headers
-
-
-def _is_range(response: requests.Response, start: int, size: int) -> bool:
-    """Return whether the body of a 206 begins at `start` of something that has `size` bytes (RFC 9110, 14.4)."""
-    content_range = re.fullmatch(
-        r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "")
-    )
-    if content_range is None:
-        return False
-    first, last, total = content_range.groups()
-    return int(first) == start <= int(last) < size and total in ("*", str(size))
+    return headers | range_header(start)

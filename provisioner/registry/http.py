@@ -9,6 +9,7 @@ import logging
 import re
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -225,6 +226,23 @@ def limited_body(response: requests.Response, limit: int) -> bytes:
         if len(data) > limit:
             raise MalformedImage(f"the answer of {host_of(response)} has more than {limit >> 20} MiB")
     return bytes(data)
+
+
+def inflated(body: bytes, response: requests.Response, limit: int) -> bytes:
+    """Return a body without its compression by gzip, if it has one: for requests with `Accept-Encoding: gzip`.
+
+    Raises MalformedImage when it has more than `limit` bytes or is cut off, NetworkError when it is no gzip.
+    """
+    if response.headers.get("Content-Encoding", "").lower() not in ("gzip", "x-gzip"):
+        return body
+    inflater, host = zlib.decompressobj(wbits=31), host_of(response)
+    try:
+        content = inflater.decompress(body, limit)
+    except zlib.error as error:
+        raise NetworkError(f"the answer of {host} can't be inflated: {error}", "try again later") from None
+    if not inflater.eof:
+        raise MalformedImage(f"the answer of {host} has more than {limit >> 20} MiB, or is cut off")
+    return content
 
 
 def status_text(response: requests.Response) -> str:

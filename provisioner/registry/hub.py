@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from provisioner.image.digest import Digest
 from provisioner.image.offers import Offer, Tag
 from provisioner.image.platform import Platform
 from provisioner.image.reference import DOCKER_HUB, Reference, is_tag
-from provisioner.registry.http import Http, limited_body, parse_json, status_text
+from provisioner.registry.http import Http, inflated, limited_body, parse_json, status_text
 from provisioner.registry.parallel import in_parallel
 from provisioner.registry.refusals import NoSuchRepository
 
@@ -134,7 +133,7 @@ class Hub:
             body = limited_body(response, _PAGE_LIMIT)
             if response.status_code != 200:
                 raise _refusal(response)
-            return _parse_page(_decompress(body, response.headers.get("Content-Encoding", "")))
+            return _parse_page(inflated(body, response, _PAGE_LIMIT))
 
 
 @contextmanager
@@ -176,20 +175,6 @@ def _refusal(response: requests.Response) -> ProvisionError:
         hint = f"try again in {wait} seconds" if re.fullmatch("[0-9]{1,6}", wait) else "wait a minute and try again"
         return NetworkError("Docker Hub says that there were too many requests", hint)
     return NetworkError(f"Docker Hub answers with {status_text(response)}", "try again later")
-
-
-def _decompress(body: bytes, encoding: str) -> bytes:
-    """Return the content of a body that may be compressed. Raises MalformedImage above the limit, NetworkError."""
-    if encoding.lower() not in ("gzip", "x-gzip"):
-        return body
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        content = inflater.decompress(body, _PAGE_LIMIT)
-    except zlib.error as error:
-        raise NetworkError(f"Docker Hub's answer can't be inflated: {error}", "try again later") from None
-    if not inflater.eof:
-        raise MalformedImage(f"Docker Hub's answer has more than {_PAGE_LIMIT >> 20} MiB, or is cut off")
-    return content
 
 
 def _parse_page(body: bytes) -> Page:

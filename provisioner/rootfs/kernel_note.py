@@ -36,7 +36,7 @@ def parse_abi_tag(program: bytes) -> tuple[int, ...]:
             notes = program[offset : offset + length] if kind == _NOTE_SEGMENT else b""
             if program[:4] == b"\x7fELF" and (release := _find_tag(notes, order)):
                 return release
-    except (struct.error, KeyError, IndexError, ValueError):
+    except (struct.error, KeyError, IndexError, ValueError, OverflowError):
         pass  # no program, or damaged
     return ()
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from provisioner.errors import MachineError, MalformedImage, machine_errors
+from provisioner.errors import MalformedImage, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, NEW_FILE, closing_descriptor
 from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.ownership.overrides import MetadataOverrides
+from provisioner.ownership.parts import RecordParts
+from provisioner.rootfs.moving import move
 from provisioner.rootfs.paths import NAME_MAX, split_path
 from provisioner.terminal.escaping import printable
 
@@ -54,22 +56,6 @@ def tree_errors(what: str) -> Iterator[None]:
             raise
 
 
-class CannotMove(MachineError):
-    """The file system refuses to move directories, as one does that is made of several others."""
-
-    usual_hint = "choose a directory on another file system"
-
-
-def move(directory: int, name: bytes, new_directory: int, new_name: bytes) -> None:
-    """Move a file or directory from one open directory to another. Raises CannotMove and OSError."""
-    try:
-        os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            raise CannotMove("directories can't be moved here") from error
-        raise
-
-
 class Place(NamedTuple):
     """Where a file is or may be created."""
 
@@ -99,6 +85,8 @@ class Tree:
         self.trash: int | None = None
         """An open directory to which what has overrides is moved in place of removing it, so that its inodes stay."""
         self._trash_names = itertools.count()
+        self.record_parts: RecordParts | None = None
+        """Parts of the tree's ownership record, of which those of directories that are looked into are discarded."""
 
     def __enter__(self) -> Self:
         """Return the tree itself."""
@@ -111,6 +99,8 @@ class Tree:
         self.forget_paths()
         self._close_unused()
         os.close(self._root)
+        if self.record_parts is not None:
+            self.record_parts.close()
 
     def locate(self, path: bytes, *, create: bool = True) -> Place:
         """Open the parent directory of `path` and return the place. Only the last name is not followed as a symlink.
@@ -122,6 +112,8 @@ class Tree:
             return self._locate(split_path(path), create)
         self._close_unused()
         self._open.move_to_end(head)
+        if self.record_parts is not None:
+            self.record_parts.discard(opened[1][:-1])
         return Place(opened[0], name, opened[1] + name)
 
     def locate_free(self, path: bytes) -> Place:
@@ -130,14 +122,14 @@ class Tree:
         self.remove(place)
         return place
 
-    def create_file(self, path: bytes) -> tuple[Place, int]:
+    def create_file(self, path: bytes, mode: int = 0o600) -> tuple[Place, int]:
         """Create an empty file in place of whatever is at `path`, open for writing; the caller closes it."""
         place = self.locate(path)
         try:
-            return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
+            return place, os.open(place.name, NEW_FILE, mode, dir_fd=place.directory)
         except FileExistsError:
             self.remove(place)
-            return place, os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory)
+            return place, os.open(place.name, NEW_FILE, mode, dir_fd=place.directory)
 
     def open_directory(self, path: bytes) -> tuple[Place, int]:
         """Open the directory at `path`; the caller closes it.
@@ -154,6 +146,7 @@ class Tree:
             else:
                 self._make_way_for_directory(place)
                 os.mkdir(place.name, 0o700, dir_fd=place.directory)
+        self.discard_lines(place.path)
         return place, os.open(place.name, DIRECTORY, dir_fd=place.directory)
 
     def locate_hard_link(self, path: bytes, target: bytes) -> tuple[Place, Place]:
@@ -285,6 +278,7 @@ class Tree:
         if not names:
             return Place(self._root, b".", b"")
         directory, real = self._find_directory(names[:-1], create)
+        self.discard_lines(real[:-1])
         return Place(directory, names[-1], real + names[-1])
 
     def _find_directory(self, names: list[bytes], create: bool) -> tuple[int, bytes]:
@@ -360,6 +354,7 @@ class Tree:
                 raise
             os.mkdir(name, 0o755, dir_fd=directory)
             self.implied_directories += 1
+            self.discard_lines(b"/".join([*above, name]))
             opened = os.open(name, DIRECTORY, dir_fd=directory)
             self._set_default_metadata(opened)
             os.fchmod(opened, 0o755)  # mkdir(2) is subject to the umask
@@ -381,6 +376,11 @@ class Tree:
             with suppress(PermissionError):  # without CAP_CHOWN its group may be the directory's
                 os.fchown(file, 0, 0)
         self.overrides.forget(file)
+
+    def discard_lines(self, path: bytes) -> None:
+        """Have the lines of a directory written anew: it changes, or may have the inode of one that was removed."""
+        if self.record_parts is not None:
+            self.record_parts.discard(path)
 
     def forget_paths(self) -> None:
         """Have all directories looked up again from now on, since paths of open ones may lead elsewhere."""

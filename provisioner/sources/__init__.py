@@ -2,21 +2,26 @@
 
 A `Source` returns the documents of an image (`image()`), and then its layers as streams of bytes (`layers()`). Its
 users need not know registries, mirrors, caches and lock files. `resolver` finds the manifest of an index for one
-platform, or lists the manifests for all platforms; `tags` does that for many tags at a time.
+platform, or lists the manifests for all platforms; `tags` does that for many tags at a time. `detection` says what a
+file is, `members` are the files of an archive or a directory, and `local` is the source of the images in them.
 Every document is verified before it is returned, every layer when its stream has ended. May import store, registry,
 image, archives, sizes, filesystem, terminal, threads and errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from provisioner.image.image import Image, Layer
+from provisioner.image.lockfile import LockedFile
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
+
+NOT_VERIFIED = "not verified"
+"""How far content is verified for which nobody says what it must be."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,12 @@ class ResolvedImage:
     """The index that the reference names. None where it names a manifest, or a lock file named the manifest."""
     assumptions: tuple[str, ...] = ()
     """A line for the user about each thing that the image doesn't say."""
+    cached: str = ""
+    """A line for the user about what is in the cache already; empty where nothing is."""
     verified: str = ""
-    """How far the content is verified, in words such as `not verified`; empty where digests of the source cover all."""
+    """How far the content is verified: NOT_VERIFIED, or such as `by --sha256`; empty where digests cover all of it."""
+    files: Mapping[Platform, LockedFile] = field(default_factory=dict)
+    """Where the only layer is a file of a server of its own: these files, for locks, by platform."""
 
 
 class LayerBlob(Protocol):
@@ -55,6 +64,19 @@ class LayerBlob(Protocol):
     def open_file(self) -> int:
         """Return a new descriptor of the file, when `wait` has returned. Its offset is shared: use pread(2)."""
 
+    def report_read(self, position: int) -> None:
+        """Take notice that a worker process has read the blob up to `position`."""
+
+
+class Arrivals(Protocol):
+    """Counts the bytes of an image's blobs as they arrive. Any thread may call it."""
+
+    def __call__(self, count: int, /) -> None:
+        """Count bytes that were received or read; less than 0 for those that will be received again."""
+
+    def present(self, count: int, /) -> None:
+        """Count bytes that were in the cache before."""
+
 
 class Source(Protocol):
     """A place that an image is taken from."""
@@ -66,11 +88,8 @@ class Source(Protocol):
     def image(self, platform: Platform) -> ResolvedImage:
         """Return the image for `platform`, its documents verified. Raises NotFound, MalformedImage, NetworkError."""
 
-    def layers(
-        self, image: Image, progress: Callable[[int], None]
-    ) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the layers from the lowest up, each with its blob.
 
-        `progress` is called with the number of bytes that have arrived, from any thread; with a
-        negative one for bytes that are downloaded again.
+        `progress` counts the bytes of the blobs.
         """

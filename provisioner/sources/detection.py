@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 
-from provisioner.errors import UsageError
+from provisioner.archives.compression import compression_of, decompress
+from provisioner.archives.fields import BLOCK, has_right_checksum
+from provisioner.archives.tar import Archive
+from provisioner.errors import MachineError, MalformedImage, UsageError
+from provisioner.image.digest import CHUNK
+from provisioner.sources.members import normal_name
+
+_PEEKED = 1 << 20
+"""The bytes at the beginning of a file, and of the archive in it, that decide what it is."""
+_ENTRIES = 64
+"""The most members that are looked at in them."""
+_HEX = "[0-9a-f]{64}"
+_IMAGE_NAMES = re.compile(
+    r"oci-layout|index\.json|manifest\.json|repositories|blobs(/.*)?"
+    rf"|(sha256:)?{_HEX}(/(layer\.tar|json|VERSION))?|[^/]+\.(json|tar|tar\.gz|tgz)|[^/]+/(layer\.tar|VERSION)"
+)
+"""The names of members of an archive of images, as its first ones have them; those of layers and configs are free."""
+_ROOT_NAMES = re.compile(
+    r"(\.dockerenv|metadata\.yaml|templates|(.*/)?(bin|boot|dev|etc|home|lib|lib32|lib64|media|mnt|opt|proc|root|rootfs"
+    r"|run|sbin|srv|sys|tmp|usr|var|installed-rootfs))(/.*)?"
+)
+"""The names of members of a root file system, at its top or some levels below."""
 
 
 class Format(Enum):
@@ -15,7 +42,6 @@ class Format(Enum):
     DOCKER = "a docker-archive"
     OLD_DOCKER = "an archive of Docker before 1.10"
     SKOPEO = "a directory of skopeo"
-    ROOTFS = "a root file system"
 
 
 def formats_of(names: Collection[str]) -> tuple[Format, ...]:
@@ -33,9 +59,102 @@ def formats_of(names: Collection[str]) -> tuple[Format, ...]:
     return tuple(found)
 
 
+def is_archive_of_images(head: bytes) -> bool | None:
+    """Return whether a file is an archive of images, by its first bytes: False for one of a root file system.
+
+    Returns None where its first members don't tell, and where it is no archive at all.
+    """
+    for name in _first_names(head):
+        if _IMAGE_NAMES.fullmatch(name):
+            return True
+        if _ROOT_NAMES.fullmatch(name):
+            return False
+    return None
+
+
+def _first_names(head: bytes) -> Iterator[str]:
+    """Yield the names of the first members in what a file, compressed or not, begins with."""
+    with suppress(MalformedImage, MachineError):
+        archive = Archive(_limited(decompress(iter((head,)), "")))
+        for number, entry in enumerate(archive):
+            name = normal_name(entry.path)
+            if name not in (None, "."):
+                yield name or ""
+            if number == _ENTRIES:
+                return
+
+
+def _limited(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield chunks until they have _PEEKED bytes."""
+    left = _PEEKED
+    for chunk in chunks:
+        yield chunk
+        left -= len(chunk)
+        if left < 0:
+            return
+
+
+@dataclass(frozen=True)
+class FileStart:
+    """An open file or pipe, and what it begins with."""
+
+    file: io.FileIO
+    data: bytes
+    """Up to _PEEKED bytes."""
+    is_seekable: bool
+    """Whether it can be read more than once, and at any place."""
+
+    @property
+    def compression(self) -> str:
+        """Return `gzip`, `zstd`, `bzip2` or `xz`; nothing where it isn't compressed, or otherwise."""
+        return compression_of(self.data)
+
+    @property
+    def is_tar(self) -> bool:
+        """Return whether it is a tar archive that isn't compressed."""
+        with suppress(MalformedImage):
+            return len(self.data) >= BLOCK and has_right_checksum(self.data[:BLOCK])
+        return False
+
+    @property
+    def size(self) -> int | None:
+        """Return its size in bytes; None for a pipe."""
+        return os.fstat(self.file.fileno()).st_size if self.is_seekable else None
+
+    def chunks(self, progress: Callable[[int], None]) -> Iterator[bytes]:
+        """Yield all of it, and call `progress` with the length of each chunk. A pipe yields it once. Raises OSError."""
+        progress(len(self.data))
+        yield self.data
+        offset = len(self.data)
+        while data := self._read(offset):
+            offset += len(data)
+            progress(len(data))
+            yield data
+
+    def archive(self, progress: Callable[[int], None]) -> Iterator[bytes]:
+        """Yield the same, decompressed. Raises MalformedImage and MachineError too."""
+        return decompress(self.chunks(progress), "", "the archive")
+
+    def _read(self, offset: int) -> bytes:
+        number = self.file.fileno()
+        return os.pread(number, CHUNK, offset) if self.is_seekable else os.read(number, CHUNK)
+
+
+def peek(file: io.FileIO) -> FileStart:
+    """Return an open file or pipe with what it begins with. Raises OSError."""
+    number = file.fileno()
+    # Of a file that somebody has read a part of, only the rest counts.
+    if stat.S_ISREG(os.fstat(number).st_mode) and os.lseek(number, 0, os.SEEK_CUR) == 0:
+        return FileStart(file, os.pread(number, _PEEKED, 0), True)
+    data = b""
+    while len(data) < _PEEKED and (piece := os.read(number, _PEEKED - len(data))):
+        data += piece
+    return FileStart(file, data, False)
+
+
 def unrecognised(shown: str) -> UsageError:
     """Return the error for a file or directory that is no image. `shown` is its name for messages."""
     return UsageError(
-        f"{shown} is no image: neither an OCI layout, nor a docker-archive, nor a root file system",
+        f"{shown} is no image: neither an OCI image layout, nor a docker-archive, nor a root file system",
         "say what it is: docker-archive:FILE, oci-archive:FILE, oci:DIR, dir:DIR or rootfs:FILE",
     )

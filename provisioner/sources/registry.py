@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from provisioner.errors import MalformedImage, NetworkError, UsageError, error_context
+from provisioner.errors import UsageError, error_context
 from provisioner.image.digest import Digest
-from provisioner.image.image import Image, Layer
+from provisioner.image.image import Image
 from provisioner.image.lockfile import Lock
-from provisioner.image.manifest import INDEX_TYPES, Descriptor, Index, Manifest
+from provisioner.image.manifest import INDEX_TYPES, Index, Manifest
 from provisioner.image.platform import Platform, choose
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
 from provisioner.sizes import size_text
-from provisioner.sources import LayerBlob, ResolvedImage
+from provisioner.sources import ResolvedImage
+from provisioner.sources.layer_downloads import LayerDownloads
 from provisioner.sources.resolver import ResolvedManifest, find_image
 from provisioner.store.blobs import BlobCache
 from provisioner.store.documents import DocumentSource, fetch_config
-from provisioner.store.download import Download, Unverified, downloading
 
 
-class RegistrySource:
+class RegistrySource(LayerDownloads):
     """The image that `reference` names, or that `lock` names in its place. `jobs` blobs are downloaded at a time."""
 
     def __init__(
         self, reference: Reference, registry: DocumentSource, cache: BlobCache, jobs: int, lock: Lock | None = None
     ) -> None:
+        super().__init__(registry, cache, jobs)
         self._reference = reference
         self._registry = registry
-        self._cache = cache
-        self._jobs = jobs
-        self._verified_first = False
         self._lock = lock
 
     @property
@@ -82,30 +77,15 @@ class RegistrySource:
     def _resolved(self, image: Image, index: Index | None) -> ResolvedImage:
         """Return the image with the index that it was found by, and what had to be assumed."""
         assumed = f"{self._reference.familiar} doesn't say which machines it is for: {image.config.platform} is assumed"
-        return ResolvedImage(image, index, () if image.config.states_platform else (assumed,))
+        assumptions = () if image.config.states_platform else (assumed,)
+        return ResolvedImage(image, index, assumptions, cached=self._cached_text(image))
 
-    @contextmanager
-    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
-        """Return the layers with their blobs; all downloads start at once, `jobs` at a time.
-
-        Raises Unverified where a reader failed on bytes that were not verified yet. When it is called again, readers
-        get only verified bytes.
-        """
-        # A layer may occur more than once, and is downloaded once.
-        downloads = {blob: self._download(blob, progress) for blob in image.manifest.layers}
-        with downloading(list(downloads.values()), self._jobs):
-            try:
-                yield ((layer, downloads[layer.blob]) for layer in image.layers)
-            except MalformedImage as error:
-                has_unverified = any(download.has_unverified_reads for download in downloads.values())
-                if has_unverified and not self._verified_first:
-                    self._verified_first = True
-                    raise Unverified(error.message, error.hint) from error
-                raise
-            except NetworkError as error:
-                if size := sum(self._cache.resumable_bytes(blob) for blob in downloads):
-                    error.hint = f"{size_text(size)} are kept: run again to go on; {error.hint}"
-                raise
-
-    def _download(self, blob: Descriptor, progress: Callable[[int], None]) -> Download:
-        return Download(blob, self._cache, self._registry, progress, verified_first=self._verified_first)
+    def _cached_text(self, image: Image) -> str:
+        """Return one line about the layers that needn't be downloaded; empty where all have to be."""
+        blobs = set(image.manifest.layers)
+        whole = {blob for blob in blobs if self._cache.has(blob.digest)}
+        size = sum(blob.size for blob in whole) + sum(map(self._cache.resumable_bytes, blobs - whole))
+        if not size:
+            return ""
+        sizes = f"{size_text(size)} of {size_text(sum(blob.size for blob in blobs))}"
+        return f"{len(whole)} of {len(blobs)} layers are in the cache: {sizes} needn't be downloaded"

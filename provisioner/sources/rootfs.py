@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from provisioner.archives.compression import compression_of, decompress
 from provisioner.archives.tar import Archive
-from provisioner.errors import MalformedImage, error_context, machine_errors
+from provisioner.errors import MalformedImage, UsageError, error_context, machine_errors
 from provisioner.image.digest import CHUNK, Digest
 from provisioner.image.image import Image, Layer, RootfsArchive
 from provisioner.image.manifest import Descriptor
 from provisioner.image.platform import Platform
-from provisioner.sources import LayerBlob, ResolvedImage
+from provisioner.sources import NOT_VERIFIED, Arrivals, LayerBlob, ResolvedImage
 from provisioner.sources.file_blob import FileBlob
 from provisioner.sources.root_search import RootSearch
+from provisioner.sources.squashfs import SquashfsBlob, is_squashfs
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
 """The media type in the manifest that stands for a rootfs archive; the compression follows it."""
-NOT_VERIFIED = "not verified"
-"""How far a file is verified for which nobody says what it must be."""
+SQUASHFS_TYPE = "application/vnd.squashfs"
+"""That of a squashfs."""
 _HEAD = 512
 
 
@@ -30,17 +31,26 @@ class RootfsSource:
     """The rootfs archive in an open file.
 
     `reference` is its canonical name, and `name` that for messages. `digest` is what the whole file is known to have;
-    without one, it is computed. `verified` says how far that is verified.
+    without one, it is computed. `verified` says how far that is verified. With `is_named`, the user says that it is a
+    root file system, whatever names are in it.
     """
 
     def __init__(
-        self, file: io.FileIO, reference: str, name: str, digest: Digest | None = None, verified: str = NOT_VERIFIED
+        self,
+        file: io.FileIO,
+        reference: str,
+        name: str,
+        digest: Digest | None = None,
+        verified: str = NOT_VERIFIED,
+        *,
+        is_named: bool = False,
     ) -> None:
         self._file = file
         self._reference = reference
         self._name = name
         self._digest = digest
         self._verified = verified
+        self._is_named = is_named
 
     @property
     def reference(self) -> str:
@@ -53,28 +63,45 @@ class RootfsSource:
             if self._digest is None:
                 self._digest = hash_file(self._file, self._name)
             size = os.fstat(self._file.fileno()).st_size
-            compression = compression_of(os.pread(self._file.fileno(), _HEAD, 0))
-            descriptor = Descriptor(f"{MEDIA_TYPE}+{compression}".rstrip("+"), self._digest, size)
-            rootfs = RootfsArchive(self._find_root())
+            head = os.pread(self._file.fileno(), _HEAD, 0)
+            media_type = SQUASHFS_TYPE if is_squashfs(head) else f"{MEDIA_TYPE}+{compression_of(head)}".rstrip("+")
+            descriptor = Descriptor(media_type, self._digest, size)
+            rootfs = RootfsArchive(b"", is_converted=True) if is_squashfs(head) else RootfsArchive(self._find_root())
         variant = "" if platform.architecture == "amd64" else platform.variant  # the machine's own level
         assumed = Platform(platform.os, platform.architecture, variant)
         return ResolvedImage(Image.of_rootfs(descriptor, rootfs, assumed), None, verified=self._verified)
 
+    def platforms(self) -> tuple[Platform, ...]:
+        """Return nothing: an archive doesn't say what it is for."""
+        return ()
+
     @contextmanager
-    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the archive as the only layer. Its reader verifies it once more."""
-        blob = image.layers[0].blob
-        yield iter([(image.layers[0], FileBlob(self._file.fileno(), 0, blob.size, self._name, progress))])
+        (layer,) = image.layers
+        file = self._file.fileno()
+        if layer.rootfs and layer.rootfs.is_converted:
+            with closing(SquashfsBlob(file, self._name, progress)) as squashfs:
+                yield iter([(layer, squashfs)])
+        else:
+            yield iter([(layer, FileBlob(file, 0, layer.blob.size, self._name, progress))])
 
     def _find_root(self) -> bytes:
-        """Return the directory in the archive that is the root; its own where no directory looks like one."""
-        search = RootSearch()
+        """Return the directory in the archive that is the root. Raises MalformedImage, UsageError where none is."""
+        search, is_empty = RootSearch(), True
         blob = FileBlob(self._file.fileno(), 0, os.fstat(self._file.fileno()).st_size, self._name)
-        for entry in Archive(decompress(blob.chunks(), "")):
+        for entry in Archive(decompress(blob.chunks(), "", "it")):
             search.add(entry.path)
+            is_empty = False
             if search.root is not None:
                 return search.root
-        return search.finish() or b""
+        found = search.finish()
+        if is_empty:
+            raise MalformedImage("there is nothing in it", "name an archive of a root file system")
+        if found is None and not self._is_named:
+            hint = "if it is one all the same, say so: rootfs:FILE"
+            raise UsageError("no directory in it looks like a root file system, with bin, etc, usr and var", hint)
+        return found or b""
 
 
 def hash_file(file: io.FileIO, name: str) -> Digest:

@@ -2,7 +2,7 @@
 
 `CacheDirectory` opens its files, for this user alone and by their names in their folders. `BlobCache` are the blobs,
 `Download` one on its way into it, `CachingRegistry` a registry whose documents are kept there, `KnownTags` what tags
-named last, `UrlFiles` files from URLs. `partial` locks unfinished downloads, `prune` lists and deletes files.
+named last, `UrlFiles` files from URLs, `KnownLists` lists of LXC image servers. `prune` lists and deletes files.
 
 A file `sha256/HEX` is whole and has been verified, and it is verified again when it is used. `partial/HEX` is written
 by the one process that has its lock. Content that readers have open is never changed. Configs and layers need a cache

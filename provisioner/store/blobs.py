@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from provisioner.filesystem.locks import unlock
+from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.filesystem.locks import try_lock, unlock
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.store.cache_directory import CacheDirectory
-from provisioner.store.partial import PARTIAL, PartialFile, lock_partial
+from provisioner.store.partial import PARTIAL, PartialFile, lock_partial, own_partial, write_all
+
+_ABANDONED_SECONDS = 60
+"""A file that nobody has locked for so long isn't one that was just made."""
 
 
 class BlobSource(Protocol):
@@ -98,6 +104,55 @@ class BlobCache:
     def discard(self, partial: PartialFile) -> None:
         """Delete the name of a partial file; its content stays for those that have it open. Raises OSError."""
         self.files.delete(PARTIAL, partial.name)
+
+    def add(self, pieces: Iterable[bytes | memoryview]) -> tuple[Digest, bool]:
+        """Write a blob whose digest nobody has stated. Return its SHA-256, and whether the cache didn't have it.
+
+        Nothing stays of it where `pieces` raises an error. Raises MachineError.
+        """
+        hasher = hashlib.sha256()
+        with self.errors():
+            partial = own_partial(self.files)
+        with partial.file:
+            try:
+                for piece in pieces:
+                    hasher.update(piece)
+                    with self.errors():
+                        write_all(partial.file, piece)
+                digest = Digest("sha256", hasher.hexdigest())
+                is_new = not self.has(digest)
+                with self.errors():
+                    self.complete(partial, digest)
+            except BaseException:
+                with suppress(OSError):
+                    self.discard(partial)
+                raise
+        return digest, is_new
+
+    def delete_abandoned(self) -> None:
+        """Delete the files of `add` that killed processes have left. Raises MachineError."""
+        with self.errors():
+            for name, state in self.files.files(PARTIAL):
+                if not name.startswith(".") or time.time() - state.st_mtime < _ABANDONED_SECONDS:
+                    continue
+                with suppress(FileNotFoundError), closing_descriptor(self.files.open(PARTIAL, name)) as file:
+                    if try_lock(file):
+                        self.files.delete(PARTIAL, name)
+
+    @contextmanager
+    def unnamed_file(self) -> Iterator[io.FileIO]:
+        """Yield a new file to write and to read, without a name: it is gone when it is closed. Raises MachineError."""
+        with self.errors():
+            partial = own_partial(self.files)
+            self.discard(partial)
+        with partial.file:
+            yield partial.file
+
+    def free_bytes(self) -> int:
+        """Return the free space of the file system that the cache is on. Raises MachineError."""
+        with self.errors():
+            state = os.fstatvfs(self.files.folder(PARTIAL, create=True))
+        return state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some file systems don't report it
 
     def errors(self) -> AbstractContextManager[None]:
         """Turn an OSError into a MachineError that names the cache and says how to use another directory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import queue
 import threading
@@ -14,7 +13,7 @@ from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.image.digest import CHUNK, Mismatch, verified_chunks
 from provisioner.image.manifest import Descriptor
 from provisioner.store.blobs import BlobCache, BlobSource
-from provisioner.store.partial import PartialFile
+from provisioner.store.partial import PartialFile, write_all
 from provisioner.threads import BackgroundThread
 
 ByteCounter = Callable[[int], None]
@@ -33,7 +32,8 @@ class Download:
 
     Readers get bytes before they are verified. If the blob turns out not to match its digest, they get MalformedImage
     before its end, or Unverified where another download may bring the right bytes. Corrupt data that no reader has got
-    is downloaded again silently. With `verified_first`, readers wait until the whole blob is verified.
+    is downloaded again silently. With `verified_first`, readers wait until the whole blob is verified. `progress`
+    counts what is received, and `present` what was there before.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Download:
         cache: BlobCache,
         source: BlobSource,
         progress: ByteCounter,
+        present: ByteCounter | None = None,
         *,
         verified_first: bool = False,
     ) -> None:
@@ -49,6 +50,7 @@ class Download:
         self._cache = cache
         self._source = source
         self._progress = progress
+        self._present = present or progress
         self._verified_first = verified_first
         self.start = 0
         """Where the blob begins in its file."""
@@ -121,6 +123,9 @@ class Download:
                 raise ProvisionError("stopped")
             return os.dup(self._file)
 
+    def report_read(self, position: int) -> None:
+        """Do nothing: what counts is how much has been downloaded."""
+
     def _read(self, offset: int) -> bytes:
         """Return 1 to CHUNK bytes from `offset`, waiting for them, or nothing at the end of a verified blob."""
         count = min(CHUNK, self.wait(offset) - offset)
@@ -156,7 +161,7 @@ class Download:
             with suppress(OSError):  # the cache may be another user's
                 os.utime(file.fileno())  # last use, for pruning
             self._serve(file.fileno())
-        self._advance(size)
+        self._advance(size, self._present)
         return True
 
     def _download(self, partial: PartialFile) -> None:
@@ -165,8 +170,10 @@ class Download:
         digest, size = self.descriptor.digest, self.descriptor.size
         while True:
             try:
+                position = 0
                 for chunk in verified_chunks(self._content(partial), digest, size, self._name):
-                    self._advance(len(chunk))
+                    self._advance(len(chunk), self._present if position < self._resumed else self._progress)
+                    position += len(chunk)
                 break
             except Mismatch as error:
                 self._start_over(partial, error)
@@ -215,12 +222,12 @@ class Download:
         with self._state, self._cache.errors():
             self._file = os.dup(file)
 
-    def _advance(self, count: int) -> None:
-        """Let readers read `count` more bytes."""
+    def _advance(self, count: int, counter: ByteCounter) -> None:
+        """Let readers read `count` more bytes, and count them."""
         with self._state:
             self._available += count
             self._state.notify_all()
-        self._progress(count)
+        counter(count)
 
     def _check_stopped(self) -> None:
         if self._stopped:
@@ -272,10 +279,3 @@ def downloading(downloads: Sequence[Download], jobs: int, stop_seconds: float = 
             thread.join(max(0.0, deadline - time.monotonic()))
         for download in downloads:
             download.close()
-
-
-def write_all(file: io.FileIO, data: bytes) -> None:
-    """Write all of `data`: one call may write less."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

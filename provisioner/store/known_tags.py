@@ -33,7 +33,7 @@ class KnownTags:
     def __init__(self, files: CacheDirectory) -> None:
         self._files = files
 
-    def find(self, reference: Reference) -> KnownTag | None:
+    def find(self, reference: Reference | str) -> KnownTag | None:
         """Return what `reference` named when it was last asked for, None if it never was."""
         try:
             with open(self._files.open(TAGS, _file_name(reference)), "rb") as file:
@@ -47,7 +47,7 @@ class KnownTags:
             return None
         return KnownTag(digest, fields["mediaType"])
 
-    def save(self, reference: Reference, known: KnownTag) -> None:
+    def save(self, reference: Reference | str, known: KnownTag) -> None:
         """Record what `reference` names now."""
         fields = {"reference": str(reference), "digest": str(known.digest), "mediaType": known.media_type}
         with suppress(OSError):
@@ -55,5 +55,5 @@ class KnownTags:
             replace_in(folder, _file_name(reference), json.dumps(fields).encode(), 0o600)
 
 
-def _file_name(reference: Reference) -> str:
+def _file_name(reference: Reference | str) -> str:
     return hashlib.sha256(str(reference).encode()).hexdigest()

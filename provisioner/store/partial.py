@@ -50,7 +50,7 @@ def lock_partial(files: CacheDirectory, digest: Digest, report: Callable[[str], 
         file.close()  # the process that had the lock has renamed or deleted the file; or the wait is over
         if not has_lock:
             report(f"blob {digest.short} is downloaded once more: nothing came for {WAIT_SECONDS:.0f} s")
-            return _own_partial(files, digest)
+            return own_partial(files, digest)
 
 
 def _wait(file: io.FileIO, digest: Digest, report: Callable[[str], None], is_reported: bool) -> tuple[bool, bool]:
@@ -70,12 +70,22 @@ def _wait(file: io.FileIO, digest: Digest, report: Callable[[str], None], is_rep
     return True, is_reported
 
 
-def _own_partial(files: CacheDirectory, digest: Digest) -> PartialFile:
-    """Create a file with a name that nobody can know before; `prune` takes it for what a killed run has left."""
-    name = f".{digest.hex}.{os.urandom(8).hex()}"
+def own_partial(files: CacheDirectory, digest: Digest | None = None) -> PartialFile:
+    """Create a file with a name that nobody can know before; `prune` takes it for what a killed run has left.
+
+    `digest` is what it is going to have, if that is known. Raises OSError.
+    """
+    name = f".{digest.hex if digest else os.urandom(32).hex()}.{os.urandom(8).hex()}"
     file = io.FileIO(files.open_partial(PARTIAL, name, is_new=True), "a+")
     lock(file)
     return PartialFile(file, name, is_own=True)
+
+
+def write_all(file: io.FileIO, data: bytes | memoryview) -> None:
+    """Write all of `data`: one call may write less. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def _describe_wait(file: io.FileIO, digest: Digest) -> str:

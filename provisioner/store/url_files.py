@@ -23,9 +23,8 @@ from provisioner.registry.files import FileAnswer, FileVersion, RemoteFile
 from provisioner.registry.retry import TransientError
 from provisioner.sizes import size_text
 from provisioner.store.blobs import BlobCache
-from provisioner.store.download import write_all
 from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
-from provisioner.store.partial import PartialFile
+from provisioner.store.partial import PartialFile, write_all
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -55,7 +54,7 @@ class UrlFile:
     digest: Digest
     size: int
     file: io.FileIO
-    """Open for reading."""
+    """Open for reading, at its start."""
     verified: str
     """Such as `by --sha256`, `by SHA256SUMS of HOST`, or NOT_VERIFIED."""
 
@@ -70,7 +69,7 @@ class UrlFiles:
     def fetch(self, remote: RemoteFile, expected: Digest | None = None, who: str = "--sha256") -> UrlFile:
         """Return the file at a URL as it is now: from the cache where the server, or `expected`, says that it is there.
 
-        `who` says what is expected, for messages. Without it, the digest that SHA256SUMS or NAME.sha256 beside it
+        `who` says what is expected, for messages. Without it, the digest that SHA256SUMS or NAME.sha256 beside the file
         states has to fit. Raises MalformedImage for a file with another digest, which is deleted; NotFound, NotAllowed,
         NetworkError, MachineError.
         """
@@ -84,10 +83,9 @@ class UrlFiles:
                 return cached
         with self._cache.partial(_partial_name(remote.url)) as partial:
             digest = self._update(remote, partial, expected, verified)
-        fetched = self._cached(digest, verified)
-        if fetched is None:
-            raise MachineError(f"{printable(remote.name)} is not in the cache any more", "run again")
-        return fetched
+        with self._cache.errors():  # it was hashed by now
+            file = self._cache.open(digest)
+            return UrlFile(digest, os.fstat(file.fileno()).st_size, file, verified)
 
     def fetch_offline(self, remote: RemoteFile, expected: Digest | None = None) -> UrlFile:
         """Return the file that the cache has of a URL, or with the digest `expected`. Raises NetworkError."""
@@ -150,7 +148,9 @@ class UrlFiles:
                 return None
             with suppress(OSError):  # the cache may be another user's
                 os.utime(file.fileno())  # last use, for pruning
-            return UrlFile(digest, file.tell(), file, verified)
+            size = file.tell()
+            file.seek(0)
+            return UrlFile(digest, size, file, verified)
 
     def _has(self, digest: Digest) -> bool:
         """Return whether the cache has a sound file with this digest."""

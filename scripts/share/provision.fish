@@ -50,7 +50,7 @@ function _shtab_provision_using
   test "$_shtab_provision_cmdpath" = "$argv"
 end
 
-set -g _shtab_provision_commands install list owners doctor start shell exec stop logs config link expose diff update copy move repair remove search tags inspect login logout cache completion
+set -g _shtab_provision_commands install list owners doctor start shell exec stop logs config link expose diff update copy move repair remove search tags inspect login logout mirrors cache completion
 set -g _shtab_provision_opts_with_value --bind --cmd --days --dns --entrypoint --env --env-image --hardlinks --hostname --ids --jobs --limit --lock --locked --max-size --mirror --platform --profile --proot-option --runtime --set --sha256 --stamp --stamp-if-changed --to --user --username --volume --workdir -e -u
 
 complete -c provision -e
@@ -84,6 +84,7 @@ complete -c provision -n '_shtab_provision_using install' -l no-sync -d 'don'"'"
 complete -c provision -n '_shtab_provision_using install' -l force -d 'replace a DIR that provision made; changes in it are lost'
 complete -c provision -n '_shtab_provision_using install' -l offline -d 'use the cache and files only; make no connection'
 complete -c provision -n '_shtab_provision_using install' -l no-cache -d 'neither use the cache nor write to it'
+complete -c provision -n '_shtab_provision_using install' -l no-catalogue -d 'don'"'"'t look elsewhere for a short name that Docker Hub lacks'
 complete -c provision -n '_shtab_provision_using install' -l sha256 -x -d 'what the file that SOURCE names must be'
 complete -c provision -n '_shtab_provision_using install' -l lock -xka "(__fish_complete_path (commandline -ct))" -d 'write the digests that the image has now to FILE'
 complete -c provision -n '_shtab_provision_using install' -l locked -xka "(__fish_complete_path (commandline -ct))" -d 'provision exactly the image whose digests are in FILE'
@@ -97,7 +98,7 @@ complete -c provision -n '_shtab_provision_using install' -l json -d 'print the 
 complete -c provision -n '_shtab_provision_using install' -s V -l version -d 'show program'"'"'s version number and exit'
 complete -c provision -n '_shtab_provision_using install' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using install' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
-complete -c provision -n '_shtab_provision_using install; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, oci-archive:FILE, dir:DIR; ./FILE or ./DIR, known by its content; - is an archive on standard input'
+complete -c provision -n '_shtab_provision_using install; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, oci-archive:FILE, dir:DIR, lxc:debian/trixie; ./FILE or ./DIR, known by its content; - is standard input'
 complete -c provision -n '_shtab_provision_using install; and test $_shtab_provision_npos -eq 1' -ka "(__fish_complete_directories)" -d 'the directory to create; default: the name of the image, ./ubuntu'
 complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a list -d 'List the directories made on this machine, and what is running: provision list'
 complete -c provision -n '_shtab_provision_using list' -s h -l help -d 'show this help message and exit'
@@ -187,7 +188,7 @@ complete -c provision -n '_shtab_provision_using expose' -s V -l version -d 'sho
 complete -c provision -n '_shtab_provision_using expose' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using expose' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using expose; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'a provisioned directory, or its name'
-complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a diff -d 'Show what was added, changed and deleted since the image was unpacked: provision diff ./container'
+complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a diff -d 'Show what was changed since the image was unpacked: provision diff ./container'
 complete -c provision -n '_shtab_provision_using diff' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using diff' -l stat -d 'numbers and bytes by directory'
 complete -c provision -n '_shtab_provision_using diff' -l json -d 'print all that is known, as JSON'
@@ -196,7 +197,7 @@ complete -c provision -n '_shtab_provision_using diff' -s V -l version -d 'show 
 complete -c provision -n '_shtab_provision_using diff' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using diff' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using diff; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'a provisioned directory; what runs in it may go on'
-complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a update -d 'Update a directory to the newest image of its source; what you have changed stays: provision update ./container'
+complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a update -d 'Update to the newest image, and keep what was changed: provision update ./container'
 complete -c provision -n '_shtab_provision_using update' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using update' -l all -d 'update all directories of provision list'
 complete -c provision -n '_shtab_provision_using update' -l to -x -d 'another image or tag; default: the one that DIR was made of'
@@ -234,7 +235,7 @@ complete -c provision -n '_shtab_provision_using move' -s q -l quiet -d 'show er
 complete -c provision -n '_shtab_provision_using move' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using move; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'a directory that provision has made; nothing may run from it'
 complete -c provision -n '_shtab_provision_using move; and test $_shtab_provision_npos -eq 1' -ka "(__fish_complete_directories)" -d 'its new path, where nothing may be'
-complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a repair -d 'Find files of the image that are damaged or gone, and put them back: provision repair ./container'
+complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a repair -d 'Put files of the image back that are damaged or gone: provision repair ./container'
 complete -c provision -n '_shtab_provision_using repair' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using repair' -l check -d 'only show what is damaged; exit status 6 if anything is'
 complete -c provision -n '_shtab_provision_using repair' -l all -d 'put back also what was changed in /etc, /home and the like, and by packages'
@@ -257,7 +258,7 @@ complete -c provision -n '_shtab_provision_using remove' -s V -l version -d 'sho
 complete -c provision -n '_shtab_provision_using remove' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using remove' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using remove; and test $_shtab_provision_npos -ge 0' -ka "(__fish_complete_directories)" -d 'a directory that provision has made'
-complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a search -d 'Search Docker Hub for images: provision search alpine'
+complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a search -d 'Search Docker Hub for images, or LXC image servers: provision search alpine'
 complete -c provision -n '_shtab_provision_using search' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using search' -l limit -x -d 'most repositories to list; default: 25'
 complete -c provision -n '_shtab_provision_using search' -l json -d 'print all that is known, as JSON'
@@ -289,7 +290,7 @@ complete -c provision -n '_shtab_provision_using inspect' -l raw -d 'print the b
 complete -c provision -n '_shtab_provision_using inspect' -s V -l version -d 'show program'"'"'s version number and exit'
 complete -c provision -n '_shtab_provision_using inspect' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using inspect' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
-complete -c provision -n '_shtab_provision_using inspect; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'an image, or a directory that was provisioned'
+complete -c provision -n '_shtab_provision_using inspect; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an image, as `provision` takes it, or a directory that was provisioned'
 complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a login -d 'Log in to a registry, for private images: provision login ghcr.io'
 complete -c provision -n '_shtab_provision_using login' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using login' -l username -s u -x -d 'default: asked for'
@@ -303,6 +304,14 @@ complete -c provision -n '_shtab_provision_using logout' -s h -l help -d 'show t
 complete -c provision -n '_shtab_provision_using logout' -s V -l version -d 'show program'"'"'s version number and exit'
 complete -c provision -n '_shtab_provision_using logout' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using logout' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
+complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a mirrors -d 'Try which mirrors answer here, and how fast they are: provision mirrors --write'
+complete -c provision -n '_shtab_provision_using mirrors' -s h -l help -d 'show this help message and exit'
+complete -c provision -n '_shtab_provision_using mirrors' -l write -d 'put those that are worth it into config.toml'
+complete -c provision -n '_shtab_provision_using mirrors' -l json -d 'print all that was found out, as JSON'
+complete -c provision -n '_shtab_provision_using mirrors' -l insecure -d 'allow plain HTTP and certificates that can'"'"'t be verified'
+complete -c provision -n '_shtab_provision_using mirrors' -s V -l version -d 'show program'"'"'s version number and exit'
+complete -c provision -n '_shtab_provision_using mirrors' -s q -l quiet -d 'only what is to be put into config.toml'
+complete -c provision -n '_shtab_provision_using mirrors' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a cache -d 'Show the cache of downloads, or clean it up: provision cache ls|prune|clear'
 complete -c provision -n '_shtab_provision_using cache' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using cache' -l limit -x -d 'prune until no more than this is left: 4 GB; default: cache-limit in config.toml'

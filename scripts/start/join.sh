@@ -3,8 +3,8 @@
 # empty).
 # shellcheck disable=SC2154 # sessions.sh sets containers, session_runtime and text
 
-# Choose the session that --exec is about, and set all options as it has them; the options on the command line $@ come
-# after those.
+# Choose the session that --exec is about, and set all options as it has them; the typed `options` come after those. $1 is
+# the number of other typed words.
 choose_session() {
     [ -z "$start_option$inside" ] || [ -n "$inside" ] ||
         fail "$start_option has to be given when a session starts: --exec goes by the session's"
@@ -24,8 +24,9 @@ choose_session() {
     open_session
     read_session "$joined"
     wait_until_ready
-    eval "set -- ${text%" end=$newline"*} -- \"\$@\""
-    while [ "$1" != -- ]; do
+    typed_words=$1
+    eval "set -- ${text%" end=$newline"*}"
+    while [ $# -gt 0 ]; do
         case ${1%%=*} in
             start_directory | user | workdir | typed_env | typed_binds | typed_dns | typed_devices | typed_hostname | \
                 more_capabilities | no_new_privs | privileged | no_namespace | host_devices | termux | ephemeral | no_proxy_env | desktop)
@@ -34,13 +35,15 @@ choose_session() {
         esac
         shift
     done
-    shift
     entrypoint='' command=''
     chosen_session=$joined
-    read_options "$@"
+    eval "set -- $options"
+    options=''
+    read_words "$@"
+    end_options
     runtime=$session_runtime joined=$chosen_session
     [ "$ephemeral$runtime" != yesproot ] || rootfs=$directory/.provision/ephemeral/$joined/rootfs
-    [ $# -gt "$option_words" ] || [ -n "$login" ] || fail "--exec needs a command, or --shell"
+    [ "$typed_words" -gt 0 ] || [ -n "$login" ] || fail "--exec needs a command, or --shell"
 }
 
 # Exit with the sessions that there are to choose from.
@@ -81,8 +84,8 @@ wait_until_ready() {
     done
 }
 
-# Become this script with --inside, in the namespaces of the session, and with its PID namespace for children. $@ are the
-# typed words.
+# Set `launch` to become this script with --inside, in the namespaces of the session, and with its PID namespace for
+# children.
 join_namespaces() {
     nsenter_help=''
     ! find_program nsenter || nsenter_help=$("$program" --help 2>&1)
@@ -104,15 +107,14 @@ join_namespaces() {
     done
     find_program sh || fail "there is no sh on PATH"
     append "$list" "-p$place/ns/pid_for_children" "$program" "$script"
-    eval "set -- $list $options --inside $runtime --joined $joined \
+    set_launch "$list $options --inside $runtime --joined $joined \
 ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} \
-${helper:+--helper \"\$helper\"} ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
-    [ -z "$print_only" ] || print_words "$@"
-    [ -n "$relayed" ] || exec "$@" 7<&7
-    exec "$@" 6<&6 7<&7
+${helper:+--helper \"\$helper\"} ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\"" \
+        "${relayed:+6<&6} 7<&7"
 }
 
-# As a process in the session's namespaces: start the guest with the typed words $@.
+# As a process in the session's namespaces: set `launch` to start the guest. $1 is the number of typed words, $2 and $3 are
+# the first two.
 join_rootfs() {
     session_file='' relay_count=0 # the outer script empties it, and waits
     # shellcheck disable=SC3013 # all of our shells have it
@@ -124,7 +126,7 @@ join_rootfs() {
     [ "/proc/$first_child/root" -ef / ] || rootfs=/proc/$first_child/root
     cd -P "$rootfs" || fail "can't enter the rootfs of session $joined"
     real_rootfs=$PWD stage=$directory/.provision/shm can_mount_proc=''
-    prepare_guest $# "${1-}" "${2-}"
+    prepare_guest "$@"
     find_ids
     # The kernel makes no user namespace for a process whose root has another one above.
     [ -z "$nested" ] || [ "$real_rootfs" != / ] ||
@@ -135,7 +137,7 @@ join_rootfs() {
         *) [ -z "$helper" ] || ! find_program setpriv || hides_entry=yes ;;
     esac
     confine
-    start_in_rootfs "$@"
+    start_in_rootfs
 }
 
 # Keep from the guest the programs that enter the rootfs: their root is the host's, and whoever has their capabilities can

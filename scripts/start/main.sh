@@ -1,24 +1,80 @@
 # Main: the steps of a start, in order. Each step leaves its results in variables for the steps that follow.
 # POSIX sh. Builtins are preferred, because each program that is run costs a millisecond. See docs/start-sh.md.
 # The rootfs is untrusted: the host's side uses no path in it that `resolve` has not resolved.
+# The typed words may be long, and a shell takes milliseconds to pass them to a function. `main` alone has them: functions
+# get their number and the first two, and set `launch`, commands for `eval` in which "$@" are all of them.
 # shellcheck disable=SC2154 # image_* and default_* are assigned above, by provisioner/launch/launcher.py
 
 main() {
     prepare_shell
     find_directory "$0"
     set_defaults
-    read_options "$@"
+    while read_option $# "${1-}" "${2-}"; do
+        shift "$width"
+    done
+    shift "$width"
+    end_options
     read_status
     signal_flags=$flag_default_signals
     ! ignores_interrupts || signal_flags=0 # as the caller does
     check_trust
-    [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session "$@"
-    shift "$option_words"
+    [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session $#
     case ${print_only:-$session_action} in
         list) list_sessions && exit ;;
         stop) stop_sessions && exit ;;
         detach) detach "$@" && exit ;;
     esac
+    find_runtime
+    ! needs_terminal || { relay_terminal && eval "$launch"; }
+    [ -n "$joined$inside" ] || check_write_options
+    if [ -z "$print_only$inside" ]; then
+        begin_description $#
+        while describes_more; do
+            eval "describe_word \"\${$described}\""
+        done
+    fi
+    [ -n "$print_only" ] || remember_session
+    [ -n "$print_only$inside$joined" ] || relay_files
+    prepare_outside $# "${1-}" "${2-}"
+    case $print_only/$inside$runtime in
+        ?*/* | /chroot | /userns) eval "$launch" ;;
+        *)
+            begin_supervision
+            # With --inside the next child is process 1, and everything ends with it: no program may be run before.
+            if is_in_job_control; then
+                (
+                    prepare_inside $# "${1-}" "${2-}"
+                    eval "$launch"
+                )
+                status=$?
+            else
+                exec 9<&0
+                (
+                    trap - INT QUIT
+                    prepare_inside $# "${1-}" "${2-}"
+                    eval "$launch"
+                ) <&9 9<&- &
+                wait_for_guest
+            fi
+            end_supervision
+            ;;
+    esac
+}
+
+# Without --inside, set `launch` to start the guest, or to run this script again with --inside. $1 is the number of typed
+# words, $2 and $3 are the first two.
+prepare_outside() {
+    case $inside$runtime$joined in
+        yes*) ;;
+        proot*) prepare_proot "$@" ;;
+        bare*) prepare_bare "$@" ;;
+        *[0-9]) join_namespaces ;;
+        *) make_namespaces ;;
+    esac
+}
+
+# Set `runtime` and `ids`, and what the runtime needs, unless they are known.
+find_runtime() {
     case $inside$joined/$runtime in
         yes*) ;;
         [0-9]*/chroot | [0-9]*/userns) find_machine && find_helper ;;
@@ -27,18 +83,6 @@ main() {
             choose_runtime
             [ "$ids" = one ] || remember_ids
             ;;
-    esac
-    [ -n "$joined$inside" ] || check_write_options
-    [ -n "$print_only" ] || remember_session "$@"
-    [ -n "$print_only$inside$joined" ] || relay_files
-    case $inside$runtime$joined in
-        proot*) run_proot "$@" ;;
-        bare*) run_bare "$@" ;;
-        yes*[0-9]) supervise join_rootfs "$@" ;;
-        chroot[0-9]* | userns[0-9]*) join_namespaces "$@" ;;
-        chroot | userns) make_namespaces "$@" ;; # which runs this script again, with --inside
-        # The next child is process 1, and everything ends with it: no program may be run before.
-        *) supervise enter_rootfs "$@" ;;
     esac
 }
 
@@ -69,7 +113,7 @@ prepare_shell() {
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     links_directory='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' mount_words='' capability_digits='' moves_root='' own_terminal=''
-    report='' reported='' redirections='' features=''
+    report='' reported='' redirections='' features='' launch='' launch_first=''
 }
 
 # Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.
@@ -86,8 +130,16 @@ clean_path() {
     PATH=${PATH:-/usr/bin:/bin}
 }
 
-# Find the guest's user, command and environment, for the typed words: $1 is their number, $2 and $3 are the first two. To
-# pass a long command on takes milliseconds.
+# With --inside, set `launch` in the process that becomes the guest, or its parent. $1 is the number of typed words, $2 and
+# $3 are the first two.
+prepare_inside() {
+    case $inside$joined in
+        yes?*) join_rootfs "$@" ;;
+        yes) enter_rootfs "$@" ;;
+    esac
+}
+
+# Find the guest's user, command and environment, for the typed words: $1 is their number, $2 and $3 are the first two.
 prepare_guest() {
     find_user
     find_hostname

@@ -4,8 +4,15 @@
 # empty for a user other than root where there is one id), `start_guest` and `check_parent` (commands for `eval` and for
 # another shell).
 
-# Become this script with --inside, in a private mount namespace, and with a PID namespace for its children. $@ are the
-# typed words.
+# Set `launch` to become the words $1 (a list in which "$@" are the typed ones), with the redirections $2; or to print them.
+set_launch() {
+    case $print_only in
+        '') launch="$launch_first exec $1 ${2-}" ;;
+        *) launch="$launch_first print_words $1" ;;
+    esac
+}
+
+# Set `launch` to become this script with --inside, in a private mount namespace, and with a PID namespace for its children.
 make_namespaces() {
     map_auto=''
     [ "$ids" = one ] || map_auto=--map-auto
@@ -15,21 +22,18 @@ make_namespaces() {
     [ ! -e /proc/self/ns/ipc ] || append "$list" -i
     [ ! -e /proc/self/ns/uts ] || append "$list" -u
     append "$list" -m -p "$sh" "$script" ${map_auto:+--ids many}
-    eval "set -- $list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
+    set_launch "$list $options --inside $runtime ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} \
 ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} ${helper:+--helper \"\$helper\"} \
-${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\""
-    [ -z "$print_only" ] || print_words "$@"
-    tell_ports
-    [ -n "$relayed" ] || exec "$@"
-    exec "$@" 5<&5
+${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\"" "${relayed:+5<&5}"
+    [ -n "$print_only" ] || tell_ports
 }
 
-# Run the typed words $@ in a chroot without namespaces and mounts. A mount would stay after the command, and deleting
-# DIR would delete what is in it.
-run_bare() {
+# Set `launch` to run the guest in a chroot without namespaces and mounts. A mount would stay after the command, and
+# deleting DIR would delete what is in it. $1 is the number of typed words, $2 and $3 are the first two.
+prepare_bare() {
     [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux$desktop" ] ||
         fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
-    prepare_guest $# "${1-}" "${2-}"
+    prepare_guest "$@"
     filter='' more_ids='' nested='' is_machine_root=''
     [ -n "$print_only" ] || {
         enter /dev "can't make /dev in the rootfs" && copy_devices . && leave
@@ -41,14 +45,19 @@ run_bare() {
     find_capabilities
     drop_capabilities
     guard - "$flag_die"
-    eval "set -- $host_env $list $entry_words $guest_env $words_before \"\$@\" $words_after"
-    [ -z "$print_only" ] || print_words "$@"
-    tell_ports
-    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig KILL} \
-        ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+    set_watched_launch KILL "$host_env $list $entry_words $guest_env $words_before \"\$@\" $words_after"
+    [ -n "$print_only" ] || tell_ports
 }
 
-# As process 1: mount in the private namespace, then start the guest with the typed words $@.
+# Set `launch` to become the words $2, with the redirections $3, and to get the signal $1 when this script dies.
+set_watched_launch() {
+    [ -n "$print_only" ] || set -- "$1" "${pdeathsig:+\"\$pdeathsig\" --pdeathsig $1} \
+${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} $2" "${3-}"
+    set_launch "$2" "${3-}"
+}
+
+# As process 1: mount in the private namespace, then set `launch` to start the guest. $1 is the number of typed words, $2
+# and $3 are the first two.
 enter_rootfs() {
     session_file='' relay_count=0 # the outer script empties it, and waits
     trap 'finish 129' HUP
@@ -60,7 +69,7 @@ enter_rootfs() {
         *) fail "--inside is for start.sh itself" ;; # in any other namespace everybody would see the mounts
     esac
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
-    prepare_guest $# "${1-}" "${2-}"
+    prepare_guest "$@"
     find_ids
     [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
     refresh_files
@@ -78,7 +87,7 @@ enter_rootfs() {
     bind_all
     make_directory "$workdir"
     confine
-    start_in_rootfs "$@"
+    start_in_rootfs
 }
 
 # Set `id_count`, `more_ids`, `is_machine_root` and `nested`.
@@ -94,7 +103,7 @@ find_ids() {
     fi
 }
 
-# Start the guest with the typed words $@, in the rootfs whose mounts are all made.
+# Set `launch` to start the guest in the rootfs, whose mounts are all made.
 start_in_rootfs() {
     find_entry "${keeps_root:+$real_rootfs}"
     drop_capabilities
@@ -102,52 +111,61 @@ start_in_rootfs() {
     seal_stage
     watch=''
     [ "$runtime$more_ids$nested$joined" != userns ] || find_watch
-    guest_words="$guest_env $words_before \"\$@\" $words_after"
-    if [ -n "$nested_helper$entry_helper" ] && [ -n "$host_env" ]; then
-        # The helper doesn't look into PATH.
-        find_guest_program
-        eval "set -- $words_before \"\$@\" $words_after"
-        shift
-        set -- "${found_program:-$guest_program}" "$@"
-        guest_words='"$@"'
-    fi
+    set_guest_words "${nested_helper}${entry_helper}"
     if [ -z "$joined" ]; then
         enter / "can't enter the rootfs"
         protect_rootfs
         announce_session
         [ -n "$keeps_root$moves_root" ] || move_root
     fi
-    eval "set -- $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} $host_env $entry_words \
-$guest_words"
+    opened=''
     if [ -n "$nested_helper" ]; then
-        start_process "$@" 7<"$nested_helper" 8<"$filter_file"
+        append '' "$nested_helper" && opened="7<${list# }"
+        append '' "$filter_file" && opened="$opened 8<${list# }"
     elif [ -n "$entry_helper" ]; then
         exec 7<"$entry_helper"
         rm -f "$entry_helper"
-        start_process "$@" 7<&7 8<"$entry_filter"
-    else
-        start_process "$@"
+        append '' "$entry_filter" && opened="7<&7 8<${list# }"
     fi
-}
-
-# Become the words $@, or as process 1 the parent of the process that does, unless that is an init.
-start_process() {
     list=''
     ! is_in_background || leave_terminal
-    eval "set -- $watch $list \"\$@\""
+    start_process "$watch $list $filter ${restore_sigint:+\"\$restore_sigint\" --default-signal=INT,QUIT} $host_env \
+$entry_words $guest_words" "$opened"
+}
+
+# Set `guest_words`, the guest's program and what comes before it, and `launch_first`, what makes them. If $1 isn't empty,
+# that is a helper, which doesn't look into PATH.
+set_guest_words() {
+    guest_words="$guest_env $words_before \"\$@\" $words_after"
+    [ -n "$1" ] && [ -n "$host_env" ] || return 0
+    find_guest_program
+    quote "${found_program:-$guest_program}"
+    launch_first="set -- $guest_words; shift;"
+    guest_words="$quoted \"\$@\""
+}
+
+# Set `launch` to become the words $1 with the redirections $2, or as process 1 the parent of the process that does, unless
+# that is an init.
+start_process() {
     # The kernel keeps from process 1 all signals that it has no handler for: only an init is made for that.
     end_with_parent
-    { ! is_init && [ -z "$joined" ]; } || eval "exec $list \"\$@\""
+    { ! is_init && [ -z "$joined" ]; } || {
+        set_launch "$list $1" "$2"
+        return
+    }
     [ -z "$throwaway" ] || { find_program rm && quote "$throwaway" && start_guest="$start_guest
 status=\$?
 $program -rf $quoted
 (exit \$status)
 "; }
-    [ -n "$list" ] || eval "$start_guest$end_guest"
+    [ -n "$list" ] || {
+        launch="$launch_first set -- $1; { $start_guest$end_guest$newline} $2"
+        return
+    }
     # This shell keeps all capabilities, so that a guest with fewer can't follow /proc/1/root to the host's files.
     find_program sh
-    set -- "$program" -c "$check_parent$start_guest$end_guest" "$script" $$ "$@"
-    eval "exec $list \"\$@\""
+    quote "$check_parent$start_guest$end_guest"
+    set_launch "$list \"\$program\" -c $quoted \"\$script\" $$ $1" "$2"
 }
 
 # Set `list` to words that keep the terminal with the shell that has started this in the background. Inside, no process

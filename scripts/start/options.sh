@@ -1,75 +1,78 @@
 # Options of the command line.
-# Sets a variable for each option, `options` (the list to repeat with --inside), and `option_words` (how many words they
-# are).
+# Sets a variable for each option, and `options` (the list to repeat with --inside).
 
 # Set the variables of all options to their defaults.
 set_defaults() {
-    inside='' restore_sigint='' pdeathsig=''
+    inside='' restore_sigint='' pdeathsig='' new_terminal=''
     login='' print_only='' termux='' privileged='' no_namespace='' host_devices='' session_action=''
     no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
     typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
-    typed_env='' typed_ids='' typed_runtime='' no_proxy_env='' desktop=''
+    options='' typed_env='' typed_ids='' typed_runtime='' no_proxy_env='' desktop=''
     typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     normalize "/$workdir" && workdir=$normal
 }
 
-# Change the variables by the options on the command line $@, and set `options` and `option_words`.
-read_options() {
-    option_words=0 options=''
-    read_words "$@"
+# Join `options` and `typed_env`, which read_option has added to.
+end_options() {
     collected options
     collected typed_env
 }
 
-# The same, for more words. Those of docker's stand for words of this script's, which are read in between.
+# Change the variables by the options among the words $@.
 read_words() {
-    while [ $# -gt 0 ]; do
-        case $1 in
-            --) ;;
-            -?*)
-                translate "$1" "${2-}" $#
-                if [ "$taken" -gt 0 ]; then
-                    docker_words=$taken last_word=$((option_words + taken))
-                    eval "read_words $translated"
-                    option_words=$last_word
-                    shift "$docker_words"
-                    continue
-                fi
-                ;;
-        esac
-        case $1 in
-            --) option_words=$((option_words + 1)) && break ;;
-            --help) show_help && exit ;;
-            --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-                --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound | \
-                --verbose)
-                option=$1 value='' width=1
-                ;;
-            --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-                --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | --help=* | \
-                --no-proxy-env=* | --x11=* | --sound=* | --verbose=*)
-                fail "${1%%=*} takes no value: start.sh --help"
-                ;;
-            --?*=*) option=${1%%=*} value=${1#*=} width=1 ;;
-            -?*) option=$1 value=${2-} width=2 ;;
-            *) break ;;
-        esac
-        parse_option $#
-        case $option in
-            --bind | --dns | --device | --dev | --cap-add | --privileged | --no-new-privs | --no-namespace | --termux | \
-                --hostname | --read-only | --ephemeral | --entrypoint | --runtime) start_option=$option ;;
-        esac
-        case $option in
-            --print | --detach | --detached) ;;
-            *)
-                collect options "$option"
-                [ "$width$option" = "1$1" ] || collect options "$value"
-                ;;
-        esac
-        option_words=$((option_words + width))
+    while read_option $# "${1-}" "${2-}"; do
         shift "$width"
     done
+}
+
+# Change the variables by the next option, which is $2, or $2 and $3; $1 is the number of words left. Set `width`: how many
+# words it was. Fails where the options end, and sets `width` to what ends them: 1 word for `--`, else none. docker's stand
+# for words of this script's, which are read in between.
+read_option() {
+    width=0
+    [ "$1" -gt 0 ] || return
+    case $2 in
+        --) width=1 && return 1 ;;
+        -?*)
+            translate "$2" "$3" "$1"
+            if [ "$taken" -gt 0 ]; then
+                docker_words=$taken
+                eval "read_words $translated"
+                width=$docker_words
+                return 0
+            fi
+            ;;
+    esac
+    case $2 in
+        --help) show_help && exit ;;
+        --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
+            --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound | \
+            --verbose)
+            option=$2 value='' width=1
+            ;;
+        --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
+            --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | --help=* | \
+            --no-proxy-env=* | --x11=* | --sound=* | --verbose=*)
+            fail "${2%%=*} takes no value: start.sh --help"
+            ;;
+        --?*=*) option=${2%%=*} value=${2#*=} width=1 ;;
+        -?*) option=$2 value=$3 width=2 ;;
+        *) return 1 ;;
+    esac
+    parse_option "$1"
+    case $option in
+        --bind | --dns | --device | --dev | --cap-add | --privileged | --no-new-privs | --no-namespace | --termux | \
+            --hostname | --read-only | --ephemeral | --entrypoint | --runtime) start_option=$option ;;
+    esac
+    case $option in
+        --print | --detach | --detached) ;;
+        *)
+            collect options "$option"
+            [ "$width$option" = "1$2" ] || collect options "$value"
+            ;;
+    esac
+    return 0
 }
 
 # Set the variable of one `option` from its `value`. $1 is the number of words left on the command line.
@@ -96,7 +99,7 @@ parse_option() {
             ;;
         --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
             --cap-add | --runtime | --ids | --hostname | --session | --timeout | --joined | --proot-option | \
-            --inside | --restore-sigint | --pdeathsig | --helper | --relayed)
+            --inside | --restore-sigint | --pdeathsig | --helper | --relayed | --new-terminal)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
             ;;
@@ -127,11 +130,12 @@ parse_value() {
         --cap-add) add_capability ;;
         --device) add_device ;;
         --session | --hostname | --timeout | --joined) parse_session_value ;;
-        # These five are for this script itself, see make_namespaces.
+        # These six are for this script itself, see make_namespaces and relay_terminal.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
         --helper) helper=$value waiter=$value ;;
+        --new-terminal) new_terminal=$value ;;
         --relayed) relay_count=${value%% *} relayed=${value#* } ;;
         --bind)
             case $value in

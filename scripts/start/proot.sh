@@ -1,11 +1,11 @@
 # proot: its options, and what to say when it fails.
 # Sets `proot_words` (the list of proot and its options).
 
-# Run the typed words $@ in proot.
-run_proot() {
+# Set `launch` to run the guest in proot. $1 is the number of typed words, $2 and $3 are the first two.
+prepare_proot() {
     remove_leftovers
     [ -z "$ephemeral" ] || [ -n "$joined" ] || copy_rootfs
-    prepare_guest $# "${1-}" "${2-}"
+    prepare_guest "$@"
     [ -n "$starts" ] || starts_proot
     set_proot_places
     [ -z "$host_env" ] || check_program
@@ -13,20 +13,12 @@ run_proot() {
     hides_host ||
         say "this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows none"
     find_reporter
-    eval "set -- $words_before \"\$@\" $words_after"
-    if [ -n "$host_env" ] && [ -n "$reporter" ]; then
-        # The helper doesn't look into PATH.
-        find_guest_program
-        shift
-        set -- "${found_program:-$guest_program}" "$@"
-        case $1 in
-            */*) ;;
-            *)
-                # In a bind; or nowhere, as that shell says then.
-                # shellcheck disable=SC2016 # the guest's shell expands it
-                if guest_has /bin/sh; then set -- /bin/sh -c 'exec "$@"' sh "$@"; else reporter='' report=''; fi
-                ;;
-        esac
+    set_guest_words "$reporter"
+    if [ -n "$launch_first" ] && [ "${found_program:-$guest_program}" = "${guest_program##*/}" ]; then
+        # In a bind; or nowhere, as that shell says then.
+        # shellcheck disable=SC2016 # the guest's shell expands it
+        if guest_has /bin/sh; then append '' /bin/sh -c 'exec "$@"' sh; else list='' reporter='' report=''; fi
+        guest_words="$list $guest_words"
     fi
     append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
     [ -z "$emulated_cpu" ] || append "$list" -q "$qemu"
@@ -50,11 +42,9 @@ run_proot() {
     [ -z "$reporter" ] || guest_flags=$((guest_flags + flag_keep))
     guard - "$guest_flags"
     proot_words="$list $proot_words"
-    eval "set -- $host_env $proot_words $guest_env \"\$@\""
-    [ -z "$print_only" ] || print_words "$@"
-    tell_ports && open_report
-    supervise ${pdeathsig:+"$pdeathsig" --pdeathsig QUIT} \
-        ${restore_sigint:+"$restore_sigint" --default-signal=INT,QUIT} "$@"
+    [ -n "$print_only" ] || { tell_ports && open_report; }
+    # On SIGQUIT proot ends everything that it traces. Some shells close the descriptors of `report` for programs.
+    set_watched_launch QUIT "$host_env $proot_words $guest_words" "${report:+3>&3 4<&4 5<&5 8<&-}"
 }
 
 # Add the standard streams to `proot_words`, where this machine has none in /dev, as Android. In upstream's proot these

@@ -49,15 +49,6 @@ open_report() {
     while read -r _; do :; done <&8
 }
 
-# Become the words $@, with the descriptors of `report`: some shells close theirs.
-become() {
-    case $1/$report in
-        enter_rootfs/* | join_rootfs/*) "$@" ;; # which do it themselves
-        */) exec "$@" ;;
-        *) exec "$@" 3>&3 4<&4 5<&5 8<&- ;;
-    esac
-}
-
 # Set `status` to what was reported, and `reported`.
 read_report() {
     reported=''

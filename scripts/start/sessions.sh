@@ -5,14 +5,41 @@
 # Sets `session_file` (this process's, or empty), `sessions` (process numbers, as " N N"), `containers` (the same without
 # those that have joined another one).
 
-# Write this process's file, for the typed words $@. Nothing happens if DIR can't be written to.
+# Begin to describe the command for remember_session: set `description`, which goes on with $1 typed words, and `described`:
+# how many of them it has.
+begin_description() {
+    join_command "$1"
+    description='' described=0 typed_words=$1
+    eval "set -- $words_before $words_after"
+    for word; do
+        [ "${#description}" -lt 2000 ] || { description="$description ..." && break; }
+        describe_word "$word"
+    done
+}
+
+# Go on to the next typed word: set `described` to its number. Fails behind the last one, and where the description is long.
+describes_more() {
+    [ "$described" -lt "$typed_words" ] || return
+    described=$((described + 1))
+    [ "${#description}" -lt 2000 ] || { description="$description ..." && return 1; }
+}
+
+# Add the word $1 to the description, cut off where it is long.
+describe_word() {
+    case ${#1} in
+        ? | ?? | ??? | 1???) quote "$1" ;;
+        *) quote "$(printf %.2000s "$1")..." ;;
+    esac
+    description="$description $quoted"
+}
+
+# Write this process's file, with the `description`. Nothing happens if DIR can't be written to.
 remember_session() {
     session_file=$directory/.provision/run/$$
     [ -z "$inside" ] || return 0
+    make_printable "${description# }"
     [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
     tidy_sessions
-    join_command $#
-    eval "describe $words_before \"\$@\" $words_after"
     # shellcheck disable=SC2154 # find_directory and others set them
     append '' "start_directory=$start_directory" "user=$user" "workdir=$workdir" "typed_env=$typed_env" \
         "typed_binds=$typed_binds" "typed_dns=$typed_dns" "typed_devices=$typed_devices" \

@@ -2,23 +2,22 @@
 # Sets `child`, `status`, `last_signal` (the number of the last signal, or empty), `interrupted`, and `killed_status`
 # (the status of a child that this script has killed itself, or empty).
 
-# Run the words $@ and exit.
-supervise() {
+# Forward signals from now on.
+begin_supervision() {
     last_signal='' killed_status='' interrupts=0 forced_status=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # expanded now
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
     done
-    if can_interrupt || ignores_interrupts || ! has_terminal; then
-        run_in_background "$@"
-    else
-        # The guest has to have SIGINT at a terminal.
-        case $report in
-            '') ("$@") ;;
-            *) (become "$@") ;;
-        esac
-        status=$?
-    fi
+}
+
+# Succeed if the guest must not be a background job: it has to have SIGINT at a terminal.
+is_in_job_control() {
+    ! can_interrupt && ! ignores_interrupts && has_terminal
+}
+
+# Exit with the `status` of the guest, which has ended.
+end_supervision() {
     read_report
     # What would have reported has been killed, together with the command: proot doesn't know.
     [ -z "$report" ] || [ -n "$reported" ] || [ "$status" != 0 ] || status=137
@@ -35,13 +34,8 @@ supervise() {
     finish "${forced_status:-$status}"
 }
 
-# Run the words $@ and set `status`. A shell reacts to signals at once only while it waits for a background job.
-run_in_background() {
-    exec 9<&0
-    (
-        trap - INT QUIT
-        become "$@"
-    ) <&9 9<&- &
+# Wait for the background job $! and set `child`, and `status`. A shell reacts to signals at once only while it waits for one.
+wait_for_guest() {
     child=$!
     # A signal that came before could not be forwarded.
     [ -z "$last_signal" ] || { killed_status=137 && kill -s KILL "$child"; }

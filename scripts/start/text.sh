@@ -28,18 +28,6 @@ make_printable() {
     IFS=" 	$newline" printable=${printable:-?}
 }
 
-# Set `printable`: the words $@, quoted, and cut off where they are long.
-describe() {
-    printable=''
-    for word; do
-        [ "${#printable}" -lt 2000 ] || { printable="$printable ..." && break; }
-        [ "${#word}" -lt 2000 ] || word=$(printf '%s' "$word" | head -c 2000)...
-        quote "$word"
-        printable="$printable $quoted"
-    done
-    make_printable "${printable# }"
-}
-
 # Set `quoted`: the word $1, quoted for the shell.
 quote() {
     case $1 in

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.support import builders
 from tests.support.archives import Member
+from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.small_directories import make_directory
-from tests.support.tools import provision
+from tests.support.tools import as_user, provision
 
 IMAGE: list[Member] = [("etc/conf", b"conf"), ("usr/lib/x/a", b"aa"), ("usr/lib/x/b", b"bbb"), ("link", "etc")]
 
@@ -88,3 +90,23 @@ def test_without_a_record_it_says_so(directory: Path) -> None:
     assert (done.returncode, done.stdout) == (7, "")
     assert "has no ownership record" in done.stderr
     assert "to another directory" in done.stderr
+
+
+def test_directories_that_nobody_may_read(place: Path) -> None:
+    """Users can close their own directories, also to themselves."""
+    with ScriptedRegistry() as registry:
+        registry.push("image", builders.image(builders.layer(*IMAGE)))
+        done = provision(f"{registry.host}/image", place / "dir", "--platform=linux/amd64", **as_user())
+        assert done.returncode == 0, done.stderr
+        closed = place / "dir/rootfs/usr/lib/x"
+        closed.chmod(0)
+        done = provision("diff", place / "dir", **as_user())
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines() == ["C /usr", "C /usr/lib", "C /usr/lib/x"]
+        assert closed.stat().st_mode & 0o7777 == 0
+        registry.push("image", builders.image(builders.layer(*IMAGE, ("usr/new", b""))))
+        done = provision("update", place / "dir", "--yes", "--no-keep", **as_user())
+        assert done.returncode == 0, done.stderr
+        assert closed.stat().st_mode & 0o7777 == 0
+        closed.chmod(0o700)
+        assert sorted(path.name for path in closed.iterdir()) == ["a", "b"]

@@ -452,6 +452,25 @@ def test_a_directory_of_a_root_file_system_needs_squash(place: Path) -> None:
     assert len(Archive(place / "i.tar").config["rootfs"]["diff_ids"]) == 1
 
 
+@pytest.mark.parametrize("form", IMAGES)
+def test_a_directory_of_an_archive_takes_its_layers_from_there(place: Path, form: str) -> None:
+    with made(place) as source:
+        (source / "rootfs/one").write_text("x")
+        export(f"--format={form}", source, place / "i.tar", cache=place / "cache")
+    done = provision(f"{form}:{place}/i.tar", place / "two", "--platform=linux/amd64", env=clean_environment())
+    assert done.returncode == 0, done.stderr
+    assert (place / "two/rootfs/one").read_text() == "x"
+    (place / "two/rootfs/two").write_text("y")
+    export("--format=oci-archive", place / "two", place / "j.tar")
+    archive = Archive(place / "j.tar")
+    assert len(archive.manifest["layers"]) == 4
+    assert list(archive.top()) == ["two"]
+    (place / "i.tar").unlink()
+    message = export("--format=oci-archive", place / "two", place / "k.tar", status=3)
+    assert "--squash" in message
+    assert not (place / "k.tar").exists()
+
+
 def test_layers_that_cannot_be_had_are_told_with_a_way_out(place: Path) -> None:
     with made(place) as source:
         (source / "rootfs/new").write_text("x")

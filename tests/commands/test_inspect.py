@@ -99,6 +99,7 @@ def test_all_that_is_known(registry: ScriptedRegistry, tmp_path: Path) -> None:
         "ports": ["53/udp", "8080/tcp"],
         "volumes": ["/var/lib/data"],
         "labels": RUN["Labels"],
+        "verified": None,
         "profile": None,
         "provision_version": None,
     }

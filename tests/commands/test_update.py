@@ -293,9 +293,9 @@ def test_all_that_are_known(directory: Path, registry: ScriptedRegistry, env: di
 
 
 def test_packages_of_both_sides(directory: Path, registry: ScriptedRegistry, env: dict[str, str]) -> None:
-    push(registry, [*NEW, ("var/lib/dpkg/status", b"Package: a\n")])
-    (directory / "rootfs/var/lib/dpkg").mkdir(parents=True)
-    (directory / "rootfs/var/lib/dpkg/status").write_bytes(b"Package: b\n")
+    push(registry, [*NEW, ("var/lib/rpm/rpmdb.sqlite", b"a")])
+    (directory / "rootfs/var/lib/rpm").mkdir(parents=True)
+    (directory / "rootfs/var/lib/rpm/rpmdb.sqlite").write_bytes(b"b")
     before = tree_of(directory)
     done = update(directory, env, "--yes", status=8)
     assert "their databases can't be merged" in done.stderr
@@ -415,3 +415,36 @@ def test_owners_and_modes(place: Path, registry: ScriptedRegistry, role: str) ->
         assert found["closed"].st_mode & 0o7777 == 0o500
     else:
         assert {state.st_uid for state in found.values()} == {user_id() if os.geteuid() == 0 else os.geteuid()}
+
+
+def test_what_is_mounted_is_in_the_way(directory: Path, env: dict[str, str]) -> None:
+    need_root()
+    place = directory / "rootfs/usr"
+    if os.system(f"mount -t tmpfs tmpfs {place}"):
+        pytest.skip("this root can't mount")
+    try:
+        done = update(directory, env, "--yes", status=8)
+        assert "something is mounted" in done.stderr
+    finally:
+        os.system(f"umount {place}")
+    assert (place / "doc/a").read_text() == "a"
+    assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
+
+
+def test_hard_links_of_termux_proot_stay(directory: Path, env: dict[str, str]) -> None:
+    """They are symlinks to the content in /.l2s, by absolute paths."""
+    rootfs = directory / "rootfs"
+    (rootfs / ".l2s").mkdir()
+    for name in ("etc/passwd", "etc/same", "usr/lib/deleted"):
+        base = rootfs / f".l2s/.l2s.{Path(name).name}0001"
+        (rootfs / name).rename(f"{base}.0002")
+        base.symlink_to(f"{base}.0002")
+        (rootfs / name).symlink_to(base)
+    with (rootfs / "etc/passwd").open("a") as passwd:
+        passwd.write("me:x:1000:1000::/:/bin/sh\n")
+    done = update(directory, env, "--yes", "--no-keep")
+    assert "/etc/passwd could not be merged: yours stays" in done.stderr
+    assert (rootfs / "etc/passwd").read_text().endswith("me:x:1000:1000::/:/bin/sh\n")
+    assert not (rootfs / "usr/lib/deleted").is_symlink()
+    assert (rootfs / "usr/lib/deleted").read_text() == "deleted 2"
+    assert (rootfs / "etc/same").read_text() == "same"

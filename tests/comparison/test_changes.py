@@ -275,3 +275,28 @@ def test_what_can_not_be_read_is_compared_by_time(directory: Path) -> None:
     content = [] if os.geteuid() else ["content"]
     assert changes(directory) == ["C /etc", ":".join(["C /etc/conf", *content, "mode"])]
     assert stat.S_IMODE(path.stat().st_mode) == 0
+
+
+def test_hard_links_of_termux_proot_are_the_files_that_they_stand_for(directory: Path) -> None:
+    """It moves the content to /.l2s, and makes symlinks of the names, by absolute paths."""
+    rootfs = directory / "rootfs"
+    place = rootfs / ".l2s"
+    place.mkdir()
+    for name in ("etc/conf", "usr/share/doc/a"):
+        base = f".l2s.{Path(name).name}0001"
+        (rootfs / name).rename(place / f"{base}.0002")
+        (place / base).symlink_to(place / f"{base}.0002")
+        (rootfs / name).symlink_to(place / base)
+    (rootfs / "etc/another").symlink_to(place / ".l2s.conf0001")
+    assert changes(directory) == ["C /etc", "A /etc/another"]
+    keep_time(place / ".l2s.conf0001.0002", b"c0nf")
+    (place / ".l2s.a0001.0002").unlink()
+    assert changes(directory) == [
+        "C /etc",
+        "A /etc/another",
+        "C /etc/conf:content",
+        "C /usr",
+        "C /usr/share",
+        "C /usr/share/doc",
+        "C /usr/share/doc/a:type",
+    ]

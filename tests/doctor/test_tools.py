@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.doctor import tools
 from provisioner.doctor.check import Site, State
-from provisioner.doctor.tools import check_libmagic, check_python, check_zstd
+from provisioner.doctor.tools import check_gzip, check_libmagic, check_python, check_zstd
 from tests.support.doctor import checks_of, doctor, path_before, write_script
 
 
@@ -44,3 +45,23 @@ def test_zstd_by_its_program_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     assert check_zstd(Site(Path("/"), None)).state == State.NO
     write_script(tmp_path / "zstd", "")
     assert check_zstd(Site(Path("/"), None)).detail == f"by {tmp_path}/zstd"
+
+
+def test_what_isal_would_bring_is_said_where_it_has_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(Path("/"), None)
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(tools, "is_android", lambda: False)
+    monkeypatch.setattr(sys, "maxsize", 2**63 - 1)
+    finding = check_gzip(site)
+    assert (finding.state, finding.fix) == (State.NO, f"{sys.executable} -m pip install isal")
+    assert "three quarters" in finding.detail
+    monkeypatch.setattr(sys, "maxsize", 2**31 - 1)  # a userland of 32 bits
+    assert check_gzip(site).state == State.OK
+    monkeypatch.setattr(sys, "maxsize", 2**63 - 1)
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert check_gzip(site).state == State.OK
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert check_gzip(site).state == State.NO
+    monkeypatch.setattr(tools, "is_android", lambda: True)
+    assert check_gzip(site).state == State.OK

@@ -71,6 +71,15 @@ def test_five_thousand_typed_variables(container: Container, place: Path, runtim
     assert {entry.encode() for entry in many} <= set(container.words(runtime, *options, *ENVIRONMENT))
 
 
+def test_typed_words_are_passed_on_twice(container: Container, runtime: str) -> None:
+    """A shell takes milliseconds to pass a megabyte to a function: only `main` gets all words, and what it becomes."""
+    need("dash")
+    mark = "mark" * 1000
+    done = container.run(runtime, "sh", "-c", "true", "x" * 3000, mark, shell=("dash", "-x"))
+    assert done.returncode == 0
+    assert done.stderr.count(mark.encode()) == 2
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_what_is_printed_is_the_command(container: Container, text: str) -> None:
     words = [word[:30_000] for word in TEXTS[text]]

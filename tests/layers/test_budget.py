@@ -36,6 +36,24 @@ def test_processes_share_the_counters_where_they_can() -> None:
         budget.spend(3)
 
 
+def test_what_another_part_has_counted_can_be_taken_back() -> None:
+    """A directory that no entry names is counted by a worker, and is found below by the main process."""
+    budget = Budget(10, parts=2)
+    budget.part(1).spend(8)
+    budget.spend(-4)
+    budget.part(1).spend(6)
+    with pytest.raises(MachineError):
+        budget.spend(1)
+
+
+def test_a_size_that_no_number_holds_is_too_large() -> None:
+    budget = Budget()
+    budget.spend(2**63 - 2)
+    for size in (2, 2**64):
+        with pytest.raises(MachineError):
+            budget.spend(size)
+
+
 def test_without_shared_memory_one_process_counts() -> None:
     def count() -> list[object]:
         refusing_shared_memory()

@@ -9,8 +9,8 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from provisioner.layers.layer_tree import unpack_layer
 from provisioner.layers.reader import StreamedLayer
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import RECORD, STATE, write_owners
-from provisioner.rootfs.links import Links, Substitute
+from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
 from tests.support.archives import Member, hard, special, tar
@@ -47,6 +47,7 @@ class Result:
     record: str
     state: list[str]
     spent: int
+    substitutes: Substitutes = field(default_factory=Substitutes)
 
 
 @contextmanager
@@ -57,25 +58,27 @@ def place() -> Iterator[Path]:
 
 def in_order(layers: list[bytes], exact: bool, substitute: Substitute = "auto") -> Result:
     """Apply archives to one tree, one after the other."""
+    links = Links(substitute)
 
     def apply(tree: Tree, ownership: Ownership, budget: Budget, scratch: Path) -> None:
-        applier = LayerApplier(tree, ownership, budget=budget, links=Links(substitute))
+        applier = LayerApplier(tree, ownership, budget=budget, links=links)
         for archive in layers:
             applier.apply([archive])
         applier.finish()
 
-    return _result(apply, exact)
+    return replace(_result(apply, exact), substitutes=links.substitutes)
 
 
 def apart(layers: list[bytes], exact: bool, substitute: Substitute = "auto") -> tuple[Result, list[bool]]:
     """Unpack archives apart and merge them. Returns also which of them were merged."""
     merged: list[bool] = []
+    links = Links(substitute)
 
     def apply(tree: Tree, ownership: Ownership, budget: Budget, scratch: Path) -> None:
         archives = [partial(iter, [archive]) for archive in layers]
-        merged.extend(apply_apart(tree, archives, ownership, budget, scratch, substitute))
+        merged.extend(apply_apart(tree, archives, ownership, budget, scratch, substitute, links))
 
-    return _result(apply, exact), merged
+    return replace(_result(apply, exact), substitutes=links.substitutes), merged
 
 
 def _result(apply: Any, exact: bool) -> Result:
@@ -88,7 +91,8 @@ def _result(apply: Any, exact: bool) -> Result:
                 apply(tree, ownership, budget, directory / "apart")
             except MalformedImage as raised:
                 return Result(raised.message, {}, "", [], 0)
-        write_owners(directory / "owners", directory / "rootfs", tree.overrides, ownership)
+            _change(tree)
+            write_owners(directory / "owners", directory / "rootfs", tree.overrides, ownership, tree.record_parts)
         record = re.sub("# written=.*\n", "", (directory / "owners" / RECORD).read_text())
         state = (directory / "owners" / STATE).read_text()
         names = {str(path.lstat().st_ino): path.name for path in sorted((directory / "rootfs").rglob("*"))}
@@ -103,6 +107,15 @@ def _result(apply: Any, exact: bool) -> Result:
             [re.sub(r"dev=.*?,ino=(\d+)", lambda found: names[found[1]], line) for line in state.splitlines()],
             sum(budget._spent),
         )
+
+
+def _change(tree: Tree) -> None:
+    """Change the tree as the fixups do."""
+    for path in (b"b/c", b"a/b/c"):
+        with suppress(MalformedImage, OSError):
+            tree.write(path, b"fixed", 0o640)
+    with suppress(MalformedImage, OSError):
+        tree.make_directory(b"a/c/new")
 
 
 def _file(path: str, **fields: Any) -> tarfile.TarInfo:
@@ -129,6 +142,9 @@ LOWER: list[Member] = [
     _symlink("top", "/"),
     _symlink("chain", "s"),
     hard("h", "f"),
+    ("p/x", b"x"),
+    ("p/y", b"y"),
+    hard("q/x", "p/x"),
 ]
 MERGED: dict[str, list[Member]] = {
     "nothing": [],
@@ -159,6 +175,9 @@ MERGED: dict[str, list[Member]] = {
     "hard links to lower files": [hard("d/h", "d/e/y"), hard("i", "h"), hard("j", "i"), _file("d/e/.wh.y")],
     "a hard link to a file that is replaced": [hard("new", "d/x"), ("d/x", b"1"), hard("newer", "d/x")],
     "a hard link to a symlink": [hard("new", "s")],
+    "a hard link in a new directory": [_directory("new"), hard("new/link", "d/x"), _directory("newer")],
+    "one name of two is hidden": [_file("p/.wh.x")],
+    "below a symlink, and in a new directory where it leads": [("s/new/1", b"1"), ("d/new/2", b"2")],
     "twice": [("f", b"1"), ("f", b"2"), ("new", b"1"), _symlink("new", "f"), hard("new", "f")],
 }
 IN_ORDER: dict[str, list[Member]] = {
@@ -180,6 +199,7 @@ IN_ORDER: dict[str, list[Member]] = {
     "opaque is a symlink": [_file("s/.wh..wh..opq")],
     "a whiteout of an implied directory": [("d/new", b"1"), _file(".wh.d")],
     "opaque above an implied directory": [("d/e/new", b"1"), _file("d/.wh..wh..opq")],
+    "below its own symlink, with a whiteout elsewhere": [_symlink("n", "d"), ("n/new", b"1"), _file("p/.wh.y")],
     "a hard link that is replaced": [hard("new", "f"), _file("new")],
     "a hard link in a directory that is replaced": [_directory("n"), hard("n/new", "f"), _file("n")],
     "a hard link to itself": [hard("f", "f"), _file(".wh.f")],
@@ -207,7 +227,7 @@ def test_a_layer_gives_what_it_gives_in_order(name: str, exact: bool) -> None:
     found, merged = apart(layers, exact)
     assert found == expected
     assert bool(expected.error) == (name in ERRORS)
-    assert merged == ([] if name in ERRORS else [False, name in MERGED])
+    assert merged == ([] if name in ERRORS else [True, name in MERGED])
 
 
 def test_metadata_of_a_file_that_is_replaced_is_forgotten(tmp_path: Path) -> None:
@@ -288,14 +308,35 @@ def layers_of(draw: st.DrawFn) -> Layer:
 
 
 @contextmanager
-def hard_links(are_refused: bool) -> Iterator[None]:
-    def refused(*arguments: object, **options: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+def at_most(names: int) -> Iterator[None]:
+    """Let no file have more names, as a file system does (EMLINK); with one, hard links are refused."""
+    link = os.link
+
+    def refuse_some(source: bytes, target: bytes, *, src_dir_fd: int, dst_dir_fd: int, follow_symlinks: bool) -> None:
+        if os.stat(source, dir_fd=src_dir_fd, follow_symlinks=False).st_nlink >= names:
+            raise OSError(errno.EMLINK if names > 1 else errno.EPERM, "refused")
+        link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
 
     with pytest.MonkeyPatch.context() as patch:
-        if are_refused:
-            patch.setattr(os, "link", refused)
+        patch.setattr(os, "link", refuse_some)
         yield
+
+
+@pytest.mark.parametrize("substitute", ["copy", "symlink"])
+def test_what_stands_in_for_some_links_is_known_in_all_layers(substitute: Substitute) -> None:
+    """Each of the layers has a file with more names than the file system allows."""
+    layers = [
+        tar(("a", b"1"), hard("b", "a"), hard("c", "a"), hard("d", "a")),
+        tar(("new/a", b"2"), hard("new/b", "new/a"), hard("new/c", "new/a")),
+        tar(hard("e", "a"), ("f", b"3")),
+    ]
+    with at_most(2):
+        expected = in_order(layers, exact=False, substitute=substitute)
+        found, merged = apart(layers, exact=False, substitute=substitute)
+    assert found == expected
+    assert merged == [True, True, True]
+    counted = expected.substitutes
+    assert (counted.copies, counted.symlinks) == ((4, 0) if substitute == "copy" else (0, 4))
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -310,9 +351,9 @@ def test_merged_layers_are_what_they_are_in_order(exact: bool, substitute: str, 
         need_root()
     how: Substitute = "symlink" if substitute == "symlink" else "auto"
     archives = [tar(*layer) for layer in layers]
-    with hard_links(are_refused=substitute != "hard link"):
+    with at_most(99 if substitute == "hard link" else 1):
         expected = in_order(archives, exact, how)
         found, merged = apart(archives, exact, how)
     event("error" if expected.error else "merged" if all(merged[1:]) else "in order")
-    assert found == replace(expected, spent=found.spent)
+    assert found == replace(expected, spent=found.spent, substitutes=found.substitutes)
     assert found.spent >= expected.spent

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from provisioner.errors import MachineError, MalformedImage
+from provisioner.errors import MachineError, MalformedImage, ProvisionError
 from provisioner.image.image import RootfsArchive
 from provisioner.layers import rootfs_reader
 from provisioner.layers.apply import LayerApplier
@@ -132,3 +136,31 @@ def test_links_of_proot_take_limited_memory(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(rootfs_reader, "_LINKS_SIZE", 1000)
     with pytest.raises(MachineError, match="too many links of proot"):
         apply(tmp_path, *((f"{number}", "/.l2s.x0001") for number in range(10)))
+
+
+NAMES = ("a", "b", "d/a", "d", ".l2s", ".l2s.a0001", ".l2s.a0001.0002", "d/.l2s.b0001", "d/.l2s.b0001.0003")
+TARGETS = (*(f"{HOST}/{name}" for name in NAMES), *NAMES, "/", "/d/.l2s.b0001", "../.l2s.a0001", "/.l2s." + "x/" * 200)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(TARGETS) | st.binary(max_size=3) | st.none())))
+def test_resolving_links_of_proot_loses_no_content(members: list[tuple[str, str | bytes | None]]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "in")
+        root.mkdir()
+        Path(place, ".l2s.a0001.0002").write_bytes(b"outside")
+        with Tree(root) as tree:
+            budget = Budget()
+            reader = RootfsReader(RootfsArchive(), [tar(*members)], Ownership(False), budget)
+            contents: set[str] = set()
+            finish = reader.finish
+
+            def compare(tree: Tree, links: Links) -> None:
+                contents.update(entry.sha256 for entry in tree_of(root).values())
+                finish(tree, links)
+                assert contents == {entry.sha256 for entry in tree_of(root).values()}
+
+            reader.finish = compare  # type: ignore[method-assign]
+            with suppress(ProvisionError):
+                LayerApplier(tree, Ownership(False), budget=budget).apply_reader(reader)
+        assert Path(place, ".l2s.a0001.0002").read_bytes() == b"outside"
+        assert sorted(os.listdir(place)) == [".l2s.a0001.0002", "in"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.archives import tar
+from provisioner.archives import fields
 from provisioner.filesystem.times import time_limits
 from provisioner.layers import apply
 from provisioner.layers.apply import LayerApplier
@@ -61,14 +61,14 @@ def check(clamped: int, seconds: dict[str, int]) -> None:
 
 
 def test_they_become_the_nearest_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar, "TIME_LIMITS", NARROW)
+    monkeypatch.setattr(fields, "TIME_LIMITS", NARROW)
     monkeypatch.setattr(apply, "TIME_LIMITS", NARROW)
     monkeypatch.setattr(apply, "_HAS_NARROW_TIME", True)
-    tar._mtime.cache_clear()
+    fields.parse_mtime.cache_clear()
     try:
         check(*applied(root, archive()))
     finally:
-        tar._mtime.cache_clear()
+        fields.parse_mtime.cache_clear()
 
 
 def test_this_machine_holds_what_the_kernel_does(root: Path) -> None:

@@ -25,6 +25,7 @@ from provisioner.layers import unpack as unpacking
 from provisioner.layers.unpack import UnpackOptions
 from provisioner.ownership.policy import Ownership
 from provisioner.provision import Plan, provision
+from provisioner.sizes import size_text
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache, TemporaryBlobCache
 from provisioner.terminal.progress import Console
@@ -264,3 +265,35 @@ def test_without_a_cache_layers_are_read_more_than_once(
     assert "usr/b" in result[0]  # type: ignore[operator]
     assert result == described(job(registry, tmp_path / "cached/dir"))
     assert len(registry.asked("/v2/image/blobs/.*")) == 2 * 5  # with the config, for each of both runs
+
+
+def test_layers_that_the_cache_has_are_named_and_not_asked_for(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    lower, upper = LAYERS[:2]
+    registry.push("image", image(lower))
+    output = io.StringIO()
+    job(registry, tmp_path / "first/dir", output=output)
+    assert "cache" not in output.getvalue()
+    both = image(lower, upper)
+    registry.push("image", both)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "first/cache").rename(tmp_path / "second/cache")
+    registry.requests.clear()
+    job(registry, tmp_path / "second/dir", output=output)
+    sizes = [len(layer.blob) for layer in both.layers]
+    line = f"1 of 2 layers are in the cache: {size_text(sizes[0])} of {size_text(sum(sizes))} needn't be downloaded\n"
+    assert line in output.getvalue()
+    asked = [request.path.rpartition("/")[2] for request in registry.asked(".*/blobs/.*")]
+    assert builders.digest_of(both.layers[0].blob) not in asked
+    assert builders.digest_of(both.layers[1].blob) in asked
+
+
+def test_a_download_that_broke_off_counts_as_well(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    pushed = image(LAYERS[0], LAYERS[2])
+    registry.push("image", pushed)
+    digest = builders.digest_of(pushed.layers[1].blob)
+    partial = tmp_path / "x/cache/partial"
+    partial.mkdir(parents=True)
+    (partial / digest.partition(":")[2]).write_bytes(pushed.layers[1].blob[:500])
+    output = io.StringIO()
+    job(registry, tmp_path / "x/dir", output=output)
+    assert "0 of 2 layers are in the cache: 500 B of " in output.getvalue()

@@ -46,7 +46,7 @@ def apply(root: Path, substitute: Substitute, *layers: list[Member]) -> tuple[in
             applier.apply([tar(*members)])
         applier.finish()
         set_times(opened)
-    return astuple(links.substitutes)
+    return astuple(links.substitutes)[:4]
 
 
 def test_a_link_shares_the_inode_and_its_metadata(tree: Tree, root: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_link_shares_the_inode_and_its_metadata(tree: Tree, root: Path) -> Non
     links = Links()
     link(tree, b"d/y", b"x", links)
     assert (root / "d/y").samefile(root / "x")
-    assert astuple(links.substitutes) == (0, 0, 0, 0)
+    assert astuple(links.substitutes)[:4] == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_where_links_are_refused_there_is_a_copy(
     assert tree.overrides.get((root / "copies/x").stat().st_ino) == metadata
     assert (root / "copies/x").read_bytes() == b"12345"
     assert os.readlink(root / "copies/link") == "x"
-    assert astuple(links.substitutes) == (1, 5, 0, 0)
+    assert astuple(links.substitutes)[:4] == (1, 5, 0, 0)
 
 
 def test_other_refusals_are_errors(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_holes_stay_holes(tree: Tree, root: Path, substitute: Substitute) -> Non
         assert os.pread(file.fileno(), 8192, 2**24 - 2048) == bytes(2048) + b"data" * 1024 + bytes(2048)
         assert os.pread(file.fileno(), 2**22 + 9, 2**30) == b"more" * 2**20 + bytes(9)
     links.finish(tree, tree.overrides)  # which doesn't read them for hours
-    assert astuple(links.substitutes) == (
+    assert astuple(links.substitutes)[:4] == (
         (0, 0, 0, 2) if substitute == "symlink" else (2, links.substitutes.copied_bytes, 0, 0)
     )
 
@@ -274,7 +274,8 @@ with Tree(Path(sys.argv[1])) as tree:
     applier = LayerApplier(tree, Ownership.in_directory(Path(sys.argv[1])), links=links)
     applier.apply([sys.stdin.buffer.read()])
     applier.finish()
-print(json.dumps(asdict(links.substitutes)))
+names = ("copies", "copied_bytes", "reflinks", "symlinks")
+print(json.dumps({name: getattr(links.substitutes, name) for name in names}))
 """
 
 

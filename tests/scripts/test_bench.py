@@ -6,21 +6,33 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scripts import bench, bench_entrants, bench_images, bench_profile, bench_report
+from scripts import bench, bench_entrants, bench_images, bench_link, bench_profile, bench_report
 from scripts.bench_entrants import ENTRANTS, Entrant
 from scripts.bench_report import (
+    ARCHIVES,
+    ARCHIVES_BY_UMOCI,
     FAST,
     HASH,
     INFLATE,
+    LINK,
     NO_SYNC,
     ON_DISK,
+    ONE_CORE,
     OURS,
+    PIPED,
+    ROOTFS,
+    ROOTFS_PEER,
+    ROOTFS_TAR,
     TAR,
+    UMOCI,
+    USER,
     WARM,
     WARM_TAR,
     WRITE,
@@ -91,25 +103,37 @@ def test_a_goal_is_reached_at_its_figure(goal: Goal, reached: bool | None) -> No
     assert goal.is_reached is reached
 
 
-def test_goals_take_the_fastest_peer_and_the_largest_peak() -> None:
-    small = [sample(TAR, 3.0, image="small-files"), sample(OURS, 1.0, peak=97 * MIB, image="small-files")]
+def test_goals_take_the_fastest_peer_that_checks_and_the_largest_peak() -> None:
+    small = [sample(TAR, 3.0, image="small-files"), sample(FAST, 4.0, peak=97 * MIB, image="small-files")]
     samples = [
         *parts(),
-        *(sample("slow", 90.0), sample("quick", 8.0, peak=900 * MIB), sample(OURS, 4.0), sample(FAST, 2.0), *small),
-        *(sample(WARM[0], 4.0), sample(WARM_TAR, 3.0)),
+        *(sample(ROOTFS[0], 2.0), sample(UMOCI, 9.0)),
+        *(sample(ARCHIVES["oci-archive"], 2.5), sample(ARCHIVES_BY_UMOCI["oci-archive"], 10.0)),
+        *(sample("slow", 90.0), sample("quick", 8.0, peak=900 * MIB), sample(TAR, 6.0)),
+        *(sample(OURS, 4.0), sample(FAST, 2.0), *small),
+        *(sample(WARM[1], 4.0), sample(WARM_TAR, 3.0), sample(LINK[0], 20.2), sample(LINK[1], 20.0)),
     ]
     by_image = {image: bench_report.medians(samples, image) for image in ("application", "small-files")}
     wanted = {goal.what: goal.measured for goal in bench_report.goals(by_image, ["slow", "quick", TAR], cores=2)}
     assert wanted == {
-        f"application: quick to {OURS}": 2.0,
+        f"application: {TAR} to {FAST}": 3.0,
+        f"application: {TAR} to {OURS}": 1.5,
         f"application: quick to {FAST}": 4.0,
+        f"small-files: {TAR} to {FAST}": 0.75,
+        f"application: {WARM_TAR} to {WARM[1]}": 0.75,
         f"application: {OURS} to the limit": 4 / 3,
         f"application: {FAST} to the limit": 1.0,
+        f"twenty-layers: {FAST} to the limit": None,
+        f"application: {LINK[0]} to {LINK[1]}": 1.01,
         "largest peak, MiB": 97.0,
-        f"small-files: {TAR} to {OURS}": 3.0,
-        f"small-files: {TAR} to {FAST}": None,
-        f"application: {WARM_TAR} to {WARM[0]}": 0.75,
-        f"application: {WARM_TAR} to {WARM[1]}": None,
+        f"application: {OURS} to {ROOTFS[0]}": 2.0,
+        f"application: {UMOCI} to {ROOTFS[0]}": 4.5,
+        f"application: {FAST} to {ROOTFS[1]}": None,
+        f"application: {UMOCI} to {ROOTFS[1]}": None,
+        f"application: {OURS} from the registry to {ARCHIVES['docker-archive']}": None,
+        f"application: {ARCHIVES_BY_UMOCI['docker-archive']} to {ARCHIVES['docker-archive']}": None,
+        f"application: {OURS} from the registry to {ARCHIVES['oci-archive']}": 1.6,
+        f"application: {ARCHIVES_BY_UMOCI['oci-archive']} to {ARCHIVES['oci-archive']}": 4.0,
     }
 
 
@@ -136,7 +160,7 @@ def test_the_report_shows_who_ran_and_who_did_not() -> None:
     assert f"| {TAR} | 6.00 | 1.50 | - | 0.75 | 0.25 | < 22 |" in lines
     assert f"| {OURS} | 4.00 | 1.00 | - | 0.75 | 0.25 | 50 |" in lines
     assert f"| {OURS} | 3.00 | 1.00 | 2.00 | 3.00 | 4.00 | 1.33 |" in lines
-    assert f"| application: {TAR} to {OURS} | at least 1.7 | 1.50 | no |" in lines
+    assert f"| application: {TAR} to {OURS} | at least 1.8 | 1.50 | no |" in lines
     assert "- udocker: not here" in lines
     assert "warm cache" not in printed
     # All rows of a table have the cells that its head has.
@@ -175,6 +199,8 @@ def test_the_recipes_ask_for_what_the_benchmark_is_about() -> None:
     assert (application.layers, application.compressed, application.entries) == (5, 400_000_000, 40_000)
     assert (small.layers, small.entries) == (1, 50_000)
     assert (big.layers, big.compressed) == (1, 400_000_000)
+    twenty = bench_images.RECIPES["twenty-layers"]
+    assert (twenty.layers, twenty.compressed) == (20, 380_000_000)
 
 
 def test_a_recipe_that_changes_makes_another_image() -> None:
@@ -202,11 +228,53 @@ def test_entrants_are_chosen_by_kind_or_by_the_beginning_of_a_name() -> None:
         return [entrant.name for entrant in ENTRANTS if entrant.is_named(names)]
 
     assert len(chosen()) == len(ENTRANTS)
-    assert chosen("curl", "udo") == [TAR, "udocker"]
+    assert chosen("curl", "udo") == [TAR, "udocker", ONE_CORE[1]]
     assert chosen("warm") == [*WARM, NO_SYNC, WARM_TAR]
     assert chosen("disk") == [*ON_DISK]
-    assert chosen("provision") == [OURS, FAST, *WARM, NO_SYNC, *ON_DISK]
+    assert chosen("rootfs") == [*ROOTFS, ROOTFS_TAR, ROOTFS_PEER]
+    assert sorted(chosen("archive")) == sorted([*ARCHIVES.values(), *ARCHIVES_BY_UMOCI.values(), PIPED])
+    assert chosen("other") == [*ONE_CORE, USER, *LINK]
+    ours = [OURS, FAST, *WARM, NO_SYNC, *ON_DISK, ONE_CORE[0], USER, LINK[0], *ARCHIVES.values(), PIPED, *ROOTFS]
+    assert chosen("provision") == ours
     assert chosen("none") == []
+
+
+def test_a_link_passes_on_as_much_as_it_may(tmp_path: Path) -> None:
+    """A second of its rate takes a second, on all connections together."""
+    (tmp_path / "file").write_bytes(bytes(1_000_000))
+    serve = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), "0"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(["env", "PYTHONUNBUFFERED=1", *serve], **pipes) as server:
+        try:
+            assert server.stdout
+            port = re.findall(r"port (\d+)", server.stdout.readline())[0]
+            link = [sys.executable, bench_link.__file__, f"127.0.0.1:{port}", "2000000", str(tmp_path / "link")]
+            with subprocess.Popen(link) as relay:
+                try:
+                    while not (tmp_path / "link").exists():
+                        time.sleep(0.01)
+                    url = f"http://{(tmp_path / 'link').read_text()}/file"
+                    before = time.monotonic()
+                    for _ in range(2):
+                        with urllib.request.urlopen(url, timeout=60) as answer:
+                            assert answer.read() == bytes(1_000_000)
+                    assert time.monotonic() - before > 0.9
+                finally:
+                    relay.kill()
+        finally:
+            server.kill()
+
+
+def test_slow_tools_run_in_fewer_rounds_and_not_on_all_images(tmp_path: Path) -> None:
+    image = bench_images.BenchImage("small-files", "", (), 1, 1, 1, 0)
+    entrants = [
+        Entrant("always", "cold", "true", tree=""),
+        Entrant("once", "cold", "true", tree="", rounds=1),
+        Entrant("elsewhere", "cold", "true", tree="", images=("application",)),
+    ]
+    samples, failures = bench.rounds(image, place(tmp_path), entrants, 3)
+    assert [one.entrant for one in samples] == ["always", "once", "always", "always"]
+    assert failures == {}
 
 
 def test_an_entrant_says_what_is_missing() -> None:

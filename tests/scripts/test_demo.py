@@ -220,3 +220,19 @@ def test_what_is_not_there_is_named_by_the_specification(loopback: str, path: st
     assert answer.status_code == 404
     assert answer.headers["Content-Type"] == "application/json"
     assert [error["code"] for error in answer.json()["errors"]] == [code]
+
+
+def test_it_works_where_no_terminal_can_be_made(place: Path) -> None:
+    """As in a bare chroot without /dev/pts."""
+    need_root()
+    need("unshare", "mount", "busybox")
+    command = f"""
+        mount -t tmpfs none /dev/pts && mount --bind /dev/null /dev/ptmx || exit
+        exec {sys.executable} -m scripts.demo
+    """
+    env = {**clean_environment(), "PYTHONPATH": str(CHECKOUT), "PROVISION_CACHE_DIR": str(place / "cache")}
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command], cwd=place, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Hello from inside of the container!" in done.stdout

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provisioner.errors import MachineError
+from provisioner.errors import MachineError, MalformedImage
 from provisioner.image.digest import Digest
 from provisioner.store.blobs import BlobCache
 from provisioner.store.download import fetch_blob
@@ -64,7 +65,7 @@ from pathlib import Path
 from provisioner.store.blobs import BlobCache, BlobSource
 from provisioner.store.download import fetch_blob
 from provisioner.image.digest import Digest
-from provisioner.errors import MachineError
+from provisioner.errors import MachineError, MalformedImage
 from provisioner.image.manifest import Descriptor
 data = bytes(range(256)) * 4096
 cache = BlobCache(Path(sys.argv[1]))
@@ -133,3 +134,41 @@ def test_waiting_processes_try_themselves_when_the_first_one_fails(tmp_path: Pat
         first.communicate(timeout=30)
         assert first.returncode == 1
     assert files(BlobCache(tmp_path / "cache")) == [whole()]
+
+
+def test_blobs_whose_digest_nobody_has_stated(tmp_path: Path) -> None:
+    cache = BlobCache(tmp_path / "cache")
+    assert cache.add(CHUNKS) == (Digest.of(DATA), True)
+    assert cache.add(map(memoryview, CHUNKS)) == (Digest.of(DATA), False)
+    assert files(cache) == [whole()]
+
+    def broken() -> Iterator[bytes]:
+        yield b"some"
+        raise MalformedImage("broken")
+
+    with pytest.raises(MalformedImage):
+        cache.add(broken())
+    assert files(cache) == [whole()]
+
+
+def test_what_a_killed_process_has_left(tmp_path: Path) -> None:
+    cache = BlobCache(tmp_path / "cache")
+    cache.add([b"x"])
+    partial = tmp_path / "cache/partial"
+    for name in ("old", "new"):
+        (partial / f".{'0' * 64}.{name}").write_bytes(b"left")
+    (partial / ("1" * 64)).write_bytes(b"to be resumed")
+    for path in partial.iterdir():
+        if path.name != f".{'0' * 64}.new":
+            os.utime(path, (0, 0))
+    with cache.partial(Digest("sha256", "2" * 64)):
+        cache.delete_abandoned()
+    assert sorted(path.name for path in partial.iterdir()) == [f".{'0' * 64}.new", "1" * 64]
+
+
+def test_a_file_without_a_name(tmp_path: Path) -> None:
+    cache = BlobCache(tmp_path / "cache")
+    with cache.unnamed_file() as file:
+        file.write(b"content")
+        assert files(cache) == []
+        assert os.pread(file.fileno(), 10, 0) == b"content"

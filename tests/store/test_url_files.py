@@ -17,7 +17,7 @@ from provisioner.registry.files import RemoteFile
 from provisioner.registry.retry import Timing
 from provisioner.store import url_files
 from provisioner.store.blobs import BlobCache
-from provisioner.store.download import write_all
+from provisioner.store.partial import write_all
 from provisioner.store.prune import list_files
 from provisioner.store.url_files import NOT_VERIFIED, UrlFile, UrlFiles, find_sum
 from provisioner.terminal.progress import Console
@@ -57,7 +57,6 @@ class Machine:
         finally:
             self.lines += output.getvalue().splitlines()
         with found.file as file:
-            file.seek(0)
             assert Digest.of(file.read()) == found.digest
             assert file.tell() == found.size
         return found

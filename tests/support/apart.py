@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
-from provisioner.layers.layer_tree import unpack_layer
+from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.reader import StreamedLayer
+from provisioner.ownership.parts import RecordParts
 from provisioner.ownership.policy import Ownership
+from provisioner.ownership.record import write_part
 from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.tree import Tree
 
@@ -26,29 +29,38 @@ def apply_apart(
     budget: Budget,
     scratch: Path,
     substitute: Substitute = "auto",
+    links: Links | None = None,
 ) -> list[bool]:
     """Apply layers to `tree`. Each is a function that returns the chunks of its archive from the beginning.
+
+    `links` has `substitute` as well, and counts what stands in for hard links.
 
     `budget` has a part for each layer. `scratch` is a directory that doesn't exist. Returns for each layer whether it
     was merged, and not applied in order.
     """
-    links = Links(substitute)
+    links = links or Links(substitute)
     applier = LayerApplier(tree, ownership, budget=budget, links=links)
     merger = LayerMerger(tree, ownership, links, budget)
     merged: list[bool] = []
     with _folders(scratch) as (trash, folder):
-        tree.trash = trash
+        tree.trash, tree.record_parts = trash, RecordParts(folder)
         for chunks in layers:
-            done = False
-            if merged:
+            number, done = len(merged), False
+            part = budget.part(number)
+            if not number:
+                layer = StreamedLayer(chunks(), ownership, part)
+                lowest = unpack_lowest_layer(layer, tree._root, ownership, part, Links(substitute))
+                merger.adopt(_with_record(lowest, number, folder, tree._root, ownership))
+                done = True
+            else:
                 os.mkdir("layer", 0o700, dir_fd=folder)
                 root = os.open("layer", DIRECTORY, dir_fd=folder)
-                part = budget.part(len(merged))
                 try:
-                    layer = unpack_layer(
-                        StreamedLayer(chunks(), ownership, part), root, ownership, part, Links(substitute)
-                    )
-                    done = layer is not None and merger.merge(root, layer)
+                    layer = StreamedLayer(chunks(), ownership, part)
+                    unpacked = unpack_layer(layer, root, ownership, part, Links(substitute))
+                    if unpacked is not None:
+                        unpacked = _with_record(unpacked, number, folder, root, ownership)
+                        done = merger.merge(root, unpacked)
                 finally:
                     os.close(root)
                     remove_tree(folder, b"layer")
@@ -62,6 +74,11 @@ def apply_apart(
         tree.trash = None
     applier.finish()
     return merged
+
+
+def _with_record(layer: UnpackedLayer, number: int, folder: int, root: int, ownership: Ownership) -> UnpackedLayer:
+    part = write_part(folder, b"record-%d" % number, root, layer.overrides, ownership)
+    return replace(layer, record_part=part)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 
 @dataclass
@@ -29,7 +30,10 @@ class ServedFile:
 
 
 class FileServer:
-    """Serves `files`, by path, on loopback. `requests` has the method, path and headers of each request."""
+    """Serves `files`, by path, on loopback, also as a proxy for any host.
+
+    `requests` has the path and the headers of each request.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, ServedFile] = {}
@@ -72,7 +76,7 @@ class FileServer:
         return [path for path, _ in self.requests if not path.lower().endswith(("sums", ".sha256"))]
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        file = self.files.get(request.path.partition("?")[0])
+        file = self.files.get(urlsplit(request.path).path)
         if file is None or file.statuses:
             self._head(request, file.statuses.pop(0) if file else 404, {"Content-Length": "0"})
             return

@@ -14,6 +14,7 @@ class SpooledBlob:
         self.start = start
         self._chunks = iter(chunks)
         self._available = 0
+        self.position = 0
         self._file = os.memfd_create("blob")
         os.pwrite(self._file, b"#" * start, 0)
         self.close = weakref.finalize(self, os.close, self._file)
@@ -31,6 +32,10 @@ class SpooledBlob:
         while self._available <= offset and (chunk := next(self._chunks, None)) is not None:
             self._available += os.pwrite(self._file, chunk, self.start + self._available)
         return self._available
+
+    def report_read(self, position: int) -> None:
+        """Remember how far a worker has read."""
+        self.position = position
 
     def open_file(self) -> int:
         """Return a new descriptor of the file."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.layers.seen_paths import SeenPaths
+from provisioner.filesystem.seen_paths import SeenPaths
 from tests.support.tools import memory_taken
 
 MILLION = """
@@ -30,4 +30,4 @@ def test_it_is_a_set(steps: list[tuple[bytes, bool]]) -> None:
 
 @pytest.mark.slow
 def test_a_million_paths_are_small() -> None:
-    assert memory_taken("from provisioner.layers.seen_paths import SeenPaths", MILLION) < 40 * 2**20
+    assert memory_taken("from provisioner.filesystem.seen_paths import SeenPaths", MILLION) < 40 * 2**20

@@ -1,0 +1,136 @@
+"""The streams of the terminal relay: what waits for them and copies them, and where they are in its frame.
+
+Their variables: `rest` is how much of what was typed has not been passed on, from `at` on. `reads`, `receives` and
+`types` say whether this terminal can be read, whether somebody has the new one open, and whether what is typed is for
+it. `screen` is the descriptor that output goes to, `master` the new terminal's, and `signals` that of signalfd(2).
+"""
+
+from __future__ import annotations
+
+from provisioner.launch.assembler import Assembler, Operand
+
+TERMINAL, MASTER, SIGNALS = 0, 8, 16
+"""The places of the structs pollfd. The first is also used alone."""
+POLLIN, _POLLOUT = 1, 4
+_EAGAIN = -11
+_MASK_SIZE = 8
+
+_TIME, _POLLS, _INPUT, _INPUT_SIZE, _OUTPUT, _OUTPUT_SIZE = 512, 528, 1024, 4096, 8192, 16384
+"""Places in the frame, behind those of the relay, and sizes."""
+
+
+def begin_streams(p: Assembler) -> None:
+    """Set the variables that the other functions go by."""
+    for name, place in {"time": _TIME, "polls": _POLLS, "input": _INPUT, "output": _OUTPUT}.items():
+        p.frame(name, place)
+    for name, value in {"reads": 1, "receives": 1, "types": 0, "rest": 0}.items():
+        p.copy(name, value)
+
+
+def wait(p: Assembler) -> None:
+    """Wait for a signal, for output, for what is typed, or until that can be passed on.
+
+    More is read only when all is passed on, and nothing in the background.
+    """
+    p.label("wait")
+    poll(p, SIGNALS, "signals", POLLIN)
+    p.copy("descriptor", -1)
+    p.copy("events", POLLIN)
+    p.jump_if("rest", "==", 0, "all is passed on")
+    p.copy("events", POLLIN | _POLLOUT)
+    p.jump("terminal")
+    p.label("all is passed on")
+    p.jump_if("reads", "==", 0, "terminal")
+    p.jump_if("types", "==", 0, "terminal")
+    p.copy("descriptor", 0)
+    p.label("terminal")
+    poll(p, TERMINAL, "descriptor", POLLIN)
+    p.copy("descriptor", -1)
+    p.jump_if("receives", "==", 0, "master")
+    p.copy("descriptor", "master")
+    p.label("master")
+    poll(p, MASTER, "descriptor", "events")
+    p.call("ppoll", "polls", 3, "timeout", 0, _MASK_SIZE)
+    p.jump_if("result", "<", 1, "loop")
+
+
+def receive_output(p: Assembler) -> None:
+    """Show what is written to the new terminal."""
+    p.label("output")
+    p.jump_if("receives", "==", 0, "input")
+    unless_ready(p, MASTER, "input")
+    show(p, "input", otherwise="nobody writes")
+    p.jump("input")
+    p.label("nobody writes")
+    p.copy("receives", 0)
+
+
+def show(p: Assembler, none: str, *, otherwise: str) -> None:
+    """Read from the new terminal and write it to this one; `count` is how much it was. Go on at the label `none` if
+    there is nothing, or `otherwise` if nobody has the new terminal open."""
+    p.call("read", "master", "output", _OUTPUT_SIZE)
+    p.jump_if("result", "==", _EAGAIN, none)
+    p.jump_if("result", "<", 1, otherwise)
+    p.copy("count", "result")
+    p.copy("unwritten", "result")
+    p.copy("from", "output")
+    p.label(f"write, then {none}")
+    p.call("write", "screen", "from", "unwritten")
+    p.jump_if("result", ">=", 0, f"written, then {none}")
+    p.jump_if("result", "!=", _EAGAIN, f"shown, then {none}")  # a terminal that is gone takes nothing any more
+    poll(p, TERMINAL, "screen", _POLLOUT)
+    p.call("ppoll", "polls", 1, 0, 0, _MASK_SIZE)
+    p.write("polls", TERMINAL + 6, 0, 2)  # it says nothing about what is typed
+    p.jump(f"write, then {none}")
+    p.label(f"written, then {none}")
+    p.add("from", "result")
+    p.subtract("unwritten", "result")
+    p.jump_if("unwritten", "!=", 0, f"write, then {none}")
+    p.label(f"shown, then {none}")
+
+
+def pass_input(p: Assembler) -> None:
+    """Read what is typed, if all before is passed on, and pass on what the new terminal takes."""
+    p.label("input")
+    p.jump_if("rest", "!=", 0, "pass on")
+    unless_ready(p, TERMINAL, "loop")
+    p.call("read", 0, "input", _INPUT_SIZE)
+    p.jump_if("result", "==", _EAGAIN, "loop")
+    p.copy("rest", "result")
+    p.copy("at", "input")
+    p.jump_if("rest", ">=", 1, "pass on")
+    p.copy("rest", 0)
+    p.copy("reads", 0)
+    p.jump("loop")
+    p.label("pass on")
+    p.call("write", "master", "at", "rest")
+    p.jump_if("result", "==", _EAGAIN, "loop")
+    p.jump_if("result", ">=", 0, "passed on")
+    p.copy("result", "rest")  # nobody can read it any more
+    p.label("passed on")
+    p.add("at", "result")
+    p.subtract("rest", "result")
+    p.jump("loop")
+
+
+def poll(p: Assembler, place: int, descriptor: Operand, events: Operand) -> None:
+    """Set a struct pollfd, by two bytes at a time."""
+    p.copy("half", descriptor)
+    p.write("polls", place, "half", 2)
+    p.shift_right("half", 16)
+    p.write("polls", place + 2, "half", 2)
+    p.write("polls", place + 4, events, 2)
+    p.write("polls", place + 6, 0, 2)
+
+
+def unless_ready(p: Assembler, place: int, label: str) -> None:
+    """Go on at `label` if the kernel said nothing about a struct pollfd."""
+    p.read("ready", "polls", place + 6, 1)
+    p.jump_if("ready", "==", 0, label)
+
+
+def set_timeout(p: Assembler, nanoseconds: int) -> None:
+    """Set `timeout`, a struct timespec."""
+    p.write("time", 0, 0)
+    p.write("time", p.word, nanoseconds)
+    p.copy("timeout", "time")

@@ -1,0 +1,71 @@
+"""Lists of servers that were downloaded before, by URL, so that one which hasn't changed isn't downloaded again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from provisioner.errors import MachineError, MalformedImage
+from provisioner.filesystem.atomic import replace_in
+from provisioner.image.digest import Digest, verify
+from provisioner.image.manifest import Descriptor
+from provisioner.registry.lxc_server import KnownList
+from provisioner.store.blobs import BlobCache, BlobSource
+from provisioner.store.download import fetch_blob
+from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
+
+_MEDIA_TYPE = "application/json"
+
+
+class KnownLists:
+    """The lists that a cache has. One that can't be read or written isn't an error."""
+
+    def __init__(self, cache: BlobCache) -> None:
+        self._cache = cache
+
+    def find(self, url: str) -> KnownList | None:
+        """Return the list that a URL had when it was last asked for; None where the cache doesn't have it."""
+        try:
+            with open(self._cache.files.open(TAGS, _file_name(url)), "rb") as file:
+                fields = json.loads(file.read(TAG_FILE_LIMIT))
+                with suppress(OSError):
+                    os.utime(file.fileno())  # last use, for pruning
+            if fields["reference"] != url or not isinstance(fields["etag"], str):
+                return None
+            digest = Digest.parse(fields["digest"])
+            with io.BufferedReader(self._cache.open(digest)) as blob:
+                data = blob.read()
+                verify(data, digest, None, "the cached list")
+                with suppress(OSError):
+                    os.utime(blob.fileno())
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, MalformedImage):
+            return None
+        return KnownList(data, fields["etag"])
+
+    def save(self, url: str, known: KnownList) -> None:
+        """Keep the list that a URL has now."""
+        digest = Digest.of(known.data)
+        fields = {"reference": url, "digest": str(digest), "etag": known.etag}
+        with suppress(OSError, MachineError):
+            fetch_blob(Descriptor(_MEDIA_TYPE, digest, len(known.data)), self._cache, _InMemory(known.data))
+            folder = self._cache.files.folder(TAGS, create=True)
+            replace_in(folder, _file_name(url), json.dumps(fields).encode(), 0o600)
+
+
+@dataclass(frozen=True)
+class _InMemory(BlobSource):
+    """A list that has been downloaded already."""
+
+    data: bytes
+
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        yield self.data[start:]
+
+
+def _file_name(url: str) -> str:
+    return hashlib.sha256(f"list {url}".encode()).hexdigest()

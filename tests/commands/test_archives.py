@@ -1,0 +1,465 @@
+"""Archives that skopeo, buildah, podman and umoci write, and standard input, by the command line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import builders, realimages
+from tests.support.archives import tar
+from tests.support.leftovers import processes_left, staging_below
+from tests.support.local_archives import GZIPPED, PLAIN, docker_members, oci_members, write_archive, write_directory
+from tests.support.tools import fast_directory, need, need_root, provision, provision_command, run
+from tests.support.trees import Entry, tree_of
+
+BEGAN = time.time_ns()
+
+
+def record_of(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / ".provision/record.json").read_text())
+    return found
+
+
+def tree_of_image(directory: Path) -> dict[str, tuple[Entry, dict[str, bytes]]]:
+    """Return the files with their extended attributes; those that this test session has made get no time."""
+    root = directory / "rootfs"
+    return {
+        name: (entry if entry.mtime < BEGAN else replace(entry, mtime=0), xattrs_of(root / name))
+        for name, entry in tree_of(root).items()
+    }
+
+
+def xattrs_of(path: Path) -> dict[str, bytes]:
+    names = os.listxattr(path, follow_symlinks=False)
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+
+
+def owners_of(directory: Path) -> str:
+    """Return the record of owners, without the times of files that this test session has made."""
+
+    def time_of(match: re.Match[str]) -> str:
+        return match[0] if int(match[1]) < BEGAN // 10**9 else "time=now"
+
+    return re.sub(r"time=(\d+)\.\d+", time_of, (directory / ".provision/ownership.mtree").read_text())
+
+
+def cached(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.rglob("*") if path.is_file())
+
+
+def succeed(*words: str | Path, **options: Any) -> str:
+    """Run provision, and return what it says."""
+    done = provision(*words, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+# Archives of real tools
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory of this module, removed at its end."""
+    need("skopeo")
+    path = tmp_path_factory.mktemp("archives")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def from_registry(application: str, place: Path) -> Path:
+    """The application as the registry has it."""
+    need_root()
+    succeed(application, place / "dir", "--no-sync")
+    return place / "dir"
+
+
+@pytest.fixture(scope="module")
+def layout(image_cache: Path) -> Path:
+    return realimages.layout("application", image_cache)
+
+
+def skopeo(layout: Path, target: str) -> None:
+    run("skopeo", "copy", "--quiet", f"oci:{layout}:latest", target)
+
+
+def by_storage(program: str, layout: Path, path: Path, *options: str) -> None:
+    """Have podman or buildah load the layout into a storage of its own, and save it."""
+    need(program)
+    name = "localhost/application:1"
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE")
+    }
+    # podman takes short paths only.
+    with tempfile.TemporaryDirectory(dir=fast_directory()) as place:
+        skopeo(layout, f"containers-storage:[vfs@{place}/storage+{place}/run]{name}")
+        storage = [program, f"--root={place}/storage", f"--runroot={place}/run", "--storage-driver=vfs"]
+        if program == "podman":
+            run(*storage, "save", "--quiet", *options, "-o", str(path), name, env=environment)
+        else:
+            run(*storage, "push", "--quiet", name, f"{options[0]}:{path}:{name}", env=environment)
+
+
+FORMS: dict[str, Callable[[Path, Path], object]] = {
+    "skopeo docker-archive": lambda layout, path: skopeo(layout, f"docker-archive:{path}:localhost/x:1"),
+    "skopeo oci-archive": lambda layout, path: skopeo(layout, f"oci-archive:{path}:1"),
+    "skopeo oci": lambda layout, path: skopeo(layout, f"oci:{path}:1"),
+    "skopeo dir": lambda layout, path: skopeo(layout, f"dir:{path}"),
+    "umoci": lambda layout, path: shutil.copytree(layout, path),
+    "podman docker-archive": lambda layout, path: by_storage("podman", layout, path),
+    "podman oci-archive": lambda layout, path: by_storage("podman", layout, path, "--format", "oci-archive"),
+    "podman oci-dir": lambda layout, path: by_storage("podman", layout, path, "--format", "oci-dir"),
+    "buildah docker-archive": lambda layout, path: by_storage("buildah", layout, path, "docker-archive"),
+    "buildah oci-archive": lambda layout, path: by_storage("buildah", layout, path, "oci-archive"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_every_archive_gives_the_tree_and_the_record_of_the_registry(
+    form: str, layout: Path, from_registry: Path, place: Path, tmp_path: Path
+) -> None:
+    """Owners, modes, times, links and extended attributes are in the trees and in the records of owners."""
+    path = tmp_path / "image"
+    FORMS[form](layout, path)
+    said = succeed(path, tmp_path / "dir", "--no-sync", cache=tmp_path / "cache")
+    assert "verified by the digests" in said
+    assert tree_of_image(tmp_path / "dir") == tree_of_image(from_registry)
+    assert owners_of(tmp_path / "dir") == owners_of(from_registry)
+    ours, theirs = record_of(tmp_path / "dir"), record_of(from_registry)
+    assert ours["reference"] == str(path)
+    assert [layer["diff_id"] for layer in ours["layers"]] == [layer["diff_id"] for layer in theirs["layers"]]
+    assert (ours["platform"], ours["profile"]) == (theirs["platform"], theirs["profile"])
+    if "podman" not in form and "buildah" not in form:  # they write the config anew
+        assert ours["config_digest"] == theirs["config_digest"]
+    assert cached(tmp_path / "cache") == []
+    assert f"{tmp_path / 'dir'} is up to date" in succeed(path, tmp_path / "dir", cache=tmp_path / "cache")
+    shutil.rmtree(tmp_path / "dir")
+
+
+@pytest.mark.slow
+def test_skopeo_into_standard_input(layout: Path, from_registry: Path, tmp_path: Path) -> None:
+    command, options = provision_command("-", tmp_path / "dir", "--no-sync", cache=tmp_path / "cache")
+    with subprocess.Popen(
+        ["skopeo", "copy", "--quiet", f"oci:{layout}:latest", "docker-archive:/dev/stdout"], stdout=subprocess.PIPE
+    ) as writer:
+        done = subprocess.run(command, check=False, **{**options, "stdin": writer.stdout})
+    assert done.returncode == 0, done.stderr
+    assert writer.returncode == 0
+    assert tree_of_image(tmp_path / "dir") == tree_of_image(from_registry)
+    assert cached(tmp_path / "cache") == []
+    assert record_of(tmp_path / "dir")["reference"] == "-"
+
+
+def test_a_multi_platform_layout(image_cache: Path, tmp_path: Path) -> None:
+    layout = realimages.layout("multiarch", image_cache)
+    archive = tmp_path / "x.tar"
+    run("tar", "-C", str(layout), "-cf", str(archive), ".")
+    for word in (f"oci:{layout}", f"oci-archive:{archive}", str(archive)):
+        done = provision("inspect", "--json", word)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert sorted(found["platforms"]) == sorted({*found["platforms"], "linux/amd64"})
+        assert len(found["platforms"]) == 2
+        assert found["verified"] == "by the digests that it states"
+        assert found["index_digest"]
+
+
+# Inspecting, locks, options
+
+
+def test_inspect(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
+    for word in (f"docker-archive:{archive}", str(archive)):
+        shown = json.loads(provision("inspect", "--json", word).stdout)
+        assert shown["reference"] == word
+        assert shown["config_digest"] == builders.digest_of(PLAIN.config)
+        assert [layer["diff_id"] for layer in shown["layers"]] == [layer.diff_id for layer in PLAIN.layers]
+    lines = provision("inspect", f"docker-archive:{archive}").stdout.splitlines()
+    assert any(
+        line.split()
+        == ["verified", *["by", "the", "digests", "in", "its", "config,", "and", "that", "by", "its", "name"]]
+        for line in lines
+    )
+    assert any(line.startswith("size") and line.endswith(" uncompressed") for line in lines)
+    layout = write_directory(tmp_path / "layout", oci_members(("", GZIPPED)))
+    raw = provision("inspect", "--raw", layout)
+    assert raw.stdout.encode() == GZIPPED.manifest
+    command, options = provision_command("inspect", "--json", "-", cache=tmp_path / "cache")
+    with archive.open("rb") as file:
+        done = subprocess.run(command, check=False, **{**options, "stdin": file})
+    assert json.loads(done.stdout)["config_digest"] == builders.digest_of(PLAIN.config)
+    missing = provision("inspect", tmp_path / "none")
+    assert missing.returncode == 3
+
+
+def test_lock_and_locked(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
+    lock = tmp_path / "lock"
+    succeed(archive, tmp_path / "one", f"--lock={lock}")
+    assert f'reference = "{archive}"' in lock.read_text()
+    succeed(archive, tmp_path / "two", f"--locked={lock}", "--offline")
+    write_archive(archive, docker_members(builders.image(*PLAIN.layers, run={"Cmd": ["other"]})))
+    changed = provision(archive, tmp_path / "three", f"--locked={lock}")
+    assert changed.returncode == 3
+    assert "which is locked" in changed.stderr
+    assert not (tmp_path / "three").exists()
+
+
+def test_the_lock_of_an_image_is_none_of_a_root_file_system(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
+    succeed(archive, tmp_path / "one", f"--lock={tmp_path / 'lock'}")
+    write_archive(archive, [("etc", None), ("bin", None), ("usr", None), ("var", None)])
+    for word in (str(archive), f"rootfs:{archive}"):
+        done = provision(word, tmp_path / "two", f"--locked={tmp_path / 'lock'}")
+        assert done.returncode == 2, done.stderr
+        assert "is no lock of a root file system" in done.stderr
+
+
+def test_sha256(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
+    digest = builders.digest_of(archive.read_bytes()).removeprefix("sha256:")
+    succeed(archive, tmp_path / "dir", f"--sha256={digest}")
+    for words in ((archive, f"--sha256={'0' * 64}"), (f"docker-archive:{archive}", f"--sha256={'0' * 64}")):
+        wrong = provision(*words, tmp_path / "other")
+        assert wrong.returncode == 6
+        assert f"has the SHA-256 {digest}, --sha256 says {'0' * 64}" in wrong.stderr
+    for expected, status in ((digest, 0), ("0" * 64, 6)):
+        command, options = provision_command(
+            "-", tmp_path / "piped", f"--sha256={expected}", "--force", cache=tmp_path / "c"
+        )
+        done = piped(archive.read_bytes(), command, options)
+        assert done.returncode == status, done.stderr
+    assert cached(tmp_path / "c") == []
+
+
+def piped(data: bytes, command: list[str], options: dict[str, Any]) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with `data` in a pipe as its standard input."""
+    options = {name: value for name, value in options.items() if name not in ("stdin", "text")}
+    return subprocess.run(command, check=False, input=data, **options)
+
+
+# Standard input
+
+
+def test_a_file_as_standard_input_is_read_in_place(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    with archive.open("rb") as file:
+        done = subprocess.run(command, check=False, **{**options, "stdin": file})
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_rest_of_a_file_as_standard_input(tmp_path: Path) -> None:
+    archive = tmp_path / "x"
+    archive.write_bytes(b"head\n" + tar(*docker_members(PLAIN)))
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    with archive.open("rb", buffering=0) as file:
+        file.read(5)
+        done = subprocess.run(command, check=False, **{**options, "stdin": file})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("word", ["-", "docker-archive:/dev/stdin", "docker-archive:-"])
+def test_a_slow_pipe(tmp_path: Path, word: str) -> None:
+    command, options = provision_command(word, tmp_path / "dir", cache=tmp_path / "cache")
+    data = tar(*docker_members(PLAIN))
+    with subprocess.Popen(command, **{**options, "stdin": subprocess.PIPE, "text": False}) as process:
+        assert process.stdin
+        assert process.stderr
+        for at in range(0, len(data), 1000):
+            process.stdin.write(data[at : at + 1000])
+            process.stdin.flush()
+            time.sleep(0.002)
+        process.stdin.close()
+        errors = process.stderr.read()
+        assert process.wait() == 0, errors
+    assert (tmp_path / "dir/rootfs/etc/motd").read_bytes() == b"hello\n"
+    assert cached(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+@pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.9])
+def test_a_pipe_that_breaks(tmp_path: Path, compress: Any, part: float) -> None:
+    data = compress(tar(*docker_members(PLAIN)))
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    data = data.rstrip(b"\0")
+    done = piped(data[: int(len(data) * part)], command, options)
+    assert done.returncode in (2, 6), done.stderr
+    assert done.stderr.decode().count("provision: ") == 1
+    assert b"Traceback" not in done.stderr
+    assert not (tmp_path / "dir").exists()
+    assert not staging_below(tmp_path)
+    assert cached(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_the_pipe_is_silent(tmp_path: Path, number: int) -> None:
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    data = tar(("x.tar", bytes(3 << 20)), *docker_members(PLAIN))
+    with subprocess.Popen(command, **{**options, "stdin": subprocess.PIPE, "text": False}) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(data[: 2 << 20])
+        process.stdin.flush()
+        while not [path for path in tmp_path.glob("cache/partial/.*") if path.stat().st_size > 1 << 20]:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+        process.stdin.close()
+    assert cached(tmp_path / "cache") == []
+    assert os.listdir(tmp_path) == ["cache"]
+    assert not processes_left(tmp_path)
+
+
+def test_no_cache_leaves_nothing(tmp_path: Path) -> None:
+    command, options = provision_command("-", tmp_path / "dir", "--no-cache", cache=tmp_path / "cache")
+    done = piped(tar(*oci_members(("", GZIPPED))), command, options)
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(tmp_path) == ["dir"]
+
+
+def test_one_copy_on_the_disk(tmp_path: Path) -> None:
+    """Where there is room for one copy of what comes in, and the unpacked image is elsewhere."""
+    need_root()
+    need("mount")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(disk))
+    try:
+        layers = [builders.layer((f"f{n}", builders.incompressible(11 << 20, n)), compression="") for n in range(2)]
+        archive = tar(*docker_members(builders.image(*layers)))
+        assert len(archive) > 22 << 20
+        command, options = provision_command("-", tmp_path / "dir", cache=disk / "cache")
+        done = piped(archive, command, options)
+        assert done.returncode == 0, done.stderr
+        too_large = tar(
+            *docker_members(builders.image(*layers, builders.layer(("f", bytes(11 << 20)), compression="")))
+        )
+        command, options = provision_command("-", tmp_path / "other", cache=disk / "cache")
+        done = piped(too_large, command, options)
+        assert done.returncode == 7
+        assert b"are free in the cache" in done.stderr
+        assert b"PROVISION_CACHE_DIR" in done.stderr
+        assert cached(disk / "cache") == []
+    finally:
+        run("umount", str(disk))
+
+
+def test_input_that_is_no_archive(tmp_path: Path) -> None:
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    for data, status, says in ((b"", 2, "standard input is empty"), (b"hello\n" * 1000, 6, "no archive")):
+        done = piped(data, command, options)
+        assert done.returncode == status, done.stderr
+        assert says in done.stderr.decode()
+        assert cached(tmp_path / "cache") == []
+
+
+# Paths and words
+
+
+def test_a_fifo(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    archive = tar(*docker_members(PLAIN))
+    writer = subprocess.Popen(
+        [sys.executable, "-c", "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())", str(fifo)],
+        stdin=subprocess.PIPE,
+    )
+    assert writer.stdin
+    writer.stdin.write(archive)
+    writer.stdin.close()
+    succeed(fifo, tmp_path / "dir")
+    assert writer.wait() == 0
+
+
+BAD = [
+    ("./none.tar", 3, "there is no file"),
+    ("docker-archive:none", 3, "there is no file"),
+    ("oci-archive:none:x", 3, "there is no file"),
+    ("oci:none", 3, "there is no directory"),
+    ("dir:none", 3, "there is no directory"),
+    ("oci:file", 2, "is no directory"),
+    ("docker-archive:directory", 2, "is a directory"),
+    ("./directory", 2, "is no image"),
+    ("oci:directory", 6, "no index.json"),
+    ("dir:directory", 6, "no manifest.json"),
+    ("docker-archive:file", 6, "no archive but"),
+    ("./empty", 2, "is empty"),
+    ("/dev/zero", 2, "is no file and no pipe"),
+    ("docker-archive:/dev/zero", 2, "is no file and no pipe"),
+    ("docker-archive:file:", 2, "ends with a colon"),
+    ("docker-archive:file:@x", 2, "is not @ and a number"),
+    ("containers-storage:localhost/x", 2, "podman save"),
+    ("docker-daemon:x:latest", 2, "docker save"),
+]
+
+
+@pytest.mark.parametrize(("word", "status", "says"), BAD)
+def test_words_that_lead_nowhere(tmp_path: Path, word: str, status: int, says: str) -> None:
+    (tmp_path / "file").write_text("hello\n" * 200)
+    (tmp_path / "empty").touch()
+    (tmp_path / "directory").mkdir()
+    done = provision(word, "./dir", cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr
+    message = done.stderr[done.stderr.index("provision: ") :]
+    assert message.count("\n") == 2  # one line, and the command that helps
+    assert not (tmp_path / "dir").exists()
+    assert not staging_below(tmp_path)
+
+
+def test_a_strangers_symlink_is_not_followed(tmp_path: Path) -> None:
+    need_root()
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / "link"
+    link.symlink_to(archive)
+    os.chown(link, 65000, 65000, follow_symlinks=False)
+    done = provision(link, tmp_path / "dir")
+    assert done.returncode == 7, done.stderr
+    assert "symlink" in done.stderr
+
+
+def test_a_name_does_not_matter(tmp_path: Path) -> None:
+    for name in ("x.zip", "rootfs.tar.xz", "x"):
+        succeed(write_archive(tmp_path / name, docker_members(PLAIN)), tmp_path / f"dir-{name}")
+
+
+def test_several_images_in_a_pipe_are_listed(tmp_path: Path) -> None:
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    data = tar(*oci_members(("one", GZIPPED), ("two", builders.small(run={"Cmd": ["two"]}))))
+    done = piped(data, command, options)
+    assert done.returncode == 2
+    assert b"oci-archive:- has 2 images: @0 one; @1 two" in done.stderr
+    assert b"name one of them: oci-archive:-:one, or oci-archive:-:@0" in done.stderr
+    command, options = provision_command("oci-archive:-:two", tmp_path / "dir", cache=tmp_path / "cache")
+    assert piped(data, command, options).returncode == 0
+    assert record_of(tmp_path / "dir")["reference"] == "oci-archive:/dev/stdin:two"
+
+
+def test_a_process_substitution(tmp_path: Path) -> None:
+    need("bash")
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    command, options = provision_command("PLACE", tmp_path / "dir", cache=tmp_path / "cache")
+    words = [word if word != "PLACE" else '<(cat "$archive")' for word in command]
+    options["env"] = {**options["env"], "archive": str(archive)}
+    done = subprocess.run(["bash", "-c", " ".join(words)], check=False, **options)
+    assert done.returncode == 0, done.stderr

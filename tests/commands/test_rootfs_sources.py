@@ -1,0 +1,502 @@
+"""`provision rootfs:FILE` and `provision https://…/rootfs.tar.xz`: root file systems from archives."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provisioner.image.digest import Digest
+from tests.support import builders
+from tests.support.archives import Member, hard, raw, special, tar
+from tests.support.file_server import FileServer
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import need, need_root, provision, run
+from tests.support.trees import Entry, tree_of
+
+SHELL = b"\x7fELF\x02\x01" + bytes(12) + b"\x3e\0" + bytes(44)
+"""The beginning of a program for amd64."""
+AMD64 = "--platform=linux/amd64"
+PASSWD = b"root:x:0:0:root:/root:/bin/bash\n"
+USUAL: list[Member] = [
+    special("./", b"5", mode=0o755),
+    ("./bin", None),
+    ("./bin/bash", SHELL),
+    ("./bin/sh", "bash"),
+    ("./etc/passwd", PASSWD),
+    ("./etc/os-release", b"ID=tiny\n"),
+    ("./usr/lib/.wh.kept", b"no whiteout"),
+    hard("./usr/lib/bash", "./bin/bash"),
+    ("./var", None),
+]
+
+
+OURS = {"etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", "etc/apt/apt.conf.d/99provision"}
+"""What provision writes for this machine, at the time of the run."""
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with FileServer() as served:
+        yield served
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def write(path: Path, *members: Member) -> Path:
+    path.write_bytes(tar(*members))
+    return path
+
+
+def make(source: str | Path, directory: Path, *options: str | Path, status: int = 0, cache: Path | None = None) -> str:
+    """Run `provision SOURCE DIRECTORY`, and return what it says."""
+    result = provision(AMD64, "--no-sync", *options, source, directory, cache=cache)
+    assert result.returncode == status, result.stderr
+    if status:
+        assert not directory.exists() or status == 8
+        assert len(result.stderr.strip().splitlines()) >= 1
+    assert not list(directory.parent.glob("*.provision"))
+    return result.stderr
+
+
+def record(directory: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((directory / ".provision/record.json").read_text())
+    return found
+
+
+def comparable(directory: Path) -> dict[str, Entry]:
+    """Return the tree without what provision writes for this machine, and without times of directories."""
+    tree = {path: entry for path, entry in tree_of(directory / "rootfs").items() if path not in OURS}
+    return {path: replace(entry, mtime=0) if entry.type == "d" else entry for path, entry in tree.items()}
+
+
+def test_a_rootfs_becomes_a_directory_that_says_what_it_is(tmp_path: Path) -> None:
+    archive = write(tmp_path / "x.tar", *USUAL)
+    said = make(f"rootfs:{archive}", tmp_path / "dir")
+    assert "not verified: nobody says what the file must be; --sha256 HEX does" in said
+    assert "command: /bin/bash" in said
+    assert (tmp_path / "dir/rootfs/usr/lib/.wh.kept").read_bytes() == b"no whiteout"
+    assert (tmp_path / "dir/rootfs/usr/lib/bash").samefile(tmp_path / "dir/rootfs/bin/bash")
+    made = record(tmp_path / "dir")
+    digest = str(Digest.of(archive.read_bytes()))
+    assert (made["reference"], made["manifest_digest"]) == (f"rootfs:{archive}", digest)
+    assert (made["platform"], made["verified"]) == ("linux/amd64", "not verified")
+    text = (tmp_path / "dir/start.sh").read_text()
+    assert "image_command=/bin/bash\n" in text
+    assert "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" in text
+    shown = json.loads(provision("inspect", "--json", tmp_path / "dir").stdout)
+    assert shown["command"] == ["/bin/bash"]
+    assert shown["manifest_digest"] == digest
+    assert shown["layers"][0]["diff_id"] is None
+    assert shown["verified"] == "not verified"
+
+
+def test_it_is_up_to_date_as_long_as_the_file_is_the_same(tmp_path: Path) -> None:
+    archive = write(tmp_path / "x.tar", *USUAL)
+    make(f"rootfs:{archive}", tmp_path / "dir")
+    said = make(f"rootfs:{archive}", tmp_path / "dir")
+    assert "is up to date" in said
+    assert "command: /bin/bash" in said
+    write(archive, *USUAL, ("new", b""))
+    assert "holds rootfs:" in make(f"rootfs:{archive}", tmp_path / "dir", status=8)
+    make(f"rootfs:{archive}", tmp_path / "dir", "--force")
+    assert (tmp_path / "dir/rootfs/new").exists()
+
+
+COMPRESSORS = {"gzip": ["gzip"], "xz": ["xz"], "zstd": ["zstd"], "bzip2": ["bzip2"], "lz4": ["lz4"], "no": ["cat"]}
+
+
+@pytest.mark.parametrize("compression", COMPRESSORS)
+def test_every_compression_gives_the_same(tmp_path: Path, compression: str) -> None:
+    need(*COMPRESSORS[compression])
+    write(tmp_path / "x", *USUAL)
+    with open(tmp_path / "x", "rb") as source, open(tmp_path / "y.whatever", "wb") as target:
+        subprocess.run(COMPRESSORS[compression], stdin=source, stdout=target, check=True)
+    make(f"rootfs:{tmp_path}/y.whatever", tmp_path / "dir")
+    make(f"rootfs:{tmp_path}/x", tmp_path / "plain")
+    assert comparable(tmp_path / "dir") == comparable(tmp_path / "plain")
+
+
+LEVELS: dict[str, list[Member]] = {
+    "a directory": [(f"alpine/{name}", content) for name, content in (("bin/sh", SHELL), ("etc/passwd", PASSWD))],
+    "Incus": [
+        *(("metadata.yaml", b"architecture: x86_64\n"), ("templates", None), ("templates/hosts.tpl", b"x")),
+        *(("rootfs", None), ("rootfs/bin/sh", SHELL), ("rootfs/etc/passwd", PASSWD)),
+    ],
+    "proot-distro": [
+        *(("debian/manifest.json", b"{}"), ("debian/rootfs", None)),
+        *(("debian/rootfs/bin/sh", SHELL), ("debian/rootfs/etc/passwd", PASSWD)),
+    ],
+    "proot-distro 4": [
+        *(("proot-distro/debian.sh", b"x"), ("installed-rootfs/debian", None)),
+        *(("installed-rootfs/debian/bin/sh", SHELL), ("installed-rootfs/debian/etc/passwd", PASSWD)),
+    ],
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_root_may_be_below_other_directories(tmp_path: Path, level: str) -> None:
+    make(f"rootfs:{write(tmp_path / 'x.tar', *LEVELS[level])}", tmp_path / "dir")
+    assert sorted(os.listdir(tmp_path / "dir/rootfs")) == ["bin", "etc"]
+
+
+def test_the_digest_is_checked_before_anything_counts(tmp_path: Path) -> None:
+    archive = write(tmp_path / "x.tar", *USUAL)
+    digest = Digest.of(archive.read_bytes()).hex
+    said = make(f"rootfs:{archive}", tmp_path / "dir", f"--sha256={'0' * 64}", status=6)
+    assert f"has the SHA-256 {digest}, --sha256 says {'0' * 64}" in said
+    said = make(f"rootfs:{archive}", tmp_path / "dir", f"--sha256={digest.upper()}")
+    assert "verified by --sha256" in said
+    assert record(tmp_path / "dir")["verified"] == "by --sha256"
+    assert "is no SHA-256" in make(f"rootfs:{archive}", tmp_path / "other", "--sha256=123", status=2)
+    assert "--sha256 is for files" in make("docker://localhost:1/x", tmp_path / "other", f"--sha256={digest}", status=2)
+
+
+def test_a_lock_keeps_the_digest(tmp_path: Path) -> None:
+    archive = write(tmp_path / "x.tar", *USUAL)
+    make(f"rootfs:{archive}", tmp_path / "dir", f"--lock={tmp_path}/lock")
+    assert "verified by the lock" in make(f"rootfs:{archive}", tmp_path / "again", f"--locked={tmp_path}/lock")
+    write(archive, *USUAL, ("new", b""))
+    assert "the lock says" in make(f"rootfs:{archive}", tmp_path / "third", f"--locked={tmp_path}/lock", status=6)
+    other = f"--sha256={'0' * 64}"
+    assert "contradict" in make(f"rootfs:{archive}", tmp_path / "4", f"--locked={tmp_path}/lock", other, status=2)
+
+
+BAD: dict[str, tuple[bytes, int, str]] = {
+    "text": (b"hello\n" * 200, 6, "no archive but something else"),
+    "nothing": (b"", 6, "there is nothing in it"),
+    "an empty archive": (tar(), 6, "there is nothing in it"),
+    "a broken gzip": (b"\x1f\x8b\x08" + bytes(600), 6, "can't be decompressed"),
+    "half of an xz": (lzma.compress(tar(*USUAL, ("x", os.urandom(100_000))))[:-50_000], 6, "ends early"),
+    "two roots": (tar(("a/bin/sh", b""), ("b/bin/sh", b"")), 6, "more than one root directory: 'a' and 'b'"),
+    "a path that climbs": (tar(*USUAL, ("../../x", b"")), 6, "climbs out of the root"),
+    "a bomb": (lzma.compress(raw(b"etc/x", size=b"77777777777\0") + bytes(50 << 20)), 7, "takes more than"),
+    "another processor": (tar(("bin/sh", SHELL.replace(b"\x3e", b"\xb7")), ("etc/x", b"")), 3, "it has linux/arm64"),
+    "an archive in an archive": (lzma.compress(lzma.compress(tar(*USUAL))), 6, "the archive can't be read"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_files(tmp_path: Path, fault: str) -> None:
+    content, status, message = BAD[fault]
+    (tmp_path / "x").write_bytes(content)
+    assert message in make(f"rootfs:{tmp_path}/x", tmp_path / "dir", "--max-size=10M", status=status)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert "there is no file" in make(f"rootfs:{tmp_path}/none", tmp_path / "dir", status=3)
+    assert "tar -C" in make(f"rootfs:{tmp_path}", tmp_path / "dir", status=2)
+    assert "no regular file" in make(f"rootfs:{tmp_path}/fifo", tmp_path / "dir", status=2)
+    assert "no regular file" in make("rootfs:/dev/null", tmp_path / "dir", status=2)
+
+
+def test_a_file_that_looks_like_none_is_taken_where_the_user_says_so(tmp_path: Path, server: FileServer) -> None:
+    content = tar(("hello", SHELL))
+    url = server.add("/x", content)
+    (tmp_path / "x").write_bytes(content)
+    assert "rootfs:FILE" in make(url, tmp_path / "dir", status=2)
+    make(f"rootfs:{url}", tmp_path / "one", "--entrypoint=/hello")
+    make(f"rootfs:{tmp_path}/x", tmp_path / "two", '--cmd=["/hello", "a b"]')
+    assert "image_command='/hello '\"'\"'a b'\"'\"''" in (tmp_path / "two/start.sh").read_text()
+
+
+def test_a_url(tmp_path: Path, server: FileServer, cache: Path) -> None:
+    content = lzma.compress(tar(*USUAL))
+    url = server.add("/rootfs.tar.xz", content)
+    said = make(url, tmp_path / "dir", cache=cache)
+    assert "download rootfs.tar.xz" in said
+    assert "not verified" in said
+    assert record(tmp_path / "dir")["reference"] == url
+    assert "is up to date" in make(url, tmp_path / "dir", cache=cache)
+    assert server.sent == len(content)
+    make(url, tmp_path / "offline", "--offline", cache=cache)
+    assert "offline: the cache has no" in make(url, tmp_path / "else", "--offline", status=5)
+    server.add("/SHA256SUMS", f"{Digest.of(content).hex}  rootfs.tar.xz\n".encode())
+    assert f"verified by SHA256SUMS of {server.host}" in make(url, tmp_path / "sums", cache=cache)
+    make(url, tmp_path / "sum", f"--sha256={'1' * 64}", cache=cache, status=6)
+    make(url, tmp_path / "no-cache", "--no-cache")
+    assert "has no none there: 404" in make(f"http://{server.host}/none", tmp_path / "none", status=3)
+    assert "plain http" in make("http://example.invalid/x", tmp_path / "none", status=2)
+
+
+def test_a_url_through_a_proxy(tmp_path: Path, server: FileServer) -> None:
+    content = tar(*USUAL)
+    server.add("/rootfs.tar", content)
+    env = {**os.environ, "HTTP_PROXY": f"http://{server.host}"}
+    words = (AMD64, f"--sha256={Digest.of(content).hex}", "http://example.invalid/rootfs.tar", tmp_path / "dir")
+    done = provision(*words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert server.paths() == ["http://example.invalid/rootfs.tar"]
+
+
+def test_a_redirect_to_another_host_in_plain_http_is_refused(tmp_path: Path, server: FileServer) -> None:
+    url = server.add("/rootfs.tar", b"", redirect="http://example.invalid/rootfs.tar")
+    assert "redirects to another host in plain http" in make(url, tmp_path / "dir", status=5)
+
+
+def test_run_settings_are_in_the_record_and_in_start_sh(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    run = {"Entrypoint": ["/entry"], "Cmd": ["cmd"], "Env": ["A=1", "B=2"], "User": "app", "WorkingDir": "/srv"}
+    registry.push("x", builders.image(builders.layer(("etc/x", b"")), run=run))
+    options = ["--cmd=one 'two three'", "--env-image=A=new", "--env-image=C=$x", "--workdir=/w", "--user=1:2"]
+    make(f"{registry.host}/x", tmp_path / "dir", *options)
+    text = (tmp_path / "dir/start.sh").read_text()
+    assert "image_entrypoint=/entry\n" in text
+    assert "image_command='one '\"'\"'two three'\"'\"''\n" in text
+    assert "image_env='A=new B=2 '\"'\"'C=$x'\"'\"''\n" in text
+    assert "image_workdir=/w\n" in text
+    assert "image_user=1:2\n" in text
+    assert (tmp_path / "dir/rootfs/w").is_dir()
+    assert record(tmp_path / "dir")["run"] == {
+        "entrypoint": None,
+        "command": ["one", "two three"],
+        "env": ["A=new", "C=$x"],
+        "working_dir": "/w",
+        "user": "1:2",
+    }
+    shown = json.loads(provision("inspect", "--json", tmp_path / "dir").stdout)
+    assert (shown["entrypoint"], shown["command"], shown["user"]) == (["/entry"], ["one", "two three"], "1:2")
+    assert "is up to date" in make(f"{registry.host}/x", tmp_path / "dir")
+    assert "is up to date" in make(f"{registry.host}/x", tmp_path / "dir", *options)
+    make(f"{registry.host}/x", tmp_path / "dir", "--user=0")
+    assert "image_user=0\n" in (tmp_path / "dir/start.sh").read_text()
+    make(f"{registry.host}/x", tmp_path / "dir", "--force", "--entrypoint=/other")
+    text = (tmp_path / "dir/start.sh").read_text()
+    assert "image_entrypoint=/other\n" in text
+    assert "image_command=''\n" in text  # as in docker run
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--cmd='", "can't be divided"),
+        ('--cmd=["a", 1]', "no word"),
+        ("--cmd=[1", "can't be divided"),
+        ("--workdir=x", "no absolute path"),
+        ("--user=a:b:c", "is not USER"),
+        ("--user=", "is not USER"),
+        ("--env-image=x", "is not NAME=VALUE"),
+        ("--env-image==x", "is not NAME=VALUE"),
+    ],
+)
+def test_settings_that_are_none(tmp_path: Path, option: str, message: str) -> None:
+    assert message in make(f"rootfs:{tmp_path}/x", tmp_path / "dir", option, status=2)
+
+
+def mtree(directory: Path) -> list[str]:
+    """Return the ownership record without what provision writes."""
+    lines = (directory / ".provision/ownership.mtree").read_text().splitlines()
+    names = {path.rpartition("/")[2] for path in OURS}
+    return [line for line in lines if line.split(" ")[0] not in names]
+
+
+def unpacked(layout: Path, place: Path) -> Path:
+    """Return the rootfs of an OCI layout, as umoci unpacks it."""
+    need("umoci")
+    run("umoci", "unpack", "--image", f"{layout}:latest", place)
+    return place / "rootfs"
+
+
+def test_the_tar_of_mmdebstrap_is_as_from_the_registry(debian: str, image_cache: Path, tmp_path: Path) -> None:
+    from tests.support import realimages
+
+    blobs = (realimages.layout("debian", image_cache) / "blobs/sha256").iterdir()
+    layer = max(blobs, key=lambda path: path.stat().st_size)  # the tar that mmdebstrap has written, gzipped
+    shutil.copy(layer, tmp_path / "debian")
+    assert provision(f"rootfs:{tmp_path}/debian", tmp_path / "file").returncode == 0
+    assert provision(debian, tmp_path / "registry").returncode == 0
+    assert comparable(tmp_path / "file") == comparable(tmp_path / "registry")
+    assert mtree(tmp_path / "file") == mtree(tmp_path / "registry")
+    assert "image_command=/bin/bash\n" in (tmp_path / "file/start.sh").read_text()
+    if os.geteuid() == 0:
+        said = run(tmp_path / "file/start.sh", "--runtime=chroot", "/bin/cat", "/etc/debian_version")
+        assert said.startswith("12")
+
+
+TARS = {
+    "GNU tar": ["tar", "--xattrs", "--acls", "-C", "{}", "-cf", "-", "."],
+    "GNU tar, by names": ["sh", "-c", "tar -C '{}' --format=pax -cf - $(ls -A '{}')"],
+    "bsdtar": ["bsdtar", "-C", "{}", "-cf", "-", "."],
+    "bsdtar, one directory above": ["bsdtar", "-C", "{}/..", "-cf", "-", "rootfs"],
+    "busybox tar": ["busybox", "tar", "-C", "{}", "-cf", "-", "."],
+}
+
+
+@pytest.fixture(scope="module")
+def application_container(application: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The application as provisioned from the registry."""
+    place = tmp_path_factory.mktemp("registry")
+    assert provision("--no-sync", application, place / "dir").returncode == 0
+    yield place / "dir"
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def application_tree(image_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The application, unpacked by umoci as root."""
+    need_root()
+    from tests.support import realimages
+
+    place = tmp_path_factory.mktemp("application")
+    yield unpacked(realimages.layout("application", image_cache), place / "bundle")
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("program", TARS)
+def test_tars_of_the_application_are_as_from_the_registry(
+    application_container: Path, application_tree: Path, tmp_path: Path, program: str
+) -> None:
+    need(TARS[program][0])
+    command = [word.replace("{}", str(application_tree)) for word in TARS[program]]
+    with open(tmp_path / "x.tar", "wb") as target:
+        subprocess.run(command, stdout=target, check=True)
+    make(f"rootfs:{tmp_path}/x.tar", tmp_path / "file")
+    assert comparable(tmp_path / "file") == comparable(application_container)
+    (tmp_path / "x.tar").unlink()
+    shutil.rmtree(tmp_path / "file")
+
+
+def test_podman_export_is_as_from_the_registry(application_container: Path, image_cache: Path, tmp_path: Path) -> None:
+    need_root()
+    need("podman", "skopeo")
+    from tests.support import realimages
+
+    layout = realimages.layout("application", image_cache)
+    storage = Path(tempfile.mkdtemp(prefix="p"))  # podman wants a short path
+    podman = ["podman", f"--root={storage}/s", f"--runroot={storage}/r", "--storage-driver=vfs"]
+    (tmp_path / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    env = {name: value for name, value in os.environ.items() if name not in ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG")}
+    policy = f"{tmp_path}/policy.json"
+    image = "localhost/application:1"
+    run("skopeo", f"--policy={policy}", "copy", f"oci:{layout}:latest", f"docker-archive:{storage}/a.tar:{image}")
+    run(*podman, "load", f"--signature-policy={policy}", "--quiet", f"--input={storage}/a.tar", env=env)
+    made = run(*podman, "create", "--network=none", image, env=env).strip()
+    run(*podman, "export", "-o", tmp_path / "x.tar", made)
+    run(*podman, "rm", made)
+    run(*podman, "rmi", image)
+    shutil.rmtree(storage)
+    make(f"rootfs:{tmp_path}/x.tar", tmp_path / "file")
+    found, expected = comparable(tmp_path / "file"), comparable(application_container)
+    assert {path: entry for path, entry in found.items() if path in expected} == expected
+
+
+def test_a_backup_of_proot_distro(tmp_path: Path) -> None:
+    need("proot-distro")
+    archive = write(tmp_path / "x.tar", *USUAL)
+    home = {**os.environ, "HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    run("proot-distro", "install", "-n", "tiny", archive, env=home)
+    (rootfs,) = (tmp_path / "home").rglob("tiny/rootfs")
+    data, middle = rootfs / "usr/lib/.l2s.a0001.0002", rootfs / "usr/lib/.l2s.a0001"
+    data.write_bytes(b"content")
+    middle.symlink_to(data)
+    (rootfs / "usr/lib/a").symlink_to(middle)
+    (rootfs / "usr/lib/b").symlink_to(middle)
+    backups = {"its own": tmp_path / "own.tar.xz", "of tar": tmp_path / "tar.tar"}
+    run("proot-distro", "backup", "-o", backups["its own"], "tiny", env=home)
+    run("tar", "-C", rootfs.parent.parent, "-cf", backups["of tar"], "tiny")
+    for name, backup in backups.items():
+        directory = tmp_path / name
+        said = make(f"rootfs:{backup}", directory)
+        assert (directory / "rootfs/usr/lib/a").read_bytes() == b"content"
+        assert stat.S_ISREG((directory / "rootfs/usr/lib/b").lstat().st_mode)
+        assert (directory / "rootfs/bin/bash").exists()
+        if name == "of tar":  # which keeps the links of proot, while proot-distro writes copies
+            assert "2 links that proot had made are hard links again" in said
+            assert (directory / "rootfs/usr/lib/a").samefile(directory / "rootfs/usr/lib/b")
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    archive = write(tmp_path / "x.tar", *USUAL, ("large", os.urandom(3 << 20)))
+    program = (
+        "import sys, provisioner.sources.rootfs as rootfs\n"
+        "hash_file = rootfs.hash_file\n"
+        "def change(file, name):\n"
+        "    digest = hash_file(file, name)\n"
+        f"    with open({str(archive)!r}, 'r+b') as opened: opened.seek(1 << 20); opened.write(b'changed')\n"
+        "    return digest\n"
+        "rootfs.hash_file = change\n"
+        "from provisioner.cli import main\n"
+        f"sys.exit(main([{AMD64!r}, 'rootfs:{archive}', {str(tmp_path / 'dir')!r}]))\n"
+    )
+    env = {**os.environ, "PROVISION_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 6, done.stderr
+    assert "does not match its digest" in done.stderr
+    assert not (tmp_path / "dir").exists()
+
+
+@pytest.fixture
+def squashfs(tmp_path: Path) -> Path:
+    """A squashfs with all kinds of files and odd names."""
+    need("mksquashfs")
+    tree = tmp_path / "tree"
+    for name in ("bin", "etc", "usr", "var"):
+        (tree / name).mkdir(parents=True)
+    (tree / "bin/sh").write_bytes(SHELL)
+    (tree / "bin/sh").chmod(0o4755)
+    os.link(tree / "bin/sh", tree / "bin/b c")
+    for name in ("new\nline", "back\\slash", 'quo"te', "tab\tx", os.fsdecode(b"\xff"), "n" * 200, "empty"):
+        (tree / "usr" / name).write_text(name if name != "empty" else "", "utf-8", "surrogateescape")
+    (tree / "usr/link").symlink_to("a \\ b" * 30)
+    os.mkfifo(tree / "var/fifo")
+    (tree / "var/large").write_bytes(os.urandom(3 << 20))
+    for path in [*tree.rglob("*"), tree]:
+        os.utime(path, (10**9, 10**9), follow_symlinks=False)
+    run("mksquashfs", tree, tmp_path / "x", "-quiet", "-no-progress")
+    return tmp_path / "x"
+
+
+def test_a_squashfs_is_as_a_tar_of_it(squashfs: Path, tmp_path: Path) -> None:
+    need("unsquashfs")
+    make(f"rootfs:{squashfs}", tmp_path / "dir")
+    run("tar", "-C", tmp_path / "tree", "-cf", tmp_path / "x.tar", ".")
+    make(f"rootfs:{tmp_path}/x.tar", tmp_path / "tar")
+    assert comparable(tmp_path / "dir") == comparable(tmp_path / "tar")
+    assert mtree(tmp_path / "dir") == mtree(tmp_path / "tar")
+    assert record(tmp_path / "dir")["manifest_digest"] == str(Digest.of(squashfs.read_bytes()))
+    said = make(f"rootfs:{squashfs}", tmp_path / "other", f"--sha256={'0' * 64}", status=6)
+    assert "--sha256 says" in said
+
+
+def test_a_squashfs_that_is_damaged(squashfs: Path, tmp_path: Path) -> None:
+    need("unsquashfs")
+    content = squashfs.read_bytes()
+    for number, damaged in enumerate((content[:-5000], content[:200_000], content[:96] + os.urandom(9000))):
+        squashfs.write_bytes(damaged)
+        assert "unsquashfs can't read it (" in make(f"rootfs:{squashfs}", tmp_path / str(number), status=6)
+
+
+def test_a_squashfs_that_describes_what_no_tar_has(tmp_path: Path) -> None:
+    need("mksquashfs", "unsquashfs")
+    (tmp_path / "tree/etc").mkdir(parents=True)
+    (tmp_path / "tree/etc/link").symlink_to("a\nb R 1 644 0 0")
+    (tmp_path / "tree/large").write_bytes(os.urandom(3 << 20))
+    run("mksquashfs", tmp_path / "tree", tmp_path / "x", "-quiet", "-no-progress")
+    assert "in a way that isn't known" in make(f"rootfs:{tmp_path}/x", tmp_path / "dir", status=6)
+
+
+def test_a_squashfs_without_its_program(squashfs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    env = {**os.environ, "PATH": str(tmp_path / "empty")}
+    done = provision(AMD64, f"rootfs:{squashfs}", tmp_path / "dir", env=env)
+    assert done.returncode == 7
+    assert "needs the program unsquashfs, which is missing" in done.stderr
+    (tmp_path / "empty/unsquashfs").write_text("#!/bin/sh\necho 'SYNTAX: unsquashfs [options]' >&2; exit 1\n")
+    (tmp_path / "empty/unsquashfs").chmod(0o755)
+    done = provision(AMD64, f"rootfs:{squashfs}", tmp_path / "dir", env=env)
+    assert done.returncode == 7
+    assert "too old" in done.stderr
