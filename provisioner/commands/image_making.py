@@ -7,7 +7,7 @@ import calendar
 import re
 import shlex
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from provisioner.commands.source_options import SourceOptions, open_source
 from provisioner.commands.trusting import trusted_directories
 from provisioner.config import Config
 from provisioner.container.record import Record
-from provisioner.errors import ProvisionError, UsageError
+from provisioner.errors import MalformedImage, ProvisionError, UsageError
 from provisioner.exports.base_layers import fetch_layers, layers_part
 from provisioner.exports.layer import LayerOptions, NewLayer, write_layer
 from provisioner.exports.owners import OwnerSource
@@ -107,16 +107,31 @@ def fetch_base_layers(
     size = sum({layer.digest: layer.size for layer in made.base.manifest.layers if layer.digest in needed}.values())
     try:
         with open_source(name, SourceOptions.of(arguments, Config.load()), console) as source:
-            if isinstance(name, RegistryName):
-                image = layers_part(made.base, needed)
-            else:  # whose layers are found by way of its documents
-                image = image_of(source, made.record)
+            is_local = not isinstance(name, RegistryName)
+            # The layers of a file are found by way of its documents.
+            image = image_of(source, made.record) if is_local else layers_part(made.base, needed)
             with console.progress(size) as progress:
                 progress.describe("layers of the image")
-                return fetch_layers(image, source, needed, progress.advance, stack)
+                layers = fetch_layers(image, source, needed, progress.advance, stack)
+            if is_local:
+                _check_blobs(layers, made.record)
+            return layers
     except ProvisionError as error:
         error.hint = f"{error.hint}; or without these layers: {_with_squash(arguments)}".removeprefix("; or ")
         raise
+
+
+def _check_blobs(layers: Sequence[StoredBlob], record: Record) -> None:
+    """Raise UsageError where the layers of a file are not what its image's manifest says.
+
+    Archives of docker save may have compressed layers, but only the digests of uncompressed ones.
+    """
+    for layer in layers:
+        try:
+            layer.verify()
+        except MalformedImage:
+            what = f"{printable(record.reference)} has compressed layers whose digests nobody states"
+            raise UsageError(f"{what}, so that they can't be in another image") from None
 
 
 def _with_squash(arguments: argparse.Namespace) -> str:

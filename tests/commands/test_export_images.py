@@ -461,6 +461,11 @@ def test_a_directory_of_an_archive_takes_its_layers_from_there(place: Path, form
     assert done.returncode == 0, done.stderr
     assert (place / "two/rootfs/one").read_text() == "x"
     (place / "two/rootfs/two").write_text("y")
+    if form == "docker-archive":
+        message = export("--format=oci-archive", place / "two", place / "j.tar", status=2)
+        assert "compressed layers whose digests nobody states" in message
+        assert "--squash" in message
+        return
     export("--format=oci-archive", place / "two", place / "j.tar")
     archive = Archive(place / "j.tar")
     assert len(archive.manifest["layers"]) == 4
@@ -469,6 +474,19 @@ def test_a_directory_of_an_archive_takes_its_layers_from_there(place: Path, form
     message = export("--format=oci-archive", place / "two", place / "k.tar", status=3)
     assert "--squash" in message
     assert not (place / "k.tar").exists()
+
+
+def test_the_uncompressed_layers_of_docker_save_can_be_in_another_image(place: Path) -> None:
+    need("skopeo")
+    with made(place) as source:
+        reference = json.loads((source / ".provision/record.json").read_text())["reference"]
+        run("skopeo", "copy", "--src-tls-verify=false", f"docker://{reference}", f"docker-archive:{place}/i.tar:a/b:c")
+    done = provision(f"docker-archive:{place}/i.tar", place / "two", "--platform=linux/amd64", env=clean_environment())
+    assert done.returncode == 0, done.stderr
+    (place / "two/rootfs/two").write_text("y")
+    export("--format=oci-archive", place / "two", place / "j.tar")
+    run("skopeo", "copy", f"oci-archive:{place}/j.tar", f"dir:{place}/all")
+    assert list(Archive(place / "j.tar").top()) == ["two"]
 
 
 def test_layers_that_cannot_be_had_are_told_with_a_way_out(place: Path) -> None:
