@@ -24,6 +24,7 @@ from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.link_names import find_link_names
 from provisioner.image.digest import Digest
+from provisioner.terminal.escaping import printable
 
 WHITEOUT = b".wh."
 _SECOND = 10**9
@@ -166,9 +167,9 @@ def _add_whiteouts(writer: ArchiveWriter, directory: bytes, content: LayerConten
 
 def _refuse_whiteout(path: bytes) -> None:
     if path.rpartition(b"/")[2].startswith(WHITEOUT):
-        shown = os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+        what = f"{printable(path[:300])!r} can't be in an image"
         raise UsageError(
-            f"{shown!r} can't be in an image: files called {WHITEOUT.decode()}NAME say there that NAME is gone",
+            f"{what}: files called {WHITEOUT.decode()}NAME say there that NAME is gone",
             "rename it, or leave it out: --exclude PATTERN; --format tar can have it",
         )
 

@@ -107,9 +107,11 @@ class PushClient(RegistryClient):
         headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{upload.offset}-{end - 1}"}
         body = UploadBody(blob, upload.offset, count, progress)
         with self._send("PATCH", upload.address, (202, 204), what, headers, body) as response:
-            following = self._next(response, end, what, upload)
-            taken = _end_of_range(response)
-            return following if taken is None else replace(following, offset=taken)
+            following, taken = self._next(response, end, what, upload), _end_of_range(response)
+            # Some count the byte behind the last one, and `0-0` may be one byte.
+            if taken in (None, end, end + 1) or end == 1:
+                return following
+            raise TransientError(f"{self._reference.registry} has taken only a part of the {what}", "try again")
 
     def status(self, upload: Upload, size: int) -> Upload | None:
         """Return how much the registry has of a blob of `size` bytes; None where the upload has to begin anew."""

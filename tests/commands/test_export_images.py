@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 
+from scripts.loopback_registry import Response
 from tests.commands.test_copy_move import used
 from tests.support import builders
 from tests.support.archives import Member
 from tests.support.kills import kill_at_random
 from tests.support.provisioned import image as usual_image
 from tests.support.provisioned import served
+from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, clean_environment, find_program, need, need_root, provision, run, user_id
 from tests.support.trees import Entry, tree_of
 
@@ -225,6 +227,21 @@ def test_capabilities_that_the_user_has_given_are_in_the_layer(place: Path) -> N
     assert list(top) == ["etc", "etc/os-release", "tmp"]
     assert "SCHILY.xattr.security.capability" in top["etc/os-release"].pax_headers
     assert top["tmp"].pax_headers["SCHILY.xattr.user.note"] == "x"
+
+
+def test_hard_links_of_proot_are_hard_links_in_the_layer(place: Path, source: Path) -> None:
+    rootfs = source / "rootfs"
+    (rootfs / ".l2s").mkdir()
+    (rootfs / ".l2s/.l2s.file0001.0002").write_text("content")
+    (rootfs / ".l2s/.l2s.file0001").symlink_to(rootfs / ".l2s/.l2s.file0001.0002")
+    for name in ("a", "b"):
+        (rootfs / "usr" / name).symlink_to(rootfs / ".l2s/.l2s.file0001")
+    (source / ".provision/links").write_text(f"{rootfs}\n")
+    run("chown", f"{user_id()}:{user_id()}", source / ".provision/links")
+    export("--format=oci-archive", source, place / "i.tar", cache=place / "cache", **as_user())
+    top = Archive(place / "i.tar").top()
+    assert list(top) == ["usr", "usr/a", "usr/b"]
+    assert (top["usr/a"].size, top["usr/b"].linkname) == (7, "usr/a")
 
 
 # The documents
@@ -487,6 +504,26 @@ def test_the_uncompressed_layers_of_docker_save_can_be_in_another_image(place: P
     export("--format=oci-archive", place / "two", place / "j.tar")
     run("skopeo", "copy", f"oci-archive:{place}/j.tar", f"dir:{place}/all")
     assert list(Archive(place / "j.tar").top()) == ["two"]
+
+
+def test_a_corrupt_layer_is_downloaded_again(place: Path) -> None:
+    image = usual_image()
+    with ScriptedRegistry() as registry:
+        registry.push("image", image)
+        words = (f"{registry.host}/image", place / "source", "--platform=linux/amd64")
+        done = provision(*words, cache=place / "cache", env=clean_environment())
+        assert done.returncode == 0, done.stderr
+        source = place / "source"
+        (source / "rootfs/new").write_text("x")
+        layer = image.layers[0]
+        bad = Response(200, bytes(len(layer.blob)), {"Content-Type": "application/octet-stream"})
+        registry.on(f"/v2/image/blobs/{builders.digest_of(layer.blob)}", bad, times=1)
+        export("--format=oci-archive", source, place / "i.tar", cache=place / "empty")
+        Archive(place / "i.tar").blob(Archive(place / "i.tar").manifest["layers"][0])
+        registry.on(f"/v2/image/blobs/{builders.digest_of(layer.blob)}", bad)
+        message = export("--format=oci-archive", source, place / "j.tar", cache=place / "other", status=6)
+        assert "--squash" in message
+        assert not (place / "j.tar").exists()
 
 
 def test_layers_that_cannot_be_had_are_told_with_a_way_out(place: Path) -> None:

@@ -200,6 +200,17 @@ def test_the_steps_of_parts_are_tried_again(
     assert pusher.sent == len(DATA)
 
 
+@pytest.mark.parametrize("text", ["0-0", "0-10", "0-99999999"])
+def test_a_registry_that_counts_wrong_never_makes_an_endless_loop(
+    registry: WritableRegistry, pusher: Pusher, blob: StoredBlob, text: str
+) -> None:
+    registry.fail("PUT", UPLOADS, Response.error(413, "SIZE_INVALID", "no"))
+    registry.fail("PATCH", UPLOADS, Response(202, b"", {"Range": text}), 1000)
+    with pytest.raises(TransientError, match="only a part"):
+        pusher.push.push_blob(blob)
+    assert registry.methods(UPLOADS).count("PATCH") < 20
+
+
 def test_an_upload_that_the_registry_forgets_begins_anew(
     registry: WritableRegistry, pusher: Pusher, blob: StoredBlob
 ) -> None:
