@@ -6,7 +6,7 @@ import argparse
 
 from provisioner.commands.archiving import add_archive_arguments, write_archive
 
-HELP = "Write all of a container to one file, with owners, devices and attributes"
+HELP = "Write all of a container to one file, with owners and devices"
 EXAMPLE = "provision backup ./container container.tar.zst"
 
 

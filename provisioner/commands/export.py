@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from provisioner.exports.owners import OwnerSource
     from provisioner.exports.tree_files import FilesReport
 
-HELP = "Write a container to an archive, as a root file system or as an image with your changes"
+HELP = "Write a container to an archive: its files alone, or an image"
 EXAMPLE = "provision export --format oci-archive ./container image.tar"
 TAR, OCI, DOCKER = "tar", "oci-archive", "docker-archive"
 

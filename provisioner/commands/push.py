@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from provisioner.image.stored_blob import StoredBlob
     from provisioner.registry.push import Push
 
-HELP = "Push a container with your changes, or an image in an archive, to a registry"
+HELP = "Push the image of a container, or of an archive, to a registry"
 EXAMPLE = "provision push ./container ghcr.io/me/image:tag"
 _DIRECTORY_OPTIONS = ("squash", "change", "comment", "mirror", "offline", "exclude")
 

@@ -124,11 +124,16 @@ class Walk:
         return self._closed != "skip" or os.access(name, os.R_OK | os.X_OK, dir_fd=self._here)
 
     def _enter(self, name: bytes, state: os.stat_result) -> bool:
-        """Go to the directory `name` of the current one, whose lstat(2) is `state`. Return False where it is gone."""
+        """Go to the directory `name` of the current one, whose lstat(2) is `state`.
+
+        With `open`, what is gone by now is left out: False is returned.
+        """
         try:
             former_mode = _open_closed(self._here, name, state) if self._closed == "open" else None
             self._go(name)
         except FileNotFoundError:
+            if self._closed != "open":
+                raise
             return False
         self._above.append(_Above(self._names(), os.fstat(self._here), former_mode))
         return True
