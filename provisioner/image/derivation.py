@@ -85,8 +85,8 @@ def derive(image: Image, derivation: Derivation, *, only_oci: bool) -> DerivedIm
     platform = {"architecture": image.config.platform.architecture, "os": image.config.platform.os}
     if image.config.platform.variant:
         platform["variant"] = image.config.platform.variant
-    if is_same and not (only_oci and is_docker) and base.get("mediaType") in (DOCKER_MANIFEST, OCI_MANIFEST):
-        own = base["mediaType"]
+    own = base.get("mediaType") or ("" if is_docker else OCI_MANIFEST)  # OCI's need not state it
+    if is_same and not (only_oci and is_docker) and own in (DOCKER_MANIFEST, OCI_MANIFEST):
         return DerivedImage(image.manifest_bytes, own, config, image.manifest.config, image.manifest.layers, platform)
     is_docker = is_docker and not only_oci
     described = _describe(DOCKER_CONFIG if is_docker else OCI_CONFIG, Digest.of(config), len(config))
