@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -114,12 +115,27 @@ def _push_file(arguments: argparse.Namespace, target: Reference, console: Consol
             raise UsageError(f"{shown} is no regular file", "write it to a file first")
         image = read_image_file(file)
         described = Descriptor(image.media_type, Digest.of(image.manifest), len(image.manifest))
-        with _pushing(arguments, target, "", console) as push:
+        with _pushing(arguments, target, _base_repository(image.manifest, target), console) as push:
             if not _is_there(push, target, described, console):
                 _push_all(push, [*image.layers, image.config], console)
                 push.push_manifest(target.tag or "latest", image.manifest, image.media_type)
                 _report(target, described, console)
     return 0
+
+
+def _base_repository(manifest: bytes, target: Reference) -> str:
+    """Return the repository that a manifest names as that of its base; empty where it isn't in the same registry."""
+    from provisioner.image.derivation import BASE_NAME
+
+    annotations = json.loads(manifest).get("annotations")
+    name = annotations.get(BASE_NAME) if isinstance(annotations, dict) else None
+    if not isinstance(name, str):
+        return ""
+    try:
+        base = Reference.parse(name)
+    except UsageError:
+        return ""
+    return base.repository if base.registry == target.registry else ""
 
 
 @contextmanager

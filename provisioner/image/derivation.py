@@ -24,7 +24,8 @@ _TYPES = {
 """The media types of layers, OCI's with Docker's."""
 _OCI_TYPES = {docker: oci for oci, docker in _TYPES.items()}
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
-_BASE_NAME, _BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontainers.image.base.digest"
+BASE_NAME, _BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontainers.image.base.digest"
+"""The annotations about the image that another one was made from (image-spec, annotations.md)."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _annotations(base: Any, image: Image, derivation: Derivation, is_same: bool)
     found = base.get("annotations")
     annotations = {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
     if derivation.base_name and not derivation.squash and not is_same:
-        annotations |= {_BASE_NAME: derivation.base_name, _BASE_DIGEST: str(image.digest)}
+        annotations |= {BASE_NAME: derivation.base_name, _BASE_DIGEST: str(image.digest)}
     return annotations
 
 

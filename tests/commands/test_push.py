@@ -193,8 +193,12 @@ def test_a_password_is_sent_that_was_saved_for_the_registry(
 @pytest.mark.parametrize("form", ["oci-archive", "docker-archive"])
 def test_an_archive_is_pushed(place: Path, registry: WritableRegistry, container: Path, form: str) -> None:
     export(f"--format={form}", container, place / "i.tar", cache=place / "cache")
+    registry.requests.clear()
     push(place / "i.tar", f"{registry.host}/me/x")
     complete(registry, "me/x")
+    # The image names its base, whose two layers are mounted.
+    assert all(request.query.get("from") == ["base"] for request in registry.requests if request.method == "POST")
+    assert registry.methods("/v2/me/x/blobs/uploads/.*").count("PUT") == 2
     digest = Archive(place / "i.tar").index["manifests"][0]["digest"]
     assert f"sha256:{hashlib.sha256(registry.manifests['me/x', 'latest'][1]).hexdigest()}" == digest
 
