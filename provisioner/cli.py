@@ -34,6 +34,7 @@ from provisioner.commands import (
     remove,
     repair,
     restore,
+    run,
     search,
     tags,
     update,
@@ -68,6 +69,7 @@ class Command(Protocol):
 GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
     "Running them": {
+        "run": run,
         "start": START,
         "shell": SHELL,
         "exec": EXEC,

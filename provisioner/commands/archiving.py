@@ -89,7 +89,7 @@ def use_directory(
     """
     from provisioner.container.access import FOLDER, find_directory
     from provisioner.container.removing import find_file_owners, opened_own_directory
-    from provisioner.container.running import describe_processes, running_in
+    from provisioner.container.usage import describe_processes, running_in
     from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
     from provisioner.ownership.record import RECORD
 

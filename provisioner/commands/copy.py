@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.access import find_directory
     from provisioner.container.copying import copy_directory
     from provisioner.container.removing import check_in_place, find_file_owners, opened_own_directory
-    from provisioner.container.running import describe_processes, running_in
     from provisioner.container.staging import Staging
+    from provisioner.container.usage import describe_processes, running_in
     from provisioner.filesystem.copying import describe_losses
     from provisioner.sizes import size_text
 

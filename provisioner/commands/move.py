@@ -26,16 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Move a directory. Raises ProvisionError; then it is where it was."""
-    from provisioner.container.mounted import check_not_mounted
     from provisioner.container.moving import move_directory
     from provisioner.container.removing import find_file_owners, opened_own_directory
-    from provisioner.container.running import check_not_running
+    from provisioner.container.usage import check_not_mounted, check_not_running
 
     console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
     source = path_of(arguments.directory, trust)
     target = new_directory(arguments.new, source, trust)
     with opened_own_directory(source, trust) as opened:
-        check_not_running(source)
+        check_not_running(source, "move")
         check_not_mounted(opened, source, "move")
         is_far = os.fstat(opened).st_dev != _existing_parent(target).stat().st_dev
         if is_far and (owners := find_file_owners(opened, source)):

@@ -41,7 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories, console: Console) -> int:
     """Remove one directory. Returns the exit status, and raises ProvisionError."""
     from provisioner.container.directories import Directories, state_directory
-    from provisioner.container.mounted import check_not_mounted
     from provisioner.container.removing import (
         Removal,
         check_in_place,
@@ -49,6 +48,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
         opened_own_directory,
         was_removed_partly,
     )
+    from provisioner.container.usage import check_not_mounted
 
     target = path_of(name, trust)
     if was_removed_partly(target):
@@ -94,7 +94,7 @@ def path_of(name: str, trust: TrustedDirectories) -> Path:
 def _ask(opened: int, target: Path, arguments: argparse.Namespace, trust: TrustedDirectories) -> None:
     """Ask about files that provision hasn't made, and what runs, and stop that. Raises TargetExists, MachineError."""
     from provisioner.container.removing import other_names_in
-    from provisioner.container.running import describe_processes, running_in, stop_running
+    from provisioner.container.usage import describe_processes, running_in, stop
 
     shown = printable(str(target))
     if others := other_names_in(opened):
@@ -102,4 +102,4 @@ def _ask(opened: int, target: Path, arguments: argparse.Namespace, trust: Truste
         confirm(arguments, f"provision hasn't made these files in {shown}: {names}", "Remove them too?")
     if pids := running_in(target):
         confirm(arguments, f"this runs from {shown}: {describe_processes(pids)}", "Stop it?")
-        stop_running(target, is_trusted=trust.covers(target))
+        stop(target, is_trusted=trust.covers(target))

@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show what is damaged, and repair it. Raises ProvisionError."""
     from provisioner.comparison.changes import opened_record
-    from provisioner.container.running import check_not_running
     from provisioner.container.staging import Staging
+    from provisioner.container.usage import check_not_running
     from provisioner.maintenance.damage import find_damage
     from provisioner.maintenance.repair import repair
 
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         confirm(arguments, f"{len(damages)} files of {shown} are not as the image has them", "Put them back?")
         name = exact_source(record)
         with Staging(directory, trust) as staging, opened_record(folder, shown) as (_, baseline):
-            check_not_running(directory)
+            check_not_running(directory, "repair")
             if baseline.first_id is not None:
                 raise MachineError(
                     f"files in {shown} belong to subordinate ids, which repair can't give them", "replace it: --force"

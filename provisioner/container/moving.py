@@ -14,8 +14,8 @@ from provisioner.container.access import FOLDER
 from provisioner.container.copying import copy_directory
 from provisioner.container.proot_links import lead_links
 from provisioner.container.removing import Removal, check_in_place
-from provisioner.container.running import check_not_running
 from provisioner.container.staging import Staging
+from provisioner.container.usage import check_not_running
 from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.filesystem.copying import describe_losses
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -51,7 +51,7 @@ def move_directory(
                 f"{printable(str(source))} would lose something there: {losses[0]}",
                 f"if that doesn't matter: provision copy {shlex.quote(printable(str(source)))} NEW, then remove it",
             )
-        check_not_running(source)
+        check_not_running(source, "move")
         staging.commit(console, sync=sync, replace=False)
         removal.move_aside()
 

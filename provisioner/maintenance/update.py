@@ -13,10 +13,9 @@ from pathlib import Path
 from provisioner.comparison.changes import find_changes, opened_record
 from provisioner.comparison.state import Baseline
 from provisioner.container.access import FOLDER, read_file
-from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
-from provisioner.container.running import check_not_running
 from provisioner.container.staging import staging_directory
+from provisioner.container.usage import check_not_mounted, check_not_running
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -83,7 +82,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
     with opened_record(folder, shown) as (_, baseline):
         pass
     _check_owner(folder, baseline, shown)
-    check_not_running(update.directory)
+    check_not_running(update.directory, "update")
     with closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as opened:
         check_not_mounted(opened, update.directory, "update", only_here=True)
     _check_space(folder, image, shown)
@@ -105,7 +104,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             merges.append(_merge(plan, folder, new_folder, baseline))
         _keep_other_files(folder, new)
         _keep_settings(update, folder, new)
-        check_not_running(update.directory)
+        check_not_running(update.directory, "update")
         return kept
 
     provision(_plan(update, folder, baseline, image), source, console, complete)
@@ -222,7 +221,7 @@ def _check_owner(folder: int, baseline: Baseline, shown: str) -> None:
 
 def _check_space(folder: int, image: Image, shown: str) -> None:
     """Raise MachineError where the compressed layers and the user's files don't fit."""
-    changed = sum(change.size for change in find_changes(folder, shown) if change.letter != "D")
+    changed = sum(change.disk_size for change in find_changes(folder, shown) if change.letter != "D")
     layers = sum(blob.size for blob in set(image.manifest.layers))
     _check_free(folder, changed + layers, shown)
 

@@ -49,12 +49,12 @@ def xattrs_of(path: Path) -> dict[str, bytes]:
 
 
 def owners_of(directory: Path) -> str:
-    """Return the record of owners, without the times of files that this test session has made."""
+    """Return the record of owners, without its own time and those of files that this test session has made."""
 
     def time_of(match: re.Match[str]) -> str:
         return match[0] if int(match[1]) < BEGAN // 10**9 else "time=now"
 
-    return re.sub(r"time=(\d+)\.\d+", time_of, (directory / ".provision/ownership.mtree").read_text())
+    return re.sub(r"(?:time|written)=(\d+)\.\d+", time_of, (directory / ".provision/ownership.mtree").read_text())
 
 
 def cached(cache: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What runs from a provisioned directory: it is stopped, or in the way."""
+"""What a provisioned directory is used by: processes that run from it, and mounts that concern it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from pathlib import Path
 
 from provisioner.container.processes import Process, find_processes
 from provisioner.container.sessions import find_sessions
-from provisioner.errors import MachineError, TargetExists
+from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.filesystem.locks import process_name
+from provisioner.filesystem.mount_uses import MountUse, find_mount_uses
 from provisioner.terminal.escaping import printable
 
 _STOP_SECONDS = 60
 """How long start.sh --stop may take: it gives a container ten seconds before it kills it."""
 _SIGNAL_SECONDS = 3.0
 """How long processes that start.sh doesn't know may take to end after a signal."""
-_MOST_NAMED = 5
+_SHOWN = 5
 
 
 def running_in(directory: Path) -> list[int]:
@@ -32,31 +33,50 @@ def running_in(directory: Path) -> list[int]:
 
 def describe_processes(pids: Sequence[int]) -> str:
     """Return the numbers and names of processes as a text, of some of them if there are many."""
-    shown = ", ".join(f"{pid} {printable(process_name(pid))}".strip() for pid in pids[:_MOST_NAMED])
-    return shown if len(pids) <= _MOST_NAMED else f"{shown} and {len(pids) - _MOST_NAMED} more"
+    shown = ", ".join(f"{pid} ({printable(process_name(pid)) or 'ended'})" for pid in pids[:_SHOWN])
+    return shown if len(pids) <= _SHOWN else f"{shown} and {len(pids) - _SHOWN} more"
 
 
-def check_not_running(directory: Path, option: str = "") -> None:
-    """Raise TargetExists that names what runs from a directory; `option` would have stopped it."""
+def check_not_running(directory: Path, action: str, hint: str = "") -> None:
+    """Raise TargetExists where something runs from a directory, which is to be the object of `action`.
+
+    `hint` is added to the error's.
+    """
     if pids := running_in(directory):
         stop = shlex.quote(printable(str(directory / "start.sh")))
         raise TargetExists(
-            f"processes run from {printable(str(directory))}: {describe_processes(pids)}",
-            f"stop them first: {stop} --stop{f'; or add {option}' if option else ''}",
+            f"can't {action} {printable(str(directory))} while this runs from it: {describe_processes(pids)}",
+            f"stop it first: {stop} --stop{hint}",
         )
 
 
-def stop_or_refuse(directory: Path, *, stop: bool) -> None:
-    """Stop what runs from `directory`, where `stop` is true.
+def check_not_mounted(opened: int, directory: Path, action: str, *, only_here: bool = False) -> None:
+    """Raise TargetExists where something is mounted in `directory`, which is `opened`, or a part of it elsewhere.
 
-    Raises TargetExists that names what still runs, and MachineError where something can't be stopped.
+    All processes are asked that can be seen; with `only_here` this one. Raises MachineError where not even this one's
+    mounts can be read.
     """
-    if stop:
-        stop_running(directory)
-    check_not_running(directory, "--stop-running")
+    with machine_errors("read what is mounted, in /proc"):
+        uses = [use for use in find_mount_uses(opened) if not use.pid or not only_here]
+    if not uses:
+        return
+    first, shown = uses[0], printable(str(directory))
+    where = f" ({len(uses) - 1} more)" if len(uses) > 1 else ""
+    what = _describe_mount(first, shown)
+    hint = f"unmount it first: umount {shlex.quote(printable(first.point))}"
+    if first.pid:
+        hint = f"end that process, or as root: nsenter -m -t {first.pid} umount {shlex.quote(printable(first.point))}"
+    raise TargetExists(f"can't {action} {shown}: {what}{where}", hint)
 
 
-def stop_running(directory: Path, *, is_trusted: bool = False) -> None:
+def _describe_mount(use: MountUse, shown: str) -> str:
+    by = f", as the process {use.pid} ({printable(process_name(use.pid))}) sees it" if use.pid else ""
+    if use.is_source:
+        return f"a part of {shown} is mounted at {printable(use.point)}{by}"
+    return f"something is mounted at {printable(use.point)}{by}"
+
+
+def stop(directory: Path, *, is_trusted: bool = False) -> None:
     """End all that runs from a directory: by its start.sh --stop, what is left by SIGTERM, and SIGKILL at last.
 
     `is_trusted` is whether the user has lifted the rule that nobody else may write to it. Raises MachineError where
