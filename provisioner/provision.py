@@ -11,9 +11,9 @@ from pathlib import Path
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
+from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
 from provisioner.container.start_options import StartOptions
-from provisioner.container.usage import check_not_running, stop
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -288,9 +288,7 @@ def _check_same_files(plan: Plan, existing: Record) -> None:
 def _prepare_replacement(plan: Plan) -> None:
     """Stop what runs from the directory, if that is asked for. Raises TargetExists where it can't be replaced."""
     _check_removable(plan.directory)
-    if plan.stop_running:
-        stop(plan.directory, is_trusted=plan.trust.covers(plan.directory))
-    check_not_running(plan.directory, "replace", "; or add --stop-running")
+    stop_or_refuse(plan.directory, stop=plan.stop_running)
 
 
 def _check_removable(directory: Path) -> None:

@@ -1,11 +1,12 @@
-"""What `backup` and `export` have in common: an archive of a directory in a file that appears when it is complete."""
+"""What `backup`, `export` and `push` have in common: a directory that is read, and the file that an archive goes to."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import make_console, output_errors
@@ -18,10 +19,15 @@ from provisioner.terminal.escaping import printable
 if TYPE_CHECKING:
     from provisioner.exports.owners import OwnerSource
     from provisioner.exports.tree_files import FilesReport
+    from provisioner.terminal.progress import Console
 
     ArchiveFunction = Callable[[int, int, Callable[[bytes], None], Sequence[str]], tuple[FilesReport, OwnerSource]]
 
+_Result = TypeVar("_Result")
 _SHOWN = 5
+_FLAGS = ("no_sync", "trust_dir", "quiet", "verbose", "squash", "insecure", "offline")
+_VALUES = ("exclude", "format", "tag", "change", "comment", "mirror")
+"""The options of these subcommands, all of them."""
 
 
 def add_archive_arguments(parser: argparse.ArgumentParser, file_help: str) -> None:
@@ -44,16 +50,52 @@ def add_archive_arguments(parser: argparse.ArgumentParser, file_help: str) -> No
 def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFunction) -> int:
     """Write an archive of a directory by the function `write`, and say what it has and lacks. Raises ProvisionError."""
     from provisioner.archives.compressing import compression_for, compressor
-    from provisioner.container.access import FOLDER, find_directory
-    from provisioner.container.removing import check_in_place, find_file_owners, opened_own_directory
-    from provisioner.container.running import describe_processes, running_in
+    from provisioner.container.removing import check_in_place
     from provisioner.exports.output_file import STANDARD_OUTPUT, check_not_below, output_file
+
+    console = make_console(arguments)
+
+    def use(source: Path, opened: int, folder: int) -> int:
+        check_not_below(arguments.file, source)
+        is_piped = arguments.file == STANDARD_OUTPUT
+        with output_file(arguments.file, sync=not arguments.no_sync) as output:
+            output_context = output_errors() if is_piped else machine_errors(f"write {printable(arguments.file)}")
+            kind = compression_for(arguments.file)
+            packer = compressor(kind, lambda data: _write_all(output, data), output)
+
+            def job() -> tuple[FilesReport, OwnerSource]:
+                result = write(opened, folder, packer.write, arguments.exclude)
+                packer.finish()
+                return result
+
+            with output_context:
+                report, source_of_owners = call(job, source.name)
+            check_in_place(opened, source)
+        for line in describe_files(report, source_of_owners):
+            console.step(line)
+        size = "" if is_piped else f" in {size_text(os.stat(arguments.file).st_size)}"
+        console.step(f"wrote {report.files} files, {size_text(report.content)}{size}, to {printable(arguments.file)}")
+        return 0
+
+    return use_directory(command, arguments, console, use)
+
+
+def use_directory(
+    command: str, arguments: argparse.Namespace, console: Console, use: Callable[[Path, int, int], int]
+) -> int:
+    """Open DIR and its `.provision/`, and return what `use` returns for its path and both descriptors.
+
+    Where files in it belong to subordinate ids, `provision COMMAND` runs once more in a namespace that has these.
+    Raises ProvisionError.
+    """
+    from provisioner.container.access import FOLDER, find_directory
+    from provisioner.container.removing import find_file_owners, opened_own_directory
+    from provisioner.container.running import describe_processes, running_in
     from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
     from provisioner.ownership.record import RECORD
 
-    console, trust = make_console(arguments), trusted_directories(arguments)
-    source, shown = find_directory(path_of_container(arguments.directory), trust), printable(arguments.directory)
-    check_not_below(arguments.file, source)
+    trust, shown = trusted_directories(arguments), printable(arguments.directory)
+    source = find_directory(path_of_container(arguments.directory), trust)
     with opened_own_directory(source, trust) as opened:
         if owners := find_file_owners(opened, source):
             return run_with_subordinate_ids(arguments.directory, owners, _repeated_words(command, arguments))
@@ -63,32 +105,14 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
         with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=opened)) as folder:
             if not os.access(RECORD, os.R_OK, dir_fd=folder):
                 raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
-            is_piped = arguments.file == STANDARD_OUTPUT
-            with output_file(arguments.file, sync=not arguments.no_sync) as output:
-                output_context = output_errors() if is_piped else machine_errors(f"write {printable(arguments.file)}")
-                kind = compression_for(arguments.file)
-                packer = compressor(kind, lambda data: _write_all(output, data), output)
-
-                def job() -> tuple[FilesReport, OwnerSource]:
-                    result = write(opened, folder, packer.write, arguments.exclude)
-                    packer.finish()
-                    return result
-
-                with output_context:
-                    report, source_of_owners = _call(job, source.name)
-                check_in_place(opened, source)
-    for line in describe_files(report, source_of_owners):
-        console.step(line)
-    size = "" if is_piped else f" in {size_text(os.stat(arguments.file).st_size)}"
-    console.step(f"wrote {report.files} files, {size_text(report.content)}{size}, to {printable(arguments.file)}")
-    return 0
+            return use(source, opened, folder)
 
 
 class _OutputError(Exception):
     """An OSError of the output, which must not be taken for one of the files that are read."""
 
 
-def _call(job: Callable[[], tuple[FilesReport, OwnerSource]], name: str) -> tuple[FilesReport, OwnerSource]:
+def call(job: Callable[[], _Result], name: str) -> _Result:
     """Call `job`, and turn an error of a file that can't be read into a MachineError. Raises OSError of the output."""
     try:
         return job()
@@ -134,7 +158,12 @@ def describe_files(report: FilesReport, owners: OwnerSource) -> list[str]:
 
 def _repeated_words(command: str, arguments: argparse.Namespace) -> list[str]:
     """Return the words of a command line that does the same."""
-    words = [f"--exclude={pattern}" for pattern in arguments.exclude]
-    words += [f"--{name.replace('_', '-')}" for name in ("no_sync", "trust_dir", "quiet") if getattr(arguments, name)]
-    words += ["--format", arguments.format] if hasattr(arguments, "format") else []
-    return [command, *words, "--", arguments.directory, arguments.file]
+    words = []
+    for name, value in vars(arguments).items():
+        option = f"--{name.replace('_', '-')}"
+        if name in _FLAGS and value:
+            words.append(option)
+        elif name in _VALUES and value:
+            words += [f"{option}={text}" for text in (value if isinstance(value, list) else [value])]
+    target = arguments.file if hasattr(arguments, "file") else arguments.reference
+    return [command, *words, "--", arguments.directory, target]

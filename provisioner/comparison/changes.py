@@ -16,7 +16,7 @@ from provisioner.container.proot_links import LINKS
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
-from provisioner.filesystem.walk import WalkedFile, walk
+from provisioner.filesystem.walk import Closed, WalkedFile, walk
 from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
 from provisioner.ownership.record import RECORD
 from provisioner.terminal.escaping import printable
@@ -72,11 +72,11 @@ def opened_record(folder: int, shown: str) -> Iterator[tuple[BinaryIO, Baseline]
         yield record, baseline
 
 
-def find_changes(folder: int, shown: str) -> Iterator[Change]:
+def find_changes(folder: int, shown: str, *, closed: Closed = "skip") -> Iterator[Change]:
     """Yield the changes in the rootfs beside the open `.provision/`, sorted by directory.
 
     As in `docker diff`, a directory is listed before what has changed in it, and of a deleted one only itself. What is
-    mounted in the rootfs is not looked at. Raises MachineError.
+    mounted in the rootfs is not looked at. `closed` is that of `walk`. Raises MachineError.
     """
     with (
         opened_record(folder, shown) as (record, baseline),
@@ -84,18 +84,18 @@ def find_changes(folder: int, shown: str) -> Iterator[Change]:
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
     ):
         listed: list[bytes] = []
-        for change in _changes(record, rootfs, baseline):
+        for change in _changes(record, rootfs, baseline, closed):
             yield from _directories_above(change.path, listed)
             if change.kind is Kind.DIRECTORY and change.letter != "D":
                 listed.append(change.path)
             yield change
 
 
-def _changes(record: BinaryIO, rootfs: int, baseline: Baseline) -> Iterator[Change]:
+def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed) -> Iterator[Change]:
     """Yield the changes, without directories in which only something has changed."""
     device = os.fstat(rootfs).st_dev
     skipped = b"/"
-    for path, (entry,), file in join([parse_entries(record)], walk(rootfs, closed="skip")):
+    for path, (entry,), file in join([parse_entries(record)], walk(rootfs, closed=closed)):
         if path.startswith(skipped):
             continue
         if entry is None:

@@ -93,7 +93,7 @@ class DigestCheck:
     @property
     def is_right(self) -> bool:
         """Return whether the digest is that of the bytes."""
-        return self._tail[BLOCK:].startswith(self._comment)
+        return self._tail[BLOCK : 2 * BLOCK] == self._comment.ljust(BLOCK, b"\0")
 
     @property
     def has_end(self) -> bool:

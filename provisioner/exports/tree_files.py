@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
@@ -70,16 +70,28 @@ class _Content(NamedTuple):
 class TreeFiles:
     """The files of an open rootfs, whose record is in the open `folder`.
 
-    `prefix` is put in front of all paths, `exclude` are shell patterns of paths to leave out. Use it as a context.
+    `prefix` is put in front of all paths, `exclude` are shell patterns of paths to leave out. With `wanted`, there are
+    only these paths. Without `keeps_holes`, holes are zeros. Use it as a context.
     """
 
-    def __init__(self, rootfs: int, folder: int, prefix: bytes = b"", exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        rootfs: int,
+        folder: int,
+        prefix: bytes = b"",
+        exclude: Sequence[str] = (),
+        *,
+        wanted: Container[bytes] | None = None,
+        keeps_holes: bool = True,
+    ) -> None:
         self.report = FilesReport()
         self.owners = OwnerSource(rootfs)
         self._rootfs = rootfs
         self._folder = folder
         self._prefix = prefix
-        self._exclude = [os.fsencode(pattern.strip("/")) for pattern in exclude]
+        self._exclude = encoded_patterns(exclude)
+        self._wanted = wanted
+        self._keeps_holes = keeps_holes
         self._first_names: dict[tuple[int, int], bytes] = {}
         """The paths of files with several names, by device and inode."""
         self._links = -1
@@ -103,39 +115,49 @@ class TreeFiles:
         """
         with open(os.open(RECORD, EXISTING_FILE, dir_fd=self._folder), "rb") as record:
             self._has_owners = self._files_have_owners(record)
-            names: list[bytes] = []
-            left_out = 0
-            for pair in pair_files(parse_entries(record), walk(self._rootfs, closed="open")):
-                if left_out:
-                    left_out += -1 if pair is None else pair[0].is_directory
-                    continue
-                if pair is None:
-                    names.pop()
-                    self.owners.leave()
-                    continue
-                file, entry = pair
-                path = b"/".join([*names[1:], file.name]) if names else b""
-                if names and self._is_left_out(path):
-                    left_out = int(file.is_directory)
+            for path, file, entry in self._files(record):
+                is_wanted = self._wanted is None or path in self._wanted
+                if not is_wanted and not file.is_directory:
                     continue
                 made = None
                 with suppress(FileNotFoundError):
                     made = self._file(path, file, entry)
+                if not is_wanted:  # a directory, which had to be asked for its owner
+                    continue
                 if made is None and stat.S_IFMT(file.stat.st_mode) != stat.S_IFSOCK:
                     self.report.vanished.append(path)
-                if file.is_directory:
-                    names.append(file.name)
-                    if file.stat.st_dev != os.fstat(self._rootfs).st_dev:
-                        self.report.mounted.append(path)
+                if file.is_directory and file.stat.st_dev != os.fstat(self._rootfs).st_dev:
+                    self.report.mounted.append(path)
                 if made is not None:
                     self.report.files += 1
                     self.report.content += made.entry.size
                     yield made
 
+    def _files(self, record: BinaryIO) -> Iterator[tuple[bytes, WalkedFile, MtreeEntry | None]]:
+        """Yield the path of each file that isn't left out, from the rootfs, the file, and its entry in the record."""
+        names: list[bytes] = []
+        left_out = 0
+        for pair in pair_files(parse_entries(record), walk(self._rootfs, closed="open")):
+            if left_out:
+                left_out += -1 if pair is None else pair[0].is_directory
+                continue
+            if pair is None:
+                names.pop()
+                self.owners.leave()
+                continue
+            file, entry = pair
+            path = b"/".join([*names[1:], file.name]) if names else b""
+            if names and self._is_left_out(path):
+                left_out = int(file.is_directory)
+                continue
+            yield path, file, entry
+            if file.is_directory:
+                names.append(file.name)
+
     def _is_left_out(self, path: bytes) -> bool:
         if path == _LINKS and self._links >= 0:
             return True
-        if any(fnmatch.fnmatchcase(path, pattern) for pattern in self._exclude):
+        if is_match(path, self._exclude):
             self.report.excluded += 1
             return True
         return False
@@ -213,7 +235,7 @@ class TreeFiles:
             state = os.fstat(opened)
             if not stat.S_ISREG(state.st_mode):
                 raise FileNotFoundError
-            extents = _extents(opened, state)
+            extents = _extents(opened, state) if self._keeps_holes else None
             entry = entry._replace(
                 size=state.st_size, extents=extents, xattrs=self._xattrs(opened, state, known), mtime=state.st_mtime_ns
             )
@@ -276,6 +298,16 @@ class TreeFiles:
                 return None
             name = os.path.basename(os.readlink(name, dir_fd=self._links))
         return None
+
+
+def encoded_patterns(exclude: Sequence[str]) -> list[bytes]:
+    """Return shell patterns of paths as `is_match` takes them."""
+    return [os.fsencode(pattern.strip("/")) for pattern in exclude]
+
+
+def is_match(path: bytes, patterns: Sequence[bytes]) -> bool:
+    """Return whether one of the patterns is that of a path."""
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _is_same_kind(known: MtreeEntry, kind: Kind, state: os.stat_result) -> bool:

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from provisioner.filesystem.descriptors import DIRECTORY, change_mode
+from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
 from provisioner.filesystem.removal import names_in
 
 NAMES_IN_MEMORY = 1 << 17
@@ -92,7 +92,7 @@ class Walk:
                         continue
                     yield WalkedFile(name, self._here, state)
                     if stat.S_ISDIR(state.st_mode) and not self._was_skipped():
-                        if not self._enter(name, state, top.st_dev):
+                        if state.st_dev != top.st_dev or not self._may_enter(name) or not self._enter(name, state):
                             yield None
                             continue
                         break
@@ -120,33 +120,41 @@ class Walk:
             last, is_all = some[-1], len(some) < count
             some = [] if is_all else first_names((name for name in names_in(self._here) if name > last), count)
 
-    def _enter(self, name: bytes, state: os.stat_result, device: int) -> bool:
-        """Go to the directory `name` of the current one. Return False where its content is left out."""
-        if state.st_dev != device:
-            return False
-        if self._closed == "skip" and not os.access(name, os.R_OK | os.X_OK, dir_fd=self._here):
-            return False
+    def _may_enter(self, name: bytes) -> bool:
+        """Return whether the directory `name` of the current one is entered: closed ones may be skipped."""
+        return self._closed != "skip" or os.access(name, os.R_OK | os.X_OK, dir_fd=self._here)
+
+    def _enter(self, name: bytes, state: os.stat_result) -> bool:
+        """Go to the directory `name` of the current one, whose lstat(2) is `state`.
+
+        With `open`, what is gone by now is left out: False is returned.
+        """
         try:
             former_mode = _open_closed(self._here, name, state) if self._closed == "open" else None
-            there = os.open(name, DIRECTORY, dir_fd=self._here)
+            self._go(name)
         except FileNotFoundError:
-            if self._closed == "raise":
+            if self._closed != "open":
                 raise
             return False
-        os.close(self._here)
-        self._here = there
-        self._above.append(_Above(self._names(), os.fstat(there), former_mode))
+        self._above.append(_Above(self._names(), os.fstat(self._here), former_mode))
         return True
 
     def _leave(self) -> None:
-        """Go to the directory above, if the walk came from there."""
-        left, here = self._above.pop(), self._here
-        if self._above:
-            self._here = os.open("..", DIRECTORY, dir_fd=here)
-        if left.former_mode is not None:
-            os.fchmod(here, left.former_mode)
-        if self._here != here:
-            os.close(here)
+        """Go to the directory above the current one, if the walk came from there."""
+        former_mode = self._above.pop().former_mode
+        if former_mode is None:
+            if self._above:
+                self._go(b"..")
+            return
+        with closing_descriptor(os.dup(self._here)) as left:
+            if self._above:
+                self._go(b"..")
+            os.fchmod(left, former_mode)
+
+    def _go(self, name: bytes) -> None:
+        there = os.open(name, DIRECTORY, dir_fd=self._here)
+        os.close(self._here)
+        self._here = there
 
 
 def _open_closed(here: int, name: bytes, state: os.stat_result) -> int | None:

@@ -21,9 +21,10 @@ DOCKER_SCHEMA1 = (
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 CONFIG_TYPES = (
     OCI_CONFIG,
-    "application/vnd.docker.container.image.v1+json",
+    DOCKER_CONFIG,
     "application/octet-stream",  # of early Docker versions
 )
 

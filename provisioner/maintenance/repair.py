@@ -13,6 +13,7 @@ from provisioner.container.staging import Staging
 from provisioner.errors import machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
 from provisioner.filesystem.kind import Kind
+from provisioner.filesystem.link_names import find_link_names
 from provisioner.filesystem.walk import walk
 from provisioner.image.image import Image
 from provisioner.layers.unpack import UnpackOptions, unpack
@@ -88,19 +89,10 @@ def _other_names(new: int, needed: dict[bytes, MtreeEntry]) -> dict[bytes, Mtree
     """Return the other names of needed files that have hard links: all names have to be of one file again."""
     if not any(entry.links > 1 for entry in needed.values()):
         return {}
-    names: dict[int, list[bytes]] = {}
-    above: list[bytes] = []
     with closing_descriptor(os.open("rootfs", DIRECTORY, dir_fd=new)) as rootfs:
-        for file in walk(rootfs):
-            if file is None:
-                above.pop()
-                continue
-            if file.is_directory:
-                above.append(file.name)
-            elif file.stat.st_nlink > 1:
-                names.setdefault(file.stat.st_ino, []).append(b"/".join([*above[1:], file.name]))
+        names = find_link_names(rootfs)
     found = {}
-    for paths in names.values():
+    for paths in names:
         if entry := next((needed[path] for path in paths if path in needed), None):
             found.update({path: entry for path in paths if path not in needed})
     return found

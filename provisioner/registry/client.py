@@ -209,7 +209,12 @@ class RegistryClient:
         are asked for. Raises ProvisionError for other statuses.
         """
         self._connect()
-        with self._authorized(path, accept, method, start, is_blob) as response:
+        url = f"{self._base}{self._reference.repository}/{path}"
+
+        def send(authorization: str) -> requests.Response:
+            return self._http.get(url, _headers(accept, authorization, start), method, is_blob=is_blob)
+
+        with self._authorized(send) as response:
             if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise self._refusal(response, what, is_part=is_part)
             if self._ping_problem and not is_blob and is_web_page(response):
@@ -219,22 +224,22 @@ class RegistryClient:
                 self.limit = RateLimit.from_headers(response.headers, time.time())
             yield response
 
-    def _authorized(self, path: str, accept: str, method: str, start: int, is_blob: bool) -> requests.Response:
-        """Return the response for `path`, with a token or a password where the registry asks for one.
+    def _authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
+        """Return the response to a request, with a token or a password where the registry asks for one.
 
+        `send` sends the request with a value of `Authorization`, which may be empty, and may be called several times.
         A token may have expired early, have been used up by others that share it, or be for another scope. It is
         replaced as often as it takes, as long as requests succeed meanwhile.
         """
-        url = f"{self._base}{self._reference.repository}/{path}"
         renewals = 0
         while True:
             answers, sent = self._answers, self._authorization()
-            response = self._http.get(url, _headers(accept, sent, start), method, is_blob=is_blob)
+            response = send(sent)
             # A 403 with a challenge is about the token as well.
             challenge = self._usable_challenge(response, self._base) if response.status_code in (401, 403) else None
             if challenge is None:
                 return response
-            self._challenge = challenge if challenge.scope else replace(challenge, scope=self._scope)
+            self._challenge = self._scoped(challenge)
             try:
                 is_same = self._authorization(refused=sent) == sent
             except BaseException:
@@ -311,8 +316,13 @@ class RegistryClient:
             self._ping_problem = PingProblem.of(response, self._reference.registry)
         return None
 
+    def _scoped(self, challenge: Challenge) -> Challenge:
+        """Return a challenge with the scope of what is done here, where it names none."""
+        return challenge if challenge.scope else replace(challenge, scope=self._scope)
+
     @property
     def _scope(self) -> str:
+        """What access is needed, as token servers are asked for it; of several repositories divided by spaces."""
         return f"repository:{self._reference.repository}:pull" if self._reference.repository else ""
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import re
 import ssl
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ import urllib3
 
 from provisioner import __version__
 from provisioner.errors import MalformedImage, NetworkError, NotAllowed, UsageError
+from provisioner.image.stored_blob import StoredBlob
 from provisioner.registry.address import Address, check_redirect
 from provisioner.registry.certificates import Certificates
 from provisioner.registry.connection import HeadTooLarge, LimitedAdapter, limit_rest, limit_silence_only
@@ -48,6 +49,35 @@ _CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
 
 class UntrustedCertificate(NetworkError):
     """The server has a certificate that can't be verified."""
+
+
+class UploadBody:
+    """A part of a blob as the body of a request. `progress` is called with each number of bytes that are taken."""
+
+    def __init__(self, blob: StoredBlob, start: int, count: int, progress: Callable[[int], None]) -> None:
+        self._blob = blob
+        self._start, self._count = start, count
+        self._at = start
+        self._progress = progress
+
+    def again(self) -> UploadBody:
+        """Return the same body, to be sent from its start."""
+        return UploadBody(self._blob, self._start, self._count, self._progress)
+
+    def __len__(self) -> int:
+        """Return the number of bytes."""
+        return self._count
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes."""
+        return iter(lambda: self.read(CHUNK_SIZE), b"")
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes; nothing at the end. Raises MalformedImage, OSError."""
+        data = self._blob.read(self._at, min(max(size, CHUNK_SIZE), self._start + self._count - self._at))
+        self._at += len(data)
+        self._progress(len(data))
+        return data
 
 
 class _Session(requests.Session):
@@ -103,9 +133,7 @@ class Http:
             if not target.has_origin_of(address):
                 headers.pop("Authorization", None)
             address = target
-        raise NetworkError(
-            f"{first.host_and_port} redirects more than {_MAX_REDIRECTS} times", "ask the registry's owner to fix that"
-        )
+        raise _too_many_redirects(first)
 
     def limit_rest(self, response: requests.Response) -> None:
         """Give the rest of a response, after a blob's content, as long as a document has."""
@@ -115,13 +143,36 @@ class Http:
         """Return the response to a form. No redirect is followed: the content of the form is for this host only."""
         return self._send_once("POST", address, {}, time.monotonic() + self._seconds, form)
 
+    def upload(
+        self, method: str, address: Address, headers: Mapping[str, str], body: UploadBody | bytes = b""
+    ) -> requests.Response:
+        """Return the response to a request with a body, which may take any time as long as bytes are taken.
+
+        Redirects are followed as in `get`, when they keep the method (307 and 308). Raises NetworkError.
+        """
+        headers, first = dict(headers), address
+        for _ in range(_MAX_REDIRECTS + 1):
+            content = body.again() if isinstance(body, UploadBody) else body
+            response = self._send_once(method, address, headers, None, content)
+            self.limit_rest(response)
+            location = response.headers.get("Location")
+            if response.status_code not in (307, 308) or not location:
+                return response
+            response.close()
+            target = address.join(location)
+            check_redirect(address, target)
+            if not target.has_origin_of(address):
+                headers.pop("Authorization", None)
+            address = target
+        raise _too_many_redirects(first)
+
     def _send_once(
         self,
         method: str,
         address: Address,
         headers: Mapping[str, str],
         deadline: float | None,
-        form: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | UploadBody | bytes | None = None,
     ) -> requests.Response:
         """Return the response to one request, whose head has been read, by `deadline` at the latest."""
         if not address.is_loopback:
@@ -136,7 +187,7 @@ class Http:
                 method,
                 address.url,
                 headers=headers,
-                data=form,
+                data=data,
                 stream=True,
                 timeout=urllib3.Timeout(seconds, CONNECT_SECONDS, self._silence),  # type: ignore[arg-type]
                 auth=_no_netrc,
@@ -230,6 +281,12 @@ def http_errors(host: str) -> Iterator[None]:
         raise _head_error(host, error) or TransientError(f"{host} broke off: {_cause(error)}", "try again") from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _connection_error(host, error) from error
+
+
+def _too_many_redirects(first: Address) -> NetworkError:
+    return NetworkError(
+        f"{first.host_and_port} redirects more than {_MAX_REDIRECTS} times", "ask the registry's owner to fix that"
+    )
 
 
 def _too_slow(host: str) -> TransientError:

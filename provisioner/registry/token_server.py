@@ -96,4 +96,9 @@ def _send(http: Http, request: TokenRequest, server: Address) -> requests.Respon
     if login and login.identity_token:
         grant = {"grant_type": "refresh_token", "refresh_token": login.identity_token, "client_id": "provisioner"}
         return http.post(server, grant | query)
-    return http.get(server.with_query(query).url, {"Authorization": login.basic} if login else {})
+    # Scopes of several repositories are parameters of their own here, and divided by spaces in the form.
+    service = {"service": challenge.service} if challenge.service else {}
+    server = server.with_query(service)
+    for scope in challenge.scope.split():
+        server = server.with_query({"scope": scope})
+    return http.get(server.url, {"Authorization": login.basic} if login else {})

@@ -454,6 +454,11 @@ def test_no_byte_can_change_unnoticed(tmp_path: Path, backup: bytes, seed: int) 
     assert os.listdir(tmp_path / "place") == []
 
 
+def test_a_byte_behind_the_digest_can_not_change_unnoticed(tmp_path: Path, backup: bytes) -> None:
+    at = len(backup) - TAIL + 2 * 512 - 1
+    assert "doesn't match its digest" in refused(tmp_path, backup[:at] + b"x" + backup[at + 1 :])
+
+
 def test_labels_and_attributes_of_a_machine_are_never_restored(tmp_path: Path, backup: bytes) -> None:
     need_root()
     names = ("security.selinux", "security.ima", "trusted.overlay.opaque", "user.note")

@@ -39,6 +39,7 @@ _PACKAGES = {
     "mkfs.xfs": "xfsprogs",
     "mount.exfat-fuse": "exfat-fuse",
     "mtree": "mtree-netbsd",
+    "setcap": "libcap2-bin",
     "qemu-aarch64-static": "qemu-user-static",
     "qemu-x86_64-static": "qemu-user-static",
     "tini-static": "tini",

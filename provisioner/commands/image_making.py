@@ -1,0 +1,156 @@
+"""Makes an image of a directory, for `export` and `push`: its documents, its new layer, and the layers below."""
+
+from __future__ import annotations
+
+import argparse
+import calendar
+import re
+import shlex
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.commands.image_options import source_date_epoch
+from provisioner.commands.repair import image_of
+from provisioner.commands.source_options import SourceOptions, open_source
+from provisioner.commands.trusting import trusted_directories
+from provisioner.config import Config
+from provisioner.container.record import Record
+from provisioner.errors import MalformedImage, ProvisionError, UsageError
+from provisioner.exports.base_layers import fetch_layers, layers_part
+from provisioner.exports.layer import LayerOptions, NewLayer, write_layer
+from provisioner.exports.owners import OwnerSource
+from provisioner.exports.tree_files import FilesReport
+from provisioner.image.config_changes import ConfigChange
+from provisioner.image.derivation import AddedLayer, Derivation, DerivedImage, derive
+from provisioner.image.digest import Digest
+from provisioner.image.image import Image
+from provisioner.image.reference import Reference
+from provisioner.image.source_name import RegistryName, parse_source
+from provisioner.image.stored_blob import StoredBlob
+from provisioner.inspection import inspect_directory
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
+
+
+@dataclass(frozen=True)
+class MadeImage:
+    """An image that was made of a directory."""
+
+    image: DerivedImage
+    base: Image
+    """The image that the directory was made of."""
+    record: Record
+    new_layer: StoredBlob | None
+    """None where no file differs."""
+    created: int
+    """In seconds since 1970."""
+    report: FilesReport
+    owners: OwnerSource
+
+    @property
+    def base_reference(self) -> Reference | None:
+        """The reference that the directory was made of; None where it isn't from a registry."""
+        name = parse_source(self.record.reference)
+        return name.reference if isinstance(name, RegistryName) else None
+
+
+@contextmanager
+def made_image(
+    arguments: argparse.Namespace, directory: Path, opened: int, folder: int, *, only_oci: bool, space: Path | None
+) -> Iterator[MadeImage]:
+    """Make an image of an open directory, whose `.provision/` is open, too; give it for the context.
+
+    With `only_oci` it is in OCI's format, whatever the image's is. `space` is where the new layer is for a while.
+    Raises ProvisionError and OSError.
+    """
+    changes = [ConfigChange.parse(text) for text in arguments.change]
+    latest, shown = source_date_epoch(), printable(arguments.directory)
+    inspected = inspect_directory(directory, trusted_directories(arguments))
+    base, record = inspected.image, inspected.record
+    assert record is not None
+    if base.rootfs is not None and not arguments.squash:
+        raise UsageError(
+            f"{shown} was made of a root file system, which has no layers",
+            f"make one layer of all its files: {_with_squash(arguments)}",
+        )
+    options = LayerOptions(arguments.exclude, arguments.squash, latest, space)
+    with ExitStack() as stack:
+        layer, report, owners = write_layer(opened, folder, shown, options, stack)
+        created = _created(base, layer, latest)
+        name = parse_source(record.reference)
+        derivation = Derivation(
+            AddedLayer(layer.digest, layer.size, layer.diff_id) if layer else None,
+            arguments.squash,
+            changes,
+            arguments.comment,
+            created,
+            str(name.reference) if isinstance(name, RegistryName) else "",
+        )
+        image = derive(base, derivation, only_oci=only_oci)
+        stored = StoredBlob(image.layers[-1], layer.file.fileno()) if layer else None
+        yield MadeImage(image, base, record, stored, created, report, owners)
+
+
+def fetch_base_layers(
+    arguments: argparse.Namespace, made: MadeImage, needed: Collection[Digest], console: Console, stack: ExitStack
+) -> list[StoredBlob]:
+    """Return those layers of the image that the directory was made of which are `needed`, open until `stack` ends.
+
+    Raises ProvisionError, with what can be done where they can't be had.
+    """
+    if not needed:
+        return []
+    name = parse_source(made.record.reference)
+    size = sum({layer.digest: layer.size for layer in made.base.manifest.layers if layer.digest in needed}.values())
+    try:
+        with open_source(name, SourceOptions.of(arguments, Config.load()), console) as source:
+            is_local = not isinstance(name, RegistryName)
+            # The layers of a file are found by way of its documents.
+            image = image_of(source, made.record) if is_local else layers_part(made.base, needed)
+            with console.progress(size) as progress:
+                progress.describe("layers of the image")
+                layers = fetch_layers(image, source, needed, progress.advance, stack)
+            if is_local:
+                _check_blobs(layers, made.record)
+            return layers
+    except ProvisionError as error:
+        error.hint = f"{error.hint}; or without these layers: {_with_squash(arguments)}".removeprefix("; or ")
+        raise
+
+
+def _check_blobs(layers: Sequence[StoredBlob], record: Record) -> None:
+    """Raise UsageError where the layers of a file are not what its image's manifest says.
+
+    Archives of docker save may have compressed layers, but only the digests of uncompressed ones.
+    """
+    for layer in layers:
+        try:
+            layer.verify()
+        except MalformedImage:
+            what = f"{printable(record.reference)} has compressed layers whose digests nobody states"
+            raise UsageError(f"{what}, so that they can't be in another image") from None
+
+
+def _with_squash(arguments: argparse.Namespace) -> str:
+    """Return the command line that needs no layers of the image."""
+    if hasattr(arguments, "format"):
+        words = ["export", "--squash", f"--format={arguments.format}", arguments.directory, arguments.file]
+    else:
+        words = ["push", "--squash", arguments.directory, arguments.reference]
+    return printable(shlex.join(["provision", *words]))
+
+
+def _created(base: Image, layer: NewLayer | None, latest: int | None) -> int:
+    """Return when the image was made: the same each time, as long as no file changes."""
+    if latest is not None:
+        return latest
+    if layer is not None:
+        return min(layer.newest, int(time.time()))
+    date = re.match(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}", base.config.created)
+    try:
+        return max(0, calendar.timegm(time.strptime(date[0], "%Y-%m-%dT%H:%M:%S"))) if date else 0
+    except ValueError:
+        return 0

@@ -1,0 +1,45 @@
+"""Finds files whose extended attributes differ from those that the image has."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+
+from provisioner.comparison.changes import opened_record
+from provisioner.comparison.join import join
+from provisioner.errors import machine_errors
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, open_readable
+from provisioner.filesystem.walk import Closed, walk
+from provisioner.filesystem.xattrs import read_xattrs
+from provisioner.ownership.mtree import parse_entries
+
+
+def find_changed_attributes(folder: int, shown: str, *, closed: Closed = "raise") -> Iterator[bytes]:
+    """Yield the paths in the rootfs beside the open `.provision/` that have an attribute which the image lacks.
+
+    Or which has another value there, such as after setcap(8). Attributes that are missing are no change: the file
+    system may not store them. Only files count that were touched since the image was unpacked. `shown` and `closed`
+    are those of `find_changes`. Raises MachineError.
+    """
+    with (
+        opened_record(folder, shown) as (record, baseline),
+        machine_errors(f"compare {shown} with its image"),
+        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
+    ):
+        written, device = baseline.header.written, os.fstat(rootfs).st_dev
+        if written is None:
+            return
+        for path, (entry,), file in join([parse_entries(record)], walk(rootfs, closed=closed)):
+            if entry is None or file is None or file.stat.st_ctime_ns < written or file.stat.st_dev != device:
+                continue
+            if not stat.S_ISREG(file.stat.st_mode) and not file.is_directory:
+                continue
+            known = dict(entry.xattrs)
+            with (
+                suppress(FileNotFoundError),
+                closing_descriptor(open_readable(file.directory, file.name, file.stat)) as opened,
+            ):
+                if any(known.get(name) != value for name, value in read_xattrs(opened)):
+                    yield path

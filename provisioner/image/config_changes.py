@@ -1,0 +1,183 @@
+"""Changes of an image's config, written as instructions of a Dockerfile, as `docker commit --change` takes them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provisioner.errors import UsageError
+from provisioner.terminal.escaping import printable
+
+_WORD = re.compile(r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|\\.|[^\s'"\\])+""", re.DOTALL)
+_PIECE = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^'"\\]+)""", re.DOTALL)
+_VARIABLE = re.compile(r"\\(.)|\$(?:\{(\w+)\}|(\w+))", re.DOTALL)
+_SHELL = ("/bin/sh", "-c")
+
+
+@dataclass(frozen=True)
+class ConfigChange:
+    """One instruction."""
+
+    name: str
+    """In capitals, such as CMD."""
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> ConfigChange:
+        """Return the instruction in a text such as `CMD ["nginx"]`. Raises UsageError for other ones."""
+        name, _, value = text.strip().partition(" ")
+        change = cls(name.upper(), value.strip())
+        if change.name not in _INSTRUCTIONS:
+            raise UsageError(
+                f"--change {printable(text)[:100]!r} begins with no known instruction",
+                f"known: {', '.join(INSTRUCTIONS)}",
+            )
+        change.apply({}, has_command=False)
+        return change
+
+    def apply(self, run: dict[str, Any], *, has_command: bool) -> None:
+        """Change `run`, the object `config` of an image's config. Raises UsageError.
+
+        `has_command` is whether a CMD was set by another change: ENTRYPOINT alone removes that of the image.
+        """
+        if not self.value and self.name not in ("CMD", "ENTRYPOINT"):
+            raise self.error("it has no value")
+        _INSTRUCTIONS[self.name](self, run)
+        if self.name == "ENTRYPOINT" and not has_command:
+            run.pop("Cmd", None)
+
+    def words(self, run: Mapping[str, Any]) -> list[str]:
+        """Return the words of the value, without quotes, and with the variables of the image in their places."""
+        if "".join(_WORD.split(self.value)).strip():
+            raise self.error("a quote isn't closed")
+        env = dict(text.split("=", 1) for text in run.get("Env") or () if "=" in text)
+        return [
+            "".join(_unquoted(piece.groups(), env) for piece in _PIECE.finditer(word))
+            for word in _WORD.findall(self.value)
+        ]
+
+    def pairs(self, run: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return names and values: `NAME=VALUE…`, or `NAME VALUE`. Raises UsageError."""
+        words = self.words(run)
+        if "=" not in words[0] and len(words) > 1:
+            return [(words[0], " ".join(words[1:]))]
+        found = [word.partition("=") for word in words]
+        if any(not name or not equals for name, equals, _ in found):
+            raise self.error("it has to be NAME=VALUE")
+        return [(name, value) for name, _, value in found]
+
+    def json_words(self) -> list[str] | None:
+        """Return the words of a value that is a list in JSON; None for other values. Raises UsageError."""
+        try:
+            words = json.loads(self.value) if self.value.startswith("[") else None
+        except (ValueError, RecursionError):
+            return None
+        if isinstance(words, list) and not all(isinstance(word, str) for word in words):
+            raise self.error("its list has more than texts")
+        return words
+
+    def error(self, why: str) -> UsageError:
+        """Return the error for a value that can't be used."""
+        shown = printable(f"{self.name} {self.value}")[:100]
+        return UsageError(f"--change {shown!r}: {why}", "it is written as in a Dockerfile: --change 'CMD [\"nginx\"]'")
+
+
+def apply_changes(run: Mapping[str, Any], changes: Sequence[ConfigChange]) -> dict[str, Any]:
+    """Return the object `config` of an image's config with changes. Raises UsageError."""
+    changed = dict(run)
+    has_command = False
+    for change in changes:
+        change.apply(changed, has_command=has_command)
+        has_command = has_command or change.name == "CMD"
+    return changed
+
+
+def _unquoted(piece: Sequence[str | None], env: Mapping[str, str]) -> str:
+    """Return a piece of a word, which is in single quotes, in double quotes, escaped, or none of these."""
+    single, double, escaped, plain = piece
+    if single is not None:
+        return single
+    if escaped is not None:
+        return escaped
+    text = double if double is not None else plain or ""
+    return _VARIABLE.sub(lambda found: found[1] or env.get(found[2] or found[3], ""), text)
+
+
+def _set_command(key: str) -> Callable[[ConfigChange, dict[str, Any]], None]:
+    """Return what sets CMD or ENTRYPOINT, from a list in JSON or from a line for the shell."""
+
+    def set_command(change: ConfigChange, run: dict[str, Any]) -> None:
+        words, shell = change.json_words(), run.get("Shell")
+        if words is not None:
+            run[key] = words
+        elif change.value:
+            run[key] = [*(shell if isinstance(shell, list) and shell else _SHELL), change.value]
+        else:
+            run[key] = []
+
+    return set_command
+
+
+def _set_env(change: ConfigChange, run: dict[str, Any]) -> None:
+    variables = {text.partition("=")[0]: text for text in run.get("Env") or ()}
+    variables |= {name: f"{name}={value}" for name, value in change.pairs(run)}
+    run["Env"] = list(variables.values())
+
+
+def _set_labels(change: ConfigChange, run: dict[str, Any]) -> None:
+    run["Labels"] = {**(run.get("Labels") or {}), **dict(change.pairs(run))}
+
+
+def _add_ports(change: ConfigChange, run: dict[str, Any]) -> None:
+    ports = [word if "/" in word else f"{word}/tcp" for word in change.words(run)]
+    if any(not re.fullmatch(r"\d{1,5}(-\d{1,5})?/(tcp|udp|sctp)", port) for port in ports):
+        raise change.error("a port is written as 80 or 53/udp")
+    run["ExposedPorts"] = {**(run.get("ExposedPorts") or {}), **{port: {} for port in ports}}
+
+
+def _add_volumes(change: ConfigChange, run: dict[str, Any]) -> None:
+    paths = change.json_words() or change.words(run)
+    if not all(paths):
+        raise change.error("a volume is a path")
+    run["Volumes"] = {**(run.get("Volumes") or {}), **{path: {} for path in paths}}
+
+
+def _add_trigger(change: ConfigChange, run: dict[str, Any]) -> None:
+    former = run.get("OnBuild")
+    run["OnBuild"] = [*(former if isinstance(former, list) else []), change.value]
+
+
+def _set_text(key: str) -> Callable[[ConfigChange, dict[str, Any]], None]:
+    def set_text(change: ConfigChange, run: dict[str, Any]) -> None:
+        words = change.words(run)
+        if len(words) != 1:
+            raise change.error("it has to be one word")
+        run[key] = words[0]
+
+    return set_text
+
+
+def _set_directory(change: ConfigChange, run: dict[str, Any]) -> None:
+    """Set the working directory; a relative one is below the one that was set."""
+    path = " ".join(change.words(run))
+    above = run.get("WorkingDir") or "/"
+    run["WorkingDir"] = path if path.startswith("/") else f"{above.rstrip('/')}/{path}"
+
+
+_INSTRUCTIONS: Mapping[str, Callable[[ConfigChange, dict[str, Any]], None]] = {
+    "CMD": _set_command("Cmd"),
+    "ENTRYPOINT": _set_command("Entrypoint"),
+    "ENV": _set_env,
+    "EXPOSE": _add_ports,
+    "LABEL": _set_labels,
+    "ONBUILD": _add_trigger,
+    "STOPSIGNAL": _set_text("StopSignal"),
+    "USER": _set_text("User"),
+    "VOLUME": _add_volumes,
+    "WORKDIR": _set_directory,
+}
+INSTRUCTIONS = tuple(_INSTRUCTIONS)
+"""The names of all instructions."""

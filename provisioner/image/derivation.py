@@ -1,0 +1,169 @@
+"""Makes an image from another one: with one more layer, or one in place of all, and with changes of its config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from provisioner.image.config_changes import ConfigChange, apply_changes
+from provisioner.image.digest import Digest
+from provisioner.image.image import Image
+from provisioner.image.manifest import DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
+
+_TYPES = {
+    "application/vnd.oci.image.layer.v1.tar": "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd": "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip": (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    ),
+}
+"""The media types of layers, OCI's with Docker's."""
+_OCI_TYPES = {docker: oci for oci, docker in _TYPES.items()}
+_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+BASE_NAME, _BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontainers.image.base.digest"
+"""The annotations about the image that another one was made from (image-spec, annotations.md)."""
+
+
+@dataclass(frozen=True)
+class AddedLayer:
+    """A layer to be added: a tar archive, compressed as gzip."""
+
+    digest: Digest
+    size: int
+    diff_id: Digest
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What an image is to be made of another one."""
+
+    layer: AddedLayer | None
+    """None where no file differs."""
+    squash: bool
+    """Whether the layer is all of the image, and not the topmost one."""
+    changes: Sequence[ConfigChange]
+    comment: str
+    created: int
+    """In seconds since 1970."""
+    base_name: str
+    """The reference of the image it is made from; empty where that is no image of a registry."""
+
+
+@dataclass(frozen=True)
+class DerivedImage:
+    """The documents of an image that was made here."""
+
+    manifest: bytes
+    media_type: str
+    """That of the manifest."""
+    config: bytes
+    config_descriptor: Descriptor
+    layers: tuple[Descriptor, ...]
+    """From the lowest to the topmost."""
+    platform: dict[str, str]
+    """As an index states it."""
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """Return that of the manifest."""
+        return Descriptor(self.media_type, Digest.of(self.manifest), len(self.manifest))
+
+
+def derive(image: Image, derivation: Derivation, *, only_oci: bool) -> DerivedImage:
+    """Return the image that is made of `image`, in its format, Docker's or OCI's; with `only_oci`, always in OCI's.
+
+    Without a layer and changes these are the documents of `image` itself, as far as the format allows that. Raises
+    UsageError for a change that can't be made.
+    """
+    is_docker = image.manifest.config.media_type == DOCKER_CONFIG
+    base = json.loads(image.manifest_bytes)
+    is_same = derivation.layer is None and not derivation.changes and not derivation.squash
+    config = image.config_bytes if is_same else _config(image, derivation)
+    platform = {"architecture": image.config.platform.architecture, "os": image.config.platform.os}
+    if image.config.platform.variant:
+        platform["variant"] = image.config.platform.variant
+    own = base.get("mediaType") or ("" if is_docker else OCI_MANIFEST)  # OCI's need not state it
+    if is_same and not (only_oci and is_docker) and own in (DOCKER_MANIFEST, OCI_MANIFEST):
+        return DerivedImage(image.manifest_bytes, own, config, image.manifest.config, image.manifest.layers, platform)
+    is_docker = is_docker and not only_oci
+    described = _describe(DOCKER_CONFIG if is_docker else OCI_CONFIG, Digest.of(config), len(config))
+    layers = [] if derivation.squash else [_in_format(layer, is_docker) for layer in base["layers"]]
+    if derivation.layer:
+        added = _describe(_GZIP, derivation.layer.digest, derivation.layer.size)
+        layers.append(_in_format(added, is_docker))
+    media_type = DOCKER_MANIFEST if is_docker else OCI_MANIFEST
+    manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_type, "config": described, "layers": layers}
+    if not is_docker and (annotations := _annotations(base, image, derivation, is_same)):
+        manifest["annotations"] = annotations
+    data = _to_json(manifest)
+    parsed = Manifest.from_json(data)
+    return DerivedImage(data, media_type, config, parsed.config, parsed.layers, platform)
+
+
+def _config(image: Image, derivation: Derivation) -> bytes:
+    """Return the config of the new image: all that the other one has, and what is new."""
+    config = json.loads(image.config_bytes)
+    platform, created = image.config.platform, _date(derivation.created)
+    config |= {"architecture": platform.architecture, "os": platform.os}
+    if platform.variant:
+        config["variant"] = platform.variant
+    config["created"] = created
+    config["config"] = apply_changes(config.get("config") or {}, derivation.changes)
+    diff_ids = [] if derivation.squash else list(config["rootfs"]["diff_ids"])
+    history = _history(config.get("history"), 0 if derivation.squash else len(diff_ids), derivation.squash)
+    entry: dict[str, Any] = {"created": created, "created_by": _created_by(derivation)}
+    if derivation.comment:
+        entry["comment"] = derivation.comment
+    if derivation.layer:
+        diff_ids.append(str(derivation.layer.diff_id))
+    else:
+        entry["empty_layer"] = True
+    config["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
+    config["history"] = [*history, entry]
+    return _to_json(config)
+
+
+def _created_by(derivation: Derivation) -> str:
+    words = ["provision export", *(["--squash"] if derivation.squash else [])]
+    return " ".join([*words, *(f"--change '{change.name} {change.value}'" for change in derivation.changes)])
+
+
+def _history(history: Any, layers: int, squash: bool) -> list[Any]:
+    """Return the history of the other image, with an entry for each of its `layers`, as the specification wants it."""
+    entries = [dict(entry) for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+    if squash:
+        return [{**entry, "empty_layer": True} for entry in entries]
+    full = [entry for entry in entries if not entry.get("empty_layer")]
+    for entry in full[layers:]:
+        entry["empty_layer"] = True
+    return entries + [{"comment": "a layer that the history of the image lacks"}] * (layers - len(full))
+
+
+def _annotations(base: Any, image: Image, derivation: Derivation, is_same: bool) -> dict[str, str]:
+    found = base.get("annotations")
+    annotations = {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    if derivation.base_name and not derivation.squash and not is_same:
+        annotations |= {BASE_NAME: derivation.base_name, _BASE_DIGEST: str(image.digest)}
+    return annotations
+
+
+def _describe(media_type: str, digest: Digest, size: int) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": str(digest), "size": size}
+
+
+def _in_format(layer: dict[str, Any], is_docker: bool) -> dict[str, Any]:
+    """Return a descriptor with the media type of one format in place of that of the other."""
+    own = str(layer.get("mediaType", ""))
+    return {**layer, "mediaType": (_TYPES if is_docker else _OCI_TYPES).get(own, own)}
+
+
+def _date(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _to_json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -1,0 +1,311 @@
+"""`provision push`: directories and archives to real registries, what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.loopback_registry import Response
+from tests.commands.test_copy_move import used
+from tests.commands.test_export_images import MORE, Archive, change, export, exported, made
+from tests.support import builders
+from tests.support.docker_registry import DockerRegistry, run_docker_registry
+from tests.support.provisioned import image as usual_image
+from tests.support.scripted_registry import Request, challenge
+from tests.support.tools import as_user, clean_environment, need, need_root, provision, provision_command, run
+from tests.support.trees import tree_of
+from tests.support.writable_registry import WritableRegistry
+
+
+def push(*words: str | Path, status: int = 0, **options: Any) -> str:
+    done = provision("push", *words, **{"env": clean_environment(), **options})
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def registry() -> Iterator[WritableRegistry]:
+    with WritableRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def container(place: Path, registry: WritableRegistry) -> Path:
+    """A container that was pulled from the repository `base` of a registry, with one new file."""
+    registry.push("base", usual_image(*MORE))
+    words = (f"{registry.host}/base", place / "source", "--platform=linux/amd64")
+    done = provision(*words, cache=place / "cache", env=clean_environment())
+    assert done.returncode == 0, done.stderr
+    (place / "source/rootfs/new").write_text("x")
+    return place / "source"
+
+
+def complete(registry: WritableRegistry, name: str, tag: str = "latest") -> dict[str, Any]:
+    """Return the manifest of a tag, all blobs of which have to be there."""
+    manifest: dict[str, Any] = json.loads(registry.manifests[name, tag][1])
+    for blob in (manifest["config"], *manifest["layers"]):
+        data = registry.blobs[name, blob["digest"]]
+        assert blob["digest"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
+        assert blob["size"] == len(data)
+    return manifest
+
+
+# Directories
+
+
+@pytest.mark.slow
+def test_what_comes_back_from_docker_registry_is_the_same(place: Path) -> None:
+    need_root()
+    with run_docker_registry(place, place / "storage") as registry:
+        with made(place, usual_image(*MORE)):
+            source = place / "source"
+            change(used(source))
+            (source / "rootfs/usr/closed-directory").chmod(0o700)
+            push(source, f"{registry.host}/me/x:1", cache=place / "cache")
+        back = provision(f"{registry.host}/me/x:1", place / "back", "--platform=linux/amd64", env=clean_environment())
+        assert back.returncode == 0, back.stderr
+    ours, theirs = exported(tree_of(place / "source/rootfs")), exported(tree_of(place / "back/rootfs"))
+    for tree in (ours, theirs):
+        for path in (".", "etc", *(f"etc/{name}" for name in ("resolv.conf", "hosts", "hostname", "mtab"))):
+            tree.pop(path, None)  # which provision writes for each directory
+    ours["usr/device"] = theirs["usr/device"] = ours["usr/null"]  # provision makes no devices
+    assert theirs == ours
+    assert os.getxattr(place / "back/rootfs/usr/sparse", "user.note") == b"dear"
+
+
+def test_layers_of_the_same_registry_are_mounted(place: Path) -> None:
+    """With the cache gone: nothing of the image is downloaded or sent."""
+    with run_docker_registry(place, place / "storage") as registry:
+        with made(place) as source:
+            push(source, f"{registry.host}/base", cache=place / "cache")
+        done = provision(f"{registry.host}/base", place / "two", "--platform=linux/amd64", env=clean_environment())
+        assert done.returncode == 0, done.stderr
+        (place / "two/rootfs/new").write_text("x")
+        message = push("-v", place / "two", f"{registry.host}/me/other", cache=place / "empty")
+        assert "2 of 2 layers of the image are there already" in message
+        assert message.count("mount") == 0  # queries aren't shown
+        assert "PATCH" not in message
+        assert message.count(": 201") == 2 + 3  # two mounts, then the new layer, the config and the manifest
+        skopeo = json.loads(inspected(registry, "me/other"))
+        assert len(skopeo["Layers"]) == 3
+
+
+def inspected(registry: DockerRegistry, name: str) -> str:
+    need("skopeo")
+    return run("skopeo", "inspect", "--tls-verify=false", f"docker://{registry.host}/{name}")
+
+
+def test_a_second_push_sends_nothing(place: Path, registry: WritableRegistry, container: Path) -> None:
+    push(container, f"{registry.host}/me/x", cache=place / "cache")
+    manifest = complete(registry, "me/x")
+    assert len(manifest["layers"]) == 3
+    registry.requests.clear()
+    assert "already" in push(container, f"{registry.host}/me/x", cache=place / "cache")
+    assert set(registry.methods("/v2/me/x/.*")) == {"HEAD"}
+
+
+def test_only_what_is_new_is_sent(place: Path, registry: WritableRegistry, container: Path) -> None:
+    push(container, f"{registry.host}/me/x:1", cache=place / "cache")
+    (container / "rootfs/newer").write_text("y")
+    registry.requests.clear()
+    push(container, f"{registry.host}/me/x:2", "--change", "USER web", cache=place / "cache")
+    manifest = complete(registry, "me/x", "2")
+    assert registry.methods("/v2/me/x/.*").count("POST") == 2
+    config = json.loads(registry.blobs["me/x", manifest["config"]["digest"]])
+    assert config["config"]["User"] == "web"
+
+
+def test_an_image_without_changes_keeps_its_digest(place: Path, registry: WritableRegistry, container: Path) -> None:
+    (container / "rootfs/new").unlink()
+    push(container, f"{registry.host}/me/x", cache=place / "cache")
+    assert registry.manifests["me/x", "latest"][1] == usual_image(*MORE).manifest
+
+
+def test_docker_s_format_is_kept(place: Path, registry: WritableRegistry) -> None:
+    image = usual_image()
+    manifest = json.loads(image.manifest)
+    manifest["mediaType"] = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"
+    for layer in manifest["layers"]:
+        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    docker = replace(image, manifest=builders.json_bytes(manifest), media_type=manifest["mediaType"])
+    with made(place, docker) as source:
+        (source / "rootfs/new").write_text("x")
+        push(source, f"{registry.host}/me/x", cache=place / "cache")
+    pushed = complete(registry, "me/x")
+    assert pushed["mediaType"] == registry.manifests["me/x", "latest"][0] == manifest["mediaType"]
+    assert pushed["layers"][-1]["mediaType"] == "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    assert "annotations" not in pushed
+
+
+def test_layers_that_the_cache_lacks_are_fetched_and_sent(place: Path, registry: WritableRegistry) -> None:
+    with made(place) as source:
+        (source / "rootfs/new").write_text("x")
+        shutil.rmtree(place / "cache")
+        push(source, f"{registry.host}/me/x")
+        complete(registry, "me/x")
+
+
+def test_squash_needs_no_other_registry(place: Path, registry: WritableRegistry) -> None:
+    with made(place, **as_user()) as source:
+        pass
+    message = push(source, f"{registry.host}/me/x", status=5, **as_user())
+    assert f"provision push --squash {source} {registry.host}/me/x" in message
+    push("--squash", source, f"{registry.host}/me/x", **as_user())
+    assert len(complete(registry, "me/x")["layers"]) == 1
+
+
+def test_a_password_is_sent_that_was_saved_for_the_registry(
+    place: Path, registry: WritableRegistry, container: Path
+) -> None:
+    word = base64.b64encode(b"me:secret").decode()
+
+    def check(request: Request) -> Response | None:
+        return None if request.headers.get("Authorization") == f"Basic {word}" else challenge('Basic realm="x"')
+
+    registry.check = check
+    message = push(container, f"{registry.host}/me/x", cache=place / "cache", status=4)
+    assert f"provision login {registry.host}" in message
+    (place / "auth.json").write_text(json.dumps({"auths": {registry.host: {"auth": word}}}))
+    (place / "auth.json").chmod(0o600)
+    env = clean_environment(REGISTRY_AUTH_FILE=str(place / "auth.json"))
+    assert "pushed" in push(container, f"{registry.host}/me/x", cache=place / "cache", env=env)
+    complete(registry, "me/x")
+
+
+# Archives
+
+
+@pytest.mark.parametrize("form", ["oci-archive", "docker-archive"])
+def test_an_archive_is_pushed(place: Path, registry: WritableRegistry, container: Path, form: str) -> None:
+    export(f"--format={form}", container, place / "i.tar", cache=place / "cache")
+    registry.requests.clear()
+    push(place / "i.tar", f"{registry.host}/me/x")
+    complete(registry, "me/x")
+    # The image names its base, whose two layers are mounted.
+    assert all(request.query.get("from") == ["base"] for request in registry.requests if request.method == "POST")
+    assert registry.methods("/v2/me/x/blobs/uploads/.*").count("PUT") == 2
+    digest = Archive(place / "i.tar").index["manifests"][0]["digest"]
+    assert f"sha256:{hashlib.sha256(registry.manifests['me/x', 'latest'][1]).hexdigest()}" == digest
+
+
+def test_an_archive_of_skopeo_is_pushed(place: Path, registry: WritableRegistry, container: Path) -> None:
+    need("skopeo")
+    base = f"docker://{registry.host}/base"
+    run("skopeo", "copy", "--src-tls-verify=false", base, f"oci-archive:{place}/i.tar")
+    push(place / "i.tar", f"{registry.host}/me/x")
+    complete(registry, "me/x")
+
+
+def packed(files: dict[str, bytes], place: Path) -> Path:
+    with tarfile.open(place / "bad.tar", "w") as opened:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            opened.addfile(member, io.BytesIO(data))
+    return place / "bad.tar"
+
+
+def test_hostile_archives_are_refused(place: Path, registry: WritableRegistry, container: Path) -> None:
+    export("--format=oci-archive", container, place / "i.tar", cache=place / "cache")
+    archive = Archive(place / "i.tar")
+    layer = "blobs/" + archive.manifest["layers"][-1]["digest"].replace(":", "/")
+    config = "blobs/" + archive.manifest["config"]["digest"].replace(":", "/")
+    index = archive.files["index.json"]
+    twice = json.dumps({**archive.index, "manifests": archive.index["manifests"] * 2}).encode()
+    cases: list[tuple[dict[str, bytes], str]] = [
+        ({**archive.files, layer: archive.files[layer][:-1] + b"x"}, "does not match its digest"),
+        ({**archive.files, layer: archive.files[layer] + b"x"}, "were announced"),
+        ({**archive.files, config: b"{}"}, "were announced"),
+        ({name: data for name, data in archive.files.items() if name != layer}, "has no blob"),
+        ({name: data for name, data in archive.files.items() if name != "index.json"}, "no OCI layout"),
+        ({**archive.files, "index.json": b"[]"}, "index"),
+        ({**archive.files, "index.json": index.replace(b"sha256:", b"sha256:../../", 1)}, "digest"),
+        ({**archive.files, "index.json": twice}, "2 images"),
+    ]
+    registry.requests.clear()
+    for files, why in cases:
+        message = provision("push", packed(files, place), f"{registry.host}/me/x", env=clean_environment())
+        assert message.returncode in (2, 3, 6), message.stderr
+        assert why in message.stderr
+        assert "Traceback" not in message.stderr
+    data = (place / "i.tar").read_bytes()
+    for cut in (0, 100, 600, len(data) // 2):
+        (place / "bad.tar").write_bytes(data[:cut])
+        message = provision("push", place / "bad.tar", f"{registry.host}/me/x", env=clean_environment())
+        assert message.returncode in (2, 6), message.stderr
+        assert "Traceback" not in message.stderr
+    assert registry.requests == []
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["source", "r.example/x@sha256:" + "0" * 64], "follows from the content"),
+        (["source", "UPPER"], "capital letters"),
+        (["none", "r.example/x"], "no directory"),
+        ([".", "r.example/x"], "not made by provision"),
+        (["file", "r.example/x", "--squash"], "is for directories"),
+        (["file", "r.example/x"], "no OCI layout"),
+    ],
+)
+def test_wrong_words_are_answered(place: Path, words: list[str], why: str) -> None:
+    (place / "file").write_bytes(bytes(2048))
+    done = provision("push", str(place / words[0]), *words[1:], env=clean_environment())
+    assert done.returncode in (2, 3, 6, 8), done.stderr
+    if words[0] != "source":
+        assert why in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_push_that_is_killed_goes_on_with_the_next_one(
+    place: Path, registry: WritableRegistry, container: Path
+) -> None:
+    """At no moment does a tag name an image that lacks something."""
+    registry.largest = 1 << 20
+    command, options = provision_command(
+        "push", container, f"{registry.host}/me/x", cache=place / "cache", env=clean_environment()
+    )
+    killed_at, count = 0, 0
+    while True:
+        registry.requests.clear()
+        count = 0
+        process: subprocess.Popen[str] | None = None
+
+        def kill(request: Request) -> Response | None:
+            nonlocal count
+            count += 1
+            if count > killed_at and process:  # noqa: B023
+                process.send_signal(signal.SIGKILL)  # noqa: B023
+            return None
+
+        registry.check = kill
+        process = subprocess.Popen(command, **options)
+        _, message = process.communicate()
+        if ("me/x", "latest") in registry.manifests:
+            complete(registry, "me/x")
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, message
+        killed_at += 1
+        assert killed_at < 60
+    assert killed_at > 2
+    complete(registry, "me/x")
