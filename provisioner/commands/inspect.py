@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import make_console, output_errors, write_json, write_lines
+from provisioner.commands.output import make_console, output_errors, screen_of, write_json, write_lines
 from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(inspection.to_json())
     else:
-        write_lines(_lines(inspection, Screen.of(sys.stdout)))
+        write_lines(_lines(inspection, screen_of(arguments)))
     return 0
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.commands.output import NAMES_ALONE, write_json, write_lines
+from provisioner.commands.output import NAMES_ALONE, screen_of, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
@@ -24,7 +23,7 @@ from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import find_outdated
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.tables import Column, Screen, table
+from provisioner.terminal.tables import Column, table
 
 HELP = "List the directories made on this machine, and what is running"
 EXAMPLE = "provision list"
@@ -93,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         entries = directories.entries()
     rows = _rows(entries, trust)
     gone = [row.entry for row in rows if row.is_gone]
-    screen = Screen.of(sys.stdout)
+    screen = screen_of(arguments)
     if arguments.json:
         write_json([_as_json(row) for row in rows])
     elif screen.width is None or arguments.quiet:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from provisioner.errors import MachineError, machine_errors
 from provisioner.terminal.progress import REQUEST_LOGGER, Console
+from provisioner.terminal.tables import Screen
 
 NAMES_ALONE = "names alone, one a line, as into a pipe"
 """What `--quiet` means for subcommands that list names."""
@@ -46,6 +47,11 @@ class _DetailHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._console.detail(record.getMessage())
+
+
+def screen_of(arguments: argparse.Namespace) -> Screen:
+    """Return the screen of standard output, with colours as `--color` says."""
+    return Screen.of(sys.stdout, arguments.color)
 
 
 def add_insecure_argument(parser: argparse.ArgumentParser) -> None:
