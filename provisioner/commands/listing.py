@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     gone = [row.entry for row in rows if row.is_gone]
     screen = screen_of(arguments)
     if arguments.json:
-        write_json([_as_json(row) for row in rows])
+        write_json({"directories": [_as_json(row) for row in rows]})
     elif screen.width is None or arguments.quiet:
         write_lines(printable(row.entry.directory) for row in rows if not row.is_gone)
     else:

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     found, count = Hub(insecure=arguments.insecure).search(query, _MOST if arguments.all else arguments.limit)
     screen = screen_of(arguments)
     if arguments.json:
-        write_json([asdict(repository) for repository in found])
+        write_json({"repositories": [asdict(repository) for repository in found]})
     elif arguments.quiet or screen.width is None:
         write_lines(repository.name for repository in found)
     else:
@@ -93,7 +93,7 @@ def _search_lxc(query: str, arguments: argparse.Namespace) -> int:
     found = every if arguments.all else every[: arguments.limit]
     screen = screen_of(arguments)
     if arguments.json:
-        write_json([asdict(image) for image in found])
+        write_json({"images": [asdict(image) for image in found]})
     elif arguments.quiet or screen.width is None:
         write_lines(image.name for image in found)
     else:

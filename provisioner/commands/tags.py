@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     find = _find_lxc if arguments.image.startswith(lxc_listing.PREFIX) else _find
     query, tags, count = find(arguments, config, not names_only, console)
     if arguments.json:
-        write_json([_json(tag, query.platform) for tag in tags])
+        write_json({"tags": [_json(tag, query.platform) for tag in tags]})
     elif names_only:
         write_lines(tag.name for tag in tags)
     else:

@@ -270,7 +270,7 @@ complete -c provision -n '_shtab_provision_using cache' -s V -l version -d 'show
 complete -c provision -n '_shtab_provision_using cache' -s q -l quiet -d 'show errors only'
 complete -c provision -n '_shtab_provision_using cache' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using cache' -l color -xka "auto always never" -d 'colours: auto (on terminals, unless NO_COLOR is set), always or never; default: auto'
-complete -c provision -n '_shtab_provision_using cache; and test $_shtab_provision_npos -eq 0' -ka "ls prune clear" -d 'ls: list all files; prune: remove old ones and those above the limit; clear: remove all that no run uses'
+complete -c provision -n '_shtab_provision_using cache; and test $_shtab_provision_npos -eq 0' -ka "ls prune clear" -d 'ls: list images; prune: remove old files and those above the limit; clear: remove all that no run uses'
 complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a completion -d 'Print the completions for bash, zsh or fish: provision completion bash >~/.local/share/bash-completion/completions/provision'
 complete -c provision -n '_shtab_provision_using completion' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using completion' -s V -l version -d 'show program'"'"'s version number and exit'

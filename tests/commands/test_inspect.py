@@ -60,7 +60,7 @@ def test_inspect_and_tags_where_head_is_refused(registry: ScriptedRegistry, tmp_
     name = f"{registry.host}/x"
     assert inspected(name, "--platform=amd64", cache=tmp_path)["labels"]
     tags = provision("tags", name, "--platform=arm64", "--json", cache=tmp_path)
-    assert [tag["name"] for tag in json.loads(tags.stdout)] == ["latest"], tags.stderr
+    assert [tag["name"] for tag in json.loads(tags.stdout)["tags"]] == ["latest"], tags.stderr
 
 
 def served(*args: str | Path, cache: Path) -> bytes:
@@ -73,6 +73,7 @@ def served(*args: str | Path, cache: Path) -> bytes:
 
 def test_all_that_is_known(registry: ScriptedRegistry, tmp_path: Path) -> None:
     assert inspected("--platform=amd64", f"{registry.host}/x", cache=tmp_path) == {
+        "format": 1,
         "reference": f"{registry.host}/x:latest",
         "index_digest": builders.digest_of(INDEX),
         "manifest_digest": builders.digest_of(AMD.manifest),

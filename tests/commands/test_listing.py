@@ -50,7 +50,7 @@ def listed(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]
 
 
 def as_json(env: dict[str, str]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(listed(env, "--json").stdout)
+    rows: list[dict[str, Any]] = json.loads(listed(env, "--json").stdout)["directories"]
     return rows
 
 
