@@ -14,6 +14,8 @@ from provisioner.commands import (
     cache,
     completion,
     config,
+    copy,
+    diff,
     doctor,
     expose,
     inspect,
@@ -24,9 +26,13 @@ from provisioner.commands import (
     logout,
     logs,
     mirrors,
+    move,
     owners,
+    remove,
+    repair,
     search,
     tags,
+    update,
 )
 from provisioner.commands.first_word import check_first_word, similar_subcommand
 from provisioner.commands.output import write_lines
@@ -67,6 +73,14 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "link": link,
         "expose": expose,
     },
+    "The life of a container": {
+        "diff": diff,
+        "update": update,
+        "copy": copy,
+        "move": move,
+        "repair": repair,
+        "remove": remove,
+    },
     "Images": {"search": search, "tags": tags, "inspect": inspect},
     "Registries and the cache": {"login": login, "logout": logout, "mirrors": mirrors, "cache": cache},
     "This program": {"completion": completion},
@@ -77,7 +91,7 @@ COMMANDS = {name: module for group in GROUPS.values() for name, module in group.
 SUMMARY = "provision turns a container image into a directory that runs: no Docker, no daemon, no root."
 EXIT_STATUSES = (
     "Exit status: 0 done, 1 unexpected, 2 usage, 3 not found, 4 not allowed, 5 network, 6 bad content, "
-    "7 this machine can't, 8 DIR is in the way, 130 interrupted."
+    "7 this machine can't, 8 DIR is in the way, 9 an update is there, 130 interrupted."
 )
 INTERRUPTED = 130
 
@@ -107,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProvisionError as error:
         console.error(error.message, _hint(words, error))
         return error.status
-    except KeyboardInterrupt:
-        console.error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        console.error("interrupted", "; ".join(getattr(interrupt, "__notes__", ())))
         return INTERRUPTED
     except _Terminated as terminated:
         console.error("ended by a signal")
@@ -252,6 +266,8 @@ def _parser(name: str) -> Parser:
 
 
 def _owner_of(option: str, name: str) -> str:
-    """Return how to type the subcommands other than `name` that have this option; empty where none has it."""
+    """Return how to type the subcommand, or the two, that have this option; empty where `name` or more have it."""
     owners = [other for other in COMMANDS if other != name and option in _parser(other).options]
+    if len(owners) > 2:
+        return ""
     return " and ".join("provision IMAGE DIR" if owner == "install" else f"provision {owner}" for owner in owners)

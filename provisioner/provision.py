@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
-from provisioner.container.record import Record
+from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
 from provisioner.container.start_options import StartOptions
@@ -32,9 +32,11 @@ from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
 from provisioner.profile import load_profile
+from provisioner.rootfs.account_files import read_account_files
 from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
 from provisioner.rootfs.fixups import apply_fixups
+from provisioner.rootfs.packages import Packages, read_packages
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import NOT_VERIFIED, ResolvedImage, Source
 from provisioner.start_files import (
@@ -112,10 +114,17 @@ class Outcome:
     """The files for locks, where the source has them in place of manifests (see ResolvedImage)."""
 
 
-def provision(plan: Plan, source: Source, console: Console) -> Outcome:
+Completion = Callable[[int], str]
+"""Is called with a directory, open, when it is complete and before it replaces another one.
+
+Returns the name that the other one gets beside it; empty to have it removed.
+"""
+
+
+def provision(plan: Plan, source: Source, console: Console, complete: Completion = lambda new: "") -> Outcome:
     """Create `plan.directory` from the image of `source`, unless it contains this image already.
 
-    Raises ProvisionError. The directory then doesn't exist, or is as it was before.
+    Raises ProvisionError, and what `complete` raises. The directory then doesn't exist, or is as it was before.
     """
     requested_profile = load_profile(plan.profile) if plan.profile else None
     existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
@@ -149,6 +158,7 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
             with tree_errors("write the fixups"):
                 profile = requested_profile or matching_profile(tree)
                 generated = apply_fixups(tree, profile, plan.dns, plan.directory, plan.hostname)
+                accounts, packages = read_account_files(tree), read_packages(tree)
                 image = _completed(image, tree, plan, console)
                 facts = Facts.of(tree)
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
@@ -166,9 +176,10 @@ def provision(plan: Plan, source: Source, console: Console) -> Outcome:
                     record.write(folder, image)
                     write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
                     write_runtime_files(folder, generated, console)
+                    _write_base(folder, accounts, packages)
                     if plan.ids == "many":
                         write_new(folder, IDS_FILE, b"many\n")
-        staging.commit(console, sync=plan.sync)
+        staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
     return Outcome(record, image, resolved_image.index, True, True, resolved_image.files)
 
 
@@ -319,3 +330,12 @@ def _image_as_made(plan: Plan, existing: Record, image: Image) -> Image:
     if image.rootfs:
         return inspect_directory(plan.directory, plan.trust).image
     return replace(image, config=existing.run.applied_to(image.config))
+
+
+def _write_base(folder: int, accounts: Mapping[str, bytes], packages: Packages | None) -> None:
+    """Write what an update needs of the image: files such as /etc/passwd, and names of packages. `folder` is open."""
+    if packages is not None:
+        write_new(folder, PACKAGES, b"".join(name + b"\n" for name in sorted(packages.by_hand)))
+    with closing_descriptor(make_directory(folder, ACCOUNTS, 0o700)) as directory:
+        for name, content in accounts.items():
+            write_new(directory, name, content, 0o600)

@@ -12,13 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "sizes terminal threads resources filesystem errors archives settings image catalogue registry store sources"
-    " ownership profile rootfs layers container launch config inspection start_files doctor"
+    "sizes threads terminal resources filesystem errors archives settings image catalogue registry store sources"
+    " ownership profile rootfs layers container comparison launch config inspection start_files doctor"
 )
 MAY_IMPORT = {
     "sizes": "",
-    "terminal": "sizes",
     "threads": "",
+    "terminal": "sizes threads",
     "resources": "",
     "filesystem": "threads",
     "errors": "terminal",
@@ -34,14 +34,16 @@ MAY_IMPORT = {
     "rootfs": "errors filesystem ownership profile terminal",
     "layers": "archives errors filesystem image ownership rootfs sizes sources store terminal threads",
     "container": "errors filesystem image ownership sizes terminal",
+    "comparison": "container errors filesystem ownership rootfs terminal",
     "launch": "errors filesystem image resources",
     "config": "catalogue filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image sources store terminal",
     "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,
-    "commands": f"{ROOMS} provision",
-    "cli": f"{ROOMS} provision commands",
+    "maintenance": f"{ROOMS} provision",
+    "commands": f"{ROOMS} provision maintenance",
+    "cli": f"{ROOMS} provision maintenance commands",
     "__main__": "cli",
 }
 """The table of docs/architecture.md: what each room, a package or a module, may import. Each row names only

@@ -337,6 +337,7 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
     job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     folder = tmp_path / "dir/.provision"
     assert sorted(os.listdir(folder)) == [
+        "accounts",
         "background.bpf",
         "config.json",
         "container.bpf",

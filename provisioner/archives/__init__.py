@@ -1,7 +1,8 @@
 """Archives as streams of bytes: decompressing them, and reading tar.
 
-`compression` recognises and decompresses gzip, zstd, bzip2 and xz, `tar` parses entries, `stream` and `seekable` are
-what it reads from: chunks that arrive, or a file in which content is skipped. Nothing here knows images.
+`compression` recognises and decompresses gzip, zstd, bzip2, xz and lz4, `tar` parses entries, `stream` and `seekable`
+are what it reads from: chunks that arrive, or a file in which content is skipped. `pseudo_files` turns the output of
+unsquashfs into a tar. Nothing here knows images.
 Input is hostile: sizes are limited before anything is allocated, and errors are MalformedImage.
 May import filesystem, terminal, threads and errors.
 """

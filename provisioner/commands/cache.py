@@ -9,6 +9,7 @@ from typing import Any
 
 from provisioner.commands.output import make_console, screen_of, write_json, write_lines
 from provisioner.config import Config
+from provisioner.filesystem.times import utc_time
 from provisioner.sizes import parse_size, size_text
 from provisioner.store.cached_images import CacheContents, CachedImage, group_files
 from provisioner.store.prune import CachedFile, cache_directory, list_files, prune, total_size
@@ -113,7 +114,7 @@ def _json(contents: CacheContents, files: Sequence[CachedFile]) -> dict[str, Any
                 "digest": image.digest or None,
                 "size": image.size,
                 "shared_size": contents.shared_size(image),
-                "used": _time(image.used),
+                "used": utc_time(image.used),
             }
             for image in contents.images
             if any(file.path in paths for file in image.files)
@@ -128,15 +129,11 @@ def _file_json(contents: CacheContents, file: CachedFile) -> dict[str, Any]:
         "kind": file.kind,
         "name": file.name,
         "size": file.size,
-        "used": _time(file.used),
+        "used": utc_time(file.used),
         "images": list(contents.owners.get(file.path, ())),
         "part": (part and part.what) or None,
         "whole_size": part and part.size,
     }
-
-
-def _time(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _ago(seconds: float) -> str:

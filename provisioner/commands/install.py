@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,13 +27,15 @@ from provisioner.commands.source_options import (
 from provisioner.commands.stamps import add_stamp_arguments, stamps_of
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
-from provisioner.container.access import find_directory
-from provisioner.errors import UsageError
+from provisioner.container.access import FOLDER, find_directory
+from provisioner.errors import UsageError, machine_errors
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
     from provisioner.container.record import Record
+    from provisioner.provision import Outcome
     from provisioner.terminal.progress import Console
 
 _VOLUME = re.compile(
@@ -83,6 +86,7 @@ def with_volume_options(words: Sequence[str]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Provision a directory, and show how to start it. Raises ProvisionError."""
+    began = time.monotonic()
     config = Config.load()
     trust = trusted_directories(arguments, config)
     check_operands(arguments.source, arguments.directory)
@@ -111,10 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
     _warn_of_missing_binds(plan.binds, console)
-    stamps = stamps_of(arguments)
-    if stamps and existing_record(directory, trust) is None:
-        for stamp in stamps:
-            stamp.remove()
+    stamps = stamps_of(arguments, lambda: existing_record(directory, trust) is not None)
     with open_source(name, options, console) as source:
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
@@ -127,15 +128,33 @@ def run(arguments: argparse.Namespace) -> int:
         lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)
 
-    where = printable(arguments.directory)
-    console.step(f"{where} is up to date" if not outcome.is_new else f"{where} is ready")
-    command = outcome.image.config.entrypoint + outcome.image.config.command or ("/bin/sh",)
-    start = os.path.join("." if os.sep not in arguments.directory else "", arguments.directory, "start.sh")
-    console.step(f"  command: {printable(shlex.join(command))}")
-    console.step(f"  start:   {printable(shlex.quote(start))}")
+    if not arguments.quiet:
+        _report(arguments.directory, directory, outcome, time.monotonic() - began, console)
     if arguments.json:
         write_lines([outcome.record.to_json().rstrip()])
     return 0
+
+
+def _report(name: str, directory: Path, outcome: Outcome, seconds: float, console: Console) -> None:
+    """Say that a directory is ready, and how to start it. `name` is how the user wrote it."""
+    shown = printable(name)
+    summary = _summary(directory, outcome, seconds) if outcome.is_new else ""
+    console.step(f"{shown} is ready: {summary}" if outcome.is_new else f"{shown} is up to date")
+    command = outcome.image.config.entrypoint + outcome.image.config.command or ("/bin/sh",)
+    start = os.path.join("." if os.sep not in name else "", name, "start.sh")
+    console.step(f"  command: {printable(shlex.join(command))}")
+    console.step(f"  start:   {printable(shlex.quote(start))}")
+
+
+def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
+    """Return what an image took: `427.0 MB in 5.1 s, 45,000 files of 1.1 GB`."""
+    from provisioner.ownership.mtree import count_files
+    from provisioner.ownership.record import RECORD
+
+    size = sum({layer.digest: layer.size for layer in outcome.record.layers}.values())
+    with machine_errors("read the ownership record"), open(directory / FOLDER / RECORD, "rb") as record:
+        files, total = count_files(record)
+    return f"{size_text(size)} in {seconds:.1f} s, {files:,} files of {size_text(total)}"
 
 
 def _check_default_directory(

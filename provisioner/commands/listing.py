@@ -19,6 +19,7 @@ from provisioner.container.record import Record
 from provisioner.container.relocation import find_unlisted
 from provisioner.container.sessions import find_sessions
 from provisioner.errors import MachineError, NotTrusted, machine_errors
+from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import find_outdated
@@ -217,7 +218,7 @@ def _as_json(row: _Row) -> dict[str, object]:
         "reference": record.reference if record else row.entry.reference,
         "platform": record.platform if record else None,
         "download_size": row.size if record else None,
-        "provisioned": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.time)) if record else None,
+        "provisioned": utc_time(row.time) if record else None,
         "id": row.id or None,
         "moved_from": row.moved_from or None,
         "copy_of": row.copy_of or None,

@@ -79,7 +79,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
     parser.add_argument("--no-cache", action="store_true", help="neither use the cache nor write to it")
     parser.add_argument(
-        "--no-catalogue", action="store_true", help="only Docker Hub has images of short names, for whatever platform"
+        "--no-catalogue", action="store_true", help="don't look elsewhere for a short name that Docker Hub lacks"
     )
     parser.add_argument("--sha256", metavar="HEX", help="what the file that SOURCE names must be")
     parser.add_argument("--lock", metavar="FILE", help="write the digests that the image has now to FILE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +63,16 @@ def add_stamp_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(changed, metavar="FILE", help="touch FILE when DIR was changed, or FILE is missing")
 
 
-def stamps_of(arguments: argparse.Namespace) -> Sequence[Stamp]:
-    """Return the stamps that the options name. Raises UsageError where one can't be one."""
+def stamps_of(arguments: argparse.Namespace, is_there: Callable[[], bool]) -> Sequence[Stamp]:
+    """Return the stamps that the options name, and remove them unless DIR is there.
+
+    Raises UsageError where one can't be one, and MachineError.
+    """
     named = ((arguments.stamp, False), (arguments.stamp_if_changed, True))
     stamps = [Stamp(Path(path), only_if_changed) for path, only_if_changed in named if path is not None]
     for stamp in stamps:
         stamp.check()
+    if stamps and not is_there():
+        for stamp in stamps:
+            stamp.remove()
     return stamps

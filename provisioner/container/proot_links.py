@@ -10,9 +10,13 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from provisioner.container.access import read_file
+from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.walk import walk
 
 LINKS = ".l2s"
@@ -22,7 +26,8 @@ PLACE = "links"
 LAST_NUMBER = 999
 """proot counts up to this number for each NAME, then it takes the name of another file and overwrites that."""
 
-_PREFIX = b".l2s."
+PREFIX = b".l2s."
+"""What the names of the files in LINKS begin with."""
 _NUMBERED = re.compile(rb"\.l2s\.(.*)(\d{4})", re.DOTALL)
 _SHOWN = 3
 
@@ -62,7 +67,7 @@ def find_links(directory: Path) -> ProotLinks:
             numbers[match[1]] = max(numbers[match[1]], int(match[2]))
         if stat.S_ISLNK(file.stat.st_mode):
             target = os.readlink(file.name, dir_fd=file.directory)
-            if target.startswith(b"/") and os.path.basename(target).startswith(_PREFIX):
+            if target.startswith(b"/") and os.path.basename(target).startswith(PREFIX):
                 _add(found, os.fsdecode(b"/".join([*path[1:], file.name])), target, here)
         if file.is_directory:
             path.append(file.name)
@@ -72,7 +77,7 @@ def find_links(directory: Path) -> ProotLinks:
 
 def _add(found: ProotLinks, name: str, target: bytes, here: list[bytes]) -> None:
     """Count the link `name` with its target."""
-    is_number = os.path.basename(name).startswith(os.fsdecode(_PREFIX))
+    is_number = os.path.basename(name).startswith(os.fsdecode(PREFIX))
     found.count += not is_number
     if any(target.startswith(rootfs + b"/") for rootfs in here):
         if not _has_content(target):
@@ -113,3 +118,55 @@ def _recorded(directory: Path) -> bytes:
 def _is_blocked(rootfs: Path) -> bool:
     place = rootfs / LINKS
     return os.path.lexists(place) and (place.is_symlink() or not place.is_dir())
+
+
+def is_link(target: bytes) -> bool:
+    """Return whether a symlink with this target is one of proot's."""
+    return target.startswith(b"/") and os.path.basename(target).startswith(PREFIX)
+
+
+def led_to(target: bytes, former: Iterable[bytes], rootfs: bytes) -> bytes:
+    """Return the target of a symlink for a rootfs that was at one of the absolute paths `former` and is at `rootfs`.
+
+    Only links of proot change. A link that an older place still holds follows, too, if it leads into the LINKS of a
+    directory called rootfs.
+    """
+    if not is_link(target):
+        return target
+    for place in former:
+        if target.startswith(place + b"/"):
+            return rootfs + target[len(place) :]
+    older, found, name = target.rpartition(b"/rootfs/" + os.fsencode(LINKS) + b"/")
+    return b"/".join([rootfs, os.fsencode(LINKS), name]) if found and older and b"/" not in name else target
+
+
+def read_links_place(folder: int) -> bytes:
+    """Return the path of the rootfs that links lead to, as the open `.provision/` says; empty where it doesn't."""
+    return (read_file(folder, PLACE, PLACE) or b"").removesuffix(b"\n")
+
+
+def lead_links(rootfs: int, folder: int, new: bytes) -> int:
+    """Lead all links of proot in an open rootfs, which was moved, to its path `new`; return how many there are.
+
+    Each is replaced by one rename, and PLACE in the open `folder` at last: where this ends early, the next start of
+    start.sh goes on. Raises OSError.
+    """
+    former, count, new_name = read_links_place(folder), 0, b"links.new.%d" % os.getpid()
+    try:
+        state = os.stat(LINKS, dir_fd=rootfs, follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISDIR(state.st_mode):
+        return 0
+    for file in filter(None, walk(rootfs, closed="open")):
+        if stat.S_ISLNK(file.stat.st_mode):
+            target = os.readlink(file.name, dir_fd=file.directory)
+            led = led_to(target, filter(None, [former]), new)
+            if led != target:
+                with suppress(FileNotFoundError):
+                    os.unlink(new_name, dir_fd=folder)  # left by a killed process
+                os.symlink(led, new_name, dir_fd=folder)
+                os.rename(new_name, file.name, src_dir_fd=folder, dst_dir_fd=file.directory)
+            count += is_link(target)
+    replace_in(folder, PLACE, new + b"\n", 0o644)
+    return count

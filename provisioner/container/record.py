@@ -19,6 +19,10 @@ from provisioner.image.image import Image
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.terminal.escaping import printable
 
+ACCOUNTS = "accounts"
+"""The folder in FOLDER with the image's files of users and groups."""
+PACKAGES = "packages"
+"""The file in FOLDER with the names of the packages that were installed by hand in the image, a line each."""
 _NAME = "record.json"
 _FORMAT = 1
 _PARTS = ("layers", "run", "options")

@@ -16,27 +16,28 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from provisioner.container.access import read_file, trust_errors
+from provisioner.container.parents import create_parent, remove_empty
 from provisioner.container.place import check_permissions, check_place
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import lock, lock_holder
 from provisioner.filesystem.mounts import mount_points_in
-from provisioner.filesystem.removal import names_in, remove_tree
-from provisioner.filesystem.resolution import PASSED, resolve
+from provisioner.filesystem.removal import names_in, remove_name
+from provisioner.filesystem.resolution import resolve
 from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours, created_owner
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_NEW, _OLD, _PARENTS = "new", "old", "parents"
+_NEW, OLD, _PARENTS, _KEEP = "new", "old", "parents", "keep"
 _NAME_MAX = 255
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
@@ -76,7 +77,7 @@ class Staging:
         self.target = target
         self._trust = trust
         self._report_waiting = report_waiting
-        self._folder = _staging_directory(target)
+        self._folder = staging_directory(target)
         self._name = os.fsencode(self._folder.name)
         self.path = self._folder / _NEW
         """The path of the new directory, for messages."""
@@ -100,19 +101,23 @@ class Staging:
         try:
             with self._cleanup_errors():
                 self._recover()
-            with trust_errors(self._action):
-                self._record_parents()
-                os.mkdir(_NEW, 0o700, dir_fd=self._lock)
-                self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
-                shown = printable(str(self.target.parent))
-                check_place(self.new, shown)
-                if not self._trust.covers(self.target):
-                    self._check_new()
-                    check_permissions(self.new, shown)
+            self._make_new()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
         return self
+
+    def _make_new(self) -> None:
+        """Create the new directory. Raises NotTrusted, and MachineError where the file system won't do."""
+        with trust_errors(self._action):
+            self._record_parents()
+            os.mkdir(_NEW, 0o700, dir_fd=self._lock)
+            self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
+            shown = printable(str(self.target.parent))
+            check_place(self.new, shown)
+            if not self._trust.covers(self.target):
+                self._check_new()
+                check_permissions(self.new, shown)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -125,8 +130,13 @@ class Staging:
             if error is None:  # an earlier error matters more, and the next run cleans up
                 raise
 
-    def commit(self, console: Console | None = None, *, sync: bool = False) -> None:
+    def commit(
+        self, console: Console | None = None, *, sync: bool = False, replace: bool = True, keep_as: str = ""
+    ) -> None:
         """Put the new directory in the place of `target`. Raises TargetExists where something is mounted there.
+
+        Without `replace` TargetExists is raised, too, where there is anything but an empty directory. What is replaced
+        is removed, unless it gets the name `keep_as` beside `target`.
 
         With `sync` it is on the disk before, and its name when this returns, so that no power cut can take parts of it;
         where that fails MachineError is raised, and all is as it was. `console` gets a step where that takes long.
@@ -145,16 +155,25 @@ class Staging:
             with machine_errors(f"write {shown} to the disk"):
                 sync_below(self._lock, lambda count: _report_waiting(console, count))
         with machine_errors(f"put {shown} in place"):
+            if keep_as:
+                write_new(self._lock, _KEEP, os.fsencode(keep_as))  # for the next run, where this one is killed
             try:
                 self._put_in_place()  # this also replaces an empty directory
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EPERM):  # SFTP has only the last of them
                     raise
-                os.rename(self.target.name, _OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
+                if not replace:
+                    raise TargetExists(f"{shown} was made meanwhile", "choose another directory") from None
+                os.rename(self.target.name, OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
                 self._put_in_place()
         if sync:
             with machine_errors(f"write {shown} to the disk"):
                 self._sync_names()
+        if keep_as:
+            with machine_errors(f"keep the old {shown}"), suppress(FileNotFoundError):  # where nothing was replaced
+                os.rename(OLD, keep_as, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+                if sync:
+                    sync_directory(self.parent)
 
     def _sync_names(self) -> None:
         """Have the name of `target` on the disk, and those of the parents that were created; undo the commit else."""
@@ -178,7 +197,7 @@ class Staging:
                 if found.path != self.target:  # somebody has put a symlink there since the path was resolved
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 for name in found.missing[:-1]:
-                    below = _create_parent(here, name)
+                    below = create_parent(here, name)
                     os.close(here)
                     here = below
                     created.append(name)
@@ -186,14 +205,14 @@ class Staging:
                 self._created_parents = len(created)
                 return
             except NotADirectoryError:
-                _remove_empty(here, reversed(created))
+                remove_empty(here, reversed(created))
                 raise TargetExists(
                     f"{printable(str(self.target))}: a part of this path is a file", "choose another directory"
                 ) from None
             except FileExistsError:  # another run creates them at the same time: they are looked at anew
                 continue
             except BaseException:
-                _remove_empty(here, reversed(created))
+                remove_empty(here, reversed(created))
                 raise
             finally:
                 os.close(here)
@@ -210,7 +229,7 @@ class Staging:
 
     def _remove_parents(self) -> None:
         """Remove the parents that were created, as far as they are empty."""
-        _remove_empty(self.parent, (parent.name for parent in self.target.parents[: self._created_parents]))
+        remove_empty(self.parent, (parent.name for parent in self.target.parents[: self._created_parents]))
 
     def open_scratch(self, name: str) -> int:
         """Create the directory `name` for temporary files, and return it open. Raises OSError."""
@@ -290,11 +309,15 @@ class Staging:
     def _recover(self) -> None:
         """Put back what an interrupted commit was replacing, and empty the staging directory except for `parents`."""
         names = set(map(os.fsdecode, names_in(self._lock))) - {_PARENTS}
-        if {_OLD, _NEW} <= names:
-            os.rename(_OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
-            names.remove(_OLD)
+        if {OLD, _NEW} <= names:
+            os.rename(OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+            names.remove(OLD)
+        elif {OLD, _KEEP} <= names:
+            keep_as = read_file(self._lock, _KEEP, _KEEP) or b""
+            os.rename(OLD, keep_as, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+            names.remove(OLD)
         for name in names:
-            remove_tree(self._lock, os.fsencode(name))
+            remove_name(self._lock, os.fsencode(name))
 
     @contextmanager
     def _cleanup_errors(self) -> Iterator[None]:
@@ -330,45 +353,25 @@ def _report_waiting(console: Console | None, count: int | None) -> None:
         console.step(f"writing {'files' if count is None else size_text(count)} to the disk")
 
 
-def _create_parent(above: int, name: str) -> int:
-    """Create a directory in the open one `above` and return it open, of O_PATH.
-
-    Raises FileExistsError where another run has created it, and NotADirectoryError where a file is in the way.
-    """
+def is_free(target: Path) -> bool:
+    """Return whether nothing is at a path, or an empty directory. Raises OSError."""
     try:
-        # Root would not rely on what others may write to.
-        os.mkdir(name, 0o777 if os.geteuid() else 0o755, dir_fd=above)
-    except FileExistsError:
-        mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+        with os.scandir(target) as entries:
+            return next(entries, None) is None
+    except FileNotFoundError:
+        return not os.path.lexists(target)
+    except NotADirectoryError:
+        if not os.path.lexists(target):  # a part of the way is a file
             raise
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-    return os.open(name, PASSED, dir_fd=above)
-
-
-def _remove_empty(directory: int, names: Iterable[str]) -> None:
-    """Remove an open directory and those above it, as far as they are empty; `names` are theirs, the lowest first."""
-    here = os.dup(directory)
-    try:
-        for name in names:
-            state, above = os.fstat(here), os.open("..", PASSED, dir_fd=here)
-            os.close(here)
-            here = above
-            if not os.path.samestat(state, os.stat(name, dir_fd=here, follow_symlinks=False)):
-                return
-            os.rmdir(name, dir_fd=here)
-    except OSError:  # somebody uses it by now
-        return
-    finally:
-        os.close(here)
+        return False
 
 
 def scratch_directory(target: Path) -> Path:
     """Return where the staging of `target` has its `scratch`, whether that exists or not."""
-    return _staging_directory(target) / "scratch"
+    return staging_directory(target) / "scratch"
 
 
-def _staging_directory(target: Path) -> Path:
+def staging_directory(target: Path) -> Path:
     """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
     name = os.fsencode(target.name)
     if len(name) + len(b"..provision") > _NAME_MAX:

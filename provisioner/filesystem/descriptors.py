@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,3 +35,29 @@ def closing_descriptor(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def change_mode(directory: int, name: bytes, mode: int) -> None:
+    """Set the permission bits of the file `name` in an open directory, never through a symlink. Raises OSError."""
+    opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    with closing_descriptor(opened):
+        os.chmod(f"/proc/self/fd/{opened}", mode)  # fchmod(2) refuses a descriptor of O_PATH
+
+
+def open_readable(directory: int, name: bytes, state: os.stat_result) -> int:
+    """Open the file `name`, whose lstat(2) is `state`, for reading; a FIFO in its place is not waited for.
+
+    One that is closed to its owner, this user, is opened for the moment that it takes. Raises OSError.
+    """
+    flags = EXISTING_FILE | os.O_NONBLOCK
+    try:
+        return os.open(name, flags, dir_fd=directory)
+    except PermissionError:
+        if state.st_uid != os.geteuid():
+            raise
+    mode = stat.S_IMODE(state.st_mode)
+    change_mode(directory, name, mode | stat.S_IRUSR)
+    try:
+        return os.open(name, flags, dir_fd=directory)
+    finally:
+        change_mode(directory, name, mode)

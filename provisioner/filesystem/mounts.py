@@ -43,6 +43,9 @@ def mount_of(path: Path) -> Mount | None:
 
 def _parse(line: bytes) -> Mount:
     fields, _, rest = line.partition(b" - ")
-    # Spaces and the like are written as octal escapes.
-    point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields.split()[4])
-    return Mount(os.fsdecode(point), os.fsdecode(rest.partition(b" ")[0]))
+    return Mount(os.fsdecode(unescape(fields.split()[4])), os.fsdecode(rest.partition(b" ")[0]))
+
+
+def unescape(path: bytes) -> bytes:
+    """Return a path of a mountinfo, in which spaces and the like are octal escapes."""
+    return re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
 
 
 def remove_tree(parent: int, name: bytes) -> None:
@@ -15,16 +16,17 @@ def remove_tree(parent: int, name: bytes) -> None:
 
     Each subdirectory is moved up to the top before it is emptied: so neither the depth of a hostile tree nor the number
     of open files matters, and a mount point, which can't be moved, is left with everything that is mounted there.
-    Raises OSError.
+    Raises OSError; EXDEV for a directory of another file system, such as a subvolume of btrfs, which is left alone.
     """
     unused = os.urandom(8).hex().encode()
     numbers = itertools.count()
     with _open_writable(name, parent) as top:
-        directories = _empty(top, top, unused, numbers)
+        device = os.fstat(top).st_dev
+        directories = _empty(top, top, unused, numbers, device)
         while directories:
             directory = directories.pop()
-            with _open_writable(directory, top) as opened:
-                directories += _empty(opened, top, unused, numbers)
+            with _open_writable(directory, top, device) as opened:
+                directories += _empty(opened, top, unused, numbers, device)
             os.rmdir(directory, dir_fd=top)
     os.rmdir(name, dir_fd=parent)
 
@@ -32,10 +34,15 @@ def remove_tree(parent: int, name: bytes) -> None:
 def empty_directory(directory: int) -> None:
     """Remove everything in an open directory. Raises OSError."""
     for name in names_in(directory):
-        try:
-            os.unlink(name, dir_fd=directory)
-        except IsADirectoryError:
-            remove_tree(directory, name)
+        remove_name(directory, name)
+
+
+def remove_name(directory: int, name: bytes) -> None:
+    """Remove the file `name` of an open directory, a directory with everything in it. Raises OSError."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except IsADirectoryError:
+        remove_tree(directory, name)
 
 
 def names_in(directory: int) -> Iterator[bytes]:
@@ -49,10 +56,10 @@ def names_in(directory: int) -> Iterator[bytes]:
             yield os.fsencode(entry.name)
 
 
-def _empty(directory: int, top: int, unused: bytes, numbers: Iterator[int]) -> list[bytes]:
+def _empty(directory: int, top: int, unused: bytes, numbers: Iterator[int], device: int) -> list[bytes]:
     """Remove the files of `directory`, move its subdirectories to `top`, and return the names that they have there.
 
-    The new names begin with `unused`.
+    The new names begin with `unused`. Raises OSError with EXDEV for one that isn't of the file system `device`.
     """
     moved = []
     for name in names_in(directory):
@@ -64,21 +71,27 @@ def _empty(directory: int, top: int, unused: bytes, numbers: Iterator[int]) -> l
             continue
         except IsADirectoryError:
             above = b"%s-%d" % (unused, next(numbers))
-            with _open_writable(name, directory):  # only a writable directory can be moved
+            with _open_writable(name, directory, device):  # only a writable directory can be moved
                 os.rename(name, above, src_dir_fd=directory, dst_dir_fd=top)
             moved.append(above)
     return moved
 
 
 @contextmanager
-def _open_writable(name: bytes, parent: int) -> Iterator[int]:
-    """Open the directory `name`, with permissions added that are needed to empty and to move it."""
+def _open_writable(name: bytes, parent: int, device: int | None = None) -> Iterator[int]:
+    """Open the directory `name`, with permissions added that are needed to empty and to move it.
+
+    Raises OSError with EXDEV where it isn't of the file system `device`, if that is given.
+    """
     try:
         directory = os.open(name, DIRECTORY, dir_fd=parent)
     except PermissionError:
-        os.chmod(name, 0o700, dir_fd=parent)
+        change_mode(parent, name, 0o700)
         directory = os.open(name, DIRECTORY, dir_fd=parent)
     with closing_descriptor(directory):
-        if os.fstat(directory).st_mode & 0o700 != 0o700:
+        state = os.fstat(directory)
+        if device is not None and state.st_dev != device:
+            raise OSError(errno.EXDEV, "it is of another file system", os.fsdecode(name))
+        if state.st_mode & 0o700 != 0o700:
             os.fchmod(directory, 0o700)
         yield directory

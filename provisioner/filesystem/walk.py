@@ -7,15 +7,21 @@ import heapq
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
 from provisioner.filesystem.removal import names_in
 
 NAMES_IN_MEMORY = 1 << 17
 """How many names of a directory are in memory at a time, some ten MB. A larger directory is read several times."""
+
+
+Closed = Literal["raise", "skip", "open"]
+"""What to do with a directory that this user may not read or search: raise PermissionError, leave its content out, or,
+where it is this user's, give it these permissions until the walk has left it."""
 
 
 class WalkedFile(NamedTuple):
@@ -33,9 +39,20 @@ class WalkedFile(NamedTuple):
         return stat.S_ISDIR(self.stat.st_mode)
 
 
-def walk(root: Path | int, names_in_memory: int = NAMES_IN_MEMORY) -> Iterator[WalkedFile | None]:
+def walk(
+    root: Path | int, names_in_memory: int = NAMES_IN_MEMORY, *, closed: Closed = "raise"
+) -> Iterator[WalkedFile | None]:
     """Yield what iterating over a Walk yields."""
-    return iter(Walk(root, names_in_memory))
+    return iter(Walk(root, names_in_memory, closed=closed))
+
+
+class _Above(NamedTuple):
+    """A directory that the walk is in, or below."""
+
+    names: Iterator[bytes]
+    stat: os.stat_result
+    former_mode: int | None = None
+    """The permission bits to set when the walk leaves it."""
 
 
 class Walk:
@@ -47,10 +64,13 @@ class Walk:
     directories at the same time.
     """
 
-    def __init__(self, root: Path | int, names_in_memory: int = NAMES_IN_MEMORY) -> None:
+    def __init__(self, root: Path | int, names_in_memory: int = NAMES_IN_MEMORY, *, closed: Closed = "raise") -> None:
         self._here = os.open(b".", DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, DIRECTORY)
         self._names_in_memory = names_in_memory
+        self._closed = closed
         self._is_skipped = False
+        self._above: list[_Above] = []
+        """The directories from the top to the current one."""
 
     def skip(self) -> None:
         """Leave out the content of the directory that was yielded last, and the None behind it."""
@@ -61,29 +81,30 @@ class Walk:
         try:
             top = os.fstat(self._here)
             yield WalkedFile(b".", self._here, top)
-            above = [] if self._was_skipped() else [(self._names(), top)]
-            while above:
-                for name in above[-1][0]:
+            if not self._was_skipped():
+                self._above.append(_Above(self._names(), top))
+            while self._above:
+                for name in self._above[-1].names:
                     try:
                         state = os.stat(name, dir_fd=self._here, follow_symlinks=False)
                     except FileNotFoundError:  # removed since the names were read
                         continue
                     yield WalkedFile(name, self._here, state)
                     if stat.S_ISDIR(state.st_mode) and not self._was_skipped():
-                        if state.st_dev != top.st_dev:
+                        if state.st_dev != top.st_dev or not self._may_enter(name):
                             yield None
                             continue
-                        self._enter(name)
-                        above.append((self._names(), os.fstat(self._here)))
+                        self._enter(name, state)
                         break
                 else:
                     yield None
-                    above.pop()
-                    if above:
-                        self._enter(b"..")
-                        if not os.path.samestat(os.fstat(self._here), above[-1][1]):
-                            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+                    self._leave()
+                    if self._above and not os.path.samestat(os.fstat(self._here), self._above[-1].stat):
+                        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         finally:
+            with suppress(OSError):  # only the modes matter
+                while any(directory.former_mode is not None for directory in self._above):
+                    self._leave()
             os.close(self._here)
 
     def _was_skipped(self) -> bool:
@@ -99,11 +120,41 @@ class Walk:
             last, is_all = some[-1], len(some) < count
             some = [] if is_all else first_names((name for name in names_in(self._here) if name > last), count)
 
-    def _enter(self, name: bytes) -> None:
-        """Go to the directory `name` of the current one."""
+    def _may_enter(self, name: bytes) -> bool:
+        """Return whether the directory `name` of the current one is entered: closed ones may be skipped."""
+        return self._closed != "skip" or os.access(name, os.R_OK | os.X_OK, dir_fd=self._here)
+
+    def _enter(self, name: bytes, state: os.stat_result) -> None:
+        """Go to the directory `name` of the current one, whose lstat(2) is `state`."""
+        former_mode = _open_closed(self._here, name, state) if self._closed == "open" else None
+        self._go(name)
+        self._above.append(_Above(self._names(), os.fstat(self._here), former_mode))
+
+    def _leave(self) -> None:
+        """Go to the directory above the current one, if the walk came from there."""
+        former_mode = self._above.pop().former_mode
+        if former_mode is None:
+            if self._above:
+                self._go(b"..")
+            return
+        with closing_descriptor(os.dup(self._here)) as left:
+            if self._above:
+                self._go(b"..")
+            os.fchmod(left, former_mode)
+
+    def _go(self, name: bytes) -> None:
         there = os.open(name, DIRECTORY, dir_fd=self._here)
         os.close(self._here)
         self._here = there
+
+
+def _open_closed(here: int, name: bytes, state: os.stat_result) -> int | None:
+    """Allow this user to read and search a directory of their own; return its former mode if that was changed."""
+    mode = stat.S_IMODE(state.st_mode)
+    if state.st_uid != os.geteuid() or not state.st_uid or mode & 0o500 == 0o500:
+        return None
+    change_mode(here, name, mode | 0o700)
+    return mode
 
 
 def first_names(names: Iterable[bytes], count: int) -> list[bytes]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 _CAPABILITY = b"security.capability"
 _USER = b"user."
+_PORTABLE = (_USER, b"system.posix_acl_", b"trusted.")
 
 
 def set_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]], *, privileged: bool) -> None:
@@ -23,6 +24,37 @@ def set_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]], *, privileged: 
             if name.startswith(_USER) or (privileged and name == _CAPABILITY):
                 with _refusals_ignored():
                     os.setxattr(file, name, value)
+
+
+def read_xattrs(file: int) -> list[tuple[bytes, bytes]]:
+    """Return names and values of the attributes of an open file that belong to it wherever it is, sorted.
+
+    Labels of security modules, such as `security.selinux`, belong to the machine, and are left out.
+    """
+    if not hasattr(os, "listxattr"):  # Python has none on Termux
+        return []
+    found = []
+    with _refusals_ignored():
+        for text in sorted(os.listxattr(file)):
+            name = os.fsencode(text)
+            if name == _CAPABILITY or name.startswith(_PORTABLE):
+                with _refusals_ignored():
+                    found.append((name, os.getxattr(file, name)))
+    return found
+
+
+def set_read_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]]) -> int:
+    """Set attributes that `read_xattrs` has returned for another file; return how many this one can't have.
+
+    Call it after the owner is set. Raises OSError for errors of the disk.
+    """
+    refused = 0
+    for name, value in xattrs:
+        refused += 1
+        with _refusals_ignored():
+            os.setxattr(file, name, value)
+            refused -= 1
+    return refused
 
 
 def drop_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]]) -> None:

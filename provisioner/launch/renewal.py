@@ -63,6 +63,19 @@ def find_outdated(directory: Path, platform: Platform) -> Outdated:
     return Outdated(assemble(os.fsdecode(header["shell"]), values), False, files)
 
 
+def keep_defaults(new: bytes, old: bytes) -> bytes:
+    """Return the start.sh `new` with interpreter and defaults of options of `old`, another one; `new` if that has none.
+
+    So an update keeps what the user has chosen for the directory.
+    """
+    header, former = _HEADER.match(new), _HEADER.match(old)
+    if header is None or former is None:
+        return new
+    values = {name.decode(): quoted for name, quoted in _VALUE.findall(header["values"])}
+    kept = {name.decode(): quoted for name, quoted in _VALUE.findall(former["values"]) if name.startswith(b"default_")}
+    return assemble(os.fsdecode(former["shell"]), values | kept)
+
+
 def renew(directory: Path, outdated: Outdated) -> None:
     """Write what is outdated anew. start.sh keeps its settings, mode and time. Raises OSError."""
     with (

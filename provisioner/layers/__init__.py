@@ -1,8 +1,8 @@
 """Layers: decompress, verify and parse their archives, and apply their entries to a tree (OCI image-spec, layer.md).
 
 `unpack()` does all of it for an image: `open_archive` decompresses and verifies a blob, `tar.Archive` parses it to
-`Entry` objects, `StreamedLayer` yields these and writes the files, `LayerApplier` puts them into the tree. `Workers` do
-that for several layers at a time, each with a `LayerTree`, and `LayerMerger` merges these.
+`Entry` objects, `StreamedLayer`, or `RootfsReader` for a rootfs archive, yields these and writes the files,
+`LayerApplier` puts them into the tree. `Workers` do that for several layers, and `LayerMerger` merges their trees.
 
 Invariants: LayerApplier and LayerMerger alone decide what a path means, and `rootfs.Tree` resolves it. Blobs and
 archives are read to their end, where digests are compared. A `Budget` counts bytes before they are written. Memory

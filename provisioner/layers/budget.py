@@ -36,6 +36,10 @@ class Budget:
         other._part = number
         return other
 
+    def total(self) -> int:
+        """Return the bytes that all parts have counted."""
+        return sum(self._spent)
+
     def reset(self) -> None:
         """Forget what was counted in this part, since it isn't there any more."""
         self._spent[self._part] = 0
@@ -48,7 +52,7 @@ class Budget:
         spent = self._spent[self._part] + size
         if spent < 2**63:
             self._spent[self._part] = spent
-            if sum(self._spent) <= self._max_size:
+            if self.total() <= self._max_size:
                 return
         raise too_large(self._max_size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.image.digest import verified_chunks
+from provisioner.image.history import layer_commands
 from provisioner.image.image import Image, Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
@@ -44,6 +46,7 @@ _DEPTH = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
 
 
+_LONGEST_COMMAND = 60
 _TRASH = "removed"
 ROOTFS = "rootfs"
 """The name of the directory that an image is unpacked to."""
@@ -109,17 +112,18 @@ def _unpack(
     with ExitStack() as stack:
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
             tree = stack.enter_context(Tree(rootfs))
+        total = sum(blob.size for blob in set(image.manifest.layers))
+        commands = layer_commands(image.config_bytes, len(image.layers))
         with (
             unpacking.workers() as workers,
-            console.progress(sum(blob.size for blob in set(image.manifest.layers))) as progress,
-            source.layers(image, progress.advance) as blobs,
+            console.transfer(total, budget.total) as transfer,
+            source.layers(image, transfer) as blobs,
         ):
 
-            def describe(number: int, layer: Layer) -> None:
-                what = f"layer {number + 1} of {len(image.layers)}"
-                progress.describe(f"unpack {what}, {size_text(layer.blob.size)}")
+            def finish(number: int, layer: Layer) -> None:
+                console.step(_layer_text(number, len(image.layers), layer, commands[number]))
 
-            applier = unpacking.run(tree, list(blobs), workers, describe)
+            applier = unpacking.run(tree, list(blobs), workers, transfer.describe, finish)
         for text in (_substitutes_text(links.substitutes), _proot_links_text(links.substitutes)):
             if text:
                 console.step(text)
@@ -167,11 +171,12 @@ class _Unpacking:
         tree: Tree,
         blobs: Sequence[tuple[Layer, LayerBlob]],
         workers: Workers[UnpackedLayer],
-        describe: Callable[[int, Layer], None],
+        describe: Callable[[str], None],
+        finish: Callable[[int, Layer], None],
     ) -> LayerApplier:
         """Unpack all layers to `tree`, the lowest first, and return the applier that knows what was odd of them.
 
-        `describe` is called with the number of each layer before.
+        `describe` is called with what is being done, and `finish` with each layer when it is done.
         """
         worker_layers = self.worker_layers if workers else ()
         workers.begin({number: blobs[number][1] for number in worker_layers})
@@ -181,7 +186,7 @@ class _Unpacking:
             tree.record_parts = RecordParts(self.scratch)
         with self._open_trash() as tree.trash:
             for number, (layer, blob) in enumerate(blobs):
-                describe(number, layer)
+                describe(f"layer {number + 1} of {len(blobs)}")
                 with error_context(f"layer {number + 1} of {len(blobs)}"):
                     if number in worker_layers and (unpacked := self._merge(number, workers, merger)):
                         applier.follow_merge(unpacked.clamped_times)
@@ -189,6 +194,7 @@ class _Unpacking:
                         with open_archive(layer, blob.chunks()) as archive:
                             applier.apply_reader(open_reader(layer, archive, self.ownership, self.budget))
                     self._report(number, blob)
+                finish(number, layer)
             tree.trash = None
         applier.finish()
         return applier
@@ -298,6 +304,12 @@ def _max_size(place: int, image: Image, requested: int | None) -> int:
     if compressed > max_size:
         raise too_large(max_size)
     return max_size
+
+
+def _layer_text(number: int, count: int, layer: Layer, command: str) -> str:
+    """Return one line about a layer that has been unpacked: its size, and what made it, shortened."""
+    what = f", {textwrap.shorten(command, _LONGEST_COMMAND, placeholder=' …')}" if command else ""
+    return f"layer {number + 1} of {count}: {size_text(layer.blob.size)}{what}"
 
 
 def _substitutes_text(substitutes: Substitutes) -> str:

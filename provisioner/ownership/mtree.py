@@ -12,7 +12,7 @@ import base64
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from provisioner.errors import MachineError
 from provisioner.filesystem.kind import FILE_TYPES, Kind
@@ -33,6 +33,7 @@ _LINE = re.compile(
     rb"(\S+)( type=\S+ mode=\S+ uid=\S+ gid=\S+ time=\S+)(?: size=(\d{1,19})(?: sha256digest=([0-9a-f]{64}))?)?"
     rb"(?: link=(\S*))?(?: device=native,(\d{1,10}),(\d{1,10}) optional)?(?: nlink=(\d{1,10}))?\n"
 )
+_SIZE = re.compile(rb" size=(\d{1,19})(?: sha256digest=[0-9a-f]{64})?(?: nlink=(\d{1,10}))?\n")
 _WORDS_OF_ALL = re.compile(
     rb" type=(%s) mode=([0-7]{1,6}) uid=(\d{1,10}) gid=(\d{1,10}) time=(-?\d{1,12})\.(\d{9})" % b"|".join(_KINDS)
 )
@@ -117,6 +118,16 @@ def format_xattrs(xattrs: Iterable[tuple[bytes, bytes]]) -> bytes:
         for name, value in xattrs
         if len(value) <= _XATTR_MAX
     )
+
+
+def count_files(record: BinaryIO) -> tuple[int, int]:
+    """Return how many files a record has, without directories, and the bytes of their content, links counted once."""
+    files, size = 0, 0.0
+    while lines := b"".join(record.readlines(1 << 20)):
+        files += lines.count(b" type=") - lines.count(b" type=dir ")
+        for content, links in _SIZE.findall(lines):
+            size += int(content) / int(links or 1)
+    return files, int(size)
 
 
 def format_entry(entry: MtreeEntry) -> bytes:

@@ -195,7 +195,7 @@ def _remake_state(folder: int, root: Path | int) -> int:
         os.unlink(new, dir_fd=folder)  # left by a killed process, or a symlink
     try:
         with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record, _create(folder, new) as state:
-            for entry, file in _match(mtree.parse_entries(record), walk(root)):
+            for entry, file in _match(mtree.parse_entries(record), walk(root, closed="open")):
                 if line := state_line(_with_current_mode(entry, file.stat), file.stat):
                     state.write(line)
                     count += 1

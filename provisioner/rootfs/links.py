@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
+from provisioner.filesystem.content import copy_data, data_ranges, try_reflink
 from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.ownership.overrides import MetadataOverrides
@@ -25,10 +24,7 @@ Substitute = Literal["auto", "copy", "symlink"]
 always a copy.
 """
 
-_FICLONE = getattr(fcntl, "FICLONE", 0x40049409)
 _NO_LINKS = (errno.EACCES, errno.EPERM, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
-_CHUNK = 1 << 18
-"""Bytes that are copied or compared at a time."""
 
 
 @dataclass
@@ -131,10 +127,10 @@ class Links:
             open(os.open(source.name, EXISTING_FILE, dir_fd=source.directory), "rb") as original,
             open(os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory), "wb") as copy,
         ):
-            if self._substitute != "copy" and _try_reflink(original.fileno(), copy.fileno()):
+            if self._substitute != "copy" and try_reflink(original.fileno(), copy.fileno()):
                 self.substitutes.reflinks += 1
                 return None
-            written = _copy(original.fileno(), copy.fileno())
+            written = copy_data(original.fileno(), copy.fileno())
         self.substitutes.copies += 1
         self.substitutes.copied_bytes += written
         return written
@@ -151,42 +147,6 @@ def _try_link(source: Place, place: Place) -> bool:
             raise
         return False
     return True
-
-
-def _try_reflink(original: int, copy: int) -> bool:
-    """Let `copy` share the blocks of `original` (ioctl_ficlone(2)); return whether the file system can do that."""
-    try:
-        fcntl.ioctl(copy, _FICLONE, original)
-    except OSError:  # a real error of the disk shows again when the file is copied
-        return False
-    return True
-
-
-def _copy(original: int, copy: int) -> int:
-    """Copy a file to a new one, with its holes, and return the number of bytes that were written."""
-    os.ftruncate(copy, os.fstat(original).st_size)
-    count = 0
-    for offset, size in _data_ranges(original):
-        chunk = os.pread(original, size, offset)
-        while chunk:
-            written = os.pwrite(copy, chunk, offset)
-            chunk, offset, count = chunk[written:], offset + written, count + written
-    return count
-
-
-def _data_ranges(file: int) -> Iterator[tuple[int, int]]:
-    """Yield offset and length of the data between a file's holes (lseek(2)), at most a chunk at a time."""
-    size = os.fstat(file).st_size
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(file, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            return  # a hole up to the end
-        end = os.lseek(file, start, os.SEEK_HOLE)
-        yield from ((offset, min(_CHUNK, end - offset)) for offset in range(start, end, _CHUNK))
 
 
 def _lstat(place: Place) -> os.stat_result:
@@ -224,5 +184,5 @@ def _have_equal_content(source: Place, place: Place) -> bool:
         here, there = first.fileno(), second.fileno()
         return all(
             span == other and os.pread(here, span[1], span[0]) == os.pread(there, span[1], span[0])
-            for span, other in zip_longest(_data_ranges(here), _data_ranges(there))
+            for span, other in zip_longest(data_ranges(here), data_ranges(there))
         )

@@ -10,7 +10,7 @@ image, archives, sizes, filesystem, terminal, threads and errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -68,6 +68,16 @@ class LayerBlob(Protocol):
         """Take notice that a worker process has read the blob up to `position`."""
 
 
+class Arrivals(Protocol):
+    """Counts the bytes of an image's blobs as they arrive. Any thread may call it."""
+
+    def __call__(self, count: int, /) -> None:
+        """Count bytes that were received or read; less than 0 for those that will be received again."""
+
+    def present(self, count: int, /) -> None:
+        """Count bytes that were in the cache before."""
+
+
 class Source(Protocol):
     """A place that an image is taken from."""
 
@@ -78,11 +88,8 @@ class Source(Protocol):
     def image(self, platform: Platform) -> ResolvedImage:
         """Return the image for `platform`, its documents verified. Raises NotFound, MalformedImage, NetworkError."""
 
-    def layers(
-        self, image: Image, progress: Callable[[int], None]
-    ) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the layers from the lowest up, each with its blob.
 
-        `progress` is called with the number of bytes that have arrived, from any thread; with a
-        negative one for bytes that are downloaded again.
+        `progress` counts the bytes of the blobs.
         """

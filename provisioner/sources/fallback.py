@@ -9,7 +9,7 @@ from dataclasses import replace
 from provisioner.errors import NotFound, error_context
 from provisioner.image.image import Image, Layer
 from provisioner.image.platform import Platform
-from provisioner.sources import LayerBlob, ResolvedImage, Source
+from provisioner.sources import Arrivals, LayerBlob, ResolvedImage, Source
 from provisioner.terminal.escaping import printable
 
 
@@ -46,8 +46,6 @@ class FallbackSource:
         said = f"{why}: {self._who} has {name} for it, which is used; {self._how_to_avoid}"
         return replace(resolved, assumptions=(said, *resolved.assumptions))
 
-    def layers(
-        self, image: Image, progress: Callable[[int], None]
-    ) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the layers from the source that `image()` has found."""
         return self._source.layers(image, progress)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from provisioner.errors import MalformedImage, NetworkError
 from provisioner.image.image import Image, Layer
 from provisioner.image.manifest import Descriptor
 from provisioner.sizes import size_text
-from provisioner.sources import LayerBlob
+from provisioner.sources import Arrivals, LayerBlob
 from provisioner.store.blobs import BlobCache, BlobSource
 from provisioner.store.download import Download, Unverified, downloading
 
@@ -24,7 +24,7 @@ class LayerDownloads:
         self._verified_first = False
 
     @contextmanager
-    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the layers with their blobs; all downloads start at once, `jobs` at a time.
 
         Raises Unverified where a reader failed on bytes that were not verified yet. When it is called again, readers
@@ -45,6 +45,11 @@ class LayerDownloads:
                 if size := sum(self._cache.resumable_bytes(blob) for blob in downloads):
                     error.hint = f"{size_text(size)} are kept: run again to go on; {error.hint}"
                 raise
+            except KeyboardInterrupt as error:
+                if size := sum(self._cache.resumable_bytes(blob) for blob in downloads):
+                    error.add_note(f"{size_text(size)} are kept: run again to go on")
+                raise
 
-    def _download(self, blob: Descriptor, progress: Callable[[int], None]) -> Download:
-        return Download(blob, self._cache, self._blobs, progress, verified_first=self._verified_first)
+    def _download(self, blob: Descriptor, progress: Arrivals) -> Download:
+        first = self._verified_first
+        return Download(blob, self._cache, self._blobs, progress, progress.present, verified_first=first)

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from provisioner.image.image import Image, Layer
 from provisioner.image.platform import Platform
-from provisioner.sources import LayerBlob, ResolvedImage, Source
+from provisioner.sources import Arrivals, LayerBlob, ResolvedImage, Source
 
 
 @runtime_checkable
@@ -40,8 +40,6 @@ class LazySource:
         """Return the image for `platform`. Raises ProvisionError, also what opening the source raises."""
         return self._source.image(platform)
 
-    def layers(
-        self, image: Image, progress: Callable[[int], None]
-    ) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> AbstractContextManager[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the layers of the image with their blobs."""
         return self._source.layers(image, progress)

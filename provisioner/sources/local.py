@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +14,7 @@ from provisioner.image.image import Image, Layer
 from provisioner.image.lockfile import Lock
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
-from provisioner.sources import LayerBlob, ResolvedImage
+from provisioner.sources import Arrivals, LayerBlob, ResolvedImage
 from provisioner.sources.file_blob import FileBlob, verifying
 from provisioner.sources.members import Member, Members
 from provisioner.terminal.escaping import printable
@@ -81,7 +81,7 @@ class LocalSource:
         return ResolvedImage(found.image, found.index, found.assumptions, found.verified)
 
     @contextmanager
-    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the layers of the image that `image()` has returned last, with their blobs, to be read in place."""
         found = self._found
         assert found and found.image is image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from provisioner.image.platform import Platform
 from provisioner.image.simplestreams import ROOTFS_TYPE, build_for, build_name
 from provisioner.image.source_name import Lxc
 from provisioner.registry.lxc_server import LxcImages, Missing
-from provisioner.sources import LayerBlob, ResolvedImage
+from provisioner.sources import Arrivals, LayerBlob, ResolvedImage
 from provisioner.sources.layer_downloads import LayerDownloads
 from provisioner.store.blobs import BlobCache, BlobSource
 from provisioner.store.known_tags import KnownTag, KnownTags
@@ -84,7 +84,7 @@ class LxcSource(LayerDownloads):
         )
 
     @contextmanager
-    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the root file system as the only layer. Raises NotFound where no server has it any more."""
         blob = image.manifest.layers[0]
         if self._images is None and not self._cache.has(blob.digest):

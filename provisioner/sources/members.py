@@ -123,7 +123,7 @@ class Index:
         else:
             is_absolute = entry.target.startswith(b"/")
             below = os.path.join(posixpath.dirname(os.fsencode(name)), entry.target)
-            self._links[name] = None if is_absolute else _name_inside(below)
+            self._links[name] = None if is_absolute else normal_name(below)
 
     def name_of(self, entry: Entry) -> str | None:
         """Return the name that an entry is found by; None for one that is outside of the archive."""
@@ -146,16 +146,6 @@ class Index:
             if target is None:
                 raise MalformedImage(f"{shown} is a link that leads out of the archive")
             name = target
-
-
-def _name_inside(path: bytes) -> str | None:
-    """Return where a relative path leads; None where a `..` in it leads above the archive, even for a while."""
-    depth = 0
-    for part in path.split(b"/"):
-        depth += {b"..": -1, b".": 0, b"": 0}.get(part, 1)
-        if depth < 0:
-            return None
-    return normal_name(path)
 
 
 class TarMembers:

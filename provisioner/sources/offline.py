@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from provisioner.errors import NetworkError
@@ -13,7 +13,7 @@ from provisioner.image.manifest import Descriptor
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
 from provisioner.sizes import size_text
-from provisioner.sources import LayerBlob
+from provisioner.sources import Arrivals, LayerBlob
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.store.documents import DocumentSource, cached_document
@@ -64,7 +64,7 @@ class OfflineSource(RegistrySource):
         super().__init__(reference, OfflineRegistry(reference, cache, known_tags), cache, jobs, lock)
 
     @contextmanager
-    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the layers with their blobs. Raises NetworkError that names all that are missing."""
         blobs = dict.fromkeys(layer.blob for layer in image.layers)
         if missing := [blob for blob in blobs if not self._cache.has(blob.digest)]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from provisioner.archives.compression import compression_of, decompress
@@ -15,7 +15,7 @@ from provisioner.image.digest import CHUNK, Digest
 from provisioner.image.image import Image, Layer, RootfsArchive
 from provisioner.image.manifest import Descriptor
 from provisioner.image.platform import Platform
-from provisioner.sources import NOT_VERIFIED, LayerBlob, ResolvedImage
+from provisioner.sources import NOT_VERIFIED, Arrivals, LayerBlob, ResolvedImage
 from provisioner.sources.file_blob import FileBlob
 from provisioner.sources.root_search import RootSearch
 from provisioner.sources.squashfs import SquashfsBlob, is_squashfs
@@ -76,7 +76,7 @@ class RootfsSource:
         return ()
 
     @contextmanager
-    def layers(self, image: Image, progress: Callable[[int], None]) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
+    def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
         """Return the archive as the only layer. Its reader verifies it once more."""
         (layer,) = image.layers
         file = self._file.fileno()

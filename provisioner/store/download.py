@@ -32,7 +32,8 @@ class Download:
 
     Readers get bytes before they are verified. If the blob turns out not to match its digest, they get MalformedImage
     before its end, or Unverified where another download may bring the right bytes. Corrupt data that no reader has got
-    is downloaded again silently. With `verified_first`, readers wait until the whole blob is verified.
+    is downloaded again silently. With `verified_first`, readers wait until the whole blob is verified. `progress`
+    counts what is received, and `present` what was there before.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Download:
         cache: BlobCache,
         source: BlobSource,
         progress: ByteCounter,
+        present: ByteCounter | None = None,
         *,
         verified_first: bool = False,
     ) -> None:
@@ -48,6 +50,7 @@ class Download:
         self._cache = cache
         self._source = source
         self._progress = progress
+        self._present = present or progress
         self._verified_first = verified_first
         self.start = 0
         """Where the blob begins in its file."""
@@ -158,7 +161,7 @@ class Download:
             with suppress(OSError):  # the cache may be another user's
                 os.utime(file.fileno())  # last use, for pruning
             self._serve(file.fileno())
-        self._advance(size)
+        self._advance(size, self._present)
         return True
 
     def _download(self, partial: PartialFile) -> None:
@@ -167,8 +170,10 @@ class Download:
         digest, size = self.descriptor.digest, self.descriptor.size
         while True:
             try:
+                position = 0
                 for chunk in verified_chunks(self._content(partial), digest, size, self._name):
-                    self._advance(len(chunk))
+                    self._advance(len(chunk), self._present if position < self._resumed else self._progress)
+                    position += len(chunk)
                 break
             except Mismatch as error:
                 self._start_over(partial, error)
@@ -217,12 +222,12 @@ class Download:
         with self._state, self._cache.errors():
             self._file = os.dup(file)
 
-    def _advance(self, count: int) -> None:
-        """Let readers read `count` more bytes."""
+    def _advance(self, count: int, counter: ByteCounter) -> None:
+        """Let readers read `count` more bytes, and count them."""
         with self._state:
             self._available += count
             self._state.notify_all()
-        self._progress(count)
+        counter(count)
 
     def _check_stopped(self) -> None:
         if self._stopped:

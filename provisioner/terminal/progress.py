@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.transfer import Transfer, status_line
+from provisioner.threads import BackgroundThread
 
+_INTERVAL = 0.1
+"""Seconds between two looks at how far a transfer is."""
 REQUEST_LOGGER = "provisioner.requests"
 """The name of the logger that `provisioner.registry` writes its requests to; `--verbose` shows them."""
 
@@ -57,6 +62,40 @@ class Console:
         print(f"provision: {printable(message)}", file=self._stream)
         if hint:
             print(f"  {printable(hint)}", file=self._stream)
+
+    @contextmanager
+    def transfer(self, total: int, unpacked: Callable[[], int]) -> Iterator[Transfer]:
+        """Show how far the download of `total` bytes and their unpacking are, in one line on a terminal.
+
+        `unpacked` returns how many bytes of files have been written.
+        """
+        transfer = Transfer(total, unpacked)
+        if self._quiet or not self._stream.isatty():
+            yield transfer
+            return
+        from tqdm import tqdm
+
+        tqdm.monitor_interval = 0  # a thread of its own would keep the process from forking workers
+        self._bar = tqdm(bar_format="{desc}", file=self._stream, leave=False)
+        ended = threading.Event()
+        thread = BackgroundThread(lambda: self._refresh(transfer, ended), "progress")
+        with suppress(MemoryError, RuntimeError):  # without a thread the line isn't shown, and the work goes on
+            thread.start()
+        try:
+            yield transfer
+        finally:
+            ended.set()
+            if thread.ident is not None:
+                thread.join(1.0)
+            self._bar.close()
+            self._bar = None
+
+    def _refresh(self, transfer: Transfer, ended: threading.Event) -> None:
+        """Show the state of a transfer again and again, until it has ended."""
+        while not ended.wait(_INTERVAL):
+            with suppress(OSError, ValueError):  # the terminal is gone
+                columns = os.get_terminal_size(self._stream.fileno()).columns - 1
+                self._bar.set_description_str(printable(status_line(transfer.state(), columns)))
 
     @contextmanager
     def progress(self, total: int | None, unit: str = "B") -> Iterator[Progress]:

@@ -101,7 +101,7 @@ class Column:
     optional: bool = False
     """Whether the column may be left out, before any cell is cut, where the table doesn't fit."""
     style: Callable[[str], Style] = lambda text: Style.PLAIN
-    """Returns the style of a cell, by its text."""
+    """Returns the style of a cell, by its text. Cells of the first column are bold where it returns none."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Screen) -> Iterator[str]:
@@ -133,7 +133,8 @@ def _aligned(
         titles = _padded([column.title for column in columns], columns, widths, screen)
         yield screen.dim(_GAP.join(titles).rstrip())
     for row in rows if columns else ():
-        styles = [Style.BOLD, *(column.style(cell) for column, cell in zip(columns[1:], row[1:], strict=True))]
+        styles = [column.style(cell) for column, cell in zip(columns, row, strict=True)]
+        styles[0] = styles[0] or Style.BOLD
         yield _GAP.join(_padded(row, columns, widths, screen, styles)).rstrip()
 
 
@@ -158,7 +159,7 @@ def _stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: S
     width = screen.width or _DEFAULT_WIDTH
     separator = " · " if screen.unicode else ", "
     for first, *others in rows:
-        yield screen.bold(screen.cut(first, width))
+        yield screen.styled(screen.cut(first, width), columns[0].style(first) or Style.BOLD)
         facts: list[str] = []
         texts: list[str] = []
         for column, cell in zip(columns[1:], others, strict=True):

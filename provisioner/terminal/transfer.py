@@ -72,7 +72,7 @@ class Transfer:
         self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
         self._what = ""
 
-    def received(self, count: int) -> None:
+    def __call__(self, count: int, /) -> None:
         """Count bytes that were received; less than 0 for those that will be received again."""
         with self._lock:
             self._arrived += count
@@ -83,7 +83,7 @@ class Transfer:
                 while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
                     self._samples.popleft()
 
-    def present(self, count: int) -> None:
+    def present(self, count: int, /) -> None:
         """Count bytes that were there before this run: they are no speed."""
         with self._lock:
             self._arrived += count

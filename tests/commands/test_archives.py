@@ -220,6 +220,16 @@ def test_lock_and_locked(tmp_path: Path) -> None:
     assert not (tmp_path / "three").exists()
 
 
+def test_the_lock_of_an_image_is_none_of_a_root_file_system(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
+    succeed(archive, tmp_path / "one", f"--lock={tmp_path / 'lock'}")
+    write_archive(archive, [("etc", None), ("bin", None), ("usr", None), ("var", None)])
+    for word in (str(archive), f"rootfs:{archive}"):
+        done = provision(word, tmp_path / "two", f"--locked={tmp_path / 'lock'}")
+        assert done.returncode == 2, done.stderr
+        assert "is no lock of a root file system" in done.stderr
+
+
 def test_sha256(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
     digest = builders.digest_of(archive.read_bytes()).removeprefix("sha256:")

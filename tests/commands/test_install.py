@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,10 @@ def test_people_read_stderr_and_stdout_stays_empty(registry: ScriptedRegistry, t
     assert main([f"{registry.host}/image", str(tmp_path / "dir"), "--platform", "amd64"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[-3:] == [
-        f"{tmp_path}/dir is ready",
+    *steps, ready, command, start = err.splitlines()
+    assert steps[-2:] == ["layer 1 of 2: 174 B", "layer 2 of 2: 106 B"]
+    assert re.fullmatch(rf"{tmp_path}/dir is ready: 280 B in \d+[.]\d s, 7 files of 134 B", ready)
+    assert [command, start] == [
         "  command: /bin/sh 'a b'",
         f"  start:   {tmp_path}/dir/start.sh",
     ]

@@ -198,7 +198,6 @@ def test_bad_files(tmp_path: Path, fault: str) -> None:
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "closed").touch(0)
     assert "there is no file" in make(f"rootfs:{tmp_path}/none", tmp_path / "dir", status=3)
     assert "tar -C" in make(f"rootfs:{tmp_path}", tmp_path / "dir", status=2)
     assert "no regular file" in make(f"rootfs:{tmp_path}/fifo", tmp_path / "dir", status=2)

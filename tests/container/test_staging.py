@@ -46,8 +46,8 @@ sys.addaudithook(step)
 with Staging(Path(sys.argv[1])) as staging:
     (staging.path / "sub").mkdir()
     (staging.path / "sub/file").write_text("new")
-    if sys.argv[3] == "commit":
-        staging.commit()
+    if sys.argv[3] != "give up":
+        staging.commit(keep_as="target.before" if sys.argv[3] == "keep" else "")
 """
 
 
@@ -77,7 +77,7 @@ def prepare(target: Path, before: str) -> None:
         target.mkdir(parents=True)
 
 
-@pytest.mark.parametrize("end", ["commit", "give up"])
+@pytest.mark.parametrize("end", ["commit", "keep", "give up"])
 @pytest.mark.parametrize("before", ["absent", "empty", "old"])
 @pytest.mark.slow
 def test_killed_before_every_step(tmp_path: Path, before: str, end: str) -> None:
@@ -93,6 +93,8 @@ def test_killed_before_every_step(tmp_path: Path, before: str, end: str) -> None
         with Staging(target):
             pass
         assert content(target) in (before, "new")
+        is_kept = (end, before, content(target)) == ("keep", "old", "new")
+        assert content(target.with_name("target.before")) == ("old" if is_kept else "absent")
         assert staging_below(tmp_path) == []
         if has_note and not target.exists():
             assert list(tmp_path.iterdir()) == []
@@ -106,7 +108,7 @@ def test_killed_before_every_step(tmp_path: Path, before: str, end: str) -> None
     assert len(found) > 10
     # The step that makes the difference is one.
     assert found == sorted(found, key=[before, "new"].index)
-    assert found[-1] == ("new" if end == "commit" else before)
+    assert found[-1] == (before if end == "give up" else "new")
     assert parents_taken_away == (before == "absent")
 
 

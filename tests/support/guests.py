@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,4 +28,5 @@ def guest(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[str
             assert process.stdout.readline() == "begun\n"
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the test may have ended it
+                os.killpg(process.pid, signal.SIGKILL)

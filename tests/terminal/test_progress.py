@@ -7,6 +7,7 @@ import re
 import struct
 import termios
 import threading
+import time
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -158,3 +159,27 @@ def test_a_bar_has_no_thread(terminal: Terminal) -> None:
     with Console(stream=terminal.stream).progress(None) as progress:
         progress.advance(1)
         assert set(threading.enumerate()) == before
+
+
+def test_a_transfer_is_one_line_which_is_gone_in_the_end(terminal: Terminal) -> None:
+    console = Console(stream=terminal.stream)
+    with console.transfer(4_000_000, lambda: 5_000_000) as transfer:
+        transfer.describe("layer 1 of 2")
+        transfer.present(1_000_000)
+        time.sleep(0.3)
+        console.step("layer 1 of 2: 1.0 MB")
+        transfer(3_000_000)
+        time.sleep(0.3)
+    console.step("end")
+    shown = COLOUR.sub("", terminal.shown())
+    assert "25 %, 1.0 MB of 4.0 MB, layer 1 of 2" in shown
+    assert "unpacking, 5.0 MB" in shown
+    lines = [line.rpartition("\r")[2].strip() for line in shown.replace("\r\n", "\n").split("\n")]
+    assert [line for line in lines if line] == ["layer 1 of 2: 1.0 MB", "end"]
+
+
+def test_elsewhere_nothing_is_written_about_a_transfer() -> None:
+    stream = io.StringIO()
+    with Console(stream=stream).transfer(4_000_000, int) as transfer:
+        transfer(4_000_000)
+    assert stream.getvalue() == ""

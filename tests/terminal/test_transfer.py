@@ -45,7 +45,7 @@ def test_what_was_there_before_is_no_speed() -> None:
     clock.now += 1
     assert counted.state().speed == 0
     assert counted.state().arrived == 300 * MB
-    counted.received(10 * MB)
+    counted(10 * MB)
     clock.now += 1
     assert counted.state().speed == 5 * MB
 
@@ -54,7 +54,7 @@ def test_the_speed_is_that_of_the_last_seconds() -> None:
     counted, clock = transfer()
     for count in [50 * MB] * 2 + [MB] * 20:
         clock.now += 1
-        counted.received(count)
+        counted(count)
     assert counted.state().speed == pytest.approx(MB, rel=0.3)
     clock.now += 1000
     assert counted.state().speed < MB / 100
@@ -62,9 +62,9 @@ def test_the_speed_is_that_of_the_last_seconds() -> None:
 
 def test_bytes_that_are_received_again_are_taken_back() -> None:
     counted, clock = transfer(10 * MB)
-    counted.received(8 * MB)
+    counted(8 * MB)
     clock.now += 1
-    counted.received(-8 * MB)
+    counted(-8 * MB)
     assert (counted.state().arrived, counted.state().speed) == (0, 0)
 
 

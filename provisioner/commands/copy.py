@@ -1,0 +1,102 @@
+"""`provision copy DIR NEW`: a second container with all that is in the first one."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from pathlib import Path
+
+from provisioner.commands.subordinate_ids import run_with_subordinate_ids
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.errors import TargetExists, UsageError, machine_errors
+from provisioner.filesystem.trust import TrustedDirectories
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
+
+HELP = "Copy a provisioned directory, with all changes in it"
+EXAMPLE = "provision copy ./container ./second"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `copy`."""
+    parser.add_argument("directory", metavar="DIR", help="a directory that provision has made")
+    parser.add_argument("new", metavar="NEW", help="the directory to create")
+    add_place_arguments(parser)
+
+
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of subcommands that create a directory from another one."""
+    parser.add_argument(
+        "--no-sync", action="store_true", help="don't wait for the disk: faster, but a power cut may take files of NEW"
+    )
+    add_trust_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Copy a directory. Raises ProvisionError; NEW is absent then, or as it was."""
+    from provisioner.container.access import find_directory
+    from provisioner.container.copying import copy_directory
+    from provisioner.container.removing import find_file_owners, opened_own_directory
+    from provisioner.container.staging import Staging
+    from provisioner.container.usage import describe_processes, running_in
+    from provisioner.filesystem.copying import describe_losses
+    from provisioner.sizes import size_text
+
+    console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
+    source = find_directory(arguments.directory, trust)
+    target = new_directory(arguments.new, source, trust)
+    with opened_own_directory(source, trust) as opened:
+        if owners := find_file_owners(opened, source):
+            return run_with_subordinate_ids(arguments.directory, owners, repeated_words("copy", arguments))
+        if pids := running_in(source):
+            console.step(f"this runs from {printable(arguments.directory)}: {describe_processes(pids)}")
+            console.step("  what it writes meanwhile may be in the copy in part")
+        with Staging(target, trust) as staging:
+            report = copy_directory(opened, source, staging.new, target)
+            staging.commit(console, sync=not arguments.no_sync, replace=False)
+    for line in describe_losses(report):
+        console.step(line)
+    shared = f", {report.reflinks} of them reflinks, which take no space" if report.reflinks else ""
+    console.step(f"copied {report.files} files, {size_text(report.content)}{shared}")
+    remember(target, source)
+    console.step(f"{printable(arguments.new)} is ready")
+    return 0
+
+
+def new_directory(name: str, source: Path, trust: TrustedDirectories) -> Path:
+    """Return the absolute path of a directory to create from `source`, where nothing may be but an empty directory.
+
+    Raises UsageError where one of the two would be in the other, TargetExists, NotTrusted and MachineError.
+    """
+    from provisioner.container.access import find_directory
+    from provisioner.container.staging import is_free
+
+    target = find_directory(name, trust) if name else Path("/")
+    shown = printable(name)
+    if target == source or target.is_relative_to(source) or source.is_relative_to(target):
+        raise UsageError(f"{shown} and {printable(str(source))} are not apart", "name a directory that isn't there yet")
+    with machine_errors(f"look at {shown}"):
+        if not is_free(target):
+            raise TargetExists(f"{shown} exists", "choose another directory; to remove it: provision remove")
+    return target
+
+
+def repeated_words(command: str, arguments: argparse.Namespace) -> list[str]:
+    """Return the words of a command line that does the same."""
+    options = ("no_sync", "trust_dir", "quiet")
+    words = [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name)]
+    return [command, *words, "--", arguments.directory, arguments.new]
+
+
+def remember(target: Path, source: Path, *, is_moved: bool = False) -> None:
+    """Add `target` to the list of directories, with what it says of `source`, which it forgets if that was moved."""
+    from provisioner.container.directories import Directories, KnownDirectory, state_directory
+    from provisioner.container.record import Record
+    from provisioner.errors import ProvisionError
+
+    with suppress(OSError, ProvisionError):  # only `provision list` needs it
+        directories = Directories(state_directory())
+        if is_moved:
+            directories.drop([entry for entry in directories.entries() if entry.directory == str(source)])
+        if record := Record.read(target, TrustedDirectories(("*",))):
+            directories.add(KnownDirectory(str(target), record.reference, record.id))

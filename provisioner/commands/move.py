@@ -1,0 +1,50 @@
+"""`provision move DIR NEW`: another place for a container, on another file system, too."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from provisioner.commands.copy import add_place_arguments, new_directory, remember, repeated_words
+from provisioner.commands.remove import path_of
+from provisioner.commands.subordinate_ids import run_with_subordinate_ids
+from provisioner.commands.trusting import trusted_directories
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
+
+HELP = "Move a provisioned directory, whole or not at all"
+EXAMPLE = "provision move ./container /mnt/large/container"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `move`."""
+    parser.add_argument("directory", metavar="DIR", help="a directory that provision has made; nothing may run from it")
+    parser.add_argument("new", metavar="NEW", help="its new path, where nothing may be")
+    add_place_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Move a directory. Raises ProvisionError; then it is where it was."""
+    from provisioner.container.moving import move_directory
+    from provisioner.container.removing import find_file_owners, opened_own_directory
+    from provisioner.container.usage import check_not_mounted, check_not_running
+
+    console, trust = Console(quiet=arguments.quiet), trusted_directories(arguments)
+    source = path_of(arguments.directory, trust)
+    target = new_directory(arguments.new, source, trust)
+    with opened_own_directory(source, trust) as opened:
+        check_not_running(source, "move")
+        check_not_mounted(opened, source, "move")
+        is_far = os.fstat(opened).st_dev != _existing_parent(target).stat().st_dev
+        if is_far and (owners := find_file_owners(opened, source)):
+            return run_with_subordinate_ids(arguments.directory, owners, repeated_words("move", arguments))
+        move_directory(opened, source, target, console, trust, sync=not arguments.no_sync)
+    remember(target, source, is_moved=True)
+    console.step(f"{printable(arguments.directory)} is now {printable(arguments.new)}")
+    return 0
+
+
+def _existing_parent(path: Path) -> Path:
+    """Return the lowest directory above `path` that exists."""
+    return next(parent for parent in path.parents if parent.exists())

@@ -1,0 +1,135 @@
+"""`provision repair DIR`: finds files of the image that are damaged, missing or have another mode; puts them back."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from provisioner.commands.confirming import add_yes_argument, confirm
+from provisioner.commands.output import make_console, write_json, write_lines
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.config import Config
+from provisioner.container.access import find_directory, opened_directory
+from provisioner.container.record import Record, describe_missing
+from provisioner.errors import MachineError, MalformedImage, NotFound
+from provisioner.image.digest import Digest
+from provisioner.image.platform import Platform
+from provisioner.image.source_name import RegistryName, SourceName, parse_source
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
+
+if TYPE_CHECKING:
+    from provisioner.image.image import Image
+    from provisioner.maintenance.damage import Damage
+    from provisioner.maintenance.repair import Repair
+    from provisioner.sources import Source
+
+HELP = "Put files of the image back that are damaged or gone"
+EXAMPLE = "provision repair ./container"
+
+DAMAGED = MalformedImage.status
+"""The exit status of `--check` where something is damaged, and of a repair that could not put all of it back."""
+_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `repair`."""
+    parser.add_argument("directory", metavar="DIR", help="a provisioned directory")
+    parser.add_argument(
+        "--check", action="store_true", help=f"only show what is damaged; exit status {DAMAGED} if anything is"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="put back also what was changed in /etc, /home and the like, and by packages"
+    )
+    parser.add_argument("--json", action="store_true", help="print what is damaged as JSON")
+    add_yes_argument(parser, "put the files back unasked")
+    add_registry_arguments(parser)
+    parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
+    add_trust_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show what is damaged, and repair it. Raises ProvisionError."""
+    from provisioner.comparison.changes import opened_record
+    from provisioner.container.staging import Staging
+    from provisioner.container.usage import check_not_running
+    from provisioner.maintenance.damage import find_damage
+    from provisioner.maintenance.repair import repair
+
+    console, config = make_console(arguments), Config.load()
+    trust = trusted_directories(arguments, config)
+    directory = find_directory(arguments.directory, trust)
+    shown = printable(arguments.directory)
+    with opened_directory(directory, trust) as folder:
+        record = None if folder is None else Record.read_from(folder, directory)
+        if folder is None or record is None:
+            raise NotFound(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
+        found = find_damage(folder, shown)
+        damages = [damage for damage in found if arguments.all or not damage.is_edit]
+        _show(damages, len(found) - len(damages), arguments, console)
+        if arguments.check or not damages:
+            return DAMAGED if damages else 0
+        confirm(arguments, f"{len(damages)} files of {shown} are not as the image has them", "Put them back?")
+        name = exact_source(record)
+        with Staging(directory, trust) as staging, opened_record(folder, shown) as (_, baseline):
+            check_not_running(directory, "repair")
+            if baseline.first_id is not None:
+                raise MachineError(
+                    f"files in {shown} belong to subordinate ids, which repair can't give them", "replace it: --force"
+                )
+            with open_source(name, SourceOptions.of(arguments, config), console) as source:
+                image = image_of(source, record) if any(damage.needs_content for damage in damages) else None
+                done = repair(staging, folder, baseline, damages, image, source, console)
+    return _report(done, shown, console)
+
+
+def exact_source(record: Record) -> SourceName:
+    """Return the source of the very image that a directory was made of. Raises UsageError."""
+    name = parse_source(record.reference)
+    if isinstance(name, RegistryName):
+        return RegistryName(name.reference.at(Digest.parse(record.manifest_digest)))
+    return name
+
+
+def image_of(source: Source, record: Record) -> Image:
+    """Return the image that a directory was made of. Raises NotFound where the source has another one by now."""
+    platform = Platform.parse(record.platform)
+    image = source.image(platform).image
+    if str(image.digest) != record.manifest_digest:
+        raise NotFound(
+            f"{printable(record.reference)} isn't the image any more that this was made of",
+            "take the files from a backup, or provision the image to another directory",
+        )
+    return image
+
+
+def _show(damages: Sequence[Damage], left: int, arguments: argparse.Namespace, console: Console) -> None:
+    """Show what is damaged, as data, and say what isn't looked at."""
+    if arguments.json:
+        rows = [
+            {"path": "/" + os.fsdecode(damage.path), "what": [aspect.value for aspect in damage.aspects]}
+            for damage in damages
+        ]
+        write_json({"damaged": rows})
+    else:
+        write_lines(f"{damage.text}: {printable('/' + os.fsdecode(damage.path))}" for damage in damages)
+    if left:
+        console.step(
+            f"{left} more files are not the image's, but may have been changed on purpose: provision diff shows them, "
+            "--all puts them back too"
+        )
+    if not damages:
+        console.step("no file of the image is damaged or missing")
+
+
+def _report(done: Repair, shown: str, console: Console) -> int:
+    """Say what was done, and return the exit status."""
+    console.step(f"put back {done.repaired} files of {shown}")
+    if not done.blocked:
+        return 0
+    names = ", ".join(printable("/" + os.fsdecode(path)) for path in done.blocked[:_SHOWN])
+    console.step(f"left as they are, since something else is in the way: {len(done.blocked)}: {names}")
+    return DAMAGED

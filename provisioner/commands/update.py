@@ -1,0 +1,213 @@
+"""`provision update DIR`: to the newest image of its source, or another one; the user's changes stay."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provisioner.commands.confirming import add_yes_argument, confirm
+from provisioner.commands.output import make_console, screen_of, write_json, write_lines
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.config import Config
+from provisioner.container.access import find_directory, opened_directory
+from provisioner.container.record import Record, describe_missing
+from provisioner.errors import NotFound, ProvisionError, UsageError, machine_errors
+from provisioner.image.platform import Platform
+from provisioner.image.source_name import RegistryName, parse_source
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.tables import Screen, Style
+
+if TYPE_CHECKING:
+    from provisioner.maintenance.plan import Action, UpdatePlan
+
+HELP = "Update to the newest image, and keep what was changed"
+EXAMPLE = "provision update ./container"
+
+OUTDATED = 9
+"""The exit status of `--check` where an update is there."""
+
+
+class _Unapproved(Exception):
+    """The user has asked for the plan alone."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `update`."""
+    parser.add_argument("directory", metavar="DIR", nargs="?", help="a provisioned directory")
+    parser.add_argument("--all", action="store_true", help="update all directories of provision list")
+    parser.add_argument("--to", metavar="IMAGE", help="another image or tag; default: the one that DIR was made of")
+    parser.add_argument(
+        "--check", action="store_true", help=f"only look: exit status 0 if DIR is up to date, {OUTDATED} if not"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, and change nothing")
+    parser.add_argument("--no-keep", action="store_true", help="remove the old DIR, without DIR.before-DATE")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    add_yes_argument(parser, "update unasked")
+    add_registry_arguments(parser)
+    parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
+    parser.add_argument("--jobs", metavar="N", type=int, choices=range(1, 65), help="downloads at a time; default: 4")
+    parser.add_argument("--no-sync", action="store_true", help="don't wait for the disk: faster, but less safe")
+    add_trust_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Update one directory or all. Raises ProvisionError."""
+    if arguments.all:
+        if arguments.directory or arguments.to:
+            raise UsageError("--all goes with neither DIR nor --to", "leave out one of them")
+        return _update_all(arguments)
+    if not arguments.directory:
+        raise UsageError("DIR is missing", "name a provisioned directory, or --all")
+    return _update(arguments.directory, arguments)
+
+
+def _update_all(arguments: argparse.Namespace) -> int:
+    """Update all directories that are known here, and return the highest exit status. Errors are shown."""
+    from provisioner.container.directories import Directories, state_directory
+
+    console = make_console(arguments)
+    with machine_errors("read the list of directories"):
+        entries = Directories(state_directory()).entries()
+    status = 0
+    for entry in entries:
+        if not os.path.lexists(entry.directory):
+            continue
+        try:
+            status = max(status, _update(entry.directory, arguments))
+        except ProvisionError as error:
+            console.error(f"{printable(entry.directory)}: {error.message}", error.hint)
+            status = max(status, error.status)
+    return status
+
+
+def _update(name: str, arguments: argparse.Namespace) -> int:
+    """Update one directory, and return the exit status. Raises ProvisionError."""
+    from provisioner.maintenance.update import Update, update
+
+    console, config = make_console(arguments), Config.load()
+    trust = trusted_directories(arguments, config)
+    directory, shown = find_directory(name, trust), printable(name)
+    with opened_directory(directory, trust) as folder:
+        record = None if folder is None else Record.read_from(folder, directory)
+        if folder is None or record is None:
+            raise NotFound(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
+        source_name = parse_source(arguments.to or record.reference)
+        platform = Platform.parse(arguments.platform or record.platform)
+        with open_source(source_name, SourceOptions.of(arguments, config), console) as source:
+            image = source.image(platform).image
+            label = source_name.reference.familiar if isinstance(source_name, RegistryName) else str(source_name)
+            if str(image.digest) == record.manifest_digest:
+                console.step(f"{shown} is up to date with {printable(label)}")
+                return 0
+            console.step(f"{shown}: {printable(label)} is at {image.digest!s:.19} now")
+            if arguments.check:
+                return OUTDATED
+            asked = _Question(arguments, directory, shown)
+            job = Update(directory, trust, record, not arguments.no_keep, not arguments.no_sync)
+            try:
+                done = update(job, folder, image, source, console, asked.approve)
+            except _Unapproved:
+                return 0
+    for path in done.merge.blocked:
+        console.step(f"{_shown(path)}: the image has something else in its place; yours is in the old DIR")
+    for line in done.merge.notes:
+        console.step(line)
+    _remember(directory, source.reference)
+    console.step(f"updated {shown}")
+    if done.kept:
+        console.step(f"  as it was: {printable(str(directory.with_name(done.kept)))}")
+    return 0
+
+
+class _Question:
+    """Shows the plan, and asks."""
+
+    def __init__(self, arguments: argparse.Namespace, directory: Path, shown: str) -> None:
+        self._arguments = arguments
+        self._directory = directory
+        self._shown = shown
+
+    def approve(self, plan: UpdatePlan, kept: str) -> None:
+        """Return if the plan is to be carried out. Raises TargetExists if not, and _Unapproved for --dry-run."""
+        where = str(self._directory.with_name(kept)) if kept else ""
+        if self._arguments.json:
+            write_json(_as_json(plan, where))
+        else:
+            write_lines(_lines(plan, where, screen_of(self._arguments)))
+        if self._arguments.dry_run:
+            raise _Unapproved
+        confirm(self._arguments, f"{self._shown} is about to be updated", "Update it?")
+
+
+def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
+    """Return the plan for people, with the names of conflicts in a colour."""
+    image, users = plan.image_changes, [action for action in plan.actions if not action.decision.is_conflict]
+    return [
+        f"the image: {image['A']} files added, {image['C']} changed, {image['D']} deleted",
+        f"yours: {len(users)} changes stay",
+        *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
+        *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, kept)}" for action in plan.conflicts),
+    ]
+
+
+def _outcome(action: Action, kept: str) -> str:
+    """Return what becomes of a path that both sides have changed, as a text."""
+    from provisioner.comparison.merge import Side
+
+    content = action.decision.content
+    place = printable(kept) if kept else ""
+    if content is Side.BESIDE:
+        return f"yours stays; the image's is {_shown(action.place)}.provision-new"
+    if content is Side.USER and action.disk is None:
+        return "stays deleted; the image has changed it"
+    if content is Side.USER and (action.new is None or action.base is None or action.new.data != action.base.data):
+        return "yours stays; the image has changed it too"
+    if content is Side.IMAGE and (action.new is None or action.disk is None or action.new.data != action.disk.data):
+        what = "deleted, as in the image" if action.new is None else "the image's comes"
+        return f"{what}; yours is in {place}" if place else f"{what}; yours is lost"
+    has_other_mode = action.base and action.disk and action.base.mode != action.disk.mode
+    side = action.decision.mode if has_other_mode else action.decision.owner
+    return "both have changed mode or owner: " + ("yours stays" if side is Side.USER else "the image's comes")
+
+
+def _as_json(plan: UpdatePlan, kept: str) -> dict[str, object]:
+    """Return the plan as `--json` prints it."""
+    counts = {"added": "A", "changed": "C", "deleted": "D"}
+    return {
+        "image": {word: plan.image_changes[letter] for word, letter in counts.items()},
+        "kept_as": kept or None,
+        "bytes": plan.size,
+        "packages": list(map(os.fsdecode, plan.packages)),
+        "changes": [
+            {
+                "path": "/" + os.fsdecode(action.path),
+                "place": "/" + os.fsdecode(action.place),
+                "content": action.decision.content.value,
+                "mode": action.decision.mode.value,
+                "owner": action.decision.owner.value,
+                "is_deleted": action.disk is None,
+                "is_conflict": action.decision.is_conflict,
+            }
+            for action in plan.actions
+        ],
+    }
+
+
+def _names(packages: list[bytes]) -> str:
+    return " ".join(printable(os.fsdecode(name)) for name in packages)
+
+
+def _shown(path: bytes) -> str:
+    return printable("/" + os.fsdecode(path))
+
+
+def _remember(directory: Path, reference: str) -> None:
+    """Have `provision list` show the new image."""
+    from provisioner.container.directories import Directories, KnownDirectory, state_directory
+
+    with suppress(OSError):  # only `provision list` needs it
+        Directories(state_directory()).add(KnownDirectory(str(directory), reference))

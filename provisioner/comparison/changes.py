@@ -1,0 +1,180 @@
+"""Lists what was added, changed and deleted in a provisioned directory since its image was unpacked."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from provisioner.comparison.join import join
+from provisioner.comparison.state import Aspect, Baseline
+from provisioner.container.access import read_file
+from provisioner.container.proot_links import LINKS
+from provisioner.errors import MachineError, machine_errors
+from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.kind import KINDS, Kind
+from provisioner.filesystem.walk import WalkedFile, walk
+from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
+from provisioner.ownership.record import RECORD
+from provisioner.terminal.escaping import printable
+
+_GENERATED = ("resolv.conf", "hosts", "hostname")
+_MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue"))
+"""Directories that start.sh makes where the image has none."""
+_LINKS = os.fsencode(LINKS)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A path that is not as the image has it."""
+
+    path: bytes
+    """From the root, without a slash in front of it."""
+    letter: str
+    """A for added, C for changed, D for deleted, as `docker diff` says it."""
+    kind: Kind | None
+    """What is there now, or was there; None for a socket."""
+    aspects: tuple[Aspect, ...] = ()
+    """What has changed; nothing for a directory that is listed since something in it has changed."""
+    size: int = 0
+    """Bytes of the file now."""
+    size_before: int = 0
+    """Bytes of the file in the image."""
+
+
+@contextmanager
+def opened_record(folder: int, shown: str) -> Iterator[tuple[BinaryIO, Baseline]]:
+    """Open the ownership record in the open `.provision/` of a directory, with the baseline for comparing files.
+
+    `shown` is the directory's name for messages. Raises MachineError where there is no record.
+    """
+    with ExitStack() as stack:
+        with machine_errors(f"read the ownership record of {shown}"):
+            try:
+                record = stack.enter_context(open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb"))
+            except FileNotFoundError:
+                raise MachineError(
+                    f"{shown} has no ownership record, so that nobody knows what its image was",
+                    "provision the image again, to another directory",
+                ) from None
+            record.readline()
+            header = parse_header(record.readline())
+            record.seek(0)
+            status = os.fstat(folder)
+            links = _open_links(folder, stack)
+            owner = (status.st_uid, status.st_gid)
+            baseline = Baseline(header, owner, _generated_files(folder), _first_id(folder), links)
+        yield record, baseline
+
+
+def find_changes(folder: int, shown: str) -> Iterator[Change]:
+    """Yield the changes in the rootfs beside the open `.provision/`, sorted by directory.
+
+    As in `docker diff`, a directory is listed before what has changed in it, and of a deleted one only itself. What is
+    mounted in the rootfs is not looked at. Raises MachineError.
+    """
+    with (
+        opened_record(folder, shown) as (record, baseline),
+        machine_errors(f"compare {shown} with its image"),
+        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
+    ):
+        listed: list[bytes] = []
+        for change in _changes(record, rootfs, baseline):
+            yield from _directories_above(change.path, listed)
+            if change.kind is Kind.DIRECTORY and change.letter != "D":
+                listed.append(change.path)
+            yield change
+
+
+def _changes(record: BinaryIO, rootfs: int, baseline: Baseline) -> Iterator[Change]:
+    """Yield the changes, without directories in which only something has changed."""
+    device = os.fstat(rootfs).st_dev
+    skipped = b"/"
+    for path, (entry,), file in join([parse_entries(record)], walk(rootfs, closed="skip")):
+        if path.startswith(skipped):
+            continue
+        if entry is None:
+            assert file is not None
+            if path == _LINKS:
+                skipped = path + b"/"
+            elif not is_mount_point(path, file):
+                yield Change(path, "A", _kind(file), size=_size(file))
+            continue
+        aspects = () if file is None else baseline.compare(path, entry, file)
+        if file is None or not _is_compared_below(entry, file, aspects, device):
+            skipped = path + b"/"
+        if file is None:
+            yield Change(path, "D", entry.kind, size_before=entry.size)
+        elif aspects and file.stat.st_dev == device:
+            yield Change(path, "C", _kind(file), aspects, _size(file), entry.size)
+
+
+def _is_compared_below(entry: MtreeEntry, file: WalkedFile, aspects: tuple[Aspect, ...], device: int) -> bool:
+    """Return whether what is below a path is compared with the record, if it is a directory there."""
+    if file.stat.st_dev != device or (entry.is_directory and aspects[:1] == (Aspect.TYPE,)):
+        return False
+    return not file.is_directory or may_enter(file)
+
+
+def _directories_above(path: bytes, listed: list[bytes]) -> Iterator[Change]:
+    """Yield the directories above a changed path that are not `listed` yet. Those that end before it are removed."""
+    while listed and not path.startswith(listed[-1] + b"/"):
+        listed.pop()
+    at = len(listed[-1]) + 1 if listed else 0
+    while (at := path.find(b"/", at)) > 0:
+        listed.append(path[:at])
+        yield Change(path[:at], "C", Kind.DIRECTORY)
+        at += 1
+
+
+def may_enter(directory: WalkedFile) -> bool:
+    """Return whether this user may read and search a directory."""
+    is_open = directory.stat.st_mode & 0o500 == 0o500
+    return is_open or os.access(directory.name, os.R_OK | os.X_OK, dir_fd=directory.directory)
+
+
+def is_mount_point(path: bytes, file: WalkedFile) -> bool:
+    """Return whether an added directory is one that start.sh has made for a mount, which is empty."""
+    if path not in _MOUNT_POINTS or not file.is_directory:
+        return False
+    with closing_descriptor(os.open(file.name, DIRECTORY, dir_fd=file.directory)) as opened:
+        return not os.listdir(opened)
+
+
+def _kind(file: WalkedFile) -> Kind | None:
+    return KINDS.get(stat.S_IFMT(file.stat.st_mode))
+
+
+def _size(file: WalkedFile) -> int:
+    return file.stat.st_size if stat.S_ISREG(file.stat.st_mode) else 0
+
+
+def _open_links(folder: int, stack: ExitStack) -> int | None:
+    """Return the open directory of proot's hard links, which `stack` closes; None where there is none."""
+    try:
+        opened = os.open(os.path.join(b"../rootfs", _LINKS), DIRECTORY, dir_fd=folder)
+    except OSError:
+        return None
+    return stack.enter_context(closing_descriptor(opened))
+
+
+def _generated_files(folder: int) -> dict[bytes, bytes]:
+    """Return the files that start.sh writes, as it wrote them last, by path."""
+    with suppress(FileNotFoundError), closing_descriptor(os.open("generated", DIRECTORY, dir_fd=folder)) as generated:
+        contents = {name: read_file(generated, name, name) for name in _GENERATED}
+        return {f"etc/{name}".encode(): content for name, content in contents.items() if content is not None}
+    return {}
+
+
+def _first_id(folder: int) -> int | None:
+    """Return the first subordinate id of the files, None where they belong to the user or the image's owners."""
+    lines = (read_file(folder, "ids", "ids") or b"").split(b"\n")
+    return int(lines[1]) if len(lines) > 1 and lines[1].isdigit() else None
+
+
+def shown_path(path: bytes) -> str:
+    """Return a path for people: from the root, escaped."""
+    return printable("/" + os.fsdecode(path))

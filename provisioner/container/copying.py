@@ -1,0 +1,62 @@
+"""Copies a provisioned directory into its staging: everything but what belongs to processes and inodes of the original.
+
+Hard links of Termux's proot lead to the copy, and the state of fakeroot is made for its inodes.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from provisioner.container.access import FOLDER
+from provisioner.container.proot_links import PLACE, led_to, read_links_place
+from provisioner.errors import HINTS, MachineError
+from provisioner.filesystem.atomic import replace_in
+from provisioner.filesystem.copying import CopyReport, TreeCopier
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.ownership.record import RECORD, STATE, remake_state
+from provisioner.terminal.escaping import printable
+
+_OF_PROCESSES = tuple(
+    os.fsencode(f"{FOLDER}/{name}") for name in ("run", "log", "links.turn", "links.new", STATE, "proot-facts")
+)
+"""The beginnings of paths that belong to what runs from a directory, or to the inodes of its files."""
+_SHARED_MEMORY = os.fsencode(f"{FOLDER}/shm/")
+
+
+def copy_directory(source: int, former: Path, target: int, place: Path) -> CopyReport:
+    """Copy the open provisioned directory `source` into the open, empty directory `target`, which will be at `place`.
+
+    `former` is the absolute path of the source. Raises MachineError.
+    """
+    with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=source)) as folder:
+        recorded = read_links_place(folder)
+    formers = [path for path in (recorded, os.fsencode(former / "rootfs")) if path]
+    rootfs = os.fsencode(place / "rootfs")
+    copier = TreeCopier(target, is_left_out, lambda link: led_to(link, formers, rootfs))
+    try:
+        report = copier.copy(source)
+        _finish(target, rootfs if recorded else b"")
+    except OSError as error:
+        what = printable(os.fsdecode(copier.path))
+        raise MachineError(f"copy {what}: {os.strerror(error.errno or 0)}", HINTS.get(error.errno or 0, "")) from error
+    return report
+
+
+def is_left_out(path: bytes) -> bool:
+    """Return whether a path of a provisioned directory belongs to what runs from it, or to the inodes of its files."""
+    return path.startswith((*_OF_PROCESSES, _SHARED_MEMORY))
+
+
+def _finish(target: int, rootfs: bytes) -> None:
+    """Write what depends on the place of a copy, where links of proot lead to `rootfs`. Raises OSError."""
+    with (
+        closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=target)) as folder,
+        closing_descriptor(os.open("rootfs", DIRECTORY, dir_fd=target)) as opened,
+    ):
+        if rootfs:
+            replace_in(folder, PLACE, rootfs + b"\n", 0o644)
+        with suppress(FileNotFoundError):  # very old directories have none
+            os.stat(RECORD, dir_fd=folder)
+            remake_state(folder, opened)

@@ -1,0 +1,166 @@
+"""Removes a provisioned directory: it is renamed into its staging directory, and what is there is removed.
+
+So it is whole or gone, whatever ends this process. What a killed one has left in the staging directory is removed by
+the next run with the same directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from provisioner.container.access import FOLDER, open_folder, trust_errors
+from provisioner.container.record import describe_missing
+from provisioner.container.staging import OLD, Staging, staging_directory
+from provisioner.errors import MachineError, NotFound, TargetExists, machine_errors
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.locks import try_lock
+from provisioner.filesystem.removal import names_in
+from provisioner.filesystem.resolution import resolved
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories
+from provisioner.filesystem.walk import walk
+from provisioner.terminal.escaping import printable
+
+OWN_NAMES = (b"rootfs", b"start.sh", os.fsencode(FOLDER))
+"""What provision makes in a directory."""
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Removal(Staging):
+    """A context that removes `target` at its end, if `move_aside()` was called in it.
+
+    Entering raises as that of Staging does, but for what concerns a new directory.
+    """
+
+    _is_full = False
+    """Whether the disk has no room for a staging directory: the target itself gets that name then."""
+
+    def __enter__(self) -> Removal:
+        """Lock the staging directory, and clean up after a killed run."""
+        try:
+            super().__enter__()
+        except MachineError as error:
+            if getattr(error.__cause__, "errno", None) not in _NO_SPACE:
+                raise
+            self._is_full = True
+        return self
+
+    def _make_new(self) -> None:
+        """Make nothing."""
+
+    def move_aside(self) -> None:
+        """Rename the target into the staging directory. Raises MachineError; then nothing has changed."""
+        shown = printable(str(self.target))
+        with machine_errors(f"move {shown} aside"):
+            if self._is_full:
+                self._become_staging()
+            else:
+                os.rename(self.target.name, OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
+
+    def _become_staging(self) -> None:
+        """Rename the target to the name of the staging directory, and open that in its place."""
+        self._open_parent()
+        with closing_descriptor(os.open(self.target.name, DIRECTORY, dir_fd=self.parent)) as opened:
+            if not try_lock(opened):
+                raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+            os.rename(self.target.name, self._name, src_dir_fd=self.parent, dst_dir_fd=self.parent)
+            self._lock, self._is_full = os.dup(opened), False
+
+    def _clean_up(self) -> None:
+        if not self._is_full:
+            super()._clean_up()
+
+
+@contextmanager
+def opened_own_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Iterator[int]:
+    """Open a directory that provision has made, for the context: give the descriptor.
+
+    Its record need not be readable. Raises NotFound where nothing is there, TargetExists for what provision hasn't
+    made and for a symlink, NotTrusted, and MachineError.
+    """
+    shown = printable(str(directory))
+    with trust_errors(f"look at {shown}"), resolved(directory, trust, parents_only=True) as found:
+        name = found.missing[-1] if found.missing else "."
+        try:
+            if len(found.missing) > 1:
+                raise FileNotFoundError
+            opened = os.open(name, DIRECTORY, dir_fd=found.directory)
+        except FileNotFoundError:
+            raise NotFound(f"there is no directory {shown}", "see all of them: provision list") from None
+        except NotADirectoryError:
+            raise TargetExists(*_describe_file(found.directory, name, shown)) from None
+    with closing_descriptor(opened):
+        with trust_errors(f"look at {shown}"):
+            is_ours = _has_record(opened, directory, trust)
+        if not is_ours:
+            raise TargetExists(
+                describe_missing(directory, shown), "name the directory that holds start.sh, rootfs and .provision"
+            )
+        yield opened
+
+
+def _describe_file(parent: int, name: str, shown: str) -> tuple[str, str]:
+    """Return the message and the hint for what is no directory."""
+    if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        target = printable(os.readlink(name, dir_fd=parent))
+        return f"{shown} is a symlink to {target}", "name the directory itself"
+    return f"{shown} is not a directory", "name the directory that holds start.sh, rootfs and .provision"
+
+
+def _has_record(opened: int, directory: Path, trust: TrustedDirectories) -> bool:
+    folder = open_folder(opened, directory, trust)
+    if folder is None:
+        return False
+    with closing_descriptor(folder):
+        try:
+            return stat.S_ISREG(os.stat("record.json", dir_fd=folder, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            return False
+
+
+def other_names_in(opened: int) -> list[str]:
+    """Return the names in an open provisioned directory that provision hasn't made, sorted. Raises MachineError."""
+    with machine_errors("read the directory"):
+        return sorted(os.fsdecode(name) for name in names_in(opened) if name not in OWN_NAMES)
+
+
+def find_directory_owners(opened: int, directory: Path) -> set[int]:
+    """Return the other users whose directories are in an open directory: only they, or root, can empty these.
+
+    Nobody else matters to root. Raises TargetExists where another file system begins in it, and MachineError. What is
+    in a directory that is closed to its owner isn't looked at.
+    """
+    shown, names, owners = printable(str(directory)), list[bytes](), set[int]()
+    with machine_errors(f"look at the files in {shown}"):
+        top = os.fstat(opened)
+        for file in walk(opened, closed="skip"):
+            if file is None:
+                names = names[:-1]
+            elif file.is_directory:
+                names.append(file.name)
+                if file.stat.st_dev != top.st_dev:
+                    where = printable(b"/".join(names[1:]))
+                    raise TargetExists(
+                        f"another file system, or a subvolume of btrfs, begins at {where} in {shown}",
+                        "unmount it or delete it yourself, if you don't need it",
+                    )
+                owners.add(file.stat.st_uid)
+    return owners - {os.geteuid(), top.st_uid} if os.geteuid() else set()
+
+
+def find_file_owners(opened: int, directory: Path) -> set[int]:
+    """Return the other users who own files in an open directory. Nobody else matters to root. Raises MachineError."""
+    if os.geteuid() == 0:
+        return set()
+    with machine_errors(f"look at the files in {printable(str(directory))}"):
+        owners = {file.stat.st_uid for file in walk(opened, closed="skip") if file}
+        return owners - {os.geteuid(), os.fstat(opened).st_uid}
+
+
+def was_removed_partly(target: Path) -> bool:
+    """Return whether nothing is at an absolute path, but the staging directory of a killed run is beside it."""
+    return not os.path.lexists(target) and os.path.isdir(staging_directory(target))

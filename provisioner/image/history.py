@@ -1,0 +1,30 @@
+"""What made each layer of an image, by the history in its config (image-spec, config.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_SHELL = re.compile(r"^(?:RUN )?(?:\|\d+ .*? )?/bin/(?:ba)?sh -c (?:#\(nop\) +)?|^(?:RUN|/bin/sh -c) ")
+"""What docker and BuildKit put in front of an instruction's words."""
+
+
+def layer_commands(config: bytes, layers: int) -> tuple[str, ...]:
+    """Return the command or instruction that made each of an image's layers, from the lowest up, on one line each.
+
+    `config` is the config as JSON, which has been parsed before. The texts are empty where its history doesn't fit the
+    number of layers, or doesn't say it.
+    """
+    document: Any = json.loads(config.decode(errors="replace"))
+    entries = document.get("history")
+    found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    commands = [_command(entry.get("created_by")) for entry in found if entry.get("empty_layer") is not True]
+    return tuple(commands) if len(commands) == layers else ("",) * layers
+
+
+def _command(text: object) -> str:
+    """Return the words of an instruction without what builders add to them."""
+    if not isinstance(text, str):
+        return ""
+    return " ".join(_SHELL.sub("", text).removesuffix("# buildkit").split())

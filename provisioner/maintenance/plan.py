@@ -1,0 +1,263 @@
+"""Plans the update of a directory: what becomes of what the user has changed, and what the new image changes."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from provisioner.comparison.changes import is_mount_point, opened_record
+from provisioner.comparison.join import join
+from provisioner.comparison.merge import Decision, Side, State, decide
+from provisioner.comparison.places import is_package_database
+from provisioner.comparison.state import Aspect, Baseline
+from provisioner.errors import machine_errors
+from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.kind import KINDS, Kind
+from provisioner.filesystem.walk import WalkedFile, walk
+from provisioner.ownership.digests import hash_file
+from provisioner.ownership.mtree import MtreeEntry, parse_entries
+from provisioner.ownership.record import RECORD
+from provisioner.rootfs.tree import Tree
+
+BESIDE = b".provision-new"
+"""What the name of the image's file ends with, where it comes beside the user's."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """What is done to a path of the new tree that the user has changed."""
+
+    path: bytes
+    """Where the user's file is in the old tree."""
+    place: bytes
+    """Where it comes to in the new tree: another path where the image has made a directory above it a symlink."""
+    decision: Decision
+    base: State | None
+    disk: State | None
+    new: State | None
+    size: int = 0
+    """The bytes of the user's file that are copied."""
+
+
+@dataclass
+class UpdatePlan:
+    """All that an update does."""
+
+    actions: list[Action] = field(default_factory=list)
+    """In the order of `walk`."""
+    image_changes: Counter[str] = field(default_factory=Counter)
+    """How many files the new image adds (A), changes (C) and deletes (D)."""
+    has_user_packages: bool = False
+    """Whether the user, or what runs, has changed a package database."""
+    has_image_packages: bool = False
+    """Whether the new image has another package database."""
+    packages: list[bytes] = field(default_factory=list)
+    """The packages that are installed in the new image, since both sides have changed the database."""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes to copy."""
+        return sum(action.size for action in self.actions)
+
+    @property
+    def conflicts(self) -> list[Action]:
+        """Return the actions that the user should know of."""
+        return [action for action in self.actions if action.decision.is_conflict]
+
+
+def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
+    """Return the plan for the directory whose `.provision/` is open as `old`; that of the new one is open as `new`.
+
+    Both have a complete rootfs and record; `shown` is the old one's name for messages. Raises MachineError.
+    """
+    with (
+        opened_record(old, shown) as (base_record, baseline),
+        opened_record(new, shown) as (new_record, _),
+        machine_errors(f"compare {shown} with both images"),
+        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=old)) as old_rootfs,
+        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=new)) as new_rootfs,
+        Tree(new_rootfs) as new_tree,
+    ):
+        planner = _Planner(baseline, new_tree, new)
+        records = [parse_entries(base_record), parse_entries(new_record)]
+        for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
+            planner.add(path, base, file, entry)
+        return planner.plan
+
+
+class _Planner:
+    """Makes a plan from the paths of all three sides, in the order of `walk`."""
+
+    def __init__(self, baseline: Baseline, new_tree: Tree, new_folder: int) -> None:
+        self.plan = UpdatePlan()
+        self._baseline = baseline
+        self._new_tree = new_tree
+        self._new_folder = new_folder
+        self._replaced = b"/"
+        """A directory that the user has deleted or replaced, with a slash behind it; nothing below it comes."""
+        self._redirects: dict[bytes, tuple[bytes, dict[bytes, MtreeEntry]]] = {}
+        """By the path of a directory that is a symlink in the new image: where that leads, and what is there."""
+        self._beside: set[bytes] = set()
+
+    def add(self, path: bytes, base: MtreeEntry | None, file: WalkedFile | None, new: MtreeEntry | None) -> None:
+        """Add a path to the plan. Raises OSError."""
+        self._count(path, base, new)
+        if path.startswith(self._replaced):
+            if not _has_same_data(base, new):
+                self._warn_of_replaced()
+            return
+        place = path
+        if (redirect := self._redirect_above(path)) is not None:
+            place = redirect[0] + path[len(redirect[1]) :]
+            new = self._redirects[redirect[1]][1].get(place)
+        if path in self._beside or (base is None and file is not None and is_mount_point(path, file)):
+            return
+        aspects = self._baseline.compare(path, base, file) if base is not None and file is not None else ()
+        if base is not None and file is not None and not aspects:
+            self._note_symlink(path, base, new)
+            return
+        if base is None and file is None:
+            return
+        self._decide(path, place, base, file, new, aspects)
+
+    def _decide(
+        self,
+        path: bytes,
+        place: bytes,
+        base: MtreeEntry | None,
+        file: WalkedFile | None,
+        new: MtreeEntry | None,
+        aspects: tuple[Aspect, ...],
+    ) -> None:
+        if is_package_database(path):
+            self.plan.has_user_packages = True
+        before = None if base is None else _state_of(base, 0)
+        disk = None if file is None else self._disk_state(file, before, aspects)
+        after = None if new is None else _state_of(new, _content_of(new, base, file, disk))
+        decision = decide(place, before, disk, after)
+        if decision == _AS_IN_THE_IMAGE:
+            return
+        keeps = decision.content in (Side.USER, Side.BESIDE)
+        size = file.stat.st_size if file is not None and keeps and stat.S_ISREG(file.stat.st_mode) else 0
+        self.plan.actions.append(Action(path, place, decision, before, disk, after, size))
+        if decision.content is Side.BESIDE:
+            self._beside.add(path + BESIDE)
+        was_directory = Kind.DIRECTORY in (base and base.kind, new and new.kind)
+        if keeps and was_directory and (disk is None or disk.kind is not Kind.DIRECTORY):
+            self._replaced = path + b"/"
+        if base is not None and file is not None and base.is_directory and file.is_directory:
+            self._note_symlink(path, base, new)
+
+    def _count(self, path: bytes, base: MtreeEntry | None, new: MtreeEntry | None) -> None:
+        """Count what the new image changes."""
+        if base is None and new is None:
+            return
+        if base is None or new is None:
+            self.plan.image_changes["A" if base is None else "D"] += 1
+        elif not _has_same_data(base, new) or _rest(base) != _rest(new):
+            self.plan.image_changes["C"] += 1
+        if is_package_database(path) and not _has_same_data(base, new):
+            self.plan.has_image_packages = True
+
+    def _warn_of_replaced(self) -> None:
+        """Mark the last deleted or replaced directory as a conflict, since the image has changed something in it."""
+        for number in range(len(self.plan.actions) - 1, -1, -1):
+            action = self.plan.actions[number]
+            if action.path + b"/" == self._replaced:
+                self.plan.actions[number] = replace(action, decision=action.decision._replace(is_conflict=True))
+                return
+
+    def _note_symlink(self, path: bytes, base: MtreeEntry, new: MtreeEntry | None) -> None:
+        """Remember a directory that is a symlink to another one in the new image, as after the merge of /usr."""
+        if not base.is_directory or new is None or new.kind is not Kind.SYMLINK:
+            return
+        real = self._new_tree.resolve(path)
+        if real:
+            self._redirects[path] = real, dict(self._entries_below(real + b"/"))
+
+    def _entries_below(self, prefix: bytes) -> Iterator[tuple[bytes, MtreeEntry]]:
+        """Yield the paths of the new record below a directory, with their entries."""
+        above: list[bytes] = []
+        with open(os.open(RECORD, EXISTING_FILE, dir_fd=self._new_folder), "rb") as record:
+            for entry in parse_entries(record):
+                if entry is None:
+                    above.pop()
+                    continue
+                path = b"/".join([*above[1:], entry.name])
+                if entry.is_directory:
+                    above.append(entry.name)
+                if path.startswith(prefix):
+                    yield path, entry
+
+    def _redirect_above(self, path: bytes) -> tuple[bytes, bytes] | None:
+        """Return where a directory above a path leads, and its path; None where there is none."""
+        for above, (real, _) in self._redirects.items():
+            if path.startswith(above + b"/"):
+                return real, above
+        return None
+
+    def _disk_state(self, file: WalkedFile, base: State | None, aspects: tuple[Aspect, ...]) -> State:
+        """Return the state of a file on the disk. What hasn't changed is that of `base`."""
+        kind = KINDS.get(stat.S_IFMT(file.stat.st_mode))
+        mode = 0 if kind is Kind.SYMLINK else stat.S_IMODE(file.stat.st_mode)
+        found = State(kind, 1, mode, self._baseline.owner_of(file.stat))
+        if base is None or Aspect.TYPE in aspects:
+            return found
+        return State(
+            base.kind,
+            1 if Aspect.CONTENT in aspects else 0,
+            mode if Aspect.MODE in aspects else base.mode,
+            found.owner if Aspect.OWNER in aspects else base.owner,
+        )
+
+
+_AS_IN_THE_IMAGE = Decision(Side.IMAGE, Side.IMAGE, Side.IMAGE, is_conflict=False)
+
+
+def _state_of(entry: MtreeEntry, content: int) -> State:
+    return State(entry.kind, content, 0 if entry.kind is Kind.SYMLINK else entry.mode, (entry.uid, entry.gid))
+
+
+def _content_of(new: MtreeEntry, base: MtreeEntry | None, file: WalkedFile | None, disk: State | None) -> int:
+    """Return the number of the new image's content: 0 for that of the base, 1 for another one that the disk has too."""
+    if _has_same_data(base, new):
+        return 0
+    is_same = file is not None and disk is not None and disk.kind is new.kind and _has_content(file, new)
+    return 1 if is_same else 2
+
+
+def _has_content(file: WalkedFile, entry: MtreeEntry) -> bool:
+    """Return whether a file has the content of an entry of its kind. Raises OSError."""
+    if entry.kind is Kind.SYMLINK:
+        return os.readlink(file.name, dir_fd=file.directory) == entry.target
+    if entry.kind is not Kind.FILE:
+        return entry.kind in (Kind.DIRECTORY, Kind.FIFO)
+    if not stat.S_ISREG(file.stat.st_mode) or file.stat.st_size != entry.size:
+        return False
+    if not entry.digest:
+        return file.stat.st_mtime_ns == entry.mtime
+    try:
+        with closing_descriptor(os.open(file.name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=file.directory)) as opened:
+            return hash_file(opened) == entry.digest
+    except PermissionError:
+        return False
+
+
+def _has_same_data(one: MtreeEntry | None, other: MtreeEntry | None) -> bool:
+    """Return whether two records say the same of a path, but for its mode and owner."""
+    if one is None or other is None:
+        return one is other
+    if (one.kind, one.target, one.device) != (other.kind, other.target, other.device):
+        return False
+    if one.kind is not Kind.FILE:
+        return True
+    if one.digest and other.digest:
+        return one.digest == other.digest
+    return (one.size, one.mtime) == (other.size, other.mtime)
+
+
+def _rest(entry: MtreeEntry) -> tuple[int, int, int]:
+    return entry.mode, entry.uid, entry.gid

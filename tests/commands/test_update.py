@@ -1,0 +1,450 @@
+"""`provision update`: the new image comes, and what the user has made of the directory stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import builders
+from tests.support.archives import Member, hard, special
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import as_user, clean_environment, need_root, provision, provision_command, user_id
+from tests.support.trees import tree_of
+
+OLD: list[Member] = [
+    ("bin/tool", b"tool 1"),
+    hard("bin/same", "bin/tool"),
+    ("etc/same", b"same"),
+    ("etc/conf", b"conf 1"),
+    ("etc/mine", b"mine 1"),
+    ("etc/gone", b"gone 1"),
+    ("etc/passwd", b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/:/bin/sh\n"),
+    ("etc/group", b"root:x:0:\naudio:x:29:\n"),
+    ("usr/lib/both", b"both 1"),
+    ("usr/lib/deleted", b"deleted 1"),
+    ("usr/lib/gone", b"gone 1"),
+    ("usr/doc/a", b"a"),
+    ("home/user/file", b"file 1"),
+    ("link", "bin/tool"),
+    special("usr/bin/su", tarfile.REGTYPE, mode=0o4755),
+    special("usr/modes", tarfile.REGTYPE, mode=0o644),
+    ("lib/x", b"x 1"),
+]
+NEW: list[Member] = [
+    ("bin/tool", b"tool 2"),
+    hard("bin/same", "bin/tool"),
+    ("etc/same", b"same"),
+    ("etc/conf", b"conf 2"),
+    ("etc/mine", b"mine 1"),
+    ("etc/passwd", b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\nnew:x:60:60::/:/bin/sh\n"),
+    ("etc/group", b"root:x:0:\naudio:x:29:pulse\nnew:x:60:\n"),
+    ("usr/lib/both", b"both 2"),
+    ("usr/lib/deleted", b"deleted 2"),
+    ("usr/doc/a", b"a"),
+    ("usr/doc/b", b"b"),
+    ("home/user/file", b"file 2"),
+    ("link", "bin/same"),
+    special("usr/bin/su", tarfile.REGTYPE, mode=0o4755),
+    special("usr/modes", tarfile.REGTYPE, mode=0o600),
+    ("usr/lib/x", b"x 1"),
+    ("lib", "usr/lib"),
+    ("usr/new", b"new 2"),
+]
+RUN = {"Cmd": ["/bin/tool"]}
+
+
+@pytest.fixture
+def registry() -> Iterator[ScriptedRegistry]:
+    with ScriptedRegistry() as running:
+        push(running, OLD)
+        yield running
+
+
+def push(registry: ScriptedRegistry, members: list[Member]) -> None:
+    registry.push("image", builders.image(builders.layer(*members), run=RUN))
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+
+
+@pytest.fixture
+def directory(registry: ScriptedRegistry, tmp_path: Path, env: dict[str, str]) -> Path:
+    """A directory of the old image; the registry has the new one."""
+    done = provision(f"{registry.host}/image", tmp_path / "dir", "--platform=linux/amd64", "--env", "A=1", env=env)
+    assert done.returncode == 0, done.stderr
+    push(registry, NEW)
+    return tmp_path / "dir"
+
+
+def update(directory: Path, env: dict[str, str], *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = provision("update", directory, *words, env=env)
+    assert done.returncode == status, (done.stdout, done.stderr)
+    return done
+
+
+def kept(directory: Path) -> Path:
+    (name,) = (name for name in os.listdir(directory.parent) if name.startswith("dir.before-"))
+    return directory.parent / name
+
+
+def change(rootfs: Path) -> None:
+    """Change what a user might change."""
+    (rootfs / "etc/conf").write_bytes(b"conf of mine")
+    (rootfs / "etc/mine").write_bytes(b"mine of mine")
+    (rootfs / "etc/gone").write_bytes(b"gone of mine")
+    with (rootfs / "etc/passwd").open("ab") as file:
+        file.write(b"me:x:1000:1000::/home/me:/bin/sh\n")
+    (rootfs / "etc/group").write_bytes(b"root:x:0:\naudio:x:29:me\n")
+    (rootfs / "usr/lib/both").write_bytes(b"both of mine")
+    (rootfs / "usr/lib/deleted").unlink()
+    shutil.rmtree(rootfs / "usr/doc")
+    (rootfs / "home/user/file").write_bytes(b"file of mine")
+    (rootfs / "usr/bin/su").chmod(0o755)
+    (rootfs / "lib/added").write_bytes(b"added")
+    (rootfs / "opt").mkdir()
+    (rootfs / "opt/a").write_bytes(b"a")
+    os.link(rootfs / "opt/a", rootfs / "opt/b")
+    (rootfs / "opt/c").symlink_to("/nowhere")
+    (rootfs / "opt/d").mkdir(mode=0o700)
+    os.utime(rootfs / "opt/d", (5, 5))
+
+
+def contents(rootfs: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(rootfs)): path.read_text()
+        for path in sorted(rootfs.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+MERGED = {
+    "bin/same": "tool 2",
+    "bin/tool": "tool 2",
+    "etc/conf": "conf of mine",
+    "etc/conf.provision-new": "conf 2",
+    "etc/gone": "gone of mine",
+    "etc/group": "root:x:0:\naudio:x:29:me,pulse\nnew:x:60:\n",
+    "etc/mine": "mine of mine",
+    "etc/passwd": "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n"
+    "new:x:60:60::/:/bin/sh\n",
+    "etc/same": "same",
+    "home/user/file": "file of mine",
+    "opt/a": "a",
+    "opt/b": "a",
+    "usr/bin/su": "",
+    "usr/lib/added": "added",
+    "usr/lib/both": "both 2",
+    "usr/lib/x": "x 1",
+    "usr/modes": "",
+    "usr/new": "new 2",
+}
+OWN = {"etc/hosts", "etc/hostname", "etc/resolv.conf"}
+
+
+def test_both_sides_are_there_afterwards(directory: Path, env: dict[str, str]) -> None:
+    change(directory / "rootfs")
+    (directory / "notes").mkdir()
+    (directory / "notes/todo").write_text("todo")
+    old, before = contents(directory / "rootfs"), tree_of(directory)
+    done = update(directory, env, "--yes")
+    rootfs, where = directory / "rootfs", kept(directory)
+    assert {path: text for path, text in contents(rootfs).items() if path not in OWN} == MERGED
+    assert contents(rootfs).keys() >= OWN
+    assert os.readlink(rootfs / "link") == "bin/same"
+    assert os.readlink(rootfs / "lib") == "usr/lib"
+    assert os.readlink(rootfs / "opt/c") == "/nowhere"
+    assert (rootfs / "opt/a").samefile(rootfs / "opt/b")
+    assert (rootfs / "bin/tool").samefile(rootfs / "bin/same")
+    assert (rootfs / "usr/bin/su").stat().st_mode & 0o7777 == 0o755
+    assert (rootfs / "usr/modes").stat().st_mode & 0o7777 == 0o600
+    assert (rootfs / "opt/d").stat().st_mode & 0o7777 == 0o700
+    assert (rootfs / "opt/d").stat().st_mtime == 5
+    assert (directory / "notes/todo").read_text() == "todo"
+    assert contents(where / "rootfs") == old
+    assert tree_of(where) == before
+    assert done.stdout.splitlines() == [
+        "the image: 3 files added, 11 changed, 3 deleted",
+        "yours: 10 changes stay",
+        "/etc/conf: yours stays; the image's is /etc/conf.provision-new",
+        "/etc/gone: yours stays; the image has changed it too",
+        "/home/user/file: yours stays; the image has changed it too",
+        "/usr/doc: stays deleted; the image has changed it",
+        f"/usr/lib/both: the image's comes; yours is in {where}",
+        "/usr/lib/deleted: stays deleted; the image has changed it",
+    ]
+    assert f"as it was: {where}" in done.stderr
+
+
+def test_the_directory_is_one_of_the_new_image(directory: Path, env: dict[str, str]) -> None:
+    change(directory / "rootfs")
+    script = (directory / "start.sh").read_text()
+    assert "default_env='A=1'" in script or "default_env=A=1" in script
+    update(directory, env, "--yes")
+    record, former = (
+        json.loads((path / ".provision/record.json").read_text()) for path in (directory, kept(directory))
+    )
+    assert record["manifest_digest"] != former["manifest_digest"]
+    renewed = (directory / "start.sh").read_text()
+    assert [line for line in renewed.splitlines() if line.startswith("default_")] == [
+        line for line in script.splitlines() if line.startswith("default_")
+    ]
+    changes = provision("diff", directory, env=env).stdout.splitlines()
+    assert "C /usr/lib/both" not in changes
+    assert {"A /opt/a", "C /etc/conf", "A /etc/conf.provision-new", "D /usr/lib/deleted", "D /usr/doc"} <= set(changes)
+    assert "up to date" in update(directory, env, "--yes").stderr
+
+
+def test_without_changes_it_is_the_new_image(directory: Path, env: dict[str, str], tmp_path: Path) -> None:
+    update(directory, env, "--yes", "--no-keep")
+    reference = json.loads((directory / ".provision/record.json").read_text())["reference"]
+    done = provision(reference, tmp_path / "fresh/dir", "--platform=linux/amd64", env=env)
+    assert done.returncode == 0
+    found, fresh = tree_of(directory / "rootfs"), tree_of(tmp_path / "fresh/dir/rootfs")
+    others = {path for path, entry in fresh.items() if entry.type != "d" and path not in OWN | {"etc/mtab"}}
+    assert {path: found[path] for path in others} == {path: fresh[path] for path in others}
+    assert contents(directory / "rootfs") == contents(tmp_path / "fresh/dir/rootfs")
+    assert provision("diff", directory, env=env).stdout == ""
+    assert sorted(os.listdir(tmp_path)) == ["dir", "fresh", "state"]
+
+
+def test_an_update_of_an_update(directory: Path, registry: ScriptedRegistry, env: dict[str, str]) -> None:
+    """The base is the last image, and what came beside the user's file is replaced."""
+    change(directory / "rootfs")
+    update(directory, env, "--yes", "--no-keep")
+    push(registry, [("etc/conf", b"conf 3"), *(member for member in NEW if not _is(member, "etc/conf"))])
+    update(directory, env, "--yes", "--no-keep")
+    found = contents(directory / "rootfs")
+    assert {path: text for path, text in found.items() if path not in OWN} == {
+        **MERGED,
+        "etc/conf.provision-new": "conf 3",
+    }
+
+
+def _is(member: Member, name: str) -> bool:
+    return not isinstance(member, tarfile.TarInfo) and member[0] == name
+
+
+def test_check_only_looks(directory: Path, registry: ScriptedRegistry, env: dict[str, str]) -> None:
+    before = tree_of(directory)
+    assert update(directory, env, "--check", status=9).stdout == ""
+    assert tree_of(directory) == before
+    push(registry, OLD)
+    update(directory, env, "--check")
+
+
+@pytest.mark.parametrize(("words", "status"), [(["--dry-run"], 0), ([], 8)])
+def test_the_plan_alone_changes_nothing(directory: Path, env: dict[str, str], words: list[str], status: int) -> None:
+    """Without a terminal nobody can be asked."""
+    change(directory / "rootfs")
+    before = tree_of(directory)
+    done = update(directory, env, *words, status=status)
+    assert "yours stays; the image's is /etc/conf.provision-new" in done.stdout
+    assert tree_of(directory) == before
+    assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
+
+
+def test_the_plan_as_json(directory: Path, env: dict[str, str]) -> None:
+    change(directory / "rootfs")
+    plan = json.loads(update(directory, env, "--dry-run", "--json").stdout)
+    assert plan["image"] == {"added": 3, "changed": 11, "deleted": 3}
+    (row,) = (row for row in plan["changes"] if row["path"] == "/lib/added")
+    assert row == {
+        "path": "/lib/added",
+        "place": "/usr/lib/added",
+        "content": "user",
+        "mode": "user",
+        "owner": "user",
+        "is_deleted": False,
+        "is_conflict": False,
+    }
+
+
+def test_to_another_image(directory: Path, registry: ScriptedRegistry, env: dict[str, str]) -> None:
+    registry.push("other", builders.image(builders.layer(("etc/other", b"other"))))
+    (directory / "rootfs/home/mine").write_bytes(b"mine")
+    update(directory, env, "--yes", "--to", f"{registry.host}/other")
+    found = {path: text for path, text in contents(directory / "rootfs").items() if path not in OWN}
+    assert found == {"etc/other": "other", "home/mine": "mine"}
+    listed = json.loads(provision("list", "--json", env=env).stdout)["directories"]
+    assert [row["reference"] for row in listed] == [f"{registry.host}/other:latest"]
+
+
+def test_all_that_are_known(directory: Path, registry: ScriptedRegistry, env: dict[str, str], tmp_path: Path) -> None:
+    push(registry, OLD)
+    assert provision(f"{registry.host}/image", tmp_path / "second", "--platform=linux/amd64", env=env).returncode == 0
+    push(registry, NEW)
+    shutil.rmtree(directory / ".provision")
+    done = provision("update", "--all", "--yes", "--no-keep", env=env)
+    assert done.returncode == 3
+    assert "was not made by provision" in done.stderr
+    assert (tmp_path / "second/rootfs/usr/new").exists()
+    assert provision("update", "--all", "--check", tmp_path, env=env).returncode == 2
+
+
+def test_packages_of_both_sides(directory: Path, registry: ScriptedRegistry, env: dict[str, str]) -> None:
+    push(registry, [*NEW, ("var/lib/rpm/rpmdb.sqlite", b"a")])
+    (directory / "rootfs/var/lib/rpm").mkdir(parents=True)
+    (directory / "rootfs/var/lib/rpm/rpmdb.sqlite").write_bytes(b"b")
+    before = tree_of(directory)
+    done = update(directory, env, "--yes", status=8)
+    assert "their databases can't be merged" in done.stderr
+    assert tree_of(directory) == before
+
+
+def test_what_runs_is_in_the_way(directory: Path, env: dict[str, str]) -> None:
+    program = directory / "rootfs/bin/sleep"
+    shutil.copy(shutil.which("sleep") or "", program)
+    before = tree_of(directory)
+    with subprocess.Popen([program, "60"]) as running:
+        while os.readlink(f"/proc/{running.pid}/exe") != str(program):
+            time.sleep(0.01)
+        done = update(directory, env, "--yes", status=8)
+        assert "while this runs from it" in done.stderr or "processes run from" in done.stderr
+        running.kill()
+    assert tree_of(directory) == before
+
+
+@pytest.mark.parametrize("damage", ["record", "reference", "missing"])
+def test_what_can_not_be_updated(directory: Path, env: dict[str, str], damage: str) -> None:
+    if damage == "record":
+        (directory / ".provision/ownership.mtree").write_text("#mtree\nnonsense\n")
+        status, message = 7, "record is damaged"
+    elif damage == "missing":
+        (directory / ".provision/ownership.mtree").unlink()
+        status, message = 7, "has no ownership record"
+    else:
+        status, message = 3, "nothing:latest"
+    before = tree_of(directory)
+    words = ["--to", "127.0.0.1:1/nothing"] if damage == "reference" else []
+    done = provision("update", directory, "--yes", *words, env=env)
+    assert done.returncode == (5 if damage == "reference" else status), done.stderr
+    assert message in done.stderr or damage == "reference"
+    assert tree_of(directory) == before
+    assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
+
+
+def test_wrong_words(env: dict[str, str]) -> None:
+    assert provision("update", env=env).returncode == 2
+    assert provision("update", "--all", "dir", env=env).returncode == 2
+
+
+@pytest.mark.slow
+def test_whenever_it_is_killed_it_is_the_old_or_the_new(directory: Path, env: dict[str, str]) -> None:
+    change(directory / "rootfs")
+    (directory.parent / "canary").write_text("canary")
+    (directory / "rootfs/opt/canary").symlink_to(directory.parent)
+    shutil.copytree(directory, directory.parent / "copy", symlinks=True)
+    old = contents(directory / "rootfs")
+    cache = directory.parent / "cache"
+    command, options = provision_command("update", directory, "--yes", cache=cache, env=env)
+    begun = time.monotonic()
+    assert subprocess.run(command, check=False, **options).returncode == 0
+    seconds = time.monotonic() - begun
+    new = contents(directory / "rootfs")
+    chance, outcomes = random.Random(0), set()
+    for _ in range(12):
+        for name in os.listdir(directory.parent):
+            if name == "dir" or name.startswith("dir."):
+                shutil.rmtree(directory.parent / name)
+        shutil.copytree(directory.parent / "copy", directory, symlinks=True)
+        with subprocess.Popen(command, **options) as process:
+            time.sleep(seconds * chance.uniform(0.2, 1))
+            process.kill()
+        # The next run puts back what it finds.
+        update(directory, env, "--dry-run", "--json")
+        found = contents(directory / "rootfs")
+        assert found in (old, new)
+        outcomes.add(found == new)
+        others = {name for name in os.listdir(directory.parent) if not name.startswith("dir.before-")}
+        assert others == {"cache", "canary", "copy", "dir", "state"}
+        if found == new:
+            assert contents(kept(directory) / "rootfs") == old
+    assert False in outcomes
+    assert (directory.parent / "canary").read_text() == "canary"
+
+
+@pytest.mark.parametrize("role", ["user", "root"])
+def test_owners_and_modes(place: Path, registry: ScriptedRegistry, role: str) -> None:
+    """Root's disk has the image's owners, and those of files that were changed, too."""
+    options = as_user() if role == "user" else {"env": clean_environment()}
+    if role == "root":
+        need_root()
+    owned: list[Member] = [
+        special("usr/owned", tarfile.REGTYPE, mode=0o640, uid=5, gid=6),
+        special("usr/given", tarfile.REGTYPE, mode=0o600, uid=5, gid=6),
+        special("closed", tarfile.DIRTYPE, mode=0o500, uid=5, gid=6),
+        ("closed/x", b"x"),
+    ]
+    push(registry, owned)
+    directory = place / "dir"
+    done = provision(f"{registry.host}/image", directory, "--platform=linux/amd64", cache=place / "cache", **options)
+    assert done.returncode == 0, done.stderr
+    options = as_user() if role == "user" else {"env": clean_environment()}
+    (directory / "rootfs/usr/owned").chmod(0o600)
+    (directory / "rootfs/closed/y").write_bytes(b"y")
+    if os.geteuid() == 0:
+        os.chown(directory / "rootfs/closed/y", *(((7, 8)) if role == "root" else (user_id(), user_id())))
+    if role == "root":
+        os.chown(directory / "rootfs/usr/given", 7, 8)
+    push(registry, [*owned, ("usr/new", b"new"), special("usr/owned", tarfile.REGTYPE, mode=0o640, uid=9, gid=6)])
+    done = provision("update", directory, "--yes", "--no-keep", cache=place / "cache", **options)
+    assert done.returncode == 0, done.stderr
+    rootfs = directory / "rootfs"
+    found = {name: (rootfs / name).stat() for name in ("usr/owned", "usr/given", "closed", "closed/y", "usr/new")}
+    assert found["usr/owned"].st_mode & 0o7777 == 0o600
+    if role == "root":
+        owners = {name: (state.st_uid, state.st_gid) for name, state in found.items()}
+        assert owners == {
+            "usr/owned": (9, 6),
+            "usr/given": (7, 8),
+            "closed": (5, 6),
+            "closed/y": (7, 8),
+            "usr/new": (0, 0),
+        }
+        assert found["closed"].st_mode & 0o7777 == 0o500
+    else:
+        assert {state.st_uid for state in found.values()} == {user_id() if os.geteuid() == 0 else os.geteuid()}
+
+
+def test_what_is_mounted_is_in_the_way(directory: Path, env: dict[str, str]) -> None:
+    need_root()
+    place = directory / "rootfs/usr"
+    if os.system(f"mount -t tmpfs tmpfs {place}"):
+        pytest.skip("this root can't mount")
+    try:
+        done = update(directory, env, "--yes", status=8)
+        assert "something is mounted" in done.stderr
+    finally:
+        os.system(f"umount {place}")
+    assert (place / "doc/a").read_text() == "a"
+    assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
+
+
+def test_hard_links_of_termux_proot_stay(directory: Path, env: dict[str, str]) -> None:
+    """They are symlinks to the content in /.l2s, by absolute paths."""
+    rootfs = directory / "rootfs"
+    (rootfs / ".l2s").mkdir()
+    for name in ("etc/passwd", "etc/same", "usr/lib/deleted"):
+        base = rootfs / f".l2s/.l2s.{Path(name).name}0001"
+        (rootfs / name).rename(f"{base}.0002")
+        base.symlink_to(f"{base}.0002")
+        (rootfs / name).symlink_to(base)
+    with (rootfs / "etc/passwd").open("a") as passwd:
+        passwd.write("me:x:1000:1000::/:/bin/sh\n")
+    done = update(directory, env, "--yes", "--no-keep")
+    assert "/etc/passwd could not be merged: yours stays" in done.stderr
+    assert (rootfs / "etc/passwd").read_text().endswith("me:x:1000:1000::/:/bin/sh\n")
+    assert not (rootfs / "usr/lib/deleted").is_symlink()
+    assert (rootfs / "usr/lib/deleted").read_text() == "deleted 2"
+    assert (rootfs / "etc/same").read_text() == "same"
