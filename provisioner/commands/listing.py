@@ -164,8 +164,9 @@ def _related(rows: list[_Row]) -> list[_Row]:
             continue
         same = [other for other in rows if other.id == row.id]
         present = sorted((other for other in same if not other.is_gone), key=lambda other: (other.is_new, other.made))
+        is_moved = bool(present) and present[0].is_new
         if row.is_gone:
-            if not present:
+            if not is_moved:
                 result.append(row)
             continue
         entry = replace(row.entry, id=row.id)
@@ -173,7 +174,7 @@ def _related(rows: list[_Row]) -> list[_Row]:
             result.append(replace(row, entry=entry, copy_of=present[0].entry.directory))
             continue
         gone = [other.entry.directory for other in same if other.is_gone]
-        result.append(replace(row, entry=entry, moved_from=gone[0] if gone else ""))
+        result.append(replace(row, entry=entry, moved_from=gone[0] if gone and is_moved else ""))
     return result
 
 

@@ -25,6 +25,7 @@ _SYNONYMS = {
     **dict.fromkeys(("--overwrite", "--replace", "--reinstall"), "did you mean --force?"),
     **dict.fromkeys(("--registry-mirror",), "did you mean --mirror?"),
     **dict.fromkeys(("--tls-verify", "--insecure-registry"), "did you mean --insecure?"),
+    **dict.fromkeys(("--no-color", "--no-colour"), "did you mean --color never?"),
     **dict.fromkeys(("-n", "--dry-run", "--check"), "provision inspect IMAGE shows an image without downloading it"),
 }
 """What to type for options of other tools."""

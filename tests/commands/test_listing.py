@@ -152,15 +152,14 @@ def test_a_moved_directory_is_found_in_the_current_one(directory: Path, env: dic
     assert [(row["directory"], row["moved_from"]) for row in rows] == [(f"{there}/x", str(directory))]
 
 
-def test_a_directory_that_was_provisioned_again_where_it_was_moved(
-    directory: Path, env: dict[str, str], known: Directories
-) -> None:
-    """The list has both places, with the same id."""
-    moved = directory.rename(directory.with_name("elsewhere"))
-    (entry,) = known.entries()
-    known.add(KnownDirectory(str(moved), entry.reference, entry.id))
-    (row,) = as_json(env)
-    assert (row["directory"], row["moved_from"]) == (str(moved), str(directory))
+def test_a_copy_that_was_removed_is_gone(directory: Path, env: dict[str, str]) -> None:
+    copy = directory.with_name("another")
+    shutil.copytree(directory, copy, symlinks=True)
+    assert len(as_json(env)) == 2
+    shutil.rmtree(copy)
+    rows = [(row["directory"], row["is_gone"], row["moved_from"]) for row in as_json(env)]
+    assert rows == [(str(directory), False, None), (str(copy), True, None)]
+    assert len(as_json(env)) == 1
 
 
 def test_copies_are_named(directory: Path, env: dict[str, str], known: Directories, tmp_path: Path) -> None:
@@ -176,8 +175,8 @@ def test_copies_are_named(directory: Path, env: dict[str, str], known: Directori
     shutil.rmtree(tmp_path / ".dir.provision")
     (tmp_path / "gone").mkdir()
     directory.rename(tmp_path / "gone/dir")
-    rows = {row["directory"]: row["moved_from"] for row in as_json(env)}
-    assert rows == {f"{tmp_path}/another": str(directory)}  # nobody knows which of them was moved
+    rows = {row["directory"]: row["is_gone"] for row in as_json(env)}
+    assert rows == {str(directory): True, f"{tmp_path}/another": False}
 
 
 def test_older_lists_get_ids(directory: Path, env: dict[str, str], known: Directories) -> None:
