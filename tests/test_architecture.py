@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "comparison": "container errors filesystem ownership rootfs terminal",
     "launch": "errors filesystem image resources",
     "config": "catalogue filesystem image settings sizes terminal",
-    "inspection": "container errors filesystem image sources store terminal",
+    "inspection": "container errors filesystem image ownership sources store terminal",
     "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,
