@@ -30,6 +30,7 @@ from provisioner.commands import (
     owners,
     remove,
     repair,
+    run,
     search,
     tags,
     update,
@@ -64,6 +65,7 @@ class Command(Protocol):
 GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
     "Running them": {
+        "run": run,
         "start": START,
         "shell": SHELL,
         "exec": EXEC,

@@ -11,9 +11,9 @@ from pathlib import Path
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.place import limits_of
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
-from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
 from provisioner.container.start_options import StartOptions
+from provisioner.container.usage import check_not_running, stop
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -131,8 +131,7 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
     with Staging(plan.directory, plan.trust, console.step if plan.waits else None) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and plan.force:
-            _check_removable(plan.directory)
-            stop_or_refuse(plan.directory, stop=plan.stop_running)
+            _prepare_replacement(plan)
         was_incomplete = False
         if existing and not plan.force:
             was_incomplete = keep_complete(plan.directory, existing, plan.shell, plan.trust, console)
@@ -284,6 +283,14 @@ def _check_same_files(plan: Plan, existing: Record) -> None:
         ids = "many" if _ids_of(plan.directory) else "one"
     if plan.ids not in (None, ids):
         raise TargetExists(f"{shown} is used with {ids} id{'s' if ids == 'many' else ''}, not with {plan.ids}", hint)
+
+
+def _prepare_replacement(plan: Plan) -> None:
+    """Stop what runs from the directory, if that is asked for. Raises TargetExists where it can't be replaced."""
+    _check_removable(plan.directory)
+    if plan.stop_running:
+        stop(plan.directory, is_trusted=plan.trust.covers(plan.directory))
+    check_not_running(plan.directory, "replace", "; or add --stop-running")
 
 
 def _check_removable(directory: Path) -> None:

@@ -60,6 +60,11 @@ def parse_settings(text: str, keys: Mapping[str, Key], name: str) -> dict[str, A
     except (ValueError, RecursionError) as error:  # what Python says of a number with too many digits is no TOML error
         why = f"{name} is not TOML: {printable(str(error))}"
         raise UsageError(why, "the syntax is described at https://toml.io") from None
+    return parse_table(table, text, keys, name)
+
+
+def parse_table(table: Mapping[str, Any], text: str, keys: Mapping[str, Key], name: str) -> dict[str, Any]:
+    """Return and raise the same, for a table that is in a TOML `text`."""
     values = {}
     for key, value in table.items():
         if key not in keys:

@@ -98,7 +98,7 @@ def recognise(
 
     Raises MalformedImage, UsageError for what is no image, and MachineError.
     """
-    from provisioner.sources.detection import formats_of, is_archive_of_images, peek
+    from provisioner.sources.detection import formats_of, has_root_file_system, is_archive_of_images, peek
     from provisioner.sources.recognised_files import RecognisedFiles
 
     with machine_errors(f"read {shown}"):
@@ -113,7 +113,11 @@ def recognise(
         if fetched is None:
             _check_digest(file, shown, opening)
         members = _members(start, shown, opening)
-        if has_images or formats_of(members.names()):
+        formats = formats_of(members.names())
+        if formats and has_root_file_system(members.names()):
+            what = f"{shown} is both {formats[0].value} and a root file system"
+            raise UsageError(what, "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
+        if has_images or formats:
             path = reference if reference == "-" else shown
             return _local(reference, members, RecognisedFiles(members, path, is_directory=False), opening)
     return _root_file_system(file, shown, reference, opening, fetched)

@@ -90,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = Config.load()
     trust = trusted_directories(arguments, config)
     check_operands(arguments.source, arguments.directory)
+    _take_source_from_lock(arguments)
     name = parse_source(arguments.source)
     is_named = arguments.directory is not None
     arguments.directory = arguments.directory if is_named else default_directory(name)
@@ -133,6 +134,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_lines([outcome.record.to_json().rstrip()])
     return 0
+
+
+def _take_source_from_lock(arguments: argparse.Namespace) -> None:
+    """Take the image that `--locked` names where the only word on the command line is DIR. Raises UsageError."""
+    from provisioner.image.lockfile import Lock, parse_locks
+    from provisioner.settings import read_settings
+
+    if not arguments.locked or arguments.directory is not None:
+        return
+    known = [lock.reference for lock in parse_locks(read_settings(Path(arguments.locked)), printable(arguments.locked))]
+    with suppress(UsageError):  # it is no name of a source: then it is DIR
+        if str(parse_source(arguments.source)) in known:
+            return
+    arguments.directory = arguments.source
+    arguments.source = Lock.read(Path(arguments.locked), None).reference
 
 
 def _report(name: str, directory: Path, outcome: Outcome, seconds: float, console: Console) -> None:

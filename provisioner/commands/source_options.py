@@ -29,7 +29,6 @@ from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import DOCKER_HUB, Reference
 from provisioner.image.source_name import (
-    WORDS,
     DockerArchive,
     FileName,
     Lxc,
@@ -175,8 +174,6 @@ class Opening:
 @contextmanager
 def open_source(name: SourceName, options: SourceOptions, console: Console) -> Iterator[Source]:
     """Yield the source that `name` names, and prune the cache to its limit afterwards. Raises ProvisionError."""
-    if type(name) not in OPENERS:
-        raise UsageError(f"{printable(str(name))} can't be read yet", f"what names a source: {WORDS}")
     if options.sha256 and isinstance(name, RegistryName | OciLayout | SkopeoDirectory | Lxc):
         raise UsageError(
             f"--sha256 is for files, and {printable(str(name))} is none",

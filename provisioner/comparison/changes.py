@@ -43,6 +43,8 @@ class Change:
     """Bytes of the file now."""
     size_before: int = 0
     """Bytes of the file in the image."""
+    disk_size: int = 0
+    """Bytes that the file takes on the disk now: fewer than `size` if it has holes."""
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline) -> Iterator[Chan
             if path == _LINKS:
                 skipped = path + b"/"
             elif not is_mount_point(path, file):
-                yield Change(path, "A", _kind(file), size=_size(file))
+                yield Change(path, "A", _kind(file), size=_size(file), disk_size=size_on_disk(file.stat))
             continue
         aspects = () if file is None else baseline.compare(path, entry, file)
         if file is None or not _is_compared_below(entry, file, aspects, device):
@@ -109,7 +111,7 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline) -> Iterator[Chan
         if file is None:
             yield Change(path, "D", entry.kind, size_before=entry.size)
         elif aspects and file.stat.st_dev == device:
-            yield Change(path, "C", _kind(file), aspects, _size(file), entry.size)
+            yield Change(path, "C", _kind(file), aspects, _size(file), entry.size, size_on_disk(file.stat))
 
 
 def _is_compared_below(entry: MtreeEntry, file: WalkedFile, aspects: tuple[Aspect, ...], device: int) -> bool:
@@ -146,6 +148,11 @@ def is_mount_point(path: bytes, file: WalkedFile) -> bool:
 
 def _kind(file: WalkedFile) -> Kind | None:
     return KINDS.get(stat.S_IFMT(file.stat.st_mode))
+
+
+def size_on_disk(status: os.stat_result) -> int:
+    """Return the bytes that the content of a regular file takes; 0 for other files. `status` is its lstat(2)."""
+    return min(status.st_size, 512 * status.st_blocks) if stat.S_ISREG(status.st_mode) else 0
 
 
 def _size(file: WalkedFile) -> int:

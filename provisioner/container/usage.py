@@ -37,13 +37,16 @@ def describe_processes(pids: Sequence[int]) -> str:
     return shown if len(pids) <= _SHOWN else f"{shown} and {len(pids) - _SHOWN} more"
 
 
-def check_not_running(directory: Path, action: str) -> None:
-    """Raise TargetExists where something runs from a directory, which is to be the object of `action`."""
+def check_not_running(directory: Path, action: str, hint: str = "") -> None:
+    """Raise TargetExists where something runs from a directory, which is to be the object of `action`.
+
+    `hint` is added to the error's.
+    """
     if pids := running_in(directory):
         stop = shlex.quote(printable(str(directory / "start.sh")))
         raise TargetExists(
             f"can't {action} {printable(str(directory))} while this runs from it: {describe_processes(pids)}",
-            f"stop it first: {stop} --stop",
+            f"stop it first: {stop} --stop{hint}",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform, choose
 from provisioner.image.server_address import checked_path
 from provisioner.image.source_name import parse_source
-from provisioner.settings import Key, line_of, parse_settings, read_settings, texts
+from provisioner.settings import Key, line_of, parse_settings, parse_table, read_settings, texts
 from provisioner.terminal.escaping import printable
 
 _FORMAT = 1
@@ -77,11 +77,17 @@ class Lock:
 
     @classmethod
     def parse(cls, text: str, name: str) -> Lock:
-        """Return the lock that TOML holds. Raises UsageError that names the file, the line and the key."""
-        values = parse_settings(text, KEYS, name)
-        if missing := [key for key in ("format", "reference", "locked", "manifests") if key not in values]:
+        """Return the lock of the only image that TOML holds. Raises UsageError, which names the file, line and key."""
+        locks = parse_locks(text, name)
+        if len(locks) > 1:
+            raise UsageError(f"{name} holds the locks of several images: {_names(locks)}", "name one of them")
+        return locks[0]
+
+    @classmethod
+    def of_table(cls, values: dict[str, Any], text: str, name: str) -> Lock:
+        """Return the lock of the parsed `values` of KEYS. `text` is the file's. Raises UsageError."""
+        if missing := [key for key in ("reference", "locked", "manifests") if key not in values]:
             raise UsageError(f"{name}: {missing[0]} is missing", _WRITE_AGAIN)
-        values.pop("format")
         for platform, (path, size) in values.pop("files", {}).items():
             if platform not in values["manifests"]:
                 raise UsageError(
@@ -92,12 +98,20 @@ class Lock:
 
     @classmethod
     def read(cls, path: Path, reference: str | None) -> Lock:
-        """Return the lock in a file. Raises UsageError, also for the lock of another image than `reference`, if any."""
+        """Return the lock of `reference` in a file, or the only one where that is None.
+
+        Raises UsageError, also where the file has none for it.
+        """
         shown = printable(str(path))
-        lock = cls.parse(read_settings(path), shown)
-        if reference not in (None, lock.reference):
-            raise UsageError(f"{shown} is the lock of {lock.reference}, not of {reference}", _HINT_OTHER_IMAGE)
-        return lock
+        text = read_settings(path)
+        if reference is None:
+            return cls.parse(text, shown)
+        locks = parse_locks(text, shown)
+        found = next((lock for lock in locks if lock.reference == reference), None)
+        if found is None:
+            what = "is the lock" if len(locks) == 1 else "has the locks"
+            raise UsageError(f"{shown} {what} of {_names(locks)}, not of {reference}", _HINT_OTHER_IMAGE)
+        return found
 
     @property
     def digest(self) -> Digest:
@@ -108,39 +122,71 @@ class Lock:
         """Return the best match for `platform`: its platform and digest. Raises NotFound that lists the platforms."""
         return choose([(known, (known, digest)) for known, digest in self.manifests.items()], platform, "the lock")
 
-    def to_toml(self) -> str:
-        """Return the lock as TOML, with one line for each digest, so that diffs are readable."""
+    def to_toml(self, table: str = "") -> str:
+        """Return the lock as TOML, with one line for each digest, so that diffs are readable.
+
+        `table` is the name of the table that it is part of, with a dot behind it.
+        """
         lines = [
-            "# What an image was when it was locked; `provision --locked` gets exactly that.",
-            f"format = {_FORMAT}",
             f"reference = {_quoted(self.reference)}",
             f"locked = {self.locked.astimezone(datetime.UTC).isoformat().replace('+00:00', 'Z')}",
         ]
         lines += [f"index = {_quoted(self.index)}"] if self.index else []
-        lines += ["", "[manifests]"]
+        lines += ["", f"[{table}manifests]"]
         lines += [f"{_quoted(platform)} = {_quoted(digest)}" for platform, digest in _sorted(self.manifests)]
         if self.files:
-            lines += ["", "[files]"]
+            lines += ["", f"[{table}files]"]
         for platform, file in _sorted(self.files):
             lines.append(f"{_quoted(platform)} = {{ path = {_quoted(file.path)}, size = {file.size} }}")
-        lines += ["", "[layers]"]
+        lines += ["", f"[{table}layers]"]
         for platform, layers in _sorted(self.layers):
             lines += [f"{_quoted(platform)} = [", *(f"    {_quoted(layer)}," for layer in layers), "]"]
         return "\n".join(lines) + "\n"
 
     def write(self, path: Path, trust: TrustedDirectories = NOBODY) -> None:
-        """Write the lock to `path`. Raises MachineError.
+        """Write the lock to `path`, beside those of other images that are there. Raises MachineError.
 
         A lock of the same image that is there keeps its time, and the layers of other platforms.
         """
-        shown, text = printable(str(path)), self.to_toml()
+        locks = {self.reference: self}
         with suppress(UsageError):  # there is no file, or it isn't a lock
-            old = Lock.parse(read_settings(path), shown)
-            same = replace(self, locked=old.locked, layers={**old.layers, **self.layers})
-            if replace(same, layers=old.layers) == old:
-                text = same.to_toml()
+            old = {lock.reference: lock for lock in parse_locks(read_settings(path), printable(str(path)))}
+            locks = {**old, self.reference: self._after(old.get(self.reference))}
         with _writing_errors(path):
-            replace_file(path, text.encode(), 0o644, trust)
+            replace_file(path, format_locks(list(locks.values())).encode(), 0o644, trust)
+
+    def _after(self, old: Lock | None) -> Lock:
+        """Return this lock with what it keeps of an `old` one of the same image."""
+        if old is None:
+            return self
+        same = replace(self, locked=old.locked, layers={**old.layers, **self.layers})
+        return same if replace(same, layers=old.layers) == old else self
+
+
+def parse_locks(text: str, name: str) -> list[Lock]:
+    """Return all locks of a file, which has one image, or several in tables `[[image]]`. Raises UsageError."""
+    values = parse_settings(text, {**KEYS, "image": Key(_tables, "the locks of several images")}, name)
+    if "format" not in values:
+        raise UsageError(f"{name}: format is missing", _WRITE_AGAIN)
+    del values["format"]
+    tables = values.pop("image", None)
+    if tables is None:
+        return [Lock.of_table(values, text, name)]
+    if values:
+        raise UsageError(f"{name}: {next(iter(values))} is outside of [[image]]", _WRITE_AGAIN)
+    return [Lock.of_table(parse_table(table, text, _KEYS_OF_ONE, name), text, name) for table in tables]
+
+
+def format_locks(locks: Sequence[Lock]) -> str:
+    """Return the content of a file with these locks: one alone, or each in a table `[[image]]`."""
+    head = f"# What an image was when it was locked; `provision --locked` gets exactly that.\nformat = {_FORMAT}\n"
+    if len(locks) == 1:
+        return head + locks[0].to_toml()
+    return head + "".join("\n[[image]]\n" + lock.to_toml("image.") for lock in locks)
+
+
+def _names(locks: Sequence[Lock]) -> str:
+    return ", ".join(printable(lock.reference) for lock in locks)
 
 
 def check_writable(path: Path, trust: TrustedDirectories = NOBODY) -> None:
@@ -172,6 +218,12 @@ def _format(value: Any) -> int:
     if value != _FORMAT or isinstance(value, bool):
         raise ValueError(f"another format than {_FORMAT}: it is of another version of provision")
     return int(value)
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        raise ValueError("not a list of tables, [[image]]")
+    return value
 
 
 def _reference(value: Any) -> str:
@@ -237,4 +289,5 @@ KEYS = {
     "files": Key(_files, "table of platform to path and size of a file on a server"),
     "layers": Key(_layers, "table of platform to the digests of its layers"),
 }
-"""All keys of a lock file."""
+"""All keys of a lock file with one image."""
+_KEYS_OF_ONE = {name: key for name, key in KEYS.items() if name != "format"}

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from provisioner.comparison.changes import is_mount_point, opened_record
+from provisioner.comparison.changes import is_mount_point, opened_record, size_on_disk
 from provisioner.comparison.join import join
 from provisioner.comparison.merge import Decision, Side, State, decide
 from provisioner.comparison.places import is_package_database
@@ -26,7 +26,7 @@ BESIDE = b".provision-new"
 """What the name of the image's file ends with, where it comes beside the user's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Action:
     """What is done to a path of the new tree that the user has changed."""
 
@@ -141,7 +141,7 @@ class _Planner:
         if decision == _AS_IN_THE_IMAGE:
             return
         keeps = decision.content in (Side.USER, Side.BESIDE)
-        size = file.stat.st_size if file is not None and keeps and stat.S_ISREG(file.stat.st_mode) else 0
+        size = size_on_disk(file.stat) if file is not None and keeps else 0
         self.plan.actions.append(Action(path, place, decision, before, disk, after, size))
         if decision.content is Side.BESIDE:
             self._beside.add(path + BESIDE)

@@ -221,7 +221,7 @@ def _check_owner(folder: int, baseline: Baseline, shown: str) -> None:
 
 def _check_space(folder: int, image: Image, shown: str) -> None:
     """Raise MachineError where the compressed layers and the user's files don't fit."""
-    changed = sum(change.size for change in find_changes(folder, shown) if change.letter != "D")
+    changed = sum(change.disk_size for change in find_changes(folder, shown) if change.letter != "D")
     layers = sum(blob.size for blob in set(image.manifest.layers))
     _check_free(folder, changed + layers, shown)
 

@@ -34,6 +34,9 @@ _ROOT_NAMES = re.compile(
 )
 """The names of members of a root file system, at its top or some levels below."""
 
+_ROOT_MARKS = {"bin", "etc", "usr", "var"}
+"""The directories that a root file system is known by."""
+
 
 class Format(Enum):
     """A form in which images are kept in files. The value is what users see."""
@@ -57,6 +60,11 @@ def formats_of(names: Collection[str]) -> tuple[Format, ...]:
     elif "repositories" in names and not found:
         found.append(Format.OLD_DOCKER)
     return tuple(found)
+
+
+def has_root_file_system(names: Iterable[str]) -> bool:
+    """Return whether an archive with members of these names also has the directories of a root file system."""
+    return len(_ROOT_MARKS & {name.partition("/")[0] for name in names}) > 1
 
 
 def is_archive_of_images(head: bytes) -> bool | None:

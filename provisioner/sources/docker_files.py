@@ -13,6 +13,7 @@ from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.image.digest import Digest, verify
 from provisioner.image.fields import JsonObject
 from provisioner.image.image import Image
+from provisioner.image.keys import Fields, make_object, refuse_ambiguous_keys
 from provisioner.image.manifest import DOCKER_MANIFEST, LAYERS_LIMIT
 from provisioner.image.platform import Platform, choose
 from provisioner.sources.choices import NamedImage, choose_image
@@ -23,6 +24,8 @@ from provisioner.terminal.escaping import printable
 MANIFEST = "manifest.json"
 _CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 _LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar"
+_FIELDS: Fields = {"Config": {}, "RepoTags": {}, "Layers": {}}
+"""The fields of an entry in manifest.json."""
 _HEAD = 6
 """The bytes of a layer that its compression is recognised by."""
 
@@ -120,9 +123,10 @@ class DockerFiles:
 def _read_entries(data: bytes) -> list[NamedImage[_Entry]]:
     """Return the images that manifest.json lists. Raises MalformedImage."""
     try:
-        value = json.loads(data)
+        value = json.loads(data, object_pairs_hook=make_object)
     except (ValueError, RecursionError) as error:
         raise MalformedImage(f"{MANIFEST} is not JSON: {printable(str(error)[:200])}") from None
+    refuse_ambiguous_keys(value, _FIELDS, MANIFEST)
     if not isinstance(value, list):
         raise MalformedImage(f"{MANIFEST} is not a list of images")
     entries = []

@@ -61,8 +61,9 @@ class FileBlob:
         return self._size
 
     def open_file(self) -> int:
-        """Return a new descriptor of the file."""
-        return os.dup(self._file)
+        """Return a new descriptor of the file. Raises MachineError."""
+        with machine_errors(f"open {self._what}"):
+            return os.dup(self._file)
 
     def report_read(self, position: int) -> None:
         """Count what was read, as a reader has come to `position`, without what another has read before."""

@@ -78,7 +78,7 @@ class LocalSource:
                 "write the lock again: provision --lock FILE SOURCE DIR",
             )
         self._found = found
-        return ResolvedImage(found.image, found.index, found.assumptions, found.verified)
+        return ResolvedImage(found.image, found.index, found.assumptions, verified=found.verified)
 
     @contextmanager
     def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:

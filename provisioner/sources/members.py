@@ -175,8 +175,9 @@ class TarMembers:
         return self._index.find(name)
 
     def open(self, member: Member) -> int:
-        """Return a new descriptor of the archive."""
-        return os.dup(self._file)
+        """Return a new descriptor of the archive. Raises MachineError."""
+        with machine_errors("open the archive"):
+            return os.dup(self._file)
 
     def _have_same_content(self, copies: Sequence[Member]) -> bool:
         """Return whether files have the same content. Raises MachineError, MalformedImage."""

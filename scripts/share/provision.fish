@@ -50,7 +50,7 @@ function _shtab_provision_using
   test "$_shtab_provision_cmdpath" = "$argv"
 end
 
-set -g _shtab_provision_commands install list owners doctor start shell exec stop logs config link expose diff update copy move repair remove search tags inspect login logout mirrors cache completion
+set -g _shtab_provision_commands install list owners doctor run start shell exec stop logs config link expose diff update copy move repair remove search tags inspect login logout mirrors cache completion
 set -g _shtab_provision_opts_with_value --bind --cmd --color --days --dns --entrypoint --env --env-image --hardlinks --hostname --ids --jobs --limit --lock --locked --max-size --mirror --platform --profile --proot-option --runtime --set --sha256 --stamp --stamp-if-changed --to --user --username --volume --workdir -e -u
 
 complete -c provision -e
@@ -128,6 +128,15 @@ complete -c provision -n '_shtab_provision_using doctor' -s q -l quiet -d 'show 
 complete -c provision -n '_shtab_provision_using doctor' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
 complete -c provision -n '_shtab_provision_using doctor' -l color -xka "auto always never" -d 'colours: auto (on terminals, unless NO_COLOR is set), always or never; default: auto'
 complete -c provision -n '_shtab_provision_using doctor; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_directories)" -d 'where a container is or will be; default: the current directory'
+complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a run -d 'Run a command in an image once, and leave nothing behind: provision run alpine cat /etc/os-release'
+complete -c provision -n '_shtab_provision_using run' -s h -l help -d 'show this help message and exit'
+complete -c provision -n '_shtab_provision_using run' -l platform -x -d 'linux/arm64, linux/arm/v7, …; default: this machine'"'"'s'
+complete -c provision -n '_shtab_provision_using run' -l trust-dir -d 'take DIR as it is, although others own it, or the way to it, or may write there'
+complete -c provision -n '_shtab_provision_using run' -s V -l version -d 'show program'"'"'s version number and exit'
+complete -c provision -n '_shtab_provision_using run' -s q -l quiet -d 'show errors only'
+complete -c provision -n '_shtab_provision_using run' -s v -l verbose -d 'show requests, sizes, and what was decided and why'
+complete -c provision -n '_shtab_provision_using run' -l color -xka "auto always never" -d 'colours: auto (on terminals, unless NO_COLOR is set), always or never; default: auto'
+complete -c provision -n '_shtab_provision_using run; and test $_shtab_provision_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an image, as for install'
 complete -c provision -n '_shtab_provision_using; and test $_shtab_provision_npos -eq 0' -a start -d 'Start a container: its command, or another one: provision start web'
 complete -c provision -n '_shtab_provision_using start' -s h -l help -d 'show this help message and exit'
 complete -c provision -n '_shtab_provision_using start' -l trust-dir -d 'take DIR as it is, although others own it, or the way to it, or may write there'

@@ -49,12 +49,12 @@ def xattrs_of(path: Path) -> dict[str, bytes]:
 
 
 def owners_of(directory: Path) -> str:
-    """Return the record of owners, without the times of files that this test session has made."""
+    """Return the record of owners, without its own time and those of files that this test session has made."""
 
     def time_of(match: re.Match[str]) -> str:
         return match[0] if int(match[1]) < BEGAN // 10**9 else "time=now"
 
-    return re.sub(r"time=(\d+)\.\d+", time_of, (directory / ".provision/ownership.mtree").read_text())
+    return re.sub(r"(?:time|written)=(\d+)\.\d+", time_of, (directory / ".provision/ownership.mtree").read_text())
 
 
 def cached(cache: Path) -> list[str]:
@@ -463,3 +463,14 @@ def test_a_process_substitution(tmp_path: Path) -> None:
     options["env"] = {**options["env"], "archive": str(archive)}
     done = subprocess.run(["bash", "-c", " ".join(words)], check=False, **options)
     assert done.returncode == 0, done.stderr
+
+
+def test_standard_input_is_a_first_word(tmp_path: Path) -> None:
+    """DIR may be called as a subcommand is."""
+    command, options = provision_command("-", "list", cache=tmp_path / "cache", cwd=tmp_path)
+    done = piped(tar(*docker_members(PLAIN)), command, options)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "list/start.sh").exists()
+    missing = piped(b"", command[:-1], options)
+    assert missing.returncode == 2
+    assert b"name a directory: provision - ./container" in missing.stderr

@@ -195,7 +195,26 @@ def test_a_container_that_runs_is_not_replaced(registry: ScriptedRegistry, place
     assert started.returncode == 0, started.stderr
     refused = provision(*words, "--force", cache=place / "cache", **as_user())
     assert refused.returncode == 8
-    assert re.search(rf"processes run from {place}/dir: \d+ \S+", refused.stderr)
+    assert re.search(rf"can't replace {place}/dir while this runs from it: \d+ \(\S+\)", refused.stderr)
     assert f"{place}/dir/start.sh --stop; or add --stop-running" in refused.stderr
     done = provision(*words, "--force", "--stop-running", cache=place / "cache", **as_user())
     assert done.returncode == 0, done.stderr
+
+
+def test_one_lock_file_for_several_images_and_no_need_to_name_them(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    registry.push("other", toolchain("other"))
+    for name in ("toolchain", "other"):
+        assert main([f"{registry.host}/{name}", name, "--lock", "all.lock", "--quiet"]) == 0
+    assert main([f"{registry.host}/other", "--lock", "one.lock", "--quiet"]) == 0
+    registry.push("other", toolchain("newer"))
+    registry.push("toolchain", toolchain("newer"))
+    assert main(["--locked", "one.lock", "again", "--quiet"]) == 0
+    assert (tmp_path / "again/rootfs/name").read_text() == "other"
+    assert main([f"{registry.host}/toolchain", "third", "--locked", "all.lock", "--quiet"]) == 0
+    assert (tmp_path / "third/rootfs/name").read_text() == "one"
+    capsys.readouterr()
+    assert main(["--locked", "all.lock", "fourth"]) == 2
+    assert "all.lock holds the locks of several images" in capsys.readouterr().err

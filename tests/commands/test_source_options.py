@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.scripted_registry import Broken, ScriptedRegistry
-from tests.support.tools import clean_environment, provision
+from tests.support.tools import provision
 
 AMD, ARM = builders.small(on="linux/amd64"), builders.small(on="linux/arm64", run={"User": "arm"})
 INDEX = builders.index([("linux/amd64", AMD), ("linux/arm64", ARM)])
@@ -56,9 +57,8 @@ def test_a_tag_that_moved_is_reported_and_not_followed(registry: ScriptedRegistr
     assert f"{registry.host}/x:latest has moved since 20" in moved.stderr
     assert f"it is {builders.digest_of(NEW.manifest)[:19]} now" in moved.stderr
     assert manifest_of(tmp_path / "third") == AMD.manifest
-    assert (tmp_path / "third/.provision/record.json").read_text() == (
-        tmp_path / "first/.provision/record.json"
-    ).read_text()
+    records = [json.loads((tmp_path / name / ".provision/record.json").read_text()) for name in ("third", "first")]
+    assert records[0] == {**records[1], "id": records[0]["id"]}
     assert lock.read_bytes() == before
     up_to_date = ask(registry, tmp_path / "third", f"--locked={lock}")
     assert "third is up to date" in up_to_date.stderr
@@ -162,8 +162,6 @@ def test_a_lock_that_cant_be_written(registry: ScriptedRegistry, tmp_path: Path)
     done = ask(registry, tmp_path / "dir", f"--lock={tmp_path}/no/such/place")
     assert done.returncode == 7
     assert "write the lock" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("  run again with a file in a directory that is there")
-    state = {**clean_environment(), "XDG_STATE_HOME": str(tmp_path / "state")}
-    words = ("--platform=amd64", f"{registry.host}/x", tmp_path / "other", f"--lock={tmp_path}/no/such/place")
-    assert provision(*words, cache=tmp_path / "cache", env=state).returncode == 7
-    assert provision("list", env=state).stdout == f"{tmp_path}/other\n"
+    assert done.stderr.splitlines()[-1].startswith("  name a file in a directory that is there")
+    assert not (tmp_path / "dir").exists()
+    assert not registry.asked(".*")

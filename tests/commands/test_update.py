@@ -448,3 +448,38 @@ def test_hard_links_of_termux_proot_stay(directory: Path, env: dict[str, str]) -
     assert not (rootfs / "usr/lib/deleted").is_symlink()
     assert (rootfs / "usr/lib/deleted").read_text() == "deleted 2"
     assert (rootfs / "etc/same").read_text() == "same"
+
+
+def test_a_file_with_holes_takes_no_space(directory: Path, env: dict[str, str]) -> None:
+    """As a disk of a virtual machine, which is larger than the real one."""
+    with (directory / "rootfs/home/disk").open("wb") as disk:
+        disk.truncate(1 << 42)
+        disk.write(b"start")
+    update(directory, env, "--yes", "--no-keep")
+    state = (directory / "rootfs/home/disk").stat()
+    assert (state.st_size, state.st_blocks * 512 < 1 << 20) == (1 << 42, True)
+    with (directory / "rootfs/home/disk").open("rb") as disk:
+        assert disk.read(6) == b"start\0"
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_done(place: Path, registry: ScriptedRegistry) -> None:
+    need_root()
+    point = place / "small"
+    point.mkdir()
+    if os.system(f"mount -t tmpfs -o size=24m tmpfs {point}"):
+        pytest.skip("this root can't mount")
+    try:
+        push(registry, OLD)
+        env, cache = clean_environment(), place / "cache"
+        done = provision(f"{registry.host}/image", point / "dir", "--platform=linux/amd64", env=env, cache=cache)
+        assert done.returncode == 0, done.stderr
+        push(registry, NEW)
+        (point / "dir/rootfs/home/large").write_bytes(bytes(14 << 20))
+        before = tree_of(point / "dir")
+        done = provision("update", point / "dir", "--yes", env=clean_environment(), cache=cache)
+        assert done.returncode == 7
+        assert "are free" in done.stderr
+        assert tree_of(point / "dir") == before
+        assert os.listdir(point) == ["dir"]
+    finally:
+        os.system(f"umount {point}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from provisioner.errors import NotFound, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
-from provisioner.image.lockfile import Lock
+from provisioner.image.lockfile import Lock, format_locks, parse_locks
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
 from tests.support import builders
@@ -51,7 +52,7 @@ def locked(made: builders.Image = AMD, now: datetime.datetime = NOW) -> Lock:
 
 
 def test_it_is_small_readable_and_read_again() -> None:
-    assert locked().to_toml() == TEXT
+    assert format_locks([locked()]) == TEXT
     assert Lock.parse(TEXT, "f") == locked()
     assert locked().digest == Digest.of(INDEX)
 
@@ -59,9 +60,9 @@ def test_it_is_small_readable_and_read_again() -> None:
 def test_an_image_without_an_index() -> None:
     lock = Lock.of(REFERENCE, image(AMD, None), None, NOW)
     assert lock.manifests == {Platform("linux", "amd64"): Digest.of(AMD.manifest)}
-    assert "index" not in lock.to_toml()
+    assert "index" not in format_locks([lock])
     assert lock.digest == Digest.of(AMD.manifest)
-    assert Lock.parse(lock.to_toml(), "f") == lock
+    assert Lock.parse(format_locks([lock]), "f") == lock
 
 
 def test_what_is_new_is_what_differs(tmp_path: Path) -> None:
@@ -145,3 +146,39 @@ def test_any_text_is_a_lock_or_a_usage_error(text: str) -> None:
 
 def _spoilt(at: int, by: str) -> str:
     return TEXT[:at] + by + TEXT[at + len(by) :]
+
+
+def other() -> Lock:
+    return Lock.of("r.example/other:2", image(ARM, None), None, NOW)
+
+
+def test_a_file_has_the_locks_of_several_images(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    for lock in (locked(), other(), locked()):
+        lock.write(path)
+    assert parse_locks(path.read_text(), "f") == [locked(), other()]
+    assert Lock.read(path, REFERENCE) == locked()
+    assert Lock.read(path, "r.example/other:2") == other()
+    tomllib.loads(path.read_text())
+    with pytest.raises(UsageError, match=r"the locks of r[.]example/x:1, r[.]example/other:2, not of"):
+        Lock.read(path, "r.example/x:2")
+    with pytest.raises(UsageError, match=r"several images: r[.]example/x:1, r[.]example/other:2"):
+        Lock.read(path, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("format = 1\nimage = 5\n", "image: not a list of tables"),
+        ("format = 1\nimage = []\n", "image: not a list of tables"),
+        ("format = 1\n[[image]]\n", "reference is missing"),
+        ("[[image]]\n", "format is missing"),
+        ('format = 1\nreference = "r.example/x:1"\n[[image]]\n', "reference is outside of"),
+        ("format = 1\n[[image]]\nformat = 1\n", "unknown key 'format'"),
+        ("format = 1\n[[image]]\n[[image.image]]\n", "unknown key 'image'"),
+        ("format = 1\n[[image]]\nreference = 5\n", "reference: not a text"),
+    ],
+)
+def test_a_file_of_several_that_is_wrong_is_told(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parse_locks(text, "f")

@@ -423,6 +423,15 @@ HOSTILE: dict[str, tuple[Callable[[], list[Member]], str]] = {
     "too many layers": (lambda: docker_members(PLAIN, Layers=["x"] * 1001), "has 1001 layers, 1000 is the most"),
     "a large config": (lambda: config_of(DOCUMENT_LIMIT), f"{DOCUMENT_LIMIT} is the most"),
     "no list": (lambda: [*docker_members(PLAIN)[:-1], ("manifest.json", b"{}")], "is not a list of images"),
+    "a field twice": (
+        lambda: [*docker_members(PLAIN)[:-1], ("manifest.json", b'[{"Config": "x", "Layers": [], "Layers": ["y"]}]')],
+        "'Layers' more than once",
+    ),
+    "a field in other capitals": (lambda: docker_members(PLAIN, layers=["x"]), "which other tools read as 'Layers'"),
+    "a root file system too": (
+        lambda: [*docker_members(PLAIN), ("etc/passwd", b""), ("usr/bin/x", b"")],
+        "is both a docker-archive and a root file system",
+    ),
     "no JSON": (lambda: [*docker_members(PLAIN)[:-1], ("manifest.json", b"[" * 100_000)], "is not JSON"),
     "a number": (lambda: docker_members(PLAIN, Layers=[1, 2]), r"manifest.json\[0\].Layers holds a whole number"),
     "no images": (lambda: [*docker_members(PLAIN)[:-1], ("manifest.json", b"[]")], "has no image"),

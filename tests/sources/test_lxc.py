@@ -388,6 +388,16 @@ def test_the_file_is_downloaded_once(place: Place) -> None:
     assert len(place.server.asked(".*/rootfs.tar.xz")) == 1
 
 
+def test_update_to_a_newer_build(place: Place) -> None:
+    assert place.run().returncode == 0
+    place.server.add("debian/bookworm", SECOND, build="20260913_05:24", aliases=ALIASES)
+    words = ("update", "--yes", place.path / "container")
+    done = provision(*words, cache=place.path / "cache", env=place.environment)
+    assert done.returncode == 0, done.stderr
+    assert place.motd() == "second\n"
+    assert place.record()["reference"] == NAME
+
+
 def test_inspect(place: Place) -> None:
     place.server.add("debian/bookworm", SECOND, architecture="arm64", aliases=ALIASES)
 

@@ -1,0 +1,136 @@
+"""`provision run SOURCE [COMMAND…]`: a command in an image, of which nothing is left."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType, ModuleType
+
+from provisioner.commands import install, remove
+from provisioner.commands.operands import check_operands, default_directory
+from provisioner.commands.output import make_console
+from provisioner.commands.parser import Parser, add_common_options
+from provisioner.commands.starting import become
+from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.container.directories import Directories, state_directory
+from provisioner.container.record import Record
+from provisioner.errors import ProvisionError, machine_errors
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.locks import try_lock
+from provisioner.image.source_name import SourceName, parse_source
+from provisioner.terminal.escaping import printable
+
+HELP = "Run a command in an image once, and leave nothing behind"
+EXAMPLE = "provision run alpine cat /etc/os-release"
+
+_FOLDER = "run"
+"""The folder of the containers that are thrown away, in the state directory."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
+    add_trust_argument(parser)
+    parser.add_argument("source", metavar="SOURCE", help="an image, as for install")
+    parser.add_argument(
+        "words", metavar="WORD", nargs=argparse.REMAINDER, help="options of start.sh, and the command in place of CMD"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command, and return its exit status. Raises ProvisionError.
+
+    Where a directory of this image is there, it is started with --ephemeral: changes in it are thrown away.
+    """
+    check_operands(arguments.source, None)
+    name = parse_source(arguments.source)
+    console = make_console(arguments)
+    if not arguments.platform and (known := _known_directory(name, arguments)):
+        console.step(f"{printable(str(known))} holds this image: changes in it are thrown away")
+        become(str(known / "start.sh"), ("--ephemeral", *arguments.words))
+    with machine_errors("make a directory for the container"), _throw_away_place(name) as place:
+        directory = place / "container"
+        options = ["--quiet"] * arguments.quiet + ["--verbose"] * arguments.verbose
+        platform = ["--platform", arguments.platform] if arguments.platform else []
+        _call(install, ["--no-sync", *options, *platform, "--", arguments.source, str(directory)])
+        try:
+            return _started([str(directory / "start.sh"), *arguments.words])
+        finally:
+            _call(remove, ["--yes", "--quiet", "--", str(directory)])
+
+
+def _known_directory(name: SourceName, arguments: argparse.Namespace) -> Path | None:
+    """Return a directory that holds the image of `name`: by the image's name here, else the newest in the list."""
+    paths: list[Path] = []
+    with suppress(ProvisionError):
+        paths.append(Path(default_directory(name)).absolute())
+    with suppress(OSError):
+        paths += [Path(entry.directory) for entry in reversed(Directories(state_directory()).entries())]
+    trust = trusted_directories(arguments)
+    for path in paths:
+        with suppress(ProvisionError):
+            record = Record.read(path, trust)
+            if record is not None and record.reference == str(name) and (path / "start.sh").exists():
+                return path
+    return None
+
+
+@contextmanager
+def _throw_away_place(name: SourceName) -> Iterator[Path]:
+    """Give a new directory, which is locked and removed at the end; remove those that killed runs have left."""
+    folder = state_directory() / _FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in sorted(folder.iterdir()):
+        _remove_left(left)
+    place = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
+    place.mkdir(mode=0o700)
+    with closing_descriptor(os.open(place, DIRECTORY)) as opened:
+        try_lock(opened)
+        try:
+            yield place
+        finally:
+            with suppress(OSError):
+                place.rmdir()
+
+
+def _remove_left(place: Path) -> None:
+    """Remove what a killed run has left, unless that run still goes on."""
+    with suppress(OSError, ProvisionError), closing_descriptor(os.open(place, DIRECTORY)) as opened:
+        if not try_lock(opened):
+            return
+        for name in os.listdir(opened):
+            if (place / name / ".provision").is_dir() and not name.startswith("."):
+                _call(remove, ["--yes", "--quiet", "--", str(place / name)])
+        place.rmdir()
+
+
+def _call(command: ModuleType, words: Sequence[str]) -> None:
+    """Run another subcommand with these words. Raises ProvisionError."""
+    parser = Parser(prog="provision", allow_abbrev=False)
+    command.add_arguments(parser)
+    add_common_options(parser)
+    command.run(parser.parse(words))
+
+
+def _started(command: Sequence[str]) -> int:
+    """Run start.sh and return its exit status; signals that this process gets are passed on."""
+    with machine_errors("run start.sh"), subprocess.Popen(command) as process:
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            # A terminal sends Ctrl-C to both.
+            if number != signal.SIGINT or not os.isatty(0):
+                process.send_signal(number)
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, forward) for number in numbers}
+        try:
+            status = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return 128 - status if status < 0 else status

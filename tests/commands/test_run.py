@@ -1,0 +1,105 @@
+"""`provision run`: a command in an image, with its exit status, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import builders
+from tests.support.containers import static_busybox
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.tools import as_user, own, provision_command
+
+APPLETS = ("sh", "cat", "echo", "sleep")
+
+
+@pytest.fixture
+def image() -> Iterator[str]:
+    """The reference of an image of busybox."""
+    links = [(f"bin/{applet}", "busybox") for applet in APPLETS]
+    data = builders.layer(("bin", None), ("bin/busybox", static_busybox().read_bytes(), 0o755), *links)
+    with ScriptedRegistry() as registry:
+        registry.push("tools", builders.image(data, run={"Cmd": ["echo", "hello"], "Env": ["PATH=/bin"]}))
+        yield f"{registry.host}/tools"
+
+
+@pytest.fixture
+def home(place: Path) -> Path:
+    home = place / "home"
+    home.mkdir()
+    return own(home)
+
+
+def command(home: Path, *words: str) -> tuple[list[str], dict[str, Any]]:
+    line, options = provision_command(*words, cache=home / "cache", **as_user())
+    options["env"] |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
+    return line, {**options, "cwd": home}
+
+
+def run(home: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    line, options = command(home, *words)
+    return subprocess.run(line, check=False, timeout=120, **{**options, **more})
+
+
+def left(home: Path) -> list[str]:
+    """Return what is left of containers that were thrown away."""
+    folder = home / "state/provision/run"
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def test_a_command_runs_and_nothing_is_left(image: str, home: Path) -> None:
+    done = run(home, "run", "-q", "--platform=amd64", image)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
+    done = run(home, "run", "-q", "--platform=amd64", image, "sh", "-c", "cat; exit 7", stdin=None, input="typed")
+    assert (done.returncode, done.stdout) == (7, "typed")
+    done = run(home, "run", "-q", "--platform=amd64", image, "--env", "A=1", "sh", "-c", "echo $A")
+    assert done.stdout == "1\n"
+    assert left(home) == []
+    assert run(home, "list").stdout == ""
+    assert sorted(os.listdir(home)) == ["cache", "state"]
+
+
+def test_a_directory_of_the_image_is_used_and_stays_as_it_is(image: str, home: Path) -> None:
+    assert run(home, image, "--platform=amd64").returncode == 0
+    done = run(home, "run", image, "sh", "-c", "echo new >/new; cat /new")
+    assert (done.returncode, done.stdout) == (0, "new\n"), done.stderr
+    assert f"{home}/tools holds this image" in done.stderr
+    assert not (home / "tools/rootfs/new").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_nothing_is_left(number: signal.Signals, image: str, home: Path) -> None:
+    line, options = command(home, "run", "-q", "--platform=amd64", image, "sh", "-c", "echo ready; exec sleep 1000")
+    with subprocess.Popen(line, **options) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert left(home) == []
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next(image: str, home: Path) -> None:
+    line, options = command(home, "run", "-q", "--platform=amd64", image, "sh", "-c", "echo ready; exec sleep 1000")
+    with subprocess.Popen(line, **options) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        assert run(home, "run", "-q", "--platform=amd64", image).stdout == "hello\n"
+        assert len(left(home)) == 1  # the other one goes on
+        process.kill()
+    deadline = time.monotonic() + 30
+    while left(home) and time.monotonic() < deadline:
+        assert run(home, "run", "-q", "--platform=amd64", image).stdout == "hello\n"
+    assert left(home) == []
+
+
+def test_an_image_that_is_not_there_leaves_nothing(image: str, home: Path) -> None:
+    assert run(home, "run", image.replace("tools", "none")).returncode == 3
+    assert left(home) == []
