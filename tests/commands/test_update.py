@@ -254,6 +254,12 @@ def test_the_plan_alone_changes_nothing(directory: Path, env: dict[str, str], wo
     assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
 
 
+def test_conflicts_have_a_colour(directory: Path, env: dict[str, str]) -> None:
+    change(directory / "rootfs")
+    shown = update(directory, env, "--dry-run", "--color=always").stdout
+    assert "\x1b[33m/etc/conf\x1b[0m: yours stays" in shown
+
+
 def test_the_plan_as_json(directory: Path, env: dict[str, str]) -> None:
     change(directory / "rootfs")
     plan = json.loads(update(directory, env, "--dry-run", "--json").stdout)
