@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from provisioner.container.access import FOLDER, opened_directory, read_file
 from provisioner.container.record import Record, describe_missing
 from provisioner.errors import MachineError, MalformedImage, NotFound
+from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.digest import Digest
+from provisioner.image.history import layer_commands
 from provisioner.image.image import Image
 from provisioner.image.platform import Platform
+from provisioner.ownership.totals import TreeTotals, recorded_totals
 from provisioner.sources import Source
 from provisioner.sources.lazy import LocalImages
 from provisioner.sources.registry import RegistrySource
@@ -37,6 +41,15 @@ class Inspection:
     """A line for the user about each thing that the image doesn't say."""
     verified: str = ""
     """How far the content is verified, in words; empty where digests cover all of it."""
+    provisioned: float | None = None
+    """When the directory was provisioned, in seconds since the epoch; None for an image."""
+    unpacked: TreeTotals | None = None
+    """What the image's files take in the directory; None for an image, or where there is no record of them."""
+
+    @property
+    def layer_commands(self) -> tuple[str, ...]:
+        """Return what made each layer; empty texts where the image doesn't say it."""
+        return layer_commands(self.image.config_bytes, len(self.image.layers))
 
     @property
     def size(self) -> int:
@@ -52,9 +65,11 @@ class Inspection:
                 "diff_id": str(layer.diff_id) if layer.diff_id else None,
                 "size": layer.blob.size,
                 "media_type": layer.blob.media_type,
+                "created_by": command or None,
             }
-            for layer in image.layers
+            for layer, command in zip(image.layers, self.layer_commands, strict=True)
         ]
+        record = self.record
         return {
             "reference": self.reference,
             "index_digest": str(image.index_digest) if image.index_digest else None,
@@ -75,8 +90,14 @@ class Inspection:
             "volumes": list(config.volumes),
             "labels": dict(config.labels),
             "verified": self.verified or None,
-            "profile": self.record.profile if self.record else None,
-            "provision_version": self.record.version if self.record else None,
+            "profile": record.profile if record else None,
+            "provision_version": record.version if record else None,
+            "id": record.id if record else None,
+            "provisioned": None if self.provisioned is None else utc_time(self.provisioned),
+            "unpacked_size": self.unpacked.size if self.unpacked else None,
+            "files": self.unpacked.files if self.unpacked else None,
+            "options": asdict(record.options) if record else None,
+            "run": asdict(record.run) if record else None,
         }
 
 
@@ -124,6 +145,8 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
             raise NotFound(describe_missing(directory, shown), "name a directory that holds .provision/, or an image")
+        provisioned = os.stat("record.json", dir_fd=folder).st_mtime
+        unpacked = recorded_totals(folder)
         manifest_bytes = _read(folder, directory, "manifest.json")
         config_bytes = _read(folder, directory, "config.json")
     platform = Platform(*(*record.platform.split("/"), "", "")[:3])
@@ -135,7 +158,15 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
     image = replace(image, config=record.run.applied_to(image.config))
     if str(image.digest) != record.manifest_digest:
         raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", _HINT)
-    return Inspection(record.reference, image, (platform,), record, verified=record.verified)
+    return Inspection(
+        record.reference,
+        image,
+        (platform,),
+        record,
+        verified=record.verified,
+        provisioned=provisioned,
+        unpacked=unpacked,
+    )
 
 
 def _read(folder: int, directory: Path, name: str) -> bytes:

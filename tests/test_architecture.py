@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "exports": "archives comparison container errors filesystem image launch layers ownership rootfs sizes sources"
     " store terminal",
     "config": "catalogue filesystem image settings sizes terminal",
-    "inspection": "container errors filesystem image sources store terminal",
+    "inspection": "container errors filesystem image ownership sources store terminal",
     "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,

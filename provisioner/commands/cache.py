@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from provisioner.commands.output import make_console, write_json, write_lines
+from provisioner.commands.output import make_console, screen_of, write_json, write_lines
 from provisioner.config import Config
+from provisioner.filesystem.times import utc_time
 from provisioner.sizes import parse_size, size_text
+from provisioner.store.cached_images import CacheContents, CachedImage, group_files
 from provisioner.store.prune import CachedFile, cache_directory, list_files, prune, total_size
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.tables import Column, table
 
 HELP = "Show the cache of downloads, or clean it up"
 EXAMPLE = "provision cache ls|prune|clear"
 
 _DAYS = 30
+_COLUMNS = (
+    Column("IMAGE", flexible=True),
+    Column("SIZE", right=True),
+    Column("LAST USED", "used {}"),
+    Column(""),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("ls", "prune", "clear"),
         nargs="?",
         default="ls",
-        help="ls: list all files; prune: remove old ones and those above the limit; clear: remove all that no run uses",
+        help="ls: list images; prune: remove old files and those above the limit; clear: remove all that no run uses",
     )
     parser.add_argument(
         "--limit",
@@ -49,36 +59,81 @@ def run(arguments: argparse.Namespace) -> int:
     shown = printable(str(directory))
     if arguments.action == "ls":
         files = list_files(directory)
-        _print(files, arguments.json, now)
+        contents = group_files(directory, files)
+        if arguments.json:
+            write_json(_json(contents, files))
+        else:
+            write_lines(table(_COLUMNS, list(_rows(contents, now)), screen_of(arguments)))
         console.step(f"{size_text(total_size(files))} in {shown}")
         return 0
+    contents = group_files(directory, list_files(directory) if arguments.json else [])
     if arguments.action == "clear":
         removed = prune(directory, 0)
     else:
         limit = Config.load().cache_limit if arguments.limit is None else arguments.limit
         removed = prune(directory, limit, now - arguments.days * 86400)
     if arguments.json:
-        _print(removed, True, now)
+        write_json(_json(contents, removed))
     left = list_files(directory)
     console.step(f"removed {size_text(total_size(removed))} from {shown}; {size_text(total_size(left))} are left there")
     return 0
 
 
-def _print(files: list[CachedFile], as_json: bool, now: float) -> None:
-    if as_json:
-        write_json([_json(entry) for entry in files])
-    else:
-        write_lines(_line(entry, now) for entry in files)
+def _rows(contents: CacheContents, now: float) -> Iterator[tuple[str, str, str, str]]:
+    """Return a row for each image, for each partial download below it, and one for all other files."""
+    for image in contents.images:
+        if shared := contents.shared_size(image):
+            note = f"{size_text(shared)} shared"
+        else:
+            note = "" if image.name else "no tag"
+        yield image.shown_name, size_text(image.size), _ago(now - image.used), note
+        yield from (_partial_row(contents, image, file, now) for file in image.files if file.kind == "partial")
+    if contents.others:
+        used = max(file.used for file in contents.others)
+        count = len(contents.others)
+        name = f"{count} other file{'s' if count > 1 else ''}"
+        yield name, size_text(total_size(contents.others)), _ago(now - used), "of no image that is known here"
 
 
-def _line(entry: CachedFile, now: float) -> str:
-    kind = " (partial)" if entry.kind == "partial" else ""
-    return f"{size_text(entry.size):>9}  {_ago(now - entry.used):>8}  {printable(entry.name)}{kind}"
+def _partial_row(
+    contents: CacheContents, image: CachedImage, file: CachedFile, now: float
+) -> tuple[str, str, str, str]:
+    part = contents.partial[file.path]
+    name = f"{part.what} of {image.shown_name}" if part.what else image.shown_name
+    whole = f" of {size_text(part.size)}" if part.size is not None else ""
+    return f"- {name}", size_text(file.size), _ago(now - file.used), f"partial{whole}"
 
 
-def _json(entry: CachedFile) -> dict[str, Any]:
-    used = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.used))
-    return {"kind": entry.kind, "name": entry.name, "size": entry.size, "used": used}
+def _json(contents: CacheContents, files: Sequence[CachedFile]) -> dict[str, Any]:
+    """Return `files`, and the images that they belong to, as `--json` prints them."""
+    paths = {file.path for file in files}
+    return {
+        "images": [
+            {
+                "name": image.name or None,
+                "digest": image.digest or None,
+                "size": image.size,
+                "shared_size": contents.shared_size(image),
+                "used": utc_time(image.used),
+            }
+            for image in contents.images
+            if any(file.path in paths for file in image.files)
+        ],
+        "files": [_file_json(contents, file) for file in files],
+    }
+
+
+def _file_json(contents: CacheContents, file: CachedFile) -> dict[str, Any]:
+    part = contents.partial.get(file.path)
+    return {
+        "kind": file.kind,
+        "name": file.name,
+        "size": file.size,
+        "used": utc_time(file.used),
+        "images": list(contents.owners.get(file.path, ())),
+        "part": (part and part.what) or None,
+        "whole_size": part and part.size,
+    }
 
 
 def _ago(seconds: float) -> str:

@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(values)
     else:
-        write_lines(f"{key}={printable(_text(value))}" for key, value in values.items())
+        write_lines(f"{key}={printable(setting_text(value))}" for key, value in values.items())
     return 0
 
 
@@ -124,5 +124,6 @@ def settings_of(record: Record) -> dict[str, Any]:
     return {**start, **{key: getattr(record.run, field) for key, field in _RUN_KEYS.items()}}
 
 
-def _text(value: str | Sequence[str] | None) -> str:
+def setting_text(value: str | Sequence[str] | None) -> str:
+    """Return the value of a setting as `--set` takes it."""
     return value if isinstance(value, str) else shlex.join(value or ())

@@ -99,4 +99,4 @@ def remember(target: Path, source: Path, *, is_moved: bool = False) -> None:
         if is_moved:
             directories.drop([entry for entry in directories.entries() if entry.directory == str(source)])
         if record := Record.read(target, TrustedDirectories(("*",))):
-            directories.add(KnownDirectory(str(target), record.reference))
+            directories.add(KnownDirectory(str(target), record.reference, record.id))

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import write_json, write_lines
+from provisioner.commands.output import screen_of, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import find_directory, opened_directory
 from provisioner.container.record import Record, describe_missing
 from provisioner.errors import NotFound
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.tables import Column, Screen, table
+from provisioner.terminal.tables import Column, Style, table
 
 if TYPE_CHECKING:
     from provisioner.comparison.changes import Change
@@ -26,7 +25,13 @@ HELP = "Show what was changed since the image was unpacked"
 EXAMPLE = "provision diff ./container"
 
 _WORDS = {"A": "added", "C": "changed", "D": "deleted"}
-_COLUMNS = (Column(""), Column("PATH", flexible=True), Column("SIZE", right=True), Column("WHAT", optional=True))
+_STYLES = {"A": Style.GREEN, "C": Style.YELLOW, "D": Style.RED}
+_COLUMNS = (
+    Column("", style=lambda text: _STYLES[text]),
+    Column("PATH", flexible=True),
+    Column("SIZE", right=True),
+    Column("WHAT", optional=True),
+)
 _STAT_COLUMNS = (
     Column("DIRECTORY", flexible=True),
     *(Column(word.upper(), f"{{}} {word}", right=True) for word in _WORDS.values()),
@@ -47,18 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the changes, in a pipe as `docker diff` does. Raises ProvisionError."""
     with _changes(arguments) as changes:
-        screen = Screen.of(sys.stdout)
+        screen = screen_of(arguments)
         if arguments.stat:
             rows = _stat(changes)
             if arguments.json:
-                write_json([_stat_as_json(row) for row in rows])
+                write_json({"directories": [_stat_as_json(row) for row in rows]})
             elif screen.width is None:
                 write_lines("\t".join(map(str, row)) for row in rows)
             else:
                 cells = ((path, str(a), str(c), str(d), _signed_size(size)) for path, a, c, d, size in rows)
                 write_lines(table(_STAT_COLUMNS, list(cells), screen))
         elif arguments.json:
-            write_json(list(map(_as_json, changes)))
+            write_json({"changes": list(map(_as_json, changes))})
         elif screen.width is None:
             write_lines(f"{change.letter} {_shown(change)}" for change in changes)
         else:

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import write_json, write_lines
+from provisioner.commands.output import screen_of, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import find_directory, opened_directory
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.tables import Screen, cell_text, wrapped
+from provisioner.terminal.tables import Screen, Style, cell_text, wrapped
 
 if TYPE_CHECKING:
+    from provisioner.doctor.check import Check
     from provisioner.doctor.diagnosis import Diagnosis
 
 HELP = "Check what this machine can do, and how to fix what it can't"
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(diagnosis.to_json())
     else:
-        write_lines(_lines(diagnosis, Screen.of(sys.stdout), problems_only=arguments.quiet))
+        write_lines(_lines(diagnosis, screen_of(arguments), problems_only=arguments.quiet))
     return MachineError.status if diagnosis.problems else 0
 
 
@@ -74,15 +75,28 @@ def _default_directory() -> str:
 
 
 def _lines(diagnosis: Diagnosis, screen: Screen, *, problems_only: bool) -> Iterator[str]:
-    """Return a line for each check, wrapped to fit the terminal, and then the result."""
-    for check in diagnosis.problems if problems_only else diagnosis.checks:
-        mark, fix = check.state.ljust(_INDENT), f"; fix: {check.fix}" if check.fix else ""
+    """Return a line for each check, wrapped to fit the terminal, what matters first, and then the result."""
+    from provisioner.doctor.importance import by_importance
+
+    for check in diagnosis.problems if problems_only else by_importance(diagnosis.checks):
+        mark, style = _mark(check)
+        fix = f"; fix: {check.fix}" if check.fix else ""
         first, *others = wrapped(
             cell_text(f"{check.name}: {check.detail}{fix}"), (screen.width or sys.maxsize) - _INDENT
         )
-        yield (mark if check.state == "ok" else screen.bold(mark)) + first
+        yield screen.styled(mark, style) + " " * (_INDENT - len(mark)) + first
         yield from (" " * _INDENT + line for line in others)
     where = printable(str(diagnosis.directory))
     names = ", ".join(check.name for check in diagnosis.problems)
     result = f"provision can't work in {where}: {names}" if names else f"provision works in {where}"
-    yield from wrapped(result, screen.width or sys.maxsize)
+    for line in wrapped(result, screen.width or sys.maxsize):
+        yield screen.styled(line, Style.RED if names else Style.GREEN)
+
+
+def _mark(check: Check) -> tuple[str, Style]:
+    """Return the mark of a check and its style: what failed and is harmless has a dash."""
+    if check.state == "ok":
+        return check.state, Style.GREEN
+    if check.is_harmless:
+        return "-" if check.state == "no" else check.state, Style.DIM
+    return check.state, Style.RED if check.essential else Style.YELLOW

@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         found = list(find_wrappers(folder, directory))
         if arguments.json:
-            write_json([{"program": str(wrapper.path), "directory": wrapper.directory} for wrapper in found])
+            programs = [{"program": str(wrapper.path), "directory": wrapper.directory} for wrapper in found]
+            write_json({"programs": programs})
         else:
             write_lines(printable(f"{wrapper.path}: {wrapper.directory}") for wrapper in found)
         return 0

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.output import make_console, output_errors, write_json, write_lines
+from provisioner.commands.config import setting_text, settings_of
+from provisioner.commands.output import make_console, output_errors, screen_of, write_json, write_lines
 from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
@@ -22,6 +23,7 @@ from provisioner.commands.trusting import add_trust_argument, trusted_directorie
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
 from provisioner.errors import UsageError
+from provisioner.filesystem.times import utc_time
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, SourceName, is_path, parse_source
 from provisioner.sizes import size_text
@@ -36,6 +38,8 @@ HELP = "Show what is in an image without downloading it, or in a directory"
 EXAMPLE = "provision inspect ubuntu"
 
 _KEY_WIDTH = 13
+_LONGEST_COMMAND = 200
+"""Characters of what made a layer that are shown on terminals."""
 _FULL_WIDTH = 125
 """Columns of a line with a layer, its bar and its whole digest."""
 
@@ -73,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(inspection.to_json())
     else:
-        write_lines(_lines(inspection, Screen.of(sys.stdout)))
+        write_lines(_lines(inspection, screen_of(arguments)))
     return 0
 
 
@@ -157,12 +161,22 @@ def _lines(inspection: Inspection, screen: Screen) -> Iterator[str]:
     yield ""
     width = screen.width or _FULL_WIDTH
     largest = max(layer.blob.size for layer in layers)
+    commands = [
+        command if screen.width is None else command[:_LONGEST_COMMAND] for command in inspection.layer_commands
+    ]
+    bar_width = 10 if any(commands) and screen.width else max(8, min(30, width - 40))
     rows = []
-    for number, layer in enumerate(layers, 1):
-        bar = screen.bar(layer.blob.size, largest, max(8, min(30, width - 40)))
+    for number, (layer, command) in enumerate(zip(layers, commands, strict=True), 1):
+        bar = screen.bar(layer.blob.size, largest, bar_width)
         digest = layer.blob.digest.short if width < _FULL_WIDTH else str(layer.blob.digest)
-        rows.append((str(number), size_text(layer.blob.size), bar, digest))
-    columns = (Column("LAYER", right=True), Column("SIZE", right=True), Column(""), Column("DIGEST"))
+        rows.append((str(number), size_text(layer.blob.size), bar, digest, command))
+    columns = (
+        Column("LAYER", "layer {}", right=True),
+        Column("SIZE", right=True),
+        Column(""),
+        Column("DIGEST"),
+        Column("MADE BY", flexible=True),
+    )
     yield from table(columns, rows, screen)
 
 
@@ -174,6 +188,7 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     is_compressed = any(not layer.blob.media_type.endswith("tar") for layer in image.layers)
     yield "size", [f"{size_text(inspection.size)} {'compressed' if is_compressed else 'uncompressed'}"]
     yield "created", [config.created[:19].replace("T", " ")] if config.created else []
+    yield from _facts_of_directory(inspection)
     yield "entrypoint", [shlex.join(config.entrypoint)] if config.entrypoint else []
     yield "command", [shlex.join(config.command)] if config.command else []
     yield "user", [config.user or "root"]
@@ -183,11 +198,25 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "volumes", list(config.volumes)
     yield "labels", [f"{name}={value}" for name, value in config.labels]
     yield "stop signal", [config.stop_signal] if config.stop_signal else []
-    yield "profile", [inspection.record.profile] if inspection.record and inspection.record.profile else []
     yield "verified", [inspection.verified] if inspection.verified else []
     yield "index", [str(image.index_digest)] if image.index_digest else []
     yield "manifest", [str(image.digest)]
     yield "config", [str(image.manifest.config.digest)]
+
+
+def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
+    """Return the facts of a directory; none for an image."""
+    record = inspection.record
+    if record is None:
+        return
+    if inspection.provisioned is not None:
+        by = f" by provision {record.version}"
+        yield "provisioned", [utc_time(inspection.provisioned)[:19].replace("T", " ") + by]
+    if unpacked := inspection.unpacked:
+        yield "unpacked", [f"{size_text(unpacked.size)} in {unpacked.files:,} files"]
+    yield "profile", [record.profile] if record.profile else []
+    yield "options", [f"{key}={setting_text(value)}" for key, value in settings_of(record).items() if value]
+    yield "id", [record.id] if record.id else []
 
 
 def _fact(key: str, values: Sequence[str], screen: Screen) -> Iterator[str]:

@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     for stamp in stamps:
         stamp.touch(is_changed=outcome.is_changed)
     with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference))
+        Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference, outcome.record.id))
     if arguments.lock:
         lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)

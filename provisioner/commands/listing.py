@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provisioner.commands.output import NAMES_ALONE, write_json, write_lines
+from provisioner.commands.output import NAMES_ALONE, screen_of, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.processes import find_processes
 from provisioner.container.record import Record
+from provisioner.container.relocation import find_unlisted
 from provisioner.container.sessions import find_sessions
 from provisioner.errors import MachineError, NotTrusted, machine_errors
+from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import find_outdated
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.tables import Column, Screen, table
+from provisioner.terminal.tables import Column, Style, table
 
 HELP = "List the directories made on this machine, and what is running"
 EXAMPLE = "provision list"
 QUIET = NAMES_ALONE
 
+_STYLES: Mapping[str, Style] = {
+    "running": Style.GREEN,
+    "gone": Style.YELLOW,
+    "trusted": Style.RED,
+    "unreadable": Style.RED,
+}
+"""The style of a state, by its last word."""
 _COLUMNS = (
     Column("DIRECTORY"),
     Column("IMAGE", flexible=True),
     Column("PLATFORM", optional=True),
     Column("DOWNLOAD", "{} download", right=True, optional=True),
     Column("PROVISIONED", optional=True),
-    Column("STATE"),
+    Column("STATE", style=lambda text: _STYLES.get(text.split(",")[0].split()[-1], Style.PLAIN)),
+    Column("NOTE", flexible=True),
 )
 
 
@@ -59,6 +68,26 @@ class _Row:
     """Whether an older version wrote its start.sh, helper or filters."""
     distrust: NotTrusted | None = None
     """Why the directory, and so its record, can't be relied on; None where it can."""
+    made: float = 0.0
+    """When the directory was provisioned, or copied, in seconds since the epoch."""
+    is_new: bool = False
+    """Whether it wasn't in the list."""
+    moved_from: str = ""
+    """Where it was when it was listed the last time; empty where it hasn't moved."""
+    copy_of: str = ""
+    """The directory whose id it has; empty where it has one of its own."""
+
+    @property
+    def id(self) -> str:
+        """The id in its record, or the one that it had."""
+        return self.record.id if self.record else self.entry.id
+
+    @property
+    def note(self) -> str:
+        """Whether it was moved or is a copy, in words."""
+        if self.copy_of:
+            return f"copy of {self.copy_of}"
+        return f"moved from {self.moved_from}" if self.moved_from else ""
 
     @property
     def size(self) -> int:
@@ -91,51 +120,95 @@ def run(arguments: argparse.Namespace) -> int:
     with machine_errors("read the list of directories"):
         directories = Directories(state_directory())
         entries = directories.entries()
-    rows = _rows(entries, trust)
-    gone = [row.entry for row in rows if row.is_gone]
-    screen = Screen.of(sys.stdout)
+    rows = _related(_with_unlisted(_rows(entries, trust), trust))
+    gone = [
+        entry for entry in entries if entry.directory not in {row.entry.directory for row in rows if not row.is_gone}
+    ]
+    new = [row.entry for row in rows if not row.is_gone and row.entry not in entries]
+    screen = screen_of(arguments)
     if arguments.json:
-        write_json([_as_json(row) for row in rows])
+        write_json({"directories": [_as_json(row) for row in rows]})
     elif screen.width is None or arguments.quiet:
         write_lines(printable(row.entry.directory) for row in rows if not row.is_gone)
     else:
         write_lines(table(_COLUMNS, list(_cells(rows)), screen))
-    if gone:
+    if gone or new:
         with suppress(OSError):  # then they are shown again
-            directories.drop(gone)
+            directories.update(gone, new)
     if distrust := next((row.distrust for row in rows if row.distrust), None):
         raise distrust
     return 0
 
 
-def _rows(entries: list[KnownDirectory], trust: TrustedDirectories) -> list[_Row]:
+def _with_unlisted(rows: list[_Row], trust: TrustedDirectories) -> list[_Row]:
+    """Return the rows, and those of directories beside them that have their ids: moved ones and copies."""
+    ids = {row.id for row in rows} - {""}
+    if not ids:
+        return rows
+    known = {row.entry.directory for row in rows}
+    folders = [Path(directory).parent for directory in known]
+    with suppress(OSError):  # the current directory was removed
+        folders.append(Path.cwd())
+    return [*rows, *_rows(find_unlisted(sorted(folders), ids, known, trust), trust, are_listed=False)]
+
+
+def _related(rows: list[_Row]) -> list[_Row]:
+    """Return the rows with what was moved and what is a copy; a directory that was moved has one row.
+
+    Of several with the same id, the one that was listed is the original, else the oldest.
+    """
+    result = []
+    for row in rows:
+        if not row.id:
+            result.append(row)
+            continue
+        same = [other for other in rows if other.id == row.id]
+        present = sorted((other for other in same if not other.is_gone), key=lambda other: (other.is_new, other.made))
+        is_moved = bool(present) and present[0].is_new
+        if row.is_gone:
+            if not is_moved:
+                result.append(row)
+            continue
+        entry = replace(row.entry, id=row.id)
+        if row is not present[0]:
+            result.append(replace(row, entry=entry, copy_of=present[0].entry.directory))
+            continue
+        gone = [other.entry.directory for other in same if other.is_gone]
+        result.append(replace(row, entry=entry, moved_from=gone[0] if gone and is_moved else ""))
+    return result
+
+
+def _rows(entries: list[KnownDirectory], trust: TrustedDirectories, *, are_listed: bool = True) -> list[_Row]:
     processes = find_processes([Path(entry.directory) for entry in entries])
     rows = []
     for entry in entries:
         directory = Path(entry.directory)
-        is_gone, record, written, is_outdated, distrust = False, None, 0.0, False, None
+        is_gone, record, written, made, is_outdated, distrust = False, None, 0.0, 0.0, False, None
         try:
             with suppress(OSError, MachineError), opened_directory(directory, trust) as folder:
                 record = None if folder is None else Record.read_from(folder, directory)
                 is_gone = record is None
                 written = os.stat("record.json", dir_fd=folder).st_mtime if record else 0.0
+                # No later command changes the manifest of a directory.
+                made = os.stat("manifest.json", dir_fd=folder).st_ctime if record else 0.0
                 is_outdated = bool(record and find_outdated(directory, host_platform()).names)
         except NotTrusted as error:
             distrust = error
         running = tuple(processes[directory])
         sessions = tuple(find_sessions(directory, running))
-        rows.append(_Row(entry, is_gone, record, written, running, sessions, is_outdated, distrust))
+        row = _Row(entry, is_gone, record, written, running, sessions, is_outdated, distrust, made, not are_listed)
+        rows.append(row)
     return rows
 
 
 def _cells(rows: list[_Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         if row.record is None:
-            yield row.entry.directory, row.entry.reference, "", "", "", row.state
+            yield row.entry.directory, row.entry.reference, "", "", "", row.state, row.note
             continue
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.time))
         record = row.record
-        yield row.entry.directory, record.reference, record.platform, size_text(row.size), when, row.state
+        yield row.entry.directory, record.reference, record.platform, size_text(row.size), when, row.state, row.note
 
 
 def _as_json(row: _Row) -> dict[str, object]:
@@ -146,7 +219,10 @@ def _as_json(row: _Row) -> dict[str, object]:
         "reference": record.reference if record else row.entry.reference,
         "platform": record.platform if record else None,
         "download_size": row.size if record else None,
-        "provisioned": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row.time)) if record else None,
+        "provisioned": utc_time(row.time) if record else None,
+        "id": row.id or None,
+        "moved_from": row.moved_from or None,
+        "copy_of": row.copy_of or None,
         "is_gone": row.is_gone,
         "is_outdated": row.is_outdated,
         "is_trusted": not row.distrust,

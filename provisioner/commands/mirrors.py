@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provisioner.commands.output import add_insecure_argument, make_console, write_json, write_lines
+from provisioner.commands.output import add_insecure_argument, make_console, screen_of, write_json, write_lines
 from provisioner.commands.source_options import environment_mirrors
 from provisioner.config import Config, config_file
 from provisioner.errors import MachineError, NetworkError, UsageError, machine_errors
@@ -21,7 +20,7 @@ from provisioner.settings import line_of, with_list
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
-from provisioner.terminal.tables import Column, Screen, table
+from provisioner.terminal.tables import Column, table
 
 if TYPE_CHECKING:
     from provisioner.registry.mirror_check import Outcome, Server
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     services = {DOCKER_HUB: _registries(arguments, config, known), LXC: _image_servers(arguments, config, known)}
     tried = _try(services, console)
     wanted = {service: worth_using([each for each in tried if each.service == service]) for service in services}
-    screen = Screen.of(sys.stdout)
+    screen = screen_of(arguments)
     if arguments.json:
         write_json({"checked": checked, "servers": [_json(each) for each in tried], "config": wanted})
     elif not arguments.quiet:

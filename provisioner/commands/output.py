@@ -9,14 +9,18 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from provisioner.errors import MachineError, machine_errors
 from provisioner.terminal.progress import REQUEST_LOGGER, Console
+from provisioner.terminal.tables import Screen
 
 NAMES_ALONE = "names alone, one a line, as into a pipe"
 """What `--quiet` means for subcommands that list names."""
+
+JSON_FORMAT = 1
+"""Grows when a field of docs/json.md is removed or changes its meaning, not when one is added."""
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, things: str) -> None:
@@ -46,6 +50,11 @@ class _DetailHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._console.detail(record.getMessage())
+
+
+def screen_of(arguments: argparse.Namespace) -> Screen:
+    """Return the screen of standard output, with colours as `--color` says."""
+    return Screen.of(sys.stdout, arguments.color)
 
 
 def add_insecure_argument(parser: argparse.ArgumentParser) -> None:
@@ -78,9 +87,12 @@ def output_errors() -> Iterator[None]:
         raise
 
 
-def write_json(value: object) -> None:
-    """Write a value as JSON in ASCII, so that no text in it can control a terminal."""
-    write_lines([json.dumps(value, indent=2)])
+def write_json(value: Mapping[str, object]) -> None:
+    """Write an object as JSON in ASCII, so that no text in it can control a terminal.
+
+    Its first field is `format`, the version of what docs/json.md says.
+    """
+    write_lines([json.dumps({"format": JSON_FORMAT, **value}, indent=2)])
 
 
 def number(least: int, most: int) -> Callable[[str], int]:

@@ -11,6 +11,7 @@ from typing import NoReturn
 from provisioner import __version__
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.tables import COLOUR_CHOICES
 
 _START_OPTIONS = re.compile(
     "-[itd]+|-[puw]([0-9/:=].*)?|--(interactive|tty|detach|rm|name|publish|workdir|privileged"
@@ -24,6 +25,7 @@ _SYNONYMS = {
     **dict.fromkeys(("--overwrite", "--replace", "--reinstall"), "did you mean --force?"),
     **dict.fromkeys(("--registry-mirror",), "did you mean --mirror?"),
     **dict.fromkeys(("--tls-verify", "--insecure-registry"), "did you mean --insecure?"),
+    **dict.fromkeys(("--no-color", "--no-colour"), "did you mean --color never?"),
     **dict.fromkeys(("-n", "--dry-run", "--check"), "provision inspect IMAGE shows an image without downloading it"),
 }
 """What to type for options of other tools."""
@@ -140,4 +142,11 @@ def add_common_options(parser: argparse.ArgumentParser, quiet_help: str = "show 
     loudness.add_argument("-q", "--quiet", action="store_true", help=quiet_help)
     loudness.add_argument(
         "-v", "--verbose", action="store_true", help="show requests, sizes, and what was decided and why"
+    )
+    parser.add_argument(
+        "--color",
+        metavar="WHEN",
+        choices=COLOUR_CHOICES,
+        default="auto",
+        help="colours: auto (on terminals, unless NO_COLOR is set), always or never; default: auto",
     )

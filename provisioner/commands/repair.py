@@ -109,12 +109,11 @@ def image_of(source: Source, record: Record) -> Image:
 def _show(damages: Sequence[Damage], left: int, arguments: argparse.Namespace, console: Console) -> None:
     """Show what is damaged, as data, and say what isn't looked at."""
     if arguments.json:
-        write_json(
-            [
-                {"path": "/" + os.fsdecode(damage.path), "what": [aspect.value for aspect in damage.aspects]}
-                for damage in damages
-            ]
-        )
+        rows = [
+            {"path": "/" + os.fsdecode(damage.path), "what": [aspect.value for aspect in damage.aspects]}
+            for damage in damages
+        ]
+        write_json({"damaged": rows})
     else:
         write_lines(f"{damage.text}: {printable('/' + os.fsdecode(damage.path))}" for damage in damages)
     if left:

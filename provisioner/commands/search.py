@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 
 from provisioner.commands import lxc_listing
@@ -12,12 +11,13 @@ from provisioner.commands.output import (
     add_insecure_argument,
     add_output_arguments,
     make_console,
+    screen_of,
     write_json,
     write_lines,
 )
 from provisioner.config import Config
 from provisioner.errors import NotFound, UsageError
-from provisioner.terminal.tables import Column, Screen, count_text, table
+from provisioner.terminal.tables import Column, count_text, table
 
 HELP = "Search Docker Hub for images, or LXC image servers"
 EXAMPLE = "provision search alpine"
@@ -62,9 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.registry.hub import Hub
 
     found, count = Hub(insecure=arguments.insecure).search(query, _MOST if arguments.all else arguments.limit)
-    screen = Screen.of(sys.stdout)
+    screen = screen_of(arguments)
     if arguments.json:
-        write_json([asdict(repository) for repository in found])
+        write_json({"repositories": [asdict(repository) for repository in found]})
     elif arguments.quiet or screen.width is None:
         write_lines(repository.name for repository in found)
     else:
@@ -91,9 +91,9 @@ def _search_lxc(query: str, arguments: argparse.Namespace) -> int:
     console = make_console(arguments)
     every = lxc_listing.search(query, Config.load(), console, insecure=arguments.insecure)
     found = every if arguments.all else every[: arguments.limit]
-    screen = Screen.of(sys.stdout)
+    screen = screen_of(arguments)
     if arguments.json:
-        write_json([asdict(image) for image in found])
+        write_json({"images": [asdict(image) for image in found]})
     elif arguments.quiet or screen.width is None:
         write_lines(image.name for image in found)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,7 +10,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from provisioner.commands import lxc_listing
-from provisioner.commands.output import NAMES_ALONE, add_output_arguments, make_console, number, write_json, write_lines
+from provisioner.commands.output import (
+    NAMES_ALONE,
+    add_output_arguments,
+    make_console,
+    number,
+    screen_of,
+    write_json,
+    write_lines,
+)
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
@@ -20,7 +27,7 @@ from provisioner.image.reference import DOCKER_HUB, Reference
 from provisioner.registry.tag_order import newest_first
 from provisioner.sizes import size_text
 from provisioner.terminal.progress import Console
-from provisioner.terminal.tables import Column, Screen, table
+from provisioner.terminal.tables import Column, table
 
 if TYPE_CHECKING:
     from provisioner.image.offers import Tag
@@ -70,13 +77,13 @@ class _Query:
 def run(arguments: argparse.Namespace) -> int:
     """Show the tags. Raises NotFound where there are none for the platform, NetworkError, NotAllowed."""
     config = Config.load()
-    screen = Screen.of(sys.stdout)
+    screen = screen_of(arguments)
     names_only = not arguments.json and (arguments.quiet or screen.width is None)
     console = make_console(arguments)
     find = _find_lxc if arguments.image.startswith(lxc_listing.PREFIX) else _find
     query, tags, count = find(arguments, config, not names_only, console)
     if arguments.json:
-        write_json([_json(tag, query.platform) for tag in tags])
+        write_json({"tags": [_json(tag, query.platform) for tag in tags]})
     elif names_only:
         write_lines(tag.name for tag in tags)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
-from provisioner.commands.output import make_console, write_json, write_lines
+from provisioner.commands.output import make_console, screen_of, write_json, write_lines
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
@@ -19,6 +19,7 @@ from provisioner.errors import NotFound, ProvisionError, UsageError, machine_err
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, parse_source
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.tables import Screen, Style
 
 if TYPE_CHECKING:
     from provisioner.maintenance.plan import Action, UpdatePlan
@@ -136,20 +137,20 @@ class _Question:
         if self._arguments.json:
             write_json(_as_json(plan, where))
         else:
-            write_lines(_lines(plan, where))
+            write_lines(_lines(plan, where, screen_of(self._arguments)))
         if self._arguments.dry_run:
             raise _Unapproved
         confirm(self._arguments, f"{self._shown} is about to be updated", "Update it?")
 
 
-def _lines(plan: UpdatePlan, kept: str) -> list[str]:
-    """Return the plan for people."""
+def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
+    """Return the plan for people, with the names of conflicts in a colour."""
     image, users = plan.image_changes, [action for action in plan.actions if not action.decision.is_conflict]
     return [
         f"the image: {image['A']} files added, {image['C']} changed, {image['D']} deleted",
         f"yours: {len(users)} changes stay",
         *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
-        *(f"{_shown(action.path)}: {_outcome(action, kept)}" for action in plan.conflicts),
+        *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, kept)}" for action in plan.conflicts),
     ]
 
 

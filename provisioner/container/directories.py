@@ -33,16 +33,18 @@ class KnownDirectory:
     """The absolute path of the directory."""
     reference: str
     """The reference of the image that was provisioned there."""
+    id: str = ""
+    """The id in its record, by which it is found where it was moved; empty in older lists."""
 
     @classmethod
     def parse(cls, line: str) -> KnownDirectory | None:
         """Return the entry on one line; None for a damaged one."""
         try:
             value = json.loads(line)
-            entry = cls(value["directory"], value["reference"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+            entry = cls(value["directory"], value["reference"], value.get("id", ""))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        are_texts = isinstance(entry.directory, str) and isinstance(entry.reference, str)
+        are_texts = all(isinstance(text, str) for text in (entry.directory, entry.reference, entry.id))
         return entry if are_texts and os.path.isabs(entry.directory) and "\0" not in entry.directory else None
 
 
@@ -66,9 +68,19 @@ class Directories:
         """Add an entry, in place of an older one for the same directory."""
         self._change(lambda entries: [*(old for old in entries if old.directory != entry.directory), entry])
 
+    def update(self, dropped: Sequence[KnownDirectory], added: Sequence[KnownDirectory]) -> None:
+        """Remove entries, and add others in the place of older ones for the same directories."""
+        new = {entry.directory: entry for entry in added}
+
+        def changed(known: list[KnownDirectory]) -> list[KnownDirectory]:
+            stay = [new.pop(entry.directory, entry) for entry in known if entry not in dropped]
+            return [*stay, *new.values()]
+
+        self._change(changed)
+
     def drop(self, entries: Sequence[KnownDirectory]) -> None:
         """Remove these entries."""
-        self._change(lambda known: [entry for entry in known if entry not in entries])
+        self.update(entries, ())
 
     def _change(self, change: Callable[[list[KnownDirectory]], list[KnownDirectory]]) -> None:
         """Replace the list by what `change` returns for it. Raises BlockingIOError where it stays locked."""

@@ -39,6 +39,8 @@ class Check:
     fix: str = ""
     essential: bool = False
     """Whether the main job can't work without it."""
+    is_harmless: bool = False
+    """Whether it failed, but this user needs nothing of it."""
 
     @classmethod
     def of(cls, name: str, finding: Finding, essential: bool = False) -> Check:

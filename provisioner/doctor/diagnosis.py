@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from provisioner.container.record import FOLDER
 from provisioner.doctor import filesystem, kernel, network, proot, runtimes, termux, tools
 from provisioner.doctor.check import Check, Finding, Site, State, no, unknown
 from provisioner.doctor.children import Reply, in_children
+from provisioner.doctor.importance import with_importance
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 
 _SECONDS = 6.0
@@ -111,7 +112,10 @@ def diagnose(directory: Path, *, offline: bool = False, trust: TrustedDirectorie
         replies = in_children([partial(_run, probe, site) for probe in ordered], _SECONDS)
     checks = {probe.name: _check(probe, reply) for probe, reply in zip(ordered, replies, strict=True)}
     shown = [checks[probe.name] for probe in probes]
-    return Diagnosis(directory, tuple(shown if is_container else [*shown, _check_runtime(checks)]))
+    usable = _usable_runtimes(checks)
+    if not is_container:
+        shown.append(_check_runtime(usable, checks["proot"].fix))
+    return Diagnosis(directory, with_importance(shown, usable[0] if usable else ""))
 
 
 @contextmanager
@@ -141,12 +145,16 @@ def _check(probe: Probe, reply: Reply) -> Check:
     return Check.of(probe.name, Finding(State(value["state"]), value["detail"], value["fix"]), probe.essential)
 
 
-def _check_runtime(checks: Mapping[str, Check]) -> Check:
-    """Return the check of which runtime start.sh would choose, by the checks of what each one needs."""
+def _usable_runtimes(checks: Mapping[str, Check]) -> list[str]:
+    """Return the runtimes that work, in start.sh's order, by the checks of what each one needs."""
     works = {name for name, check in checks.items() if check.state == State.OK}
     needs = {"chroot": {"chroot", "unshare"}, "proot": {"proot"}, "userns": {"userns", "unshare"}}
     order = runtimes.runtime_order(shows_host=checks["proot paths"].state == State.NO)
-    usable = [name for name in order if needs[name] <= works]
+    return [name for name in order if needs[name] <= works]
+
+
+def _check_runtime(usable: Sequence[str], fix: str) -> Check:
+    """Return the check of which runtime start.sh would choose; `fix` is what to do where there is none."""
     if usable:
         return Check("runtime", State.OK, f"start.sh uses {usable[0]}; usable: {', '.join(usable)}", essential=True)
-    return Check.of("runtime", no("nothing can start a container here", checks["proot"].fix), essential=True)
+    return Check.of("runtime", no("nothing can start a container here", fix), essential=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 _SECOND = 10**9
+_LAST = 253402300799
+"""The last second of the year 9999."""
 
 
 def time_limits() -> tuple[int, int]:
@@ -17,3 +19,8 @@ def time_limits() -> tuple[int, int]:
     except OverflowError:
         return -(1 << 31) * _SECOND, ((1 << 31) - 1) * _SECOND
     return 1 - (1 << 63), (1 << 63) - 1
+
+
+def utc_time(seconds: float) -> str:
+    """Return a time in seconds since the epoch as RFC 3339 writes it; one before 1970 or after 9999 as the nearest."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(seconds, 0), _LAST, time_limits()[1] // _SECOND)))

@@ -16,7 +16,7 @@ def layer_commands(config: bytes, layers: int) -> tuple[str, ...]:
     `config` is the config as JSON, which has been parsed before. The texts are empty where its history doesn't fit the
     number of layers, or doesn't say it.
     """
-    document: Any = json.loads(config)
+    document: Any = json.loads(config.decode(errors="replace"))
     entries = document.get("history")
     found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     commands = [_command(entry.get("created_by")) for entry in found if entry.get("empty_layer") is not True]

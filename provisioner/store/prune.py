@@ -53,6 +53,10 @@ class CachedFile:
     """Bytes."""
     used: float
     """The last use, in seconds since the epoch."""
+    reference: str = ""
+    """Of a tag: what it is the tag of, or the URL."""
+    digest: str = ""
+    """Of a tag: what it named last."""
 
 
 def list_files(directory: Path) -> list[CachedFile]:
@@ -63,8 +67,11 @@ def list_files(directory: Path) -> list[CachedFile]:
             for name, state in cache.files(folder):
                 if _is_ours(name):
                     kind: CachedFileKind = "partial" if name.startswith(".") else _KINDS.get(folder, "blob")
-                    shown, path = _shown_name(cache, folder, name), cache.path / folder / name
-                    found.append(CachedFile(path, kind, shown, state.st_size, state.st_mtime))
+                    path, tag = cache.path / folder / name, ("", "")
+                    shown = f"{folder}:{name}" if folder in _BLOBS else name
+                    if folder == TAGS and (tag := _read_tag(cache, name)) != ("", ""):
+                        shown = f"{tag[0]} -> {tag[1]}"
+                    found.append(CachedFile(path, kind, shown, state.st_size, state.st_mtime, *tag))
     return sorted(found, key=lambda entry: (-entry.used, entry.name))
 
 
@@ -76,18 +83,14 @@ def _is_ours(name: str) -> bool:
     return bool(re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{128}|\.[0-9a-f]{64,}\.\w+", name))
 
 
-def _shown_name(cache: CacheDirectory, folder: str, name: str) -> str:
-    """Return what users see of a file: a digest, its HEX where it is partial, or what a tag names."""
-    if folder in _BLOBS:
-        return f"{folder}:{name}"
-    if folder != TAGS:
-        return name
+def _read_tag(cache: CacheDirectory, name: str) -> tuple[str, str]:
+    """Return the reference of a tag, or a URL, and the digest that it named last; two empty texts for a damaged one."""
     try:
-        with open(cache.open(folder, name), "rb") as file:
+        with open(cache.open(TAGS, name), "rb") as file:
             fields = json.loads(file.read(TAG_FILE_LIMIT))
-        return f"{fields['reference']} -> {fields['digest']}"
+        return str(fields["reference"]), str(fields["digest"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return name
+        return "", ""
 
 
 def prune(directory: Path, limit: int | None, unused_since: float | None = None) -> list[CachedFile]:

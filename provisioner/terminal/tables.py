@@ -6,11 +6,12 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
-from typing import TextIO
+from typing import Literal, TextIO
 
 from provisioner.terminal.escaping import printable
 
@@ -19,6 +20,22 @@ _DEFAULT_WIDTH = 80
 _NARROWEST = 24
 """Columns that a flexible cell keeps in a table. Where there are fewer, the rows are stacked."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_STYLING = re.compile("\033\\[[0-9]*m")
+
+ColourChoice = Literal["auto", "always", "never"]
+"""When to write colours: on terminals, everywhere, nowhere."""
+COLOUR_CHOICES: tuple[ColourChoice, ...] = ("auto", "always", "never")
+
+
+class Style(StrEnum):
+    """How a text is shown. The values are parameters of SGR (ECMA-48); nothing is said by a style alone."""
+
+    PLAIN = ""
+    BOLD = "1"
+    DIM = "2"
+    RED = "31"
+    GREEN = "32"
+    YELLOW = "33"
 
 
 @dataclass(frozen=True)
@@ -28,26 +45,30 @@ class Screen:
     width: int | None
     """Columns; None for a pipe."""
     colour: bool = False
-    """Whether bold and dim text may be written."""
+    """Whether bold, dim and coloured text may be written."""
     unicode: bool = True
     """Whether its encoding has characters beyond ASCII."""
 
     @classmethod
-    def of(cls, stream: TextIO) -> Screen:
-        """Return the screen of a stream. On a terminal, $COLUMNS and $NO_COLOR (no-color.org) are obeyed."""
+    def of(cls, stream: TextIO, colour: ColourChoice = "auto") -> Screen:
+        """Return the screen of a stream. $COLUMNS is obeyed on terminals, $NO_COLOR (no-color.org) with `auto`."""
         unicode = (stream.encoding or "").lower().replace("-", "").startswith("utf")
-        if not stream.isatty():
-            return cls(None, unicode=unicode)
-        colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-        return cls(max(20, _columns(stream)), colour, unicode)
+        is_terminal = stream.isatty()
+        is_wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+        has_colour = is_wanted if colour == "auto" else colour == "always"
+        return cls(max(20, _columns(stream)) if is_terminal else None, has_colour, unicode)
+
+    def styled(self, text: str, style: Style) -> str:
+        """Return `text` in a style, where the screen has colours."""
+        return f"\033[{style}m{text}\033[0m" if self.colour and text and style else text
 
     def bold(self, text: str) -> str:
         """Return `text` in bold."""
-        return f"\033[1m{text}\033[0m" if self.colour and text else text
+        return self.styled(text, Style.BOLD)
 
     def dim(self, text: str) -> str:
         """Return `text` dimmed."""
-        return f"\033[2m{text}\033[0m" if self.colour and text else text
+        return self.styled(text, Style.DIM)
 
     def cut(self, text: str, width: int) -> str:
         """Return `text` cut to at most `width` columns, with an ellipsis at the end where it is cut."""
@@ -79,6 +100,8 @@ class Column:
     """Whether cells may be cut where the table doesn't fit."""
     optional: bool = False
     """Whether the column may be left out, before any cell is cut, where the table doesn't fit."""
+    style: Callable[[str], Style] = lambda text: Style.PLAIN
+    """Returns the style of a cell, by its text. Cells of the first column are bold where it returns none."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Screen) -> Iterator[str]:
@@ -110,15 +133,23 @@ def _aligned(
         titles = _padded([column.title for column in columns], columns, widths, screen)
         yield screen.dim(_GAP.join(titles).rstrip())
     for row in rows if columns else ():
-        first, *others = _padded(row, columns, widths, screen)
-        yield _GAP.join([screen.bold(first), *others]).rstrip()
+        styles = [column.style(cell) for column, cell in zip(columns, row, strict=True)]
+        styles[0] = styles[0] or Style.BOLD
+        yield _GAP.join(_padded(row, columns, widths, screen, styles)).rstrip()
 
 
-def _padded(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int], screen: Screen) -> list[str]:
+def _padded(
+    cells: Sequence[str],
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    screen: Screen,
+    styles: Sequence[Style] | None = None,
+) -> list[str]:
     padded = []
-    for cell, column, width in zip(cells, columns, widths, strict=True):
+    for cell, column, width, style in zip(cells, columns, widths, styles or [Style.PLAIN] * len(cells), strict=True):
         text = screen.cut(cell, width)
         space = " " * (width - width_of(text))
+        text = screen.styled(text, style)
         padded.append(space + text if column.right else text + space)
     return padded
 
@@ -128,12 +159,14 @@ def _stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: S
     width = screen.width or _DEFAULT_WIDTH
     separator = " · " if screen.unicode else ", "
     for first, *others in rows:
-        yield screen.bold(screen.cut(first, width))
+        yield screen.styled(screen.cut(first, width), columns[0].style(first) or Style.BOLD)
         facts: list[str] = []
         texts: list[str] = []
         for column, cell in zip(columns[1:], others, strict=True):
             if cell:
-                (texts if column.flexible else facts).append(column.stacked.format(cell))
+                words = column.stacked.format(cell).split()  # a line may end between them
+                text = " ".join(screen.styled(word, column.style(cell)) for word in words)
+                (texts if column.flexible else facts).append(text)
         for text in (separator.join(facts), *texts):
             yield from (_GAP + line for line in wrapped(text, width - len(_GAP)))
 
@@ -183,7 +216,9 @@ def _character_width(character: str) -> int:
 
 
 def width_of(text: str) -> int:
-    """Return the number of columns that `text` takes on a terminal (Unicode Standard Annex 11)."""
+    """Return the number of columns that `text` takes on a terminal (Unicode Standard Annex 11); styles take none."""
+    if "\033" in text:
+        text = _STYLING.sub("", text)
     return len(text) if text.isascii() else sum(map(_character_width, text))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.sizes import size_text
 from provisioner.store.prune import list_files, prune
 from scripts.loopback_registry import Response
 from tests.support import builders
@@ -44,15 +46,15 @@ def test_ls(recent: Path) -> None:
     for words in ([], ["ls"]):
         done = ask(recent, *words)
         assert done.stdout.splitlines() == [
-            f"   2.0 kB   1 h ago  sha256:{'a' * 64}",
-            f"   3.0 MB  40 d ago  sha256:{'b' * 64}",
-            f"      5 B  41 d ago  {'c' * 64} (partial)",
+            "IMAGE            SIZE  LAST USED",
+            "3 other files  3.0 MB  1 h ago    of no image that is known here",
         ]
         assert done.stderr == f"3.0 MB in {recent}\n"
-    listed = json.loads(ask(recent, "--json", "--quiet").stdout)
+    listed = json.loads(ask(recent, "--json", "--quiet").stdout)["files"]
     assert [(entry["kind"], entry["size"]) for entry in listed] == [("blob", 2000), ("blob", 3_000_000), ("partial", 5)]
     assert listed[0]["used"].endswith("Z")
-    assert ask(recent / "empty", "ls", "--json").stdout == "[]\n"
+    empty = json.loads(ask(recent / "empty", "ls", "--json").stdout)
+    assert empty == {"format": 1, "images": [], "files": []}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_prune_and_clear(recent: Path, words: list[str], config: str, stays: str
     assert done.stdout == ""
     assert f" from {recent}; " in done.stderr
     again = ask(recent, *words, "--json", config=config)
-    assert json.loads(again.stdout) == []
+    assert json.loads(again.stdout)["files"] == []
 
 
 @pytest.mark.parametrize("words", [["rm"], ["prune", "--limit", "much"], ["prune", "--days", "-1"], ["ls", "more"]])
@@ -114,7 +116,60 @@ def test_a_run_leaves_blobs_documents_and_the_tag(registry: ScriptedRegistry, tm
     assert sorted(kinds) == ["blob"] * 4 + ["tag"]
     [tag] = [entry for entry in list_files(tmp_path / "cache") if entry.kind == "tag"]
     assert tag.name == f"{registry.host}/x:latest -> {builders.digest_of(IMAGE.manifest)}"
-    assert f"{registry.host}/x:latest -> sha256:" in ask(tmp_path / "cache", "ls").stdout
+    size = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    _, row = ask(tmp_path / "cache", "ls").stdout.splitlines()
+    assert row.split() == [f"{registry.host}/x:latest", *size_text(size).split(), "now"]
+
+
+def test_images_share_layers_and_lose_their_tags(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    install(registry, tmp_path / "first")
+    layer = IMAGE.layers[0]
+    other = builders.image(layer, builders.layer(("new", b"new")))
+    registry.push("x", other, "other")
+    assert provision("--platform=amd64", f"{registry.host}/x:other", tmp_path / "o", cache=tmp_path / "cache")
+    found = json.loads(ask(tmp_path / "cache", "--json").stdout)
+    names = {f"{registry.host}/x:latest", f"{registry.host}/x:other"}
+    assert {image["name"] for image in found["images"]} == names
+    assert {image["shared_size"] for image in found["images"]} == {len(layer.blob)}
+    [shared] = [file for file in found["files"] if len(file["images"]) > 1]
+    assert (shared["name"], set(shared["images"])) == (builders.digest_of(layer.blob), names)
+    assert f"{size_text(len(layer.blob))} shared" in ask(tmp_path / "cache").stdout
+    # The tag names another image now.
+    registry.push("x", other, "latest")
+    install(registry, tmp_path / "again")
+    old = builders.digest_of(IMAGE.manifest)
+    [row] = [line for line in ask(tmp_path / "cache").stdout.splitlines() if line.startswith(old)]
+    assert row.endswith("shared")
+    removed = json.loads(ask(tmp_path / "cache", "clear", "--json").stdout)
+    assert old in {image["digest"] for image in removed["images"]}
+
+
+def test_partial_downloads_have_the_names_of_what_they_are(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    layer = IMAGE.layers[1].blob
+    registry.on(f".*/{builders.digest_of(layer)}", Response(418))
+    registry.on(f".*/{builders.digest_of(layer)}", Broken(200, layer, sent=9), times=1)
+    assert install(registry, tmp_path / "dir")[1] == 5
+    lines = ask(tmp_path / "cache").stdout.splitlines()
+    [row] = [" ".join(line.split()) for line in lines if line.startswith("- ")]
+    assert row == f"- layer 2 of 2 of {registry.host}/x:latest 9 B now partial of {size_text(len(layer))}"
+    found = json.loads(ask(tmp_path / "cache", "--json").stdout)
+    [part] = [file for file in found["files"] if file["kind"] == "partial"]
+    assert (part["part"], part["whole_size"]) == ("layer 2 of 2", len(layer))
+    assert part["images"] == [f"{registry.host}/x:latest"]
+
+
+HOSTILE = (b"{", b'{"layers": 1}', b'{"manifests": [{"digest": 1}]}', b"{" * 99_999, b'{"layers":[],"Layers":[]}')
+
+
+def test_damaged_and_hostile_documents_are_files_like_others(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for data in HOSTILE:
+        put(cache, f"sha256/{hashlib.sha256(data).hexdigest()}", 0, 0).write_bytes(data)
+    put(cache, f"tags/{'d' * 64}", 0, 0).write_text('{"reference": "a\\u001b[2Jb", "digest": "sha256:none"}')
+    done = ask(cache)
+    assert r"a\x1b[2Jb" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "4 other files" in done.stdout  # one is an index that names nothing
 
 
 def test_the_limit_holds_after_each_run(registry: ScriptedRegistry, tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_a_move_takes_all_and_leaves_nothing(place: Path, where: str) -> None:
         assert not source.exists()
         assert content(parent / "above/new") == before
         assert staging_below(place) == []
-        (row,) = json.loads(provision("list", "--json", env=env).stdout)
+        (row,) = json.loads(provision("list", "--json", env=env).stdout)["directories"]
         assert row["directory"] == f"{parent}/above/new"
         life("move", parent / "above/new", source, env=env)
         assert content(source) == before

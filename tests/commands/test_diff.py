@@ -14,6 +14,7 @@ from tests.support import builders
 from tests.support.archives import Member
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.small_directories import make_directory
+from tests.support.terminal import on_terminal
 from tests.support.tools import as_user, provision
 
 IMAGE: list[Member] = [("etc/conf", b"conf"), ("usr/lib/x/a", b"aa"), ("usr/lib/x/b", b"bbb"), ("link", "etc")]
@@ -47,8 +48,15 @@ def test_in_a_pipe_it_is_what_docker_diff_prints(directory: Path) -> None:
     ]
 
 
+def test_letters_have_colours_on_a_terminal(directory: Path, tmp_path: Path) -> None:
+    _, text = on_terminal("diff", directory, columns=80, cache=tmp_path)
+    for letter, colour in (("A", 32), ("C", 33), ("D", 31)):
+        assert f"\n\x1b[{colour}m{letter}\x1b[0m  /" in text
+    assert "\x1b" not in on_terminal("diff", directory, "--color=never", columns=80, cache=tmp_path)[1]
+
+
 def test_all_that_is_known(directory: Path) -> None:
-    rows: list[dict[str, Any]] = json.loads(diff(directory, "--json").stdout)
+    rows: list[dict[str, Any]] = json.loads(diff(directory, "--json").stdout)["changes"]
     by_path = {row.pop("path"): row for row in rows}
     assert by_path["/etc/conf"] == {
         "change": "changed",
@@ -66,7 +74,7 @@ def test_all_that_is_known(directory: Path) -> None:
 
 def test_numbers_by_directory(directory: Path) -> None:
     assert diff(directory, "--stat").stdout == "/etc\t0\t1\t0\t14\n/usr/lib\t1\t0\t1\t1498\n"
-    rows = json.loads(diff(directory, "--stat", "--json").stdout)
+    rows = json.loads(diff(directory, "--stat", "--json").stdout)["directories"]
     assert rows[1] == {"directory": "/usr/lib", "added": 1, "changed": 0, "deleted": 1, "bytes": 1498}
 
 

@@ -66,7 +66,7 @@ def test_search_in_a_pipe(environment: dict[str, str]) -> None:
 
 def test_search_as_json(environment: dict[str, str]) -> None:
     done = provision("search", "--json", "ubuntu", env=clean_environment(**environment))
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout)["repositories"]
     assert found[2] == {
         "name": "empty/ubuntu", "description": None, "is_official": False, "stars": 17303, "pulls": 9419966493,
     }  # fmt: skip
@@ -106,7 +106,10 @@ def test_search_finds_nothing(environment: dict[str, str]) -> None:
     done = provision("search", "qqqq", env=clean_environment(**environment))
     assert (done.returncode, done.stdout) == (3, "")
     assert "finds nothing for 'qqqq'" in done.stderr
-    assert json.loads(provision("search", "--json", "qqqq", env=clean_environment(**environment)).stdout) == []
+    assert (
+        json.loads(provision("search", "--json", "qqqq", env=clean_environment(**environment)).stdout)["repositories"]
+        == []
+    )
     assert provision("search", " ", env=clean_environment(**environment)).returncode == 2
 
 
@@ -126,7 +129,7 @@ def test_tags_of_docker_hub(environment: dict[str, str], secure: ScriptedHub) ->
     done = provision("tags", "--platform=arm64", "--limit=3", "docker.io/library/ubuntu:24", env=env)
     assert (done.stdout.split(), done.stderr) == (["24.04", "24.04-slim"], "")
     assert "arm" in provision("tags", "--all", "ubuntu", env=env).stdout.split()
-    [found] = json.loads(provision("tags", "--json", "--platform=arm64", "ubuntu:9", env=env).stdout)
+    [found] = json.loads(provision("tags", "--json", "--platform=arm64", "ubuntu:9", env=env).stdout)["tags"]
     assert found == {
         "name": "9",
         "digest": "sha256:" + "1" * 64,

@@ -57,8 +57,29 @@ def test_one_line_each_with_a_mark_that_needs_no_colour(tmp_path: Path) -> None:
     done = doctor(tmp_path)
     *lines, result = done.stdout.splitlines()
     assert len(lines) == len(PROBES) + 1
-    assert all(re.match(r"(ok|no|\? )  [a-zA-Z. ]+: .", line) for line in lines)
+    assert all(re.match(r"(ok|no|- |\? )  [a-zA-Z. ]+: .", line) for line in lines)
     assert result == f"provision works in {tmp_path}"
+
+
+def test_what_matters_to_this_user_comes_first(place: Path) -> None:
+    """A user needs no root: what only root can is neither an alarm nor in the way."""
+    need_root()
+    need("proot")
+    lines = doctor(place, **as_user()).stdout.splitlines()
+    marks = [line[:2].strip() for line in lines[:-1]]
+    assert marks == sorted(marks, key=["no", "?", "ok", "-"].index)
+    first = next(line for line in lines if line.startswith("ok"))
+    assert first.startswith("ok  runtime: start.sh uses")
+    for name in ("owners", "devices", "chroot"):
+        assert any(line.startswith(f"-   {name}: ") for line in lines)
+    found = checks_of(doctor("--json", place, **as_user()))
+    assert (found["chroot"]["state"], found["chroot"]["is_harmless"]) == ("no", True)
+
+
+def test_states_have_colours(tmp_path: Path) -> None:
+    shown = doctor(tmp_path, "--color", "always").stdout.splitlines()
+    assert "\x1b[32mok\x1b[0m  directory: can be written to" in shown
+    assert shown[-1] == f"\x1b[32mprovision works in {tmp_path}\x1b[0m"
 
 
 def test_it_fits_a_phone(tmp_path: Path) -> None:
@@ -74,7 +95,7 @@ def test_it_fits_a_phone(tmp_path: Path) -> None:
     assert done.wait() == 0
     lines = re.sub(r"\033\[\d*m", "", shown.decode()).splitlines()
     assert max(map(len, lines)) <= 40
-    assert lines[0] == "ok  directory: can be written to"
+    assert "ok  directory: can be written to" in lines
 
 
 def _read(terminal: int) -> bytes:

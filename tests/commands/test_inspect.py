@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def test_inspect_and_tags_where_head_is_refused(registry: ScriptedRegistry, tmp_
     name = f"{registry.host}/x"
     assert inspected(name, "--platform=amd64", cache=tmp_path)["labels"]
     tags = provision("tags", name, "--platform=arm64", "--json", cache=tmp_path)
-    assert [tag["name"] for tag in json.loads(tags.stdout)] == ["latest"], tags.stderr
+    assert [tag["name"] for tag in json.loads(tags.stdout)["tags"]] == ["latest"], tags.stderr
 
 
 def served(*args: str | Path, cache: Path) -> bytes:
@@ -73,6 +74,7 @@ def served(*args: str | Path, cache: Path) -> bytes:
 
 def test_all_that_is_known(registry: ScriptedRegistry, tmp_path: Path) -> None:
     assert inspected("--platform=amd64", f"{registry.host}/x", cache=tmp_path) == {
+        "format": 1,
         "reference": f"{registry.host}/x:latest",
         "index_digest": builders.digest_of(INDEX),
         "manifest_digest": builders.digest_of(AMD.manifest),
@@ -87,6 +89,7 @@ def test_all_that_is_known(registry: ScriptedRegistry, tmp_path: Path) -> None:
                 "diff_id": layer.diff_id,
                 "size": len(layer.blob),
                 "media_type": layer.media_type,
+                "created_by": None,
             }
             for layer in AMD.layers
         ],
@@ -102,6 +105,12 @@ def test_all_that_is_known(registry: ScriptedRegistry, tmp_path: Path) -> None:
         "verified": None,
         "profile": None,
         "provision_version": None,
+        "id": None,
+        "provisioned": None,
+        "unpacked_size": None,
+        "files": None,
+        "options": None,
+        "run": None,
     }
 
 
@@ -233,24 +242,65 @@ def test_fields_of_wrong_types(registry: ScriptedRegistry, tmp_path: Path) -> No
     assert inspected("--platform=amd64", f"{registry.host}/x:fine", cache=tmp_path)["labels"] == {"a": ""}
 
 
+HISTORY = [
+    {"created_by": "/bin/sh -c #(nop) ADD file:0 in / "},
+    {"created_by": "ENV A=B", "empty_layer": True},
+    {"created_by": "RUN /bin/sh -c apt-get update \x1b[2J && " + "make " * 100 + "# buildkit"},
+]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_what_made_each_layer(registry: ScriptedRegistry, tmp_path: Path, columns: int) -> None:
+    registry.push("x", builders.small(config={"history": HISTORY}), "history")
+    words = ("--platform=amd64", f"{registry.host}/x:history")
+    first, second = (layer["created_by"] for layer in inspected(*words, cache=tmp_path)["layers"])
+    assert first == "ADD file:0 in /"
+    assert second.startswith("apt-get update \x1b[2J && make make")
+    lines = provision("inspect", *words, cache=tmp_path).stdout.splitlines()
+    assert lines[-2].endswith("ADD file:0 in /")
+    assert lines[-1].endswith(r"apt-get update \x1b[2J && " + " ".join(["make"] * 100))
+    text = plain(on_terminal("inspect", *words, columns=columns, cache=tmp_path)[1])
+    assert all(len(line) <= columns and line.isprintable() for line in text.splitlines())
+    assert "ADD file:0 in /" in text
+    assert "apt-get update" in text
+
+
 # Directories
 
 
 def test_a_directory_needs_no_registry(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
     directory = place / "container"
-    done = provision("--platform=amd64", f"{registry.host}/x", directory, cache=cache_dir)
+    options = ("--hostname=box", "--workdir=/tmp")
+    done = provision("--platform=amd64", f"{registry.host}/x", directory, *options, cache=cache_dir)
     assert done.returncode == 0, done.stderr
+    os.utime(directory / ".provision/record.json", (0, 86400))
     image = inspected("--platform=amd64", f"{registry.host}/x", cache=cache_dir)
     registry.requests.clear()
     inspection = inspected(directory, cache=place / "no-cache")
     assert registry.requests == []
     assert not (place / "no-cache").exists()
     record = json.loads((directory / ".provision/record.json").read_bytes())
+    files = list((directory / "rootfs").rglob("*"))
     assert inspection == image | {
         "platforms": ["linux/amd64"],
         "profile": record["profile"],
         "provision_version": record["version"],
+        "id": record["id"],
+        "provisioned": "1970-01-02T00:00:00Z",
+        "unpacked_size": sum(path.lstat().st_size for path in files if path.is_file() and not path.is_symlink()),
+        "files": 1 + len(files),
+        "options": record["options"],
+        "run": record["run"],
+        "working_dir": "/tmp",
     }
+    assert (record["options"]["hostname"], record["run"]["working_dir"]) == ("box", "/tmp")
+    lines = provision("inspect", directory, cache=cache_dir).stdout.splitlines()
+    assert f"provisioned  1970-01-02 00:00:00 by provision {record['version']}" in lines
+    assert "options      hostname=box" in lines
+    assert "options      workdir=/tmp" in lines
+    assert f"id           {record['id']}" in lines
+    [unpacked] = [line for line in lines if line.startswith("unpacked ")]
+    assert unpacked.endswith(f" in {inspection['files']} files")
     assert served(directory, cache=cache_dir) == AMD.manifest
     status, text = on_terminal("inspect", directory, columns=40, cache=cache_dir)
     assert status == 0

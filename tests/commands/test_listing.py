@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from provisioner.container.directories import Directories, KnownDirectory
-from tests.support import builders
+from tests.support import builders, terminal
 from tests.support.guests import SCRIPT, guest
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import clean_environment, find_program, need, provision, provision_command
@@ -50,7 +50,7 @@ def listed(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]
 
 
 def as_json(env: dict[str, str]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(listed(env, "--json").stdout)
+    rows: list[dict[str, Any]] = json.loads(listed(env, "--json").stdout)["directories"]
     return rows
 
 
@@ -90,6 +90,9 @@ def test_all_that_is_known(directory: Path, env: dict[str, str]) -> None:
             "platform": "linux/amd64",
             "download_size": sum(layer["size"] for layer in record["layers"]),
             "provisioned": "1970-01-01T00:00:00Z",
+            "id": record["id"],
+            "moved_from": None,
+            "copy_of": None,
             "is_gone": False,
             "is_trusted": True,
             "is_outdated": False,
@@ -128,6 +131,77 @@ def test_a_gone_directory_is_shown_once(
     known.add(row)
     assert listed(env).stdout == ""
     assert known.entries() == []
+
+
+def test_a_moved_directory_is_found_by_its_id(directory: Path, env: dict[str, str], known: Directories) -> None:
+    (before,) = as_json(env)
+    moved = directory.rename(directory.with_name("elsewhere"))
+    (row,) = as_json(env)
+    assert (row["directory"], row["moved_from"], row["copy_of"]) == (str(moved), str(directory), None)
+    assert (row["id"], row["is_gone"]) == (before["id"], False)
+    assert [entry.directory for entry in known.entries()] == [str(moved)]
+    (row,) = as_json(env)
+    assert row["moved_from"] is None
+
+
+def test_a_moved_directory_is_found_in_the_current_one(directory: Path, env: dict[str, str], tmp_path: Path) -> None:
+    there = tmp_path / "some/where"
+    there.mkdir(parents=True)
+    directory.rename(there / "x")
+    rows = json.loads(provision("list", "--json", env=env, cwd=there).stdout)["directories"]
+    assert [(row["directory"], row["moved_from"]) for row in rows] == [(f"{there}/x", str(directory))]
+
+
+def test_a_copy_that_was_removed_is_gone(directory: Path, env: dict[str, str]) -> None:
+    copy = directory.with_name("another")
+    shutil.copytree(directory, copy, symlinks=True)
+    assert len(as_json(env)) == 2
+    shutil.rmtree(copy)
+    rows = [(row["directory"], row["is_gone"], row["moved_from"]) for row in as_json(env)]
+    assert rows == [(str(directory), False, None), (str(copy), True, None)]
+    assert len(as_json(env)) == 1
+
+
+def test_copies_are_named(directory: Path, env: dict[str, str], known: Directories, tmp_path: Path) -> None:
+    shutil.copytree(directory, directory.with_name("another"), symlinks=True)
+    shutil.copytree(directory, tmp_path / ".dir.provision", symlinks=True)  # as if a run were at work
+    shutil.copytree(directory, tmp_path / "unrelated", symlinks=True)
+    record = tmp_path / "unrelated/.provision/record.json"
+    record.write_text(record.read_text().replace(known.entries()[0].id, "0" * 32))
+    for _ in range(2):
+        rows = {row["directory"]: row["copy_of"] for row in as_json(env)}
+        assert rows == {str(directory): None, f"{tmp_path}/another": str(directory)}
+    assert any(f"copy of {directory}" in line for line in on_terminal(env, 250, tmp_path))
+    shutil.rmtree(tmp_path / ".dir.provision")
+    (tmp_path / "gone").mkdir()
+    directory.rename(tmp_path / "gone/dir")
+    rows = {row["directory"]: row["is_gone"] for row in as_json(env)}
+    assert rows == {str(directory): True, f"{tmp_path}/another": False}
+
+
+def test_older_lists_get_ids(directory: Path, env: dict[str, str], known: Directories) -> None:
+    (entry,) = known.entries()
+    known.add(KnownDirectory(entry.directory, entry.reference))
+    as_json(env)
+    assert known.entries() == [entry]
+
+
+def test_colours_on_terminals_alone(env: dict[str, str], known: Directories, tmp_path: Path) -> None:
+    """NO_COLOR and a dumb terminal have none, and --color overrules both."""
+
+    def shown(*words: str, **variables: str) -> str:
+        known.add(KnownDirectory(f"{tmp_path}/none", "image"))
+        return terminal.on_terminal("list", *words, columns=80, cache=tmp_path, **{**env, **variables})[1]
+
+    yellow = "\x1b[33mgone\x1b[0m"
+    assert yellow in shown()
+    for text in (shown("--color=never"), shown(NO_COLOR="1"), shown(TERM="dumb")):
+        assert "gone" in text
+        assert "\x1b" not in text
+    assert yellow in shown("--color=always", NO_COLOR="1")
+    done = provision("list", "--color=sometimes", env=env)
+    assert done.returncode == 2
+    assert done.stderr.startswith("provision: --color 'sometimes' is none of auto, always, never\n")
 
 
 def test_an_unreadable_directory_is_not_forgotten(directory: Path, env: dict[str, str], known: Directories) -> None:

@@ -53,7 +53,7 @@ def test_search(listing: Listing) -> None:
     ]  # fmt: skip
     assert len(listing.run("search", "lxc:").stdout.split()) == 6
     assert listing.run("search", "lxc:alpine/3").stdout.split() == ["lxc:alpine/3.22", "lxc:alpine/3.9"]
-    [found] = json.loads(listing.run("search", "--json", "lxc:alpine/3.22").stdout)
+    [found] = json.loads(listing.run("search", "--json", "lxc:alpine/3.22").stdout)["images"]
     assert found == {
         "name": "lxc:alpine/3.22", "platforms": ["linux/amd64", "linux/arm/v7"], "updated": "2026-09-12T05:24:00Z",
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_tags_newest_first_for_one_platform(listing: Listing) -> None:
 
 
 def test_tags_as_json(listing: Listing) -> None:
-    [found] = json.loads(listing.run("tags", "--json", "--platform=arm64", "lxc:debian/bookworm").stdout)
+    [found] = json.loads(listing.run("tags", "--json", "--platform=arm64", "lxc:debian/bookworm").stdout)["tags"]
     digest = listing.server.item("images/debian/bookworm/arm64/default/20260912_05:24/rootfs.tar.xz")["sha256"]
     assert found == {
         "name": "bookworm",

@@ -87,7 +87,7 @@ def test_all_of_a_directory_goes_and_the_list_forgets_it(tmp_path: Path) -> None
     assert remove(gone, env=env) == f"removed {gone}\n"
     assert not gone.exists()
     assert staging_below(tmp_path) == []
-    listed = json.loads(provision("list", "--json", env=env).stdout)
+    listed = json.loads(provision("list", "--json", env=env).stdout)["directories"]
     assert [row["directory"] for row in listed] == [str(kept)]
 
 

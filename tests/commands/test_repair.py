@@ -207,7 +207,7 @@ def test_an_image_that_can_not_be_had(directory: Path, env: dict[str, str]) -> N
 def test_all_that_is_damaged_as_json(directory: Path, env: dict[str, str]) -> None:
     (directory / "rootfs/bin/tool").write_bytes(b"another")
     shutil.rmtree(directory / "rootfs/usr/lib/a")
-    assert json.loads(repair(directory, env, "--check", "--json", status=6).stdout) == [
+    assert json.loads(repair(directory, env, "--check", "--json", status=6).stdout)["damaged"] == [
         {"path": "/bin/same", "what": ["content"]},
         {"path": "/bin/tool", "what": ["content"]},
         {"path": "/usr/lib/a", "what": []},

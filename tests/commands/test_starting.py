@@ -171,7 +171,7 @@ def test_an_exposed_program_works_in_the_current_directory(home: Path) -> None:
     assert written.returncode == 0, written.stderr
     assert (work / "output").read_text() == "new\n"
 
-    listed = json.loads(run(home, "expose", "--list", "--json").stdout)
+    listed = json.loads(run(home, "expose", "--list", "--json").stdout)["programs"]
     assert [os.path.basename(entry["program"]) for entry in listed] == ["pwd", "sh", "wc"]
     assert run(home, "expose", "web", "pwd", "--remove").returncode == 0
     assert sorted(os.listdir(bin_directory)) == ["sh", "wc"]

@@ -254,6 +254,12 @@ def test_the_plan_alone_changes_nothing(directory: Path, env: dict[str, str], wo
     assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
 
 
+def test_conflicts_have_a_colour(directory: Path, env: dict[str, str]) -> None:
+    change(directory / "rootfs")
+    shown = update(directory, env, "--dry-run", "--color=always").stdout
+    assert "\x1b[33m/etc/conf\x1b[0m: yours stays" in shown
+
+
 def test_the_plan_as_json(directory: Path, env: dict[str, str]) -> None:
     change(directory / "rootfs")
     plan = json.loads(update(directory, env, "--dry-run", "--json").stdout)
@@ -276,7 +282,7 @@ def test_to_another_image(directory: Path, registry: ScriptedRegistry, env: dict
     update(directory, env, "--yes", "--to", f"{registry.host}/other")
     found = {path: text for path, text in contents(directory / "rootfs").items() if path not in OWN}
     assert found == {"etc/other": "other", "home/mine": "mine"}
-    listed = json.loads(provision("list", "--json", env=env).stdout)
+    listed = json.loads(provision("list", "--json", env=env).stdout)["directories"]
     assert [row["reference"] for row in listed] == [f"{registry.host}/other:latest"]
 
 

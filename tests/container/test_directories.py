@@ -145,7 +145,8 @@ def test_the_main_job_adds_its_directory(image: str, tmp_path: Path) -> None:
     for _ in ("new", "up to date"):
         assert provision(image, tmp_path / "dir", "--platform=amd64", env=env).returncode == 0
         known = Directories(tmp_path / "state/provision").entries()
-        assert known == [KnownDirectory(str(tmp_path / "dir"), f"{image}:latest")]
+        record = json.loads((tmp_path / "dir/.provision/record.json").read_text())
+        assert known == [KnownDirectory(str(tmp_path / "dir"), f"{image}:latest", record["id"])]
     assert provision("no-such:image:", tmp_path / "other", env=env).returncode == 2
     assert len(Directories(tmp_path / "state/provision").entries()) == 1
 

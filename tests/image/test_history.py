@@ -39,3 +39,8 @@ def test_entries_without_a_layer_are_left_out() -> None:
 @pytest.mark.parametrize("config", [b"{}", b'{"history": null}', b'{"history": 5}', history({}, {}, {}), history("x")])
 def test_a_history_that_does_not_fit_says_nothing(config: bytes) -> None:
     assert layer_commands(config, 2) == ("", "")
+
+
+def test_what_is_not_utf_8_is_replaced() -> None:
+    config = history({"created_by": "a"}).replace(b'"a"', b'"\xff"')
+    assert layer_commands(config, 1) == ("\ufffd",)

@@ -129,11 +129,11 @@ def test_inspect_list_and_doctor_read_it(reference: str, tmp_path: Path, env: di
     assert (inspected.returncode, inspected.stderr) == (0, "")
     assert json.loads(inspected.stdout)["manifest_digest"] == record["manifest_digest"]
     listed = provision("list", "--json", env=env)
-    assert [(row["directory"], row["reference"]) for row in json.loads(listed.stdout)] == [
+    assert [(row["directory"], row["reference"]) for row in json.loads(listed.stdout)["directories"]] == [
         (str(tmp_path / "dir"), record["reference"])
     ]
     done = provision("doctor", "--offline", "--json", tmp_path / "dir", env=env)
     (check,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "start.sh"]
     assert check["state"] == "ok"
     assert "older than this provision, which renews it: start.sh" in check["detail"]
-    assert [row["is_outdated"] for row in json.loads(listed.stdout)] == [True]
+    assert [row["is_outdated"] for row in json.loads(listed.stdout)["directories"]] == [True]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.terminal.tables import Column, Screen, cell_text, count_text, folded, table, width_of, wrapped
+from provisioner.terminal.tables import Column, Screen, Style, cell_text, count_text, folded, table, width_of, wrapped
 
 COLUMNS = (
     Column("NAME"),
@@ -70,6 +70,16 @@ def test_colours_take_no_room() -> None:
     coloured = shown(80, colour=True)
     assert coloured[0].startswith("\033[2m")
     assert [re.sub(r"\033\[\d*m", "", line) for line in coloured] == shown(80)
+
+
+def test_cells_have_the_style_of_their_text() -> None:
+    columns = (Column("A"), Column("B", "{} b", style=lambda text: Style.RED if text == "bad" else Style.PLAIN))
+    rows = [("a", "bad"), ("b" * 30, "good")]
+    wide = list(table(columns, rows, Screen(80, colour=True)))
+    assert wide[1].endswith("\033[31mbad\033[0m")
+    assert wide[2].endswith("good")
+    assert list(table(columns, rows, Screen(20, colour=True)))[1] == "  \033[31mbad\033[0m \033[31mb\033[0m"
+    assert width_of("\033[31mbad\033[0m") == 3
 
 
 def test_columns_without_content_are_left_out() -> None:
