@@ -51,7 +51,7 @@ def why_missing(column: Column) -> str:
     if column.name == "proot" and "proot.bpf" not in body().decode():
         return "start.sh has no filter for proot yet"
     if column.provision_options:
-        command = [sys.executable, "-m", "provisioner", "--help"]
+        command = [sys.executable, "-m", "provisioner", "help", "install"]
         shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         if column.provision_options[0] not in shown:
             return f"provision has no {column.provision_options[0]} yet"
