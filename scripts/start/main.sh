@@ -112,7 +112,7 @@ prepare_shell() {
     detached='' secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     links_directory='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
-    view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' mount_words='' capability_digits='' moves_root='' own_terminal=''
+    view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' mount_words='' capability_digits='' moves_root='' own_terminal='' tar_kind=''
     report='' reported='' redirections='' features='' launch='' launch_first=''
 }
 

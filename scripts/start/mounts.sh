@@ -293,13 +293,18 @@ show_stage() {
 }
 
 # Copy what is in this shell's directory to the directory $1. It goes into directories as `enter` does; no program
-# for copying does.
+# for copying does. Another guest may change what is here at any time: what counts is what has arrived in $1, where no
+# guest can change anything. Only GNU tar opens no link in the place of a file.
 copy_here() {
     names=''
     set +f
     for file in ./* ./.[!.]* ./..?*; do
         set -f
-        { [ ! -e "$file" ] && [ ! -L "$file" ]; } || { append "$names" "$file" && names=$list; }
+        if [ -L "$file" ] || [ -d "$file" ]; then
+            append "$names" "$file" && names=$list
+        elif [ -e "$file" ] && is_gnu_tar; then
+            append "$names" "$file" && names=$list
+        fi
     done
     set -f
     [ -n "$names" ] || return 0
@@ -308,10 +313,16 @@ copy_here() {
     copy_target=$1
     shift
     for file; do
-        [ -L "$file" ] || [ ! -d "$file" ] || (
+        [ -L "$copy_target/$file" ] || [ ! -d "$copy_target/$file" ] || [ ! -d "$file" ] || (
             cd -P "$file" && walked=$walked/${file#./} up=../$up && check_place && copy_here "$copy_target/$file"
         ) || finish 125
     done
+}
+
+# Succeed if the host's tar is GNU's.
+is_gnu_tar() {
+    [ -n "$tar_kind" ] || case $(tar --version 2>/dev/null) in *GNU*) tar_kind=gnu ;; *) tar_kind=other ;; esac
+    [ "$tar_kind" = gnu ]
 }
 
 # Bind `source` on `destination`, which bind_one has resolved. It is created if it is missing.
@@ -338,10 +349,9 @@ bind_opened() {
     mount_one "$source" /proc/self/fd/8 none rbind 8<&8
 }
 
-# Create the empty file $1 in this shell's directory, and never what it may be a link to.
+# Create the empty file $1 in this shell's directory, and never what it may be a link to: O_EXCL follows none.
 create_file() {
-    make_temporary
-    { mkdir -p "$temporary/empty" && true >"$temporary/empty/$1" && mv -f "$temporary/empty/$1" .; } || fail "$problem"
+    (set -C && : >"./$1") 2>/dev/null || fail "$problem"
 }
 
 # Let nobody write to what copy_program has put into the stage. Where this fails, a guest changes its own copy alone.

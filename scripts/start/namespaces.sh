@@ -155,6 +155,7 @@ start_process() {
     }
     [ -z "$throwaway" ] || { find_program rm && quote "$throwaway" && start_guest="$start_guest
 status=\$?
+[ \$\$ != 1 ] || kill -KILL -1 2>/dev/null
 $program -rf $quoted
 (exit \$status)
 "; }

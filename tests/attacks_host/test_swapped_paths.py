@@ -19,7 +19,7 @@ from tests.support.attack_runner import look
 from tests.support.containers import Container, make_container, starter
 from tests.support.hostile import give_to_root
 from tests.support.mounts import mounts_below, read_mountinfo
-from tests.support.tools import as_user, user_python
+from tests.support.tools import as_user, clean_environment, need, need_root, user_python
 
 STARTS = 200
 SECONDS = 60
@@ -121,3 +121,38 @@ def test_paths_swapped_during_starts_do_not_lead_out(place: Path, runtime: str) 
     assert watcher.found == set()
     assert mounts_below(outside) == []
     assert statuses.count(0) > 0, "no start succeeded: the swaps proved nothing"
+
+
+TAR = """\
+#!/bin/sh
+/usr/bin/env -i /bin/tar "$@" || exit
+case $* in
+    -cf*)
+        [ -e ./link ] && [ ! -e ./gone ] && mv ./link ./gone && mv ./.hidden ./link
+        ;;
+esac
+exit 0
+"""
+"""A tar behind which a guest swaps a link for a directory at the worst moment."""
+
+
+def test_what_is_copied_of_run_goes_into_no_link(place: Path) -> None:
+    """Another guest of the same DIR swaps a link for a directory between the copy of the one and of the other."""
+    need_root()
+    need("tar")
+    target = make_container(place / "container")
+    give_to_root(target)
+    outside, tools = place / "outside", place / "tools"
+    outside.mkdir()
+    tools.mkdir()
+    (tools / "tar").write_text(TAR)
+    (tools / "tar").chmod(0o755)
+    folder = target.rootfs / "run"
+    (folder / ".hidden").mkdir(parents=True)
+    (folder / ".hidden/evil").write_text("evil")
+    (folder / "link").symlink_to(outside)
+    env = {**clean_environment(), "PATH": f"{tools}:{os.environ['PATH']}"}
+    done = target.run("chroot", "true", env=env)
+    assert (folder / "gone").is_symlink(), done.stderr  # the swap has taken place
+    assert list(outside.iterdir()) == []
+    assert done.returncode == 0, done.stderr
