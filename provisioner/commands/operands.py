@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from pathlib import Path
 from urllib.parse import unquote
 
 from provisioner.container.access import FOLDER
@@ -51,7 +50,7 @@ def check_operands(image: str, directory: str | None) -> None:
     if name := image_of_page(image):
         words = ["provision", name, *([directory] if directory else [])]
         raise UsageError("this is the address of a web page", f"type {printable(shlex.join(words))}")
-    if is_path(image) and (Path(image) / FOLDER).is_dir():
+    if is_path(image) and os.path.isdir(os.path.join(image, FOLDER)):
         start = printable(shlex.quote(os.path.join(image, "start.sh")))
         raise UsageError(f"{printable(image)} is a provisioned directory, not an image", f"start it: {start}")
     if directory and not is_path(directory) and _is_swapped(image, directory):
@@ -61,7 +60,7 @@ def check_operands(image: str, directory: str | None) -> None:
 
 def _is_swapped(image: str, directory: str) -> bool:
     """Return whether IMAGE can only be a directory, and DIR can be an image and nothing that is there."""
-    if not is_path(image) or os.path.isfile(image) or os.path.exists(directory):
+    if not is_path(image) or os.path.lexists(image) or os.path.lexists(directory):
         return False
     if _without_suffixes(image) != image:  # the name of an archive
         return False

@@ -110,7 +110,10 @@ class Parser(argparse.ArgumentParser):
     def _argument_error(self, full: str, reason: str) -> UsageError:
         """Return the error for an argument whose value is wrong. `full` has all its names, with slashes between."""
         option = full.split("/")[0]
-        action = next((action for action in self._actions if option in (*action.option_strings, action.dest)), None)
+        action = next(
+            (action for action in self._actions if option in (*action.option_strings, action.dest, action.metavar)),
+            None,
+        )
         usage = f"{option} {action.metavar}" if action and action.metavar else option
         if reason.startswith("expected "):
             return UsageError(f"{option} needs a value", f"type {usage}; {self._help}")

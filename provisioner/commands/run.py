@@ -8,22 +8,19 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType, ModuleType
 
 from provisioner.commands import install, remove
-from provisioner.commands.operands import check_operands, default_directory
-from provisioner.commands.output import make_console
+from provisioner.commands.operands import check_operands
 from provisioner.commands.parser import Parser, add_common_options
-from provisioner.commands.starting import become
-from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.container.directories import Directories, state_directory
-from provisioner.container.record import Record
-from provisioner.errors import ProvisionError, machine_errors
+from provisioner.commands.trusting import add_trust_argument
+from provisioner.container.directories import state_directory
+from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
 from provisioner.image.source_name import SourceName, parse_source
-from provisioner.terminal.escaping import printable
 
 HELP = "Run a command in an image once, and leave nothing behind"
 EXAMPLE = "provision run alpine cat /etc/os-release"
@@ -43,16 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command, and return its exit status. Raises ProvisionError.
-
-    Where a directory of this image is there, it is started with --ephemeral: changes in it are thrown away.
-    """
+    """Run the command, and return its exit status. Raises ProvisionError."""
     check_operands(arguments.source, None)
     name = parse_source(arguments.source)
-    console = make_console(arguments)
-    if not arguments.platform and (known := _known_directory(name, arguments)):
-        console.step(f"{printable(str(known))} holds this image: changes in it are thrown away")
-        become(str(known / "start.sh"), ("--ephemeral", *arguments.words))
+    _check_words(arguments.words)
     with machine_errors("make a directory for the container"), _throw_away_place(name) as place:
         directory = place / "container"
         options = ["--quiet"] * arguments.quiet + ["--verbose"] * arguments.verbose
@@ -64,20 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
             _call(remove, ["--yes", "--quiet", "--", str(directory)])
 
 
-def _known_directory(name: SourceName, arguments: argparse.Namespace) -> Path | None:
-    """Return a directory that holds the image of `name`: by the image's name here, else the newest in the list."""
-    paths: list[Path] = []
-    with suppress(ProvisionError):
-        paths.append(Path(default_directory(name)).absolute())
-    with suppress(OSError):
-        paths += [Path(entry.directory) for entry in reversed(Directories(state_directory()).entries())]
-    trust = trusted_directories(arguments)
-    for path in paths:
-        with suppress(ProvisionError):
-            record = Record.read(path, trust)
-            if record is not None and record.reference == str(name) and (path / "start.sh").exists():
-                return path
-    return None
+def _check_words(words: Sequence[str]) -> None:
+    """Raise UsageError for an option of start.sh that leaves something running."""
+    options = list(takewhile(lambda word: word.startswith("-") and word != "--", words))
+    if found := next((word for word in options if word in ("-d", "--detach") or word == "-itd"), ""):
+        raise UsageError(
+            f"{found} would leave something running of which the files are removed",
+            "make a directory of its own: provision SOURCE DIR, then DIR/start.sh -d",
+        )
 
 
 @contextmanager

@@ -101,6 +101,8 @@ class UrlFiles:
     def _update(self, remote: RemoteFile, partial: PartialFile, expected: Digest | None, verified: str) -> Digest:
         """Bring the file of a URL into the cache, if it isn't there, and return its digest."""
         known = self._known(remote.url) or KnownFile(remote.url)
+        if known.digest and (expected or Digest.parse(known.digest)) != Digest.parse(known.digest):
+            known = KnownFile(remote.url)  # what the server had the last time isn't what is expected
         if known.digest and not self._has(Digest.parse(known.digest)):
             known = KnownFile(remote.url)
         download = _Download(remote, partial.file, self._cache, self._console, self._save)

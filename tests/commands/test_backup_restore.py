@@ -147,7 +147,7 @@ def test_a_restored_container_runs(place: Path, source: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "ID=tiny\n")
     shown = provision("list", "--json", **user)
     assert shown.returncode == 0, shown.stderr
-    rows = json.loads(shown.stdout)
+    rows = json.loads(shown.stdout)["directories"]
     assert str(place / "new") in [row["directory"] for row in rows]
 
 

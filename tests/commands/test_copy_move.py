@@ -174,7 +174,7 @@ def test_a_copy_of_what_runs_is_made_with_a_word(place: Path) -> None:
         assert process.stdout
         process.stdout.readline()
         assert "in the copy in part" in life("copy", source, place / "new", **as_user())
-        assert "stop it first" in life("move", source, place / "moved", status=8, **as_user())
+        assert "stop them first" in life("move", source, place / "moved", status=8, **as_user())
         assert (source / "start.sh").exists()
         life("remove", "--yes", source, **as_user())
     assert (place / "new/start.sh").exists()

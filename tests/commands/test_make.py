@@ -195,7 +195,7 @@ def test_a_container_that_runs_is_not_replaced(registry: ScriptedRegistry, place
     assert started.returncode == 0, started.stderr
     refused = provision(*words, "--force", cache=place / "cache", **as_user())
     assert refused.returncode == 8
-    assert re.search(rf"can't replace {place}/dir while this runs from it: \d+ \(\S+\)", refused.stderr)
+    assert re.search(rf"processes run from {place}/dir: \d+ \S+", refused.stderr)
     assert f"{place}/dir/start.sh --stop; or add --stop-running" in refused.stderr
     done = provision(*words, "--force", "--stop-running", cache=place / "cache", **as_user())
     assert done.returncode == 0, done.stderr

@@ -66,12 +66,21 @@ def test_a_command_runs_and_nothing_is_left(image: str, home: Path) -> None:
     assert sorted(os.listdir(home)) == ["cache", "state"]
 
 
-def test_a_directory_of_the_image_is_used_and_stays_as_it_is(image: str, home: Path) -> None:
-    assert run(home, image, "--platform=amd64").returncode == 0
-    done = run(home, "run", image, "sh", "-c", "echo new >/new; cat /new")
-    assert (done.returncode, done.stdout) == (0, "new\n"), done.stderr
-    assert f"{home}/tools holds this image" in done.stderr
+def test_a_directory_of_the_user_is_left_alone(image: str, home: Path) -> None:
+    """It may have binds, edited files and another version of the image."""
+    assert run(home, image, "--platform=amd64", "--bind", f"{home}:/home").returncode == 0
+    done = run(home, "run", "-q", "--platform=amd64", image, "sh", "-c", "echo new >/new; ls /home 2>&1; cat /new")
+    assert done.stdout.endswith("new\n"), done.stderr
+    assert "cache" not in done.stdout
     assert not (home / "tools/rootfs/new").exists()
+
+
+@pytest.mark.parametrize("option", ["-d", "--detach"])
+def test_nothing_is_left_running(option: str, image: str, home: Path) -> None:
+    done = run(home, "run", image, option, "sleep", "1000")
+    assert done.returncode == 2
+    assert "would leave something running" in done.stderr
+    assert left(home) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import importlib.util
 import json
@@ -83,6 +84,14 @@ def install(python: Path, *what: str | Path, **environment: str) -> None:
     """Install into an environment what needs no download."""
     pip = (sys.executable, "-m", "pip", "--python", python)
     run(*pip, "install", "--quiet", "--no-deps", "--no-index", *what, cwd=python.parent, **environment)
+
+
+def test_every_package_is_listed() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = set(settings["options"]["packages"].split())
+    found = {f"provisioner.{path.parent.name}" for path in ROOT.glob("provisioner/*/__init__.py")}
+    assert found <= listed
 
 
 @pytest.mark.slow

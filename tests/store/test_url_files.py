@@ -155,6 +155,20 @@ def test_the_digest_that_the_user_gives_decides(server: FileServer, machine: Mac
     assert len(server.requests) == count  # the cache has it
 
 
+def test_a_file_that_the_cache_has_is_compared_with_the_digest_that_is_expected(
+    server: FileServer, machine: Machine
+) -> None:
+    """Although the server says that it hasn't changed."""
+    url = server.add("/rootfs.tar", CONTENT)
+    assert machine.fetch(url).digest == DIGEST
+    for _ in range(2):
+        with pytest.raises(MalformedImage, match=rf"{DIGEST.hex}, --sha256 says {'0' * 64}"):
+            machine.fetch(url, Digest("sha256", "0" * 64))
+    server.add("/SHA256SUMS", f"{'1' * 64}  rootfs.tar\n".encode())
+    with pytest.raises(MalformedImage, match=f"says {'1' * 64}"):
+        machine.fetch(url)
+
+
 def test_a_part_of_something_else_is_downloaded_again_where_the_digest_is_known(
     server: FileServer, machine: Machine
 ) -> None:
