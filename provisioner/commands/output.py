@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import logging
 import os
 import re
 import sys
@@ -13,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from provisioner.errors import MachineError, machine_errors
-from provisioner.terminal.progress import REQUEST_LOGGER, Console
+from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Screen
 
+_REQUEST_LOG = "provisioner.commands.request_log"
 NAMES_ALONE = "names alone, one a line, as into a pipe"
 """What `--quiet` means for subcommands that list names."""
 
@@ -34,22 +34,11 @@ def add_output_arguments(parser: argparse.ArgumentParser, things: str) -> None:
 def make_console(arguments: argparse.Namespace) -> Console:
     """Return the console for `--quiet` and `--verbose`; with the latter it shows each request too."""
     console = Console(quiet=arguments.quiet, verbose=arguments.verbose)
-    requests = logging.getLogger(REQUEST_LOGGER)
-    requests.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
-    requests.propagate = False
-    requests.handlers = [_DetailHandler(console)] if arguments.verbose else []
+    if arguments.verbose or _REQUEST_LOG in sys.modules:
+        from provisioner.commands.request_log import show_requests
+
+        show_requests(console if arguments.verbose else None)
     return console
-
-
-class _DetailHandler(logging.Handler):
-    """Shows log records as details."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._console.detail(record.getMessage())
 
 
 def screen_of(arguments: argparse.Namespace) -> Screen:
