@@ -209,7 +209,7 @@ def test_login_tags_inspect_pull_and_logout(setup: Setup, tmp_path: Path) -> Non
 
     tags = setup.provision("tags", image, "--platform=arm64", "--json")
     assert tags.returncode == 0, tags.stderr
-    found = {tag["name"]: tag for tag in json.loads(tags.stdout)}
+    found = {tag["name"]: tag for tag in json.loads(tags.stdout)["tags"]}
     assert set(found) == {"latest", "arm"}
     assert {tag["platform"] for tag in found.values()} == {"linux/arm64/v8"}
     assert found["latest"]["size"] == sum(len(layer.blob) for layer in ARM.layers)
