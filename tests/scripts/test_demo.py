@@ -75,7 +75,8 @@ def test_what_an_older_demo_made_is_replaced_and_nothing_else(place: Path) -> No
     need("busybox")
     make_run(place)
     record = place / "container/.provision/record.json"
-    older = json.loads(record.read_text()) | {"manifest_digest": "sha256:" + 64 * "0"}
+    other = "sha256:" + 64 * "0"
+    older = json.loads(record.read_text()) | {"manifest_digest": other, "config_digest": other}
     record.write_text(json.dumps(older))
     assert_hello(make_run(place))
     record.write_text(json.dumps(older | {"reference": "docker.io/library/ubuntu:latest"}))
