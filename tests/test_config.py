@@ -213,8 +213,8 @@ def test_inspect_and_tags_use_its_platform(registry: ScriptedRegistry, tmp_path:
     registry.on("/v2/x/tags/list", json_response({"tags": ["latest"]}))
     options: dict[str, Any] = {"cache": tmp_path / "cache", "env": clean_environment(PROVISION_CONFIG=str(path))}
     for words, platform in (([], "linux/s390x"), (["--platform=amd64"], "linux/amd64")):
-        shown = json.loads(provision("inspect", "--json", f"{registry.host}/x", *words, **options).stdout)["tags"]
-        [tag] = json.loads(provision("tags", "--json", f"{registry.host}/x", *words, **options).stdout)
+        shown = json.loads(provision("inspect", "--json", f"{registry.host}/x", *words, **options).stdout)
+        [tag] = json.loads(provision("tags", "--json", f"{registry.host}/x", *words, **options).stdout)["tags"]
         assert shown["platform"] == tag["platform"] == platform
     path.write_text('platform = "riscv64"\n')
     done = provision("inspect", "--json", f"{registry.host}/x", **options)
