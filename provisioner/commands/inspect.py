@@ -87,12 +87,12 @@ def _find_directory(target: str) -> Path | None:
     It is a directory where a provisioned one has that name, or where it is a path that leads to no file and no image.
     """
     path = Path(os.path.expanduser(target) if target.startswith("~") else target)
-    if (path / FOLDER).is_dir():
+    if os.path.isdir(path / FOLDER):
         return path
     if not is_path(target):
         return None
     is_image = (path / "manifest.json").is_file() or (path / "index.json").is_file()
-    return None if is_image or (path.exists() and not path.is_dir()) else path
+    return None if is_image or (os.path.exists(path) and not os.path.isdir(path)) else path
 
 
 def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: Console) -> Inspection:

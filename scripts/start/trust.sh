@@ -1,5 +1,5 @@
-# Trust: whose DIR is run. DIR, its `.provision` with what is run and read of it, and this script must belong to a trusted
-# user, and nobody else may write to them; for root also the directories above DIR. It is the rule of provisioner/filesystem/trust.py.
+# Trust: whose DIR is run. DIR, its `.provision` and this script must belong to a trusted user, and nobody else may write
+# to them; for root also the directories above DIR. It is the rule of provisioner/filesystem/trust.py.
 # Sets `trusted_users` and `trusted_groups` (as " N N "), `system_ids` (not empty where all ids below 10000 are trusted),
 # `everybody` (not empty where all are), `places` (a line of ls for each file), `problem` (a message).
 
@@ -48,9 +48,7 @@ list_places() {
     places=$(
         cd -P "$directory" || exit
         set -- . /proc/self/fd/0
-        for place in .provision .provision/run .provision/helper; do
-            [ ! -e "$place" ] || set -- "$@" "$place"
-        done
+        [ ! -e .provision ] || set -- "$@" .provision
         remaining=$PWD above=..
         [ "$host_uid" = 0 ] || remaining=''
         while [ -n "$remaining" ]; do
@@ -79,7 +77,7 @@ is_trusted() {
     for name; do :; done
     case $name in
         .) shown=$directory ;;
-        .provision*) shown=$directory/$name ;;
+        .provision) shown=$directory/.provision ;;
         /*) shown=$script ;;
         *) shown=$name ;;
     esac
