@@ -91,7 +91,7 @@ def _find_directory(target: str) -> Path | None:
         return path
     if not is_path(target):
         return None
-    is_image = (path / "manifest.json").is_file() or (path / "index.json").is_file()
+    is_image = os.path.isfile(path / "manifest.json") or os.path.isfile(path / "index.json")
     return None if is_image or (os.path.exists(path) and not os.path.isdir(path)) else path
 
 
