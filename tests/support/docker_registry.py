@@ -31,7 +31,7 @@ class DockerRegistry:
         target = f"{self.host}/{name}"
         logins = self.storage.with_name("no-logins.json")  # not the user's, which may be another's
         logins.write_text("{}")
-        copy = ("skopeo", "copy", "--authfile", logins, "--dest-tls-verify=false", *options)
+        copy = ("skopeo", "copy", "--authfile", str(logins), "--dest-tls-verify=false", *options)
         run(*copy, f"oci:{layout}:latest", f"docker://{target}")
         return target
 
