@@ -37,14 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
     directory = find_container(arguments)
     with opened_directory(directory, trusted_directories(arguments)) as folder:
         assert folder is not None
-        try:
-            with machine_errors("read the log"):
+        with machine_errors("read the log"):
+            try:
                 file = os.open(_LOG, EXISTING_FILE, dir_fd=folder)
-        except Exception as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
-            start = printable(str(directory / "start.sh"))
-            raise NotFound("nothing was started in the background", f"start it: {start} --detach") from None
+            except FileNotFoundError:
+                start = printable(str(directory / "start.sh"))
+                raise NotFound("nothing was started in the background", f"start it: {start} --detach") from None
     with open(file, "rb") as log, output_errors():
         _copy(log)
         while arguments.follow:

@@ -20,7 +20,6 @@ from provisioner.container.directories import state_directory
 from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
-from provisioner.image.source_name import SourceName, parse_source
 
 HELP = "Run a command in an image once, and leave nothing behind"
 EXAMPLE = "provision run alpine cat /etc/os-release"
@@ -42,9 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit status. Raises ProvisionError."""
     check_operands(arguments.source, None)
-    name = parse_source(arguments.source)
     _check_words(arguments.words)
-    with machine_errors("make a directory for the container"), _throw_away_place(name) as place:
+    with _throw_away_place() as place:
         directory = place / "container"
         options = ["--quiet"] * arguments.quiet + ["--verbose"] * arguments.verbose
         platform = ["--platform", arguments.platform] if arguments.platform else []
@@ -66,15 +64,17 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 @contextmanager
-def _throw_away_place(name: SourceName) -> Iterator[Path]:
+def _throw_away_place() -> Iterator[Path]:
     """Give a new directory, which is locked and removed at the end; remove those that killed runs have left."""
-    folder = state_directory() / _FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in sorted(folder.iterdir()):
-        _remove_left(left)
-    place = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
-    place.mkdir(mode=0o700)
-    with closing_descriptor(os.open(place, DIRECTORY)) as opened:
+    with machine_errors("make a directory for the container"):
+        folder = state_directory() / _FOLDER
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in sorted(folder.iterdir()):
+            _remove_left(left)
+        place = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
+        place.mkdir(mode=0o700)
+        opened_place = os.open(place, DIRECTORY)
+    with closing_descriptor(opened_place) as opened:
         try_lock(opened)
         try:
             yield place
