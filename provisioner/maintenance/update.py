@@ -15,8 +15,8 @@ from provisioner.comparison.state import Baseline
 from provisioner.container.access import FOLDER, read_file
 from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
+from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
-from provisioner.container.staging import staging_directory
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import TreeCopier
