@@ -14,10 +14,12 @@ SIGQUIT reach all that Ctrl-C would, and SIGTSTP stops the relay alone.
 ANSWER `1`, `2` or `12`: these descriptors are one terminal. PROGRAM gets the new one in their place, only to write
 to, and stays in the session and the process group: keys and signals of this terminal reach both.
 
-A new size is passed on, and signals that come from elsewhere. When the relay is killed, the kernel kills PROGRAM.
+A new size is passed on, and signals that come from elsewhere, also while this terminal is stopped (Ctrl-S). When the
+relay is killed, the kernel kills PROGRAM.
 
 Exit status: PROGRAM's; 128 and the number of the signal that ended it; 125 to 127 as the static helper's. At the end
-the terminal has its modes back. What others still write to the new terminal then is shown up to 128 KiB.
+the terminal has its modes back. What others still write to the new terminal then is shown up to 128 KiB. It waits
+for a terminal that is stopped, but not after SIGHUP or SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ from provisioner.image.platform import Platform
 from provisioner.launch.assembler import Assembler
 from provisioner.launch.static_helper import assembler_for, execute, keep_status, read_code
 from provisioner.launch.terminal_streams import (
+    MASTER,
     POLLIN,
+    POLLOUT,
     SIGNALS,
     TERMINAL,
     begin_streams,
     pass_input,
     poll,
+    receive,
     receive_output,
     set_timeout,
     show,
@@ -66,7 +71,7 @@ write            1    4    4    64      64
 """
 """The kernel's syscall tables, as in `static_helper`."""
 
-_AT_FDCWD, _O_RDWR, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o2, 0o400, 0o4000, 0o2000000
+_AT_FDCWD, _O_WRONLY, _O_RDWR, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o1, 0o2, 0o400, 0o4000, 0o2000000
 _PR_SET_PDEATHSIG = 1
 _SIG_SETMASK, _MASK_SIZE = 2, 8
 _WNOHANG = 1
@@ -131,9 +136,7 @@ def _make_terminal(p: Assembler) -> None:
         "info": _INFO,
     }.items():
         p.frame(name, place)
-    text = b"/dev/ptmx\0"
-    for at in range(0, len(text), 2):
-        p.write("path", at, int.from_bytes(text[at : at + 2], "little"), 2)
+    _write_path(p, "/dev/ptmx")
     p.call("openat", _AT_FDCWD, "path", _O_RDWR | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC)
     p.copy("master", "result")
     p.jump_if("master", "<", 0, "execute")
@@ -160,6 +163,13 @@ def _make_terminal(p: Assembler) -> None:
     p.label("modes are chosen")
     p.call("ioctl", "slave", _TCSETS, "first modes")
     _copy_size(p)
+
+
+def _write_path(p: Assembler, text: str) -> None:
+    """Set `path` to one of at most 15 bytes."""
+    content = text.encode() + b"\0"
+    for at in range(0, len(content), 2):
+        p.write("path", at, int.from_bytes(content[at : at + 2], "little"), 2)
 
 
 def _make_raw(p: Assembler) -> None:
@@ -224,10 +234,33 @@ def _begin(p: Assembler) -> None:
     p.call("signalfd4", -1, "all signals", _MASK_SIZE, _O_CLOEXEC)
     p.copy("signals", "result")
     begin_streams(p)
+    _open_screen(p)
     p.copy("shown", 0)
+    p.copy("is told to end", 0)
     p.copy("modes", _OTHERS)
     p.jump_if("kind", "==", ord("y"), "loop")
     p.copy("modes", _LEFT)
+
+
+def _open_screen(p: Assembler) -> None:
+    """Open this terminal anew as `screen`, so that a write never waits; others use the old descriptor, as it is.
+
+    Where another user owns the terminal, it is opened as the session's, which `yes` is about. Else a write waits.
+    """
+    flags = _O_WRONLY | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC
+    _write_path(p, "/proc/self/fd/?")
+    p.copy("digit", "screen")
+    p.add("digit", ord("0"))
+    p.write("path", len("/proc/self/fd/"), "digit", 2)
+    p.call("openat", _AT_FDCWD, "path", flags)
+    p.jump_if("result", ">=", 0, "screen is open")
+    p.jump_if("kind", "!=", ord("y"), "screen is as it was")
+    _write_path(p, "/dev/tty")
+    p.call("openat", _AT_FDCWD, "path", flags)
+    p.jump_if("result", "<", 0, "screen is as it was")
+    p.label("screen is open")
+    p.copy("screen", "result")
+    p.label("screen is as it was")
 
 
 def _take_terminal(p: Assembler) -> None:
@@ -268,6 +301,7 @@ def _receive_signal(p: Assembler) -> None:
     p.call("read", "signals", "info", _INFO_SIZE)
     p.jump_if("result", "<", _INFO_SIZE, "output")
     p.read("signal", "info", size=4)
+    _note_end(p, "not told to end")
     for number, label in {
         signal.SIGCHLD: "child has changed",
         signal.SIGWINCH: "size has changed",
@@ -311,6 +345,15 @@ def _receive_signal(p: Assembler) -> None:
     p.copy("modes", _UNSURE)
 
 
+def _note_end(p: Assembler, label: str) -> None:
+    """Set `is told to end` if the `signal` says so; go on at `label`."""
+    p.jump_if("signal", "==", signal.SIGTERM, f"told, or {label}")
+    p.jump_if("signal", "!=", signal.SIGHUP, label)
+    p.label(f"told, or {label}")
+    p.copy("is told to end", 1)
+    p.label(label)
+
+
 def _restore(p: Assembler, label: str) -> None:
     """Give this terminal its modes back, if this process has changed them and is in the foreground."""
     p.jump_if("modes", "==", _OTHERS, label)
@@ -325,14 +368,37 @@ def _restore(p: Assembler, label: str) -> None:
 def _end(p: Assembler) -> None:
     """Show the last output, and end with PROGRAM's status."""
     p.label("ended")
+    p.jump_if("unwritten", "==", 0, "more")
+    _wait_for_screen(p)
+    show(p, "ended", otherwise="ended")
+    p.label("more")
+    p.jump_if("shown", ">=", _LAST_OUTPUT, "all is shown")
     poll(p, TERMINAL, "master", POLLIN)
     set_timeout(p, _LAST_WAIT)
     p.call("ppoll", "polls", 1, "timeout", 0, _MASK_SIZE)
     p.jump_if("result", "<", 1, "all is shown")
-    show(p, "all is shown", otherwise="all is shown")
+    receive(p, "all is shown", otherwise="all is shown")
     p.add("shown", "count")
-    p.jump_if("shown", "<", _LAST_OUTPUT, "ended")
+    p.jump("ended")
     p.label("all is shown")
     _restore(p, "restored")
     read_code(p)
     p.call("exit_group", "code")
+
+
+def _wait_for_screen(p: Assembler) -> None:
+    """Wait until this terminal takes more output. If this process is told to end, wait a moment, then end."""
+    poll(p, TERMINAL, "screen", POLLOUT)
+    poll(p, MASTER, "signals", POLLIN)
+    p.copy("timeout", 0)
+    p.jump_if("is told to end", "==", 0, "wait for screen")
+    set_timeout(p, _LAST_WAIT)
+    p.label("wait for screen")
+    p.call("ppoll", "polls", 2, "timeout", 0, _MASK_SIZE)
+    p.jump_if("result", "<", 1, "all is shown")
+    unless_ready(p, MASTER, "no signal")
+    p.call("read", "signals", "info", _INFO_SIZE)
+    p.read("signal", "info", size=4)
+    _note_end(p, "not told to end meanwhile")
+    p.label("no signal")
+    unless_ready(p, TERMINAL, "ended")
