@@ -36,6 +36,7 @@ from provisioner.launch.terminal_streams import (
     SIGNALS,
     TERMINAL,
     begin_streams,
+    open_screen,
     pass_input,
     poll,
     receive,
@@ -44,6 +45,7 @@ from provisioner.launch.terminal_streams import (
     show,
     unless_ready,
     wait,
+    write_path,
 )
 
 _NUMBERS = """
@@ -71,7 +73,7 @@ write            1    4    4    64      64
 """
 """The kernel's syscall tables, as in `static_helper`."""
 
-_AT_FDCWD, _O_WRONLY, _O_RDWR, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o1, 0o2, 0o400, 0o4000, 0o2000000
+_AT_FDCWD, _O_RDWR, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o2, 0o400, 0o4000, 0o2000000
 _PR_SET_PDEATHSIG = 1
 _SIG_SETMASK, _MASK_SIZE = 2, 8
 _WNOHANG = 1
@@ -136,7 +138,7 @@ def _make_terminal(p: Assembler) -> None:
         "info": _INFO,
     }.items():
         p.frame(name, place)
-    _write_path(p, "/dev/ptmx")
+    write_path(p, "/dev/ptmx")
     p.call("openat", _AT_FDCWD, "path", _O_RDWR | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC)
     p.copy("master", "result")
     p.jump_if("master", "<", 0, "execute")
@@ -163,13 +165,6 @@ def _make_terminal(p: Assembler) -> None:
     p.label("modes are chosen")
     p.call("ioctl", "slave", _TCSETS, "first modes")
     _copy_size(p)
-
-
-def _write_path(p: Assembler, text: str) -> None:
-    """Set `path` to one of at most 15 bytes."""
-    content = text.encode() + b"\0"
-    for at in range(0, len(content), 2):
-        p.write("path", at, int.from_bytes(content[at : at + 2], "little"), 2)
 
 
 def _make_raw(p: Assembler) -> None:
@@ -234,33 +229,12 @@ def _begin(p: Assembler) -> None:
     p.call("signalfd4", -1, "all signals", _MASK_SIZE, _O_CLOEXEC)
     p.copy("signals", "result")
     begin_streams(p)
-    _open_screen(p)
+    open_screen(p)
     p.copy("shown", 0)
     p.copy("is told to end", 0)
     p.copy("modes", _OTHERS)
     p.jump_if("kind", "==", ord("y"), "loop")
     p.copy("modes", _LEFT)
-
-
-def _open_screen(p: Assembler) -> None:
-    """Open this terminal anew as `screen`, so that a write never waits; others use the old descriptor, as it is.
-
-    Where another user owns the terminal, it is opened as the session's, which `yes` is about. Else a write waits.
-    """
-    flags = _O_WRONLY | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC
-    _write_path(p, "/proc/self/fd/?")
-    p.copy("digit", "screen")
-    p.add("digit", ord("0"))
-    p.write("path", len("/proc/self/fd/"), "digit", 2)
-    p.call("openat", _AT_FDCWD, "path", flags)
-    p.jump_if("result", ">=", 0, "screen is open")
-    p.jump_if("kind", "!=", ord("y"), "screen is as it was")
-    _write_path(p, "/dev/tty")
-    p.call("openat", _AT_FDCWD, "path", flags)
-    p.jump_if("result", "<", 0, "screen is as it was")
-    p.label("screen is open")
-    p.copy("screen", "result")
-    p.label("screen is as it was")
 
 
 def _take_terminal(p: Assembler) -> None:

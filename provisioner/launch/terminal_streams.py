@@ -15,6 +15,7 @@ TERMINAL, MASTER, SIGNALS, _SCREEN = 0, 8, 16, 24
 """The places of the structs pollfd. The first ones are also used alone."""
 POLLIN, POLLOUT = 1, 4
 _EAGAIN = -11
+_AT_FDCWD, _O_WRONLY, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o1, 0o400, 0o4000, 0o2000000
 _MASK_SIZE = 8
 
 _TIME, _POLLS, _INPUT, _INPUT_SIZE, _OUTPUT, _OUTPUT_SIZE = 512, 528, 1024, 4096, 8192, 16384
@@ -27,6 +28,27 @@ def begin_streams(p: Assembler) -> None:
         p.frame(name, place)
     for name, value in {"reads": 1, "receives": 1, "types": 0, "rest": 0, "unwritten": 0}.items():
         p.copy(name, value)
+
+
+def open_screen(p: Assembler) -> None:
+    """Open this terminal anew as `screen`, so that a write never waits; others use the old descriptor, as it is.
+
+    Where another user owns the terminal, it is opened as the session's, which `yes` is about. Else a write waits.
+    """
+    flags = _O_WRONLY | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC
+    write_path(p, "/proc/self/fd/?")
+    p.copy("digit", "screen")
+    p.add("digit", ord("0"))
+    p.write("path", len("/proc/self/fd/"), "digit", 2)
+    p.call("openat", _AT_FDCWD, "path", flags)
+    p.jump_if("result", ">=", 0, "screen is open")
+    p.jump_if("kind", "!=", ord("y"), "screen is as it was")
+    write_path(p, "/dev/tty")
+    p.call("openat", _AT_FDCWD, "path", flags)
+    p.jump_if("result", "<", 0, "screen is as it was")
+    p.label("screen is open")
+    p.copy("screen", "result")
+    p.label("screen is as it was")
 
 
 def wait(p: Assembler) -> None:
@@ -150,3 +172,10 @@ def set_timeout(p: Assembler, nanoseconds: int) -> None:
     p.write("time", 0, 0)
     p.write("time", p.word, nanoseconds)
     p.copy("timeout", "time")
+
+
+def write_path(p: Assembler, text: str) -> None:
+    """Set `path` to one of at most 15 bytes."""
+    content = text.encode() + b"\0"
+    for at in range(0, len(content), 2):
+        p.write("path", at, int.from_bytes(content[at : at + 2], "little"), 2)

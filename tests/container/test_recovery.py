@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -36,11 +37,12 @@ def options(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def container(image: str, tmp_path: Path, options: dict[str, Any]) -> Path:
+def container(image: str, tmp_path: Path, options: dict[str, Any]) -> Iterator[Path]:
     done = provision("--platform=amd64", image, tmp_path / "c", cache=tmp_path / "cache", **options)
     assert done.returncode == 0, done.stderr
     (tmp_path / "c" / OLD_FILE).write_text("")
-    return tmp_path / "c"
+    yield tmp_path / "c"
+    shutil.rmtree(tmp_path / ".c.provision", ignore_errors=True)
 
 
 def interrupt(container: Path) -> None:
