@@ -171,7 +171,7 @@ def test_a_killed_run_leaves_nothing_after_the_next_start(container: Container, 
 RM = """\
 #!/bin/sh
 tries=100
-while [ "$tries" -gt 0 ] && grep -q sleep.SECONDS /proc/[0-9]*/cmdline 2>/dev/null; do
+while [ "$tries" -gt 0 ] && grep -aq SECONDS /proc/[0-9]*/cmdline 2>/dev/null; do
     tries=$((tries - 1))
     sleep 0.1
 done
