@@ -103,6 +103,8 @@ def recognise(
 
     with machine_errors(f"read {shown}"):
         start = peek(file)
+    if not start.data and fetched:
+        raise MalformedImage(f"{shown} is empty")
     if not start.data:
         raise UsageError(f"{shown} is empty", "name an archive or a directory of an image")
     has_images = is_archive_of_images(start.data)

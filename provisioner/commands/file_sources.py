@@ -54,7 +54,11 @@ def fetch(url: str, reference: str, opening: Opening) -> UrlFile:
     insecure = options.insecure
     remote = RemoteFile(url, insecure=insecure, is_verified=expected is not None, say=console.step)
     files = UrlFiles(opening.cache(), console)
-    fetched = files.fetch_offline(remote, expected) if options.offline else files.fetch(remote, expected, who)
+    if options.offline:
+        fetched = files.fetch_offline(remote, expected)
+    else:
+        fetched = files.fetch(remote, expected, who)
+        opening.stack.enter_context(files.forgetting_damaged(remote, fetched))
     opening.stack.enter_context(fetched.file)
     return fetched
 

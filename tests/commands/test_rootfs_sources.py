@@ -233,6 +233,41 @@ def test_a_url(tmp_path: Path, server: FileServer, cache: Path) -> None:
     assert "plain http" in make("http://example.invalid/x", tmp_path / "none", status=2)
 
 
+DAMAGED = {
+    "half of it": lambda content: content[: len(content) // 2],
+    "nothing": lambda content: b"",
+    "a web page": lambda content: b"<html>log in</html>" * 99,
+    "other bytes in it": lambda content: content[:2000] + bytes(100) + content[2100:],
+}
+
+
+@pytest.mark.parametrize("word", ["", "rootfs:"])
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_file_of_a_url_is_asked_for_anew(
+    tmp_path: Path, server: FileServer, cache: Path, damage: str, word: str
+) -> None:
+    """The server sends it with the ETag of the whole file, and says afterwards that this hasn't changed."""
+    content = lzma.compress(tar(*USUAL, ("usr/x", os.urandom(5000))))
+    url = server.add("/rootfs.tar.xz", DAMAGED[damage](content), etag='"same"')
+    said = make(f"{word}{url}", tmp_path / "dir", cache=cache, status=6)
+    assert "try again, which downloads it anew" in said
+    server.add("/rootfs.tar.xz", content, etag='"same"')
+    make(f"{word}{url}", tmp_path / "dir", cache=cache)
+    sent = server.sent
+    make(f"{word}{url}", tmp_path / "again", cache=cache)
+    assert server.sent == sent
+
+
+def test_a_damaged_file_stays_where_it_is_verified_or_can_not_be_had_anew(
+    tmp_path: Path, server: FileServer, cache: Path
+) -> None:
+    url = server.add("/x", b"no archive" * 100)
+    digest = f"--sha256={Digest.of(b'no archive' * 100).hex}"
+    make(url, tmp_path / "dir", digest, cache=cache, status=6)
+    make(url, tmp_path / "dir", digest, "--offline", cache=cache, status=6)
+    assert len(server.paths()) == 1
+
+
 def test_a_url_through_a_proxy(tmp_path: Path, server: FileServer) -> None:
     content = tar(*USUAL)
     server.add("/rootfs.tar", content)
