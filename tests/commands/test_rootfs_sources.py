@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,7 +233,7 @@ def test_a_url(tmp_path: Path, server: FileServer, cache: Path) -> None:
     assert "plain http" in make("http://example.invalid/x", tmp_path / "none", status=2)
 
 
-DAMAGED = {
+DAMAGED: dict[str, Callable[[bytes], bytes]] = {
     "half of it": lambda content: content[: len(content) // 2],
     "nothing": lambda content: b"",
     "a web page": lambda content: b"<html>log in</html>" * 99,
