@@ -144,6 +144,8 @@ class Opening:
         cache = BlobCache(cache_directory(), self.console.step)
         self.stack.callback(_prune_to_limit, cache.files.path, self.options.config.cache_limit, self.console)
         self.stack.enter_context(in_use(cache.files))
+        with suppress(MachineError):  # no reason to fail
+            cache.delete_abandoned()
         return cache
 
     def lock(self, reference: str | None) -> Lock | None:
