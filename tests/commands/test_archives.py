@@ -381,7 +381,7 @@ def test_runs_do_not_delete_what_others_have_from_the_same_archive(tmp_path: Pat
     assert len(cached(cache)) == (0 if form == "docker" else 1 + len({*GZIPPED.blobs, GZIPPED.manifest}))
 
 
-@pytest.mark.parametrize("cleaning", [("cache", "prune"), ("inspect", "--offline", "./archive")])
+@pytest.mark.parametrize("cleaning", [("cache", "prune"), ("inspect", "./archive")])
 @pytest.mark.parametrize("form", PIPED)
 def test_what_a_killed_run_has_left_is_deleted(tmp_path: Path, form: str, cleaning: tuple[str, ...]) -> None:
     data, cache = piped_archive(form), tmp_path / "cache"
@@ -399,6 +399,7 @@ def test_what_a_killed_run_has_left_is_deleted(tmp_path: Path, form: str, cleani
     done = provision(*cleaning, cache=cache, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not list(cache.glob("*/.*"))
+    shutil.rmtree(tmp_path / ".dir.provision")
 
 
 def test_no_cache_leaves_nothing(tmp_path: Path) -> None:
