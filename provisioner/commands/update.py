@@ -86,11 +86,13 @@ def _update_all(arguments: argparse.Namespace) -> int:
 
 def _update(name: str, arguments: argparse.Namespace) -> int:
     """Update one directory, and return the exit status. Raises ProvisionError."""
+    from provisioner.container.staging import finish_interrupted
     from provisioner.maintenance.update import Update, update
 
     console, config = make_console(arguments), Config.load()
     trust = trusted_directories(arguments, config)
     directory, shown = find_directory(name, trust), printable(name)
+    finish_interrupted(directory, trust)
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
@@ -161,7 +163,7 @@ def _outcome(action: Action, kept: str) -> str:
     content = action.decision.content
     place = printable(kept) if kept else ""
     if content is Side.BESIDE:
-        return f"yours stays; the image's is {_shown(action.place)}.provision-new"
+        return f"yours stays; the image's is {_shown(action.beside)}"
     if content is Side.USER and action.disk is None:
         return "stays deleted; the image has changed it"
     if content is Side.USER and (action.new is None or action.base is None or action.new.data != action.base.data):

@@ -34,6 +34,7 @@ from provisioner.ownership.record import remake_state
 from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
 from provisioner.rootfs.packages import read_owned_paths, read_packages
+from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
 from provisioner.sources import Source
@@ -150,7 +151,7 @@ def _merge(plan: UpdatePlan, old_folder: int, new_folder: int, baseline: Baselin
             return read_file(directory, name, name)
 
     with _opened_rootfs(old_folder) as old_rootfs, _opened_rootfs(new_folder) as new_rootfs:
-        with Tree(old_rootfs) as old, Tree(new_rootfs) as new:
+        with ReadableTree(old_rootfs) as old, Tree(new_rootfs) as new:
             merge = merge_files(plan, old, new, accounts, Ownership(baseline.has_image_owners))
         with machine_errors("write the state of fakeroot"):
             remake_state(new_folder, new_rootfs)
@@ -222,7 +223,7 @@ def _check_owner(folder: int, baseline: Baseline, shown: str) -> None:
 
 def _check_space(folder: int, image: Image, shown: str) -> None:
     """Raise MachineError where the compressed layers and the user's files don't fit."""
-    changed = sum(change.disk_size for change in find_changes(folder, shown) if change.letter != "D")
+    changed = sum(change.disk_size for change in find_changes(folder, shown, closed="open") if change.letter != "D")
     layers = sum(blob.size for blob in set(image.manifest.layers))
     _check_free(folder, changed + layers, shown)
 
@@ -247,7 +248,7 @@ def _plan_packages(plan: UpdatePlan, folder: int, new_folder: int, shown: str) -
         machine_errors(f"read the packages of {shown}"),
         _opened_rootfs(folder) as old_rootfs,
         _opened_rootfs(new_folder) as new_rootfs,
-        Tree(old_rootfs) as old_tree,
+        ReadableTree(old_rootfs) as old_tree,
         Tree(new_rootfs) as new_tree,
     ):
         old, new = read_packages(old_tree), read_packages(new_tree)

@@ -380,6 +380,20 @@ def test_whenever_it_is_killed_it_is_the_old_or_the_new(directory: Path, env: di
     assert (directory.parent / "canary").read_text() == "canary"
 
 
+@pytest.mark.parametrize("command", ["update", "repair"])
+def test_what_a_killed_run_has_moved_away_is_put_back(directory: Path, env: dict[str, str], command: str) -> None:
+    """It was killed between the two renames, so that nothing is in place."""
+    before = tree_of(directory)
+    staging = directory.with_name(".dir.provision")
+    (staging / "new").mkdir(mode=0o700, parents=True)
+    staging.chmod(0o700)
+    directory.rename(staging / "old")
+    done = provision(command, directory, "--check", env=env)
+    assert done.returncode == (9 if command == "update" else 0), done.stderr
+    assert tree_of(directory) == before
+    assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
+
+
 @pytest.mark.parametrize("role", ["user", "root"])
 def test_owners_and_modes(place: Path, registry: ScriptedRegistry, role: str) -> None:
     """Root's disk has the image's owners, and those of files that were changed, too."""
