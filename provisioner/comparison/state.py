@@ -52,7 +52,7 @@ class Baseline:
         A time of its own is no change: content decides where size and times don't.
         """
         if self.links is not None and entry.kind is Kind.FILE and stat.S_ISLNK(file.stat.st_mode):
-            file = _content_of_link(file, self.links)
+            file = content_of_link(file, self.links)
         status, kind = file.stat, entry.kind
         mode = status.st_mode
         on_disk = KINDS.get(stat.S_IFMT(mode))
@@ -124,7 +124,7 @@ _NOT_WAITING = EXISTING_FILE | os.O_NONBLOCK
 """A program may put a FIFO in place of a file at any time."""
 
 
-def _content_of_link(link: WalkedFile, links: int) -> WalkedFile:
+def content_of_link(link: WalkedFile, links: int) -> WalkedFile:
     """Return the file that a hard link of Termux's proot stands for, by two symlinks; the link itself if it is none."""
     name = os.readlink(link.name, dir_fd=link.directory)
     for _ in range(2):
