@@ -114,9 +114,9 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
                 done = update(job, folder, image, source, console, asked.approve)
             except _Unapproved:
                 return 0
-    for path in done.merge.blocked:
+    for path in done.blocked:
         console.step(f"{_shown(path)}: the image has something else in its place; yours is in the old DIR")
-    for line in done.merge.notes:
+    for line in done.notes:
         console.step(line)
     _remember(directory, source.reference)
     console.step(f"updated {shown}")
@@ -152,6 +152,7 @@ def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
         f"the image: {image['A']} files added, {image['C']} changed, {image['D']} deleted",
         f"yours: {len(users)} changes stay",
         *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
+        *([f"packages that come again: {_names(plan.returning_packages)}"] if plan.returning_packages else []),
         *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, kept)}" for action in plan.conflicts),
     ]
 
@@ -184,6 +185,7 @@ def _as_json(plan: UpdatePlan, kept: str) -> dict[str, object]:
         "kept_as": kept or None,
         "bytes": plan.size,
         "packages": list(map(os.fsdecode, plan.packages)),
+        "returning_packages": list(map(os.fsdecode, plan.returning_packages)),
         "changes": [
             {
                 "path": "/" + os.fsdecode(action.path),

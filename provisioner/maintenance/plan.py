@@ -73,6 +73,8 @@ class UpdatePlan:
     """Whether the new image has another package database."""
     packages: list[bytes] = field(default_factory=list)
     """The packages that are installed in the new image, since both sides have changed the database."""
+    returning_packages: list[bytes] = field(default_factory=list)
+    """The packages that the user has removed, and that come again with the new image, for the same reason."""
 
     @property
     def size(self) -> int:

@@ -27,13 +27,18 @@ from provisioner.image.image import Image
 from provisioner.launch.renewal import keep_defaults
 from provisioner.layers.unpack import ROOTFS
 from provisioner.maintenance.merging import Merge, merge_files
-from provisioner.maintenance.packages import install_packages, missing_packages, without_packages
+from provisioner.maintenance.packages import (
+    PackagePlan,
+    after_installing,
+    before_installing,
+    install_packages,
+    plan_packages,
+)
 from provisioner.maintenance.plan import UpdatePlan, plan_update
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state
 from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
-from provisioner.rootfs.packages import read_owned_paths, read_packages
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
@@ -67,7 +72,10 @@ class Updated:
 
     kept: str
     """The name of the old directory, empty where it was removed."""
-    merge: Merge
+    blocked: list[bytes]
+    """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
+    notes: list[str]
+    """Lines about users and groups, for people."""
 
 
 Approval = Callable[[UpdatePlan, str], None]
@@ -94,15 +102,15 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
     def complete(new: int) -> str:
         with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=new)) as new_folder:
             plan = plan_update(folder, new_folder, shown)
-            manager = ""
+            packages = None
             if plan.has_user_packages and plan.has_image_packages:
-                plan, manager = _plan_packages(plan, folder, new_folder, shown)
+                packages = _plan_packages(folder, new_folder, shown)
+                plan = replace(plan, packages=packages.install, returning_packages=packages.returning)
             approve(plan, kept)
             _check_free(new, plan.size, shown)
-            if plan.packages:
-                console.step(f"installing {len(plan.packages)} packages in the new image")
-                log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
-                install_packages(staging_directory(update.directory) / "new", manager, plan.packages, log)
+            if packages:
+                merges.append(_merge(before_installing(plan), folder, new_folder, baseline))
+                plan = _install(update, plan, packages, folder, new_folder, console)
             merges.append(_merge(plan, folder, new_folder, baseline))
         _keep_other_files(folder, new)
         _keep_settings(update, folder, new)
@@ -110,7 +118,9 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
         return kept
 
     provision(_plan(update, folder, baseline, image), source, console, complete)
-    return Updated(kept, merges[0])
+    return Updated(
+        kept, [path for merge in merges for path in merge.blocked], [line for m in merges for line in m.notes]
+    )
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
@@ -239,29 +249,41 @@ def _check_free(directory: int, size: int, shown: str) -> None:
         )
 
 
-def _plan_packages(plan: UpdatePlan, folder: int, new_folder: int, shown: str) -> tuple[UpdatePlan, str]:
-    """Return the plan for what no package owns, with the packages to install, and the name of their manager.
-
-    Raises TargetExists where the package manager isn't known well enough for that.
-    """
+def _plan_packages(folder: int, new_folder: int, shown: str) -> PackagePlan:
+    """Return what becomes of packages that both sides have. Raises TargetExists where their manager isn't known."""
     with (
         machine_errors(f"read the packages of {shown}"),
         _opened_rootfs(folder) as old_rootfs,
         _opened_rootfs(new_folder) as new_rootfs,
-        ReadableTree(old_rootfs) as old_tree,
-        Tree(new_rootfs) as new_tree,
+        ReadableTree(old_rootfs) as old,
+        Tree(new_rootfs) as new,
     ):
-        old, new = read_packages(old_tree), read_packages(new_tree)
-        if old is None or new is None or old.manager != new.manager:
-            raise TargetExists(
-                f"packages were installed or upgraded in {shown}, and the new image has other packages as well: "
-                "their databases can't be merged",
-                "upgrade inside, by the package manager; or provision the new image to another directory",
-            )
         base = frozenset((read_file(folder, PACKAGES, PACKAGES) or b"").splitlines())
-        names = missing_packages(base, old, new)
-        owned = frozenset(read_owned_paths(old_tree, old.manager))
-        return replace(without_packages(plan, owned), packages=names), old.manager
+        packages = plan_packages(old, new, base)
+    if packages is None:
+        raise TargetExists(
+            f"packages were installed or upgraded in {shown}, and the new image has other packages as well: "
+            "their databases can't be merged",
+            "upgrade inside, by the package manager; or provision the new image to another directory",
+        )
+    return packages
+
+
+def _install(
+    update: Update, plan: UpdatePlan, packages: PackagePlan, folder: int, new_folder: int, console: Console
+) -> UpdatePlan:
+    """Install the user's packages in the new directory, and return what of the plan is left to do."""
+    if packages.install:
+        console.step(f"installing {len(packages.install)} packages in the new image")
+        log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
+        install_packages(staging_directory(update.directory) / "new", packages.manager, packages.install, log)
+    written = {change.path for change in find_changes(new_folder, "the new image", closed="open")}
+    with (
+        machine_errors("compare configuration files with those of packages"),
+        _opened_rootfs(folder) as old_rootfs,
+        ReadableTree(old_rootfs) as old,
+    ):
+        return after_installing(plan, packages, written, old)
 
 
 def _kept_name(directory: Path) -> str:
