@@ -52,7 +52,9 @@ class PackagePlan:
     returning: list[bytes]
     """What the user has removed, and the new image has; sorted."""
     owned: frozenset[bytes]
-    """The paths of the files that packages of either side own."""
+    """The paths of the files that the user's packages own."""
+    owned_in_image: frozenset[bytes]
+    """The paths of the files that the new image's packages own."""
     defaults: Mapping[bytes, tuple[str, str]]
     """The configuration files of the user's packages as these have them: a name of hashlib, and the digest."""
 
@@ -69,7 +71,8 @@ def plan_packages(old: Tree, new: Tree, base: frozenset[bytes]) -> PackagePlan |
         ours.manager,
         sorted(ours.by_hand - base - theirs.installed),
         sorted((base - ours.installed) & theirs.installed),
-        frozenset(read_owned_paths(old, ours.manager)).union(read_owned_paths(new, ours.manager)),
+        frozenset(read_owned_paths(old, ours.manager)),
+        frozenset(read_owned_paths(new, ours.manager)),
         read_defaults(old, ours.manager),
     )
 
@@ -129,8 +132,11 @@ def after_installing(plan: UpdatePlan, packages: PackagePlan, written: Collectio
         path, place = action.path, action.place
         if _comes_first(action) or is_package_database(path) or path.startswith(_CACHES):
             return False
+        is_of_image = place in packages.owned_in_image
+        if is_of_image and action.disk is None and path not in packages.owned:
+            return False  # it was deleted with a package that comes again
         if place not in written or is_of_the_user(place):
-            return is_configuration(path) or (path not in packages.owned and place not in packages.owned)
+            return is_configuration(path) or not (is_of_image or path in packages.owned or place in packages.owned)
         return is_configuration(path) and not _is_default(path, packages, old)
 
     return replace(plan, actions=[action for action in plan.actions if is_carried(action)])

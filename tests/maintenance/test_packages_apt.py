@@ -58,7 +58,9 @@ def world(image_cache: Path) -> Iterator[World]:
             for version in ("1", "2")
         ]
         other = make_package(repository, "other", "1", {"usr/lib/other": "other"})
-        dropped = make_package(repository, "dropped", "1", {"usr/lib/dropped": "dropped"})
+        dropped = make_package(
+            repository, "dropped", "1", {"usr/lib/dropped": "dropped", "etc/dropped.conf": "dropped"}
+        )
         make_package(repository, "helper", "1", {"usr/lib/helper": "helper"})
         make_package(
             repository,
@@ -171,7 +173,7 @@ def in_container(directory: Path, script: str) -> str:
     words = [str(directory / "start.sh"), "--runtime", "proot", "--root", "--", "sh", "-euc", script]
     done = subprocess.run(words, capture_output=True, text=True, check=False, **starter("proot"))
     assert done.returncode == 0, (done.stdout, done.stderr)
-    return done.stdout
+    return str(done.stdout)
 
 
 def update(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -184,7 +186,7 @@ def test_packages_are_installed_in_the_new_image(directory: Path) -> None:
     in_container(
         directory,
         """
-        apt-get remove -y dropped
+        apt-get purge -y dropped
         echo edited >/etc/mine.edited; echo edited >/etc/base.conf; echo script >/usr/bin/my-script
         echo 'me:x:1000:1000::/:/bin/sh' >>/etc/passwd
         """,
@@ -209,6 +211,7 @@ def test_packages_are_installed_in_the_new_image(directory: Path) -> None:
         "usr/lib/base": "2",
         "usr/lib/other": "other",
         "usr/lib/dropped": "dropped",
+        "etc/dropped.conf": "dropped",
         "etc/mine.conf": "default 2",
         "etc/mine.edited": "edited\n",
         "etc/base.conf": "edited\n",
