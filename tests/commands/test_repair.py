@@ -16,6 +16,7 @@ import pytest
 from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.disks import disk
+from tests.support.kills import kill_at_random, run_forked
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import clean_environment, need, provision, run
 from tests.support.trees import tree_of
@@ -258,6 +259,49 @@ def test_an_immutable_file(place: Path, registry: ScriptedRegistry) -> None:
             done = provision("repair", directory, "--yes", env=env, cache=place / "cache")
             assert done.returncode == 0, done.stderr
             assert path.stat().st_mode == state.st_mode
+
+
+@pytest.mark.slow
+def test_killed_at_a_hundred_moments_every_file_is_damaged_or_whole(
+    directory: Path, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else is touched, and the next repair does the rest."""
+    rootfs = directory / "rootfs"
+    whole = described(directory)
+    damage(rootfs)
+    (rootfs / "usr/mine").write_bytes(b"mine")
+    (rootfs / "usr/above").symlink_to(tmp_path)
+    (tmp_path / "canary").write_text("alive")
+    run("cp", "-a", directory, tmp_path / "copy")
+    damaged = described(directory)
+    for name, value in {**env, "PROVISION_CACHE_DIR": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+
+    def prepare() -> list[str]:
+        for name in ("dir", ".dir.provision"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+        run("cp", "-a", tmp_path / "copy", directory)
+        os.link(tmp_path / "canary", rootfs / "canary")
+        return ["repair", "--yes", str(directory)]
+
+    kills = 0
+    for was_killed in kill_at_random(100, prepare, tmp_path):
+        kills += was_killed
+        for path, entry in described(directory).items():
+            if path not in ("canary", "bin/same", "bin/tool"):
+                assert entry in (whole.get(path), damaged.get(path))
+        for path in ("bin/same", "bin/tool"):
+            assert (rootfs / path).read_bytes() in (b"another", b"tool")
+        if kills % 10 == 0:
+            assert run_forked(["repair", "--yes", str(directory)]) == 0
+            found = described(directory)
+            for path in ("canary", "usr/mine", "usr/above"):
+                found.pop(path)
+            assert found == whole
+            assert not (tmp_path / ".dir.provision").exists()
+        assert (tmp_path / "canary").read_text() == "alive"
+    assert kills > 80
+    prepare()  # the last kill may have left something
 
 
 def test_an_image_that_can_not_be_had(directory: Path, env: dict[str, str]) -> None:
