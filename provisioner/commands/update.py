@@ -118,7 +118,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
         console.step(f"{_shown(path)}: the image has something else in its place; yours is in the old DIR")
     for line in done.notes:
         console.step(line)
-    _remember(directory, source.reference)
+    _remember(directory, source.reference, done.id)
     console.step(f"updated {shown}")
     if done.kept:
         console.step(f"  as it was: {printable(str(directory.with_name(done.kept)))}")
@@ -209,9 +209,9 @@ def _shown(path: bytes) -> str:
     return printable("/" + os.fsdecode(path))
 
 
-def _remember(directory: Path, reference: str) -> None:
+def _remember(directory: Path, reference: str, number: str) -> None:
     """Have `provision list` show the new image."""
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
 
     with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), reference))
+        Directories(state_directory()).add(KnownDirectory(str(directory), reference, number))

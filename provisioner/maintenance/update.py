@@ -13,6 +13,7 @@ from pathlib import Path
 from provisioner.comparison.changes import find_changes, opened_record
 from provisioner.comparison.state import Baseline
 from provisioner.container.access import FOLDER, read_file
+from provisioner.container.copying import give_new_id
 from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import check_not_running
@@ -72,6 +73,8 @@ class Updated:
 
     kept: str
     """The name of the old directory, empty where it was removed."""
+    id: str
+    """The id of the directory, which is the one that it had."""
     blocked: list[bytes]
     """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
     notes: list[str]
@@ -117,10 +120,16 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
         check_not_running(update.directory)
         return kept
 
-    provision(_plan(update, folder, baseline, image), source, console, complete)
-    return Updated(
-        kept, [path for merge in merges for path in merge.blocked], [line for m in merges for line in m.notes]
-    )
+    outcome = provision(_plan(update, folder, baseline, image), source, console, complete)
+    if kept:  # it is another directory now, and must not be taken for this one
+        with (
+            machine_errors(f"give {printable(kept)} an id of its own"),
+            closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as old,
+        ):
+            give_new_id(old)
+    blocked = [path for merge in merges for path in merge.blocked]
+    notes = [line for merge in merges for line in merge.notes]
+    return Updated(kept, update.record.id or outcome.record.id, blocked, notes)
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
@@ -182,9 +191,9 @@ def _keep_other_files(folder: int, new: int) -> None:
 
 
 def _keep_settings(update: Update, folder: int, new: int) -> None:
-    """Give the new start.sh what the user has chosen in the old one, which an older version may have written.
+    """Keep the id, and give the new start.sh what the user has chosen in the old one.
 
-    Another profile has other settings, and gets only those of the record.
+    An older version may have written that. Another profile has other settings, and gets only those of the record.
     """
     with (
         machine_errors("write start.sh"),
@@ -192,6 +201,8 @@ def _keep_settings(update: Update, folder: int, new: int) -> None:
         closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=new)) as new_folder,
     ):
         record = Record.read_from(new_folder, update.directory)
+        if record and update.record.id:
+            replace(record, id=update.record.id).replace(new_folder)
         scripts = [read_file(directory, _SCRIPT, _SCRIPT) for directory in (new, old)]
         if record and record.profile == update.record.profile and all(scripts):
             replace_in(new, _SCRIPT, keep_defaults(*map(bytes, filter(None, scripts))), 0o755)

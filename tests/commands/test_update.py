@@ -172,7 +172,11 @@ def test_both_sides_are_there_afterwards(directory: Path, env: dict[str, str]) -
     assert (rootfs / "opt/d").stat().st_mtime == 5
     assert (directory / "notes/todo").read_text() == "todo"
     assert contents(where / "rootfs") == old
-    assert tree_of(where) == before
+    own = ".provision/record.json"  # it has another id
+    after = tree_of(where)
+    assert {path: after[path] for path in after if path not in (own, ".provision")} == {
+        path: before[path] for path in before if path not in (own, ".provision")
+    }
     assert done.stdout.splitlines() == [
         "the image: 3 files added, 11 changed, 3 deleted",
         "yours: 10 changes stay",
@@ -203,6 +207,25 @@ def test_the_directory_is_one_of_the_new_image(directory: Path, env: dict[str, s
     assert "C /usr/lib/both" not in changes
     assert {"A /opt/a", "C /etc/conf", "A /etc/conf.provision-new", "D /usr/lib/deleted", "D /usr/doc"} <= set(changes)
     assert "up to date" in update(directory, env, "--yes").stderr
+
+
+def test_the_directory_stays_the_same_container(directory: Path, env: dict[str, str]) -> None:
+    """It has the id that it had; what is kept is another one, and isn't listed."""
+
+    def id_of(path: Path) -> str:
+        return str(json.loads((path / ".provision/record.json").read_text())["id"])
+
+    before = id_of(directory)
+    update(directory, env, "--yes")
+    assert id_of(directory) == before
+    assert len(id_of(kept(directory))) == len(before)
+    assert id_of(kept(directory)) != before
+    listed = [str(row["directory"]) for row in json.loads(provision("list", "--json", env=env).stdout)["directories"]]
+    assert listed == [str(directory)]
+    # Moved by hand, it is found by its id: the kept one isn't taken for it.
+    directory.rename(directory.with_name("moved"))
+    listed = [str(row["directory"]) for row in json.loads(provision("list", "--json", env=env).stdout)["directories"]]
+    assert listed == [str(directory.with_name("moved"))]
 
 
 def test_without_changes_it_is_the_new_image(directory: Path, env: dict[str, str], tmp_path: Path) -> None:
