@@ -177,7 +177,7 @@ class Tree:
                 place = self._locate(names, create=False)
                 mode = self.lstat(place).st_mode
                 if stat.S_ISREG(mode):
-                    with open(os.open(place.name, EXISTING_FILE, dir_fd=place.directory), "rb") as file:
+                    with open(self._open_file(place), "rb") as file:
                         return file.read(limit)
                 if not stat.S_ISLNK(mode):
                     return None
@@ -334,6 +334,10 @@ class Tree:
             os.close(here)
             raise
         return here, b"".join(name + b"/" for name in real)
+
+    def _open_file(self, place: Place) -> int:
+        """Open the file at a place for reading; a subclass can allow that before."""
+        return os.open(place.name, EXISTING_FILE, dir_fd=place.directory)
 
     def _keep_directory(self, place: Place, inode: int) -> None:
         """Do nothing; a subclass can note that an entry names the directory at `place`, which is there already."""
