@@ -76,7 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
             )
         staging.commit(console, sync=not arguments.no_sync, replace=False)
     with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), restored.record.reference))
+        Directories(state_directory()).add(
+            KnownDirectory(str(directory), restored.record.reference, restored.record.id)
+        )
     for line in _describe(restored):
         console.step(line)
     console.step(f"{shown} is ready: {printable(restored.record.reference)}")
