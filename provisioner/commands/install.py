@@ -124,7 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
     for stamp in stamps:
         stamp.touch(is_changed=outcome.is_changed)
     with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference, outcome.record.id))
+        known = KnownDirectory(str(directory), outcome.record.reference, outcome.record.id, outcome.content)
+        Directories(state_directory()).add(known)
     if arguments.lock:
         lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)
