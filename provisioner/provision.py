@@ -39,10 +39,10 @@ from provisioner.rootfs.fixups import apply_fixups
 from provisioner.rootfs.packages import Packages, read_packages
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import NOT_VERIFIED, ResolvedImage, Source
-from provisioner.start_files import (
+from provisioner.start_files.completeness import has_documents, keep_complete, restore_documents
+from provisioner.start_files.files import (
     Facts,
     change_options,
-    keep_complete,
     launch_settings,
     matching_profile,
     write_runtime_files,
@@ -132,17 +132,17 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and plan.force:
             _prepare_replacement(plan)
-        was_incomplete = False
-        if existing and not plan.force:
-            was_incomplete = keep_complete(plan.directory, existing, plan.shell, plan.trust, console)
+            existing = None
+        was_incomplete = _keep_complete(plan, existing, None, console) if existing else None
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
         _describe(resolved_image, console)
-        if existing and not plan.force:
+        if existing:
             _check_same_image(plan.directory, existing, image)
+            if was_incomplete is None:
+                was_incomplete = _keep_complete(plan, existing, image, console)
             existing, is_changed = _use_as_asked(plan, existing, console)
-            made = _image_as_made(plan, existing, image)
-            is_changed = is_changed or was_incomplete
+            made, is_changed = _image_as_made(plan, existing, image), is_changed or bool(was_incomplete)
             return Outcome(existing, made, resolved_image.index, False, is_changed, resolved_image.files)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
@@ -233,6 +233,20 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
             f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
         )
     return record
+
+
+def _keep_complete(plan: Plan, existing: Record, image: Image | None, console: Console) -> bool | None:
+    """Make what is damaged of a directory anew, and return whether anything was written.
+
+    Without its `image` this returns None where the image's documents are missing, before anything is written. Raises
+    TargetExists where something can't be made anew, and MachineError.
+    """
+    has_all = has_documents(plan.directory, existing, plan.trust)
+    if not has_all:
+        if image is None:
+            return None
+        restore_documents(plan.directory, existing, image, console)
+    return keep_complete(plan.directory, existing, plan.shell, plan.trust, console) or not has_all
 
 
 def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
