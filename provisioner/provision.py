@@ -88,6 +88,8 @@ class Plan:
     """How many ids its user namespaces have, one of launcher.IDS; None for one, or for what it has already."""
     sync: bool = True
     """Whether the directory is written to the disk before it is put in place."""
+    is_hardlinks_asked: bool = False
+    """Whether `unpack_options.hardlinks` was asked for, so that a directory with others won't do."""
     trust: TrustedDirectories = NOBODY
     """The directories that others may own or write to."""
 
@@ -163,7 +165,8 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
             record = Record.of(
-                source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options
+                *(source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options),
+                plan.unpack_options.hardlinks,
             )
             settings = launch_settings(image, record, profile, facts)
             with machine_errors("write the launch script and the record"):
@@ -289,10 +292,14 @@ def _use_as_asked(plan: Plan, existing: Record, console: Console) -> tuple[Recor
 
 
 def _check_same_files(plan: Plan, existing: Record) -> None:
-    """Raise TargetExists if the directory has another profile or number of ids than is asked for."""
+    """Raise TargetExists if the files would be others: by another profile, number of ids or kind of links."""
     shown, hint = printable(str(plan.directory)), "choose another directory, or replace this one with --force"
     if plan.profile and load_profile(plan.profile).name != existing.profile:
         raise TargetExists(f"{shown} was made with the profile {printable(existing.profile)}", hint)
+    hardlinks = plan.unpack_options.hardlinks
+    if plan.is_hardlinks_asked and existing.hardlinks not in ("", hardlinks):
+        was = printable(existing.hardlinks)
+        raise TargetExists(f"{shown} was made with --hardlinks {was}, not {hardlinks}", hint)
     with machine_errors(f"look at {shown}"):
         ids = "many" if _ids_of(plan.directory) else "one"
     if plan.ids not in (None, ids):

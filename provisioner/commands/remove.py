@@ -12,6 +12,7 @@ from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.container_names import path_of_container
 from provisioner.commands.link import wrappers_of
 from provisioner.commands.output import make_console
+from provisioner.commands.stamps import drop_stamps
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.commands.wrappers import remove_wrapper
@@ -58,6 +59,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
         opened_own_directory,
         was_removed_partly,
     )
+    from provisioner.container.stamps import find_stamps
 
     target = path_of(name, trust)
     if was_removed_partly(target):
@@ -66,6 +68,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
         if not os.path.lexists(target):
             console.step(f"{printable(str(target))} was removed already, but for some files: they are removed now")
             return 0
+    stamps = find_stamps(target, trust)
     with opened_own_directory(target, trust) as opened:
         check_not_mounted(opened, target, "remove", only_here=True)  # containers that run have mounts of their own
         owners = find_directory_owners(opened, target)
@@ -82,6 +85,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
         directories = Directories(state_directory())
         directories.drop([entry for entry in directories.entries() if entry.directory == str(target)])
     console.step(f"removed {printable(str(target))}")
+    drop_stamps(stamps, console)
     for wrapper in wrappers_of(target):
         remove_wrapper(wrapper)
         console.step(f"removed {printable(str(wrapper.path))}, which started it")

@@ -12,6 +12,7 @@ from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.plan_options import script_shell
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory, opened_directory
@@ -77,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
             return DAMAGED if damages else 0
         if not damages:
             with Staging(directory, trust):
-                _complete(directory, record, trust, console)
+                if _complete(directory, record, trust, console):
+                    report_change(directory, trust)
             return 0
         confirm(arguments, f"{len(damages)} files of {shown} are not as the image has them", "Put them back?")
         name = exact_source(record)
@@ -91,15 +93,20 @@ def run(arguments: argparse.Namespace) -> int:
                 image = image_of(source, record) if any(damage.needs_content for damage in damages) else None
                 done = repair(staging, folder, baseline, damages, image, source, console)
             _complete(directory, record, trust, console)
+            report_change(directory, trust)
     return _report(done, shown, console)
 
 
-def _complete(directory: Path, record: Record, trust: TrustedDirectories, console: Console) -> None:
-    """Write start.sh, and what else provision has generated for the directory, anew where it is damaged."""
+def _complete(directory: Path, record: Record, trust: TrustedDirectories, console: Console) -> bool:
+    """Write start.sh, and what else provision has generated for the directory, anew where it is damaged.
+
+    Return whether anything was.
+    """
     from provisioner.start_files.completeness import has_documents, keep_complete
 
     if has_documents(directory, record, trust):
-        keep_complete(directory, record, script_shell(), trust, console)
+        return keep_complete(directory, record, script_shell(), trust, console)
+    return False
 
 
 def exact_source(record: Record) -> SourceName:
