@@ -64,7 +64,7 @@ def test_a_machine_without_a_filter_for_namespaces_gets_none(
     registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.push("image", builders.small())
-    monkeypatch.setattr("provisioner.start_files.host_platform", lambda: Platform("linux", "mips64le"))
+    monkeypatch.setattr("provisioner.start_files.files.host_platform", lambda: Platform("linux", "mips64le"))
     job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert not (tmp_path / "dir/.provision/seccomp.bpf").exists()
 

@@ -24,7 +24,7 @@ from provisioner.commands.source_options import (
     catalogue_name,
     open_source,
 )
-from provisioner.commands.stamps import add_stamp_arguments, stamps_of
+from provisioner.commands.stamps import Stamps, add_stamp_arguments
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
@@ -116,13 +116,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
     _warn_of_missing_binds(plan.binds, console)
-    stamps = stamps_of(arguments, lambda: existing_record(directory, trust) is not None)
+    stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
     with open_source(name, options, console) as source:
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
         outcome = provision(plan, source, console)
-    for stamp in stamps:
-        stamp.touch(is_changed=outcome.is_changed)
+    stamps.update(trust, is_changed=outcome.is_changed)
     with suppress(OSError):  # only `provision list` needs it
         known = KnownDirectory(str(directory), outcome.record.reference, outcome.record.id, outcome.content)
         Directories(state_directory()).add(known)

@@ -44,10 +44,10 @@ PARTS = (
 )
 """The parts in their order in start.sh: each is scripts/start/NAME.sh, and defines functions."""
 
-_LAST_LINE = b'main "$@"\n'
+LAST_LINE = b'main "$@"\n'
 """Runs the script. It comes last, so that a shell has read all functions by then."""
 
 
 def body() -> bytes:
     """Return what follows the quoted assignments in start.sh. It is the same for all images."""
-    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), _LAST_LINE])
+    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), LAST_LINE])

@@ -93,7 +93,7 @@ complete -c provision -n '_shtab_provision_using install' -l jobs -x -d 'downloa
 complete -c provision -n '_shtab_provision_using install' -l stop-running -d 'with --force: stop what runs from DIR'
 complete -c provision -n '_shtab_provision_using install' -l no-wait -d 'fail where another run is at work on DIR'
 complete -c provision -n '_shtab_provision_using install' -l stamp -xka "(__fish_complete_path (commandline -ct))" -d 'touch FILE whenever DIR is right: a target for make'
-complete -c provision -n '_shtab_provision_using install' -l stamp-if-changed -xka "(__fish_complete_path (commandline -ct))" -d 'touch FILE when DIR was changed, or FILE is missing'
+complete -c provision -n '_shtab_provision_using install' -l stamp-if-changed -xka "(__fish_complete_path (commandline -ct))" -d 'touch FILE when DIR was changed since FILE was, or FILE is missing'
 complete -c provision -n '_shtab_provision_using install' -l trust-dir -d 'take DIR as it is, although others own it, or the way to it, or may write there'
 complete -c provision -n '_shtab_provision_using install' -l json -d 'print the record of what was provisioned'
 complete -c provision -n '_shtab_provision_using install' -s V -l version -d 'show program'"'"'s version number and exit'
