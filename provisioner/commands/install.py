@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -38,11 +37,6 @@ if TYPE_CHECKING:
     from provisioner.provision import Outcome
     from provisioner.terminal.progress import Console
 
-_VOLUME = re.compile(
-    "(?!(?:docker-archive|oci|oci-archive|dir|rootfs|lxc|containers-storage):)[^:]*:/(?!/).*", re.DOTALL
-)
-"""What is taken for SRC:DST behind -v: a source of an image isn't."""
-
 HELP = "Turn a container image into a directory that runs"
 _SOURCE_HELP = (
     "ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
@@ -69,19 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stamp_arguments(parser)
     add_trust_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
-
-
-def with_volume_options(words: Sequence[str]) -> list[str]:
-    """Return the command line with docker's `-v SRC:DST` written as `--volume SRC:DST`; any other -v is --verbose."""
-    result: list[str] = []
-    for word in words:
-        if result and result[-1] == "-v" and _VOLUME.fullmatch(word):
-            result[-1:] = ["--volume", word]
-        elif word.startswith("-v") and _VOLUME.fullmatch(word[2:]):
-            result += ["--volume", word[2:]]
-        else:
-            result.append(word)
-    return result
 
 
 def run(arguments: argparse.Namespace) -> int:
