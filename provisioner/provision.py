@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from provisioner import __version__
-from provisioner.container.access import FOLDER, open_folder, trust_errors
+from provisioner.container.access import FOLDER
+from provisioner.container.existing import existing_record, record_in
 from provisioner.container.place import limits_of
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import stop_or_refuse
@@ -19,8 +20,6 @@ from provisioner.container.start_options import StartOptions
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
-from provisioner.filesystem.removal import names_in
-from provisioner.filesystem.resolution import PASSED, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
 from provisioner.image.lockfile import LockedFile
@@ -189,59 +188,6 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
                         write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
     return Outcome(record, image, resolved_image.index, True, True, resolved_image.files, content)
-
-
-def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
-    """Return the record of a provisioned directory, None where `directory` doesn't exist or is empty.
-
-    Raises TargetExists for anything else that is there, and NotTrusted where others could have changed it.
-    """
-    with (
-        trust_errors(f"look at {printable(str(directory))}"),
-        resolved(directory, trust, parents_only=True) as found,
-    ):
-        return None if len(found.missing) > 1 else record_in(found.directory, directory, trust)
-
-
-def record_in(parent: int, directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
-    """Return and raise the same, for the name of `directory` in its open parent."""
-    shown = printable(str(directory))
-    with trust_errors(f"look at {shown}"):
-        try:
-            opened = os.open(directory.name, PASSED, dir_fd=parent)
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError:
-            raise TargetExists(
-                f"{shown} exists and is not a directory", "choose another directory, or move it away"
-            ) from None
-        with closing_descriptor(opened):
-            return _record_of(opened, directory, trust)
-
-
-def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Record | None:
-    """Return the record of an open directory, of O_PATH; None where it is empty. Raises TargetExists."""
-    shown = printable(str(directory))
-    with closing_descriptor(os.open(".", DIRECTORY, dir_fd=opened)) as listed:
-        if next(names_in(listed), None) is None:
-            if os.path.samestat(os.fstat(opened), os.stat(".")):
-                raise TargetExists(f"{shown} is the current directory", "name a directory below it")
-            return None
-    folder = open_folder(opened, directory, trust)
-    record = None
-    if folder is not None:
-        with closing_descriptor(folder):
-            record = Record.read_from(folder, directory)
-    if record is None and folder is not None:
-        raise TargetExists(
-            f"{shown} is incomplete: its record is missing, so nobody knows what it was made from",
-            "choose another directory, or move it away",
-        )
-    if record is None:
-        raise TargetExists(
-            f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
-        )
-    return record
 
 
 def _keep_complete(plan: Plan, existing: Record, image: Image | None, console: Console) -> bool | None:

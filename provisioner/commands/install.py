@@ -81,9 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
+    from provisioner.container.existing import existing_record
     from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock, check_writable
-    from provisioner.provision import existing_record, provision
+    from provisioner.provision import provision
 
     plan = plan_of(arguments, config, directory, trust)
     console = make_console(arguments)
