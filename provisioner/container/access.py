@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from provisioner.container.recovery import put_back
-from provisioner.errors import NotTrusted, TargetExists, machine_errors
+from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import PASSED, resolve, resolved
@@ -201,5 +201,9 @@ def read_file(folder: int, name: str, shown: str) -> bytes | None:
             file = os.open(name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise MachineError(f"{printable(shown)} is a symlink", "put the file itself there") from None
         with closing_descriptor(file), open(file, "rb", closefd=False) as opened:
             return opened.read(_LONGEST)
