@@ -33,8 +33,8 @@ from provisioner.filesystem.trust import (
 from provisioner.terminal.escaping import printable
 
 FOLDER = ".provision"
-_NEVER_FOLLOWED = ("links.", "log")
-"""How names in FOLDER begin that may be symlinks: start.sh makes such ones (scripts/start/links.sh), or avoids them."""
+_LOG, _LINKS = "log", "links."
+"""What in FOLDER may be a symlink, and how other such names begin: start.sh follows none of them."""
 _LONGEST = 8 << 20
 """The most bytes that are read of a file in FOLDER: as many as a document of an image may have."""
 
@@ -175,7 +175,7 @@ class _Container:
         """Raise Untrusted unless an open file of the directory, whose path is `path`, is ours."""
         state = os.fstat(file)
         if stat.S_ISLNK(state.st_mode):
-            if path.name.startswith(_NEVER_FOLLOWED):
+            if path.name == _LOG or path.name.startswith(_LINKS):
                 return
             stranger: Stranger | None = Stranger("link")
         elif is_plainly_ours(state):
