@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from provisioner.archives.tar import Entry
+from provisioner.archives.tar import Entry, Taker
 from provisioner.errors import MachineError, MalformedImage, error_context
 from provisioner.filesystem.kind import Kind
 from provisioner.image.image import Layer, RootfsArchive
@@ -55,6 +55,10 @@ class RootfsReader(StreamedLayer):
             if entry.kind is Kind.SYMLINK and is_proot_link(entry.target):
                 self._add_proot_link(entry)
             yield entry
+
+    def share(self, taker: Taker) -> bool:
+        """Do the same, unless files get other paths."""
+        return not self._root and super().share(taker)
 
     def finish(self, tree: Tree, links: Links) -> None:
         """Turn proot's symlinks into hard links, when all entries are in `tree`. Raises ProvisionError."""
