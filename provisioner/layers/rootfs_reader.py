@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from provisioner.archives.tar import Entry
+from provisioner.archives.tar import Entry, Taker
 from provisioner.errors import MachineError, MalformedImage, error_context
 from provisioner.filesystem.kind import Kind
 from provisioner.image.image import Layer, RootfsArchive
@@ -79,6 +79,10 @@ class RootfsReader(StreamedLayer):
             yield entry
         if found := formats_of(formats):
             raise both_fit("the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
+
+    def share(self, taker: Taker) -> bool:
+        """Do the same, unless files get other paths."""
+        return not self._root and super().share(taker)
 
     def finish(self, tree: Tree, links: Links) -> None:
         """Turn proot's symlinks into hard links, when all entries are in `tree`. Raises ProvisionError."""
