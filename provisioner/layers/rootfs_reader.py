@@ -15,7 +15,7 @@ from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
 from provisioner.rootfs.proot_links import ProotLinks, is_proot_link
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources.detection import both_fit, format_name, formats_of
+from provisioner.sources.detection import both_fit, cut_off, format_name, formats_of
 from provisioner.sources.root_search import root_of, two_roots
 from provisioner.terminal.escaping import printable
 
@@ -44,6 +44,7 @@ class RootfsReader(StreamedLayer):
         super().__init__(chunks, ownership, budget)
         self._root = form.root
         self._is_guess = form.is_guess
+        self._needs_end = form.needs_end
         self._names = split_path(form.root)
         self._proot_links: dict[bytes, bytes] = {}
         self._proot_links_size = 0
@@ -64,6 +65,8 @@ class RootfsReader(StreamedLayer):
             if entry.kind is Kind.SYMLINK and is_proot_link(entry.target):
                 self._add_proot_link(entry)
             yield entry
+        if self._needs_end and not self._archive.is_ended:
+            raise cut_off()
         if found := formats_of(formats):
             raise both_fit("the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
 

@@ -66,10 +66,7 @@ class RootfsSource:
             head = os.pread(self._file.fileno(), _HEAD, 0)
             media_type = SQUASHFS_TYPE if is_squashfs(head) else f"{MEDIA_TYPE}+{compression_of(head)}".rstrip("+")
             descriptor = Descriptor(media_type, self._digest, size)
-            is_guess = not self._is_named
-            rootfs = (
-                RootfsArchive(b"", True) if is_squashfs(head) else RootfsArchive(self._find_root(), False, is_guess)
-            )
+            rootfs = RootfsArchive(is_converted=True) if is_squashfs(head) else self._form(head)
         variant = "" if platform.architecture == "amd64" else platform.variant  # the machine's own level
         assumed = Platform(platform.os, platform.architecture, variant)
         return ResolvedImage(Image.of_rootfs(descriptor, rootfs, assumed), None, verified=self._verified)
@@ -88,6 +85,11 @@ class RootfsSource:
                 yield iter([(layer, squashfs)])
         else:
             yield iter([(layer, FileBlob(file, 0, layer.blob.size, self._name, progress))])
+
+    def _form(self, head: bytes) -> RootfsArchive:
+        """Return how the archive that begins with `head` holds the root file system. Raises as `_find_root` does."""
+        needs_end = self._verified == NOT_VERIFIED and not compression_of(head)
+        return RootfsArchive(self._find_root(), is_guess=not self._is_named, needs_end=needs_end)
 
     def _find_root(self) -> bytes:
         """Return the directory in the archive that is the root. Raises MalformedImage, UsageError where none is."""

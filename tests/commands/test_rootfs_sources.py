@@ -338,6 +338,42 @@ def test_a_file_that_may_not_be_read(word: str) -> None:
     shutil.rmtree(place)
 
 
+def test_an_archive_that_is_cut_between_members(tmp_path: Path) -> None:
+    whole = tar(*USUAL)
+    (tmp_path / "x").write_bytes(whole.rstrip(b"\0") + bytes(-len(whole.rstrip(b"\0")) % 512))
+    digest = Digest.of((tmp_path / "x").read_bytes()).hex
+    for word in ("rootfs:{}/x", "{}/x"):
+        said = make(word.format(tmp_path), tmp_path / "dir", status=6)
+        assert "lacks the empty blocks that end one, so it was cut off" in said
+        assert "(cat FILE; head -c 1024 /dev/zero) | provision - DIR" in said
+    make(f"rootfs:{tmp_path}/x", tmp_path / "verified", f"--sha256={digest}")
+    (tmp_path / "x.xz").write_bytes(lzma.compress((tmp_path / "x").read_bytes()))
+    make(tmp_path / "x.xz", tmp_path / "compressed")
+    (tmp_path / "y").write_bytes((tmp_path / "x").read_bytes() + bytes(1024))
+    make(tmp_path / "y", tmp_path / "extended")
+
+
+WRITERS = {
+    "GNU tar": "tar -C {0} -cf {1} .",
+    "GNU tar, one block": "tar -b1 -C {0} -cf {1} .",
+    "bsdtar": "bsdtar -C {0} -cf {1} .",
+    "busybox tar": "busybox tar -C {0} -cf {1} .",
+    "bsdcpio": "cd {0} && find . | bsdcpio -o -H ustar >{1}",
+    "Python": "cd {0} && python3 -m tarfile -c {1} *",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_writers_of_archives_write_their_end(tmp_path: Path, writer: str) -> None:
+    program = WRITERS[writer].partition("&& ")[2] or WRITERS[writer]
+    need(program.removeprefix("find . | ").split()[0])
+    for name in ("bin", "etc", "usr", "var"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+    (tmp_path / "tree/bin/sh").write_bytes(SHELL)
+    run("sh", "-c", WRITERS[writer].format(tmp_path / "tree", tmp_path / "x"))
+    make(tmp_path / "x", tmp_path / "dir")
+
+
 def test_a_directory_with_a_root_file_system(tmp_path: Path) -> None:
     for name in ("bin", "etc", "usr", "var"):
         (tmp_path / "root" / name).mkdir(parents=True)
