@@ -53,7 +53,7 @@ class StreamedLayer:
             if entry.extents is not None:
                 digest = self._write_sparse(file, entry, is_hashed)
             elif entry.size:
-                digest = self._write_content(file, is_hashed)
+                digest = self.write_content(file, is_hashed)
             else:
                 digest = EMPTY if is_hashed else b""
             status = os.fstat(file)
@@ -62,7 +62,7 @@ class StreamedLayer:
         finally:
             os.close(file)
 
-    def _write_content(self, file: int, is_hashed: bool) -> bytes:
+    def write_content(self, file: int, is_hashed: bool) -> bytes:
         """Write all content, which isn't empty, to an open file.
 
         Returns its SHA-256 digest; empty unless `is_hashed`.
@@ -70,12 +70,12 @@ class StreamedLayer:
         archive = self._archive
         piece = archive.read_piece()
         hasher = sha256(piece) if is_hashed else None
-        _write(file, piece)
+        write_piece(file, piece)
         while archive.left:
             piece = archive.read_piece()
             if hasher is not None:
                 hasher.update(piece)
-            _write(file, piece)
+            write_piece(file, piece)
         return hasher.digest() if hasher is not None else b""
 
     def _write_sparse(self, file: int, entry: Entry, is_hashed: bool) -> bytes:
@@ -133,6 +133,7 @@ def try_chown(entry: Entry, file: int | bytes, **options: Any) -> bool:
     return True
 
 
-def _write(file: int, piece: memoryview) -> None:
+def write_piece(file: int, piece: memoryview) -> None:
+    """Write all of `piece` to an open file, where it is. Raises OSError."""
     while (count := os.write(file, piece)) < len(piece):
         piece = piece[count:]

@@ -684,6 +684,41 @@ def test_a_squashfs_is_as_a_tar_of_it(squashfs: Path, tmp_path: Path) -> None:
     assert "--sha256 says" in said
 
 
+def test_a_squashfs_with_its_root_below_a_directory(squashfs: Path, tmp_path: Path) -> None:
+    need("unsquashfs")
+    (tmp_path / "above").mkdir()
+    (tmp_path / "tree").rename(tmp_path / "above/debian-arm64")
+    run("mksquashfs", tmp_path / "above", tmp_path / "y", "-quiet", "-no-progress")
+    for word in (f"rootfs:{tmp_path}/y", f"{tmp_path}/y"):
+        make(word, tmp_path / "dir", "--force")
+        assert {"bin", "etc", "usr", "var"} <= set(os.listdir(tmp_path / "dir/rootfs"))
+        assert (tmp_path / "dir/rootfs/bin/b c").samefile(tmp_path / "dir/rootfs/bin/sh")
+
+
+def test_holes_of_a_squashfs(tmp_path: Path) -> None:
+    """It is refused by the sizes of its files before one is written, and takes no more than its data."""
+    need("mksquashfs", "unsquashfs")
+    for name in ("bin", "etc", "usr", "var"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+    holes = tmp_path / "tree/etc/holes"
+    with open(holes, "wb") as file:
+        for offset in (0, 10 << 20, (40 << 20) + 5):
+            file.seek(offset)
+            file.write(b"data")
+        file.truncate(64 << 20)
+    run("mksquashfs", tmp_path / "tree", tmp_path / "x", "-quiet", "-no-progress")
+    said = make(f"rootfs:{tmp_path}/x", tmp_path / "dir", "--max-size=63M", status=7)
+    assert "takes more than the 63,000,000 bytes" in said
+    assert "layer 1 of 1" not in said
+    make(f"rootfs:{tmp_path}/x", tmp_path / "dir", "--max-size=100M")
+    made = tmp_path / "dir/rootfs/etc/holes"
+    assert made.read_bytes() == holes.read_bytes()
+    assert made.stat().st_blocks * 512 < 2 << 20
+    run("tar", "-C", tmp_path / "tree", "-Scf", tmp_path / "x.tar", ".")
+    make(f"rootfs:{tmp_path}/x.tar", tmp_path / "tar")
+    assert mtree(tmp_path / "dir") == mtree(tmp_path / "tar")
+
+
 def test_a_squashfs_that_is_damaged(squashfs: Path, tmp_path: Path) -> None:
     need("unsquashfs")
     content = squashfs.read_bytes()
