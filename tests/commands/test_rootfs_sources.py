@@ -444,6 +444,17 @@ def test_a_damaged_file_stays_where_it_is_verified_or_can_not_be_had_anew(
     assert len(server.paths()) == 1
 
 
+@pytest.mark.parametrize("place", ["dir", "not/there/dir"])
+@pytest.mark.parametrize(("content", "status"), [(b"no archive" * 100, 6), (tar(*USUAL), 6), (None, 3)])
+def test_a_url_that_fails_leaves_nothing_without_a_cache(
+    tmp_path: Path, server: FileServer, content: bytes | None, status: int, place: str
+) -> None:
+    url = server.add("/x", content) if content else f"http://{server.host}/none"
+    words: list[str | Path] = [url, tmp_path / place, "--no-cache", *([f"--sha256={'0' * 64}"] if status == 6 else [])]
+    assert provision(AMD64, *words).returncode == status
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_url_through_a_proxy(tmp_path: Path, server: FileServer) -> None:
     content = tar(*USUAL)
     server.add("/rootfs.tar", content)
