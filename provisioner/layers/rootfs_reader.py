@@ -25,11 +25,16 @@ _LINKS_SIZE = 64 << 20
 """The most bytes of paths and targets of proot's links."""
 
 
-def open_reader(layer: Layer, archive: Iterable[bytes], ownership: Ownership, budget: Budget) -> StreamedLayer:
-    """Return the reader of a layer whose uncompressed archive is in the chunks of `archive`."""
+def open_reader(
+    layer: Layer, archive: Iterable[bytes], ownership: Ownership, budget: Budget, *, hashes_all: bool = False
+) -> StreamedLayer:
+    """Return the reader of a layer whose uncompressed archive is in the chunks of `archive`.
+
+    `hashes_all` is whether even the largest files get digests.
+    """
     if layer.rootfs is None:
-        return StreamedLayer(archive, ownership, budget)
-    return RootfsReader(layer.rootfs, archive, ownership, budget)
+        return StreamedLayer(archive, ownership, budget, hashes_all=hashes_all)
+    return RootfsReader(layer.rootfs, archive, ownership, budget, hashes_all=hashes_all)
 
 
 def is_converted(layer: Layer) -> bool:
@@ -42,8 +47,16 @@ class RootfsReader(StreamedLayer):
 
     has_whiteouts = False
 
-    def __init__(self, form: RootfsArchive, chunks: Iterable[bytes], ownership: Ownership, budget: Budget) -> None:
-        super().__init__(chunks, ownership, budget)
+    def __init__(
+        self,
+        form: RootfsArchive,
+        chunks: Iterable[bytes],
+        ownership: Ownership,
+        budget: Budget,
+        *,
+        hashes_all: bool = False,
+    ) -> None:
+        super().__init__(chunks, ownership, budget, hashes_all=hashes_all)
         self._root = form.root
         self._is_guess = form.is_guess
         self._needs_end = form.needs_end
@@ -79,10 +92,10 @@ class RootfsReader(StreamedLayer):
             with tree_errors("resolve the links of proot"):
                 ProotLinks(tree, self._proot_links).resolve(links)
 
-    def write_content(self, file: int, is_hashed: bool) -> bytes:
+    def write_content(self, file: int, entry: Entry, *, is_hashed: bool) -> bytes:
         """Write and return as in any layer, but leave holes where a squashfs, which doesn't tell them, has zeros."""
         if not self._is_converted:
-            return super().write_content(file, is_hashed)
+            return super().write_content(file, entry, is_hashed=is_hashed)
         hasher, size = sha256(), 0
         for piece in self._archive.content():
             if is_hashed:
