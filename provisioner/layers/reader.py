@@ -77,12 +77,12 @@ class StreamedLayer:
         archive = self._archive
         piece = archive.read_piece()
         hasher = sha256(piece) if is_hashed else None
-        _write(file, piece)
+        write_piece(file, piece)
         while archive.left:
             piece = archive.read_piece()
             if hasher is not None:
                 hasher.update(piece)
-            _write(file, piece)
+            write_piece(file, piece)
         return hasher.digest() if hasher is not None else b""
 
     def _write_sparse(self, file: int, entry: Entry, is_hashed: bool) -> bytes:
@@ -140,6 +140,7 @@ def try_chown(entry: Entry, file: int | bytes, **options: Any) -> bool:
     return True
 
 
-def _write(file: int, piece: memoryview) -> None:
+def write_piece(file: int, piece: memoryview) -> None:
+    """Write all of `piece` to an open file, where it is. Raises OSError."""
     while (count := os.write(file, piece)) < len(piece):
         piece = piece[count:]

@@ -318,6 +318,8 @@ def _max_size(place: int, image: Image, requested: int | None) -> int:
     if state.f_files and not state.f_favail:
         raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
     max_size = free * 9 // 10 if requested is None else requested
+    if image.rootfs and image.rootfs.unpacked_size > max_size:
+        raise too_large(max_size)
     compressed = sum(blob.size for blob in set(image.manifest.layers))
     if compressed > free:
         raise MachineError(
