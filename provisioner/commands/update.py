@@ -163,6 +163,8 @@ def _outcome(action: Action, kept: str) -> str:
 
     content = action.decision.content
     place = printable(kept) if kept else ""
+    if action.is_place_taken:
+        return f"{_shown(action.place)} comes in its place; " + (f"this one is in {place}" if place else "this is lost")
     if content is Side.BESIDE:
         return f"yours stays; the image's is {_shown(action.beside)}"
     if content is Side.USER and action.disk is None:
