@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
+from provisioner.commands.copy import remember
 from provisioner.commands.output import make_console, screen_of, write_json, write_lines
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory, opened_directory
 from provisioner.container.record import Record, describe_missing
+from provisioner.container.stamps import find_stamps
 from provisioner.errors import NotFound, ProvisionError, UsageError, machine_errors
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, parse_source
@@ -108,6 +110,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
             console.step(f"{shown}: {printable(label)} is at {image.digest!s:.19} now")
             if arguments.check:
                 return OUTDATED
+            known = find_stamps(directory, trust)
             asked = _Question(arguments, directory, shown)
             job = Update(directory, trust, record, not arguments.no_keep, not arguments.no_sync)
             try:
@@ -118,7 +121,8 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
         console.step(f"{_shown(path)}: the image has something else in its place; yours is in the old DIR")
     for line in done.notes:
         console.step(line)
-    _remember(directory, source.reference, done.id)
+    report_change(directory, trust, known)
+    remember(directory, directory)
     console.step(f"updated {shown}")
     if done.kept:
         console.step(f"  as it was: {printable(str(directory.with_name(done.kept)))}")
@@ -209,11 +213,3 @@ def _names(packages: list[bytes]) -> str:
 
 def _shown(path: bytes) -> str:
     return printable("/" + os.fsdecode(path))
-
-
-def _remember(directory: Path, reference: str, number: str) -> None:
-    """Have `provision list` show the new image."""
-    from provisioner.container.directories import Directories, KnownDirectory, state_directory
-
-    with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), reference, number))

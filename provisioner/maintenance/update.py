@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.image.image import Image
 from provisioner.launch.renewal import keep_defaults
-from provisioner.layers.unpack import ROOTFS
+from provisioner.layers.unpack import ROOTFS, UnpackOptions
 from provisioner.maintenance.merging import Merge, merge_files
 from provisioner.maintenance.packages import (
     PackagePlan,
@@ -40,6 +40,7 @@ from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state
 from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
+from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import size_text
@@ -49,6 +50,7 @@ from provisioner.terminal.progress import Console
 
 _SCRIPT = "start.sh"
 _OWN_NAMES = (_SCRIPT, ROOTFS, FOLDER)
+_HARDLINKS: Mapping[str, Substitute] = {"copy": "copy", "symlink": "symlink"}
 _KEPT_FILES = ("links",)
 """Files in `.provision/` that start.sh has written and that stay true."""
 _NAME_MAX = 255
@@ -142,6 +144,7 @@ def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan
     return Plan(
         update.directory,
         image.config.platform,
+        UnpackOptions(hardlinks=_HARDLINKS.get(update.record.hardlinks, "auto")),
         ownership=Ownership(baseline.has_image_owners),
         profile=profile,
         dns=options.dns,

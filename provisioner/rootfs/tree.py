@@ -23,7 +23,7 @@ from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.parts import RecordParts
 from provisioner.rootfs.moving import move
-from provisioner.rootfs.paths import NAME_MAX, split_path
+from provisioner.rootfs.paths import NAME_MAX, names_of_target, split_path
 from provisioner.terminal.escaping import printable
 
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -181,7 +181,7 @@ class Tree:
                         return file.read(limit)
                 if not stat.S_ISLNK(mode):
                     return None
-                names = _follow(place)
+                names = names_of_target(place.path, os.readlink(place.name, dir_fd=place.directory))
         except OSError as error:
             if error.errno not in NOTHING_THERE:
                 raise
@@ -395,10 +395,3 @@ class Tree:
         """Close the directories that no Place uses any more."""
         while self._closing:
             os.close(self._closing.pop())
-
-
-def _follow(link: Place) -> list[bytes]:
-    """Return the names on the path from the root to the target of a symlink, which may be `..` as well."""
-    target = os.readlink(link.name, dir_fd=link.directory)
-    path = target if target.startswith(b"/") else link.path.rpartition(b"/")[0] + b"/" + target
-    return [name for name in path.split(b"/") if name not in (b"", b".")]
