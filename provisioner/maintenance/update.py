@@ -75,8 +75,6 @@ class Updated:
 
     kept: str
     """The name of the old directory, empty where it was removed."""
-    id: str
-    """The id of the directory, which is the one that it had."""
     blocked: list[bytes]
     """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
     notes: list[str]
@@ -122,7 +120,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
         check_not_running(update.directory)
         return kept
 
-    outcome = provision(_plan(update, folder, baseline, image), source, console, complete)
+    provision(_plan(update, folder, baseline, image), source, console, complete)
     if kept:  # it is another directory now, and must not be taken for this one
         with (
             machine_errors(f"give {printable(kept)} an id of its own"),
@@ -131,7 +129,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             give_new_id(old)
     blocked = [path for merge in merges for path in merge.blocked]
     notes = [line for merge in merges for line in merge.notes]
-    return Updated(kept, update.record.id or outcome.record.id, blocked, notes)
+    return Updated(kept, blocked, notes)
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
