@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "reflinks": "archives comparison container errors filesystem image layers ownership rootfs sources store terminal",
     "config": "catalogue filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image ownership sources store terminal",
-    "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
+    "start_files": "container errors filesystem image inspection launch ownership profile rootfs terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,
     "maintenance": f"{ROOMS} provision",
