@@ -94,6 +94,7 @@ def test_all_that_is_known(directory: Path, env: dict[str, str]) -> None:
             "id": record["id"],
             "moved_from": None,
             "copy_of": None,
+            "left": None,
             "is_gone": False,
             "is_trusted": True,
             "is_outdated": False,
