@@ -331,6 +331,23 @@ def test_no_layer_is_needed(btrfs: Shop) -> None:
     assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
 
 
+def test_containers_that_are_updated_to_one_image_share_its_files(btrfs: Shop) -> None:
+    """What the user has changed in one is not in the other, and shares nothing."""
+    env: dict[str, Any] = {"env": clean_environment(XDG_STATE_HOME=str(btrfs.path / "state"))}
+    btrfs.make("first/box")
+    btrfs.make("second/box")
+    btrfs.registry.push("image", image(*MORE, ("usr/newer", LARGE[::-1])))
+    btrfs.make("inflated/box", state="other")
+    btrfs.write("first/box/rootfs/usr/one", b"of the user")
+    for name, reflinked in (("first", False), ("second", True)):
+        done = provision("update", btrfs.path / name / "box", "--yes", "--no-keep", cache=btrfs.path / "cache", **env)
+        assert done.returncode == 0, done.stderr
+        assert ("reflinked" in done.stderr) is reflinked, done.stderr
+    assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
+    assert "reflinked" in btrfs.make("third/box")
+    assert_same(btrfs.path / "third/box", btrfs.path / "inflated/box")
+
+
 def test_max_size_counts_reflinks_as_files(btrfs: Shop) -> None:
     btrfs.make("first/box")
     assert "takes more than" in btrfs.make("second/box", "--max-size=2M", status=7)
