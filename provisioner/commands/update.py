@@ -129,7 +129,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
     for line in done.notes:
         console.step(line)
     report_change(directory, trust, known)
-    remember(directory, directory)
+    remember(directory, directory, content=done.content)
     console.step(f"updated {shown}")
     if done.kept:
         console.step(f"  as it was: {printable(str(directory.with_name(done.kept)))}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -328,7 +329,7 @@ class Staging:
         except MachineError as error:
             error.hint = f"remove {shown}, as the owner of what is in it"
             if getattr(error.__cause__, "errno", 0) == errno.EPERM:  # as root removes files of anybody
-                error.hint += f"; where files are immutable, first: chattr -R -i {shown}"
+                error.hint += f"; where files are immutable, first: chattr -R -i {shlex.quote(shown)}"
             raise
 
     def _clean_up(self) -> None:

@@ -79,6 +79,8 @@ class Updated:
     """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
     notes: list[str]
     """Lines about users and groups, for people."""
+    content: str = ""
+    """The digest of the new ownership record (see ownership.record)."""
 
 
 Approval = Callable[[UpdatePlan, str], None]
@@ -129,7 +131,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             give_new_id(old)
     blocked = [path for merge in merges for path in merge.blocked]
     notes = [line for merge in merges for line in merge.notes]
-    return Updated(kept, blocked, notes)
+    return Updated(kept, blocked, notes, outcome.content)
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
