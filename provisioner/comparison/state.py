@@ -41,6 +41,8 @@ class Baseline:
     """The first of the user's subordinate ids, where files belong to these (`--ids many`)."""
     links: int | None = None
     """The open directory where Termux's proot has the content of files with hard links, None where there is none."""
+    mount_points: frozenset[bytes] = frozenset()
+    """What start.sh has made in the rootfs to mount something on."""
     reads_all: bool = False
     """Whether content is compared even where times say that nobody has touched the file since: a disk may fail."""
 

@@ -113,7 +113,9 @@ class _Planner:
         if (redirect := self._redirect_above(path)) is not None:
             place = redirect[0] + path[len(redirect[1]) :]
             new = self._redirects[redirect[1]][1].get(place)
-        if path in self._beside or (base is None and file is not None and is_mount_point(path, file)):
+        if path in self._beside:
+            return
+        if base is None and file is not None and is_mount_point(path, file, self._baseline.mount_points):
             return
         aspects = self._baseline.compare(path, base, file) if base is not None and file is not None else ()
         if base is not None and file is not None and not aspects:
