@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.container.existing import existing_record
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, TargetExists, UsageError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
 from provisioner.launch.seccomp import root_emulation
 from provisioner.layers.unpack import UnpackOptions
-from provisioner.provision import Outcome, Plan, existing_record, provision
+from provisioner.provision import Outcome, Plan, provision
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -38,11 +37,6 @@ if TYPE_CHECKING:
     from provisioner.provision import Outcome
     from provisioner.terminal.progress import Console
 
-_VOLUME = re.compile(
-    "(?!(?:docker-archive|oci|oci-archive|dir|rootfs|lxc|containers-storage):)[^:]*:/(?!/).*", re.DOTALL
-)
-"""What is taken for SRC:DST behind -v: a source of an image isn't."""
-
 HELP = "Turn a container image into a directory that runs"
 _SOURCE_HELP = (
     "ubuntu, ubuntu:24.04, ghcr.io/owner/image@sha256:…, localhost:5000/image; docker-archive:FILE, oci:DIR, "
@@ -71,19 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
 
-def with_volume_options(words: Sequence[str]) -> list[str]:
-    """Return the command line with docker's `-v SRC:DST` written as `--volume SRC:DST`; any other -v is --verbose."""
-    result: list[str] = []
-    for word in words:
-        if result and result[-1] == "-v" and _VOLUME.fullmatch(word):
-            result[-1:] = ["--volume", word]
-        elif word.startswith("-v") and _VOLUME.fullmatch(word[2:]):
-            result += ["--volume", word[2:]]
-        else:
-            result.append(word)
-    return result
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Provision a directory, and show how to start it. Raises ProvisionError."""
     began = time.monotonic()
@@ -100,9 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
+    from provisioner.container.existing import existing_record
     from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock, check_writable
-    from provisioner.provision import existing_record, provision
+    from provisioner.provision import provision
 
     plan = plan_of(arguments, config, directory, trust)
     console = make_console(arguments)
@@ -123,7 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = provision(plan, source, console)
     stamps.update(trust, is_changed=outcome.is_changed)
     with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference, outcome.record.id))
+        known = KnownDirectory(str(directory), outcome.record.reference, outcome.record.id, outcome.content)
+        Directories(state_directory()).add(known)
     if arguments.lock:
         lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)

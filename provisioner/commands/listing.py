@@ -29,6 +29,7 @@ from provisioner.terminal.tables import Column, Style, table
 
 HELP = "List the directories made on this machine, and what is running"
 EXAMPLE = "provision list"
+SYNONYMS = dict.fromkeys(("-a", "--all"), "all directories are listed without it: provision list")
 QUIET = NAMES_ALONE
 
 _STYLES: Mapping[str, Style] = {
@@ -169,7 +170,8 @@ def _related(rows: list[_Row]) -> list[_Row]:
             if not is_moved:
                 result.append(row)
             continue
-        entry = replace(row.entry, id=row.id)
+        content = next((other.entry.content for other in same if other.entry.content), "")
+        entry = replace(row.entry, id=row.id, content=content)
         if row is not present[0]:
             result.append(replace(row, entry=entry, copy_of=present[0].entry.directory))
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from provisioner.commands.copy import add_place_arguments, new_directory, remember, repeated_words
@@ -13,6 +14,7 @@ from provisioner.commands.remove import path_of
 from provisioner.commands.stamps import drop_stamps
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import trusted_directories
+from provisioner.commands.wrappers import move_wrapper
 from provisioner.terminal.escaping import printable
 
 HELP = "Move a provisioned directory, whole or not at all"
@@ -51,7 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     console.step(f"{printable(str(source))} is now {printable(str(target))}")
     drop_stamps(stamps, console)
     for wrapper in wrappers_of(source):
-        console.step(f"{printable(str(wrapper.path))} starts it at the old place: provision link or expose it again")
+        shown = printable(str(wrapper.path))
+        if move_wrapper(wrapper, target):
+            console.step(f"{shown} starts it there now")
+        else:
+            again = f"provision link {shlex.quote(printable(str(target)))} {shlex.quote(printable(wrapper.path.name))}"
+            console.step(f"{shown} was edited, and starts it at the old place: change it, or remove it and {again}")
     return 0
 
 

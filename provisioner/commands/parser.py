@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NoReturn
 
 from provisioner import __version__
+from provisioner.commands.start_options import START_OPTIONS
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import COLOUR_CHOICES
 
-_START_OPTIONS = re.compile(
-    "-[itd]+|-[puw]([0-9/:=].*)?|--(interactive|tty|detach|rm|name|publish|workdir|privileged"
-    "|env-file|mount|shell|root|read-only|ephemeral|cap-add|device|exec|x11|sound|gpu)"
-)
-"""Options of `docker run`, and of start.sh, that provision doesn't have."""
 _SYNONYMS = {
     **dict.fromkeys(("--arch", "--architecture", "--os"), "did you mean --platform? As --platform linux/arm64"),
     **dict.fromkeys(("--net", "--network"), "containers use this machine's network: leave it out"),
@@ -30,6 +27,8 @@ _SYNONYMS = {
 }
 """What to type for options of other tools."""
 _SIMILAR = 0.7
+_SHORT_START_OPTIONS = re.compile("-[itd]+|-[puw][0-9/:=].*")
+"""One-letter options of start.sh that are joined, or have their value in the same word."""
 _ARGUMENT_ERROR = re.compile("argument ([^ ]+): (.*)", re.DOTALL)
 _CHOICES = re.compile("invalid choice: (.*) \\(choose from (.*)\\)", re.DOTALL)
 _EXCLUDED = re.compile("not allowed with argument (.*)")
@@ -40,6 +39,9 @@ class Parser(argparse.ArgumentParser):
 
     find_owner: Callable[[str], str] = staticmethod(lambda option: "")
     """Returns the subcommand that has an option which this one lacks; empty where none has."""
+
+    synonyms: Mapping[str, str] = MappingProxyType({})
+    """What to type for options that other tools have for the same job."""
 
     rest_hint = ""
     """What is added to the hint where there are too many words."""
@@ -55,6 +57,10 @@ class Parser(argparse.ArgumentParser):
     def options(self) -> Sequence[str]:
         """Return the names of all options."""
         return [name for action in self._actions for name in action.option_strings]
+
+    def takes_value(self, option: str) -> bool:
+        """Return whether an option that this parser has is followed by a value."""
+        return self._option_string_actions[option].nargs != 0
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the arguments of a command line, whose options may be anywhere. Raises UsageError."""
@@ -73,8 +79,10 @@ class Parser(argparse.ArgumentParser):
         if words := message.partition("unrecognized arguments: ")[2]:
             raise UsageError(f"too many words: {printable(words)}", f"type {self._usage()}{self.rest_hint}")
         if names := message.partition("the following arguments are required: ")[2]:
-            missing = f"{names.replace(', ', ' and ')} {'are' if ',' in names else 'is'} missing"
-            raise UsageError(missing, f"type {self._usage()}; {self._help}")
+            optional = [str(action.metavar) for action in self._actions if action.nargs == argparse.REMAINDER]
+            missing = [name for name in names.split(", ") if name not in optional]
+            verb = "is" if len(missing) == 1 else "are"
+            raise UsageError(f"{' and '.join(missing)} {verb} missing", f"type {self._usage()}; {self._help}")
         raise UsageError(printable(message), f"{self._help}")
 
     def _unknown_option(self) -> str:
@@ -94,9 +102,10 @@ class Parser(argparse.ArgumentParser):
         return ""
 
     def _option_hint(self, option: str) -> str:
-        if synonym := _SYNONYMS.get(option):
+        if synonym := self.synonyms.get(option) or _SYNONYMS.get(option):
             return synonym
-        if _START_OPTIONS.fullmatch(option):
+        is_install = self.prog in ("provision", "provision install")
+        if is_install and (option in START_OPTIONS or _SHORT_START_OPTIONS.fullmatch(option)):
             return f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
         if owner := self.find_owner(option):
             return f"{option} is an option of {owner}"
@@ -114,6 +123,7 @@ class Parser(argparse.ArgumentParser):
             (action for action in self._actions if option in (*action.option_strings, action.dest, action.metavar)),
             None,
         )
+        option = next((name for name in full.split("/") if name.startswith("--")), option)
         usage = f"{option} {action.metavar}" if action and action.metavar else option
         if reason.startswith("expected "):
             return UsageError(f"{option} needs a value", f"type {usage}; {self._help}")
@@ -133,8 +143,9 @@ class Parser(argparse.ArgumentParser):
 
     def _usage(self) -> str:
         """Return the command with its operands, without options."""
+        forms = {"?": "[{}]", argparse.REMAINDER: "[{}]...", "*": "[{}]...", "+": "{}..."}
         operands = [action for action in self._actions if not action.option_strings]
-        words = [f"[{action.metavar}]" if action.nargs == "?" else str(action.metavar) for action in operands]
+        words = [forms.get(str(action.nargs), "{}").format(action.metavar) for action in operands]
         return " ".join([self.prog, *words])
 
 

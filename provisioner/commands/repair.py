@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show what is damaged, and repair it. Raises ProvisionError."""
     from provisioner.comparison.changes import opened_record
     from provisioner.container.running import check_not_running
-    from provisioner.container.staging import Staging
+    from provisioner.container.staging import Staging, finish_interrupted
     from provisioner.maintenance.damage import find_damage
     from provisioner.maintenance.repair import repair
 
@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     trust = trusted_directories(arguments, config)
     directory = find_directory(arguments.directory, trust)
     shown = printable(arguments.directory)
+    finish_interrupted(directory, trust)
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:

@@ -130,6 +130,8 @@ def _describe(restored: Restored) -> list[str]:
             f"{restored.lost_owners} files belong to others in the backup, and to you here: only root can give them "
             "away; those of the image keep their owners in .provision/"
         )
+    if restored.lost_access_lists:
+        lines.append(f"{restored.lost_access_lists} access lists (acl) can't be set here: modes alone decide")
     if restored.is_edited:
         lines.append("start.sh was edited: it is written anew, and the old one is .provision/start.sh.old")
     if not restored.has_digest:

@@ -88,11 +88,13 @@ def _update_all(arguments: argparse.Namespace) -> int:
 
 def _update(name: str, arguments: argparse.Namespace) -> int:
     """Update one directory, and return the exit status. Raises ProvisionError."""
+    from provisioner.container.staging import finish_interrupted
     from provisioner.maintenance.update import Update, update
 
     console, config = make_console(arguments), Config.load()
     trust = trusted_directories(arguments, config)
     directory, shown = find_directory(name, trust), printable(name)
+    finish_interrupted(directory, trust)
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
@@ -115,9 +117,9 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
                 done = update(job, folder, image, source, console, asked.approve)
             except _Unapproved:
                 return 0
-    for path in done.merge.blocked:
+    for path in done.blocked:
         console.step(f"{_shown(path)}: the image has something else in its place; yours is in the old DIR")
-    for line in done.merge.notes:
+    for line in done.notes:
         console.step(line)
     report_change(directory, trust, known)
     remember(directory, directory)
@@ -154,6 +156,7 @@ def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
         f"the image: {image['A']} files added, {image['C']} changed, {image['D']} deleted",
         f"yours: {len(users)} changes stay",
         *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
+        *([f"packages that come again: {_names(plan.returning_packages)}"] if plan.returning_packages else []),
         *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, kept)}" for action in plan.conflicts),
     ]
 
@@ -165,7 +168,7 @@ def _outcome(action: Action, kept: str) -> str:
     content = action.decision.content
     place = printable(kept) if kept else ""
     if content is Side.BESIDE:
-        return f"yours stays; the image's is {_shown(action.place)}.provision-new"
+        return f"yours stays; the image's is {_shown(action.beside)}"
     if content is Side.USER and action.disk is None:
         return "stays deleted; the image has changed it"
     if content is Side.USER and (action.new is None or action.base is None or action.new.data != action.base.data):
@@ -186,6 +189,7 @@ def _as_json(plan: UpdatePlan, kept: str) -> dict[str, object]:
         "kept_as": kept or None,
         "bytes": plan.size,
         "packages": list(map(os.fsdecode, plan.packages)),
+        "returning_packages": list(map(os.fsdecode, plan.returning_packages)),
         "changes": [
             {
                 "path": "/" + os.fsdecode(action.path),

@@ -150,6 +150,8 @@ def is_mount_point(path: bytes, file: WalkedFile, known: frozenset[bytes] = froz
         return False
     if not file.is_directory:
         return path in known and stat.S_ISREG(file.stat.st_mode) and not file.stat.st_size
+    if not may_enter(file):
+        return False
     with closing_descriptor(os.open(file.name, DIRECTORY, dir_fd=file.directory)) as opened:
         return all(
             is_mount_point(path + b"/" + name, WalkedFile(name, opened, status), known)
