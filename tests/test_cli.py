@@ -299,7 +299,7 @@ def test_a_user_without_a_home(
 ) -> None:
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "PROVISION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does for a user that passwd doesn't know
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # nobody that passwd knows
     monkeypatch.chdir(tmp_path)
     words = [f"{registry.host}/image", "dir", "--platform=amd64"]
     assert main(words) == 7

@@ -122,7 +122,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
         check_not_running(update.directory)
         return kept
 
-    provision(_plan(update, folder, baseline, image), source, console, complete)
+    outcome = provision(_plan(update, folder, baseline, image), source, console, complete)
     if kept:  # it is another directory now, and must not be taken for this one
         with (
             machine_errors(f"give {printable(kept)} an id of its own"),
