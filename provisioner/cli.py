@@ -48,6 +48,7 @@ from provisioner.commands.starting import EXEC, SHELL, START
 from provisioner.errors import ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
+from provisioner.terminal.tables import COLOUR_CHOICES, ColourChoice
 
 
 class Command(Protocol):
@@ -124,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
     _leave_out_relative_directories()
-    console = Console()
+    console = Console(colour=_colour(words))
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _raise_terminated)
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error("interrupted", "; ".join(getattr(interrupt, "__notes__", ())))
         return INTERRUPTED
     except _Terminated as terminated:
-        console.error("ended by a signal")
+        console.error("ended by a signal", "; ".join(getattr(terminated, "__notes__", ())))
         return terminated.status
     except BrokenPipeError:  # the reader of standard output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -153,6 +154,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "this is a bug in provision: please report it; PROVISION_DEBUG=1 shows the traceback",
         )
         return ProvisionError.status
+
+
+def _colour(words: Sequence[str]) -> ColourChoice:
+    """Return what `--color` says on a command line that may be wrong, `auto` where it says nothing."""
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--color":
+            said = value if equals else next(iter(words[at + 1 :]), "")
+            return next((choice for choice in COLOUR_CHOICES if choice == said), "auto")
+    return "auto"
 
 
 def _run(words: list[str]) -> int:

@@ -182,6 +182,23 @@ def test_v_is_verbose_unless_it_is_docker_s(words: list[str], expected: list[str
     assert with_volume_options(words) == expected
 
 
+@pytest.mark.parametrize("step", ["matching_profile", "launcher", "write_owners"])
+def test_an_interrupted_run_says_what_is_kept(
+    step: str, registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """Also when all is there, and only the rest isn't done yet."""
+
+    def interrupted(*_: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"provisioner.provision.{step}", interrupted)
+    words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64", "-q"]
+    assert main(words) == 130
+    assert re.fullmatch(r"provision: interrupted\n  \d+ B are kept: run again to go on\n", capsys.readouterr().err)
+    assert main([*words, "--no-cache"]) == 130
+    assert capsys.readouterr().err == "provision: interrupted\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_common_options_are_everywhere(name: str, capsys: Output) -> None:
     text = help_of(["help", name], capsys)

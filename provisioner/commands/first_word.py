@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
 
@@ -16,6 +17,7 @@ from provisioner.terminal.escaping import printable
 
 _IMAGES = frozenset({"composer", "consul", "crate", "docker", "flink", "plone", "unit"})
 """Images of Docker Hub with short names that are near to the name of a subcommand, or of INSTEAD."""
+_WORD = re.compile("[a-z]+([-_][a-z]+)*")
 
 
 def operand_positions(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[int]:
@@ -70,10 +72,11 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
 
     `others` are all words but this one, with options.
     """
-    word = operands[0]
+    word = operands[0].lower()
     if word in INSTEAD:
-        return what_to_type(operands, names)
-    name = "" if word in _IMAGES else nearest(word, (*names, *INSTEAD))
+        return what_to_type([word, *operands[1:]], names)
+    is_word = _WORD.fullmatch(word) and word not in _IMAGES
+    name = nearest(word, (*names, *INSTEAD)) if is_word else ""
     if not name or _is_catalogued(word):
         return ""
     if name in INSTEAD:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import MalformedImage, UsageError, error_context, machine_errors
+from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
@@ -125,9 +126,10 @@ def _describe(restored: Restored) -> list[str]:
 
     lines = [text] if (text := substitutes_text(restored.substitutes)) else []
     if restored.lost_owners:
+        belong = counted(restored.lost_owners, "file belongs", "files belong")
         lines.append(
-            f"{restored.lost_owners} files belong to others in the backup, and to you here: only root can give them "
-            "away; those of the image keep their owners in .provision/"
+            f"{belong} to others in the backup, and to you here: "
+            "only root can give files away; .provision/ has the owners of the image's"
         )
     if restored.is_edited:
         lines.append("start.sh was edited: it is written anew, and the old one is .provision/start.sh.old")

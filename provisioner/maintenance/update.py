@@ -35,7 +35,7 @@ from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
 from provisioner.rootfs.packages import read_owned_paths, read_packages
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -99,7 +99,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             approve(plan, kept)
             _check_free(new, plan.size, shown)
             if plan.packages:
-                console.step(f"installing {len(plan.packages)} packages in the new image")
+                console.step(f"installing {counted(len(plan.packages), 'package')} in the new image")
                 log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
                 install_packages(staging_directory(update.directory) / "new", manager, plan.packages, log)
             merges.append(_merge(plan, folder, new_folder, baseline))
