@@ -41,6 +41,7 @@ from provisioner.commands import (
     update,
 )
 from provisioner.commands.first_word import check_first_word, instead_of, operand_positions
+from provisioner.commands.foreign_options import BY_SUBCOMMAND
 from provisioner.commands.output import write_lines
 from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, with_volume_options
@@ -107,6 +108,7 @@ EXIT_STATUSES = (
     "7 this machine can't, 8 DIR is in the way, 9 an update is there, 130 interrupted."
 )
 INTERRUPTED = 130
+_COMMAND_LATER = "; a command comes later: DIR/start.sh COMMAND"
 
 
 class _Terminated(BaseException):
@@ -299,8 +301,13 @@ def _parser(name: str) -> Parser:
     )
     command.add_arguments(parser)
     add_common_options(parser, getattr(command, "QUIET", "show errors only"))
-    parser.synonyms = getattr(command, "SYNONYMS", {})
-    parser.rest_hint = "" if name not in ("", "install") else "; a command comes later: DIR/start.sh COMMAND"
+    parser.synonyms = BY_SUBCOMMAND.get(name or "install", {})
+    parser.subcommands = () if name else COMMANDS
+    parser.rest_hint = {
+        "": _COMMAND_LATER,
+        "install": _COMMAND_LATER,
+        "config": "; to change something: provision config NAME --set KEY=VALUE",
+    }.get(name, "")
     parser.find_owner = lambda option: _owner_of(option, name or "install")
     return parser
 

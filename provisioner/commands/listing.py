@@ -29,7 +29,6 @@ from provisioner.terminal.tables import Column, Style, table
 
 HELP = "List the directories made on this machine, and what is running"
 EXAMPLE = "provision list"
-SYNONYMS = dict.fromkeys(("-a", "--all"), "all directories are listed without it: provision list")
 QUIET = NAMES_ALONE
 
 _STYLES: Mapping[str, Style] = {

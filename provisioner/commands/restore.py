@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import MalformedImage, UsageError, error_context, machine_errors
+from provisioner.errors import MachineError, MalformedImage, UsageError, error_context, machine_errors
 from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 
@@ -96,8 +96,12 @@ def _opened(name: str) -> Iterator[Iterator[bytes]]:
             raise UsageError("a backup doesn't come from a terminal", "name a file, or pipe one")
         yield _chunks(sys.stdin.fileno(), "standard input")
         return
-    with trust_errors(f"read {shown}"):
-        opened = open_file(name)
+    try:
+        with trust_errors(f"read {shown}"):
+            opened = open_file(name)
+    except MachineError as error:
+        error.hint = error.hint or "check the path"
+        raise
     try:
         yield _chunks(opened, shown)
     finally:
