@@ -35,7 +35,7 @@ from provisioner.ownership.record import write_part
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.moving import CannotMove
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import LayerBlob, Source
 from provisioner.store.download import Unverified
 from provisioner.terminal.progress import Console
@@ -133,8 +133,8 @@ def _unpack(
                 console.step(text)
         if applier.clamped_times:
             console.step(
-                f"{applier.clamped_times} files have times that this machine's 32-bit time_t can't hold: they "
-                "get the nearest one"
+                f"{counted(applier.clamped_times, 'file has a time', 'files have times')} that this machine's 32-bit "
+                "time_t can't hold: the nearest one is set"
             )
         stack.pop_all()  # the caller closes the tree
         return tree
@@ -339,17 +339,24 @@ def _layer_text(number: int, count: int, layer: Layer, command: str) -> str:
 def substitutes_text(substitutes: Substitutes) -> str:
     """Return one line about what replaces hard links; empty where none was refused."""
     copies, reflinks, symlinks = substitutes.copies, substitutes.reflinks, substitutes.symlinks
-    parts = [f"{copies} copies, which take {size_text(substitutes.copied_bytes)} more"] if copies else []
-    parts += [f"{reflinks} reflinks, which take no space"] if reflinks else []
-    parts += [f"{symlinks} symlinks"] if symlinks else []
+    parts = []
+    if copies:
+        take = counted(copies, "copy, which takes", "copies, which take")
+        parts.append(f"{take} {size_text(substitutes.copied_bytes)} more")
+    if reflinks:
+        parts.append(f"{counted(reflinks, 'reflink, which takes', 'reflinks, which take')} no space")
+    if symlinks:
+        parts.append(counted(symlinks, "symlink"))
     hint = "; --hardlinks symlink saves that" if copies and not symlinks else ""
-    return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
+    return f"hard links are refused here: {', and '.join(parts)} in their place{hint}" if parts else ""
 
 
 def _proot_links_text(substitutes: Substitutes) -> str:
     """Return one line about proot's symlinks in place of hard links; empty where there were none."""
-    resolved, lost = substitutes.resolved_links, substitutes.lost_links
-    text = f"{resolved} links that proot had made are hard links again" if resolved else ""
-    if lost:
-        text += f"{'; ' if text else ''}{lost} links of proot lead to nothing: the archive doesn't have their content"
-    return text
+    texts = []
+    if resolved := substitutes.resolved_links:
+        texts.append(f"restored {counted(resolved, 'hard link')} that proot had replaced")
+    if lost := substitutes.lost_links:
+        leads = counted(lost, "link of proot leads", "links of proot lead")
+        texts.append(f"{leads} to nothing: the archive lacks the content")
+    return "; ".join(texts)

@@ -288,7 +288,7 @@ def _install(
 ) -> UpdatePlan:
     """Install the user's packages in the new directory, and return what of the plan is left to do."""
     if packages.install:
-        console.step(f"installing {len(packages.install)} packages in the new image")
+        console.step(f"installing {counted(len(packages.install), 'package')} in the new image")
         log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
         install_packages(staging_directory(update.directory) / "new", packages.manager, packages.install, log)
     written = {change.path for change in find_changes(new_folder, "the new image", closed="open")}

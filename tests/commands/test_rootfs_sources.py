@@ -638,7 +638,7 @@ def test_a_backup_of_proot_distro(tmp_path: Path) -> None:
         assert stat.S_ISREG((directory / "rootfs/usr/lib/b").lstat().st_mode)
         assert (directory / "rootfs/bin/bash").exists()
         if name == "of tar":  # which keeps the links of proot, while proot-distro writes copies
-            assert "2 links that proot had made are hard links again" in said
+            assert "restored 2 hard links that proot had replaced" in said
             assert (directory / "rootfs/usr/lib/a").samefile(directory / "rootfs/usr/lib/b")
 
 
