@@ -43,7 +43,7 @@ from provisioner.provision import Plan, provision
 from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
