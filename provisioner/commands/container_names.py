@@ -39,7 +39,9 @@ def find_container(arguments: argparse.Namespace) -> Path:
     directory = find_directory(path, trust)
     with opened_directory(directory, trust) as folder:
         if folder is None:
-            raise NotFound(describe_missing(directory, printable(str(path))), "all that are known: provision list")
+            above = next((part for part in path.parents if (part / FOLDER).is_dir()), None)
+            hint = f"name the directory: {printable(str(above))}" if above else "all that are known: provision list"
+            raise NotFound(describe_missing(directory, printable(str(path))), hint)
     return directory
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from provisioner.container.access import read_file, trust_errors
 from provisioner.container.parents import create_parent, remove_empty
 from provisioner.container.place import check_permissions, check_place
 from provisioner.container.recovery import NEW, OLD, staging_directory
-from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
+from provisioner.errors import MachineError, NotTrusted, ProvisionError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import lock, lock_holder
@@ -328,7 +329,7 @@ class Staging:
         except MachineError as error:
             error.hint = f"remove {shown}, as the owner of what is in it"
             if getattr(error.__cause__, "errno", 0) == errno.EPERM:  # as root removes files of anybody
-                error.hint += f"; where files are immutable, first: chattr -R -i {shown}"
+                error.hint += f"; where files are immutable, first: chattr -R -i {shlex.quote(shown)}"
             raise
 
     def _clean_up(self) -> None:
@@ -362,6 +363,25 @@ def _report_waiting(console: Console | None, count: int | None) -> None:
     """Write a step with the number of bytes that have yet to be written to the disk, if it is known."""
     if console:
         console.step(f"writing {'files' if count is None else size_text(count)} to the disk")
+
+
+@contextmanager
+def scratch_before_staging(target: Path, trust: TrustedDirectories = NOBODY) -> Iterator[Path]:
+    """Yield the directory `scratch` of the staging of `target`, for who needs it before there is a staging.
+
+    At the end it is gone, with all that was created for it, also where the block fails before there is a staging.
+    """
+    missing = [parent for parent in target.parents if not os.path.lexists(parent)]
+    scratch = scratch_directory(target)
+    try:
+        yield scratch
+    finally:
+        if os.path.lexists(scratch):
+            with suppress(ProvisionError), Staging(target, trust):  # which cleans up; another run may be at work
+                pass
+        for parent in missing:
+            with suppress(OSError):
+                os.rmdir(parent)
 
 
 def scratch_directory(target: Path) -> Path:
