@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ from provisioner.terminal.escaping import printable
 FOLDER = ".provision"
 _LOG, _LINKS = "log", "links."
 """What in FOLDER may be a symlink, and how other such names begin: start.sh follows none of them."""
+_USED = re.compile(rb"[A-Za-z0-9._-]+")
+"""How names in FOLDER look that provision and start.sh use."""
 _LONGEST = 8 << 20
 """The most bytes that are read of a file in FOLDER: as many as a document of an image may have."""
 
@@ -162,7 +165,7 @@ class _Container:
         self.check(self._directory, self._path)
         self.check(folder, path)
         self._check_name(self._directory, b"start.sh", self._path / "start.sh")
-        for name in sorted(names_in(folder)):
+        for name in sorted(filter(_USED.fullmatch, names_in(folder))):
             self._check_name(folder, name, path / os.fsdecode(name))
 
     def _check_name(self, parent: int, name: bytes, path: Path) -> None:

@@ -51,7 +51,7 @@ list_places() {
 }
 
 # Print a line of ls for each place, and `link` with the name for a symlink in `.provision`, but for those that are never
-# followed. Names are relative to DIR.
+# followed. Names are relative to DIR. Those with other characters are nobody's here, and would be read wrongly.
 print_places() {
     cd -P "$directory" || exit
     set -- . /proc/self/fd/0
@@ -60,7 +60,7 @@ print_places() {
     case $execute$session_action in '' | detach) sessions='' ;; *) sessions='.provision/run/[0-9]*' ;; esac
     set +f
     for file in .provision/* $sessions; do
-        case $file in *'*') continue ;; .provision/links.* | .provision/log) [ ! -L "$file" ] || continue ;; esac
+        case $file in *[!A-Za-z0-9._/-]*) continue ;; .provision/links.* | .provision/log) [ ! -L "$file" ] || continue ;; esac
         if [ -L "$file" ]; then printf 'link %s\n' "$file"; else set -- "$@" "$file"; fi
     done
     set -f

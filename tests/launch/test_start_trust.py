@@ -148,6 +148,24 @@ def test_what_a_former_owner_has_left_is_neither_executed_nor_evaluated(
     assert refused(words[0]).endswith(f"machine is a symlink: rm {folder}/machine, or --trust-dir\n")
 
 
+@pytest.mark.parametrize("name", ["x ..", "x .", "* ", "-n", "run/1 2", "run/9 ..", "a\nlink x"])
+def test_a_name_that_a_stranger_has_chosen_is_in_no_message(container: Container, name: str) -> None:
+    """A command with such a name would be typed elsewhere: `rm 2`, or chown of the directory above."""
+    need_root()
+    (container.directory / ".provision/run").mkdir()
+    path = container.directory / ".provision" / name
+    path.symlink_to("/etc/passwd")
+    os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
+    refusal = f"start.sh: {path} is a symlink: rm {path}, or --trust-dir\n"
+    assert start(container, "--list", **by_sudo()) == ((125, refusal) if name == "-n" else (0, ""))
+    path.unlink(missing_ok=True)  # no process has such a number
+    path.write_text("")
+    path.chmod(0o777)
+    give(path, STRANGER)
+    status, said = start(container, "--list", **by_sudo())
+    assert status == (125 if name == "-n" else 0), said
+
+
 def test_root_by_other_ways_is_known(container: Container, place: Path) -> None:
     assert start(container, **as_root(PKEXEC_UID=str(user_id()))) == (0, "")
     assert start(container, **as_root(SUDO_UID="none", PKEXEC_UID="-1"))[0] == 125
