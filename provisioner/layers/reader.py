@@ -51,7 +51,8 @@ class StreamedLayer:
 
         Returns its place, and whether it has the owners of the image. Raises OSError and ProvisionError.
         """
-        mode = self._ownership.mode(entry.kind, entry.mode)
+        ownership = self._ownership
+        mode = ownership.mode(entry.kind, entry.mode)
         place, file = tree.create_file(entry.path, mode & 0o777 | 0o600)
         try:
             is_hashed = entry.size <= LARGEST or is_always_hashed(place.path)
@@ -63,7 +64,7 @@ class StreamedLayer:
                 digest = EMPTY if is_hashed else b""
             status = os.fstat(file)
             tree.overrides.digests.set(status.st_ino, digest)
-            return place, apply_metadata(file, entry, self._ownership, status)
+            return place, apply_metadata(file, entry, ownership, mode, status)
         finally:
             os.close(file)
 
@@ -110,19 +111,20 @@ def entry_errors(entry: Entry) -> Iterator[None]:
         yield
 
 
-def apply_metadata(file: int, entry: Entry, ownership: Ownership, status: os.stat_result) -> bool:
+def apply_metadata(file: int, entry: Entry, ownership: Ownership, mode: int, status: os.stat_result) -> bool:
     """Set owners, extended attributes, mode and time of an open file or directory, whose fstat(2) is `status`.
 
-    Returns whether it has the owners of the image. They come first: chown clears setuid, setgid and capabilities.
+    `mode` is what `ownership` says of it. Returns whether it has the owners of the image. They come first: chown clears
+    setuid, setgid and capabilities.
     """
     has_owners = ownership.exact
-    mode = status.st_mode & 0o7777
-    if has_owners and (status.st_uid != entry.uid or status.st_gid != entry.gid):
-        has_owners, mode = try_chown(entry, file), -1
+    is_changed = has_owners and (status.st_uid != entry.uid or status.st_gid != entry.gid)
+    if is_changed and not (has_owners := try_chown(entry, file)):
+        mode = ownership.mode(entry.kind, entry.mode, has_owners)
     if entry.xattrs:
         set_xattrs(file, entry.xattrs, privileged=ownership.exact)
-    if mode != (wanted := ownership.mode(entry.kind, entry.mode, has_owners)):
-        os.fchmod(file, wanted)
+    if is_changed or status.st_mode & 0o7777 != mode:
+        os.fchmod(file, mode)
     os.utime(file, ns=(entry.mtime, entry.mtime))
     return has_owners
 
