@@ -12,12 +12,15 @@ from types import FrameType
 from typing import NoReturn, Protocol, cast
 
 from provisioner.commands import install
-from provisioner.commands.first_word import check_first_word, similar_subcommand
+from provisioner.commands.first_word import check_first_word, instead_of, operand_positions
+from provisioner.commands.foreign_options import BY_SUBCOMMAND
 from provisioner.commands.output import write_lines
 from provisioner.commands.parser import Parser, add_common_options
-from provisioner.errors import MachineError, MalformedImage, ProvisionError, UsageError, lacks_resources
+from provisioner.commands.start_options import TAKES_VALUE, with_volume_options
+from provisioner.errors import ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
+from provisioner.terminal.tables import COLOUR_CHOICES, ColourChoice
 
 
 class Command(Protocol):
@@ -45,7 +48,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "start": "starting.START",
         "shell": "starting.SHELL",
         "exec": "starting.EXEC",
-        "stop": "starting.STOP",
+        "stop": "stop",
         "logs": "logs",
         "config": "config",
         "link": "link",
@@ -103,6 +106,7 @@ EXIT_STATUSES = (
     "7 this machine can't, 8 DIR is in the way, 9 an update is there, 130 interrupted."
 )
 INTERRUPTED = 130
+_COMMAND_LATER = "; a command comes later: DIR/start.sh COMMAND"
 
 
 class _Terminated(BaseException):
@@ -121,20 +125,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
     _leave_out_relative_directories()
-    console = Console()
+    console = Console(colour=_colour(words))
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _raise_terminated)
     try:
         return _run(words)
     except ProvisionError as error:
-        console.error(error.message, _hint(words, error))
+        console.error(error.message, error.hint)
         return error.status
     except KeyboardInterrupt as interrupt:
         console.error("interrupted", "; ".join(getattr(interrupt, "__notes__", ())))
         return INTERRUPTED
     except _Terminated as terminated:
-        console.error("ended by a signal")
+        console.error("ended by a signal", "; ".join(getattr(terminated, "__notes__", ())))
         return terminated.status
     except BrokenPipeError:  # the reader of standard output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -150,6 +154,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "this is a bug in provision: please report it; PROVISION_DEBUG=1 shows the traceback",
         )
         return ProvisionError.status
+
+
+def _colour(words: Sequence[str]) -> ColourChoice:
+    """Return what `--color` says on a command line that may be wrong, `auto` where it says nothing."""
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--color":
+            said = value if equals else next(iter(words[at + 1 :]), "")
+            return next((choice for choice in COLOUR_CHOICES if choice == said), "auto")
+    return "auto"
 
 
 def _run(words: list[str]) -> int:
@@ -198,14 +212,6 @@ def _leave_out_relative_directories() -> None:
         os.environ["PATH"] = os.pathsep.join(absolute) or os.defpath.strip(os.pathsep)
 
 
-def _hint(words: Sequence[str], error: ProvisionError) -> str:
-    """Return the hint of an error, and before it the subcommand that the first word may be a typo of."""
-    if words[0] in COMMANDS or isinstance(error, MachineError | MalformedImage):
-        return error.hint
-    suggestion = similar_subcommand(words, COMMANDS)
-    return error.hint if suggestion in error.hint else f"{suggestion}; {error.hint}"
-
-
 def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated(number)
 
@@ -226,25 +232,48 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
     Raises UsageError. `--help` and `--version` raise SystemExit when they have printed.
     """
+    words = _with_subcommand_first(words)
     if words and words[0] == "help":
         return _parse([*_subcommand(words[1:]), "--help"])
     name = words[0] if words and words[0] in COMMANDS else ""
     if not name:
         _answer_without_subcommand(words)
     command, arguments = COMMANDS[name or "install"], words[1:] if name else words
-    if name in ("", "install"):
-        arguments = install.with_volume_options(arguments)
     parser = _parser(name)
+    if "--volume" in parser.options:
+        arguments = with_volume_options(arguments)
     parser.set_defaults(run=command.run)
     return parser.parse(arguments)
 
 
+def _with_subcommand_first(words: list[str]) -> list[str]:
+    """Return a command line with the name of its subcommand before the options that precede it."""
+    if not words or not words[0].startswith("-"):
+        return words
+    words = with_volume_options(words)
+    positions = operand_positions(words, _takes_value)
+    if positions and words[positions[0]] in (*COMMANDS, "help") and "--" not in words[: positions[0]]:
+        at = positions[0]
+        return [words[at], *words[:at], *words[at + 1 :]]
+    return words
+
+
+def _takes_value(option: str) -> bool:
+    """Return whether an option has a value: with `install`, else with any subcommand, else with start.sh."""
+    for name in ("install", *COMMANDS):
+        parser = _parser(name)
+        if option in parser.options:
+            return parser.takes_value(option)
+    return option in TAKES_VALUE
+
+
 def _subcommand(words: list[str]) -> list[str]:
     """Return the name of the subcommand that help is asked for, alone; empty for none. Raises UsageError."""
-    if words and words[0] not in (*COMMANDS, "--help", "-h"):
-        near = similar_subcommand(words[:1], COMMANDS)
-        raise UsageError(f"there is no subcommand {printable(words[0])}", near or "all of them: provision help")
-    return words[:1] if words and words[0] in COMMANDS else []
+    words = [word for word in words if not word.startswith("-")]
+    if words and words[0] not in COMMANDS:
+        instead = instead_of([words[0]], [], COMMANDS)
+        raise UsageError(f"there is no subcommand {printable(words[0])}", instead or "all of them: provision help")
+    return words[:1]
 
 
 def _answer_without_subcommand(words: list[str]) -> None:
@@ -255,7 +284,8 @@ def _answer_without_subcommand(words: list[str]) -> None:
     if words in (["--help"], ["-h"]):
         write_lines([_overview()])
         raise SystemExit(0)
-    check_first_word(words, COMMANDS)
+    words = with_volume_options(words)
+    check_first_word(words, operand_positions(words, _takes_value), COMMANDS)
 
 
 def _parser(name: str) -> Parser:
@@ -269,7 +299,13 @@ def _parser(name: str) -> Parser:
     )
     command.add_arguments(parser)
     add_common_options(parser, getattr(command, "QUIET", "show errors only"))
-    parser.rest_hint = "" if name not in ("", "install") else "; a command comes later: DIR/start.sh COMMAND"
+    parser.synonyms = BY_SUBCOMMAND.get(name or "install", {})
+    parser.subcommands = () if name else COMMANDS
+    parser.rest_hint = {
+        "": _COMMAND_LATER,
+        "install": _COMMAND_LATER,
+        "config": "; to change something: provision config NAME --set KEY=VALUE",
+    }.get(name, "")
     parser.find_owner = lambda option: _owner_of(option, name or "install")
     return parser
 
@@ -277,6 +313,8 @@ def _parser(name: str) -> Parser:
 def _owner_of(option: str, name: str) -> str:
     """Return how to type the subcommand, or the two, that have this option; empty where `name` or more have it."""
     owners = [other for other in COMMANDS if other != name and option in _parser(other).options]
+    if "install" in owners and "run" in owners:  # those that start a container have it from start.sh
+        owners = [owner for owner in owners if owner not in ("run", "start", "shell", "exec")]
     if len(owners) > 2:
         return ""
     return " and ".join("provision IMAGE DIR" if owner == "install" else f"provision {owner}" for owner in owners)

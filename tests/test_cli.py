@@ -17,10 +17,13 @@ import pytest
 
 import provisioner
 from provisioner import __main__, __version__
-from provisioner.cli import COMMANDS, GROUPS, SUMMARY, main
+from provisioner.cli import COMMANDS, GROUPS, SUMMARY, _parse, main
 from provisioner.commands import install
-from provisioner.commands.first_word import check_first_word, similar_subcommand
-from provisioner.errors import MachineError
+from provisioner.commands.first_word import check_first_word
+from provisioner.commands.foreign_words import INSTEAD
+from provisioner.commands.similar import count_typos, nearest
+from provisioner.commands.start_options import with_volume_options
+from provisioner.errors import MachineError, UsageError
 from tests.support import builders
 from tests.support.leftovers import clean_place
 from tests.support.local_archives import PLAIN, docker_members, write_archive
@@ -68,10 +71,98 @@ def test_usage_errors_are_one_line_and_a_hint(words: list[str], says: str, capsy
     assert "\x1b" not in err
 
 
-@pytest.mark.parametrize("word", ["flink", "cirros", "memcached", "backdrop", "docker", "hello-world", "tomee"])
-def test_images_of_docker_hub_are_not_taken_for_typos(word: str) -> None:
-    assert similar_subcommand([word], COMMANDS) == ""
-    check_first_word([word], COMMANDS)
+_NAMES = """
+adminer aerospike almalinux alpine alt amazoncorretto amazonlinux api-firewall arangodb archlinux backdrop bash bonita
+buildpack-deps busybox caddy cassandra celery centos chronograf cirros clearlinux clefos clickhouse clojure composer
+consul convertigo couchbase couchdb crate crux dart debian django docker drupal eclipse-mosquitto eclipse-temurin
+eggdrop elasticsearch elixir emqx erlang euleros express-gateway fedora flink fluentd friendica fsharp gazebo gcc
+geonetwork ghost glassfish golang gradle groovy haproxy haskell haxe hello-seattle hello-world hipache hitch hola-mundo
+httpd hylang ibm-semeru-runtimes ibmjava influxdb iojs irssi java jenkins jetty jobber joomla jruby julia
+kaazing-gateway kapacitor kibana known kong krakend lightstreamer liquibase logstash mageia mariadb matomo maven
+mediawiki memcached mongo mongo-express monica mono mysql nats nats-streaming neo4j neurodebian nextcloud nginx node
+notary nuxeo odoo open-liberty openjdk opensuse oraclelinux orientdb owncloud percona perl photon php php-zendserver
+phpmyadmin piwik plone postfixadmin postgres pypy python r-base rabbitmq rails rakudo-star rapidoid redis redmine
+registry rethinkdb rocket.chat rockylinux ros ruby rust sapmachine satosa scratch sentry silverpeas sl solr sonarqube
+sourcemage spark spiped storm swarm swift swipl teamspeak telegraf thrift tomcat tomee traefik ubuntu
+ubuntu-debootstrap ubuntu-upstart unit valkey varnish vault websphere-liberty wordpress xwiki yourls znc zookeeper
+void kali gentoo devuan manjaro arch
+"""
+OFFICIAL_IMAGES = frozenset(_NAMES.split())
+"""Those of Docker Hub, and names of the catalogue."""
+
+
+@pytest.mark.parametrize("words", [[], ["./there"], ["./there", "--quiet"]])
+def test_images_of_docker_hub_are_not_taken_for_typos(words: list[str]) -> None:
+    for name in OFFICIAL_IMAGES:
+        positions = range(1 + min(len(words), 1))
+        check_first_word([name, *words], positions, COMMANDS)
+
+
+def test_names_of_the_user_s_own_catalogue_are_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError):
+        check_first_word(["lsit"], [0], COMMANDS)
+    (tmp_path / "provision").mkdir()
+    (tmp_path / "provision/config.toml").write_text('[catalogue.lsit]\n"*" = "docker://quay.io/owner/lsit"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    check_first_word(["lsit"], [0], COMMANDS)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *sorted(INSTEAD)[::10]])
+def test_one_typo_in_a_subcommand_is_seen_before_any_request(name: str) -> None:
+    """Whether a letter is left out, put in, changed or swapped with the next one."""
+    for at in range(1, len(name)):
+        rest = name[at + 1 :]
+        for word in (name[:at] + rest, f"{name[:at]}q{name[at:]}", f"{name[:at]}q{rest}", swapped(name, at)):
+            if len(word) < 3 or word in (*OFFICIAL_IMAGES, *COMMANDS):
+                continue
+            with pytest.raises(UsageError) as caught:
+                check_first_word([word, *["web"] * (at % 3)], range(1 + at % 3), COMMANDS)
+            assert caught.value.message == f"there is no subcommand {word}"
+
+
+def swapped(word: str, at: int) -> str:
+    """Return a word with the letter `at` swapped with the one before it."""
+    return word[: at - 1] + word[at] + word[at - 1] + word[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "count"),
+    [("", "", 0), ("a", "", 1), ("ab", "ba", 1), ("rmeove", "remove", 1), ("docker", "doctor", 2), ("abc", "ca", 3)],
+)
+def test_typos_are_counted(one: str, other: str, count: int) -> None:
+    assert count_typos(one, other) == count_typos(other, one) == count
+
+
+def test_short_words_are_near_to_nothing() -> None:
+    assert nearest("", ["run"]) == nearest("rn", ["run"]) == nearest("rxx", ["run"]) == ""
+    assert nearest("rnu", ["run"]) == "run"
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        (["-q", "list"], ["list", "-q"]),
+        (["--json", "list"], ["list", "--json"]),
+        (["--color", "never", "list"], ["list", "--color", "never"]),
+        (["--color=never", "-q", "list"], ["list", "--color=never", "-q"]),
+        (["--help", "run"], ["help", "run"]),
+        (["-h", "--verbose", "run"], ["help", "run"]),
+        (["-q", "help", "run"], ["help", "run"]),
+        (["help", "-q", "run"], ["help", "run"]),
+        (["--limit", "5", "tags"], ["tags", "--limit", "5"]),
+    ],
+)
+def test_options_may_precede_the_subcommand(words: list[str], same: list[str], capsys: Output) -> None:
+    assert outcome(words, capsys) == outcome(same, capsys)
+
+
+def outcome(words: list[str], capsys: Output) -> list[object]:
+    """Return the exit status, standard output and standard error of `provision` with these words."""
+    try:
+        status: object = main(words)
+    except SystemExit as ended:
+        status = ended.code
+    return [status, *capsys.readouterr()]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +178,24 @@ def test_images_of_docker_hub_are_not_taken_for_typos(word: str) -> None:
     ],
 )
 def test_v_is_verbose_unless_it_is_docker_s(words: list[str], expected: list[str]) -> None:
-    assert install.with_volume_options(words) == expected
+    assert with_volume_options(words) == expected
+
+
+@pytest.mark.parametrize("step", ["matching_profile", "launcher", "write_owners"])
+def test_an_interrupted_run_says_what_is_kept(
+    step: str, registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """Also when all is there, and only the rest isn't done yet."""
+
+    def interrupted(*_: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"provisioner.provision.{step}", interrupted)
+    words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64", "-q"]
+    assert main(words) == 130
+    assert re.fullmatch(r"provision: interrupted\n  \d+ B are kept: run again to go on\n", capsys.readouterr().err)
+    assert main([*words, "--no-cache"]) == 130
+    assert capsys.readouterr().err == "provision: interrupted\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -207,7 +315,7 @@ def test_a_user_without_a_home(
 ) -> None:
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "PROVISION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does for a user that passwd doesn't know
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # nobody that passwd knows
     monkeypatch.chdir(tmp_path)
     words = [f"{registry.host}/image", "dir", "--platform=amd64"]
     assert main(words) == 7
@@ -434,3 +542,35 @@ def test_options_may_be_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[s
         words[place:place] = ["--no-sync"]
         assert main(words) == 0, capsys.readouterr().err
         assert (tmp_path / f"dir{number}/start.sh").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("install image -- -x", "install -q -- image -x", "alpine -q -- -x", "inspect -- -x", "inspect --raw -- -x"),
+        *("owners -- -x", "doctor --offline -- -x", "start -- -x", "shell -- -x", "exec -- -x ps", "stop -- -x"),
+        *("logs -- -x", "logs -f -- -x", "config -- -x", "link -- -x", "link --remove -- -x p"),
+        *("expose -- -x cat", "expose --list -- -x", "diff --stat -- -x", "update -- -x", "update --check -- -x"),
+        *("backup -- -x b.tar", "backup b -- -x", "restore -- -x new", "restore - -- -x", "export -- -x -"),
+        *("export --format tar d -- -x", "push -- -x host/y", "push --squash -- -x host/y", "copy -- -x new"),
+        *(
+            "copy d -- -x",
+            "move -- -x new",
+            "move d -- -x",
+            "repair --check -- -x",
+            "remove -- -x",
+            "remove --yes d -- -x",
+        ),
+        *("run -- -x", "search -- -x", "tags -- -x"),
+    ],
+)
+def test_operands_behind_two_dashes_may_begin_with_one(words: str) -> None:
+    values: list[object] = []
+    for value in vars(_parse(words.split())).values():
+        values += value if isinstance(value, list) else [value]
+    assert "-x" in values, values
+
+
+def test_too_many_operands_are_shown_as_they_were_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "--", "-x", "-y"]) == 2
+    assert capsys.readouterr().err.startswith("provision: too many words: -y\n")

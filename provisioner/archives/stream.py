@@ -41,13 +41,14 @@ class StreamReader:
         if end <= len(self._data):
             self._at = end
             return self._data[at:end]
-        data = self._data[at:]
+        parts = [self._data[at:]]
+        size -= len(parts[0])
         self._at = len(self._data)
-        while len(data) < size and self._next_chunk():
-            count = min(size - len(data), len(self._chunk))
-            data += self._chunk[:count]
-            self._at = count
-        return data
+        while size and self._next_chunk():
+            parts.append(self._data[:size])
+            self._at = len(parts[-1])
+            size -= self._at
+        return b"".join(parts)
 
     def read_piece(self, limit: int) -> memoryview:
         """Return the next bytes without a copy: at least one, at most `limit`. Raises MalformedImage at the end."""

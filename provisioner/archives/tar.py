@@ -97,6 +97,8 @@ class Archive:
         """Takes some of the files, which are not among the entries then."""
         self.left = 0
         """How many bytes of the last entry's content have not been read."""
+        self.is_ended = False
+        """Whether an empty block has ended the archive, and not the end of the stream alone."""
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
 
@@ -162,6 +164,7 @@ class Archive:
             self._skip_padding()
         header = self._input.read(BLOCK)
         if not header or (not header[0] and not header.strip(b"\0")):
+            self.is_ended = bool(header)
             return None
         if len(header) < BLOCK:
             raise unreadable("it ends in the middle of a header")

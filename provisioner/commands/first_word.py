@@ -2,89 +2,111 @@
 
 from __future__ import annotations
 
-import difflib
+import os
+import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from provisioner.catalogue import Catalogue
+from provisioner.commands.foreign_words import INSTEAD, TOOLS, what_to_type
+from provisioner.commands.similar import nearest
+from provisioner.config import Config
+from provisioner.container.access import FOLDER
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 
-INSTEAD = {
-    "pull": "provision {image} {directory}",
-    "create": "provision {image} {directory}",
-    "get": "provision {image} {directory}",
-    "add": "provision {image} {directory}",
-    "build": "provision doesn't build images; a rootfs of your own: provision ./rootfs.tar DIR",
-    "kill": "provision stop {container}",
-    "attach": "provision exec {container} COMMAND",
-    "enter": "provision shell {container}",
-    "sh": "provision shell {container}",
-    "ls": "provision list",
-    "ps": "provision list",
-    "images": "provision list, and provision cache for what was downloaded",
-    "rm": "provision remove DIR",
-    "delete": "provision remove DIR",
-    "uninstall": "provision remove DIR",
-    "cp": "provision copy DIR NEW",
-    "clone": "provision copy DIR NEW",
-    "mv": "provision move DIR NEW",
-    "rename": "provision move DIR NEW",
-    "rmi": "provision cache prune",
-    "prune": "provision cache prune",
-    "clean": "provision cache prune",
-    "clear": "provision cache clear",
-    "info": "provision doctor",
-    "version": "provision --version",
-    "show": "provision inspect {image}",
-    "manifest": "provision inspect --raw {image}",
-}
-"""First words of docker, podman, pip and proot-distro, and what to type instead of each."""
-
-_SIMILAR = 0.75
-"""How similar a word has to be to the name of a subcommand to be taken for a typo, from 0 to 1.
-
-The first letter, or the first two in another order, are the same then: `flink` and `cirros` are images.
-"""
+_IMAGES = frozenset({"composer", "consul", "crate", "docker", "flink", "plone", "unit"})
+"""Images of Docker Hub with short names that are near to the name of a subcommand, or of INSTEAD."""
+_WORD = re.compile("[a-z]+([-_][a-z]+)*")
 
 
-def check_first_word(words: Sequence[str], names: Collection[str]) -> None:
-    """Raise UsageError where the command line begins with a word that is no image by all appearance.
+def operand_positions(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[int]:
+    """Return where the words are that are no options and no options' values.
 
-    `words` is the command line, without the name of a subcommand; `names` are those of all subcommands. An image with
-    such a name is still found by `provision install`.
+    `takes_value` says whether an option, as `--bind` or `-e`, has its value in the word behind it.
     """
-    at = next((at for at, word in enumerate(words) if word == "-" or not word.startswith("-")), None)
-    if at is None:
+    found: list[int] = []
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if word == "--":
+            return [*found, *range(at + 1, len(words))]
+        if word == "-" or not word.startswith("-"):
+            found.append(at)
+            at += 1
+        else:
+            at += 2 if _value_is_next(word, takes_value) else 1
+    return found
+
+
+def check_first_word(words: Sequence[str], positions: Sequence[int], names: Collection[str]) -> None:
+    """Raise UsageError where the first operand of a command line is no image by all appearance, or the second no DIR.
+
+    `words` is the command line, without the name of a subcommand, and `positions` says where its operands are; `names`
+    are those of all subcommands. An image with such a name is still found by `provision install`.
+    """
+    operands = [words[at] for at in positions]
+    if not operands or "--" in words[: positions[0]]:
         return
-    word, others = words[at], [*words[:at], *words[at + 1 :]]
-    operands = [other for other in others if not other.startswith("-")]
-    if word in names:  # behind an option, which then belongs to the subcommand
+    is_container = os.path.isdir(os.path.join(operands[0], FOLDER))
+    is_locked = any(word.partition("=")[0] == "--locked" for word in words)
+    if len(operands) == 1 and (is_container or is_locked):
+        return  # a container is answered with its start.sh, and with --locked the only operand is DIR
+    others = [*words[: positions[0]], *words[positions[0] + 1 :]]
+    if len(operands) > 1 and operands[0] in TOOLS:
+        _check_without_tool(operands, others, names)
+    is_reversed = len(operands) > 1 and operands[1] in names and not os.path.lexists(operands[1])
+    if not (is_container and is_reversed) and (instead := instead_of(operands, others, names)):
+        image = f"an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
+        raise UsageError(f"there is no subcommand {printable(operands[0])}", f"{instead}; {image}")
+    if is_reversed:
+        before, behind = words[: positions[1]], words[positions[1] + 1 :]
+        line = ["provision", operands[1], *before, *behind]
+        named = ["provision", *before, f"./{operands[1]}", *behind]
         raise UsageError(
-            f"options come behind the name of the subcommand {word}",
-            f"type {printable(shlex.join(['provision', word, *others]))}",
+            f"the subcommand comes first: {operands[1]}",
+            f"type {printable(shlex.join(line))}; a directory of that name: {printable(shlex.join(named))}",
         )
-    shown = printable(word)
-    image = f"an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
+
+
+def _check_without_tool(operands: Sequence[str], others: Sequence[str], names: Collection[str]) -> None:
+    """Raise UsageError where a subcommand of ours or of another tool follows the name of a tool."""
+    tool, *rest = operands
+    if tool in ("proot-distro", "pd") and rest[0] == "login":
+        raise UsageError(f"leave out {tool}", f"type {printable(shlex.join(['provision', 'shell', *others[1:]]))}")
+    if rest[0] in names:
+        raise UsageError(f"leave out {tool}", f"type {printable(shlex.join(['provision', *others]))}")
+    if rest[0] in INSTEAD:
+        raise UsageError(f"leave out {tool}; there is no subcommand {rest[0]}", what_to_type(rest, names))
+
+
+def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection[str]) -> str:
+    """Return what to type instead of a first operand that is no subcommand and no image's name; else "".
+
+    `others` are all words but this one, with options.
+    """
+    word = operands[0].lower()
     if word in INSTEAD:
-        raise UsageError(f"there is no subcommand {shown}", f"{_instead(word, operands)}; {image}")
-    suggestion = similar_subcommand(words, names)
-    if suggestion and len(operands) != 1:
-        raise UsageError(f"there is no subcommand {shown}", f"{suggestion}; {image}")
-
-
-def similar_subcommand(words: Sequence[str], names: Collection[str]) -> str:
-    """Return "did you mean: …" where the first word is similar to the name of a subcommand, else ""."""
-    at = next((at for at, word in enumerate(words) if word == "-" or not word.startswith("-")), None)
-    if at is None or words[at] in names:
+        return what_to_type([word, *operands[1:]], names)
+    is_word = _WORD.fullmatch(word) and word not in _IMAGES
+    name = nearest(word, (*names, *INSTEAD)) if is_word else ""
+    if not name or _is_catalogued(word):
         return ""
-    near = difflib.get_close_matches(words[at], names, 3, _SIMILAR)
-    name = next((name for name in near if name[0] == words[at][0] or sorted(name[:2]) == sorted(words[at][:2])), "")
-    return f"did you mean: {printable(shlex.join(['provision', name, *words[:at], *words[at + 1 :]]))}" if name else ""
+    if name in INSTEAD:
+        return f"did you mean {name}? Here that is: {what_to_type([name, *operands[1:]], names)}"
+    return f"did you mean: {printable(shlex.join(['provision', name, *others]))}"
 
 
-def _instead(word: str, operands: Sequence[str]) -> str:
-    """Return what to type instead of a word of another tool with these words behind it."""
-    first = operands[0] if operands else ""
-    name = first.rpartition("/")[2].partition("@")[0].partition(":")[0]
-    words = {"image": first or "IMAGE", "directory": f"./{name}" if name else "DIR", "container": first or "NAME"}
-    return INSTEAD[word].format(**{key: printable(shlex.quote(text)) for key, text in words.items()})
+def _is_catalogued(word: str) -> bool:
+    """Return whether the catalogue, or that of config.toml, has a source for a word."""
+    return word in Catalogue.packaged().sources or word in Config.load().catalogue.sources
+
+
+def _value_is_next(option: str, takes_value: Callable[[str], bool]) -> bool:
+    """Return whether the value of an option is the next word, and not in the same one, as in --env=A and -eA."""
+    if option.startswith("--"):
+        return "=" not in option and takes_value(option)
+    for at, letter in enumerate(option[1:], 1):
+        if takes_value(f"-{letter}"):
+            return at == len(option) - 1
+    return False

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,24 +23,19 @@ from provisioner.commands.source_options import (
     catalogue_name,
     open_source,
 )
-from provisioner.commands.stamps import add_stamp_arguments, stamps_of
+from provisioner.commands.stamps import Stamps, add_stamp_arguments
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
 from provisioner.errors import UsageError, machine_errors
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
     from provisioner.container.record import Record
     from provisioner.provision import Outcome
     from provisioner.terminal.progress import Console
-
-_VOLUME = re.compile(
-    "(?!(?:docker-archive|oci|oci-archive|dir|rootfs|lxc|containers-storage):)[^:]*:/(?!/).*", re.DOTALL
-)
-"""What is taken for SRC:DST behind -v: a source of an image isn't."""
 
 HELP = "Turn a container image into a directory that runs"
 _SOURCE_HELP = (
@@ -71,19 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
 
 
-def with_volume_options(words: Sequence[str]) -> list[str]:
-    """Return the command line with docker's `-v SRC:DST` written as `--volume SRC:DST`; any other -v is --verbose."""
-    result: list[str] = []
-    for word in words:
-        if result and result[-1] == "-v" and _VOLUME.fullmatch(word):
-            result[-1:] = ["--volume", word]
-        elif word.startswith("-v") and _VOLUME.fullmatch(word[2:]):
-            result += ["--volume", word[2:]]
-        else:
-            result.append(word)
-    return result
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Provision a directory, and show how to start it. Raises ProvisionError."""
     began = time.monotonic()
@@ -100,9 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
-    from provisioner.container.staging import scratch_directory
+    from provisioner.container.existing import existing_record
+    from provisioner.container.staging import scratch_before_staging
     from provisioner.image.lockfile import Lock, check_writable
-    from provisioner.provision import existing_record, provision
+    from provisioner.provision import provision
 
     plan = plan_of(arguments, config, directory, trust)
     console = make_console(arguments)
@@ -111,20 +93,21 @@ def run(arguments: argparse.Namespace) -> int:
         _check_default_directory(arguments.directory, existing_record(directory, trust), name, other)
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
     options = SourceOptions.of(arguments, config)
-    if arguments.no_cache:
-        options = replace(options, scratch=scratch_directory(directory))
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
     _warn_of_missing_binds(plan.binds, console)
-    stamps = stamps_of(arguments, lambda: existing_record(directory, trust) is not None)
-    with open_source(name, options, console) as source:
+    stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
+    with ExitStack() as stack:
+        if arguments.no_cache:
+            options = replace(options, scratch=stack.enter_context(scratch_before_staging(directory, trust)))
+        source = stack.enter_context(open_source(name, options, console))
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
         outcome = provision(plan, source, console)
-    for stamp in stamps:
-        stamp.touch(is_changed=outcome.is_changed)
+    stamps.update(trust, is_changed=outcome.is_changed)
     with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference, outcome.record.id))
+        known = KnownDirectory(str(directory), outcome.record.reference, outcome.record.id, outcome.content)
+        Directories(state_directory()).add(known)
     if arguments.lock:
         lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)
@@ -170,7 +153,7 @@ def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
     size = sum({layer.digest: layer.size for layer in outcome.record.layers}.values())
     with machine_errors("read the ownership record"), open(directory / FOLDER / RECORD, "rb") as record:
         files, total = count_files(record)
-    return f"{size_text(size)} in {seconds:.1f} s, {files:,} files of {size_text(total)}"
+    return f"{size_text(size)} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
 
 
 def _check_default_directory(

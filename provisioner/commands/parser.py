@@ -5,31 +5,22 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NoReturn
 
 from provisioner import __version__
+from provisioner.commands.foreign_options import EVERYWHERE
+from provisioner.commands.start_options import START_OPTIONS
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import COLOUR_CHOICES
 
-_START_OPTIONS = re.compile(
-    "-[itd]+|-[puw]([0-9/:=].*)?|--(interactive|tty|detach|rm|name|publish|workdir|privileged"
-    "|env-file|mount|shell|root|read-only|ephemeral|cap-add|device|exec|x11|sound|gpu)"
-)
-"""Options of `docker run`, and of start.sh, that provision doesn't have."""
-_SYNONYMS = {
-    **dict.fromkeys(("--arch", "--architecture", "--os"), "did you mean --platform? As --platform linux/arm64"),
-    **dict.fromkeys(("--net", "--network"), "containers use this machine's network: leave it out"),
-    **dict.fromkeys(("--output", "-o", "--dir", "--rootfs"), "DIR is the second word: provision IMAGE DIR"),
-    **dict.fromkeys(("--overwrite", "--replace", "--reinstall"), "did you mean --force?"),
-    **dict.fromkeys(("--registry-mirror",), "did you mean --mirror?"),
-    **dict.fromkeys(("--tls-verify", "--insecure-registry"), "did you mean --insecure?"),
-    **dict.fromkeys(("--no-color", "--no-colour"), "did you mean --color never?"),
-    **dict.fromkeys(("-n", "--dry-run", "--check"), "provision inspect IMAGE shows an image without downloading it"),
-}
-"""What to type for options of other tools."""
 _SIMILAR = 0.7
+_MARK = "\0"
+"""No word of a command line has it."""
+_SHORT_START_OPTIONS = re.compile("-[itd]+|-[puw][0-9/:=].*")
+"""One-letter options of start.sh that are joined, or have their value in the same word."""
 _ARGUMENT_ERROR = re.compile("argument ([^ ]+): (.*)", re.DOTALL)
 _CHOICES = re.compile("invalid choice: (.*) \\(choose from (.*)\\)", re.DOTALL)
 _EXCLUDED = re.compile("not allowed with argument (.*)")
@@ -40,6 +31,12 @@ class Parser(argparse.ArgumentParser):
 
     find_owner: Callable[[str], str] = staticmethod(lambda option: "")
     """Returns the subcommand that has an option which this one lacks; empty where none has."""
+
+    subcommands: Collection[str] = ()
+    """The names of all subcommands, for the parser that is used where none of them is typed."""
+
+    synonyms: Mapping[str, str] = MappingProxyType({})
+    """What to type for options that other tools have for the same job."""
 
     rest_hint = ""
     """What is added to the hint where there are too many words."""
@@ -56,16 +53,27 @@ class Parser(argparse.ArgumentParser):
         """Return the names of all options."""
         return [name for action in self._actions for name in action.option_strings]
 
+    def takes_value(self, option: str) -> bool:
+        """Return whether an option that this parser has is followed by a value."""
+        return self._option_string_actions[option].nargs != 0
+
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the arguments of a command line, whose options may be anywhere. Raises UsageError."""
         self._words = words
         if any(action.nargs == argparse.REMAINDER for action in self._actions):
             return self.parse_args(words)
         # Options may also be between SOURCE and DIR, which need not be there.
-        return self.parse_intermixed_args(words)
+        arguments = self.parse_intermixed_args(_with_marks(words))
+        for name, value in vars(arguments).items():
+            if isinstance(value, str):
+                setattr(arguments, name, value.removeprefix(_MARK))
+            elif isinstance(value, list) and all(isinstance(word, str) for word in value):
+                setattr(arguments, name, [word.removeprefix(_MARK) for word in value])
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """Raise the UsageError for what argparse found."""
+        message = message.replace(_MARK, "").replace(repr(_MARK)[1:-1], "")
         if option := self._unknown_option():
             raise UsageError(f"there is no option {printable(option)}", self._option_hint(option))
         if found := _ARGUMENT_ERROR.fullmatch(message):
@@ -73,8 +81,10 @@ class Parser(argparse.ArgumentParser):
         if words := message.partition("unrecognized arguments: ")[2]:
             raise UsageError(f"too many words: {printable(words)}", f"type {self._usage()}{self.rest_hint}")
         if names := message.partition("the following arguments are required: ")[2]:
-            missing = f"{names.replace(', ', ' and ')} {'are' if ',' in names else 'is'} missing"
-            raise UsageError(missing, f"type {self._usage()}; {self._help}")
+            optional = [str(action.metavar) for action in self._actions if action.nargs == argparse.REMAINDER]
+            missing = [name for name in names.split(", ") if name not in optional]
+            verb = "is" if len(missing) == 1 else "are"
+            raise UsageError(f"{' and '.join(missing)} {verb} missing", f"type {self._usage()}; {self._help}")
         raise UsageError(printable(message), f"{self._help}")
 
     def _unknown_option(self) -> str:
@@ -94,11 +104,14 @@ class Parser(argparse.ArgumentParser):
         return ""
 
     def _option_hint(self, option: str) -> str:
-        if synonym := _SYNONYMS.get(option):
+        if synonym := self.synonyms.get(option) or EVERYWHERE.get(option):
             return synonym
-        if _START_OPTIONS.fullmatch(option):
+        is_install = self.prog in ("provision", "provision install")
+        if is_install and (option in START_OPTIONS or _SHORT_START_OPTIONS.fullmatch(option)):
             return f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
-        if owner := self.find_owner(option):
+        if option[2:] in self.subcommands and option.startswith("--"):
+            return f"type provision {option[2:]}, without dashes"
+        if option.startswith("--") and (owner := self.find_owner(option)):
             return f"{option} is an option of {owner}"
         near = difflib.get_close_matches(option.replace("_", "-"), self.options, 1, _SIMILAR)
         if near:
@@ -114,6 +127,7 @@ class Parser(argparse.ArgumentParser):
             (action for action in self._actions if option in (*action.option_strings, action.dest, action.metavar)),
             None,
         )
+        option = next((name for name in full.split("/") if name.startswith("--")), option)
         usage = f"{option} {action.metavar}" if action and action.metavar else option
         if reason.startswith("expected "):
             return UsageError(f"{option} needs a value", f"type {usage}; {self._help}")
@@ -133,9 +147,21 @@ class Parser(argparse.ArgumentParser):
 
     def _usage(self) -> str:
         """Return the command with its operands, without options."""
+        forms = {"?": "[{}]", argparse.REMAINDER: "[{}]...", "*": "[{}]...", "+": "{}..."}
         operands = [action for action in self._actions if not action.option_strings]
-        words = [f"[{action.metavar}]" if action.nargs == "?" else str(action.metavar) for action in operands]
+        words = [forms.get(str(action.nargs), "{}").format(action.metavar) for action in operands]
         return " ".join([self.prog, *words])
+
+
+def _with_marks(words: Sequence[str]) -> list[str]:
+    """Return a command line with a mark before each word behind `--` that begins with a dash.
+
+    argparse parses operands among options in two steps, and would take them for options in the second one.
+    """
+    if "--" not in words:
+        return list(words)
+    at = words.index("--")
+    return [*words[: at + 1], *(f"{_MARK}{word}" if word.startswith("-") else word for word in words[at + 1 :])]
 
 
 def add_common_options(parser: argparse.ArgumentParser, quiet_help: str = "show errors only") -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import takewhile
 from pathlib import Path
 from types import FrameType, ModuleType
 
 from provisioner.commands import install, remove
+from provisioner.commands.first_word import operand_positions
 from provisioner.commands.operands import check_operands
 from provisioner.commands.parser import Parser, add_common_options
+from provisioner.commands.start_options import TAKES_VALUE, add_start_arguments, check_start_words
 from provisioner.commands.trusting import add_trust_argument
+from provisioner.container.access import FOLDER
 from provisioner.container.directories import state_directory
 from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
+from provisioner.terminal.escaping import printable
 
 HELP = "Run a command in an image once, and leave nothing behind"
 EXAMPLE = "provision run alpine cat /etc/os-release"
@@ -31,35 +35,66 @@ _FOLDER = "run"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     parser.add_argument("--platform", metavar="P", help="linux/arm64, linux/arm/v7, …; default: this machine's")
+    add_start_arguments(parser)
     add_trust_argument(parser)
     parser.add_argument("source", metavar="SOURCE", help="an image, as for install")
     parser.add_argument(
-        "words", metavar="WORD", nargs=argparse.REMAINDER, help="options of start.sh, and the command in place of CMD"
+        "words", metavar="WORD", nargs=argparse.REMAINDER, help="the command in place of CMD, with its own options"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit status. Raises ProvisionError."""
     check_operands(arguments.source, None)
-    _check_words(arguments.words)
+    _check_not_container(arguments.source)
+    check_start_words(arguments.start_words)
+    _check_detached(arguments.start_words)
     with _throw_away_place() as place:
         directory = place / "container"
         options = ["--quiet"] * arguments.quiet + ["--verbose"] * arguments.verbose
         platform = ["--platform", arguments.platform] if arguments.platform else []
         _call(install, ["--no-sync", *options, *platform, "--", arguments.source, str(directory)])
         try:
-            return _started([str(directory / "start.sh"), *arguments.words])
+            _check_command(arguments, directory)
+            end = ["--"] if arguments.words else []
+            return _started([str(directory / "start.sh"), *arguments.start_words, *end, *arguments.words])
         finally:
             _call(remove, ["--yes", "--quiet", "--", str(directory)])
 
 
-def _check_words(words: Sequence[str]) -> None:
+def _check_not_container(source: str) -> None:
+    """Raise UsageError where a word is the name of a container here."""
+    if "/" not in source and os.path.isdir(os.path.join(source, FOLDER)):
+        shown = printable(shlex.quote(source))
+        raise UsageError(
+            f"{shown} is a container",
+            f"type provision start {shown}; an image of that name: provision run {shown}:latest",
+        )
+
+
+def _check_detached(words: Sequence[str]) -> None:
     """Raise UsageError for an option of start.sh that leaves something running."""
-    options = list(takewhile(lambda word: word.startswith("-") and word != "--", words))
-    if found := next((word for word in options if word in ("-d", "--detach") or word == "-itd"), ""):
+    if found := next((word for word in words if word in ("-d", "--detach")), ""):
         raise UsageError(
             f"{found} would leave something running of which the files are removed",
             "make a directory of its own: provision SOURCE DIR, then DIR/start.sh -d",
+        )
+
+
+def _check_command(arguments: argparse.Namespace, directory: Path) -> None:
+    """Raise UsageError where the command begins with an option, and the image has no entrypoint that could take it."""
+    words = arguments.words
+    if not words or not words[0].startswith("-") or {"--entrypoint", "--shell"} & set(arguments.start_words):
+        return
+    from provisioner.inspection import inspect_directory
+
+    if not inspect_directory(directory).image.config.entrypoint:
+        first = next(iter(operand_positions(words, TAKES_VALUE.__contains__)), len(words))
+        typed = [*arguments.start_words, *words[:first]]
+        line = ["provision", "run", *typed, arguments.source, *words[first:]]
+        raise UsageError(
+            f"{printable(words[0])} is no command; options of provision run come before the image",
+            f"type {printable(shlex.join(line))}",
         )
 
 

@@ -1,4 +1,4 @@
-"""`provision start`, `shell`, `exec` and `stop`: what start.sh does, for a container by its name.
+"""`provision start`, `shell` and `exec`: what start.sh does, for a container by its name.
 
 They become start.sh: it gets the same terminal and signals, and its exit status is theirs.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.start_options import add_start_arguments
 from provisioner.commands.trusting import add_trust_argument
 from provisioner.errors import UsageError, machine_errors
 from provisioner.terminal.escaping import printable
@@ -29,9 +30,12 @@ class Starter:
     """What may follow NAME|DIR, for the help."""
     needs_words: bool = False
     QUIET: str = "show errors only"
+    add_options: Callable[[argparse.ArgumentParser], None] = add_start_arguments
+    """Adds the options that may precede NAME|DIR."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
+        self.add_options(parser)
         add_trust_argument(parser)
         add_container_argument(parser)
         parser.add_argument("words", metavar="WORD", nargs=argparse.REMAINDER, help=self.words)
@@ -40,7 +44,10 @@ class Starter:
         """Become start.sh. Raises NotFound, UsageError, NotTrusted and MachineError."""
         if self.needs_words and not arguments.words:
             raise UsageError("there is no command", f"as in {self.EXAMPLE}")
-        become(os.path.join(find_container(arguments), "start.sh"), (*self.options, *arguments.words))
+        become(
+            os.path.join(find_container(arguments), "start.sh"),
+            (*self.options, *arguments.start_words, *arguments.words),
+        )
 
 
 def become(script: str, words: Sequence[str]) -> NoReturn:
@@ -51,11 +58,18 @@ def become(script: str, words: Sequence[str]) -> NoReturn:
         os.execv(script, [script, *words])
 
 
+def _add_start_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `start`: docker's `-a` has no value there."""
+    add_start_arguments(parser, but=("--attach", "-a"))
+    parser.add_argument(*("-a", "--attach"), action="store_true", help="as in docker: output is always shown")
+
+
 START = Starter(
     "Start a container: its command, or another one",
     "provision start web",
     (),
     "options of start.sh, and the command: as DIR/start.sh takes them",
+    add_options=_add_start_options,
 )
 SHELL = Starter("Open a login shell in a container", "provision shell web", ("--shell",), "arguments of the shell")
 EXEC = Starter(
@@ -65,4 +79,3 @@ EXEC = Starter(
     "the command, after options of start.sh",
     needs_words=True,
 )
-STOP = Starter("Stop what runs in a container", "provision stop web", ("--stop",), "--timeout SECONDS")

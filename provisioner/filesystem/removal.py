@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
 
-_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-"""What os.fsencode uses, which takes longer to find out for each name whether it is text."""
+_ENCODING = sys.getfilesystemencoding()
 
 
 def remove_tree(parent: int, name: bytes) -> None:
@@ -57,7 +56,7 @@ def names_in(directory: int) -> Iterator[bytes]:
     """
     with closing_descriptor(os.open(".", DIRECTORY, dir_fd=directory)) as opened, os.scandir(opened) as entries:
         for entry in entries:
-            yield entry.name.encode(_ENCODING, _ERRORS)
+            yield entry.name.encode(_ENCODING, "surrogateescape")  # os.fsencode takes three times as long
 
 
 def _empty(directory: int, top: int, unused: bytes, numbers: Iterator[int], device: int) -> list[bytes]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from provisioner.launch.settings import LaunchSettings
 from provisioner.resources import read_resource
 
 PARTS = (
@@ -44,10 +47,27 @@ PARTS = (
 )
 """The parts in their order in start.sh: each is scripts/start/NAME.sh, and defines functions."""
 
-_LAST_LINE = b'main "$@"\n'
+_READ_OPTIONS = b"""
+prepare_shell
+set_defaults
+while read_option $# "${1-}" "${2-}"; do
+    shift "$width"
+done
+"""
+
+LAST_LINE = b'main "$@"\n'
 """Runs the script. It comes last, so that a shell has read all functions by then."""
 
 
 def body() -> bytes:
     """Return what follows the quoted assignments in start.sh. It is the same for all images."""
-    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), _LAST_LINE])
+    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), LAST_LINE])
+
+
+def options_reader() -> bytes:
+    """Return a script that reads the options of start.sh in its words, and does nothing else.
+
+    Where one can't be had, it says so on standard error and exits with 125, as start.sh does.
+    """
+    assignments = [f"{field.name}=''\n".encode() for field in fields(LaunchSettings)]
+    return b"".join([*assignments, body().removesuffix(LAST_LINE), _READ_OPTIONS])

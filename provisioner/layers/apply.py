@@ -220,9 +220,7 @@ class LayerApplier:
         inode = status.st_ino
         if (before := overrides.get(inode)) is not None:
             drop_xattrs(directory, before.xattrs)
-        mode = self._ownership.mode(entry.kind, entry.mode)
-        has_owners = apply_metadata(directory, entry, self._ownership, mode, status)
-        overrides.set(inode, self._override_of(entry, has_owners))
+        overrides.set(inode, self._override_of(entry, apply_metadata(directory, entry, self._ownership, status)))
         overrides.times[inode] = entry.mtime
 
     def _apply_metadata_by_name(self, place: Place, entry: Entry, is_placeholder: bool = False) -> None:

@@ -26,10 +26,13 @@ class StreamedLayer:
     has_whiteouts = True
     """Whether entries may be whiteouts."""
 
-    def __init__(self, chunks: Iterable[bytes], ownership: Ownership, budget: Budget) -> None:
+    def __init__(
+        self, chunks: Iterable[bytes], ownership: Ownership, budget: Budget, *, hashes_all: bool = False
+    ) -> None:
         self._archive = Archive(budget.count_chunks(chunks))
         self._ownership = ownership
         self._budget = budget
+        self._hashes_all = hashes_all
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the entries in order. Raises MalformedImage, and MachineError where the budget is exceeded."""
@@ -51,37 +54,35 @@ class StreamedLayer:
 
         Returns its place, and whether it has the owners of the image. Raises OSError and ProvisionError.
         """
-        ownership = self._ownership
-        mode = ownership.mode(entry.kind, entry.mode)
+        mode = self._ownership.mode(entry.kind, entry.mode)
         place, file = tree.create_file(entry.path, mode & 0o777 | 0o600)
         try:
-            is_hashed = entry.size <= LARGEST or is_always_hashed(place.path)
-            if entry.extents is not None:
-                digest = self._write_sparse(file, entry, is_hashed)
-            elif entry.size:
-                digest = self._write_content(file, is_hashed)
-            else:
-                digest = EMPTY if is_hashed else b""
+            is_hashed = entry.size <= LARGEST or self._hashes_all or is_always_hashed(place.path)
+            digest = self.write_content(file, entry, is_hashed=is_hashed)
             status = os.fstat(file)
             tree.overrides.digests.set(status.st_ino, digest)
-            return place, apply_metadata(file, entry, ownership, mode, status)
+            return place, apply_metadata(file, entry, self._ownership, status)
         finally:
             os.close(file)
 
-    def _write_content(self, file: int, is_hashed: bool) -> bytes:
-        """Write all content, which isn't empty, to an open file.
+    def write_content(self, file: int, entry: Entry, *, is_hashed: bool) -> bytes:
+        """Write the content of the last entry, a regular file, to an open, empty file.
 
-        Returns its SHA-256 digest; empty unless `is_hashed`.
+        Returns its SHA-256 digest; empty unless `is_hashed`. Raises OSError and ProvisionError.
         """
+        if entry.extents is not None:
+            return self._write_sparse(file, entry, is_hashed)
+        if not entry.size:
+            return EMPTY if is_hashed else b""
         archive = self._archive
         piece = archive.read_piece()
         hasher = sha256(piece) if is_hashed else None
-        _write(file, piece)
+        write_piece(file, piece)
         while archive.left:
             piece = archive.read_piece()
             if hasher is not None:
                 hasher.update(piece)
-            _write(file, piece)
+            write_piece(file, piece)
         return hasher.digest() if hasher is not None else b""
 
     def _write_sparse(self, file: int, entry: Entry, is_hashed: bool) -> bytes:
@@ -111,20 +112,19 @@ def entry_errors(entry: Entry) -> Iterator[None]:
         yield
 
 
-def apply_metadata(file: int, entry: Entry, ownership: Ownership, mode: int, status: os.stat_result) -> bool:
+def apply_metadata(file: int, entry: Entry, ownership: Ownership, status: os.stat_result) -> bool:
     """Set owners, extended attributes, mode and time of an open file or directory, whose fstat(2) is `status`.
 
-    `mode` is what `ownership` says of it. Returns whether it has the owners of the image. They come first: chown clears
-    setuid, setgid and capabilities.
+    Returns whether it has the owners of the image. They come first: chown clears setuid, setgid and capabilities.
     """
     has_owners = ownership.exact
-    is_changed = has_owners and (status.st_uid != entry.uid or status.st_gid != entry.gid)
-    if is_changed and not (has_owners := try_chown(entry, file)):
-        mode = ownership.mode(entry.kind, entry.mode, has_owners)
+    mode = status.st_mode & 0o7777
+    if has_owners and (status.st_uid != entry.uid or status.st_gid != entry.gid):
+        has_owners, mode = try_chown(entry, file), -1
     if entry.xattrs:
         set_xattrs(file, entry.xattrs, privileged=ownership.exact)
-    if is_changed or status.st_mode & 0o7777 != mode:
-        os.fchmod(file, mode)
+    if mode != (wanted := ownership.mode(entry.kind, entry.mode, has_owners)):
+        os.fchmod(file, wanted)
     os.utime(file, ns=(entry.mtime, entry.mtime))
     return has_owners
 
@@ -140,6 +140,7 @@ def try_chown(entry: Entry, file: int | bytes, **options: Any) -> bool:
     return True
 
 
-def _write(file: int, piece: memoryview) -> None:
+def write_piece(file: int, piece: memoryview) -> None:
+    """Write all of `piece` to an open file, where it is. Raises OSError."""
     while (count := os.write(file, piece)) < len(piece):
         piece = piece[count:]

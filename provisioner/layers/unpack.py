@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from provisioner.archives.compression import decompress, unexpected_compression
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
 from provisioner.filesystem.atomic import make_directory
+from provisioner.filesystem.content import can_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.image.digest import verified_chunks
@@ -24,6 +25,7 @@ from provisioner.layers.file_writer import FileWriter
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer, unpack_lowest_layer_with
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
+from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.rootfs_reader import is_converted, open_reader
 from provisioner.layers.trash import emptied_meanwhile
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
@@ -33,7 +35,7 @@ from provisioner.ownership.record import write_part
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.moving import CannotMove
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import LayerBlob, Source
 from provisioner.store.download import Unverified
 from provisioner.terminal.progress import Console
@@ -109,7 +111,8 @@ def _unpack(
     """Try to unpack once, in a single process where `scratch` is None."""
     links = Links(unpack_options.hardlinks)
     budget = Budget(_max_size(place, image, unpack_options.max_size), parts=1 + len(image.layers))
-    unpacking = _Unpacking(image, place, scratch, ownership, budget, links, console.detail)
+    hashes_all = can_reflink(place)
+    unpacking = _Unpacking(image, place, scratch, ownership, budget, links, console.detail, hashes_all)
     with ExitStack() as stack:
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
             tree = stack.enter_context(Tree(rootfs))
@@ -130,8 +133,8 @@ def _unpack(
                 console.step(text)
         if applier.clamped_times:
             console.step(
-                f"{applier.clamped_times} files have times that this machine's 32-bit time_t can't hold: they "
-                "get the nearest one"
+                f"{counted(applier.clamped_times, 'file has a time', 'files have times')} that this machine's 32-bit "
+                "time_t can't hold: the nearest one is set"
             )
         stack.pop_all()  # the caller closes the tree
         return tree
@@ -151,6 +154,8 @@ class _Unpacking:
     links: Links
     say: Callable[[str], None]
     """Is called with a line about what is unusual of a layer."""
+    hashes_all: bool
+    """Whether even the largest files get digests: a second container may be reflinked from them (see reflinks/)."""
 
     @cached_property
     def worker_layers(self) -> Sequence[int]:
@@ -193,7 +198,7 @@ class _Unpacking:
                         applier.follow_merge(unpacked.clamped_times)
                     else:
                         with open_archive(layer, blob.chunks()) as archive:
-                            applier.apply_reader(open_reader(layer, archive, self.ownership, self.budget))
+                            applier.apply_reader(self._open_reader(layer, archive, self.budget))
                     self._report(number, blob)
                 finish(number, layer)
             tree.trash = None
@@ -225,7 +230,7 @@ class _Unpacking:
             self._file_writer(folder) as writer,
             open_archive(self.image.layers[number], blob) as archive,
         ):
-            layer = open_reader(self.image.layers[number], archive, self.ownership, budget)
+            layer = self._open_reader(self.image.layers[number], archive, budget)
             unpack = unpack_layer if number else unpack_lowest_layer
             if writer is not None:
                 unpack = partial(unpack_lowest_layer_with, writer)
@@ -234,6 +239,9 @@ class _Unpacking:
                 with machine_errors("write the ownership record"):
                     part = write_part(self.scratch, b"record-%d" % number, folder, unpacked.overrides, self.ownership)
                 yield replace(unpacked, record_part=part)
+
+    def _open_reader(self, layer: Layer, archive: Iterable[bytes], budget: Budget) -> StreamedLayer:
+        return open_reader(layer, archive, self.ownership, budget, hashes_all=self.hashes_all)
 
     @contextmanager
     def _file_writer(self, folder: int) -> Iterator[FileWriter | None]:
@@ -310,6 +318,8 @@ def _max_size(place: int, image: Image, requested: int | None) -> int:
     if state.f_files and not state.f_favail:
         raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
     max_size = free * 9 // 10 if requested is None else requested
+    if image.rootfs and image.rootfs.unpacked_size > max_size:
+        raise too_large(max_size)
     compressed = sum(blob.size for blob in set(image.manifest.layers))
     if compressed > free:
         raise MachineError(
@@ -329,17 +339,24 @@ def _layer_text(number: int, count: int, layer: Layer, command: str) -> str:
 def substitutes_text(substitutes: Substitutes) -> str:
     """Return one line about what replaces hard links; empty where none was refused."""
     copies, reflinks, symlinks = substitutes.copies, substitutes.reflinks, substitutes.symlinks
-    parts = [f"{copies} copies, which take {size_text(substitutes.copied_bytes)} more"] if copies else []
-    parts += [f"{reflinks} reflinks, which take no space"] if reflinks else []
-    parts += [f"{symlinks} symlinks"] if symlinks else []
+    parts = []
+    if copies:
+        take = counted(copies, "copy, which takes", "copies, which take")
+        parts.append(f"{take} {size_text(substitutes.copied_bytes)} more")
+    if reflinks:
+        parts.append(f"{counted(reflinks, 'reflink, which takes', 'reflinks, which take')} no space")
+    if symlinks:
+        parts.append(counted(symlinks, "symlink"))
     hint = "; --hardlinks symlink saves that" if copies and not symlinks else ""
-    return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
+    return f"hard links are refused here: {', and '.join(parts)} in their place{hint}" if parts else ""
 
 
 def _proot_links_text(substitutes: Substitutes) -> str:
     """Return one line about proot's symlinks in place of hard links; empty where there were none."""
-    resolved, lost = substitutes.resolved_links, substitutes.lost_links
-    text = f"{resolved} links that proot had made are hard links again" if resolved else ""
-    if lost:
-        text += f"{'; ' if text else ''}{lost} links of proot lead to nothing: the archive doesn't have their content"
-    return text
+    texts = []
+    if resolved := substitutes.resolved_links:
+        texts.append(f"restored {counted(resolved, 'hard link')} that proot had replaced")
+    if lost := substitutes.lost_links:
+        leads = counted(lost, "link of proot leads", "links of proot lead")
+        texts.append(f"{leads} to nothing: the archive lacks the content")
+    return "; ".join(texts)

@@ -8,21 +8,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from provisioner.comparison.accounts import find_shared_ids, merge_accounts
+from provisioner.comparison.accounts import COMPANIONS, find_shared_ids, merge_accounts, missing_lines
 from provisioner.comparison.merge import Side
+from provisioner.comparison.places import is_account_file
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.copying import TreeCopier
-from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor, open_readable
+from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE, change_mode, closing_descriptor, open_readable
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.filesystem.xattrs import read_xattrs, set_read_xattrs
-from provisioner.maintenance.plan import BESIDE, Action, UpdatePlan
+from provisioner.maintenance.plan import Action, UpdatePlan
 from provisioner.ownership.policy import Ownership
+from provisioner.rootfs.account_files import LARGEST
 from provisioner.rootfs.tree import NOTHING_THERE, Place, Tree
 from provisioner.terminal.escaping import printable
-
-_ACCOUNTS_SIZE = 8 << 20
-"""The most bytes of a file that is merged by line."""
 
 
 @dataclass
@@ -47,7 +46,10 @@ def merge_files(
     for action in plan.actions:
         with machine_errors(f"update {printable('/' + os.fsdecode(action.path))}"):
             merger.run(action)
-    with machine_errors("set the times of directories"):
+    if any(is_account_file(action.path) for action in plan.actions):
+        with machine_errors("merge users and groups"):
+            merger.complete_accounts()
+    with machine_errors("set times and modes of directories"):
         merger.finish()
     return merger.merge
 
@@ -64,6 +66,8 @@ class _Merger:
         self._copier = TreeCopier(self._top, lambda path: False)
         self._times: dict[bytes, tuple[int, int]] = {}
         """The times of directories that are written to, by path."""
+        self._modes: dict[bytes, int] = {}
+        """The permission bits of directories, by path: they may close what is written to until the end."""
 
     def run(self, action: Action) -> None:
         """Carry out one action. Raises OSError."""
@@ -75,18 +79,23 @@ class _Merger:
                     self.merge.blocked.append(action.path)
                 return
             if content is Side.BESIDE:
-                self._put_beside(place)
+                self._put_beside(place, action.beside)
             self._take(action, place)
         elif content is Side.LINES:
             self._merge_lines(action)
         self._set_rest(action)
 
     def finish(self) -> None:
-        """Give directories their times, those below first. Raises OSError."""
-        for path in sorted(self._times, reverse=True):
+        """Give directories their times and permissions, those below first. Raises OSError."""
+        for path in sorted({*self._times, *self._modes}, reverse=True):
             with suppress(FileNotFoundError, NotADirectoryError):
                 place = self._new.locate(path, create=False)
-                os.utime(place.name, ns=self._times[path], dir_fd=place.directory, follow_symlinks=False)
+                if not stat.S_ISDIR(self._new.lstat(place).st_mode):
+                    continue
+                if path in self._times:
+                    os.utime(place.name, ns=self._times[path], dir_fd=place.directory, follow_symlinks=False)
+                if path in self._modes:
+                    change_mode(place.directory, place.name, self._modes[path])
 
     def _find_place(self, action: Action) -> Place | None:
         """Return the place of an action in the new tree, in a directory that is made where it is missing.
@@ -130,9 +139,9 @@ class _Merger:
             status = os.fstat(place.directory)
             self._times[path] = (status.st_atime_ns, status.st_mtime_ns)
 
-    def _put_beside(self, place: Place) -> None:
-        """Rename the image's file."""
-        beside = self._new.locate(place.path + BESIDE, create=False)
+    def _put_beside(self, place: Place, path: bytes) -> None:
+        """Rename the image's file to `path`."""
+        beside = self._new.locate(path, create=False)
         self._new.remove(beside)
         os.rename(place.name, beside.name, src_dir_fd=place.directory, dst_dir_fd=beside.directory)
         self._new.forget_paths()
@@ -148,7 +157,7 @@ class _Merger:
             place = self._new.locate(action.place, create=False)
         if kind is Kind.DIRECTORY:
             self._make_directory(place, action.path)
-        elif kind is not None:
+        elif action.disk is not None:  # whose kind is None for a socket
             original = self._old.locate(action.path, create=False)
             file = WalkedFile(original.name, original.directory, self._old.lstat(original))
             self._copier.copy_file(file, place.directory, place.path)
@@ -165,39 +174,57 @@ class _Merger:
             if not os.geteuid():
                 os.fchown(made, state.st_uid, state.st_gid)
             set_read_xattrs(made, read_xattrs(source))
-            os.fchmod(made, stat.S_IMODE(state.st_mode) | 0o700)
+        self._modes[place.path] = stat.S_IMODE(state.st_mode)
         self._times[place.path] = (state.st_atime_ns, state.st_mtime_ns)
         self._new.forget_paths()
 
     def _merge_lines(self, action: Action) -> None:
         """Merge a file with a line for each user or group."""
         name = os.fsdecode(action.path).rpartition("/")[2]
-        disk, new = (tree.read(action.path, _ACCOUNTS_SIZE + 1) for tree in (self._old, self._new))
+        disk, new = (tree.read(action.path, LARGEST + 1) for tree in (self._old, self._new))
         if disk is None or new is None:  # as a hard link of Termux's proot, which is a symlink
             self._take(action, self._new.locate(action.place, create=False))
             self.merge.notes.append(f"/etc/{name} could not be merged: yours stays")
             return
-        if max(len(disk), len(new)) > _ACCOUNTS_SIZE:
+        if max(len(disk), len(new)) > LARGEST:
             raise MachineError(f"/etc/{name} is too large to be merged", "update without it: move it away first")
         merged, conflicts = merge_accounts(name, self._accounts(name), disk, new)
-        place = self._new.locate(action.place, create=False)
-        self._note_time(place)
-        status = self._new.lstat(place)
-        self._new.remove(place)
-        place = self._new.locate(action.place, create=False)
-        file = os.open(place.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=place.directory)
-        with open(file, "wb") as opened:
-            opened.write(merged)
-            if not os.geteuid():
-                os.fchown(file, status.st_uid, status.st_gid)
-            os.fchmod(file, stat.S_IMODE(status.st_mode))
+        self._rewrite(action.place, merged)
         self.merge.notes += [
             f"/etc/{name}: both changed the line of {printable(os.fsdecode(key))}: yours stays" for key in conflicts
         ]
         self.merge.notes += [
-            f"/etc/{name}: {printable(os.fsdecode(one))} and {printable(os.fsdecode(other))} have the same number"
+            f"/etc/{name}: {printable(os.fsdecode(one))} and {printable(os.fsdecode(other))} have the same number: "
+            "each can change what belongs to the other; give one of them another number"
             for one, other in find_shared_ids(name, merged, (disk, new))
         ]
+
+    def complete_accounts(self) -> None:
+        """Give users and groups of one file their lines in the other one. Raises OSError."""
+        for main, companion in COMPANIONS.items():
+            path = f"etc/{companion}".encode()
+            texts = (
+                self._new.read(f"etc/{main}".encode(), LARGEST),
+                *(tree.read(path, LARGEST) for tree in (self._new, self._old)),
+            )
+            if None in texts or self._new.read_link(path) is not None:
+                continue
+            names, there, former = (text or b"" for text in texts)
+            if lines := missing_lines(names, there, former):
+                self._rewrite(path, b"".join(line + b"\n" for line in [*there.splitlines(), *lines]))
+
+    def _rewrite(self, path: bytes, content: bytes) -> None:
+        """Replace a file of the new tree by one with another content, and the same mode and owner."""
+        place = self._new.locate(path, create=False)
+        self._note_time(place)
+        status = self._new.lstat(place)
+        self._new.remove(place)
+        place = self._new.locate(path, create=False)
+        with open(os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory), "wb") as opened:
+            opened.write(content)
+            if not os.geteuid():
+                os.fchown(opened.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(opened.fileno(), stat.S_IMODE(status.st_mode))
 
     def _set_rest(self, action: Action) -> None:
         """Set mode and owner of what is there in the end, where they aren't those of the side that it came from."""
@@ -214,4 +241,7 @@ class _Merger:
         if disk.kind is not None and disk.kind is not Kind.SYMLINK:
             is_users = decision.mode is Side.USER
             mode = disk.mode if is_users else self._ownership.mode(disk.kind, new.mode)
-            change_mode(place.directory, place.name, mode)
+            if disk.kind is Kind.DIRECTORY:
+                self._modes[place.path] = mode
+            else:
+                change_mode(place.directory, place.name, mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections import Counter
@@ -14,13 +15,15 @@ from provisioner.comparison.merge import Decision, Side, State, decide
 from provisioner.comparison.places import is_package_database
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.errors import machine_errors
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership.digests import hash_file
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
 from provisioner.ownership.record import RECORD
-from provisioner.rootfs.tree import Tree
+from provisioner.rootfs.paths import NAME_MAX
+from provisioner.rootfs.readable_tree import ReadableTree
+from provisioner.rootfs.tree import NOTHING_THERE, Tree
 
 BESIDE = b".provision-new"
 """What the name of the image's file ends with, where it comes beside the user's."""
@@ -40,6 +43,23 @@ class Action:
     new: State | None
     size: int = 0
     """The bytes of the user's file that are copied."""
+    is_place_taken: bool = False
+    """Whether it isn't carried out, since the old tree has another file at `place` itself."""
+
+    @property
+    def beside(self) -> bytes:
+        """Return where the image's file comes to that stands beside the user's.
+
+        A name without room for BESIDE is cut off, and tells by a part of its hash which one it is.
+        """
+        above, slash, name = self.place.rpartition(b"/")
+        if len(name) + len(BESIDE) > NAME_MAX:
+            digest = b"-" + hashlib.sha256(name).hexdigest()[:8].encode()
+            end = NAME_MAX - len(BESIDE) - len(digest)
+            while name[end] & 0xC0 == 0x80:  # in the middle of a letter of UTF-8
+                end -= 1
+            name = name[:end] + digest
+        return above + slash + name + BESIDE
 
 
 @dataclass
@@ -56,6 +76,8 @@ class UpdatePlan:
     """Whether the new image has another package database."""
     packages: list[bytes] = field(default_factory=list)
     """The packages that are installed in the new image, since both sides have changed the database."""
+    returning_packages: list[bytes] = field(default_factory=list)
+    """The packages that the user has removed, and that come again with the new image, for the same reason."""
 
     @property
     def size(self) -> int:
@@ -79,9 +101,10 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
         machine_errors(f"compare {shown} with both images"),
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=old)) as old_rootfs,
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=new)) as new_rootfs,
+        ReadableTree(old_rootfs) as old_tree,
         Tree(new_rootfs) as new_tree,
     ):
-        planner = _Planner(baseline, new_tree, new)
+        planner = _Planner(replace(baseline, opens_closed=True), old_tree, new_tree, old, new)
         records = [parse_entries(base_record), parse_entries(new_record)]
         for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
             planner.add(path, base, file, entry)
@@ -91,15 +114,17 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
 class _Planner:
     """Makes a plan from the paths of all three sides, in the order of `walk`."""
 
-    def __init__(self, baseline: Baseline, new_tree: Tree, new_folder: int) -> None:
+    def __init__(self, baseline: Baseline, old_tree: Tree, new_tree: Tree, old_folder: int, new_folder: int) -> None:
         self.plan = UpdatePlan()
         self._baseline = baseline
+        self._old_tree = old_tree
         self._new_tree = new_tree
+        self._old_folder = old_folder
         self._new_folder = new_folder
         self._replaced = b"/"
         """A directory that the user has deleted or replaced, with a slash behind it; nothing below it comes."""
-        self._redirects: dict[bytes, tuple[bytes, dict[bytes, MtreeEntry]]] = {}
-        """By the path of a directory that is a symlink in the new image: where that leads, and what is there."""
+        self._redirects: dict[bytes, _Redirect] = {}
+        """By the path of a directory that is a symlink in the new image."""
         self._beside: set[bytes] = set()
 
     def add(self, path: bytes, base: MtreeEntry | None, file: WalkedFile | None, new: MtreeEntry | None) -> None:
@@ -111,9 +136,14 @@ class _Planner:
             return
         place = path
         if (redirect := self._redirect_above(path)) is not None:
-            place = redirect[0] + path[len(redirect[1]) :]
-            new = self._redirects[redirect[1]][1].get(place)
-        if path in self._beside or (base is None and file is not None and is_mount_point(path, file)):
+            place = redirect.real + path[len(redirect.path) :]
+            new = redirect.new.get(place)
+            if self._is_taken(place, redirect):
+                self._note_taken(path, place, base, file, new)
+                return
+        if path in self._beside:
+            return
+        if base is None and file is not None and is_mount_point(path, file, self._baseline.mount_points):
             return
         aspects = self._baseline.compare(path, base, file) if base is not None and file is not None else ()
         if base is not None and file is not None and not aspects:
@@ -144,7 +174,7 @@ class _Planner:
         size = size_on_disk(file.stat) if file is not None and keeps else 0
         self.plan.actions.append(Action(path, place, decision, before, disk, after, size))
         if decision.content is Side.BESIDE:
-            self._beside.add(path + BESIDE)
+            self._beside.add(self.plan.actions[-1].beside)
         was_directory = Kind.DIRECTORY in (base and base.kind, new and new.kind)
         if keeps and was_directory and (disk is None or disk.kind is not Kind.DIRECTORY):
             self._replaced = path + b"/"
@@ -176,27 +206,41 @@ class _Planner:
             return
         real = self._new_tree.resolve(path)
         if real:
-            self._redirects[path] = real, dict(self._entries_below(real + b"/"))
+            old, new_entries = (
+                dict(_entries_below(folder, real + b"/")) for folder in (self._old_folder, self._new_folder)
+            )
+            self._redirects[path] = _Redirect(path, real, old, new_entries)
 
-    def _entries_below(self, prefix: bytes) -> Iterator[tuple[bytes, MtreeEntry]]:
-        """Yield the paths of the new record below a directory, with their entries."""
-        above: list[bytes] = []
-        with open(os.open(RECORD, EXISTING_FILE, dir_fd=self._new_folder), "rb") as record:
-            for entry in parse_entries(record):
-                if entry is None:
-                    above.pop()
-                    continue
-                path = b"/".join([*above[1:], entry.name])
-                if entry.is_directory:
-                    above.append(entry.name)
-                if path.startswith(prefix):
-                    yield path, entry
+    def _is_taken(self, place: bytes, redirect: _Redirect) -> bool:
+        """Return whether the old image or the user has something at the place itself: that decides what comes."""
+        if place in redirect.old:
+            return True
+        try:
+            found = self._old_tree.locate(place, create=False)
+            self._old_tree.lstat(found)
+            return found.path == place
+        except OSError as error:
+            if error.errno not in NOTHING_THERE:
+                raise
+            return False
 
-    def _redirect_above(self, path: bytes) -> tuple[bytes, bytes] | None:
-        """Return where a directory above a path leads, and its path; None where there is none."""
-        for above, (real, _) in self._redirects.items():
-            if path.startswith(above + b"/"):
-                return real, above
+    def _note_taken(
+        self, path: bytes, place: bytes, base: MtreeEntry | None, file: WalkedFile | None, new: MtreeEntry | None
+    ) -> None:
+        """Tell of a file of the user's that has no place, since another one is there."""
+        aspects = self._baseline.compare(path, base, file) if base is not None and file is not None else ()
+        if file is None or file.is_directory or (base is not None and not aspects):
+            return
+        before = None if base is None else _state_of(base, 0)
+        after = None if new is None else _state_of(new, _content_of(new, base, file, None))
+        disk, decision = self._disk_state(file, before, aspects), _AS_IN_THE_IMAGE._replace(is_conflict=True)
+        self.plan.actions.append(Action(path, place, decision, before, disk, after, is_place_taken=True))
+
+    def _redirect_above(self, path: bytes) -> _Redirect | None:
+        """Return the redirect of a directory above a path; None where there is none."""
+        for redirect in self._redirects.values():
+            if path.startswith(redirect.path + b"/"):
+                return redirect
         return None
 
     def _disk_state(self, file: WalkedFile, base: State | None, aspects: tuple[Aspect, ...]) -> State:
@@ -212,6 +256,34 @@ class _Planner:
             mode if Aspect.MODE in aspects else base.mode,
             found.owner if Aspect.OWNER in aspects else base.owner,
         )
+
+
+@dataclass(frozen=True)
+class _Redirect:
+    """A directory that is a symlink to another one in the new image."""
+
+    path: bytes
+    real: bytes
+    """Where it leads."""
+    old: dict[bytes, MtreeEntry]
+    """What the old image has there, by path."""
+    new: dict[bytes, MtreeEntry]
+    """What the new image has there."""
+
+
+def _entries_below(folder: int, prefix: bytes) -> Iterator[tuple[bytes, MtreeEntry]]:
+    """Yield the paths of a record below a directory, with their entries."""
+    above: list[bytes] = []
+    with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record:
+        for entry in parse_entries(record):
+            if entry is None:
+                above.pop()
+                continue
+            path = b"/".join([*above[1:], entry.name])
+            if entry.is_directory:
+                above.append(entry.name)
+            if path.startswith(prefix):
+                yield path, entry
 
 
 _AS_IN_THE_IMAGE = Decision(Side.IMAGE, Side.IMAGE, Side.IMAGE, is_conflict=False)
@@ -240,7 +312,7 @@ def _has_content(file: WalkedFile, entry: MtreeEntry) -> bool:
     if not entry.digest:
         return file.stat.st_mtime_ns == entry.mtime
     try:
-        with closing_descriptor(os.open(file.name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=file.directory)) as opened:
+        with closing_descriptor(open_readable(file.directory, file.name, file.stat)) as opened:
             return hash_file(opened) == entry.digest
     except PermissionError:
         return False

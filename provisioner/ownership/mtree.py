@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from binascii import hexlify
+from binascii import hexlify, unhexlify
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
@@ -31,13 +31,12 @@ _KINDS = {word: kind for kind, word in _WORDS.items()}
 _XATTR = b"# xattr."
 _HEADER = re.compile(rb"# written=(-?\d{1,12})\.(\d{9}) owners=(image|user)\n")
 _LINE = re.compile(
-    rb"(\S+)( type=\S+ mode=\S+ uid=\S+ gid=\S+ time=\S+)(?: size=(\d{1,19})(?: sha256digest=([0-9a-f]{64}))?)?"
+    rb"(\S+)( type=\S+ mode=\S+ uid=\S+ gid=\S+) time=(-?\d{1,12})\.(\d{9})"
+    rb"(?: size=(\d{1,19})(?: sha256digest=([0-9a-f]{64}))?)?"
     rb"(?: link=(\S*))?(?: device=native,(\d{1,10}),(\d{1,10}) optional)?(?: nlink=(\d{1,10}))?\n"
 )
 _SIZE = re.compile(rb" size=(\d{1,19})(?: sha256digest=[0-9a-f]{64})?(?: nlink=(\d{1,10}))?\n")
-_WORDS_OF_ALL = re.compile(
-    rb" type=(%s) mode=([0-7]{1,6}) uid=(\d{1,10}) gid=(\d{1,10}) time=(-?\d{1,12})\.(\d{9})" % b"|".join(_KINDS)
-)
+_WORDS_OF_ALL = re.compile(rb" type=(%s) mode=([0-7]{1,6}) uid=(\d{1,10}) gid=(\d{1,10})" % b"|".join(_KINDS))
 
 
 class Header(NamedTuple):
@@ -184,13 +183,34 @@ def parse_entries(lines: Iterable[bytes]) -> Iterator[MtreeEntry | None]:
     raise _damaged()
 
 
+def top_names(lines: Iterable[bytes]) -> list[bytes] | None:
+    """Return the names in the root of the tree that a record is of; None where the record isn't whole.
+
+    This looks at where directories begin and end, and not at all else that a line says.
+    """
+    depth, names = 0, list[bytes]()
+    for line in lines:
+        if line.startswith(b"#"):
+            continue
+        if line == DIRECTORY_END:
+            depth -= 1
+            if depth <= 0:
+                return names if not depth else None
+            continue
+        if depth == 1:
+            names.append(decode_name(line.partition(b" ")[0]))
+        depth += b" type=dir " in line
+    return None
+
+
 def _parse(line: bytes) -> MtreeEntry:
     match = _LINE.fullmatch(line)
     if match is None:
         raise _damaged()
-    name, words, size, digest, target, major, minor, links = match.groups()
-    kind, mode, uid, gid, mtime = _parse_words(words)
-    name = decode_name(name)
+    name, words, seconds, nanoseconds, size, digest, target, major, minor, links = match.groups()
+    kind, mode, uid, gid = _parse_words(words)
+    if b"\\" in name:
+        name = decode_name(name)
     if b"/" in name or b"\0" in name or name == b"..":
         raise _damaged()
     return MtreeEntry(
@@ -200,22 +220,22 @@ def _parse(line: bytes) -> MtreeEntry:
         uid,
         gid,
         (int(major), int(minor)) if major else (0, 0),
-        mtime,
+        int(seconds) * 1_000_000_000 + int(nanoseconds),
         int(size) if size else 0,
         int(links) if links else 1,
         decode_name(target) if target else b"",
-        bytes.fromhex(digest.decode()) if digest else b"",
+        unhexlify(digest) if digest else b"",
     )
 
 
 @lru_cache(1024)
-def _parse_words(words: bytes) -> tuple[Kind, int, int, int, int]:
-    """Return kind, mode, uid, gid and time of the keywords that `format_words` returns."""
+def _parse_words(words: bytes) -> tuple[Kind, int, int, int]:
+    """Return kind, mode, uid and gid of the keywords that `format_words` returns, but for the time."""
     match = _WORDS_OF_ALL.fullmatch(words)
     if match is None:
         raise _damaged()
-    kind, mode, uid, gid, seconds, nanoseconds = match.groups()
-    return _KINDS[kind], int(mode, 8), int(uid), int(gid), int(seconds) * 10**9 + int(nanoseconds)
+    kind, mode, uid, gid = match.groups()
+    return _KINDS[kind], int(mode, 8), int(uid), int(gid)
 
 
 def _parse_xattr(line: bytes) -> tuple[bytes, bytes]:

@@ -44,6 +44,7 @@ main() {
             if is_in_job_control; then
                 (
                     prepare_inside $# "${1-}" "${2-}"
+                    [ -z "$typed_umask" ] || umask "$typed_umask"
                     eval "$launch"
                 )
                 status=$?
@@ -52,6 +53,7 @@ main() {
                 (
                     trap - INT QUIT
                     prepare_inside $# "${1-}" "${2-}"
+                    [ -z "$typed_umask" ] || umask "$typed_umask"
                     eval "$launch"
                 ) <&9 9<&- &
                 wait_for_guest
@@ -111,21 +113,26 @@ prepare_shell() {
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     detached='' secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
+    links_directory='' has_roots_files='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' mount_words='' capability_digits='' moves_root='' own_terminal='' tar_kind=''
     report='' reported='' redirections='' features='' launch='' launch_first=''
 }
 
-# Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.
+# Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's. The last is where
+# `provision expose` puts programs of containers, with the names of this machine's.
 clean_path() {
-    absolute_words='' IFS=:
+    absolute_words='' exposed_words='' IFS=:
     for path_entry in $1; do
         case $path_entry in
             /*//* | //* | /?*/) normalize "$path_entry" host && path_entry=$normal ;;
         esac
-        case $path_entry in /*) absolute_words=$absolute_words:$path_entry ;; esac
+        case $path_entry in
+            "${HOME-}/.local/bin") exposed_words=:$path_entry ;;
+            /*) absolute_words=$absolute_words:$path_entry ;;
+        esac
     done
     IFS=" 	$newline"
+    absolute_words=$absolute_words$exposed_words
     PATH=${absolute_words#:}
     PATH=${PATH:-/usr/bin:/bin}
 }

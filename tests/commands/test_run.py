@@ -59,7 +59,7 @@ def test_a_command_runs_and_nothing_is_left(image: str, home: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n", "")
     done = run(home, "run", "-q", "--platform=amd64", image, "sh", "-c", "cat; exit 7", stdin=None, input="typed")
     assert (done.returncode, done.stdout) == (7, "typed")
-    done = run(home, "run", "-q", "--platform=amd64", image, "--env", "A=1", "sh", "-c", "echo $A")
+    done = run(home, "run", "-q", "--platform=amd64", "--env", "A=1", image, "sh", "-c", "echo $A")
     assert done.stdout == "1\n"
     assert left(home) == []
     assert run(home, "list").stdout == ""
@@ -75,9 +75,32 @@ def test_a_directory_of_the_user_is_left_alone(image: str, home: Path) -> None:
     assert not (home / "tools/rootfs/new").exists()
 
 
-@pytest.mark.parametrize("option", ["-d", "--detach"])
+def test_docker_s_options_precede_the_image(image: str, home: Path) -> None:
+    """Those that change nothing here are accepted; behind the image all belongs to the command."""
+    (home / "data").mkdir()
+    (home / "data/file").write_text("bound\n")
+    options = ["--rm", "-it", "--name", "x", "-e", "A=1", "-eB=2", "-v", "./data:/data", "-w", "/data", "-p", "80:80"]
+    words = ["run", "-q", "--platform=amd64", *options, image, "sh", "-c", 'cat file; echo "$A$B$PWD$1"', "-e", "-it"]
+    done = run(home, *words)
+    assert (done.returncode, done.stdout) == (0, "bound\n12/data-it\n"), done.stderr
+    done = run(home, "run", "-q", "--platform=amd64", "-itu", "7:8", "--entrypoint=sh", image, "-c", "echo $0", "-x")
+    assert (done.returncode, done.stdout) == (0, "-x\n"), done.stderr
+
+
+def test_an_option_behind_the_image_is_the_command_s(image: str, home: Path) -> None:
+    """Without an entrypoint none can take it."""
+    done = run(home, "run", "-q", "--platform=amd64", image, "-e", "A=1", "sh", "-c", "echo $A")
+    line = f"provision run -e A=1 {image} sh -c 'echo $A'"
+    says = f"provision: -e is no command; options of provision run come before the image\n  type {line}\n"
+    assert (done.returncode, done.stderr) == (2, says)
+    done = run(home, "run", "-q", "--platform=amd64", "--entrypoint=echo", image, "-e", "A=1")
+    assert (done.returncode, done.stdout) == (0, "A=1\n")
+    assert left(home) == []
+
+
+@pytest.mark.parametrize("option", ["-d", "--detach", "-itd"])
 def test_nothing_is_left_running(option: str, image: str, home: Path) -> None:
-    done = run(home, "run", image, option, "sleep", "1000")
+    done = run(home, "run", option, image, "sleep", "1000")
     assert done.returncode == 2
     assert "would leave something running" in done.stderr
     assert left(home) == []
