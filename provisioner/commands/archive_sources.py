@@ -215,4 +215,4 @@ def _lazy(reference: str, read: Callable[[], LocalImages]) -> Source:
 def _local(reference: str, members: Members, files: ImageFiles, opening: Opening) -> LocalImages:
     from provisioner.sources.local import LocalSource
 
-    return LocalSource(reference, members, files, opening.lock(None))
+    return LocalSource(reference, members, files, opening.locks(reference))

@@ -228,6 +228,36 @@ def test_lock_and_locked(tmp_path: Path) -> None:
     assert not (tmp_path / "three").exists()
 
 
+def test_several_locks_in_one_file(tmp_path: Path) -> None:
+    """Files of this machine are found by their name among them, and elsewhere by their digests."""
+    other = builders.image(*PLAIN.layers, run={"Cmd": ["other"]})
+    root = [("etc", None), ("bin", None), ("usr/x", b""), ("var", None)]
+    archives = {
+        name: write_archive(tmp_path / name, members)
+        for name, members in (("one", docker_members(PLAIN)), ("two", docker_members(other)), ("root", root))
+    }
+    lock = tmp_path / "lock"
+    for name, archive in archives.items():
+        succeed(archive, tmp_path / f"dir-{name}", f"--lock={lock}")
+    assert lock.read_text().count("[[image]]") == 3
+    for name, archive in archives.items():
+        succeed(archive, tmp_path / f"again-{name}", f"--locked={lock}")
+        moved = shutil.copy(archive, tmp_path / f"moved-{name}")
+        succeed(moved, tmp_path / f"elsewhere-{name}", f"--locked={lock}")
+        record = record_of(tmp_path / f"elsewhere-{name}")
+        assert record["manifest_digest"] == record_of(tmp_path / f"dir-{name}")["manifest_digest"]
+    third = write_archive(tmp_path / "third", docker_members(builders.image(*PLAIN.layers, run={"Cmd": ["third"]})))
+    shutil.copy(third, tmp_path / "two")
+    for path, says in ((third, "has none of the images that are locked"), (tmp_path / "two", "which is locked")):
+        done = provision(path, tmp_path / "third-dir", f"--locked={lock}")
+        assert done.returncode == 3, done.stderr
+        assert says in done.stderr
+    write_archive(third, [*root, ("usr/y", b"")])
+    done = provision(f"rootfs:{third}", tmp_path / "third-dir", f"--locked={lock}")
+    assert done.returncode == 6, done.stderr
+    assert "the lock says" in done.stderr
+
+
 def test_the_lock_of_an_image_is_none_of_a_root_file_system(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
     succeed(archive, tmp_path / "one", f"--lock={tmp_path / 'lock'}")
