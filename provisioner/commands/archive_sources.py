@@ -154,13 +154,11 @@ def _images(path: Path, reference: str, files: Callable[[Members], ImageFiles], 
 
 def _members(start: FileStart, shown: str, opening: Opening) -> Members:
     """Return the members of an archive: in place where it can be read so, else from the cache, which they go into."""
-    from provisioner.archives.compression import describe_content
     from provisioner.sources.members import TarMembers
 
     with error_context(shown), machine_errors("read it"):
         if not start.is_tar and not start.compression:
-            what = describe_content(start.data) if start.data else "empty"
-            raise MalformedImage(f"it is no archive but {what}", "name a file that docker save or skopeo has written")
+            raise MalformedImage("it is empty", "name a file that docker save or skopeo has written")
         if start.is_seekable and not start.compression:
             in_place = TarMembers(start.file.fileno())
             in_place.read_index()

@@ -481,6 +481,18 @@ def test_a_pipe_that_breaks_between_members(tmp_path: Path) -> None:
     assert b"so it was cut off" in done.stderr
 
 
+@pytest.mark.parametrize("word", ["-", "rootfs:-", "docker-archive:-"])
+@pytest.mark.parametrize("endless", ["yes", "cat /dev/zero", "cat /dev/urandom"])
+def test_an_endless_pipe_is_refused_at_once(tmp_path: Path, endless: str, word: str) -> None:
+    command, options = provision_command(word, tmp_path / "dir", cache=tmp_path / "cache")
+    with subprocess.Popen(endless.split(), stdout=subprocess.PIPE) as writer:
+        done = subprocess.run(command, check=False, **{**options, "stdin": writer.stdout})
+        writer.kill()
+    assert done.returncode == 6, done.stderr
+    assert "no archive but" in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
 def test_input_that_is_no_archive(tmp_path: Path) -> None:
     command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
     for data, status, says in ((b"", 2, "standard input is empty"), (b"hello\n" * 1000, 6, "no archive")):
