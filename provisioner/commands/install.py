@@ -29,7 +29,7 @@ from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
 from provisioner.errors import UsageError, machine_errors
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
     size = sum({layer.digest: layer.size for layer in outcome.record.layers}.values())
     with machine_errors("read the ownership record"), open(directory / FOLDER / RECORD, "rb") as record:
         files, total = count_files(record)
-    return f"{size_text(size)} in {seconds:.1f} s, {files:,} files of {size_text(total)}"
+    return f"{size_text(size)} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
 
 
 def _check_default_directory(

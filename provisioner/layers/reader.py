@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
-from provisioner.archives.tar import Archive, Entry
+from provisioner.archives.tar import Archive, Entry, Taker
 from provisioner.errors import error_context
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
@@ -43,6 +43,11 @@ class StreamedLayer:
 
     def finish(self, tree: Tree, links: Links) -> None:
         """Do what is left to do when all entries are in `tree`: here, nothing. Raises ProvisionError."""
+
+    def share(self, taker: Taker) -> bool:
+        """Have `taker` take plain files; they are not among the entries then. Returns whether this layer has any."""
+        self._archive.taker = taker
+        return True
 
     def put_file(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
         """Write the file of the last entry into `tree` in place of whatever was there, and store its digest, if any.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
-from provisioner.archives.tar import Entry
+from provisioner.archives.tar import Entry, Taker
 from provisioner.errors import MachineError, MalformedImage, error_context
 from provisioner.filesystem.kind import Kind
 from provisioner.image.image import Layer, RootfsArchive
@@ -85,6 +85,10 @@ class RootfsReader(StreamedLayer):
             raise cut_off()
         if found := formats_of(formats):
             raise both_fit("the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
+
+    def share(self, taker: Taker) -> bool:
+        """Do the same, unless files get other paths."""
+        return not self._root and super().share(taker)
 
     def finish(self, tree: Tree, links: Links) -> None:
         """Turn proot's symlinks into hard links, when all entries are in `tree`. Raises ProvisionError."""

@@ -641,7 +641,7 @@ def test_a_backup_of_proot_distro(tmp_path: Path) -> None:
         runtime = "--runtime=chroot" if os.geteuid() == 0 else "--runtime=proot"
         assert run(directory / "start.sh", runtime, "/bin/busybox", "cat", "/usr/lib/a", "/usr/lib/b") == "content" * 2
         if name == "of tar":  # which keeps the links of proot, while proot-distro writes copies
-            assert "2 links that proot had made are hard links again" in said
+            assert "restored 2 hard links that proot had replaced" in said
             assert (directory / "rootfs/usr/lib/a").samefile(directory / "rootfs/usr/lib/b")
 
 
