@@ -288,7 +288,9 @@ def _install(
     """Install the user's packages in the new directory, and return what of the plan is left to do."""
     if packages.install:
         console.step(f"installing {len(packages.install)} packages in the new image")
-        log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
+        ending = f".update-{os.getpid()}.log".encode()
+        name = os.fsencode(update.directory.name)[: _NAME_MAX - len(ending)] + ending
+        log = update.directory.with_name(os.fsdecode(name))
         install_packages(staging_directory(update.directory) / "new", packages.manager, packages.install, log)
     written = {change.path for change in find_changes(new_folder, "the new image", closed="open")}
     with (

@@ -17,7 +17,7 @@ from tests.support.archives import Member
 from tests.support.disks import disk
 from tests.support.leftovers import staging_below
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, need_root, provision, run
+from tests.support.tools import as_user, clean_environment, need, need_root, provision, run
 from tests.support.trees import tree_of
 
 OLD: list[Member] = [("bin/tool", b"tool 1"), ("etc/conf", b"conf 1"), ("usr/lib/a", b"a 1"), ("home/x", b"x")]
@@ -204,6 +204,22 @@ def test_a_disk_that_becomes_full(tmp_path: Path, registry: ScriptedRegistry, co
         assert staging_below(point) == []
     finally:
         run("umount", point)
+
+
+def test_a_subvolume_in_it(place: Path, registry: ScriptedRegistry) -> None:
+    """Its files are not those of the directory's file system. It is refused before anything is lost."""
+    need("btrfs")
+    with disk(place, "btrfs") as mounted:
+        directory = make(registry, mounted.path / "dir", cache=place / "cache")
+        run("btrfs", "subvolume", "create", directory / "rootfs/home/sub")
+        (directory / "rootfs/home/sub/mine").write_bytes(b"mine")
+        before = tree_of(directory)
+        done = call("update", directory, 7, cache=place / "cache")
+        assert "/home/sub" in done.stderr
+        assert "subvolume" in done.stderr
+        assert tree_of(directory) == before
+        assert os.listdir(mounted.path) == ["dir"]
+        assert call("diff", directory, 0).stdout.splitlines() == ["C /home", "A /home/sub"]
 
 
 def test_a_disk_that_fails(place: Path, registry: ScriptedRegistry) -> None:
