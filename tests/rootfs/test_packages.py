@@ -57,7 +57,8 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 def test_configuration_files_as_packages_have_them(root: Path, tree: Tree) -> None:
     md5, sha1 = hashlib.md5(b"x").hexdigest(), hashlib.sha1(b"x")
-    status = f"Package: a\nStatus: install ok installed\nConffiles:\n /etc/a {md5}\n /etc/b {md5} obsolete\n /etc/c newconffile\n"
+    conffiles = f" /etc/a {md5}\n /etc/b {md5} obsolete\n /etc/c newconffile\n"
+    status = f"Package: a\nStatus: install ok installed\nConffiles:\n{conffiles}"
     write(root, {**APT, "var/lib/dpkg/status": status})
     assert read_defaults(tree, "apt") == {b"etc/a": ("md5", md5), b"etc/b": ("md5", md5)}
     checksum = base64.b64encode(sha1.digest()).decode()
