@@ -211,6 +211,10 @@ def _remake_state(folder: int, root: Path | int) -> int:
                 if line := state_line(_with_current_mode(entry, file.stat), file.stat):
                     state.write(line)
                     count += 1
+            if not os.geteuid():  # root may do this for the user whose directory it is
+                status = os.fstat(folder)
+                with suppress(PermissionError):  # as some containers forbid it
+                    os.fchown(state.fileno(), status.st_uid, status.st_gid)
         os.rename(new, STATE, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(FileNotFoundError):
