@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.running import describe_processes, running_in
     from provisioner.container.staging import Staging
     from provisioner.filesystem.copying import describe_losses
-    from provisioner.sizes import size_text
+    from provisioner.sizes import counted, size_text
 
     console, trust = make_console(arguments), trusted_directories(arguments)
     source = find_directory(path_of_container(arguments.directory), trust)
@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
             staging.commit(console, sync=not arguments.no_sync, replace=False)
     for line in describe_losses(report):
         console.step(line)
-    shared = f", {report.reflinks} of them reflinks, which take no space" if report.reflinks else ""
-    console.step(f"copied {report.files} files, {size_text(report.content)}{shared}")
+    shared = f", {report.reflinks} of them by reflink, without taking space" if report.reflinks else ""
+    console.step(f"copied {counted(report.files, 'file')}, {size_text(report.content)}{shared}")
     remember(target, source)
     console.step(f"{printable(arguments.new)} is ready")
     return 0

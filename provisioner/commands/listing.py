@@ -17,10 +17,10 @@ from provisioner.container.access import opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.processes import find_processes
 from provisioner.container.record import Record
+from provisioner.container.recovery import staging_directory
 from provisioner.container.relocation import find_unlisted
 from provisioner.container.removing import was_removed_partly
 from provisioner.container.sessions import find_sessions
-from provisioner.container.staging import staging_directory
 from provisioner.errors import MachineError, NotTrusted, machine_errors
 from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import TrustedDirectories
@@ -32,7 +32,6 @@ from provisioner.terminal.tables import Column, Style, table
 
 HELP = "List the directories made on this machine, and what is running"
 EXAMPLE = "provision list"
-SYNONYMS = dict.fromkeys(("-a", "--all"), "all directories are listed without it: provision list")
 QUIET = NAMES_ALONE
 
 _STYLES: Mapping[str, Style] = {
