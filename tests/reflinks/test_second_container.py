@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -372,6 +374,65 @@ def test_it_runs(place: Path) -> None:
         command = [str(shop.path / "second/box/start.sh"), "--runtime", "proot", "/bin/cat", "/usr/one"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
         assert (done.returncode, done.stdout) == (0, "shared content"), done.stderr
+
+
+def spoil(rootfs: Path, seed: int) -> None:
+    """Do at random to files what programs and disks do to them, in a chroot: no link leads to files of this machine."""
+    if pid := os.fork():
+        assert os.waitpid(pid, 0)[1] == 0
+        return
+    try:
+        os.chroot(rootfs)
+        os.chdir("/")
+        spoil_here(random.Random(seed))
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def spoil_here(chance: random.Random) -> None:
+    rootfs = Path("/")
+    paths = [Path(above, name) for above, names, files in os.walk(rootfs) for name in names + files]
+    for _ in range(chance.choice([1, 5, 20])):
+        path, other = chance.choice(paths), chance.choice(paths)
+        with contextlib.suppress(OSError):
+            match chance.randrange(8):
+                case 0:
+                    path.unlink()
+                case 1:
+                    path.rename(other)
+                case 2:
+                    path.unlink()
+                    path.symlink_to(other)
+                case 3:
+                    path.unlink()
+                    os.link(other, path, follow_symlinks=False)
+                case 4:
+                    path.chmod(chance.choice([0, 0o777, 0o4755]))
+                case 5:
+                    os.truncate(path, chance.randrange(30))
+                case 6 if path.is_file() and not path.is_symlink():
+                    status = path.stat()
+                    with path.open("r+b") as file:
+                        file.seek(chance.randrange(max(1, status.st_size)))
+                        file.write(b"\0")
+                    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+                case 7 if path.is_dir():
+                    path.rename(rootfs / "elsewhere")
+                    path.symlink_to(rootfs / "elsewhere")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_whatever_is_done_to_the_first_one_the_second_one_is_the_image(btrfs: Shop) -> None:
+    btrfs.make("inflated/box", state="other")
+    for seed in range(20):
+        btrfs.make("first/box")
+        spoil(btrfs.path / "first/box/rootfs", seed)
+        btrfs.make("second/box")
+        assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
+        for name in ("first", "second"):
+            shutil.rmtree(btrfs.path / name)
 
 
 @pytest.mark.slow
