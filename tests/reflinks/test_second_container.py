@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.containers import starter
 from tests.support.disks import disk
@@ -348,6 +349,17 @@ def test_containers_that_are_updated_to_one_image_share_its_files(btrfs: Shop) -
     assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
     assert "reflinked" in btrfs.make("third/box")
     assert_same(btrfs.path / "third/box", btrfs.path / "inflated/box")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", ""])
+def test_large_files_of_a_single_layer_have_digests_too(btrfs: Shop, compression: Literal["gzip", "zstd", ""]) -> None:
+    """Which two processes may unpack."""
+    members = [(f"usr/{number}", os.urandom(2 << 20)) for number in range(4)]
+    btrfs.registry.push("image", builders.image(builders.layer(("usr", None), *members, compression=compression)))
+    btrfs.make("first/box")
+    record = (btrfs.path / "first/box/.provision/ownership.mtree").read_text()
+    assert record.count(" type=file ") == record.count(" sha256digest=")
+    assert "4 files from" in btrfs.make("second/box")
 
 
 def test_max_size_counts_reflinks_as_files(btrfs: Shop) -> None:
