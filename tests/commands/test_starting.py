@@ -96,6 +96,14 @@ def test_what_runs_is_entered_read_and_stopped(running: Path) -> None:
     assert run(running, "exec", "web", "echo").returncode == 125
 
 
+def test_a_setting_counts_from_the_next_start_on(running: Path) -> None:
+    done = run(running, "config", "web", "--set", "env=A=1")
+    assert done.returncode == 0
+    assert "start.sh changed: env\nthis runs, and goes on as it was started: " in done.stderr
+    assert "this runs" not in run(running, "config", "web", "--set", "env=A=1").stderr
+    assert "A=1" in run(running, "start", "web", "env").stdout
+
+
 def test_a_log_is_followed_until_ctrl_c(running: Path) -> None:
     command, options = provision_command("logs", "-f", "web", cache=running / "cache", **as_user())
     options["env"] |= {"HOME": str(running), "XDG_STATE_HOME": str(running / "state")}
