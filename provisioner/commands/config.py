@@ -12,7 +12,14 @@ from typing import Any
 
 from provisioner.commands.container_names import add_container_argument, find_container
 from provisioner.commands.output import make_console, write_json, write_lines
-from provisioner.commands.plan_options import address_of, bind_of, hostname_of, script_shell, variable_of
+from provisioner.commands.plan_options import (
+    address_of,
+    bind_of,
+    hostname_of,
+    script_shell,
+    variable_of,
+    warn_of_missing_binds,
+)
 from provisioner.commands.run_options import run_settings
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
@@ -20,7 +27,7 @@ from provisioner.container.record import Record
 from provisioner.container.staging import Staging
 from provisioner.errors import NotFound, UsageError
 from provisioner.filesystem.trust import TrustedDirectories
-from provisioner.image.run_settings import AS_CONFIGURED
+from provisioner.image.run_settings import AS_CONFIGURED, OPTIONS
 from provisioner.launch.settings import RUNTIMES
 from provisioner.terminal.escaping import printable
 
@@ -51,7 +58,7 @@ _START_KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "proot-option": ("proot_options", _words),
 }
 """The keys of StartOptions: the field, and what a text stands for."""
-_RUN_KEYS = {"cmd": "command", "entrypoint": "entrypoint", "env-image": "env", "workdir": "working_dir", "user": "user"}
+_RUN_KEYS = {name: field for field, name in OPTIONS.items()}
 """The keys of RunSettings, with their fields. They are options of `install`, too."""
 _KEYS = (*_START_KEYS, *_RUN_KEYS)
 
@@ -73,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the settings, after changing them. Raises UsageError, TargetExists, NotFound, MachineError."""
+    from provisioner.container.running import describe_processes, running_in
     from provisioner.start_files.completeness import has_documents, keep_complete
     from provisioner.start_files.files import change_options
 
@@ -95,6 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
             new = change_options(directory, record, options, run_as, trust, console)
             if is_changed or new != record:
                 report_change(directory, trust)
+            warn_of_missing_binds(set(new.options.binds) - set(record.options.binds), console)
+            if new != record and (pids := running_in(directory)):
+                console.step(f"this runs, and goes on as it was started: {describe_processes(pids)}")
             record = new
     values = settings_of(record)
     if arguments.json:
@@ -118,12 +129,22 @@ def _parse(text: str) -> tuple[str, Any]:
         near = difflib.get_close_matches(key, _KEYS, 1)
         hint = f"did you mean {near[0]}={printable(value)}?" if near else f"the keys are {', '.join(_KEYS)}"
         raise UsageError(f"--set {printable(text)!r} is not KEY=VALUE of a known key", hint)
+    try:
+        return key, _value(key, value)
+    except UsageError as error:  # it names the option of install
+        error.message = error.message.replace(f"--{key} ", f"--set {key}=", 1)
+        error.hint = error.hint.replace(f"--{key} ", f"--set {key}=")
+        raise
+
+
+def _value(key: str, value: str) -> Any:
+    """Return what the text of a setting stands for. Raises UsageError."""
     if key in _START_KEYS:
-        return key, _START_KEYS[key][1](value)
+        return _START_KEYS[key][1](value)
     names = {name.replace("-", "_"): None for name in _RUN_KEYS}
     given = [*_words(value)] if key == "env-image" else value
     parsed = run_settings(argparse.Namespace(**{**names, key.replace("-", "_"): given})) if value else AS_CONFIGURED
-    return key, getattr(parsed, _RUN_KEYS[key])
+    return getattr(parsed, _RUN_KEYS[key])
 
 
 def settings_of(record: Record) -> dict[str, Any]:

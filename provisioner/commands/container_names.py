@@ -9,29 +9,41 @@ from pathlib import Path
 
 from provisioner.commands.trusting import trusted_directories
 from provisioner.container.access import FOLDER, find_directory, opened_directory
-from provisioner.container.directories import Directories, state_directory
+from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.record import describe_missing
 from provisioner.container.recovery import staging_directory, was_interrupted
+from provisioner.container.relocation import find_unlisted
 from provisioner.errors import NotFound, UsageError
+from provisioner.filesystem.trust import NOBODY
 from provisioner.terminal.escaping import printable
 
 
-def add_container_argument(parser: argparse.ArgumentParser) -> None:
-    """Add NAME|DIR."""
+def add_container_argument(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    """Add NAME|DIR; `nargs` is that of argparse."""
     parser.add_argument(
         "container",
         metavar="NAME|DIR",
+        nargs=nargs,
         help="a provisioned directory, or its name where `provision list` has one of that name only",
     )
 
 
 def find_container(arguments: argparse.Namespace) -> Path:
-    """Return the directory of the container that `arguments.container` names, for commands that take a NAME|DIR.
+    """Return the directory of the container that `arguments.container` names, for commands that take one NAME|DIR.
+
+    Raises as `container_called` does.
+    """
+    return container_called(arguments.container, arguments)
+
+
+def container_called(name: str, arguments: argparse.Namespace) -> Path:
+    """Return the directory of the container with this name or path.
 
     A directory of that name in the current one comes before others. Raises NotFound where there is none, UsageError
     where there are several, and NotTrusted where others could have changed it.
     """
-    name = arguments.container
+    if not name:
+        raise UsageError("NAME|DIR is empty", "see all that are known: provision list")
     path = Path(name)
     if "/" not in name and name not in ("", ".", "..") and not _is_container(path):
         path = _known_directory(name)
@@ -64,10 +76,14 @@ def path_of_container(name: str) -> Path:
 
 def _known_directory(name: str) -> Path:
     """Return the only directory of this name in the list of provisioned directories."""
-    known: list[str] = []
+    entries: list[KnownDirectory] = []
     with suppress(OSError):  # there is no list
-        known = [entry.directory for entry in Directories(state_directory()).entries()]
-    present = [directory for directory in known if _is_container(Path(directory))]
+        entries = Directories(state_directory()).entries()
+    present = [entry.directory for entry in entries if _is_container(Path(entry.directory))]
+    moved = {entry.id for entry in entries if entry.id and entry.directory not in present}
+    if moved:
+        folders = [Path.cwd(), *(Path(entry.directory).parent for entry in entries)]
+        present += [entry.directory for entry in find_unlisted(folders, moved, present, NOBODY)]
     found = [directory for directory in present if Path(directory).name == name]
     if len(found) > 1:
         raise UsageError(f"{printable(name)} is the name of {len(found)}", f"name one: {printable(', '.join(found))}")

@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.operands import check_operands, default_directory
 from provisioner.commands.output import make_console, number, write_lines
-from provisioner.commands.plan_options import add_plan_arguments, plan_of
+from provisioner.commands.plan_options import add_plan_arguments, plan_of, warn_of_missing_binds
 from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
@@ -95,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = SourceOptions.of(arguments, config)
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
-    _warn_of_missing_binds(plan.binds, console)
+    warn_of_missing_binds(plan.binds, console)
     stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
     with ExitStack() as stack:
         if arguments.no_cache:
@@ -168,11 +167,3 @@ def _check_default_directory(
         f"{printable(directory)} is a provisioned directory, and holds {printable(existing.reference)}",
         f"start it: {start}; for {shown}, name another directory: provision {shown} DIR",
     )
-
-
-def _warn_of_missing_binds(binds: Sequence[str], console: Console) -> None:
-    """Warn of what is to be bound and isn't there; it may be there at the start."""
-    for bind in binds:
-        source = bind.rpartition(":/")[0] or bind.removesuffix(":ro")
-        if not os.path.exists(source):
-            console.warn(f"--bind {printable(bind)}: {printable(source)} isn't there; starts go on without it")

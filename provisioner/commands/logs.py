@@ -13,6 +13,7 @@ from provisioner.commands.container_names import add_container_argument, find_co
 from provisioner.commands.output import output_errors
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import opened_directory
+from provisioner.container.sessions import find_sessions
 from provisioner.errors import NotFound, machine_errors
 from provisioner.filesystem.descriptors import EXISTING_FILE
 from provisioner.terminal.escaping import printable
@@ -28,7 +29,9 @@ _INTERVAL = 0.2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `logs`."""
     add_container_argument(parser)
-    parser.add_argument("--follow", "-f", action="store_true", help="go on with what is printed from now on")
+    parser.add_argument(
+        "--follow", "-f", action="store_true", help="go on with what is printed from now on, as long as it runs"
+    )
     add_trust_argument(parser)
 
 
@@ -44,10 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
                 start = printable(str(directory / "start.sh"))
                 raise NotFound("nothing was started in the background", f"start it: {start} --detach") from None
     with open(file, "rb") as log, output_errors():
-        _copy(log)
-        while arguments.follow:
-            time.sleep(_INTERVAL)
+        is_running = True
+        while True:
             _copy(log)
+            if not (arguments.follow and is_running):
+                break
+            time.sleep(_INTERVAL)
+            is_running = bool(find_sessions(directory, ()))  # what it has printed at its end is copied after that
     return 0
 
 

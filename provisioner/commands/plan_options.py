@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.launch.settings import IDS, RUNTIMES
 from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
     from provisioner.provision import Plan
@@ -157,6 +159,14 @@ def bind_of(text: str) -> str:
         raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")
     with machine_errors(f"look at {printable(source)}"):  # the current directory may be gone
         return os.path.abspath(source) + divider + destination
+
+
+def warn_of_missing_binds(binds: Iterable[str], console: Console) -> None:
+    """Warn of what is to be bound and isn't there; it may be there at the start."""
+    for bind in binds:
+        source = bind.rpartition(":/")[0] or bind.removesuffix(":ro")
+        if not os.path.exists(source):
+            console.warn(f"--bind {printable(bind)}: {printable(source)} isn't there; starts go on without it")
 
 
 def variable_of(text: str) -> str:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from provisioner.commands.container_names import add_container_argument, find_container
 from provisioner.commands.start_options import add_start_arguments
 from provisioner.commands.trusting import add_trust_argument
-from provisioner.errors import UsageError, machine_errors
+from provisioner.errors import MachineError, UsageError, machine_errors
+from provisioner.launch.script import is_broken
 from provisioner.terminal.escaping import printable
 
 
@@ -51,11 +54,26 @@ class Starter:
 
 
 def become(script: str, words: Sequence[str]) -> NoReturn:
-    """Run a script in the place of this process. Raises MachineError where it can't be run."""
+    """Run a start.sh in the place of this process. Raises MachineError where it can't be run."""
+    check_script(Path(script))
     sys.stdout.flush()
     sys.stderr.flush()
     with machine_errors(f"run {printable(script)}"):
         os.execv(script, [script, *words])
+
+
+def check_script(script: Path) -> None:
+    """Raise MachineError where a start.sh is damaged: some shells run one that was cut short, and do nothing."""
+    shown = printable(str(script))
+    hint = f"write it anew: provision repair {printable(shlex.quote(str(script.parent)))}"
+    try:
+        damage = "is damaged" if is_broken(script.read_bytes()) else ""
+    except FileNotFoundError:
+        damage = "is missing"
+    except OSError as error:
+        damage = f"can't be read: {error.strerror}"
+    if damage or not os.access(script, os.X_OK):
+        raise MachineError(f"{shown} {damage or 'is not executable'}", hint)
 
 
 def _add_start_options(parser: argparse.ArgumentParser) -> None:

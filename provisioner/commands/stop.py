@@ -1,22 +1,23 @@
-"""`provision stop NAME|DIR`: ends what runs in a container, as `DIR/start.sh --stop` does."""
+"""`provision stop NAME|DIR…`: ends what runs in containers, as `DIR/start.sh --stop` does."""
 
 from __future__ import annotations
 
 import argparse
-import os
+import subprocess
 
-from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.container_names import add_container_argument, container_called
 from provisioner.commands.output import number
-from provisioner.commands.starting import become
+from provisioner.commands.starting import become, check_script
 from provisioner.commands.trusting import add_trust_argument
+from provisioner.errors import machine_errors
 
-HELP = "Stop what runs in a container"
+HELP = "Stop what runs in containers"
 EXAMPLE = "provision stop web"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `stop`."""
-    add_container_argument(parser)
+    add_container_argument(parser, "+")
     parser.add_argument(
         *("--timeout", "--time", "-t"),
         metavar="SECONDS",
@@ -27,6 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Become `start.sh --stop`. Raises NotFound, UsageError, NotTrusted and MachineError."""
+    """Become `start.sh --stop`, or run that of each container; then the exit status is the highest.
+
+    Raises NotFound, UsageError, NotTrusted and MachineError, before anything is stopped.
+    """
     timeout = [] if arguments.timeout is None else ["--timeout", str(arguments.timeout)]
-    become(os.path.join(find_container(arguments), "start.sh"), ["--stop", *timeout])
+    scripts = [container_called(name, arguments) / "start.sh" for name in arguments.container]
+    if len(scripts) == 1:
+        become(str(scripts[0]), ["--stop", *timeout])
+    for script in scripts:
+        check_script(script)
+    with machine_errors("run start.sh"):
+        return max(subprocess.run([script, "--stop", *timeout], check=False).returncode for script in scripts)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+OPTIONS = {"binds": "bind", "proot_options": "proot-option"}
+"""How users write those fields of StartOptions that they write otherwise."""
+
 
 @dataclass(frozen=True)
 class StartOptions:
@@ -29,7 +32,7 @@ class StartOptions:
     def differences(self, other: StartOptions) -> tuple[str, ...]:
         """Return the names of the options that differ, as users write them."""
         ours, theirs = self._values(), other._values()
-        return tuple(name.replace("_", "-") for name in ours if ours[name] != theirs[name])
+        return tuple(OPTIONS.get(name, name) for name in ours if ours[name] != theirs[name])
 
     @classmethod
     def from_json(cls, value: Any) -> StartOptions:

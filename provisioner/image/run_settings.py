@@ -7,6 +7,9 @@ from typing import Any
 
 from provisioner.image.config import ImageConfig
 
+OPTIONS = {"command": "cmd", "entrypoint": "entrypoint", "env": "env-image", "working_dir": "workdir", "user": "user"}
+"""The fields of RunSettings, and how users write them."""
+
 
 @dataclass(frozen=True)
 class RunSettings:

@@ -55,13 +55,23 @@ while read_option $# "${1-}" "${2-}"; do
 done
 """
 
-LAST_LINE = b'main "$@"\n'
+_WRITTEN = b"# Written by provision."
+"""Begins a comment at the top of start.sh."""
+_LAST_LINE = b'main "$@"\n'
 """Runs the script. It comes last, so that a shell has read all functions by then."""
+
+
+def is_broken(script: bytes) -> bool:
+    """Return whether a start.sh can't run: it is no script, or one of provision whose end is missing.
+
+    Another script, which a user has put there, isn't broken.
+    """
+    return not script.startswith(b"#!") or (_WRITTEN in script and _LAST_LINE.rstrip() not in script)
 
 
 def body() -> bytes:
     """Return what follows the quoted assignments in start.sh. It is the same for all images."""
-    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), LAST_LINE])
+    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), _LAST_LINE])
 
 
 def options_reader() -> bytes:
@@ -70,4 +80,4 @@ def options_reader() -> bytes:
     Where one can't be had, it says so on standard error and exits with 125, as start.sh does.
     """
     assignments = [f"{field.name}=''\n".encode() for field in fields(LaunchSettings)]
-    return b"".join([*assignments, body().removesuffix(LAST_LINE), _READ_OPTIONS])
+    return b"".join([*assignments, body().removesuffix(_LAST_LINE), _READ_OPTIONS])

@@ -25,8 +25,9 @@ from provisioner.image.digest import Digest
 from provisioner.image.image import Image
 from provisioner.image.platform import host_platform
 from provisioner.inspection import read_image
-from provisioner.launch.renewal import find_outdated, is_broken, renew
+from provisioner.launch.renewal import find_outdated, renew
 from provisioner.launch.runtime_files import runtime_files
+from provisioner.launch.script import is_broken
 from provisioner.ownership.mtree import top_names
 from provisioner.ownership.record import RECORD, STATE, remake_state
 from provisioner.rootfs.fixups import GENERATED_NAMES

@@ -20,7 +20,7 @@ from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.config import ImageConfig
 from provisioner.image.image import Image
 from provisioner.image.platform import host_platform
-from provisioner.image.run_settings import RunSettings
+from provisioner.image.run_settings import OPTIONS, RunSettings
 from provisioner.inspection import read_image
 from provisioner.launch.launcher import launcher
 from provisioner.launch.renewal import change_settings, find_outdated
@@ -153,7 +153,7 @@ def change_options(
 
 def _differences(old: RunSettings, new: RunSettings) -> list[str]:
     before, after = asdict(old), asdict(new)
-    return [name.replace("_", "-") for name in before if before[name] != after[name]]
+    return [name for field, name in OPTIONS.items() if before[field] != after[field]]
 
 
 @contextmanager

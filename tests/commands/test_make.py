@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -184,6 +186,37 @@ def test_a_second_run_waits_and_finds_it_up_to_date(registry: ScriptedRegistry, 
         _, err = process.communicate(timeout=60)
     assert (process.returncode, done.returncode) == (0, 0), err + done.stderr
     assert sum("dir is up to date" in text for text in (err, done.stderr)) == 1
+
+
+def test_a_run_that_waits_can_be_interrupted_and_outlives_one_that_is_killed(
+    registry: ScriptedRegistry, place: Path
+) -> None:
+    words: list[str | Path] = [f"{registry.host}/toolchain", place / "dir"]
+    hold = "import sys, time, pathlib; from provisioner.container.staging import Staging\n"
+    hold += "with Staging(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    with ExitStack() as stack:
+        first = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", hold, place / "dir"], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+            )
+        )
+        stack.callback(first.kill)
+        assert first.stdout
+        assert first.stdout.readline() == "held\n"
+        command, options = provision_command(*words, cache=place / "cache")
+        waiting = [stack.enter_context(subprocess.Popen(command, **options)) for _ in range(2)]
+        for process in waiting:
+            stack.callback(process.kill)
+            assert process.stderr
+            process.stderr.readline()
+            assert f"process {first.pid}: waiting for it" in process.stderr.readline()
+        waiting[0].send_signal(signal.SIGINT)
+        waiting[0].communicate(timeout=60)
+        assert waiting[0].returncode == 130
+        first.kill()
+        _, err = waiting[1].communicate(timeout=60)
+    assert waiting[1].returncode == 0, err
+    assert sorted(path.name for path in place.iterdir()) == ["cache", "dir"]
 
 
 def test_a_container_that_runs_is_not_replaced(registry: ScriptedRegistry, place: Path) -> None:

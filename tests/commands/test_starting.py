@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,53 @@ def test_a_name_or_a_directory_starts_it_with_its_status(home: Path) -> None:
     assert done.stdout == "/bin/sh\n"
 
 
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda script: script.unlink(), "is missing"),
+        (lambda script: script.write_bytes(b""), "is damaged"),
+        (lambda script: script.write_bytes(script.read_bytes()[:100_000]), "is damaged"),
+        (lambda script: script.chmod(0o644), "is not executable"),
+        (lambda script: script.write_bytes(bytes(5000)), "is damaged"),
+    ],
+)
+def test_a_damaged_start_sh_is_told_with_what_helps(damage: Callable[[Path], object], says: str, home: Path) -> None:
+    damage(home / "web/start.sh")
+    for words in (["start", "web"], ["stop", "web"], ["shell", "./web"]):
+        done = run(home, *words, cwd=home)
+        assert done.returncode == 7
+        assert done.stderr == f"provision: {home}/web/start.sh {says}\n  write it anew: provision repair {home}/web\n"
+    assert run(home, "repair", home / "web").returncode == 0
+    assert run(home, "start", "web").stdout == "hello\n"
+
+
+def test_a_directory_that_was_moved_is_found_by_its_new_name(home: Path) -> None:
+    (home / "web").rename(home / "site")
+    done = run(home, "start", "site")
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
+    assert "there are site" in run(home, "start", "web").stderr
+    assert "NAME|DIR is empty" in run(home, "start", "").stderr
+
+
+def test_several_are_stopped_or_none(running: Path) -> None:
+    assert run(running, "copy", "web", running / "other").returncode == 0
+    assert run(running, "start", "other", "-d", "sleep", "1000").returncode == 0
+    done = run(running, "stop", "web", "none")
+    assert done.returncode == 3
+    assert run(running, "exec", "web", "true").returncode == 0
+    assert run(running, "stop", "web", "other", "-t", "1").returncode == 0
+    for name in ("web", "other"):
+        assert run(running, "exec", name, "true").returncode == 125
+
+
+def test_a_log_is_followed_as_long_as_the_container_runs(running: Path) -> None:
+    assert run(running, "stop", "web").returncode == 0
+    before = run(running, "logs", "-f", "web").stdout
+    assert before.startswith("started\n")
+    assert run(running, "start", "web", "-d", "sh", "-c", "sleep 1; echo end").returncode == 0
+    assert run(running, "logs", "-f", "web").stdout == before + "end\n"
+
+
 def test_a_name_that_several_have_or_none(home: Path) -> None:
     (home / "other").mkdir()
     own(home / "other")
@@ -94,6 +141,14 @@ def test_what_runs_is_entered_read_and_stopped(running: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "running" not in run(running, "list", "--json").stdout.replace('"processes": []', "")
     assert run(running, "exec", "web", "echo").returncode == 125
+
+
+def test_a_setting_counts_from_the_next_start_on(running: Path) -> None:
+    done = run(running, "config", "web", "--set", "env=A=1")
+    assert done.returncode == 0
+    assert "start.sh changed: env\nthis runs, and goes on as it was started: " in done.stderr
+    assert "this runs" not in run(running, "config", "web", "--set", "env=A=1").stderr
+    assert "A=1" in run(running, "start", "web", "env").stdout
 
 
 def test_a_log_is_followed_until_ctrl_c(running: Path) -> None:

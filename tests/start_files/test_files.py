@@ -291,6 +291,39 @@ def test_a_setting_that_cant_be_is_refused_and_nothing_changes(
     assert content(directory) == before
 
 
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ("env=lower", ["--env", "lower"]),
+        ("dns=x", ["--dns", "x"]),
+        ("hostname=a_b", ["--hostname", "a_b"]),
+        ("bind=:/x", ["--bind", ":/x"]),
+        ("cmd='a", ["--cmd", "'a"]),
+        ("entrypoint=[1]", ["--entrypoint", "[1]"]),
+        ("env-image=A", ["--env-image", "A"]),
+        ("workdir=a", ["--workdir", "a"]),
+        ("user=a b", ["--user", "a b"]),
+    ],
+)
+def test_settings_are_checked_as_the_options_are(
+    change: str, option: list[str], registry: ScriptedRegistry, directory: Path, capsys: Output
+) -> None:
+    assert provision(registry, directory, *option) == 2
+    by_option = capsys.readouterr().err
+    assert main(["config", str(directory), "--set", change]) == 2
+    by_change = capsys.readouterr().err
+    key = change.partition("=")[0]
+    assert by_change.splitlines()[0] == by_option.splitlines()[0].replace(f"--{key} ", f"--set {key}=")
+    assert f"--{key}" not in by_change
+
+
+def test_a_bind_of_what_isnt_there_is_told(directory: Path, capsys: Output) -> None:
+    assert main(["config", str(directory), "-q", "--set", "bind=/none/x:/y /usr"]) == 0
+    assert capsys.readouterr().err == "provision: --bind /none/x:/y: /none/x isn't there; starts go on without it\n"
+    assert main(["config", str(directory), "--set", "env=A=2"]) == 0
+    assert capsys.readouterr().err == "start.sh changed: env\n"
+
+
 def test_each_directory_has_an_id_of_its_own(registry: ScriptedRegistry, directory: Path) -> None:
     other = directory.with_name("other")
     assert provision(registry, other) == 0
