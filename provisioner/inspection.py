@@ -147,26 +147,39 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
             raise NotFound(describe_missing(directory, shown), "name a directory that holds .provision/, or an image")
         provisioned = os.stat("record.json", dir_fd=folder).st_mtime
         unpacked = recorded_totals(folder)
-        manifest_bytes = _read(folder, directory, "manifest.json")
-        config_bytes = _read(folder, directory, "config.json")
-    platform = Platform(*(*record.platform.split("/"), "", "")[:3])
-    index_digest = Digest.parse(record.index_digest) if record.index_digest else None
-    if [layer.diff_id for layer in record.layers] == [""]:
-        image = Image.from_rootfs_documents(manifest_bytes, config_bytes)
-    else:
-        image = Image.from_documents(manifest_bytes, config_bytes, index_digest, platform)
+        image = read_image(folder, directory, record)
     image = replace(image, config=record.run.applied_to(image.config))
-    if str(image.digest) != record.manifest_digest:
-        raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", _HINT)
     return Inspection(
         record.reference,
         image,
-        (platform,),
+        (_platform_of(record),),
         record,
         verified=record.verified,
         provisioned=provisioned,
         unpacked=unpacked,
     )
+
+
+def read_image(folder: int, directory: Path, record: Record) -> Image:
+    """Return the image that `directory` was made of, by the documents in its open FOLDER.
+
+    Raises MachineError where one can't be read, and MalformedImage where they aren't what the record says.
+    """
+    manifest_bytes = _read(folder, directory, "manifest.json")
+    config_bytes = _read(folder, directory, "config.json")
+    if [layer.diff_id for layer in record.layers] == [""]:
+        image = Image.from_rootfs_documents(manifest_bytes, config_bytes)
+    else:
+        index_digest = Digest.parse(record.index_digest) if record.index_digest else None
+        image = Image.from_documents(manifest_bytes, config_bytes, index_digest, _platform_of(record))
+    if str(image.digest) != record.manifest_digest:
+        shown = printable(str(directory))
+        raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", _HINT)
+    return image
+
+
+def _platform_of(record: Record) -> Platform:
+    return Platform(*(*record.platform.split("/"), "", "")[:3])
 
 
 def _read(folder: int, directory: Path, name: str) -> bytes:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from provisioner.container.access import FOLDER, open_folder, trust_errors
+from provisioner import __version__
+from provisioner.container.access import FOLDER
+from provisioner.container.existing import existing_record, record_in
 from provisioner.container.place import limits_of
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import stop_or_refuse
@@ -16,9 +19,7 @@ from provisioner.container.staging import Staging
 from provisioner.container.start_options import StartOptions
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.filesystem.removal import names_in
-from provisioner.filesystem.resolution import PASSED, resolved
+from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
 from provisioner.image.lockfile import LockedFile
@@ -28,21 +29,23 @@ from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.inspection import inspect_directory
 from provisioner.launch.launcher import launcher
 from provisioner.launch.runtime_files import IDS_FILE
-from provisioner.layers.unpack import ROOTFS, UnpackOptions, unpack
+from provisioner.layers.unpack import ROOTFS, UnpackOptions
 from provisioner.ownership.policy import Ownership
-from provisioner.ownership.record import write_owners
-from provisioner.profile import load_profile
+from provisioner.ownership.record import RECORD, content_of, write_owners
+from provisioner.profile import Profile, load_profile, profile_names
+from provisioner.reflinks.siblings import find_siblings
+from provisioner.reflinks.unpacking import unpack_or_reflink
 from provisioner.rootfs.account_files import read_account_files
 from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
-from provisioner.rootfs.fixups import apply_fixups
+from provisioner.rootfs.fixups import apply_fixups, generated_files
 from provisioner.rootfs.packages import Packages, read_packages
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.sources import NOT_VERIFIED, ResolvedImage, Source
-from provisioner.start_files import (
+from provisioner.start_files.completeness import has_documents, keep_complete, restore_documents
+from provisioner.start_files.files import (
     Facts,
     change_options,
-    keep_complete,
     launch_settings,
     matching_profile,
     write_runtime_files,
@@ -88,6 +91,8 @@ class Plan:
     """How many ids its user namespaces have, one of launcher.IDS; None for one, or for what it has already."""
     sync: bool = True
     """Whether the directory is written to the disk before it is put in place."""
+    is_hardlinks_asked: bool = False
+    """Whether `unpack_options.hardlinks` was asked for, so that a directory with others won't do."""
     trust: TrustedDirectories = NOBODY
     """The directories that others may own or write to."""
 
@@ -112,6 +117,8 @@ class Outcome:
     """Whether anything in the directory was written; False if it was right already."""
     files: Mapping[Platform, LockedFile] = field(default_factory=dict)
     """The files for locks, where the source has them in place of manifests (see ResolvedImage)."""
+    content: str = ""
+    """The digest of the ownership record that was written (see ownership.record); empty where none was."""
 
 
 Completion = Callable[[int], str]
@@ -132,17 +139,17 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and plan.force:
             _prepare_replacement(plan)
-        was_incomplete = False
-        if existing and not plan.force:
-            was_incomplete = keep_complete(plan.directory, existing, plan.shell, plan.trust, console)
+            existing = None
+        was_incomplete = _keep_complete(plan, existing, None, console) if existing else None
         resolved_image = source.image(plan.platform)
         image = resolved_image.image
         _describe(resolved_image, console)
-        if existing and not plan.force:
+        if existing:
             _check_same_image(plan.directory, existing, image)
+            if was_incomplete is None:
+                was_incomplete = _keep_complete(plan, existing, image, console)
             existing, is_changed = _use_as_asked(plan, existing, console)
-            made = _image_as_made(plan, existing, image)
-            is_changed = is_changed or was_incomplete
+            made, is_changed = _image_as_made(plan, existing, image), is_changed or bool(was_incomplete)
             return Outcome(existing, made, resolved_image.index, False, is_changed, resolved_image.files)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
@@ -152,7 +159,7 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
             console.step(text)
         with (
             closing_descriptor(scratch),
-            unpack(image, source, staging.new, scratch, ownership, plan.unpack_options, console) as tree,
+            _unpack(plan, image, source, staging.new, scratch, ownership, requested_profile, console) as tree,
         ):
             with tree_errors("write the fixups"):
                 profile = requested_profile or matching_profile(tree)
@@ -163,7 +170,8 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
             record = Record.of(
-                source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options
+                *(source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options),
+                plan.unpack_options.hardlinks,
             )
             settings = launch_settings(image, record, profile, facts)
             with machine_errors("write the launch script and the record"):
@@ -173,66 +181,27 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
                     closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
                 ):
                     record.write(folder, image)
-                    write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
+                    content = _write_owners(folder, rootfs, tree, ownership, record)
                     write_runtime_files(folder, generated, console)
                     _write_base(folder, accounts, packages)
                     if plan.ids == "many":
                         write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
-    return Outcome(record, image, resolved_image.index, True, True, resolved_image.files)
+    return Outcome(record, image, resolved_image.index, True, True, resolved_image.files, content)
 
 
-def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
-    """Return the record of a provisioned directory, None where `directory` doesn't exist or is empty.
+def _keep_complete(plan: Plan, existing: Record, image: Image | None, console: Console) -> bool | None:
+    """Make what is damaged of a directory anew, and return whether anything was written.
 
-    Raises TargetExists for anything else that is there, and NotTrusted where others could have changed it.
+    Without its `image` this returns None where the image's documents are missing, before anything is written. Raises
+    TargetExists where something can't be made anew, and MachineError.
     """
-    with (
-        trust_errors(f"look at {printable(str(directory))}"),
-        resolved(directory, trust, parents_only=True) as found,
-    ):
-        return None if len(found.missing) > 1 else record_in(found.directory, directory, trust)
-
-
-def record_in(parent: int, directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
-    """Return and raise the same, for the name of `directory` in its open parent."""
-    shown = printable(str(directory))
-    with trust_errors(f"look at {shown}"):
-        try:
-            opened = os.open(directory.name, PASSED, dir_fd=parent)
-        except FileNotFoundError:
+    has_all = has_documents(plan.directory, existing, plan.trust)
+    if not has_all:
+        if image is None:
             return None
-        except NotADirectoryError:
-            raise TargetExists(
-                f"{shown} exists and is not a directory", "choose another directory, or move it away"
-            ) from None
-        with closing_descriptor(opened):
-            return _record_of(opened, directory, trust)
-
-
-def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Record | None:
-    """Return the record of an open directory, of O_PATH; None where it is empty. Raises TargetExists."""
-    shown = printable(str(directory))
-    with closing_descriptor(os.open(".", DIRECTORY, dir_fd=opened)) as listed:
-        if next(names_in(listed), None) is None:
-            if os.path.samestat(os.fstat(opened), os.stat(".")):
-                raise TargetExists(f"{shown} is the current directory", "name a directory below it")
-            return None
-    folder = open_folder(opened, directory, trust)
-    record = None
-    if folder is not None:
-        with closing_descriptor(folder):
-            record = Record.read_from(folder, directory)
-    if record is None and folder is not None:
-        raise TargetExists(
-            f"{shown} is incomplete: its record is missing, so nobody knows what it was made from",
-            "choose another directory, or move it away",
-        )
-    if record is None:
-        raise TargetExists(
-            f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
-        )
-    return record
+        restore_documents(plan.directory, existing, image, console)
+    return keep_complete(plan.directory, existing, plan.shell, plan.trust, console) or not has_all
 
 
 def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
@@ -275,10 +244,14 @@ def _use_as_asked(plan: Plan, existing: Record, console: Console) -> tuple[Recor
 
 
 def _check_same_files(plan: Plan, existing: Record) -> None:
-    """Raise TargetExists if the directory has another profile or number of ids than is asked for."""
+    """Raise TargetExists if the files would be others: by another profile, number of ids or kind of links."""
     shown, hint = printable(str(plan.directory)), "choose another directory, or replace this one with --force"
     if plan.profile and load_profile(plan.profile).name != existing.profile:
         raise TargetExists(f"{shown} was made with the profile {printable(existing.profile)}", hint)
+    hardlinks = plan.unpack_options.hardlinks
+    if plan.is_hardlinks_asked and existing.hardlinks not in ("", hardlinks):
+        was = printable(existing.hardlinks)
+        raise TargetExists(f"{shown} was made with --hardlinks {was}, not {hardlinks}", hint)
     with machine_errors(f"look at {shown}"):
         ids = "many" if _ids_of(plan.directory) else "one"
     if plan.ids not in (None, ids):
@@ -335,6 +308,50 @@ def _image_as_made(plan: Plan, existing: Record, image: Image) -> Image:
     if image.rootfs:
         return inspect_directory(plan.directory, plan.trust).image
     return replace(image, config=existing.run.applied_to(image.config))
+
+
+def _unpack(
+    plan: Plan,
+    image: Image,
+    source: Source,
+    place: int,
+    scratch: int,
+    ownership: Ownership,
+    requested: Profile | None,
+    console: Console,
+) -> AbstractContextManager[Tree]:
+    """Make the rootfs in the open directory `place`, by reflinks of another container of `image` if that is possible.
+
+    `requested` is the profile, if one is. Raises ProvisionError.
+    """
+    siblings = find_siblings(image, lambda record: _same_fixups(plan, requested, record, image))
+    return unpack_or_reflink(image, source, place, scratch, ownership, plan.unpack_options, console, siblings)
+
+
+def _same_fixups(
+    plan: Plan, requested: Profile | None, record: Record, image: Image
+) -> tuple[frozenset[bytes], Callable[[Tree], bool]] | None:
+    """Return the paths that fixups write, where the directory of `record` got the same as the one of `plan` will.
+
+    And a function that says whether a tree with the image's files gets them. None where they are others.
+    """
+    if record.profile not in (Profile().name, *profile_names()) or record.version != __version__:
+        return None
+    profile = load_profile(record.profile) if record.profile in profile_names() else Profile()
+    if requested not in (None, profile):
+        return None
+    if record.run.applied_to(image.config).working_dir != plan.run.applied_to(image.config).working_dir:
+        return None
+    paths = [*(f"etc/{name}".encode() for name in generated_files(profile, (), plan.directory))]
+    paths += [path.lstrip(b"/") for path, _ in profile.files]
+    return frozenset(paths), lambda tree: requested is not None or matching_profile(tree) == profile
+
+
+def _write_owners(folder: int, rootfs: int, tree: Tree, ownership: Ownership, record: Record) -> str:
+    """Write the ownership record of the open `rootfs` into an open directory, and return its digest. Raises OSError."""
+    write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
+    with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as written:
+        return content_of(written, record.manifest_digest)
 
 
 def _write_base(folder: int, accounts: Mapping[str, bytes], packages: Packages | None) -> None:

@@ -51,8 +51,8 @@ FAST = "not (needs_root or needs_server or real_image or slow)"
 """The tests that check-fast runs, as an expression of pytest's markers."""
 
 
-LAUNCH_TESTS = ("tests/launch", "tests/attacks_host")
-"""The half of the tests that runs beside the others."""
+SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile")
+"""Tests of one file share what is dear to make, so one process runs them."""
 
 
 class Failure(Exception):
@@ -81,28 +81,14 @@ def run(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run pytest with these arguments; without any, run all tests, in two processes at the same time."""
+    """Run pytest with these arguments; without any, run all tests, in as many processes as the machine has cores."""
     environment("test")
-    if arguments:
-        return call(PYTHON, "-m", "pytest", *arguments)
-    with tempfile.TemporaryFile() as output:
-        first = subprocess.Popen(
-            [PYTHON, "-m", "pytest", *LAUNCH_TESTS], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            rest = call(PYTHON, "-m", "pytest", "tests", *(f"--ignore={folder}" for folder in LAUNCH_TESTS))
-            status = first.wait()
-        except BaseException:
-            first.terminate()
-            raise
-        output.seek(0)
-        print(output.read().decode(errors="replace"), flush=True)
-    return rest or status
+    return call(PYTHON, "-m", "pytest", *(arguments or SIDE_BY_SIDE))
 
 
 def check_fast(_: list[str]) -> int:
     """Lint, then run the tests that take a minute together and need nothing but programs."""
-    return lint([]) or test(["-m", FAST])
+    return lint([]) or test([*SIDE_BY_SIDE, "-m", FAST])
 
 
 def bench_faults(arguments: list[str]) -> int:

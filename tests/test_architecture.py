@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
     "sizes threads terminal resources filesystem errors archives settings image catalogue registry store sources"
-    " ownership profile rootfs layers container comparison launch exports config inspection start_files doctor"
+    " ownership profile rootfs layers container comparison launch exports reflinks config inspection start_files doctor"
 )
 MAY_IMPORT = {
     "sizes": "",
@@ -38,9 +38,10 @@ MAY_IMPORT = {
     "launch": "errors filesystem image resources",
     "exports": "archives comparison container errors filesystem image launch layers ownership rootfs sizes sources"
     " store terminal",
+    "reflinks": "archives comparison container errors filesystem image layers ownership rootfs sources store terminal",
     "config": "catalogue filesystem image settings sizes terminal",
     "inspection": "container errors filesystem image ownership sources store terminal",
-    "start_files": "container errors filesystem image inspection launch profile rootfs terminal",
+    "start_files": "container errors filesystem image inspection launch ownership profile rootfs terminal",
     "doctor": "container errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,
     "maintenance": f"{ROOMS} provision",

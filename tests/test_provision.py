@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.container.existing import existing_record
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, TargetExists, UsageError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
 from provisioner.launch.seccomp import root_emulation
 from provisioner.layers.unpack import UnpackOptions
-from provisioner.provision import Outcome, Plan, existing_record, provision
+from provisioner.provision import Outcome, Plan, provision
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
@@ -64,7 +65,7 @@ def test_a_machine_without_a_filter_for_namespaces_gets_none(
     registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.push("image", builders.small())
-    monkeypatch.setattr("provisioner.start_files.host_platform", lambda: Platform("linux", "mips64le"))
+    monkeypatch.setattr("provisioner.start_files.files.host_platform", lambda: Platform("linux", "mips64le"))
     job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert not (tmp_path / "dir/.provision/seccomp.bpf").exists()
 

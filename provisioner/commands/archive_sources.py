@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.errors import MachineError, MalformedImage, NotFound, UsageError, error_context, machine_errors
-from provisioner.filesystem.resolution import open_file
-from provisioner.filesystem.trust import Untrusted
+from provisioner.commands.input_files import STANDARD_INPUT, open_input, spooled, start_of
+from provisioner.errors import MalformedImage, NotFound, UsageError, error_context, machine_errors
 from provisioner.image.source_name import (
     DockerArchive,
     FileName,
@@ -25,13 +23,14 @@ from provisioner.terminal.escaping import printable
 if TYPE_CHECKING:
     from provisioner.commands.source_options import Opening
     from provisioner.sources import Source
-    from provisioner.sources.detection import FileStart
+    from provisioner.sources.detection import FileStart, Guess
     from provisioner.sources.lazy import LocalImages
     from provisioner.sources.local import ImageFiles
     from provisioner.sources.members import Members
     from provisioner.store.url_files import UrlFile
 
-_INPUTS = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+_DIRECTORY_HINT = "name a directory of an image by its path alone"
+_WHICH = "say which: rootfs:{0}, docker-archive:{0} or oci-archive:{0}"
 
 
 def open_docker_archive(name: DockerArchive, opening: Opening) -> Source:
@@ -75,18 +74,18 @@ def open_file_name(name: FileName, opening: Opening) -> Source:
     from provisioner.sources.recognised_files import RecognisedFiles
 
     shown = printable(str(name.path))
-    if name.path.is_dir():
+    if os.path.isdir(name.path):
         members = _directory(name.path, "")
         return _local(str(name), members, RecognisedFiles(members, shown, is_directory=True), opening)
-    return _lazy(str(name), lambda: recognise(_open(name.path, opening), shown, str(name), opening))
+    return _lazy(
+        str(name), lambda: recognise(open_input(name.path, opening, _DIRECTORY_HINT), shown, str(name), opening)
+    )
 
 
 def open_standard_input(name: StandardInput, opening: Opening) -> Source:
     """Return what an archive on standard input has, which is read when the image is asked for. Raises UsageError."""
-    if os.isatty(0):
-        hint = "pipe an archive into it: docker save IMAGE | provision - DIR"
-        raise UsageError("standard input is a terminal, not an archive", hint)
-    return _lazy(str(name), lambda: recognise(_open(Path(_INPUTS[0]), opening), "standard input", str(name), opening))
+    file = open_input(STANDARD_INPUT, opening, _DIRECTORY_HINT)
+    return _lazy(str(name), lambda: recognise(file, "standard input", str(name), opening))
 
 
 def recognise(
@@ -98,42 +97,58 @@ def recognise(
 
     Raises MalformedImage, UsageError for what is no image, and MachineError.
     """
-    from provisioner.sources.detection import formats_of, has_root_file_system, is_archive_of_images, peek
+    from provisioner.sources.detection import Guess, both_fit, formats_of, guess_content, has_root_file_system
     from provisioner.sources.recognised_files import RecognisedFiles
 
-    with machine_errors(f"read {shown}"):
-        start = peek(file)
+    start = start_of(file, shown)
+    if not start.data and fetched:
+        raise MalformedImage(f"{shown} is empty")
     if not start.data:
         raise UsageError(f"{shown} is empty", "name an archive or a directory of an image")
-    has_images = is_archive_of_images(start.data)
-    if not start.is_seekable and (opening.options.sha256 or not has_images):
+    guess = guess_content(start.data)
+    if not start.is_seekable and (opening.options.sha256 or guess in (Guess.ROOT, Guess.NOTHING)):
         # Its digest is checked before anything counts; and only a file can be read more than once.
-        return recognise(_spooled(start, shown, opening), shown, reference, opening)
-    if has_images or (has_images is None and start.is_tar):
-        if fetched is None:
-            _check_digest(file, shown, opening)
-        members = _members(start, shown, opening)
-        formats = formats_of(members.names())
-        if formats and has_root_file_system(members.names()):
-            what = f"{shown} is both {formats[0].value} and a root file system"
-            raise UsageError(what, "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
-        if has_images or formats:
-            path = reference if reference == "-" else shown
-            return _local(reference, members, RecognisedFiles(members, path, is_directory=False), opening)
-    return _root_file_system(file, shown, reference, opening, fetched)
+        return recognise(spooled(start, shown, opening), shown, reference, opening)
+    if start.is_seekable:
+        guess = _checked(guess, start, shown)
+    if guess not in (Guess.IMAGES, Guess.PERHAPS_IMAGES):
+        return _root_file_system(file, shown, reference, opening, fetched)
+    if fetched is None:
+        check_given_digest(file, shown, opening)
+    members = _members(start, shown, opening)
+    formats, has_root = formats_of(members.names()), has_root_file_system(members.names())
+    if has_root and formats:
+        raise both_fit(shown, formats[0], _WHICH.format("-" if reference == "-" else "FILE"))
+    if has_root and start.is_seekable:
+        return _root_file_system(file, shown, reference, opening, fetched)
+    if has_root:
+        what = f"{shown} is a root file system whose first files look like those of an image"
+        raise UsageError(what, f"say what it is: rootfs:{printable(reference)}")
+    path = reference if reference == "-" else shown
+    return _local(reference, members, RecognisedFiles(members, path, is_directory=False), opening)
+
+
+def _checked(guess: Guess, start: FileStart, shown: str) -> Guess:
+    """Return a guess about a file, by all of its members where the first ones have told nothing for sure."""
+    from provisioner.sources.detection import Guess, both_fit, formats_of, has_root_file_system, telling_names
+
+    if guess in (Guess.IMAGES, Guess.ROOT) or not (start.is_tar or start.compression):
+        return guess
+    with error_context(shown), machine_errors("read it"):
+        names = telling_names(start.members())
+    formats = formats_of(names)
+    if formats and has_root_file_system(names):
+        raise both_fit(shown, formats[0], _WHICH.format("FILE"))
+    return Guess.IMAGES if formats else Guess.ROOT
 
 
 def _images(path: Path, reference: str, files: Callable[[Members], ImageFiles], opening: Opening) -> LocalImages:
     """Return the images that `files` finds in an archive."""
-    from provisioner.sources.detection import peek
-
     shown = printable(str(path))
-    file = _open(path, opening)
-    with machine_errors(f"read {shown}"):
-        start = peek(file)
-        if opening.options.sha256 and not start.is_seekable:
-            start = peek(_spooled(start, shown, opening))
-    _check_digest(start.file, shown, opening)
+    start = start_of(open_input(path, opening, f"name it as oci:{shown}, or by its path alone"), shown)
+    if opening.options.sha256 and not start.is_seekable:
+        start = start_of(spooled(start, shown, opening), shown)
+    check_given_digest(start.file, shown, opening)
     members = _members(start, shown, opening)
     return _local(reference, members, files(members), opening)
 
@@ -159,32 +174,19 @@ def _members(start: FileStart, shown: str, opening: Opening) -> Members:
         return spooled
 
 
-def _spooled(start: FileStart, shown: str, opening: Opening) -> io.FileIO:
-    """Return a copy in the cache of what can be read only once. Its name there is gone already."""
-    from provisioner.sources.spool import spool_file
-
-    with error_context(shown), machine_errors("read it"), opening.console.progress(None) as progress:
-        progress.describe(f"read {shown}")
-        return opening.stack.enter_context(spool_file(opening.cache(), start.chunks(progress.advance)))
-
-
 def _root_file_system(
     file: io.FileIO, shown: str, reference: str, opening: Opening, fetched: UrlFile | None
 ) -> LocalImages:
     """Return the root file system in an archive that can be sought in."""
-    from provisioner.sources import NOT_VERIFIED
-    from provisioner.sources.rootfs import RootfsSource, check_digest, hash_file
+    from provisioner.commands.file_sources import root_file_system
+    from provisioner.sources.rootfs import RootfsSource
 
-    expected, who = opening.expected_digest(None, is_rootfs=True)
     if fetched:
         return RootfsSource(file, reference, shown, fetched.digest, fetched.verified)
-    if expected is None:
-        return RootfsSource(file, reference, shown, None, NOT_VERIFIED)
-    check_digest(hash_file(file, shown), expected, shown, f"{who} says")
-    return RootfsSource(file, reference, shown, expected, f"by {who}")
+    return root_file_system(file, shown, reference, opening, is_named=False)
 
 
-def _check_digest(file: io.FileIO, shown: str, opening: Opening) -> None:
+def check_given_digest(file: io.FileIO, shown: str, opening: Opening) -> None:
     """Raise MalformedImage where a file hasn't the digest that --sha256 says."""
     from provisioner.sources.rootfs import check_digest, hash_file
 
@@ -197,37 +199,11 @@ def _directory(path: Path, hint: str) -> Members:
     from provisioner.sources.members import DirectoryMembers
 
     shown = printable(str(path))
-    if not path.exists():
+    if not os.path.exists(path):
         raise NotFound(f"there is no directory {shown}", "check the path")
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UsageError(f"{shown} is no directory", hint)
     return DirectoryMembers(path)
-
-
-def _open(path: Path, opening: Opening) -> io.FileIO:
-    """Open a file, a pipe or standard input for reading, until the end of the run.
-
-    Raises NotFound, UsageError for other kinds of files, and MachineError.
-    """
-    shown = printable(str(path))
-    try:
-        with machine_errors(f"open {shown}"):
-            file = io.FileIO(os.dup(0) if str(path) in _INPUTS else open_file(path))
-    except MachineError as error:
-        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            raise NotFound(f"there is no file {shown}", "check the path") from None
-        if isinstance(error.__cause__, IsADirectoryError):
-            raise UsageError(f"{shown} is a directory", f"name it as oci:{shown}, or by its path alone") from None
-        if isinstance(error.__cause__, Untrusted):
-            error.hint = "name the file itself, without the symlink"
-        raise
-    opening.stack.enter_context(file)
-    kind = os.fstat(file.fileno()).st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)) and not os.path.samefile(
-        f"/dev/fd/{file.fileno()}", os.devnull
-    ):
-        raise UsageError(f"{shown} is no file and no pipe", "name an archive or a directory of an image")
-    return file
 
 
 def _lazy(reference: str, read: Callable[[], LocalImages]) -> Source:

@@ -12,8 +12,9 @@ from typing import Any
 
 from provisioner.commands.container_names import add_container_argument, find_container
 from provisioner.commands.output import make_console, write_json, write_lines
-from provisioner.commands.plan_options import address_of, bind_of, hostname_of, variable_of
+from provisioner.commands.plan_options import address_of, bind_of, hostname_of, script_shell, variable_of
 from provisioner.commands.run_options import run_settings
+from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.record import Record
 from provisioner.container.staging import Staging
@@ -72,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the settings, after changing them. Raises UsageError, TargetExists, NotFound, MachineError."""
-    from provisioner.start_files import change_options
+    from provisioner.start_files.completeness import has_documents, keep_complete
+    from provisioner.start_files.files import change_options
 
     directory, trust = find_container(arguments), trusted_directories(arguments)
     console = make_console(arguments)
@@ -81,13 +83,19 @@ def run(arguments: argparse.Namespace) -> int:
     if changes:
         with Staging(directory, trust, console.step):  # no other run is at work on it
             record = _record(directory, trust)
+            is_changed = has_documents(directory, record, trust) and keep_complete(
+                directory, record, script_shell(), trust, console
+            )
             options, run_as = record.options, record.run
             for key, value in changes:
                 if key in _START_KEYS:
                     options = replace(options, **{_START_KEYS[key][0]: value})
                 else:
                     run_as = replace(run_as, **{_RUN_KEYS[key]: value})
-            record = change_options(directory, record, options, run_as, trust, console)
+            new = change_options(directory, record, options, run_as, trust, console)
+            if is_changed or new != record:
+                report_change(directory, trust)
+            record = new
     values = settings_of(record)
     if arguments.json:
         write_json(values)

@@ -96,7 +96,9 @@ def remember(target: Path, source: Path, *, is_moved: bool = False) -> None:
 
     with suppress(OSError, ProvisionError):  # only `provision list` needs it
         directories = Directories(state_directory())
+        former = [entry for entry in directories.entries() if entry.directory == str(source)]
         if is_moved:
-            directories.drop([entry for entry in directories.entries() if entry.directory == str(source)])
+            directories.drop(former)
         if record := Record.read(target, TrustedDirectories(("*",))):
-            directories.add(KnownDirectory(str(target), record.reference, record.id))
+            content = former[0].content if former else ""
+            directories.add(KnownDirectory(str(target), record.reference, record.id, content))

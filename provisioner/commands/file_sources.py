@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.errors import MachineError, NotFound, UsageError, machine_errors
+from provisioner.commands.input_files import open_input, spooled, start_of
 from provisioner.image.source_name import Rootfs, Url
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
     from provisioner.commands.source_options import Opening
     from provisioner.sources import Source
+    from provisioner.sources.lazy import LocalImages
     from provisioner.store.url_files import UrlFile
 
 
 def open_rootfs(name: Rootfs, opening: Opening) -> Source:
-    """Return the root file system in an archive, which is a file or at a URL. Raises ProvisionError."""
-    from provisioner.sources import NOT_VERIFIED
-    from provisioner.sources.rootfs import RootfsSource, check_digest, hash_file
+    """Return the root file system in an archive, which is a file, a pipe or at a URL. Raises ProvisionError."""
+    from provisioner.sources.lazy import LazySource
+    from provisioner.sources.rootfs import RootfsSource
 
     if "://" in name.location:
         fetched = fetch(name.location, str(name), opening)
         shown = printable(name.location)
+        start_of(fetched.file, shown)
         return RootfsSource(fetched.file, str(name), shown, fetched.digest, fetched.verified, is_named=True)
     shown = printable(name.location)
+    hint = f"tar -C {shlex.quote(shown)} -c . | provision rootfs:- DIR"
+    file = open_input(Path(name.location), opening, hint)
+    return LazySource(str(name), lambda: root_file_system(file, shown, str(name), opening, is_named=True))
+
+
+def root_file_system(file: io.FileIO, shown: str, reference: str, opening: Opening, *, is_named: bool) -> LocalImages:
+    """Return the root file system in an open file or pipe, checked against --sha256 or the lock.
+
+    With `is_named`, the user says that it is one. Raises MalformedImage, UsageError, MachineError.
+    """
+    from provisioner.sources import NOT_VERIFIED
+    from provisioner.sources.rootfs import RootfsSource, check_digest, hash_file
+
     expected, who = opening.expected_digest(None, is_rootfs=True)
-    file = opening.stack.enter_context(open_file(Path(name.location)))
+    start = start_of(file, shown)
+    if not start.is_seekable:
+        file = spooled(start, shown, opening)
     if expected is None:
-        return RootfsSource(file, str(name), shown, None, NOT_VERIFIED, is_named=True)
+        return RootfsSource(file, reference, shown, None, NOT_VERIFIED, is_named=is_named)
     check_digest(hash_file(file, shown), expected, shown, f"{who} says")
-    return RootfsSource(file, str(name), shown, expected, f"by {who}", is_named=True)
+    return RootfsSource(file, reference, shown, expected, f"by {who}", is_named=is_named)
 
 
 def open_url(name: Url, opening: Opening) -> Source:
@@ -54,24 +70,10 @@ def fetch(url: str, reference: str, opening: Opening) -> UrlFile:
     insecure = options.insecure
     remote = RemoteFile(url, insecure=insecure, is_verified=expected is not None, say=console.step)
     files = UrlFiles(opening.cache(), console)
-    fetched = files.fetch_offline(remote, expected) if options.offline else files.fetch(remote, expected, who)
+    if options.offline:
+        fetched = files.fetch_offline(remote, expected)
+    else:
+        fetched = files.fetch(remote, expected, who)
+        opening.stack.enter_context(files.forgetting_damaged(remote, fetched))
     opening.stack.enter_context(fetched.file)
     return fetched
-
-
-def open_file(path: Path) -> io.FileIO:
-    """Open a file for reading. Raises NotFound, UsageError for what is no file, MachineError."""
-    shown = printable(str(path))
-    try:
-        with machine_errors(f"open {shown}"):
-            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except MachineError as error:
-        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            raise NotFound(f"there is no file {shown}", "check the path") from None
-        raise
-    kind = os.fstat(opened).st_mode
-    if not stat.S_ISREG(kind):
-        os.close(opened)
-        hint = f"tar -C {shown} -c . | provision - DIR" if stat.S_ISDIR(kind) else "write it to standard input: -"
-        raise UsageError(f"{shown} is {'a directory' if stat.S_ISDIR(kind) else 'no regular file'}", hint)
-    return io.FileIO(opened)

@@ -14,8 +14,10 @@ from provisioner.commands.config import setting_text, settings_of
 from provisioner.commands.output import make_console, output_errors, screen_of, write_json, write_lines
 from provisioner.commands.source_options import (
     SourceOptions,
+    add_file_arguments,
     add_registry_arguments,
     caching_registry,
+    is_no_file,
     open_source,
     usual_platform,
 )
@@ -50,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target", metavar="SOURCE|DIR", help="an image, as `provision` takes it, or a directory that was provisioned"
     )
     add_registry_arguments(parser)
+    add_file_arguments(parser)
     add_trust_argument(parser)
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.add_argument(
@@ -99,6 +102,8 @@ def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: 
     """Return the inspection of a provisioned directory."""
     from provisioner.inspection import inspect_directory
 
+    if arguments.sha256:
+        raise is_no_file(arguments.target)
     if arguments.platform:
         raise UsageError("a directory has only one platform", "leave out --platform")
     if not arguments.target.startswith((".", "/")):
@@ -115,7 +120,7 @@ def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Con
     config = Config.load()
     requested = Platform.parse(arguments.platform) if arguments.platform else None
     host, options = usual_platform(arguments, config), SourceOptions.of(arguments, config)
-    if isinstance(name, RegistryName):
+    if isinstance(name, RegistryName) and not (options.offline or options.sha256):
         with suggest_similar_names(name.reference):
             inspection = inspect_image(caching_registry(name.reference, options, console), host, requested)
     else:
@@ -132,8 +137,19 @@ def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Con
 def _fetch_document(name: RegistryName, arguments: argparse.Namespace, console: Console) -> bytes:
     """Return the bytes of the index or manifest that the image's tag or digest names."""
     from provisioner.registry.hub import suggest_similar_names
+    from provisioner.sources.offline import OfflineRegistry
+    from provisioner.store.blobs import BlobCache
+    from provisioner.store.known_tags import KnownTags
+    from provisioner.store.prune import cache_directory
 
-    registry = caching_registry(name.reference, SourceOptions.of(arguments, Config.load()), console)
+    options = SourceOptions.of(arguments, Config.load())
+    if options.sha256:
+        raise is_no_file(str(name))
+    if options.offline:
+        cache = BlobCache(cache_directory(), console.step)
+        offline = OfflineRegistry(name.reference, cache, KnownTags(cache.files))
+        return offline.manifest(name.reference.selector).data
+    registry = caching_registry(name.reference, options, console)
     with suggest_similar_names(registry.reference):
         return registry.manifest(registry.reference.selector).data
 

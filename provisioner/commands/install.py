@@ -23,7 +23,7 @@ from provisioner.commands.source_options import (
     catalogue_name,
     open_source,
 )
-from provisioner.commands.stamps import add_stamp_arguments, stamps_of
+from provisioner.commands.stamps import Stamps, add_stamp_arguments
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
@@ -81,9 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
+    from provisioner.container.existing import existing_record
     from provisioner.container.staging import scratch_directory
     from provisioner.image.lockfile import Lock, check_writable
-    from provisioner.provision import existing_record, provision
+    from provisioner.provision import provision
 
     plan = plan_of(arguments, config, directory, trust)
     console = make_console(arguments)
@@ -97,15 +98,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
     _warn_of_missing_binds(plan.binds, console)
-    stamps = stamps_of(arguments, lambda: existing_record(directory, trust) is not None)
+    stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
     with open_source(name, options, console) as source:
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
         outcome = provision(plan, source, console)
-    for stamp in stamps:
-        stamp.touch(is_changed=outcome.is_changed)
+    stamps.update(trust, is_changed=outcome.is_changed)
     with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), outcome.record.reference, outcome.record.id))
+        known = KnownDirectory(str(directory), outcome.record.reference, outcome.record.id, outcome.content)
+        Directories(state_directory()).add(known)
     if arguments.lock:
         lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)

@@ -11,6 +11,7 @@ from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument
 from provisioner.commands.wrappers import (
     Wrapper,
+    desktop_command,
     find_wrappers,
     is_on_path,
     program_directory,
@@ -73,11 +74,8 @@ def wrappers_of(directory: Path) -> list[Wrapper]:
 
 def _entry(name: str, directory: Path) -> str:
     """Return the lines of a desktop entry (freedesktop.org's specification) that starts a container in a terminal."""
-    quoted = str(directory / "start.sh")
-    for character in '\\"`$':
-        quoted = quoted.replace(character, f"\\{character}")
-    program = quoted.replace("\\", "\\\\").replace("%", "%%")
-    return f'Type=Application\nName={name}\nExec="{program}" --shell\nTerminal=true\nCategories=System;\n'
+    command = desktop_command(directory, "--shell")
+    return f"Type=Application\nName={name}\n{command}\nTerminal=true\nCategories=System;\n"
 
 
 def _shortcuts() -> Path:

@@ -169,7 +169,8 @@ def _related(rows: list[_Row]) -> list[_Row]:
             if not is_moved:
                 result.append(row)
             continue
-        entry = replace(row.entry, id=row.id)
+        content = next((other.entry.content for other in same if other.entry.content), "")
+        entry = replace(row.entry, id=row.id, content=content)
         if row is not present[0]:
             result.append(replace(row, entry=entry, copy_of=present[0].entry.directory))
             continue

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from provisioner.commands.copy import add_place_arguments, new_directory, remember, repeated_words
 from provisioner.commands.link import wrappers_of
 from provisioner.commands.output import make_console
 from provisioner.commands.remove import path_of
+from provisioner.commands.stamps import drop_stamps
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import trusted_directories
+from provisioner.commands.wrappers import move_wrapper
 from provisioner.terminal.escaping import printable
 
 HELP = "Move a provisioned directory, whole or not at all"
@@ -33,10 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.moving import move_directory
     from provisioner.container.removing import find_file_owners, opened_own_directory
     from provisioner.container.running import check_not_running
+    from provisioner.container.stamps import find_stamps
 
     console, trust = make_console(arguments), trusted_directories(arguments)
     source = path_of(arguments.directory, trust)
     target = new_directory(arguments.new, source, trust)
+    stamps = find_stamps(source, trust)
     with opened_own_directory(source, trust) as opened:
         check_not_running(source)
         check_not_mounted(opened, source, "move")
@@ -46,8 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
         move_directory(opened, source, target, console, trust, sync=not arguments.no_sync)
     remember(target, source, is_moved=True)
     console.step(f"{printable(str(source))} is now {printable(str(target))}")
+    drop_stamps(stamps, console)
     for wrapper in wrappers_of(source):
-        console.step(f"{printable(str(wrapper.path))} starts it at the old place: provision link or expose it again")
+        shown = printable(str(wrapper.path))
+        if move_wrapper(wrapper, target):
+            console.step(f"{shown} starts it there now")
+        else:
+            again = f"provision link {shlex.quote(printable(str(target)))} {shlex.quote(printable(wrapper.path.name))}"
+            console.step(f"{shown} was edited, and starts it at the old place: change it, or remove it and {again}")
     return 0
 
 

@@ -21,6 +21,8 @@ from provisioner.terminal.escaping import printable
 if TYPE_CHECKING:
     from provisioner.provision import Plan
 
+HARDLINKS = ("auto", "copy", "symlink")
+"""The values of --hardlinks."""
 _PASSED_NAME = re.compile("[A-Z][A-Z0-9_]*|[a-z]+_proxy")
 """Names of variables that a shell script leaves as they are."""
 _SHELL_VARIABLES = ("PATH", "PWD", "OLDPWD", "LC_ALL", "LD_PRELOAD", "IFS", "OPTIND", "PPID", "SHLVL", "TMPDIR")
@@ -63,8 +65,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--hardlinks",
-        choices=("auto", "copy", "symlink"),
-        default="auto",
+        choices=HARDLINKS,
         help="what to create where hard links are not possible; default: auto, a reflink or else a copy",
     )
     parser.add_argument(
@@ -81,7 +82,7 @@ def plan_of(arguments: argparse.Namespace, config: Config, directory: Path, trus
     return Plan(
         directory,
         usual_platform(arguments, config),
-        UnpackOptions(max_size, arguments.hardlinks),
+        UnpackOptions(max_size, arguments.hardlinks or "auto"),
         profile=arguments.profile or config.profile,
         dns=tuple(address_of(text) for text in arguments.dns) or config.dns,
         force=arguments.force,
@@ -96,6 +97,7 @@ def plan_of(arguments: argparse.Namespace, config: Config, directory: Path, trus
         sync=not arguments.no_sync,
         stop_running=arguments.stop_running,
         waits=not arguments.no_wait,
+        is_hardlinks_asked=arguments.hardlinks is not None,
         trust=trust,
     )
 

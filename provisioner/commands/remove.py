@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.container_names import path_of_container
 from provisioner.commands.link import wrappers_of
 from provisioner.commands.output import make_console
+from provisioner.commands.stamps import drop_stamps
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.commands.wrappers import remove_wrapper
@@ -49,7 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories, console: Console) -> int:
     """Remove one directory. Returns the exit status, and raises ProvisionError."""
-    from provisioner.container.directories import Directories, state_directory
     from provisioner.container.mounted import check_not_mounted
     from provisioner.container.removing import (
         Removal,
@@ -58,13 +59,16 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
         opened_own_directory,
         was_removed_partly,
     )
+    from provisioner.container.stamps import find_stamps
 
     target = path_of(name, trust)
+    stamps = find_stamps(target, trust)
     if was_removed_partly(target):
         with Removal(target, trust):
             pass  # this removes what is left, or puts the directory back if it was being replaced
         if not os.path.lexists(target):
             console.step(f"{printable(str(target))} was removed already, but for some files: they are removed now")
+            _forget(target, stamps, console)
             return 0
     with opened_own_directory(target, trust) as opened:
         check_not_mounted(opened, target, "remove", only_here=True)  # containers that run have mounts of their own
@@ -78,14 +82,22 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
             check_not_mounted(opened, target, "remove")
             check_in_place(opened, target)
             removal.move_aside()
+    console.step(f"removed {printable(str(target))}")
+    _forget(target, stamps, console)
+    return 0
+
+
+def _forget(target: Path, stamps: Sequence[Path], console: Console) -> None:
+    """Remove what belongs to a directory that is gone: its entry in the list, stamps, and programs that started it."""
+    from provisioner.container.directories import Directories, state_directory
+
     with suppress(OSError):  # only `provision list` needs it
         directories = Directories(state_directory())
         directories.drop([entry for entry in directories.entries() if entry.directory == str(target)])
-    console.step(f"removed {printable(str(target))}")
+    drop_stamps(stamps, console)
     for wrapper in wrappers_of(target):
         remove_wrapper(wrapper)
         console.step(f"removed {printable(str(wrapper.path))}, which started it")
-    return 0
 
 
 def path_of(name: str, trust: TrustedDirectories) -> Path:

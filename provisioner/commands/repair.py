@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.output import make_console, write_json, write_lines
+from provisioner.commands.plan_options import script_shell
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory, opened_directory
 from provisioner.container.record import Record, describe_missing
 from provisioner.errors import MachineError, MalformedImage, NotFound
+from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show what is damaged, and repair it. Raises ProvisionError."""
     from provisioner.comparison.changes import opened_record
     from provisioner.container.running import check_not_running
-    from provisioner.container.staging import Staging
+    from provisioner.container.staging import Staging, finish_interrupted
     from provisioner.maintenance.damage import find_damage
     from provisioner.maintenance.repair import repair
 
@@ -64,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     trust = trusted_directories(arguments, config)
     directory = find_directory(arguments.directory, trust)
     shown = printable(arguments.directory)
+    finish_interrupted(directory, trust)
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
@@ -71,8 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
         found = find_damage(folder, shown)
         damages = [damage for damage in found if arguments.all or not damage.is_edit]
         _show(damages, len(found) - len(damages), arguments, console)
-        if arguments.check or not damages:
+        if arguments.check:
             return DAMAGED if damages else 0
+        if not damages:
+            with Staging(directory, trust):
+                if _complete(directory, record, trust, console):
+                    report_change(directory, trust)
+            return 0
         confirm(arguments, f"{counted(len(damages), 'file')} of {shown} not as in the image", "Put them back?")
         name = exact_source(record)
         with Staging(directory, trust) as staging, opened_record(folder, shown) as (_, baseline):
@@ -84,7 +94,21 @@ def run(arguments: argparse.Namespace) -> int:
             with open_source(name, SourceOptions.of(arguments, config), console) as source:
                 image = image_of(source, record) if any(damage.needs_content for damage in damages) else None
                 done = repair(staging, folder, baseline, damages, image, source, console)
+            _complete(directory, record, trust, console)
+            report_change(directory, trust)
     return _report(done, shown, console)
+
+
+def _complete(directory: Path, record: Record, trust: TrustedDirectories, console: Console) -> bool:
+    """Write start.sh, and what else provision has generated for the directory, anew where it is damaged.
+
+    Return whether anything was.
+    """
+    from provisioner.start_files.completeness import has_documents, keep_complete
+
+    if has_documents(directory, record, trust):
+        return keep_complete(directory, record, script_shell(), trust, console)
+    return False
 
 
 def exact_source(record: Record) -> SourceName:

@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioner.commands.copy import remember
 from provisioner.commands.output import make_console
+from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import MachineError, MalformedImage, UsageError, error_context, machine_errors
 from provisioner.sizes import counted
@@ -47,7 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Restore a directory. Raises ProvisionError; DIR is absent then."""
     from provisioner.commands.plan_options import parse_max_size, script_shell
     from provisioner.container.access import find_directory
-    from provisioner.container.directories import Directories, KnownDirectory, state_directory
     from provisioner.container.place import check_free, limits_of
     from provisioner.container.staging import Staging
     from provisioner.exports.restore import restore_backup
@@ -76,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
                 chunks, staging.new, scratch, ownership, budget, arguments.hardlinks, script_shell()
             )
         staging.commit(console, sync=not arguments.no_sync, replace=False)
-    with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), restored.record.reference))
+    report_change(directory, trust)
+    remember(directory, directory)
     for line in _describe(restored):
         console.step(line)
     console.step(f"{shown} is ready: {printable(restored.record.reference)}")
@@ -135,6 +136,8 @@ def _describe(restored: Restored) -> list[str]:
             f"{belong} to others in the backup, and to you here: "
             "only root can give files away; .provision/ has the owners of the image's"
         )
+    if restored.lost_access_lists:
+        lines.append(f"{restored.lost_access_lists} access lists (acl) can't be set here: modes alone decide")
     if restored.is_edited:
         lines.append("start.sh was edited: it is written anew, and the old one is .provision/start.sh.old")
     if not restored.has_digest:

@@ -75,14 +75,19 @@ def add_registry_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options about the cache and locks."""
-    parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
+    add_file_arguments(parser)
     parser.add_argument("--no-cache", action="store_true", help="neither use the cache nor write to it")
     parser.add_argument(
         "--no-catalogue", action="store_true", help="don't look elsewhere for a short name that Docker Hub lacks"
     )
-    parser.add_argument("--sha256", metavar="HEX", help="what the file that SOURCE names must be")
     parser.add_argument("--lock", metavar="FILE", help="write the digests that the image has now to FILE")
     parser.add_argument("--locked", metavar="FILE", help="provision exactly the image whose digests are in FILE")
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options about files, those of the cache and that which SOURCE names."""
+    parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
+    parser.add_argument("--sha256", metavar="HEX", help="what the file that SOURCE names must be")
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ class Opening:
         cache = BlobCache(cache_directory(), self.console.step)
         self.stack.callback(_prune_to_limit, cache.files.path, self.options.config.cache_limit, self.console)
         self.stack.enter_context(in_use(cache.files))
+        with suppress(MachineError):  # no reason to fail
+            cache.delete_abandoned()
         return cache
 
     def lock(self, reference: str | None) -> Lock | None:
@@ -175,10 +182,7 @@ class Opening:
 def open_source(name: SourceName, options: SourceOptions, console: Console) -> Iterator[Source]:
     """Yield the source that `name` names, and prune the cache to its limit afterwards. Raises ProvisionError."""
     if options.sha256 and isinstance(name, RegistryName | OciLayout | SkopeoDirectory | Lxc):
-        raise UsageError(
-            f"--sha256 is for files, and {printable(str(name))} is none",
-            "pin an image: NAME@sha256:DIGEST, or --locked",
-        )
+        raise is_no_file(str(name))
     with ExitStack() as stack:
         opening = Opening(options, console, stack)
         source = _opened(name, opening)
@@ -193,6 +197,12 @@ def _opened(name: SourceName, opening: Opening) -> Source:
     if isinstance(source, LayerDownloads):
         opening.stack.enter_context(source.interrupts_noted())
     return source
+
+
+def is_no_file(name: str) -> UsageError:
+    """Return the error for --sha256 with a source that is no file."""
+    hint = "pin an image: NAME@sha256:DIGEST, or --locked"
+    return UsageError(f"--sha256 is for files, and {printable(name)} is none", hint)
 
 
 def _with_catalogue(source: Source, opening: Opening) -> Source:

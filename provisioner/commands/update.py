@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
+from provisioner.commands.copy import remember
 from provisioner.commands.output import make_console, screen_of, write_json, write_lines
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory, opened_directory
 from provisioner.container.record import Record, describe_missing
+from provisioner.container.stamps import find_stamps
 from provisioner.errors import NotFound, ProvisionError, UsageError, machine_errors
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, parse_source
@@ -87,11 +89,13 @@ def _update_all(arguments: argparse.Namespace) -> int:
 
 def _update(name: str, arguments: argparse.Namespace) -> int:
     """Update one directory, and return the exit status. Raises ProvisionError."""
+    from provisioner.container.staging import finish_interrupted
     from provisioner.maintenance.update import Update, update
 
     console, config = make_console(arguments), Config.load()
     trust = trusted_directories(arguments, config)
     directory, shown = find_directory(name, trust), printable(name)
+    finish_interrupted(directory, trust)
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
@@ -107,17 +111,19 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
             console.step(f"{shown}: {printable(label)} is at {image.digest!s:.19} now")
             if arguments.check:
                 return OUTDATED
+            known = find_stamps(directory, trust)
             asked = _Question(arguments, directory, shown)
             job = Update(directory, trust, record, not arguments.no_keep, not arguments.no_sync)
             try:
                 done = update(job, folder, image, source, console, asked.approve)
             except _Unapproved:
                 return 0
-    for path in done.merge.blocked:
+    for path in done.blocked:
         console.step(f"{_shown(path)}: the image has something else in its place; yours is in the old DIR")
-    for line in done.merge.notes:
+    for line in done.notes:
         console.step(line)
-    _remember(directory, source.reference)
+    report_change(directory, trust, known)
+    remember(directory, directory)
     console.step(f"updated {shown}")
     if done.kept:
         console.step(f"  as it was: {printable(str(directory.with_name(done.kept)))}")
@@ -151,6 +157,7 @@ def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
         f"the image: {counted(image['A'], 'file')} added, {image['C']} changed, {image['D']} deleted",
         f"yours: {counted(len(users), 'change stays', 'changes stay')}",
         *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
+        *([f"packages that come again: {_names(plan.returning_packages)}"] if plan.returning_packages else []),
         *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, kept)}" for action in plan.conflicts),
     ]
 
@@ -162,7 +169,7 @@ def _outcome(action: Action, kept: str) -> str:
     content = action.decision.content
     place = printable(kept) if kept else ""
     if content is Side.BESIDE:
-        return f"yours stays; the image's is {_shown(action.place)}.provision-new"
+        return f"yours stays; the image's is {_shown(action.beside)}"
     if content is Side.USER and action.disk is None:
         return "stays deleted; the image has changed it"
     if content is Side.USER and (action.new is None or action.base is None or action.new.data != action.base.data):
@@ -183,6 +190,7 @@ def _as_json(plan: UpdatePlan, kept: str) -> dict[str, object]:
         "kept_as": kept or None,
         "bytes": plan.size,
         "packages": list(map(os.fsdecode, plan.packages)),
+        "returning_packages": list(map(os.fsdecode, plan.returning_packages)),
         "changes": [
             {
                 "path": "/" + os.fsdecode(action.path),
@@ -204,11 +212,3 @@ def _names(packages: list[bytes]) -> str:
 
 def _shown(path: bytes) -> str:
     return printable("/" + os.fsdecode(path))
-
-
-def _remember(directory: Path, reference: str) -> None:
-    """Have `provision list` show the new image."""
-    from provisioner.container.directories import Directories, KnownDirectory, state_directory
-
-    with suppress(OSError):  # only `provision list` needs it
-        Directories(state_directory()).add(KnownDirectory(str(directory), reference))

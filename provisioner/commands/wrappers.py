@@ -84,6 +84,24 @@ def remove_wrapper(wrapper: Wrapper) -> None:
         wrapper.path.unlink()
 
 
+def move_wrapper(wrapper: Wrapper, target: Path) -> bool:
+    """Have a script start the container at its new place. Returns False where that isn't possible: it was edited.
+
+    Raises MachineError.
+    """
+    former = Path(wrapper.directory)
+    changes = {f"\n{written(former, '')}": f"\n{written(target, '')}" for written in (start_command, desktop_command)}
+    with machine_errors(f"write {printable(str(wrapper.path))}"):
+        text = os.fsdecode(wrapper.path.read_bytes())
+        line = next((line for line in changes if line in text), None)
+        if line is None or "\n" in str(target):
+            return False
+        text = text.replace(line, changes[line], 1).replace(f"{_MARK}{former}\n", f"{_MARK}{target}\n", 1)
+        with closing_descriptor(os.open(wrapper.path.parent, DIRECTORY)) as folder:
+            replace_in(folder, wrapper.path.name, os.fsencode(text), stat.S_IMODE(wrapper.path.stat().st_mode))
+    return True
+
+
 def is_on_path(folder: Path) -> bool:
     """Return whether a shell finds programs in `folder`."""
     return str(folder) in os.environ.get("PATH", "").split(os.pathsep)
@@ -92,6 +110,15 @@ def is_on_path(folder: Path) -> bool:
 def start_command(directory: Path, words: str) -> str:
     """Return the line of a script that becomes start.sh with these words, which are shell text."""
     return f"exec {shlex.quote(str(directory / 'start.sh'))} {words}"
+
+
+def desktop_command(directory: Path, words: str) -> str:
+    """Return the line of a desktop entry (freedesktop.org's specification) that runs start.sh with these words."""
+    quoted = str(directory / "start.sh")
+    for character in '\\"`$':
+        quoted = quoted.replace(character, f"\\{character}")
+    program = quoted.replace("\\", "\\\\").replace("%", "%%")
+    return f'Exec="{program}" {words}'
 
 
 def _directory_of(path: Path) -> str | None:

@@ -140,7 +140,7 @@ def may_enter(directory: WalkedFile) -> bool:
 
 def is_mount_point(path: bytes, file: WalkedFile) -> bool:
     """Return whether an added directory is one that start.sh has made for a mount, which is empty."""
-    if path not in _MOUNT_POINTS or not file.is_directory:
+    if path not in _MOUNT_POINTS or not file.is_directory or not may_enter(file):
         return False
     with closing_descriptor(os.open(file.name, DIRECTORY, dir_fd=file.directory)) as opened:
         return not os.listdir(opened)

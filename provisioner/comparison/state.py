@@ -10,7 +10,7 @@ from enum import Enum
 from functools import cached_property
 
 from provisioner.container.proot_links import PREFIX
-from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.ownership.digests import hash_file
@@ -41,6 +41,8 @@ class Baseline:
     """The first of the user's subordinate ids, where files belong to these (`--ids many`)."""
     links: int | None = None
     """The open directory where Termux's proot has the content of files with hard links, None where there is none."""
+    opens_closed: bool = False
+    """Whether a file that is closed to its owner, this user, is opened for the moment that reading it takes."""
     reads_all: bool = False
     """Whether content is compared even where times say that nobody has touched the file since: a disk may fail."""
 
@@ -50,7 +52,7 @@ class Baseline:
         A time of its own is no change: content decides where size and times don't.
         """
         if self.links is not None and entry.kind is Kind.FILE and stat.S_ISLNK(file.stat.st_mode):
-            file = _content_of_link(file, self.links)
+            file = content_of_link(file, self.links)
         status, kind = file.stat, entry.kind
         mode = status.st_mode
         on_disk = KINDS.get(stat.S_IFMT(mode))
@@ -106,10 +108,15 @@ class Baseline:
         if not entry.digest:
             return not has_time
         try:
-            with closing_descriptor(os.open(file.name, _NOT_WAITING, dir_fd=file.directory)) as opened:
+            with closing_descriptor(self._open(file)) as opened:
                 return hash_file(opened) != entry.digest
         except PermissionError:  # the user has taken the permission away
             return not has_time
+
+    def _open(self, file: WalkedFile) -> int:
+        if self.opens_closed:
+            return open_readable(file.directory, file.name, file.stat)
+        return os.open(file.name, _NOT_WAITING, dir_fd=file.directory)
 
 
 _DEVICES = (Kind.CHARACTER, Kind.BLOCK)
@@ -117,7 +124,7 @@ _NOT_WAITING = EXISTING_FILE | os.O_NONBLOCK
 """A program may put a FIFO in place of a file at any time."""
 
 
-def _content_of_link(link: WalkedFile, links: int) -> WalkedFile:
+def content_of_link(link: WalkedFile, links: int) -> WalkedFile:
     """Return the file that a hard link of Termux's proot stands for, by two symlinks; the link itself if it is none."""
     name = os.readlink(link.name, dir_fd=link.directory)
     for _ in range(2):

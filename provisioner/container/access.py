@@ -8,25 +8,32 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
-from provisioner.errors import NotTrusted, TargetExists, machine_errors
+from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import PASSED, resolve, resolved
 from provisioner.filesystem.trust import (
     NOBODY,
+    Stranger,
     TrustedDirectories,
     TrustedUsers,
     Untrusted,
-    check_ours,
+    find_stranger,
     is_plainly_ours,
+    read_acl,
     users_in,
 )
 from provisioner.terminal.escaping import printable
 
 FOLDER = ".provision"
+_LINKS = "links."
+"""How names in FOLDER begin that start.sh makes as symlinks, and never follows (scripts/start/links.sh)."""
 _LONGEST = 8 << 20
 """The most bytes that are read of a file in FOLDER: as many as a document of an image may have."""
 
@@ -45,7 +52,11 @@ def _hint(error: Untrusted) -> str:
     """Return the command that takes the directory from the stranger, and the option that lifts the rule."""
     path, sudo = shlex.quote(printable(error.path)), "" if os.geteuid() == 0 else "sudo "
     if error.stranger.role == "owner":
-        fix = f"{sudo}chown -R {os.geteuid()}:{os.getegid()} {path}"
+        # Of a directory above, what is in it belongs to whoever it belongs to.
+        what = f"-R {os.geteuid()}:{os.getegid()} {shlex.quote(printable(error.all_in))}" if error.all_in else None
+        fix = f"{sudo}chown {what or f'{os.geteuid()}:{os.getegid()} {path}'}"
+    elif error.stranger.role == "link":
+        fix = f"rm {path}"
     elif error.stranger.role == "everybody":
         fix = f"chmod o-w {path}"
     else:
@@ -76,8 +87,8 @@ def find_directory(path: str | Path, trust: TrustedDirectories = NOBODY) -> Path
 def opened_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Iterator[int | None]:
     """Open a provisioned directory for the context, and its FOLDER: give the descriptor of the latter.
 
-    Gives None where there is no such directory, or it has no FOLDER. Raises NotTrusted unless both are ours, and
-    MachineError.
+    Gives None where there is no such directory, or it has no FOLDER. Raises NotTrusted unless both are ours, with the
+    files that start.sh uses, and MachineError.
     """
     with trust_errors(f"look at {printable(str(directory))}"):
         folder = _open_folder(directory, trust)
@@ -99,7 +110,7 @@ def _open_folder(directory: Path, trust: TrustedDirectories) -> int | None:
 def open_folder(directory: int, path: Path, trust: TrustedDirectories) -> int | None:
     """Open the FOLDER of an open directory, which may be opened by O_PATH; return None where there is none.
 
-    `path` is the directory's. Raises Untrusted unless both are ours, and OSError.
+    `path` is the directory's. Raises Untrusted unless both are ours, with start.sh and what is in FOLDER, and OSError.
     """
     try:
         folder = os.open(FOLDER, DIRECTORY, dir_fd=directory)
@@ -107,32 +118,69 @@ def open_folder(directory: int, path: Path, trust: TrustedDirectories) -> int | 
         return None
     except PermissionError:  # a stranger's is refused as such
         if not trust.covers(path):
-            check_ours(directory, str(path), users=_users_beside(directory))
+            _Container(directory, path).check(directory, path)
         raise
     try:
         if not trust.covers(path):
-            users = _users_beside(directory, folder)
-            check_ours(directory, str(path), users=users)
-            check_ours(folder, str(path / FOLDER), users=users)
+            _Container(directory, path).check_all(folder)
     except BaseException:
         os.close(folder)
         raise
     return folder
 
 
-def _users_beside(*directories: int) -> TrustedUsers | None:
-    """Return the trusted users, with the owner that a file created beside the first directory gets.
+class _Container:
+    """An open provisioned directory, which may be opened by O_PATH, while it is found out whether it is ours."""
 
-    None where nobody needs to know, since all these directories are plainly ours.
-    """
-    if all(is_plainly_ours(os.fstat(directory)) for directory in directories):
-        return None
-    try:
-        parent = os.open("..", PASSED, dir_fd=directories[0])
-    except PermissionError:  # it is closed to this user
-        return TrustedUsers.of_this_process()
-    with closing_descriptor(parent):
-        return users_in(directories[0], beside=parent)
+    def __init__(self, directory: int, path: Path) -> None:
+        self._directory = directory
+        self._path = path
+
+    @cached_property
+    def _users(self) -> TrustedUsers:
+        """The trusted users, with the owner that a file created beside the directory gets."""
+        try:
+            parent = os.open("..", PASSED, dir_fd=self._directory)
+        except PermissionError:  # it is closed to this user
+            return TrustedUsers.of_this_process()
+        with closing_descriptor(parent):
+            return users_in(self._directory, beside=parent)
+
+    def check_all(self, folder: int) -> None:
+        """Raise Untrusted unless the directory, its open FOLDER, start.sh and the files of FOLDER are ours.
+
+        start.sh checks the same (scripts/start/trust.sh): a former owner of the directory may have left files in it.
+        """
+        path = self._path / FOLDER
+        self.check(self._directory, self._path)
+        self.check(folder, path)
+        self._check_name(self._directory, b"start.sh", self._path / "start.sh")
+        for name in sorted(names_in(folder)):
+            self._check_name(folder, name, path / os.fsdecode(name))
+
+    def _check_name(self, parent: int, name: bytes, path: Path) -> None:
+        with suppress(FileNotFoundError):  # another process has just removed it
+            file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            with closing_descriptor(file):
+                self.check(file, path)
+
+    def check(self, file: int, path: Path) -> None:
+        """Raise Untrusted unless an open file of the directory, whose path is `path`, is ours."""
+        state = os.fstat(file)
+        if stat.S_ISLNK(state.st_mode):
+            if path.name.startswith(_LINKS):
+                return
+            stranger: Stranger | None = Stranger("link")
+        elif is_plainly_ours(state):
+            return
+        else:
+            acl = read_acl(file) if state.st_mode & stat.S_IWGRP else b""
+            # Guests of proot have it as their /dev/shm.
+            is_shared = path == self._path / FOLDER / "shm"
+            stranger = find_stranger(state, self._users, acl, is_sticky_enough=is_shared)
+        if stranger:
+            all_in = self._path / FOLDER if self._path / FOLDER in path.parents else path
+            raise Untrusted(str(path), stranger, str(all_in))
 
 
 def read_file(folder: int, name: str, shown: str) -> bytes | None:
@@ -146,5 +194,9 @@ def read_file(folder: int, name: str, shown: str) -> bytes | None:
             file = os.open(name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise MachineError(f"{printable(shown)} is a symlink", "put the file itself there") from None
         with closing_descriptor(file), open(file, "rb", closefd=False) as opened:
             return opened.read(_LONGEST)

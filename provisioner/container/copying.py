@@ -21,7 +21,8 @@ from provisioner.ownership.record import RECORD, STATE, remake_state
 from provisioner.terminal.escaping import printable
 
 _OF_PROCESSES = tuple(
-    os.fsencode(f"{FOLDER}/{name}") for name in ("run", "log", "links.turn", "links.new", STATE, "proot-facts")
+    os.fsencode(f"{FOLDER}/{name}")
+    for name in ("run", "log", "links.turn", "links.new", STATE, "proot-facts", "stamps")
 )
 """The beginnings of paths that belong to what runs from a directory, or to the inodes of its files."""
 _SHARED_MEMORY = os.fsencode(f"{FOLDER}/shm/")

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from provisioner.filesystem.atomic import replace_file
@@ -35,16 +35,18 @@ class KnownDirectory:
     """The reference of the image that was provisioned there."""
     id: str = ""
     """The id in its record, by which it is found where it was moved; empty in older lists."""
+    content: str = ""
+    """The digest of its ownership record when that was written here (ownership.record.content_of); empty elsewhere."""
 
     @classmethod
     def parse(cls, line: str) -> KnownDirectory | None:
         """Return the entry on one line; None for a damaged one."""
         try:
             value = json.loads(line)
-            entry = cls(value["directory"], value["reference"], value.get("id", ""))
+            entry = cls(value["directory"], value["reference"], value.get("id", ""), value.get("content", ""))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        are_texts = all(isinstance(text, str) for text in (entry.directory, entry.reference, entry.id))
+        are_texts = all(isinstance(text, str) for text in (entry.directory, entry.reference, entry.id, entry.content))
         return entry if are_texts and os.path.isabs(entry.directory) and "\0" not in entry.directory else None
 
 
@@ -65,8 +67,17 @@ class Directories:
         return list({entry.directory: entry for entry in parsed if entry}.values())
 
     def add(self, entry: KnownDirectory) -> None:
-        """Add an entry, in place of an older one for the same directory."""
-        self._change(lambda entries: [*(old for old in entries if old.directory != entry.directory), entry])
+        """Add an entry, in place of an older one for the same directory, whose `content` it keeps if that is the same.
+
+        That is the case where both have the same id.
+        """
+
+        def changed(known: list[KnownDirectory]) -> list[KnownDirectory]:
+            others = [old for old in known if old.directory != entry.directory]
+            same = [old for old in known if old.directory == entry.directory and old.id == entry.id != ""]
+            return [*others, replace(entry, content=same[0].content) if same and not entry.content else entry]
+
+        self._change(changed)
 
     def update(self, dropped: Sequence[KnownDirectory], added: Sequence[KnownDirectory]) -> None:
         """Remove entries, and add others in the place of older ones for the same directories."""

@@ -65,6 +65,8 @@ class Record:
     """What start.sh goes by, as it was asked for."""
     id: str = ""
     """A number of this directory's own, which stays with it when it is moved; empty in older records."""
+    hardlinks: str = ""
+    """What was created where hard links were refused, as `--hardlinks` names it; empty in older records."""
     version: str = __version__
     """The version of provision that wrote the record."""
     format: int = _FORMAT
@@ -79,6 +81,7 @@ class Record:
         verified: str = "",
         run: RunSettings = AS_CONFIGURED,
         options: StartOptions = NO_OPTIONS,
+        hardlinks: str = "",
     ) -> Record:
         """Return the record of an image that is about to be provisioned, with an id of its own."""
         return cls(
@@ -96,6 +99,7 @@ class Record:
             run=run,
             options=options,
             id=new_id(),
+            hardlinks=hardlinks,
         )
 
     @classmethod
@@ -145,8 +149,14 @@ class Record:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def replace(self, folder: int) -> None:
-        """Write the record in the place of the one that is in an open FOLDER. Raises OSError."""
+        """Write the record in the place of the one in an open FOLDER, whose time stays: DIR was made then.
+
+        Raises OSError.
+        """
+        status = os.stat(_NAME, dir_fd=folder, follow_symlinks=False)
         replace_in(folder, _NAME, self.to_json().encode(), 0o644)
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        os.utime(_NAME, ns=times, dir_fd=folder, follow_symlinks=False)
 
     def write(self, folder: int, image: Image) -> None:
         """Write the record and the image's documents, byte for byte, into an open directory. Raises OSError."""

@@ -328,6 +328,8 @@ class Staging:
                 yield
         except MachineError as error:
             error.hint = f"remove {shown}, as the owner of what is in it"
+            if getattr(error.__cause__, "errno", 0) == errno.EPERM:  # as root removes files of anybody
+                error.hint += f"; where files are immutable, first: chattr -R -i {shown}"
             raise
 
     def _clean_up(self) -> None:
@@ -345,6 +347,16 @@ class Staging:
         except OSError:
             self._remove_parents()
         os.close(self.parent)
+
+
+def finish_interrupted(target: Path, trust: TrustedDirectories = NOBODY) -> None:
+    """Clean up after a run that was killed: `target` is whole again, or as it was. Does nothing where none was killed.
+
+    Raises TargetExists while another run is at work, and what entering a Staging raises.
+    """
+    if os.path.isdir(staging_directory(target)):
+        with Staging(target, trust):
+            pass
 
 
 def _report_waiting(console: Console | None, count: int | None) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from provisioner.container.access import trust_errors
 from provisioner.errors import TargetExists, UsageError, machine_errors
+from provisioner.filesystem.atomic import name_beside
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.locks import try_lock
-from provisioner.filesystem.resolution import ResolvedPath, resolved
+from provisioner.filesystem.resolution import ResolvedPath, resolve
 from provisioner.filesystem.sync import sync_directory
 from provisioner.terminal.escaping import printable
 
 STANDARD_OUTPUT = "-"
 _PART = ".provision-part"
-_LONGEST_PREFIX = 200
 
 
 @contextmanager
@@ -38,8 +38,7 @@ def output_file(name: str, *, sync: bool = True) -> Iterator[int]:
     shown = printable(name)
     # What the block raises is about something else.
     with trust_errors(f"write {shown}"):
-        context = resolved(name, checks_directories=False)
-        found = context.__enter__()
+        found = resolve(name, checks_directories=False)
     try:
         with machine_errors(f"write {shown}"):
             special = _open_special(found)
@@ -49,7 +48,7 @@ def output_file(name: str, *, sync: bool = True) -> Iterator[int]:
             return
         if len(found.missing) != 1:
             raise UsageError(f"{shown} is a directory, or in one that isn't there", "name a file")
-        part = f".{found.missing[0][:_LONGEST_PREFIX]}{_PART}"
+        part = name_beside(found.missing[0], _PART)
         with machine_errors(f"write {shown}"):
             opened = _open_part(found.directory, part, shown)
         with closing_descriptor(opened):
@@ -66,7 +65,7 @@ def output_file(name: str, *, sync: bool = True) -> Iterator[int]:
                     os.unlink(part, dir_fd=found.directory)
                 raise
     finally:
-        context.__exit__(None, None, None)
+        os.close(found.directory)
 
 
 def check_not_below(name: str, directory: Path) -> None:

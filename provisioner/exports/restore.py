@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,12 +24,15 @@ from provisioner.exports.backup import FOLDER_NAME, GENERATED, SCRIPT, DigestChe
 from provisioner.exports.backup_reader import NO_BACKUP_HINT, BackupApplier, BackupReader
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor
+from provisioner.filesystem.walk import walk
+from provisioner.filesystem.xattrs import access_lists, set_read_xattrs
 from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import script_anew, settings_of
 from provisioner.launch.runtime_files import IDS_FILE, runtime_files, write_files
 from provisioner.layers.budget import Budget
 from provisioner.layers.unpack import ROOTFS
 from provisioner.ownership import mtree
+from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import RECORD, STATE, write_owners
 from provisioner.rootfs.links import Links, Substitute, Substitutes
@@ -49,6 +53,8 @@ class Restored:
     substitutes: Substitutes
     lost_owners: int
     """How many files have another owner in the backup, which only root can give them."""
+    lost_access_lists: int
+    """How many access lists this file system or user can't have."""
     is_edited: bool
     """Whether start.sh was edited, which is not taken over."""
     has_digest: bool
@@ -85,11 +91,12 @@ def restore_backup(
         applier.finish()
         with machine_errors("write what belongs to this machine"):
             script, is_edited = _write_files(reader.taken, place, folder, shell)
+            lost_access_lists = _set_access_lists(rootfs, tree.overrides)
             _write_owners(folder, rootfs, scratch, tree, ownership)
             give_new_id(place)
-        return Restored(
-            record, links.substitutes, applier.lost_owners, is_edited, check.has_digest, _describe_settings(script)
-        )
+        settings = _describe_settings(script)
+        losses = (applier.lost_owners, lost_access_lists)
+        return Restored(record, links.substitutes, *losses, is_edited, check.has_digest, settings)
 
 
 @contextmanager
@@ -153,6 +160,24 @@ def _write_files(taken: dict[bytes, bytes], place: int, folder: int, shell: str)
     if ids.splitlines()[:1] == [b"many"] and os.geteuid() != 0:
         write_new(folder, IDS_FILE, b"many\n")  # start.sh gives the files the image's owners at the first start
     return script, is_edited
+
+
+def _set_access_lists(rootfs: int, overrides: MetadataOverrides) -> int:
+    """Set the POSIX access lists of a finished tree: files in a directory would inherit from its own before.
+
+    Modes stay. Returns how many lists can't be set here. Raises OSError.
+    """
+    refused, done = 0, set[int]()
+    for file in filter(None, walk(rootfs)):
+        metadata = overrides.get(file.stat.st_ino)
+        lists = access_lists(metadata.xattrs) if metadata else []
+        if not lists or file.stat.st_ino in done or not (file.is_directory or stat.S_ISREG(file.stat.st_mode)):
+            continue
+        done.add(file.stat.st_ino)
+        with closing_descriptor(os.open(file.name, EXISTING_FILE, dir_fd=file.directory)) as opened:
+            refused += set_read_xattrs(opened, lists)
+            os.fchmod(opened, stat.S_IMODE(file.stat.st_mode))
+    return refused
 
 
 def _write_owners(folder: int, rootfs: int, scratch: int, tree: Tree, ownership: Ownership) -> None:

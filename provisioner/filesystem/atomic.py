@@ -15,7 +15,8 @@ from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE
 from provisioner.filesystem.resolution import ResolvedPath, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 
-_LONGEST_PREFIX = 100
+NAME_MAX = 255
+"""The most bytes that a name has on file systems of Linux."""
 
 
 def write_new(directory: int, name: str, data: bytes, mode: int | None = 0o644) -> None:
@@ -70,7 +71,14 @@ def _resolved_file(path: Path, trust: TrustedDirectories) -> Iterator[ResolvedPa
 
 def _temporary_name(name: str) -> str:
     """Return a name, for a file beside `name`, that nobody can know before."""
-    return f".{name[:_LONGEST_PREFIX]}.{os.urandom(8).hex()}"
+    return name_beside(name, f".{os.urandom(8).hex()}")
+
+
+def name_beside(name: str, end: str) -> str:
+    """Return a hidden name for a file beside `name`: that name, or as much of it as leaves space for `end`."""
+    room = NAME_MAX - len(".") - len(os.fsencode(end))
+    # Half a character would be refused by file systems that want UTF-8.
+    return f".{os.fsencode(name)[:room].decode(errors='ignore')}{end}"
 
 
 def replace_in(directory: int, name: str, data: bytes, mode: int) -> None:

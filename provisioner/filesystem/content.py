@@ -6,8 +6,13 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+from provisioner.filesystem.descriptors import closing_descriptor
 
 _FICLONE = getattr(fcntl, "FICLONE", 0x40049409)
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_BLOCK = 1 << 16
 _CHUNK = 1 << 18
 """Bytes that are copied or compared at a time."""
 
@@ -19,6 +24,19 @@ def try_reflink(original: int, copy: int) -> bool:
     except OSError:  # a real error of the disk shows again when the file is copied
         return False
     return True
+
+
+def can_reflink(directory: int) -> bool:
+    """Return whether files in an open directory can share their blocks, found by trying. Nothing is left in it."""
+    names = [f".reflink-{os.urandom(8).hex()}" for _ in range(2)]
+    with ExitStack() as stack, suppress(OSError):  # on a full disk nothing can be found out
+        files = []
+        for name in names:
+            files.append(stack.enter_context(closing_descriptor(os.open(name, _NEW, 0o600, dir_fd=directory))))
+            os.unlink(name, dir_fd=directory)
+        os.write(files[0], bytes(_BLOCK))
+        return try_reflink(*files)
+    return False
 
 
 def copy_data(original: int, copy: int) -> int:

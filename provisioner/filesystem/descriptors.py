@@ -44,6 +44,18 @@ def change_mode(directory: int, name: bytes, mode: int) -> None:
         os.chmod(f"/proc/self/fd/{opened}", mode)  # fchmod(2) refuses a descriptor of O_PATH
 
 
+def allow_entering(directory: int, name: bytes, state: os.stat_result) -> int | None:
+    """Let this user read and search the directory `name`, if it is theirs and closed to them.
+
+    `state` is its lstat(2). Returns the permission bits that it had; None where nothing was changed. Raises OSError.
+    """
+    mode = stat.S_IMODE(state.st_mode)
+    if state.st_uid != os.geteuid() or not state.st_uid or mode & 0o500 == 0o500:
+        return None
+    change_mode(directory, name, mode | 0o700)
+    return mode
+
+
 def open_readable(directory: int, name: bytes, state: os.stat_result) -> int:
     """Open the file `name`, whose lstat(2) is `state`, for reading; a FIFO in its place is not waited for.
 

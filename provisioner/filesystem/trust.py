@@ -38,8 +38,8 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 class Stranger(NamedTuple):
     """Somebody who isn't trusted and could change a file."""
 
-    role: Literal["owner", "user", "group", "everybody"]
-    """`owner` owns the file; all others may write to it."""
+    role: Literal["owner", "user", "group", "everybody", "link"]
+    """`owner` owns the file; `link` says that it is a symlink to another; all others may write to it."""
     id: int = -1
     """The id of the user or the group."""
 
@@ -47,6 +47,8 @@ class Stranger(NamedTuple):
         """Return what is wrong, to be put behind the name of the file."""
         if self.role == "owner":
             return f"belongs to the user {self.id}, who is not trusted"
+        if self.role == "link":
+            return "is a symlink"
         if self.role == "everybody":
             return "may be written to by everybody"
         return f"may be written to by the {self.role} {self.id}"
@@ -184,10 +186,12 @@ def users_in(directory: int, *, beside: int | None = None) -> TrustedUsers:
 class Untrusted(OSError):
     """A file that this process would have relied on could be changed by somebody who isn't trusted."""
 
-    def __init__(self, path: str, stranger: Stranger) -> None:
+    def __init__(self, path: str, stranger: Stranger, all_in: str = "") -> None:
         super().__init__(f"{path} {stranger}")
         self.path = path
         self.stranger = stranger
+        self.all_in = all_in
+        """The path of the directory, all of which one user should own; empty where there is none."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, allow_entering, closing_descriptor
 from provisioner.filesystem.removal import names_in
 
 NAMES_IN_MEMORY = 1 << 17
@@ -130,7 +130,7 @@ class Walk:
         With `open`, what is gone by now is left out: False is returned.
         """
         try:
-            former_mode = _open_closed(self._here, name, state) if self._closed == "open" else None
+            former_mode = allow_entering(self._here, name, state) if self._closed == "open" else None
             self._go(name)
         except FileNotFoundError:
             if self._closed != "open":
@@ -155,15 +155,6 @@ class Walk:
         there = os.open(name, DIRECTORY, dir_fd=self._here)
         os.close(self._here)
         self._here = there
-
-
-def _open_closed(here: int, name: bytes, state: os.stat_result) -> int | None:
-    """Allow this user to read and search a directory of their own; return its former mode if that was changed."""
-    mode = stat.S_IMODE(state.st_mode)
-    if state.st_uid != os.geteuid() or not state.st_uid or mode & 0o500 == 0o500:
-        return None
-    change_mode(here, name, mode | 0o700)
-    return mode
 
 
 def first_names(names: Iterable[bytes], count: int) -> list[bytes]:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 _CAPABILITY = b"security.capability"
 _USER = b"user."
-_PORTABLE = (_USER, b"system.posix_acl_", b"trusted.")
+_ACCESS_LISTS = b"system.posix_acl_"
+_PORTABLE = (_USER, _ACCESS_LISTS, b"trusted.")
 
 
 def set_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]], *, privileged: bool) -> None:
@@ -55,6 +56,11 @@ def set_read_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]]) -> int:
             os.setxattr(file, name, value)
             refused -= 1
     return refused
+
+
+def access_lists(xattrs: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return those attributes that are POSIX access lists (acl(5)), and those that new files in a directory get."""
+    return [(name, value) for name, value in xattrs if name.startswith(_ACCESS_LISTS)]
 
 
 def drop_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]]) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 
-_WORD = re.compile(r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|\\.|[^\s'"\\])+""", re.DOTALL)
+_WORD = re.compile(r"""(?:\$\{[^{}'"\\]*\}|'[^']*'|"(?:[^"\\]|\\.)*"|\\.|[^\s'"\\])+""", re.DOTALL)
 _PIECE = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^'"\\]+)""", re.DOTALL)
-_VARIABLE = re.compile(r"\\(.)|\$(?:\{(\w+)\}|(\w+))", re.DOTALL)
+_VARIABLE = re.compile(r"\\(.)|\$(?:\{(\w+)(?::([-+])([^{}]*))?\}|(\w+))", re.DOTALL)
+_REAL_TIME = re.compile(r"RTMIN(\+\d{1,2})?|RTMAX(-\d{1,2})?")
+_LAST_SIGNAL, _LAST_PORT = 64, 65535
 _SHELL = ("/bin/sh", "-c")
 
 
@@ -103,7 +108,15 @@ def _unquoted(piece: Sequence[str | None], env: Mapping[str, str]) -> str:
     if escaped is not None:
         return escaped
     text = double if double is not None else plain or ""
-    return _VARIABLE.sub(lambda found: found[1] or env.get(found[2] or found[3], ""), text)
+    return _VARIABLE.sub(lambda found: found[1] or _value(found, env), text)
+
+
+def _value(found: re.Match[str], env: Mapping[str, str]) -> str:
+    """Return what `$NAME`, `${NAME}`, `${NAME:-WORD}` or `${NAME:+WORD}` stands for."""
+    value, operator, word = env.get(found[2] or found[5], ""), found[3], found[4]
+    if operator == "-":
+        return value or word
+    return word if operator and value else "" if operator else value
 
 
 def _set_command(key: str) -> Callable[[ConfigChange, dict[str, Any]], None]:
@@ -132,9 +145,13 @@ def _set_labels(change: ConfigChange, run: dict[str, Any]) -> None:
 
 
 def _add_ports(change: ConfigChange, run: dict[str, Any]) -> None:
-    ports = [word if "/" in word else f"{word}/tcp" for word in change.words(run)]
-    if any(not re.fullmatch(r"\d{1,5}(-\d{1,5})?/(tcp|udp|sctp)", port) for port in ports):
-        raise change.error("a port is written as 80 or 53/udp")
+    ports = []
+    for word in change.words(run):
+        found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", word.lower())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if found is None or not 0 < first <= last <= _LAST_PORT:
+            raise change.error("a port is written as 80, 53/udp or 8000-8010")
+        ports += [f"{port}/{found[3] or 'tcp'}" for port in range(first, last + 1)]
     run["ExposedPorts"] = {**(run.get("ExposedPorts") or {}), **{port: {} for port in ports}}
 
 
@@ -146,6 +163,8 @@ def _add_volumes(change: ConfigChange, run: dict[str, Any]) -> None:
 
 
 def _add_trigger(change: ConfigChange, run: dict[str, Any]) -> None:
+    if change.value.split()[0].upper() in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise change.error(f"{change.value.split()[0].upper()} can't be a trigger")
     former = run.get("OnBuild")
     run["OnBuild"] = [*(former if isinstance(former, list) else []), change.value]
 
@@ -164,17 +183,80 @@ def _set_directory(change: ConfigChange, run: dict[str, Any]) -> None:
     """Set the working directory; a relative one is below the one that was set."""
     path = " ".join(change.words(run))
     above = run.get("WorkingDir") or "/"
-    run["WorkingDir"] = path if path.startswith("/") else f"{above.rstrip('/')}/{path}"
+    run["WorkingDir"] = posixpath.normpath(posixpath.join("/", above, path)).replace("//", "/")
 
+
+def _set_stop_signal(change: ConfigChange, run: dict[str, Any]) -> None:
+    _set_text("StopSignal")(change, run)
+    name = run["StopSignal"].upper().removeprefix("SIG")
+    is_number = name.isdecimal() and 0 < int(name) <= _LAST_SIGNAL
+    if not is_number and f"SIG{name}" not in signal.Signals.__members__ and not _REAL_TIME.fullmatch(name):
+        raise change.error("it is no signal")
+
+
+def _set_shell(change: ConfigChange, run: dict[str, Any]) -> None:
+    words = change.json_words()
+    if not words:
+        raise change.error('it has to be a list in JSON, such as ["/bin/bash", "-c"]')
+    run["Shell"] = words
+
+
+def _set_health_check(change: ConfigChange, run: dict[str, Any]) -> None:
+    """Set the command that says whether a container is well, as Docker's config has it; times are in nanoseconds."""
+    rest, check = change.value, dict[str, Any]()
+    while option := _OPTION.match(rest):
+        key = _HEALTH_OPTIONS.get(option[1])
+        if key is None:
+            raise change.error(f"--{option[1]} is none of --{', --'.join(_HEALTH_OPTIONS)}")
+        value = int(option[2]) if key == "Retries" and option[2].isdecimal() else _nanoseconds(option[2])
+        if value is None or (key == "Retries" and not option[2].isdecimal()) or (key != "Retries" and 0 < value < _MS):
+            raise change.error(f"--{option[1]} can't be {option[2]}")
+        check[key] = value
+        rest = rest[option.end() :]
+    kind, _, command = rest.partition(" ")
+    if kind.upper() == "NONE" and not command and not check:
+        run["Healthcheck"] = {"Test": ["NONE"]}
+        return
+    command = command.strip()
+    words = ConfigChange(change.name, command).json_words()
+    if kind.upper() != "CMD" or not command or words == []:
+        raise change.error("it is NONE, or options and CMD with a command")
+    test = ["CMD-SHELL", command] if words is None else ["CMD", *words]
+    run["Healthcheck"] = {"Test": test, **{key: value for key, value in check.items() if value}}
+
+
+def _nanoseconds(text: str) -> int | None:
+    """Return a duration as Go writes it, such as `1m30s`; None where it is none."""
+    if text == "0":
+        return 0
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return int(sum(Decimal(number) * _UNITS[unit] for number, unit in parts))
+
+
+_OPTION = re.compile(r"--([\w-]+)=(\S*)\s+")
+_HEALTH_OPTIONS = {
+    "interval": "Interval",
+    "timeout": "Timeout",
+    "start-period": "StartPeriod",
+    "start-interval": "StartInterval",
+    "retries": "Retries",
+}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ns|us|µs|ms|s|m|h)")
+_MS = 10**6
+_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": _MS, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 _INSTRUCTIONS: Mapping[str, Callable[[ConfigChange, dict[str, Any]], None]] = {
     "CMD": _set_command("Cmd"),
     "ENTRYPOINT": _set_command("Entrypoint"),
     "ENV": _set_env,
     "EXPOSE": _add_ports,
+    "HEALTHCHECK": _set_health_check,
     "LABEL": _set_labels,
     "ONBUILD": _add_trigger,
-    "STOPSIGNAL": _set_text("StopSignal"),
+    "SHELL": _set_shell,
+    "STOPSIGNAL": _set_stop_signal,
     "USER": _set_text("User"),
     "VOLUME": _add_volumes,
     "WORKDIR": _set_directory,

@@ -24,6 +24,8 @@ class RootfsArchive:
     """The path of the root directory in the archive; empty where that is the archive's own root."""
     is_converted: bool = False
     """Whether the file, verified before, becomes an archive only while it is read, which this process has to do."""
+    is_guess: bool = False
+    """Whether nobody says that it is a root file system: it is refused where it is an archive of images too."""
 
 
 @dataclass(frozen=True)

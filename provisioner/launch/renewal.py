@@ -13,12 +13,13 @@ from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.image.platform import Platform
 from provisioner.launch.launcher import BODY_DIGEST, assemble
 from provisioner.launch.runtime_files import RuntimeFile, runtime_files
-from provisioner.launch.script import body
+from provisioner.launch.script import LAST_LINE, body
 
 _FOLDER = ".provision"
 _FORMER_NAMES = {"made": "generated"}
 """Folders in `.provision/` that older versions called differently."""
 
+_WRITTEN = b"# Written by provision."
 _HEADER = re.compile(
     rb"#!(?P<shell>[^\n ]*)[^\n]*\n"
     rb"(?P<comments>(?:#[^\n]*\n)*)"
@@ -80,6 +81,22 @@ def settings_of(script: bytes) -> dict[str, bytes]:
     """Return the settings at the top of a start.sh, by name, quoted for the shell; none where it has no such top."""
     header = _HEADER.match(script)
     return {name.decode(): quoted for name, quoted in _VALUE.findall(header["values"])} if header else {}
+
+
+def change_settings(script: bytes, before: bytes, after: bytes) -> bytes:
+    """Return `script` with the settings that differ between two other start.sh. Others stay, also those of a user."""
+    was, is_now = settings_of(before), settings_of(after)
+    changed = {name: quoted for name, quoted in is_now.items() if was.get(name) != quoted}
+    shell = after.partition(b"\n")[0].removeprefix(b"#!").split(b" ")[0]
+    return assemble(os.fsdecode(shell), is_now | settings_of(script) | changed)
+
+
+def is_broken(script: bytes) -> bool:
+    """Return whether a start.sh can't run: it is no script, or one of provision whose end is missing.
+
+    Another script, which a user has put there, isn't broken.
+    """
+    return not script.startswith(b"#!") or (_WRITTEN in script and LAST_LINE.rstrip() not in script)
 
 
 def keep_defaults(new: bytes, old: bytes) -> bytes:

@@ -55,13 +55,13 @@ while read_option $# "${1-}" "${2-}"; do
 done
 """
 
-_LAST_LINE = b'main "$@"\n'
+LAST_LINE = b'main "$@"\n'
 """Runs the script. It comes last, so that a shell has read all functions by then."""
 
 
 def body() -> bytes:
     """Return what follows the quoted assignments in start.sh. It is the same for all images."""
-    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), _LAST_LINE])
+    return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), LAST_LINE])
 
 
 def options_reader() -> bytes:
@@ -70,4 +70,4 @@ def options_reader() -> bytes:
     Where one can't be had, it says so on standard error and exits with 125, as start.sh does.
     """
     assignments = [f"{field.name}=''\n".encode() for field in fields(LaunchSettings)]
-    return b"".join([*assignments, body().removesuffix(_LAST_LINE), _READ_OPTIONS])
+    return b"".join([*assignments, body().removesuffix(LAST_LINE), _READ_OPTIONS])

@@ -26,10 +26,13 @@ class StreamedLayer:
     has_whiteouts = True
     """Whether entries may be whiteouts."""
 
-    def __init__(self, chunks: Iterable[bytes], ownership: Ownership, budget: Budget) -> None:
+    def __init__(
+        self, chunks: Iterable[bytes], ownership: Ownership, budget: Budget, *, hashes_all: bool = False
+    ) -> None:
         self._archive = Archive(budget.count_chunks(chunks))
         self._ownership = ownership
         self._budget = budget
+        self._hashes_all = hashes_all
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the entries in order. Raises MalformedImage, and MachineError where the budget is exceeded."""
@@ -49,24 +52,23 @@ class StreamedLayer:
         mode = self._ownership.mode(entry.kind, entry.mode)
         place, file = tree.create_file(entry.path, mode & 0o777 | 0o600)
         try:
-            is_hashed = entry.size <= LARGEST or is_always_hashed(place.path)
-            if entry.extents is not None:
-                digest = self._write_sparse(file, entry, is_hashed)
-            elif entry.size:
-                digest = self._write_content(file, is_hashed)
-            else:
-                digest = EMPTY if is_hashed else b""
+            is_hashed = entry.size <= LARGEST or self._hashes_all or is_always_hashed(place.path)
+            digest = self.write_content(file, entry, is_hashed=is_hashed)
             status = os.fstat(file)
             tree.overrides.digests.set(status.st_ino, digest)
             return place, apply_metadata(file, entry, self._ownership, status)
         finally:
             os.close(file)
 
-    def _write_content(self, file: int, is_hashed: bool) -> bytes:
-        """Write all content, which isn't empty, to an open file.
+    def write_content(self, file: int, entry: Entry, *, is_hashed: bool) -> bytes:
+        """Write the content of the last entry, a regular file, to an open, empty file.
 
-        Returns its SHA-256 digest; empty unless `is_hashed`.
+        Returns its SHA-256 digest; empty unless `is_hashed`. Raises OSError and ProvisionError.
         """
+        if entry.extents is not None:
+            return self._write_sparse(file, entry, is_hashed)
+        if not entry.size:
+            return EMPTY if is_hashed else b""
         archive = self._archive
         piece = archive.read_piece()
         hasher = sha256(piece) if is_hashed else None

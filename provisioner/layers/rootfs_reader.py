@@ -15,6 +15,7 @@ from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
 from provisioner.rootfs.proot_links import ProotLinks, is_proot_link
 from provisioner.rootfs.tree import Tree, tree_errors
+from provisioner.sources.detection import both_fit, format_name, formats_of
 from provisioner.sources.root_search import root_of, two_roots
 from provisioner.terminal.escaping import printable
 
@@ -22,11 +23,16 @@ _LINKS_SIZE = 64 << 20
 """The most bytes of paths and targets of proot's links."""
 
 
-def open_reader(layer: Layer, archive: Iterable[bytes], ownership: Ownership, budget: Budget) -> StreamedLayer:
-    """Return the reader of a layer whose uncompressed archive is in the chunks of `archive`."""
+def open_reader(
+    layer: Layer, archive: Iterable[bytes], ownership: Ownership, budget: Budget, *, hashes_all: bool = False
+) -> StreamedLayer:
+    """Return the reader of a layer whose uncompressed archive is in the chunks of `archive`.
+
+    `hashes_all` is whether even the largest files get digests.
+    """
     if layer.rootfs is None:
-        return StreamedLayer(archive, ownership, budget)
-    return RootfsReader(layer.rootfs, archive, ownership, budget)
+        return StreamedLayer(archive, ownership, budget, hashes_all=hashes_all)
+    return RootfsReader(layer.rootfs, archive, ownership, budget, hashes_all=hashes_all)
 
 
 def is_converted(layer: Layer) -> bool:
@@ -39,22 +45,40 @@ class RootfsReader(StreamedLayer):
 
     has_whiteouts = False
 
-    def __init__(self, form: RootfsArchive, chunks: Iterable[bytes], ownership: Ownership, budget: Budget) -> None:
-        super().__init__(chunks, ownership, budget)
+    def __init__(
+        self,
+        form: RootfsArchive,
+        chunks: Iterable[bytes],
+        ownership: Ownership,
+        budget: Budget,
+        *,
+        hashes_all: bool = False,
+    ) -> None:
+        super().__init__(chunks, ownership, budget, hashes_all=hashes_all)
         self._root = form.root
+        self._is_guess = form.is_guess
         self._names = split_path(form.root)
         self._proot_links: dict[bytes, bytes] = {}
         self._proot_links_size = 0
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield the entries in the root. Raises MalformedImage, also where another root is beside it, MachineError."""
+        """Yield the entries in the root.
+
+        Raises MalformedImage, also where another root is beside it, UsageError where it is an archive of images too,
+        and MachineError.
+        """
+        formats: set[str] = set()
         for read in super().__iter__():
+            if self._is_guess and (name := format_name(read.path)):
+                formats.add(name)
             entry = self._moved(read) if self._root else read
             if entry is None:
                 continue
             if entry.kind is Kind.SYMLINK and is_proot_link(entry.target):
                 self._add_proot_link(entry)
             yield entry
+        if found := formats_of(formats):
+            raise both_fit("the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
 
     def finish(self, tree: Tree, links: Links) -> None:
         """Turn proot's symlinks into hard links, when all entries are in `tree`. Raises ProvisionError."""

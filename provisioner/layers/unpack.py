@@ -13,6 +13,7 @@ from functools import cached_property
 from provisioner.archives.compression import decompress, unexpected_compression
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
 from provisioner.filesystem.atomic import make_directory
+from provisioner.filesystem.content import can_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.image.digest import verified_chunks
@@ -23,6 +24,7 @@ from provisioner.layers.budget import Budget, too_large
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
+from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.rootfs_reader import is_converted, open_reader
 from provisioner.layers.trash import emptied_meanwhile
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
@@ -108,7 +110,8 @@ def _unpack(
     """Try to unpack once, in a single process where `scratch` is None."""
     links = Links(unpack_options.hardlinks)
     budget = Budget(_max_size(place, image, unpack_options.max_size), parts=1 + len(image.layers))
-    unpacking = _Unpacking(image, place, scratch, ownership, budget, links, console.detail)
+    hashes_all = can_reflink(place)
+    unpacking = _Unpacking(image, place, scratch, ownership, budget, links, console.detail, hashes_all)
     with ExitStack() as stack:
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
             tree = stack.enter_context(Tree(rootfs))
@@ -150,6 +153,8 @@ class _Unpacking:
     links: Links
     say: Callable[[str], None]
     """Is called with a line about what is unusual of a layer."""
+    hashes_all: bool
+    """Whether even the largest files get digests: a second container may be reflinked from them (see reflinks/)."""
 
     @cached_property
     def worker_layers(self) -> Sequence[int]:
@@ -192,7 +197,7 @@ class _Unpacking:
                         applier.follow_merge(unpacked.clamped_times)
                     else:
                         with open_archive(layer, blob.chunks()) as archive:
-                            applier.apply_reader(open_reader(layer, archive, self.ownership, self.budget))
+                            applier.apply_reader(self._open_reader(layer, archive, self.budget))
                     self._report(number, blob)
                 finish(number, layer)
             tree.trash = None
@@ -223,13 +228,16 @@ class _Unpacking:
             open_archive(self.image.layers[number], blob) as archive,
             self._open_folder(number) as folder,
         ):
-            layer = open_reader(self.image.layers[number], archive, self.ownership, budget)
+            layer = self._open_reader(self.image.layers[number], archive, budget)
             unpack = unpack_layer if number else unpack_lowest_layer
             if unpacked := unpack(layer, folder, self.ownership, budget, links):
                 assert self.scratch is not None
                 with machine_errors("write the ownership record"):
                     part = write_part(self.scratch, b"record-%d" % number, folder, unpacked.overrides, self.ownership)
                 yield replace(unpacked, record_part=part)
+
+    def _open_reader(self, layer: Layer, archive: Iterable[bytes], budget: Budget) -> StreamedLayer:
+        return open_reader(layer, archive, self.ownership, budget, hashes_all=self.hashes_all)
 
     def _report(self, number: int, blob: LayerBlob) -> None:
         """Say it where a layer isn't compressed as its media type says."""

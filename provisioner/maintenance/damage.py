@@ -52,7 +52,7 @@ def find_damage(folder: int, shown: str) -> list[Damage]:
         machine_errors(f"compare {shown} with its image"),
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
     ):
-        found = list(_damage(parse_entries(record), rootfs, replace(baseline, reads_all=True)))
+        found = list(_damage(parse_entries(record), rootfs, replace(baseline, reads_all=True, opens_closed=True)))
     if any(is_package_database(damage.path) and damage.needs_content for damage in found):
         return [replace(damage, is_edit=not damage.is_silent) for damage in found]
     return found

@@ -16,7 +16,7 @@ from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_d
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.filesystem.xattrs import read_xattrs, set_read_xattrs
-from provisioner.maintenance.plan import BESIDE, Action, UpdatePlan
+from provisioner.maintenance.plan import Action, UpdatePlan
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import NOTHING_THERE, Place, Tree
 from provisioner.terminal.escaping import printable
@@ -47,7 +47,7 @@ def merge_files(
     for action in plan.actions:
         with machine_errors(f"update {printable('/' + os.fsdecode(action.path))}"):
             merger.run(action)
-    with machine_errors("set the times of directories"):
+    with machine_errors("set times and modes of directories"):
         merger.finish()
     return merger.merge
 
@@ -64,6 +64,8 @@ class _Merger:
         self._copier = TreeCopier(self._top, lambda path: False)
         self._times: dict[bytes, tuple[int, int]] = {}
         """The times of directories that are written to, by path."""
+        self._modes: dict[bytes, int] = {}
+        """The permission bits of directories, by path: they may close what is written to until the end."""
 
     def run(self, action: Action) -> None:
         """Carry out one action. Raises OSError."""
@@ -75,18 +77,23 @@ class _Merger:
                     self.merge.blocked.append(action.path)
                 return
             if content is Side.BESIDE:
-                self._put_beside(place)
+                self._put_beside(place, action.beside)
             self._take(action, place)
         elif content is Side.LINES:
             self._merge_lines(action)
         self._set_rest(action)
 
     def finish(self) -> None:
-        """Give directories their times, those below first. Raises OSError."""
-        for path in sorted(self._times, reverse=True):
+        """Give directories their times and permissions, those below first. Raises OSError."""
+        for path in sorted({*self._times, *self._modes}, reverse=True):
             with suppress(FileNotFoundError, NotADirectoryError):
                 place = self._new.locate(path, create=False)
-                os.utime(place.name, ns=self._times[path], dir_fd=place.directory, follow_symlinks=False)
+                if not stat.S_ISDIR(self._new.lstat(place).st_mode):
+                    continue
+                if path in self._times:
+                    os.utime(place.name, ns=self._times[path], dir_fd=place.directory, follow_symlinks=False)
+                if path in self._modes:
+                    change_mode(place.directory, place.name, self._modes[path])
 
     def _find_place(self, action: Action) -> Place | None:
         """Return the place of an action in the new tree, in a directory that is made where it is missing.
@@ -130,9 +137,9 @@ class _Merger:
             status = os.fstat(place.directory)
             self._times[path] = (status.st_atime_ns, status.st_mtime_ns)
 
-    def _put_beside(self, place: Place) -> None:
-        """Rename the image's file."""
-        beside = self._new.locate(place.path + BESIDE, create=False)
+    def _put_beside(self, place: Place, path: bytes) -> None:
+        """Rename the image's file to `path`."""
+        beside = self._new.locate(path, create=False)
         self._new.remove(beside)
         os.rename(place.name, beside.name, src_dir_fd=place.directory, dst_dir_fd=beside.directory)
         self._new.forget_paths()
@@ -148,7 +155,7 @@ class _Merger:
             place = self._new.locate(action.place, create=False)
         if kind is Kind.DIRECTORY:
             self._make_directory(place, action.path)
-        elif kind is not None:
+        elif action.disk is not None:  # whose kind is None for a socket
             original = self._old.locate(action.path, create=False)
             file = WalkedFile(original.name, original.directory, self._old.lstat(original))
             self._copier.copy_file(file, place.directory, place.path)
@@ -165,7 +172,7 @@ class _Merger:
             if not os.geteuid():
                 os.fchown(made, state.st_uid, state.st_gid)
             set_read_xattrs(made, read_xattrs(source))
-            os.fchmod(made, stat.S_IMODE(state.st_mode) | 0o700)
+        self._modes[place.path] = stat.S_IMODE(state.st_mode)
         self._times[place.path] = (state.st_atime_ns, state.st_mtime_ns)
         self._new.forget_paths()
 
@@ -214,4 +221,7 @@ class _Merger:
         if disk.kind is not None and disk.kind is not Kind.SYMLINK:
             is_users = decision.mode is Side.USER
             mode = disk.mode if is_users else self._ownership.mode(disk.kind, new.mode)
-            change_mode(place.directory, place.name, mode)
+            if disk.kind is Kind.DIRECTORY:
+                self._modes[place.path] = mode
+            else:
+                change_mode(place.directory, place.name, mode)

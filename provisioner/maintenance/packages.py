@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provisioner.comparison.merge import Side
-from provisioner.comparison.places import is_account_file, is_configuration, is_package_database
+from provisioner.comparison.places import is_account_file, is_configuration, is_of_the_user, is_package_database
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.kind import Kind
 from provisioner.maintenance.plan import Action, UpdatePlan
-from provisioner.rootfs.packages import Packages
+from provisioner.rootfs.packages import read_defaults, read_owned_paths, read_packages
+from provisioner.rootfs.tree import Tree
 from provisioner.terminal.escaping import printable
 
 _INSTALL = {
@@ -21,22 +23,58 @@ _INSTALL = {
     'apt-get install -y --no-install-recommends -o Dpkg::Options::=--force-confold -- "$@"',
     "apk": 'apk update && apk add -- "$@"',
     "pacman": 'pacman -Sy --noconfirm --needed -- "$@"',
+    "dnf": 'for name in dnf microdnf yum; do command -v "$name" >/dev/null && exec "$name" -y install "$@"; done; '
+    "echo neither dnf nor yum is there; exit 127",
 }
 """The script for /bin/sh by package manager; its arguments are names of packages."""
 _CACHES = (
     *(b"var/lib/dpkg/", b"var/lib/apt/", b"var/cache/", b"lib/apk/", b"usr/lib/apk/", b"var/lib/pacman/"),
-    *(b"etc/ld.so.cache", b"etc/apk/world"),
+    *(b"var/lib/dnf/", b"usr/lib/sysimage/", b"var/log/dnf", b"etc/ld.so.cache", b"etc/apk/world"),
 )
 """What package managers and ldconfig(8) write: it belongs to the packages of the new directory."""
+_SOURCES = (
+    *(b"etc/apt/", b"etc/apk/", b"etc/pacman.conf", b"etc/pacman.d/", b"etc/yum.repos.d/", b"etc/dnf/", b"etc/yum"),
+    *(b"etc/pki/", b"etc/ssl/", b"usr/share/keyrings/", b"usr/local/share/ca-certificates/"),
+)
+"""Where package managers find out where packages come from, and whom to trust."""
 _SHOWN = 500
+_LARGEST_DEFAULT = 8 << 20
+"""The most bytes of a configuration file that is compared with that of its package."""
 
 
-def missing_packages(base: frozenset[bytes], old: Packages, new: Packages) -> list[bytes]:
-    """Return the packages that the user has added by hand, and that the new image doesn't have, sorted.
+@dataclass(frozen=True)
+class PackagePlan:
+    """How an update carries packages over whose databases can't be merged."""
 
-    `base` are those that were installed by hand in the old image.
+    manager: str
+    install: list[bytes]
+    """What the user has added by hand, and the new image doesn't have; sorted."""
+    returning: list[bytes]
+    """What the user has removed, and the new image has; sorted."""
+    owned: frozenset[bytes]
+    """The paths of the files that the user's packages own."""
+    owned_in_image: frozenset[bytes]
+    """The paths of the files that the new image's packages own."""
+    defaults: Mapping[bytes, tuple[str, str]]
+    """The configuration files of the user's packages as these have them: a name of hashlib, and the digest."""
+
+
+def plan_packages(old: Tree, new: Tree, base: frozenset[bytes]) -> PackagePlan | None:
+    """Return the plan for the trees of both sides, None where a package manager isn't known. Raises OSError.
+
+    `base` are the packages that were installed by hand in the old image.
     """
-    return sorted(old.by_hand - base - new.installed)
+    ours, theirs = read_packages(old), read_packages(new)
+    if ours is None or theirs is None or ours.manager != theirs.manager:
+        return None
+    return PackagePlan(
+        ours.manager,
+        sorted(ours.by_hand - base - theirs.installed),
+        sorted((base - ours.installed) & theirs.installed),
+        frozenset(read_owned_paths(old, ours.manager)),
+        frozenset(read_owned_paths(new, ours.manager)),
+        read_defaults(old, ours.manager),
+    )
 
 
 def install_packages(directory: Path, manager: str, names: Iterable[bytes], log: Path) -> None:
@@ -74,15 +112,49 @@ def install_packages(directory: Path, manager: str, names: Iterable[bytes], log:
     )
 
 
-def without_packages(plan: UpdatePlan, owned: frozenset[bytes]) -> UpdatePlan:
-    """Return the plan for what no package owns, and for /etc. Account files are merged by line in any case."""
-    return replace(plan, actions=[_by_line(action) for action in plan.actions if _is_carried(action.path, owned)])
+def before_installing(plan: UpdatePlan) -> UpdatePlan:
+    """Return the part of a plan that is carried out first: users and groups, and where packages come from.
+
+    So packages find the user's repositories, and give their files to the users that have the old numbers. Where both
+    sides have changed a repository, packages come from the new image's.
+    """
+    return replace(plan, actions=[_by_line(action) for action in plan.actions if _comes_first(action)])
 
 
-def _is_carried(path: bytes, owned: frozenset[bytes]) -> bool:
-    if is_package_database(path) or path.startswith(_CACHES):
+def after_installing(plan: UpdatePlan, packages: PackagePlan, written: Collection[bytes], old: Tree) -> UpdatePlan:
+    """Return the rest of it: for what no package owns, and for /etc.
+
+    `written` are the paths that are no longer as in the new image, since packages were installed. What these have
+    written stays, but for files of /etc that the user has changed. Raises OSError.
+    """
+
+    def is_carried(action: Action) -> bool:
+        path, place = action.path, action.place
+        if _comes_first(action) or is_package_database(path) or path.startswith(_CACHES):
+            return False
+        is_of_image = place in packages.owned_in_image
+        if is_of_image and action.disk is None and path not in packages.owned:
+            return False  # it was deleted with a package that comes again
+        if place not in written or is_of_the_user(place):
+            return is_configuration(path) or not (is_of_image or path in packages.owned or place in packages.owned)
+        return is_configuration(path) and not _is_default(path, packages, old)
+
+    return replace(plan, actions=[action for action in plan.actions if is_carried(action)])
+
+
+def _comes_first(action: Action) -> bool:
+    if is_account_file(action.path):
+        return True
+    return action.path.startswith(_SOURCES) and not action.path.startswith(_CACHES) and not action.decision.is_conflict
+
+
+def _is_default(path: bytes, packages: PackagePlan, old: Tree) -> bool:
+    """Return whether a file is as its package has it."""
+    if path not in packages.defaults:
         return False
-    return is_configuration(path) or path not in owned
+    algorithm, digest = packages.defaults[path]
+    content = old.read(path, _LARGEST_DEFAULT + 1)
+    return content is not None and hashlib.new(algorithm, content, usedforsecurity=False).hexdigest() == digest
 
 
 def _by_line(action: Action) -> Action:

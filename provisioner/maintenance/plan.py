@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections import Counter
@@ -14,12 +15,13 @@ from provisioner.comparison.merge import Decision, Side, State, decide
 from provisioner.comparison.places import is_package_database
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.errors import machine_errors
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership.digests import hash_file
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
 from provisioner.ownership.record import RECORD
+from provisioner.rootfs.paths import NAME_MAX
 from provisioner.rootfs.tree import Tree
 
 BESIDE = b".provision-new"
@@ -41,6 +43,21 @@ class Action:
     size: int = 0
     """The bytes of the user's file that are copied."""
 
+    @property
+    def beside(self) -> bytes:
+        """Return where the image's file comes to that stands beside the user's.
+
+        A name without room for BESIDE is cut off, and tells by a part of its hash which one it is.
+        """
+        above, slash, name = self.place.rpartition(b"/")
+        if len(name) + len(BESIDE) > NAME_MAX:
+            digest = b"-" + hashlib.sha256(name).hexdigest()[:8].encode()
+            end = NAME_MAX - len(BESIDE) - len(digest)
+            while name[end] & 0xC0 == 0x80:  # in the middle of a letter of UTF-8
+                end -= 1
+            name = name[:end] + digest
+        return above + slash + name + BESIDE
+
 
 @dataclass
 class UpdatePlan:
@@ -56,6 +73,8 @@ class UpdatePlan:
     """Whether the new image has another package database."""
     packages: list[bytes] = field(default_factory=list)
     """The packages that are installed in the new image, since both sides have changed the database."""
+    returning_packages: list[bytes] = field(default_factory=list)
+    """The packages that the user has removed, and that come again with the new image, for the same reason."""
 
     @property
     def size(self) -> int:
@@ -81,7 +100,7 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=new)) as new_rootfs,
         Tree(new_rootfs) as new_tree,
     ):
-        planner = _Planner(baseline, new_tree, new)
+        planner = _Planner(replace(baseline, opens_closed=True), new_tree, new)
         records = [parse_entries(base_record), parse_entries(new_record)]
         for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
             planner.add(path, base, file, entry)
@@ -144,7 +163,7 @@ class _Planner:
         size = size_on_disk(file.stat) if file is not None and keeps else 0
         self.plan.actions.append(Action(path, place, decision, before, disk, after, size))
         if decision.content is Side.BESIDE:
-            self._beside.add(path + BESIDE)
+            self._beside.add(self.plan.actions[-1].beside)
         was_directory = Kind.DIRECTORY in (base and base.kind, new and new.kind)
         if keeps and was_directory and (disk is None or disk.kind is not Kind.DIRECTORY):
             self._replaced = path + b"/"
@@ -240,7 +259,7 @@ def _has_content(file: WalkedFile, entry: MtreeEntry) -> bool:
     if not entry.digest:
         return file.stat.st_mtime_ns == entry.mtime
     try:
-        with closing_descriptor(os.open(file.name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=file.directory)) as opened:
+        with closing_descriptor(open_readable(file.directory, file.name, file.stat)) as opened:
             return hash_file(opened) == entry.digest
     except PermissionError:
         return False

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import Self
 
-from provisioner.comparison.state import Aspect, Baseline
+from provisioner.comparison.state import Aspect, Baseline, content_of_link
 from provisioner.container.staging import Staging
-from provisioner.errors import machine_errors
-from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
+from provisioner.errors import MachineError, machine_errors
+from provisioner.filesystem.copying import TreeCopier
+from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor, open_readable
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.link_names import find_link_names
-from provisioner.filesystem.walk import walk
+from provisioner.filesystem.walk import WalkedFile, walk
+from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.image.image import Image
 from provisioner.layers.unpack import UnpackOptions, unpack
 from provisioner.maintenance.damage import Damage
@@ -23,6 +30,7 @@ from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state
 from provisioner.rootfs.tree import NOTHING_THERE, Place, Tree
 from provisioner.sources import Source
+from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 
@@ -59,9 +67,11 @@ def repair(
                 unpack(image, source, staging.new, scratch, ownership, UnpackOptions(), console) as fresh,
             ):
                 _put_back(tree, fresh, staging.new, damages, baseline, done)
-        with machine_errors("set modes and owners"):
+        with _MetadataSetter(rootfs, baseline, lambda: staging.open_scratch("copies")) as setter:
             for damage in damages:
-                _set_metadata(tree, damage, baseline, done)
+                if not damage.needs_content and {Aspect.MODE, Aspect.OWNER} & set(damage.aspects):
+                    _repair_metadata(tree, damage, setter, done)
+        with machine_errors("write the state of fakeroot"):
             remake_state(folder, rootfs)
     return done
 
@@ -70,7 +80,10 @@ def _put_back(tree: Tree, fresh: Tree, new: int, damages: Sequence[Damage], base
     """Move what is needed from the tree `fresh`, which is thrown away, to `tree`."""
     needed = {damage.path: damage.entry for damage in damages if damage.needs_content}
     with machine_errors("put files back"):
-        for path, entry in {**needed, **_other_names(new, needed)}.items():
+        wanted = {**needed, **_other_names(new, needed)}
+    for path, entry in wanted.items():
+        shown = printable("/" + os.fsdecode(path))
+        with immutable_errors(f"put {shown} back", shown):
             with _located(fresh, path) as source, _located(tree, path) as place:
                 if source is None or place is None or not _make_way(place, entry):
                     done.blocked.append(path)
@@ -140,22 +153,111 @@ def _give_to_owner(place: Place, baseline: Baseline) -> None:
             os.chown(file.name, *baseline.owner, dir_fd=file.directory, follow_symlinks=False)
 
 
-def _set_metadata(tree: Tree, damage: Damage, baseline: Baseline, done: Repair) -> None:
-    """Set the owner, then the mode, which chown(2) may take setuid from."""
-    entry = damage.entry
-    if damage.needs_content or not {Aspect.MODE, Aspect.OWNER} & set(damage.aspects):
-        return
-    with _located(tree, damage.path) as place:
+def _repair_metadata(tree: Tree, damage: Damage, setter: _MetadataSetter, done: Repair) -> None:
+    shown = printable("/" + os.fsdecode(damage.path))
+    with immutable_errors(f"set the mode and owner of {shown}", shown), _located(tree, damage.path) as place:
         if place is None:
             done.blocked.append(damage.path)
             return
-        owner = (entry.uid, entry.gid) if baseline.has_image_owners else baseline.owner
-        if Aspect.OWNER in damage.aspects:
-            os.chown(place.name, *owner, dir_fd=place.directory, follow_symlinks=False)
-        if entry.kind is not Kind.SYMLINK:
-            mode = Ownership(baseline.has_image_owners).mode(entry.kind, entry.mode)
-            change_mode(place.directory, place.name, mode)
+        setter.repair(place, damage)
         done.repaired += 1
+
+
+@contextmanager
+def immutable_errors(what: str, shown: str) -> Iterator[None]:
+    """Turn an OSError into a MachineError, with a hint where a file may be immutable; `shown` is its path in rootfs."""
+    try:
+        with machine_errors(what):
+            yield
+    except MachineError as error:
+        if getattr(error.__cause__, "errno", 0) == errno.EPERM:
+            error.hint = f"it may be immutable, or in such a directory; as root: chattr -i rootfs{shown}"
+        raise
+
+
+class _MetadataSetter:
+    """Sets modes and owners, never those of a file that has a name elsewhere, too: such a file is replaced by a copy.
+
+    `scratch` returns an open directory for the copies, on the same file system.
+    """
+
+    def __init__(self, rootfs: int, baseline: Baseline, scratch: Callable[[], int]) -> None:
+        self._rootfs = rootfs
+        self._baseline = baseline
+        self._new_scratch = scratch
+        self._scratch = -1
+        self._copier: TreeCopier | None = None
+        self._copied: Counter[tuple[int, int]] = Counter()
+        """How many names of a file were replaced, by its device and inode."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._scratch >= 0:
+            os.close(self._scratch)
+
+    def repair(self, place: Place, damage: Damage) -> None:
+        """Give the file at a place the owner and mode that the record says. Raises OSError."""
+        entry = damage.entry
+        file = WalkedFile(place.name, place.directory, _lstat(place.directory, place.name))
+        if self._baseline.links is not None and entry.kind is Kind.FILE and stat.S_ISLNK(file.stat.st_mode):
+            file = content_of_link(file, self._baseline.links)
+        inode = file.stat.st_dev, file.stat.st_ino
+        if inode not in self._copied and not self._is_known_elsewhere(file, entry):
+            self._set(file.directory, file.name, damage)
+            return
+        if self._copier is None:
+            self._scratch = self._new_scratch()
+            self._copier = TreeCopier(self._scratch, lambda path: False)
+        self._copied[inode] += 1
+        folder = b"%d-%d" % (len(self._copied), self._copied[inode])
+        os.mkdir(folder, 0o700, dir_fd=self._scratch)
+        with closing_descriptor(os.open(folder, DIRECTORY, dir_fd=self._scratch)) as here:
+            self._copier.copy_file(file, here, folder + b"/" + file.name)
+            self._set(here, file.name, damage)
+            if hasattr(os, "link"):  # so that further names of the file become names of the same copy
+                os.link(file.name, _COPY, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
+            else:  # Python has none on Termux
+                os.rename(file.name, _COPY, src_dir_fd=here, dst_dir_fd=here)
+            os.rename(_COPY, file.name, src_dir_fd=here, dst_dir_fd=file.directory)
+
+    def _is_known_elsewhere(self, file: WalkedFile, entry: MtreeEntry) -> bool:
+        """Return whether a file has names that the image doesn't know, in the rootfs or outside of it."""
+        if file.is_directory or file.stat.st_nlink == 1:
+            return False
+        return file.stat.st_nlink > min(entry.links, self._names_inside[file.stat.st_ino])
+
+    @cached_property
+    def _names_inside(self) -> Counter[int]:
+        """The number of names in the rootfs, before anything is repaired, by inode."""
+        found: Counter[int] = Counter()
+        for file in walk(self._rootfs, closed="open"):
+            if file is not None and not file.is_directory and file.stat.st_nlink > 1:
+                found[file.stat.st_ino] += 1
+        return found
+
+    def _set(self, directory: int, name: bytes, damage: Damage) -> None:
+        """Set the owner, then the mode and capabilities, which chown(2) may take away."""
+        entry, exact = damage.entry, self._baseline.has_image_owners
+        if Aspect.OWNER in damage.aspects:
+            owner = (entry.uid, entry.gid) if exact else self._baseline.owner
+            os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
+        if entry.kind is not Kind.SYMLINK:
+            change_mode(directory, name, Ownership(exact).mode(entry.kind, entry.mode))
+        if entry.xattrs and Aspect.OWNER in damage.aspects:
+            with closing_descriptor(open_readable(directory, name, _lstat(directory, name))) as opened:
+                set_xattrs(opened, entry.xattrs, privileged=exact)
+
+
+_COPY = b"\n"
+"""A name in scratch beside the copy of a file, whatever that is called."""
+
+
+def _lstat(directory: int, name: bytes) -> os.stat_result:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
 
 def _open_rootfs(folder: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from provisioner.comparison.changes import find_changes, opened_record
 from provisioner.comparison.state import Baseline
 from provisioner.container.access import FOLDER, read_file
+from provisioner.container.copying import give_new_id
 from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import check_not_running
@@ -25,15 +26,22 @@ from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.image.image import Image
 from provisioner.launch.renewal import keep_defaults
-from provisioner.layers.unpack import ROOTFS
+from provisioner.layers.unpack import ROOTFS, UnpackOptions
 from provisioner.maintenance.merging import Merge, merge_files
-from provisioner.maintenance.packages import install_packages, missing_packages, without_packages
+from provisioner.maintenance.packages import (
+    PackagePlan,
+    after_installing,
+    before_installing,
+    install_packages,
+    plan_packages,
+)
 from provisioner.maintenance.plan import UpdatePlan, plan_update
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state
 from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
-from provisioner.rootfs.packages import read_owned_paths, read_packages
+from provisioner.rootfs.links import Substitute
+from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import counted, size_text
 from provisioner.sources import Source
@@ -42,6 +50,7 @@ from provisioner.terminal.progress import Console
 
 _SCRIPT = "start.sh"
 _OWN_NAMES = (_SCRIPT, ROOTFS, FOLDER)
+_HARDLINKS: Mapping[str, Substitute] = {"copy": "copy", "symlink": "symlink"}
 _KEPT_FILES = ("links",)
 """Files in `.provision/` that start.sh has written and that stay true."""
 _NAME_MAX = 255
@@ -66,7 +75,12 @@ class Updated:
 
     kept: str
     """The name of the old directory, empty where it was removed."""
-    merge: Merge
+    id: str
+    """The id of the directory, which is the one that it had."""
+    blocked: list[bytes]
+    """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
+    notes: list[str]
+    """Lines about users and groups, for people."""
 
 
 Approval = Callable[[UpdatePlan, str], None]
@@ -93,23 +107,31 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
     def complete(new: int) -> str:
         with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=new)) as new_folder:
             plan = plan_update(folder, new_folder, shown)
-            manager = ""
+            packages = None
             if plan.has_user_packages and plan.has_image_packages:
-                plan, manager = _plan_packages(plan, folder, new_folder, shown)
+                packages = _plan_packages(folder, new_folder, shown)
+                plan = replace(plan, packages=packages.install, returning_packages=packages.returning)
             approve(plan, kept)
             _check_free(new, plan.size, shown)
-            if plan.packages:
-                console.step(f"installing {counted(len(plan.packages), 'package')} in the new image")
-                log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
-                install_packages(staging_directory(update.directory) / "new", manager, plan.packages, log)
+            if packages:
+                merges.append(_merge(before_installing(plan), folder, new_folder, baseline))
+                plan = _install(update, plan, packages, folder, new_folder, console)
             merges.append(_merge(plan, folder, new_folder, baseline))
         _keep_other_files(folder, new)
         _keep_settings(update, folder, new)
         check_not_running(update.directory)
         return kept
 
-    provision(_plan(update, folder, baseline, image), source, console, complete)
-    return Updated(kept, merges[0])
+    outcome = provision(_plan(update, folder, baseline, image), source, console, complete)
+    if kept:  # it is another directory now, and must not be taken for this one
+        with (
+            machine_errors(f"give {printable(kept)} an id of its own"),
+            closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as old,
+        ):
+            give_new_id(old)
+    blocked = [path for merge in merges for path in merge.blocked]
+    notes = [line for merge in merges for line in merge.notes]
+    return Updated(kept, update.record.id or outcome.record.id, blocked, notes)
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
@@ -122,6 +144,7 @@ def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan
     return Plan(
         update.directory,
         image.config.platform,
+        UnpackOptions(hardlinks=_HARDLINKS.get(update.record.hardlinks, "auto")),
         ownership=Ownership(baseline.has_image_owners),
         profile=profile,
         dns=options.dns,
@@ -150,7 +173,7 @@ def _merge(plan: UpdatePlan, old_folder: int, new_folder: int, baseline: Baselin
             return read_file(directory, name, name)
 
     with _opened_rootfs(old_folder) as old_rootfs, _opened_rootfs(new_folder) as new_rootfs:
-        with Tree(old_rootfs) as old, Tree(new_rootfs) as new:
+        with ReadableTree(old_rootfs) as old, Tree(new_rootfs) as new:
             merge = merge_files(plan, old, new, accounts, Ownership(baseline.has_image_owners))
         with machine_errors("write the state of fakeroot"):
             remake_state(new_folder, new_rootfs)
@@ -171,9 +194,9 @@ def _keep_other_files(folder: int, new: int) -> None:
 
 
 def _keep_settings(update: Update, folder: int, new: int) -> None:
-    """Give the new start.sh what the user has chosen in the old one, which an older version may have written.
+    """Keep the id, and give the new start.sh what the user has chosen in the old one.
 
-    Another profile has other settings, and gets only those of the record.
+    An older version may have written that. Another profile has other settings, and gets only those of the record.
     """
     with (
         machine_errors("write start.sh"),
@@ -181,6 +204,8 @@ def _keep_settings(update: Update, folder: int, new: int) -> None:
         closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=new)) as new_folder,
     ):
         record = Record.read_from(new_folder, update.directory)
+        if record and update.record.id:
+            replace(record, id=update.record.id).replace(new_folder)
         scripts = [read_file(directory, _SCRIPT, _SCRIPT) for directory in (new, old)]
         if record and record.profile == update.record.profile and all(scripts):
             replace_in(new, _SCRIPT, keep_defaults(*map(bytes, filter(None, scripts))), 0o755)
@@ -222,7 +247,7 @@ def _check_owner(folder: int, baseline: Baseline, shown: str) -> None:
 
 def _check_space(folder: int, image: Image, shown: str) -> None:
     """Raise MachineError where the compressed layers and the user's files don't fit."""
-    changed = sum(change.disk_size for change in find_changes(folder, shown) if change.letter != "D")
+    changed = sum(change.disk_size for change in find_changes(folder, shown, closed="open") if change.letter != "D")
     layers = sum(blob.size for blob in set(image.manifest.layers))
     _check_free(folder, changed + layers, shown)
 
@@ -238,29 +263,41 @@ def _check_free(directory: int, size: int, shown: str) -> None:
         )
 
 
-def _plan_packages(plan: UpdatePlan, folder: int, new_folder: int, shown: str) -> tuple[UpdatePlan, str]:
-    """Return the plan for what no package owns, with the packages to install, and the name of their manager.
-
-    Raises TargetExists where the package manager isn't known well enough for that.
-    """
+def _plan_packages(folder: int, new_folder: int, shown: str) -> PackagePlan:
+    """Return what becomes of packages that both sides have. Raises TargetExists where their manager isn't known."""
     with (
         machine_errors(f"read the packages of {shown}"),
         _opened_rootfs(folder) as old_rootfs,
         _opened_rootfs(new_folder) as new_rootfs,
-        Tree(old_rootfs) as old_tree,
-        Tree(new_rootfs) as new_tree,
+        ReadableTree(old_rootfs) as old,
+        Tree(new_rootfs) as new,
     ):
-        old, new = read_packages(old_tree), read_packages(new_tree)
-        if old is None or new is None or old.manager != new.manager:
-            raise TargetExists(
-                f"packages were installed or upgraded in {shown}, and the new image has other packages as well: "
-                "their databases can't be merged",
-                "upgrade inside, by the package manager; or provision the new image to another directory",
-            )
         base = frozenset((read_file(folder, PACKAGES, PACKAGES) or b"").splitlines())
-        names = missing_packages(base, old, new)
-        owned = frozenset(read_owned_paths(old_tree, old.manager))
-        return replace(without_packages(plan, owned), packages=names), old.manager
+        packages = plan_packages(old, new, base)
+    if packages is None:
+        raise TargetExists(
+            f"packages were installed or upgraded in {shown}, and the new image has other packages as well: "
+            "their databases can't be merged",
+            "upgrade inside, by the package manager; or provision the new image to another directory",
+        )
+    return packages
+
+
+def _install(
+    update: Update, plan: UpdatePlan, packages: PackagePlan, folder: int, new_folder: int, console: Console
+) -> UpdatePlan:
+    """Install the user's packages in the new directory, and return what of the plan is left to do."""
+    if packages.install:
+        console.step(f"installing {counted(len(packages.install), 'package')} in the new image")
+        log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
+        install_packages(staging_directory(update.directory) / "new", packages.manager, packages.install, log)
+    written = {change.path for change in find_changes(new_folder, "the new image", closed="open")}
+    with (
+        machine_errors("compare configuration files with those of packages"),
+        _opened_rootfs(folder) as old_rootfs,
+        ReadableTree(old_rootfs) as old,
+    ):
+        return after_installing(plan, packages, written, old)
 
 
 def _kept_name(directory: Path) -> str:

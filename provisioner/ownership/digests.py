@@ -1,6 +1,7 @@
 """SHA-256 digests of files, and where those of a tree's files are from when they are written until they are recorded.
 
-The largest files have none: they would make the pull of an image slower by a fifth.
+The largest files have none, unless a second container may be made of them by reflinks: they would make the pull of an
+image slower by a fifth.
 """
 
 from __future__ import annotations

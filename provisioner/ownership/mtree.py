@@ -183,6 +183,26 @@ def parse_entries(lines: Iterable[bytes]) -> Iterator[MtreeEntry | None]:
     raise _damaged()
 
 
+def top_names(lines: Iterable[bytes]) -> list[bytes] | None:
+    """Return the names in the root of the tree that a record is of; None where the record isn't whole.
+
+    This looks at where directories begin and end, and not at all else that a line says.
+    """
+    depth, names = 0, list[bytes]()
+    for line in lines:
+        if line.startswith(b"#"):
+            continue
+        if line == DIRECTORY_END:
+            depth -= 1
+            if depth <= 0:
+                return names if not depth else None
+            continue
+        if depth == 1:
+            names.append(decode_name(line.partition(b" ")[0]))
+        depth += b" type=dir " in line
+    return None
+
+
 def _parse(line: bytes) -> MtreeEntry:
     match = _LINE.fullmatch(line)
     if match is None:

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -59,6 +60,17 @@ def write_owners(
                 if parts and parts.copy(b"/".join(path[1:]), file.stat.st_ino, record, state):
                     path.pop()
                     files.skip()
+
+
+def content_of(record: BinaryIO, manifest_digest: str) -> str:
+    """Return a SHA-256 digest, in hexadecimal, of the rest of a record and the manifest of its image. Raises OSError.
+
+    It says of a record that is found later that it is the one that was written here, for this image.
+    """
+    hasher = sha256(manifest_digest.encode() + b"\n")
+    while data := record.read(1 << 18):
+        hasher.update(data)
+    return hasher.hexdigest()
 
 
 def write_part(folder: int, name: bytes, root: int, overrides: MetadataOverrides, ownership: Ownership) -> RecordPart:

@@ -10,7 +10,7 @@ import re
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,9 @@ CHUNK_SIZE = 1 << 16
 
 _REQUESTS = logging.getLogger(REQUEST_LOGGER)
 _MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_REDIRECTS_OF_BODIES = (307, 308)
+"""Statuses that keep the method."""
 _GET_SOCKS = "pip install PySocks, or take another proxy"
 _CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
 
@@ -115,25 +118,18 @@ class Http:
         `method` is GET or HEAD. Redirects are followed where `check_redirect` allows them, and take credentials only
         within scheme, host and port. With `is_blob`, the body may take any time, as long as the server isn't silent.
         """
-        headers = dict(headers)
-        first = address = Address.parse(url)
-        deadline = time.monotonic() + self._seconds
-        for _ in range(_MAX_REDIRECTS + 1):
-            response = self._send_once(method, address, headers, None if is_blob else deadline)
-            location = response.headers.get("Location")
-            if response.status_code not in (301, 302, 303, 307, 308) or not location:
-                if is_blob and response.status_code in (200, 206):
-                    limit_silence_only(response, self._silence)
-                elif is_blob:
-                    self.limit_rest(response)
-                return response
-            response.close()
-            target = address.join(location)
-            check_redirect(address, target)
-            if not target.has_origin_of(address):
-                headers.pop("Authorization", None)
-            address = target
-        raise _too_many_redirects(first)
+        deadline = None if is_blob else time.monotonic() + self._seconds
+        response = self._follow(
+            Address.parse(url),
+            headers,
+            _REDIRECTS,
+            lambda address, left: self._send_once(method, address, left, deadline),
+        )
+        if is_blob and response.status_code in (200, 206):
+            limit_silence_only(response, self._silence)
+        elif is_blob:
+            self.limit_rest(response)
+        return response
 
     def limit_rest(self, response: requests.Response) -> None:
         """Give the rest of a response, after a blob's content, as long as a document has."""
@@ -150,19 +146,34 @@ class Http:
 
         Redirects are followed as in `get`, when they keep the method (307 and 308). Raises NetworkError.
         """
-        headers, first = dict(headers), address
-        for _ in range(_MAX_REDIRECTS + 1):
+
+        def send(address: Address, headers: Mapping[str, str]) -> requests.Response:
             content = body.again() if isinstance(body, UploadBody) else body
             response = self._send_once(method, address, headers, None, content)
             self.limit_rest(response)
+            return response
+
+        return self._follow(address, headers, _REDIRECTS_OF_BODIES, send)
+
+    def _follow(
+        self,
+        first: Address,
+        headers: Mapping[str, str],
+        redirects: Container[int],
+        send: Callable[[Address, Mapping[str, str]], requests.Response],
+    ) -> requests.Response:
+        """Return the first response whose status is none of `redirects`. Raises NetworkError."""
+        left, address = dict(headers), first
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = send(address, left)
             location = response.headers.get("Location")
-            if response.status_code not in (307, 308) or not location:
+            if response.status_code not in redirects or not location:
                 return response
             response.close()
             target = address.join(location)
             check_redirect(address, target)
             if not target.has_origin_of(address):
-                headers.pop("Authorization", None)
+                left.pop("Authorization", None)
             address = target
         raise _too_many_redirects(first)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
+from provisioner.rootfs.rpm import read_automatic, read_rpm_packages
 from provisioner.rootfs.tree import Tree
 
 _LARGEST = 64 << 20
@@ -21,7 +24,7 @@ class Packages:
     """The packages of a rootfs."""
 
     manager: str
-    """`apt`, `apk` or `pacman`."""
+    """`apt`, `apk`, `pacman`, or `dnf` where rpm has a database in SQLite's format."""
     installed: frozenset[bytes]
     """The names of all packages."""
     by_hand: frozenset[bytes]
@@ -29,7 +32,7 @@ class Packages:
 
 
 def read_packages(tree: Tree) -> Packages | None:
-    """Return the packages of a rootfs, None where it has none of the three package managers. Raises OSError."""
+    """Return the packages of a rootfs, None where it has none of the four package managers. Raises OSError."""
     for manager, read in _READERS.items():
         if (found := read(tree)) is not None:
             installed, automatic = ({name for name in names if _NAME.fullmatch(name)} for names in found)
@@ -38,21 +41,74 @@ def read_packages(tree: Tree) -> Packages | None:
 
 
 def read_owned_paths(tree: Tree, manager: str) -> Iterator[bytes]:
-    """Yield the paths of the files that packages own, without a slash in front. Raises OSError."""
+    """Yield the paths of the files that packages own, without a slash in front and without symlinks above them.
+
+    Raises OSError.
+    """
+    real: dict[bytes, bytes] = {}
+    for path in _read_paths(tree, manager):
+        above, _, name = path.rpartition(b"/")
+        if above not in real:  # packages may still say /bin where that leads to /usr/bin
+            real[above] = tree.resolve(above) or above
+        yield real[above] + b"/" + name if above else name
+
+
+def _read_paths(tree: Tree, manager: str) -> Iterator[bytes]:
     if manager == "apt":
         for name in list(tree.list_directory(_DPKG + b"/info")):
             if name.endswith(b".list"):
                 yield from _paths(tree.read(_DPKG + b"/info/" + name, _LARGEST) or b"")
     elif manager == "apk":
-        directory = b""
-        for line in _first(tree, _APK).splitlines():
-            if line.startswith(b"F:"):
-                directory = line[2:] + b"/" if line[2:] else b""
-            elif line.startswith(b"R:"):
-                yield directory + line[2:]
+        yield from (path for path, _ in _apk_files(tree))
+    elif manager == "dnf":
+        for package in read_rpm_packages(tree) or ():
+            yield from package.files
     else:
         for name in list(tree.list_directory(_PACMAN)):
-            yield from _paths(tree.read(_PACMAN + b"/" + name + b"/files", _LARGEST) or b"")
+            files = (tree.read(_PACMAN + b"/" + name + b"/files", _LARGEST) or b"").split(b"%BACKUP%")[0]
+            yield from (path for path in _paths(files) if not path.startswith(b"%"))
+
+
+def _apk_files(tree: Tree) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the path of each file of a package, and its checksum, such as `Q1…`; nothing where there is none."""
+    directory = path = b""
+    for line in (*_first(tree, _APK).splitlines(), b"R:"):
+        if line.startswith((b"F:", b"R:", b"P:")) and path:
+            yield path, b""
+            path = b""
+        if line.startswith(b"F:"):
+            directory = line[2:] + b"/" if line[2:] else b""
+        elif line.startswith(b"R:") and line[2:]:
+            path = directory + line[2:]
+        elif line.startswith(b"Z:") and path:
+            yield path, line[2:]
+            path = b""
+
+
+def read_defaults(tree: Tree, manager: str) -> dict[bytes, tuple[str, str]]:
+    """Return the configuration files of packages as these have them: a name of hashlib, and the digest in hexadecimal.
+
+    Raises OSError.
+    """
+    found: dict[bytes, tuple[str, str]] = {}
+    if manager == "apt":
+        status = tree.read(_DPKG + b"/status", _LARGEST) or b""
+        for path, digest in re.findall(rb"^ /(\S+) ([0-9a-f]{32})(?: [a-z-]+)*$", status, re.MULTILINE):
+            found[path] = "md5", digest.decode()
+    elif manager == "apk":
+        for path, checksum in _apk_files(tree):
+            if checksum.startswith(b"Q1"):
+                with suppress(ValueError):
+                    found[path] = "sha1", base64.b64decode(checksum[2:], validate=True).hex()
+    elif manager == "dnf":
+        for package in read_rpm_packages(tree) or ():
+            found.update((path, (algorithm, digest)) for path, algorithm, digest in package.configuration)
+    else:
+        for name in list(tree.list_directory(_PACMAN)):
+            text = tree.read(_PACMAN + b"/" + name + b"/files", _LARGEST) or b""
+            for path, digest in re.findall(rb"^(.+)\t([0-9a-f]{32})$", text.partition(b"%BACKUP%")[2], re.MULTILINE):
+                found[path] = "md5", digest.decode()
+    return found
 
 
 def _paths(text: bytes) -> Iterator[bytes]:
@@ -107,8 +163,20 @@ def _read_pacman(tree: Tree) -> _Found | None:
     return (installed, automatic) if installed else None
 
 
+def _read_rpm(tree: Tree) -> _Found | None:
+    packages = read_rpm_packages(tree)
+    if packages is None:
+        return None
+    return {package.name for package in packages}, read_automatic(tree)
+
+
 def _first(tree: Tree, paths: tuple[bytes, ...]) -> bytes:
     return next((text for path in paths if (text := tree.read(path, _LARGEST))), b"")
 
 
-_READERS: dict[str, Callable[[Tree], _Found | None]] = {"apt": _read_apt, "apk": _read_apk, "pacman": _read_pacman}
+_READERS: dict[str, Callable[[Tree], _Found | None]] = {
+    "apt": _read_apt,
+    "apk": _read_apk,
+    "pacman": _read_pacman,
+    "dnf": _read_rpm,
+}

@@ -32,3 +32,9 @@ def split_path(path: bytes) -> list[bytes]:
         elif name not in (b"", b"."):
             names.append(name)
     return names
+
+
+def names_of_target(path: bytes, target: bytes) -> list[bytes]:
+    """Return the names from the root to the target of the symlink at `path`, which may be `..` as well."""
+    whole = target if target.startswith(b"/") else path.rpartition(b"/")[0] + b"/" + target
+    return [name for name in whole.split(b"/") if name not in (b"", b".")]

@@ -23,7 +23,7 @@ from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.parts import RecordParts
 from provisioner.rootfs.moving import move
-from provisioner.rootfs.paths import NAME_MAX, split_path
+from provisioner.rootfs.paths import NAME_MAX, names_of_target, split_path
 from provisioner.terminal.escaping import printable
 
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -177,11 +177,11 @@ class Tree:
                 place = self._locate(names, create=False)
                 mode = self.lstat(place).st_mode
                 if stat.S_ISREG(mode):
-                    with open(os.open(place.name, EXISTING_FILE, dir_fd=place.directory), "rb") as file:
+                    with open(self._open_file(place), "rb") as file:
                         return file.read(limit)
                 if not stat.S_ISLNK(mode):
                     return None
-                names = _follow(place)
+                names = names_of_target(place.path, os.readlink(place.name, dir_fd=place.directory))
         except OSError as error:
             if error.errno not in NOTHING_THERE:
                 raise
@@ -335,6 +335,10 @@ class Tree:
             raise
         return here, b"".join(name + b"/" for name in real)
 
+    def _open_file(self, place: Place) -> int:
+        """Open the file at a place for reading; a subclass can allow that before."""
+        return os.open(place.name, EXISTING_FILE, dir_fd=place.directory)
+
     def _keep_directory(self, place: Place, inode: int) -> None:
         """Do nothing; a subclass can note that an entry names the directory at `place`, which is there already."""
 
@@ -391,10 +395,3 @@ class Tree:
         """Close the directories that no Place uses any more."""
         while self._closing:
             os.close(self._closing.pop())
-
-
-def _follow(link: Place) -> list[bytes]:
-    """Return the names on the path from the root to the target of a symlink, which may be `..` as well."""
-    target = os.readlink(link.name, dir_fd=link.directory)
-    path = target if target.startswith(b"/") else link.path.rpartition(b"/")[0] + b"/" + target
-    return [name for name in path.split(b"/") if name not in (b"", b".")]

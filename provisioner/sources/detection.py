@@ -13,7 +13,9 @@ from enum import Enum
 
 from provisioner.archives.compression import compression_of, decompress
 from provisioner.archives.fields import BLOCK, has_right_checksum
-from provisioner.archives.tar import Archive
+from provisioner.archives.foreign import HEAD
+from provisioner.archives.seekable import SeekableReader
+from provisioner.archives.tar import Archive, Entry
 from provisioner.errors import MachineError, MalformedImage, UsageError
 from provisioner.image.digest import CHUNK
 from provisioner.sources.members import normal_name
@@ -24,10 +26,12 @@ _ENTRIES = 64
 """The most members that are looked at in them."""
 _HEX = "[0-9a-f]{64}"
 _IMAGE_NAMES = re.compile(
-    r"oci-layout|index\.json|manifest\.json|repositories|blobs(/.*)?"
-    rf"|(sha256:)?{_HEX}(/(layer\.tar|json|VERSION))?|[^/]+\.(json|tar|tar\.gz|tgz)|[^/]+/(layer\.tar|VERSION)"
+    rf"oci-layout|index\.json|manifest\.json|blobs(/.*)?|(sha256:)?{_HEX}(\.(json|tar|tar\.gz))?"
+    rf"|{_HEX}/(layer\.tar|json|VERSION)"
 )
-"""The names of members of an archive of images, as its first ones have them; those of layers and configs are free."""
+"""The names of members of an archive of images, as its first ones have them."""
+_OTHER_IMAGE_NAMES = re.compile(r"repositories|[^/]+\.(json|tar|tar\.gz|tgz)|[^/]+/(layer\.tar|VERSION)")
+"""Further ones: names of layers and configs are free, so that other archives may have such members too."""
 _ROOT_NAMES = re.compile(
     r"(\.dockerenv|metadata\.yaml|templates|(.*/)?(bin|boot|dev|etc|home|lib|lib32|lib64|media|mnt|opt|proc|root|rootfs"
     r"|run|sbin|srv|sys|tmp|usr|var|installed-rootfs))(/.*)?"
@@ -36,6 +40,10 @@ _ROOT_NAMES = re.compile(
 
 _ROOT_MARKS = {"bin", "etc", "usr", "var"}
 """The directories that a root file system is known by."""
+_FORMAT_NAMES = frozenset(("oci-layout", "index.json", "manifest.json", "repositories", "version"))
+"""The names that tell the format of an archive of images."""
+_LONGEST_FORMAT_NAME = 20
+"""The most bytes of such a name as it may stand in an archive."""
 
 
 class Format(Enum):
@@ -45,6 +53,15 @@ class Format(Enum):
     DOCKER = "a docker-archive"
     OLD_DOCKER = "an archive of Docker before 1.10"
     SKOPEO = "a directory of skopeo"
+
+
+class Guess(Enum):
+    """What a file is most likely, by the first members of the archive in it."""
+
+    IMAGES = "an archive of images"
+    PERHAPS_IMAGES = "an archive with files such as one of images has"
+    ROOT = "a root file system"
+    NOTHING = "anything else"
 
 
 def formats_of(names: Collection[str]) -> tuple[Format, ...]:
@@ -67,17 +84,42 @@ def has_root_file_system(names: Iterable[str]) -> bool:
     return len(_ROOT_MARKS & {name.partition("/")[0] for name in names}) > 1
 
 
-def is_archive_of_images(head: bytes) -> bool | None:
-    """Return whether a file is an archive of images, by its first bytes: False for one of a root file system.
-
-    Returns None where its first members don't tell, and where it is no archive at all.
-    """
+def guess_content(head: bytes) -> Guess:
+    """Return what a file is most likely, by its first bytes. The first name that tells more than others decides."""
+    guess = Guess.NOTHING
     for name in _first_names(head):
         if _IMAGE_NAMES.fullmatch(name):
-            return True
+            return Guess.IMAGES
         if _ROOT_NAMES.fullmatch(name):
-            return False
-    return None
+            return Guess.ROOT
+        if _OTHER_IMAGE_NAMES.fullmatch(name):
+            guess = Guess.PERHAPS_IMAGES
+    return guess
+
+
+def format_name(path: bytes) -> str:
+    """Return the name of a member if it tells the format of an archive of images; nothing for others."""
+    if len(path) > _LONGEST_FORMAT_NAME:
+        return ""
+    name = normal_name(path)
+    return name if name in _FORMAT_NAMES else ""
+
+
+def telling_names(archive: Iterable[Entry]) -> set[str]:
+    """Return the names of all members of an archive that tell what it is, for `formats_of` and
+    `has_root_file_system`."""
+    found: set[str] = set()
+    for entry in archive:
+        if name := format_name(entry.path):
+            found.add(name)
+        elif len(found & _ROOT_MARKS) < len(_ROOT_MARKS):
+            found |= _ROOT_MARKS & {(normal_name(entry.path) or "").partition("/")[0]}
+    return found
+
+
+def both_fit(shown: str, kind: Format, hint: str) -> UsageError:
+    """Return the error for an archive of images that is a root file system too."""
+    return UsageError(f"{shown} is both {kind.value} and a root file system", hint)
 
 
 def _first_names(head: bytes) -> Iterator[str]:
@@ -125,6 +167,19 @@ class FileStart:
         return False
 
     @property
+    def decompressed_head(self) -> bytes:
+        """Return what the compressed content in it begins with; nothing where that can't be told."""
+        if not self.compression:
+            return b""
+        head = b""
+        with suppress(MalformedImage, MachineError):
+            for piece in decompress(iter((self.data,)), ""):
+                head += piece
+                if len(head) >= HEAD:
+                    break
+        return head
+
+    @property
     def size(self) -> int | None:
         """Return its size in bytes; None for a pipe."""
         return os.fstat(self.file.fileno()).st_size if self.is_seekable else None
@@ -142,6 +197,12 @@ class FileStart:
     def archive(self, progress: Callable[[int], None]) -> Iterator[bytes]:
         """Yield the same, decompressed. Raises MalformedImage and MachineError too."""
         return decompress(self.chunks(progress), "", "the archive")
+
+    def members(self) -> Archive:
+        """Return the archive in a file that can be read more than once. Raises as `archive` does."""
+        if self.is_tar:
+            return Archive((), SeekableReader(self.file.fileno()))
+        return Archive(self.archive(lambda count: None))
 
     def _read(self, offset: int) -> bytes:
         number = self.file.fileno()

@@ -7,6 +7,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -153,17 +154,13 @@ class TarMembers:
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._index = Index(self._have_same_content)
+        self._index = Index(lambda copies: have_same_content(self, copies))
 
     def read_index(self) -> None:
         """Read the headers of all members. Raises MalformedImage, OSError."""
         reader = SeekableReader(self._file)
         for entry in Archive((), reader):
-            if entry.extents is not None:
-                raise MalformedImage(
-                    f"{printable(entry.path[:300])} is stored with holes, and can't be read in place",
-                    "unpack the archive with tar, and name the directory",
-                )
+            refuse_holes(entry)
             self._index.add(entry, reader.position, entry.size)
 
     def names(self) -> Collection[str]:
@@ -179,19 +176,32 @@ class TarMembers:
         with machine_errors("open the archive"):
             return os.dup(self._file)
 
-    def _have_same_content(self, copies: Sequence[Member]) -> bool:
-        """Return whether files have the same content. Raises MachineError, MalformedImage."""
-        first, *others = copies
-        with machine_errors("read the archive"):
-            return all(other.size == first.size for other in others) and all(
-                self._chunk(first, offset) == self._chunk(other, offset)
-                for other in others
-                for offset in range(0, first.size, CHUNK)
-            )
 
-    def _chunk(self, member: Member, offset: int) -> bytes:
-        part = Member(member.name, member.start + offset, member.size - offset)
-        return read_range(self._file, part, CHUNK)
+def have_same_content(members: Members, copies: Sequence[Member]) -> bool:
+    """Return whether files have the same content. Raises MachineError, MalformedImage."""
+    first, *others = copies
+    if any(other.size != first.size for other in others):
+        return False
+    with ExitStack() as stack, machine_errors("read the archive"):
+        file, *files = [stack.enter_context(closing_descriptor(members.open(copy))) for copy in copies]
+        return all(
+            _chunk(file, first, offset) == _chunk(other_file, other, offset)
+            for other_file, other in zip(files, others, strict=True)
+            for offset in range(0, first.size, CHUNK)
+        )
+
+
+def _chunk(file: int, member: Member, offset: int) -> bytes:
+    return read_range(file, Member(member.name, member.start + offset, member.size - offset), CHUNK)
+
+
+def refuse_holes(entry: Entry) -> None:
+    """Raise MalformedImage for a file that is stored with holes: it can't be read in place."""
+    if entry.extents is not None:
+        raise MalformedImage(
+            f"{printable(entry.path[:300])} is stored with holes, and can't be read in place",
+            "unpack the archive with tar, and name the directory",
+        )
 
 
 class DirectoryMembers:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from functools import cached_property
 
-from provisioner.errors import MalformedImage
+from provisioner.errors import MalformedImage, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
-from provisioner.sources.detection import Format, formats_of, unrecognised
+from provisioner.sources.detection import Format, formats_of, has_root_file_system, unrecognised
 from provisioner.sources.docker_files import DockerFiles
 from provisioner.sources.layout_files import LacksLayers, oci_files, skopeo_files
 from provisioner.sources.local import FoundImage, ImageFiles
@@ -51,6 +52,9 @@ class RecognisedFiles:
     def _formats(self) -> tuple[Format, ...]:
         """Return the formats that fit, the best first. Raises UsageError where there is none."""
         found = formats_of(self._members.names())
+        if not found and self._is_directory and has_root_file_system(self._members.names()):
+            what = f"{self._path} is a directory with a root file system, and provision reads archives of them"
+            raise UsageError(what, f"tar -C {shlex.quote(self._path)} -c . | provision rootfs:- DIR")
         if not found:
             raise unrecognised(self._path)
         return found

@@ -66,7 +66,10 @@ class RootfsSource:
             head = os.pread(self._file.fileno(), _HEAD, 0)
             media_type = SQUASHFS_TYPE if is_squashfs(head) else f"{MEDIA_TYPE}+{compression_of(head)}".rstrip("+")
             descriptor = Descriptor(media_type, self._digest, size)
-            rootfs = RootfsArchive(b"", is_converted=True) if is_squashfs(head) else RootfsArchive(self._find_root())
+            is_guess = not self._is_named
+            rootfs = (
+                RootfsArchive(b"", True) if is_squashfs(head) else RootfsArchive(self._find_root(), False, is_guess)
+            )
         variant = "" if platform.architecture == "amd64" else platform.variant  # the machine's own level
         assumed = Platform(platform.os, platform.architecture, variant)
         return ResolvedImage(Image.of_rootfs(descriptor, rootfs, assumed), None, verified=self._verified)

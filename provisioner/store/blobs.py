@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -16,10 +14,7 @@ from provisioner.filesystem.locks import try_lock, unlock
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.store.cache_directory import CacheDirectory
-from provisioner.store.partial import PARTIAL, PartialFile, lock_partial, own_partial, write_all
-
-_ABANDONED_SECONDS = 60
-"""A file that nobody has locked for so long isn't one that was just made."""
+from provisioner.store.partial import PARTIAL, PartialFile, is_abandoned, lock_partial, own_partial
 
 
 class BlobSource(Protocol):
@@ -105,35 +100,25 @@ class BlobCache:
         """Delete the name of a partial file; its content stays for those that have it open. Raises OSError."""
         self.files.delete(PARTIAL, partial.name)
 
-    def add(self, pieces: Iterable[bytes | memoryview]) -> tuple[Digest, bool]:
-        """Write a blob whose digest nobody has stated. Return its SHA-256, and whether the cache didn't have it.
+    @contextmanager
+    def own_partial(self, digest: Digest) -> Iterator[PartialFile]:
+        """Yield a new, locked file for a blob, which no other process looks for; it is deleted unless it is completed.
 
-        Nothing stays of it where `pieces` raises an error. Raises MachineError.
+        Raises OSError.
         """
-        hasher = hashlib.sha256()
-        with self.errors():
-            partial = own_partial(self.files)
+        partial = own_partial(self.files, digest)
         with partial.file:
             try:
-                for piece in pieces:
-                    hasher.update(piece)
-                    with self.errors():
-                        write_all(partial.file, piece)
-                digest = Digest("sha256", hasher.hexdigest())
-                is_new = not self.has(digest)
-                with self.errors():
-                    self.complete(partial, digest)
-            except BaseException:
-                with suppress(OSError):
+                yield partial
+            finally:
+                with suppress(FileNotFoundError):
                     self.discard(partial)
-                raise
-        return digest, is_new
 
     def delete_abandoned(self) -> None:
-        """Delete the files of `add` that killed processes have left. Raises MachineError."""
+        """Delete the files that killed processes have left and no other one looks for. Raises MachineError."""
         with self.errors():
             for name, state in self.files.files(PARTIAL):
-                if not name.startswith(".") or time.time() - state.st_mtime < _ABANDONED_SECONDS:
+                if not is_abandoned(PARTIAL, name, state.st_mtime):
                     continue
                 with suppress(FileNotFoundError), closing_descriptor(self.files.open(PARTIAL, name)) as file:
                     if try_lock(file):

@@ -20,6 +20,8 @@ REPORT_SECONDS = 2.0
 WAIT_SECONDS = 60.0
 """How long nothing may come into the other's file before a process downloads the blob by itself."""
 _POLL_SECONDS = 0.05
+_ABANDONED_SECONDS = 60
+"""A file that nobody has locked for so long isn't one that was just made."""
 
 
 class PartialFile(NamedTuple):
@@ -79,6 +81,14 @@ def own_partial(files: CacheDirectory, digest: Digest | None = None) -> PartialF
     file = io.FileIO(files.open_partial(PARTIAL, name, is_new=True), "a+")
     lock(file)
     return PartialFile(file, name, is_own=True)
+
+
+def is_abandoned(folder: str, name: str, used: float) -> bool:
+    """Return whether a file of the cache, last written at `used`, is one of `own_partial` that a killed run has left.
+
+    That is so if nobody has locked it.
+    """
+    return folder == PARTIAL and name.startswith(".") and time.time() - used >= _ABANDONED_SECONDS
 
 
 def write_all(file: io.FileIO, data: bytes | memoryview) -> None:

@@ -18,7 +18,7 @@ from provisioner.filesystem.locks import lock, try_lock
 from provisioner.filesystem.user_directories import user_directory
 from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
-from provisioner.store.partial import PARTIAL
+from provisioner.store.partial import PARTIAL, is_abandoned
 
 _RUNS = "runs"
 _BLOBS = ("sha256", "sha512")
@@ -96,8 +96,8 @@ def _read_tag(cache: CacheDirectory, name: str) -> tuple[str, str]:
 def prune(directory: Path, limit: int | None, unused_since: float | None = None) -> list[CachedFile]:
     """Delete files that no process is using, and return them. Raises MachineError.
 
-    All that were last used before `unused_since` go, then the least recently used, until the rest has at most `limit`
-    bytes. None is no such limit.
+    What killed processes have left for nobody goes, and all that was last used before `unused_since`; then the least
+    recently used, until the rest has at most `limit` bytes. None is no such limit.
     """
     cache = CacheDirectory(directory)
     found = list_files(directory)
@@ -105,6 +105,7 @@ def prune(directory: Path, limit: int | None, unused_since: float | None = None)
     deleted = []
     for entry in reversed(found):
         is_old = unused_since is not None and entry.used < unused_since
+        is_old = is_old or is_abandoned(entry.path.parent.name, entry.path.name, entry.used)
         if (is_old or (limit is not None and total > limit)) and entry.used < oldest_run:
             with cache.errors("clean"):
                 if delete_unused(cache, entry):

@@ -11,8 +11,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from urllib.parse import quote
 
@@ -97,6 +97,23 @@ class UrlFiles:
         if found is None:
             raise NetworkError(f"offline: the cache has no {printable(remote.url)}", "run once without --offline")
         return found
+
+    @contextmanager
+    def forgetting_damaged(self, remote: RemoteFile, found: UrlFile) -> Iterator[None]:
+        """Where the block raises MalformedImage, delete the file and what the server said of it, unless it is verified.
+
+        Otherwise a damaged file would come from the cache for ever: the server says that its own hasn't changed.
+        """
+        try:
+            yield
+        except MalformedImage as error:
+            if found.verified == NOT_VERIFIED:
+                with suppress(OSError):
+                    self._cache.files.delete(TAGS, _partial_name(remote.url).hex)
+                with suppress(OSError):
+                    self._cache.delete(found.digest)
+                error.hint = f"try again, which downloads it anew; if it stays so, {remote.host} has a damaged file"
+            raise
 
     def _update(self, remote: RemoteFile, partial: PartialFile, expected: Digest | None, verified: str) -> Digest:
         """Bring the file of a URL into the cache, if it isn't there, and return its digest."""

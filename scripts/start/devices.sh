@@ -34,11 +34,25 @@ copy_devices() {
     ) || say "some devices are missing inside"
 }
 
-# Bind the devices of --device that have another name inside: all of the host's are there.
+# Fill the private /dev of root in a user namespace, where no node can be made that opens: those of the host are bound.
+show_devices() {
+    [ -z "$host_devices" ] || return 0
+    mount_list='' mount_calls=''
+    for name in null zero full random urandom tty; do
+        [ -e "/dev/$name" ] || continue
+        touch_file "./dev/$name"
+        add_mount "/dev/$name" "./dev/$name" none bind
+    done
+    mount_at_once '' || mount_each
+    { cp -RPf /dev/fd /dev/stdin /dev/stdout /dev/stderr ./dev/ && ln -s pts/ptmx ./dev/ptmx; } ||
+        say "some devices are missing inside"
+}
+
+# Bind the devices of --device that have another name inside, where all of the host's are there.
 bind_devices() {
     eval "set -- $typed_devices"
     for device; do
         split_bind "$device"
-        [ "$source" = "$destination" ] || bind_one
+        [ "$source$has_roots_files" = "$destination" ] || bind_one
     done
 }

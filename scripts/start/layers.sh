@@ -15,6 +15,13 @@ make_view() {
     view=$stage/view.$view_count
     if [ -d "$source" ]; then mkdir "$view"; else touch_file "$view"; fi
     mount_one "$source" "$view" none rbind || fail "$problem"
+    seal_below "$view" || fail "$problem, because of $point"
+    source=$view
+}
+
+# Let nobody write to the mount on the directory $1, nor to those below it. Where one can't be changed, it is `point`; with $2
+# those don't count that are hidden by other mounts.
+seal_below() {
     while read -r _ _ _ _ point options _; do
         case $point in
             *\\*)
@@ -27,11 +34,11 @@ make_view() {
                 point=$(printf "$format${point}x") && point=${point%x}
                 ;;
         esac
-        case $point/ in "$view"/*) ;; *) continue ;; esac
+        case $point/ in "$1"/*) ;; *) continue ;; esac
+        case ,$options, in *,ro,*) continue ;; esac
         keep_flags "$options"
-        remount "ro${flags#,ro}" "$point" || fail "$problem, because of $point"
+        remount "ro$flags" "$point" || { [ -n "${2-}" ] && [ ! -e "$point" ]; } || return
     done </proc/self/mountinfo
-    source=$view
 }
 
 # Set `flags`: those of the mount options $1 that a user may not take away, with a comma before each.

@@ -111,7 +111,7 @@ prepare_shell() {
     PATH=$PATH${PROVISION_TEST_SBIN-:/usr/sbin:/sbin}
     detached='' secret_words='' moves_ports='' relayed='' relay_count=0 ids=one
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
-    links_directory='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
+    links_directory='' has_roots_files='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' mount_words='' capability_digits='' moves_root='' own_terminal='' tar_kind=''
     report='' reported='' redirections='' features='' launch='' launch_first=''
 }

@@ -208,7 +208,8 @@ list_mounts_for_root() {
 }
 
 # List the mounts for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the
-# host's /dev and /sys, as in proot: a user can change little there. Terminals are those of the container alone.
+# host's /dev and /sys, as in proot: a user can change little there. Root could, by the modes of files, and gets a /dev in
+# memory. Terminals are those of the container alone.
 list_mounts_for_user() {
     terminal_group=''
     [ "$typed_ids" != many ] || terminal_group=,gid=5
@@ -218,7 +219,11 @@ list_mounts_for_user() {
         add_mount /proc ./proc none rbind
     fi
     add_mount /sys ./sys none rbind
-    add_mount /dev ./dev none rbind
+    if [ -z "$has_roots_files" ] || [ -n "$host_devices" ]; then
+        add_mount /dev ./dev none rbind
+    else
+        add_mount tmpfs ./dev tmpfs nosuid,mode=755
+    fi
     [ ! -d /dev/shm ] || add_mount tmpfs ./dev/shm tmpfs nosuid,nodev,mode=1777
     [ ! -d /dev/mqueue ] || add_mount tmpfs ./dev/mqueue tmpfs nosuid,nodev,mode=1777
     [ ! -d /dev/pts ] || add_mount devpts ./dev/pts devpts \
@@ -246,6 +251,11 @@ list_masks() {
             add_mount "./proc/$place" "./proc/$place" none rbind,ro,nosuid,nodev,noexec
         fi
     done
+}
+
+# Let nobody write to the /sys of the stage, which is the host's.
+seal_sys() {
+    [ -n "$privileged" ] || seal_below "$stage/sys" hidden || fail "can't make /sys read-only, because of $point"
 }
 
 # Show what build_stage has built in the directories of the rootfs: at once, or each by itself.

@@ -1,7 +1,8 @@
 # chroot and userns: this script again, in private mount and PID namespaces; and chroot alone, for --no-namespace.
 # Sets `id_count` (how many ids the user namespace has), `more_ids` (not empty if it has others than root's), `outer_ids`
-# (the first of them, by its number outside), `is_machine_root` (not empty where root is the machine's), `nested` (not
-# empty for a user other than root where there is one id), `start_guest` and `check_parent` (commands for `eval` and for
+# (the first of them, by its number outside), `is_machine_root` (not empty where root is the machine's), `has_roots_files` (not
+# empty where root of a user namespace may still use files of the root outside), `nested` (not empty for a user other than
+# root where there is one id), `start_guest` and `check_parent` (commands for `eval` and for
 # another shell).
 
 # Set `launch` to become the words $1 (a list in which "$@" are the typed ones), with the redirections $2; or to print them.
@@ -71,7 +72,7 @@ enter_rootfs() {
     [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
     prepare_guest "$@"
     find_ids
-    [ -z "$privileged" ] || [ "$runtime" != chroot ] || host_devices=yes
+    [ -z "$privileged" ] || [ "$runtime$has_roots_files" = userns ] || host_devices=yes
     refresh_files
     remove_leftovers
     if [ -n "$is_machine_root" ]; then
@@ -79,6 +80,7 @@ enter_rootfs() {
         fill_devices
     else
         build_stage user
+        [ -z "$has_roots_files" ] || { show_devices && seal_sys; }
         name_terminal
     fi
     [ "$typed_ids" != many ] || set_owners
@@ -90,17 +92,20 @@ enter_rootfs() {
     start_in_rootfs
 }
 
-# Set `id_count`, `more_ids`, `is_machine_root` and `nested`.
+# Set `id_count`, `more_ids`, `is_machine_root`, `has_roots_files` and `nested`.
 find_ids() {
-    filter='' id_count=4294967295 more_ids='' is_machine_root='' nested='' nested_helper='' has_copies=''
-    [ ! -e /proc/self/uid_map ] || { read -r _ _ id_count && read -r more_ids outer_ids _; } </proc/self/uid_map
+    filter='' id_count=4294967295 more_ids='' is_machine_root='' has_roots_files='' outer_root='' nested='' nested_helper='' has_copies=''
+    [ ! -e /proc/self/uid_map ] || { read -r _ outer_root id_count && read -r more_ids outer_ids _; } </proc/self/uid_map
     # Only in the namespace with all ids is root the machine's. Elsewhere the kernel allows fewer mounts, and no groups.
     if [ "$id_count" = 4294967295 ]; then
         is_machine_root=yes
-    elif [ -z "$more_ids" ]; then
+        return
+    fi
+    [ "$outer_root" != 0 ] || has_roots_files=yes
+    [ -n "$more_ids" ] || {
         groups=''
         [ "$uid:$gid" = 0:0 ] || nested=yes
-    fi
+    }
 }
 
 # Set `launch` to start the guest in the rootfs, whose mounts are all made.

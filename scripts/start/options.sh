@@ -269,7 +269,7 @@ show_more_help() {
                 runtime
 --device PATH[:DST]  show a device of
                 the host in /dev
---dev=host      in chroot, all devices
+--dev=host      for root, all devices
 --cap-add CAP   keep a capability, or
                 ALL
 --no-new-privs  no sudo and su inside

@@ -1,5 +1,5 @@
-# Trust: whose DIR is run. DIR, its `.provision` and this script must belong to a trusted user, and nobody else may write
-# to them; for root also the directories above DIR. It is the rule of provisioner/filesystem/trust.py.
+# Trust: whose DIR is run. DIR, its `.provision`, what is in that, and this script must belong to a trusted user, and nobody
+# else may write to them; for root also the directories above DIR. It is the rule of provisioner/container/access.py.
 # Sets `trusted_users` and `trusted_groups` (as " N N "), `system_ids` (not empty where all ids below 10000 are trusted),
 # `everybody` (not empty where all are), `places` (a line of ls for each file), `problem` (a message).
 
@@ -42,21 +42,34 @@ find_physical() {
     physical=$(cd -P "$1" 2>/dev/null && printf '%sx' "$PWD") && physical=${physical%x}
 }
 
-# Set `places`, by one program. None of the names in it is another's: they are relative to DIR.
+# Set `places`, by one program.
 list_places() {
     find_program ls || fail "there is no ls on PATH, which tells whose $directory is: --trust-dir"
-    places=$(
-        cd -P "$directory" || exit
-        set -- . /proc/self/fd/0
-        [ ! -e .provision ] || set -- "$@" .provision
-        remaining=$PWD above=..
-        [ "$host_uid" = 0 ] || remaining=''
-        while [ -n "$remaining" ]; do
-            set -- "$@" "$above"
-            remaining=${remaining%/*} above=../$above
-        done
-        exec "$program" -ldnH "$@" <"$script"
-    ) || fail "can't look at $directory: start.sh must be allowed to enter it"
+    # Another start may remove a file of its own between the two.
+    places=$(print_places 2>/dev/null) || places=$(print_places) ||
+        fail "can't look at $directory: start.sh must be allowed to enter it"
+}
+
+# Print a line of ls for each place, and `link` with the name for a symlink in `.provision`. Names are relative to DIR.
+print_places() {
+    cd -P "$directory" || exit
+    set -- . /proc/self/fd/0
+    [ ! -e .provision ] || set -- "$@" .provision
+    # Commands about sessions evaluate what their files say, and signal the processes that they name.
+    case $execute$session_action in '' | detach) sessions='' ;; *) sessions='.provision/run/[0-9]*' ;; esac
+    set +f
+    for file in .provision/* $sessions; do
+        case $file in *'*' | .provision/links.*) continue ;; esac
+        if [ -L "$file" ]; then printf 'link %s\n' "$file"; else set -- "$@" "$file"; fi
+    done
+    set -f
+    remaining=$PWD above=..
+    [ "$host_uid" = 0 ] || remaining=''
+    while [ -n "$remaining" ]; do
+        set -- "$@" "$above"
+        remaining=${remaining%/*} above=../$above
+    done
+    exec "$program" -ldnH "$@" <"$script"
 }
 
 # Succeed if all `places` are trusted, else set `problem`.
@@ -75,21 +88,28 @@ are_trusted() {
 # Succeed if one place is trusted, else set `problem`. $@ are the words of its line: mode, links, owner, group, ..., name.
 is_trusted() {
     for name; do :; done
+    owned=''
     case $name in
         .) shown=$directory ;;
-        .provision) shown=$directory/.provision ;;
-        /*) shown=$script ;;
-        *) shown=$name ;;
+        .provision/*) shown=$directory/$name owned=$directory/.provision ;;
+        .provision) shown=$directory/$name ;;
+        /*) shown=$script owned=none ;;
+        *) shown=$name owned=none ;;
     esac
     case $1 in
-        [d-]?????????*) ;;
+        [dps-]?????????*) ;;
+        link) explain "is a symlink" rm yes && return 1 ;;
         *) explain "can't be looked at" "start.sh needs an ls with -H" && return 1 ;;
     esac
-    has_trusted "$3" "$trusted_users" ||
-        { explain "belongs to user $3, who is not trusted" "sudo chown $host_uid" yes && return 1; }
+    has_trusted "$3" "$trusted_users" || {
+        # What is in a directory above belongs to whoever it belongs to.
+        case $owned in none) owned='' change='sudo chown' ;; *) change='sudo chown -R' ;; esac
+        explain "belongs to user $3, who is not trusted" "$change $host_uid" "${owned:-$shown}"
+        return 1
+    }
     case $name$1 in
         # There others can create files, but not touch those of others.
-        ..*[tT] | ..*[tT][.+@]) return ;;
+        ..*[tT] | ..*[tT][.+@] | .provision/shm?????????[tT]*) return ;;
     esac
     case $1 in
         ????????w*) explain "can be written to by everybody" "chmod o-w" yes ;;
@@ -103,10 +123,11 @@ is_trusted() {
     return 1
 }
 
-# Set `problem`: what is wrong with the place `shown` ($1), and the command $2 for it, which takes its path if there is $3.
+# Set `problem`: what is wrong with the place `shown` ($1), and the command $2 for it, which takes a path if there is $3:
+# that one, or its own for `yes`.
 explain() {
     case $shown in ..*) find_physical "$directory/$shown" && shown=$physical ;; esac
-    quote "$shown"
+    case ${3-} in /*) quote "$3" ;; *) quote "$shown" ;; esac
     problem="$shown $1: $2${3:+ $quoted}"
 }
 

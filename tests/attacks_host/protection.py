@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 
+from tests.support.containers import ROOTS_USERNS
 from tests.support.hostile import USERS
 
 
 def protects(*runtimes: str, users: tuple[str, ...] = USERS) -> Callable[[Any], Any]:
-    """Mark a test for the runtimes that hold against it; it gets `runtime` and, unless there is one, `user`."""
+    """Mark a test for the runtimes that hold against it; it gets `runtime` and, unless there is one, `user`.
+
+    userns has to hold for root as for users.
+    """
+    if "userns" in runtimes:
+        runtimes = (*runtimes, ROOTS_USERNS)
 
     def mark(function: Any) -> Any:
         function.protects = runtimes

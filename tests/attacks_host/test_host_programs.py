@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.attacks_host.protection import protects
-from tests.support.containers import Container, make_container, starter
+from tests.support.containers import Container, is_roots, make_container, starter
 from tests.support.hostile import give_to_root
 from tests.support.tools import find_program, own, run, unavailable
 
@@ -79,7 +79,7 @@ def container_of(runtime: str, directory: Path) -> Container:
     """Make a container that belongs to whom the runtime is for."""
     starter(runtime)
     target = make_container(directory)
-    if runtime == "chroot":
+    if is_roots(runtime):
         give_to_root(target)
     return target
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.attacks_host.protection import protects
-from tests.support.containers import Container, choosing, make_container, starter
+from tests.support.containers import Container, choosing, is_roots, make_container, starter
 from tests.support.exploits import CANARY
 from tests.support.leftovers import processes_left
 from tests.support.tools import user_id
@@ -18,7 +18,7 @@ from tests.support.tools import user_id
 def as_starter(runtime: str) -> dict[str, Any]:
     """Return options of who starts a runtime; root is one whom the owner of the directory became, by sudo."""
     options = starter(runtime)
-    if runtime == "chroot":
+    if is_roots(runtime):
         options["env"] = {**options["env"], "SUDO_UID": str(user_id())}
     return options
 
@@ -28,7 +28,7 @@ def make_secret(place: Path, runtime: str) -> Path:
     secret = place / "secret"
     secret.write_text(CANARY)
     secret.chmod(0o600)
-    owner = 0 if runtime == "chroot" else user_id()
+    owner = 0 if is_roots(runtime) else user_id()
     if os.geteuid() == 0:
         os.chown(secret, owner, owner)
     return secret

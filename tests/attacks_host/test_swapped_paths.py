@@ -16,7 +16,7 @@ import pytest
 
 from tests.attacks_host.protection import protects
 from tests.support.attack_runner import look
-from tests.support.containers import Container, make_container, starter
+from tests.support.containers import Container, is_roots, make_container, starter
 from tests.support.hostile import give_to_root
 from tests.support.mounts import mounts_below, read_mountinfo
 from tests.support.tools import as_user, clean_environment, need, need_root, user_python
@@ -100,7 +100,7 @@ def test_paths_swapped_during_starts_do_not_lead_out(place: Path, runtime: str) 
     source.mkdir()
     uid = options.get("user", os.geteuid())
     make_canaries(outside, target, uid)
-    if runtime == "chroot":
+    if is_roots(runtime):
         give_to_root(target)
     before = look(outside)
     deadline = time.monotonic() + SECONDS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks_host.protection import protects
-from tests.support.containers import choosing, starter
+from tests.support.containers import choosing, is_roots, starter
 from tests.support.hostile import PROGRAM, PYTHON, Host
 from tests.support.terminal import Terminal
 
@@ -18,7 +18,7 @@ def in_a_shell(host: Host, runtime: str, user: str, *arguments: str) -> bytes:
     target = host.container(runtime)
     starter(runtime)
     command = [str(target.script), *choosing(runtime), "--user", user, "--", PYTHON, PROGRAM, *arguments]
-    screen = Terminal(["sh"], user=runtime != "chroot")
+    screen = Terminal(["sh"], user=not is_roots(runtime))
     screen.until(b"PROMPT")
     screen.type(f"{shlex.join(command)}; echo 'ended 'here\n".encode())
     screen.until(b"ended here")

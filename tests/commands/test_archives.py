@@ -22,7 +22,15 @@ import pytest
 from tests.support import builders, realimages
 from tests.support.archives import tar
 from tests.support.leftovers import processes_left, staging_below
-from tests.support.local_archives import GZIPPED, PLAIN, docker_members, oci_members, write_archive, write_directory
+from tests.support.local_archives import (
+    GZIPPED,
+    PLAIN,
+    docker_members,
+    hex_of,
+    oci_members,
+    write_archive,
+    write_directory,
+)
 from tests.support.tools import fast_directory, need, need_root, provision, provision_command, run
 from tests.support.trees import Entry, tree_of
 
@@ -308,6 +316,20 @@ def test_a_pipe_that_breaks(tmp_path: Path, compress: Any, part: float) -> None:
     assert cached(tmp_path / "cache") == []
 
 
+def wait_for_spool(pid: int, size: int) -> None:
+    """Wait until a process has written so many bytes to one file of the cache, which may have no name any more."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                if "/partial/." in os.readlink(path) and path.stat().st_size >= size:
+                    return
+            except FileNotFoundError:
+                continue
+        time.sleep(0.01)
+    raise AssertionError("nothing was written to the cache")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_the_pipe_is_silent(tmp_path: Path, number: int) -> None:
     command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
@@ -317,14 +339,67 @@ def test_an_interrupt_while_the_pipe_is_silent(tmp_path: Path, number: int) -> N
         assert process.stderr
         process.stdin.write(data[: 2 << 20])
         process.stdin.flush()
-        while not [path for path in tmp_path.glob("cache/partial/.*") if path.stat().st_size > 1 << 20]:
-            time.sleep(0.01)
+        wait_for_spool(process.pid, 1 << 20)
         process.send_signal(number)
         assert process.wait(20) == 128 + number
         process.stdin.close()
     assert cached(tmp_path / "cache") == []
     assert os.listdir(tmp_path) == ["cache"]
     assert not processes_left(tmp_path)
+
+
+PIPED = {"docker": docker_members(PLAIN), "oci": oci_members(("", GZIPPED))}
+
+
+def piped_archive(form: str) -> bytes:
+    """Return an archive whose first member has 3 MiB."""
+    blob = builders.incompressible(3 << 20)
+    return tar((f"blobs/sha256/{hex_of(blob)}" if form == "oci" else "x.tar", blob), *PIPED[form])
+
+
+@pytest.mark.parametrize("form", PIPED)
+def test_runs_do_not_delete_what_others_have_from_the_same_archive(tmp_path: Path, form: str) -> None:
+    """One has read half of it, a second one all, a third one breaks."""
+    data, cache = piped_archive(form), tmp_path / "cache"
+    command, options = provision_command("-", tmp_path / "one", cache=cache)
+    with subprocess.Popen(command, **{**options, "stdin": subprocess.PIPE, "text": False}) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(data[: 2 << 20])
+        process.stdin.flush()
+        wait_for_spool(process.pid, 1 << 20)
+        command, options = provision_command("-", tmp_path / "two", cache=cache)
+        assert piped(data, command, options).returncode == 0
+        command, options = provision_command("-", tmp_path / "three", cache=cache)
+        assert piped(data.rstrip(b"\0")[:-100], command, options).returncode != 0
+        process.stdin.write(data[2 << 20 :])
+        process.stdin.close()
+        errors = process.stderr.read()
+        assert process.wait() == 0, errors
+    for name in ("one", "two"):
+        assert (tmp_path / name / "rootfs/etc/motd").read_bytes() == b"hello\n"
+    assert len(cached(cache)) == (0 if form == "docker" else 1 + len({*GZIPPED.blobs, GZIPPED.manifest}))
+
+
+@pytest.mark.parametrize("cleaning", [("cache", "prune"), ("inspect", "./archive")])
+@pytest.mark.parametrize("form", PIPED)
+def test_what_a_killed_run_has_left_is_deleted(tmp_path: Path, form: str, cleaning: tuple[str, ...]) -> None:
+    data, cache = piped_archive(form), tmp_path / "cache"
+    command, options = provision_command("-", tmp_path / "dir", cache=cache)
+    with subprocess.Popen(command, **{**options, "stdin": subprocess.PIPE, "text": False}) as process:
+        assert process.stdin
+        process.stdin.write(data[: 2 << 20])
+        process.stdin.flush()
+        wait_for_spool(process.pid, 1 << 20)
+        process.kill()
+    for path in cache.glob("partial/.*"):
+        assert form == "oci"
+        os.utime(path, (0, 0))
+    (tmp_path / "archive").write_bytes(gzip.compress(tar(*docker_members(PLAIN))))
+    done = provision(*cleaning, cache=cache, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list(cache.glob("*/.*"))
+    shutil.rmtree(tmp_path / ".dir.provision")
 
 
 def test_no_cache_leaves_nothing(tmp_path: Path) -> None:

@@ -19,11 +19,14 @@ import pytest
 
 from provisioner.exports.backup import TAIL
 from tests.commands.test_copy_move import used
+from tests.support import builders
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
 from tests.support.containers import starter
+from tests.support.disks import disk
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
-from tests.support.provisioned import own_all, provisioned
+from tests.support.programs import End, program_that
+from tests.support.provisioned import own_all, provisioned, served
 from tests.support.subordinate import FIRST, with_subordinate_ids
 from tests.support.tools import (
     as_user,
@@ -34,6 +37,7 @@ from tests.support.tools import (
     provision,
     provision_command,
     run,
+    user_id,
 )
 from tests.support.trees import Entry, tree_of
 
@@ -63,6 +67,92 @@ def source(place: Path) -> Path:
 
 
 # Round trips
+
+
+def access_lists_of(directory: Path) -> dict[tuple[Path, str], bytes]:
+    """The access lists of a rootfs."""
+    rootfs = directory / "rootfs"
+    return {
+        (path.relative_to(rootfs), name): os.getxattr(path, name, follow_symlinks=False)
+        for path in rootfs.rglob("*")
+        for name in os.listxattr(path, follow_symlinks=False)
+        if name.startswith("system.posix_acl_")
+    }
+
+
+@pytest.mark.parametrize("by", ["root", "user"])
+def test_access_lists_come_back(place: Path, by: str) -> None:
+    need_root()
+    need("setfacl")
+    options = as_user() if by == "user" else {}
+    source = provisioned(place / "source", **options)
+    rootfs = source / "rootfs"
+    (rootfs / "srv/below").mkdir(parents=True)
+    (rootfs / "srv/file").touch()
+    if by == "user":
+        own_all(rootfs / "srv")
+    run("setfacl", "-m", "u:33:rwx,g:34:r", rootfs / "srv/file")
+    run("setfacl", "-m", "u:33:rx,d:u:33:rwx,d:g:34:rx", rootfs / "srv")
+    run("setfacl", "-m", "u:33:r", rootfs / "usr/one")
+    expected = access_lists_of(source)
+    assert len(expected) == 5  # one file has two names, one directory has two lists
+    life("backup", source, place / "b.tar", **options)
+    message = life("restore", place / "b.tar", place / "new", **options)
+    assert "access lists" not in message
+    assert access_lists_of(place / "new") == expected
+    assert rootfs_of(place / "new") == rootfs_of(source)
+    with disk(place, "btrfs") as mounted:
+        run("mount", "-o", "remount,noacl", mounted.path)
+        own(mounted.path)
+        message = life("restore", place / "b.tar", mounted.path / "new", **options)
+        assert "4 access lists (acl) can't be set here" in message
+        assert rootfs_of(mounted.path / "new") == rootfs_of(source)
+
+
+@pytest.mark.parametrize("restored_by", ["root", "user", "other user"])
+@pytest.mark.parametrize("saved_by", ["root", "user"])
+def test_a_container_of_another_processor_is_restored_and_runs(place: Path, saved_by: str, restored_by: str) -> None:
+    """By qemu, as it did; for each who restores it, with the owners that they can have."""
+    need_root()
+    need("qemu-aarch64-static", "proot")
+    program = program_that("arm64", End(42))
+    made = builders.image(
+        builders.layer(
+            *(("etc", None), ("etc/os-release", b"ID=tiny\n"), ("bin", None)),
+            ("bin/sh", program, 0o755),
+            special("bin/owned", tarfile.REGTYPE, mode=0o4755, uid=33, gid=34),
+        ),
+        on="linux/arm64",
+        run={"Cmd": ["/bin/sh"]},
+    )
+    by: dict[str, dict[str, Any]] = {"root": {}, "user": as_user()}
+    by["other user"] = {**as_user(), "user": user_id() + 1, "group": user_id() + 1}
+    by["other user"]["env"] = {**by["other user"]["env"], "HOME": str(place / "other")}
+    with served(made) as reference:
+        options = {"env": clean_environment(), **by[saved_by]}
+        done = provision(reference, place / "source", "--platform=linux/arm64", **options)
+        assert done.returncode == 0, done.stderr
+    life("backup", source := place / "source", place / "b.tar.zst", **by[saved_by])
+    (place / "other").mkdir()
+    if restored_by == "other user":
+        os.chown(place / "other", user_id() + 1, user_id() + 1)
+        os.chown(place / "b.tar.zst", user_id() + 1, user_id() + 1)
+    elif restored_by == "user":
+        own(place / "other")
+        own(place / "b.tar.zst")
+    new = place / "other/new"
+    message = life("restore", place / "b.tar.zst", new, **by[restored_by])
+    assert ("belong to others in the backup" in message) is (restored_by != "root")
+    old = (source / ".provision/ownership.mtree").read_text().splitlines()[2:]
+    assert (new / ".provision/ownership.mtree").read_text().splitlines()[2:] == old
+    status = (new / "rootfs/bin/owned").stat()
+    assert (status.st_uid == 33) is (restored_by == "root")
+    runner = by[restored_by] or as_user()
+    if restored_by == "root":
+        run("chmod", "-R", "a+rX", new)
+    command = [str(new / "start.sh"), "--runtime", "proot", *(["--trust-dir"] if restored_by == "root" else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **{"cwd": "/", **runner})
+    assert done.returncode == 42, done.stderr
 
 
 @pytest.mark.parametrize("name", ["b.tar", "b.tar.gz", "b.tgz", "b.tar.xz", "b.tar.zst", "b.TAR.GZ", "b"])

@@ -13,6 +13,7 @@ import pytest
 from provisioner.image.manifest import OCI_INDEX
 from scripts.loopback_registry import Response
 from tests.support import builders, realimages
+from tests.support.local_archives import PLAIN, docker_members, write_archive
 from tests.support.scripted_registry import Broken, Request, ScriptedRegistry, json_response
 from tests.support.terminal import on_terminal, plain
 from tests.support.tools import clean_environment, provision, provision_command, run
@@ -70,6 +71,37 @@ def served(*args: str | Path, cache: Path) -> bytes:
     done: subprocess.CompletedProcess[bytes] = subprocess.run(command, check=False, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_without_a_connection(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """It shows what the tag was in the last run that provisioned it: an image whose layers are there."""
+    name = f"{registry.host}/x"
+    assert provision("--platform=amd64", name, tmp_path / "dir", cache=tmp_path).returncode == 0
+    online = inspected(name, "--platform=amd64", cache=tmp_path)
+    document = served(name, cache=tmp_path)
+    asked = len(registry.requests)
+    offline = inspected(name, "--platform=amd64", "--offline", cache=tmp_path)
+    assert {**offline, "platforms": online["platforms"]} == online
+    assert served(name, "--offline", cache=tmp_path) == document
+    assert len(registry.requests) == asked
+    for words in ((f"{registry.host}/none",), (name, "--platform=s390x"), (f"{registry.host}/none", "--raw")):
+        done = provision("inspect", *words, "--offline", cache=tmp_path)
+        assert done.returncode in (3, 5), done.stderr
+        assert len(done.stderr.splitlines()) == 2
+    assert len(registry.requests) == asked
+
+
+def test_the_digest_of_a_file(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    digest = builders.digest_of(archive.read_bytes()).removeprefix("sha256:")
+    assert inspected(archive, f"--sha256={digest}", "--offline", cache=tmp_path)["config_digest"]
+    wrong = provision("inspect", archive, f"--sha256={'0' * 64}", cache=tmp_path)
+    assert wrong.returncode == 6
+    assert f"--sha256 says {'0' * 64}" in wrong.stderr
+    for words in ((f"{registry.host}/x",), (f"{registry.host}/x", "--raw"), ("lxc:debian/trixie",)):
+        done = provision("inspect", *words, f"--sha256={digest}", cache=tmp_path)
+        assert done.returncode == 2
+        assert "--sha256 is for files" in done.stderr
 
 
 def test_all_that_is_known(registry: ScriptedRegistry, tmp_path: Path) -> None:

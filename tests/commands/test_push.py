@@ -11,7 +11,8 @@ import shutil
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ import pytest
 from scripts.loopback_registry import Response
 from tests.commands.test_copy_move import used
 from tests.commands.test_export_images import MORE, Archive, change, export, exported, made
+from tests.registry.test_conformance import (
+    Setup,
+    with_client_certificates,
+    with_tls,
+    with_tokens,
+    with_tokens_and_tls,
+)
 from tests.support import builders
 from tests.support.docker_registry import DockerRegistry, run_docker_registry
 from tests.support.provisioned import image as usual_image
@@ -309,3 +317,49 @@ def test_a_push_that_is_killed_goes_on_with_the_next_one(
         assert killed_at < 60
     assert killed_at > 2
     complete(registry, "me/x")
+
+
+# Real registries with TLS and token servers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_setup", [with_tls, with_tokens, with_tokens_and_tls, with_client_certificates])
+def test_a_registry_with_certificates_and_tokens(
+    place: Path, container: Path, with_setup: Callable[[Path], AbstractContextManager[Setup]]
+) -> None:
+    """Who isn't logged in is refused; then a directory, the same image by mounts, and an archive are pushed."""
+    (place / "home").mkdir()
+    archive = export(container, place / "web.tar", "--format=oci-archive", "--tag=web", cache=place / "cache")
+    assert archive
+    with with_setup(place / "home") as setup:
+        target = f"{setup.host}/me/private/web:1"
+        words = ("push", container, target)
+        if setup.is_private:
+            refused = setup.provision(*words, cache=place / "cache")
+            assert refused.returncode == 4, refused.stderr
+            assert f"provision login {setup.host}" in refused.stderr
+            assert setup.login().returncode == 0
+        done = setup.provision(*words, cache=place / "cache")
+        assert done.returncode == 0, done.stderr
+        if setup.issuer:
+            assert "repository:me/private/web:pull,push" in setup.issuer.scopes
+        again = setup.provision(*words, cache=place / "cache")
+        assert again.returncode == 0
+        back = setup.provision(target, place / "back", "--platform=linux/amd64", cache=place / "other")
+        assert back.returncode == 0, back.stderr
+        assert (place / "back/rootfs/new").read_text() == "x"
+        # What was pulled from there is mounted: its cache is gone, and nothing is sent but what is new.
+        (place / "back/rootfs/newer").write_text("y")
+        shutil.rmtree(place / "other")
+        mounted = setup.provision("push", "-v", place / "back", f"{setup.host}/me/second:2", cache=place / "other")
+        assert mounted.returncode == 0, mounted.stderr
+        assert "3 of 3 layers of the image are there already" in mounted.stderr
+        if setup.issuer:
+            assert "repository:me/private/web:pull" in setup.issuer.scopes
+        sent = setup.provision("push", place / "web.tar", f"{setup.host}/me/third:3", cache=place / "other")
+        assert sent.returncode == 0, sent.stderr
+        for name, new in (("me/second:2", "newer"), ("me/third:3", "new")):
+            directory = place / name.replace("/", "-")
+            done = setup.provision(f"{setup.host}/{name}", directory, "--platform=linux/amd64", cache=place / "third")
+            assert done.returncode == 0, done.stderr
+            assert (directory / "rootfs" / new).exists()

@@ -15,8 +15,10 @@ import pytest
 
 from tests.support import builders
 from tests.support.archives import Member, hard, special
+from tests.support.disks import disk
+from tests.support.kills import kill_at_random, run_forked
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, provision
+from tests.support.tools import clean_environment, need, provision, run
 from tests.support.trees import tree_of
 
 LOWER: list[Member] = [
@@ -194,6 +196,112 @@ def test_links_lead_nowhere_outside(directory: Path, env: dict[str, str], tmp_pa
     repair(directory, env, "--yes")
     assert os.listdir(tmp_path / "outside/lib") == []
     assert (directory / "rootfs/usr/lib/a/x").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("what", ["mode", "content", "all"])
+def test_a_file_with_a_name_outside_is_replaced(
+    directory: Path, env: dict[str, str], tmp_path: Path, what: str
+) -> None:
+    """Neither its mode nor its content changes there; names in the image are those of one file again."""
+    rootfs, outside = directory / "rootfs", tmp_path / "outside"
+    outside.mkdir()
+    os.link(rootfs / "bin/tool", outside / "tool")
+    os.link(rootfs / "usr/bin/su", outside / "su")
+    os.link(rootfs / "usr/lib/pipe", outside / "pipe")
+    if what != "content":
+        for path in outside.iterdir():
+            path.chmod(0o606)
+    if what != "mode":
+        (outside / "tool").write_bytes(b"outside")
+    before = {path.name: path.stat() for path in outside.iterdir()}
+    repair(directory, env, "--yes", "--all")
+    for name, state in before.items():
+        after = (outside / name).stat()
+        assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (state.st_ino, state.st_mode, state.st_mtime_ns)
+    assert (outside / "tool").read_bytes() == (b"tool" if what == "mode" else b"outside")
+    assert not (rootfs / "bin/tool").samefile(outside / "tool")
+    assert (rootfs / "bin/tool").samefile(rootfs / "bin/same")
+    assert (rootfs / "bin/tool").stat().st_nlink == 2
+    assert repair(directory, env, "--check").stdout == ""
+
+
+def test_hard_links_of_termux_proot_are_repaired(directory: Path, env: dict[str, str]) -> None:
+    """The file that a link stands for gets the mode."""
+    rootfs = directory / "rootfs"
+    (rootfs / ".l2s").mkdir()
+    base = rootfs / ".l2s/.l2s.su0001"
+    (rootfs / "usr/bin/su").rename(f"{base}.0002")
+    base.symlink_to(f"{base}.0002")
+    (rootfs / "usr/bin/su").symlink_to(base)
+    (rootfs / "usr/bin/su").chmod(0o600)
+    assert repair(directory, env, "--yes").stdout == "mode: /usr/bin/su\n"
+    assert (rootfs / "usr/bin/su").is_symlink()
+    assert (rootfs / "usr/bin/su").stat().st_mode & 0o7777 == 0o4755
+
+
+def test_an_immutable_file(place: Path, registry: ScriptedRegistry) -> None:
+    need("chattr")
+    with disk(place) as mounted:
+        directory = mounted.path / "dir"
+        env = clean_environment()
+        done = provision(f"{registry.host}/image", directory, "--platform=linux/amd64", env=env, cache=place / "cache")
+        assert done.returncode == 0, done.stderr
+        for name in ("usr/lib/old", "usr/bin/su"):
+            path = directory / "rootfs" / name
+            state = path.stat()
+            path.chmod(0o600) if name == "usr/bin/su" else path.write_bytes(b"other")
+            run("chattr", "+i", path)
+            done = provision("repair", directory, "--yes", env=env, cache=place / "cache")
+            assert done.returncode == 7
+            assert f"/{name}" in done.stderr
+            assert f"chattr -i rootfs/{name}" in done.stderr
+            run("chattr", "-i", path)
+            done = provision("repair", directory, "--yes", env=env, cache=place / "cache")
+            assert done.returncode == 0, done.stderr
+            assert path.stat().st_mode == state.st_mode
+
+
+@pytest.mark.slow
+def test_killed_at_a_hundred_moments_every_file_is_damaged_or_whole(
+    directory: Path, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else is touched, and the next repair does the rest."""
+    rootfs = directory / "rootfs"
+    whole = described(directory)
+    damage(rootfs)
+    (rootfs / "usr/mine").write_bytes(b"mine")
+    (rootfs / "usr/above").symlink_to(tmp_path)
+    (tmp_path / "canary").write_text("alive")
+    run("cp", "-a", directory, tmp_path / "copy")
+    damaged = described(directory)
+    for name, value in {**env, "PROVISION_CACHE_DIR": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+
+    def prepare() -> list[str]:
+        for name in ("dir", ".dir.provision"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+        run("cp", "-a", tmp_path / "copy", directory)
+        os.link(tmp_path / "canary", rootfs / "canary")
+        return ["repair", "--yes", str(directory)]
+
+    kills = 0
+    for was_killed in kill_at_random(100, prepare, tmp_path):
+        kills += was_killed
+        for path, entry in described(directory).items():
+            if path not in ("canary", "bin/same", "bin/tool"):
+                assert entry in (whole.get(path), damaged.get(path))
+        for path in ("bin/same", "bin/tool"):
+            assert (rootfs / path).read_bytes() in (b"another", b"tool")
+        if kills % 10 == 0:
+            assert run_forked(["repair", "--yes", str(directory)]) == 0
+            found = described(directory)
+            for path in ("canary", "usr/mine", "usr/above"):
+                found.pop(path)
+            assert found == whole
+            assert not (tmp_path / ".dir.provision").exists()
+        assert (tmp_path / "canary").read_text() == "alive"
+    assert kills > 80
+    prepare()  # the last kill may have left something
 
 
 def test_an_image_that_can_not_be_had(directory: Path, env: dict[str, str]) -> None:

@@ -6,11 +6,12 @@ import json
 import lzma
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,18 @@ from provisioner.image.digest import Digest
 from tests.support import builders
 from tests.support.archives import Member, hard, raw, special, tar
 from tests.support.file_server import FileServer
+from tests.support.local_archives import GZIPPED, PLAIN, docker_members, oci_members
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import find_program, need, need_root, provision, run
+from tests.support.tools import (
+    as_user,
+    find_program,
+    need,
+    need_root,
+    open_directory,
+    provision,
+    provision_command,
+    run,
+)
 from tests.support.trees import Entry, tree_of
 
 SHELL = b"\x7fELF\x02\x01" + bytes(12) + b"\x3e\0" + bytes(44)
@@ -197,11 +208,140 @@ def test_bad_files(tmp_path: Path, fault: str) -> None:
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(os.path.relpath(tmp_path / "socket"))
     assert "there is no file" in make(f"rootfs:{tmp_path}/none", tmp_path / "dir", status=3)
     assert "tar -C" in make(f"rootfs:{tmp_path}", tmp_path / "dir", status=2)
-    assert "no regular file" in make(f"rootfs:{tmp_path}/fifo", tmp_path / "dir", status=2)
-    assert "no regular file" in make("rootfs:/dev/null", tmp_path / "dir", status=2)
+    assert "is no file and no pipe" in make(f"rootfs:{tmp_path}/socket", tmp_path / "dir", status=2)
+    assert "is no file and no pipe" in make("rootfs:/dev/zero", tmp_path / "dir", status=2)
+    assert "nothing in it" in make("rootfs:/dev/null", tmp_path / "dir", status=6)
+
+
+def from_pipe(words: str, content: bytes, directory: Path, cache: Path) -> str:
+    """Run a command of bash in which PROVISION stands for provision, and `cat $archive` for a pipe."""
+    need("bash")
+    (directory.parent / "archive").write_bytes(content)
+    command, options = provision_command("PLACE", AMD64, "--no-sync", directory, cache=cache)
+    words = words.replace("PROVISION", " ".join(command))
+    source = words.partition("SOURCE=")[2]
+    line = words.partition(" SOURCE=")[0].replace("PLACE", source)
+    options["env"] = {**options["env"], "archive": str(directory.parent / "archive")}
+    done = subprocess.run(["bash", "-c", line], check=False, **options)
+    assert done.returncode == 0, done.stderr
+    return str(done.stderr)
+
+
+PIPES = {
+    "standard input": "cat $archive | PROVISION SOURCE=rootfs:-",
+    "recognised": "cat $archive | PROVISION SOURCE=-",
+    "a redirected file": "PROVISION <$archive SOURCE=rootfs:-",
+    "a process": "PROVISION SOURCE=rootfs:<(cat $archive)",
+    "a recognised process": "PROVISION SOURCE=<(cat $archive)",
+    "a FIFO": "mkfifo $archive.fifo; cat $archive >$archive.fifo & PROVISION SOURCE=rootfs:$archive.fifo",
+    "its digest": "cat $archive | PROVISION --sha256=$(sha256sum <$archive | cut -c-64) SOURCE=rootfs:-",
+}
+
+
+@pytest.mark.parametrize("compress", [bytes, lzma.compress], ids=["tar", "tar.xz"])
+@pytest.mark.parametrize("pipe", PIPES)
+def test_pipes(tmp_path: Path, cache: Path, pipe: str, compress: Callable[[bytes], bytes]) -> None:
+    content = compress(tar(*USUAL))
+    from_pipe(PIPES[pipe], content, tmp_path / "dir", cache)
+    assert (tmp_path / "dir/rootfs/usr/lib/bash").exists()
+    assert record(tmp_path / "dir")["manifest_digest"] == str(Digest.of(content))
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+LAYOUT_BEHIND = [*USUAL, *oci_members(("", GZIPPED))]
+ARCHIVE_BEHIND = [*docker_members(PLAIN)[::-1], *USUAL]
+
+
+@pytest.mark.parametrize("compress", [bytes, lzma.compress], ids=["tar", "tar.xz"])
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize("members", [LAYOUT_BEHIND, ARCHIVE_BEHIND], ids=["root first", "image first"])
+def test_an_archive_that_is_two_things(
+    tmp_path: Path, cache: Path, members: list[Member], piped: bool, compress: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "x").write_bytes(compress(tar(*members)))
+    word = "-" if piped else str(tmp_path / "x")
+    command, options = provision_command(AMD64, word, tmp_path / "dir", cache=cache)
+    with open(tmp_path / "x", "rb") as file, subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE) as cat:
+        done = subprocess.run(command, check=False, **{**options, "stdin": cat.stdout})
+    assert done.returncode == 2, done.stderr
+    image = "an OCI image layout" if members is LAYOUT_BEHIND else "a docker-archive"
+    assert f"is both {image} and a root file system" in done.stderr
+    assert "say which: rootfs:" in done.stderr
+    assert not (tmp_path / "dir").exists()
+    make(f"rootfs:{tmp_path}/x", tmp_path / "root")
+    assert (tmp_path / "root/rootfs/usr/lib/bash").exists()
+    make(f"{'oci' if members is LAYOUT_BEHIND else 'docker'}-archive:{tmp_path}/x", tmp_path / "image")
+    assert (tmp_path / "image/rootfs/etc/motd").read_bytes() == b"hello\n"
+
+
+RECOGNISED: dict[str, tuple[list[Member], str]] = {
+    "a document before a root": ([("x.json", b"{}"), *USUAL], "usr/lib/bash"),
+    "many documents before a root": ([*((f"{n}.json", b"{}") for n in range(100)), *USUAL], "usr/lib/bash"),
+    "blobs before a root": ([("blobs", None), ("blobs/x", b""), *USUAL], "usr/lib/bash"),
+    "notes before a layout": ([*((f"note{n}", b"") for n in range(100)), *oci_members(("", GZIPPED))], "etc/motd"),
+    "documents before a layout": (
+        [*((f"{n}.json", b"") for n in range(100)), *oci_members(("", GZIPPED))],
+        "etc/motd",
+    ),
+}
+
+
+@pytest.mark.parametrize("compress", [bytes, lzma.compress], ids=["tar", "tar.xz"])
+@pytest.mark.parametrize("case", RECOGNISED)
+def test_all_members_tell_what_it_is(
+    tmp_path: Path, cache: Path, case: str, compress: Callable[[bytes], bytes]
+) -> None:
+    members, file = RECOGNISED[case]
+    (tmp_path / "x").write_bytes(compress(tar(*members)))
+    make(tmp_path / "x", tmp_path / "dir", cache=cache)
+    assert (tmp_path / "dir/rootfs" / file).exists()
+    assert not [path for path in cache.rglob("*") if path.is_file() and "motd" not in file]
+
+
+def test_a_root_in_a_pipe_that_begins_as_an_image(tmp_path: Path, cache: Path) -> None:
+    content = tar(*((f"{n}.json", b"{}") for n in range(100)), *USUAL)
+    command, options = provision_command(AMD64, "-", tmp_path / "dir", cache=cache)
+    options = {name: value for name, value in options.items() if name not in ("stdin", "text")}
+    done = subprocess.run(command, check=False, input=content, **options)
+    assert done.returncode == 2
+    assert b"say what it is: rootfs:-" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["{}/x", "rootfs:{}/x", "docker-archive:{}/x", "{}/x.xz", "rootfs:-"])
+def test_other_kinds_of_files_are_named(tmp_path: Path, word: str) -> None:
+    need("bsdcpio")
+    run("sh", "-c", f"echo /etc/passwd | bsdcpio -o -H newc >{tmp_path}/x")
+    (tmp_path / "x.xz").write_bytes(lzma.compress((tmp_path / "x").read_bytes()))
+    command, options = provision_command(word.format(tmp_path), tmp_path / "dir", cache=tmp_path / "cache")
+    with open(tmp_path / "x", "rb") as file:
+        done = subprocess.run(command, check=False, **{**options, "stdin": file})
+    assert done.returncode == 6, done.stderr
+    assert " is a cpio archive, which provision doesn't read\n" in done.stderr
+    assert "bsdtar -cf rootfs.tar @FILE" in done.stderr
+    run("bsdtar", "-cf", tmp_path / "rootfs.tar", f"@{tmp_path}/x")
+    make(f"rootfs:{tmp_path}/rootfs.tar", tmp_path / "dir")
+    assert (tmp_path / "dir/rootfs/etc/passwd").exists()
+
+
+@pytest.mark.parametrize("word", ["rootfs:{}", "docker-archive:{}", "{}"])
+def test_a_file_that_may_not_be_read(word: str) -> None:
+    place = open_directory("closed")
+    archive = write(place / "x", *USUAL)
+    archive.chmod(0)
+    done = provision(word.format(archive), place / "dir", **as_user())
+    assert done.returncode == 7, done.stderr
+    assert f"choose a file that you may read, or allow it: chmod u+r {archive}" in done.stderr
+    shutil.rmtree(place)
+
+
+def test_a_directory_with_a_root_file_system(tmp_path: Path) -> None:
+    for name in ("bin", "etc", "usr", "var"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+    assert f"tar -C {tmp_path}/root -c . | provision rootfs:- DIR" in make(tmp_path / "root", tmp_path / "x", status=2)
 
 
 def test_a_file_that_looks_like_none_is_taken_where_the_user_says_so(tmp_path: Path, server: FileServer) -> None:
@@ -231,6 +371,41 @@ def test_a_url(tmp_path: Path, server: FileServer, cache: Path) -> None:
     make(url, tmp_path / "no-cache", "--no-cache")
     assert "has no none there: 404" in make(f"http://{server.host}/none", tmp_path / "none", status=3)
     assert "plain http" in make("http://example.invalid/x", tmp_path / "none", status=2)
+
+
+DAMAGED: dict[str, Callable[[bytes], bytes]] = {
+    "half of it": lambda content: content[: len(content) // 2],
+    "nothing": lambda content: b"",
+    "a web page": lambda content: b"<html>log in</html>" * 99,
+    "other bytes in it": lambda content: content[:2000] + bytes(100) + content[2100:],
+}
+
+
+@pytest.mark.parametrize("word", ["", "rootfs:"])
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_file_of_a_url_is_asked_for_anew(
+    tmp_path: Path, server: FileServer, cache: Path, damage: str, word: str
+) -> None:
+    """The server sends it with the ETag of the whole file, and says afterwards that this hasn't changed."""
+    content = lzma.compress(tar(*USUAL, ("usr/x", os.urandom(5000))))
+    url = server.add("/rootfs.tar.xz", DAMAGED[damage](content), etag='"same"')
+    said = make(f"{word}{url}", tmp_path / "dir", cache=cache, status=6)
+    assert "try again, which downloads it anew" in said
+    server.add("/rootfs.tar.xz", content, etag='"same"')
+    make(f"{word}{url}", tmp_path / "dir", cache=cache)
+    sent = server.sent
+    make(f"{word}{url}", tmp_path / "again", cache=cache)
+    assert server.sent == sent
+
+
+def test_a_damaged_file_stays_where_it_is_verified_or_can_not_be_had_anew(
+    tmp_path: Path, server: FileServer, cache: Path
+) -> None:
+    url = server.add("/x", b"no archive" * 100)
+    digest = f"--sha256={Digest.of(b'no archive' * 100).hex}"
+    make(url, tmp_path / "dir", digest, cache=cache, status=6)
+    make(url, tmp_path / "dir", digest, "--offline", cache=cache, status=6)
+    assert len(server.paths()) == 1
 
 
 def test_a_url_through_a_proxy(tmp_path: Path, server: FileServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -175,6 +176,38 @@ def test_an_exposed_program_works_in_the_current_directory(home: Path) -> None:
     assert [os.path.basename(entry["program"]) for entry in listed] == ["pwd", "sh", "wc"]
     assert run(home, "expose", "web", "pwd", "--remove").returncode == 0
     assert sorted(os.listdir(bin_directory)) == ["sh", "wc"]
+
+
+@pytest.mark.parametrize("target", ["moved", """it's $a "dir" 100%"""])
+def test_programs_and_entries_follow_a_move_and_go_with_the_container(home: Path, target: str) -> None:
+    assert run(home, "link", "web", "--desktop", "--widget").returncode == 0
+    assert run(home, "expose", "web", "pwd").returncode == 0
+    done = run(home, "move", home / "web", home / target)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("starts it there now") == 4
+    options = {**as_user(), "cwd": home, "text": True, "capture_output": True, "check": False}
+    assert subprocess.run([home / ".local/bin/pwd"], **options).stdout == f"{home}\n"
+    assert subprocess.run([home / ".local/bin/web", "echo", "a  b"], **options).stdout == "a  b\n"
+    written = {path: path.read_text() for path in (home / ".local").rglob("*") if path.is_file()}
+    assert len(written) == 3
+    shutil.rmtree(home / ".local")
+    assert run(home, "link", home / target, "web", "--desktop").returncode == 0
+    assert run(home, "expose", home / target, "pwd").returncode == 0
+    assert {path: path.read_text() for path in written} == written
+    assert run(home, "remove", "--yes", home / target).returncode == 0
+    assert not [path for path in (home / ".local").rglob("*") if path.is_file()]
+    assert not list((home / ".shortcuts").iterdir())
+
+
+def test_an_edited_program_is_named_after_a_move(home: Path) -> None:
+    assert run(home, "link", "web").returncode == 0
+    script = home / ".local/bin/web"
+    edited = script.read_text().replace("exec ", "nice ")
+    script.write_text(edited)
+    done = run(home, "move", home / "web", home / "moved")
+    assert f"{script} was edited, and starts it at the old place" in done.stderr
+    assert f"provision link {home}/moved web" in done.stderr
+    assert script.read_text() == edited
 
 
 @pytest.mark.parametrize("program", ["gcc", "/etc/motd", "/bin", "../bin/sh/x", "/bin/loop"])

@@ -66,6 +66,7 @@ def commands(image: str, directory: Path) -> dict[str, list[str]]:
         "inspect": ["inspect", str(directory)],
         "doctor": ["doctor", "--offline", str(directory)],
         "owners": ["owners", str(directory)],
+        "start": ["start", str(directory), "--", "true"],
     }
 
 
@@ -78,6 +79,11 @@ def give_by_list(path: Path) -> None:
     run("setfacl", "-m", f"u:{STRANGER}:rwx", path)
 
 
+def link_the_record(path: Path) -> None:
+    (path / ".provision/record.json").rename(path.parent / "record.json")
+    (path / ".provision/record.json").symlink_to(path.parent / "record.json")
+
+
 SPOILS: dict[str, Callable[[Path], None]] = {
     "another's directory": lambda path: owned_by(STRANGER, path),
     "another's folder": lambda path: owned_by(STRANGER, path / ".provision"),
@@ -86,11 +92,17 @@ SPOILS: dict[str, Callable[[Path], None]] = {
     "a folder for all, sticky": lambda path: (path / ".provision").chmod(0o1777),
     "a group's directory": give_to_group,
     "a directory with a list": give_by_list,
+    "another's start.sh": lambda path: owned_by(STRANGER, path / "start.sh"),
+    "a start.sh for all": lambda path: (path / "start.sh").chmod(0o777),
+    "a group's start.sh": lambda path: give_to_group(path / "start.sh"),
+    "another's helper": lambda path: owned_by(STRANGER, path / ".provision/helper"),
+    "a config for all": lambda path: (path / ".provision/config.json").chmod(0o666),
+    "a link for the record": link_the_record,
 }
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-@pytest.mark.parametrize("command", ["install", "force", "inspect", "doctor", "owners"])
+@pytest.mark.parametrize("command", ["install", "force", "inspect", "doctor", "owners", "start"])
 def test_directories_of_others_are_refused(
     image: str, container: Path, cache_dir: Path, command: str, spoil: str
 ) -> None:
@@ -102,10 +114,32 @@ def test_directories_of_others_are_refused(
     assert done.returncode == 8, done.stderr
     assert str(container) in done.stderr
     assert "--trust-dir" in done.stderr
-    assert "chown" in done.stderr or "chmod" in done.stderr
+    assert any(f"where it is yours: {command}" in done.stderr for command in ("chown", "chmod", "rm"))
     assert (container / ".provision/record.json").exists()
     # In vain root looks for what it could say of it: nothing was read.
     assert "sha256:" not in done.stdout
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_start_sh_and_the_commands_have_one_rule(container: Path, cache_dir: Path, spoil: str) -> None:
+    """The command that either of them names helps both."""
+    need_root()
+    need("setfacl")
+    options = root_options(SUDO_UID=str(user_id()))
+    SPOILS[spoil](container)
+    for _ in range(5):
+        started = subprocess.run(
+            [container / "start.sh", "--list"], check=False, capture_output=True, text=True, **options
+        )
+        shown = provision("inspect", container, cache=cache_dir, **options)
+        assert (started.returncode, shown.returncode) in ((0, 0), (125, 8)), (started.stderr, shown.stderr)
+        if not started.returncode:
+            return
+        command = shown.stderr.split("where it is yours: ")[1].split(";")[0]
+        subprocess.run(command, shell=True, check=True)
+        if command.startswith("rm"):
+            return
+    raise AssertionError(started.stderr)
 
 
 @pytest.mark.parametrize("lift", ["option", "variable", "all", "config"])
@@ -183,6 +217,7 @@ def test_root_makes_nothing_below_a_strangers_directory(image: str, place: Path,
         done = provision(*words, cache=tmp_path / "cache", **root_options(SUDO_UID=str(user_id())))
         assert done.returncode == 8, done.stderr
         assert f"{place}/theirs belongs to the user {STRANGER}" in done.stderr
+        assert f"chown 0:0 {place}/theirs;" in done.stderr  # without -R, since all in it would become root's
     assert os.listdir(place / "theirs") == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import tarfile
@@ -16,8 +15,9 @@ import pytest
 
 from tests.support import builders
 from tests.support.archives import Member, hard, special
+from tests.support.kills import kill_at_random, run_forked
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, need_root, provision, provision_command, user_id
+from tests.support.tools import as_user, clean_environment, need_root, provision, user_id
 from tests.support.trees import tree_of
 
 OLD: list[Member] = [
@@ -172,7 +172,11 @@ def test_both_sides_are_there_afterwards(directory: Path, env: dict[str, str]) -
     assert (rootfs / "opt/d").stat().st_mtime == 5
     assert (directory / "notes/todo").read_text() == "todo"
     assert contents(where / "rootfs") == old
-    assert tree_of(where) == before
+    own = ".provision/record.json"  # it has another id
+    after = tree_of(where)
+    assert {path: after[path] for path in after if path not in (own, ".provision")} == {
+        path: before[path] for path in before if path not in (own, ".provision")
+    }
     assert done.stdout.splitlines() == [
         "the image: 3 files added, 11 changed, 3 deleted",
         "yours: 10 changes stay",
@@ -203,6 +207,25 @@ def test_the_directory_is_one_of_the_new_image(directory: Path, env: dict[str, s
     assert "C /usr/lib/both" not in changes
     assert {"A /opt/a", "C /etc/conf", "A /etc/conf.provision-new", "D /usr/lib/deleted", "D /usr/doc"} <= set(changes)
     assert "up to date" in update(directory, env, "--yes").stderr
+
+
+def test_the_directory_stays_the_same_container(directory: Path, env: dict[str, str]) -> None:
+    """It has the id that it had; what is kept is another one, and isn't listed."""
+
+    def id_of(path: Path) -> str:
+        return str(json.loads((path / ".provision/record.json").read_text())["id"])
+
+    before = id_of(directory)
+    update(directory, env, "--yes")
+    assert id_of(directory) == before
+    assert len(id_of(kept(directory))) == len(before)
+    assert id_of(kept(directory)) != before
+    listed = [str(row["directory"]) for row in json.loads(provision("list", "--json", env=env).stdout)["directories"]]
+    assert listed == [str(directory)]
+    # Moved by hand, it is found by its id: the kept one isn't taken for it.
+    directory.rename(directory.with_name("moved"))
+    listed = [str(row["directory"]) for row in json.loads(provision("list", "--json", env=env).stdout)["directories"]]
+    assert listed == [str(directory.with_name("moved"))]
 
 
 def test_without_changes_it_is_the_new_image(directory: Path, env: dict[str, str], tmp_path: Path) -> None:
@@ -346,38 +369,66 @@ def test_wrong_words(env: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_whenever_it_is_killed_it_is_the_old_or_the_new(directory: Path, env: dict[str, str]) -> None:
+def test_killed_at_a_hundred_moments_it_is_the_old_or_the_new(
+    directory: Path, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing above it, beside it and behind its links is touched, and the next run cleans up."""
     change(directory / "rootfs")
-    (directory.parent / "canary").write_text("canary")
-    (directory / "rootfs/opt/canary").symlink_to(directory.parent)
-    shutil.copytree(directory, directory.parent / "copy", symlinks=True)
-    old = contents(directory / "rootfs")
-    cache = directory.parent / "cache"
-    command, options = provision_command("update", directory, "--yes", cache=cache, env=env)
-    begun = time.monotonic()
-    assert subprocess.run(command, check=False, **options).returncode == 0
-    seconds = time.monotonic() - begun
+    (tmp_path / "outside").mkdir()
+    canaries = [tmp_path / "canary", tmp_path / "outside/canary"]
+    for canary in canaries:
+        canary.write_text("alive")
+    (directory / "rootfs/opt/above").symlink_to(tmp_path)
+    (directory / "rootfs/usr/outside").symlink_to(tmp_path / "outside")
+    os.link(canaries[0], directory / "rootfs/opt/canary")
+    before = [(path.stat().st_ino, path.stat().st_mode, path.read_text()) for path in canaries]
+    shutil.copytree(directory, tmp_path / "copy", symlinks=True)
+    old, new = contents(directory / "rootfs"), dict[str, str]()
+    for name, value in {**env, "PROVISION_CACHE_DIR": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+
+    def prepare() -> list[str]:
+        for name in os.listdir(tmp_path):
+            if name in ("dir", ".dir.provision") or name.startswith("dir.before"):
+                shutil.rmtree(tmp_path / name)
+        shutil.copytree(tmp_path / "copy", directory, symlinks=True)
+        return ["update", "--yes", "--no-sync", str(directory)]
+
+    assert run_forked(prepare()) == 0
     new = contents(directory / "rootfs")
-    chance, outcomes = random.Random(0), set()
-    for _ in range(12):
-        for name in os.listdir(directory.parent):
-            if name == "dir" or name.startswith("dir."):
-                shutil.rmtree(directory.parent / name)
-        shutil.copytree(directory.parent / "copy", directory, symlinks=True)
-        with subprocess.Popen(command, **options) as process:
-            time.sleep(seconds * chance.uniform(0.2, 1))
-            process.kill()
-        # The next run puts back what it finds.
-        update(directory, env, "--dry-run", "--json")
+    assert new != old
+    kills = news = 0
+    for was_killed in kill_at_random(100, prepare, tmp_path):
+        kills += was_killed
+        if directory.exists():
+            assert contents(directory / "rootfs") in (old, new)
+        assert run_forked(["update", "--check", str(directory)]) in (0, 9)  # cleans up
         found = contents(directory / "rootfs")
         assert found in (old, new)
-        outcomes.add(found == new)
-        others = {name for name in os.listdir(directory.parent) if not name.startswith("dir.before-")}
-        assert others == {"cache", "canary", "copy", "dir", "state"}
+        news += found == new
+        others = {name for name in os.listdir(tmp_path) if not name.startswith("dir.before-")}
+        assert others == {"cache", "canary", "copy", "dir", "outside", "state", "steps"}
         if found == new:
             assert contents(kept(directory) / "rootfs") == old
-    assert False in outcomes
-    assert (directory.parent / "canary").read_text() == "canary"
+        else:
+            assert len(others) + 1 > len(os.listdir(tmp_path))
+        assert [(path.stat().st_ino, path.stat().st_mode, path.read_text()) for path in canaries] == before
+    assert kills > 80
+    assert news < 100
+
+
+@pytest.mark.parametrize("command", ["update", "repair"])
+def test_what_a_killed_run_has_moved_away_is_put_back(directory: Path, env: dict[str, str], command: str) -> None:
+    """It was killed between the two renames, so that nothing is in place."""
+    before = tree_of(directory)
+    staging = directory.with_name(".dir.provision")
+    (staging / "new").mkdir(mode=0o700, parents=True)
+    staging.chmod(0o700)
+    directory.rename(staging / "old")
+    done = provision(command, directory, "--check", env=env)
+    assert done.returncode == (9 if command == "update" else 0), done.stderr
+    assert tree_of(directory) == before
+    assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
 
 
 @pytest.mark.parametrize("role", ["user", "root"])

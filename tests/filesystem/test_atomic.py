@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.exports.output_file import output_file
 from provisioner.filesystem.atomic import replace_file
 
 
@@ -35,3 +36,12 @@ def test_what_fails_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         replace_file(tmp_path / "file", b"new", 0o600)
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "名" * 85, "é" * 127 + "e"])
+def test_a_name_may_have_all_the_bytes_that_names_have(tmp_path: Path, name: str) -> None:
+    replace_file(tmp_path / name, b"new", 0o600)
+    with output_file(str(tmp_path / name)) as output:
+        os.write(output, b"newer")
+    assert (tmp_path / name).read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == [name]

@@ -47,7 +47,27 @@ def changed(*texts: str, base: dict[str, Any] = BASE) -> dict[str, Any]:
         (["EXPOSE 80 53/udp"], {"ExposedPorts": {"80/tcp": {}, "53/udp": {}}}),
         (["LABEL a=b c=d=e"], {"Labels": {"x": "y", "a": "b", "c": "d=e"}}),
         (["ONBUILD RUN x"], {"OnBuild": ["RUN x"]}),
+        (["HEALTHCHECK NONE"], {"Healthcheck": {"Test": ["NONE"]}}),
+        (
+            ["HEALTHCHECK CMD curl -f 'x y' || exit 1"],
+            {"Healthcheck": {"Test": ["CMD-SHELL", "curl -f 'x y' || exit 1"]}},
+        ),
+        (
+            ['healthcheck --interval=1m30s --timeout=1.5s --start-period=0 --retries=3  cmd ["a", "b c"]'],
+            {"Healthcheck": {"Test": ["CMD", "a", "b c"], "Interval": 90 * 10**9, "Timeout": 15 * 10**8, "Retries": 3}},
+        ),
+        (
+            ["HEALTHCHECK --start-interval=5ms CMD x"],
+            {"Healthcheck": {"Test": ["CMD-SHELL", "x"], "StartInterval": 5 * 10**6}},
+        ),
+        (['SHELL ["/bin/bash", "-c"]', "CMD x"], {"Shell": ["/bin/bash", "-c"], "Cmd": ["/bin/bash", "-c", "x"]}),
         (["STOPSIGNAL SIGINT"], {"StopSignal": "SIGINT"}),
+        (["STOPSIGNAL 9"], {"StopSignal": "9"}),
+        (["STOPSIGNAL RTMIN+3"], {"StopSignal": "RTMIN+3"}),
+        (["ENV B=${A:-x}${C:-y z}${A:+set}${C:+set}"], {"Env": ["PATH=/bin", "A=1", "B=1y zset"]}),
+        (["EXPOSE 8000-8002/UDP"], {"ExposedPorts": {"8000/udp": {}, "8001/udp": {}, "8002/udp": {}}}),
+        (["WORKDIR ../x/./y//z/"], {"WorkingDir": "/x/y/z"}),
+        (["WORKDIR //x"], {"WorkingDir": "/x"}),
         (["USER web:www"], {"User": "web:www"}),
         (["VOLUME /a /b"], {"Volumes": {"/a": {}, "/b": {}}}),
         (['VOLUME ["/a b"]'], {"Volumes": {"/a b": {}}}),
@@ -66,7 +86,37 @@ def test_the_image_s_shell_is_used() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "RUN x", "FROM x", "ENV", "ENV x", "ENV =x", "EXPOSE x", "EXPOSE 1/icmp", "USER a b", 'LABEL a="b', "VOLUME"],
+    [
+        *(
+            "",
+            "RUN x",
+            "FROM x",
+            "ENV",
+            "ENV x",
+            "ENV =x",
+            "EXPOSE x",
+            "EXPOSE 1/icmp",
+            "USER a b",
+            'LABEL a="b',
+            "VOLUME",
+        ),
+        *(
+            "EXPOSE 70000",
+            "EXPOSE 9-8",
+            "STOPSIGNAL SIGNOPE",
+            "STOPSIGNAL 65",
+            "ONBUILD FROM x",
+            "ONBUILD onbuild RUN x",
+        ),
+        *("HEALTHCHECK", "HEALTHCHECK NONE x", "HEALTHCHECK x", "HEALTHCHECK CMD", "HEALTHCHECK CMD []", "SHELL x"),
+        *("HEALTHCHECK --interval=1 CMD x", "HEALTHCHECK --interval=1us CMD x", "HEALTHCHECK --retries=1s CMD x"),
+        *(
+            "HEALTHCHECK --nope=1s CMD x",
+            "HEALTHCHECK --interval=-1s CMD x",
+            "HEALTHCHECK --interval=1s NONE",
+            "SHELL []",
+        ),
+    ],
 )
 def test_what_is_no_instruction_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--change") as caught:

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 STRANGER = 64320
 """A user whom nobody trusts. The unprivileged user of the tests has another number."""
+USED = [".provision/helper", ".provision/container.bpf", ".provision/run"]
+"""Some of what start.sh executes, evaluates or reads."""
 SAID = [["--runtime", "chroot", "true"], ["--print"], ["--list"], ["--stop"], ["--detach", "true"]]
 
 
@@ -43,12 +45,19 @@ def give(path: Path, user: int) -> None:
     os.chown(path, user, user)
 
 
+def give_all(container: Container, user: int, group: int = -1) -> None:
+    """Give DIR away with all that start.sh uses."""
+    for path in (container.directory, *(container.directory / ".provision").rglob("*")):
+        os.chown(path, user, user if group < 0 else group)
+    for path in (container.directory / ".provision", container.script):
+        os.chown(path, user, user if group < 0 else group)
+
+
 @pytest.fixture
 def foreign(container: Container) -> Container:
     """A DIR of somebody whom nobody trusts."""
     need_root()
-    for path in (container.directory, container.directory / ".provision", container.script):
-        give(path, STRANGER)
+    give_all(container, STRANGER)
     return container
 
 
@@ -69,16 +78,18 @@ def test_a_strangers_directory_is_refused(foreign: Container, shell: str, words:
     status, said = start(foreign, *words, shell=tuple(SHELLS[shell]), **by_sudo())
     assert said == (
         f"start.sh: {foreign.directory} belongs to user {STRANGER}, who is not trusted: "
-        f"sudo chown 0 {foreign.directory}, or --trust-dir\n"
+        f"sudo chown -R 0 {foreign.directory}, or --trust-dir\n"
     )
     assert status == 125
     assert not (foreign.directory / ".provision/run").exists()
     assert start(foreign, *words, shell=tuple(SHELLS[shell]), **as_user())[0] == 125
 
 
-@pytest.mark.parametrize("name", [".", ".provision", "start.sh"])
+@pytest.mark.parametrize("name", [".", ".provision", "start.sh", *USED])
 def test_each_part_has_to_be_trusted(container: Container, name: str) -> None:
     need_root()
+    (container.directory / ".provision/run").mkdir()
+    give(container.directory / ".provision/run", user_id())
     part = container.directory / name
     give(part, STRANGER)
     for options in (by_sudo(), as_user()):
@@ -89,11 +100,57 @@ def test_each_part_has_to_be_trusted(container: Container, name: str) -> None:
     assert start(container, **as_user()) == (0, "")
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_a_former_owner_has_left_is_neither_executed_nor_evaluated(
+    container: Container, place: Path, shell: str
+) -> None:
+    """They keep their files open, and own them: DIR alone was given away."""
+    need_root()
+    need(SHELLS[shell][0])
+    canary, folder = place / "canary", container.directory / ".provision"
+    words = ["--runtime", "chroot", "true"], ["--exec", "true"], ["--list"], ["--stop"]
+    helper = (folder / "helper").read_bytes()
+    (folder / "run").mkdir()
+    stat = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()
+    session = f"{stat[19]}\nchroot\nsleep\n user=$(touch {canary}) end=\nready=yes\n"
+
+    def leave_helper() -> None:
+        (folder / "helper").write_text(f"#!/bin/sh\n# \177ELF\ntouch {canary}\n")
+        give(folder / "helper", STRANGER)
+
+    def leave_session() -> None:
+        (folder / f"run/{os.getpid()}").write_text(session)
+        give(folder / f"run/{os.getpid()}", STRANGER)
+
+    def leave_links() -> None:
+        (folder / "machine").unlink()
+        (folder / "machine").symlink_to("/etc/hostname")
+
+    def refused(words: list[str]) -> str:
+        status, said = start(container, *words, shell=tuple(SHELLS[shell]), **by_sudo())
+        assert status == 125, said
+        assert not canary.exists()
+        return said
+
+    command = f"sudo chown -R 0 {folder}, or --trust-dir\n"
+    leave_session()
+    for said in map(refused, words[1:]):
+        assert said.endswith(f"run/{os.getpid()} belongs to user {STRANGER}, who is not trusted: {command}")
+    leave_helper()
+    for said in map(refused, words):
+        assert said.endswith(f"helper belongs to user {STRANGER}, who is not trusted: {command}")
+    run("chown", "-R", "0", str(folder))
+    (folder / "helper").write_bytes(helper)
+    (folder / f"run/{os.getpid()}").unlink()
+    assert start(container, *words[0], shell=tuple(SHELLS[shell]), **by_sudo()) == (0, "")
+    leave_links()
+    assert refused(words[0]).endswith(f"machine is a symlink: rm {folder}/machine, or --trust-dir\n")
+
+
 def test_root_by_other_ways_is_known(container: Container, place: Path) -> None:
     assert start(container, **as_root(PKEXEC_UID=str(user_id()))) == (0, "")
     assert start(container, **as_root(SUDO_UID="none", PKEXEC_UID="-1"))[0] == 125
-    for path in (container.directory, container.directory / ".provision", container.script):
-        give(path, 1)
+    give_all(container, 1)
     give(place, 0)
     assert start(container, **as_root(DOAS_USER="daemon")) == (0, "")
     assert start(container, **as_root(ANDROID_ROOT="/system")) == (0, "")
@@ -153,10 +210,11 @@ def test_a_file_system_that_gives_files_another_owner_is_ours(container: Contain
 # Who may write to it
 
 
-@pytest.mark.parametrize("name", [".", ".provision", "start.sh"])
+@pytest.mark.parametrize("name", [".", ".provision", "start.sh", *USED])
 @pytest.mark.parametrize(("mode", "by"), [(0o757, "everybody"), (0o1777, "everybody"), (0o775, "group 7")])
 def test_nobody_else_may_write(container: Container, name: str, mode: int, by: str) -> None:
     need_root()
+    (container.directory / ".provision/run").mkdir()
     part = container.directory / name
     os.chown(part, user_id(), 7)
     part.chmod(mode)
@@ -189,8 +247,8 @@ def test_a_group_is_private_by_its_name_and_members(container: Container) -> Non
         SUDO_UID={STRANGER} exec sh '{container.script}' --list
     """
     give(container.directory.parent, 0)
+    give_all(container, STRANGER, 64555)
     for path in (container.directory, container.directory / ".provision", container.script):
-        os.chown(path, STRANGER, 64555)
         path.chmod(0o775)
     for members, status in {"": 0, "friend": 0, "joe": 125, "friend,joe": 125}.items():
         command = ["unshare", "-m", "sh", "-c", script, "sh", members]
@@ -309,6 +367,20 @@ def test_the_environment_lifts_it(foreign: Container, place: Path, shell: str) -
 
 
 # What it costs
+
+
+def test_files_that_other_starts_remove_meanwhile_are_no_matter(container: Container, place: Path) -> None:
+    listing = place / "bin/ls"
+    listing.parent.mkdir()
+    victim = container.directory / ".provision/tried.1"
+    victim.write_text("")
+    listing.write_text(f'#!/bin/sh\nrm -f {victim}\nexec /bin/ls "$@"\n')
+    listing.chmod(0o755)
+    options = as_user()
+    options["env"] = {**options["env"], "PATH": f"{listing.parent}:{options['env']['PATH']}"}
+    hand_over(container)
+    assert start(container, "--list", **options) == (0, "")
+    assert not victim.exists()
 
 
 def test_one_program_is_run_for_it(container: Container, place: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.sources.detection import Format, formats_of, is_archive_of_images, peek
+from provisioner.sources.detection import Format, Guess, formats_of, guess_content, peek
 from tests.support.archives import Member, tar
 from tests.support.builders import incompressible
 from tests.support.local_archives import GZIPPED, PLAIN, docker_members, oci_members
@@ -23,6 +23,7 @@ ROOTS: dict[str, list[Member]] = {
     "arch": [("root.x86_64", None), ("root.x86_64/etc", None)],
     "incus": [("metadata.yaml", b"{}"), ("rootfs", None), ("rootfs/bin", "usr/bin")],
     "proot-distro": [("installed-rootfs", None), ("installed-rootfs/debian", None)],
+    "a document first": [("x.json", b"{}"), ("bin", None)],
     "a directory with documents": [("etc", None), ("manifest.json", b"[]"), ("index.json", b"")],
 }
 IMAGES: dict[str, list[Member]] = {
@@ -32,33 +33,39 @@ IMAGES: dict[str, list[Member]] = {
     "old docker": [("a" * 64, None), ("a" * 64 + "/VERSION", b"1.0")],
     "kaniko": [("sha256:" + "a" * 64, b"{}")],
     "index first": [("index.json", b"{}"), ("etc", None)],
+}
+PERHAPS: dict[str, list[Member]] = {
     "a large layer": [("x.tar", incompressible(2 << 20))],
+    "a document": [("x.json", b"{}"), ("x", b"")],
 }
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "tar.gz"])
 @pytest.mark.parametrize(
-    ("members", "expected"), [(m, False) for m in ROOTS.values()] + [(m, True) for m in IMAGES.values()]
+    ("members", "expected"),
+    [(m, Guess.ROOT) for m in ROOTS.values()]
+    + [(m, Guess.IMAGES) for m in IMAGES.values()]
+    + [(m, Guess.PERHAPS_IMAGES) for m in PERHAPS.values()],
 )
-def test_first_members_tell(members: list[Member], expected: bool, compress: object) -> None:
+def test_first_members_tell(members: list[Member], expected: Guess, compress: object) -> None:
     data = tar(*members) if compress is bytes else gzip.compress(tar(*members))
-    assert is_archive_of_images(data[: 1 << 20]) is expected
+    assert guess_content(data[: 1 << 20]) is expected
 
 
 def test_what_does_not_tell() -> None:
     for data in (b"", b"hello", bytes(5000), tar(), tar(("x", b""), ("y", None)), gzip.compress(b"hello")):
-        assert is_archive_of_images(data) is None
+        assert guess_content(data) is Guess.NOTHING
 
 
 @given(st.binary(max_size=3000))
 def test_any_bytes_may_come(data: bytes) -> None:
-    is_archive_of_images(data)
-    is_archive_of_images(gzip.compress(data))
-    is_archive_of_images(tar(("x", data))[: len(data)])
+    guess_content(data)
+    guess_content(gzip.compress(data))
+    guess_content(tar(("x", data))[: len(data)])
 
 
 def test_a_bomb_is_not_inflated() -> None:
-    assert is_archive_of_images(gzip.compress(bytes(1 << 28), 1)) is None
+    assert guess_content(gzip.compress(bytes(1 << 28), 1)) is Guess.NOTHING
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provisioner.errors import MachineError, MalformedImage
+from provisioner.errors import MachineError
 from provisioner.image.digest import Digest
 from provisioner.store.blobs import BlobCache
 from provisioner.store.download import fetch_blob
@@ -136,25 +135,22 @@ def test_waiting_processes_try_themselves_when_the_first_one_fails(tmp_path: Pat
     assert files(BlobCache(tmp_path / "cache")) == [whole()]
 
 
-def test_blobs_whose_digest_nobody_has_stated(tmp_path: Path) -> None:
+def test_a_file_of_its_own_is_deleted_unless_it_is_completed(tmp_path: Path) -> None:
     cache = BlobCache(tmp_path / "cache")
-    assert cache.add(CHUNKS) == (Digest.of(DATA), True)
-    assert cache.add(map(memoryview, CHUNKS)) == (Digest.of(DATA), False)
-    assert files(cache) == [whole()]
-
-    def broken() -> Iterator[bytes]:
-        yield b"some"
-        raise MalformedImage("broken")
-
-    with pytest.raises(MalformedImage):
-        cache.add(broken())
+    with cache.own_partial(Digest.of(DATA)) as partial:
+        partial.file.write(b"some")
+        with cache.own_partial(Digest.of(DATA)) as other:  # by another run, say
+            other.file.write(DATA)
+            cache.complete(other, Digest.of(DATA))
+        assert len(files(cache)) == 2
     assert files(cache) == [whole()]
 
 
 def test_what_a_killed_process_has_left(tmp_path: Path) -> None:
     cache = BlobCache(tmp_path / "cache")
-    cache.add([b"x"])
     partial = tmp_path / "cache/partial"
+    with cache.partial(Digest("sha256", "3" * 64)):
+        pass
     for name in ("old", "new"):
         (partial / f".{'0' * 64}.{name}").write_bytes(b"left")
     (partial / ("1" * 64)).write_bytes(b"to be resumed")

@@ -48,6 +48,15 @@ def test_what_was_used_last_is_first(cache: Path) -> None:
     assert list_files(cache / "nothing here") == []
 
 
+def test_what_killed_runs_have_left_is_pruned_whatever_its_age(cache: Path) -> None:
+    put(cache, f"partial/.{'e' * 64}.left", 100, DAY)
+    put(cache, f"partial/.{'f' * 64}.locked", 100, DAY)
+    with open(cache / f"partial/.{'f' * 64}.locked", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert [entry.path.name for entry in prune(cache, None, NOW - 30 * DAY)] == [f".{'e' * 64}.left"]
+    assert left(cache) == ".abcd"
+
+
 @pytest.mark.parametrize(
     ("limit", "unused_since", "stays"),
     [

@@ -30,6 +30,8 @@ from tests.support.tools import (
 )
 
 RUNTIMES = ["proot", "userns", "chroot"]
+ROOTS_USERNS = "userns by root"
+"""The runtime userns, where root starts it."""
 SHELLS = {"dash": ["dash"], "bash": ["bash"], "mksh": ["mksh"], "ash": ["busybox", "ash"]}
 # Commands that print their arguments, and their environment, each with a NUL behind it.
 SAY = ("sh", "-c", 'for word; do printf "%s\\0" "$word"; done', "say")
@@ -126,14 +128,21 @@ class Container:
 
 
 def choosing(runtime: str) -> list[str]:
-    return ["--runtime", runtime] if runtime else []
+    return ["--runtime", runtime.split()[0]] if runtime else []
+
+
+def is_roots(runtime: str) -> bool:
+    """Whether root starts a runtime."""
+    return runtime in ("chroot", ROOTS_USERNS)
 
 
 def starter(runtime: str) -> dict[str, Any]:
     """Options for subprocess: who starts a runtime, from where. The test is skipped where that can't be."""
-    if runtime == "chroot":
+    if is_roots(runtime):
         need_root()
         need("unshare", "mount")
+        if runtime == ROOTS_USERNS and subprocess.run(["unshare", "-U", "-r", "true"], check=False).returncode:
+            unavailable("user namespaces don't work here")
         return {"env": clean_environment(), "cwd": "/"}
     user = {"cwd": "/", **as_user()}
     if runtime == "userns":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support import exploits
-from tests.support.containers import Container, choosing, make_container, starter
+from tests.support.containers import Container, choosing, is_roots, make_container, starter
 from tests.support.exploits import CANARY, Config
 from tests.support.mounts import mounts_below
 from tests.support.tools import fast_directory, need, run, user_id, user_python
@@ -56,7 +56,7 @@ class Host:
             starter(runtime)  # skips the test where it can't be
             target = make_container(self.place / runtime)
             add_python(target)
-            if runtime == "chroot":
+            if is_roots(runtime):
                 give_to_root(target)
             self._containers[runtime] = target
         return self._containers[runtime]
@@ -94,9 +94,9 @@ class Host:
 
 def guest_id(runtime: str, user: str) -> int:
     """Return the host's id of a guest's user: in proot and userns that of who started it."""
-    if runtime != "chroot":
-        return user_id()
-    return 0 if user == "root" else int(user)
+    if runtime == "chroot":
+        return 0 if user == "root" else int(user)
+    return 0 if is_roots(runtime) else user_id()
 
 
 def make_outside(path: Path) -> Path:

@@ -26,6 +26,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 _PACKAGES = {
     "bsdtar": "libarchive-tools",
     "bwrap": "bubblewrap",
+    "chattr": "e2fsprogs",
+    "createrepo_c": "createrepo-c",
     "find": "findutils",
     "getcap": "libcap2-bin",
     "losetup": "mount",
@@ -40,8 +42,11 @@ _PACKAGES = {
     "mount.exfat-fuse": "exfat-fuse",
     "mtree": "mtree-netbsd",
     "setcap": "libcap2-bin",
+    "pacman": "pacman-package-manager",
     "qemu-aarch64-static": "qemu-user-static",
     "qemu-x86_64-static": "qemu-user-static",
+    "repo-add": "pacman-package-manager",
+    "rpmbuild": "rpm",
     "tini-static": "tini",
 }
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from provisioner.cli import main
+from provisioner.commands import install
+from provisioner.commands.parser import Parser, add_common_options
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
 
@@ -103,6 +105,126 @@ def test_other_options_change_start_sh_alone(registry: ScriptedRegistry, directo
     (directory / "start.sh").unlink()
     assert provision(registry, directory) == 0
     assert content(directory) == before
+
+
+APPLIED = {
+    "--dns": ["1.1.1.1"],
+    "--bind": ["/usr:/y"],
+    "--env": ["B=2"],
+    "--cmd": ["sh"],
+    "--entrypoint": ["env"],
+    "--env-image": ["C=3"],
+    "--workdir": ["/tmp"],
+    "--user": ["7"],
+    "--proot-option": ["--kill-on-exit"],
+    "--hostname": ["other"],
+    "--runtime": ["proot"],
+}
+"""Options that change what start.sh goes by: start.sh is written anew."""
+REFUSED = {"--platform": ["arm64"], "--profile": ["alpine"], "--ids": ["many"], "--hardlinks": ["symlink"]}
+"""Options by which the files would be others."""
+IRRELEVANT: dict[str, list[str]] = {
+    "--mirror": ["localhost:1"],
+    "--insecure": [],
+    "--max-size": ["1G"],
+    "--no-sync": [],
+    "--offline": [],
+    "--no-cache": [],
+    "--no-catalogue": [],
+    "--lock": ["lock"],
+    "--jobs": ["1"],
+    "--stop-running": [],
+    "--no-wait": [],
+    "--stamp": ["stamp"],
+    "--stamp-if-changed": ["changed"],
+    "--trust-dir": [],
+    "--json": [],
+    "--quiet": [],
+    "--verbose": [],
+    "--color": ["never"],
+}
+"""Options about this run alone."""
+OTHER = {
+    "--help": "prints, and does nothing",
+    "--version": "prints, and does nothing",
+    "--force": "replaces the directory",
+    "--locked": "chooses the image, which is compared with that of the directory",
+    "--sha256": "is for files, whose content is the image",
+}
+
+
+def options_of_install() -> set[str]:
+    """Return the options of `install`, each by its first long name."""
+    parser = Parser(prog="provision", allow_abbrev=False)
+    install.add_arguments(parser)
+    add_common_options(parser)
+    names = [[name for name in action.option_strings if name.startswith("--")] for action in parser._actions]
+    return {found[0] for found in names if found}
+
+
+def test_each_option_has_a_rule_for_directories_that_are_there() -> None:
+    assert options_of_install() == {*APPLIED, *REFUSED, *IRRELEVANT, *OTHER}
+
+
+@pytest.mark.parametrize("option", APPLIED)
+def test_an_option_of_start_sh_is_applied(
+    option: str, registry: ScriptedRegistry, directory: Path, capsys: Output
+) -> None:
+    before = prelude(directory)
+    assert provision(registry, directory, "=".join((option, *APPLIED[option]))) == 0
+    assert "start.sh changed: " in capsys.readouterr().err
+    changed = prelude(directory)
+    assert changed != before
+    assert provision(registry, directory, "=".join((option, *APPLIED[option]))) == 0
+    assert "start.sh changed" not in capsys.readouterr().err
+    assert prelude(directory) == changed
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_an_option_of_the_files_is_refused(
+    option: str, registry: ScriptedRegistry, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1) if option == "--ids" else None
+    before = content(directory)
+    status = main(
+        [
+            f"{registry.host}/image",
+            str(directory),
+            *["--platform=amd64"] * (option != "--platform"),
+            option,
+            *REFUSED[option],
+        ]
+    )
+    said = capsys.readouterr().err
+    assert status in (3, 8), said
+    assert "\n  " in said
+    assert content(directory) == before
+
+
+@pytest.mark.parametrize("option", IRRELEVANT)
+def test_an_option_of_the_run_changes_nothing(
+    option: str, registry: ScriptedRegistry, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(directory.parent)
+    before = content(directory)
+    assert provision(registry, directory, option, *IRRELEVANT[option]) == 0
+    assert "start.sh changed" not in capsys.readouterr().err
+    assert content(directory) == before
+
+
+def test_the_kind_of_hard_links_is_that_of_the_directory(
+    registry: ScriptedRegistry, directory: Path, capsys: Output
+) -> None:
+    assert provision(registry, directory, "--hardlinks", "auto") == 0
+    assert provision(registry, directory, "--hardlinks", "copy") == 8
+    said = capsys.readouterr().err
+    assert "was made with --hardlinks auto, not copy\n  choose another directory, or replace this one" in said
+    assert provision(registry, directory, "--hardlinks", "copy", "--force") == 0
+    assert provision(registry, directory, "--hardlinks", "copy") == 0
+    assert provision(registry, directory) == 0
+    record = directory / ".provision/record.json"
+    record.write_text(record.read_text().replace('  "hardlinks": "copy",\n', ""))
+    assert provision(registry, directory, "--hardlinks", "symlink") == 0  # of an older version, nobody knows
 
 
 def test_options_of_the_files_are_refused(registry: ScriptedRegistry, directory: Path, capsys: Output) -> None:

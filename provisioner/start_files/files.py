@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.container.access import FOLDER
+from provisioner.container.access import FOLDER, opened_directory
 from provisioner.container.record import Record
 from provisioner.container.start_options import StartOptions
 from provisioner.errors import TargetExists, UsageError, machine_errors
@@ -20,9 +21,9 @@ from provisioner.image.config import ImageConfig
 from provisioner.image.image import Image
 from provisioner.image.platform import host_platform
 from provisioner.image.run_settings import RunSettings
-from provisioner.inspection import inspect_directory
+from provisioner.inspection import read_image
 from provisioner.launch.launcher import launcher
-from provisioner.launch.renewal import find_outdated, renew
+from provisioner.launch.renewal import change_settings, find_outdated
 from provisioner.launch.runtime_files import has_helper, runtime_files, write_files
 from provisioner.launch.settings import LaunchSettings
 from provisioner.profile import Profile, load_profile, match_profile
@@ -33,8 +34,8 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 ROOTFS = "rootfs"
-_GENERATED = "generated"
-_SCRIPT = "start.sh"
+GENERATED = "generated"
+SCRIPT = "start.sh"
 
 
 class Facts(NamedTuple):
@@ -94,26 +95,29 @@ def write_runtime_files(folder: int, generated: Mapping[str, bytes], console: Co
     os.close(make_directory(folder, "shm", 0o1777))
 
 
-def keep_complete(directory: Path, record: Record, shell: str, trust: TrustedDirectories, console: Console) -> bool:
-    """Write what is missing of a directory's generated files, from its record, and what an older version wrote.
+class StartFiles:
+    """The generated files of a directory, made of its record and the image's documents. Both raise ProvisionError."""
 
-    Returns whether anything was written. `shell` is the interpreter of a start.sh that is missing. Raises TargetExists
-    where the rootfs is missing, and MachineError.
-    """
-    shown = printable(str(directory))
-    if not (directory / ROOTFS).is_dir():
-        raise TargetExists(f"{shown} is incomplete: {ROOTFS} is missing", "make it anew: add --force")
-    missing = [name for name in (_SCRIPT, f"{FOLDER}/{_GENERATED}") if not os.path.lexists(directory / name)]
-    if missing:
-        with machine_errors(f"complete {shown}"), _opened(directory) as (top, folder):
-            image, profile = _image_and_profile(directory, record, trust)
-            if _SCRIPT in missing:
-                _write_script(top, directory, image, record, profile, shell)
-            if len(missing) > 1 or _SCRIPT not in missing:
-                hostname = record.options.hostname or profile.hostname
-                _write_generated(folder, generated_files(profile, record.options.dns, directory, hostname))
-        console.step(f"{shown} was incomplete: written anew: {', '.join(missing)}")
-    return _renew(directory, console) or bool(missing)
+    def __init__(self, directory: Path, record: Record, trust: TrustedDirectories) -> None:
+        self._directory, self._record, self._trust = directory, record, trust
+
+    @cached_property
+    def _made_of(self) -> tuple[Image, Profile]:
+        return _image_and_profile(self._directory, self._record, self._trust)
+
+    def script(self, shell: str) -> bytes:
+        """Return start.sh for this interpreter. Raises MachineError, too, where the rootfs can't be read."""
+        image, profile = self._made_of
+        with Tree(self._directory / ROOTFS) as tree, tree_errors("look at the rootfs"):
+            facts = Facts.of(tree)
+        return launcher(launch_settings(image, self._record, profile, facts), shell)
+
+    @property
+    def generated(self) -> Mapping[str, bytes]:
+        """Return the copies of the files of /etc that start.sh writes, by name."""
+        _, profile = self._made_of
+        options = self._record.options
+        return generated_files(profile, options.dns, self._directory, options.hostname or profile.hostname)
 
 
 def change_options(
@@ -131,16 +135,17 @@ def change_options(
     changed = (*record.options.differences(options), *_differences(record.run, run))
     if not changed:
         return record
-    script = directory / _SCRIPT
+    script = directory / SCRIPT
     shown = printable(str(script))
     with machine_errors(f"change {shown}"):
         if find_outdated(directory, host_platform()).is_edited:
             raise TargetExists(f"{shown} was edited: {', '.join(changed)} can't be changed", "edit it once more")
         new = replace(record, options=options, run=run)
+        old = script.read_bytes()
+        shell = os.fsdecode(old.partition(b"\n")[0].removeprefix(b"#!").split(b" ")[0])
+        before, after = (StartFiles(directory, of, trust).script(shell) for of in (record, new))
         with _opened(directory) as (top, folder):
-            image, profile = _image_and_profile(directory, new, trust)
-            shell = script.read_bytes().partition(b"\n")[0].removeprefix(b"#!").split(b" ")[0]
-            _write_script(top, directory, image, new, profile, os.fsdecode(shell))
+            replace_in(top, SCRIPT, change_settings(old, before, after), 0o755)
             new.replace(folder)
     console.step(f"start.sh changed: {', '.join(changed)}")
     return new
@@ -163,7 +168,9 @@ def _opened(directory: Path) -> Iterator[tuple[int, int]]:
 
 def _image_and_profile(directory: Path, record: Record, trust: TrustedDirectories) -> tuple[Image, Profile]:
     """Return the image that a directory was made of, as `record.run` changes it, and the profile."""
-    image = inspect_directory(directory, trust).image
+    with opened_directory(directory, trust) as folder:
+        assert folder is not None
+        image = read_image(folder, directory, record)
     config = replace(ImageConfig.from_json(image.config_bytes, image.config.platform), platform=image.config.platform)
     try:
         profile = load_profile(record.profile)
@@ -173,31 +180,7 @@ def _image_and_profile(directory: Path, record: Record, trust: TrustedDirectorie
     return replace(image, config=record.run.applied_to(config)), profile
 
 
-def _write_script(top: int, directory: Path, image: Image, record: Record, profile: Profile, shell: str) -> None:
-    """Write start.sh into the open directory `top`."""
-    with Tree(directory / ROOTFS) as tree, tree_errors("look at the rootfs"):
-        facts = Facts.of(tree)
-    replace_in(top, _SCRIPT, launcher(launch_settings(image, record, profile, facts), shell), 0o755)
-
-
 def _write_generated(folder: int, generated: Mapping[str, bytes]) -> None:
-    with closing_descriptor(make_directory(folder, _GENERATED)) as directory:
+    with closing_descriptor(make_directory(folder, GENERATED)) as directory:
         for name, content in generated.items():
             write_new(directory, name, content)
-
-
-def _renew(directory: Path, console: Console) -> bool:
-    """Give a directory that another version made this version's start.sh, helper and filters.
-
-    Returns whether it wasn't as this version writes it.
-    """
-    with machine_errors(f"renew {printable(str(directory / _SCRIPT))}"):
-        outdated = find_outdated(directory, host_platform())
-        if outdated.names:
-            renew(directory, outdated)
-            console.step(f"renewed, as this version writes them: {', '.join(outdated.names)}")
-        if outdated.is_edited:
-            console.step(
-                "start.sh was edited, and stays as it is; --force replaces it, and all that was changed in DIR"
-            )
-    return bool(outdated.names)

@@ -1,0 +1,149 @@
+"""Makes the tree of an image from a directory of the same image, or unpacks its layers."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO
+
+from provisioner.errors import HINTS, MachineError, error_context, machine_errors
+from provisioner.filesystem.atomic import make_directory
+from provisioner.filesystem.content import try_reflink
+from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.removal import empty_directory, remove_tree
+from provisioner.image.image import Image
+from provisioner.layers.apply import LayerApplier
+from provisioner.layers.budget import Budget
+from provisioner.layers.rootfs_reader import open_reader
+from provisioner.layers.unpack import ROOTFS, UnpackOptions, open_archive, unpack
+from provisioner.ownership.policy import Ownership
+from provisioner.ownership.record import RECORD, content_of
+from provisioner.reflinks.file_store import CannotReflink, FileStore
+from provisioner.reflinks.recorded_layer import RecordedLayer
+from provisioner.reflinks.siblings import Sibling
+from provisioner.rootfs.links import Links
+from provisioner.rootfs.tree import Tree, tree_errors
+from provisioner.sources import Source
+from provisioner.store.download import Unverified
+from provisioner.terminal.progress import Console
+
+_COPY = "record"
+
+
+@contextmanager
+def unpack_or_reflink(
+    image: Image,
+    source: Source,
+    place: int,
+    scratch: int,
+    ownership: Ownership,
+    unpack_options: UnpackOptions,
+    console: Console,
+    siblings: Iterable[Sibling],
+) -> Iterator[Tree]:
+    """Do what `unpack` does, with the files of the first of `siblings` that can be used; else unpack the layers.
+
+    Raises ProvisionError, and leaves it to the caller to remove what was created.
+    """
+    for sibling in siblings:
+        try:
+            tree = _reflink(sibling, image, source, place, scratch, ownership, unpack_options, console)
+        except (CannotReflink, Unverified) as error:
+            console.detail(f"{sibling.shown} is of the same image, and is not used: {error}")
+            with machine_errors("empty the rootfs"):
+                remove_tree(place, os.fsencode(ROOTFS))
+                empty_directory(scratch)
+            continue
+        with tree:
+            yield tree
+        return
+    with unpack(image, source, place, scratch, ownership, unpack_options, console) as tree:
+        yield tree
+
+
+def _reflink(
+    sibling: Sibling,
+    image: Image,
+    source: Source,
+    place: int,
+    scratch: int,
+    ownership: Ownership,
+    unpack_options: UnpackOptions,
+    console: Console,
+) -> Tree:
+    """Make ROOTFS from a sibling. Raises CannotReflink, Unverified and ProvisionError."""
+    with ExitStack() as stack:
+        with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
+            tree = stack.enter_context(Tree(rootfs))
+        with machine_errors("make a directory for contents"):
+            folder = make_directory(scratch, "contents", 0o700)
+        with closing_descriptor(folder), _copied_record(sibling, scratch) as record:
+            store = FileStore(folder)
+            with machine_errors(f"reflink files of {sibling.shown}"):
+                store.collect(record, sibling)
+            fetched = store.fetched
+            if fetched:
+                _fetch(store, image, source, ownership, console)
+            record.seek(0)
+            budget = _budget(place, unpack_options.max_size)
+            applier = LayerApplier(tree, ownership, budget=budget, links=Links(unpack_options.hardlinks))
+            applier.apply_reader(
+                RecordedLayer(
+                    *(record, folder, store.first_names, sibling.generated, ownership, budget),
+                    counts_content=unpack_options.max_size is not None,
+                )
+            )
+            applier.finish()
+        if not sibling.is_right(tree):
+            raise CannotReflink("it was made with another profile")
+        more = f", {fetched} that are not as the image has them there from its layers" if fetched else ""
+        console.step(f"{store.files} files from {sibling.shown} (reflinked){more}")
+        stack.pop_all()  # the caller closes the tree
+        return tree
+
+
+@contextmanager
+def _copied_record(sibling: Sibling, scratch: int) -> Iterator[BinaryIO]:
+    """Give a clone of the sibling's ownership record, which nothing else can change, when it has the right digest."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        original = os.open(RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=sibling.folder)
+    except OSError as error:
+        raise CannotReflink(f"its record can't be read: {error.strerror}") from error
+    with (
+        closing_descriptor(original),
+        machine_errors("read an ownership record"),
+        open(os.open(_COPY, flags, 0o600, dir_fd=scratch), "rb") as record,
+    ):
+        if not try_reflink(original, record.fileno()):
+            raise CannotReflink("its files can't be reflinked")
+        if content_of(record, sibling.manifest_digest) not in sibling.record_digests:
+            raise CannotReflink("its record isn't the one that was written on this machine")
+        record.seek(0)
+        yield record
+
+
+def _fetch(store: FileStore, image: Image, source: Source, ownership: Ownership, console: Console) -> None:
+    """Take what is lacking from the layers. Raises CannotReflink where they don't have it, and as `unpack` does."""
+    total = sum(blob.size for blob in set(image.manifest.layers))
+    with console.transfer(total, lambda: 0) as transfer, source.layers(image, transfer) as blobs:
+        for number, (layer, blob) in enumerate(blobs):
+            text = f"layer {number + 1} of {len(image.layers)}"
+            transfer.describe(text)
+            with error_context(text), open_archive(layer, blob.chunks()) as archive, tree_errors("write"):
+                store.fetch(open_reader(layer, archive, ownership, Budget()))
+    if store.lacking:
+        raise CannotReflink("files that its record names are not in the layers")
+
+
+def _budget(place: int, max_size: int | None) -> Budget:
+    """Return the budget for what is made: reflinks take no space, so only a size that was asked for limits contents."""
+    if max_size is not None:
+        return Budget(max_size)
+    with machine_errors("look at the free space"):
+        state = os.statvfs(place)
+    if state.f_files and not state.f_favail:
+        raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
+    return Budget(state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1)

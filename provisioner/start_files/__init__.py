@@ -1,0 +1,4 @@
+"""start.sh and what else is generated for a directory: made of its record, and made anew where it is damaged.
+
+Nothing here asks a source for an image.
+"""
