@@ -104,7 +104,7 @@ def test_layers_of_the_same_registry_are_mounted(place: Path) -> None:
         assert done.returncode == 0, done.stderr
         (place / "two/rootfs/new").write_text("x")
         message = push("-v", place / "two", f"{registry.host}/me/other", cache=place / "empty")
-        assert "2 of 2 layers of the image are there already" in message
+        assert "2 of 2 layers of the image there already" in message
         assert message.count("mount") == 0  # queries aren't shown
         assert "PATCH" not in message
         assert message.count(": 201") == 2 + 3  # two mounts, then the new layer, the config and the manifest
@@ -353,7 +353,7 @@ def test_a_registry_with_certificates_and_tokens(
         shutil.rmtree(place / "other")
         mounted = setup.provision("push", "-v", place / "back", f"{setup.host}/me/second:2", cache=place / "other")
         assert mounted.returncode == 0, mounted.stderr
-        assert "3 of 3 layers of the image are there already" in mounted.stderr
+        assert "3 of 3 layers of the image there already" in mounted.stderr
         if setup.issuer:
             assert "repository:me/private/web:pull" in setup.issuer.scopes
         sent = setup.provision("push", place / "web.tar", f"{setup.host}/me/third:3", cache=place / "other")
