@@ -229,8 +229,8 @@ def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]
         by = f" by provision {record.version}"
         yield "provisioned", [utc_time(inspection.provisioned)[:16].replace("T", " ") + by]
     if unpacked := inspection.unpacked:
-        entries = counted(unpacked.files, "file or directory", "files and directories")
-        yield "unpacked", [f"{size_text(unpacked.size)} in {entries}"]
+        files = counted(unpacked.files - unpacked.directories, "file")
+        yield "unpacked", [f"{size_text(unpacked.size)} in {files}"]
     yield "profile", [record.profile] if record.profile else []
     yield "options", [f"{key}={setting_text(value)}" for key, value in settings_of(record).items() if value]
     yield "id", [record.id] if record.id else []
