@@ -45,9 +45,12 @@ find_physical() {
 # Set `places`, by one program.
 list_places() {
     find_program ls || fail "there is no ls on PATH, which tells whose $directory is: --trust-dir"
-    # Another start may remove a file of its own between the two.
-    places=$(print_places 2>/dev/null) || places=$(print_places) ||
-        fail "can't look at $directory: start.sh must be allowed to enter it"
+    # Another start may remove a file of its own meanwhile.
+    tries=5
+    until places=$(print_places 2>/dev/null); do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || fail "can't look at $directory: start.sh must be allowed to enter it"
+    done
 }
 
 # Print a line of ls for each place, and `link` with the name for a symlink in `.provision`, but for those that are never
