@@ -17,7 +17,7 @@ import pytest
 
 import provisioner
 from provisioner import __main__, __version__
-from provisioner.cli import COMMANDS, GROUPS, SUMMARY, main
+from provisioner.cli import COMMANDS, GROUPS, SUMMARY, _parse, main
 from provisioner.commands import install
 from provisioner.commands.first_word import check_first_word
 from provisioner.commands.foreign_words import INSTEAD
@@ -315,7 +315,7 @@ def test_a_user_without_a_home(
 ) -> None:
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "PROVISION_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does for a user that passwd doesn't know
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # nobody that passwd knows
     monkeypatch.chdir(tmp_path)
     words = [f"{registry.host}/image", "dir", "--platform=amd64"]
     assert main(words) == 7
@@ -542,3 +542,35 @@ def test_options_may_be_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[s
         words[place:place] = ["--no-sync"]
         assert main(words) == 0, capsys.readouterr().err
         assert (tmp_path / f"dir{number}/start.sh").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("install image -- -x", "install -q -- image -x", "alpine -q -- -x", "inspect -- -x", "inspect --raw -- -x"),
+        *("owners -- -x", "doctor --offline -- -x", "start -- -x", "shell -- -x", "exec -- -x ps", "stop -- -x"),
+        *("logs -- -x", "logs -f -- -x", "config -- -x", "link -- -x", "link --remove -- -x p"),
+        *("expose -- -x cat", "expose --list -- -x", "diff --stat -- -x", "update -- -x", "update --check -- -x"),
+        *("backup -- -x b.tar", "backup b -- -x", "restore -- -x new", "restore - -- -x", "export -- -x -"),
+        *("export --format tar d -- -x", "push -- -x host/y", "push --squash -- -x host/y", "copy -- -x new"),
+        *(
+            "copy d -- -x",
+            "move -- -x new",
+            "move d -- -x",
+            "repair --check -- -x",
+            "remove -- -x",
+            "remove --yes d -- -x",
+        ),
+        *("run -- -x", "search -- -x", "tags -- -x"),
+    ],
+)
+def test_operands_behind_two_dashes_may_begin_with_one(words: str) -> None:
+    values: list[object] = []
+    for value in vars(_parse(words.split())).values():
+        values += value if isinstance(value, list) else [value]
+    assert "-x" in values, values
+
+
+def test_too_many_operands_are_shown_as_they_were_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "--", "-x", "-y"]) == 2
+    assert capsys.readouterr().err.startswith("provision: too many words: -y\n")

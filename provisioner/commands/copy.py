@@ -88,8 +88,11 @@ def repeated_words(command: str, arguments: argparse.Namespace) -> list[str]:
     return [command, *words, "--", arguments.directory, arguments.new]
 
 
-def remember(target: Path, source: Path, *, is_moved: bool = False) -> None:
-    """Add `target` to the list of directories, with what it says of `source`, which it forgets if that was moved."""
+def remember(target: Path, source: Path, *, is_moved: bool = False, content: str = "") -> None:
+    """Add `target` to the list of directories, with what it says of `source`, which it forgets if that was moved.
+
+    `content` is the digest of an ownership record that was written anew.
+    """
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
     from provisioner.container.record import Record
     from provisioner.errors import ProvisionError
@@ -100,5 +103,5 @@ def remember(target: Path, source: Path, *, is_moved: bool = False) -> None:
         if is_moved:
             directories.drop(former)
         if record := Record.read(target, TrustedDirectories(("*",))):
-            content = former[0].content if former else ""
+            content = content or (former[0].content if former else "")
             directories.add(KnownDirectory(str(target), record.reference, record.id, content))

@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = make_console(arguments)
     console.step(f"fakeroot shows {counted(count, 'file')} of {shown} with owners and modes of the image")
     # fakeroot takes no path with a space: the command changes to the directory first.
-    archive = f"cd {shlex.quote(arguments.directory)} && fakeroot -i {FOLDER}/{STATE} tar -C rootfs -c ."
+    typed = f"./{arguments.directory}" if arguments.directory.startswith("-") else arguments.directory
+    archive = f"cd {shlex.quote(typed)} && fakeroot -i {FOLDER}/{STATE} tar -C rootfs -c ."
     console.step(f"  {printable(archive)}")
     return 0
 

@@ -17,6 +17,8 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import COLOUR_CHOICES
 
 _SIMILAR = 0.7
+_MARK = "\0"
+"""No word of a command line has it."""
 _SHORT_START_OPTIONS = re.compile("-[itd]+|-[puw][0-9/:=].*")
 """One-letter options of start.sh that are joined, or have their value in the same word."""
 _ARGUMENT_ERROR = re.compile("argument ([^ ]+): (.*)", re.DOTALL)
@@ -61,10 +63,17 @@ class Parser(argparse.ArgumentParser):
         if any(action.nargs == argparse.REMAINDER for action in self._actions):
             return self.parse_args(words)
         # Options may also be between SOURCE and DIR, which need not be there.
-        return self.parse_intermixed_args(words)
+        arguments = self.parse_intermixed_args(_with_marks(words))
+        for name, value in vars(arguments).items():
+            if isinstance(value, str):
+                setattr(arguments, name, value.removeprefix(_MARK))
+            elif isinstance(value, list) and all(isinstance(word, str) for word in value):
+                setattr(arguments, name, [word.removeprefix(_MARK) for word in value])
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """Raise the UsageError for what argparse found."""
+        message = message.replace(_MARK, "").replace(repr(_MARK)[1:-1], "")
         if option := self._unknown_option():
             raise UsageError(f"there is no option {printable(option)}", self._option_hint(option))
         if found := _ARGUMENT_ERROR.fullmatch(message):
@@ -142,6 +151,17 @@ class Parser(argparse.ArgumentParser):
         operands = [action for action in self._actions if not action.option_strings]
         words = [forms.get(str(action.nargs), "{}").format(action.metavar) for action in operands]
         return " ".join([self.prog, *words])
+
+
+def _with_marks(words: Sequence[str]) -> list[str]:
+    """Return a command line with a mark before each word behind `--` that begins with a dash.
+
+    argparse parses operands among options in two steps, and would take them for options in the second one.
+    """
+    if "--" not in words:
+        return list(words)
+    at = words.index("--")
+    return [*words[: at + 1], *(f"{_MARK}{word}" if word.startswith("-") else word for word in words[at + 1 :])]
 
 
 def add_common_options(parser: argparse.ArgumentParser, quiet_help: str = "show errors only") -> None:

@@ -86,7 +86,8 @@ def _push_directory(arguments: argparse.Namespace, target: Reference, console: C
 
     def use(directory: Path, opened: int, folder: int) -> int:
         def job() -> MadeImage:
-            return stack.enter_context(made_image(arguments, directory, opened, folder, only_oci=False, space=None))
+            making = made_image(arguments, directory, opened, folder, console, only_oci=False, space=None)
+            return stack.enter_context(making)
 
         with ExitStack() as stack:
             made = call(job, directory.name)

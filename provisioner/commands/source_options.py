@@ -189,6 +189,12 @@ def open_source(name: SourceName, options: SourceOptions, console: Console) -> I
         yield _with_catalogue(source, opening) if options.short_name else source
 
 
+def is_no_file(name: str) -> UsageError:
+    """Return the error for --sha256 with a source that is no file."""
+    hint = "pin an image: NAME@sha256:DIGEST, or --locked"
+    return UsageError(f"--sha256 is for files, and {printable(name)} is none", hint)
+
+
 def _opened(name: SourceName, opening: Opening) -> Source:
     """Return the source that `name` names. What interrupts the run then says how much of a download is kept."""
     from provisioner.sources.layer_downloads import LayerDownloads
@@ -197,12 +203,6 @@ def _opened(name: SourceName, opening: Opening) -> Source:
     if isinstance(source, LayerDownloads):
         opening.stack.enter_context(source.interrupts_noted())
     return source
-
-
-def is_no_file(name: str) -> UsageError:
-    """Return the error for --sha256 with a source that is no file."""
-    hint = "pin an image: NAME@sha256:DIGEST, or --locked"
-    return UsageError(f"--sha256 is for files, and {printable(name)} is none", hint)
 
 
 def _with_catalogue(source: Source, opening: Opening) -> Source:

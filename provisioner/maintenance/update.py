@@ -16,8 +16,8 @@ from provisioner.container.access import FOLDER, read_file
 from provisioner.container.copying import give_new_id
 from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
+from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
-from provisioner.container.staging import staging_directory
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -75,12 +75,12 @@ class Updated:
 
     kept: str
     """The name of the old directory, empty where it was removed."""
-    id: str
-    """The id of the directory, which is the one that it had."""
     blocked: list[bytes]
     """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
     notes: list[str]
     """Lines about users and groups, for people."""
+    content: str = ""
+    """The digest of the new ownership record (see ownership.record)."""
 
 
 Approval = Callable[[UpdatePlan, str], None]
@@ -131,7 +131,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             give_new_id(old)
     blocked = [path for merge in merges for path in merge.blocked]
     notes = [line for merge in merges for line in merge.notes]
-    return Updated(kept, update.record.id or outcome.record.id, blocked, notes)
+    return Updated(kept, blocked, notes, outcome.content)
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
