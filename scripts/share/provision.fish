@@ -51,7 +51,7 @@ function _shtab_provision_using
 end
 
 set -g _shtab_provision_commands install list owners doctor run start shell exec stop logs config link expose diff update backup restore export push copy move repair remove search tags inspect login logout mirrors cache completion
-set -g _shtab_provision_opts_with_value --bind --change --cmd --color --comment --days --device --dns --entrypoint --env --env-file --env-image --exclude --format --gpu --hardlinks --hostname --ids --jobs --limit --lock --locked --max-size --mirror --platform --profile --proot-option --publish --runtime --set --sha256 --stamp --stamp-if-changed --tag --time --timeout --to --user --username --volume --workdir -e -p -t -u -w
+set -g _shtab_provision_opts_with_value --bind --change --cmd --color --comment --days --device --dns --entrypoint --env --env-file --env-image --exclude --format --gpu --hardlinks --hostname --ids --jobs --limit --lock --locked --max-size --mirror --platform --profile --proot-option --publish --runtime --set --sha256 --stamp --stamp-if-changed --tag --time --timeout --to --umask --user --username --volume --workdir -e -p -t -u -w
 
 complete -c provision -e
 complete -c provision -f
@@ -136,11 +136,13 @@ complete -c provision -n '_shtab_provision_using run' -l tty -s t -d 'as in dock
 complete -c provision -n '_shtab_provision_using run' -l env -s e -x -d 'set a variable, or K for the value that it has here; repeatable'
 complete -c provision -n '_shtab_provision_using run' -l env-file -xka "(__fish_complete_path (commandline -ct))" -d 'the same for each line of a file'
 complete -c provision -n '_shtab_provision_using run' -l bind -l volume -xka "(__fish_complete_path (commandline -ct))" -d 'show SRC inside; repeatable; also -v SRC:DST, as docker has it'
+complete -c provision -n '_shtab_provision_using run' -l here -d 'show this directory at its own path, and start in it'
 complete -c provision -n '_shtab_provision_using run' -l workdir -s w -xka "(__fish_complete_directories)" -d 'start in DIR'
 complete -c provision -n '_shtab_provision_using run' -l user -s u -x -d 'names or numbers'
 complete -c provision -n '_shtab_provision_using run' -l root -d 'as root: --user 0:0'
 complete -c provision -n '_shtab_provision_using run' -l entrypoint -x -d 'run E, not the image'"'"'s'
 complete -c provision -n '_shtab_provision_using run' -l hostname -x -d 'the container'"'"'s name'
+complete -c provision -n '_shtab_provision_using run' -l umask -x -d 'that of the command: 022 without it'
 complete -c provision -n '_shtab_provision_using run' -l dns -x -d 'ask this name server; repeatable'
 complete -c provision -n '_shtab_provision_using run' -l runtime -x -d 'auto, proot, chroot or userns'
 complete -c provision -n '_shtab_provision_using run' -l ids -x -d 'many: userns with all ids of /etc/subuid'
@@ -163,11 +165,13 @@ complete -c provision -n '_shtab_provision_using start' -l tty -s t -d 'as in do
 complete -c provision -n '_shtab_provision_using start' -l env -s e -x -d 'set a variable, or K for the value that it has here; repeatable'
 complete -c provision -n '_shtab_provision_using start' -l env-file -xka "(__fish_complete_path (commandline -ct))" -d 'the same for each line of a file'
 complete -c provision -n '_shtab_provision_using start' -l bind -l volume -xka "(__fish_complete_path (commandline -ct))" -d 'show SRC inside; repeatable; also -v SRC:DST, as docker has it'
+complete -c provision -n '_shtab_provision_using start' -l here -d 'show this directory at its own path, and start in it'
 complete -c provision -n '_shtab_provision_using start' -l workdir -s w -xka "(__fish_complete_directories)" -d 'start in DIR'
 complete -c provision -n '_shtab_provision_using start' -l user -s u -x -d 'names or numbers'
 complete -c provision -n '_shtab_provision_using start' -l root -d 'as root: --user 0:0'
 complete -c provision -n '_shtab_provision_using start' -l entrypoint -x -d 'run E, not the image'"'"'s'
 complete -c provision -n '_shtab_provision_using start' -l hostname -x -d 'the container'"'"'s name'
+complete -c provision -n '_shtab_provision_using start' -l umask -x -d 'that of the command: 022 without it'
 complete -c provision -n '_shtab_provision_using start' -l dns -x -d 'ask this name server; repeatable'
 complete -c provision -n '_shtab_provision_using start' -l runtime -x -d 'auto, proot, chroot or userns'
 complete -c provision -n '_shtab_provision_using start' -l ids -x -d 'many: userns with all ids of /etc/subuid'
@@ -191,11 +195,13 @@ complete -c provision -n '_shtab_provision_using shell' -l tty -s t -d 'as in do
 complete -c provision -n '_shtab_provision_using shell' -l env -s e -x -d 'set a variable, or K for the value that it has here; repeatable'
 complete -c provision -n '_shtab_provision_using shell' -l env-file -xka "(__fish_complete_path (commandline -ct))" -d 'the same for each line of a file'
 complete -c provision -n '_shtab_provision_using shell' -l bind -l volume -xka "(__fish_complete_path (commandline -ct))" -d 'show SRC inside; repeatable; also -v SRC:DST, as docker has it'
+complete -c provision -n '_shtab_provision_using shell' -l here -d 'show this directory at its own path, and start in it'
 complete -c provision -n '_shtab_provision_using shell' -l workdir -s w -xka "(__fish_complete_directories)" -d 'start in DIR'
 complete -c provision -n '_shtab_provision_using shell' -l user -s u -x -d 'names or numbers'
 complete -c provision -n '_shtab_provision_using shell' -l root -d 'as root: --user 0:0'
 complete -c provision -n '_shtab_provision_using shell' -l entrypoint -x -d 'run E, not the image'"'"'s'
 complete -c provision -n '_shtab_provision_using shell' -l hostname -x -d 'the container'"'"'s name'
+complete -c provision -n '_shtab_provision_using shell' -l umask -x -d 'that of the command: 022 without it'
 complete -c provision -n '_shtab_provision_using shell' -l dns -x -d 'ask this name server; repeatable'
 complete -c provision -n '_shtab_provision_using shell' -l runtime -x -d 'auto, proot, chroot or userns'
 complete -c provision -n '_shtab_provision_using shell' -l ids -x -d 'many: userns with all ids of /etc/subuid'
@@ -218,11 +224,13 @@ complete -c provision -n '_shtab_provision_using exec' -l tty -s t -d 'as in doc
 complete -c provision -n '_shtab_provision_using exec' -l env -s e -x -d 'set a variable, or K for the value that it has here; repeatable'
 complete -c provision -n '_shtab_provision_using exec' -l env-file -xka "(__fish_complete_path (commandline -ct))" -d 'the same for each line of a file'
 complete -c provision -n '_shtab_provision_using exec' -l bind -l volume -xka "(__fish_complete_path (commandline -ct))" -d 'show SRC inside; repeatable; also -v SRC:DST, as docker has it'
+complete -c provision -n '_shtab_provision_using exec' -l here -d 'show this directory at its own path, and start in it'
 complete -c provision -n '_shtab_provision_using exec' -l workdir -s w -xka "(__fish_complete_directories)" -d 'start in DIR'
 complete -c provision -n '_shtab_provision_using exec' -l user -s u -x -d 'names or numbers'
 complete -c provision -n '_shtab_provision_using exec' -l root -d 'as root: --user 0:0'
 complete -c provision -n '_shtab_provision_using exec' -l entrypoint -x -d 'run E, not the image'"'"'s'
 complete -c provision -n '_shtab_provision_using exec' -l hostname -x -d 'the container'"'"'s name'
+complete -c provision -n '_shtab_provision_using exec' -l umask -x -d 'that of the command: 022 without it'
 complete -c provision -n '_shtab_provision_using exec' -l dns -x -d 'ask this name server; repeatable'
 complete -c provision -n '_shtab_provision_using exec' -l runtime -x -d 'auto, proot, chroot or userns'
 complete -c provision -n '_shtab_provision_using exec' -l ids -x -d 'many: userns with all ids of /etc/subuid'
