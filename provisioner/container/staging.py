@@ -24,7 +24,7 @@ from types import TracebackType
 from provisioner.container.access import read_file, trust_errors
 from provisioner.container.parents import create_parent, remove_empty
 from provisioner.container.place import check_permissions, check_place
-from provisioner.container.recovery import NEW, OLD, staging_directory
+from provisioner.container.recovery import KEEP, NEW, OLD, recover, staging_directory
 from provisioner.errors import MachineError, NotTrusted, ProvisionError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -39,7 +39,7 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_PARENTS, _KEEP = "parents", "keep"
+_PARENTS = "parents"
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
 
@@ -155,7 +155,7 @@ class Staging:
                 )
             if keep_as:  # for the next run, where this one is killed
                 number = os.fstat(self.new).st_ino
-                write_new(self._lock, _KEEP, b"%d/%s" % (number, os.fsencode(keep_as)))
+                write_new(self._lock, KEEP, b"%d/%s" % (number, os.fsencode(keep_as)))
         if sync:
             with machine_errors(f"write {shown} to the disk"):
                 sync_below(self._lock, lambda count: _report_waiting(console, count))
@@ -318,25 +318,9 @@ class Staging:
 
     def _recover(self) -> None:
         """Put back what an interrupted commit was replacing, and empty the staging directory except for `parents`."""
-        names = set(map(os.fsdecode, names_in(self._lock))) - {_PARENTS}
-        if {OLD, NEW} <= names:
-            os.rename(OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
-            names.remove(OLD)
-        elif _KEEP in names and names & {OLD, NEW}:
-            number, _, keep_as = (read_file(self._lock, _KEEP, _KEEP) or b"").partition(b"/")
-            # What is called new is the old one after the exchange.
-            if old := next((name for name in (OLD, NEW) if self._is_old(name, number)), None):
-                os.rename(old, keep_as or number, src_dir_fd=self._lock, dst_dir_fd=self.parent)
-                names.remove(old)
-        for name in names:
-            remove_name(self._lock, os.fsencode(name))
-
-    def _is_old(self, name: str, number: bytes) -> bool:
-        """Return whether `name` in the staging directory is there and isn't the new one, whose inode has `number`."""
-        with suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=self._lock, follow_symlinks=False).st_ino
-            return name == OLD or (number.isdigit() and found != int(number))
-        return False
+        recover(self._lock, self.parent, self.target.name, read_file(self._lock, KEEP, KEEP) or b"")
+        for name in set(names_in(self._lock)) - {_PARENTS.encode()}:
+            remove_name(self._lock, name)
 
     @contextmanager
     def _cleanup_errors(self) -> Iterator[None]:
