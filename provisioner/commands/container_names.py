@@ -11,7 +11,7 @@ from provisioner.commands.trusting import trusted_directories
 from provisioner.container.access import FOLDER, find_directory, opened_directory
 from provisioner.container.directories import Directories, state_directory
 from provisioner.container.record import describe_missing
-from provisioner.container.staging import staging_directory
+from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.errors import NotFound, UsageError
 from provisioner.terminal.escaping import printable
 
@@ -33,14 +33,21 @@ def find_container(arguments: argparse.Namespace) -> Path:
     """
     name = arguments.container
     path = Path(name)
-    if "/" not in name and name not in ("", ".", "..") and not (path / FOLDER).is_dir():
+    if "/" not in name and name not in ("", ".", "..") and not _is_container(path):
         path = _known_directory(name)
     trust = trusted_directories(arguments)
     directory = find_directory(path, trust)
     with opened_directory(directory, trust) as folder:
         if folder is None:
-            raise NotFound(describe_missing(directory, printable(str(path))), "all that are known: provision list")
+            above = next((part for part in path.parents if (part / FOLDER).is_dir()), None)
+            hint = f"name the directory: {printable(str(above))}" if above else "all that are known: provision list"
+            raise NotFound(describe_missing(directory, printable(str(path))), hint)
     return directory
+
+
+def _is_container(path: Path) -> bool:
+    """Return whether a container is at a path, or is put back there when it is opened."""
+    return (path / FOLDER).is_dir() or was_interrupted(path)
 
 
 def path_of_container(name: str) -> Path:
@@ -60,7 +67,7 @@ def _known_directory(name: str) -> Path:
     known: list[str] = []
     with suppress(OSError):  # there is no list
         known = [entry.directory for entry in Directories(state_directory()).entries()]
-    present = [directory for directory in known if (Path(directory) / FOLDER).is_dir()]
+    present = [directory for directory in known if _is_container(Path(directory))]
     found = [directory for directory in present if Path(directory).name == name]
     if len(found) > 1:
         raise UsageError(f"{printable(name)} is the name of {len(found)}", f"name one: {printable(', '.join(found))}")

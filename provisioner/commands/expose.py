@@ -6,15 +6,19 @@ import argparse
 import os
 import shlex
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from provisioner.commands.container_names import find_container
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument
 from provisioner.commands.wrappers import (
+    Wrapper,
+    check_wrapper,
     find_wrappers,
     is_on_path,
     program_directory,
+    refuse_recursion,
     remove_wrapper,
     start_command,
     write_wrapper,
@@ -23,6 +27,7 @@ from provisioner.errors import MalformedImage, NotFound, UsageError, machine_err
 from provisioner.image.config import ImageConfig
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 HELP = "Run a container's programs as if they were this machine's"
 EXAMPLE = "provision expose ./debian gcc make"
@@ -30,8 +35,8 @@ EXAMPLE = "provision expose ./debian gcc make"
 _USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOST_LINKS = 40
 """How many symlinks may lead to one another, as in the kernel."""
-_HERE = '--bind "$PWD" --workdir "$PWD"'
-"""Options with which a program finds the current directory at the same path."""
+_HERE = '--here --umask "$(umask)"'
+"""Options with which a program finds the current directory at the same path, and makes files as the caller would."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,39 +57,64 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("NAME|DIR is missing", f"as in {EXAMPLE}")
     directory = find_container(arguments) if arguments.container is not None else None
     if arguments.list:
-        found = list(find_wrappers(folder, directory))
-        if arguments.json:
-            programs = [{"program": str(wrapper.path), "directory": wrapper.directory} for wrapper in found]
-            write_json({"programs": programs})
-        else:
-            write_lines(printable(f"{wrapper.path}: {wrapper.directory}") for wrapper in found)
+        _list(folder, directory, as_json=arguments.json)
         return 0
     assert directory is not None
     if arguments.remove:
-        wrappers = [
-            wrapper
-            for wrapper in find_wrappers(folder, directory)
-            if not arguments.programs or wrapper.path.name in arguments.programs
-        ]
-        if not wrappers:
-            raise NotFound(f"there is no such program of {printable(str(directory))}", "all: provision expose --list")
-        for wrapper in wrappers:
+        for wrapper in _found(folder, directory, arguments.programs):
             remove_wrapper(wrapper)
-            console.step(f"removed {wrapper.path}")
+            console.step(f"removed {printable(str(wrapper.path))}")
         return 0
     if not arguments.programs:
         raise UsageError("there is no PROGRAM", f"as in {EXAMPLE}")
-    check_programs(directory, arguments.programs)
-    for program in arguments.programs:
-        words = f'{_HERE} --entrypoint {shlex.quote(program)} -- "$@"'
-        path = write_wrapper(folder, os.path.basename(program), directory, start_command(directory, words))
-        console.step(f"{path} runs {program} of {directory}")
+    _write(arguments.programs, directory, folder, console)
     if not is_on_path(folder):
         console.step(f"{folder} is not on PATH: add it, as with export PATH={shlex.quote(str(folder))}:$PATH")
     return 0
 
 
-def check_programs(directory: Path, programs: list[str]) -> None:
+def _list(folder: Path, directory: Path | None, *, as_json: bool) -> None:
+    found = list(find_wrappers(folder, directory))
+    if as_json:
+        write_json({"programs": [{"program": str(entry.path), "directory": entry.directory} for entry in found]})
+    else:
+        write_lines(printable(f"{entry.path}: {entry.directory}") for entry in found)
+
+
+def _write(given: Sequence[str], directory: Path, folder: Path, console: Console) -> None:
+    """Write the scripts of programs, or none where one of them can't be. Raises ProvisionError."""
+    programs: dict[str, str] = {}
+    for name in given:
+        program = programs.setdefault(os.path.basename(name), _from_root(name))
+        if program != _from_root(name):
+            raise UsageError(f"{printable(name)} and {printable(program)} have the same name", "expose one of them")
+    check_programs(directory, given)
+    for name in programs:
+        check_wrapper(folder, name, directory)
+    for name, program in programs.items():
+        start = start_command(directory, f'{_HERE} --entrypoint {shlex.quote(program)} -- "$@"')
+        path = write_wrapper(folder, name, directory, refuse_recursion(name) + start)
+        console.step(f"{printable(str(path))} runs {printable(program)} of {printable(str(directory))}")
+
+
+def _found(folder: Path, directory: Path, programs: Sequence[str]) -> list[Wrapper]:
+    """Return the programs of a container with these names, or paths; all without any. Raises NotFound."""
+    wrappers = list(find_wrappers(folder, directory))
+    names = {os.path.basename(program): program for program in programs}
+    missing = [names[name] for name in names if name not in {wrapper.path.name for wrapper in wrappers}]
+    if missing or not wrappers:
+        shown = printable(str(directory))
+        what = f"{printable(missing[0])} of {shown} is not exposed" if missing else f"nothing of {shown} is exposed"
+        raise NotFound(what, "all that is: provision expose --list")
+    return [wrapper for wrapper in wrappers if not names or wrapper.path.name in names]
+
+
+def _from_root(program: str) -> str:
+    """Return a name as it is, and a path from the container's root."""
+    return f"/{program.lstrip('/')}" if "/" in program else program
+
+
+def check_programs(directory: Path, programs: Sequence[str]) -> None:
     """Raise NotFound for a program that isn't in the container: by its path, or by a name on the image's PATH."""
     with machine_errors(f"look at {printable(str(directory))}"):
         config = ImageConfig.from_json((directory / ".provision/config.json").read_bytes())
@@ -92,7 +122,7 @@ def check_programs(directory: Path, programs: list[str]) -> None:
     found = dict(entry.partition("=")[::2] for entry in config.env).get("PATH", _USUAL_PATH)
     with tree, tree_errors("look at the rootfs"):
         for program in programs:
-            places = [program] if "/" in program else [f"{folder}/{program}" for folder in found.split(":")]
+            places = [_from_root(program)] if "/" in program else [f"{folder}/{program}" for folder in found.split(":")]
             if not any(_is_program(tree, os.fsencode(place)) for place in places):
                 raise NotFound(
                     f"{printable(program)} is not in {printable(str(directory))}",

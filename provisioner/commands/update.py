@@ -21,6 +21,7 @@ from provisioner.container.stamps import find_stamps
 from provisioner.errors import NotFound, ProvisionError, UsageError, machine_errors
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, StandardInput, parse_source
+from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen, Style
 
@@ -131,7 +132,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
     for line in done.notes:
         console.step(line)
     report_change(directory, trust, known)
-    remember(directory, directory)
+    remember(directory, directory, content=done.content)
     console.step(f"updated {shown}")
     if done.kept:
         console.step(f"  as it was: {printable(str(directory.with_name(done.kept)))}")
@@ -162,8 +163,8 @@ def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
     """Return the plan for people, with the names of conflicts in a colour."""
     image, users = plan.image_changes, [action for action in plan.actions if not action.decision.is_conflict]
     return [
-        f"the image: {image['A']} files added, {image['C']} changed, {image['D']} deleted",
-        f"yours: {len(users)} changes stay",
+        f"the image: {counted(image['A'], 'file')} added, {image['C']} changed, {image['D']} deleted",
+        f"yours: {counted(len(users), 'change stays', 'changes stay')}",
         *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
         *([f"packages that come again: {_names(plan.returning_packages)}"] if plan.returning_packages else []),
         *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, kept)}" for action in plan.conflicts),

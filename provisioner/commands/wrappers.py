@@ -44,24 +44,36 @@ def program_directory(environment: Mapping[str, str] = os.environ) -> Path:
     return home / ".local/bin"
 
 
-def write_wrapper(folder: Path, name: str, directory: Path, command: str, head: str = "#!/bin/sh\n") -> Path:
-    """Write the script `name`, which runs the shell text `command`, and return its path. Raises TargetExists.
-
-    `head` is what the file begins with.
-    """
+def check_wrapper(folder: Path, name: str, directory: Path) -> Path:
+    """Return the path of the script `name` for a container. Raises UsageError and TargetExists where it can't be."""
     if not name or name.startswith((".", "-")) or "/" in name or not name.isprintable():
         raise UsageError(f"{printable(name)!r} can't be the name of a program", "name it by letters and digits")
     path = folder / name
     if "\n" in str(directory):
         raise UsageError("the directory's name has a line break", "rename the directory")
-    if os.path.lexists(path) and _directory_of(path) is None:
+    if not os.path.lexists(path):
+        return path
+    other = _directory_of(path)
+    if other is None:
         raise TargetExists(
             f"{printable(str(path))} is there, and not of provision", "choose another name, or move it away"
         )
+    if other != str(directory) and os.path.lexists(os.path.join(other, "start.sh")):
+        remove = shlex.join(["provision", "expose", other, name, "--remove"])
+        raise TargetExists(f"{printable(str(path))} starts {printable(other)}", f"remove it first: {printable(remove)}")
+    return path
+
+
+def write_wrapper(folder: Path, name: str, directory: Path, command: str, head: str = "#!/bin/sh\n") -> Path:
+    """Write the script `name`, which runs the shell text `command`, and return its path.
+
+    `head` is what the file begins with. Raises what `check_wrapper` does, and MachineError.
+    """
+    path = check_wrapper(folder, name, directory)
     text = f"{head}{_MARK}{directory}\n{command}\n"
     with machine_errors(f"write {printable(str(path))}"):
         folder.mkdir(parents=True, exist_ok=True)
-        with closing_descriptor(os.open(folder, DIRECTORY)) as opened:
+        with closing_descriptor(os.open(os.path.realpath(folder), DIRECTORY)) as opened:
             replace_in(opened, name, os.fsencode(text), 0o755)
     return path
 
@@ -97,7 +109,7 @@ def move_wrapper(wrapper: Wrapper, target: Path) -> bool:
         if line is None or "\n" in str(target):
             return False
         text = text.replace(line, changes[line], 1).replace(f"{_MARK}{former}\n", f"{_MARK}{target}\n", 1)
-        with closing_descriptor(os.open(wrapper.path.parent, DIRECTORY)) as folder:
+        with closing_descriptor(os.open(os.path.realpath(wrapper.path.parent), DIRECTORY)) as folder:
             replace_in(folder, wrapper.path.name, os.fsencode(text), stat.S_IMODE(wrapper.path.stat().st_mode))
     return True
 
@@ -110,6 +122,18 @@ def is_on_path(folder: Path) -> bool:
 def start_command(directory: Path, words: str) -> str:
     """Return the line of a script that becomes start.sh with these words, which are shell text."""
     return f"exec {shlex.quote(str(directory / 'start.sh'))} {words}"
+
+
+def refuse_recursion(name: str) -> str:
+    """Return the lines of a script that fail where start.sh runs it in place of a program that it needs itself.
+
+    start.sh looks in the folder of such scripts last.
+    """
+    problem = f"{name}: start.sh needs this machine's own {name}, and found the container's"
+    return f"""\
+[ -z "${{PROVISION_WRAPPER-}}" ] || {{ echo {shlex.quote(problem)} >&2; exit 125; }}
+export PROVISION_WRAPPER=yes
+"""
 
 
 def desktop_command(directory: Path, words: str) -> str:

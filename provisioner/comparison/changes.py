@@ -22,6 +22,8 @@ from provisioner.ownership.record import RECORD
 from provisioner.terminal.escaping import printable
 
 _GENERATED = ("resolv.conf", "hosts", "hostname")
+MOUNT_POINTS = "mount-points"
+"""The file of `.provision/` in which start.sh writes down what it makes for mounts, a path from the rootfs a line."""
 _MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue"))
 """Directories that start.sh makes where the image has none."""
 _LINKS = os.fsencode(LINKS)
@@ -68,7 +70,8 @@ def opened_record(folder: int, shown: str) -> Iterator[tuple[BinaryIO, Baseline]
             status = os.fstat(folder)
             links = _open_links(folder, stack)
             owner = (status.st_uid, status.st_gid)
-            baseline = Baseline(header, owner, _generated_files(folder), _first_id(folder), links)
+            points = read_mount_points(folder)
+            baseline = Baseline(header, owner, _generated_files(folder), _first_id(folder), links, points)
         yield record, baseline
 
 
@@ -102,7 +105,7 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed) 
             assert file is not None
             if path == _LINKS:
                 skipped = path + b"/"
-            elif not is_mount_point(path, file):
+            elif not is_mount_point(path, file, baseline.mount_points):
                 yield Change(path, "A", _kind(file), size=_size(file), disk_size=size_on_disk(file.stat))
             continue
         aspects = () if file is None else baseline.compare(path, entry, file)
@@ -138,12 +141,29 @@ def may_enter(directory: WalkedFile) -> bool:
     return is_open or os.access(directory.name, os.R_OK | os.X_OK, dir_fd=directory.directory)
 
 
-def is_mount_point(path: bytes, file: WalkedFile) -> bool:
-    """Return whether an added directory is one that start.sh has made for a mount, which is empty."""
-    if path not in _MOUNT_POINTS or not file.is_directory or not may_enter(file):
+def is_mount_point(path: bytes, file: WalkedFile, known: frozenset[bytes] = frozenset()) -> bool:
+    """Return whether start.sh has made an added file for a mount: `known` are the paths of those that it wrote down.
+
+    A file is empty, and so is a directory, but for other ones of that kind.
+    """
+    if path not in known and path not in _MOUNT_POINTS:
+        return False
+    if not file.is_directory:
+        return path in known and stat.S_ISREG(file.stat.st_mode) and not file.stat.st_size
+    if not may_enter(file):
         return False
     with closing_descriptor(os.open(file.name, DIRECTORY, dir_fd=file.directory)) as opened:
-        return not os.listdir(opened)
+        return all(
+            is_mount_point(path + b"/" + name, WalkedFile(name, opened, status), known)
+            for name in map(os.fsencode, os.listdir(opened))
+            for status in [os.stat(name, dir_fd=opened, follow_symlinks=False)]
+        )
+
+
+def read_mount_points(folder: int) -> frozenset[bytes]:
+    """Return the paths, from the rootfs, of what start.sh has made for mounts, by the open `.provision/`."""
+    lines = (read_file(folder, MOUNT_POINTS, MOUNT_POINTS) or b"").splitlines()
+    return frozenset(line.lstrip(b"/") for line in lines)
 
 
 def _kind(file: WalkedFile) -> Kind | None:

@@ -41,6 +41,8 @@ class Baseline:
     """The first of the user's subordinate ids, where files belong to these (`--ids many`)."""
     links: int | None = None
     """The open directory where Termux's proot has the content of files with hard links, None where there is none."""
+    mount_points: frozenset[bytes] = frozenset()
+    """What start.sh has made in the rootfs to mount something on."""
     opens_closed: bool = False
     """Whether a file that is closed to its owner, this user, is opened for the moment that reading it takes."""
     reads_all: bool = False

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 from provisioner.archives.tar import Entry
+from provisioner.comparison.changes import is_mount_point, read_mount_points
 from provisioner.container.proot_links import LINKS, is_link
 from provisioner.exports.owners import OwnerSource
 from provisioner.filesystem.content import data_ranges
@@ -96,6 +97,7 @@ class TreeFiles:
         """The paths of files with several names, by device and inode."""
         self._links = -1
         """The open directory of proot's links."""
+        self._mount_points = read_mount_points(folder)
         self._stack = ExitStack()
 
     def __enter__(self) -> TreeFiles:
@@ -147,12 +149,17 @@ class TreeFiles:
                 continue
             file, entry = pair
             path = b"/".join([*names[1:], file.name]) if names else b""
-            if names and self._is_left_out(path):
+            is_added = bool(names) and entry is None
+            if (names and self._is_left_out(path)) or (is_added and self._is_mount_point(path, file)):
                 left_out = int(file.is_directory)
                 continue
             yield path, file, entry
             if file.is_directory:
                 names.append(file.name)
+
+    def _is_mount_point(self, path: bytes, file: WalkedFile) -> bool:
+        """Return whether start.sh has made a file for a mount, and wrote that down."""
+        return path in self._mount_points and is_mount_point(path, file, self._mount_points)
 
     def _is_left_out(self, path: bytes) -> bool:
         if path == _LINKS and self._links >= 0:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 
 def home_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the user's home, or None where the user has none."""
-    home = environment.get("HOME") or os.path.expanduser("~")
+    """Return the user's home, or None where the user has none. Where HOME is empty or relative, passwd(5) tells."""
+    home = environment.get("HOME", "")
+    if not os.path.isabs(home):
+        with suppress(KeyError):
+            home = pwd.getpwuid(os.getuid()).pw_dir
     return Path(home) if os.path.isabs(home) else None
 
 

@@ -149,7 +149,9 @@ class _Planner:
             if self._is_taken(place, redirect):
                 self._note_taken(path, place, base, file, new)
                 return
-        if path in self._beside or (base is None and file is not None and is_mount_point(path, file)):
+        if path in self._beside:
+            return
+        if base is None and file is not None and is_mount_point(path, file, self._baseline.mount_points):
             return
         aspects = self._baseline.compare(path, base, file) if base is not None and file is not None else ()
         if base is not None and file is not None and not aspects:

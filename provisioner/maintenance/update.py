@@ -16,8 +16,8 @@ from provisioner.container.access import FOLDER, read_file
 from provisioner.container.copying import give_new_id
 from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
+from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
-from provisioner.container.staging import staging_directory
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -43,7 +43,7 @@ from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -80,6 +80,8 @@ class Updated:
     """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
     notes: list[str]
     """Lines about users and groups, for people."""
+    content: str = ""
+    """The digest of the new ownership record (see ownership.record)."""
 
 
 Approval = Callable[[UpdatePlan, str], None]
@@ -121,7 +123,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
         check_not_running(update.directory)
         return kept
 
-    provision(_plan(update, folder, baseline, image), source, console, complete)
+    outcome = provision(_plan(update, folder, baseline, image), source, console, complete)
     if kept:  # it is another directory now, and must not be taken for this one
         with (
             machine_errors(f"give {printable(kept)} an id of its own"),
@@ -130,7 +132,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             give_new_id(old)
     blocked = [path for merge in merges for path in merge.blocked]
     notes = [line for merge in merges for line in merge.notes]
-    return Updated(kept, blocked, notes)
+    return Updated(kept, blocked, notes, outcome.content)
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
@@ -287,7 +289,7 @@ def _install(
 ) -> UpdatePlan:
     """Install the user's packages in the new directory, and return what of the plan is left to do."""
     if packages.install:
-        console.step(f"installing {len(packages.install)} packages in the new image")
+        console.step(f"installing {counted(len(packages.install), 'package')} in the new image")
         ending = f".update-{os.getpid()}.log".encode()
         name = os.fsencode(update.directory.name)[: _NAME_MAX - len(ending)] + ending
         log = update.directory.with_name(os.fsdecode(name))

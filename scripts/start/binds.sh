@@ -4,6 +4,7 @@
 # Bind the files of /etc, Android's directories, and what the profile, `provision --bind` and the options ask for.
 bind_all() {
     is_read_only=''
+    [ -z "$is_own" ] || say "in $start_directory the container's files are seen, not this machine's"
     bind_android
     bind_links
     eval "set -- $etc_binds"
@@ -56,6 +57,33 @@ split_bind() {
     case $source in /*) ;; *) source=$start_directory/$source ;; esac
     normalize "$source" host && source=$normal
     case $destination in /*) normalize "$destination" && destination=$normal ;; *) destination=$source ;; esac
+}
+
+# Bind the caller's directory at its own path, and start there. Where files of the container are in its place, or of the
+# kernel, it isn't bound: what the program needs could be among them.
+bind_here() {
+    case $start_directory in
+        *:/*) fail "--here: $start_directory has a colon before a slash, which binds can't have" ;;
+        / | /dev | /proc | /proc/* | /sys | /sys/* | /run) is_own=yes ;;
+        /home | /root | /tmp | /mnt | /media | /srv) is_own='' ;;
+        /home/* | /root/* | /tmp/* | /mnt/* | /media/* | /srv/* | /dev/* | /run/*) is_own='' ;;
+        *) find_own_files "$start_directory" ;;
+    esac
+    workdir=$start_directory
+    [ -n "$is_own" ] || { append "$typed_binds" "$start_directory" && typed_binds=$list; }
+}
+
+# Set `is_own`: `yes` if the rootfs has files in the directory $1, apart from those that start.sh has made for binds.
+find_own_files() {
+    is_own='' text=''
+    { read_text <"$directory/.provision/mount-points"; } 2>/dev/null
+    resolve "$1"
+    set +f
+    for file in "$rootfs$resolved"/* "$rootfs$resolved"/.[!.]*; do
+        [ -e "$file" ] || [ -L "$file" ] || continue
+        case $newline$text in *"$newline${file#"$rootfs"}$newline"*) ;; *) is_own=yes && break ;; esac
+    done
+    set -f
 }
 
 # Bind `source` on `destination`. On the root it would replace the container: the command would run in `source`.

@@ -44,6 +44,7 @@ main() {
             if is_in_job_control; then
                 (
                     prepare_inside $# "${1-}" "${2-}"
+                    [ -z "$typed_umask" ] || umask "$typed_umask"
                     eval "$launch"
                 )
                 status=$?
@@ -52,6 +53,7 @@ main() {
                 (
                     trap - INT QUIT
                     prepare_inside $# "${1-}" "${2-}"
+                    [ -z "$typed_umask" ] || umask "$typed_umask"
                     eval "$launch"
                 ) <&9 9<&- &
                 wait_for_guest
@@ -116,16 +118,21 @@ prepare_shell() {
     report='' reported='' redirections='' features='' launch='' launch_first=''
 }
 
-# Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's.
+# Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's. The last is where
+# `provision expose` puts programs of containers, with the names of this machine's.
 clean_path() {
-    absolute_words='' IFS=:
+    absolute_words='' exposed_words='' IFS=:
     for path_entry in $1; do
         case $path_entry in
             /*//* | //* | /?*/) normalize "$path_entry" host && path_entry=$normal ;;
         esac
-        case $path_entry in /*) absolute_words=$absolute_words:$path_entry ;; esac
+        case $path_entry in
+            "${HOME-}/.local/bin") exposed_words=:$path_entry ;;
+            /*) absolute_words=$absolute_words:$path_entry ;;
+        esac
     done
     IFS=" 	$newline"
+    absolute_words=$absolute_words$exposed_words
     PATH=${absolute_words#:}
     PATH=${PATH:-/usr/bin:/bin}
 }

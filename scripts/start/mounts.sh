@@ -362,6 +362,7 @@ bind_opened() {
 # Create the empty file $1 in this shell's directory, and never what it may be a link to: O_EXCL follows none.
 create_file() {
     (set -C && : >"./$1") 2>/dev/null || fail "$problem"
+    note_mount_point "$resolved/$1"
 }
 
 # Let nobody write to what copy_program has put into the stage. Where this fails, a guest changes its own copy alone.

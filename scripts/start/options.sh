@@ -8,7 +8,7 @@ set_defaults() {
     no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
     typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
     options='' typed_env='' typed_ids='' typed_runtime='' no_proxy_env='' desktop=''
-    typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
+    is_own='' typed_umask='' typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     normalize "/$workdir" && workdir=$normal
 }
@@ -47,12 +47,12 @@ read_option() {
     case $2 in
         --help) show_help && exit ;;
         --shell | --root | --print | --termux | --privileged | --no-namespace | --no-new-privs | --trust-dir | \
-            --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound | \
+            --here | --list | --stop | --detach | --exec | --detached | --read-only | --ephemeral | --no-proxy-env | --x11 | --sound | \
             --verbose)
             option=$2 value='' width=1
             ;;
         --shell=* | --root=* | --print=* | --termux=* | --privileged=* | --no-namespace=* | --no-new-privs=* | \
-            --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | --help=* | \
+            --here=* | --trust-dir=* | --list=* | --stop=* | --detach=* | --exec=* | --read-only=* | --ephemeral=* | --help=* | \
             --no-proxy-env=* | --x11=* | --sound=* | --verbose=*)
             fail "${2%%=*} takes no value: start.sh --help"
             ;;
@@ -62,7 +62,7 @@ read_option() {
     esac
     parse_option "$1"
     case $option in
-        --bind | --dns | --device | --dev | --cap-add | --privileged | --no-new-privs | --no-namespace | --termux | \
+        --bind | --here | --dns | --device | --dev | --cap-add | --privileged | --no-new-privs | --no-namespace | --termux | \
             --hostname | --read-only | --ephemeral | --entrypoint | --runtime) start_option=$option ;;
     esac
     case $option in
@@ -80,6 +80,7 @@ parse_option() {
     case $option in
         --shell) login=yes ;;
         --root) user=0:0 ;;
+        --here) bind_here ;;
         --print) print_only=yes ;;
         --list | --stop | --detach) session_action=${option#--} ;;
         --exec) execute=yes ;;
@@ -98,7 +99,7 @@ parse_option() {
             termux=yes
             ;;
         --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
-            --cap-add | --runtime | --ids | --hostname | --session | --timeout | --joined | --proot-option | \
+            --cap-add | --runtime | --ids | --hostname | --umask | --session | --timeout | --joined | --proot-option | \
             --inside | --restore-sigint | --pdeathsig | --helper | --relayed | --new-terminal)
             [ "$width" -le "$1" ] || fail "$option needs a value: start.sh --help"
             parse_value
@@ -121,6 +122,12 @@ parse_value() {
         --runtime) runtime=$value typed_runtime=$value ;;
         --ids)
             case $value in one | many) typed_ids=$value ;; *) fail "--ids can be one or many, not $value" ;; esac
+            ;;
+        --umask)
+            case $value in
+                '' | *[!0-7]* | ?????*) fail "--umask needs up to four digits from 0 to 7, not $value" ;;
+            esac
+            typed_umask=$value
             ;;
         --proot-option) append "$typed_proot_options" "$value" && typed_proot_options=$list ;;
         --dev)
@@ -237,6 +244,11 @@ what the image starts by itself.
 --user U[:G]    names or numbers
 --root          as root: --user 0:0
 --workdir D     start in D
+--here          show this directory at
+                its path, and start in
+                it
+--umask M       what new files don't
+                allow; else 022
 --env K=V       set a variable; K alone:
                 as it is here
 --env-file F    the same by a file

@@ -103,7 +103,7 @@ enter() {
         if ! cd -P "./$part" 2>/dev/null; then
             check_place
             # Another start may make it at the same time.
-            mkdir "./$part" 2>/dev/null
+            ! mkdir "./$part" 2>/dev/null || note_mount_point "${walked#"$real_rootfs"}/$part"
             if ! cd -P "./$part" 2>/dev/null; then
                 mkdir "./$part"
                 fail "$2"
@@ -112,6 +112,14 @@ enter() {
         walked=$walked/$part up=../$up
     done
     check_place
+}
+
+# Write down that the empty $1 was made in the rootfs: it is no change of the user's.
+note_mount_point() {
+    case $ephemeral$1 in
+        yes* | *"$newline"*) ;;
+        *) { printf '%s\n' "$1" >>"$directory/.provision/mount-points"; } 2>/dev/null ;;
+    esac
 }
 
 # Go back from a guest's directory.

@@ -139,6 +139,7 @@ bind_shm() {
 
 # Add the bind of `source` on `destination` to `proot_words`.
 bind_in_proot() {
+    [ -e "$rootfs$resolved" ] || note_missing
     case $source in
         *:*)
             # proot splits the option at the first colon.
@@ -151,6 +152,15 @@ bind_in_proot() {
     # proot takes one exclamation mark at the end as an order not to follow a link there.
     case $destination in *!) destination=$destination! ;; esac
     append "$proot_words" -b "$source:$destination" && proot_words=$list
+}
+
+# Write down what proot makes in the rootfs to bind something on `resolved`.
+note_missing() {
+    remaining=${resolved#/} walked=''
+    while [ -n "$remaining" ]; do
+        walked=$walked/${remaining%%/*} remaining=${remaining#"${remaining%%/*}"} remaining=${remaining#/}
+        [ -e "$rootfs$walked" ] || note_mount_point "$walked"
+    done
 }
 
 # Add to `proot_words` what leads into the working directory, and `reporter`. A directory that the rootfs lacks, or that

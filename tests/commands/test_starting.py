@@ -20,7 +20,7 @@ from tests.support.containers import static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, own, provision_command
 
-APPLETS = ("sh", "cat", "echo", "env", "false", "pwd", "sleep", "wc")
+APPLETS = ("sh", "cat", "echo", "env", "false", "kill", "ls", "pwd", "readlink", "sleep", "wc")
 
 
 @pytest.fixture
@@ -217,3 +217,143 @@ def test_what_the_container_lacks_is_not_exposed(program: str, home: Path) -> No
     assert done.returncode == 3
     assert f"{program} is not in {home}/web" in done.stderr
     assert not (home / ".local").exists()
+
+
+def exposed(home: Path, *programs: str) -> dict[str, Any]:
+    """Expose programs of `web`, and return options of subprocess.run to use them by PATH as the unprivileged user."""
+    done = run(home, "expose", "web", *programs)
+    assert done.returncode == 0, done.stderr
+    options: dict[str, Any] = {**as_user(), "text": True, "capture_output": True, "check": False, "timeout": 60}
+    del options["cwd"]
+    return {**options, "env": {**os.environ, "PATH": f"{home}/.local/bin:/usr/bin:/bin", "HOME": str(home)}}
+
+
+def bin_directory(home: Path) -> Path:
+    return home / ".local/bin"
+
+
+def own_directory(path: Path) -> Path:
+    """Make a directory, and those above it that are missing, of the unprivileged user."""
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    path.mkdir(parents=True)
+    for parent in missing:
+        own(parent)
+    return path
+
+
+@pytest.mark.parametrize("runtime", ["proot", "userns"])
+def test_an_exposed_program_keeps_the_umask_and_leaves_no_change_in_the_container(runtime: str, home: Path) -> None:
+    options = exposed(home, "sh")
+    options["env"]["PROVISION_RUNTIME"] = runtime
+    for name in ("one", "two/three", "two"):
+        work = home / "work" / name
+        work.is_dir() or own_directory(work)
+        words = ["/bin/sh", "-c", f'umask 027; cd "$1" && exec {bin_directory(home)}/sh -c ">made"', "sh", str(work)]
+        done = subprocess.run(words, **options)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert stat.S_IMODE((work / "made").stat().st_mode) == 0o640
+    assert run(home, "diff", "web").stdout == ""
+    kept = home / "web/rootfs" / str(home / "work/one/mine").lstrip("/")
+    if kept.parent.is_dir():  # proot makes what it needs elsewhere
+        kept.touch()
+        assert f"A {home}/work/one/mine" in run(home, "diff", "web").stdout
+
+
+@pytest.mark.parametrize("where", ["/", "/bin", "/etc", "/proc"])
+def test_where_the_container_has_its_own_files_they_are_not_hidden(where: str, home: Path) -> None:
+    options = exposed(home, "sh", "ls", "pwd")
+    options["env"]["PWD"] = where  # as a shell has it, where /bin is a link
+    shown = subprocess.run([bin_directory(home) / "pwd"], **options, cwd=where)
+    assert (shown.returncode, shown.stdout) == (0, f"{where}\n"), shown.stderr
+    assert f"in {where} the container's files are seen, not this machine's" in shown.stderr
+    listed = subprocess.run([bin_directory(home) / "ls", "/etc"], **options, cwd=where)
+    assert "motd" in listed.stdout
+
+
+@pytest.mark.parametrize("where", ["/tmp", "HOME"])
+def test_where_nothing_is_hidden_this_machines_files_are_seen(where: str, home: Path) -> None:
+    options = exposed(home, "cat")
+    folder = home if where == "HOME" else Path(where)
+    file = folder / f"of-this-machine-{os.getpid()}"
+    file.write_text("here")
+    try:
+        done = subprocess.run([bin_directory(home) / "cat", file.name], **options, cwd=folder)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "here", "")
+    finally:
+        file.unlink()
+
+
+def test_a_program_that_start_sh_needs_itself_can_be_exposed(home: Path) -> None:
+    """Else it would start itself for ever."""
+    options = exposed(home, "sh", "readlink", "cat", "env", "ls")
+    link = home / "by a link"
+    link.symlink_to(home / "web")
+    assert subprocess.run(["readlink", link], **options, cwd=home).stdout == f"{home}/web\n"
+    assert subprocess.run([link / "start.sh", "echo", "started"], **options).stdout == "started\n"
+    options["env"]["PROVISION_WRAPPER"] = "yes"
+    refused = subprocess.run([bin_directory(home) / "cat"], **options)
+    assert refused.returncode == 125
+    assert refused.stderr == "cat: start.sh needs this machine's own cat, and found the container's\n"
+
+
+def test_arguments_signals_and_statuses_pass_through(home: Path) -> None:
+    options = exposed(home, "sh", "echo", "sleep")
+    words = ["a  b", "", "new\nline", "*", "--help", "'\"$x`"]
+    script = 'for word; do echo "<$word>"; done'
+    done = subprocess.run([bin_directory(home) / "sh", "-c", script, "sh", *words], **options, cwd=home)
+    assert done.stdout == "".join(f"<{word}>\n" for word in words)
+    options.pop("timeout"), options.pop("check"), options.pop("capture_output")
+    with subprocess.Popen(
+        [bin_directory(home) / "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done"],
+        **options,
+        cwd=home,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 9
+
+
+def test_several_programs_are_written_all_or_none(home: Path) -> None:
+    (home / ".local/bin").mkdir(parents=True)
+    (home / ".local/bin/ls").write_text("#!/bin/sh\n")
+    for path in (home / ".local", home / ".local/bin", home / ".local/bin/ls"):
+        own(path)
+    for programs in (("wc", "ls"), ("wc", "none"), ("wc", "sh", "/usr/../bin/sh")):
+        assert run(home, "expose", "web", *programs).returncode in (2, 3, 8)
+        assert sorted(os.listdir(home / ".local/bin")) == ["ls"]
+
+
+def test_a_program_of_another_container_is_not_taken_over(home: Path) -> None:
+    assert run(home, "copy", home / "web", home / "other").returncode == 0
+    exposed(home, "wc")
+    script = bin_directory(home) / "wc"
+    for words in (["expose", "other", "wc"], ["link", "other", "wc"]):
+        done = run(home, *words)
+        assert done.returncode == 8
+        assert f"{script} starts {home}/web\n" in done.stderr
+        assert f"provision expose {home}/web wc --remove" in done.stderr
+    assert run(home, "remove", "--yes", "web").returncode == 0
+    assert not script.exists()
+    assert run(home, "expose", "other", "wc").returncode == 0
+
+
+def test_programs_are_removed_by_names_or_paths(home: Path) -> None:
+    exposed(home, "wc", "bin/sh", "/bin/ls")
+    assert "--entrypoint /bin/sh " in (bin_directory(home) / "sh").read_text()
+    done = run(home, "expose", "web", "--remove", "wc", "cat")
+    assert done.returncode == 3
+    assert "cat of " in done.stderr
+    assert sorted(os.listdir(bin_directory(home))) == ["ls", "sh", "wc"]
+    assert run(home, "expose", "web", "--remove", "/bin/ls", "wc").returncode == 0
+    assert os.listdir(bin_directory(home)) == ["sh"]
+
+
+def test_programs_go_into_a_folder_that_is_a_link(home: Path) -> None:
+    own_directory(home / "dotfiles/bin")
+    own_directory(home / ".local")
+    (home / ".local/bin").symlink_to("../dotfiles/bin")
+    exposed(home, "wc")
+    assert os.listdir(home / "dotfiles/bin") == ["wc"]

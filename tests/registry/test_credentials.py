@@ -535,7 +535,7 @@ def test_two_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_a_user_without_a_home_has_no_logins_and_can_save_none() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os.path, "expanduser", lambda path: path)
+        patch.setattr("pwd.getpwuid", {}.__getitem__)
         credentials = Credentials.of_environment({})
     assert credentials.files == ()
     assert credentials.find("r.example", "x") is None
