@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 from provisioner.filesystem.descriptors import DIRECTORY, allow_entering, closing_descriptor
 from provisioner.filesystem.removal import names_in
 
-NAMES_IN_MEMORY = 1 << 17
-"""How many names of a directory are in memory at a time, some ten MB. A larger directory is read several times."""
+NAMES_IN_MEMORY = 1 << 16
+"""How many names of a directory are in memory at a time, some five MB. A larger directory is read several times."""
 
 
 Closed = Literal["raise", "skip", "open"]
