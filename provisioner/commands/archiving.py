@@ -146,7 +146,7 @@ def describe_files(report: FilesReport, owners: OwnerSource) -> list[str]:
         (report.lost_links, "hard link of proot has", "hard links of proot have", "no content any more"),
         (report.changed, "file was", "files were", "written to while being read"),
         (report.vanished, "file was", "files were", "removed while others were read"),
-        (report.mounted, "directory was", "directories were", "left empty, since something is mounted there"),
+        (report.mounted, "file or directory was", "files and directories were", "left out: something is mounted there"),
     ):
         if paths:
             names = ", ".join(printable(path) for path in paths[:_SHOWN])

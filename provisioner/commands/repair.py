@@ -18,6 +18,7 @@ from provisioner.config import Config
 from provisioner.container.access import find_directory, opened_directory
 from provisioner.container.record import Record, describe_missing
 from provisioner.errors import MachineError, MalformedImage, NotFound
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show what is damaged, and repair it. Raises ProvisionError."""
     from provisioner.comparison.changes import opened_record
+    from provisioner.container.mounted import check_not_mounted
     from provisioner.container.running import check_not_running
     from provisioner.container.staging import Staging, finish_interrupted
     from provisioner.maintenance.damage import find_damage
@@ -89,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         name, options = exact_source(record), unpack_options_of(record, max_size_of(arguments))
         with Staging(directory, trust) as staging, opened_record(folder, shown) as (_, baseline):
             check_not_running(directory)
+            with closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as opened:
+                check_not_mounted(opened, directory, "repair", only_here=True)
             if baseline.first_id is not None:
                 raise MachineError(
                     f"files in {shown} belong to subordinate ids, which repair can't give them", "replace it: --force"

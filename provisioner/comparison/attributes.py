@@ -28,11 +28,11 @@ def find_changed_attributes(folder: int, shown: str, *, closed: Closed = "raise"
         machine_errors(f"compare {shown} with its image"),
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
     ):
-        written, device = baseline.header.written, os.fstat(rootfs).st_dev
+        written = baseline.header.written
         if written is None:
             return
         for path, entry, file in join_one(parse_entries(record), walk(rootfs, closed=closed)):
-            if entry is None or file is None or file.stat.st_ctime_ns < written or file.stat.st_dev != device:
+            if entry is None or file is None or file.stat.st_ctime_ns < written or file.is_mounted:
                 continue
             if not stat.S_ISREG(file.stat.st_mode) and not file.is_directory:
                 continue

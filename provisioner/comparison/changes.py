@@ -96,7 +96,6 @@ def find_changes(folder: int, shown: str, *, closed: Closed = "skip") -> Iterato
 
 def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed) -> Iterator[Change]:
     """Yield the changes, without directories in which only something has changed."""
-    device = os.fstat(rootfs).st_dev
     skipped = b"/"
     for path, entry, file in join_one(parse_entries(record), walk(rootfs, closed=closed)):
         if path.startswith(skipped):
@@ -105,21 +104,27 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed) 
             assert file is not None
             if path == _LINKS:
                 skipped = path + b"/"
-            elif not is_mount_point(path, file, baseline.mount_points):
+            elif not _is_left_out(path, file, baseline):
                 yield Change(path, "A", _kind(file), size=_size(file), disk_size=size_on_disk(file.stat))
             continue
-        aspects = () if file is None else baseline.compare(path, entry, file)
-        if file is None or not _is_compared_below(entry, file, aspects, device):
+        aspects = () if file is None or file.is_mounted else baseline.compare(path, entry, file)
+        if file is None or not _is_compared_below(entry, file, aspects):
             skipped = path + b"/"
         if file is None:
             yield Change(path, "D", entry.kind, size_before=entry.size)
-        elif aspects and file.stat.st_dev == device:
+        elif aspects:
             yield Change(path, "C", _kind(file), aspects, _size(file), entry.size, size_on_disk(file.stat))
 
 
-def _is_compared_below(entry: MtreeEntry, file: WalkedFile, aspects: tuple[Aspect, ...], device: int) -> bool:
+def _is_left_out(path: bytes, file: WalkedFile, baseline: Baseline) -> bool:
+    """Return whether an added file isn't the container's: start.sh has made it for a mount, or it is mounted."""
+    is_mounted_file = file.is_mounted and not file.is_directory
+    return is_mounted_file or is_mount_point(path, file, baseline.mount_points)
+
+
+def _is_compared_below(entry: MtreeEntry, file: WalkedFile, aspects: tuple[Aspect, ...]) -> bool:
     """Return whether what is below a path is compared with the record, if it is a directory there."""
-    if file.stat.st_dev != device or (entry.is_directory and aspects[:1] == (Aspect.TYPE,)):
+    if file.is_mounted or (entry.is_directory and aspects[:1] == (Aspect.TYPE,)):
         return False
     return not file.is_directory or may_enter(file)
 
@@ -148,6 +153,8 @@ def is_mount_point(path: bytes, file: WalkedFile, known: frozenset[bytes] = froz
     """
     if path not in known and path not in _MOUNT_POINTS:
         return False
+    if file.is_mounted:
+        return True
     if not file.is_directory:
         return path in known and stat.S_ISREG(file.stat.st_mode) and not file.stat.st_size
     if not may_enter(file):

@@ -153,7 +153,7 @@ def find_directory_owners(opened: int, directory: Path) -> set[int]:
                 names = names[:-1]
             elif file.is_directory:
                 names.append(file.name)
-                if file.stat.st_dev != top.st_dev:
+                if file.is_mounted:
                     where = printable(b"/".join(names[1:]))
                     raise TargetExists(
                         f"another file system, or a subvolume of btrfs, begins at {where} in {shown}",

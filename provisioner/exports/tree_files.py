@@ -126,10 +126,10 @@ class TreeFiles:
                     made = self._file(path, file, entry)
                 if not is_wanted:  # a directory, which had to be asked for its owner
                     continue
-                if made is None and stat.S_IFMT(file.stat.st_mode) != stat.S_IFSOCK:
-                    self.report.vanished.append(path)
-                if file.is_directory and file.stat.st_dev != os.fstat(self._rootfs).st_dev:
+                if file.is_mounted:
                     self.report.mounted.append(path)
+                elif made is None and stat.S_IFMT(file.stat.st_mode) != stat.S_IFSOCK:
+                    self.report.vanished.append(path)
                 if made is not None:
                     self.report.files += 1
                     self.report.content += made.entry.size
@@ -193,6 +193,8 @@ class TreeFiles:
 
     def _file(self, path: bytes, file: WalkedFile, known: MtreeEntry | None) -> TreeFile | None:
         """Return the entry and content of a file; None for a socket. Raises FileNotFoundError where it is gone."""
+        if file.is_mounted:
+            return self._mounted(path, file, known)
         content: _Content | None = _Content(file.directory, file.name, file.stat)
         target = b""
         kind = KINDS.get(stat.S_IFMT(file.stat.st_mode))
@@ -217,6 +219,19 @@ class TreeFiles:
         if file.is_directory:
             self.owners.enter(path, uid, gid)
         return self._finished(entry, path, content, known)
+
+    def _mounted(self, path: bytes, file: WalkedFile, known: MtreeEntry | None) -> TreeFile | None:
+        """Return an entry for a directory where something is mounted, of which nothing is looked at; else None."""
+        if not file.is_directory:
+            return None
+        if known is None or not known.is_directory:
+            known = None
+        uid, gid = (known.uid, known.gid) if known else self.owners.find(path)
+        self.owners.enter(path, uid, gid)
+        mode, mtime = (known.mode, known.mtime) if known else (0o755, file.stat.st_mtime_ns)
+        xattrs = known.xattrs if known else ()
+        entry = Entry(self._prefix + path, Kind.DIRECTORY, mode, uid, gid, 0, mtime, b"", (0, 0), xattrs, None)
+        return TreeFile(entry, iter(()))
 
     def _finished(self, entry: Entry, path: bytes, content: _Content, known: MtreeEntry | None) -> TreeFile:
         """Return an entry with all that depends on its type."""

@@ -40,7 +40,7 @@ class CopyReport:
     devices_lost: int = 0
     """Devices, for which this user can only make an empty file."""
     mounted: list[str] = field(default_factory=list)
-    """Directories where another file system is mounted, which is left out."""
+    """Where something is mounted, which is left out. Directories are empty in the copy."""
     changed: list[str] = field(default_factory=list)
     """Files that were written to while they were copied, each time that was tried."""
     vanished: list[str] = field(default_factory=list)
@@ -89,11 +89,12 @@ class TreeCopier:
                 if file.is_directory:
                     if above:
                         here = self._enter_directory(here, file)
-                    with closing_descriptor(open_readable(file.directory, file.name, file.stat)) as opened:
-                        above.append(_Directory(self.path, file.stat, read_xattrs(opened)))
-                    if file.stat.st_dev != above[0].stat.st_dev:
-                        self.report.mounted.append(os.fsdecode(self.path))
-                else:
+                    above.append(_Directory(self.path, file.stat, _xattrs_of(file)))
+                if file.is_mounted:
+                    self.report.mounted.append(os.fsdecode(self.path))
+                    if not file.is_directory:
+                        continue
+                elif not file.is_directory:
                     self._copy_file(here, file)
                 self.report.files += 1
         finally:
@@ -238,6 +239,14 @@ class TreeCopier:
             self.report.owners_lost += 1
             return False
         return True
+
+
+def _xattrs_of(directory: WalkedFile) -> list[tuple[bytes, bytes]]:
+    """Return the attributes of a directory; none of one that is mounted, which isn't opened."""
+    if directory.is_mounted:
+        return []
+    with closing_descriptor(open_readable(directory.directory, directory.name, directory.stat)) as opened:
+        return read_xattrs(opened)
 
 
 def describe_losses(report: CopyReport) -> list[str]:

@@ -17,6 +17,6 @@ def find_link_names(root: int) -> list[list[bytes]]:
             above.pop()
         elif file.is_directory:
             above.append(file.name)
-        elif file.stat.st_nlink > 1:
+        elif file.stat.st_nlink > 1 and not file.is_mounted:
             names.setdefault(file.stat.st_ino, []).append(b"/".join([*above[1:], file.name]))
     return list(names.values())

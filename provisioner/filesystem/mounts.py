@@ -31,6 +31,39 @@ def mount_points_in(directory: Path) -> list[str]:
     return [mount.point for mount in read_mounts() if Path(mount.point).is_relative_to(directory)]
 
 
+def mount_names_below(directory: int) -> frozenset[bytes]:
+    """Return the last parts of the mount points below an open directory; none where /proc can't be read."""
+    try:
+        above = os.readlink(os.fsencode(f"/proc/self/fd/{directory}")).rstrip(b"/") + b"/"
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    points = (unescape(line.split(b" ", 5)[4]) for line in lines)
+    return frozenset(point.rpartition(b"/")[2] for point in points if point.startswith(above))
+
+
+def is_mount_point(directory: int, name: bytes) -> bool:
+    """Return whether a file in an open directory is on another mount than that, even of the same file system.
+
+    Where the kernel doesn't say that, file systems are compared. Raises OSError.
+    """
+    opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        above, below = _mount_number(directory), _mount_number(opened)
+        return above != below if above and below else os.fstat(opened).st_dev != os.fstat(directory).st_dev
+    finally:
+        os.close(opened)
+
+
+def _mount_number(descriptor: int) -> bytes:
+    """Return the number of the mount that an open file is on; nothing where the kernel doesn't say it."""
+    try:
+        found = re.search(rb"^mnt_id:\s*(\d+)", Path(f"/proc/self/fdinfo/{descriptor}").read_bytes(), re.MULTILINE)
+    except OSError:
+        return b""
+    return found[1] if found else b""
+
+
 def mount_of(path: Path) -> Mount | None:
     """Return the mount that the absolute `path` is on; None where that is unknown."""
     best = None

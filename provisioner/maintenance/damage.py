@@ -59,12 +59,11 @@ def find_damage(folder: int, shown: str) -> list[Damage]:
 
 
 def _damage(entries: Iterator[MtreeEntry | None], rootfs: int, baseline: Baseline) -> Iterator[Damage]:
-    device = os.fstat(rootfs).st_dev
     skipped = b"/"
     for path, entry, file in join_one(entries, walk(rootfs, closed="open")):
         if entry is None or path.startswith(skipped):
             continue
-        if file is not None and file.stat.st_dev != device:  # something is mounted there
+        if file is not None and file.is_mounted:
             skipped = path + b"/"
             continue
         aspects = () if file is None else baseline.compare(path, entry, file)

@@ -107,9 +107,8 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
     ):
         planner = _Planner(replace(baseline, opens_closed=True), old_tree, new_tree, old, new)
         records = [parse_entries(base_record), parse_entries(new_record)]
-        device = os.fstat(old_rootfs).st_dev
         for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
-            if file is not None and file.is_directory and file.stat.st_dev != device:
+            if file is not None and file.is_mounted:
                 inside = printable("/" + os.fsdecode(path))
                 raise MachineError(
                     f"{inside} in {shown} is a file system or subvolume of its own, which an update can't carry over",

@@ -236,7 +236,7 @@ class _MetadataSetter:
         """The number of names in the rootfs, before anything is repaired, by inode."""
         found: Counter[int] = Counter()
         for file in walk(self._rootfs, closed="open"):
-            if file is not None and not file.is_directory and file.stat.st_nlink > 1:
+            if file is not None and not file.is_directory and not file.is_mounted and file.stat.st_nlink > 1:
                 found[file.stat.st_ino] += 1
         return found
 

@@ -249,7 +249,7 @@ def _match(
             entry = _next_sibling(record, entry.is_directory)
             continue
         elif entry is not None and file is not None:
-            if _is_same_kind(entry, file):
+            if _is_same_kind(entry, file) and not file.is_mounted:
                 yield entry, file
             if entry.is_directory and file.is_directory:
                 depth += 1

@@ -162,11 +162,10 @@ class _Name:
 
 def _recorded(record: BinaryIO, rootfs: int) -> Iterator[tuple[bytes, MtreeEntry, WalkedFile | None]]:
     """Yield the path, the entry and the sibling's file for all entries of a record. Raises CannotReflink."""
-    device = os.fstat(rootfs).st_dev
     try:
         for path, (entry,), file in join([parse_entries(record)], walk(rootfs, closed="skip")):
             if entry is not None:
-                yield path, entry, file if file is not None and file.stat.st_dev == device else None
+                yield path, entry, file if file is not None and not file.is_mounted else None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -173,3 +173,26 @@ def test_states_are_those_of_the_names(tmp_path: Path) -> None:
     found = list(walk(tmp_path))[1]
     assert found is not None
     assert stat.S_ISLNK(found.stat.st_mode)
+
+
+def test_a_bind_mount_of_the_same_file_system_is_known(tmp_path: Path) -> None:
+    """No device number tells it from the tree; nor does its name, which others have as well."""
+    need_root()
+    need("mount", "umount")
+    points = [tmp_path / "a\n b/mnt", tmp_path / "file"]
+    for name in ("a\n b/mnt", "c/mnt", "host"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "below").touch()
+    points[1].touch()
+    mounted: list[Path] = []
+    try:
+        for source, point in zip((tmp_path / "host", tmp_path / "host/below"), points, strict=True):
+            run("mount", "--bind", source, point)
+            mounted.append(point)
+        found = [file for file in walk(tmp_path) if file]
+        assert [file.name for file in found if file.is_mounted] == [b"mnt", b"file"]
+        assert [file.name for file in found].count(b"below") == 2
+        assert not any(file.is_mounted for file in walk(points[0]) if file)
+    finally:
+        for point in mounted:
+            run("umount", point)
