@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+PROVISION_ELSEWHERE = "provision the image again, to another directory"
+"""The hint for a directory that lacks what nothing but its image has. In the same one, changes would be lost."""
+
 
 class ProvisionError(Exception):
     """Base class of all errors that are shown to users."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from provisioner.container.access import FOLDER, opened_directory, read_file
 from provisioner.container.record import Record, describe_missing
-from provisioner.errors import MachineError, MalformedImage, NotFound
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, MalformedImage, NotFound
 from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.digest import Digest
@@ -23,8 +23,6 @@ from provisioner.sources.registry import RegistrySource
 from provisioner.sources.resolver import find_offers
 from provisioner.store.documents import CachingRegistry
 from provisioner.terminal.escaping import printable
-
-_HINT = "provision the directory again: provision --force IMAGE DIR"
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def read_image(folder: int, directory: Path, record: Record) -> Image:
         image = Image.from_documents(manifest_bytes, config_bytes, index_digest, _platform_of(record))
     if str(image.digest) != record.manifest_digest:
         shown = printable(str(directory))
-        raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", _HINT)
+        raise MalformedImage(f"{shown}: manifest.json is not the manifest that record.json names", PROVISION_ELSEWHERE)
     return image
 
 
@@ -188,8 +186,8 @@ def _read(folder: int, directory: Path, name: str) -> bytes:
     try:
         data = read_file(folder, name, str(path))
     except MachineError as error:
-        error.hint = error.hint or _HINT
+        error.hint = error.hint or PROVISION_ELSEWHERE
         raise
     if data is None:
-        raise MachineError(f"{printable(str(path))} is missing", _HINT)
+        raise MachineError(f"{printable(str(path))} is missing", PROVISION_ELSEWHERE)
     return data

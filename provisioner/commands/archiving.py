@@ -12,7 +12,7 @@ from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import make_console, output_errors
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import HINTS, MachineError, machine_errors
+from provisioner.errors import HINTS, PROVISION_ELSEWHERE, MachineError, machine_errors
 from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 
@@ -106,7 +106,7 @@ def use_directory(
             console.step("  what it writes meanwhile may be in the archive in part")
         with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=opened)) as folder:
             if not os.access(RECORD, os.R_OK, dir_fd=folder):
-                raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
+                raise MachineError(f"{shown} has no record of owners", PROVISION_ELSEWHERE)
             return use(source, opened, folder)
 
 

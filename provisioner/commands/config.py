@@ -25,7 +25,7 @@ from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.record import Record
 from provisioner.container.staging import Staging
-from provisioner.errors import NotFound, UsageError
+from provisioner.errors import PROVISION_ELSEWHERE, NotFound, UsageError
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.run_settings import AS_CONFIGURED, OPTIONS
 from provisioner.launch.settings import RUNTIMES
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _record(directory: Path, trust: TrustedDirectories) -> Record:
     record = Record.read(directory, trust)
     if record is None:
-        raise NotFound(f"{printable(str(directory))} has no record", "provision it again, with --force")
+        raise NotFound(f"{printable(str(directory))} has no record", PROVISION_ELSEWHERE)
     return record
 
 

@@ -9,7 +9,7 @@ import stat
 
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import MachineError, UsageError, machine_errors
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, UsageError, machine_errors
 from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         if folder is None or not _has(folder, "record.json"):
             raise UsageError(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
         if not _has(folder, RECORD):
-            raise MachineError(f"{shown} has no record of owners", "provision it again, with --force")
+            raise MachineError(f"{shown} has no record of owners", PROVISION_ELSEWHERE)
         with (
             machine_errors(f"write the state for fakeroot in {shown}"),
             closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,

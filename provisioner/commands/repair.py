@@ -17,7 +17,7 @@ from provisioner.commands.trusting import add_trust_argument, trusted_directorie
 from provisioner.config import Config
 from provisioner.container.access import find_directory, opened_directory
 from provisioner.container.record import Record, describe_missing
-from provisioner.errors import MachineError, MalformedImage, NotFound
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, MalformedImage, NotFound
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.digest import Digest
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
                 check_not_mounted(opened, directory, "repair", only_here=True)
             if baseline.first_id is not None:
                 raise MachineError(
-                    f"files in {shown} belong to subordinate ids, which repair can't give them", "replace it: --force"
+                    f"files in {shown} belong to subordinate ids, which repair can't give them", PROVISION_ELSEWHERE
                 )
             with open_source(name, SourceOptions.of(arguments, config), console) as source:
                 image = image_of(source, record) if any(damage.needs_content for damage in damages) else None

@@ -13,7 +13,7 @@ from provisioner.comparison.join import join_one
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.container.access import read_file
 from provisioner.container.proot_links import LINKS
-from provisioner.errors import MachineError, machine_errors
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Closed, WalkedFile, walk
@@ -62,7 +62,7 @@ def opened_record(folder: int, shown: str) -> Iterator[tuple[BinaryIO, Baseline]
             except FileNotFoundError:
                 raise MachineError(
                     f"{shown} has no ownership record, so that nobody knows what its image was",
-                    "provision the image again, to another directory",
+                    PROVISION_ELSEWHERE,
                 ) from None
             record.readline()
             header = parse_header(record.readline())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from contextlib import ExitStack, suppress
@@ -19,6 +20,7 @@ from provisioner.errors import MachineError, ProvisionError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.renewal import find_outdated
 from provisioner.launch.runtime_files import runtime_files
+from provisioner.terminal.escaping import printable
 
 QEMU = {
     "amd64": "x86_64",
@@ -115,7 +117,7 @@ def check_start_script(site: Site) -> Finding:
     """Check whether DIR/start.sh finds a runtime: `--print` makes it print its command line and run nothing."""
     script = site.directory / "start.sh"
     if not script.is_file():
-        return no("is missing", "provision again, with --force")
+        return no("is missing", f"provision repair {shlex.quote(printable(str(site.directory)))}")
     temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
     trusted = {"PROVISION_TRUST_DIR": "*"} if site.trust.covers(site.directory) else {}
     environment = {**os.environ, **temporary, **trusted}

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
-from provisioner.errors import MachineError
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError
 from provisioner.filesystem.kind import FILE_TYPES, Kind
 
 _SIGNATURE = b"#mtree\n"
@@ -247,4 +247,4 @@ def _parse_xattr(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _damaged() -> MachineError:
-    return MachineError("the ownership record is damaged", "provision again, with --force")
+    return MachineError("the ownership record is damaged", PROVISION_ELSEWHERE)
