@@ -9,13 +9,17 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from provisioner.errors import MachineError
+from provisioner.errors import MachineError, UsageError
+from provisioner.terminal.escaping import printable
 
 _ENDS = {
     "gzip": (".gz", ".tgz"),
     "xz": (".xz", ".txz"),
     "zstd": (".zst", ".tzst", ".zstd"),
 }
+_OTHER_ENDS = (".zip", ".bz2", ".tbz", ".tbz2", ".tb2", ".lz", ".lz4", ".lzma", ".lzo", ".7z", ".rar", ".z", ".br")
+"""How the names of other archives and compressed files end: a plain tar of such a name would be taken for one."""
+_OTHER_HINT = "take a name that ends in .tar, .tar.gz, .tar.xz or .tar.zst"
 _GZIP_WINDOW = 31  # zlib's wbits for the gzip format
 _ZSTD_HINT = "install the program zstd (apt install zstd, pkg install zstd), or take a name that ends in .tar.gz"
 
@@ -31,7 +35,12 @@ class Compressor(Protocol):
 
 
 def compression_for(name: str) -> str:
-    """Return the compression that the name of a file stands for: `gzip`, `xz`, `zstd`, or nothing for none."""
+    """Return the compression that the name of a file stands for: `gzip`, `xz`, `zstd`, or nothing for none.
+
+    Raises UsageError for the name of an archive that can't be written.
+    """
+    if end := next((end for end in _OTHER_ENDS if name.lower().endswith(end)), ""):
+        raise UsageError(f"{printable(name)}: {end} archives can't be written", _OTHER_HINT)
     return next((kind for kind, ends in _ENDS.items() if name.lower().endswith(ends)), "")
 
 

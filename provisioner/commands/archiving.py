@@ -57,10 +57,9 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
 
     def use(source: Path, opened: int, folder: int) -> int:
         check_not_below(arguments.file, source)
-        is_piped = arguments.file == STANDARD_OUTPUT
+        is_piped, kind = arguments.file == STANDARD_OUTPUT, compression_for(arguments.file)
         with output_file(arguments.file, sync=not arguments.no_sync) as output:
             output_context = output_errors() if is_piped else machine_errors(f"write {printable(arguments.file)}")
-            kind = compression_for(arguments.file)
             packer = compressor(kind, lambda data: _write_all(output, data), output)
 
             def job() -> tuple[FilesReport, OwnerSource]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.archives.compressing import compression_for
 from provisioner.errors import MachineError, TargetExists, UsageError
 from provisioner.exports.output_file import check_not_below, output_file
 from tests.support.tools import need_root, own
@@ -105,3 +106,11 @@ def test_a_file_in_the_directory_that_goes_into_it_is_refused(tmp_path: Path) ->
             check_not_below(str(tmp_path / name), tmp_path / "dir")
     check_not_below(str(tmp_path / "directory"), tmp_path / "dir")
     check_not_below("-", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["c.zip", "c.tar.bz2", "C.TAR.LZ4", "c.7z"])
+def test_a_name_that_would_lie_about_the_archive_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="can't be written") as raised:
+        compression_for(name)
+    assert ".tar.gz" in raised.value.hint
+    assert compression_for("c.tar") == compression_for("-") == compression_for("archive") == ""
