@@ -70,7 +70,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
             console.step(f"{printable(str(target))} was removed already, but for some files: they are removed now")
             _forget(target, stamps, console)
             return 0
-    with opened_own_directory(target, trust) as opened:
+    with opened_own_directory(target, trust, needs_record=False) as opened:
         check_not_mounted(opened, target, "remove", only_here=True)  # containers that run have mounts of their own
         owners = find_directory_owners(opened, target)
         _ask(opened, target, arguments, trust)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
@@ -24,6 +24,7 @@ from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.filesystem.walk import walk
+from provisioner.ownership.record import RECORD
 from provisioner.terminal.escaping import printable
 
 OWN_NAMES = (b"rootfs", b"start.sh", os.fsencode(FOLDER))
@@ -77,11 +78,13 @@ class Removal(Staging):
 
 
 @contextmanager
-def opened_own_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Iterator[int]:
+def opened_own_directory(
+    directory: Path, trust: TrustedDirectories = NOBODY, *, needs_record: bool = True
+) -> Iterator[int]:
     """Open a directory that provision has made, for the context: give the descriptor.
 
-    Its record need not be readable. Raises NotFound where nothing is there, TargetExists for what provision hasn't
-    made and for a symlink, NotTrusted, and MachineError.
+    Its record need not be readable; unless `needs_record`, an ownership record is enough. Raises NotFound where
+    nothing is there, TargetExists for what provision hasn't made and for a symlink, NotTrusted, and MachineError.
     """
     shown = printable(str(directory))
     with trust_errors(f"look at {shown}"), resolved(directory, trust, parents_only=True) as found:
@@ -96,7 +99,8 @@ def opened_own_directory(directory: Path, trust: TrustedDirectories = NOBODY) ->
             raise TargetExists(*_describe_file(found.directory, name, shown)) from None
     with closing_descriptor(opened):
         with trust_errors(f"look at {shown}"):
-            is_ours = _has_record(opened, directory, trust)
+            names = ("record.json",) if needs_record else ("record.json", RECORD)
+            is_ours = _has_one_of(names, opened, directory, trust)
         if not is_ours:
             raise TargetExists(
                 describe_missing(directory, shown), "name the directory that holds start.sh, rootfs and .provision"
@@ -112,15 +116,17 @@ def _describe_file(parent: int, name: str, shown: str) -> tuple[str, str]:
     return f"{shown} is not a directory", "name the directory that holds start.sh, rootfs and .provision"
 
 
-def _has_record(opened: int, directory: Path, trust: TrustedDirectories) -> bool:
+def _has_one_of(names: Sequence[str], opened: int, directory: Path, trust: TrustedDirectories) -> bool:
+    """Return whether one of the files that only provision makes is in the `.provision/` of an open directory."""
     folder = open_folder(opened, directory, trust)
     if folder is None:
         return False
     with closing_descriptor(folder):
-        try:
-            return stat.S_ISREG(os.stat("record.json", dir_fd=folder, follow_symlinks=False).st_mode)
-        except FileNotFoundError:
-            return False
+        for name in names:
+            with suppress(FileNotFoundError):
+                if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                    return True
+    return False
 
 
 def check_in_place(opened: int, directory: Path) -> None:

@@ -59,3 +59,10 @@ def test_no_answer_advises_what_destroys_changes(
             else:
                 shutil.rmtree(place / "new")
     assert failures
+
+
+def test_a_directory_that_has_lost_its_record_can_be_removed(place: Path) -> None:
+    directory = provisioned(place / "dir")
+    (directory / ".provision/record.json").unlink()
+    assert main(["remove", "--yes", str(directory)]) == 0
+    assert not directory.exists()
