@@ -174,15 +174,21 @@ def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
 def _outcome(action: Action, kept: str) -> str:
     """Return what becomes of a path that both sides have changed, as a text."""
     from provisioner.comparison.merge import Side
+    from provisioner.filesystem.kind import Kind
 
     content = action.decision.content
     place = printable(kept) if kept else ""
     if action.is_place_taken:
         return f"{_shown(action.place)} comes in its place; " + (f"this one is in {place}" if place else "this is lost")
+    if action.is_blocked:
+        return "the image has something else in its place; " + (f"yours is in {place}" if place else "yours is lost")
     if content is Side.BESIDE:
         return f"yours stays; the image's is {_shown(action.beside)}"
     if content is Side.USER and action.disk is None:
         return "stays deleted; the image has changed it"
+    was_directory = action.base is not None and action.base.kind is Kind.DIRECTORY
+    if content is Side.USER and was_directory and action.disk and action.disk.kind is not Kind.DIRECTORY:
+        return "yours stays; the image has changed what is in the directory that it replaces"
     if content is Side.USER and (action.new is None or action.base is None or action.new.data != action.base.data):
         return "yours stays; the image has changed it too"
     if content is Side.IMAGE and (action.new is None or action.disk is None or action.new.data != action.disk.data):

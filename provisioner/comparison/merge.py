@@ -59,6 +59,8 @@ class Decision(NamedTuple):
 def decide(path: bytes, base: State | None, disk: State | None, new: State | None) -> Decision:
     """Return what becomes of a path. A side that has nothing there is None."""
     content, is_conflict = _decide_content(path, base, disk, new)
+    if base and disk and new is None and (base.mode, base.owner) != (disk.mode, disk.owner):
+        is_conflict = True  # the image deletes what the user has changed, be it the mode alone
     if base is None or disk is None or new is None or len({base.kind, disk.kind, new.kind}) > 1:
         rest = Side.IMAGE if content is Side.IMAGE else Side.USER
         return Decision(content, rest, rest, is_conflict)

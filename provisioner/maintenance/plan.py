@@ -44,6 +44,8 @@ class Action:
     new: State | None
     size: int = 0
     """The bytes of the user's file that are copied."""
+    is_blocked: bool = False
+    """Whether it isn't carried out, since the new image has something else than a directory above `place`."""
     is_place_taken: bool = False
     """Whether it isn't carried out, since the old tree has another file at `place` itself."""
 
@@ -115,6 +117,7 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
                     "move it out of DIR, and back afterwards",
                 )
             planner.add(path, base, file, entry)
+        planner.mark_blocked()
         return planner.plan
 
 
@@ -159,6 +162,38 @@ class _Planner:
         if base is None and file is None:
             return
         self._decide(path, place, base, file, new, aspects)
+
+    def mark_blocked(self) -> None:
+        """Mark the user's files that have no place, since there is no directory for them, as conflicts."""
+        kinds = {
+            action.place: action.disk and action.disk.kind
+            for action in self.plan.actions
+            if action.decision.content in (Side.USER, Side.BESIDE)
+        }
+        known: dict[bytes, bool] = {b"": True}
+
+        def can_hold(path: bytes) -> bool:
+            """Return whether a path is a directory in the end, or nothing is there."""
+            if path not in known:
+                known[path] = can_hold(path.rpartition(b"/")[0]) and self._is_free_or_directory(path, kinds)
+            return known[path]
+
+        for number, action in enumerate(self.plan.actions):
+            keeps = action.decision.content in (Side.USER, Side.BESIDE) and action.disk is not None
+            if keeps and not can_hold(action.place.rpartition(b"/")[0]):
+                decision = action.decision._replace(is_conflict=True)
+                self.plan.actions[number] = replace(action, decision=decision, is_blocked=True)
+
+    def _is_free_or_directory(self, path: bytes, kinds: dict[bytes, Kind | None]) -> bool:
+        """Return whether nothing is at a path of the new tree, or a directory; `kinds` are those of what is brought."""
+        if path in kinds:
+            return kinds[path] is Kind.DIRECTORY
+        try:
+            return stat.S_ISDIR(self._new_tree.lstat(self._new_tree.locate(path, create=False)).st_mode)
+        except OSError as error:
+            if error.errno not in NOTHING_THERE:
+                raise
+            return True
 
     def _decide(
         self,

@@ -194,3 +194,23 @@ def test_immutable_files(place: Path, registry: ScriptedRegistry) -> None:
         done = provision("update", directory, "--yes", "--no-keep", **options)
         assert done.returncode == 0, done.stderr
         assert {*os.listdir(mounted.path)} - {"lost+found"} == {"dir"}
+
+
+def test_the_plan_names_all_that_has_no_place(directory: Path, registry: ScriptedRegistry) -> None:
+    """A directory that is a file in the new image; one that the user has replaced; and a mode of what is deleted."""
+    push(
+        registry, [*(m for m in NEW if "usr/names" not in str(m) and "usr/lib/same" not in str(m)), ("usr/names", b"")]
+    )
+    by_user(
+        """
+        cd "$1"; mkdir usr/names/mine; echo 1 >usr/names/mine/new; chmod 600 usr/lib/same
+        mv etc opt-etc; ln -s opt-etc etc
+        """,
+        directory / "rootfs",
+    )
+    planned = update(directory, "--dry-run").stdout
+    assert "/usr/names/mine/new: the image has something else in its place" in planned
+    assert "/usr/lib/same: deleted, as in the image" in planned
+    assert "both have changed mode or owner" not in planned
+    done = update(directory)
+    assert "/usr/names/mine/new: the image has something else in its place" in done.stdout
