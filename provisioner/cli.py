@@ -41,6 +41,7 @@ from provisioner.commands import (
     update,
 )
 from provisioner.commands.first_word import check_first_word, instead_of, operand_positions
+from provisioner.commands.foreign_options import BY_SUBCOMMAND
 from provisioner.commands.output import write_lines
 from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, with_volume_options
@@ -48,6 +49,7 @@ from provisioner.commands.starting import EXEC, SHELL, START
 from provisioner.errors import ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
+from provisioner.terminal.tables import COLOUR_CHOICES, ColourChoice
 
 
 class Command(Protocol):
@@ -106,6 +108,7 @@ EXIT_STATUSES = (
     "7 this machine can't, 8 DIR is in the way, 9 an update is there, 130 interrupted."
 )
 INTERRUPTED = 130
+_COMMAND_LATER = "; a command comes later: DIR/start.sh COMMAND"
 
 
 class _Terminated(BaseException):
@@ -124,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
     _leave_out_relative_directories()
-    console = Console()
+    console = Console(colour=_colour(words))
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _raise_terminated)
@@ -137,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error("interrupted", "; ".join(getattr(interrupt, "__notes__", ())))
         return INTERRUPTED
     except _Terminated as terminated:
-        console.error("ended by a signal")
+        console.error("ended by a signal", "; ".join(getattr(terminated, "__notes__", ())))
         return terminated.status
     except BrokenPipeError:  # the reader of standard output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -153,6 +156,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "this is a bug in provision: please report it; PROVISION_DEBUG=1 shows the traceback",
         )
         return ProvisionError.status
+
+
+def _colour(words: Sequence[str]) -> ColourChoice:
+    """Return what `--color` says on a command line that may be wrong, `auto` where it says nothing."""
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--color":
+            said = value if equals else next(iter(words[at + 1 :]), "")
+            return next((choice for choice in COLOUR_CHOICES if choice == said), "auto")
+    return "auto"
 
 
 def _run(words: list[str]) -> int:
@@ -288,8 +301,13 @@ def _parser(name: str) -> Parser:
     )
     command.add_arguments(parser)
     add_common_options(parser, getattr(command, "QUIET", "show errors only"))
-    parser.synonyms = getattr(command, "SYNONYMS", {})
-    parser.rest_hint = "" if name not in ("", "install") else "; a command comes later: DIR/start.sh COMMAND"
+    parser.synonyms = BY_SUBCOMMAND.get(name or "install", {})
+    parser.subcommands = () if name else COMMANDS
+    parser.rest_hint = {
+        "": _COMMAND_LATER,
+        "install": _COMMAND_LATER,
+        "config": "; to change something: provision config NAME --set KEY=VALUE",
+    }.get(name, "")
     parser.find_owner = lambda option: _owner_of(option, name or "install")
     return parser
 

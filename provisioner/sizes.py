@@ -1,4 +1,4 @@
-"""Sizes as people write and read them."""
+"""Sizes and numbers as people write and read them."""
 
 from __future__ import annotations
 
@@ -32,3 +32,11 @@ def size_text(count: int) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number with what is counted: `1 file`, `1,204 files`.
+
+    `many` is what follows any number but 1, where that isn't `one` with an s.
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"

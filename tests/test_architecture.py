@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "threads": "",
     "terminal": "sizes threads",
     "resources": "",
-    "filesystem": "threads",
+    "filesystem": "sizes threads",
     "errors": "terminal",
     "archives": "errors filesystem terminal threads",
     "settings": "errors filesystem terminal",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,21 @@ def test_every_command_with_json_is_on_the_page() -> None:
         if any("--json" in action.option_strings for action in parser._actions):
             have.add(name)
     assert {section.split()[0] for section in SECTIONS} == have
+
+
+SILENT = {
+    *("owners", "link", "backup", "restore", "export", "push", "copy", "move", "remove", "login", "logout"),
+    *("run", "start", "shell", "exec", "stop", "logs", "completion"),  # start.sh, a log, or a script writes
+}
+
+
+def test_a_command_without_json_writes_no_data() -> None:
+    """Every command has --json, or writes nothing of its own to standard output."""
+    assert {section.split()[0] for section in SECTIONS} | SILENT == set(COMMANDS)
+    for name in SILENT - {"logs", "completion"}:
+        module = sys.modules[getattr(COMMANDS[name], "__name__", type(COMMANDS[name]).__module__)]
+        text = inspect.getsource(module)
+        assert not re.search("write_(lines|json)\\(|stdout(?!\\.flush)|print\\((?!.*stderr)", text), name
 
 
 def test_list(place: Place) -> None:

@@ -296,9 +296,9 @@ def test_nine_tenths_of_the_free_space_are_the_default_limit(
 @pytest.mark.parametrize(
     ("hardlinks", "message"),
     [
-        ("auto", "2 copies, which take 6.0 MB more stand in for them; --hardlinks symlink saves that"),
-        ("copy", "2 copies, which take 6.0 MB more stand in for them; --hardlinks symlink saves that"),
-        ("symlink", "2 symlinks stand in for them"),
+        ("auto", "2 copies, which take 6.0 MB more in their place; --hardlinks symlink saves that"),
+        ("copy", "2 copies, which take 6.0 MB more in their place; --hardlinks symlink saves that"),
+        ("symlink", "2 symlinks in their place"),
     ],
 )
 def test_what_replaces_hard_links_is_reported_once(

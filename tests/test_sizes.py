@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from provisioner.sizes import parse_size, size_text
+import provisioner
+from provisioner.sizes import counted, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -71,3 +75,28 @@ def test_what_is_no_size(value: object) -> None:
 )
 def test_sizes_as_people_read_them(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "text"),
+    [
+        (0, ["file"], "0 files"),
+        (1, ["file"], "1 file"),
+        (2, ["file"], "2 files"),
+        (1_204, ["copy, which takes", "copies, which take"], "1,204 copies, which take"),
+        (1, ["copy, which takes", "copies, which take"], "1 copy, which takes"),
+    ],
+)
+def test_what_is_counted_has_its_number(count: int, words: list[str], text: str) -> None:
+    assert counted(count, *words) == text
+
+
+def test_no_message_has_a_number_before_a_plural_that_it_does_not_choose() -> None:
+    """`{len(paths)} files` says "1 files"; `counted` doesn't."""
+    nouns = "files|layers|images|directories|changes|packages|links|sockets|copies|attributes|devices|tags"
+    pattern = re.compile(rf"\{{[^{{}}]*(?:count|len\(|links|lost|left)[^{{}}]*\}}(?: more)? (?:{nouns})\b")
+    # Of two or more alone.
+    rare = re.compile(r"is the most|and the config|has .* layers|(manifests|images)\)\} images|tags only the")
+    for path in sorted(Path(provisioner.__file__).parent.rglob("*.py")):
+        for line in path.read_text().splitlines():
+            assert not pattern.search(line) or rare.search(line) or '"""' in line, f"{path.name}: {line.strip()}"

@@ -53,6 +53,19 @@ def tar_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield bytes(2 * BLOCK)
 
 
+def files_of(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield path and size of each of the pseudo files in `chunks`, without their contents.
+
+    Raises MalformedImage and MachineError.
+    """
+    lines, _ = _split(chunks)
+    for match in _matches(lines):
+        if match[2] not in b"xX":
+            header = tarfile.TarInfo()
+            _describe(header, match[2], match[3])
+            yield _plain(match[1]).strip(b"/"), header.size
+
+
 def _split(chunks: Iterable[bytes]) -> tuple[bytes, StreamReader]:
     """Return the lines, and the reader of the contents behind them."""
     source, head = iter(chunks), bytearray()

@@ -7,7 +7,7 @@ and keeps every entry in memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from provisioner.archives.fields import (
     BLOCK,
@@ -67,10 +67,25 @@ _KINDS = {
     b"D": Kind.DIRECTORY,  # GNU incremental, with a list of names as content
     b"6": Kind.FIFO,
 }
+_LONG = {b"L": b"path", b"K": b"linkpath"}
+"""GNU's long names: the pax record that each stands for."""
 _GLOBAL_KEYS = (b"mtime", b"uid", b"gid")
 """The pax records that count in a global header. Others describe one file, or would slow down each entry."""
 _XATTR = b"SCHILY.xattr."
 _MAY_BE_EMPTY = (_XATTR, b"GNU.sparse.")
+
+
+class Taker(Protocol):
+    """Takes plain files of an archive, which are all in one header and the content behind it."""
+
+    def takes_file(self, path: bytes, size: int) -> bool:
+        """Return whether to take a file. Its content has `size` bytes."""
+
+    def hand_over(self, *parts: bytes) -> None:
+        """Take it: `parts` are its header and content, with padding, as they stand in the archive."""
+
+    def wait(self) -> None:
+        """Wait, behind the last entry, until all is done with the files that were taken."""
 
 
 class Archive:
@@ -78,8 +93,12 @@ class Archive:
 
     def __init__(self, chunks: Iterable[bytes], reader: Reader | None = None) -> None:
         self._input = reader or StreamReader(chunks)
+        self.taker: Taker | None = None
+        """Takes some of the files, which are not among the entries then."""
         self.left = 0
         """How many bytes of the last entry's content have not been read."""
+        self.is_ended = False
+        """Whether an empty block has ended the archive, and not the end of the stream alone."""
         self._padding = 0
         self._global: dict[bytes, bytes] = {}
 
@@ -91,6 +110,8 @@ class Archive:
         """
         while (entry := self._next_entry()) is not None:
             yield entry
+        if self.taker is not None:
+            self.taker.wait()
         if self._input.drain():
             raise unreadable("there is more behind its end")
 
@@ -113,17 +134,16 @@ class Archive:
             flag = header[156:157]
             size = parse_number(header[124:136], "a size")
             if flag == b"0" and not records and not self._global:
-                return self._plain_file(header, size)
-            if flag in (b"x", b"X"):
+                if (entry := self._plain_file(header, size)) is not None:
+                    return entry
+            elif flag in (b"x", b"X"):
                 found, pairs = _parse_pax(self._read_metadata(size))
                 records.update(found)
             elif flag == b"g":
                 found, _ = _parse_pax(self._read_metadata(size))
                 self._global.update((key, found[key]) for key in _GLOBAL_KEYS if key in found)
-            elif flag == b"L":
-                records.setdefault(b"path", text_of(self._read_metadata(size)))
-            elif flag == b"K":
-                records.setdefault(b"linkpath", text_of(self._read_metadata(size)))
+            elif flag in _LONG:
+                records.setdefault(_LONG[flag], text_of(self._read_metadata(size)))
             elif flag == b"V":
                 self._skip_content(size)  # a volume label
             else:
@@ -142,6 +162,7 @@ class Archive:
             self._skip_content(0)
         header = self._input.read(BLOCK)
         if not header or (not header[0] and not header.strip(b"\0")):
+            self.is_ended = bool(header)
             return None
         if len(header) < BLOCK:
             raise unreadable("it ends in the middle of a header")
@@ -149,13 +170,22 @@ class Archive:
             raise unreadable("the checksum of a header is wrong")
         return header
 
-    def _plain_file(self, header: bytes, size: int) -> Entry:
-        """Return the entry of a regular file all of which is in its header, as of most files: it has to be fast."""
+    def _plain_file(self, header: bytes, size: int) -> Entry | None:
+        """Return the entry of a regular file all of which is in its header, as of most files: it has to be fast.
+
+        Returns None where it was handed over.
+        """
         path = header[:100].split(b"\0", 1)[0]
         if header[345] and header[257:263] == b"ustar\0":
             path = text_of(header[345:500]) + b"/" + path
         if path.endswith(b"/"):
             return self._entry(header, size, {}, [])
+        if self.taker is not None and self.taker.takes_file(path, size):
+            content = self._input.read(size + -size % BLOCK)  # the last padding may be missing
+            if len(content) < size:
+                raise unreadable("it ends in the middle of a file")
+            self.taker.hand_over(header, content)
+            return None
         self.left, self._padding = size, -size % BLOCK
         mode, uid, gid = parse_owners(header[100:124])
         return Entry(path, Kind.FILE, mode, uid, gid, size, parse_mtime(None, header[136:148]), b"", (0, 0), (), None)

@@ -13,7 +13,7 @@ from provisioner.commands.output import make_console, output_errors
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import HINTS, MachineError, machine_errors
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
         for line in describe_files(report, source_of_owners):
             console.step(line)
         size = "" if is_piped else f" in {size_text(os.stat(arguments.file).st_size)}"
-        console.step(f"wrote {report.files} files, {size_text(report.content)}{size}, to {printable(arguments.file)}")
+        console.step(
+            f"wrote {counted(report.files, 'file')}, {size_text(report.content)}{size}, to {printable(arguments.file)}"
+        )
         return 0
 
     return use_directory(command, arguments, console, use)
@@ -138,21 +140,24 @@ def describe_files(report: FilesReport, owners: OwnerSource) -> list[str]:
     """Return a line for each kind of thing that an archive lacks, or that had to be found out."""
     lines = []
     if report.sockets:
-        lines.append(f"{report.sockets} sockets were left out: archives can't have them, and programs make them anew")
-    for paths, text in (
-        (report.lost_links, "hard links of proot have lost their content"),
-        (report.changed, "files were written to while they were read"),
-        (report.vanished, "files were removed while others were read"),
-        (report.mounted, "directories were left empty, since something is mounted there"),
+        sockets = counted(report.sockets, "socket was", "sockets were")
+        lines.append(f"{sockets} left out: archives can't have any, and programs make them anew")
+    for paths, one, many, text in (
+        (report.lost_links, "hard link of proot has", "hard links of proot have", "no content any more"),
+        (report.changed, "file was", "files were", "written to while being read"),
+        (report.vanished, "file was", "files were", "removed while others were read"),
+        (report.mounted, "directory was", "directories were", "left empty, since something is mounted there"),
     ):
         if paths:
             names = ", ".join(printable(path) for path in paths[:_SHOWN])
-            lines.append(f"{len(paths)} {text}: {names}{' and more' if len(paths) > _SHOWN else ''}")
+            lines.append(
+                f"{counted(len(paths), one, many)} {text}: {names}{' and more' if len(paths) > _SHOWN else ''}"
+            )
     if report.excluded:
-        lines.append(f"{report.excluded} files and directories were excluded")
+        lines.append(f"{counted(report.excluded, 'file or directory was', 'files and directories were')} excluded")
     if count := sum(owners.counts.values()):
         by = ", ".join(f"{number} by {source}" for source, number in sorted(owners.counts.items()) if number)
-        lines.append(f"{count} files that the image doesn't have got an owner other than root: {by}")
+        lines.append(f"{counted(count, 'file')} that the image doesn't have got an owner other than root: {by}")
     return lines
 
 

@@ -11,8 +11,8 @@ from provisioner.commands.trusting import trusted_directories
 from provisioner.container.access import FOLDER, find_directory, opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.record import describe_missing
+from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import find_unlisted
-from provisioner.container.staging import staging_directory
 from provisioner.errors import NotFound, UsageError
 from provisioner.filesystem.trust import NOBODY
 from provisioner.terminal.escaping import printable
@@ -45,14 +45,21 @@ def container_called(name: str, arguments: argparse.Namespace) -> Path:
     if not name:
         raise UsageError("NAME|DIR is empty", "see all that are known: provision list")
     path = Path(name)
-    if "/" not in name and name not in ("", ".", "..") and not (path / FOLDER).is_dir():
+    if "/" not in name and name not in ("", ".", "..") and not _is_container(path):
         path = _known_directory(name)
     trust = trusted_directories(arguments)
     directory = find_directory(path, trust)
     with opened_directory(directory, trust) as folder:
         if folder is None:
-            raise NotFound(describe_missing(directory, printable(str(path))), "all that are known: provision list")
+            above = next((part for part in path.parents if (part / FOLDER).is_dir()), None)
+            hint = f"name the directory: {printable(str(above))}" if above else "all that are known: provision list"
+            raise NotFound(describe_missing(directory, printable(str(path))), hint)
     return directory
+
+
+def _is_container(path: Path) -> bool:
+    """Return whether a container is at a path, or is put back there when it is opened."""
+    return (path / FOLDER).is_dir() or was_interrupted(path)
 
 
 def path_of_container(name: str) -> Path:
@@ -72,7 +79,7 @@ def _known_directory(name: str) -> Path:
     entries: list[KnownDirectory] = []
     with suppress(OSError):  # there is no list
         entries = Directories(state_directory()).entries()
-    present = [entry.directory for entry in entries if os.path.isdir(os.path.join(entry.directory, FOLDER))]
+    present = [entry.directory for entry in entries if _is_container(Path(entry.directory))]
     moved = {entry.id for entry in entries if entry.id and entry.directory not in present}
     if moved:
         folders = [Path.cwd(), *(Path(entry.directory).parent for entry in entries)]

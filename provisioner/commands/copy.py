@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.running import describe_processes, running_in
     from provisioner.container.staging import Staging
     from provisioner.filesystem.copying import describe_losses
-    from provisioner.sizes import size_text
+    from provisioner.sizes import counted, size_text
 
     console, trust = make_console(arguments), trusted_directories(arguments)
     source = find_directory(path_of_container(arguments.directory), trust)
@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
             staging.commit(console, sync=not arguments.no_sync, replace=False)
     for line in describe_losses(report):
         console.step(line)
-    shared = f", {report.reflinks} of them reflinks, which take no space" if report.reflinks else ""
-    console.step(f"copied {report.files} files, {size_text(report.content)}{shared}")
+    shared = f", {report.reflinks} of them by reflink, without taking space" if report.reflinks else ""
+    console.step(f"copied {counted(report.files, 'file')}, {size_text(report.content)}{shared}")
     remember(target, source)
     console.step(f"{printable(arguments.new)} is ready")
     return 0
@@ -88,8 +88,11 @@ def repeated_words(command: str, arguments: argparse.Namespace) -> list[str]:
     return [command, *words, "--", arguments.directory, arguments.new]
 
 
-def remember(target: Path, source: Path, *, is_moved: bool = False) -> None:
-    """Add `target` to the list of directories, with what it says of `source`, which it forgets if that was moved."""
+def remember(target: Path, source: Path, *, is_moved: bool = False, content: str = "") -> None:
+    """Add `target` to the list of directories, with what it says of `source`, which it forgets if that was moved.
+
+    `content` is the digest of an ownership record that was written anew.
+    """
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
     from provisioner.container.record import Record
     from provisioner.errors import ProvisionError
@@ -100,5 +103,5 @@ def remember(target: Path, source: Path, *, is_moved: bool = False) -> None:
         if is_moved:
             directories.drop(former)
         if record := Record.read(target, TrustedDirectories(("*",))):
-            content = former[0].content if former else ""
+            content = content or (former[0].content if former else "")
             directories.add(KnownDirectory(str(target), record.reference, record.id, content))

@@ -70,7 +70,7 @@ def _write_image(
     directory = find_directory(arguments.directory, trusted_directories(arguments))
     with (
         ExitStack() as stack,
-        made_image(arguments, directory, opened, folder, only_oci=True, space=_space(arguments.file)) as made,
+        made_image(arguments, directory, opened, folder, console, only_oci=True, space=_space(arguments.file)) as made,
     ):
         new = [made.new_layer] if made.new_layer else []
         needed = {layer.digest for layer in made.image.layers} - {blob.descriptor.digest for blob in new}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
 
 from provisioner.catalogue import Catalogue
-from provisioner.commands.foreign_words import INSTEAD, what_to_type
+from provisioner.commands.foreign_words import INSTEAD, TOOLS, what_to_type
 from provisioner.commands.similar import nearest
 from provisioner.config import Config
 from provisioner.container.access import FOLDER
@@ -16,6 +17,7 @@ from provisioner.terminal.escaping import printable
 
 _IMAGES = frozenset({"composer", "consul", "crate", "docker", "flink", "plone", "unit"})
 """Images of Docker Hub with short names that are near to the name of a subcommand, or of INSTEAD."""
+_WORD = re.compile("[a-z]+([-_][a-z]+)*")
 
 
 def operand_positions(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[int]:
@@ -51,6 +53,8 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
     if len(operands) == 1 and (is_container or is_locked):
         return  # a container is answered with its start.sh, and with --locked the only operand is DIR
     others = [*words[: positions[0]], *words[positions[0] + 1 :]]
+    if len(operands) > 1 and operands[0] in TOOLS:
+        _check_without_tool(operands, others, names)
     is_reversed = len(operands) > 1 and operands[1] in names and not os.path.lexists(operands[1])
     if not (is_container and is_reversed) and (instead := instead_of(operands, others, names)):
         image = f"an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
@@ -65,15 +69,27 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
         )
 
 
+def _check_without_tool(operands: Sequence[str], others: Sequence[str], names: Collection[str]) -> None:
+    """Raise UsageError where a subcommand of ours or of another tool follows the name of a tool."""
+    tool, *rest = operands
+    if tool in ("proot-distro", "pd") and rest[0] == "login":
+        raise UsageError(f"leave out {tool}", f"type {printable(shlex.join(['provision', 'shell', *others[1:]]))}")
+    if rest[0] in names:
+        raise UsageError(f"leave out {tool}", f"type {printable(shlex.join(['provision', *others]))}")
+    if rest[0] in INSTEAD:
+        raise UsageError(f"leave out {tool}; there is no subcommand {rest[0]}", what_to_type(rest, names))
+
+
 def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection[str]) -> str:
     """Return what to type instead of a first operand that is no subcommand and no image's name; else "".
 
     `others` are all words but this one, with options.
     """
-    word = operands[0]
+    word = operands[0].lower()
     if word in INSTEAD:
-        return what_to_type(operands, names)
-    name = "" if word in _IMAGES else nearest(word, (*names, *INSTEAD))
+        return what_to_type([word, *operands[1:]], names)
+    is_word = _WORD.fullmatch(word) and word not in _IMAGES
+    name = nearest(word, (*names, *INSTEAD)) if is_word else ""
     if not name or _is_catalogued(word):
         return ""
     if name in INSTEAD:

@@ -68,6 +68,13 @@ INSTEAD: Mapping[str, str] = {
 }
 """What to type instead of a word. `{image}`, `{directory}`, `{container}` and `{file}` stand for the next word."""
 
+_TOOLS = """
+docker podman nerdctl buildah udocker proot-distro chroot-distro pd proot distrobox toolbox lxc lxd
+apt apt-get pip pkg sudo provision provisioner
+"""
+TOOLS = frozenset(_TOOLS.split())
+"""Programs whose subcommand may follow, from a command line that was copied."""
+
 _GROUPS: Mapping[str, Mapping[str, str]] = {
     "container": {},
     "image": {"ls": _IMAGES, "list": _IMAGES, "rm": _PRUNE, "remove": _PRUNE, "inspect": "provision inspect {image}"},

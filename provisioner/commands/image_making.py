@@ -18,11 +18,12 @@ from provisioner.commands.source_options import SourceOptions, open_source
 from provisioner.commands.trusting import trusted_directories
 from provisioner.config import Config
 from provisioner.container.record import Record
-from provisioner.errors import MalformedImage, ProvisionError, UsageError
+from provisioner.errors import ProvisionError, UsageError
 from provisioner.exports.base_layers import fetch_layers, layers_part
 from provisioner.exports.layer import LayerOptions, NewLayer, write_layer
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport
+from provisioner.exports.unstated_layers import find_digests, has_unstated_digests
 from provisioner.image.config_changes import ConfigChange
 from provisioner.image.derivation import AddedLayer, Derivation, DerivedImage, derive
 from provisioner.image.digest import Digest
@@ -49,6 +50,8 @@ class MadeImage:
     """In seconds since 1970."""
     report: FilesReport
     owners: OwnerSource
+    base_layers: Sequence[StoredBlob] = ()
+    """The layers of `base`, where they had to be read for their digests."""
 
     @property
     def base_reference(self) -> Reference | None:
@@ -59,7 +62,14 @@ class MadeImage:
 
 @contextmanager
 def made_image(
-    arguments: argparse.Namespace, directory: Path, opened: int, folder: int, *, only_oci: bool, space: Path | None
+    arguments: argparse.Namespace,
+    directory: Path,
+    opened: int,
+    folder: int,
+    console: Console,
+    *,
+    only_oci: bool,
+    space: Path | None,
 ) -> Iterator[MadeImage]:
     """Make an image of an open directory, whose `.provision/` is open, too; give it for the context.
 
@@ -78,6 +88,9 @@ def made_image(
         )
     options = LayerOptions(arguments.exclude, arguments.squash, latest, space)
     with ExitStack() as stack:
+        base_layers: list[StoredBlob] = []
+        if has_unstated_digests(base) and not arguments.squash:
+            base, base_layers = _find_digests(arguments, record, console, stack)
         layer, report, owners = write_layer(opened, folder, shown, options, stack)
         created = _created(base, layer, latest)
         name = parse_source(record.reference)
@@ -91,7 +104,26 @@ def made_image(
         )
         image = derive(base, derivation, only_oci=only_oci)
         stored = StoredBlob(image.layers[-1], layer.file.fileno()) if layer else None
-        yield MadeImage(image, base, record, stored, created, report, owners)
+        yield MadeImage(image, base, record, stored, created, report, owners, base_layers)
+
+
+def _find_digests(
+    arguments: argparse.Namespace, record: Record, console: Console, stack: ExitStack
+) -> tuple[Image, list[StoredBlob]]:
+    """Return the image of a docker-archive with the digests of its layers, and these, open until `stack` ends.
+
+    Raises ProvisionError, with what can be done where they can't be had.
+    """
+    try:
+        source = stack.enter_context(
+            open_source(parse_source(record.reference), SourceOptions.of(arguments, Config.load()), console)
+        )
+        image = image_of(source, record)
+        with console.progress(sum(layer.size for layer in set(image.manifest.layers))) as progress:
+            progress.describe("layers of the image, whose digests the archive doesn't state")
+            return find_digests(image, source, progress.advance, stack)
+    except ProvisionError as error:
+        raise _without_layers(error, arguments) from error.__cause__
 
 
 def fetch_base_layers(
@@ -101,6 +133,8 @@ def fetch_base_layers(
 
     Raises ProvisionError, with what can be done where they can't be had.
     """
+    if made.base_layers:
+        return [layer for layer in made.base_layers if layer.descriptor.digest in needed]
     if not needed:
         return []
     name = parse_source(made.record.reference)
@@ -113,25 +147,17 @@ def fetch_base_layers(
             with console.progress(size) as progress:
                 progress.describe("layers of the image")
                 layers = fetch_layers(image, source, needed, progress.advance, stack)
-            if is_local:
-                _check_blobs(layers, made.record)
+            for layer in layers if is_local else ():
+                layer.verify()
             return layers
     except ProvisionError as error:
-        error.hint = f"{error.hint}; or without these layers: {_with_squash(arguments)}".removeprefix("; or ")
-        raise
+        raise _without_layers(error, arguments) from error.__cause__
 
 
-def _check_blobs(layers: Sequence[StoredBlob], record: Record) -> None:
-    """Raise UsageError where the layers of a file are not what its image's manifest says.
-
-    Archives of docker save may have compressed layers, but only the digests of uncompressed ones.
-    """
-    for layer in layers:
-        try:
-            layer.verify()
-        except MalformedImage:
-            what = f"{printable(record.reference)} has compressed layers whose digests nobody states"
-            raise UsageError(f"{what}, so that they can't be in another image") from None
+def _without_layers(error: ProvisionError, arguments: argparse.Namespace) -> ProvisionError:
+    """Return an error with the command line that needs no layers as the last hint."""
+    error.hint = f"{error.hint}; or without these layers: {_with_squash(arguments)}".removeprefix("; or ")
+    return error
 
 
 def _with_squash(arguments: argparse.Namespace) -> str:

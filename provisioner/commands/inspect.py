@@ -24,11 +24,12 @@ from provisioner.commands.source_options import (
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
+from provisioner.container.recovery import was_interrupted
 from provisioner.errors import UsageError
 from provisioner.filesystem.times import utc_time
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, SourceName, is_path, parse_source
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Column, Screen, cell_text, folded, table, width_of
@@ -90,7 +91,7 @@ def _find_directory(target: str) -> Path | None:
     It is a directory where a provisioned one has that name, or where it is a path that leads to no file and no image.
     """
     path = Path(os.path.expanduser(target) if target.startswith("~") else target)
-    if os.path.isdir(path / FOLDER):
+    if os.path.isdir(path / FOLDER) or was_interrupted(path):
         return path
     if not is_path(target):
         return None
@@ -229,7 +230,7 @@ def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]
         by = f" by provision {record.version}"
         yield "provisioned", [utc_time(inspection.provisioned)[:19].replace("T", " ") + by]
     if unpacked := inspection.unpacked:
-        yield "unpacked", [f"{size_text(unpacked.size)} in {unpacked.files:,} files"]
+        yield "unpacked", [f"{size_text(unpacked.size)} in {counted(unpacked.files, 'file')}"]
     yield "profile", [record.profile] if record.profile else []
     yield "options", [f"{key}={setting_text(value)}" for key, value in settings_of(record).items() if value]
     yield "id", [record.id] if record.id else []

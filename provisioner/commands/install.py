@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
 from provisioner.errors import UsageError, machine_errors
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Slow imports: mistakes on the command line are reported before them.
     from provisioner.container.directories import Directories, KnownDirectory, state_directory
     from provisioner.container.existing import existing_record
-    from provisioner.container.staging import scratch_directory
+    from provisioner.container.staging import scratch_before_staging
     from provisioner.image.lockfile import Lock, check_writable
     from provisioner.provision import provision
 
@@ -92,13 +92,14 @@ def run(arguments: argparse.Namespace) -> int:
         _check_default_directory(arguments.directory, existing_record(directory, trust), name, other)
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
     options = SourceOptions.of(arguments, config)
-    if arguments.no_cache:
-        options = replace(options, scratch=scratch_directory(directory))
     if arguments.lock:
         check_writable(Path(arguments.lock), trust)
     warn_of_missing_binds(plan.binds, console)
     stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
-    with open_source(name, options, console) as source:
+    with ExitStack() as stack:
+        if arguments.no_cache:
+            options = replace(options, scratch=stack.enter_context(scratch_before_staging(directory, trust)))
+        source = stack.enter_context(open_source(name, options, console))
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
         outcome = provision(plan, source, console)
@@ -151,7 +152,7 @@ def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
     size = sum({layer.digest: layer.size for layer in outcome.record.layers}.values())
     with machine_errors("read the ownership record"), open(directory / FOLDER / RECORD, "rb") as record:
         files, total = count_files(record)
-    return f"{size_text(size)} in {seconds:.1f} s, {files:,} files of {size_text(total)}"
+    return f"{size_text(size)} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
 
 
 def _check_default_directory(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +17,9 @@ from provisioner.container.access import opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.processes import find_processes
 from provisioner.container.record import Record
+from provisioner.container.recovery import staging_directory
 from provisioner.container.relocation import find_unlisted
+from provisioner.container.removing import was_removed_partly
 from provisioner.container.sessions import find_sessions
 from provisioner.errors import MachineError, NotTrusted, machine_errors
 from provisioner.filesystem.times import utc_time
@@ -29,12 +32,12 @@ from provisioner.terminal.tables import Column, Style, table
 
 HELP = "List the directories made on this machine, and what is running"
 EXAMPLE = "provision list"
-SYNONYMS = dict.fromkeys(("-a", "--all"), "all directories are listed without it: provision list")
 QUIET = NAMES_ALONE
 
 _STYLES: Mapping[str, Style] = {
     "running": Style.GREEN,
     "gone": Style.YELLOW,
+    "part": Style.YELLOW,
     "trusted": Style.RED,
     "unreadable": Style.RED,
 }
@@ -75,6 +78,8 @@ class _Row:
     """Whether it wasn't in the list."""
     moved_from: str = ""
     """Where it was when it was listed the last time; empty where it hasn't moved."""
+    left: str = ""
+    """Where a removal that couldn't end has left files; empty elsewhere."""
     copy_of: str = ""
     """The directory whose id it has; empty where it has one of its own."""
 
@@ -86,6 +91,8 @@ class _Row:
     @property
     def note(self) -> str:
         """Whether it was moved or is a copy, in words."""
+        if self.left:
+            return f"files are left: provision remove {shlex.quote(printable(self.entry.directory))}"
         if self.copy_of:
             return f"copy of {self.copy_of}"
         return f"moved from {self.moved_from}" if self.moved_from else ""
@@ -98,6 +105,8 @@ class _Row:
     @property
     def state(self) -> str:
         """`gone`, `not trusted`, `idle`, `unreadable`, or how many starts of it run; and whether start.sh is old."""
+        if self.left:
+            return "removed in part"
         if self.is_gone:
             return "gone"
         if self.distrust:
@@ -123,7 +132,9 @@ def run(arguments: argparse.Namespace) -> int:
         entries = directories.entries()
     rows = _related(_with_unlisted(_rows(entries, trust), trust))
     gone = [
-        entry for entry in entries if entry.directory not in {row.entry.directory for row in rows if not row.is_gone}
+        entry
+        for entry in entries
+        if entry.directory not in {row.entry.directory for row in rows if not row.is_gone or row.left}
     ]
     new = [row.entry for row in rows if not row.is_gone and row.entry not in entries]
     screen = screen_of(arguments)
@@ -198,7 +209,10 @@ def _rows(entries: list[KnownDirectory], trust: TrustedDirectories, *, are_liste
             distrust = error
         running = tuple(processes[directory])
         sessions = tuple(find_sessions(directory, running))
-        row = _Row(entry, is_gone, record, written, running, sessions, is_outdated, distrust, made, not are_listed)
+        left = str(staging_directory(directory)) if is_gone and was_removed_partly(directory) else ""
+        row = _Row(
+            entry, is_gone, record, written, running, sessions, is_outdated, distrust, made, not are_listed, left=left
+        )
         rows.append(row)
     return rows
 
@@ -225,6 +239,7 @@ def _as_json(row: _Row) -> dict[str, object]:
         "id": row.id or None,
         "moved_from": row.moved_from or None,
         "copy_of": row.copy_of or None,
+        "left": row.left or None,
         "is_gone": row.is_gone,
         "is_outdated": row.is_outdated,
         "is_trusted": not row.distrust,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import re
 import sys
 
 from provisioner.commands.output import make_console
@@ -40,6 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.registry.credentials import Credentials
 
     registry, name = registry_and_name(arguments.registry)
+    if re.fullmatch("[a-z0-9_-]+", registry) and registry != "localhost":  # proot-distro's word for a shell
+        raise UsageError(
+            f"{registry} is no registry: that has a dot or a port, as ghcr.io",
+            f"a shell in a container: provision shell {registry}",
+        )
     insecure = arguments.insecure or Config.load().is_insecure(registry)
     console = make_console(arguments)
     login = Login(*_credentials(arguments))

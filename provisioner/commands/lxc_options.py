@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from provisioner.errors import MachineError
+from provisioner.errors import MachineError, ProvisionError
 from provisioner.image.server_address import ServerAddress
 from provisioner.image.source_name import Lxc
 from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
     from provisioner.commands.source_options import Opening, SourceOptions
+    from provisioner.image.simplestreams import Products
     from provisioner.registry.lxc_server import LxcImages
     from provisioner.sources import Source
+    from provisioner.sources.lxc import LxcSource
     from provisioner.store.blobs import BlobCache
+
+
+_LIST_SECONDS = 3.0
+"""How long a run with --locked waits at its end for the list of now."""
 
 
 def lxc_images(options: SourceOptions, console: Console, cache: BlobCache | None = None) -> LxcImages:
@@ -49,4 +56,28 @@ def open_lxc(name: Lxc, opening: Opening) -> Source:
     lock = opening.lock(str(name))
     cache = opening.cache()
     images = None if opening.options.offline else lxc_images(opening.options, opening.console, cache)
-    return LxcSource(name, images, cache, KnownTags(cache.files), lock)
+    source = LxcSource(name, images, cache, KnownTags(cache.files), lock)
+    if lock and images:
+        asked = lxc_images(opening.options, Console(quiet=True), cache)
+        opening.stack.enter_context(_report_newer_build(source, asked, opening.console))
+    return source
+
+
+@contextmanager
+def _report_newer_build(source: LxcSource, images: LxcImages, console: Console) -> Iterator[None]:
+    """Ask for the list in a thread, and say in the end where it has a newer build than the locked one."""
+    from provisioner.threads import BackgroundThread
+
+    listed: list[Products] = []
+
+    def ask() -> None:
+        with suppress(ProvisionError):  # the run itself doesn't need the answer
+            listed.append(images.products())
+
+    thread = BackgroundThread(ask, "newer")
+    thread.start()
+    yield
+    thread.join(_LIST_SECONDS)
+    with suppress(ProvisionError):
+        if listed and (line := source.newer_build(listed[0])):
+            console.step(line)

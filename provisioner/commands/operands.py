@@ -38,6 +38,11 @@ _WEB_PAGES = (
 """Addresses of web pages about images, and of registries."""
 
 
+_REGISTRY = re.compile(r"(?:[a-z0-9-]+\.)+(?:io|com|org|net|dev|aws)(?::[0-9]+)?/?")
+"""Names of registries without an image; no official image of Docker Hub is called so."""
+_TAG = re.compile(r"latest|[0-9]+(?:\.[0-9]+)*")
+
+
 def check_operands(image: str, directory: str | None) -> None:
     """Raise UsageError where IMAGE is a web page, a provisioned directory, or was swapped with DIR.
 
@@ -53,6 +58,17 @@ def check_operands(image: str, directory: str | None) -> None:
     if is_path(image) and os.path.isdir(os.path.join(image, FOLDER)):
         start = printable(shlex.quote(os.path.join(image, "start.sh")))
         raise UsageError(f"{printable(image)} is a provisioned directory, not an image", f"start it: {start}")
+    if os.path.basename(image) == "start.sh" and os.path.isdir(os.path.join(os.path.dirname(image), FOLDER)):
+        start = printable(shlex.quote(image if is_path(image) else f"./{image}"))
+        raise UsageError(f"{printable(image)} is no image: it starts a container", f"type {start}")
+    if _REGISTRY.fullmatch(image):
+        raise UsageError(f"{image} is a registry", f"name an image of it: {image}/OWNER/NAME")
+    if directory and _TAG.fullmatch(directory) and ":" not in image and not os.path.lexists(directory):
+        tagged, named = f"provision {image}:{directory} DIR", f"provision {image} ./{directory}"
+        raise UsageError(
+            f"{directory} looks like a tag, and is in the place of DIR",
+            f"type {printable(tagged)}; a directory of that name: {printable(named)}",
+        )
     if directory and not is_path(directory) and _is_swapped(image, directory):
         swapped = printable(shlex.join(["provision", directory, image]))
         raise UsageError("IMAGE comes first, then DIR", f"type {swapped}")

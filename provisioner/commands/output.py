@@ -33,7 +33,7 @@ def add_output_arguments(parser: argparse.ArgumentParser, things: str) -> None:
 
 def make_console(arguments: argparse.Namespace) -> Console:
     """Return the console for `--quiet` and `--verbose`; with the latter it shows each request too."""
-    console = Console(quiet=arguments.quiet, verbose=arguments.verbose)
+    console = Console(quiet=arguments.quiet, verbose=arguments.verbose, colour=arguments.color)
     if arguments.verbose or _REQUEST_LOG in sys.modules:
         from provisioner.commands.request_log import show_requests
 

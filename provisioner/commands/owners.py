@@ -10,6 +10,7 @@ import stat
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import MachineError, UsageError, machine_errors
+from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 
 HELP = "Make fakeroot show the image's owners in a copy of a directory"
@@ -48,9 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         ):
             count = remake_state(folder, rootfs)
     console = make_console(arguments)
-    console.step(f"fakeroot shows {count} files of {shown} with the owners and modes of the image")
+    console.step(f"fakeroot shows {counted(count, 'file')} of {shown} with owners and modes of the image")
     # fakeroot takes no path with a space: the command changes to the directory first.
-    archive = f"cd {shlex.quote(arguments.directory)} && fakeroot -i {FOLDER}/{STATE} tar -C rootfs -c ."
+    typed = f"./{arguments.directory}" if arguments.directory.startswith("-") else arguments.directory
+    archive = f"cd {shlex.quote(typed)} && fakeroot -i {FOLDER}/{STATE} tar -C rootfs -c ."
     console.step(f"  {printable(archive)}")
     return 0
 

@@ -5,28 +5,20 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
 from provisioner import __version__
+from provisioner.commands.foreign_options import EVERYWHERE
 from provisioner.commands.start_options import START_OPTIONS
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import COLOUR_CHOICES
 
-_SYNONYMS = {
-    **dict.fromkeys(("--arch", "--architecture", "--os"), "did you mean --platform? As --platform linux/arm64"),
-    **dict.fromkeys(("--net", "--network"), "containers use this machine's network: leave it out"),
-    **dict.fromkeys(("--output", "-o", "--dir", "--rootfs"), "DIR is the second word: provision IMAGE DIR"),
-    **dict.fromkeys(("--overwrite", "--replace", "--reinstall"), "did you mean --force?"),
-    **dict.fromkeys(("--registry-mirror",), "did you mean --mirror?"),
-    **dict.fromkeys(("--tls-verify", "--insecure-registry"), "did you mean --insecure?"),
-    **dict.fromkeys(("--no-color", "--no-colour"), "did you mean --color never?"),
-    **dict.fromkeys(("-n", "--dry-run", "--check"), "provision inspect IMAGE shows an image without downloading it"),
-}
-"""What to type for options of other tools."""
 _SIMILAR = 0.7
+_MARK = "\0"
+"""No word of a command line has it."""
 _SHORT_START_OPTIONS = re.compile("-[itd]+|-[puw][0-9/:=].*")
 """One-letter options of start.sh that are joined, or have their value in the same word."""
 _ARGUMENT_ERROR = re.compile("argument ([^ ]+): (.*)", re.DOTALL)
@@ -39,6 +31,9 @@ class Parser(argparse.ArgumentParser):
 
     find_owner: Callable[[str], str] = staticmethod(lambda option: "")
     """Returns the subcommand that has an option which this one lacks; empty where none has."""
+
+    subcommands: Collection[str] = ()
+    """The names of all subcommands, for the parser that is used where none of them is typed."""
 
     synonyms: Mapping[str, str] = MappingProxyType({})
     """What to type for options that other tools have for the same job."""
@@ -68,10 +63,17 @@ class Parser(argparse.ArgumentParser):
         if any(action.nargs == argparse.REMAINDER for action in self._actions):
             return self.parse_args(words)
         # Options may also be between SOURCE and DIR, which need not be there.
-        return self.parse_intermixed_args(words)
+        arguments = self.parse_intermixed_args(_with_marks(words))
+        for name, value in vars(arguments).items():
+            if isinstance(value, str):
+                setattr(arguments, name, value.removeprefix(_MARK))
+            elif isinstance(value, list) and all(isinstance(word, str) for word in value):
+                setattr(arguments, name, [word.removeprefix(_MARK) for word in value])
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """Raise the UsageError for what argparse found."""
+        message = message.replace(_MARK, "").replace(repr(_MARK)[1:-1], "")
         if option := self._unknown_option():
             raise UsageError(f"there is no option {printable(option)}", self._option_hint(option))
         if found := _ARGUMENT_ERROR.fullmatch(message):
@@ -102,12 +104,14 @@ class Parser(argparse.ArgumentParser):
         return ""
 
     def _option_hint(self, option: str) -> str:
-        if synonym := self.synonyms.get(option) or _SYNONYMS.get(option):
+        if synonym := self.synonyms.get(option) or EVERYWHERE.get(option):
             return synonym
         is_install = self.prog in ("provision", "provision install")
         if is_install and (option in START_OPTIONS or _SHORT_START_OPTIONS.fullmatch(option)):
             return f"{option} is for the start: provision IMAGE DIR, then DIR/start.sh {option}"
-        if owner := self.find_owner(option):
+        if option[2:] in self.subcommands and option.startswith("--"):
+            return f"type provision {option[2:]}, without dashes"
+        if option.startswith("--") and (owner := self.find_owner(option)):
             return f"{option} is an option of {owner}"
         near = difflib.get_close_matches(option.replace("_", "-"), self.options, 1, _SIMILAR)
         if near:
@@ -147,6 +151,17 @@ class Parser(argparse.ArgumentParser):
         operands = [action for action in self._actions if not action.option_strings]
         words = [forms.get(str(action.nargs), "{}").format(action.metavar) for action in operands]
         return " ".join([self.prog, *words])
+
+
+def _with_marks(words: Sequence[str]) -> list[str]:
+    """Return a command line with a mark before each word behind `--` that begins with a dash.
+
+    argparse parses operands among options in two steps, and would take them for options in the second one.
+    """
+    if "--" not in words:
+        return list(words)
+    at = words.index("--")
+    return [*words[: at + 1], *(f"{_MARK}{word}" if word.startswith("-") else word for word in words[at + 1 :])]
 
 
 def add_common_options(parser: argparse.ArgumentParser, quiet_help: str = "show errors only") -> None:

@@ -17,7 +17,7 @@ from provisioner.commands.trusting import add_trust_argument
 from provisioner.config import Config
 from provisioner.errors import UsageError, machine_errors
 from provisioner.image.reference import Reference
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -77,7 +77,7 @@ def _push_directory(arguments: argparse.Namespace, target: Reference, console: C
             base = dict.fromkeys(layer for layer in image.layers if layer.digest not in known)
             lacking = {layer.digest for layer in base if not push.has_blob(layer, may_mount=True)}
             if count := len(base) - len(lacking):
-                console.step(f"{count} of {len(base)} layers of the image are there already")
+                console.step(f"{count} of {counted(len(base), 'layer')} of the image there already")
             layers = fetch_base_layers(arguments, made, lacking, console, stack)
             config = stack.enter_context(_in_memory(image.config, image.config_descriptor))
             _push_all(push, [*layers, *own, config], console)
@@ -86,14 +86,15 @@ def _push_directory(arguments: argparse.Namespace, target: Reference, console: C
 
     def use(directory: Path, opened: int, folder: int) -> int:
         def job() -> MadeImage:
-            return stack.enter_context(made_image(arguments, directory, opened, folder, only_oci=False, space=None))
+            making = made_image(arguments, directory, opened, folder, console, only_oci=False, space=None)
+            return stack.enter_context(making)
 
         with ExitStack() as stack:
             made = call(job, directory.name)
             for line in describe_files(made.report, made.owners):
                 console.step(line)
             if made.new_layer:
-                console.step(f"one layer of {made.report.files} files, {size_text(made.new_layer.size)}")
+                console.step(f"one layer of {counted(made.report.files, 'file')}, {size_text(made.new_layer.size)}")
             push_made(made, stack)
         return 0
 

@@ -22,6 +22,7 @@ from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
+from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
                 if _complete(directory, record, trust, console):
                     report_change(directory, trust)
             return 0
-        confirm(arguments, f"{len(damages)} files of {shown} are not as the image has them", "Put them back?")
+        confirm(arguments, f"{counted(len(damages), 'file')} of {shown} not as in the image", "Put them back?")
         name = exact_source(record)
         with Staging(directory, trust) as staging, opened_record(folder, shown) as (_, baseline):
             check_not_running(directory)
@@ -141,9 +142,9 @@ def _show(damages: Sequence[Damage], left: int, arguments: argparse.Namespace, c
     else:
         write_lines(f"{damage.text}: {printable('/' + os.fsdecode(damage.path))}" for damage in damages)
     if left:
+        differ = counted(left, "more file differs", "more files differ")
         console.step(
-            f"{left} more files are not the image's, but may have been changed on purpose: provision diff shows them, "
-            "--all puts them back too"
+            f"{differ} from the image, perhaps on purpose: provision diff shows what, and --all puts it back too"
         )
     if not damages:
         console.step("no file of the image is damaged or missing")
@@ -151,7 +152,7 @@ def _show(damages: Sequence[Damage], left: int, arguments: argparse.Namespace, c
 
 def _report(done: Repair, shown: str, console: Console) -> int:
     """Say what was done, and return the exit status."""
-    console.step(f"put back {done.repaired} files of {shown}")
+    console.step(f"put back {counted(done.repaired, 'file')} of {shown}")
     if not done.blocked:
         return 0
     names = ", ".join(printable("/" + os.fsdecode(path)) for path in done.blocked[:_SHOWN])

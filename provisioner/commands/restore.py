@@ -14,7 +14,8 @@ from provisioner.commands.copy import remember
 from provisioner.commands.output import make_console
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import MalformedImage, UsageError, error_context, machine_errors
+from provisioner.errors import MachineError, MalformedImage, UsageError, error_context, machine_errors
+from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
@@ -96,8 +97,12 @@ def _opened(name: str) -> Iterator[Iterator[bytes]]:
             raise UsageError("a backup doesn't come from a terminal", "name a file, or pipe one")
         yield _chunks(sys.stdin.fileno(), "standard input")
         return
-    with trust_errors(f"read {shown}"):
-        opened = open_file(name)
+    try:
+        with trust_errors(f"read {shown}"):
+            opened = open_file(name)
+    except MachineError as error:
+        error.hint = error.hint or "check the path"
+        raise
     try:
         yield _chunks(opened, shown)
     finally:
@@ -126,9 +131,10 @@ def _describe(restored: Restored) -> list[str]:
 
     lines = [text] if (text := substitutes_text(restored.substitutes)) else []
     if restored.lost_owners:
+        belong = counted(restored.lost_owners, "file belongs", "files belong")
         lines.append(
-            f"{restored.lost_owners} files belong to others in the backup, and to you here: only root can give them "
-            "away; those of the image keep their owners in .provision/"
+            f"{belong} to others in the backup, and to you here: "
+            "only root can give files away; .provision/ has the owners of the image's"
         )
     if restored.lost_access_lists:
         lines.append(f"{restored.lost_access_lists} access lists (acl) can't be set here: modes alone decide")

@@ -18,6 +18,7 @@ from provisioner.commands.operands import check_operands
 from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, add_start_arguments, check_start_words
 from provisioner.commands.trusting import add_trust_argument
+from provisioner.container.access import FOLDER
 from provisioner.container.directories import state_directory
 from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command, and return its exit status. Raises ProvisionError."""
     check_operands(arguments.source, None)
+    _check_not_container(arguments.source)
     check_start_words(arguments.start_words)
     _check_detached(arguments.start_words)
     with _throw_away_place() as place:
@@ -58,6 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
             return _started([str(directory / "start.sh"), *arguments.start_words, *end, *arguments.words])
         finally:
             _call(remove, ["--yes", "--quiet", "--", str(directory)])
+
+
+def _check_not_container(source: str) -> None:
+    """Raise UsageError where a word is the name of a container here."""
+    if "/" not in source and os.path.isdir(os.path.join(source, FOLDER)):
+        shown = printable(shlex.quote(source))
+        raise UsageError(
+            f"{shown} is a container",
+            f"type provision start {shown}; an image of that name: provision run {shown}:latest",
+        )
 
 
 def _check_detached(words: Sequence[str]) -> None:

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not found:
         raise NotFound(f"Docker Hub finds nothing for {query!r}", "try a shorter word")
     if len(found) < count and not arguments.all:
-        make_console(arguments).step(f"{len(found)} of {count} that were found; more with --limit N or --all")
+        make_console(arguments).step(f"{len(found):,} of {count:,} that were found; more with --limit N or --all")
     return 0
 
 
@@ -102,5 +102,5 @@ def _search_lxc(query: str, arguments: argparse.Namespace) -> int:
     if not found:
         raise NotFound(f"no LXC image has a name that begins with {query!r}", "provision search lxc: lists all")
     if len(found) < len(every):
-        console.step(f"{len(found)} of {len(every)} that were found; more with --limit N or --all")
+        console.step(f"{len(found):,} of {len(every):,} that were found; more with --limit N or --all")
     return 0

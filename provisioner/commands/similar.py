@@ -6,8 +6,10 @@ from collections.abc import Iterable
 
 _SHORTEST = 3
 """Letters of the shortest word that can be a typo: two letters are near to everything."""
+_MOST = 2
+"""The most typos of a word."""
 _LONG = 6
-"""Letters from which on a word may have two typos."""
+"""Letters from which on a word may have so many."""
 
 
 def count_typos(one: str, other: str) -> int:
@@ -35,9 +37,9 @@ def nearest(word: str, names: Iterable[str]) -> str:
     """
     if len(word) < _SHORTEST:
         return ""
-    typos = {name: count_typos(word, name) for name in names}
+    typos = {name: count_typos(word, name) for name in names if abs(len(name) - len(word)) <= _MOST}
     near = [name for name, count in typos.items() if count == 1]
     if not near and len(word) >= _LONG:
         starts = (word[:1], word[1::-1])
-        near = [name for name, count in typos.items() if count == 2 and name.startswith(starts)]
+        near = [name for name, count in typos.items() if count == _MOST and name.startswith(starts)]
     return near[0] if near else ""

@@ -185,7 +185,7 @@ def open_source(name: SourceName, options: SourceOptions, console: Console) -> I
         raise is_no_file(str(name))
     with ExitStack() as stack:
         opening = Opening(options, console, stack)
-        source = OPENERS[type(name)](name, opening)
+        source = _opened(name, opening)
         yield _with_catalogue(source, opening) if options.short_name else source
 
 
@@ -193,6 +193,16 @@ def is_no_file(name: str) -> UsageError:
     """Return the error for --sha256 with a source that is no file."""
     hint = "pin an image: NAME@sha256:DIGEST, or --locked"
     return UsageError(f"--sha256 is for files, and {printable(name)} is none", hint)
+
+
+def _opened(name: SourceName, opening: Opening) -> Source:
+    """Return the source that `name` names. What interrupts the run then says how much of a download is kept."""
+    from provisioner.sources.layer_downloads import LayerDownloads
+
+    source: Source = OPENERS[type(name)](name, opening)
+    if isinstance(source, LayerDownloads):
+        opening.stack.enter_context(source.interrupts_noted())
+    return source
 
 
 def _with_catalogue(source: Source, opening: Opening) -> Source:
@@ -205,7 +215,7 @@ def _with_catalogue(source: Source, opening: Opening) -> Source:
             return None
         has_same_mirrors = isinstance(name, RegistryName) and name.reference.registry == DOCKER_HUB
         options = opening.options if has_same_mirrors else replace(opening.options, mirrors=())
-        return OPENERS[type(name)](name, replace(opening, options=options))
+        return _opened(name, replace(opening, options=options))
 
     return FallbackSource(source, find, "the catalogue", "--no-catalogue leaves it out")
 

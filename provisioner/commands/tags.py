@@ -25,7 +25,7 @@ from provisioner.errors import NetworkError, NotFound, UsageError
 from provisioner.image.platform import Platform
 from provisioner.image.reference import DOCKER_HUB, Reference
 from provisioner.registry.tag_order import newest_first
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Column, table
 
@@ -91,7 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not tags:
         raise _nothing_found(query, count)
     if len(tags) == query.limit and len(tags) < count:
-        console.step(f"{len(tags)} tags for {query.platform}, of {count} in all; more with --limit N or --all")
+        console.step(
+            f"{counted(len(tags), 'tag')} for {query.platform}, of {count} in all; more with --limit N or --all"
+        )
     return 0
 
 
@@ -144,7 +146,7 @@ def _find_on_hub(reference: Reference, query: _Query, hub: Hub, console: Console
         console.step(f"{error.message}; the registry is asked instead")
         return None
     if count > len(known):
-        console.step(f"these are among the {len(known)} of {count} tags that were pushed last")
+        console.step(f"of {count:,} tags only the {len(known):,} that were pushed last were looked at")
     tags = {tag.name: tag for tag in known if tag.name.startswith(query.prefix)}
     fitting = (tags[name] for name in newest_first(tags) if _fits(tags[name], query))
     return list(islice(fitting, query.limit)), len(tags)
@@ -179,7 +181,7 @@ def _find_on_registry(
 
         tags = list(islice(fitting(), query.limit))
     if problems and not tags:
-        console.step(f"{len(problems)} tags name no image; {problems[0]}")
+        console.step(f"{counted(len(problems), 'tag names', 'tags name')} no image; {problems[0]}")
     return list(with_sizes(registry, tags, query.platform, jobs)) if sized else tags, len(names)
 
 
@@ -190,7 +192,7 @@ def _fits(tag: Tag, query: _Query) -> bool:
 def _nothing_found(query: _Query, count: int) -> NotFound:
     name = query.name
     if count:
-        return NotFound(f"none of the {count} tags of {name} is for {query.platform}", "--all lists them")
+        return NotFound(f"{name} has {counted(count, 'tag')}, but none for {query.platform}", "--all lists them")
     what = f"tags that begin with {query.prefix!r}" if query.prefix else "tags"
     return NotFound(f"{name} has no {what}", "leave out the tag to see all" if query.prefix else "")
 

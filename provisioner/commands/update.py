@@ -19,7 +19,8 @@ from provisioner.container.record import Record, describe_missing
 from provisioner.container.stamps import find_stamps
 from provisioner.errors import NotFound, ProvisionError, UsageError, machine_errors
 from provisioner.image.platform import Platform
-from provisioner.image.source_name import RegistryName, parse_source
+from provisioner.image.source_name import RegistryName, StandardInput, parse_source
+from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen, Style
 
@@ -100,12 +101,19 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
         if folder is None or record is None:
             raise NotFound(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
         source_name = parse_source(arguments.to or record.reference)
+        if isinstance(source_name, StandardInput) and not arguments.to:
+            raise UsageError(
+                f"{shown} was made of an image from standard input, of which there is no newer one",
+                "name the image: --to IMAGE",
+            )
         platform = Platform.parse(arguments.platform or record.platform)
         with open_source(source_name, SourceOptions.of(arguments, config), console) as source:
             image = source.image(platform).image
             label = source_name.reference.familiar if isinstance(source_name, RegistryName) else str(source_name)
             if str(image.digest) == record.manifest_digest:
                 console.step(f"{shown} is up to date with {printable(label)}")
+                if isinstance(source_name, RegistryName) and source_name.reference.digest:
+                    console.step("a digest always is the same image: --to IMAGE updates to another one")
                 return 0
             console.step(f"{shown}: {printable(label)} is at {image.digest!s:.19} now")
             if arguments.check:
@@ -122,7 +130,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
     for line in done.notes:
         console.step(line)
     report_change(directory, trust, known)
-    remember(directory, directory)
+    remember(directory, directory, content=done.content)
     console.step(f"updated {shown}")
     if done.kept:
         console.step(f"  as it was: {printable(str(directory.with_name(done.kept)))}")
@@ -153,8 +161,8 @@ def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
     """Return the plan for people, with the names of conflicts in a colour."""
     image, users = plan.image_changes, [action for action in plan.actions if not action.decision.is_conflict]
     return [
-        f"the image: {image['A']} files added, {image['C']} changed, {image['D']} deleted",
-        f"yours: {len(users)} changes stay",
+        f"the image: {counted(image['A'], 'file')} added, {image['C']} changed, {image['D']} deleted",
+        f"yours: {counted(len(users), 'change stays', 'changes stay')}",
         *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
         *([f"packages that come again: {_names(plan.returning_packages)}"] if plan.returning_packages else []),
         *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, kept)}" for action in plan.conflicts),
@@ -167,6 +175,8 @@ def _outcome(action: Action, kept: str) -> str:
 
     content = action.decision.content
     place = printable(kept) if kept else ""
+    if action.is_place_taken:
+        return f"{_shown(action.place)} comes in its place; " + (f"this one is in {place}" if place else "this is lost")
     if content is Side.BESIDE:
         return f"yours stays; the image's is {_shown(action.beside)}"
     if content is Side.USER and action.disk is None:

@@ -34,15 +34,29 @@ def merge_accounts(name: str, base: bytes | None, disk: bytes, new: bytes) -> tu
     return b"".join(line + b"\n" for line in merged.values()), conflicts
 
 
-def find_shared_ids(name: str, text: bytes, known: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-    """Return the pairs of names in a passwd or group file that have one number, unless both files had it so.
+COMPANIONS = {"passwd": "shadow", "group": "gshadow"}
+"""Files whose users or groups have a line in another one, too."""
 
-    `known` are the texts that were merged.
+
+def missing_lines(main: bytes, companion: bytes, former: bytes) -> list[bytes]:
+    """Return the lines of `former` that `companion` lacks for names which `main` has.
+
+    Such a line goes where only one side has removed a user, and the other side has changed them in one of the files.
     """
-    if name not in ("passwd", "group"):
+    names, there = _lines(main), _lines(companion)
+    return [line for key, line in _lines(former).items() if key in names and key not in there]
+
+
+def find_shared_ids(name: str, text: bytes, known: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the pairs of names that have one number, or common subordinate ids, unless one of both files had it so.
+
+    `text` is the file `name` of /etc after the merge, `known` are the texts that were merged.
+    """
+    find = {"passwd": _pairs, "group": _pairs, "subuid": _overlaps, "subgid": _overlaps}.get(name)
+    if find is None:
         return []
-    former = {pair for one in known for pair in _pairs(one)}
-    return [pair for pair in _pairs(text) if pair not in former]
+    former = {pair for one in known for pair in find(one)}
+    return [pair for pair in find(text) if pair not in former]
 
 
 def _pairs(text: bytes) -> list[tuple[bytes, bytes]]:
@@ -51,8 +65,25 @@ def _pairs(text: bytes) -> list[tuple[bytes, bytes]]:
     pairs = []
     for key, line in _lines(text).items():
         fields = line.split(b":")
-        if len(fields) > 2 and (first := found.setdefault(fields[2], key)) != key:
+        if len(fields) > 2 and (first := found.setdefault(fields[2].lstrip(b"0"), key)) != key:
             pairs.append((first, key))
+    return pairs
+
+
+def _overlaps(text: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the pairs of names that have ids in common."""
+    ranges = sorted(
+        (int(fields[1]), int(fields[1]) + int(fields[2]), fields[0])
+        for line in text.splitlines()
+        if len(fields := line.split(b":")) == 3 and fields[1].isdigit() and fields[2].isdigit()
+    )
+    pairs = []
+    end, last = 0, b""
+    for start, stop, key in ranges:
+        if start < end and key != last:
+            pairs.append((last, key))
+        if stop > end:
+            end, last = stop, key
     return pairs
 
 

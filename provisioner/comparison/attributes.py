@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from provisioner.comparison.changes import opened_record
-from provisioner.comparison.join import join
+from provisioner.comparison.join import join_one
 from provisioner.errors import machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, open_readable
 from provisioner.filesystem.walk import Closed, walk
@@ -31,7 +31,7 @@ def find_changed_attributes(folder: int, shown: str, *, closed: Closed = "raise"
         written, device = baseline.header.written, os.fstat(rootfs).st_dev
         if written is None:
             return
-        for path, (entry,), file in join([parse_entries(record)], walk(rootfs, closed=closed)):
+        for path, entry, file in join_one(parse_entries(record), walk(rootfs, closed=closed)):
             if entry is None or file is None or file.stat.st_ctime_ns < written or file.stat.st_dev != device:
                 continue
             if not stat.S_ISREG(file.stat.st_mode) and not file.is_directory:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from provisioner.comparison.join import join
+from provisioner.comparison.join import join_one
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.container.access import read_file
 from provisioner.container.proot_links import LINKS
@@ -98,7 +98,7 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed) 
     """Yield the changes, without directories in which only something has changed."""
     device = os.fstat(rootfs).st_dev
     skipped = b"/"
-    for path, (entry,), file in join([parse_entries(record)], walk(rootfs, closed=closed)):
+    for path, entry, file in join_one(parse_entries(record), walk(rootfs, closed=closed)):
         if path.startswith(skipped):
             continue
         if entry is None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from provisioner.container.recovery import put_back
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.removal import names_in
@@ -32,8 +33,8 @@ from provisioner.filesystem.trust import (
 from provisioner.terminal.escaping import printable
 
 FOLDER = ".provision"
-_LINKS = "links."
-"""How names in FOLDER begin that start.sh makes as symlinks, and never follows (scripts/start/links.sh)."""
+_NEVER_FOLLOWED = ("links.", "log")
+"""How names in FOLDER begin that may be symlinks: start.sh makes such ones (scripts/start/links.sh), or avoids them."""
 _LONGEST = 8 << 20
 """The most bytes that are read of a file in FOLDER: as many as a document of an image may have."""
 
@@ -67,6 +68,7 @@ def _hint(error: Untrusted) -> str:
 def find_directory(path: str | Path, trust: TrustedDirectories = NOBODY) -> Path:
     """Return the absolute path without symlinks to which `path` leads, whether or not something is there.
 
+    Puts back what a run was replacing there when it was killed.
     Raises NotTrusted where a stranger could decide where it leads, TargetExists for symlinks in a circle, and
     MachineError.
     """
@@ -74,6 +76,8 @@ def find_directory(path: str | Path, trust: TrustedDirectories = NOBODY) -> Path
     with trust_errors(f"look at {shown}"):
         try:
             with resolved(path, trust) as found:
+                if len(found.missing) == 1:
+                    put_back(found.directory, found.missing[0])
                 return found.path
         except OSError as error:
             if error.errno != errno.ELOOP:
@@ -102,9 +106,12 @@ def opened_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Ite
 def _open_folder(directory: Path, trust: TrustedDirectories) -> int | None:
     found = resolve(directory, trust)
     with closing_descriptor(found.directory):
-        if found.missing:
+        if not found.missing:
+            return open_folder(found.directory, found.path, trust)
+        if len(found.missing) > 1 or not put_back(found.directory, found.missing[0]):
             return None
-        return open_folder(found.directory, found.path, trust)
+        with closing_descriptor(os.open(found.missing[0], PASSED, dir_fd=found.directory)) as opened:
+            return open_folder(opened, found.path, trust)
 
 
 def open_folder(directory: int, path: Path, trust: TrustedDirectories) -> int | None:
@@ -168,7 +175,7 @@ class _Container:
         """Raise Untrusted unless an open file of the directory, whose path is `path`, is ours."""
         state = os.fstat(file)
         if stat.S_ISLNK(state.st_mode):
-            if path.name.startswith(_LINKS):
+            if path.name.startswith(_NEVER_FOLLOWED):
                 return
             stranger: Stranger | None = Stranger("link")
         elif is_plainly_ours(state):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
 from provisioner.container.record import describe_missing
-from provisioner.container.staging import OLD, Staging, staging_directory
+from provisioner.container.recovery import OLD, staging_directory
+from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, NotFound, TargetExists, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock

@@ -12,8 +12,8 @@ All of it is relative to two directories that are opened once: the target's pare
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
+import shlex
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +24,8 @@ from types import TracebackType
 from provisioner.container.access import read_file, trust_errors
 from provisioner.container.parents import create_parent, remove_empty
 from provisioner.container.place import check_permissions, check_place
-from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
+from provisioner.container.recovery import NEW, OLD, staging_directory
+from provisioner.errors import MachineError, NotTrusted, ProvisionError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import lock, lock_holder
@@ -37,8 +38,7 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_NEW, OLD, _PARENTS, _KEEP = "new", "old", "parents", "keep"
-_NAME_MAX = 255
+_PARENTS, _KEEP = "parents", "keep"
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
 
@@ -79,7 +79,7 @@ class Staging:
         self._report_waiting = report_waiting
         self._folder = staging_directory(target)
         self._name = os.fsencode(self._folder.name)
-        self.path = self._folder / _NEW
+        self.path = self._folder / NEW
         """The path of the new directory, for messages."""
         self.scratch = scratch_directory(target)
         self.new = -1
@@ -111,8 +111,8 @@ class Staging:
         """Create the new directory. Raises NotTrusted, and MachineError where the file system won't do."""
         with trust_errors(self._action):
             self._record_parents()
-            os.mkdir(_NEW, 0o700, dir_fd=self._lock)
-            self.new = os.open(_NEW, DIRECTORY, dir_fd=self._lock)
+            os.mkdir(NEW, 0o700, dir_fd=self._lock)
+            self.new = os.open(NEW, DIRECTORY, dir_fd=self._lock)
             shown = printable(str(self.target.parent))
             check_place(self.new, shown)
             if not self._trust.covers(self.target):
@@ -142,7 +142,7 @@ class Staging:
         where that fails MachineError is raised, and all is as it was. `console` gets a step where that takes long.
 
         A directory that is replaced is first moved into the staging directory, so for a moment neither is in place.
-        Where a run ends at that moment, the next one puts the old directory back.
+        Where a run ends at that moment, the next command that looks there puts the old directory back (`recovery`).
         """
         shown = printable(str(self.target))
         with machine_errors(f"put {shown} in place"):
@@ -182,11 +182,11 @@ class Staging:
             sync_directories(("/".join([".."] * level) for level in range(1, self._created_parents + 1)), self.parent)
         except OSError:
             with suppress(OSError):  # a disk that fails may allow no more changes; the first error matters
-                os.rename(self.target.name, _NEW, src_dir_fd=self.parent, dst_dir_fd=self._lock)
+                os.rename(self.target.name, NEW, src_dir_fd=self.parent, dst_dir_fd=self._lock)
             raise
 
     def _put_in_place(self) -> None:
-        os.rename(_NEW, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
+        os.rename(NEW, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
 
     def _open_parent(self) -> None:
         """Open the directory that the target is in, and create it and those above where they are missing."""
@@ -309,7 +309,7 @@ class Staging:
     def _recover(self) -> None:
         """Put back what an interrupted commit was replacing, and empty the staging directory except for `parents`."""
         names = set(map(os.fsdecode, names_in(self._lock))) - {_PARENTS}
-        if {OLD, _NEW} <= names:
+        if {OLD, NEW} <= names:
             os.rename(OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
             names.remove(OLD)
         elif {OLD, _KEEP} <= names:
@@ -329,7 +329,7 @@ class Staging:
         except MachineError as error:
             error.hint = f"remove {shown}, as the owner of what is in it"
             if getattr(error.__cause__, "errno", 0) == errno.EPERM:  # as root removes files of anybody
-                error.hint += f"; where files are immutable, first: chattr -R -i {shown}"
+                error.hint += f"; where files are immutable, first: chattr -R -i {shlex.quote(shown)}"
             raise
 
     def _clean_up(self) -> None:
@@ -365,14 +365,25 @@ def _report_waiting(console: Console | None, count: int | None) -> None:
         console.step(f"writing {'files' if count is None else size_text(count)} to the disk")
 
 
+@contextmanager
+def scratch_before_staging(target: Path, trust: TrustedDirectories = NOBODY) -> Iterator[Path]:
+    """Yield the directory `scratch` of the staging of `target`, for who needs it before there is a staging.
+
+    At the end it is gone, with all that was created for it, also where the block fails before there is a staging.
+    """
+    missing = [parent for parent in target.parents if not os.path.lexists(parent)]
+    scratch = scratch_directory(target)
+    try:
+        yield scratch
+    finally:
+        if os.path.lexists(scratch):
+            with suppress(ProvisionError), Staging(target, trust):  # which cleans up; another run may be at work
+                pass
+        for parent in missing:
+            with suppress(OSError):
+                os.rmdir(parent)
+
+
 def scratch_directory(target: Path) -> Path:
     """Return where the staging of `target` has its `scratch`, whether that exists or not."""
     return staging_directory(target) / "scratch"
-
-
-def staging_directory(target: Path) -> Path:
-    """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
-    name = os.fsencode(target.name)
-    if len(name) + len(b"..provision") > _NAME_MAX:
-        name = hashlib.sha256(name).hexdigest().encode()
-    return target.parent / os.fsdecode(b".%s.provision" % name)

@@ -14,6 +14,7 @@ from pathlib import Path
 from provisioner.container.proot_links import LAST_NUMBER, find_links
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
+from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 
 # exit(0): mov $1, %eax; xor %ebx, %ebx; int $0x80, and mov r7, #1; mov r0, #0; svc #0.
@@ -51,11 +52,13 @@ def check_proot_links(site: Site) -> Finding:
             f"mv {shlex.quote(str(place))} {shlex.quote(str(place) + '.old')}",
         )
     if links.elsewhere_count:
-        return no(f"{links.elsewhere_count} links lead to {links.elsewhere}, where DIR was", f"{start} true")
+        lead = counted(links.elsewhere_count, "link leads", "links lead")
+        return no(f"{lead} to {links.elsewhere}, where DIR was", f"{start} true")
     if links.lost_count:
         names = ", ".join(map(printable, links.lost))
         more = f" and {links.lost_count - len(links.lost)} more" if links.lost_count > len(links.lost) else ""
-        return no(f"{links.lost_count} files have lost their content: {names}{more}", "reinstall what they belong to")
+        lost = counted(links.lost_count, "file has lost its content", "files have lost their content")
+        return no(f"{lost}: {names}{more}", "reinstall what it belongs to")
     if links.used_up:
         names = ", ".join(map(printable, links.used_up))
         return no(
@@ -63,7 +66,8 @@ def check_proot_links(site: Site) -> Finding:
             "hard link is lost, with the content of another one",
             "inside, replace hard links by copies: cp FILE FILE.new && mv FILE.new FILE",
         )
-    return ok(f"{links.count} hard links are links of Termux's proot" if links.count else "none is a link of proot")
+    found = counted(links.count, "hard link is one", "hard links are links")
+    return ok(f"{found} of Termux's proot" if links.count else "none is a link of proot")
 
 
 def runs_32_bit(architecture: str, site: Site) -> bool:

@@ -16,6 +16,7 @@ from provisioner.filesystem.content import copy_data, try_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.filesystem.xattrs import read_xattrs, set_read_xattrs
+from provisioner.sizes import counted
 
 _TRIES = 3
 """How often a file is copied that changes meanwhile."""
@@ -242,17 +243,17 @@ class TreeCopier:
 def describe_losses(report: CopyReport) -> list[str]:
     """Return a line for each kind of thing that a copy lacks."""
     counts = [
-        (report.hard_links_lost, "further names of files are files of their own: hard links are refused here"),
-        (report.owners_lost, "files belong to root: their owners can't be set here"),
-        (report.xattrs_lost, "extended attributes can't be set here"),
-        (report.devices_lost, "devices are empty files: only root can make devices"),
+        (report.hard_links_lost, "hard link is a copy", "hard links are copies", ": hard links are refused here"),
+        (report.owners_lost, "file belongs", "files belong", " to root: the owner can't be set here"),
+        (report.xattrs_lost, "extended attribute", "extended attributes", " can't be set here"),
+        (report.devices_lost, "device is an empty file", "devices are empty files", ": only root can make devices"),
     ]
-    lines = [f"{count} {text}" for count, text in counts if count]
+    lines = [f"{counted(count, one, many)}{text}" for count, one, many, text in counts if count]
     lines += [f"something is mounted at {path}, and was left out" for path in report.mounted]
     for names, text in (
-        (report.changed, "files were written to while they were copied"),
-        (report.vanished, "files were removed while others were copied"),
+        (report.changed, "written to while being copied"),
+        (report.vanished, "removed while others were copied"),
     ):
         if names:
-            lines.append(f"{len(names)} {text}: {', '.join(names[:_SHOWN])}")
+            lines.append(f"{counted(len(names), 'file was', 'files were')} {text}: {', '.join(names[:_SHOWN])}")
     return lines

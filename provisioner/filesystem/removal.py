@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
+
+_ENCODING = sys.getfilesystemencoding()
 
 
 def remove_tree(parent: int, name: bytes) -> None:
@@ -53,7 +56,7 @@ def names_in(directory: int) -> Iterator[bytes]:
     """
     with closing_descriptor(os.open(".", DIRECTORY, dir_fd=directory)) as opened, os.scandir(opened) as entries:
         for entry in entries:
-            yield os.fsencode(entry.name)
+            yield entry.name.encode(_ENCODING, "surrogateescape")  # os.fsencode takes three times as long
 
 
 def _empty(directory: int, top: int, unused: bytes, numbers: Iterator[int], device: int) -> list[bytes]:

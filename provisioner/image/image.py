@@ -26,6 +26,10 @@ class RootfsArchive:
     """Whether the file, verified before, becomes an archive only while it is read, which this process has to do."""
     is_guess: bool = False
     """Whether nobody says that it is a root file system: it is refused where it is an archive of images too."""
+    unpacked_size: int = 0
+    """The bytes of all files, with their holes, where that is known before they are read."""
+    needs_end: bool = False
+    """Whether only the empty blocks at the end of an archive say that it is whole: no digest, and no compression."""
 
 
 @dataclass(frozen=True)

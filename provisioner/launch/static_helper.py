@@ -24,12 +24,11 @@ from functools import cache
 from provisioner.errors import MachineError
 from provisioner.image.platform import Platform
 from provisioner.launch.assembler import Assembler
+from provisioner.launch.helper_descriptors import FIRST_CLOSED, close_descriptors
 from provisioner.launch.helper_flags import (
-    CLOSE,
     DEFAULT_SIGNALS,
     DIE,
     GROUP,
-    KEEP,
     KEYRING,
     NO_NEW_PRIVS,
     QUIT,
@@ -60,6 +59,7 @@ close            3    6    6    57      57
 close_range    436  436  436   436     436
 execve          59   11   11   221     221
 exit_group     231  252  248    94      94
+getdents64     217  220  217    61      61
 getpid          39   20   20   172     172
 getppid        110   64   64   173     173
 keyctl         250  288  311   219     219
@@ -87,19 +87,15 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SIG_SETMASK, _MASK_SIZE = 2, 8
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_MODE_FILTER = 1, 2
-_RLIMIT_NOFILE = 7
 _CAPABILITY_VERSION = 0x20080522
-_LAST = 0x7FFFFFFF
-_MOST_DESCRIPTORS = 0x10000
-"""Descriptors that are closed one by one, where the kernel has no close_range(2)."""
 
 _FAILURE = b"start.sh: the static helper has failed: provision doctor says what works here\n"
 
 _FILTER_SIZE = 0x8000
 """The largest filter that the kernel takes, in bytes (BPF_MAXINSNS)."""
-_REPORT_TO, _KEPT = 3, 6
-"""The descriptor of REPORT, and the first one that KEEP doesn't keep."""
-_SOCK_FPROG, _RLIMIT, _STATUS, _CAPABILITIES, _FILTER = 0, 32, 64, 192, 256
+_REPORT_TO = 3
+"""The descriptor of REPORT."""
+_SOCK_FPROG, _STATUS, _CAPABILITIES, _FILTER = 0, 64, 192, 256
 _ALL_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 72, 96, 128
 """Places in the frame."""
 
@@ -194,7 +190,7 @@ def _fork_and_wait(p: Assembler) -> None:
     p.label("child")
     p.call("rt_sigaction", signal.SIGCHLD, "old action", 0, _MASK_SIZE)
     _die_with(p, "self", otherwise="signals")
-    for descriptor in range(_REPORT_TO, _KEPT):
+    for descriptor in range(_REPORT_TO, FIRST_CLOSED):
         p.call("close", descriptor)
 
 
@@ -288,26 +284,7 @@ def _prepare(p: Assembler) -> None:
     unless(p, KEYRING, "keyring is left")
     p.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
     p.label("keyring is left")
-    unless(p, CLOSE, "closed")
-    p.copy("lowest", 3)
-    unless(p, KEEP, "lowest is known")
-    p.copy("lowest", _KEPT)
-    p.label("lowest is known")
-    p.call("close_range", "lowest", _LAST, 0)
-    p.jump_if("result", ">=", 0, "closed")
-    p.frame("limit", _RLIMIT)
-    p.call("prlimit64", 0, _RLIMIT_NOFILE, 0, "limit")
-    p.read("count", "limit", size=4)
-    p.jump_if("count", "<", 0, "bound")
-    p.jump_if("count", "<", _MOST_DESCRIPTORS, "close")
-    p.label("bound")
-    p.copy("count", _MOST_DESCRIPTORS)
-    p.label("close")
-    p.add("count", -1)
-    p.jump_if("count", "<", "lowest", "closed")
-    p.call("close", "count")
-    p.jump("close")
-    p.label("closed")
+    close_descriptors(p, place=_FILTER + _FILTER_SIZE)
     unless(p, NO_NEW_PRIVS, "prepared")
     p.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 

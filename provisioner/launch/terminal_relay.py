@@ -14,10 +14,12 @@ SIGQUIT reach all that Ctrl-C would, and SIGTSTP stops the relay alone.
 ANSWER `1`, `2` or `12`: these descriptors are one terminal. PROGRAM gets the new one in their place, only to write
 to, and stays in the session and the process group: keys and signals of this terminal reach both.
 
-A new size is passed on, and signals that come from elsewhere. When the relay is killed, the kernel kills PROGRAM.
+A new size is passed on, and signals that come from elsewhere, also while this terminal is stopped (Ctrl-S). When the
+relay is killed, the kernel kills PROGRAM.
 
 Exit status: PROGRAM's; 128 and the number of the signal that ended it; 125 to 127 as the static helper's. At the end
-the terminal has its modes back. What others still write to the new terminal then is shown up to 128 KiB.
+the terminal has its modes back. What others still write to the new terminal then is shown up to 128 KiB. It waits
+for a terminal that is stopped, but not after SIGHUP or SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,17 +30,22 @@ from provisioner.image.platform import Platform
 from provisioner.launch.assembler import Assembler
 from provisioner.launch.static_helper import assembler_for, execute, keep_status, read_code
 from provisioner.launch.terminal_streams import (
+    MASTER,
     POLLIN,
+    POLLOUT,
     SIGNALS,
     TERMINAL,
     begin_streams,
+    open_screen,
     pass_input,
     poll,
+    receive,
     receive_output,
     set_timeout,
     show,
     unless_ready,
     wait,
+    write_path,
 )
 
 _NUMBERS = """
@@ -131,9 +138,7 @@ def _make_terminal(p: Assembler) -> None:
         "info": _INFO,
     }.items():
         p.frame(name, place)
-    text = b"/dev/ptmx\0"
-    for at in range(0, len(text), 2):
-        p.write("path", at, int.from_bytes(text[at : at + 2], "little"), 2)
+    write_path(p, "/dev/ptmx")
     p.call("openat", _AT_FDCWD, "path", _O_RDWR | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC)
     p.copy("master", "result")
     p.jump_if("master", "<", 0, "execute")
@@ -224,7 +229,9 @@ def _begin(p: Assembler) -> None:
     p.call("signalfd4", -1, "all signals", _MASK_SIZE, _O_CLOEXEC)
     p.copy("signals", "result")
     begin_streams(p)
+    open_screen(p)
     p.copy("shown", 0)
+    p.copy("is told to end", 0)
     p.copy("modes", _OTHERS)
     p.jump_if("kind", "==", ord("y"), "loop")
     p.copy("modes", _LEFT)
@@ -268,6 +275,7 @@ def _receive_signal(p: Assembler) -> None:
     p.call("read", "signals", "info", _INFO_SIZE)
     p.jump_if("result", "<", _INFO_SIZE, "output")
     p.read("signal", "info", size=4)
+    _note_end(p, "not told to end")
     for number, label in {
         signal.SIGCHLD: "child has changed",
         signal.SIGWINCH: "size has changed",
@@ -311,6 +319,15 @@ def _receive_signal(p: Assembler) -> None:
     p.copy("modes", _UNSURE)
 
 
+def _note_end(p: Assembler, label: str) -> None:
+    """Set `is told to end` if the `signal` says so; go on at `label`."""
+    p.jump_if("signal", "==", signal.SIGTERM, f"told, or {label}")
+    p.jump_if("signal", "!=", signal.SIGHUP, label)
+    p.label(f"told, or {label}")
+    p.copy("is told to end", 1)
+    p.label(label)
+
+
 def _restore(p: Assembler, label: str) -> None:
     """Give this terminal its modes back, if this process has changed them and is in the foreground."""
     p.jump_if("modes", "==", _OTHERS, label)
@@ -325,14 +342,37 @@ def _restore(p: Assembler, label: str) -> None:
 def _end(p: Assembler) -> None:
     """Show the last output, and end with PROGRAM's status."""
     p.label("ended")
+    p.jump_if("unwritten", "==", 0, "more")
+    _wait_for_screen(p)
+    show(p, "ended", otherwise="ended")
+    p.label("more")
+    p.jump_if("shown", ">=", _LAST_OUTPUT, "all is shown")
     poll(p, TERMINAL, "master", POLLIN)
     set_timeout(p, _LAST_WAIT)
     p.call("ppoll", "polls", 1, "timeout", 0, _MASK_SIZE)
     p.jump_if("result", "<", 1, "all is shown")
-    show(p, "all is shown", otherwise="all is shown")
+    receive(p, "all is shown", otherwise="all is shown")
     p.add("shown", "count")
-    p.jump_if("shown", "<", _LAST_OUTPUT, "ended")
+    p.jump("ended")
     p.label("all is shown")
     _restore(p, "restored")
     read_code(p)
     p.call("exit_group", "code")
+
+
+def _wait_for_screen(p: Assembler) -> None:
+    """Wait until this terminal takes more output. If this process is told to end, wait a moment, then end."""
+    poll(p, TERMINAL, "screen", POLLOUT)
+    poll(p, MASTER, "signals", POLLIN)
+    p.copy("timeout", 0)
+    p.jump_if("is told to end", "==", 0, "wait for screen")
+    set_timeout(p, _LAST_WAIT)
+    p.label("wait for screen")
+    p.call("ppoll", "polls", 2, "timeout", 0, _MASK_SIZE)
+    p.jump_if("result", "<", 1, "all is shown")
+    unless_ready(p, MASTER, "no signal")
+    p.call("read", "signals", "info", _INFO_SIZE)
+    p.read("signal", "info", size=4)
+    _note_end(p, "not told to end meanwhile")
+    p.label("no signal")
+    unless_ready(p, TERMINAL, "ended")

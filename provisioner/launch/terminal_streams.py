@@ -3,16 +3,19 @@
 Their variables: `rest` is how much of what was typed has not been passed on, from `at` on. `reads`, `receives` and
 `types` say whether this terminal can be read, whether somebody has the new one open, and whether what is typed is for
 it. `screen` is the descriptor that output goes to, `master` the new terminal's, and `signals` that of signalfd(2).
+`unwritten` is how much output this terminal has not taken yet, from `from` on: it may be stopped, by Ctrl-S or by a
+connection that hangs, and signals have to be heeded meanwhile.
 """
 
 from __future__ import annotations
 
 from provisioner.launch.assembler import Assembler, Operand
 
-TERMINAL, MASTER, SIGNALS = 0, 8, 16
-"""The places of the structs pollfd. The first is also used alone."""
-POLLIN, _POLLOUT = 1, 4
+TERMINAL, MASTER, SIGNALS, _SCREEN = 0, 8, 16, 24
+"""The places of the structs pollfd. The first ones are also used alone."""
+POLLIN, POLLOUT = 1, 4
 _EAGAIN = -11
+_AT_FDCWD, _O_WRONLY, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o1, 0o400, 0o4000, 0o2000000
 _MASK_SIZE = 8
 
 _TIME, _POLLS, _INPUT, _INPUT_SIZE, _OUTPUT, _OUTPUT_SIZE = 512, 528, 1024, 4096, 8192, 16384
@@ -23,21 +26,48 @@ def begin_streams(p: Assembler) -> None:
     """Set the variables that the other functions go by."""
     for name, place in {"time": _TIME, "polls": _POLLS, "input": _INPUT, "output": _OUTPUT}.items():
         p.frame(name, place)
-    for name, value in {"reads": 1, "receives": 1, "types": 0, "rest": 0}.items():
+    for name, value in {"reads": 1, "receives": 1, "types": 0, "rest": 0, "unwritten": 0}.items():
         p.copy(name, value)
 
 
-def wait(p: Assembler) -> None:
-    """Wait for a signal, for output, for what is typed, or until that can be passed on.
+def open_screen(p: Assembler) -> None:
+    """Open this terminal anew as `screen`, so that a write never waits; others use the old descriptor, as it is.
 
-    More is read only when all is passed on, and nothing in the background.
+    Where another user owns the terminal, it is opened as the session's, which `yes` is about. Else a write waits.
+    """
+    flags = _O_WRONLY | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC
+    write_path(p, "/proc/self/fd/?")
+    p.copy("digit", "screen")
+    p.add("digit", ord("0"))
+    p.write("path", len("/proc/self/fd/"), "digit", 2)
+    p.call("openat", _AT_FDCWD, "path", flags)
+    p.jump_if("result", ">=", 0, "screen is open")
+    p.jump_if("kind", "!=", ord("y"), "screen is as it was")
+    write_path(p, "/dev/tty")
+    p.call("openat", _AT_FDCWD, "path", flags)
+    p.jump_if("result", "<", 0, "screen is as it was")
+    p.label("screen is open")
+    p.copy("screen", "result")
+    p.label("screen is as it was")
+
+
+def wait(p: Assembler) -> None:
+    """Wait for a signal, for output, for what is typed, or until these can be shown and passed on.
+
+    More is read only when all is shown or passed on, and nothing in the background.
     """
     p.label("wait")
     poll(p, SIGNALS, "signals", POLLIN)
     p.copy("descriptor", -1)
     p.copy("events", POLLIN)
+    p.jump_if("unwritten", "==", 0, "screen")
+    p.copy("descriptor", "screen")
+    p.copy("events", 0)
+    p.label("screen")
+    poll(p, _SCREEN, "descriptor", POLLOUT)
+    p.copy("descriptor", -1)
     p.jump_if("rest", "==", 0, "all is passed on")
-    p.copy("events", POLLIN | _POLLOUT)
+    p.add("events", POLLOUT)
     p.jump("terminal")
     p.label("all is passed on")
     p.jump_if("reads", "==", 0, "terminal")
@@ -47,46 +77,54 @@ def wait(p: Assembler) -> None:
     poll(p, TERMINAL, "descriptor", POLLIN)
     p.copy("descriptor", -1)
     p.jump_if("receives", "==", 0, "master")
+    p.jump_if("events", "==", 0, "master")
     p.copy("descriptor", "master")
     p.label("master")
     poll(p, MASTER, "descriptor", "events")
-    p.call("ppoll", "polls", 3, "timeout", 0, _MASK_SIZE)
+    p.call("ppoll", "polls", 4, "timeout", 0, _MASK_SIZE)
     p.jump_if("result", "<", 1, "loop")
 
 
 def receive_output(p: Assembler) -> None:
     """Show what is written to the new terminal."""
     p.label("output")
+    p.jump_if("unwritten", "==", 0, "all is written")
+    unless_ready(p, _SCREEN, "input")
+    p.jump("write on")
+    p.label("all is written")
     p.jump_if("receives", "==", 0, "input")
     unless_ready(p, MASTER, "input")
-    show(p, "input", otherwise="nobody writes")
-    p.jump("input")
+    receive(p, "input", otherwise="nobody writes")
+    p.label("write on")
+    show(p, "input", otherwise="input")
     p.label("nobody writes")
     p.copy("receives", 0)
+    p.jump("input")
 
 
-def show(p: Assembler, none: str, *, otherwise: str) -> None:
-    """Read from the new terminal and write it to this one; `count` is how much it was. Go on at the label `none` if
-    there is nothing, or `otherwise` if nobody has the new terminal open."""
+def receive(p: Assembler, none: str, *, otherwise: str) -> None:
+    """Read from the new terminal; `count` is how much it was, and all of it is `unwritten`. Go on at the label `none`
+    if there is nothing, or `otherwise` if nobody has the new terminal open."""
     p.call("read", "master", "output", _OUTPUT_SIZE)
     p.jump_if("result", "==", _EAGAIN, none)
     p.jump_if("result", "<", 1, otherwise)
     p.copy("count", "result")
     p.copy("unwritten", "result")
     p.copy("from", "output")
-    p.label(f"write, then {none}")
+
+
+def show(p: Assembler, done: str, *, otherwise: str) -> None:
+    """Write to this terminal what is `unwritten`. Go on at the label `done`, or `otherwise` if it takes no more now."""
+    p.label(f"write, then {done}")
     p.call("write", "screen", "from", "unwritten")
-    p.jump_if("result", ">=", 0, f"written, then {none}")
-    p.jump_if("result", "!=", _EAGAIN, f"shown, then {none}")  # a terminal that is gone takes nothing any more
-    poll(p, TERMINAL, "screen", _POLLOUT)
-    p.call("ppoll", "polls", 1, 0, 0, _MASK_SIZE)
-    p.write("polls", TERMINAL + 6, 0, 2)  # it says nothing about what is typed
-    p.jump(f"write, then {none}")
-    p.label(f"written, then {none}")
+    p.jump_if("result", "==", _EAGAIN, otherwise)
+    p.jump_if("result", ">=", 0, f"written, then {done}")
+    p.copy("result", "unwritten")  # a terminal that is gone takes nothing any more
+    p.label(f"written, then {done}")
     p.add("from", "result")
     p.subtract("unwritten", "result")
-    p.jump_if("unwritten", "!=", 0, f"write, then {none}")
-    p.label(f"shown, then {none}")
+    p.jump_if("unwritten", "!=", 0, f"write, then {done}")
+    p.jump(done)
 
 
 def pass_input(p: Assembler) -> None:
@@ -134,3 +172,10 @@ def set_timeout(p: Assembler, nanoseconds: int) -> None:
     p.write("time", 0, 0)
     p.write("time", p.word, nanoseconds)
     p.copy("timeout", "time")
+
+
+def write_path(p: Assembler, text: str) -> None:
+    """Set `path` to one of at most 15 bytes."""
+    content = text.encode() + b"\0"
+    for at in range(0, len(content), 2):
+        p.write("path", at, int.from_bytes(content[at : at + 2], "little"), 2)

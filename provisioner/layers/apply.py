@@ -20,7 +20,7 @@ from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
 from provisioner.rootfs.tree import Place, Tree, tree_errors
 
-_WHITEOUT = b".wh."
+WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _INTERNAL = b".wh..wh."
 """The beginning of the names of AUFS's internal files, which old layers still contain. They are no files of the image,
@@ -97,7 +97,7 @@ class LayerApplier:
             self._links.finish(self._tree, self._tree.overrides)
 
     def _apply(self, entry: Entry, reader: StreamedLayer) -> None:
-        if _WHITEOUT in entry.path and reader.has_whiteouts and self._apply_whiteout(entry):
+        if WHITEOUT in entry.path and reader.has_whiteouts and self._apply_whiteout(entry):
             if entry.kind is not Kind.FILE or split_path(entry.path)[:-1] != [_LINKED]:
                 return
             self._has_linked_files = True  # they stay until all hard links to them are made
@@ -127,12 +127,12 @@ class LayerApplier:
         is_opaque = names[-1:] == [_OPAQUE]
         if any(name.startswith(_INTERNAL) for name in (names[:-1] if is_opaque else names)):
             return True
-        if any(name.startswith(_WHITEOUT) for name in names[:-1]):
+        if any(name.startswith(WHITEOUT) for name in names[:-1]):
             raise MalformedImage("it is below a whiteout")
-        if not names or not names[-1].startswith(_WHITEOUT):
+        if not names or not names[-1].startswith(WHITEOUT):
             return False
         directory = b"/".join(names[:-1])
-        hidden = names[-1][len(_WHITEOUT) :]
+        hidden = names[-1][len(WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise MalformedImage("it is no valid whiteout")
         self._hide(directory, None if is_opaque else hidden)

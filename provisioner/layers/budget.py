@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 
 from provisioner.errors import MachineError
+from provisioner.sizes import counted
 
 ENTRY_SIZE = 4096
 """The bytes that an entry, or a directory created for one, counts for besides its content: an inode and a name."""
@@ -66,4 +67,6 @@ class Budget:
 def too_large(max_size: int) -> MachineError:
     """Return the error for an image that takes more than `max_size` bytes."""
     hint = "if you trust the image, allow more, as --max-size 100G; else free some space"
-    return MachineError(f"the image takes more than the {max_size:,} bytes that are allowed", hint)
+    return MachineError(
+        f"the image takes more than the {counted(max_size, 'byte that is', 'bytes that are')} allowed", hint
+    )

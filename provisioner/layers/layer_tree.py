@@ -17,6 +17,7 @@ from provisioner.filesystem.seen_paths import SeenPaths
 from provisioner.filesystem.walk import walk
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
+from provisioner.layers.file_writer import FileWriter, NameTaken, SharedTree
 from provisioner.layers.reader import StreamedLayer
 from provisioner.ownership.overrides import NO_TIME, MetadataOverrides
 from provisioner.ownership.parts import RecordPart
@@ -202,6 +203,25 @@ def unpack_lowest_layer(
         applier.apply_reader(reader)
         overrides = _living_overrides(root, tree.overrides)
         return UnpackedLayer((), (), (), (), overrides, links, applier.clamped_times)
+
+
+def unpack_lowest_layer_with(
+    writer: FileWriter, reader: StreamedLayer, root: int, ownership: Ownership, budget: Budget, links: Links
+) -> UnpackedLayer | None:
+    """Do the same with a process that writes some of the files into `root`.
+
+    Returns None where there is an error in the layer, or where it has to be applied in order. Raises MachineError.
+    """
+    with SharedTree(root, writer, budget) as tree:
+        applier = LayerApplier(tree, ownership, budget=budget, links=links)
+        try:
+            reader.share(tree)
+            applier.apply_reader(reader)
+        except (NameTaken, MalformedImage):
+            return None
+        overrides = _living_overrides(root, tree.overrides)
+        clamped_times = applier.clamped_times + writer.clamped_times
+        return UnpackedLayer((), (), (), (), overrides, links, clamped_times)
 
 
 def _living_overrides(root: int, overrides: MetadataOverrides) -> MetadataOverrides:

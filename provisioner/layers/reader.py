@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
-from provisioner.archives.tar import Archive, Entry
+from provisioner.archives.tar import Archive, Entry, Taker
 from provisioner.errors import error_context
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.layers.budget import ENTRY_SIZE, Budget
@@ -44,6 +44,11 @@ class StreamedLayer:
     def finish(self, tree: Tree, links: Links) -> None:
         """Do what is left to do when all entries are in `tree`: here, nothing. Raises ProvisionError."""
 
+    def share(self, taker: Taker) -> bool:
+        """Have `taker` take plain files; they are not among the entries then. Returns whether this layer has any."""
+        self._archive.taker = taker
+        return True
+
     def put_file(self, tree: Tree, entry: Entry) -> tuple[Place, bool]:
         """Write the file of the last entry into `tree` in place of whatever was there, and store its digest, if any.
 
@@ -72,12 +77,12 @@ class StreamedLayer:
         archive = self._archive
         piece = archive.read_piece()
         hasher = sha256(piece) if is_hashed else None
-        _write(file, piece)
+        write_piece(file, piece)
         while archive.left:
             piece = archive.read_piece()
             if hasher is not None:
                 hasher.update(piece)
-            _write(file, piece)
+            write_piece(file, piece)
         return hasher.digest() if hasher is not None else b""
 
     def _write_sparse(self, file: int, entry: Entry, is_hashed: bool) -> bytes:
@@ -135,6 +140,7 @@ def try_chown(entry: Entry, file: int | bytes, **options: Any) -> bool:
     return True
 
 
-def _write(file: int, piece: memoryview) -> None:
+def write_piece(file: int, piece: memoryview) -> None:
+    """Write all of `piece` to an open file, where it is. Raises OSError."""
     while (count := os.write(file, piece)) < len(piece):
         piece = piece[count:]

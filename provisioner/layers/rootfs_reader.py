@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 
-from provisioner.archives.tar import Entry
+from provisioner.archives.tar import Entry, Taker
 from provisioner.errors import MachineError, MalformedImage, error_context
 from provisioner.filesystem.kind import Kind
 from provisioner.image.image import Layer, RootfsArchive
 from provisioner.layers.budget import Budget
-from provisioner.layers.reader import StreamedLayer
+from provisioner.layers.reader import StreamedLayer, write_piece
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
 from provisioner.rootfs.proot_links import ProotLinks, is_proot_link
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources.detection import both_fit, format_name, formats_of
+from provisioner.sources.detection import both_fit, cut_off, format_name, formats_of
 from provisioner.sources.root_search import root_of, two_roots
 from provisioner.terminal.escaping import printable
 
@@ -57,6 +59,8 @@ class RootfsReader(StreamedLayer):
         super().__init__(chunks, ownership, budget, hashes_all=hashes_all)
         self._root = form.root
         self._is_guess = form.is_guess
+        self._needs_end = form.needs_end
+        self._is_converted = form.is_converted
         self._names = split_path(form.root)
         self._proot_links: dict[bytes, bytes] = {}
         self._proot_links_size = 0
@@ -77,14 +81,36 @@ class RootfsReader(StreamedLayer):
             if entry.kind is Kind.SYMLINK and is_proot_link(entry.target):
                 self._add_proot_link(entry)
             yield entry
+        if self._needs_end and not self._archive.is_ended:
+            raise cut_off()
         if found := formats_of(formats):
             raise both_fit("the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
+
+    def share(self, taker: Taker) -> bool:
+        """Do the same, unless files get other paths."""
+        return not self._root and super().share(taker)
 
     def finish(self, tree: Tree, links: Links) -> None:
         """Turn proot's symlinks into hard links, when all entries are in `tree`. Raises ProvisionError."""
         if self._proot_links:
             with tree_errors("resolve the links of proot"):
                 ProotLinks(tree, self._proot_links).resolve(links)
+
+    def write_content(self, file: int, entry: Entry, *, is_hashed: bool) -> bytes:
+        """Write and return as in any layer, but leave holes where a squashfs, which doesn't tell them, has zeros."""
+        if not self._is_converted:
+            return super().write_content(file, entry, is_hashed=is_hashed)
+        hasher, size = sha256(), 0
+        for piece in self._archive.content():
+            if is_hashed:
+                hasher.update(piece)
+            size += len(piece)
+            if piece[0] or piece[-1] or bytes(piece).strip(b"\0"):
+                write_piece(file, piece)
+            else:
+                os.lseek(file, len(piece), os.SEEK_CUR)
+        os.ftruncate(file, size)
+        return hasher.digest() if is_hashed else b""
 
     def _moved(self, entry: Entry) -> Entry | None:
         """Return the entry with its path in the root; None where it is beside the root."""

@@ -6,9 +6,9 @@ import errno
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from provisioner.archives.compression import decompress, unexpected_compression
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
@@ -21,7 +21,8 @@ from provisioner.image.history import layer_commands
 from provisioner.image.image import Image, Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
-from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
+from provisioner.layers.file_writer import FileWriter
+from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer, unpack_lowest_layer_with
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
 from provisioner.layers.reader import StreamedLayer
@@ -34,7 +35,7 @@ from provisioner.ownership.record import write_part
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.moving import CannotMove
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import LayerBlob, Source
 from provisioner.store.download import Unverified
 from provisioner.terminal.progress import Console
@@ -132,8 +133,8 @@ def _unpack(
                 console.step(text)
         if applier.clamped_times:
             console.step(
-                f"{applier.clamped_times} files have times that this machine's 32-bit time_t can't hold: they "
-                "get the nearest one"
+                f"{counted(applier.clamped_times, 'file has a time', 'files have times')} that this machine's 32-bit "
+                "time_t can't hold: the nearest one is set"
             )
         stack.pop_all()  # the caller closes the tree
         return tree
@@ -225,11 +226,14 @@ class _Unpacking:
         """
         budget, links = self.budget.part(number + 1), self.links.empty()
         with (
-            open_archive(self.image.layers[number], blob) as archive,
             self._open_folder(number) as folder,
+            self._file_writer(folder) as writer,
+            open_archive(self.image.layers[number], blob) as archive,
         ):
             layer = self._open_reader(self.image.layers[number], archive, budget)
             unpack = unpack_layer if number else unpack_lowest_layer
+            if writer is not None:
+                unpack = partial(unpack_lowest_layer_with, writer)
             if unpacked := unpack(layer, folder, self.ownership, budget, links):
                 assert self.scratch is not None
                 with machine_errors("write the ownership record"):
@@ -238,6 +242,16 @@ class _Unpacking:
 
     def _open_reader(self, layer: Layer, archive: Iterable[bytes], budget: Budget) -> StreamedLayer:
         return open_reader(layer, archive, self.ownership, budget, hashes_all=self.hashes_all)
+
+    @contextmanager
+    def _file_writer(self, folder: int) -> Iterator[FileWriter | None]:
+        """Fork a second process for the only layer that is worth a worker, if that is the lowest one."""
+        with ExitStack() as stack:
+            writer: FileWriter | None = None
+            if self.worker_layers == [0]:
+                with suppress(OSError):
+                    writer = stack.enter_context(FileWriter(folder, self.ownership))
+            yield writer
 
     def _report(self, number: int, blob: LayerBlob) -> None:
         """Say it where a layer isn't compressed as its media type says."""
@@ -304,6 +318,8 @@ def _max_size(place: int, image: Image, requested: int | None) -> int:
     if state.f_files and not state.f_favail:
         raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
     max_size = free * 9 // 10 if requested is None else requested
+    if image.rootfs and image.rootfs.unpacked_size > max_size:
+        raise too_large(max_size)
     compressed = sum(blob.size for blob in set(image.manifest.layers))
     if compressed > free:
         raise MachineError(
@@ -323,17 +339,24 @@ def _layer_text(number: int, count: int, layer: Layer, command: str) -> str:
 def substitutes_text(substitutes: Substitutes) -> str:
     """Return one line about what replaces hard links; empty where none was refused."""
     copies, reflinks, symlinks = substitutes.copies, substitutes.reflinks, substitutes.symlinks
-    parts = [f"{copies} copies, which take {size_text(substitutes.copied_bytes)} more"] if copies else []
-    parts += [f"{reflinks} reflinks, which take no space"] if reflinks else []
-    parts += [f"{symlinks} symlinks"] if symlinks else []
+    parts = []
+    if copies:
+        take = counted(copies, "copy, which takes", "copies, which take")
+        parts.append(f"{take} {size_text(substitutes.copied_bytes)} more")
+    if reflinks:
+        parts.append(f"{counted(reflinks, 'reflink, which takes', 'reflinks, which take')} no space")
+    if symlinks:
+        parts.append(counted(symlinks, "symlink"))
     hint = "; --hardlinks symlink saves that" if copies and not symlinks else ""
-    return f"hard links are refused here: {', and '.join(parts)} stand in for them{hint}" if parts else ""
+    return f"hard links are refused here: {', and '.join(parts)} in their place{hint}" if parts else ""
 
 
 def _proot_links_text(substitutes: Substitutes) -> str:
     """Return one line about proot's symlinks in place of hard links; empty where there were none."""
-    resolved, lost = substitutes.resolved_links, substitutes.lost_links
-    text = f"{resolved} links that proot had made are hard links again" if resolved else ""
-    if lost:
-        text += f"{'; ' if text else ''}{lost} links of proot lead to nothing: the archive doesn't have their content"
-    return text
+    texts = []
+    if resolved := substitutes.resolved_links:
+        texts.append(f"restored {counted(resolved, 'hard link')} that proot had replaced")
+    if lost := substitutes.lost_links:
+        leads = counted(lost, "link of proot leads", "links of proot lead")
+        texts.append(f"{leads} to nothing: the archive lacks the content")
+    return "; ".join(texts)

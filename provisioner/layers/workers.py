@@ -167,6 +167,7 @@ class _Worker:
 
     def __init__(self, work: Work[Any], others: Sequence[_Worker]) -> None:
         with ExitStack() as stack:
+            self._alive, alive = map(stack.enter_context, _pipe())
             task_reader, self._input = map(stack.enter_context, socket.socketpair())
             self._output, result_writer = map(stack.enter_context, _pipe())
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
@@ -177,6 +178,7 @@ class _Worker:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             stack.pop_all()
+        alive.close()
         task_reader.close()
         result_writer.close()
         self._prefetcher: Prefetcher[bytes] | None = None
@@ -200,9 +202,11 @@ class _Worker:
         return pickle.loads(data)
 
     def kill(self) -> None:
-        """Kill the process."""
+        """Kill the process, and wait until those that it has forked have ended as well."""
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
+        with self._alive:
+            self._alive.read()
         if self._prefetcher:
             self._prefetcher.__exit__(None, None, None)
         else:

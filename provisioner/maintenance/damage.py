@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from provisioner.comparison.changes import opened_record
-from provisioner.comparison.join import join
+from provisioner.comparison.join import join_one
 from provisioner.comparison.places import is_configuration, is_of_the_user, is_package_database
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.errors import machine_errors
@@ -61,7 +61,7 @@ def find_damage(folder: int, shown: str) -> list[Damage]:
 def _damage(entries: Iterator[MtreeEntry | None], rootfs: int, baseline: Baseline) -> Iterator[Damage]:
     device = os.fstat(rootfs).st_dev
     skipped = b"/"
-    for path, (entry,), file in join([entries], walk(rootfs, closed="open")):
+    for path, entry, file in join_one(entries, walk(rootfs, closed="open")):
         if entry is None or path.startswith(skipped):
             continue
         if file is not None and file.stat.st_dev != device:  # something is mounted there

@@ -8,21 +8,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from provisioner.comparison.accounts import find_shared_ids, merge_accounts
+from provisioner.comparison.accounts import COMPANIONS, find_shared_ids, merge_accounts, missing_lines
 from provisioner.comparison.merge import Side
+from provisioner.comparison.places import is_account_file
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.copying import TreeCopier
-from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor, open_readable
+from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE, change_mode, closing_descriptor, open_readable
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.filesystem.xattrs import read_xattrs, set_read_xattrs
 from provisioner.maintenance.plan import Action, UpdatePlan
 from provisioner.ownership.policy import Ownership
+from provisioner.rootfs.account_files import LARGEST
 from provisioner.rootfs.tree import NOTHING_THERE, Place, Tree
 from provisioner.terminal.escaping import printable
-
-_ACCOUNTS_SIZE = 8 << 20
-"""The most bytes of a file that is merged by line."""
 
 
 @dataclass
@@ -47,6 +46,9 @@ def merge_files(
     for action in plan.actions:
         with machine_errors(f"update {printable('/' + os.fsdecode(action.path))}"):
             merger.run(action)
+    if any(is_account_file(action.path) for action in plan.actions):
+        with machine_errors("merge users and groups"):
+            merger.complete_accounts()
     with machine_errors("set times and modes of directories"):
         merger.finish()
     return merger.merge
@@ -179,32 +181,50 @@ class _Merger:
     def _merge_lines(self, action: Action) -> None:
         """Merge a file with a line for each user or group."""
         name = os.fsdecode(action.path).rpartition("/")[2]
-        disk, new = (tree.read(action.path, _ACCOUNTS_SIZE + 1) for tree in (self._old, self._new))
+        disk, new = (tree.read(action.path, LARGEST + 1) for tree in (self._old, self._new))
         if disk is None or new is None:  # as a hard link of Termux's proot, which is a symlink
             self._take(action, self._new.locate(action.place, create=False))
             self.merge.notes.append(f"/etc/{name} could not be merged: yours stays")
             return
-        if max(len(disk), len(new)) > _ACCOUNTS_SIZE:
+        if max(len(disk), len(new)) > LARGEST:
             raise MachineError(f"/etc/{name} is too large to be merged", "update without it: move it away first")
         merged, conflicts = merge_accounts(name, self._accounts(name), disk, new)
-        place = self._new.locate(action.place, create=False)
-        self._note_time(place)
-        status = self._new.lstat(place)
-        self._new.remove(place)
-        place = self._new.locate(action.place, create=False)
-        file = os.open(place.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=place.directory)
-        with open(file, "wb") as opened:
-            opened.write(merged)
-            if not os.geteuid():
-                os.fchown(file, status.st_uid, status.st_gid)
-            os.fchmod(file, stat.S_IMODE(status.st_mode))
+        self._rewrite(action.place, merged)
         self.merge.notes += [
             f"/etc/{name}: both changed the line of {printable(os.fsdecode(key))}: yours stays" for key in conflicts
         ]
         self.merge.notes += [
-            f"/etc/{name}: {printable(os.fsdecode(one))} and {printable(os.fsdecode(other))} have the same number"
+            f"/etc/{name}: {printable(os.fsdecode(one))} and {printable(os.fsdecode(other))} have the same number: "
+            "each can change what belongs to the other; give one of them another number"
             for one, other in find_shared_ids(name, merged, (disk, new))
         ]
+
+    def complete_accounts(self) -> None:
+        """Give users and groups of one file their lines in the other one. Raises OSError."""
+        for main, companion in COMPANIONS.items():
+            path = f"etc/{companion}".encode()
+            texts = (
+                self._new.read(f"etc/{main}".encode(), LARGEST),
+                *(tree.read(path, LARGEST) for tree in (self._new, self._old)),
+            )
+            if None in texts or self._new.read_link(path) is not None:
+                continue
+            names, there, former = (text or b"" for text in texts)
+            if lines := missing_lines(names, there, former):
+                self._rewrite(path, b"".join(line + b"\n" for line in [*there.splitlines(), *lines]))
+
+    def _rewrite(self, path: bytes, content: bytes) -> None:
+        """Replace a file of the new tree by one with another content, and the same mode and owner."""
+        place = self._new.locate(path, create=False)
+        self._note_time(place)
+        status = self._new.lstat(place)
+        self._new.remove(place)
+        place = self._new.locate(path, create=False)
+        with open(os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory), "wb") as opened:
+            opened.write(content)
+            if not os.geteuid():
+                os.fchown(opened.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(opened.fileno(), stat.S_IMODE(status.st_mode))
 
     def _set_rest(self, action: Action) -> None:
         """Set mode and owner of what is there in the end, where they aren't those of the side that it came from."""

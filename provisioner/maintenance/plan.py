@@ -22,7 +22,8 @@ from provisioner.ownership.digests import hash_file
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
 from provisioner.ownership.record import RECORD
 from provisioner.rootfs.paths import NAME_MAX
-from provisioner.rootfs.tree import Tree
+from provisioner.rootfs.readable_tree import ReadableTree
+from provisioner.rootfs.tree import NOTHING_THERE, Tree
 
 BESIDE = b".provision-new"
 """What the name of the image's file ends with, where it comes beside the user's."""
@@ -42,6 +43,8 @@ class Action:
     new: State | None
     size: int = 0
     """The bytes of the user's file that are copied."""
+    is_place_taken: bool = False
+    """Whether it isn't carried out, since the old tree has another file at `place` itself."""
 
     @property
     def beside(self) -> bytes:
@@ -98,9 +101,10 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
         machine_errors(f"compare {shown} with both images"),
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=old)) as old_rootfs,
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=new)) as new_rootfs,
+        ReadableTree(old_rootfs) as old_tree,
         Tree(new_rootfs) as new_tree,
     ):
-        planner = _Planner(replace(baseline, opens_closed=True), new_tree, new)
+        planner = _Planner(replace(baseline, opens_closed=True), old_tree, new_tree, old, new)
         records = [parse_entries(base_record), parse_entries(new_record)]
         for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
             planner.add(path, base, file, entry)
@@ -110,15 +114,17 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
 class _Planner:
     """Makes a plan from the paths of all three sides, in the order of `walk`."""
 
-    def __init__(self, baseline: Baseline, new_tree: Tree, new_folder: int) -> None:
+    def __init__(self, baseline: Baseline, old_tree: Tree, new_tree: Tree, old_folder: int, new_folder: int) -> None:
         self.plan = UpdatePlan()
         self._baseline = baseline
+        self._old_tree = old_tree
         self._new_tree = new_tree
+        self._old_folder = old_folder
         self._new_folder = new_folder
         self._replaced = b"/"
         """A directory that the user has deleted or replaced, with a slash behind it; nothing below it comes."""
-        self._redirects: dict[bytes, tuple[bytes, dict[bytes, MtreeEntry]]] = {}
-        """By the path of a directory that is a symlink in the new image: where that leads, and what is there."""
+        self._redirects: dict[bytes, _Redirect] = {}
+        """By the path of a directory that is a symlink in the new image."""
         self._beside: set[bytes] = set()
 
     def add(self, path: bytes, base: MtreeEntry | None, file: WalkedFile | None, new: MtreeEntry | None) -> None:
@@ -130,8 +136,11 @@ class _Planner:
             return
         place = path
         if (redirect := self._redirect_above(path)) is not None:
-            place = redirect[0] + path[len(redirect[1]) :]
-            new = self._redirects[redirect[1]][1].get(place)
+            place = redirect.real + path[len(redirect.path) :]
+            new = redirect.new.get(place)
+            if self._is_taken(place, redirect):
+                self._note_taken(path, place, base, file, new)
+                return
         if path in self._beside:
             return
         if base is None and file is not None and is_mount_point(path, file, self._baseline.mount_points):
@@ -197,27 +206,41 @@ class _Planner:
             return
         real = self._new_tree.resolve(path)
         if real:
-            self._redirects[path] = real, dict(self._entries_below(real + b"/"))
+            old, new_entries = (
+                dict(_entries_below(folder, real + b"/")) for folder in (self._old_folder, self._new_folder)
+            )
+            self._redirects[path] = _Redirect(path, real, old, new_entries)
 
-    def _entries_below(self, prefix: bytes) -> Iterator[tuple[bytes, MtreeEntry]]:
-        """Yield the paths of the new record below a directory, with their entries."""
-        above: list[bytes] = []
-        with open(os.open(RECORD, EXISTING_FILE, dir_fd=self._new_folder), "rb") as record:
-            for entry in parse_entries(record):
-                if entry is None:
-                    above.pop()
-                    continue
-                path = b"/".join([*above[1:], entry.name])
-                if entry.is_directory:
-                    above.append(entry.name)
-                if path.startswith(prefix):
-                    yield path, entry
+    def _is_taken(self, place: bytes, redirect: _Redirect) -> bool:
+        """Return whether the old image or the user has something at the place itself: that decides what comes."""
+        if place in redirect.old:
+            return True
+        try:
+            found = self._old_tree.locate(place, create=False)
+            self._old_tree.lstat(found)
+            return found.path == place
+        except OSError as error:
+            if error.errno not in NOTHING_THERE:
+                raise
+            return False
 
-    def _redirect_above(self, path: bytes) -> tuple[bytes, bytes] | None:
-        """Return where a directory above a path leads, and its path; None where there is none."""
-        for above, (real, _) in self._redirects.items():
-            if path.startswith(above + b"/"):
-                return real, above
+    def _note_taken(
+        self, path: bytes, place: bytes, base: MtreeEntry | None, file: WalkedFile | None, new: MtreeEntry | None
+    ) -> None:
+        """Tell of a file of the user's that has no place, since another one is there."""
+        aspects = self._baseline.compare(path, base, file) if base is not None and file is not None else ()
+        if file is None or file.is_directory or (base is not None and not aspects):
+            return
+        before = None if base is None else _state_of(base, 0)
+        after = None if new is None else _state_of(new, _content_of(new, base, file, None))
+        disk, decision = self._disk_state(file, before, aspects), _AS_IN_THE_IMAGE._replace(is_conflict=True)
+        self.plan.actions.append(Action(path, place, decision, before, disk, after, is_place_taken=True))
+
+    def _redirect_above(self, path: bytes) -> _Redirect | None:
+        """Return the redirect of a directory above a path; None where there is none."""
+        for redirect in self._redirects.values():
+            if path.startswith(redirect.path + b"/"):
+                return redirect
         return None
 
     def _disk_state(self, file: WalkedFile, base: State | None, aspects: tuple[Aspect, ...]) -> State:
@@ -233,6 +256,34 @@ class _Planner:
             mode if Aspect.MODE in aspects else base.mode,
             found.owner if Aspect.OWNER in aspects else base.owner,
         )
+
+
+@dataclass(frozen=True)
+class _Redirect:
+    """A directory that is a symlink to another one in the new image."""
+
+    path: bytes
+    real: bytes
+    """Where it leads."""
+    old: dict[bytes, MtreeEntry]
+    """What the old image has there, by path."""
+    new: dict[bytes, MtreeEntry]
+    """What the new image has there."""
+
+
+def _entries_below(folder: int, prefix: bytes) -> Iterator[tuple[bytes, MtreeEntry]]:
+    """Yield the paths of a record below a directory, with their entries."""
+    above: list[bytes] = []
+    with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record:
+        for entry in parse_entries(record):
+            if entry is None:
+                above.pop()
+                continue
+            path = b"/".join([*above[1:], entry.name])
+            if entry.is_directory:
+                above.append(entry.name)
+            if path.startswith(prefix):
+                yield path, entry
 
 
 _AS_IN_THE_IMAGE = Decision(Side.IMAGE, Side.IMAGE, Side.IMAGE, is_conflict=False)

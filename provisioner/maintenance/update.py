@@ -16,8 +16,8 @@ from provisioner.container.access import FOLDER, read_file
 from provisioner.container.copying import give_new_id
 from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
+from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
-from provisioner.container.staging import staging_directory
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -43,7 +43,7 @@ from provisioner.provision import Plan, provision
 from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -75,12 +75,12 @@ class Updated:
 
     kept: str
     """The name of the old directory, empty where it was removed."""
-    id: str
-    """The id of the directory, which is the one that it had."""
     blocked: list[bytes]
     """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
     notes: list[str]
     """Lines about users and groups, for people."""
+    content: str = ""
+    """The digest of the new ownership record (see ownership.record)."""
 
 
 Approval = Callable[[UpdatePlan, str], None]
@@ -131,7 +131,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             give_new_id(old)
     blocked = [path for merge in merges for path in merge.blocked]
     notes = [line for merge in merges for line in merge.notes]
-    return Updated(kept, update.record.id or outcome.record.id, blocked, notes)
+    return Updated(kept, blocked, notes, outcome.content)
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
@@ -288,7 +288,7 @@ def _install(
 ) -> UpdatePlan:
     """Install the user's packages in the new directory, and return what of the plan is left to do."""
     if packages.install:
-        console.step(f"installing {len(packages.install)} packages in the new image")
+        console.step(f"installing {counted(len(packages.install), 'package')} in the new image")
         log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
         install_packages(staging_directory(update.directory) / "new", packages.manager, packages.install, log)
     written = {change.path for change in find_changes(new_folder, "the new image", closed="open")}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
+from binascii import unhexlify
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
@@ -30,13 +31,12 @@ _KINDS = {word: kind for kind, word in _WORDS.items()}
 _XATTR = b"# xattr."
 _HEADER = re.compile(rb"# written=(-?\d{1,12})\.(\d{9}) owners=(image|user)\n")
 _LINE = re.compile(
-    rb"(\S+)( type=\S+ mode=\S+ uid=\S+ gid=\S+ time=\S+)(?: size=(\d{1,19})(?: sha256digest=([0-9a-f]{64}))?)?"
+    rb"(\S+)( type=\S+ mode=\S+ uid=\S+ gid=\S+) time=(-?\d{1,12})\.(\d{9})"
+    rb"(?: size=(\d{1,19})(?: sha256digest=([0-9a-f]{64}))?)?"
     rb"(?: link=(\S*))?(?: device=native,(\d{1,10}),(\d{1,10}) optional)?(?: nlink=(\d{1,10}))?\n"
 )
 _SIZE = re.compile(rb" size=(\d{1,19})(?: sha256digest=[0-9a-f]{64})?(?: nlink=(\d{1,10}))?\n")
-_WORDS_OF_ALL = re.compile(
-    rb" type=(%s) mode=([0-7]{1,6}) uid=(\d{1,10}) gid=(\d{1,10}) time=(-?\d{1,12})\.(\d{9})" % b"|".join(_KINDS)
-)
+_WORDS_OF_ALL = re.compile(rb" type=(%s) mode=([0-7]{1,6}) uid=(\d{1,10}) gid=(\d{1,10})" % b"|".join(_KINDS))
 
 
 class Header(NamedTuple):
@@ -207,9 +207,10 @@ def _parse(line: bytes) -> MtreeEntry:
     match = _LINE.fullmatch(line)
     if match is None:
         raise _damaged()
-    name, words, size, digest, target, major, minor, links = match.groups()
-    kind, mode, uid, gid, mtime = _parse_words(words)
-    name = decode_name(name)
+    name, words, seconds, nanoseconds, size, digest, target, major, minor, links = match.groups()
+    kind, mode, uid, gid = _parse_words(words)
+    if b"\\" in name:
+        name = decode_name(name)
     if b"/" in name or b"\0" in name or name == b"..":
         raise _damaged()
     return MtreeEntry(
@@ -219,22 +220,22 @@ def _parse(line: bytes) -> MtreeEntry:
         uid,
         gid,
         (int(major), int(minor)) if major else (0, 0),
-        mtime,
+        int(seconds) * 1_000_000_000 + int(nanoseconds),
         int(size) if size else 0,
         int(links) if links else 1,
         decode_name(target) if target else b"",
-        bytes.fromhex(digest.decode()) if digest else b"",
+        unhexlify(digest) if digest else b"",
     )
 
 
 @lru_cache(1024)
-def _parse_words(words: bytes) -> tuple[Kind, int, int, int, int]:
-    """Return kind, mode, uid, gid and time of the keywords that `format_words` returns."""
+def _parse_words(words: bytes) -> tuple[Kind, int, int, int]:
+    """Return kind, mode, uid and gid of the keywords that `format_words` returns, but for the time."""
     match = _WORDS_OF_ALL.fullmatch(words)
     if match is None:
         raise _damaged()
-    kind, mode, uid, gid, seconds, nanoseconds = match.groups()
-    return _KINDS[kind], int(mode, 8), int(uid), int(gid), int(seconds) * 10**9 + int(nanoseconds)
+    kind, mode, uid, gid = match.groups()
+    return _KINDS[kind], int(mode, 8), int(uid), int(gid)
 
 
 def _parse_xattr(line: bytes) -> tuple[bytes, bytes]:

@@ -66,6 +66,8 @@ class FileStore:
             else:
                 self.lacking.setdefault(entry.digest, []).append(number)
                 self.lacking_sizes.add(entry.size)
+        if self.fetched > self.files:
+            raise CannotReflink("most of its files are not as the image has them")
         for entry, same in names.items():
             for group in _groups(same, entry.links):
                 self.first_names.update({name.number: group[0].path for name in group[1:]})

@@ -57,8 +57,9 @@ def find_siblings(image: Image, fixups: Fixups) -> Iterator[Sibling]:
         return
     with suppress(OSError):
         entries = Directories(state_directory()).entries()
-        digests = frozenset(entry.content for entry in entries if entry.content)
-        for entry in reversed(entries if digests else []):
+        known = [entry for entry in entries if entry.content]
+        digests = frozenset(entry.content for entry in known)
+        for entry in reversed(known):
             with suppress(ProvisionError, OSError), ExitStack() as stack:
                 directory = Path(entry.directory)
                 folder = stack.enter_context(opened_directory(directory))

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
 from provisioner.filesystem.atomic import make_directory
-from provisioner.filesystem.content import try_reflink
+from provisioner.filesystem.content import can_reflink, try_reflink
 from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.image.image import Image
@@ -47,7 +47,7 @@ def unpack_or_reflink(
 
     Raises ProvisionError, and leaves it to the caller to remove what was created.
     """
-    for sibling in siblings:
+    for sibling in siblings if can_reflink(place) else ():
         try:
             tree = _reflink(sibling, image, source, place, scratch, ownership, unpack_options, console)
         except (CannotReflink, Unverified) as error:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import requests
 
-from provisioner.errors import NetworkError, NotFound, ProvisionError
+from provisioner.errors import MalformedImage, NetworkError, NotFound, ProvisionError
 from provisioner.image.manifest import Descriptor
 from provisioner.image.server_address import ADDRESS_HINT, ServerAddress
 from provisioner.image.simplestreams import DOCUMENT_LIMIT, INDEX_PATH, Products, lists_of
@@ -52,6 +52,9 @@ class KnownLists(Protocol):
     def save(self, url: str, known: KnownList) -> None:
         """Keep the list that a URL has now."""
 
+    def delete(self, url: str) -> None:
+        """Forget the list of a URL."""
+
 
 class LxcServer:
     """A client for one server, without retries. Thread-safe.
@@ -81,11 +84,27 @@ class LxcServer:
         if not self.address.is_private and not self._insecure:
             what = f"the list of images of {self.address.host} comes in plain HTTP, so that anybody on the way can"
             raise NetworkError(f"{what} change it, with the hashes in it", "name https://…, or allow it: --insecure")
-        return Products.from_json([self._document(path) for path in lists_of(self._document(INDEX_PATH))])
+        paths = [INDEX_PATH]
+        try:
+            paths += lists_of(self._document(INDEX_PATH))
+            return Products.from_json([self._document(path) for path in paths[1:]])
+        except MalformedImage:
+            self._forget(paths)
+            raise
 
     def ping(self) -> None:
         """Ask for the index, which is small."""
-        lists_of(self._document(INDEX_PATH))
+        try:
+            lists_of(self._document(INDEX_PATH))
+        except MalformedImage:
+            self._forget([INDEX_PATH])
+            raise
+
+    def _forget(self, paths: Sequence[str]) -> None:
+        """Forget damaged lists: the server would say for ever that its own haven't changed."""
+        if self._known:
+            for path in paths:
+                self._known.delete(self._url(path))
 
     def file(self, path: str, descriptor: Descriptor, start: int) -> Generator[bytes, None, None]:
         """Yield the bytes of a file from `start` on as they arrive: not verified, and no more than its size."""

@@ -221,6 +221,12 @@ def peek(file: io.FileIO) -> FileStart:
     return FileStart(file, data, False)
 
 
+def cut_off() -> MalformedImage:
+    """Return the error for an archive without the empty blocks that end one: all writers of archives write them."""
+    hint = "copy it again; if it is whole all the same: (cat FILE; head -c 1024 /dev/zero) | provision - DIR"
+    return MalformedImage("the archive lacks the empty blocks that end one, so it was cut off", hint)
+
+
 def unrecognised(shown: str) -> UsageError:
     """Return the error for a file or directory that is no image. `shown` is its name for messages."""
     return UsageError(

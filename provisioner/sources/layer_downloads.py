@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from provisioner.errors import MalformedImage, NetworkError
@@ -22,6 +22,22 @@ class LayerDownloads:
         self._cache = cache
         self._jobs = jobs
         self._verified_first = False
+        self._wanted: Collection[Descriptor] = ()
+
+    @contextmanager
+    def interrupts_noted(self) -> Iterator[None]:
+        """Add a note to what interrupts the block, as KeyboardInterrupt: how much of the layers the cache keeps."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception) and (text := self._kept_text()):
+                error.add_note(text)
+            raise
+
+    def _kept_text(self) -> str:
+        """Return how much of the layers the next run needn't download; empty where that is nothing."""
+        size = sum(map(self._cache.resumable_bytes, self._wanted))
+        return f"{size_text(size)} are kept: run again to go on" if size else ""
 
     @contextmanager
     def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:
@@ -32,6 +48,7 @@ class LayerDownloads:
         """
         # A layer may occur more than once, and is downloaded once.
         downloads = {blob: self._download(blob, progress) for blob in image.manifest.layers}
+        self._wanted = downloads
         with downloading(list(downloads.values()), self._jobs):
             try:
                 yield ((layer, downloads[layer.blob]) for layer in image.layers)
@@ -42,12 +59,8 @@ class LayerDownloads:
                     raise Unverified(error.message, error.hint) from error
                 raise
             except NetworkError as error:
-                if size := sum(self._cache.resumable_bytes(blob) for blob in downloads):
-                    error.hint = f"{size_text(size)} are kept: run again to go on; {error.hint}"
-                raise
-            except KeyboardInterrupt as error:
-                if size := sum(self._cache.resumable_bytes(blob) for blob in downloads):
-                    error.add_note(f"{size_text(size)} are kept: run again to go on")
+                if text := self._kept_text():
+                    error.hint = f"{text}; {error.hint}"
                 raise
 
     def _download(self, blob: Descriptor, progress: Arrivals) -> Download:

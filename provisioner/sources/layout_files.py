@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,10 @@ from provisioner.terminal.escaping import printable
 
 _MAX_MANIFESTS = 1000
 """The most manifests of an image that are looked at."""
+
+
+_MAX_DOCUMENTS = 64 << 20
+"""The most bytes of documents that are read for an image, however often each."""
 
 
 class _Missing(MalformedImage):
@@ -67,6 +72,10 @@ class LayoutFiles:
         self._choice = choice
         self._images = images
         self._names_of = names_of
+        self._indexes: dict[Digest, Index] = {}
+        """The indexes that were read, each of which other ones may name many times."""
+        self._room = _MAX_DOCUMENTS
+        """How many bytes of documents may still be read."""
 
     def platforms(self) -> tuple[Platform, ...]:
         """Return all platforms that there is an image for. Raises as `image` does."""
@@ -132,8 +141,7 @@ class LayoutFiles:
         """Return the index that a candidate was found by, as its lock names it."""
         if candidate.index is None:
             return None
-        data = self._read(candidate.index)
-        return Index.from_json(data) if data is not None else None
+        return self._indexes.get(candidate.index)
 
     def _candidates(self) -> Iterator[_Candidate]:
         """Yield the manifests of the chosen image, through nested indexes; indexes that aren't there are left out."""
@@ -141,12 +149,12 @@ class LayoutFiles:
             images = self._images()
         chosen = choose_image(images, self._choice, self._word)
         with error_context(self._word):
-            pending = [(_Candidate(entry, entry.platform, None), 0) for entry in chosen.descriptors]
+            pending = deque((_Candidate(entry, entry.platform, None), 0) for entry in chosen.descriptors)
             count = 0
             while pending:
-                candidate, depth = pending.pop(0)
-                data = self._read(candidate.descriptor.digest)
-                if data is None or self._type(candidate.descriptor, data) not in INDEX_TYPES:
+                candidate, depth = pending.popleft()
+                index = self._index_of(candidate.descriptor)
+                if index is None:
                     count += 1
                     if count > _MAX_MANIFESTS:
                         raise MalformedImage(f"more than {_MAX_MANIFESTS} manifests")
@@ -154,14 +162,23 @@ class LayoutFiles:
                     continue
                 if depth == MAX_INDEXES:
                     raise MalformedImage(f"more than {MAX_INDEXES} nested indexes")
+                if count + len(pending) + len(index.manifests) > _MAX_MANIFESTS:
+                    raise MalformedImage(f"more than {_MAX_MANIFESTS} manifests")
                 outermost = candidate.index or candidate.descriptor.digest
-                index = Index.from_json(self._document(candidate.descriptor, "index"))
                 pending += [
                     (_Candidate(entry, entry.platform or candidate.platform, outermost), depth + 1)
                     for entry in index.manifests
                 ]
-                if len(pending) > _MAX_MANIFESTS:
-                    raise MalformedImage(f"more than {_MAX_MANIFESTS} manifests")
+
+    def _index_of(self, descriptor: Descriptor) -> Index | None:
+        """Return the index that a descriptor names, verified; None where it names something else, or is missing."""
+        if index := self._indexes.get(descriptor.digest):
+            return index
+        data = self._read(descriptor.digest)
+        if data is None or self._type(descriptor, data) not in INDEX_TYPES:
+            return None
+        verify(data, descriptor.digest, descriptor.size, f"the index {descriptor.digest!s:.19}")
+        return self._indexes.setdefault(descriptor.digest, Index.from_json(data))
 
     def _type(self, descriptor: Descriptor, data: bytes) -> str:
         """Return the media type of a document; that of its descriptor where it is no document at all."""
@@ -182,6 +199,9 @@ class LayoutFiles:
         """Return a document, not yet verified; None where it is missing."""
         for name in self._names_of(digest):
             if (data := read_member(self._members, name)) is not None:
+                self._room -= len(data)
+                if self._room < 0:
+                    raise MalformedImage(f"its documents have more than {_MAX_DOCUMENTS} bytes")
                 return data
         return None
 

@@ -11,7 +11,7 @@ from provisioner.image.image import Image, Layer, RootfsArchive
 from provisioner.image.lockfile import Lock, LockedFile
 from provisioner.image.manifest import Descriptor
 from provisioner.image.platform import Platform
-from provisioner.image.simplestreams import ROOTFS_TYPE, build_for, build_name
+from provisioner.image.simplestreams import ROOTFS_TYPE, Products, build_for, build_name
 from provisioner.image.source_name import Lxc
 from provisioner.registry.lxc_server import LxcImages, Missing
 from provisioner.sources import Arrivals, LayerBlob, ResolvedImage
@@ -56,6 +56,7 @@ class LxcSource(LayerDownloads):
         self._images = images
         self._known_tags = known_tags
         self._lock = lock
+        self._locked_platform: Platform | None = None
 
     @property
     def reference(self) -> str:
@@ -101,6 +102,23 @@ class LxcSource(LayerDownloads):
             hint = "its list is newer than its files, or older: run again later, or name a mirror"
             raise NotFound(f"the build {build} of {self.reference} is not there: {error.message}", hint) from error
 
+    def newer_build(self, products: Products) -> str:
+        """Return a line about the locked build where the list of now names another one; else nothing.
+
+        Raises NotFound and MalformedImage.
+        """
+        file = self._lock.files.get(self._locked_platform) if self._lock and self._locked_platform else None
+        if file is None or self._lock is None:
+            return ""
+        product = next((each for each in products.named(self._name) if each.platform == self._locked_platform), None)
+        newest, locked = product.newest if product else None, build_name(file.path)
+        if product and newest and newest.digest == file.digest:
+            return ""
+        line = f"{self.reference} is locked at the build {locked} since {self._lock.locked:%Y-%m-%d}"
+        if product and locked not in product.versions:
+            line += ", which is no more on the server"
+        return f"{line}; the newest is {newest.name}" if newest else f"{line}; now there is none"
+
     def _locked(self, lock: Lock, platform: Platform) -> ResolvedImage:
         with error_context(self.reference):
             found, digest = lock.manifest(platform)
@@ -108,7 +126,7 @@ class LxcSource(LayerDownloads):
             if file is None:
                 hint = "write the lock again: provision --lock FILE IMAGE DIR"
                 raise UsageError(f"the lock doesn't say which file is {digest}", hint)
-        self._file.path = file.path
+        self._file.path, self._locked_platform = file.path, found
         return _resolved(Descriptor(ROOTFS_TYPE, digest, file.size), found, "by the lock", lock.files)
 
     def _cached(self, platform: Platform) -> ResolvedImage:

@@ -57,6 +57,10 @@ class Members(Protocol):
     def open(self, member: Member) -> int:
         """Return a new descriptor of the file that has the content of `member`."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether an archive has its end; True for a directory."""
+
 
 def read_member(members: Members, name: str, limit: int = DOCUMENT_LIMIT) -> bytes | None:
     """Return the content of a small file; None where there is none. Raises MalformedImage for a large one."""
@@ -155,13 +159,17 @@ class TarMembers:
     def __init__(self, file: int) -> None:
         self._file = file
         self._index = Index(lambda copies: have_same_content(self, copies))
+        self.is_whole = False
+        """Whether the archive has its end."""
 
     def read_index(self) -> None:
         """Read the headers of all members. Raises MalformedImage, OSError."""
         reader = SeekableReader(self._file)
-        for entry in Archive((), reader):
+        archive = Archive((), reader)
+        for entry in archive:
             refuse_holes(entry)
             self._index.add(entry, reader.position, entry.size)
+        self.is_whole = archive.is_ended
 
     def names(self) -> Collection[str]:
         """Return the names of all files."""
@@ -206,6 +214,9 @@ def refuse_holes(entry: Entry) -> None:
 
 class DirectoryMembers:
     """The files below a directory. Symlinks are followed, but not those that strangers have made."""
+
+    is_whole = True
+    """Whether nothing is missing at its end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

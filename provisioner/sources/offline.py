@@ -12,7 +12,7 @@ from provisioner.image.lockfile import Lock
 from provisioner.image.manifest import Descriptor
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import Arrivals, LayerBlob
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
@@ -70,7 +70,7 @@ class OfflineSource(RegistrySource):
         if missing := [blob for blob in blobs if not self._cache.has(blob.digest)]:
             size = size_text(sum(blob.size for blob in missing))
             names = ", ".join(blob.digest.short for blob in missing)
-            what = f"{len(missing)} of {len(blobs)} layers are not in the cache, {size}: {names}"
+            what = f"the cache lacks {len(missing)} of {counted(len(blobs), 'layer')}, {size}: {names}"
             raise NetworkError(f"offline: {what}", _HINT)
         try:
             with super().layers(image, progress) as layers:

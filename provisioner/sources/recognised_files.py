@@ -6,10 +6,10 @@ import shlex
 from dataclasses import replace
 from functools import cached_property
 
-from provisioner.errors import MalformedImage, UsageError
+from provisioner.errors import MalformedImage, UsageError, error_context
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
-from provisioner.sources.detection import Format, formats_of, has_root_file_system, unrecognised
+from provisioner.sources.detection import Format, cut_off, formats_of, has_root_file_system, unrecognised
 from provisioner.sources.docker_files import DockerFiles
 from provisioner.sources.layout_files import LacksLayers, oci_files, skopeo_files
 from provisioner.sources.local import FoundImage, ImageFiles
@@ -55,6 +55,9 @@ class RecognisedFiles:
         if not found and self._is_directory and has_root_file_system(self._members.names()):
             what = f"{self._path} is a directory with a root file system, and provision reads archives of them"
             raise UsageError(what, f"tar -C {shlex.quote(self._path)} -c . | provision rootfs:- DIR")
+        if not found and not self._members.is_whole:
+            with error_context(self._path):
+                raise cut_off()
         if not found:
             raise unrecognised(self._path)
         return found

@@ -10,7 +10,7 @@ from provisioner.image.manifest import INDEX_TYPES, Index, Manifest
 from provisioner.image.platform import Platform, choose
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 from provisioner.sources import ResolvedImage
 from provisioner.sources.layer_downloads import LayerDownloads
 from provisioner.sources.resolver import ResolvedManifest, find_image
@@ -88,4 +88,4 @@ class RegistrySource(LayerDownloads):
         if not size:
             return ""
         sizes = f"{size_text(size)} of {size_text(sum(blob.size for blob in blobs))}"
-        return f"{len(whole)} of {len(blobs)} layers are in the cache: {sizes} needn't be downloaded"
+        return f"the cache has {len(whole)} of {counted(len(blobs), 'layer')}: {sizes} needn't be downloaded"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 
 from provisioner.archives.compression import compression_of, decompress
@@ -66,10 +66,7 @@ class RootfsSource:
             head = os.pread(self._file.fileno(), _HEAD, 0)
             media_type = SQUASHFS_TYPE if is_squashfs(head) else f"{MEDIA_TYPE}+{compression_of(head)}".rstrip("+")
             descriptor = Descriptor(media_type, self._digest, size)
-            is_guess = not self._is_named
-            rootfs = (
-                RootfsArchive(b"", True) if is_squashfs(head) else RootfsArchive(self._find_root(), False, is_guess)
-            )
+            rootfs = self._form(head)
         variant = "" if platform.architecture == "amd64" else platform.variant  # the machine's own level
         assumed = Platform(platform.os, platform.architecture, variant)
         return ResolvedImage(Image.of_rootfs(descriptor, rootfs, assumed), None, verified=self._verified)
@@ -89,12 +86,27 @@ class RootfsSource:
         else:
             yield iter([(layer, FileBlob(file, 0, layer.blob.size, self._name, progress))])
 
-    def _find_root(self) -> bytes:
-        """Return the directory in the archive that is the root. Raises MalformedImage, UsageError where none is."""
-        search, is_empty = RootSearch(), True
+    def _form(self, head: bytes) -> RootfsArchive:
+        """Return how the file that begins with `head` holds the root file system. Raises as `_find_root` does."""
+        if is_squashfs(head):
+            with closing(SquashfsBlob(self._file.fileno(), self._name)) as squashfs:
+                files = list(squashfs.files())
+            root = self._find_root(path for path, _ in files)
+            return RootfsArchive(root, is_converted=True, unpacked_size=sum(size for _, size in files))
         blob = FileBlob(self._file.fileno(), 0, os.fstat(self._file.fileno()).st_size, self._name)
-        for entry in Archive(decompress(blob.chunks(), "", "it")):
-            search.add(entry.path)
+        archive = Archive(decompress(blob.chunks(), "", "it"))
+        needs_end = self._verified == NOT_VERIFIED and not compression_of(head)
+        root = self._find_root(entry.path for entry in archive)
+        return RootfsArchive(root, is_guess=not self._is_named, needs_end=needs_end)
+
+    def _find_root(self, paths: Iterable[bytes]) -> bytes:
+        """Return the directory in the archive that is the root, by the paths of its files.
+
+        Raises MalformedImage, and UsageError where none is.
+        """
+        search, is_empty = RootSearch(), True
+        for path in paths:
+            search.add(path)
             is_empty = False
             if search.root is not None:
                 return search.root

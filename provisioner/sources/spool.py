@@ -41,6 +41,8 @@ class SpooledMembers:
     def __init__(self, cache: BlobCache) -> None:
         self._cache = cache
         self._index = Index(lambda copies: have_same_content(self, copies))
+        self.is_whole = False
+        """Whether the archive has its end."""
         self._stack = ExitStack()
         self._spool: io.FileIO | None = None
         self._blobs: dict[Member, tuple[PartialFile, Digest | None]] = {}
@@ -73,6 +75,7 @@ class SpooledMembers:
                 for piece in archive.content():
                     with self._cache.errors():
                         write_all(spool, piece)
+        self.is_whole = archive.is_ended
 
     def names(self) -> Collection[str]:
         """Return the names of all files."""

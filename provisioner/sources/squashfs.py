@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from provisioner.archives.pseudo_files import tar_of
+from provisioner.archives.pseudo_files import files_of, tar_of
 from provisioner.errors import MachineError, MalformedImage, lacks_resources, machine_errors
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.terminal.escaping import printable
@@ -38,6 +38,15 @@ class SquashfsBlob:
         self._progress = progress
         self._process: Any = None
 
+    def files(self) -> Iterator[tuple[bytes, int]]:
+        """Yield path and size of each file, without their contents. Raises as `chunks` does."""
+        output = self._run()
+        try:
+            yield from files_of(output)
+        finally:
+            output.close()
+            self.close()
+
     def chunks(self) -> Iterator[bytes]:
         """Yield the archive; once. Raises MachineError where unsquashfs is missing or too old, and MalformedImage."""
         before = os.fstat(self._file)
@@ -65,7 +74,7 @@ class SquashfsBlob:
         """Raise OSError, as `wait` does."""
         raise OSError("a squashfs can't be read in parts")
 
-    def _run(self) -> Iterator[bytes]:
+    def _run(self) -> Generator[bytes, None, None]:
         """Yield what `unsquashfs -pf` writes. Raises MachineError, and MalformedImage where it can't read the file."""
         messages: list[str] = []
 

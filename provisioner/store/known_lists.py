@@ -56,6 +56,11 @@ class KnownLists:
             folder = self._cache.files.folder(TAGS, create=True)
             replace_in(folder, _file_name(url), json.dumps(fields).encode(), 0o600)
 
+    def delete(self, url: str) -> None:
+        """Forget the list of a URL."""
+        with suppress(OSError):
+            self._cache.files.delete(TAGS, _file_name(url))
+
 
 @dataclass(frozen=True)
 class _InMemory(BlobSource):

@@ -1,20 +1,29 @@
-"""Steps, errors and progress on standard error: a bar on a terminal, plain lines elsewhere."""
+"""Steps, errors and progress on standard error: a line that is written anew on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TextIO
 
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.transfer import Transfer, status_line
+from provisioner.terminal.tables import ColourChoice, Screen, Style
+from provisioner.terminal.transfer import Transfer, progress_line, status_line
 from provisioner.threads import BackgroundThread
 
 _INTERVAL = 0.1
 """Seconds between two looks at how far a transfer is."""
+_LOG_INTERVAL = 30.0
+"""Seconds between two lines about a transfer where there is no bar."""
+_LOG_COLUMNS = 100
+_COMMAND = re.compile(r"(?:\bprovision(?= (?!doesn't|can't|is\b))|[^\s;,]+/start\.sh\b)[^;,]*")
+"""Commands in a hint, which end before the next semicolon or comma."""
 REQUEST_LOGGER = "provisioner.requests"
 """The name of the logger that `provisioner.registry` writes its requests to; `--verbose` shows them."""
 
@@ -23,11 +32,19 @@ class Console:
     """Writes steps and errors to a stream, standard error by default.
 
     With `quiet` it writes errors only, with `verbose` details too. Every text is escaped here once more, so that it is
-    one line and safe on a terminal.
+    one line and safe on a terminal. Errors begin in red and warnings in yellow, where `colour` allows it.
     """
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        colour: ColourChoice = "auto",
+        stream: TextIO | None = None,
+    ) -> None:
         self._stream = stream or sys.stderr
+        self._screen = Screen.of(self._stream, colour)
         self._quiet = quiet
         self._verbose = verbose
         self._bar: Any = None
@@ -47,11 +64,11 @@ class Console:
         """Write a line that matters even where nothing but errors is wanted; each text once. From any thread."""
         if text not in self._warned:
             self._warned.add(text)
-            self._write(f"provision: {text}")
+            self._write(text, f"{self._screen.styled('provision:', Style.YELLOW)} ")
 
-    def _write(self, text: str) -> None:
-        """Write one line, above the bar where there is one."""
-        text = printable(text)
+    def _write(self, text: str, begin: str = "") -> None:
+        """Write one line, above the bar where there is one. `begin` precedes it as it is."""
+        text = begin + printable(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -59,9 +76,10 @@ class Console:
 
     def error(self, message: str, hint: str = "") -> None:
         """Write an error and, on a line of its own, its hint."""
-        print(f"provision: {printable(message)}", file=self._stream)
+        print(f"{self._screen.styled('provision:', Style.RED)} {printable(message)}", file=self._stream)
         if hint:
-            print(f"  {printable(hint)}", file=self._stream)
+            text = _COMMAND.sub(lambda found: self._screen.bold(found[0]), printable(hint))
+            print(f"  {text}", file=self._stream)
 
     @contextmanager
     def transfer(self, total: int, unpacked: Callable[[], int]) -> Iterator[Transfer]:
@@ -70,15 +88,14 @@ class Console:
         `unpacked` returns how many bytes of files have been written.
         """
         transfer = Transfer(total, unpacked)
-        if self._quiet or not self._stream.isatty():
+        if self._quiet:
             yield transfer
             return
-        from tqdm import tqdm
-
-        tqdm.monitor_interval = 0  # a thread of its own would keep the process from forking workers
-        self._bar = tqdm(bar_format="{desc}", file=self._stream, leave=False)
+        show = self._log
+        if self._has_bar():
+            self._bar, show = _line()(file=self._stream), self._refresh
         ended = threading.Event()
-        thread = BackgroundThread(lambda: self._refresh(transfer, ended), "progress")
+        thread = BackgroundThread(lambda: show(transfer, ended), "progress")
         with suppress(MemoryError, RuntimeError):  # without a thread the line isn't shown, and the work goes on
             thread.start()
         try:
@@ -87,62 +104,101 @@ class Console:
             ended.set()
             if thread.ident is not None:
                 thread.join(1.0)
-            self._bar.close()
-            self._bar = None
+            if self._bar is not None:
+                self._clear()
+                self._bar.close()
+                self._bar = None
+
+    def _has_bar(self) -> bool:
+        """Return whether the stream is a terminal that can write a line anew."""
+        return self._stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def _refresh(self, transfer: Transfer, ended: threading.Event) -> None:
         """Show the state of a transfer again and again, until it has ended."""
         while not ended.wait(_INTERVAL):
-            with suppress(OSError, ValueError):  # the terminal is gone
-                columns = os.get_terminal_size(self._stream.fileno()).columns - 1
-                self._bar.set_description_str(printable(status_line(transfer.state(), columns)))
+            self.show(partial(status_line, transfer.state()))
+
+    def _log(self, transfer: Transfer, ended: threading.Event) -> None:
+        """Write a line about the state of a transfer now and then, until it has ended."""
+        while not ended.wait(_LOG_INTERVAL):
+            self.step(status_line(transfer.state(), _LOG_COLUMNS))
+
+    def _clear(self) -> None:
+        """Clear the line of the bar, and what a terminal has shown behind it, as ^C."""
+        with suppress(OSError, ValueError):  # the terminal is gone
+            self._stream.write(f"\r{' ' * self._columns()}\r")
+
+    def _columns(self) -> int:
+        """Return how many characters of a line don't make a terminal begin another one."""
+        return os.get_terminal_size(self._stream.fileno()).columns - 1
 
     @contextmanager
     def progress(self, total: int | None, unit: str = "B") -> Iterator[Progress]:
-        """Show progress over `total` bytes, or other units: a bar on a terminal, else a line for each description.
+        """Show progress over `total` bytes, or other units: one line on a terminal, else one for each description.
 
         `total` is None where it isn't known.
         """
-        if self._quiet or not self._stream.isatty():
+        if self._quiet or not self._has_bar():
             yield Progress(self)
             return
-        from tqdm import tqdm
-
-        tqdm.monitor_interval = 0  # a thread of its own would keep the process from forking workers
-        bar = tqdm(
-            total=total,
-            unit=unit,
-            unit_scale=unit == "B",
-            unit_divisor=1000,
-            file=self._stream,
-            leave=False,
-            dynamic_ncols=True,
-        )
-        self._bar = bar
+        self._bar = _line()(file=self._stream)
         try:
-            with bar:
-                yield Progress(self, bar)
+            yield Progress(self, Transfer(total or 0, int), unit, is_known=total is not None)
         finally:
+            self._clear()
+            self._bar.close()
             self._bar = None
+
+    def show(self, line: Callable[[int], str]) -> None:
+        """Show what `line` returns for a number of columns, where there is a bar."""
+        if self._bar is not None:
+            with suppress(OSError, ValueError):  # the terminal is gone
+                self._bar.set_description_str(printable(line(self._columns())))
+
+
+def _line() -> Callable[..., Any]:
+    """Return what makes a line that is written anew, and gone in the end; a slow import."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # a thread of its own would keep the process from forking workers
+    return partial(tqdm, bar_format="{desc}", leave=False)
 
 
 class Progress:
-    """The progress of one job: how many of its bytes are done, and a description. May be used from any thread."""
+    """The progress of one job: how many of its bytes are done, and a description. May be used from any thread.
 
-    def __init__(self, console: Console, bar: Any = None) -> None:
+    It has no thread of its own, which would keep the process from forking.
+    """
+
+    def __init__(
+        self, console: Console, done: Transfer | None = None, unit: str = "B", *, is_known: bool = True
+    ) -> None:
         self._console = console
-        self._bar = bar
+        self._done = done
+        self._unit = unit
+        self._is_known = is_known
         self._lock = threading.Lock()
+        self._shown = 0.0
 
     def advance(self, count: int) -> None:
         """Add `count` bytes to those that are done."""
-        if self._bar is not None:
-            with self._lock:
-                self._bar.update(count)
+        if self._done is None:
+            return
+        self._done(count)
+        if time.monotonic() - self._shown >= _INTERVAL:
+            self._show()
 
     def describe(self, text: str) -> None:
         """Show what is being done now."""
-        if self._bar is None:
+        if self._done is None:
             self._console.step(text)
         else:
-            self._bar.set_description_str(printable(text))
+            self._done.describe(text)
+            self._show()
+
+    def _show(self) -> None:
+        state = self._done.state() if self._done else None
+        if state is not None:
+            with self._lock:
+                self._shown = time.monotonic()
+                self._console.show(partial(progress_line, state, self._unit, is_known=self._is_known))

@@ -1,14 +1,14 @@
-"""One line on a terminal about a download and the unpacking of what arrives."""
+"""One line on a terminal: about a download and the unpacking of what arrives, or another long job."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from provisioner.sizes import size_text
+from provisioner.sizes import counted, size_text
 
 _WINDOW = 5.0
 """Seconds over which the speed is measured."""
@@ -43,8 +43,30 @@ def status_line(state: TransferState, columns: int) -> str:
             parts += [f"{size_text(int(state.speed))}/s", _time_left(state)]
     else:
         parts = ["unpacking", size_text(state.unpacked)]
+    return _fitting([*parts, state.what], columns)
+
+
+def progress_line(state: TransferState, unit: str, columns: int, *, is_known: bool = True) -> str:
+    """Return the line about a job of bytes, with the unit "B", or of so many things, such as "tag".
+
+    `is_known` says whether `state.total` is.
+    """
+    if unit != "B":
+        done = f"{state.arrived:,} of {counted(state.total, unit)}" if is_known else counted(state.received, unit)
+        return _fitting([done, state.what], columns)
+    speed = f"{size_text(int(state.speed))}/s" if state.speed >= 1 else ""
+    if not is_known:
+        return _fitting([size_text(state.received), speed, state.what], columns)
+    share = f"{state.arrived * 100 // max(state.total, 1)} %" if state.arrived < state.total else "100 %"
+    left = _time_left(state) if speed and state.arrived < state.total else ""
+    sizes = f"{size_text(state.arrived)} of {size_text(state.total)}"
+    return _fitting([share, sizes, speed, left, state.what], columns)
+
+
+def _fitting(parts: Sequence[str], columns: int) -> str:
+    """Return the parts that fit into `columns`, the first ones first, each whole."""
     chosen: list[str] = []
-    for part in [*parts, state.what]:
+    for part in parts:
         if part and len(", ".join([*chosen, part])) <= columns:
             chosen.append(part)
     return ", ".join(chosen)

@@ -46,13 +46,30 @@ show_devices() {
     mount_at_once '' || mount_each
     { cp -RPf /dev/fd /dev/stdin /dev/stdout /dev/stderr ./dev/ && ln -s pts/ptmx ./dev/ptmx; } ||
         say "some devices are missing inside"
+    eval "set -- $typed_devices"
+    for device; do
+        split_bind "$device"
+        show_device || fail "can't show the device $source"
+    done
+}
+
+# Bind the device, or the directory of devices, `source` on `destination` in that /dev.
+show_device() {
+    place=.$destination
+    if [ -d "$source" ]; then
+        mkdir -p "$place" || return
+    else
+        mkdir -p "${place%/*}" && { [ -e "$place" ] || touch_file "$place"; } || return
+    fi
+    mount_one "$source" "$place" none rbind
 }
 
 # Bind the devices of --device that have another name inside, where all of the host's are there.
 bind_devices() {
+    [ -z "$has_roots_files" ] || [ -n "$host_devices" ] || return 0
     eval "set -- $typed_devices"
     for device; do
         split_bind "$device"
-        [ "$source$has_roots_files" = "$destination" ] || bind_one
+        [ "$source" = "$destination" ] || bind_one
     done
 }

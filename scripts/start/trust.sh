@@ -50,7 +50,8 @@ list_places() {
         fail "can't look at $directory: start.sh must be allowed to enter it"
 }
 
-# Print a line of ls for each place, and `link` with the name for a symlink in `.provision`. Names are relative to DIR.
+# Print a line of ls for each place, and `link` with the name for a symlink in `.provision`, but for those that are never
+# followed. Names are relative to DIR.
 print_places() {
     cd -P "$directory" || exit
     set -- . /proc/self/fd/0
@@ -59,7 +60,7 @@ print_places() {
     case $execute$session_action in '' | detach) sessions='' ;; *) sessions='.provision/run/[0-9]*' ;; esac
     set +f
     for file in .provision/* $sessions; do
-        case $file in *'*' | .provision/links.*) continue ;; esac
+        case $file in *'*') continue ;; .provision/links.* | .provision/log) [ ! -L "$file" ] || continue ;; esac
         if [ -L "$file" ]; then printf 'link %s\n' "$file"; else set -- "$@" "$file"; fi
     done
     set -f

@@ -436,6 +436,14 @@ def test_one_copy_on_the_disk(tmp_path: Path) -> None:
         run("umount", str(disk))
 
 
+def test_a_pipe_that_breaks_between_members(tmp_path: Path) -> None:
+    command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
+    members = tar(*docker_members(PLAIN)[:-1]).rstrip(b"\0")
+    done = piped(members + bytes(-len(members) % 512), command, options)
+    assert done.returncode == 6, done.stderr
+    assert b"so it was cut off" in done.stderr
+
+
 def test_input_that_is_no_archive(tmp_path: Path) -> None:
     command, options = provision_command("-", tmp_path / "dir", cache=tmp_path / "cache")
     for data, status, says in ((b"", 2, "standard input is empty"), (b"hello\n" * 1000, 6, "no archive")):

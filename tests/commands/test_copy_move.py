@@ -202,7 +202,7 @@ def test_hard_links_that_are_refused_become_files(place: Path) -> None:
     command, options = provision_command("copy", source, place / "new", cache=place / "cache", **as_user())
     done = subprocess.run(without_links(*command), check=False, **options)
     assert done.returncode == 0, done.stderr
-    assert "1 further names of files are files of their own" in done.stderr
+    assert "1 hard link is a copy: hard links are refused here" in done.stderr
     assert (place / "new/rootfs/usr/two").read_text() == "shared content"
 
 

@@ -20,6 +20,7 @@ from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import processes_left, staging_below
 from tests.support.provisioned import own_all, provisioned
 from tests.support.subordinate import FIRST, with_subordinate_ids
+from tests.support.terminal import on_terminal
 from tests.support.tools import (
     as_user,
     clean_environment,
@@ -432,3 +433,26 @@ def test_files_of_others_are_refused_before_anything_is_touched(place: Path) -> 
     assert done.returncode == 7, done.stderr
     assert "sudo provision remove" in done.stderr
     assert tree_of(target) == before
+
+
+def test_immutable_files_are_named_until_they_are_gone(place: Path) -> None:
+    need_root()
+    need("chattr")
+    with disk(place, "ext4") as mounted:
+        state: dict[str, Any] = {"env": clean_environment(XDG_STATE_HOME=str(place / "state"))}
+        directory = provisioned(mounted.path / "a box", **state)
+        run("chattr", "+i", directory / "rootfs/usr/one")
+        left = mounted.path / ".a box.provision"
+        done = provision("remove", "--yes", directory, **state)
+        assert done.returncode == 7
+        assert f"chattr -R -i '{left}'" in done.stderr
+        for _ in range(2):
+            (row,) = json.loads(provision("list", "--json", **state).stdout)["directories"]
+            assert (row["directory"], row["left"], row["is_gone"]) == (str(directory), str(left), True)
+        _, shown = on_terminal("list", columns=250, cache=place, **state["env"])
+        assert "removed in part" in shown
+        assert f"provision remove '{directory}'" in shown
+        subprocess.run(["chattr", "-R", "-f", "-i", left], check=False)  # it fails for links
+        assert provision("remove", "--yes", directory, **state).returncode == 0
+        assert not left.exists()
+        assert json.loads(provision("list", "--json", **state).stdout)["directories"] == []

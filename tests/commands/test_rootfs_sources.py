@@ -338,6 +338,42 @@ def test_a_file_that_may_not_be_read(word: str) -> None:
     shutil.rmtree(place)
 
 
+def test_an_archive_that_is_cut_between_members(tmp_path: Path) -> None:
+    whole = tar(*USUAL)
+    (tmp_path / "x").write_bytes(whole.rstrip(b"\0") + bytes(-len(whole.rstrip(b"\0")) % 512))
+    digest = Digest.of((tmp_path / "x").read_bytes()).hex
+    for word in ("rootfs:{}/x", "{}/x"):
+        said = make(word.format(tmp_path), tmp_path / "dir", status=6)
+        assert "lacks the empty blocks that end one, so it was cut off" in said
+        assert "(cat FILE; head -c 1024 /dev/zero) | provision - DIR" in said
+    make(f"rootfs:{tmp_path}/x", tmp_path / "verified", f"--sha256={digest}")
+    (tmp_path / "x.xz").write_bytes(lzma.compress((tmp_path / "x").read_bytes()))
+    make(tmp_path / "x.xz", tmp_path / "compressed")
+    (tmp_path / "y").write_bytes((tmp_path / "x").read_bytes() + bytes(1024))
+    make(tmp_path / "y", tmp_path / "extended")
+
+
+WRITERS = {
+    "GNU tar": "tar -C {0} -cf {1} .",
+    "GNU tar, one block": "tar -b1 -C {0} -cf {1} .",
+    "bsdtar": "bsdtar -C {0} -cf {1} .",
+    "busybox tar": "busybox tar -C {0} -cf {1} .",
+    "bsdcpio": "cd {0} && find . | bsdcpio -o -H ustar >{1}",
+    "Python": "cd {0} && python3 -m tarfile -c {1} *",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_writers_of_archives_write_their_end(tmp_path: Path, writer: str) -> None:
+    program = WRITERS[writer].partition("&& ")[2] or WRITERS[writer]
+    need(program.removeprefix("find . | ").split()[0])
+    for name in ("bin", "etc", "usr", "var"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+    (tmp_path / "tree/bin/sh").write_bytes(SHELL)
+    run("sh", "-c", WRITERS[writer].format(tmp_path / "tree", tmp_path / "x"))
+    make(tmp_path / "x", tmp_path / "dir")
+
+
 def test_a_directory_with_a_root_file_system(tmp_path: Path) -> None:
     for name in ("bin", "etc", "usr", "var"):
         (tmp_path / "root" / name).mkdir(parents=True)
@@ -406,6 +442,17 @@ def test_a_damaged_file_stays_where_it_is_verified_or_can_not_be_had_anew(
     make(url, tmp_path / "dir", digest, cache=cache, status=6)
     make(url, tmp_path / "dir", digest, "--offline", cache=cache, status=6)
     assert len(server.paths()) == 1
+
+
+@pytest.mark.parametrize("place", ["dir", "not/there/dir"])
+@pytest.mark.parametrize(("content", "status"), [(b"no archive" * 100, 6), (tar(*USUAL), 6), (None, 3)])
+def test_a_url_that_fails_leaves_nothing_without_a_cache(
+    tmp_path: Path, server: FileServer, content: bytes | None, status: int, place: str
+) -> None:
+    url = server.add("/x", content) if content else f"http://{server.host}/none"
+    words: list[str | Path] = [url, tmp_path / place, "--no-cache", *([f"--sha256={'0' * 64}"] if status == 6 else [])]
+    assert provision(AMD64, *words).returncode == status
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_url_through_a_proxy(tmp_path: Path, server: FileServer) -> None:
@@ -591,7 +638,7 @@ def test_a_backup_of_proot_distro(tmp_path: Path) -> None:
         assert stat.S_ISREG((directory / "rootfs/usr/lib/b").lstat().st_mode)
         assert (directory / "rootfs/bin/bash").exists()
         if name == "of tar":  # which keeps the links of proot, while proot-distro writes copies
-            assert "2 links that proot had made are hard links again" in said
+            assert "restored 2 hard links that proot had replaced" in said
             assert (directory / "rootfs/usr/lib/a").samefile(directory / "rootfs/usr/lib/b")
 
 
@@ -646,6 +693,41 @@ def test_a_squashfs_is_as_a_tar_of_it(squashfs: Path, tmp_path: Path) -> None:
     assert record(tmp_path / "dir")["manifest_digest"] == str(Digest.of(squashfs.read_bytes()))
     said = make(f"rootfs:{squashfs}", tmp_path / "other", f"--sha256={'0' * 64}", status=6)
     assert "--sha256 says" in said
+
+
+def test_a_squashfs_with_its_root_below_a_directory(squashfs: Path, tmp_path: Path) -> None:
+    need("unsquashfs")
+    (tmp_path / "above").mkdir()
+    (tmp_path / "tree").rename(tmp_path / "above/debian-arm64")
+    run("mksquashfs", tmp_path / "above", tmp_path / "y", "-quiet", "-no-progress")
+    for word in (f"rootfs:{tmp_path}/y", f"{tmp_path}/y"):
+        make(word, tmp_path / "dir", "--force")
+        assert {"bin", "etc", "usr", "var"} <= set(os.listdir(tmp_path / "dir/rootfs"))
+        assert (tmp_path / "dir/rootfs/bin/b c").samefile(tmp_path / "dir/rootfs/bin/sh")
+
+
+def test_holes_of_a_squashfs(tmp_path: Path) -> None:
+    """It is refused by the sizes of its files before one is written, and takes no more than its data."""
+    need("mksquashfs", "unsquashfs")
+    for name in ("bin", "etc", "usr", "var"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+    holes = tmp_path / "tree/etc/holes"
+    with open(holes, "wb") as file:
+        for offset in (0, 10 << 20, (40 << 20) + 5):
+            file.seek(offset)
+            file.write(b"data")
+        file.truncate(64 << 20)
+    run("mksquashfs", tmp_path / "tree", tmp_path / "x", "-quiet", "-no-progress")
+    said = make(f"rootfs:{tmp_path}/x", tmp_path / "dir", "--max-size=63M", status=7)
+    assert "takes more than the 63,000,000 bytes" in said
+    assert "layer 1 of 1" not in said
+    make(f"rootfs:{tmp_path}/x", tmp_path / "dir", "--max-size=100M")
+    made = tmp_path / "dir/rootfs/etc/holes"
+    assert made.read_bytes() == holes.read_bytes()
+    assert made.stat().st_blocks * 512 < 2 << 20
+    run("tar", "-C", tmp_path / "tree", "-Scf", tmp_path / "x.tar", ".")
+    make(f"rootfs:{tmp_path}/x.tar", tmp_path / "tar")
+    assert mtree(tmp_path / "dir") == mtree(tmp_path / "tar")
 
 
 def test_a_squashfs_that_is_damaged(squashfs: Path, tmp_path: Path) -> None:

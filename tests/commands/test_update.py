@@ -209,6 +209,42 @@ def test_the_directory_is_one_of_the_new_image(directory: Path, env: dict[str, s
     assert "up to date" in update(directory, env, "--yes").stderr
 
 
+def test_users_that_both_sides_have_changed(directory: Path, registry: ScriptedRegistry, env: dict[str, str]) -> None:
+    """Two users with one number stay, and are listed; a user of one file has a line in the other."""
+    passwd, shadow = b"root:x:0:0::/:/bin/sh\nold:x:70:70::/:/bin/sh\n", b"root:*:1::::::\nold:*:1::::::\n"
+    files = {"etc/passwd": passwd, "etc/shadow": shadow, "etc/subuid": b"root:100000:65536\n"}
+    push(registry, [*files.items()])
+    update(directory, env, "--yes", "--no-keep")
+    rootfs = directory / "rootfs"
+    (rootfs / "etc/passwd").write_bytes(passwd.replace(b"70::/:", b"70::/srv:") + b"me:x:1000:1000::/:/bin/sh\n")
+    (rootfs / "etc/shadow").write_bytes(shadow + b"me:*:1::::::\n")
+    (rootfs / "etc/subuid").write_bytes(files["etc/subuid"] + b"me:165536:65536\n")
+    push(
+        registry,
+        [
+            ("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/false\n"),
+            ("etc/shadow", b"root:*:1::::::\napp:!:1::::::\n"),
+            ("etc/subuid", files["etc/subuid"] + b"app:200000:10\n"),
+        ],
+    )
+    done = update(directory, env, "--yes", "--no-keep")
+    assert "/etc/passwd: both changed the line of old: yours stays" in done.stderr
+    assert "/etc/passwd: me and app have the same number" in done.stderr
+    assert "/etc/subuid: me and app have the same number" in done.stderr
+    assert (rootfs / "etc/passwd").read_text().splitlines() == [
+        "root:x:0:0::/:/bin/sh",
+        "old:x:70:70::/srv:/bin/sh",
+        "me:x:1000:1000::/:/bin/sh",
+        "app:x:1000:1000::/:/bin/false",
+    ]
+    assert (rootfs / "etc/shadow").read_text().splitlines() == [
+        "root:*:1::::::",
+        "me:*:1::::::",
+        "app:!:1::::::",
+        "old:*:1::::::",
+    ]
+
+
 def test_the_directory_stays_the_same_container(directory: Path, env: dict[str, str]) -> None:
     """It has the id that it had; what is kept is another one, and isn't listed."""
 

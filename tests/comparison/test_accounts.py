@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.comparison.accounts import find_shared_ids, merge_accounts
+from provisioner.comparison.accounts import find_shared_ids, merge_accounts, missing_lines
 
 BASE = b"root:x:0:\nadm:x:4:\naudio:x:29:\ngone:x:40:\nold:x:50:\n"
 
@@ -55,7 +55,18 @@ def test_numbers_that_two_names_have() -> None:
     disk, new = b"a:x:1:\nmine:x:999:\n", b"a:x:1:\nb:x:999:\nc:x:1:\n"
     merged, _ = merge_accounts("group", b"a:x:1:\n", disk, new)
     assert find_shared_ids("group", merged, (disk, new)) == [(b"mine", b"b")]
-    assert find_shared_ids("subuid", merged, (disk, new)) == []
+    assert find_shared_ids("shadow", merged, (disk, new)) == []
+
+
+def test_subordinate_ids_that_two_names_have() -> None:
+    disk, new = b"mine:100000:65536\nold:1:5\nolder:3:1\n", b"new:165535:10\nother:165545:1\nold:1:5\nolder:3:1\n"
+    merged, _ = merge_accounts("subuid", b"old:1:5\nolder:3:1\n", disk, new)
+    assert find_shared_ids("subuid", merged, (disk, new)) == [(b"mine", b"new")]
+    assert find_shared_ids("subgid", b"odd\na:1:x\na:1:2\na:1:2\n", ()) == []
+
+
+def test_lines_that_a_name_needs_in_two_files() -> None:
+    assert missing_lines(b"a:x:1:\nb:x:2:\n", b"a:!:\n", b"a:*:\nb:*:\nc:*:\n") == [b"b:*:"]
 
 
 @given(FILES, FILES, FILES)

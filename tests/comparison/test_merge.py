@@ -97,8 +97,33 @@ def test_types(cell: str) -> None:
     assert (decision.content, decision.is_conflict) == TYPES[cell]
 
 
+@pytest.mark.parametrize("place", ["elsewhere", "etc", "user"])
+def test_every_cell_of_types_is_one_of_the_table(place: str) -> None:
+    """A file, directory, symlink, FIFO, device or socket (which no image has): each is another content."""
+    kinds = {"f": Kind.FILE, "d": Kind.DIRECTORY, "l": Kind.SYMLINK, "p": Kind.FIFO, "c": Kind.CHARACTER, "s": None}
+    for cell in itertools.product("fdlpcs-", repeat=3):
+        sides = [None if letter == "-" else State(kinds[letter], 0, 0o755, (0, 0)) for letter in cell]
+        names = dict(zip(dict.fromkeys(letter for letter in cell if letter != "-"), "abc", strict=False))
+        expected = TABLE["".join(names.get(letter, "-") for letter in cell)][list(PLACES).index(place)]
+        decision = decide(PLACES[place], *sides)
+        assert (decision.content.value, decision.is_conflict) == (expected.rstrip("!"), expected.endswith("!")), cell
+        if len({*cell}) > 1:
+            assert decision.mode is decision.owner is (IMAGE if decision.content is IMAGE else USER), cell
+
+
 # Numbers for the modes of base, disk and new.
 MODES = {"111": (IMAGE, False), "112": (IMAGE, False), "121": (USER, False), "122": (IMAGE, False)}
+
+
+@pytest.mark.parametrize("path", [b"usr/x", b"etc/x", b"home/x"])
+@pytest.mark.parametrize("kind", [Kind.DIRECTORY, Kind.FIFO, Kind.BLOCK, None])
+@pytest.mark.parametrize("cell", [*MODES, "123"])
+def test_modes_and_owners_of_all_kinds(cell: str, kind: Kind | None, path: bytes) -> None:
+    both = USER if path != b"usr/x" else IMAGE
+    expected = MODES.get(cell, (both, True))
+    decision = decide(path, *(State(kind, 0, int(number), (0, int(number))) for number in cell))
+    assert (decision.content, decision.mode, decision.is_conflict) == (IMAGE, *expected)
+    assert decision.owner is expected[0]
 
 
 @pytest.mark.parametrize("content", ["aaa", "aab", "aba"])

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
+from provisioner.ownership.record import content_of
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import clean_environment, need_root, provision, run
@@ -146,7 +147,9 @@ def test_the_main_job_adds_its_directory(image: str, tmp_path: Path) -> None:
         assert provision(image, tmp_path / "dir", "--platform=amd64", env=env).returncode == 0
         known = Directories(tmp_path / "state/provision").entries()
         record = json.loads((tmp_path / "dir/.provision/record.json").read_text())
-        assert known == [KnownDirectory(str(tmp_path / "dir"), f"{image}:latest", record["id"])]
+        with (tmp_path / "dir/.provision/ownership.mtree").open("rb") as written:
+            content = content_of(written, record["manifest_digest"])
+        assert known == [KnownDirectory(str(tmp_path / "dir"), f"{image}:latest", record["id"], content)]
     assert provision("no-such:image:", tmp_path / "other", env=env).returncode == 2
     assert len(Directories(tmp_path / "state/provision").entries()) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -165,6 +166,43 @@ def test_a_killed_run_leaves_nothing_after_the_next_start(container: Container, 
     container.output(with_mounts, "true", env=env)
     assert not folder.exists() or not list(folder.iterdir())
     assert [tree_of(container.rootfs / name) for name in ("etc", "home", "root")] == before
+
+
+RM = """\
+#!/bin/sh
+tries=100
+while [ "$tries" -gt 0 ] && grep -aq SECONDS /proc/[0-9]*/cmdline 2>/dev/null; do
+    tries=$((tries - 1))
+    sleep 0.1
+done
+if [ "$tries" -gt 0 ]; then echo "$*" >>LOG; else echo "while the guest runs: $*" >>LOG; fi
+PATH=/usr/bin:/bin exec rm "$@"
+"""
+"""An rm that writes down what it is for, and whether processes of the guest are still there after a while."""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_all_processes_have_ended_before_what_they_changed_is_removed(
+    container: Container, place: Path, shell: str
+) -> None:
+    """They could swap directories for links meanwhile, which busybox's rm follows."""
+    need(SHELLS[shell][0])
+    options = starter("userns")
+    log, program, seconds = place / "log", place / "bin/rm", 100000 + os.getpid()
+    program.parent.mkdir()
+    log.touch()
+    own(log)
+    program.write_text(RM.replace("SECONDS", str(seconds)).replace("LOG", str(log)))
+    program.chmod(0o755)
+    env = {**options["env"], "PROVISION_TEST_KERNEL": "6.1.0-9-amd64"}
+    env["PATH"] = f"{program.parent}:{env['PATH']}"
+    # The words of start.sh have no such number.
+    guest = f"busybox setsid busybox sleep $((100000 + {os.getpid()})) & echo begun; exit 4"
+    done = container.run("userns", "--ephemeral", "sh", "-c", guest, env=env, shell=SHELLS[shell])
+    assert (done.returncode, done.stdout, done.stderr) == (4, b"begun\n", b"")
+    removed = [line for line in log.read_text().splitlines() if "/ephemeral/" in line]
+    assert removed
+    assert not [line for line in removed if line.startswith("while")]
 
 
 @pytest.mark.parametrize("ending", ["end", "SIGKILL"])

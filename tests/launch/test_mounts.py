@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.containers import Container, starter
+from provisioner.launch.script import body
+from tests.support.containers import ROOTS_USERNS, SHELLS, Container, starter
+from tests.support.hostile import give_to_root
 from tests.support.tools import need, need_root, run, user_id
 
 pytestmark = pytest.mark.slow
@@ -33,7 +36,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.fixture(params=["userns", "chroot"])
+@pytest.fixture(params=["userns", ROOTS_USERNS, "chroot"])
 def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -62,6 +65,8 @@ def test_the_helper_mounts_as_mount_does(container: Container, place: Path, runt
     (place / "a file").touch()
     options = [word.replace("PLACE", str(place)) for word in OPTIONS[name]]
     (container.directory / ".provision/seccomp.bpf").unlink()  # which bwrap would install
+    if runtime == ROOTS_USERNS:
+        give_to_root(container)
     by_helper = seen(container, runtime, *options)
     (container.directory / ".provision/machine").unlink()
     by_mount = seen(container, runtime, *options)
@@ -95,3 +100,34 @@ def test_an_option_of_mount_is_a_flag_of_the_kernel_s(container: Container, plac
     (place / "moved").mkdir()
     shown = run("unshare", "-m", "sh", "-c", script, place / "moved", container.directory, env=starter("chroot")["env"])
     assert set(shown.split()[5].split(",")) == {"rw", "nosuid", "nodev", "noatime", "nodiratime"}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_file_for_a_bind_is_made_where_no_link_leads(tmp_path: Path, shell: str) -> None:
+    """A guest may put a link there after start.sh has seen that nothing is there. busybox's mv followed it."""
+    need(SHELLS[shell][0])
+    script, inside, outside = tmp_path / "script", tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "full").write_text("the host's")
+    names = {"link": outside / "new", "link-to-a-file": outside / "full", "link-to-a-directory": outside}
+    for name, target in names.items():
+        (inside / name).symlink_to(target)
+    (inside / "file").write_text("the guest's")
+    script.write_text(
+        body().decode().rpartition("main")[0] + 'prepare_shell; problem=refused; cd "$1"; create_file "$2"\n'
+    )
+
+    def create(name: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*SHELLS[shell], script, inside, name], check=False, capture_output=True, text=True, cwd="/"
+        )
+        return done.returncode, done.stderr
+
+    for name in (*names, "file"):
+        assert create(name) == (125, "start.sh: refused\n")
+    assert create("free") == (0, "")
+    assert (inside / "free").read_bytes() == b""
+    assert [path.name for path in outside.iterdir()] == ["full"]
+    assert (outside / "full").read_text() == "the host's"
+    assert (inside / "file").read_text() == "the guest's"

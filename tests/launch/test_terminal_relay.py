@@ -93,6 +93,43 @@ def test_signals_and_keys_reach_the_command(words: list[str]) -> None:
     assert screen.end() == 130
 
 
+@pytest.mark.parametrize("answer", ["yes", "12"])
+def test_it_ends_while_its_screen_is_stopped(words: list[str], answer: str) -> None:
+    """By Ctrl-S, or as by a connection that hangs: nobody reads the terminal that is raw."""
+    guest = "echo ready; read line; while :; do echo more than all terminals together hold; done"
+    screen = Terminal([*words, answer, "/bin/sh", "-c", guest, "no"], user=answer == "yes")
+    screen.until(b"ready")
+    screen.type(b"\n")
+    if answer == "12":
+        screen.until(b"more")
+        screen.type(b"\x13")
+    assert not screen.ends_within(1)
+    os.kill(screen.pid, signal.SIGTERM)
+    assert screen.ends_within(10)
+    assert screen.end() == 143
+
+
+def test_it_ends_while_its_screen_is_stopped_after_the_command(words: list[str]) -> None:
+    guest = "echo ready; read line; seq 1 2000; exit 9"
+    screen = Terminal([*words, "12", "/bin/sh", "-c", guest, "no"], user=False)
+    screen.until(b"ready")
+    screen.type(b"\x13\n")
+    assert not screen.ends_within(1)
+    os.kill(screen.pid, signal.SIGTERM)
+    assert screen.ends_within(10)
+    assert screen.end() == 9
+
+
+def test_a_screen_that_was_stopped_shows_all(words: list[str]) -> None:
+    screen = Terminal([*words, "12", "/bin/sh", "-c", "echo ready; seq 1 30000; exit 9", "no"], user=False)
+    screen.until(b"ready")
+    screen.type(b"\x13")
+    assert not screen.ends_within(1)
+    screen.type(b"\x11")
+    screen.until(b"29999\r\n30000\r\n")
+    assert screen.end() == 9
+
+
 def test_all_output_comes(words: list[str]) -> None:
     screen = start(words, "seq 1 50000; exit 9")
     screen.until(b"49999\r\n50000\r\n")

@@ -29,9 +29,9 @@ from tests.support.tools import CHECKOUT, need, need_root, run
 from tests.support.trees import set_times, tree_of
 
 
-@pytest.fixture(params=["in order", "apart"], autouse=True)
+@pytest.fixture(params=["in order", "apart", "shared"], autouse=True)
 def layer_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are applied in order, or are unpacked apart and merged."""
+    """Layers are applied in order, or are unpacked apart and merged; then two processes may share the lowest one."""
     monkeypatch.setattr(f"{__name__}.WAY", request.param)
 
 
@@ -42,10 +42,9 @@ def apply(root: Path, *layers: list[Member], exact: bool = False, max_size: int 
     with Tree(root) as tree:
         ownership, budget = Ownership(exact), Budget(max_size, parts=1 + len(layers))
         applier = LayerApplier(tree, ownership, budget=budget)
-        if WAY == "apart":
-            apply_apart(
-                tree, [partial(_archive, members) for members in layers], ownership, budget, root.with_name("apart")
-            )
+        if WAY != "in order":
+            archives, scratch = [partial(_archive, members) for members in layers], root.with_name("apart")
+            apply_apart(tree, archives, ownership, budget, scratch, is_shared=WAY == "shared")
             layers = ()
         for members in layers:
             applier.apply([tar(*members)])

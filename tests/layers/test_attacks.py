@@ -24,7 +24,7 @@ NAMES = [attack.name for attack in attacks("/outside")]
 
 @pytest.fixture(
     scope="module",
-    params=[f"{role} {way}".strip() for way in ("", "apart") for role in ("root", "user", "fakeroot")],
+    params=[f"{role} {way}".strip() for way in ("", "apart", "shared") for role in ("root", "user", "fakeroot")],
 )
 def outcomes(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Attack], dict[str, Any]]]:
     """Who applied the attacks, the attacks by their names, and their outcomes."""

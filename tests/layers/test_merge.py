@@ -69,14 +69,19 @@ def in_order(layers: list[bytes], exact: bool, substitute: Substitute = "auto") 
     return replace(_result(apply, exact), substitutes=links.substitutes)
 
 
-def apart(layers: list[bytes], exact: bool, substitute: Substitute = "auto") -> tuple[Result, list[bool]]:
-    """Unpack archives apart and merge them. Returns also which of them were merged."""
+def apart(
+    layers: list[bytes], exact: bool, substitute: Substitute = "auto", *, is_shared: bool = False
+) -> tuple[Result, list[bool]]:
+    """Unpack archives apart and merge them, the lowest in two processes if `is_shared`.
+
+    Returns also which of them were merged, or not unpacked again.
+    """
     merged: list[bool] = []
     links = Links(substitute)
 
     def apply(tree: Tree, ownership: Ownership, budget: Budget, scratch: Path) -> None:
         archives = [partial(iter, [archive]) for archive in layers]
-        merged.extend(apply_apart(tree, archives, ownership, budget, scratch, substitute, links))
+        merged.extend(apply_apart(tree, archives, ownership, budget, scratch, substitute, links, is_shared=is_shared))
 
     return replace(_result(apply, exact), substitutes=links.substitutes), merged
 
@@ -354,6 +359,9 @@ def test_merged_layers_are_what_they_are_in_order(exact: bool, substitute: str, 
     with at_most(99 if substitute == "hard link" else 1):
         expected = in_order(archives, exact, how)
         found, merged = apart(archives, exact, how)
+        shared, unpacked = apart(archives, exact, how, is_shared=True)
     event("error" if expected.error else "merged" if all(merged[1:]) else "in order")
+    event("in two processes" if unpacked[:1] == [True] else "again")
     assert found == replace(expected, spent=found.spent, substitutes=found.substitutes)
     assert found.spent >= expected.spent
+    assert shared == found

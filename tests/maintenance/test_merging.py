@@ -18,7 +18,7 @@ from provisioner.maintenance.plan import plan_update
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import write_owners
 from provisioner.rootfs.tree import Tree
-from tests.support.archives import Member, special, tar
+from tests.support.archives import Member, hard, special, tar
 
 USER = Ownership(exact=False)
 TOPS = ("etc", "home", "usr")
@@ -26,6 +26,7 @@ NAMES = ("a", "b")
 Files = dict[str, str | None]
 """By path: `=TARGET` for a symlink, None for a directory, else the text of a file."""
 
+_TEXTS = st.sampled_from(["1", "2", "3"])
 _CONTENTS = st.sampled_from(["1", "2", "3", "=x", None])
 
 
@@ -52,10 +53,14 @@ def member(path: str, content: str | None) -> Member:
 
 def unpack(directory: Path, files: Files) -> None:
     """Make a directory as provision does."""
+    _unpack(directory, [member(path, content) for path, content in files.items()])
+
+
+def _unpack(directory: Path, members: list[Member]) -> None:
     (directory / "rootfs").mkdir(parents=True)
     (directory / ".provision").mkdir()
     with Tree(directory / "rootfs") as tree:
-        LayerApplier(tree, USER).apply([tar(*(member(path, content) for path, content in files.items()))])
+        LayerApplier(tree, USER).apply([tar(*members)])
         write_owners(directory / ".provision", directory / "rootfs", tree.overrides, USER)
 
 
@@ -166,3 +171,169 @@ def test_a_merge_is_what_the_table_says(base: Files, disk: Files, new: Files) ->
         expected = model(base, disk, new)
         assert described(directory / "new/rootfs") == expected, merged
         assert described(directory / "old/rootfs") == disk
+
+
+# Hard links: the same word in a tree is the same file.
+
+_LINKED = st.dictionaries(
+    st.sampled_from([f"{top}/{name}" for top in TOPS for name in "abc"]), st.sampled_from(["1", "h1", "h2"])
+)
+
+
+def unpack_linked(directory: Path, files: dict[str, str]) -> None:
+    """Make a directory as `unpack` does; files with the same word are hard links."""
+    first: dict[str, str] = {}
+    members: list[Member] = [member(top, None) for top in TOPS]
+    for path, word in sorted(files.items()):
+        is_linked = word.startswith("h") and first.setdefault(word, path) != path
+        members.append(hard(path, first[word]) if is_linked else (path, word.encode()))
+    _unpack(directory, members)
+
+
+def edit_linked(rootfs: Path, before: dict[str, str], after: dict[str, str]) -> None:
+    """Replace, remove and add files; those of the same word become hard links of each other."""
+    for path in before:
+        if after.get(path) != before[path]:
+            (rootfs / path).unlink()
+    for path, word in after.items():
+        if before.get(path) == word:
+            continue
+        others = [other for other in after if after[other] == word and (rootfs / other).exists()]
+        if word.startswith("h") and others:
+            os.link(rootfs / others[0], rootfs / path)
+        else:
+            (rootfs / path).write_text(word)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(_LINKED, _LINKED, _LINKED)
+@example({"usr/a": "h1", "usr/b": "h1"}, {"usr/a": "h1", "usr/b": "1"}, {"usr/a": "h2", "usr/b": "h2"})
+@example({}, {"etc/a": "h1", "home/a": "h1"}, {"etc/a": "h2", "usr/b": "h2"})
+def test_hard_links_stay_those_of_their_side(base: dict[str, str], disk: dict[str, str], new: dict[str, str]) -> None:
+    """Two names are one file afterwards if they come from one side, and are one file there."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
+        directory = Path(name)
+        unpack_linked(directory / "old", base)
+        old, rootfs = directory / "old/rootfs", directory / "new/rootfs"
+        edit_linked(old, base, disk)
+        unpack_linked(directory / "new", new)
+        of_image = {path: (rootfs / path).stat().st_ino for path in new}
+        merge(directory / "old", directory / "new")
+        tops: Files = dict.fromkeys(TOPS)
+        expected = model({**tops, **base}, {**tops, **disk}, {**tops, **new})
+        assert described(rootfs) == expected
+        sides = {}
+        for path in filter(lambda path: expected[path] is not None, expected):
+            is_users = keeps(path, {**tops, **base}, {**tops, **disk}, {**tops, **new})
+            origin = old / path if is_users else None
+            sides[path] = origin.stat().st_ino if origin else -of_image[path.removesuffix(".provision-new")]
+        for one in sides:
+            for other in sides:
+                assert (rootfs / one).samefile(rootfs / other) == (sides[one] == sides[other]), (one, other)
+
+
+# Modes: of files and directories that all three sides have.
+
+_MODES = st.dictionaries(
+    st.sampled_from([f"{top}/{name}" for top in TOPS for name in ("a", "d/")]),
+    st.tuples(st.sampled_from("12"), st.sampled_from([0o755, 0o700, 0o711, 0o4755])),
+)
+Modes = dict[str, tuple[str, int]]
+
+
+def unpack_modes(directory: Path, files: Modes) -> None:
+    members: list[Member] = [member(top, None) for top in TOPS]
+    for path, (content, mode) in sorted(files.items()):
+        if path.endswith("/"):
+            members.append(special(path, tarfile.DIRTYPE, mode=mode, mtime=5))
+            continue
+        members.append((path, content.encode(), mode))
+    _unpack(directory, members)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(_MODES, _MODES, _MODES)
+def test_modes_are_merged_apart_from_content(base: Modes, disk: Modes, new: Modes) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
+        directory = Path(name)
+        unpack_modes(directory / "old", base)
+        old, rootfs = directory / "old/rootfs", directory / "new/rootfs"
+        for path in base.keys() - disk.keys():
+            (old / path).rmdir() if path.endswith("/") else (old / path).unlink()
+        for path, (content, mode) in disk.items():
+            if path.endswith("/"):
+                (old / path).mkdir(exist_ok=True)
+            elif path not in base or base[path][0] != content:
+                (old / path).write_text(content)
+            (old / path).chmod(mode)
+        unpack_modes(directory / "new", new)
+        merge(directory / "old", directory / "new")
+        for path in base.keys() | disk.keys() | new.keys():
+            expected = mode_of_the_model(path, base, disk, new)
+            found = (rootfs / path).stat().st_mode & 0o7777 if (rootfs / path).exists() else None
+            assert found == expected, path
+
+
+def mode_of_the_model(path: str, base: Modes, disk: Modes, new: Modes) -> int | None:
+    """The mode that a path has in the end, None where there is none; written without a look at the code."""
+
+    def content(side: Modes) -> str:
+        return MISSING if path not in side else "" if path.endswith("/") else side[path][0]
+
+    was, now, will = content(base), content(disk), content(new)
+    is_users = now not in (was, will) and (was == will or now == MISSING or not path.startswith("usr/"))
+    side = disk if is_users else new
+    if path not in side:
+        return None
+    if MISSING in (was, now, will):
+        return side[path][1]
+    old, ours, theirs = (tree[path][1] for tree in (base, disk, new))
+    if ours in (old, theirs):
+        return theirs
+    if old == theirs:
+        return ours
+    return theirs if path.startswith("usr/") else ours
+
+
+# A directory that is a symlink to another one in the new image.
+
+_MERGED = st.dictionaries(
+    st.sampled_from(["lib/a", "lib/b", "lib/d/a", "usr/lib/a", "usr/lib/b", "usr/lib/d/a"]), _TEXTS
+)
+_IMAGE = st.dictionaries(st.sampled_from(["usr/lib/a", "usr/lib/b", "usr/lib/d/a"]), _TEXTS)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(_MERGED, _MERGED, _IMAGE)
+@example({"lib/a": "1"}, {"lib/a": "2", "usr/lib/a": "3"}, {"usr/lib/a": "1"})
+@example({}, {"lib/a": "2", "usr/lib/a": "3"}, {})
+@example({"lib/d/a": "1"}, {"usr/lib/d/a": "1"}, {"usr/lib/d/a": "2"})
+@example({"lib/d/a": "1"}, {"usr/lib/d/a": "1"}, {"usr/lib/d/a": "1"})
+def test_after_the_merge_of_usr(base: dict[str, str], disk: dict[str, str], new: dict[str, str]) -> None:
+    """What is below /lib is compared with what is below /usr/lib, and comes there."""
+    tops: Files = {"lib": None, "usr": None, "usr/lib": None}
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
+        directory = Path(name)
+        old_files, disk_files = with_parents({**tops, **base}), with_parents({**tops, **disk})
+        unpack(directory / "old", old_files)
+        edit(directory / "old/rootfs", old_files, disk_files)
+        unpack(directory / "new", with_parents({"usr": None, "usr/lib": None, "lib": "=usr/lib", **new}))
+        merged = merge(directory / "old", directory / "new")
+        found = {path: text for path, text in described(directory / "new/rootfs").items() if text is not None}
+    expected: dict[str, str] = {"lib": "=usr/lib", **new}
+    for path in sorted(base.keys() | disk.keys()):
+        place = path if path.startswith("usr/") else f"usr/{path}"
+        if place != path and (place in base or place in disk):
+            continue  # one place for two files: that of /usr comes
+        was, now, will = base.get(path), disk.get(path), new.get(place)
+        if now not in (was, will) and (was == will or now is None):
+            expected.pop(place, None)
+            if now is not None:
+                expected[place] = now
+    assert found == expected, merged
+
+
+def with_parents(files: Files) -> Files:
+    """The same with the directories above each path."""
+    above = {path[:at]: None for path in files for at, letter in enumerate(path) if letter == "/"}
+    return dict(sorted({**above, **files}.items()))

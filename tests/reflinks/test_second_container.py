@@ -301,6 +301,53 @@ def test_copies_and_moved_directories_are_used(btrfs: Shop) -> None:
     assert f"from {btrfs.path}/copied (reflinked)" in btrfs.make("second/box")
 
 
+def test_a_directory_that_lost_most_of_its_files_is_not_used(btrfs: Shop) -> None:
+    btrfs.make("first/box")
+    btrfs.make("inflated/box", state="other")
+    for path in (btrfs.path / "first/box/rootfs").iterdir():
+        if path.name != "bin":
+            shutil.rmtree(path)
+    assert "is not used: most of its files" in btrfs.make("second/box", "--verbose")
+    assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
+
+
+def test_a_directory_is_replaced_by_its_own_files(btrfs: Shop) -> None:
+    btrfs.make("first/box")
+    btrfs.make("inflated/box", state="other")
+    btrfs.write("first/box/rootfs/usr/one", b"changed")
+    btrfs.write("first/box/rootfs/added", b"added")
+    assert f"from {btrfs.path}/first/box (reflinked), 2 that" in btrfs.make("first/box", "--force")
+    assert_same(btrfs.path / "first/box", btrfs.path / "inflated/box")
+
+
+def test_no_layer_is_needed(btrfs: Shop) -> None:
+    """Offline, with the documents in the cache alone."""
+    btrfs.make("first/box")
+    btrfs.make("inflated/box", state="other")
+    for blob in (btrfs.path / "cache").rglob("*"):
+        if blob.is_file() and blob.stat().st_size > 1 << 19:
+            blob.unlink()
+    assert "reflinked" in btrfs.make("second/box", "--offline")
+    assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
+
+
+def test_containers_that_are_updated_to_one_image_share_its_files(btrfs: Shop) -> None:
+    """What the user has changed in one is not in the other, and shares nothing."""
+    env: dict[str, Any] = {"env": clean_environment(XDG_STATE_HOME=str(btrfs.path / "state"))}
+    btrfs.make("first/box")
+    btrfs.make("second/box")
+    btrfs.registry.push("image", image(*MORE, ("usr/newer", LARGE[::-1])))
+    btrfs.make("inflated/box", state="other")
+    btrfs.write("first/box/rootfs/usr/one", b"of the user")
+    for name, reflinked in (("first", False), ("second", True)):
+        done = provision("update", btrfs.path / name / "box", "--yes", "--no-keep", cache=btrfs.path / "cache", **env)
+        assert done.returncode == 0, done.stderr
+        assert ("reflinked" in done.stderr) is reflinked, done.stderr
+    assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
+    assert "reflinked" in btrfs.make("third/box")
+    assert_same(btrfs.path / "third/box", btrfs.path / "inflated/box")
+
+
 def test_max_size_counts_reflinks_as_files(btrfs: Shop) -> None:
     btrfs.make("first/box")
     assert "takes more than" in btrfs.make("second/box", "--max-size=2M", status=7)

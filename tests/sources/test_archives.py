@@ -509,6 +509,34 @@ def test_an_index_that_names_itself(tmp_path: Path) -> None:
         provision_word(str(write_archive(tmp_path / "x", members)), tmp_path / "dir")
 
 
+@pytest.mark.parametrize("nested", [builders.OCI_INDEX, builders.OCI_MANIFEST])
+def test_a_large_document_that_is_named_often_is_not_read_often(
+    tmp_path: Path, nested: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """990 entries lead to one index of 8 MB, or to one manifest."""
+    fields: dict[str, Any] = {"manifests": []} if nested == builders.OCI_INDEX else {"config": {}, "layers": []}
+    large = builders.json_bytes({"schemaVersion": 2, "mediaType": nested, "x": "x" * (8_000_000), **fields})
+    entries = [
+        builders.descriptor(large, nested, platform={"os": "linux", "architecture": f"a{n}"}) for n in range(990)
+    ]
+    top = builders.json_bytes({"schemaVersion": 2, "mediaType": builders.OCI_INDEX, "manifests": entries})
+    members: list[Member] = [
+        *oci_members(index=[builders.descriptor(top, builders.OCI_INDEX)]),
+        *((f"blobs/sha256/{hex_of(blob)}", blob) for blob in (large, top)),
+    ]
+    reads: list[int] = []
+    read_range = members_module.read_range
+
+    def counted(file: int, member: members_module.Member, limit: int | None = None) -> bytes:
+        reads.append(member.size)
+        return read_range(file, member, limit)
+
+    monkeypatch.setattr(members_module, "read_range", counted)
+    with pytest.raises(ProvisionError):
+        provision_word(f"oci-archive:{write_archive(tmp_path / 'x', members)}", tmp_path / "dir")
+    assert sum(reads) < 100 << 20
+
+
 def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members_module, "MAX_MEMBERS", 10)
     members: list[Member] = [*docker_members(PLAIN), *((f"{number}.json", b"") for number in range(10))]

@@ -24,7 +24,7 @@ from tests.support.archives import hard, tar
 from tests.support.authorities import Authority
 from tests.support.leftovers import staging_below
 from tests.support.lxc_server import IMAGES, INDEX, LxcServer, rootfs
-from tests.support.scripted_registry import Broken, html
+from tests.support.scripted_registry import Broken, Request, html
 from tests.support.tools import clean_environment, provision, provision_command
 from tests.support.trees import tree_of
 
@@ -298,6 +298,37 @@ def test_a_lock_of_all_platforms_keeps_to_its_build(place: Place) -> None:
     before = lock.read_bytes()
     assert place.run(f"--lock={lock}", "--force").returncode == 0
     assert lock.read_bytes() != before
+
+
+def test_a_lock_says_that_there_is_a_newer_build(place: Place) -> None:
+    lock = place.path / "lock"
+    assert place.run(f"--lock={lock}").returncode == 0
+    assert "is locked at" not in place.run(f"--locked={lock}", name="same").stderr
+    place.server.add("debian/bookworm", SECOND, build="20260913_05:24", aliases=ALIASES)
+    said = place.run(f"--locked={lock}", name="locked").stderr
+    assert f"{NAME} is locked at the build 20260912_05:24 since " in said
+    assert said.count("; the newest is 20260913_05:24\n") == 1
+    assert "no more on the server" not in said
+    place.server.products["debian:bookworm:amd64:default"]["versions"].pop("20260912_05:24")
+    said = place.run(f"--locked={lock}", name="pruned").stderr
+    assert ", which is no more on the server; the newest is 20260913_05:24\n" in said
+    assert place.motd("pruned") == "first\n"
+    assert "is locked at" not in place.run(f"--locked={lock}", "--offline", name="offline").stderr
+
+
+@pytest.mark.parametrize("document", ["/streams/v1/index.json", "/streams/v1/images.json"])
+def test_a_damaged_list_is_asked_for_anew(place: Place, document: str) -> None:
+    """It has come with the ETag of the whole one, and the server says afterwards that this hasn't changed."""
+
+    answers = [Response(200, b"{", {"ETag": '"same"'})]
+
+    def answer(request: Request) -> Response | None:
+        return Response(304) if request.headers.get("If-None-Match") else next(iter(answers), None)
+
+    place.server.on(document, answer)
+    place.refuse(6, "is not JSON")
+    answers.clear()
+    assert place.run().returncode == 0
 
 
 def test_a_lock_whose_build_is_gone_says_what_happened(place: Place, mirror: LxcServer) -> None:

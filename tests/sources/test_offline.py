@@ -89,7 +89,7 @@ def test_what_is_missing_is_named(registry: ScriptedRegistry, tmp_path: Path, ca
         file_of(cache, layer.blob).unlink()
     names = ", ".join(builders.digest_of(layer.blob)[7:19] for layer in AMD.layers)
     size = size_text(sum(len(layer.blob) for layer in AMD.layers))
-    refused(ask(registry, directory, cache, "--offline"), f"2 of 2 layers are not in the cache, {size}: {names}")
+    refused(ask(registry, directory, cache, "--offline"), f"the cache lacks 2 of 2 layers, {size}: {names}")
     file_of(cache, AMD.config).unlink()
     refused(ask(registry, directory, cache, "--offline"), f"no sound blob {builders.digest_of(AMD.config)}")
     file_of(cache, AMD.manifest).unlink()

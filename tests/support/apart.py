@@ -9,10 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from provisioner.filesystem.descriptors import DIRECTORY
-from provisioner.filesystem.removal import remove_tree
+from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
-from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer
+from provisioner.layers.file_writer import FileWriter
+from provisioner.layers.layer_tree import (
+    UnpackedLayer,
+    unpack_layer,
+    unpack_lowest_layer,
+    unpack_lowest_layer_with,
+)
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.reader import StreamedLayer
 from provisioner.ownership.parts import RecordParts
@@ -30,10 +36,13 @@ def apply_apart(
     scratch: Path,
     substitute: Substitute = "auto",
     links: Links | None = None,
+    *,
+    is_shared: bool = False,
 ) -> list[bool]:
     """Apply layers to `tree`. Each is a function that returns the chunks of its archive from the beginning.
 
-    `links` has `substitute` as well, and counts what stands in for hard links.
+    `links` has `substitute` as well, and counts what stands in for hard links. `is_shared` is whether a second process
+    writes files of the lowest layer.
 
     `budget` has a part for each layer. `scratch` is a directory that doesn't exist. Returns for each layer whether it
     was merged, and not applied in order.
@@ -49,9 +58,13 @@ def apply_apart(
             part = budget.part(number)
             if not number:
                 layer = StreamedLayer(chunks(), ownership, part)
-                lowest = unpack_lowest_layer(layer, tree._root, ownership, part, Links(substitute))
-                merger.adopt(_with_record(lowest, number, folder, tree._root, ownership))
-                done = True
+                unpack = _unpack_shared if is_shared else unpack_lowest_layer
+                if lowest := unpack(layer, tree._root, ownership, part, Links(substitute)):
+                    merger.adopt(_with_record(lowest, number, folder, tree._root, ownership))
+                    done = True
+                else:
+                    empty_directory(tree._root)
+                    part.reset()
             else:
                 os.mkdir("layer", 0o700, dir_fd=folder)
                 root = os.open("layer", DIRECTORY, dir_fd=folder)
@@ -74,6 +87,13 @@ def apply_apart(
         tree.trash = None
     applier.finish()
     return merged
+
+
+def _unpack_shared(
+    reader: StreamedLayer, root: int, ownership: Ownership, budget: Budget, links: Links
+) -> UnpackedLayer | None:
+    with FileWriter(root, ownership) as writer:
+        return unpack_lowest_layer_with(writer, reader, root, ownership, budget, links)
 
 
 def _with_record(layer: UnpackedLayer, number: int, folder: int, root: int, ownership: Ownership) -> UnpackedLayer:

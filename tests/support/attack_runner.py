@@ -2,7 +2,8 @@
 
 `python -m tests.support.attack_runner DIRECTORY` unpacks each archive into DIRECTORY/rootfs and prints the outcomes as
 JSON. DIRECTORY/outside must not change meanwhile. With the argument `apart`, each layer is unpacked to a tree of its
-own, and these are merged; with `million`, a million entries are unpacked instead.
+own, and these are merged; with `shared`, two processes unpack the lowest of them; with `million`, a million entries are
+unpacked instead.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ MAX_SIZE = 30_000_000
 
 
 def main(directory: Path, way: str) -> None:
-    """Unpack all attacks below `directory` and print the outcomes. The way is `apart` or empty."""
+    """Unpack all attacks below `directory` and print the outcomes. The way is `apart`, `shared` or empty."""
     signal.signal(signal.SIGALRM, _too_long)
     outside = directory / "outside"
     outside.mkdir()
@@ -98,15 +99,15 @@ def _outcome(attack: Attack, root: Path, way: str) -> dict[str, Any]:
         with Tree(root) as tree:
             ownership, budget = Ownership.in_directory(root), Budget(MAX_SIZE, parts=2 + len(attack.layers))
             applier = LayerApplier(tree, ownership, budget=budget)
-            for layer in attack.layers if way != "apart" else ():
+            for layer in attack.layers if not way else ():
                 applier.apply(_archive(layer))
             applier.finish()
-            if way == "apart":
+            if way:
                 # The first layer has none below it; behind an empty one, each is unpacked apart.
-                layers = [tar(), *attack.layers]
-                apply_apart(
-                    tree, [partial(_archive, layer) for layer in layers], ownership, budget, root.with_name("ahead")
-                )
+                layers = [tar(), *attack.layers] if way == "apart" else attack.layers
+                archives = [partial(_archive, layer) for layer in layers]
+                ahead = root.with_name("ahead")
+                apply_apart(tree, archives, ownership, budget, ahead, is_shared=way == "shared")
             set_times(tree)
     except MalformedImage as refusal:
         error = f"refused: {refusal.message}"

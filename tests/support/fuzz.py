@@ -139,7 +139,8 @@ class Arena:
             applier = LayerApplier(tree, ownership, budget=budget)
             if tried.is_apart:
                 layers = [partial(chunks, kind, blob, tried.chunk) for kind, blob in tried.layers]
-                apply_apart(tree, layers, ownership, budget, self.root.with_name("apart"))
+                apart = self.root.with_name("apart")
+                apply_apart(tree, layers, ownership, budget, apart, is_shared=len(layers) == 1)
             for kind, blob in tried.layers:
                 if not tried.is_apart:
                     applier.apply(chunks(kind, blob, tried.chunk))

@@ -8,12 +8,13 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 import pytest
 
 from provisioner.terminal.progress import Console
+from provisioner.terminal.tables import ColourChoice
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -46,7 +47,8 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal() -> Iterator[Terminal]:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    monkeypatch.setenv("TERM", "xterm")
     opened = Terminal()
     yield opened
     opened.shown()
@@ -66,8 +68,8 @@ def work(console: Console) -> None:
 def test_a_terminal_gets_a_bar_which_is_gone_in_the_end(terminal: Terminal) -> None:
     work(Console(stream=terminal.stream))
     shown = terminal.shown()
-    assert "unpack layer 1 of 2:   0%" in shown
-    assert re.search(r"unpack layer 2 of 2: .*500k/2.00M", shown)
+    assert "0 %, 0 B of 2.0 MB, unpack layer 1 of 2" in shown
+    assert "25 %, 500.0 kB of 2.0 MB, unpack layer 2 of 2" in shown
     lines = [line.rpartition("\r")[2] for line in shown.replace("\r\n", "\n").split("\n") if line]
     assert [line.strip() for line in lines] == ["begin", "end"]
 
@@ -77,15 +79,45 @@ def test_a_bar_fits_the_terminal(terminal: Terminal) -> None:
     assert max(len(part) for part in re.split(r"[\r\n]", terminal.shown())) <= 100
 
 
-@pytest.mark.parametrize("no_color", ["1", None])
-def test_there_are_no_colours(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, no_color: str | None) -> None:
+@pytest.mark.parametrize(
+    ("variables", "colour", "expected"),
+    [
+        ({}, "auto", True),
+        ({"NO_COLOR": "1"}, "auto", False),
+        ({"TERM": "dumb"}, "auto", False),
+        ({}, "never", False),
+        ({"NO_COLOR": "1", "TERM": "dumb"}, "always", True),
+    ],
+)
+def test_errors_are_red_warnings_yellow_and_commands_bold(
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    colour: ColourChoice,
+    expected: bool,
+) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    if no_color:
-        monkeypatch.setenv("NO_COLOR", no_color)
-    console = Console(stream=terminal.stream)
-    work(console)
-    console.error("it failed", "fix it")
-    assert not COLOUR.search(terminal.shown())
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    console = Console(stream=terminal.stream, colour=colour)
+    console.warn("careful\x1b[31m")
+    console.error("it failed\x1b[31m", "did you mean: provision list; or ./web/start.sh --shell, \x1b[1m")
+    shown = terminal.shown().replace("\r\n", "\n")
+    assert COLOUR.sub("", shown) == (
+        "provision: careful\\x1b[31m\n"
+        "provision: it failed\\x1b[31m\n  did you mean: provision list; or ./web/start.sh --shell, \\x1b[1m\n"
+    )
+    codes = ["33", "0", "31", "0", "1", "0", "1", "0"] if expected else []
+    assert re.findall(r"\x1b\[([0-9;]*)m", shown) == codes
+    if expected:
+        assert "\x1b[1mprovision list\x1b[0m; or \x1b[1m./web/start.sh --shell\x1b[0m," in shown
+
+
+@pytest.mark.parametrize("hint", ["provision doesn't build images", "try again", "name a directory of provision"])
+def test_what_is_no_command_is_not_bold(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, hint: str) -> None:
+    Console(stream=terminal.stream, colour="always").error("it failed", hint)
+    assert "\x1b[1m" not in terminal.shown()
 
 
 def test_elsewhere_there_are_plain_lines() -> None:
@@ -97,7 +129,7 @@ def test_elsewhere_there_are_plain_lines() -> None:
 def test_quiet_says_errors_only(terminal: Terminal) -> None:
     elsewhere = io.StringIO()
     for stream in (terminal.stream, elsewhere):
-        console = Console(quiet=True, stream=stream)
+        console = Console(quiet=True, colour="never", stream=stream)
         work(console)
         console.error("it failed", "fix it")
         console.error("again")
@@ -128,7 +160,8 @@ def test_progress_is_reported_from_any_thread_and_after_the_end(terminal: Termin
         progress.describe("all is there")
     progress.advance(1)
     if tty:
-        assert "all is there: 100%" in terminal.shown()
+        assert "100 %, 4.0 MB of 4.0 MB" in terminal.shown()
+        assert ", all is there" in terminal.shown()
 
 
 def test_lines_go_above_the_bar_also_from_other_threads(terminal: Terminal) -> None:
@@ -178,8 +211,41 @@ def test_a_transfer_is_one_line_which_is_gone_in_the_end(terminal: Terminal) -> 
     assert [line for line in lines if line] == ["layer 1 of 2: 1.0 MB", "end"]
 
 
-def test_elsewhere_nothing_is_written_about_a_transfer() -> None:
+def test_elsewhere_a_transfer_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     with Console(stream=stream).transfer(4_000_000, int) as transfer:
         transfer(4_000_000)
+    assert stream.getvalue() == "", "not in the first seconds"
+    monkeypatch.setattr("provisioner.terminal.progress._LOG_INTERVAL", 0.01)
+    with Console(stream=stream).transfer(4_000_000, int) as transfer:
+        transfer.present(1_000_000)
+        eventually(lambda: stream.getvalue().count("\n") >= 2)
+    assert set(stream.getvalue().splitlines()) <= {"25 %, 1.0 MB of 4.0 MB", "0 %, 0 B of 4.0 MB"}
+    with Console(stream=stream, quiet=True).transfer(4_000_000, int):
+        stream.truncate(0)
+        time.sleep(0.05)
     assert stream.getvalue() == ""
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_dumb_terminal_has_no_bar(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    console = Console(stream=terminal.stream)
+    work(console)
+    with console.transfer(4_000_000, int):
+        time.sleep(0.3)
+    assert terminal.shown().replace("\r\n", "\n") == "begin\nunpack layer 1 of 2\nunpack layer 2 of 2\nend\n"
+
+
+def test_what_a_terminal_echoes_behind_the_bar_is_cleared(terminal: Terminal) -> None:
+    """Ctrl-C shows ^C there."""
+    with Console(stream=terminal.stream).transfer(4_000_000, int):
+        time.sleep(0.3)
+    assert f"\r{' ' * 99}\r" in terminal.shown()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.terminal.transfer import Transfer, TransferState, status_line
+from provisioner.terminal.transfer import Transfer, TransferState, progress_line, status_line
 
 MB = 1_000_000
 
@@ -89,3 +89,17 @@ def test_no_part_is_cut(total: int, share: float, speed: float, unpacked: int, c
     assert len(line) <= columns
     part = r"\d+ %|[\d.]+ [kMGT]?B( of [\d.]+ [kMGT]?B)?|[\d.]+ [kMGT]?B/s|\d+ (s|min|h) left|unpacking|layer 12 of 127"
     assert all(re.fullmatch(part, each) for each in line.split(", ")) or line == ""
+
+
+def test_other_jobs_have_the_same_units() -> None:
+    state = TransferState(427 * MB, 123 * MB, 123 * MB, 12.3 * MB, 0, "image.tar")
+    assert progress_line(state, "B", 80) == "28 %, 123.0 MB of 427.0 MB, 12.3 MB/s, 25 s left, image.tar"
+    assert progress_line(state, "B", 30) == "28 %, 123.0 MB of 427.0 MB"
+    assert progress_line(state, "B", 80, is_known=False) == "123.0 MB, 12.3 MB/s, image.tar"
+    whole = TransferState(MB, MB, MB, 0, 0, "")
+    assert progress_line(whole, "B", 80) == "100 %, 1.0 MB of 1.0 MB"
+    assert progress_line(TransferState(0, 0, 0, 0, 0, ""), "B", 80) == "100 %, 0 B of 0 B"
+    tags = TransferState(1_200, 7, 7, 3, 0, "ubuntu")
+    assert progress_line(tags, "tag", 80) == "7 of 1,200 tags, ubuntu"
+    assert progress_line(tags, "tag", 80, is_known=False) == "7 tags, ubuntu"
+    assert progress_line(tags, "tag", 6) == "ubuntu"
