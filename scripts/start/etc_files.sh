@@ -25,12 +25,13 @@ refresh_files() {
 # Bind the files that refresh_files could not write. They are written only now: to the stage, which ends with its
 # namespace. Process 1 could not remove them from elsewhere.
 bind_etc_files() {
+    etc_name=''
     eval "set -- $etc_binds"
-    while [ $# -gt 0 ]; do
+    for etc_text; do
+        [ -n "$etc_name" ] || { etc_name=$etc_text && continue; }
         make_temporary
-        source=$temporary/$1 destination=/etc/$1
-        write_text "$2" "$source" && bind_one
-        shift 2
+        source=$temporary/$etc_name destination=/etc/$etc_name etc_name=''
+        write_text "$etc_text" "$source" && bind_one
     done
 }
 
