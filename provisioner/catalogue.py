@@ -9,10 +9,12 @@ from typing import Any
 
 from provisioner.errors import UsageError
 from provisioner.image.platform import Platform
-from provisioner.image.source_name import SourceName, parse_source
+from provisioner.image.source_name import Lxc, RegistryName, SourceName, Url, parse_source
 from provisioner.resources import read_resource
 
 _EVERY = "*"
+_WHOLE = re.compile(r"([a-z-]+:)?(/|~/|https?://)")
+"""How a word begins that names the same file in every directory."""
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 
 
@@ -69,8 +71,9 @@ def _sources(name: str, table: Any) -> dict[Platform | None, SourceName]:
 def _source(name: str, text: Any) -> SourceName:
     if not isinstance(text, str):
         raise ValueError(f"{name!r} has a source that is not a text")
-    if text == "-" or text.startswith(("./", "../")):
-        raise UsageError(f"{text!r} is no source for {name!r}", "name a file by its whole path")
     if is_short(text):
         raise UsageError(f"{text!r} is a short name", f"write it in full: docker://docker.io/library/{text}")
-    return parse_source(text)
+    source = parse_source(text)
+    if not isinstance(source, RegistryName | Lxc | Url) and not _WHOLE.match(text):
+        raise UsageError(f"{text!r} is no source for {name!r}", "name a file by its whole path")
+    return source

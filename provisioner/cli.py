@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, cast
 
-from provisioner.commands import (
-    backup,
-    cache,
-    completion,
-    config,
-    copy,
-    diff,
-    doctor,
-    export,
-    expose,
-    inspect,
-    install,
-    link,
-    listing,
-    login,
-    logout,
-    logs,
-    mirrors,
-    move,
-    owners,
-    push,
-    remove,
-    repair,
-    restore,
-    run,
-    search,
-    stop,
-    tags,
-    update,
-)
+from provisioner.commands import install
 from provisioner.commands.first_word import check_first_word, instead_of, operand_positions
 from provisioner.commands.foreign_options import BY_SUBCOMMAND
 from provisioner.commands.output import write_lines
 from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, with_volume_options
-from provisioner.commands.starting import EXEC, SHELL, START
 from provisioner.errors import ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -70,37 +41,64 @@ class Command(Protocol):
         """Do the work, and return the exit status. Raises ProvisionError."""
 
 
-GROUPS: Mapping[str, Mapping[str, Command]] = {
-    "Containers": {"install": install, "list": listing, "owners": owners, "doctor": doctor},
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "Containers": {"install": "install", "list": "listing", "owners": "owners", "doctor": "doctor"},
     "Running them": {
-        "run": run,
-        "start": START,
-        "shell": SHELL,
-        "exec": EXEC,
-        "stop": stop,
-        "logs": logs,
-        "config": config,
-        "link": link,
-        "expose": expose,
+        "run": "run",
+        "start": "starting.START",
+        "shell": "starting.SHELL",
+        "exec": "starting.EXEC",
+        "stop": "stop",
+        "logs": "logs",
+        "config": "config",
+        "link": "link",
+        "expose": "expose",
     },
     "The life of a container": {
-        "diff": diff,
-        "update": update,
-        "backup": backup,
-        "restore": restore,
-        "export": export,
-        "push": push,
-        "copy": copy,
-        "move": move,
-        "repair": repair,
-        "remove": remove,
+        "diff": "diff",
+        "update": "update",
+        "backup": "backup",
+        "restore": "restore",
+        "export": "export",
+        "push": "push",
+        "copy": "copy",
+        "move": "move",
+        "repair": "repair",
+        "remove": "remove",
     },
-    "Images": {"search": search, "tags": tags, "inspect": inspect},
-    "Registries and the cache": {"login": login, "logout": logout, "mirrors": mirrors, "cache": cache},
-    "This program": {"completion": completion},
+    "Images": {"search": "search", "tags": "tags", "inspect": "inspect"},
+    "Registries and the cache": {"login": "login", "logout": "logout", "mirrors": "mirrors", "cache": "cache"},
+    "This program": {"completion": "completion"},
 }
-"""The subcommands in the order of `provision --help`."""
-COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
+"""The subcommands in the order of `provision --help`: by name the module in `provisioner/commands/`, or an object in
+it."""
+
+
+class Commands(Mapping[str, Command]):
+    """The subcommands by name. Each is imported when it is asked for: a pull needs none of the others."""
+
+    _places: Mapping[str, str] = {name: place for group in GROUPS.values() for name, place in group.items()}
+
+    def __getitem__(self, name: str) -> Command:
+        """Import a subcommand. Raises KeyError where there is none."""
+        module, _, attribute = self._places[name].partition(".")
+        imported = importlib.import_module(f"provisioner.commands.{module}")
+        return cast(Command, getattr(imported, attribute) if attribute else imported)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names."""
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        """Return the number of names."""
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is such a subcommand, without importing it."""
+        return name in self._places
+
+
+COMMANDS = Commands()
 
 SUMMARY = "provision turns a container image into a directory that runs: no Docker, no daemon, no root."
 EXIT_STATUSES = (
@@ -224,7 +222,7 @@ def _overview() -> str:
     lines = [SUMMARY, "", f"    {install.EXAMPLE}", ""]
     for title, group in GROUPS.items():
         lines.append(f"{title}:")
-        lines += (f"  {name:<{width}}  {command.HELP}" for name, command in group.items())
+        lines += (f"  {name:<{width}}  {COMMANDS[name].HELP}" for name in group)
         lines.append("")
     return "\n".join([*lines, "`install` may be left out. Options and an example of each: provision help NAME"])
 

@@ -28,6 +28,7 @@ from .bench_report import (
     HASH,
     INFLATE,
     LINK,
+    NO_DIGESTS,
     NO_SYNC,
     ON_DISK,
     ONE_CORE,
@@ -205,6 +206,10 @@ ENTRANTS = (
     Entrant("buildah pull, vfs", "cold", BUILDAH, ("buildah",), "storage/vfs/dir/*", 1, _LAYERS),
     Entrant(WARM[0], "warm", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE, images=_LAYERS),
     Entrant(WARM[1], "warm", ours("FAST", "$WARM"), ("FAST",), _TREE, images=_LAYERS),
+    Entrant(
+        *(NO_DIGESTS, "warm", ours("FAST", "$WARM", module="scripts.bench_without_digests"), ("FAST",), _TREE, 3),
+        images=_LAYERS,
+    ),
     Entrant(NO_SYNC, "warm", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE, 3, _LAYERS),
     Entrant(ON_DISK[0], "disk", ours("PLAIN", "$WARM"), ("PLAIN",), _TREE, 3, _LAYERS),
     Entrant(ON_DISK[1], "disk", ours("PLAIN", "$WARM", options="--quiet --no-sync"), ("PLAIN",), _TREE, 3, _LAYERS),

@@ -10,6 +10,8 @@ OURS = "provision"
 FAST = "provision[fast]"
 TAR = "curl piped to tar"
 WARM = ("provision, warm", "provision[fast], warm")
+NO_DIGESTS = "provision[fast] without digests, warm"
+"""The same as WARM[1], but that the ownership record has no digests of files."""
 NO_SYNC = "provision --no-sync, warm"
 ON_DISK = ("provision, warm, on a disk", "provision --no-sync, warm, on a disk")
 WARM_TAR = "tar -x of the same blobs"
@@ -198,6 +200,17 @@ def sync_table(found: Medians) -> str:
     return table(head, rows) if rows else ""
 
 
+def digests_table(found: Medians) -> str:
+    """What the digests of files in the ownership record cost."""
+    with_digests, without = found.get(WARM[1]), found.get(NO_DIGESTS)
+    if with_digests is None or without is None:
+        return ""
+    head = ("digests of files", "seconds", "CPU", "more CPU")
+    more = f"{with_digests.cpu / without.cpu - 1:+.0%}"
+    rows = [("with", f"{with_digests.wall:.2f}", f"{with_digests.cpu:.2f}", more)]
+    return table(head, [*rows, ("without", f"{without.wall:.2f}", f"{without.cpu:.2f}", "")])
+
+
 def goals_table(wanted: Iterable[Goal]) -> str:
     """Return the table of goals, measurements and verdicts."""
     verdicts = {True: "yes", False: "no", None: "not measured"}
@@ -234,6 +247,7 @@ def report(
             runs_table(found, [*ARCHIVES.values(), *ARCHIVES_BY_UMOCI.values(), PIPED], OURS, FAST, "archive", floor),
             limit_table(found, cores),
             runs_table(found, [*ONE_CORE, USER, *LINK], FAST, TAR, "other conditions", floor),
+            digests_table(found),
             sync_table(found),
         ]
     parts += ["### Goals", goals_table(goals(by_image, peers, cores))]

@@ -34,6 +34,7 @@ JOBS = (
     "provision config hello",
     "provision doctor -q --offline",
     "provision cache",
+    "provision run -q --rm -e NAME=you $HOST/hello sh -c 'echo hello $NAME'",
     "provision copy hello other && provision list",
     "provision remove --yes hello other",
     "provision lst",

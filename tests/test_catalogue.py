@@ -58,7 +58,8 @@ def test_the_best_platform_and_any_other() -> None:
 @pytest.mark.parametrize(
     "value",
     [[], {"x": "lxc:a/b"}, {"x": {"linux/vax": "lxc:a/b"}}, {"x": {"*": 5}}, {"x": {"*": "lxc:a"}}, {"x": {"*": "y"}},
-     {"a/b": {"*": "lxc:a/b"}}, {"x:1": {"*": "lxc:a/b"}}, {"x": {"*": "./file"}}, {"x": {"*": "-"}}, {"X": {}}],
+     {"a/b": {"*": "lxc:a/b"}}, {"x:1": {"*": "lxc:a/b"}}, {"x": {"*": "./file"}}, {"x": {"*": "-"}}, {"X": {}},
+     {"x": {"*": "rootfs:-"}}, {"x": {"*": "docker-archive:file"}}, {"x": {"*": "oci:../x"}}],
 )  # fmt: skip
 def test_catalogues_that_are_wrong(value: object) -> None:
     with pytest.raises((ValueError, UsageError)):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +24,7 @@ from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.spooled import SpooledBlob
 from tests.support.tools import CHECKOUT, clean_environment, need, provision_command
 
+MIB = 1 << 20
 KINDS: tuple[builders.Compression, ...] = ("gzip", "gzip", "gzip", "zstd")
 LAYERS = [
     builders.layer(
@@ -61,6 +66,60 @@ def test_every_limit_ends_in_success_or_in_words(registry: ScriptedRegistry, tmp
     assert "ulimit -" in messages[1]
     assert not (tmp_path / "parent").exists()
     assert staging_below(tmp_path) == []
+
+
+def rootfs(kind: str, count: int) -> Iterator[bytes]:
+    """Yield the archive of a root file system with so many files, or empty directories."""
+    for number in range(count):
+        if number % 1000 == 0:
+            yield archives.raw(b"%d" % (number // 1000), tarfile.DIRTYPE, mode=b"0000755")
+        path = b"%d/%d" % (number // 1000, number % 1000)
+        if kind == "files":
+            yield archives.raw(path, content=b"%d" % number)
+        else:
+            yield archives.raw(path, tarfile.DIRTYPE, mode=b"0000755", mtime=b"%011o" % number)
+    yield archives.END
+
+
+def peaks_of(command: list[str], options: dict[str, Any]) -> tuple[int, int]:
+    """Run a command. Return the most memory of all its processes together, and of the largest, in bytes (PSS)."""
+    together = largest = 0
+    with subprocess.Popen(command, **options) as process:
+        while process.poll() is None:
+            sizes = list(pss_of(process.pid))
+            together, largest = max(together, sum(sizes)), max([largest, *sizes])
+            time.sleep(0.01)
+        assert process.stderr
+        assert process.returncode == 0, process.stderr.read()
+    return together, largest
+
+
+def pss_of(process: int) -> Iterator[int]:
+    """Yield the proportional set size of a process and of all its descendants, in bytes (proc(5))."""
+    with suppress(OSError):
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
+        yield int(found[1]) << 10 if found else 0
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                yield from pss_of(int(child))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["files", "directories"])
+def test_a_layer_of_many_files_takes_little_memory(tmp_path: Path, kind: str) -> None:
+    """With a million, all processes together have to stay below 160 MiB, and each below 64."""
+    counts, peaks = (2_000, 32_000), []
+    for count in counts:
+        archive = tmp_path / f"{count}.tar"
+        archive.write_bytes(b"".join(rootfs(kind, count)))
+        target = tmp_path / f"{count}"
+        peaks.append(peaks_of(*provision_command(f"rootfs:{archive}", target, "--no-sync", cache=tmp_path / "cache")))
+    (together, largest), (more_together, more_of_largest) = peaks
+    assert more_together < 100 * MIB
+    assert more_of_largest < 56 * MIB
+    more = counts[1] - counts[0]
+    assert more_together - together < 400 * more
+    assert more_of_largest - largest < 250 * more
 
 
 @pytest.mark.parametrize(

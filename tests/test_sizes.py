@@ -96,7 +96,7 @@ def test_no_message_has_a_number_before_a_plural_that_it_does_not_choose() -> No
     nouns = "files|layers|images|directories|changes|packages|links|sockets|copies|attributes|devices|tags"
     pattern = re.compile(rf"\{{[^{{}}]*(?:count|len\(|links|lost|left)[^{{}}]*\}}(?: more)? (?:{nouns})\b")
     # Of two or more alone.
-    rare = re.compile(r"is the most|and the config|has .* layers|(manifests|images)\)\} images|tags only the")
+    rare = "is the most|and the config|has .* layers|(manifests|images)\\)} images|tags only the|files and directories"
     for path in sorted(Path(provisioner.__file__).parent.rglob("*.py")):
         for line in path.read_text().splitlines():
-            assert not pattern.search(line) or rare.search(line) or '"""' in line, f"{path.name}: {line.strip()}"
+            assert not pattern.search(line) or re.search(rare, line) or '"""' in line, f"{path.name}: {line.strip()}"

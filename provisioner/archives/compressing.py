@@ -17,7 +17,7 @@ _ENDS = {
     "zstd": (".zst", ".tzst", ".zstd"),
 }
 _GZIP_WINDOW = 31  # zlib's wbits for the gzip format
-_ZSTD_HINT = "pip install 'provisioner[fast]', or install the program zstd; or take a name that ends in .tar.gz"
+_ZSTD_HINT = "install the program zstd (apt install zstd, pkg install zstd), or take a name that ends in .tar.gz"
 
 
 class Compressor(Protocol):

@@ -29,22 +29,26 @@ class StreamReader:
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
-        self._chunk = memoryview(b"")
+        self._data = b""
+        """The current chunk."""
+        self._chunk = memoryview(self._data)
         self._at = 0
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes; fewer at the end of the stream."""
         at = self._at
-        if at + size <= len(self._chunk):
-            self._at = at + size
-            return bytes(self._chunk[at : at + size])
-        data = bytes(self._chunk[at:])
-        self._chunk, self._at = memoryview(b""), 0
-        while len(data) < size and self._next_chunk():
-            count = min(size - len(data), len(self._chunk))
-            data += self._chunk[:count]
-            self._at = count
-        return data
+        end = at + size
+        if end <= len(self._data):
+            self._at = end
+            return self._data[at:end]
+        parts = [self._data[at:]]
+        size -= len(parts[0])
+        self._at = len(self._data)
+        while size and self._next_chunk():
+            parts.append(self._data[:size])
+            self._at = len(parts[-1])
+            size -= self._at
+        return b"".join(parts)
 
     def read_piece(self, limit: int) -> memoryview:
         """Return the next bytes without a copy: at least one, at most `limit`. Raises MalformedImage at the end."""
@@ -56,19 +60,23 @@ class StreamReader:
 
     def skip(self, size: int) -> None:
         """Go on behind the next `size` bytes. Raises MalformedImage at the end of the stream."""
+        end = self._at + size
+        if end <= len(self._data):
+            self._at = end
+            return
         while size:
             size -= len(self.read_piece(size))
 
     def drain(self) -> bool:
         """Read to the end of the stream, and return whether anything but zeros was left."""
-        rest, self._chunk = self._chunk[self._at :], memoryview(b"")
-        return bool(bytes(rest).strip(b"\0")) or any(bytes(chunk).strip(b"\0") for chunk in self._chunks)
+        rest, self._at = self._data[self._at :], len(self._data)
+        return bool(rest.strip(b"\0")) or any(chunk.strip(b"\0") for chunk in self._chunks)
 
     def _next_chunk(self) -> bool:
         """Go to the next chunk that isn't empty, and return whether there is one."""
         for chunk in self._chunks:
             if chunk:
-                self._chunk, self._at = memoryview(chunk), 0
+                self._data, self._chunk, self._at = chunk, memoryview(chunk), 0
                 return True
         return False
 

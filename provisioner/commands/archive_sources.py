@@ -22,6 +22,7 @@ from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
     from provisioner.commands.source_options import Opening
+    from provisioner.image.digest import Digest
     from provisioner.sources import Source
     from provisioner.sources.detection import FileStart, Guess
     from provisioner.sources.lazy import LocalImages
@@ -106,14 +107,13 @@ def recognise(
     if not start.data:
         raise UsageError(f"{shown} is empty", "name an archive or a directory of an image")
     guess = guess_content(start.data)
-    if not start.is_seekable and (opening.options.sha256 or guess in (Guess.ROOT, Guess.NOTHING)):
-        # Its digest is checked before anything counts; and only a file can be read more than once.
+    if not start.is_seekable and guess in (Guess.ROOT, Guess.NOTHING):  # only a file can be read more than once
         return recognise(spooled(start, shown, opening), shown, reference, opening)
     if start.is_seekable:
         guess = _checked(guess, start, shown)
     if guess not in (Guess.IMAGES, Guess.PERHAPS_IMAGES):
         return _root_file_system(file, shown, reference, opening, fetched)
-    if fetched is None:
+    if fetched is None and start.is_seekable:
         check_given_digest(file, shown, opening)
     members = _members(start, shown, opening)
     formats, has_root = formats_of(members.names()), has_root_file_system(members.names())
@@ -146,32 +146,48 @@ def _images(path: Path, reference: str, files: Callable[[Members], ImageFiles], 
     """Return the images that `files` finds in an archive."""
     shown = printable(str(path))
     start = start_of(open_input(path, opening, f"name it as oci:{shown}, or by its path alone"), shown)
-    if opening.options.sha256 and not start.is_seekable:
-        start = start_of(spooled(start, shown, opening), shown)
-    check_given_digest(start.file, shown, opening)
+    if start.is_seekable:
+        check_given_digest(start.file, shown, opening)
     members = _members(start, shown, opening)
     return _local(reference, members, files(members), opening)
 
 
 def _members(start: FileStart, shown: str, opening: Opening) -> Members:
     """Return the members of an archive: in place where it can be read so, else from the cache, which they go into."""
-    from provisioner.archives.compression import describe_content
     from provisioner.sources.members import TarMembers
-    from provisioner.sources.spool import SpooledMembers
 
     with error_context(shown), machine_errors("read it"):
         if not start.is_tar and not start.compression:
-            what = describe_content(start.data) if start.data else "empty"
-            raise MalformedImage(f"it is no archive but {what}", "name a file that docker save or skopeo has written")
+            raise MalformedImage("it is empty", "name a file that docker save or skopeo has written")
         if start.is_seekable and not start.compression:
             in_place = TarMembers(start.file.fileno())
             in_place.read_index()
             return in_place
-        spooled = opening.stack.enter_context(SpooledMembers(opening.cache()))
-        with opening.console.progress(start.size) as progress:
-            progress.describe(f"read {shown}")
-            spooled.read(start.archive(progress.advance))
-        return spooled
+        return _spooled_members(start, shown, opening)
+
+
+def _spooled_members(start: FileStart, shown: str, opening: Opening) -> Members:
+    """Return the members of an archive that can't be read in place, which are written to the cache as they come.
+
+    The digest of what can be read only once is compared here. Raises MalformedImage, MachineError.
+    """
+    from provisioner.archives.compression import decompress
+    from provisioner.sources.rootfs import check_digest, hashed
+    from provisioner.sources.spool import SpooledMembers
+
+    expected = None if start.is_seekable else opening.options.sha256
+    spooled = opening.stack.enter_context(SpooledMembers(opening.cache()))
+    with opening.console.progress(start.size) as progress:
+        progress.describe(f"read {shown}")
+        digests: list[Digest] = []
+        chunks = start.chunks(progress.advance)
+        chunks = hashed(chunks, digests) if expected else chunks
+        spooled.read(decompress(chunks, "", "the archive"))
+        if expected:
+            for _ in chunks:  # what is behind the end counts, too
+                pass
+            check_digest(digests[0], expected, "the archive", "--sha256 says")
+    return spooled
 
 
 def _root_file_system(
@@ -215,4 +231,4 @@ def _lazy(reference: str, read: Callable[[], LocalImages]) -> Source:
 def _local(reference: str, members: Members, files: ImageFiles, opening: Opening) -> LocalImages:
     from provisioner.sources.local import LocalSource
 
-    return LocalSource(reference, members, files, opening.lock(None))
+    return LocalSource(reference, members, files, opening.locks(reference))

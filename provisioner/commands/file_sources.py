@@ -42,14 +42,16 @@ def root_file_system(file: io.FileIO, shown: str, reference: str, opening: Openi
     from provisioner.sources import NOT_VERIFIED
     from provisioner.sources.rootfs import RootfsSource, check_digest, hash_file
 
-    expected, who = opening.expected_digest(None, is_rootfs=True)
+    expected, who = opening.expected_digests(opening.locks(reference), is_rootfs=True)
     start = start_of(file, shown)
     if not start.is_seekable:
         file = spooled(start, shown, opening)
-    if expected is None:
+    if not expected:
         return RootfsSource(file, reference, shown, None, NOT_VERIFIED, is_named=is_named)
-    check_digest(hash_file(file, shown), expected, shown, f"{who} says")
-    return RootfsSource(file, reference, shown, expected, f"by {who}", is_named=is_named)
+    found = hash_file(file, shown)
+    if found not in expected:
+        check_digest(found, expected[0], shown, f"{who} says")
+    return RootfsSource(file, reference, shown, found, f"by {who}", is_named=is_named)
 
 
 def open_url(name: Url, opening: Opening) -> Source:
@@ -66,7 +68,9 @@ def fetch(url: str, reference: str, opening: Opening) -> UrlFile:
     from provisioner.store.url_files import UrlFiles
 
     options, console = opening.options, opening.console
-    expected, who = opening.expected_digest(reference)
+    lock = opening.lock(reference)
+    digests, who = opening.expected_digests([lock] if lock else [])
+    expected = digests[0] if digests else None
     insecure = options.insecure
     remote = RemoteFile(url, insecure=insecure, is_verified=expected is not None, say=console.step)
     files = UrlFiles(opening.cache(), console)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from provisioner.sources.detection import FileStart
 
 STANDARD_INPUT = Path("/dev/stdin")
+_NO_ARCHIVE = "name an archive: a tar file, which may be compressed, as docker save, skopeo or tar writes it"
 _INPUTS = (str(STANDARD_INPUT), "/dev/fd/0", "/proc/self/fd/0")
 
 
@@ -61,13 +62,18 @@ def start_of(file: io.FileIO, shown: str) -> FileStart:
 
     Raises MalformedImage for what is known to be no archive and no squashfs, and MachineError.
     """
+    from provisioner.archives.compression import describe_content
     from provisioner.archives.foreign import foreign_content
     from provisioner.sources.detection import peek
+    from provisioner.sources.squashfs import is_squashfs
 
     with machine_errors(f"read {shown}"):
         start = peek(file)
     if found := foreign_content(start.data) or foreign_content(start.decompressed_head):
         raise MalformedImage(f"{shown} is {found.name}, which provision doesn't read", found.hint)
+    if start.data and not start.may_be_archive and not is_squashfs(start.data):
+        # Before an endless pipe has filled the disk.
+        raise MalformedImage(f"{shown}: it is no archive but {describe_content(start.data)}", _NO_ARCHIVE)
     return start
 
 

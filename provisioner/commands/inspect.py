@@ -228,9 +228,10 @@ def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]
         return
     if inspection.provisioned is not None:
         by = f" by provision {record.version}"
-        yield "provisioned", [utc_time(inspection.provisioned)[:19].replace("T", " ") + by]
+        yield "provisioned", [utc_time(inspection.provisioned)[:16].replace("T", " ") + by]
     if unpacked := inspection.unpacked:
-        yield "unpacked", [f"{size_text(unpacked.size)} in {counted(unpacked.files, 'file')}"]
+        files = counted(unpacked.files - unpacked.directories, "file")
+        yield "unpacked", [f"{size_text(unpacked.size)} in {files}"]
     yield "profile", [record.profile] if record.profile else []
     yield "options", [f"{key}={setting_text(value)}" for key, value in settings_of(record).items() if value]
     yield "id", [record.id] if record.id else []

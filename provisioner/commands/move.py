@@ -15,6 +15,7 @@ from provisioner.commands.stamps import drop_stamps
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import trusted_directories
 from provisioner.commands.wrappers import move_wrapper
+from provisioner.errors import MachineError
 from provisioner.terminal.escaping import printable
 
 HELP = "Move a provisioned directory, whole or not at all"
@@ -54,7 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     drop_stamps(stamps, console)
     for wrapper in wrappers_of(source):
         shown = printable(str(wrapper.path))
-        if move_wrapper(wrapper, target):
+        try:
+            is_changed = move_wrapper(wrapper, target)
+        except MachineError as error:  # the container is at its new place nevertheless
+            console.warn(f"{error.message}: it starts the container at the old place")
+            continue
+        if is_changed:
             console.step(f"{shown} starts it there now")
         else:
             again = f"provision link {shlex.quote(printable(str(target)))} {shlex.quote(printable(wrapper.path.name))}"

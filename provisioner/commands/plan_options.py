@@ -62,9 +62,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         help="many: all ids of /etc/subuid, for su, sudo, sshd and postgres in user namespaces; provision remove "
         "deletes DIR then, rm doesn't. Default: one",
     )
-    parser.add_argument(
-        "--max-size", metavar="SIZE", help="the most that the image may take, as 20G; default: 9/10 of the free space"
-    )
+    add_max_size_argument(parser)
     parser.add_argument(
         "--hardlinks",
         choices=HARDLINKS,
@@ -75,16 +73,27 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_size_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --max-size."""
+    parser.add_argument(
+        "--max-size", metavar="SIZE", help="the most that the image may take, as 20G; default: 9/10 of the free space"
+    )
+
+
+def max_size_of(arguments: argparse.Namespace) -> int | None:
+    """Return the bytes of --max-size, None where it isn't given. Raises UsageError."""
+    return None if arguments.max_size is None else parse_max_size(arguments.max_size)
+
+
 def plan_of(arguments: argparse.Namespace, config: Config, directory: Path, trust: TrustedDirectories) -> Plan:
     """Return the plan by the options, else by the configuration. Raises UsageError."""
     from provisioner.layers.unpack import UnpackOptions
     from provisioner.provision import Plan
 
-    max_size = None if arguments.max_size is None else parse_max_size(arguments.max_size)
     return Plan(
         directory,
         usual_platform(arguments, config),
-        UnpackOptions(max_size, arguments.hardlinks or "auto"),
+        UnpackOptions(max_size_of(arguments), arguments.hardlinks or "auto"),
         profile=arguments.profile or config.profile,
         dns=tuple(address_of(text) for text in arguments.dns) or config.dns,
         force=arguments.force,

@@ -77,7 +77,7 @@ def _push_directory(arguments: argparse.Namespace, target: Reference, console: C
             base = dict.fromkeys(layer for layer in image.layers if layer.digest not in known)
             lacking = {layer.digest for layer in base if not push.has_blob(layer, may_mount=True)}
             if count := len(base) - len(lacking):
-                console.step(f"{count} of {counted(len(base), 'layer')} of the image there already")
+                console.step(f"the registry has {count} of {counted(len(base), 'layer')} of the image")
             layers = fetch_base_layers(arguments, made, lacking, console, stack)
             config = stack.enter_context(_in_memory(image.config, image.config_descriptor))
             _push_all(push, [*layers, *own, config], console)

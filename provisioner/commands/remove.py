@@ -17,7 +17,7 @@ from provisioner.commands.stamps import drop_stamps
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.commands.wrappers import remove_wrapper
-from provisioner.errors import UsageError
+from provisioner.errors import MachineError, UsageError
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -96,7 +96,11 @@ def _forget(target: Path, stamps: Sequence[Path], console: Console) -> None:
         directories.drop([entry for entry in directories.entries() if entry.directory == str(target)])
     drop_stamps(stamps, console)
     for wrapper in wrappers_of(target):
-        remove_wrapper(wrapper)
+        try:
+            remove_wrapper(wrapper)
+        except MachineError as error:  # the container is gone nevertheless
+            console.warn(f"{error.message}: it started the container")
+            continue
         console.step(f"removed {printable(str(wrapper.path))}, which started it")
 
 

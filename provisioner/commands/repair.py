@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.output import make_console, write_json, write_lines
-from provisioner.commands.plan_options import script_shell
+from provisioner.commands.plan_options import add_max_size_argument, max_size_of, script_shell
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_yes_argument(parser, "put the files back unasked")
     add_registry_arguments(parser)
     parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
+    add_max_size_argument(parser)
     add_trust_argument(parser)
 
 
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.staging import Staging, finish_interrupted
     from provisioner.maintenance.damage import find_damage
     from provisioner.maintenance.repair import repair
+    from provisioner.maintenance.unpacking import unpack_options_of
 
     console, config = make_console(arguments), Config.load()
     trust = trusted_directories(arguments, config)
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
                     report_change(directory, trust)
             return 0
         confirm(arguments, f"{counted(len(damages), 'file')} of {shown} not as in the image", "Put them back?")
-        name = exact_source(record)
+        name, options = exact_source(record), unpack_options_of(record, max_size_of(arguments))
         with Staging(directory, trust) as staging, opened_record(folder, shown) as (_, baseline):
             check_not_running(directory)
             if baseline.first_id is not None:
@@ -93,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
                 )
             with open_source(name, SourceOptions.of(arguments, config), console) as source:
                 image = image_of(source, record) if any(damage.needs_content for damage in damages) else None
-                done = repair(staging, folder, baseline, damages, image, source, console)
+                done = repair(staging, folder, baseline, damages, image, source, console, options)
             _complete(directory, record, trust, console)
             report_change(directory, trust)
     return _report(done, shown, console)

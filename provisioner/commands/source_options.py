@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,29 +153,35 @@ class Opening:
             cache.delete_abandoned()
         return cache
 
-    def lock(self, reference: str | None) -> Lock | None:
-        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source.
-
-        `reference` is None for files of this machine: only their digests count, wherever they are.
-        """
+    def lock(self, reference: str) -> Lock | None:
+        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source."""
         from provisioner.image.lockfile import Lock
 
         return Lock.read(self.options.locked, reference) if self.options.locked else None
 
-    def expected_digest(self, reference: str | None, *, is_rootfs: bool = False) -> tuple[Digest | None, str]:
-        """Return what a file must be by --sha256 or by the lock, and who says so. Raises UsageError.
+    def locks(self, word: str) -> tuple[Lock, ...]:
+        """Return the locks of `--locked` for a file of this machine: only their digests count, wherever it is.
+
+        Raises UsageError.
+        """
+        from provisioner.image.lockfile import Lock
+
+        return Lock.read_all(self.options.locked, word) if self.options.locked else ()
+
+    def expected_digests(self, locks: Sequence[Lock], *, is_rootfs: bool = False) -> tuple[tuple[Digest, ...], str]:
+        """Return what a file may be by --sha256 or by one of the locks, and who says so. Raises UsageError.
 
         The lock of an image says nothing of the file that the image is in; it is no lock of a root file system.
         """
-        lock, given = self.lock(reference), self.options.sha256
-        locked = lock.digest if lock and (lock.digest,) in lock.layers.values() else None
-        if is_rootfs and lock and not locked:
+        given = self.options.sha256
+        locked = tuple(lock.digest for lock in locks if (lock.digest,) in lock.layers.values())
+        if is_rootfs and locks and not locked:
             raise UsageError(f"{printable(str(self.options.locked))} is no lock of a root file system", HINT_LOCK)
-        if locked and given and locked != given:
+        if locked and given and given not in locked:
             raise UsageError("--sha256 and the lock contradict each other", "leave out one of them")
         if given:
-            return given, "--sha256"
-        return (locked, "the lock") if locked else (None, "")
+            return (given,), "--sha256"
+        return (locked, "the lock") if locked else ((), "")
 
 
 @contextmanager

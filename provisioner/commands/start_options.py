@@ -18,11 +18,13 @@ _SHOWN: Sequence[tuple[tuple[str, ...], str, str]] = (
     (("--env", "-e"), "K=V", "set a variable, or K for the value that it has here; repeatable"),
     (("--env-file",), "FILE", "the same for each line of a file"),
     (("--bind", "--volume"), "SRC[:DST[:ro]]", "show SRC inside; repeatable; also -v SRC:DST, as docker has it"),
+    (("--here",), "", "show this directory at its own path, and start in it"),
     (("--workdir", "-w"), "DIR", "start in DIR"),
     (("--user", "-u"), "USER[:GROUP]", "names or numbers"),
     (("--root",), "", "as root: --user 0:0"),
     (("--entrypoint",), "E", "run E, not the image's"),
     (("--hostname",), "NAME", "the container's name"),
+    (("--umask",), "MODE", "that of the command: 022 without it"),
     (("--dns",), "IP", "ask this name server; repeatable"),
     (("--runtime",), "R", "auto, proot, chroot or userns"),
     (("--ids",), "N", "many: userns with all ids of /etc/subuid"),
@@ -116,6 +118,7 @@ def check_start_words(words: Sequence[str]) -> None:
     """Raise UsageError for options that start.sh would refuse, by the part of it that reads them."""
     from provisioner.launch.script import options_reader
 
+    words = [word for word in words if word != "--here"]  # that depends on the rootfs, which isn't there yet
     if not words:
         return
     command = [shutil.which("sh") or "/bin/sh", "-s", "--", *words]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.copy import remember
 from provisioner.commands.output import make_console, screen_of, write_json, write_lines
+from provisioner.commands.plan_options import add_max_size_argument, max_size_of
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="use the cache and files only; make no connection")
     parser.add_argument("--jobs", metavar="N", type=int, choices=range(1, 65), help="downloads at a time; default: 4")
     parser.add_argument("--no-sync", action="store_true", help="don't wait for the disk: faster, but less safe")
+    add_max_size_argument(parser)
     add_trust_argument(parser)
 
 
@@ -120,7 +122,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
                 return OUTDATED
             known = find_stamps(directory, trust)
             asked = _Question(arguments, directory, shown)
-            job = Update(directory, trust, record, not arguments.no_keep, not arguments.no_sync)
+            job = Update(directory, trust, record, not arguments.no_keep, not arguments.no_sync, max_size_of(arguments))
             try:
                 done = update(job, folder, image, source, console, asked.approve)
             except _Unapproved:

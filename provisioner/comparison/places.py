@@ -21,6 +21,9 @@ _DATABASES = tuple(
 )
 """Files, and directories of files, in which package managers say what is installed."""
 
+_LOCKS = (b".rpm.lock", b".dbenv.lock")
+"""Files that rpm makes beside its database also when it is only read, as it does `__db.001` and `rpmdb.sqlite-shm`."""
+
 
 def is_configuration(path: bytes) -> bool:
     """Return whether a path is below /etc."""
@@ -34,7 +37,8 @@ def is_of_the_user(path: bytes) -> bool:
 
 def is_package_database(path: bytes) -> bool:
     """Return whether a file belongs to the database of a package manager."""
-    return path.startswith(_DATABASES)
+    name = path.rpartition(b"/")[2]
+    return path.startswith(_DATABASES) and not (name in _LOCKS or name.startswith(b"__db.") or name.endswith(b"-shm"))
 
 
 _ACCOUNT_FILES = frozenset(f"etc/{name}".encode() for name in ACCOUNT_FILES)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterator
@@ -33,8 +34,10 @@ from provisioner.filesystem.trust import (
 from provisioner.terminal.escaping import printable
 
 FOLDER = ".provision"
-_NEVER_FOLLOWED = ("links.", "log")
-"""How names in FOLDER begin that may be symlinks: start.sh makes such ones (scripts/start/links.sh), or avoids them."""
+_LOG, _LINKS = "log", "links."
+"""What in FOLDER may be a symlink, and how other such names begin: start.sh follows none of them."""
+_USED = re.compile(rb"[A-Za-z0-9._-]+")
+"""How names in FOLDER look that provision and start.sh use."""
 _LONGEST = 8 << 20
 """The most bytes that are read of a file in FOLDER: as many as a document of an image may have."""
 
@@ -162,7 +165,7 @@ class _Container:
         self.check(self._directory, self._path)
         self.check(folder, path)
         self._check_name(self._directory, b"start.sh", self._path / "start.sh")
-        for name in sorted(names_in(folder)):
+        for name in sorted(filter(_USED.fullmatch, names_in(folder))):
             self._check_name(folder, name, path / os.fsdecode(name))
 
     def _check_name(self, parent: int, name: bytes, path: Path) -> None:
@@ -175,7 +178,7 @@ class _Container:
         """Raise Untrusted unless an open file of the directory, whose path is `path`, is ours."""
         state = os.fstat(file)
         if stat.S_ISLNK(state.st_mode):
-            if path.name.startswith(_NEVER_FOLLOWED):
+            if path.name == _LOG or path.name.startswith(_LINKS):
                 return
             stranger: Stranger | None = Stranger("link")
         elif is_plainly_ours(state):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
 
-NEW, OLD = "new", "old"
-"""The names in a staging directory of what is being made, and of what is being replaced."""
+NEW, OLD, KEEP = "new", "old", "keep"
+"""Names in a staging directory: what is being made, what is being replaced, and a file that says what OLD becomes."""
 _NAME_MAX = 255
 
 
@@ -50,6 +51,29 @@ def put_back(parent: int, name: str) -> bool:
             return True
     except OSError:  # there is no such directory, or one that this user can't use
         return False
+
+
+def recover(folder: int, parent: int, name: str, kept: bytes) -> None:
+    """Do what a killed run would have done next with the directory that it was replacing, `name` in its open parent.
+
+    It is put back, or kept under its other name where the new one is in place. `folder` is the staging directory, open
+    and locked, and `kept` the content of its KEEP, empty if there is none. Raises OSError.
+    """
+    if _exists(folder, OLD) and _exists(folder, NEW):
+        os.rename(OLD, name, src_dir_fd=folder, dst_dir_fd=parent)
+    elif kept:
+        number, _, keep_as = kept.partition(b"/")
+        # What is called new is the old one after the exchange.
+        if old := next((found for found in (OLD, NEW) if _is_old(folder, found, number)), None):
+            os.rename(old, keep_as or number, src_dir_fd=folder, dst_dir_fd=parent)
+
+
+def _is_old(folder: int, name: str, number: bytes) -> bool:
+    """Return whether `name` in a staging directory is there and isn't the new one, whose inode has `number`."""
+    with suppress(FileNotFoundError):
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
+        return name == OLD or (number.isdigit() and found != int(number))
+    return False
 
 
 def _exists(parent: int, name: str) -> bool:

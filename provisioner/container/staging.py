@@ -24,10 +24,11 @@ from types import TracebackType
 from provisioner.container.access import read_file, trust_errors
 from provisioner.container.parents import create_parent, remove_empty
 from provisioner.container.place import check_permissions, check_place
-from provisioner.container.recovery import NEW, OLD, staging_directory
+from provisioner.container.recovery import KEEP, NEW, OLD, recover, staging_directory
 from provisioner.errors import MachineError, NotTrusted, ProvisionError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.exchange import exchange
 from provisioner.filesystem.locks import lock, lock_holder
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import names_in, remove_name
@@ -38,7 +39,7 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_PARENTS, _KEEP = "parents", "keep"
+_PARENTS = "parents"
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
 
@@ -141,8 +142,9 @@ class Staging:
         With `sync` it is on the disk before, and its name when this returns, so that no power cut can take parts of it;
         where that fails MachineError is raised, and all is as it was. `console` gets a step where that takes long.
 
-        A directory that is replaced is first moved into the staging directory, so for a moment neither is in place.
-        Where a run ends at that moment, the next command that looks there puts the old directory back (`recovery`).
+        A directory that is replaced changes places with the new one. Where the file system can't do that in one step,
+        it is first moved into the staging directory, so for a moment neither is in place. Where a run ends at that
+        moment, the next command that looks there puts the old directory back (`recovery`).
         """
         shown = printable(str(self.target))
         with machine_errors(f"put {shown} in place"):
@@ -151,12 +153,13 @@ class Staging:
                 raise TargetExists(
                     f"{mounted} is a mount point", f"unmount it, or choose another directory than {shown}"
                 )
+            if keep_as:  # for the next run, where this one is killed
+                number = os.fstat(self.new).st_ino
+                write_new(self._lock, KEEP, b"%d/%s" % (number, os.fsencode(keep_as)))
         if sync:
             with machine_errors(f"write {shown} to the disk"):
                 sync_below(self._lock, lambda count: _report_waiting(console, count))
         with machine_errors(f"put {shown} in place"):
-            if keep_as:
-                write_new(self._lock, _KEEP, os.fsencode(keep_as))  # for the next run, where this one is killed
             try:
                 self._put_in_place()  # this also replaces an empty directory
             except OSError as error:
@@ -164,8 +167,7 @@ class Staging:
                     raise
                 if not replace:
                     raise TargetExists(f"{shown} was made meanwhile", "choose another directory") from None
-                os.rename(self.target.name, OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
-                self._put_in_place()
+                self._replace_target()
         if sync:
             with machine_errors(f"write {shown} to the disk"):
                 self._sync_names()
@@ -184,6 +186,14 @@ class Staging:
             with suppress(OSError):  # a disk that fails may allow no more changes; the first error matters
                 os.rename(self.target.name, NEW, src_dir_fd=self.parent, dst_dir_fd=self._lock)
             raise
+
+    def _replace_target(self) -> None:
+        """Put the new directory in place of the old one, which becomes OLD in the staging directory."""
+        if exchange(self._lock, NEW, self.parent, self.target.name):
+            os.rename(NEW, OLD, src_dir_fd=self._lock, dst_dir_fd=self._lock)
+            return
+        os.rename(self.target.name, OLD, src_dir_fd=self.parent, dst_dir_fd=self._lock)
+        self._put_in_place()
 
     def _put_in_place(self) -> None:
         os.rename(NEW, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
@@ -308,16 +318,9 @@ class Staging:
 
     def _recover(self) -> None:
         """Put back what an interrupted commit was replacing, and empty the staging directory except for `parents`."""
-        names = set(map(os.fsdecode, names_in(self._lock))) - {_PARENTS}
-        if {OLD, NEW} <= names:
-            os.rename(OLD, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
-            names.remove(OLD)
-        elif {OLD, _KEEP} <= names:
-            keep_as = read_file(self._lock, _KEEP, _KEEP) or b""
-            os.rename(OLD, keep_as, src_dir_fd=self._lock, dst_dir_fd=self.parent)
-            names.remove(OLD)
-        for name in names:
-            remove_name(self._lock, os.fsencode(name))
+        recover(self._lock, self.parent, self.target.name, read_file(self._lock, KEEP, KEEP) or b"")
+        for name in set(names_in(self._lock)) - {_PARENTS.encode()}:
+            remove_name(self._lock, name)
 
     @contextmanager
     def _cleanup_errors(self) -> Iterator[None]:

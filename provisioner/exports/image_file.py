@@ -5,8 +5,11 @@ The archive is hostile input: sizes are limited, every blob is compared with its
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
+from provisioner.archives.compression import compression_of, describe_content
+from provisioner.archives.fields import has_right_checksum
 from provisioner.archives.seekable import SeekableReader
 from provisioner.archives.tar import Archive
 from provisioner.errors import MalformedImage, NotFound, UsageError
@@ -17,6 +20,8 @@ from provisioner.image.image import Image
 from provisioner.image.manifest import DOCUMENT_LIMIT, INDEX_TYPES, Descriptor, Index, Manifest, media_type_of
 from provisioner.image.stored_blob import StoredBlob
 
+_HEAD = 512
+_DOCKER = "manifest.json"
 _MOST_FILES = 100_000
 _MOST_INDEXES = 5
 """How many indexes may lead from one to the next."""
@@ -39,8 +44,12 @@ def read_image_file(file: int) -> ImageFile:
 
     Raises MalformedImage, NotFound, UsageError and OSError.
     """
+    _check_kind(os.pread(file, _HEAD, 0))
     members = _members(file)
     if INDEX not in members or LAYOUT not in members:
+        if _DOCKER in members:
+            what = "the file has no OCI layout: docker save writes one since version 25"
+            raise UsageError(what, "skopeo copy docker-archive:FILE oci-archive:NEW, then push NEW")
         raise UsageError("the file has no OCI layout", _HINT)
     document = _read(file, members, INDEX)
     for _ in range(_MOST_INDEXES):
@@ -63,6 +72,21 @@ def read_image_file(file: int) -> ImageFile:
     for blob in blobs.values():
         blob.verify()
     return ImageFile(document, media_type, tuple(blobs.values()), config)
+
+
+def _check_kind(head: bytes) -> None:
+    """Raise UsageError for a file that begins with `head` and is no tar archive."""
+    if compression := compression_of(head):
+        raise UsageError(f"the file is compressed by {compression}", f"{compression} -dc <FILE >NEW, then push NEW")
+    if head.strip(b"\0") and not _is_header(head):
+        raise UsageError(f"the file is no archive but {describe_content(head)}", _HINT)
+
+
+def _is_header(head: bytes) -> bool:
+    try:
+        return len(head) == _HEAD and has_right_checksum(head)
+    except MalformedImage:
+        return False
 
 
 def _members(file: int) -> dict[str, tuple[int, int]]:

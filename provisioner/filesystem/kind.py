@@ -17,6 +17,8 @@ class Kind(Enum):
     CHARACTER = "char"
     BLOCK = "block"
 
+    __hash__ = object.__hash__  # that of Enum is written in Python, and much slower
+
 
 FILE_TYPES = {
     Kind.FILE: stat.S_IFREG,

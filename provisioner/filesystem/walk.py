@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 from provisioner.filesystem.descriptors import DIRECTORY, allow_entering, closing_descriptor
 from provisioner.filesystem.removal import names_in
 
-NAMES_IN_MEMORY = 1 << 17
-"""How many names of a directory are in memory at a time, some ten MB. A larger directory is read several times."""
+NAMES_IN_MEMORY = 1 << 16
+"""How many names of a directory are in memory at a time, some five MB. A larger directory is read several times."""
 
 
 Closed = Literal["raise", "skip", "open"]
@@ -90,8 +90,8 @@ class Walk:
                         state = os.stat(name, dir_fd=self._here, follow_symlinks=False)
                     except FileNotFoundError:  # removed since the names were read
                         continue
-                    yield WalkedFile(name, self._here, state)
-                    if stat.S_ISDIR(state.st_mode) and not self._was_skipped():
+                    yield tuple.__new__(WalkedFile, (name, self._here, state))  # three times as fast as the class
+                    if state.st_mode & 0o170000 == stat.S_IFDIR and not self._was_skipped():
                         if state.st_dev != top.st_dev or not self._may_enter(name) or not self._enter(name, state):
                             yield None
                             continue

@@ -113,6 +113,16 @@ class Lock:
             raise UsageError(f"{shown} {what} of {_names(locks)}, not of {reference}", _HINT_OTHER_IMAGE)
         return found
 
+    @classmethod
+    def read_all(cls, path: Path, word: str) -> tuple[Lock, ...]:
+        """Return the locks of a file that may be those of a file of this machine, which `word` names.
+
+        That is the lock of this name if there is one; else any of them, since only digests count. Raises UsageError.
+        """
+        locks = parse_locks(read_settings(path), printable(str(path)))
+        own = [lock for lock in locks if lock.reference == word]
+        return tuple(own or locks)
+
     @property
     def digest(self) -> Digest:
         """Return the digest of what the reference named: the index or the manifest."""

@@ -53,7 +53,7 @@ class Budget:
         spent = self._spent[self._part] + size
         if spent < 2**63:
             self._spent[self._part] = spent
-            if self.total() <= self._max_size:
+            if sum(self._spent) <= self._max_size:
                 return
         raise too_large(self._max_size)
 

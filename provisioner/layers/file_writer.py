@@ -29,6 +29,8 @@ _LARGEST = 1 << 16
 """The most bytes of a file that is handed over: more take longer to be copied between the processes."""
 _BATCH_SIZE, _BATCHES = 1 << 16, 8
 """Files are handed over in batches of so many bytes, about, and so many of them are under way at most."""
+_MAX_FILES = 1 << 16
+"""So many files are handed over before their metadata is fetched, which take some 40 bytes for each."""
 _PAUSE = 16
 """How many files the first process writes itself before it looks again whether the second keeps up."""
 _LENGTH = 4
@@ -52,7 +54,8 @@ class FileWriter:
         self._size = 0
         self._under_way = 0
         """The batches that were sent, and aren't done."""
-        self._is_idle = True
+        self.files = 0
+        """The files that were handed over since `wait` was called."""
         self._pause = 0
         self.clamped_times = 0
         """How many files have a time that this machine can't hold."""
@@ -90,14 +93,14 @@ class FileWriter:
     def write(self, parts: Sequence[bytes]) -> None:
         """Hand over a file: `parts` are its header and content in the archive."""
         self._batch += parts
-        self._is_idle = False
+        self.files += 1
         self._size += sum(map(len, parts))
         if self._size >= _BATCH_SIZE:
             self._send()
 
     def wait(self, overrides: MetadataOverrides) -> None:
         """Wait until all files are written, and add the metadata that the file system couldn't store of them."""
-        if self._is_idle:
+        if not self.files:
             return
         if self._batch:
             self._send()
@@ -106,8 +109,7 @@ class FileWriter:
         found, clamped_times = cast(tuple[MetadataOverrides, int], self._receive())
         overrides.update(found)
         self.clamped_times += clamped_times
-        self._under_way = 0
-        self._is_idle = True
+        self._under_way = self.files = 0
 
     def _send(self) -> None:
         """Send the batch; one without files asks for the metadata."""
@@ -166,6 +168,8 @@ class SharedTree(Tree):
     def hand_over(self, *parts: bytes) -> None:
         """Have the other process write the file."""
         self._writer.write(parts)
+        if self._writer.files == _MAX_FILES:
+            self.wait()
 
     def wait(self) -> None:
         """Wait until all files are written."""

@@ -38,8 +38,6 @@ _PIPE = 1 << 20
 _PIECE, _DEPTH = 1 << 16, 128
 """Output of a worker is read in pieces of so many bytes, and so many of them wait for the main process at most."""
 _BLOCKED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_LENGTH = 4
-"""The bytes of the length of a result, in front of it."""
 _COUNT = 8
 """The bytes of a number of a task: its own, where its blob begins, or how much of that may be read."""
 _END, _BROKEN = 2**64 - 1, 2**64 - 2
@@ -162,6 +160,22 @@ class _Task:
             socket.send_fds(tasks, [number.to_bytes(_COUNT, "big") for number in numbers], [file])
 
 
+class _Results(StreamReader):
+    """What a worker sends, as a file that can be unpickled from."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer, and return its size; less at the end."""
+        filled = 0
+        while filled < len(buffer) and (piece := self.read(min(_PIECE, len(buffer) - filled))):
+            buffer[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return filled
+
+    def readline(self) -> bytes:
+        """Raise UnpicklingError: no protocol since 1 has lines."""
+        raise pickle.UnpicklingError
+
+
 class _Worker:
     """The main process's side of a worker process."""
 
@@ -182,12 +196,12 @@ class _Worker:
         task_reader.close()
         result_writer.close()
         self._prefetcher: Prefetcher[bytes] | None = None
-        self._results = StreamReader(())
+        self._results = _Results(())
 
     def begin(self, tasks: deque[_Task]) -> None:
         """Do tasks from `tasks` until it is empty. From now on, each pipe is closed by the thread that uses it."""
         self._prefetcher = Prefetcher(self._read(), _DEPTH)
-        self._results = StreamReader(self._prefetcher)
+        self._results = _Results(self._prefetcher)
         BackgroundThread(self._feed, "feed", (tasks,)).start()
 
     def read_result(self) -> Any:
@@ -195,11 +209,10 @@ class _Worker:
 
         Raises WorkerKilled.
         """
-        length = int.from_bytes(self._results.read(_LENGTH), "big")
-        data = self._results.read(length)
-        if not data or len(data) < length:
-            raise WorkerKilled("a process that unpacks layers was killed")
-        return pickle.loads(data)
+        try:
+            return pickle.load(self._results)  # as it is read, so that it isn't in memory twice
+        except (EOFError, pickle.UnpicklingError):
+            raise WorkerKilled("a process that unpacks layers was killed") from None
 
     def kill(self) -> None:
         """Kill the process, and wait until those that it has forked have ended as well."""
@@ -252,8 +265,8 @@ def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: It
             number, start, file = task
             blob = _ReceivedBlob(tasks, file, start)
             for result in _with_end(work(number, blob.chunks())):
-                data = pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
-                _send(results, len(data), data)
+                with io.BufferedWriter(io.FileIO(results.fileno(), "w", closefd=False)) as buffered:
+                    pickle.dump(result, buffered, pickle.HIGHEST_PROTOCOL)
             blob.close()
             tasks.sendall(_DONE)
     finally:
@@ -341,11 +354,3 @@ def _pipe() -> tuple[io.FileIO, io.FileIO]:
     with suppress(OSError, AttributeError):
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE)
     return io.FileIO(read), io.FileIO(write, "w")
-
-
-def _send(pipe: io.FileIO, length: int, data: bytes) -> None:
-    """Write the length of `data`, and `data` behind it."""
-    for part in (length.to_bytes(_LENGTH, "big"), data):
-        view = memoryview(part)
-        while view:
-            view = view[pipe.write(view) :]

@@ -14,7 +14,7 @@ from provisioner.comparison.join import join
 from provisioner.comparison.merge import Decision, Side, State, decide
 from provisioner.comparison.places import is_package_database
 from provisioner.comparison.state import Aspect, Baseline
-from provisioner.errors import machine_errors
+from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
@@ -24,6 +24,7 @@ from provisioner.ownership.record import RECORD
 from provisioner.rootfs.paths import NAME_MAX
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import NOTHING_THERE, Tree
+from provisioner.terminal.escaping import printable
 
 BESIDE = b".provision-new"
 """What the name of the image's file ends with, where it comes beside the user's."""
@@ -106,7 +107,14 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
     ):
         planner = _Planner(replace(baseline, opens_closed=True), old_tree, new_tree, old, new)
         records = [parse_entries(base_record), parse_entries(new_record)]
+        device = os.fstat(old_rootfs).st_dev
         for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
+            if file is not None and file.is_directory and file.stat.st_dev != device:
+                inside = printable("/" + os.fsdecode(path))
+                raise MachineError(
+                    f"{inside} in {shown} is a file system or subvolume of its own, which an update can't carry over",
+                    "move it out of DIR, and back afterwards",
+                )
             planner.add(path, base, file, entry)
         return planner.plan
 

@@ -52,6 +52,7 @@ def repair(
     image: Image | None,
     source: Source,
     console: Console,
+    unpack_options: UnpackOptions,
 ) -> Repair:
     """Repair the rootfs beside the open `.provision/`. `staging` is that of its directory, which isn't replaced.
 
@@ -64,7 +65,7 @@ def repair(
             ownership = Ownership(baseline.has_image_owners)
             with (
                 closing_descriptor(staging.open_scratch("layers")) as scratch,
-                unpack(image, source, staging.new, scratch, ownership, UnpackOptions(), console) as fresh,
+                unpack(image, source, staging.new, scratch, ownership, unpack_options, console) as fresh,
             ):
                 _put_back(tree, fresh, staging.new, damages, baseline, done)
         with _MetadataSetter(rootfs, baseline, lambda: staging.open_scratch("copies")) as setter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.image.image import Image
 from provisioner.launch.renewal import keep_defaults
-from provisioner.layers.unpack import ROOTFS, UnpackOptions
+from provisioner.layers.unpack import ROOTFS
 from provisioner.maintenance.merging import Merge, merge_files
 from provisioner.maintenance.packages import (
     PackagePlan,
@@ -36,11 +36,11 @@ from provisioner.maintenance.packages import (
     plan_packages,
 )
 from provisioner.maintenance.plan import UpdatePlan, plan_update
+from provisioner.maintenance.unpacking import unpack_options_of
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state
 from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
-from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import counted, size_text
@@ -50,7 +50,6 @@ from provisioner.terminal.progress import Console
 
 _SCRIPT = "start.sh"
 _OWN_NAMES = (_SCRIPT, ROOTFS, FOLDER)
-_HARDLINKS: Mapping[str, Substitute] = {"copy": "copy", "symlink": "symlink"}
 _KEPT_FILES = ("links",)
 """Files in `.provision/` that start.sh has written and that stay true."""
 _NAME_MAX = 255
@@ -67,6 +66,8 @@ class Update:
     keeps_old: bool = True
     """Whether the directory as it was stays, under another name."""
     sync: bool = True
+    max_size: int | None = None
+    """The most bytes that the new image may take, None for nine tenths of the free space."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan
     return Plan(
         update.directory,
         image.config.platform,
-        UnpackOptions(hardlinks=_HARDLINKS.get(update.record.hardlinks, "auto")),
+        unpack_options_of(update.record, update.max_size),
         ownership=Ownership(baseline.has_image_owners),
         profile=profile,
         dns=options.dns,
@@ -289,7 +290,9 @@ def _install(
     """Install the user's packages in the new directory, and return what of the plan is left to do."""
     if packages.install:
         console.step(f"installing {counted(len(packages.install), 'package')} in the new image")
-        log = update.directory.with_name(f"{update.directory.name}.update-{os.getpid()}.log")
+        ending = f".update-{os.getpid()}.log".encode()
+        name = os.fsencode(update.directory.name)[: _NAME_MAX - len(ending)] + ending
+        log = update.directory.with_name(os.fsdecode(name))
         install_packages(staging_directory(update.directory) / "new", packages.manager, packages.install, log)
     written = {change.path for change in find_changes(new_folder, "the new image", closed="open")}
     with (

@@ -23,8 +23,12 @@ _ALWAYS_HASHED = (
     b"var/lib/pacman/",
 )
 """Directories of which all files are hashed: the configuration and the package databases."""
-MEMORY_LIMIT = 32 << 20
-"""Bytes of memory for the digests of a tree: enough for a million files. Those of further files are not stored."""
+MEMORY_LIMIT = 8 << 20
+"""Bytes of memory for the digests of a tree: enough for 262,144 files, more than most images have.
+
+Digests of further files are not stored. Files are read again for those. Processes send the digests to each other, so
+that one may have them three times.
+"""
 _CHUNK = 1 << 18
 _ZEROS = bytes(_CHUNK)
 
@@ -104,7 +108,8 @@ class FileDigests:
     def update(self, other: FileDigests) -> None:
         """Store all digests of another tree, which has other inodes."""
         known = len(self._digests) // SIZE
-        self._digests += other._digests[: max(0, self._memory_limit - len(self._digests))]
+        with memoryview(other._digests) as digests:
+            self._digests += digests[: max(0, self._memory_limit - known * SIZE)]
         count = len(self._digests) // SIZE - known
         numbers = array("I", range(known, known + count + 1))
         numbers.extend([0] * (len(other._digests) // SIZE - count))

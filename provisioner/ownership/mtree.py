@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from binascii import unhexlify
+from binascii import hexlify, unhexlify
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
@@ -150,7 +150,7 @@ def format_entry(entry: MtreeEntry) -> bytes:
 
 def format_digest(digest: bytes) -> bytes:
     """Return the keyword of a regular file's SHA-256 digest, with a space in front of it; nothing without a digest."""
-    return b" sha256digest=" + digest.hex().encode() if digest else b""
+    return b" sha256digest=" + hexlify(digest) if digest else b""
 
 
 @lru_cache(1024)

@@ -54,8 +54,7 @@ def write_owners(
                 record.write(mtree.DIRECTORY_END)
                 path.pop()
                 continue
-            _write_file(record, state, file, overrides, ownership)
-            if file.is_directory:
+            if _write_file(record, state, file, overrides, ownership):
                 path.append(file.name)
                 if parts and parts.copy(b"/".join(path[1:]), file.stat.st_ino, record, state):
                     path.pop()
@@ -89,25 +88,25 @@ def write_part(folder: int, name: bytes, root: int, overrides: MetadataOverrides
                 record.write(mtree.DIRECTORY_END)
                 index.end()
                 continue
-            _write_file(record, state, file, overrides, ownership)
-            if file.is_directory:
-                index.begin(file.stat.st_ino)
-            elif file.stat.st_nlink > 1:
+            status = file.stat
+            if _write_file(record, state, file, overrides, ownership):
+                index.begin(status.st_ino)
+            elif status.st_nlink > 1:
                 index.leave_out()
     return part
 
 
 def _write_file(
     record: BinaryIO, state: BinaryIO, file: WalkedFile, overrides: MetadataOverrides, ownership: Ownership
-) -> None:
-    """Write the lines of a file, and give a directory its time before."""
+) -> bool:
+    """Write the lines of a file, and give a directory its time before. Returns whether it is a directory."""
     status = file.stat
-    if stat.S_ISDIR(status.st_mode):
-        file = _with_time(file, overrides.times[status.st_ino])
-    metadata = overrides.get(status.st_ino)
-    if metadata is None and stat.S_ISREG(status.st_mode):
+    metadata, kind = overrides.get(status.st_ino), stat.S_IFMT(status.st_mode)
+    if metadata is None and kind == stat.S_IFREG:
         _write_plain_file(record, state, file, _digest_of(file, overrides.digests), ownership.exact)
-        return
+        return False
+    if is_directory := kind == stat.S_IFDIR:
+        file = _with_time(file, overrides.times[status.st_ino])
     entry = _make_entry(file, metadata, ownership.exact)
     if entry.kind is Kind.FILE:
         entry = entry._replace(digest=_digest_of(file, overrides.digests))
@@ -115,6 +114,7 @@ def _write_file(
         state.write(line)
     record.write(mtree.format_xattrs(entry.xattrs))
     record.write(mtree.format_entry(entry))
+    return is_directory
 
 
 def _with_time(directory: WalkedFile, mtime: int) -> WalkedFile:
@@ -147,8 +147,8 @@ def _write_plain_file(record: BinaryIO, state: BinaryIO, file: WalkedFile, diges
     uid, gid = (status.st_uid, status.st_gid) if exact else (0, 0)
     words = mtree.format_words(Kind.FILE, mode, uid, gid, status.st_mtime_ns)
     links = b" nlink=%d" % status.st_nlink if status.st_nlink > 1 else b""
-    words += b" size=%d%s%s\n" % (status.st_size, mtree.format_digest(digest), links)
-    record.write(mtree.encode_name(file.name) + words)
+    name = mtree.encode_name(file.name)
+    record.write(b"%s%s size=%d%s%s\n" % (name, words, status.st_size, mtree.format_digest(digest), links))
     if (uid or gid or mode & 0o600 != 0o600) and (
         line := state_line(MtreeEntry(file.name, Kind.FILE, mode, uid, gid), status)
     ):
@@ -211,6 +211,10 @@ def _remake_state(folder: int, root: Path | int) -> int:
                 if line := state_line(_with_current_mode(entry, file.stat), file.stat):
                     state.write(line)
                     count += 1
+            if not os.geteuid():  # root may do this for the user whose directory it is
+                status = os.fstat(folder)
+                with suppress(PermissionError):  # as some containers forbid it
+                    os.fchown(state.fileno(), status.st_uid, status.st_gid)
         os.rename(new, STATE, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(FileNotFoundError):

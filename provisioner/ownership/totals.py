@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from provisioner.errors import MachineError
 from provisioner.filesystem.descriptors import EXISTING_FILE
+from provisioner.filesystem.kind import Kind
 from provisioner.ownership.mtree import parse_entries
 from provisioner.ownership.record import RECORD
 
@@ -18,18 +19,21 @@ class TreeTotals(NamedTuple):
     """The number of all entries, also directories and links."""
     size: int
     """The bytes of regular files; those with several names count once."""
+    directories: int = 0
+    """How many of the entries are directories."""
 
 
 def recorded_totals(folder: int) -> TreeTotals | None:
     """Return the totals of the record in an open folder; None where it is missing or can't be read."""
-    count, size = 0, 0.0
+    count, directories, size = 0, 0, 0.0
     try:
         with open(os.open(RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder), "rb") as record:
             for entry in parse_entries(record):
                 if entry is not None:
                     count += 1
+                    directories += entry.kind is Kind.DIRECTORY
                     # Each name of a file states how many names it has.
                     size += entry.size / max(entry.links, 1)
     except (OSError, MachineError):
         return None
-    return TreeTotals(count, round(size))
+    return TreeTotals(count, round(size), directories)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from provisioner.comparison.join import join
 from provisioner.filesystem.content import copy_data, try_reflink
@@ -22,6 +22,8 @@ from provisioner.reflinks.siblings import Sibling
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FETCHED = "fetched"
+_READ_AHEAD, _READ_AHEAD_BYTES = 32, 1 << 20
+"""How many clones the kernel reads while an earlier one is hashed, and how much of each."""
 
 
 class CannotReflink(Exception):
@@ -53,19 +55,17 @@ class FileStore:
         A file without a digest can't be verified: then the sibling can't be used.
         """
         names: dict[MtreeEntry, list[_Name]] = {}
-        for number, (path, entry, file) in enumerate(_recorded(record, sibling.rootfs)):
-            if entry.links > 1 and not entry.is_directory:
-                inode = file.stat.st_ino if file is not None else None
-                names.setdefault(entry._replace(name=b""), []).append(_Name(number, path, inode))
-            if entry.kind is not Kind.FILE or not entry.size or path in sibling.generated:
-                continue
-            if not entry.digest:
-                raise CannotReflink("its record has not the digests of all files")
-            if file is not None and self._clone(number, entry, file):
-                self.files += 1
-            else:
-                self.lacking.setdefault(entry.digest, []).append(number)
-                self.lacking_sizes.add(entry.size)
+        clones: deque[_Clone] = deque()
+        try:
+            for clone in self._clones(record, sibling, names):
+                clones.append(clone)
+                if len(clones) > _READ_AHEAD:
+                    self._verify(clones.popleft())
+            while clones:
+                self._verify(clones.popleft())
+        finally:
+            for left in clones:
+                os.close(left.file)
         if self.fetched > self.files:
             raise CannotReflink("most of its files are not as the image has them")
         for entry, same in names.items():
@@ -85,29 +85,69 @@ class FileStore:
                             copy_data(file, content)
             os.unlink(_FETCHED, dir_fd=self.folder)
 
-    def _clone(self, number: int, entry: MtreeEntry, file: WalkedFile) -> bool:
-        """Clone a file of the sibling; return whether it has the content that the record says.
+    def _clones(self, record: BinaryIO, sibling: Sibling, names: dict[MtreeEntry, list[_Name]]) -> Iterator[_Clone]:
+        """Yield a clone of each file that may be as the record says; note what is lacking, and files with `names`."""
+        for number, (path, entry, file) in enumerate(_recorded(record, sibling.rootfs)):
+            if entry.links > 1 and not entry.is_directory:
+                inode = file.stat.st_ino if file is not None else None
+                names.setdefault(entry._replace(name=b""), []).append(_Name(number, path, inode))
+            if entry.kind is not Kind.FILE or not entry.size or path in sibling.generated:
+                continue
+            if not entry.digest:
+                raise CannotReflink("its record has not the digests of all files")
+            clone = self._clone(number, entry, file) if file is not None else None
+            if clone is None:
+                self._note_lack(number, entry)
+            else:
+                yield _Clone(number, entry, clone)
 
-        Raises CannotReflink where the file system refuses it, and OSError where it has no room.
+    def _clone(self, number: int, entry: MtreeEntry, file: WalkedFile) -> int | None:
+        """Clone a file of the sibling, and return the clone open; None where it can't have the right content.
+
+        The kernel begins to read it: its cache has the original's pages alone. Raises CannotReflink where the file
+        system refuses to clone, and OSError where it has no room.
         """
         if not stat.S_ISREG(file.stat.st_mode) or file.stat.st_size != entry.size:
-            return False
+            return None
         try:
             original = os.open(file.name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=file.directory)
         except OSError:  # it is closed to this user, or something else has come in its place
-            return False
-        with (
-            closing_descriptor(original),
-            closing_descriptor(os.open(str(number), _NEW, 0o600, dir_fd=self.folder)) as clone,
-        ):
-            if stat.S_ISREG(os.fstat(original).st_mode):
+            return None
+        with closing_descriptor(original):
+            if not stat.S_ISREG(os.fstat(original).st_mode):
+                return None
+            clone = os.open(str(number), _NEW, 0o600, dir_fd=self.folder)
+            try:
                 if not try_reflink(original, clone):
                     raise CannotReflink("its files can't be reflinked")
-                if os.fstat(clone).st_size == entry.size and hash_file(clone) == entry.digest:
-                    return True
-        with suppress(FileNotFoundError):
-            os.unlink(str(number), dir_fd=self.folder)
-        return False
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(clone, 0, _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+            except BaseException:
+                os.close(clone)
+                raise
+            return clone
+
+    def _verify(self, clone: _Clone) -> None:
+        """Compare a clone with the digest in the record, and close it. What differs is lacking. Raises OSError."""
+        with closing_descriptor(clone.file):
+            if os.fstat(clone.file).st_size == clone.entry.size and hash_file(clone.file) == clone.entry.digest:
+                self.files += 1
+                return
+        os.unlink(str(clone.number), dir_fd=self.folder)
+        self._note_lack(clone.number, clone.entry)
+
+    def _note_lack(self, number: int, entry: MtreeEntry) -> None:
+        self.lacking.setdefault(entry.digest, []).append(number)
+        self.lacking_sizes.add(entry.size)
+
+
+class _Clone(NamedTuple):
+    """A clone that is still to be verified."""
+
+    number: int
+    entry: MtreeEntry
+    file: int
+    """Its descriptor."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def read_rpm_packages(tree: Tree) -> list[RpmPackage] | None:
     for path in DATABASES:
         if (rows := _query(tree, path, "Packages", "SELECT blob FROM Packages")) is not None:
             try:
-                return [_parse(row[0]) for row in rows if isinstance(row[0], bytes)]
+                return [parse_header(row[0]) for row in rows if isinstance(row[0], bytes)]
             except (struct.error, LookupError, ValueError):
                 return None
     return None
@@ -106,8 +106,8 @@ def _query(tree: Tree, path: bytes, table: str, query: str) -> list[tuple[Any, .
             return None
 
 
-def _parse(blob: bytes) -> RpmPackage:
-    """Parse a header. Raises struct.error, LookupError and ValueError for anything else."""
+def parse_header(blob: bytes) -> RpmPackage:
+    """Parse the header of an installed package. Raises struct.error, LookupError and ValueError for anything else."""
     header = _Header(blob)
     directories = [name.strip(b"/") for name in header.strings(_DIRNAMES)]
     files = [

@@ -114,7 +114,7 @@ class Tree:
         self._open.move_to_end(head)
         if self.record_parts is not None:
             self.record_parts.discard(opened[1][:-1])
-        return Place(opened[0], name, opened[1] + name)
+        return tuple.__new__(Place, (opened[0], name, opened[1] + name))  # much faster than the class
 
     def locate_free(self, path: bytes) -> Place:
         """Remove whatever is at `path` and return the place."""

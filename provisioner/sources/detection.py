@@ -167,6 +167,12 @@ class FileStart:
         return False
 
     @property
+    def may_be_archive(self) -> bool:
+        """Return whether it begins as a tar archive, compressed or not, or with the zeros that end an empty one."""
+        is_empty = len(self.data) < _PEEKED and not self.data[:BLOCK].strip(b"\0")
+        return self.is_tar or bool(self.compression) or is_empty
+
+    @property
     def decompressed_head(self) -> bytes:
         """Return what the compressed content in it begins with; nothing where that can't be told."""
         if not self.compression:

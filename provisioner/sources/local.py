@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,6 +37,9 @@ class FoundImage:
     """A line for the user about each thing that the image doesn't say."""
 
 
+_LOCK_AGAIN = "write the lock again: provision --lock FILE SOURCE DIR"
+
+
 class ImageFiles(Protocol):
     """The images of an archive or a directory, of which one is chosen by name."""
 
@@ -51,14 +54,17 @@ class ImageFiles(Protocol):
 
 
 class LocalSource:
-    """The image in `files`, whose content is in `members`; `reference` names it in the record."""
+    """The image in `files`, whose content is in `members`; `reference` names it in the record.
 
-    def __init__(self, reference: str, members: Members, files: ImageFiles, lock: Lock | None = None) -> None:
+    With `locks`, it is the first image that one of them names.
+    """
+
+    def __init__(self, reference: str, members: Members, files: ImageFiles, locks: Sequence[Lock] = ()) -> None:
         self.reference = reference
         """The word that names the image."""
         self._members = members
         self._files = files
-        self._lock = lock
+        self._locks = locks
         self._found: FoundImage | None = None
 
     def platforms(self) -> tuple[Platform, ...]:
@@ -70,15 +76,28 @@ class LocalSource:
 
         Raises NotFound, also where it isn't the one that the lock names, UsageError, MalformedImage, MachineError.
         """
-        locked = self._lock.manifest(platform)[1] if self._lock else None
-        found = self._files.image(platform, locked)
-        if locked and found.image.digest != locked:
-            raise NotFound(
-                f"{self.reference} has no image {locked!s:.19}, which is locked: it has {found.image.digest!s:.19}",
-                "write the lock again: provision --lock FILE SOURCE DIR",
-            )
+        found = self._locked(platform) if self._locks else self._files.image(platform)
         self._found = found
         return ResolvedImage(found.image, found.index, found.assumptions, verified=found.verified)
+
+    def _locked(self, platform: Platform) -> FoundImage:
+        """Return the image that one of the locks names. Raises as `image` does, where none fits for the first one."""
+        problems: list[NotFound] = []
+        for lock in self._locks:
+            try:
+                locked = lock.manifest(platform)[1]
+                found = self._files.image(platform, locked)
+            except NotFound as error:
+                problems.append(error)
+                continue
+            if found.image.digest == locked:
+                return found
+            what = f"{self.reference} has no image {locked!s:.19}, which is locked: it has {found.image.digest!s:.19}"
+            problems.append(NotFound(what, _LOCK_AGAIN))
+        if len(problems) > 1:
+            names = ", ".join(printable(lock.reference) for lock in self._locks)
+            raise NotFound(f"{self.reference} has none of the images that are locked: {names}", _LOCK_AGAIN)
+        raise problems[0]
 
     @contextmanager
     def layers(self, image: Image, progress: Arrivals) -> Iterator[Iterator[tuple[Layer, LayerBlob]]]:

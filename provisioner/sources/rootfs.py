@@ -129,6 +129,15 @@ def hash_file(file: io.FileIO, name: str) -> Digest:
     return Digest("sha256", hasher.hexdigest())
 
 
+def hashed(chunks: Iterable[bytes], digests: list[Digest]) -> Iterator[bytes]:
+    """Yield `chunks`, and append their SHA-256 to `digests` in the end."""
+    hasher = hashlib.sha256()
+    for chunk in chunks:
+        hasher.update(chunk)
+        yield chunk
+    digests.append(Digest("sha256", hasher.hexdigest()))
+
+
 def check_digest(found: Digest, expected: Digest, name: str, who: str) -> None:
     """Raise MalformedImage where a file has another digest than `who` says."""
     if found != expected:

@@ -276,10 +276,12 @@ class _Download:
             progress.describe(f"download {name}" + ("" if size is None else f", {size_text(size)}"))
             progress.advance(self._size)
             for chunk in answer.chunks:
+                if (room := room - len(chunk)) < 0:
+                    size = self._size + len(chunk)
+                    self.begin()  # what nobody has announced, and doesn't fit, mustn't stay
+                    raise self._too_large(size)
                 with self._cache.errors():
                     write_all(self._file, chunk)
-                if (room := room - len(chunk)) < 0:
-                    raise self._too_large(self._size)
                 self._hasher.update(chunk)
                 self._size += len(chunk)
                 progress.advance(len(chunk))

@@ -45,13 +45,16 @@ find_physical() {
 # Set `places`, by one program.
 list_places() {
     find_program ls || fail "there is no ls on PATH, which tells whose $directory is: --trust-dir"
-    # Another start may remove a file of its own between the two.
-    places=$(print_places 2>/dev/null) || places=$(print_places) ||
-        fail "can't look at $directory: start.sh must be allowed to enter it"
+    # Another start may remove a file of its own meanwhile.
+    tries=5
+    until places=$(print_places 2>/dev/null); do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || fail "can't look at $directory: start.sh must be allowed to enter it"
+    done
 }
 
 # Print a line of ls for each place, and `link` with the name for a symlink in `.provision`, but for those that are never
-# followed. Names are relative to DIR.
+# followed. Names are relative to DIR. Those with other characters are nobody's here, and would be read wrongly.
 print_places() {
     cd -P "$directory" || exit
     set -- . /proc/self/fd/0
@@ -60,7 +63,7 @@ print_places() {
     case $execute$session_action in '' | detach) sessions='' ;; *) sessions='.provision/run/[0-9]*' ;; esac
     set +f
     for file in .provision/* $sessions; do
-        case $file in *'*') continue ;; .provision/links.* | .provision/log) [ ! -L "$file" ] || continue ;; esac
+        case $file in *[!A-Za-z0-9._/-]*) continue ;; .provision/links.* | .provision/log) [ ! -L "$file" ] || continue ;; esac
         if [ -L "$file" ]; then printf 'link %s\n' "$file"; else set -- "$@" "$file"; fi
     done
     set -f

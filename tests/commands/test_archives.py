@@ -228,6 +228,36 @@ def test_lock_and_locked(tmp_path: Path) -> None:
     assert not (tmp_path / "three").exists()
 
 
+def test_several_locks_in_one_file(tmp_path: Path) -> None:
+    """Files of this machine are found by their name among them, and elsewhere by their digests."""
+    other = builders.image(*PLAIN.layers, run={"Cmd": ["other"]})
+    root = [("etc", None), ("bin", None), ("usr/x", b""), ("var", None)]
+    archives = {
+        name: write_archive(tmp_path / name, members)
+        for name, members in (("one", docker_members(PLAIN)), ("two", docker_members(other)), ("root", root))
+    }
+    lock = tmp_path / "lock"
+    for name, archive in archives.items():
+        succeed(archive, tmp_path / f"dir-{name}", f"--lock={lock}")
+    assert lock.read_text().count("[[image]]") == 3
+    for name, archive in archives.items():
+        succeed(archive, tmp_path / f"again-{name}", f"--locked={lock}")
+        moved = shutil.copy(archive, tmp_path / f"moved-{name}")
+        succeed(moved, tmp_path / f"elsewhere-{name}", f"--locked={lock}")
+        record = record_of(tmp_path / f"elsewhere-{name}")
+        assert record["manifest_digest"] == record_of(tmp_path / f"dir-{name}")["manifest_digest"]
+    third = write_archive(tmp_path / "third", docker_members(builders.image(*PLAIN.layers, run={"Cmd": ["third"]})))
+    shutil.copy(third, tmp_path / "two")
+    for path, says in ((third, "has none of the images that are locked"), (tmp_path / "two", "which is locked")):
+        done = provision(path, tmp_path / "third-dir", f"--locked={lock}")
+        assert done.returncode == 3, done.stderr
+        assert says in done.stderr
+    write_archive(third, [*root, ("usr/y", b"")])
+    done = provision(f"rootfs:{third}", tmp_path / "third-dir", f"--locked={lock}")
+    assert done.returncode == 6, done.stderr
+    assert "the lock says" in done.stderr
+
+
 def test_the_lock_of_an_image_is_none_of_a_root_file_system(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "x", docker_members(PLAIN, "x:1"))
     succeed(archive, tmp_path / "one", f"--lock={tmp_path / 'lock'}")
@@ -410,7 +440,10 @@ def test_no_cache_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_one_copy_on_the_disk(tmp_path: Path) -> None:
-    """Where there is room for one copy of what comes in, and the unpacked image is elsewhere."""
+    """Where there is room for one copy of what comes in, and the unpacked image is elsewhere.
+
+    That is the archive, not compressed, whatever is asked for.
+    """
     need_root()
     need("mount")
     disk = tmp_path / "disk"
@@ -420,9 +453,13 @@ def test_one_copy_on_the_disk(tmp_path: Path) -> None:
         layers = [builders.layer((f"f{n}", builders.incompressible(11 << 20, n)), compression="") for n in range(2)]
         archive = tar(*docker_members(builders.image(*layers)))
         assert len(archive) > 22 << 20
-        command, options = provision_command("-", tmp_path / "dir", cache=disk / "cache")
-        done = piped(archive, command, options)
-        assert done.returncode == 0, done.stderr
+        for number, data in enumerate((archive, gzip.compress(archive, 1))):
+            digest = builders.digest_of(data).removeprefix("sha256:")
+            for word in ("-", "docker-archive:-"):
+                words = (word, tmp_path / f"dir{number}", f"--sha256={digest}", "--force")
+                command, options = provision_command(*words, cache=disk / "cache")
+                done = piped(data, command, options)
+                assert done.returncode == 0, done.stderr
         too_large = tar(
             *docker_members(builders.image(*layers, builders.layer(("f", bytes(11 << 20)), compression="")))
         )
@@ -442,6 +479,18 @@ def test_a_pipe_that_breaks_between_members(tmp_path: Path) -> None:
     done = piped(members + bytes(-len(members) % 512), command, options)
     assert done.returncode == 6, done.stderr
     assert b"so it was cut off" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["-", "rootfs:-", "docker-archive:-"])
+@pytest.mark.parametrize("endless", ["yes", "cat /dev/zero", "cat /dev/urandom"])
+def test_an_endless_pipe_is_refused_at_once(tmp_path: Path, endless: str, word: str) -> None:
+    command, options = provision_command(word, tmp_path / "dir", cache=tmp_path / "cache")
+    with subprocess.Popen(endless.split(), stdout=subprocess.PIPE) as writer:
+        done = subprocess.run(command, check=False, **{**options, "stdin": writer.stdout})
+        writer.kill()
+    assert done.returncode == 6, done.stderr
+    assert "no archive but" in done.stderr
+    assert not (tmp_path / "cache").exists()
 
 
 def test_input_that_is_no_archive(tmp_path: Path) -> None:

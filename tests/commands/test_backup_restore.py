@@ -251,7 +251,7 @@ def test_hard_links_of_proot_come_back_as_hard_links(place: Path, source: Path) 
     (rootfs / "usr/lost").symlink_to(rootfs / ".l2s/.l2s.gone0001")
     (source / ".provision/links").write_text(f"{rootfs}\n")
     own_all(source)
-    assert "1 hard links of proot have lost their content: usr/lost" in life(
+    assert "1 hard link of proot has no content any more: usr/lost" in life(
         "backup", source, place / "b.tar", **as_user()
     )
     life("restore", place / "b.tar", place / "new", **as_user())
@@ -378,7 +378,7 @@ def test_a_file_that_changes_meanwhile_is_told(place: Path, source: Path) -> Non
         saved += reader.read()
         _, message = process.communicate()
     assert process.returncode == 0, message
-    assert "1 files were written to while they were read: large" in message
+    assert "1 file was written to while being read: large" in message
     with tarfile.open(fileobj=io.BytesIO(saved)) as opened:
         assert opened.getmember("rootfs/large").size == 4 << 20
         assert opened.getmember("rootfs/usr/two").islnk()

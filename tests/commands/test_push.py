@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -104,7 +105,7 @@ def test_layers_of_the_same_registry_are_mounted(place: Path) -> None:
         assert done.returncode == 0, done.stderr
         (place / "two/rootfs/new").write_text("x")
         message = push("-v", place / "two", f"{registry.host}/me/other", cache=place / "empty")
-        assert "2 of 2 layers of the image are there already" in message
+        assert "the registry has 2 of 2 layers of the image" in message
         assert message.count("mount") == 0  # queries aren't shown
         assert "PATCH" not in message
         assert message.count(": 201") == 2 + 3  # two mounts, then the new layer, the config and the manifest
@@ -226,6 +227,30 @@ def packed(files: dict[str, bytes], place: Path) -> Path:
             member.size = len(data)
             opened.addfile(member, io.BytesIO(data))
     return place / "bad.tar"
+
+
+def test_files_of_other_kinds_are_refused_with_what_helps(place: Path, registry: WritableRegistry) -> None:
+    need("skopeo")
+    with made(place) as source:
+        reference = json.loads((source / ".provision/record.json").read_text())["reference"]
+        run(
+            "skopeo", "copy", "--src-tls-verify=false", f"docker://{reference}", f"docker-archive:{place}/old.tar:a/b:c"
+        )
+    old = (place / "old.tar").read_bytes()
+    (place / "old.tar.gz").write_bytes(gzip.compress(old, 1))
+    (place / "text").write_text("text\n" * 1000)
+    for name, why, hint in (
+        ("old.tar", "docker save writes one since version 25", "skopeo copy docker-archive:FILE oci-archive:NEW"),
+        ("old.tar.gz", "the file is compressed by gzip", "gzip -dc <FILE >NEW"),
+        ("text", "the file is no archive but something else", "provision export"),
+    ):
+        message = push(place / name, f"{registry.host}/me/x", status=2)
+        assert why in message
+        assert hint in message
+    assert registry.requests == []
+    run("skopeo", "copy", f"docker-archive:{place}/old.tar", f"oci-archive:{place}/new.tar")
+    push(place / "new.tar", f"{registry.host}/me/x")
+    complete(registry, "me/x")
 
 
 def test_hostile_archives_are_refused(place: Path, registry: WritableRegistry, container: Path) -> None:
@@ -353,7 +378,7 @@ def test_a_registry_with_certificates_and_tokens(
         shutil.rmtree(place / "other")
         mounted = setup.provision("push", "-v", place / "back", f"{setup.host}/me/second:2", cache=place / "other")
         assert mounted.returncode == 0, mounted.stderr
-        assert "3 of 3 layers of the image are there already" in mounted.stderr
+        assert "the registry has 3 of 3 layers of the image" in mounted.stderr
         if setup.issuer:
             assert "repository:me/private/web:pull" in setup.issuer.scopes
         sent = setup.provision("push", place / "web.tar", f"{setup.host}/me/third:3", cache=place / "other")

@@ -20,6 +20,7 @@ import pytest
 from provisioner.image.digest import Digest
 from tests.support import builders
 from tests.support.archives import Member, hard, raw, special, tar
+from tests.support.containers import static_busybox
 from tests.support.file_server import FileServer
 from tests.support.local_archives import GZIPPED, PLAIN, docker_members, oci_members
 from tests.support.scripted_registry import ScriptedRegistry
@@ -618,7 +619,7 @@ def test_podman_export_is_as_from_the_registry(application_container: Path, imag
 def test_a_backup_of_proot_distro(tmp_path: Path) -> None:
     if not find_program("proot-distro"):
         pytest.skip("proot-distro is missing: pip install proot-distro")
-    archive = write(tmp_path / "x.tar", *USUAL)
+    archive = write(tmp_path / "x.tar", *USUAL, ("./bin/busybox", static_busybox().read_bytes(), 0o755))
     home = {**os.environ, "HOME": str(tmp_path / "home")}
     (tmp_path / "home").mkdir()
     run("proot-distro", "install", "-n", "tiny", archive, env=home)
@@ -637,6 +638,8 @@ def test_a_backup_of_proot_distro(tmp_path: Path) -> None:
         assert (directory / "rootfs/usr/lib/a").read_bytes() == b"content"
         assert stat.S_ISREG((directory / "rootfs/usr/lib/b").lstat().st_mode)
         assert (directory / "rootfs/bin/bash").exists()
+        runtime = "--runtime=chroot" if os.geteuid() == 0 else "--runtime=proot"
+        assert run(directory / "start.sh", runtime, "/bin/busybox", "cat", "/usr/lib/a", "/usr/lib/b") == "content" * 2
         if name == "of tar":  # which keeps the links of proot, while proot-distro writes copies
             assert "restored 2 hard links that proot had replaced" in said
             assert (directory / "rootfs/usr/lib/a").samefile(directory / "rootfs/usr/lib/b")

@@ -59,11 +59,14 @@ def test_words_are_passed_as_they_were_typed() -> None:
         (["--env-file", "/none"], "/none"),
     ],
 )
-def test_what_start_sh_refuses_is_refused_before(words: list[str], says: str) -> None:
+def test_what_start_sh_refuses_is_refused_before(words: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError) as caught:
         check_start_words(words)
     assert says in caught.value.message
-    check_start_words(["-i", "-t", "--rm", "--env", "A=1", "--volume", "/:/x:ro", "--name", "x", "--publish", "80:80"])
+    monkeypatch.chdir("/usr/bin")
+    check_start_words(
+        ["--here", "-i", "-t", "--rm", "--env", "A=1", "--volume", "/:/x:ro", "--name", "x", "--publish", "80:80"]
+    )
 
 
 def test_no_option_is_both() -> None:

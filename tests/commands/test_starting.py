@@ -18,7 +18,7 @@ import pytest
 from tests.support import builders
 from tests.support.containers import static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, own, provision_command
+from tests.support.tools import as_user, need_root, own, provision_command
 
 APPLETS = ("sh", "cat", "echo", "env", "false", "kill", "ls", "pwd", "readlink", "sleep", "wc")
 
@@ -252,6 +252,20 @@ def test_programs_and_entries_follow_a_move_and_go_with_the_container(home: Path
     assert run(home, "remove", "--yes", home / target).returncode == 0
     assert not [path for path in (home / ".local").rglob("*") if path.is_file()]
     assert not list((home / ".shortcuts").iterdir())
+
+
+def test_a_program_that_cannot_be_written_does_not_undo_a_move(home: Path) -> None:
+    need_root()  # the unprivileged user is another one
+    assert run(home, "link", "web").returncode == 0
+    (home / ".local/bin").chmod(0o555)
+    done = run(home, "move", home / "web", home / "moved")
+    assert done.returncode == 0, done.stderr
+    assert f"write {home}/.local/bin/web: Permission denied: it starts the container at the old place" in done.stderr
+    assert (home / "moved/start.sh").exists()
+    assert run(home, "link", "--remove", "moved").returncode == 3
+    done = run(home, "remove", "--yes", home / "moved")
+    assert done.returncode == 0, done.stderr
+    assert not (home / "moved").exists()
 
 
 def test_an_edited_program_is_named_after_a_move(home: Path) -> None:

@@ -357,6 +357,32 @@ def test_all_that_are_known(directory: Path, registry: ScriptedRegistry, env: di
     assert provision("update", "--all", "--check", tmp_path, env=env).returncode == 2
 
 
+@pytest.mark.parametrize("name", [".rpm.lock", "__db.001", "rpmdb.sqlite-shm"])
+def test_a_query_of_rpm_is_no_change_of_packages(
+    directory: Path, registry: ScriptedRegistry, env: dict[str, str], name: str
+) -> None:
+    push(registry, [*NEW, ("var/lib/rpm/rpmdb.sqlite", b"a")])
+    (directory / "rootfs/var/lib/rpm").mkdir(parents=True)
+    (directory / "rootfs/var/lib/rpm" / name).write_bytes(b"b")
+    update(directory, env, "--yes", "--no-keep")
+    assert (directory / "rootfs/var/lib/rpm/rpmdb.sqlite").read_bytes() == b"a"
+
+
+def test_only_new_layers_are_downloaded(registry: ScriptedRegistry, tmp_path: Path, env: dict[str, str]) -> None:
+    lower, first, second = (builders.layer((name, name.encode())) for name in ("lower", "first", "second"))
+    cache = tmp_path / "cache"
+    registry.push("image", builders.image(lower, first))
+    done = provision(f"{registry.host}/image", tmp_path / "dir", "--platform=linux/amd64", env=env, cache=cache)
+    assert done.returncode == 0, done.stderr
+    registry.push("image", builders.image(lower, second))
+    before = len(registry.requests)
+    assert provision("update", tmp_path / "dir", "--yes", "--no-keep", env=env, cache=cache).returncode == 0
+    paths = " ".join(str(request) for request in registry.requests[before:])
+    assert builders.digest_of(second.blob) in paths
+    assert builders.digest_of(lower.blob) not in paths
+    assert (tmp_path / "dir/rootfs/second").exists()
+
+
 def test_packages_of_both_sides(directory: Path, registry: ScriptedRegistry, env: dict[str, str]) -> None:
     push(registry, [*NEW, ("var/lib/rpm/rpmdb.sqlite", b"a")])
     (directory / "rootfs/var/lib/rpm").mkdir(parents=True)

@@ -190,7 +190,7 @@ def test_immutable_files(place: Path, registry: ScriptedRegistry) -> None:
         assert target.read_bytes() == b"mine"
         target.write_bytes(b"mine again")
         assert (directory / "rootfs/usr/lib/changed").read_bytes() == b"changed 2"
-        run("chattr", "-R", "-i", staging)
+        subprocess.run(["chattr", "-R", "-i", staging], check=False, capture_output=True)  # it complains of symlinks
         done = provision("update", directory, "--yes", "--no-keep", **options)
         assert done.returncode == 0, done.stderr
         assert {*os.listdir(mounted.path)} - {"lost+found"} == {"dir"}

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from provisioner import cli
+from provisioner.container import staging
 from provisioner.container.recovery import was_interrupted
 from provisioner.filesystem.locks import try_lock
 from tests.support import builders
@@ -47,10 +48,10 @@ def container(image: str, tmp_path: Path, options: dict[str, Any]) -> Iterator[P
 
 def interrupt(container: Path) -> None:
     """Leave what a kill between the two renames leaves."""
-    staging = container.with_name(".c.provision")
-    staging.mkdir(0o700, exist_ok=True)
-    (staging / "new/rootfs").mkdir(parents=True, exist_ok=True)
-    container.rename(staging / "old")
+    folder = container.with_name(".c.provision")
+    folder.mkdir(0o700, exist_ok=True)
+    (folder / "new/rootfs").mkdir(parents=True, exist_ok=True)
+    container.rename(folder / "old")
 
 
 def force_until_the_second_rename(image: str, container: Path, cache: Path) -> int:
@@ -67,6 +68,7 @@ def force_until_the_second_rename(image: str, container: Path, cache: Path) -> i
             moved = moved or (event == "os.rename" and words[1] == "old")
 
         sys.addaudithook(step)
+        vars(staging)["exchange"] = lambda *words: False  # as on a file system that can't
         os.environ["PROVISION_CACHE"] = str(cache)
         cli.main(["--platform=amd64", "--quiet", "--force", image, str(container)])
     finally:
@@ -135,10 +137,10 @@ def test_what_somebody_else_has_put_there_is_not_taken(
 ) -> None:
     need_root()
     interrupt(container)
-    staging = container.with_name(".c.provision")
+    folder = container.with_name(".c.provision")
     for mode, owner in ((0o777, 0), (0o700, 1234)):
-        staging.chmod(mode)
-        os.chown(staging, owner, owner)
+        folder.chmod(mode)
+        os.chown(folder, owner, owner)
         assert provision("inspect", container, cache=tmp_path / "cache", **options).returncode != 0
         assert not container.exists()
     user = as_user(XDG_STATE_HOME=str(tmp_path / "state"))

@@ -61,7 +61,7 @@ def test_lost_content_is_named(container: Container) -> None:
 def test_links_to_places_that_are_gone_for_good_are_named(container: Container) -> None:
     (container.rootfs / "a").symlink_to("/elsewhere/.l2s.a0001")
     finding = checked(container)
-    assert (finding.state, finding.detail) == (State.NO, "1 files have lost their content: a")
+    assert (finding.state, finding.detail) == (State.NO, "1 file has lost its content: a")
 
 
 @pytest.mark.parametrize(("number", "state"), [(998, State.OK), (999, State.NO)])

@@ -165,6 +165,21 @@ def test_users_are_not_read_outside_of_the_rootfs(container: Container, place: P
     assert b"no user mallory" in done.stderr or b"too many links" in done.stderr
 
 
+@pytest.mark.parametrize(("links", "length", "status"), [(38, 4000, 125), (3, 4000, 125), (38, 200, 0), (2, 4000, 0)])
+def test_links_of_an_image_take_limited_time(
+    container: Container, runtime: str, links: int, length: int, status: int
+) -> None:
+    """Each name that a link adds is one more step, of a text that long: 38 of 4000 bytes took seconds a start."""
+    etc = container.rootfs / "etc"
+    etc.rename(container.rootfs / "the-last")
+    names = [f"link{number}" for number in range(links - 1)]
+    for name, target in zip(["etc", *names], [*names, "the-last"], strict=True):
+        (container.rootfs / name).symlink_to("./" * ((length - len(target)) // 2) + target)
+    done = container.run(runtime, "true")
+    assert done.returncode == status, done.stderr
+    assert (b"too many links at" in done.stderr) == (status == 125)
+
+
 def test_users_may_stand_behind_a_link_inside(container: Container) -> None:
     (container.rootfs / "etc/passwd").rename(container.rootfs / "home/users")
     (container.rootfs / "etc/passwd").symlink_to("/usr/../home/users")

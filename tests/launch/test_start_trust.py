@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,24 @@ def test_what_a_former_owner_has_left_is_neither_executed_nor_evaluated(
     assert refused(words[0]).endswith(f"machine is a symlink: rm {folder}/machine, or --trust-dir\n")
 
 
+@pytest.mark.parametrize("name", ["x ..", "x .", "* ", "-n", "run/1 2", "run/9 ..", "a\nlink x"])
+def test_a_name_that_a_stranger_has_chosen_is_in_no_message(container: Container, name: str) -> None:
+    """A command with such a name would be typed elsewhere: `rm 2`, or chown of the directory above."""
+    need_root()
+    (container.directory / ".provision/run").mkdir()
+    path = container.directory / ".provision" / name
+    path.symlink_to("/etc/passwd")
+    os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
+    refusal = f"start.sh: {path} is a symlink: rm {path}, or --trust-dir\n"
+    assert start(container, "--list", **by_sudo()) == ((125, refusal) if name == "-n" else (0, ""))
+    path.unlink(missing_ok=True)  # no process has such a number
+    path.write_text("")
+    path.chmod(0o777)
+    give(path, STRANGER)
+    status, said = start(container, "--list", **by_sudo())
+    assert status == (125 if name == "-n" else 0), said
+
+
 def test_root_by_other_ways_is_known(container: Container, place: Path) -> None:
     assert start(container, **as_root(PKEXEC_UID=str(user_id()))) == (0, "")
     assert start(container, **as_root(SUDO_UID="none", PKEXEC_UID="-1"))[0] == 125
@@ -155,6 +174,36 @@ def test_root_by_other_ways_is_known(container: Container, place: Path) -> None:
     assert start(container, **as_root(DOAS_USER="daemon")) == (0, "")
     assert start(container, **as_root(ANDROID_ROOT="/system")) == (0, "")
     assert start(container, **as_root(DOAS_USER="--help"))[0] == 125
+
+
+def test_root_who_has_logged_in_as_a_user_is_known(foreign: Container, place: Path) -> None:
+    """By pam_loginuid(8), which writes the user's number once."""
+    give(place, 0)
+    script = "import os, sys; open('/proc/self/loginuid', 'w').write(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
+    for user, expected in ((STRANGER, 0), (7, 125)):
+        command = [sys.executable, "-c", script, str(user), str(foreign.script), "--list"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, **as_root())
+        if "Traceback" in done.stderr:
+            unavailable("this kernel keeps no login's user")
+        assert done.returncode == expected, done.stderr
+
+
+def test_tsu_leaves_the_prefix_of_an_app(foreign: Container, place: Path) -> None:
+    """With a /data as on a rooted phone."""
+    give(place, 0)
+    script = f"""
+        cd '{place}' && mkdir -p layers phone && mount -t tmpfs none layers && mkdir layers/upper layers/work &&
+        mount -t overlay -o lowerdir=/,upperdir=layers/upper,workdir=layers/work overlay phone &&
+        for name in dev proc tmp; do mount --rbind /$name phone/$name || exit 77; done || exit 77
+        mkdir -p phone/data/com.termux/files/usr && chown "$1" phone/data/com.termux/files/usr
+        PREFIX=/data/com.termux/files/usr exec chroot phone /bin/sh '{foreign.script}' --list
+    """
+    for user, expected in ((STRANGER, 0), (7, 125)):
+        command = ["unshare", "-m", "sh", "-c", script, "sh", str(user)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, **as_root())
+        if done.returncode == 77:
+            unavailable(f"no overlayfs here: {done.stderr}")
+        assert done.returncode == expected, done.stderr
 
 
 def test_only_root_listens_to_who_became_root(foreign: Container) -> None:

@@ -175,9 +175,9 @@ batches = file_writer._batches
 
 
 def interrupted(*arguments):
-    for batch in batches(*arguments):
-        worker = os.getppid()
-        os.kill({"main": main, "worker": worker, "writer": os.getpid()}[which], number)
+    for count, batch in enumerate(batches(*arguments)):
+        if not count:
+            os.kill({"main": main, "worker": os.getppid(), "writer": os.getpid()}[which], number)
         yield batch
 
 

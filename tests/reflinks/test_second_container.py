@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -12,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.containers import starter
 from tests.support.disks import disk
@@ -348,6 +351,17 @@ def test_containers_that_are_updated_to_one_image_share_its_files(btrfs: Shop) -
     assert_same(btrfs.path / "third/box", btrfs.path / "inflated/box")
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd", ""])
+def test_large_files_of_a_single_layer_have_digests_too(btrfs: Shop, compression: Literal["gzip", "zstd", ""]) -> None:
+    """Which two processes may unpack."""
+    members = [(f"usr/{number}", os.urandom(2 << 20)) for number in range(4)]
+    btrfs.registry.push("image", builders.image(builders.layer(("usr", None), *members, compression=compression)))
+    btrfs.make("first/box")
+    record = (btrfs.path / "first/box/.provision/ownership.mtree").read_text()
+    assert record.count(" type=file ") == record.count(" sha256digest=")
+    assert "4 files from" in btrfs.make("second/box")
+
+
 def test_max_size_counts_reflinks_as_files(btrfs: Shop) -> None:
     btrfs.make("first/box")
     assert "takes more than" in btrfs.make("second/box", "--max-size=2M", status=7)
@@ -372,6 +386,65 @@ def test_it_runs(place: Path) -> None:
         command = [str(shop.path / "second/box/start.sh"), "--runtime", "proot", "/bin/cat", "/usr/one"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
         assert (done.returncode, done.stdout) == (0, "shared content"), done.stderr
+
+
+def spoil(rootfs: Path, seed: int) -> None:
+    """Do at random to files what programs and disks do to them, in a chroot: no link leads to files of this machine."""
+    if pid := os.fork():
+        assert os.waitpid(pid, 0)[1] == 0
+        return
+    try:
+        os.chroot(rootfs)
+        os.chdir("/")
+        spoil_here(random.Random(seed))
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def spoil_here(chance: random.Random) -> None:
+    rootfs = Path("/")
+    paths = [Path(above, name) for above, names, files in os.walk(rootfs) for name in names + files]
+    for _ in range(chance.choice([1, 5, 20])):
+        path, other = chance.choice(paths), chance.choice(paths)
+        with contextlib.suppress(OSError):
+            match chance.randrange(8):
+                case 0:
+                    path.unlink()
+                case 1:
+                    path.rename(other)
+                case 2:
+                    path.unlink()
+                    path.symlink_to(other)
+                case 3:
+                    path.unlink()
+                    os.link(other, path, follow_symlinks=False)
+                case 4:
+                    path.chmod(chance.choice([0, 0o777, 0o4755]))
+                case 5:
+                    os.truncate(path, chance.randrange(30))
+                case 6 if path.is_file() and not path.is_symlink():
+                    status = path.stat()
+                    with path.open("r+b") as file:
+                        file.seek(chance.randrange(max(1, status.st_size)))
+                        file.write(b"\0")
+                    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+                case 7 if path.is_dir():
+                    path.rename(rootfs / "elsewhere")
+                    path.symlink_to(rootfs / "elsewhere")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_whatever_is_done_to_the_first_one_the_second_one_is_the_image(btrfs: Shop) -> None:
+    btrfs.make("inflated/box", state="other")
+    for seed in range(20):
+        btrfs.make("first/box")
+        spoil(btrfs.path / "first/box/rootfs", seed)
+        btrfs.make("second/box")
+        assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
+        for name in ("first", "second"):
+            shutil.rmtree(btrfs.path / name)
 
 
 @pytest.mark.slow

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import os
+import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from provisioner.rootfs.packages import Packages, read_owned_paths, read_packages
+from provisioner.rootfs.packages import Packages, read_defaults, read_owned_paths, read_packages
+from provisioner.rootfs.rpm import parse_header
 from provisioner.rootfs.tree import Tree
-from tests.support.tools import find_program, run, unavailable
+from tests.support.tools import find_program, need, run, unavailable
 
 APT = {
     "var/lib/dpkg/status": "Package: a\nStatus: install ok installed\nDescription: x\n  Package: no\n\n"
@@ -39,6 +47,110 @@ def test_packages_and_their_files(root: Path, tree: Tree, manager: str, files: d
         (root / name).write_text(text)
     assert read_packages(tree) == Packages(manager, frozenset({b"a", b"b"}), frozenset({b"a"}))
     assert {path.decode() for path in read_owned_paths(tree, manager)} >= OWNED[manager]
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def test_configuration_files_as_packages_have_them(root: Path, tree: Tree) -> None:
+    md5, sha1 = hashlib.md5(b"x").hexdigest(), hashlib.sha1(b"x")
+    conffiles = f" /etc/a {md5}\n /etc/b {md5} obsolete\n /etc/c newconffile\n"
+    status = f"Package: a\nStatus: install ok installed\nConffiles:\n{conffiles}"
+    write(root, {**APT, "var/lib/dpkg/status": status})
+    assert read_defaults(tree, "apt") == {b"etc/a": ("md5", md5), b"etc/b": ("md5", md5)}
+    checksum = base64.b64encode(sha1.digest()).decode()
+    database = (
+        f"C:Q1\nP:a\nF:etc\nR:a\na:0:0:644\nZ:Q1{checksum}\nR:odd\nZ:Q1*\nR:none\n\nP:b\nF:etc/b\nR:c\nZ:Q1{checksum}\n"
+    )
+    write(root, {"lib/apk/db/installed": database})
+    assert read_defaults(tree, "apk") == {b"etc/a": ("sha1", sha1.hexdigest()), b"etc/b/c": ("sha1", sha1.hexdigest())}
+    assert set(read_owned_paths(tree, "apk")) == {b"etc/a", b"etc/odd", b"etc/none", b"etc/b/c"}
+    write(root, {"var/lib/pacman/local/a-1-1/files": f"%FILES%\netc/\netc/a\n\n%BACKUP%\netc/a\t{md5}\n"})
+    assert read_defaults(tree, "pacman") == {b"etc/a": ("md5", md5)}
+    assert set(read_owned_paths(tree, "pacman")) == {b"etc", b"etc/a"}
+
+
+def test_paths_of_packages_are_without_symlinks(root: Path, tree: Tree) -> None:
+    """dpkg may still say /bin where that leads to /usr/bin."""
+    write(root, {**APT, "var/lib/dpkg/info/a.list": "/bin\n/bin/a\n/no/b\n"})
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    assert {b"usr/bin/a", b"bin", b"no/b"} <= set(read_owned_paths(tree, "apt"))
+
+
+SPEC = """\
+Name: {name}
+Version: 1
+Release: 1
+Summary: test
+License: MIT
+BuildArch: noarch
+%description
+%install
+mkdir -p %{{buildroot}}/etc %{{buildroot}}/usr/lib
+echo {name} >%{{buildroot}}/etc/{name}.conf
+echo {name} >%{{buildroot}}/usr/lib/{name}
+%files
+%config /etc/{name}.conf
+/usr/lib/{name}
+"""
+
+
+@pytest.fixture(scope="module")
+def rpm_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that rpm has written."""
+    need("rpmbuild", "rpm")
+    place = tmp_path_factory.mktemp("rpm")
+    for name in ("a", "b"):
+        (place / "spec").write_text(SPEC.format(name=name))
+        define = ("--define", f"_topdir {place}/build", "--define", f"_rpmdir {place}")
+        run("rpmbuild", "-bb", "--quiet", *define, place / "spec", env={**os.environ, "HOME": str(place)})
+    (place / "root").mkdir()
+    options = ("--root", str(place / "root"), "--dbpath", "/var/lib/rpm", "--define", "_db_backend sqlite")
+    run("rpm", *options, "-i", "--nodeps", *sorted(place.glob("noarch/*.rpm")))
+    return place / "root/var/lib/rpm/rpmdb.sqlite"
+
+
+def test_it_says_what_rpm_says(root: Path, tree: Tree, rpm_database: Path) -> None:
+    write(root, {"var/lib/rpm/.rpm.lock": ""})
+    (root / "var/lib/rpm/rpmdb.sqlite").write_bytes(rpm_database.read_bytes())
+    toml = '[packages."b.noarch"]\nreason = "Dependency"\n[packages."a.noarch"]\nreason = "User"\n'
+    write(root, {"usr/lib/sysimage/libdnf5/packages.toml": toml})
+    assert read_packages(tree) == Packages("dnf", frozenset({b"a", b"b"}), frozenset({b"a"}))
+    assert set(read_owned_paths(tree, "dnf")) == {b"etc/a.conf", b"usr/lib/a", b"etc/b.conf", b"usr/lib/b"}
+    digest = hashlib.sha256(b"a\n").hexdigest()
+    assert read_defaults(tree, "dnf")[b"etc/a.conf"] == ("sha256", digest)
+    write(root, {"usr/lib/sysimage/libdnf5/packages.toml": "packages = 5"})
+    assert read_packages(tree) == Packages("dnf", frozenset({b"a", b"b"}), frozenset({b"a", b"b"}))
+
+
+@given(st.binary(max_size=64), st.integers(0, 1 << 16), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_a_database_of_rpm_that_is_damaged(
+    tmp_path: Path, rpm_database: Path, noise: bytes, position: int, is_cut: bool
+) -> None:
+    """It is read, or there is none; nothing else is raised."""
+    content = rpm_database.read_bytes()
+    position %= len(content)
+    damaged = content[:position] + noise + (b"" if is_cut else content[position + len(noise) :])
+    place = tmp_path / "root/var/lib/rpm"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "rpmdb.sqlite").write_bytes(damaged)
+    with Tree(tmp_path / "root") as tree:
+        read_packages(tree)
+        list(read_owned_paths(tree, "dnf"))
+        read_defaults(tree, "dnf")
+
+
+@given(st.binary(max_size=200))
+def test_a_header_of_rpm_that_is_damaged(blob: bytes) -> None:
+    with suppress(struct.error, LookupError, ValueError):
+        parse_header(blob)
+    with suppress(struct.error, LookupError, ValueError):
+        parse_header(struct.pack(">IIIIII", 1, 1 << 31, 1000, 6, 0, 1 << 31) + blob)
 
 
 def test_links_of_an_image_lead_nowhere_outside(root: Path, tree: Tree, tmp_path: Path) -> None:

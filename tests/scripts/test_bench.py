@@ -22,6 +22,7 @@ from scripts.bench_report import (
     HASH,
     INFLATE,
     LINK,
+    NO_DIGESTS,
     NO_SYNC,
     ON_DISK,
     ONE_CORE,
@@ -40,6 +41,8 @@ from scripts.bench_report import (
     Medians,
     Sample,
 )
+from tests.support.archives import tar
+from tests.support.tools import CHECKOUT, clean_environment
 
 MIB = 1 << 20
 
@@ -147,6 +150,28 @@ def test_what_waiting_for_the_disk_costs_is_shown_for_memory_and_a_disk() -> Non
     assert bench_report.sync_table(figures) == ""
 
 
+def test_what_digests_of_files_cost_is_shown() -> None:
+    figures = found(sample(WARM[1], 4.0, 5.4), sample(NO_DIGESTS, 3.8, 5.0))
+    assert bench_report.digests_table(figures).splitlines()[2:] == [
+        "| with | 4.00 | 5.40 | +8% |",
+        "| without | 3.80 | 5.00 |  |",
+    ]
+    del figures[NO_DIGESTS]
+    assert bench_report.digests_table(figures) == ""
+
+
+def test_the_record_of_a_run_without_digests_has_none(tmp_path: Path) -> None:
+    """Not even of what is always hashed."""
+    archive = tmp_path / "rootfs.tar"
+    archive.write_bytes(tar(("bin/sh", b"x"), ("etc/passwd", b"x"), ("empty", b"")))
+    command = [sys.executable, "-m", "scripts.bench_without_digests", f"rootfs:{archive}", str(tmp_path / "dir")]
+    environment = clean_environment(PROVISION_CACHE_DIR=str(tmp_path / "cache"))
+    subprocess.run(command, cwd=CHECKOUT, env=environment, check=True, capture_output=True)
+    record = (tmp_path / "dir/.provision/ownership.mtree").read_text()
+    assert "passwd" in record
+    assert record.count("sha256digest=") == 1  # the empty file's is a constant
+
+
 def test_goals_are_shown_also_when_nothing_was_measured() -> None:
     assert {goal.measured for goal in bench_report.goals({}, [TAR], cores=2)} == {None}
 
@@ -229,13 +254,13 @@ def test_entrants_are_chosen_by_kind_or_by_the_beginning_of_a_name() -> None:
 
     assert len(chosen()) == len(ENTRANTS)
     assert chosen("curl", "udo") == [TAR, "udocker", ONE_CORE[1]]
-    assert chosen("warm") == [*WARM, NO_SYNC, WARM_TAR]
+    assert chosen("warm") == [*WARM, NO_DIGESTS, NO_SYNC, WARM_TAR]
     assert chosen("disk") == [*ON_DISK]
     assert chosen("rootfs") == [*ROOTFS, ROOTFS_TAR, ROOTFS_PEER]
     assert sorted(chosen("archive")) == sorted([*ARCHIVES.values(), *ARCHIVES_BY_UMOCI.values(), PIPED])
     assert chosen("other") == [*ONE_CORE, USER, *LINK]
-    ours = [OURS, FAST, *WARM, NO_SYNC, *ON_DISK, ONE_CORE[0], USER, LINK[0], *ARCHIVES.values(), PIPED, *ROOTFS]
-    assert chosen("provision") == ours
+    ours = [OURS, FAST, *WARM, NO_DIGESTS, NO_SYNC, *ON_DISK, ONE_CORE[0], USER, LINK[0]]
+    assert chosen("provision") == [*ours, *ARCHIVES.values(), PIPED, *ROOTFS]
     assert chosen("none") == []
 
 

@@ -516,9 +516,8 @@ def test_a_large_document_that_is_named_often_is_not_read_often(
     """990 entries lead to one index of 8 MB, or to one manifest."""
     fields: dict[str, Any] = {"manifests": []} if nested == builders.OCI_INDEX else {"config": {}, "layers": []}
     large = builders.json_bytes({"schemaVersion": 2, "mediaType": nested, "x": "x" * (8_000_000), **fields})
-    entries = [
-        builders.descriptor(large, nested, platform={"os": "linux", "architecture": f"a{n}"}) for n in range(990)
-    ]
+    one = builders.descriptor(large, nested)
+    entries = [{**one, "platform": {"os": "linux", "architecture": f"a{number}"}} for number in range(990)]
     top = builders.json_bytes({"schemaVersion": 2, "mediaType": builders.OCI_INDEX, "manifests": entries})
     members: list[Member] = [
         *oci_members(index=[builders.descriptor(top, builders.OCI_INDEX)]),

@@ -284,6 +284,7 @@ def test_a_file_that_does_not_fit_is_not_begun(
         machine.fetch(server.add("/x", CONTENT))
     with pytest.raises(MachineError, match="no room"):
         machine.fetch(server.add("/y", CONTENT, has_length=False))
+    assert not list(machine.directory.glob("partial/*"))
 
 
 def test_two_runs_download_a_file_once(server: FileServer, tmp_path: Path) -> None:
