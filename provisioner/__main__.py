@@ -10,6 +10,7 @@ def main() -> int:
 
         return cli.main()
     except KeyboardInterrupt:
+        sys.stderr.write("provision: interrupted\n")
         return 130
     except (MemoryError, ImportError) as error:
         if isinstance(error, ImportError) and "failed to map segment" not in str(error):

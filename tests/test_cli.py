@@ -495,6 +495,21 @@ def test_help_is_quick_and_needs_none_of_the_heavy_imports() -> None:
     assert done.stdout.splitlines()[-1] == ""
 
 
+def test_ctrl_c_while_it_is_being_loaded_says_so_too() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'provisioner.commands.update': os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from provisioner.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "provision: interrupted\n")
+
+
 def test_ctrl_c_is_not_hidden_by_what_fails_in_cleaning_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
 ) -> None:

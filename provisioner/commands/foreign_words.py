@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 
@@ -23,6 +24,9 @@ _MOUNTED = "a container's files are in DIR/rootfs"
 _ONE_BY_ONE = "each container is started by itself: provision start NAME"
 _NETWORK = "containers use this machine's network, and nothing has to be set up"
 _VOLUMES = "volumes are directories of this machine: provision run -v SRC:/DST IMAGE"
+
+_IN_CONTAINER = re.compile(r"([^:/]+|(?:\.{0,2}/)[^:]*):/*(.*)", re.DOTALL)
+"""docker's name of a file in a container, CONTAINER:PATH."""
 
 INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(("pull", "create", "get", "add", "download", "fetch", "launch", "new", "unpack"), _PROVISION),
@@ -86,6 +90,9 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
 def what_to_type(words: Sequence[str], names: Collection[str]) -> str:
     """Return what to type instead of a command line of INSTEAD, without its options. `names` are our subcommands."""
     word, *others = words
+    if word == "cp" and any(_IN_CONTAINER.fullmatch(other) for other in others):
+        paths = (_IN_CONTAINER.sub(r"\1/rootfs/\2", other) for other in others)
+        return f"{_MOUNTED}: {printable(shlex.join(['cp', '-a', *paths]))}"
     group = _GROUPS.get(word)
     if group is None or not others:
         return _filled(INSTEAD[word], others)

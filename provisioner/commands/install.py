@@ -62,10 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_stamp_arguments(parser)
     add_trust_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the record of what was provisioned")
+    parser.set_defaults(is_temporary=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Provision a directory, and show how to start it. Raises ProvisionError."""
+    """Provision a directory, and show how to start it, unless it is temporary. Raises ProvisionError."""
     began = time.monotonic()
     config = Config.load()
     trust = trusted_directories(arguments, config)
@@ -111,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         lock = Lock.of(outcome.record.reference, outcome.image, outcome.index, datetime.now(UTC), outcome.files)
         lock.write(Path(arguments.lock), trust)
 
-    if not arguments.quiet:
+    if not arguments.quiet and not arguments.is_temporary:
         _report(arguments.directory, directory, outcome, time.monotonic() - began, console)
     if arguments.json:
         write_lines([outcome.record.to_json().rstrip()])

@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import BinaryIO
 
 from provisioner.commands.container_names import add_container_argument, find_container
 from provisioner.commands.output import output_errors
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import opened_directory
+from provisioner.container.running import running_in
 from provisioner.container.sessions import find_sessions
 from provisioner.errors import NotFound, machine_errors
 from provisioner.filesystem.descriptors import EXISTING_FILE
@@ -44,8 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 file = os.open(_LOG, EXISTING_FILE, dir_fd=folder)
             except FileNotFoundError:
-                start = printable(str(directory / "start.sh"))
-                raise NotFound("nothing was started in the background", f"start it: {start} --detach") from None
+                raise _no_log(directory) from None
     with open(file, "rb") as log, output_errors():
         is_running = True
         while True:
@@ -55,6 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
             time.sleep(_INTERVAL)
             is_running = bool(find_sessions(directory, ()))  # what it has printed at its end is copied after that
     return 0
+
+
+def _no_log(directory: Path) -> NotFound:
+    """Return the error for a directory without a log: start.sh has put it elsewhere where it can't write to it."""
+    start = printable(str(directory / "start.sh"))
+    if not os.access(directory / ".provision", os.W_OK) and running_in(directory):
+        message = f"{printable(str(directory))} can't be written to, and has no log"
+        return NotFound(message, "read the file that start.sh --detach has named when it started")
+    return NotFound("nothing was started in the background", f"start it: {start} --detach")
 
 
 def _copy(log: BinaryIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import shlex
 import signal
@@ -28,6 +29,8 @@ from provisioner.terminal.escaping import printable
 HELP = "Run a command in an image once, and leave nothing behind"
 EXAMPLE = "provision run alpine cat /etc/os-release"
 
+_PR_SET_PDEATHSIG = 1
+"""See PR_SET_PDEATHSIG(2const)."""
 _FOLDER = "run"
 """The folder of the containers that are thrown away, in the state directory."""
 
@@ -53,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         directory = place / "container"
         options = ["--quiet"] * arguments.quiet + ["--verbose"] * arguments.verbose
         platform = ["--platform", arguments.platform] if arguments.platform else []
-        _call(install, ["--no-sync", *options, *platform, "--", arguments.source, str(directory)])
+        _call(install, ["--no-sync", *options, *platform, "--", arguments.source, str(directory)], is_temporary=True)
         try:
             _check_command(arguments, directory)
             end = ["--"] if arguments.words else []
@@ -129,17 +132,29 @@ def _remove_left(place: Path) -> None:
         place.rmdir()
 
 
-def _call(command: ModuleType, words: Sequence[str]) -> None:
-    """Run another subcommand with these words. Raises ProvisionError."""
+def _call(command: ModuleType, words: Sequence[str], **more: bool) -> None:
+    """Run another subcommand with these words, and arguments that have no option. Raises ProvisionError."""
     parser = Parser(prog="provision", allow_abbrev=False)
     command.add_arguments(parser)
     add_common_options(parser)
+    parser.set_defaults(**more)
     command.run(parser.parse(words))
 
 
 def _started(command: Sequence[str]) -> int:
-    """Run start.sh and return its exit status; signals that this process gets are passed on."""
-    with machine_errors("run start.sh"), subprocess.Popen(command) as process:
+    """Run start.sh and return its exit status; signals that this process gets are passed on.
+
+    Of SIGKILL it can't know: the kernel then kills start.sh, and with that all that it has started.
+    """
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def end_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with machine_errors("run start.sh"), subprocess.Popen(command, preexec_fn=end_with_parent) as process:
 
         def forward(number: int, frame: FrameType | None) -> None:
             # A terminal sends Ctrl-C to both.

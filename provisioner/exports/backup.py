@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from provisioner.archives.fields import BLOCK
 from provisioner.archives.tar import Entry
 from provisioner.archives.writer import END, ArchiveWriter
+from provisioner.comparison.changes import MOUNT_POINTS
 from provisioner.container.access import FOLDER
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles
@@ -23,7 +24,7 @@ from provisioner.filesystem.kind import Kind
 from provisioner.layers.unpack import ROOTFS
 from provisioner.ownership.record import RECORD
 
-DOCUMENTS = (b"record.json", b"manifest.json", b"config.json", os.fsencode(RECORD), b"ids")
+DOCUMENTS = (b"record.json", b"manifest.json", b"config.json", os.fsencode(RECORD), b"ids", os.fsencode(MOUNT_POINTS))
 """The files of FOLDER that a backup has, and those in GENERATED."""
 GENERATED = b"generated"
 SCRIPT = b"start.sh"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioner.archives.compression import decompress
+from provisioner.comparison.changes import MOUNT_POINTS
 from provisioner.container.access import FOLDER
 from provisioner.container.copying import give_new_id
 from provisioner.container.record import Record
@@ -155,6 +156,8 @@ def _write_files(taken: dict[bytes, bytes], place: int, folder: int, shell: str)
         for path in sorted(taken):
             if path.startswith(prefix):
                 write_new(generated, os.fsdecode(path[len(prefix) :]), taken[path])
+    if mount_points := taken.get(FOLDER_NAME + b"/" + MOUNT_POINTS.encode()):
+        write_new(folder, MOUNT_POINTS, mount_points)
     os.close(make_directory(folder, "shm", 0o1777))
     ids = taken.get(FOLDER_NAME + b"/" + IDS_FILE.encode(), b"")
     if ids.splitlines()[:1] == [b"many"] and os.geteuid() != 0:

@@ -7,11 +7,7 @@ bind_all() {
     [ -z "$is_own" ] || say "in $start_directory the container's files are seen, not this machine's"
     bind_android
     bind_links
-    eval "set -- $etc_binds"
-    for bind; do
-        split_bind "$bind"
-        bind_one
-    done
+    bind_etc_files
     [ "$runtime" = chroot ] || bind_devices
     eval "set -- $default_binds"
     for bind; do

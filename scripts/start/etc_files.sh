@@ -1,8 +1,9 @@
 # Files of /etc that depend on this machine and its network: resolv.conf, hosts and hostname.
 # They are written anew at each start, unless somebody has edited them: .provision/generated/ has what was written last.
-# Sets `hostname`, `label`, `text`, `etc_binds` (SRC:DST for each file that can't be written).
+# Sets `hostname`, `label`, `text`, `etc_binds` (name and text of each file that can't be written, as words).
 
-# Write those files that are still as they were generated. If DIR can't be written to, they are bound for this run only.
+# Write those files that are still as they were generated. If DIR can't be written to, bind_etc_files binds them for this
+# run only.
 refresh_files() {
     for file in resolv.conf hosts hostname; do
         generated_file=$directory/.provision/generated/$file
@@ -17,8 +18,20 @@ refresh_files() {
         esac
         [ "$text" != "$last_text" ] || continue
         replace_file && continue
+        append "$etc_binds" "$file" "$text" && etc_binds=$list
+    done
+}
+
+# Bind the files that refresh_files could not write. They are written only now: to the stage, which ends with its
+# namespace. Process 1 could not remove them from elsewhere.
+bind_etc_files() {
+    etc_name=''
+    eval "set -- $etc_binds"
+    for etc_text; do
+        [ -n "$etc_name" ] || { etc_name=$etc_text && continue; }
         make_temporary
-        write_text "$text" "$temporary/$file" && append "$etc_binds" "$temporary/$file:/etc/$file" && etc_binds=$list
+        source=$temporary/$etc_name destination=/etc/$etc_name etc_name=''
+        write_text "$etc_text" "$source" && bind_one
     done
 }
 

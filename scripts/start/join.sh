@@ -13,7 +13,12 @@ choose_session() {
         joined=$typed_session
         [ -n "$joined" ] || joined=${containers# }
         case $joined in
-            '') fail "nothing runs from $directory: start it first, $script --detach" ;;
+            '')
+                find_unrecorded
+                [ -z "$unrecorded" ] ||
+                    fail "$directory is read-only: nothing says how$unrecorded can be joined, and --stop stops it"
+                fail "nothing runs from $directory: start it first, $script --detach"
+                ;;
             *\ *) explain_choice ;;
         esac
         case "$containers " in

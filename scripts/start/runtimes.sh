@@ -186,7 +186,8 @@ try_program() {
     # shellcheck disable=SC2086 # split into the ELF header's e_machine, its e_flags, and the code
     set -- $machine_code
     tried=$directory/.provision/tried.$$
-    { true >"$tried"; } 2>/dev/null || { make_temporary && tried=$temporary/tried; }
+    { true >"$tried"; } 2>/dev/null || tried=$(mktemp "${TMPDIR:-/tmp}/start.XXXXXX") ||
+        fail "can't make a temporary file: set TMPDIR"
     # One segment of 96 bytes, which begins with the file, at 0x100000.
     # shellcheck disable=SC2059 # octal numbers
     printf "\177ELF\1\1\1\0\0\0\0\0\0\0\0\0\2\0$1\1\0\0\0\124\0\20\0\64\0\0\0\0\0\0\0$2\64\0\40\0\1\0\50\0\0\0\0\0\

@@ -2,8 +2,9 @@
 # (stat_start); the runtime, or `exec` and the session that it has joined; the command; and, quoted for the shell, the
 # options that --exec goes by; once the guest can be joined, `ready=yes`. proot's part puts the status behind it. A file that is empty, or whose process has ended or
 # has another start, is no session.
+# Where DIR can't be written to, sessions have no file, and are found by the start.sh that their shells read.
 # Sets `session_file` (this process's, or empty), `sessions` (process numbers, as " N N"), `containers` (the same without
-# those that have joined another one).
+# those that have joined another one), `unrecorded` (those without a file).
 
 # Begin to describe the command for remember_session: set `description`, which goes on with $1 typed words, and `described`:
 # how many of them it has.
@@ -102,11 +103,60 @@ find_sessions() {
     [ -z "$stale_files" ] || eval "rm -f $stale_files" 2>/dev/null
 }
 
+# Set `unrecorded`, if this process could not write a file for a session either.
+find_unrecorded() {
+    unrecorded='' candidates=''
+    # For root, some shells' -w doesn't ask the kernel.
+    { [ -w "$directory/.provision/run" ] && true >>"$script"; } 2>/dev/null && return
+    set +f
+    for process in /proc/[0-9]*; do
+        set -f
+        # shellcheck disable=SC3067 # all of our shells have it
+        { [ -O "$process" ] && reads_this_script "$process" && forwards_signals <"$process/status"; } 2>/dev/null &&
+            candidates="$candidates ${process#/proc/}"
+    done
+    set -f
+    # Their children are the same script, until they execute something.
+    for pid in $candidates; do
+        read_stat "$pid" || continue
+        case "$candidates $sessions " in *" $stat_parent "*) continue ;; esac
+        case "$sessions " in *" $pid "*) ;; *) unrecorded="$unrecorded $pid" ;; esac
+    done
+}
+
+# Succeed if the process with the directory $1 in /proc is a shell that runs this start.sh: shells read a script by a
+# descriptor from 10 on that no program inherits. Pagers and editors do neither.
+reads_this_script() {
+    set +f
+    for opened in "$1"/fd/[1-9][0-9]*; do
+        set -f
+        # shellcheck disable=SC3013 # all of our shells have it
+        [ "$opened" -ef "$script" ] || continue
+        while read -r field value; do
+            # O_CLOEXEC, in octal
+            case $field$value in flags:*[2367]??????) return 0 ;; esac
+        done <"$1/fdinfo/${opened##*/}"
+    done
+    set -f
+    return 1
+}
+
+# Succeed if the status file on standard input is about a process that has a handler for SIGUSR1, as begin_supervision sets
+# it. mksh has some for other signals.
+forwards_signals() {
+    while read -r field value; do
+        case $field$value in SigCgt:*[2367abef]??) return 0 ;; esac
+    done
+    return 1
+}
+
 # Print a line for each session: its process number, runtime and command.
 list_sessions() {
     find_sessions
-    for pid in $containers; do
+    find_unrecorded
+    for pid in $containers $unrecorded; do
         read_session "$pid"
+        [ -n "$session_runtime" ] || session_runtime='?' printable='not recorded, since DIR is read-only'
         session_command=$printable
         make_printable "$session_runtime" && session_runtime=$printable
         make_printable "$session_command"
@@ -117,6 +167,8 @@ list_sessions() {
 # End all sessions: with the image's stop signal, and in time for the timeout with SIGKILL.
 stop_sessions() {
     find_sessions
+    find_unrecorded
+    sessions=$sessions$unrecorded
     stop_signal=TERM
     case ${image_stop_signal#SIG} in
         HUP | INT | QUIT | USR1 | USR2) stop_signal=${image_stop_signal#SIG} ;;
@@ -153,18 +205,33 @@ kill_sessions() {
             chroot | userns) ! find_process_1 "$pid" || kill -s KILL "$first_child" 2>/dev/null ;;
             # On SIGQUIT proot ends everything that it traces.
             *proot) ! find_child "$pid" || kill -s QUIT "$first_child" 2>/dev/null ;;
-            *) ! find_child "$pid" || kill -s KILL "$first_child" 2>/dev/null ;;
+            *)
+                find_child "$pid" || continue
+                { read -r process_name <"/proc/$first_child/comm"; } 2>/dev/null
+                kill_signal=KILL
+                [ "$session_runtime$process_name" != proot ] || kill_signal=QUIT
+                kill -s "$kill_signal" "$first_child" 2>/dev/null
+                ;;
         esac
     done
 }
 
 # Wait until all sessions have ended. Fails if some are left at the time $1.
 wait_for_sessions() {
-    while find_sessions && [ -n "$sessions" ]; do
+    while find_sessions && keep_unrecorded && [ -n "$sessions" ]; do
         find_time
         [ "$now" -lt "$1" ] || return 1
         sleep 0.1
     done
+}
+
+# Remove from `unrecorded` the sessions that have ended, and add the others to `sessions`.
+keep_unrecorded() {
+    remaining=$unrecorded unrecorded=''
+    for pid in $remaining; do
+        ! read_stat "$pid" || [ "$stat_state" = Z ] || unrecorded="$unrecorded $pid"
+    done
+    sessions=$sessions$unrecorded
 }
 
 # Set `now`: a time in tenths of a second.

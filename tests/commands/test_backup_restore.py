@@ -798,3 +798,15 @@ def test_hostile_package_databases_do_no_harm(place: Path, source: Path) -> None
 
 def test_formats_are_named(source: Path) -> None:
     assert "is none of tar" in life("export", "--format", "zip", source, "x", status=2, **as_user())
+
+
+def test_what_was_made_for_binds_is_no_change_in_a_restored_directory(source: Path, place: Path) -> None:
+    """start.sh has written it down in `.provision/mount-points`."""
+    made = source / "rootfs/made/for/bind"
+    made.mkdir(parents=True)
+    (source / ".provision/mount-points").write_text("/made\n/made/for\n/made/for/bind\n")
+    own_all(source)
+    life("backup", source, place / "a.tar", **as_user())
+    life("restore", place / "a.tar", place / "restored", **as_user())
+    done = provision("diff", place / "restored", env=clean_environment())
+    assert "made" not in done.stdout, done.stdout

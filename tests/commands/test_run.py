@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import builders
-from tests.support.containers import static_busybox
+from tests.support.containers import starter, static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, own, provision_command
 
@@ -98,6 +99,15 @@ def test_an_option_behind_the_image_is_the_command_s(image: str, home: Path) -> 
     assert left(home) == []
 
 
+def test_the_directory_is_not_named(image: str, home: Path) -> None:
+    """It is gone when the line could be typed."""
+    done = run(home, "run", "--platform=amd64", image)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert "provision " in done.stderr, "what takes time is told"
+    for word in ("is ready", "start.sh", "state/provision"):
+        assert word not in done.stderr
+
+
 @pytest.mark.parametrize("option", ["-d", "--detach", "-itd"])
 def test_nothing_is_left_running(option: str, image: str, home: Path) -> None:
     done = run(home, "run", option, image, "sleep", "1000")
@@ -116,6 +126,20 @@ def test_a_signal_ends_it_and_nothing_is_left(number: signal.Signals, image: str
         process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert left(home) == []
+
+
+@pytest.mark.parametrize("runtime", ["proot", "userns"])
+def test_a_kill_ends_what_runs(runtime: str, image: str, home: Path) -> None:
+    """No signal is handed on then, and the guest listens to none."""
+    starter(runtime)
+    guest = "trap '' TERM HUP INT; echo ready; exec sleep 1000"
+    line, options = command(home, "run", "-q", "--platform=amd64", "--runtime", runtime, image, "sh", "-c", guest)
+    with subprocess.Popen(line, **options) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        assert select.select([process.stdout], [], [], 10)[0], "the guest has its standard output open"
+        assert process.stdout.read() == ""
 
 
 def test_what_a_killed_run_has_left_is_removed_by_the_next(image: str, home: Path) -> None:
