@@ -16,6 +16,7 @@ from provisioner.container.place import limits_of
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import Staging
+from provisioner.container.stamps import CHANGED
 from provisioner.container.start_options import StartOptions
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
@@ -184,6 +185,7 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
                     content = _write_owners(folder, rootfs, tree, ownership, record)
                     write_runtime_files(folder, generated, console)
                     _write_base(folder, accounts, packages)
+                    write_new(folder, CHANGED, b"")
                     if plan.ids == "many":
                         write_new(folder, IDS_FILE, b"many\n")
         staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))

@@ -55,7 +55,7 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
     others = [*words[: positions[0]], *words[positions[0] + 1 :]]
     if len(operands) > 1 and operands[0] in TOOLS:
         _check_without_tool(operands, others, names)
-    is_reversed = len(operands) > 1 and operands[1] in names and not os.path.lexists(operands[1])
+    is_reversed = len(operands) > 1 and operands[0] != "-" and operands[1] in names and not os.path.lexists(operands[1])
     if not (is_container and is_reversed) and (instead := instead_of(operands, others, names)):
         image = f"an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
         raise UsageError(f"there is no subcommand {printable(operands[0])}", f"{instead}; {image}")

@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
         outcome = provision(plan, source, console)
-    stamps.update(trust, is_changed=outcome.is_changed)
+    stamps.update(trust, is_changed=outcome.is_changed, is_new=outcome.is_new)
     with suppress(OSError):  # only `provision list` needs it
         known = KnownDirectory(str(directory), outcome.record.reference, outcome.record.id, outcome.content)
         Directories(state_directory()).add(known)

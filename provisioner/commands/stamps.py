@@ -92,7 +92,7 @@ class Stamps:
             remove_stamps(places)
         return cls(named, find_stamps(directory, trust), directory)
 
-    def update(self, trust: TrustedDirectories, *, is_changed: bool) -> None:
+    def update(self, trust: TrustedDirectories, *, is_changed: bool, is_new: bool) -> None:
         """Give the stamps their times, now that DIR is right. Raises MachineError."""
         if not (self._named or is_changed):
             return
@@ -103,7 +103,7 @@ class Stamps:
             if (known := {*self._known, *places}) != set(recorded):
                 remember_stamps(folder, self._directory, known)
             if is_changed:
-                note_change(folder, self._directory)
+                note_change(folder, self._directory, is_new=is_new)
             changed = last_change(folder)
         for stamp in self._named:
             with machine_errors(f"write {printable(str(stamp.path))}"):

@@ -68,12 +68,13 @@ def remember_stamps(folder: int, directory: Path, stamps: Iterable[Path]) -> Non
     replace_in(folder, STAMPS, text.encode() + b"\n", 0o644)
 
 
-def note_change(folder: int, directory: Path) -> None:
+def note_change(folder: int, directory: Path, *, is_new: bool = False) -> None:
     """Write down that `directory`, whose FOLDER is open, was changed now, and touch those of its stamps that are there.
 
-    Raises OSError where `changed` can't be written.
+    One that is new has that time already. Raises OSError where `changed` can't be written.
     """
-    touch(CHANGED, folder)
+    if not is_new:
+        touch(CHANGED, folder)
     for path in recorded_stamps(folder, directory):
         if is_stamp(path):
             with suppress(OSError):  # the next run with its option tells

@@ -102,7 +102,7 @@ class SpooledMembers:
     ) -> None:
         """Delete what doesn't stay. Raises MachineError."""
         with self._stack:
-            while self._blobs and kind is None:
+            while self._blobs and kind is None and self._cache.lasts:
                 _, (partial, digest) = self._blobs.popitem()
                 if digest is not None:
                     with self._cache.errors():

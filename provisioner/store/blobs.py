@@ -37,6 +37,9 @@ class BlobSource(Protocol):
 class BlobCache:
     """A directory of blobs: `sha256/HEX` for whole and verified ones, `partial/HEX` for unfinished downloads."""
 
+    lasts = True
+    """Whether later runs find what is in it."""
+
     def __init__(self, directory: Path, report: Callable[[str], None] = lambda text: None) -> None:
         self.files = CacheDirectory(directory)
         self._report = report
@@ -146,6 +149,8 @@ class BlobCache:
 
 class TemporaryBlobCache(BlobCache):
     """A cache that is deleted at the end of the run."""
+
+    lasts = False
 
     def resumable_bytes(self, descriptor: Descriptor) -> int:
         """Return 0: the next run won't find anything."""

@@ -142,7 +142,7 @@ def test_a_container_of_another_processor_is_restored_and_runs(place: Path, save
         own(place / "b.tar.zst")
     new = place / "other/new"
     message = life("restore", place / "b.tar.zst", new, **by[restored_by])
-    assert ("belong to others in the backup" in message) is (restored_by != "root")
+    assert ("to others in the backup" in message) is (restored_by != "root")
     old = (source / ".provision/ownership.mtree").read_text().splitlines()[2:]
     assert (new / ".provision/ownership.mtree").read_text().splitlines()[2:] == old
     status = (new / "rootfs/bin/owned").stat()

@@ -62,7 +62,7 @@ def test_a_file_that_holds_another_image_by_now(tmp_path: Path, env: dict[str, s
     write_source(kind, tmp_path / "source", NEW)
     run("update", "--check", directory, env=env, status=9)
     done = run("update", "--yes", "--no-keep", directory, env=env)
-    assert done.stdout.splitlines()[1] == "yours: 1 changes stay"
+    assert done.stdout.splitlines()[1] == "yours: 1 change stays"
     check(directory)
     assert "up to date" in run("update", "--check", directory, env=env).stderr
     (tmp_path / "source").rename(tmp_path / "gone")

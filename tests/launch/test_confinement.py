@@ -295,7 +295,7 @@ RACE = """
 set -fu
 newline='
 '
-LC_ALL=C rootfs=$1 real_rootfs='' stage='' mount_words=true
+LC_ALL=C rootfs=$1 real_rootfs='' stage='' mount_words=true ephemeral=yes
 . "$2/text.sh"; . "$2/mounts.sh"; eval "$(sed "$5" "$2/paths.sh")"
 fail() { printf '%s\\n' "$1" >&2; exit 125; }
 problem="can't"

@@ -115,7 +115,8 @@ def test_the_file_for_a_bind_is_made_where_no_link_leads(tmp_path: Path, shell: 
         (inside / name).symlink_to(target)
     (inside / "file").write_text("the guest's")
     script.write_text(
-        body().decode().rpartition("main")[0] + 'prepare_shell; problem=refused; cd "$1"; create_file "$2"\n'
+        body().decode().rpartition("main")[0]
+        + 'prepare_shell; problem=refused ephemeral=yes resolved=; cd "$1"; create_file "$2"\n'
     )
 
     def create(name: str) -> tuple[int, str]:
