@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from provisioner.archives.tar import Entry
-from provisioner.errors import MalformedImage
+from provisioner.errors import MachineError, MalformedImage
 from provisioner.filesystem.seen_paths import SeenPaths
 from provisioner.filesystem.walk import walk
 from provisioner.layers.apply import LayerApplier
@@ -219,6 +219,10 @@ def unpack_lowest_layer_with(
             applier.apply_reader(reader)
         except (NameTaken, MalformedImage):
             return None
+        except MachineError as error:
+            if isinstance(error.__cause__, FileExistsError):  # the other process has just taken the name
+                return None
+            raise
         overrides = _living_overrides(root, tree.overrides)
         clamped_times = applier.clamped_times + writer.clamped_times
         return UnpackedLayer((), (), (), (), overrides, links, clamped_times)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,24 @@ def test_the_first_process_writes_what_the_second_has_no_time_for(
 )
 def test_a_layer_with_an_error_is_applied_in_order(tmp_path: Path, archive: bytes) -> None:
     assert _unpack(tmp_path, archive) is None
+
+
+def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second process writes the file between the first one's look at the name and its symlink of that name."""
+    process, put_file, symlink = os.getpid(), StreamedLayer.put_file, os.symlink
+
+    def put(layer: StreamedLayer, tree: Any, entry: Any) -> Any:
+        time.sleep(0.1 if os.getpid() != process else 0)
+        return put_file(layer, tree, entry)
+
+    def link(*words: Any, **options: Any) -> None:
+        time.sleep(0.3)
+        symlink(*words, **options)
+
+    monkeypatch.setattr(file_writer, "_BATCH_SIZE", 1)
+    monkeypatch.setattr(StreamedLayer, "put_file", put)
+    monkeypatch.setattr(os, "symlink", link)
+    assert _unpack(tmp_path, tar(*some(("d/x", b"1"), _symlink("d/x", "first")))) is None
 
 
 def test_all_files_count(tmp_path: Path) -> None:
