@@ -146,12 +146,7 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         image = resolved_image.image
         _describe(resolved_image, console)
         if existing:
-            _check_same_image(plan.directory, existing, image)
-            if was_incomplete is None:
-                was_incomplete = _keep_complete(plan, existing, image, console)
-            existing, is_changed = _use_as_asked(plan, existing, console)
-            made, is_changed = _image_as_made(plan, existing, image), is_changed or bool(was_incomplete)
-            return Outcome(existing, made, resolved_image.index, False, is_changed, resolved_image.files)
+            return _reuse(plan, existing, resolved_image, console, was_incomplete)
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
@@ -171,7 +166,12 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
             record = Record.of(
-                *(source.reference, image, profile.name, resolved_image.verified, plan.run, plan.start_options),
+                source.reference,
+                image,
+                profile.name,
+                resolved_image.verified,
+                plan.run,
+                plan.start_options,
                 plan.unpack_options.hardlinks,
             )
             settings = launch_settings(image, record, profile, facts)
@@ -185,11 +185,24 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
                     content = _write_owners(folder, rootfs, tree, ownership, record)
                     write_runtime_files(folder, generated, console)
                     _write_base(folder, accounts, packages)
-                    write_new(folder, CHANGED, b"")
-                    if plan.ids == "many":
-                        write_new(folder, IDS_FILE, b"many\n")
+                    _write_state(folder, plan)
         staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
     return Outcome(record, image, resolved_image.index, True, True, resolved_image.files, content)
+
+
+def _reuse(
+    plan: Plan, existing: Record, resolved: ResolvedImage, console: Console, was_incomplete: bool | None
+) -> Outcome:
+    """Use the directory that is there, which has the record `existing`, if it was made from the image.
+
+    `was_incomplete` is what `_keep_complete` has said without the image. Raises TargetExists, and MachineError.
+    """
+    _check_same_image(plan.directory, existing, resolved.image)
+    if was_incomplete is None:
+        was_incomplete = _keep_complete(plan, existing, resolved.image, console)
+    record, is_changed = _use_as_asked(plan, existing, console)
+    made = _image_as_made(plan, record, resolved.image)
+    return Outcome(record, made, resolved.index, False, is_changed or bool(was_incomplete), resolved.files)
 
 
 def _keep_complete(plan: Plan, existing: Record, image: Image | None, console: Console) -> bool | None:
@@ -363,3 +376,10 @@ def _write_base(folder: int, accounts: Mapping[str, bytes], packages: Packages |
     with closing_descriptor(make_directory(folder, ACCOUNTS, 0o700)) as directory:
         for name, content in accounts.items():
             write_new(directory, name, content, 0o600)
+
+
+def _write_state(folder: int, plan: Plan) -> None:
+    """Write when the directory was changed, which is now, and how many ids it is used with. `folder` is open."""
+    write_new(folder, CHANGED, b"")
+    if plan.ids == "many":
+        write_new(folder, IDS_FILE, b"many\n")

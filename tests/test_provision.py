@@ -340,6 +340,7 @@ def test_the_ownership_record_is_complete(registry: ScriptedRegistry, tmp_path: 
     assert sorted(os.listdir(folder)) == [
         "accounts",
         "background.bpf",
+        "changed",
         "config.json",
         "container.bpf",
         "fakeroot.state",

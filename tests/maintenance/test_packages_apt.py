@@ -16,6 +16,7 @@ import pytest
 from tests.support import builders, realimages
 from tests.support.containers import starter
 from tests.support.debian_packages import make_package, write_index
+from tests.support.package_updates import in_container, update
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, open_directory, own, provision, run
 from tests.support.trees import tree_of
@@ -166,18 +167,6 @@ def directory(place: Path, world: World) -> Path:
     write_index(place / "repository")
     run("chmod", "-R", "a+rX", place / "repository")
     return place / "dir"
-
-
-def in_container(directory: Path, script: str) -> str:
-    """Run a script as root of the container, and return what it prints."""
-    words = [str(directory / "start.sh"), "--runtime", "proot", "--root", "--", "sh", "-euc", script]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, **starter("proot"))
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    return str(done.stdout)
-
-
-def update(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return provision("update", directory, "--yes", "--no-keep", *words, **as_user())
 
 
 @pytest.mark.slow

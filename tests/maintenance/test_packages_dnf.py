@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from tests.support import builders
 from tests.support.containers import starter
 from tests.support.host_packages import host_layer
+from tests.support.package_updates import in_container, update
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, need, open_directory, own, provision, run
 from tests.support.trees import tree_of
@@ -130,18 +130,6 @@ def directory(place: Path, world: World) -> Path:
     run("createrepo_c", "--quiet", repository)
     run("chmod", "-R", "a+rX", repository)
     return place / "dir"
-
-
-def in_container(directory: Path, script: str) -> str:
-    """Run a script as root of the container, and return what it prints."""
-    words = [str(directory / "start.sh"), "--runtime", "proot", "--root", "--", "sh", "-euc", script]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, **starter("proot"))
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    return str(done.stdout)
-
-
-def update(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return provision("update", directory, "--yes", "--no-keep", *words, **as_user())
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 from tests.support import builders
 from tests.support.containers import starter
 from tests.support.host_packages import host_layer
+from tests.support.package_updates import in_container, update
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, need, open_directory, own, provision, run
 from tests.support.trees import tree_of
@@ -125,18 +125,6 @@ def directory(place: Path, world: World) -> Path:
     make_package(repository, "mine", "2", "helper")
     write_repository(repository)
     return place / "dir"
-
-
-def in_container(directory: Path, script: str) -> str:
-    """Run a script as root of the container, and return what it prints."""
-    words = [str(directory / "start.sh"), "--runtime", "proot", "--root", "--", "sh", "-euc", script]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, **starter("proot"))
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    return str(done.stdout)
-
-
-def update(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return provision("update", directory, "--yes", "--no-keep", *words, **as_user())
 
 
 @pytest.mark.slow
