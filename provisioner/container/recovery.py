@@ -10,18 +10,18 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from provisioner.filesystem.atomic import NAME_MAX
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
 
 NEW, OLD, KEEP = "new", "old", "keep"
 """Names in a staging directory: what is being made, what is being replaced, and a file that says what OLD becomes."""
-_NAME_MAX = 255
 
 
 def staging_directory(target: Path) -> Path:
     """Return the sibling of `target` that it is made in. Its name is a hash where the usual one would be too long."""
     name = os.fsencode(target.name)
-    if len(name) + len(b"..provision") > _NAME_MAX:
+    if len(name) + len(b"..provision") > NAME_MAX:
         name = hashlib.sha256(name).hexdigest().encode()
     return target.parent / os.fsdecode(b".%s.provision" % name)
 

@@ -76,9 +76,15 @@ def _temporary_name(name: str) -> str:
 
 def name_beside(name: str, end: str) -> str:
     """Return a hidden name for a file beside `name`: that name, or as much of it as leaves space for `end`."""
-    room = NAME_MAX - len(".") - len(os.fsencode(end))
+    return name_with_end(f".{name}", end)
+
+
+def name_with_end(name: str, end: str) -> str:
+    """Return `name` followed by `end`. The name is cut where both are longer than names may be."""
+    if len(os.fsencode(name + end)) <= NAME_MAX:
+        return name + end
     # Half a character would be refused by file systems that want UTF-8.
-    return f".{os.fsencode(name)[:room].decode(errors='ignore')}{end}"
+    return os.fsencode(name)[: NAME_MAX - len(os.fsencode(end))].decode(errors="ignore") + end
 
 
 def replace_in(directory: int, name: str, data: bytes, mode: int) -> None:

@@ -15,13 +15,13 @@ from provisioner.comparison.merge import Decision, Side, State, decide
 from provisioner.comparison.places import is_package_database
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.errors import MachineError, machine_errors
+from provisioner.filesystem.atomic import NAME_MAX
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership.digests import hash_file
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
 from provisioner.ownership.record import RECORD
-from provisioner.rootfs.paths import NAME_MAX
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import NOTHING_THERE, Tree
 from provisioner.terminal.escaping import printable

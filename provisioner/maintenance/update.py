@@ -19,7 +19,7 @@ from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
 from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
-from provisioner.filesystem.atomic import replace_in
+from provisioner.filesystem.atomic import NAME_MAX, name_with_end, replace_in
 from provisioner.filesystem.copying import TreeCopier
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.trust import TrustedDirectories
@@ -52,7 +52,6 @@ _SCRIPT = "start.sh"
 _OWN_NAMES = (_SCRIPT, ROOTFS, FOLDER)
 _KEPT_FILES = ("links",)
 """Files in `.provision/` that start.sh has written and that stay true."""
-_NAME_MAX = 255
 
 
 @dataclass(frozen=True)
@@ -290,9 +289,7 @@ def _install(
     """Install the user's packages in the new directory, and return what of the plan is left to do."""
     if packages.install:
         console.step(f"installing {counted(len(packages.install), 'package')} in the new image")
-        ending = f".update-{os.getpid()}.log".encode()
-        name = os.fsencode(update.directory.name)[: _NAME_MAX - len(ending)] + ending
-        log = update.directory.with_name(os.fsdecode(name))
+        log = update.directory.with_name(name_with_end(update.directory.name, f".update-{os.getpid()}.log"))
         install_packages(staging_directory(update.directory) / "new", packages.manager, packages.install, log)
     written = {change.path for change in find_changes(new_folder, "the new image", closed="open")}
     with (
@@ -309,7 +306,7 @@ def _kept_name(directory: Path) -> str:
     for number in range(1, 1000):
         name = base if number == 1 else f"{base}-{number}"
         if not os.path.lexists(directory.with_name(name)):
-            if len(os.fsencode(name)) > _NAME_MAX:
+            if len(os.fsencode(name)) > NAME_MAX:
                 break
             return name
     raise TargetExists(

@@ -91,7 +91,12 @@ def _reflink(
             applier = LayerApplier(tree, ownership, budget=budget, links=Links(unpack_options.hardlinks))
             applier.apply_reader(
                 RecordedLayer(
-                    *(record, folder, store.first_names, sibling.generated, ownership, budget),
+                    record,
+                    folder,
+                    store.first_names,
+                    sibling.generated,
+                    ownership,
+                    budget,
                     counts_content=unpack_options.max_size is not None,
                 )
             )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from provisioner.errors import MalformedImage
+from provisioner.filesystem.atomic import NAME_MAX
 from provisioner.terminal.escaping import printable
 
-NAME_MAX = 255
-"""The longest name of a file, in bytes."""
 _PATH_MAX = 1 << 14
 """The longest path that is accepted, in bytes: four times the kernel's limit. It also limits how deep a path can be."""
 

@@ -18,12 +18,13 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from provisioner.errors import MalformedImage, machine_errors
+from provisioner.filesystem.atomic import NAME_MAX
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, NEW_FILE, closing_descriptor
 from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.parts import RecordParts
 from provisioner.rootfs.moving import move
-from provisioner.rootfs.paths import NAME_MAX, names_of_target, split_path
+from provisioner.rootfs.paths import names_of_target, split_path
 from provisioner.terminal.escaping import printable
 
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
