@@ -35,7 +35,9 @@ def check_free(target: Path, shown: str) -> None:
                 raise
             is_free = False
     if not is_free:
-        raise TargetExists(f"{shown} exists", "choose another directory; to remove it: provision remove")
+        raise TargetExists(
+            f"{shown} exists", f"choose another directory; to remove a container: provision remove {shown}"
+        )
 
 
 def check_place(directory: int, shown: str) -> None:

@@ -67,6 +67,8 @@ def test_a_name_or_a_directory_starts_it_with_its_status(home: Path) -> None:
     assert "A=1\n" in done.stdout
     done = run(home, "shell", "web", stdin=None, input="echo $0\n")
     assert done.stdout == "/bin/sh\n"
+    for words in (["-c"], ["-lc"], ["--", "-c"], ["--env", "A=1", "--", "-c"]):
+        assert run(home, "shell", "web", *words, 'echo "<$0>"', "a  b").stdout == "<a  b>\n"
 
 
 @pytest.mark.parametrize(
