@@ -167,9 +167,10 @@ def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
 def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Hide the configuration, the logins and the certificate authorities of the user who runs the tests."""
     authorities = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-    for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", *authorities):
+    for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", *authorities):
         monkeypatch.delenv(name, raising=False)
-    for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+    # Without XDG_RUNTIME_DIR skopeo looks for logins below /run/containers, which root may have closed.
+    for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / "nobody"))
 
 

@@ -99,8 +99,14 @@ def test_a_mistake(
     monkeypatch.chdir(place)
     before = sorted(os.listdir(place))
     command, *expected = row
-    assert [exit_status(shlex.split(command)[1:]), *answer(capsys, place)] == expected
+    answered = [exit_status(shlex.split(command)[1:]), *answer(capsys, place)]
+    assert list(map(without_digests, answered)) == list(map(without_digests, expected))
     assert sorted(os.listdir(place)) == before
+
+
+def without_digests(cell: str | int) -> str:
+    """Return a cell without digests of our images, which each version of zlib compresses in its way."""
+    return re.sub(r"\bsha256:[0-9a-f]{12}\b", "sha256:…", str(cell))
 
 
 def exit_status(words: list[str]) -> int:
