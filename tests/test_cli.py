@@ -211,8 +211,16 @@ def test_verbose_shows_each_request_without_secrets(registry: ScriptedRegistry, 
     assert main([*words, "-v"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert any(re.fullmatch(rf"GET {registry.host}/v2/image/manifests/latest: 200, .*, \d+ ms", line) for line in lines)
+    decided = dict(line.split(": ", 1) for line in lines if ": " in line)
+    assert decided["platform"] == "linux/amd64, by --platform"
+    assert decided["profile"] == "default, by os-release"
+    assert decided["owners"].startswith(("the image's, since", "all files are yours, since"))
+    assert decided["cache"] == str(tmp_path / "cache")
     assert main([*words, "--force"]) == 0
-    assert "GET " not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert not any(
+        word in err for word in ("GET ", *(f"{word}: " for word in ("platform", "profile", "owners", "cache")))
+    )
 
 
 def test_dir_is_the_image_s_name_where_none_is_given(
@@ -360,7 +368,7 @@ def test_a_current_directory_that_is_gone(
 
 
 def test_directories_that_are_not_there(tmp_path: Path, capsys: Output) -> None:
-    for command, status in (("inspect", 3), ("owners", 2)):
+    for command, status in (("inspect", 3), ("owners", 3)):
         assert main([command, str(tmp_path / "none")]) == status
         assert f"provision: there is no directory {tmp_path}/none\n" in capsys.readouterr().err
 

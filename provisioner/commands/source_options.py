@@ -147,6 +147,7 @@ class Opening:
         if self.options.scratch:
             return TemporaryBlobCache(self.options.scratch)
         cache = BlobCache(cache_directory(), self.console.step)
+        self.console.detail(f"cache: {printable(str(cache.files.path))}")
         self.stack.callback(_prune_to_limit, cache.files.path, self.options.config.cache_limit, self.console)
         self.stack.enter_context(in_use(cache.files))
         with suppress(MachineError):  # no reason to fail
@@ -323,6 +324,11 @@ def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
     Raises UsageError, MachineError.
     """
     return Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
+
+
+def platform_reason(arguments: argparse.Namespace, config: Config) -> str:
+    """Return why `usual_platform` returns what it does."""
+    return "by --platform" if arguments.platform else "by config.toml" if config.platform else "this machine's"
 
 
 def caching_registry(

@@ -94,6 +94,8 @@ def test_an_option_behind_the_image_is_the_command_s(image: str, home: Path) -> 
     line = f"provision run -e A=1 {image} sh -c 'echo $A'"
     says = f"provision: -e is no command; options of provision run come before the image\n  type {line}\n"
     assert (done.returncode, done.stderr) == (2, says)
+    done = run(home, "run", "-q", "--platform=amd64", image, "-e", "A=1", "-td", "sh")
+    assert (done.returncode, "-td would leave something running" in done.stderr) == (2, True), done.stderr
     done = run(home, "run", "-q", "--platform=amd64", "--entrypoint=echo", image, "-e", "A=1")
     assert (done.returncode, done.stdout) == (0, "A=1\n")
     assert left(home) == []

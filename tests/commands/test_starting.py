@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tests.support import builders
-from tests.support.containers import static_busybox
+from tests.support.containers import SHELLS, static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, need_root, own, provision_command
+from tests.support.tools import as_user, find_program, need, need_root, own, provision_command
 
 APPLETS = ("sh", "cat", "echo", "env", "false", "kill", "ls", "pwd", "readlink", "sleep", "wc")
 
@@ -127,7 +127,29 @@ def test_a_name_that_several_have_or_none(home: Path) -> None:
     assert f"name one: {home}/web, {home}/other/web" in done.stderr
     done = run(home, "stop", "wbe")
     assert done.returncode == 3
-    assert "there are web" in done.stderr
+    assert done.stderr.endswith("\n  did you mean web? All of them: provision list\n")
+
+
+def test_a_name_is_a_directory_for_all_commands(home: Path) -> None:
+    """But an image for `inspect`, which says so before anything is asked for."""
+    (home / "web/rootfs/new").touch()
+    own(home / "web/rootfs/new")
+    done = run(home, "diff", "web")
+    assert (done.returncode, done.stdout) == (0, "A /new\n"), done.stderr
+    done = run(home, "repair", "web", "--check")
+    assert done.returncode == 0, done.stderr
+    done = run(home, "owners", "web")
+    assert f"cd {home}/web && fakeroot" in done.stderr
+    done = run(home, "export", "--format=oci-archive", "web", str(home / "web.tar"))
+    assert done.returncode == 0, done.stderr
+    done = run(home, "update", "web", "--offline", "--check")
+    assert done.stderr.startswith("web is up to date with"), done.stderr
+    for name in ("web", "wbe"):
+        done = run(home, "inspect", name, "--offline")
+        says = f"{name} is taken for an image; for the container web: provision inspect {home}/web\n"
+        assert (done.returncode, done.stderr.startswith(says)) == (5, True), done.stderr
+    done = run(home, "inspect", f"{home}/wbe")
+    assert done.stderr == f"provision: there is no directory {home}/wbe\n  did you mean {home}/web?\n"
 
 
 def test_what_runs_is_entered_read_and_stopped(running: Path) -> None:
@@ -326,6 +348,23 @@ def test_an_exposed_program_keeps_the_umask_and_leaves_no_change_in_the_containe
     if kept.parent.is_dir():  # proot makes what it needs elsewhere
         kept.touch()
         assert f"A {home}/work/one/mine" in run(home, "diff", "web").stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_exposed_program_works_with_every_shell(shell: str, home: Path) -> None:
+    """The program and start.sh are scripts, which /bin/sh runs, whichever shell that is."""
+    need(SHELLS[shell][0])
+    options = exposed(home, "sh")
+    interpreter = " ".join([find_program(SHELLS[shell][0]) or "", *SHELLS[shell][1:]]).encode()
+    for path in (home / "web/start.sh", bin_directory(home) / "sh"):
+        head, _, rest = path.read_bytes().partition(b"\n")
+        assert head.startswith(b"#!/bin/sh")
+        path.write_bytes(b"#!" + interpreter + b"\n" + rest)
+    work = own_directory(home / "a directory")
+    script = f'umask 027; cd "$1" && exec {bin_directory(home)}/sh -c \'echo "$PWD|$1"; umask; >made\' sh "a  b"'
+    done = subprocess.run(["/bin/sh", "-c", script, "sh", work], **options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{work}|a  b\n0027\n", "")
+    assert stat.S_IMODE((work / "made").stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize("where", ["/", "/bin", "/etc", "/proc"])
