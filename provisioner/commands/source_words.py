@@ -18,31 +18,60 @@ _LONG = ("docker-archive", "oci-archive", "rootfs", "containers-storage", "docke
 """Words that no image has a name near to."""
 _FILES = ("docker-archive", "oci-archive", "oci", "dir")
 """Words for what is on this machine."""
+_ARCHIVE = re.compile(r"\.(?:tar|tgz|txz|tbz2?|tzst|squashfs|sqfs)(?:\.[a-z0-9]+)?$")
+"""How the names of archives end, and those of no images that anybody knows."""
+_FETCH = {
+    **dict.fromkeys(("ftp", "ftps", "sftp", "scp"), "curl -L {}"),
+    "s3": "aws s3 cp {} -",
+    "gs": "gcloud storage cat {}",
+    "ssh": "ssh HOST cat FILE",
+}
+"""What writes the file at an address to its standard output."""
 _HOST = re.compile(r"//((?:[a-z0-9-]+\.)+[a-z]{2,}(?::[0-9]+)?/.+)")
 
 
 def check_source_word(text: str) -> None:
     """Raise UsageError where `text` is meant as the name of a source, and can't be one."""
     word, colon, rest = text.partition(":")
-    if not colon or is_path(text):
+    if is_path(text):
         return
-    if word in _FILES and re.match("https?://", rest, re.IGNORECASE):
-        raise _mistake(f"{word}: is for what is on this machine", rest)
-    if word in _FILES and (found := _HOST.fullmatch(rest)) and not os.path.lexists(rest):
-        raise _mistake(f"{word}: is for what is on this machine", found[1])
+    if os.path.isfile(text) and (_ARCHIVE.search(text) or not _is_reference(text)):
+        raise _mistake(f"{printable(text)} is a file, and the name of a file begins with ./", f"./{text}")
+    if not colon:
+        return
+    if rest.startswith("//") and word in _FETCH:
+        fetch = f"{printable(_FETCH[word].format(shlex.quote(text)))} | provision - DIR"
+        raise UsageError(f"provision reads no {word}: addresses", f"let another program read it: {fetch}")
+    _check_slashes(word, rest)
     if word == "file" and rest:
-        path = rest if rest.startswith("/") else f"./{rest}"
-        raise _mistake("a file is named by its path alone", re.sub("^/+", "/", path))
-    if word == "images" and "/" in rest:
-        raise _mistake("images: is the word of lxc and incus for their image server", f"lxc:{rest}")
+        raise _mistake("a file is named by its path alone", re.sub("^/+", "/", rest) if rest[0] == "/" else f"./{rest}")
+    if word in ("images", "lxd", "incus") and "/" in rest:
+        raise _mistake("images of lxd and incus are those of lxc: here", f"lxc:{rest}")
+    _check_typo(word, rest)
+
+
+def _check_slashes(word: str, rest: str) -> None:
+    """Raise UsageError where an address has too few slashes, or is behind a word for what is on this machine."""
     if word.lower() in ("http", "https") and not rest.startswith("//"):
         raise _mistake("an address has two slashes", f"{word}://{rest.lstrip('/')}")
-    if word == "docker" and rest.startswith("/"):
+    if word == "docker" and rest.startswith("/") and not rest.startswith("//"):
         raise _mistake("docker: has two slashes behind it", f"docker://{rest.lstrip('/')}")
-    meant = word.lower() if word.lower() in (*_LONG, *_FILES, "lxc", "docker") else nearest(word.lower(), _LONG)
-    if meant and meant != word:
-        image = "" if word.lower() != word else f"; an image of that name: provision {_quoted(f'docker://{text}')} DIR"
-        raise UsageError(f"there is no word {printable(word)}:", f"did you mean {_quoted(f'{meant}:{rest}')}?{image}")
+    if word in _FILES:
+        host = _HOST.fullmatch(rest)
+        if re.match("https?://", rest, re.IGNORECASE) or (host and not os.path.lexists(rest)):
+            raise _mistake(f"{word}: is for what is on this machine", host[1] if host else rest)
+
+
+def _check_typo(word: str, rest: str) -> None:
+    """Raise UsageError where a word is near to one that names a source."""
+    lower = word.lower()
+    meant = lower if lower in (*_LONG, *_FILES, "lxc", "docker") else nearest(lower, _LONG)
+    if not meant or meant == word:
+        return
+    hint = f"did you mean: provision {_quoted(f'{meant}:{rest}')} DIR"
+    if _is_reference(f"{word}:{rest}"):
+        hint += f"; an image of that name: provision {_quoted(f'docker://{word}:{rest}')} DIR"
+    raise UsageError(f"there is no word {printable(word)}:", hint)
 
 
 @contextmanager
@@ -55,6 +84,14 @@ def suggest_file(reference: Reference) -> Iterator[None]:
         if found := next((name for name in (hub_name, reference.name) if name and os.path.isfile(name)), ""):
             error.hint = f"{error.hint}; the file that is here: {_quoted(f'./{found}')}"
         raise
+
+
+def _is_reference(text: str) -> bool:
+    try:
+        Reference.parse(text)
+    except UsageError:
+        return False
+    return True
 
 
 def _mistake(what: str, word: str) -> UsageError:
