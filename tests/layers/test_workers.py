@@ -74,6 +74,26 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
     assert os.getpid() not in pids
 
 
+def test_a_blob_is_read_from_its_file_while_it_grows() -> None:
+    """The second chunk comes when the worker has read the first one; the main process reads none."""
+    is_read = threading.Event()
+
+    def growing() -> Iterator[bytes]:
+        yield b"1"
+        assert is_read.wait(10)
+        yield b"2"
+
+    blob = SpooledBlob(growing())
+    BLOBS.append(blob)
+    blob.chunks = NotImplemented  # type: ignore[method-assign]
+    with Workers(1, echo) as processes:
+        processes.begin({1: blob})
+        results = processes.results(1)
+        assert next(results)[2] == b"1"
+        is_read.set()
+        assert [chunk for _, _, chunk in results] == [b"2"]
+
+
 def test_a_free_worker_takes_the_next_task() -> None:
     """The first task ends only when another worker has started the last one."""
     third_is_read = threading.Event()
