@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from provisioner.rootfs.tree import Tree
 from tests.support import realimages
 from tests.support.containers import RUNTIMES, Container, make_container, make_scratch
 from tests.support.docker_registry import DockerRegistry, run_docker_registry
+from tests.support.fork_server import close_servers
 from tests.support.leftovers import clean_place, processes_left, staging_below
 from tests.support.markers import markers_of
 from tests.support.mounts import mounts_below
@@ -41,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function):
             for marker in sorted(markers_of(item)):
                 item.add_marker(marker)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests out of garbage collections, here and in forks, which would copy what a collection touches."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -195,6 +203,7 @@ def _nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end of the session: no process, mount or staging directory of the tests is left."""
     base = tmp_path_factory.getbasetemp()
     yield
+    close_servers()
     assert not (processes := processes_left()), f"left running: {processes}"
     assert not (mounts := mounts_below(base)), f"left mounted: {mounts}"
     assert not (staging := staging_below(base)), f"left behind: {staging}"

@@ -300,7 +300,7 @@ def test_what_runs_is_stopped_after_a_yes(place: Path, runtime: str) -> None:
         assert "--yes" in message
         assert process.poll() is None
         remove("--yes", target, **by_user)
-        process.wait(10)
+        process.wait(60)
     assert not target.exists()
     assert processes_left(target) == []
 
@@ -312,7 +312,7 @@ def test_what_was_started_without_start_sh_is_stopped_too(place: Path) -> None:
         "proot", "-r", target / "rootfs", "-b", "/dev", "-w", "/", "/bin/sh", "-c", SCRIPT, **as_user()
     ) as process:
         remove("--yes", target, **as_user())
-        process.wait(5)
+        process.wait(60)
     assert not target.exists()
 
 
