@@ -85,6 +85,7 @@ def test_a_bar_fits_the_terminal(terminal: Terminal) -> None:
         ({}, "auto", True),
         ({"NO_COLOR": "1"}, "auto", False),
         ({"TERM": "dumb"}, "auto", False),
+        ({"TERM": ""}, "auto", False),
         ({}, "never", False),
         ({"NO_COLOR": "1", "TERM": "dumb"}, "always", True),
     ],
