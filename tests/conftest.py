@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,12 +38,17 @@ if not os.access(_EXAMPLES if _EXAMPLES.exists() else CHECKOUT, os.W_OK):
     hypothesis.settings.load_profile("foreign checkout")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test for what it needs (see markers.py)."""
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test for what it needs (see markers.py). Where several processes run them, long files come first."""
     for item in items:
         if isinstance(item, pytest.Function):
             for marker in sorted(markers_of(item)):
                 item.add_marker(marker)
+    if hasattr(config, "workerinput"):
+        in_file = Counter(item.path for item in items)
+        long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("real_image")}
+        items.sort(key=lambda item: (item.path not in long, -in_file[item.path], item.path))
 
 
 def pytest_collection_finish() -> None:

@@ -14,9 +14,10 @@ import pkgutil
 import signal
 import socket
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import provisioner
 
@@ -88,6 +89,17 @@ def count_steps(events: list[str], killed_before: int | None, counter: str | Non
         atexit.register(lambda: Path(counter).write_text(str(number)))
 
 
+def leave(status: int) -> NoReturn:
+    """End as Python does, but without taking apart what was imported, which the fork would copy for that."""
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     import_all()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -95,4 +107,10 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from provisioner.__main__ import main
 
-    sys.exit(main())
+    try:
+        ended: object = main()
+    except SystemExit as exit:  # by --help, say
+        ended = exit.code
+    if isinstance(ended, int):
+        leave(ended)
+    sys.exit(ended)  # type: ignore[arg-type]

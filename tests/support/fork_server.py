@@ -91,7 +91,9 @@ def run_by_server(
     # Another user may not be able to enter it, though the process that is root before could.
     if rest or (user and cwd != "/") or any("\0" in word for word in words):
         return None
-    message = json.dumps({"words": words, "env": env, "cwd": cwd, "umask": _umask(), **request}).encode()
+    message = json.dumps(
+        {"words": words, "env": env, "cwd": cwd, "umask": _umask(), **request}, default=os.fspath
+    ).encode()
     if len(message) > LONGEST:
         return None
     at_start = {name: value for name, value in env.items() if _READ_AT_START.match(name)}
