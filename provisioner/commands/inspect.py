@@ -22,6 +22,7 @@ from provisioner.commands.source_options import (
     open_source,
     usual_platform,
 )
+from provisioner.commands.source_words import check_source_word, suggest_file
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
@@ -70,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.raw:
         raise UsageError("--json and --raw are different outputs", "choose one of them")
     directory = _find_directory(arguments.target)
+    if not directory:
+        check_source_word(arguments.target)
     console = make_console(arguments)
     name = None if directory else parse_source(arguments.target)
     if name:
@@ -128,7 +131,7 @@ def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Con
     requested = Platform.parse(arguments.platform) if arguments.platform else None
     host, options = usual_platform(arguments, config), SourceOptions.of(arguments, config)
     if isinstance(name, RegistryName) and not (options.offline or options.sha256):
-        with suggest_similar_names(name.reference):
+        with suggest_file(name.reference), suggest_similar_names(name.reference):
             inspection = inspect_image(caching_registry(name.reference, options, console), host, requested)
     else:
         with open_source(name, options, console) as source:

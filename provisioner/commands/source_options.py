@@ -23,6 +23,7 @@ from provisioner.commands.archive_sources import (
 from provisioner.commands.file_sources import open_rootfs, open_url
 from provisioner.commands.lxc_options import open_lxc
 from provisioner.commands.output import add_insecure_argument
+from provisioner.commands.source_words import suggest_file
 from provisioner.config import Config
 from provisioner.errors import MachineError, NetworkError, ProvisionError, UsageError
 from provisioner.image.digest import Digest
@@ -252,6 +253,7 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
     client = client_factory(options, options.jobs, opening.console)
     if lock and reference.tag and not reference.digest:
         opening.stack.enter_context(_report_moved_tag(lock, client(reference, False), reference, opening.console))
+    opening.stack.enter_context(suggest_file(reference))
     opening.stack.enter_context(suggest_similar_names(reference))
     opening.stack.enter_context(_suggest_mirrors(reference))
     registry = CachingRegistry(reference, with_mirrors(reference, options, client, opening.console), cache, known_tags)

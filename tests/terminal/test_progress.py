@@ -230,7 +230,7 @@ def test_elsewhere_a_transfer_is_a_line_now_and_then(monkeypatch: pytest.MonkeyP
 
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
