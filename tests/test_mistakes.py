@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,8 @@ import pytest
 
 from provisioner.cli import main
 from tests.support import builders
+from tests.support.archives import Member
+from tests.support.local_archives import PLAIN, docker_members, write_archive
 from tests.support.scripted_hub import (
     ScriptedHub,
     hub_certificate,
@@ -65,8 +68,20 @@ def place(hub: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path
     (place / "work").mkdir()
     (place / "work/notes.txt").write_text("mine\n")
     (place / "notes.txt").write_text("mine\n")
+    (place / "Notes").write_text("mine\n")
     (place / "loop").symlink_to("loop")
+    write_archives(place)
     return place
+
+
+def write_archives(place: Path) -> None:
+    """Write a root file system, an image, two images, and what is an image and a root file system."""
+    root: list[Member] = [("bin/sh", b""), ("etc/passwd", b""), ("usr/x", b""), ("var/x", b"")]
+    image, other = docker_members(PLAIN, "one:1"), docker_members(builders.image(*PLAIN.layers, run={}), "two:2")
+    entries = [json.loads(dict(members)["manifest.json"])[0] for members in (image, other)]  # type: ignore[arg-type]
+    two = [*image[:-1], *other[:-1], ("manifest.json", json.dumps(entries).encode())]
+    for name, members in {"root": root, "image": image, "two": two, "both": [*image, *root]}.items():
+        write_archive(place / f"{name}.tar", members)
 
 
 def environment(hub: dict[str, str], place: Path) -> dict[str, str]:

@@ -240,7 +240,7 @@ def test_nothing_is_left_when_the_reader_stops_early(zstd_by: str) -> None:
     assert next(pieces)
     pieces.close()  # type: ignore[attr-defined]
     for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -111,7 +111,7 @@ def test_without_namespaces_nothing_is_mounted(container: Container) -> None:
         assert process.stdout
         process.stdout.readline()
         process.terminate()
-        assert process.wait(10) == 41
+        assert process.wait(60) == 41
 
 
 def test_without_namespaces_nothing_is_bound(container: Container) -> None:
