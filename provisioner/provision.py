@@ -150,13 +150,14 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
-            limits = limits_of(staging.new, ownership)
-        for text in filter(None, (*limits, resolved_image.cached)):
-            console.step(text)
+            _describe_place(staging.new, ownership, console)
+        if resolved_image.cached:
+            console.step(resolved_image.cached)
         job = UnpackJob(image, source, staging.new, scratch, ownership, console, plan.unpack_options)
         with closing_descriptor(scratch), _unpack(job, plan, requested_profile) as tree:
             with tree_errors("write the fixups"):
                 profile = requested_profile or matching_profile(tree)
+                console.detail(f"profile: {profile.name}, {'as asked for' if requested_profile else 'by os-release'}")
                 generated = apply_fixups(tree, profile, plan.dns, plan.directory, plan.hostname)
                 accounts, packages = read_account_files(tree), read_packages(tree)
                 image = _completed(image, tree, plan, console)
@@ -296,6 +297,16 @@ def _describe(resolved: ResolvedImage, console: Console) -> None:
     elif resolved.verified:
         says_so = resolved.verified.startswith(("verified", "not verified"))
         console.step(resolved.verified if says_so else f"verified {resolved.verified}")
+
+
+def _describe_place(place: int, ownership: Ownership, console: Console) -> None:
+    """Say what a container in an open directory will lack, and whose its files will be. Raises OSError."""
+    for text in limits_of(place, ownership):
+        console.step(text)
+    if ownership.exact:
+        console.detail("owners: the image's, since this process may give files away")
+    else:
+        console.detail("owners: all files are yours, since this process may give none away; the record has the image's")
 
 
 def _completed(image: Image, tree: Tree, plan: Plan, console: Console) -> Image:

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -132,7 +132,7 @@ def _write(files: TreeFiles, content: LayerContent, options: LayerOptions, stack
         digest.update(data)
         file.write(data)
 
-    packer = compressor("gzip", write_compressed, file.fileno())
+    packer = stack.enter_context(closing(compressor("gzip", write_compressed, file.fileno())))
 
     def write(data: bytes) -> None:
         diff_id.update(data)

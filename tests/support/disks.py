@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ _MAKE = {
     "btrfs": ("mkfs.btrfs", "-q"),
     "xfs": ("mkfs.xfs", "-q"),
 }
+
+FAILURES = (os.strerror(errno.EIO), os.strerror(errno.ENOSPC))
+"""What is said of a disk that has no more `room`: the loop device says one or the other, by the version of Linux."""
 
 
 @dataclass(frozen=True)
