@@ -503,6 +503,25 @@ def test_help_is_quick_and_needs_none_of_the_heavy_imports() -> None:
     assert done.stdout.splitlines()[-1] == ""
 
 
+def test_a_pull_imports_nothing_that_it_does_not_need(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """Each module costs half a millisecond, on a phone a few of them."""
+    registry.push("image", builders.image(builders.layer(("x", b"1"))))
+    script = (
+        "import sys\nfrom provisioner.cli import main\n"
+        "status = main(sys.argv[1:])\nprint(*sorted(sys.modules))\nsys.exit(status)\n"
+    )
+    image = ("--platform=linux/amd64", "--no-sync", "--quiet", f"{registry.host}/image")
+    command, options = provision_command(*image, tmp_path / "dir", cache=tmp_path / "cache")
+    python, _, _, *arguments = command
+    done = subprocess.run([python, "-c", script, *arguments], check=True, **options)
+    modules = done.stdout.split()
+    rooms = {name.split(".")[1] for name in modules if name.startswith("provisioner.")}
+    assert "layers" in rooms
+    assert not {"doctor", "exports", "maintenance"} & rooms
+    assert not {f"provisioner.commands.{name}" for name in COMMANDS} - {"provisioner.commands.install"} & set(modules)
+    assert not {"asyncio", "magic", "multiprocessing", "sh", "tarfile", "tqdm", "unittest", "xml"} & set(modules)
+
+
 def test_ctrl_c_while_it_is_being_loaded_says_so_too() -> None:
     script = (
         "import os, signal, sys\n"
