@@ -21,7 +21,7 @@ from tests.support.tools import as_user, clean_environment, own, provision_comma
         ["help", "install"],
         ["--color=always", "--nonsense"],
         ["inspect", "./none/\udcff"],
-        ["doctor", "--json", "--offline", "/nowhere"],
+        ["list", "--json"],
         ["cache", "--help"],
     ],
     ids=str,

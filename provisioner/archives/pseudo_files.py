@@ -34,6 +34,7 @@ _FIELDS = re.compile(rb"((?: -?\d+){4}) ")
 _LISTED = re.compile(rb"([-a-z?])\S{9} \S+ +(\d+)(?:, *\d+)? -?\d+-\d\d-\d\d \d\d:\d\d squashfs-root")
 """What unsquashfs -lln writes in front of a path: the kind of the file, as ls(1) shows it, and its size."""
 _ARROW = b" -> "
+_ARCHIVE_IT = "unpack it with unsquashfs, and archive the directory with tar"
 _KINDS = {
     b"D": tarfile.DIRTYPE,
     b"S": tarfile.SYMTYPE,
@@ -125,13 +126,12 @@ class _Listing:
 
 
 def _contradiction() -> MalformedImage:
-    hint = "unpack it with unsquashfs, and archive the directory with tar"
-    return MalformedImage("what unsquashfs lists and what it describes are not the same files", hint)
+    return MalformedImage("what unsquashfs lists and what it describes are not the same files", _ARCHIVE_IT)
 
 
 def _check_size(size: int) -> None:
     if size > _LINES_LIMIT:
-        raise MachineError("the squashfs has too many files", "unpack it with unsquashfs, and archive it with tar")
+        raise MachineError("the squashfs has too many files", _ARCHIVE_IT)
 
 
 def _split(chunks: Iterable[bytes]) -> tuple[bytes, StreamReader]:
@@ -197,7 +197,7 @@ def _end_of_line(lines: bytes, at: int) -> int:
 
 
 def _unknown() -> MalformedImage:
-    return unreadable("unsquashfs describes a file in a way that isn't known")
+    return MalformedImage("unsquashfs describes a file in a way that isn't known", _ARCHIVE_IT)
 
 
 def _describe(header: tarfile.TarInfo, file: _File) -> int:

@@ -80,11 +80,10 @@ def stop_running(directory: Path, *, is_trusted: bool = False) -> None:
 def _send(pid: int, number: signal.Signals) -> bool:
     """Send a signal, and return whether the process may get it from this user, or has ended already."""
     try:
-        os.kill(pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
     except PermissionError:
         return False
-    except OSError:
-        pass
     return True
 
 

@@ -52,7 +52,7 @@ def read_rpm_packages(tree: Tree) -> list[RpmPackage] | None:
 
 
 def read_automatic(tree: Tree) -> set[bytes]:
-    """Return the names of packages that dnf has installed since others need them. Raises OSError."""
+    """Return the names of packages that dnf has installed because others need them. Raises OSError."""
     automatic = set()
     for path in HISTORIES[1:]:
         query = (

@@ -118,6 +118,14 @@ def test_the_target_of_a_symlink_has_the_size_that_is_listed() -> None:
 def test_newlines_in_names(newline: bytes) -> None:
     content = b"a" + newline + b"b R 1 644 0 0 0 0\n" + MARK
     assert opened(content, listing=listed(("-", b"/a\nb"))).getnames() == ["a\nb"]
+    linked = b"a" + newline + b"b R 1 644 0 0 0 0\nc L a" + newline + b"b\nd R 1 644 0 0 0 0\n" + MARK
+    listing = listed(("-", b"/a\nb"), ("-", b"/c"), ("-", b"/d"))
+    if newline == b"\n":
+        with pytest.raises(MalformedImage) as caught:
+            opened(linked, listing=listing)
+        assert "archive the directory with tar" in caught.value.hint
+    else:
+        assert [file.linkname for file in opened(linked, listing=listing)] == ["", "a\nb", ""]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from tests.support import builders
 from tests.support.containers import starter, static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, own, provision_command
+from tests.support.tools import as_user, own, provision, provision_command
 
 APPLETS = ("sh", "cat", "echo", "sleep")
 
@@ -45,8 +45,8 @@ def command(home: Path, *words: str) -> tuple[list[str], dict[str, Any]]:
 
 
 def run(home: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    line, options = command(home, *words)
-    return subprocess.run(line, check=False, timeout=120, **{**options, **more})
+    options = as_user(HOME=str(home), XDG_STATE_HOME=str(home / "state"))
+    return provision(*words, cache=home / "cache", **{**options, "cwd": home, **more})
 
 
 def left(home: Path) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 from tests.support import builders
 from tests.support.containers import SHELLS, static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, find_program, need, need_root, own, provision_command
+from tests.support.tools import as_user, find_program, need, need_root, own, provision, provision_command
 
 APPLETS = ("sh", "cat", "echo", "env", "false", "kill", "ls", "pwd", "readlink", "sleep", "wc")
 
@@ -42,10 +42,8 @@ def home(place: Path) -> Path:
 
 def run(home: Path, *words: str | Path, cwd: Path | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run `provision` as the unprivileged user with this home."""
-    command, options = provision_command(*words, cache=home / "cache", **as_user())
-    options["env"] |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
-    options["cwd"] = cwd or home.parent
-    return subprocess.run(command, check=False, timeout=120, **{**options, **more})
+    options = as_user(HOME=str(home), XDG_STATE_HOME=str(home / "state"))
+    return provision(*words, cache=home / "cache", **{**options, "cwd": cwd or home.parent, **more})
 
 
 @pytest.fixture

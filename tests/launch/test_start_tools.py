@@ -105,7 +105,9 @@ def test_control_c_with_small_tools(
 
 
 # What start.sh calls for each runtime, less what each shell has built in.
-CALLED = {"proot": {"cat", "date", "env", "ln", "mkdir", "mktemp", "readlink", "rm", "setsid", "sleep", "uname"}}
+CALLED = {
+    "proot": {"cat", "date", "env", "head", "ln", "mkdir", "mktemp", "readlink", "rm", "setsid", "sleep", "uname"}
+}
 CALLED["userns"] = CALLED["proot"] - {"date", "ln", "mktemp", "uname"} | {"chroot", "unshare"}
 if os.geteuid() != 0:
     CALLED["userns"].add("cp")  # for a copy of a chroot that the user may write to
@@ -203,10 +205,10 @@ def test_few_programs_are_started(container: Container) -> None:
         **options,
     )
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
-    # ls looks at DIR; the helper is tried, and in its process the probe tells which file proot is; the guest's env is a
-    # link here. Kernels before 6.1 have to be asked for their machine.
+    # ls looks at DIR; the helper is tried, and in its process the probe tells which file proot is; head reads the
+    # guest's users; its env is a link here. Kernels before 6.1 have to be asked for their machine.
     named = [] if Path("/proc/sys/kernel/arch").exists() else ["uname"]
-    assert programs == ["start.sh", "ls", *named, "helper", "proot-probe", "readlink"]
+    assert programs == ["start.sh", "ls", *named, "helper", "proot-probe", "head", "readlink"]
 
 
 @pytest.mark.parametrize("runtime", ["userns", "chroot"])
@@ -237,8 +239,8 @@ def test_few_programs_are_started_in_namespaces_too(container: Container, runtim
     # The helper is tried, and user namespaces by it. Kernels before 6.1 have to be asked for their machine.
     named = [] if Path("/proc/sys/kernel/arch").exists() else ["uname"]
     tried = ["start.sh", "ls", *named, "helper", "unshare", "sh"]
-    # The guest's env is a link here. The helper mounts the stage, and all in it.
-    staged = ["readlink", "helper", "helper"]
+    # head reads the guest's users; its env is a link here. The helper mounts the stage, and all in it.
+    staged = ["head", "readlink", "helper", "helper"]
     # It shows all in the rootfs. One lets process 1 end with its parent, one confines the guest.
     ready = ["helper", "sh", "helper", "chroot", "env", "exe"]
     if runtime == "userns":

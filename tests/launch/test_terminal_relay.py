@@ -93,11 +93,11 @@ def test_signals_and_keys_reach_the_command(words: list[str]) -> None:
     assert screen.end() == 130
 
 
-@pytest.mark.parametrize("answer", ["yes", "12"])
-def test_it_ends_while_its_screen_is_stopped(words: list[str], answer: str) -> None:
-    """By Ctrl-S, or as by a connection that hangs: nobody reads the terminal that is raw."""
+@pytest.mark.parametrize(("answer", "user"), [("yes", True), ("12", False), ("12", True)])
+def test_it_ends_while_its_screen_is_stopped(words: list[str], answer: str, user: bool) -> None:
+    """By Ctrl-S, or as by a connection that hangs: nobody reads the terminal that is raw. A user doesn't own it."""
     guest = "echo ready; read line; while :; do echo more than all terminals together hold; done"
-    screen = Terminal([*words, answer, "/bin/sh", "-c", guest, "no"], user=answer == "yes")
+    screen = Terminal([*words, answer, "/bin/sh", "-c", guest, "no"], user=user)
     screen.until(b"ready")
     screen.type(b"\n")
     if answer == "12":

@@ -88,12 +88,10 @@ def run_by_server(
     rest = {name: value for name, value in options.items() if PIPES.get(name, value) != value or name not in PIPES}
     user: dict[str, Any] = {name: rest.pop(name) for name in ("user", "group", "extra_groups") if name in rest}
     env, cwd = rest.pop("env"), rest.pop("cwd", os.getcwd())
-    # Another user may not be able to enter it, though the process that is root before could.
-    if rest or (user and cwd != "/") or any("\0" in word for word in words):
+    if rest or any("\0" in word for word in words):
         return None
-    message = json.dumps(
-        {"words": words, "env": env, "cwd": cwd, "umask": _umask(), **request}, default=os.fspath
-    ).encode()
+    content = {"words": words, "env": env, "cwd": cwd, "umask": _umask(), **request}
+    message = json.dumps(content, default=os.fspath).encode()
     if len(message) > LONGEST:
         return None
     at_start = {name: value for name, value in env.items() if _READ_AT_START.match(name)}
