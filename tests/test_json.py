@@ -155,7 +155,12 @@ def test_list(place: Place) -> None:
 
 
 def test_doctor(place: Place) -> None:
-    assert place.check("doctor", "doctor", "--offline", "dir")["checks"]
+    status = provision(
+        "doctor", "--offline", "--quiet", "dir", cache=place.path / "cache", env=place.env, cwd=place.path
+    )
+    value = place.check("doctor", "doctor", "--offline", "dir", status=status.returncode)
+    assert value["works"] == (status.returncode == 0)
+    assert value["checks"]
 
 
 def test_inspect(place: Place) -> None:

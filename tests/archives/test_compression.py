@@ -18,7 +18,7 @@ from provisioner.errors import MachineError, MalformedImage, NetworkError
 from provisioner.image.digest import CHUNK
 from tests.support.archives import tar
 from tests.support.builders import compressed
-from tests.support.tools import need, unavailable
+from tests.support.tools import need, need_libmagic
 
 TYPES = {
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -160,14 +160,6 @@ def test_a_python_without_a_module(name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MachineError, match=f"without its module {name}"):
         read(blob, "")
-
-
-def need_libmagic() -> None:
-    """Skip the test where python-magic doesn't find libmagic, which is not Python's."""
-    try:
-        import magic  # noqa: F401
-    except ImportError:
-        unavailable("libmagic is missing: apt install libmagic1")
 
 
 @pytest.mark.parametrize("kind", TYPES)

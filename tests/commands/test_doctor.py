@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from provisioner.doctor.diagnosis import NETWORK_PROBES, PROBES
 from tests.support.doctor import checks_of, doctor, path_before, states_of, write_script
-from tests.support.tools import as_user, need, need_root, own, provision, provision_command
+from tests.support.tools import as_user, need, need_root, open_terminal, own, provision, provision_command
 
 
 def test_root_can_do_all_that_this_machine_can(tmp_path: Path) -> None:
@@ -86,7 +85,7 @@ def test_states_have_colours(tmp_path: Path) -> None:
 
 def test_it_fits_a_phone(tmp_path: Path) -> None:
     command, options = provision_command("doctor", "--offline", tmp_path, cache=tmp_path)
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     env = {**options["env"], "COLUMNS": "40", "TERM": "xterm"}
     done = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
     os.close(theirs)

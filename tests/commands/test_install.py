@@ -48,6 +48,15 @@ def test_people_read_stderr_and_stdout_stays_empty(registry: ScriptedRegistry, t
     ]
 
 
+def test_a_layer_says_what_made_it_shortened(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
+    history = [{"created_by": "ADD rootfs.tar.xz /"}, {"empty_layer": True}, {"created_by": f"RUN {'apk add ' * 20}"}]
+    registry.push("told", builders.small(config={"history": history}))
+    assert main([f"{registry.host}/told", str(tmp_path / "dir"), "--platform", "amd64"]) == 0
+    first, second = [line for line in capsys.readouterr().err.splitlines() if line.startswith("layer ")]
+    assert first == "layer 1 of 2: 174 B, ADD rootfs.tar.xz /"
+    assert re.fullmatch("layer 2 of 2: 106 B, (apk add )+…", second)
+
+
 def test_the_start_line_can_be_pasted(
     registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -20,7 +19,7 @@ from provisioner.container.directories import Directories, KnownDirectory
 from tests.support import builders, terminal
 from tests.support.guests import SCRIPT, guest
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, find_program, need, provision, provision_command
+from tests.support.tools import clean_environment, find_program, need, open_terminal, provision, provision_command
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def on_terminal(env: dict[str, str], columns: int, tmp_path: Path) -> list[str]:
         "COLUMNS": str(columns),
         "NO_COLOR": "1",
     }
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     with subprocess.Popen(command, env={**env, **python_path}, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""

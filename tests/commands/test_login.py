@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import select
 import stat
 import subprocess
@@ -22,7 +21,7 @@ from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.docker_registry import DockerRegistry, run_docker_registry
 from tests.support.scripted_registry import PrivateTokens, Request, ScriptedRegistry, json_response
-from tests.support.tools import clean_environment, need, provision, provision_command, run
+from tests.support.tools import clean_environment, need, open_terminal, provision, provision_command, run
 
 PASSWORD = "correct horse"
 HTPASSWD = "me:$2b$04$BVDZ3x5aUWxUVQQWxmIHD.UZ4vvusJ/glWAX.WmFFttBS9XJkHz5q"
@@ -202,7 +201,7 @@ def test_a_name_and_a_password_are_asked_for_on_a_terminal(
 ) -> None:
     env = clean_environment(REGISTRY_AUTH_FILE=str(auth_file))
     command, options = provision_command("login", private.host, cache=tmp_path, env=env)
-    terminal, theirs = pty.openpty()
+    terminal, theirs = open_terminal()
     pipes = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
     # The new session's first terminal that is opened becomes its own, as getpass needs it.
     command = ["setsid", "--ctty", "--wait", *command]

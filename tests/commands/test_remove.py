@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from tests.support.tools import (
     clean_environment,
     need,
     need_root,
+    open_terminal,
     own,
     provision,
     provision_command,
@@ -187,7 +187,7 @@ def test_files_that_provision_has_not_made_are_asked_for(tmp_path: Path) -> None
 def test_a_question_is_answered_on_a_terminal(tmp_path: Path, answer: str, is_removed: bool) -> None:
     target = fake(tmp_path / "target")
     (target / "thesis").touch()
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     command, options = provision_command("remove", target, cache=tmp_path / "cache")
     options.update(stdin=theirs, stdout=theirs, stderr=theirs)
     with subprocess.Popen(command, **options) as process:

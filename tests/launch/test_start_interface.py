@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 
 import pytest
 
 from tests.support.containers import RUNTIMES, SAY, SHELLS, Container, starter
-from tests.support.tools import need
+from tests.support.tools import need, open_terminal
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -134,7 +133,7 @@ def test_ports_of_the_image_are_told_at_a_terminal(container: Container) -> None
 
 def at_terminal(container: Container, runtime: str, *args: str) -> str:
     """What a start writes to a terminal."""
-    leader, follower = pty.openpty()
+    leader, follower = open_terminal()
     try:
         done = container.run(runtime, *args, stderr=follower)
         assert done.returncode == 0, done

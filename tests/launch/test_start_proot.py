@@ -13,7 +13,7 @@ from tests.launch.test_seccomp import install
 from tests.support import libseccomp
 from tests.support.containers import ENVIRONMENT, Container, starter
 from tests.support.termux import need_termux_proot, with_proot, with_similar_proot
-from tests.support.tools import need
+from tests.support.tools import need, open_terminal
 
 
 def test_of_termux_s_proot_all_that_helps_is_used(container: Container, place: Path) -> None:
@@ -31,7 +31,7 @@ def test_of_termux_s_proot_all_that_helps_is_used(container: Container, place: P
 def test_ports_that_are_moved_are_told_at_a_terminal(container: Container, place: Path) -> None:
     termux_proot = with_similar_proot(place)
     container.set(image_ports=("80/tcp", "53/udp", "1024/tcp", "odd"), image_entrypoint=("true",))
-    leader, follower = os.openpty()
+    leader, follower = open_terminal()
     with os.fdopen(leader, "rb") as terminal:
         done = container.run("proot", env=termux_proot, stderr=follower)
         os.close(follower)

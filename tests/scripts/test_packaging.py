@@ -102,6 +102,15 @@ def install(python: Path, *what: str | Path, **environment: str) -> None:
     run(*pip, "install", "--quiet", "--no-deps", "--no-index", *what, cwd=python.parent, **environment)
 
 
+def test_no_line_to_type_installs_a_strangers_package() -> None:
+    """The names `provisioner` and `provision` on the package index belong to others."""
+    files = [*ROOT.glob("provisioner/**/*.py"), *ROOT.glob("docs/*.md"), *ROOT.glob("scripts/start/*.sh")]
+    texts = "".join(path.read_text() for path in (*files, ROOT / "README.md", ROOT / "CONTRIBUTING.md"))
+    named = re.findall(r"pipx? install '?([^\s`'\",;)]+)", texts)
+    assert set(named) == {"./provisioner", "./provisioner[fast]", "isal", "PySocks", "{package}"}
+    assert set(re.findall(r'package = "(.+)" if name == "zstd" else name', texts)) == {"backports.zstd"}
+
+
 def test_every_package_is_listed() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")

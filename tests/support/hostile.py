@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pty
 import re
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from tests.support import exploits
 from tests.support.containers import Container, choosing, is_roots, make_container, starter
 from tests.support.exploits import CANARY, Config
 from tests.support.mounts import mounts_below
-from tests.support.tools import fast_directory, need, run, user_id, user_python
+from tests.support.tools import fast_directory, need, open_terminal, run, user_id, user_python
 
 USERS = ("root", "1234")
 """Whom the guest's programs run as."""
@@ -159,7 +158,7 @@ def victim(uid: int) -> Iterator[int]:
 @contextmanager
 def terminal(uid: int) -> Iterator[str]:
     """Yield the path of a terminal of that user, into which CANARY was typed."""
-    leader, follower = pty.openpty()
+    leader, follower = open_terminal()
     name = os.ttyname(follower)
     if os.geteuid() == 0:
         os.chown(name, uid, -1)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.tools import as_user, clean_environment, find_program, heed_signals, provision_command
+from tests.support.tools import as_user, clean_environment, find_program, heed_signals, open_terminal, provision_command
 
 
 def on_terminal(*args: str | Path, columns: int, cache: Path, **environment: str) -> tuple[int, str]:
@@ -26,7 +26,7 @@ def on_terminal(*args: str | Path, columns: int, cache: Path, **environment: str
 
     Lines end with `\\n`, as the program wrote them.
     """
-    leader, follower = pty.openpty()
+    leader, follower = open_terminal()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = clean_environment(**{"TERM": "xterm", "LANG": "C.UTF-8", **environment})
     command, options = provision_command(*args, cache=cache, env=env)
@@ -56,6 +56,8 @@ class Terminal:
 
     def __init__(self, command: Sequence[str | Path], user: bool) -> None:
         self.shown = b""
+        for end in open_terminal():  # whether there are any
+            os.close(end)
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             options: dict[str, Any] = as_user() if user else {"env": clean_environment()}

@@ -77,6 +77,22 @@ def need_root() -> None:
         unavailable("only root can do this: sudo make test")
 
 
+def need_libmagic() -> None:
+    """Skip or fail the running test where python-magic doesn't find libmagic, which is not Python's."""
+    try:
+        import magic  # noqa: F401
+    except ImportError:
+        unavailable("libmagic is missing: apt-get install libmagic1")
+
+
+def open_terminal() -> tuple[int, int]:
+    """Return both ends of a new pseudoterminal, as os.openpty does; skip or fail the running test without any."""
+    try:
+        return os.openpty()
+    except OSError as error:
+        unavailable(f"there are no pseudoterminals ({error.strerror}): mount -t devpts devpts /dev/pts")
+
+
 def find_program(name: str) -> str | None:
     """Return the path of a program on PATH or in the sbin directories, None if it is missing."""
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")

@@ -15,6 +15,7 @@ import pytest
 
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import ColourChoice
+from tests.support.tools import open_terminal
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -23,7 +24,7 @@ class Terminal:
     """A real terminal of 100 columns: a `stream` to write to, and what it shows."""
 
     def __init__(self) -> None:
-        self._outer, inner = os.openpty()
+        self._outer, inner = open_terminal()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.stream: TextIO = open(inner, "w", encoding="utf-8")  # noqa: SIM115
         self._shown = b""

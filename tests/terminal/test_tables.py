@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.terminal.tables import Column, Screen, Style, cell_text, count_text, folded, table, width_of, wrapped
+from tests.support.tools import open_terminal
 
 COLUMNS = (
     Column("NAME"),
@@ -174,11 +175,10 @@ def test_the_environment_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_width_of_a_real_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     import fcntl
-    import pty
     import struct
     import termios
 
-    leader, follower = pty.openpty()
+    leader, follower = open_terminal()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     with os.fdopen(follower, "w") as stream, os.fdopen(leader):
         assert Screen.of(stream).width == 40

@@ -15,6 +15,7 @@ from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import width_of
 from provisioner.terminal.wrapping import filled, with_commands
 from tests.support.terminal import on_terminal
+from tests.support.tools import open_terminal
 
 
 def test_a_line_is_broken_between_words_and_goes_on_indented() -> None:
@@ -44,7 +45,7 @@ def test_a_command_in_a_hint_stays_whole_to_be_copied() -> None:
 
 
 def test_the_console_fits_a_phone(monkeypatch: pytest.MonkeyPatch) -> None:
-    leader, follower = os.openpty()
+    leader, follower = open_terminal()
     monkeypatch.setenv("COLUMNS", "40")
     with open(follower, "w", encoding="utf-8") as stream:
         console = Console(stream=stream, colour="never")
