@@ -190,7 +190,7 @@ def test_an_interrupted_run_says_what_is_kept(
     def interrupted(*_: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"provisioner.provision.{step}", interrupted)
+    monkeypatch.setattr(f"provisioner.provision.creation.{step}", interrupted)
     words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64", "-q"]
     assert main(words) == 130
     assert re.fullmatch(r"provision: interrupted\n  \d+ B are kept: run again to go on\n", capsys.readouterr().err)

@@ -19,6 +19,7 @@ from provisioner.archives.compression import decompress
 from provisioner.comparison.changes import MOUNT_POINTS
 from provisioner.container.access import FOLDER
 from provisioner.container.copying import give_new_id
+from provisioner.container.ids import IDS_FILE
 from provisioner.container.record import Record
 from provisioner.errors import MachineError, MalformedImage, machine_errors
 from provisioner.exports.backup import FOLDER_NAME, GENERATED, SCRIPT, DigestCheck
@@ -29,7 +30,7 @@ from provisioner.filesystem.walk import walk
 from provisioner.filesystem.xattrs import access_lists, set_read_xattrs
 from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import script_anew, settings_of
-from provisioner.launch.runtime_files import IDS_FILE, runtime_files, write_files
+from provisioner.launch.runtime_files import runtime_files, write_files
 from provisioner.layers.budget import Budget
 from provisioner.layers.job import ROOTFS
 from provisioner.ownership import mtree
