@@ -232,13 +232,14 @@ def _complete_shared_memory(job: _Job) -> None:
 def _complete_script(job: _Job, files: StartFiles, shell: str) -> None:
     """Write start.sh anew where it can't run at all; what it was is kept. One that was edited stays."""
     top = job.opened.top
+    was_closed = _is_file(top, SCRIPT) and _open_mode(top, SCRIPT, 0o755)
     old = _content(top, SCRIPT)
     if old is None or is_broken(old):
         if old:
             job.clear(job.opened.folder, f"{SCRIPT}.old", f"{FOLDER}/{SCRIPT}.old")
             replace_in(job.opened.folder, f"{SCRIPT}.old", old, 0o644)
         job.put(SCRIPT, files.script(shell), 0o755)
-    elif _open_mode(top, SCRIPT, 0o755):
+    elif was_closed:
         job.written.append(SCRIPT)
 
 

@@ -78,7 +78,7 @@ def snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path.relative_to(directory)): (
             path.lstat().st_mode,
-            path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) else b"",
+            path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) and os.access(path, os.R_OK) else b"",
         )
         for path in paths
         if path.name not in ("start.sh.old", "fakeroot.state") and os.path.lexists(path)
