@@ -15,7 +15,7 @@ from provisioner.container.existing import existing_record, record_in
 from provisioner.container.place import limits_of
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.running import stop_or_refuse
-from provisioner.container.staging import Staging
+from provisioner.container.staging import MAKE, Staging
 from provisioner.container.stamps import CHANGED
 from provisioner.container.start_options import StartOptions
 from provisioner.errors import TargetExists, machine_errors
@@ -36,6 +36,7 @@ from provisioner.ownership.record import RECORD, content_of, write_owners
 from provisioner.profile import Profile, load_profile, profile_names
 from provisioner.reflinks.siblings import find_siblings
 from provisioner.reflinks.unpacking import unpack_or_reflink
+from provisioner.rootfs.access_lists import refused_text, set_access_lists
 from provisioner.rootfs.account_files import read_account_files
 from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
@@ -135,8 +136,8 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
     Raises ProvisionError, and what `complete` raises. The directory then doesn't exist, or is as it was before.
     """
     requested_profile = load_profile(plan.profile) if plan.profile else None
-    existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
-    with Staging(plan.directory, plan.trust, console.step if plan.waits else None) as staging:
+    action = _action(plan)  # this refuses a foreign directory before Staging creates anything beside it
+    with Staging(plan.directory, plan.trust, console.step if plan.waits else None, action=action) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and plan.force:
             _prepare_replacement(plan)
@@ -163,6 +164,7 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
                 accounts, packages = read_account_files(tree), read_packages(tree)
                 image = _completed(image, tree, plan, console)
                 facts = Facts.of(tree)
+                _set_access_lists(tree, ownership, console)
             for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
                 console.step(message)
             record = Record.of(
@@ -188,6 +190,11 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
                     _write_state(folder, plan)
         staging.commit(console, sync=plan.sync, keep_as=complete(staging.new))
     return Outcome(record, image, resolved_image.index, True, True, resolved_image.files, content)
+
+
+def _action(plan: Plan) -> str:
+    """Return what is done with the directory, for messages. Raises TargetExists for one that provision hasn't made."""
+    return "replace" if existing_record(plan.directory, plan.trust) and plan.force else MAKE
 
 
 def _reuse(
@@ -360,6 +367,12 @@ def _same_fixups(
     paths = [*(f"etc/{name}".encode() for name in generated_files(profile, (), plan.directory))]
     paths += [path.lstrip(b"/") for path, _ in profile.files]
     return frozenset(paths), lambda tree: requested is not None or matching_profile(tree) == profile
+
+
+def _set_access_lists(tree: Tree, ownership: Ownership, console: Console) -> None:
+    """Set the access lists of the image, which name its users and groups: where files belong to these."""
+    if ownership.exact and (refused := set_access_lists(tree.locate(b"").directory, tree.overrides)):
+        console.step(refused_text(refused))
 
 
 def _write_owners(folder: int, rootfs: int, tree: Tree, ownership: Ownership, record: Record) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import shutil
 import subprocess
 import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from provisioner.errors import MachineError, UsageError
+from provisioner.errors import HINTS, MachineError, UsageError
 from provisioner.terminal.escaping import printable
 
 _ENDS = {
@@ -99,17 +101,31 @@ class _Program:
         path = shutil.which("zstd")
         if path is None:
             raise MachineError("nothing on this machine can compress as zstd", _ZSTD_HINT)
-        self._process = subprocess.Popen([path, "-cq", "-"], stdin=subprocess.PIPE, stdout=output)
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([path, "-cq", "-"], stdin=pipe, stdout=output, stderr=pipe)
 
     def write(self, data: bytes) -> None:
         assert self._process.stdin
-        self._process.stdin.write(data)
+        try:
+            self._process.stdin.write(data)
+        except BrokenPipeError:
+            raise self._failure() from None
 
     def finish(self) -> None:
         assert self._process.stdin
-        self._process.stdin.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            raise self._failure() from None
         if self._process.wait():
-            raise MachineError(f"zstd failed, with exit status {self._process.returncode}", _ZSTD_HINT)
+            raise self._failure()
+
+    def _failure(self) -> MachineError:
+        """Return the error that zstd has told, such as a full disk."""
+        _, said = self._process.communicate()
+        lines = said.decode(errors="replace").strip().splitlines() or [f"exit status {self._process.returncode}"]
+        hint = HINTS[errno.ENOSPC] if os.strerror(errno.ENOSPC) in lines[-1] else _ZSTD_HINT
+        return MachineError(f"zstd failed: {printable(lines[-1].strip())}", hint)
 
 
 def _module(name: str) -> Any:

@@ -26,6 +26,11 @@ def staging_directory(target: Path) -> Path:
     return target.parent / os.fsdecode(b".%s.provision" % name)
 
 
+def scratch_directory(target: Path) -> Path:
+    """Return where the staging of `target` has its temporary files, whether that exists or not."""
+    return staging_directory(target) / "scratch"
+
+
 def was_interrupted(target: Path) -> bool:
     """Return whether a run was killed, or is at work, between the two renames that replace `target`."""
     folder = staging_directory(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -41,6 +42,17 @@ class Disk:
         shutil.copyfile(self.backing, copy)
         run("umount", self.path)
         run("mount", "-o", self.options, copy, self.path)
+
+    def damage(self, content: bytes) -> None:
+        """Change each copy of some bytes on the disk. Of btrfs, files with these can't be read any more."""
+        run("umount", self.path)
+        with self.backing.open("r+b") as file, mmap.mmap(file.fileno(), 0) as stored:
+            at = stored.find(content)
+            assert at >= 0, "it isn't on the disk"
+            while at >= 0:
+                stored[at] ^= 1
+                at = stored.find(content, at + 1)
+        run("mount", "-o", self.options, self.backing, self.path)
 
 
 @contextmanager
