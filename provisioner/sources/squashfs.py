@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 from provisioner.archives.pseudo_files import files_of, tar_of
@@ -60,7 +61,8 @@ class SquashfsBlob:
         """Kill the program if it is running: a reader gets the end of its output then."""
         if self._process is not None:
             if self._process.is_alive():
-                self._process.kill()
+                with suppress(ProcessLookupError):  # a thread of sh has waited for it meanwhile
+                    self._process.kill()
             self._process.wait()
 
     def wait(self, offset: int) -> int:

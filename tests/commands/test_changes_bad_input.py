@@ -260,7 +260,8 @@ def test_a_disk_that_fails(place: Path, registry: ScriptedRegistry) -> None:
         push(registry, [*NEW, ("usr/large", os.urandom(40 << 20))])
         done = provision("update", directory, *COMMANDS["update"], **options)
         assert done.returncode == 7, done.stderr
-        assert "Input/output error" in done.stderr
+        # The kernel passes on the error of the loop device, or makes one of its own of it.
+        assert "Input/output error" in done.stderr or "No space left on device" in done.stderr
         assert {path: entry.sha256 for path, entry in tree_of(directory).items()} == {
             path: entry.sha256 for path, entry in before.items()
         }
