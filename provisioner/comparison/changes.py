@@ -109,7 +109,8 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed, 
                 yield Change(path, "A", _kind(file), size=_size(file), disk_size=size_on_disk(file.stat))
             continue
         aspects = () if file is None or file.is_mounted else baseline.compare(path, entry, file)
-        if file is None or not _is_compared_below(entry, file, aspects):
+        is_plain = file is not None and not (aspects or file.is_mounted or file.is_directory)
+        if not is_plain and (file is None or not _is_compared_below(entry, file, aspects)):
             skipped = path + b"/"
         if file is None:
             yield Change(path, "D", entry.kind, size_before=entry.size)

@@ -368,6 +368,13 @@ def test_standard_streams_will_do(place: Path, source: Path) -> None:
     assert rootfs_of(place / "new") == rootfs_of(source)
 
 
+def test_standard_output_that_is_closed_is_no_place_for_a_backup(place: Path, source: Path) -> None:
+    command, options = provision_command("backup", source, "-", cache=place / "cache", **as_user())
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], check=False, **options)
+    assert done.returncode == 2
+    assert "standard output is closed" in done.stderr
+
+
 def test_a_file_that_changes_meanwhile_is_told(place: Path, source: Path) -> None:
     """The reader of a FIFO decides when the archive is written."""
     (source / "rootfs/large").write_bytes(bytes(4 << 20))
