@@ -46,13 +46,14 @@ def failing(lasting_place: Path) -> Iterator[tuple[Path, ScriptedRegistry]]:
             env=clean_environment(),
         )
         assert done.returncode == 0, done.stderr
-        (directory / "rootfs/etc/mine").write_bytes(MINE)
-        os.utime(directory / "rootfs/usr/lost")  # so that it has to be read
-        for content in (LOST, MINE):
-            mounted.damage(content[:1000])
+        lost, mine = directory / "rootfs/usr/lost", directory / "rootfs/etc/mine"
+        mine.write_bytes(MINE)
+        os.utime(lost)  # so that it has to be read
+        for path in (lost, mine):
+            mounted.damage(path)
         registry.push("image", NEWER)
         with pytest.raises(OSError, match="Input/output error"):
-            (directory / "rootfs/usr/lost").read_bytes()
+            lost.read_bytes()
         yield directory, registry
 
 
