@@ -168,13 +168,12 @@ def _space_errors(space: Path | None) -> Iterator[None]:
 
     `space` is that of LayerOptions.
     """
+    where = "" if space is None else f", in {printable(str(space))}"
     try:
-        with machine_errors("write the new layer to a temporary file"):
+        with machine_errors(f"write the new layer to a temporary file{where}"):
             yield
     except MachineError as error:
-        if space is not None:
-            error.message += f", in {printable(str(space))}"
-        elif getattr(error.__cause__, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
+        if space is None and getattr(error.__cause__, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
             error.hint = "name a directory with more space by TMPDIR: TMPDIR=/var/tmp provision …"
         raise
 
