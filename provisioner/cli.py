@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import NoReturn, Protocol, cast
+from typing import NoReturn, Protocol, TextIO, cast
 
 from provisioner.commands import install
 from provisioner.commands.first_word import check_first_word, instead_of, operand_positions
@@ -20,7 +20,8 @@ from provisioner.commands.start_options import TAKES_VALUE, with_volume_options
 from provisioner.errors import ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
-from provisioner.terminal.tables import COLOUR_CHOICES, ColourChoice
+from provisioner.terminal.tables import COLOUR_CHOICES, ColourChoice, Screen
+from provisioner.terminal.wrapping import filled
 
 
 class Command(Protocol):
@@ -101,6 +102,7 @@ class Commands(Mapping[str, Command]):
 COMMANDS = Commands()
 
 SUMMARY = "provision turns a container image into a directory that runs: no Docker, no daemon, no root."
+_MORE_HELP = "`install` may be left out. Options and an example of each: provision help NAME"
 EXIT_STATUSES = (
     "Exit status: 0 done, 1 unexpected, 2 usage, 3 not found, 4 not allowed, 5 network, 6 bad content, "
     "7 this machine can't, 8 DIR is in the way, 9 an update is there, 130 interrupted."
@@ -216,15 +218,18 @@ def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated(number)
 
 
-def _overview() -> str:
+def _overview(stream: TextIO) -> str:
     """Return what `provision --help` prints: what it is, the main job, and the subcommands in groups."""
-    width = max(map(len, COMMANDS))
-    lines = [SUMMARY, "", f"    {install.EXAMPLE}", ""]
+    width, columns = max(map(len, COMMANDS)), Screen.of(stream).width
+    indent = " " * (width + 4)
+    lines = [filled(SUMMARY, columns, ""), "", f"    {install.EXAMPLE}", ""]
     for title, group in GROUPS.items():
         lines.append(f"{title}:")
-        lines += (f"  {name:<{width}}  {COMMANDS[name].HELP}" for name in group)
+        for name in group:
+            text = filled(COMMANDS[name].HELP, columns and columns - len(indent), "").replace("\n", f"\n{indent}")
+            lines.append(f"  {name:<{width}}  {text}")
         lines.append("")
-    return "\n".join([*lines, "`install` may be left out. Options and an example of each: provision help NAME"])
+    return "\n".join([*lines, filled(_MORE_HELP, columns, "")])
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -279,10 +284,10 @@ def _subcommand(words: list[str]) -> list[str]:
 def _answer_without_subcommand(words: list[str]) -> None:
     """Print the overview where it is asked for. Raises UsageError where the first word isn't an image's name."""
     if not words:
-        sys.stderr.write(f"{_overview()}\n")
+        sys.stderr.write(f"{_overview(sys.stderr)}\n")
         raise SystemExit(UsageError.status)
     if words in (["--help"], ["-h"]):
-        write_lines([_overview()])
+        write_lines([_overview(sys.stdout)])
         raise SystemExit(0)
     words = with_volume_options(words)
     check_first_word(words, operand_positions(words, _takes_value), COMMANDS)

@@ -30,7 +30,7 @@ from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.inspection import inspect_directory
 from provisioner.launch.launcher import launcher
 from provisioner.launch.runtime_files import IDS_FILE
-from provisioner.layers.unpack import ROOTFS, UnpackOptions
+from provisioner.layers.job import ROOTFS, UnpackJob, UnpackOptions
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import RECORD, content_of, write_owners
 from provisioner.profile import Profile, load_profile, profile_names
@@ -151,15 +151,14 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         with machine_errors("prepare the directory"):
             scratch = staging.open_scratch("layers")
             ownership = plan.ownership or Ownership.in_directory(staging.new)
-            limits = limits_of(staging.new, ownership)
-        for text in filter(None, (*limits, resolved_image.cached)):
-            console.step(text)
-        with (
-            closing_descriptor(scratch),
-            _unpack(plan, image, source, staging.new, scratch, ownership, requested_profile, console) as tree,
-        ):
+            _describe_place(staging.new, ownership, console)
+        if resolved_image.cached:
+            console.step(resolved_image.cached)
+        job = UnpackJob(image, source, staging.new, scratch, ownership, console, plan.unpack_options)
+        with closing_descriptor(scratch), _unpack(job, plan, requested_profile) as tree:
             with tree_errors("write the fixups"):
                 profile = requested_profile or matching_profile(tree)
+                console.detail(f"profile: {profile.name}, {'as asked for' if requested_profile else 'by os-release'}")
                 generated = apply_fixups(tree, profile, plan.dns, plan.directory, plan.hostname)
                 accounts, packages = read_account_files(tree), read_packages(tree)
                 image = _completed(image, tree, plan, console)
@@ -307,6 +306,16 @@ def _describe(resolved: ResolvedImage, console: Console) -> None:
         console.step(resolved.verified if says_so else f"verified {resolved.verified}")
 
 
+def _describe_place(place: int, ownership: Ownership, console: Console) -> None:
+    """Say what a container in an open directory will lack, and whose its files will be. Raises OSError."""
+    for text in limits_of(place, ownership):
+        console.step(text)
+    if ownership.exact:
+        console.detail("owners: the image's, since this process may give files away")
+    else:
+        console.detail("owners: all files are yours, since this process may give none away; the record has the image's")
+
+
 def _completed(image: Image, tree: Tree, plan: Plan, console: Console) -> Image:
     """Return the image with what its files say where it is a rootfs archive, and with the settings of `plan`.
 
@@ -332,22 +341,13 @@ def _image_as_made(plan: Plan, existing: Record, image: Image) -> Image:
     return replace(image, config=existing.run.applied_to(image.config))
 
 
-def _unpack(
-    plan: Plan,
-    image: Image,
-    source: Source,
-    place: int,
-    scratch: int,
-    ownership: Ownership,
-    requested: Profile | None,
-    console: Console,
-) -> AbstractContextManager[Tree]:
-    """Make the rootfs in the open directory `place`, by reflinks of another container of `image` if that is possible.
+def _unpack(job: UnpackJob, plan: Plan, requested: Profile | None) -> AbstractContextManager[Tree]:
+    """Make the rootfs, by reflinks of another container of the image if that is possible.
 
     `requested` is the profile, if one is. Raises ProvisionError.
     """
-    siblings = find_siblings(image, lambda record: _same_fixups(plan, requested, record, image))
-    return unpack_or_reflink(image, source, place, scratch, ownership, plan.unpack_options, console, siblings)
+    siblings = find_siblings(job.image, lambda record: _same_fixups(plan, requested, record, job.image))
+    return unpack_or_reflink(job, siblings)
 
 
 def _same_fixups(

@@ -12,6 +12,17 @@ _ROOM = 12 << 20
 """Bytes of address space that a thread needs before it does anything: its stack, and what Python keeps for it."""
 
 
+def require_memory(threads: int = 1) -> None:
+    """Raise MemoryError where there is no memory for so many threads.
+
+    Python would wait for ever for a thread that ends for lack of memory before it has begun.
+    """
+    try:
+        mmap.mmap(-1, threads * _ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        raise MemoryError from None
+
+
 class BackgroundThread(threading.Thread):
     """A daemon thread, so that the end of the process doesn't wait for it: a server may be silent."""
 
@@ -19,14 +30,8 @@ class BackgroundThread(threading.Thread):
         super().__init__(target=target, name=name, args=args, daemon=True)
 
     def start(self) -> None:
-        """Start it. Raises MemoryError without memory, RuntimeError where this user may have no more threads.
-
-        Python would wait for ever for a thread that ends for lack of memory before it has begun.
-        """
-        try:
-            mmap.mmap(-1, _ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
-        except OSError:
-            raise MemoryError from None
+        """Start it. Raises MemoryError without memory, RuntimeError where this user may have no more threads."""
+        require_memory()
         super().start()
 
     def run(self) -> None:

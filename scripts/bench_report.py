@@ -124,7 +124,10 @@ def goals(by_image: dict[str, Medians], peers: Sequence[str], cores: int) -> lis
     rivals = [application[peer] for peer in peers if peer in application and peer != TAR]
     fastest = min(rivals, key=lambda one: one.wall).entrant if rivals else "the fastest peer that checks anything"
     peaks = [
-        found[ours].peak / MIB for found in by_image.values() for ours in (OURS, FAST, *WARM, *ROOTFS) if ours in found
+        found[ours].peak / MIB
+        for found in by_image.values()
+        for ours in (OURS, FAST, *WARM, *ROOTFS, *ARCHIVES.values(), PIPED)
+        if ours in found
     ]
     wanted = [Goal(f"application: {TAR} to {FAST}", 2.3, ratio(application, TAR, FAST))]
     wanted += [Goal(f"application: {TAR} to {OURS}", 1.8, ratio(application, TAR, OURS))]

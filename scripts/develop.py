@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import configparser
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -51,8 +52,12 @@ FAST = "not (needs_root or needs_server or real_image or slow)"
 """The tests that check-fast runs, as an expression of pytest's markers."""
 
 
-SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=8", "--dist=loadfile")
-"""Tests of one file share what is dear to make, so one process runs them."""
+PROCESSES = min(3 * (os.cpu_count() or 1) // 2, 8)
+"""How many processes run tests: more than there are cores, since tests also wait."""
+
+
+SIDE_BY_SIDE = (f"--numprocesses={PROCESSES}", "--dist=loadfile", "--no-loadscope-reorder")
+"""Tests of one file share what is dear to make, so one process runs them. tests/conftest.py has long files first."""
 
 
 class Failure(Exception):
@@ -81,7 +86,7 @@ def run(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run pytest with these arguments; without any, run all tests, in as many processes as the machine has cores."""
+    """Run pytest with these arguments; without any, run all tests, in several processes."""
     environment("test")
     return call(PYTHON, "-m", "pytest", *(arguments or SIDE_BY_SIDE))
 

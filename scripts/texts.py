@@ -30,6 +30,31 @@ _DATE = "2026-11-26"
 """The date of the man pages, fixed so that they stay the same until their text changes."""
 
 
+_NAMES = "provision list --quiet 2>/dev/null"
+CONTAINERS = {
+    "bash": "_provision_containers",
+    "zsh": "_provision_containers",
+    "fish": f"(__fish_complete_directories; {_NAMES} | string replace -r '.*/' '')",
+    "preamble": {
+        "bash": f"""\
+_provision_containers() {{
+  compgen -d -- "$1"
+  {_NAMES} | while IFS= read -r directory; do
+    case "${{directory##*/}}" in "$1"*) printf '%s\\n' "${{directory##*/}}" ;; esac
+  done
+}}""",
+        "zsh": f"""\
+_provision_containers() {{
+  local -a names
+  names=(${{${{(f)"$({_NAMES})"}}:t}})
+  compadd -a names
+  _files -/
+}}""",
+    },
+}
+"""Completes NAME|DIR: directories, and the names of those that `provision list` knows. No shell expands the names."""
+
+
 def main(arguments: list[str]) -> int:
     """Write or check the files; return the exit status."""
     status = 0
@@ -69,7 +94,9 @@ def _mark_paths(parser: argparse.ArgumentParser) -> None:
     """Let shells complete paths where an argument's name in the help says that it is one."""
     for action in parser._actions:
         words = set(re.split(r"[^A-Z]+", str(action.metavar)))
-        if words & {"FILE", "SRC", "SOURCE"}:
+        if {"NAME", "DIR"} <= words:
+            action.complete = CONTAINERS  # type: ignore[attr-defined]
+        elif words & {"FILE", "SRC", "SOURCE"}:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif words & {"DIR", "NEW"}:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]

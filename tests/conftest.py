@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from provisioner.rootfs.tree import Tree
 from tests.support import realimages
 from tests.support.containers import RUNTIMES, Container, make_container, make_scratch
 from tests.support.docker_registry import DockerRegistry, run_docker_registry
+from tests.support.fork_server import close_servers
 from tests.support.leftovers import clean_place, processes_left, staging_below
 from tests.support.markers import markers_of
 from tests.support.mounts import mounts_below
@@ -35,12 +38,23 @@ if not os.access(_EXAMPLES if _EXAMPLES.exists() else CHECKOUT, os.W_OK):
     hypothesis.settings.load_profile("foreign checkout")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test for what it needs (see markers.py)."""
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test for what it needs (see markers.py). Where several processes run them, long files come first."""
     for item in items:
         if isinstance(item, pytest.Function):
             for marker in sorted(markers_of(item)):
                 item.add_marker(marker)
+    if hasattr(config, "workerinput"):
+        in_file = Counter(item.path for item in items)
+        long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("real_image")}
+        items.sort(key=lambda item: (item.path not in long, -in_file[item.path], item.path))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests out of garbage collections, here and in forks, which would copy what a collection touches."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -167,9 +181,10 @@ def small_tools(request: pytest.FixtureRequest, place: Path) -> dict[str, str]:
 def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Hide the configuration, the logins and the certificate authorities of the user who runs the tests."""
     authorities = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-    for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", *authorities):
+    for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", *authorities):
         monkeypatch.delenv(name, raising=False)
-    for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+    # Without XDG_RUNTIME_DIR skopeo looks for logins below /run/containers, which root may have closed.
+    for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / "nobody"))
 
 
@@ -195,6 +210,7 @@ def _nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end of the session: no process, mount or staging directory of the tests is left."""
     base = tmp_path_factory.getbasetemp()
     yield
+    close_servers()
     assert not (processes := processes_left()), f"left running: {processes}"
     assert not (mounts := mounts_below(base)), f"left mounted: {mounts}"
     assert not (staging := staging_below(base)), f"left behind: {staging}"

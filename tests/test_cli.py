@@ -211,8 +211,16 @@ def test_verbose_shows_each_request_without_secrets(registry: ScriptedRegistry, 
     assert main([*words, "-v"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert any(re.fullmatch(rf"GET {registry.host}/v2/image/manifests/latest: 200, .*, \d+ ms", line) for line in lines)
+    decided = dict(line.split(": ", 1) for line in lines if ": " in line)
+    assert decided["platform"] == "linux/amd64, by --platform"
+    assert decided["profile"] == "default, by os-release"
+    assert decided["owners"].startswith(("the image's, since", "all files are yours, since"))
+    assert decided["cache"] == str(tmp_path / "cache")
     assert main([*words, "--force"]) == 0
-    assert "GET " not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert not any(
+        word in err for word in ("GET ", *(f"{word}: " for word in ("platform", "profile", "owners", "cache")))
+    )
 
 
 def test_dir_is_the_image_s_name_where_none_is_given(
@@ -454,11 +462,11 @@ def test_signals_end_it_at_once_and_leave_nothing(
     words: list[str | Path] = [f"{registry.host}/image", tmp_path / "new/dir", "--platform=amd64"]
     command, options = provision_command(*words, cache=tmp_path / "cache")
     with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not registry.asked(".*/blobs/" + builders.digest_of(layer.blob)) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(number)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert "Traceback" not in err
     assert os.listdir(tmp_path) == ["cache"]

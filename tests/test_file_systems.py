@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.container.place import limits_of
+from provisioner.doctor.check import Finding, Site, State
+from provisioner.doctor.filesystem import check_directory
 from provisioner.filesystem.descriptors import directory_descriptor
 from provisioner.ownership.policy import Ownership
 from tests.support import builders
@@ -193,6 +195,16 @@ REFUSED: dict[str, tuple[Callable[[Path], AbstractContextManager[Path]], str]] =
 """What is refused before anything is downloaded, and the message."""
 
 
+def doctor_s_finding(point: Path) -> Finding:
+    """Return what doctor says of a directory on that file system."""
+    scratch = point / "scratch"
+    scratch.mkdir(mode=0o700)
+    try:
+        return check_directory(Site(point, scratch))
+    finally:
+        scratch.rmdir()
+
+
 @pytest.mark.parametrize("kind", WORKING)
 def test_the_main_job_works_and_says_what_is_missing(registry: ScriptedRegistry, tmp_path: Path, kind: str) -> None:
     need_root()
@@ -204,6 +216,7 @@ def test_the_main_job_works_and_says_what_is_missing(registry: ScriptedRegistry,
             assert done.returncode == 0, done.stderr
             assert [line for line in done.stderr.splitlines() if line in (SAME_OWNER, NOW, NOSUID)] == limits
         assert {name for name in os.listdir(point) if name.startswith(".")} == set()
+        assert doctor_s_finding(point).state == State.OK
         is_exact = SAME_OWNER not in limits
         usr = point / "dir/rootfs/usr"
         assert set(os.listdir(usr)) == set(MODES)
@@ -231,6 +244,10 @@ def test_what_can_hold_no_container_is_refused_at_once(registry: ScriptedRegistr
         assert message in done.stderr
         assert len(registry.requests) == before
         assert not [name for name in os.listdir(point) if "dir" in name]
+        if kind != "read-only":
+            finding = doctor_s_finding(point)
+            assert (finding.state, bool(finding.fix)) == (State.NO, True)
+            assert message in finding.detail
 
 
 def test_a_file_system_that_writes_after_the_time_is_set_loses_it(tmp_path: Path) -> None:

@@ -572,7 +572,7 @@ def sizes_below(directory: Path) -> list[int]:
 def interrupt(process: subprocess.Popen[str], directory: Path) -> None:
     """Press Ctrl-C: it has to end at once with 130, and to leave nothing."""
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=10)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert stdout == ""
     assert "Traceback" not in stderr

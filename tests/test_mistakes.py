@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,8 @@ import pytest
 
 from provisioner.cli import main
 from tests.support import builders
+from tests.support.archives import Member
+from tests.support.local_archives import PLAIN, docker_members, write_archive
 from tests.support.scripted_hub import (
     ScriptedHub,
     hub_certificate,
@@ -65,8 +68,20 @@ def place(hub: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path
     (place / "work").mkdir()
     (place / "work/notes.txt").write_text("mine\n")
     (place / "notes.txt").write_text("mine\n")
+    (place / "Notes").write_text("mine\n")
     (place / "loop").symlink_to("loop")
+    write_archives(place)
     return place
+
+
+def write_archives(place: Path) -> None:
+    """Write a root file system, an image, two images, and what is an image and a root file system."""
+    root: list[Member] = [("bin/sh", b""), ("etc/passwd", b""), ("usr/x", b""), ("var/x", b"")]
+    image, other = docker_members(PLAIN, "one:1"), docker_members(builders.image(*PLAIN.layers, run={}), "two:2")
+    entries = [json.loads(dict(members)["manifest.json"])[0] for members in (image, other)]  # type: ignore[arg-type]
+    two = [*image[:-1], *other[:-1], ("manifest.json", json.dumps(entries).encode())]
+    for name, members in {"root": root, "image": image, "two": two, "both": [*image, *root]}.items():
+        write_archive(place / f"{name}.tar", members)
 
 
 def environment(hub: dict[str, str], place: Path) -> dict[str, str]:
@@ -99,8 +114,14 @@ def test_a_mistake(
     monkeypatch.chdir(place)
     before = sorted(os.listdir(place))
     command, *expected = row
-    assert [exit_status(shlex.split(command)[1:]), *answer(capsys, place)] == expected
+    answered = [exit_status(shlex.split(command)[1:]), *answer(capsys, place)]
+    assert list(map(without_digests, answered)) == list(map(without_digests, expected))
     assert sorted(os.listdir(place)) == before
+
+
+def without_digests(cell: object) -> str:
+    """Return a cell without digests of our images, which each version of zlib compresses in its way."""
+    return re.sub(r"\bsha256:[0-9a-f]{12}\b", "sha256:…", str(cell))
 
 
 def exit_status(words: list[str]) -> int:

@@ -20,7 +20,7 @@ from provisioner.errors import MachineError, MalformedImage, ProvisionError, Tar
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
 from provisioner.launch.seccomp import root_emulation
-from provisioner.layers.unpack import UnpackOptions
+from provisioner.layers.job import UnpackOptions
 from provisioner.provision import Outcome, Plan, provision
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache

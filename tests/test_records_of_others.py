@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from provisioner.container.directories import Directories, KnownDirectory
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.terminal import on_terminal, plain
-from tests.support.tools import clean_environment, provision, provision_command
+from tests.support.tools import clean_environment, provision
 
 EVIL = "\x1b]0;owned\x07\x9b2J\u202e\u2066\ud800\nprovision: all is well"
 FIELDS = ("reference", "platform", "manifest_digest", "index_digest", "config_digest", "profile", "version")
@@ -64,8 +63,7 @@ def test_no_command_shows_it_as_it_is(registry: ScriptedRegistry, directory: Pat
         (image, directory, "--platform=amd64", "--json"),
     )
     for words in commands:
-        command, options = provision_command(*words, cache=tmp_path / "cache", env=env)
-        done = subprocess.run(command, check=False, **options)
+        done = provision(*words, cache=tmp_path / "cache", env=env)
         assert "Traceback" not in done.stderr
         check(done.stdout)
         check(done.stderr)

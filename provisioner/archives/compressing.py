@@ -6,11 +6,12 @@ import errno
 import importlib
 import os
 import shutil
-import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+from provisioner.archives.external_program import ProgramFailed, open_input
 from provisioner.errors import HINTS, MachineError, UsageError
 from provisioner.terminal.escaping import printable
 
@@ -27,13 +28,16 @@ _ZSTD_HINT = "install the program zstd (apt install zstd, pkg install zstd), or 
 
 
 class Compressor(Protocol):
-    """Takes the bytes of an archive in order."""
+    """Takes the bytes of an archive in order. Call `close` in the end, whatever has happened."""
 
     def write(self, data: bytes) -> None:
-        """Compress more bytes, and write what is ready. Raises OSError."""
+        """Compress more bytes, and write what is ready. Raises OSError, and MachineError where a program failed."""
 
     def finish(self) -> None:
-        """Write what is left. Raises OSError, and MachineError where a program failed."""
+        """Write what is left. Raises as `write` does."""
+
+    def close(self) -> None:
+        """End a program that still runs."""
 
 
 def compression_for(name: str) -> str:
@@ -78,6 +82,9 @@ class _Plain:
     def finish(self) -> None:
         """Do nothing."""
 
+    def close(self) -> None:
+        """Do nothing."""
+
 
 class _Stream:
     """A compressor of a module, which has `compress` and `flush`."""
@@ -93,6 +100,9 @@ class _Stream:
     def finish(self) -> None:
         self._write(self._stream.flush())
 
+    def close(self) -> None:
+        """Do nothing."""
+
 
 class _Program:
     """The program zstd, which writes to the output itself."""
@@ -101,31 +111,35 @@ class _Program:
         path = shutil.which("zstd")
         if path is None:
             raise MachineError("nothing on this machine can compress as zstd", _ZSTD_HINT)
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen([path, "-cq", "-"], stdin=pipe, stdout=output, stderr=pipe)
+        self._program, pipe = open_input(path, "-cq", "-", stdout=output)
+        self._input = os.fdopen(pipe, "wb")
 
     def write(self, data: bytes) -> None:
-        assert self._process.stdin
-        try:
-            self._process.stdin.write(data)
-        except BrokenPipeError:
-            raise self._failure() from None
+        with self._failures():
+            self._input.write(data)
 
     def finish(self) -> None:
-        assert self._process.stdin
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            raise self._failure() from None
-        if self._process.wait():
-            raise self._failure()
+        with self._failures():
+            self._input.close()
+            self._program.finish()
 
-    def _failure(self) -> MachineError:
-        """Return the error that zstd has told, such as a full disk."""
-        _, said = self._process.communicate()
-        lines = said.decode(errors="replace").strip().splitlines() or [f"exit status {self._process.returncode}"]
-        hint = HINTS[errno.ENOSPC] if os.strerror(errno.ENOSPC) in lines[-1] else _ZSTD_HINT
-        return MachineError(f"zstd failed: {printable(lines[-1].strip())}", hint)
+    def close(self) -> None:
+        self._program.stop()
+        with suppress(BrokenPipeError):  # what the program has not read any more
+            self._input.close()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Raise MachineError with the program's messages where it has failed, also where that is seen by its pipe."""
+        try:
+            try:
+                yield
+            except BrokenPipeError:
+                self._program.finish()
+                raise
+        except ProgramFailed as error:
+            is_full = os.strerror(errno.ENOSPC) in error.messages
+            raise MachineError(f"zstd failed: {error}", HINTS[errno.ENOSPC] if is_full else _ZSTD_HINT) from error
 
 
 def _module(name: str) -> Any:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import Any
 
+from provisioner.archives.external_program import ProgramFailed, filtered
 from provisioner.archives.fields import BLOCK, has_right_checksum
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, lacks_resources
 from provisioner.terminal.escaping import printable
-from provisioner.threads import BackgroundThread
 
 OUTPUT = 1 << 19
 """The most bytes that are decompressed at a time, which bounds the memory that a decompression bomb takes."""
@@ -181,38 +180,10 @@ def _run_program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
         package = "backports.zstd" if name == "zstd" else name
         hint = f"pip install {package}, or install the program {name} (apt install {name}, pkg install {name})"
         raise MachineError(f"nothing on this machine can decompress {name} layers", hint)
-    failures: list[Exception] = []
-    with subprocess.Popen(
-        [path, "-dcq"], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout and process.stderr
-        feeder = BackgroundThread(_feed_program, "decompress", (process, blob, failures))
-        feeder.start()
-        try:
-            while piece := process.stdout.read(OUTPUT):
-                yield piece
-            feeder.join()
-            if failures:
-                raise failures[0]
-            if process.wait():
-                raise _damaged(process.stderr.read(200).decode(errors="replace"))
-        finally:
-            process.kill()
-
-
-def _feed_program(process: subprocess.Popen[bytes], blob: Iterator[bytes], failures: list[Exception]) -> None:
-    """Write `blob` to the standard input of a program, and append an error of `blob` to `failures`."""
-    assert process.stdin
     try:
-        with process.stdin:
-            for data in blob:
-                view = memoryview(data)
-                while view:
-                    view = view[process.stdin.write(view) :]
-    except (BrokenPipeError, ValueError):  # the program has ended, or our reader has closed the pipe
-        return
-    except Exception as error:  # noqa: BLE001  the reader raises it
-        failures.append(error)
+        yield from filtered(path, "-dcq", chunks=blob)
+    except ProgramFailed as error:
+        raise _damaged(error) from error
 
 
 def _stated(media_type: str) -> str:

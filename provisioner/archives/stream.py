@@ -7,6 +7,9 @@ from typing import Protocol
 
 from provisioner.errors import MalformedImage
 
+_PADDING = 64 << 20
+"""The most zeros behind the end of an archive, in bytes; of a larger archive, as many as it has itself."""
+
 
 class Reader(Protocol):
     """What a parser reads from."""
@@ -21,7 +24,7 @@ class Reader(Protocol):
         """Go on behind the next `size` bytes. Raises MalformedImage at the end."""
 
     def drain(self) -> bool:
-        """Read to the end, and return whether anything but zeros was left."""
+        """Read to the end, and return whether anything but zeros was left. Raises MalformedImage for too many zeros."""
 
 
 class StreamReader:
@@ -33,6 +36,8 @@ class StreamReader:
         """The current chunk."""
         self._chunk = memoryview(self._data)
         self._at = 0
+        self._count = 0
+        """The bytes of all chunks so far."""
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes; fewer at the end of the stream."""
@@ -68,15 +73,29 @@ class StreamReader:
             size -= len(self.read_piece(size))
 
     def drain(self) -> bool:
-        """Read to the end of the stream, and return whether anything but zeros was left."""
+        """Read to the end of the stream, and return whether anything but zeros was left.
+
+        Raises MalformedImage for too many zeros: compressed, terabytes of them are a small file.
+        """
         rest, self._at = self._data[self._at :], len(self._data)
-        return bool(rest.strip(b"\0")) or any(chunk.strip(b"\0") for chunk in self._chunks)
+        if rest.strip(b"\0"):
+            return True
+        most = max(_PADDING, self._count)
+        left = most - len(rest)
+        for chunk in self._chunks:
+            left -= len(chunk)
+            if left < 0:
+                raise unreadable(f"behind its end there are more than {most} bytes of zeros")
+            if chunk.strip(b"\0"):
+                return True
+        return False
 
     def _next_chunk(self) -> bool:
         """Go to the next chunk that isn't empty, and return whether there is one."""
         for chunk in self._chunks:
             if chunk:
                 self._data, self._chunk, self._at = chunk, memoryview(chunk), 0
+                self._count += len(chunk)
                 return True
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -60,11 +61,11 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
         is_piped, kind = arguments.file == STANDARD_OUTPUT, compression_for(arguments.file)
         with output_file(arguments.file, sync=not arguments.no_sync) as output:
             output_context = output_errors() if is_piped else machine_errors(f"write {printable(arguments.file)}")
-            packer = compressor(kind, lambda data: _write_all(output, data), output)
 
             def job() -> tuple[FilesReport, OwnerSource]:
-                result = write(opened, folder, packer.write, arguments.exclude)
-                packer.finish()
+                with closing(compressor(kind, lambda data: _write_all(output, data), output)) as packer:
+                    result = write(opened, folder, packer.write, arguments.exclude)
+                    packer.finish()
                 return result
 
             with output_context:

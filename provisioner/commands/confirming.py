@@ -7,6 +7,8 @@ import sys
 
 from provisioner.errors import TargetExists
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.tables import Screen
+from provisioner.terminal.wrapping import filled
 
 
 def add_yes_argument(parser: argparse.ArgumentParser, meaning: str) -> None:
@@ -23,7 +25,8 @@ def confirm(arguments: argparse.Namespace, fact: str, question: str) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise TargetExists(fact, f"nobody can be asked without a terminal: {question} --yes says so")
-    sys.stderr.write(f"{printable(fact)}\n{printable(question)} [y/N] ")
+    width = Screen.of(sys.stderr).width
+    sys.stderr.write(f"{filled(printable(fact), width)}\n{printable(question)} [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise TargetExists("nothing was done")

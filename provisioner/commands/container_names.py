@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
+from provisioner.catalogue import is_short
+from provisioner.commands.similar import nearest
 from provisioner.commands.trusting import trusted_directories
 from provisioner.container.access import FOLDER, find_directory, opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.record import no_container
 from provisioner.container.recovery import staging_directory, was_interrupted
-from provisioner.container.relocation import find_unlisted
+from provisioner.container.relocation import containers_in, find_unlisted
 from provisioner.errors import NotFound, UsageError
 from provisioner.filesystem.trust import NOBODY
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
+
+_ALL = "all that are known: provision list"
 
 
 def add_container_argument(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
@@ -44,23 +50,41 @@ def container_called(name: str, arguments: argparse.Namespace) -> Path:
     changed it.
     """
     if not name:
-        raise UsageError("NAME|DIR is empty", "see all that are known: provision list")
+        raise UsageError("NAME|DIR is empty", _ALL)
     path = Path(name)
-    if "/" not in name and name not in ("", ".", "..") and not _is_container(path):
+    if _is_name(name) and not _is_container(path):
         path = _known_directory(name)
+    elif not _is_there(path):
+        raise no_directory(name)
     trust = trusted_directories(arguments)
     directory = find_directory(path, trust)
     with opened_directory(directory, trust) as folder:
         if folder is None:
             above = next((part for part in path.parents if (part / FOLDER).is_dir()), None)
-            hint = f"name the directory: {printable(str(above))}" if above else "all that are known: provision list"
+            hint = f"name the directory: {printable(str(above))}" if above else _ALL
             raise no_container(directory, printable(str(path)), hint)
     return directory
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a NAME|DIR may be a name, and is no path for sure."""
+    return "/" not in text and text not in ("", ".", "..")
 
 
 def _is_container(path: Path) -> bool:
     """Return whether a container is at a path, or is put back there when it is opened."""
     return (path / FOLDER).is_dir() or was_interrupted(path)
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether anything is at a path, or was there when a run was killed that replaced or removed it."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return os.path.isdir(staging_directory(path))
+    except OSError:  # whoever opens it says why
+        pass
+    return True
 
 
 def path_of_container(name: str) -> Path:
@@ -69,27 +93,59 @@ def path_of_container(name: str) -> Path:
     What is at that path comes before others of the name, whatever it is, and what a killed run has left of it as well.
     Raises NotFound and UsageError as `find_container` does.
     """
-    is_name = "/" not in name and name not in ("", ".", "..")
-    if is_name and not os.path.lexists(name) and not os.path.isdir(staging_directory(Path.cwd() / name)):
+    path = Path(name)
+    if _is_there(path):
+        return path
+    if _is_name(name):
         return _known_directory(name)
-    return Path(name)
+    raise no_directory(name)
+
+
+def no_directory(name: str, hint: str = "") -> NotFound:
+    """Return the error for the path of a DIR at which nothing is; it names a container beside it that may be meant."""
+    path = Path(name)
+    near = nearest(path.name, [found.name for found in containers_in([path.parent])])
+    if near:
+        hint = f"did you mean {printable(shlex.quote(os.path.join(os.path.dirname(name), near)))}?"
+    return NotFound(f"there is no directory {printable(name)}", hint or _ALL)
+
+
+def say_similar_container(word: str, command: str, console: Console) -> None:
+    """Where a word that is taken for an image is the name of a known container, or nearly, say what to type for that.
+
+    `command` is the subcommand.
+    """
+    present = _present_directories() if is_short(word) else []
+    names = [Path(directory).name for directory in present]
+    near = word if word in names else nearest(word, names)
+    if near:
+        line = shlex.join(["provision", command, present[names.index(near)]])
+        console.step(f"{word} is taken for an image; for the container {printable(near)}: {printable(line)}")
 
 
 def _known_directory(name: str) -> Path:
-    """Return the only directory of this name in the list of provisioned directories."""
+    """Return the only directory of this name in the list of provisioned directories. Raises NotFound, UsageError."""
+    present = _present_directories()
+    found = [directory for directory in present if Path(directory).name == name]
+    if len(found) > 1:
+        raise UsageError(f"{printable(name)} is the name of {len(found)}", f"name one: {printable(', '.join(found))}")
+    if found:
+        return Path(found[0])
+    names = sorted({Path(directory).name for directory in present})
+    hint = f"there are {', '.join(map(printable, names))}" if names else "make it: provision IMAGE DIR"
+    if near := nearest(name, names):
+        hint = f"did you mean {printable(near)}? All of them: provision list"
+    raise NotFound(f"there is no container {printable(name)}", hint)
+
+
+def _present_directories() -> list[str]:
+    """Return the provisioned directories that are known, at their places of today; nothing where there is no list."""
     entries: list[KnownDirectory] = []
-    with suppress(OSError):  # there is no list
+    with suppress(OSError):
         entries = Directories(state_directory()).entries()
     present = [entry.directory for entry in entries if _is_container(Path(entry.directory))]
     moved = {entry.id for entry in entries if entry.id and entry.directory not in present}
     if moved:
         folders = [Path.cwd(), *(Path(entry.directory).parent for entry in entries)]
         present += [entry.directory for entry in find_unlisted(folders, moved, present, NOBODY)]
-    found = [directory for directory in present if Path(directory).name == name]
-    if len(found) > 1:
-        raise UsageError(f"{printable(name)} is the name of {len(found)}", f"name one: {printable(', '.join(found))}")
-    if found:
-        return Path(found[0])
-    names = ", ".join(sorted({printable(Path(directory).name) for directory in present}))
-    hint = f"there are {names}" if names else "make it: provision IMAGE DIR"
-    raise NotFound(f"there is no container {printable(name)}", hint)
+    return present

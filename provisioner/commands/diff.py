@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import screen_of, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import find_directory, opened_directory
@@ -42,7 +43,9 @@ _STAT_NAMES = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `diff`."""
-    parser.add_argument("directory", metavar="DIR", help="a provisioned directory; what runs in it may go on")
+    parser.add_argument(
+        "directory", metavar="NAME|DIR", help="a provisioned directory, or its name; what runs in it may go on"
+    )
     parser.add_argument("--stat", action="store_true", help="numbers and bytes by directory")
     parser.add_argument("--json", action="store_true", help="print all that is known, as JSON")
     add_trust_argument(parser)
@@ -77,7 +80,7 @@ def _changes(arguments: argparse.Namespace) -> Iterator[Iterable[Change]]:
 
     shown = printable(arguments.directory)
     trust = trusted_directories(arguments)
-    directory = find_directory(arguments.directory, trust)
+    directory = find_directory(path_of_container(arguments.directory), trust)
     with opened_directory(directory, trust) as folder:
         if folder is None or Record.read_from(folder, directory) is None:
             raise no_container(directory, shown)

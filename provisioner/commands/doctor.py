@@ -7,13 +7,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.output import screen_of, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.container.access import find_directory, opened_directory
+from provisioner.container.access import find_directory, opened_directory, trust_errors
+from provisioner.container.recovery import check_staging
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
+from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen, Style, cell_text, wrapped
@@ -42,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the checks. Return the status of MachineError where `provision IMAGE DIR` can't work here, else 0.
 
-    Raises NotTrusted where others could have changed what is in the directory.
+    Raises NotTrusted where others could have changed what is in the directory, and TargetExists where its staging
+    directory is somebody else's.
     """
     from provisioner.doctor.diagnosis import diagnose
 
@@ -57,16 +61,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _find_directory(path: str, trust: TrustedDirectories) -> Path:
-    """Return the directory to check. Raises NotTrusted; the checks report whatever else is wrong with it."""
+    """Return the directory to check. The checks report whatever is wrong with it, but for what others could change.
+
+    Raises NotTrusted, and TargetExists for the staging directory of somebody else.
+    """
     try:
         directory = find_directory(path, trust)
         with opened_directory(directory, trust):
-            return directory
+            pass
     except NotTrusted:
         raise
     except (MachineError, TargetExists):
         with machine_errors("find the directory"):
             return Path(os.path.realpath(path))
+    action = f"look at {printable(path)}"
+    # The checks report a parent that is closed to this user.
+    with suppress(MachineError), trust_errors(action), resolved(directory, trust, parents_only=True) as found:
+        if len(found.missing) == 1:
+            check_staging(found.directory, directory)
+    return directory
 
 
 def _default_directory() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.archiving import add_archive_arguments, write_archive
+from provisioner.commands.container_names import path_of_container
 from provisioner.commands.image_options import add_image_arguments
 from provisioner.commands.trusting import trusted_directories
 from provisioner.errors import UsageError
@@ -67,7 +68,7 @@ def _write_image(
     from provisioner.exports.image_archive import write_image_archive
 
     console = make_console(arguments)
-    directory = find_directory(arguments.directory, trusted_directories(arguments))
+    directory = find_directory(path_of_container(arguments.directory), trusted_directories(arguments))
     with (
         ExitStack() as stack,
         made_image(arguments, directory, opened, folder, console, only_oci=True, space=_space(arguments.file)) as made,

@@ -23,12 +23,17 @@ _INSTALL = {
     **dict.fromkeys(("--overwrite", "--replace", "--reinstall", "-f"), "did you mean --force?"),
     **dict.fromkeys(("-n", "--dry-run", "--check"), "provision inspect IMAGE shows an image without downloading it"),
     "--tag": _TAG_FOLLOWS,
+    **dict.fromkeys(("-U", "--upgrade", "--update"), "provision update NAME updates a container"),
+    "--override-alias": _DIR_IS_SECOND,
     **dict.fromkeys(("-y", "--yes"), "nothing is asked: leave it out"),
     **dict.fromkeys(("--port", "--publish", "-p", "-P"), "ports are this machine's: leave it out"),
 }
 BY_SUBCOMMAND: Mapping[str, Mapping[str, str]] = {
     "install": _INSTALL,
-    "list": dict.fromkeys(("-a", "--all"), "all directories are listed without it: provision list"),
+    "list": {
+        **dict.fromkeys(("-a", "--all"), "all directories are listed without it: provision list"),
+        **dict.fromkeys(("-o", "--outdated"), "provision update --all --check says which have newer images"),
+    },
     "remove": dict.fromkeys(("-f", "--force", "-r", "-rf", "--purge"), "did you mean --yes?"),
     "logs": dict.fromkeys(("--tail", "-n", "--lines", "--since", "-t", "--timestamps"), _MOST_RECENT),
     "inspect": dict.fromkeys(("-f", "--format"), "did you mean --json?"),

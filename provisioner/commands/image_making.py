@@ -119,7 +119,7 @@ def _find_digests(
             open_source(parse_source(record.reference), SourceOptions.of(arguments, Config.load()), console)
         )
         image = image_of(source, record)
-        with console.progress(sum(layer.size for layer in set(image.manifest.layers))) as progress:
+        with console.progress(image.download_size) as progress:
             progress.describe("layers of the image, whose digests the archive doesn't state")
             return find_digests(image, source, progress.advance, stack)
     except ProvisionError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.config import setting_text, settings_of
+from provisioner.commands.container_names import no_directory, say_similar_container
 from provisioner.commands.output import make_console, output_errors, screen_of, write_json, write_lines
 from provisioner.commands.source_options import (
     SourceOptions,
@@ -21,6 +22,7 @@ from provisioner.commands.source_options import (
     open_source,
     usual_platform,
 )
+from provisioner.commands.source_words import check_source_word, suggest_file
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
@@ -33,6 +35,7 @@ from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Column, Screen, cell_text, folded, table, width_of
+from provisioner.terminal.wrapping import filled
 
 if TYPE_CHECKING:
     from provisioner.inspection import Inspection
@@ -68,8 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.raw:
         raise UsageError("--json and --raw are different outputs", "choose one of them")
     directory = _find_directory(arguments.target)
+    if not directory:
+        check_source_word(arguments.target)
     console = make_console(arguments)
     name = None if directory else parse_source(arguments.target)
+    if name:
+        say_similar_container(arguments.target, "inspect", console)
     if isinstance(name, RegistryName) and arguments.raw and not arguments.platform:
         return _write_raw(_fetch_document(name, arguments, console))
     if directory:
@@ -86,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _find_directory(target: str) -> Path | None:
-    """Return the directory that `target` names, or None where it names an image.
+    """Return the directory that `target` names, or None where it names an image. Raises NotFound.
 
     It is a directory where a provisioned one has that name, or where it is a path that leads to no file and no image.
     """
@@ -96,6 +103,8 @@ def _find_directory(target: str) -> Path | None:
     if not is_path(target):
         return None
     is_image = os.path.isfile(path / "manifest.json") or os.path.isfile(path / "index.json")
+    if not os.path.lexists(path):
+        raise no_directory(target, "name a directory that holds .provision/, or an image")
     return None if is_image or (os.path.exists(path) and not os.path.isdir(path)) else path
 
 
@@ -122,7 +131,7 @@ def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Con
     requested = Platform.parse(arguments.platform) if arguments.platform else None
     host, options = usual_platform(arguments, config), SourceOptions.of(arguments, config)
     if isinstance(name, RegistryName) and not (options.offline or options.sha256):
-        with suggest_similar_names(name.reference):
+        with suggest_file(name.reference), suggest_similar_names(name.reference):
             inspection = inspect_image(caching_registry(name.reference, options, console), host, requested)
     else:
         with open_source(name, options, console) as source:
@@ -248,6 +257,7 @@ def _fact(key: str, values: Sequence[str], screen: Screen) -> Iterator[str]:
         return
     yield screen.dim(key)
     for value in values:
-        first, *others = folded(value, room + _KEY_WIDTH - 4)
+        width = room + _KEY_WIDTH - 4
+        first, *others = (part for line in filled(value, width, "").split("\n") for part in folded(line, width))
         yield f"  {first}"
         yield from (f"    {other}" for other in others)

@@ -21,6 +21,7 @@ from provisioner.commands.source_options import (
     add_source_arguments,
     catalogue_name,
     open_source,
+    platform_reason,
 )
 from provisioner.commands.stamps import Stamps, add_stamp_arguments
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
@@ -46,7 +47,8 @@ EXAMPLE = "provision ubuntu ./container && ./container/start.sh"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `install`."""
-    parser.add_argument("source", metavar="SOURCE", help=_SOURCE_HELP)
+    source = parser.add_argument("source", metavar="SOURCE", help=_SOURCE_HELP)
+    source.required = False  # a lock names its own
     parser.add_argument(
         "directory", metavar="DIR", nargs="?", help="the directory to create; default: the name of the image, ./ubuntu"
     )
@@ -70,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     config = Config.load()
     trust = trusted_directories(arguments, config)
-    check_operands(arguments.source, arguments.directory)
     _take_source_from_lock(arguments)
+    check_operands(arguments.source, arguments.directory)
     name = parse_source(arguments.source)
     is_named = arguments.directory is not None
     arguments.directory = arguments.directory if is_named else default_directory(name)
@@ -103,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         source = stack.enter_context(open_source(name, options, console))
         shown = name.reference.familiar if isinstance(name, RegistryName) else printable(source.reference)
         console.step(f"provision {shown} for {plan.platform}")
+        console.detail(f"platform: {plan.platform}, {platform_reason(arguments, config)}")
         outcome = provision(plan, source, console)
     stamps.update(trust, is_changed=outcome.is_changed, is_new=outcome.is_new)
     with suppress(OSError):  # only `provision list` needs it
@@ -120,18 +123,31 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _take_source_from_lock(arguments: argparse.Namespace) -> None:
-    """Take the image that `--locked` names where the only word on the command line is DIR. Raises UsageError."""
-    from provisioner.image.lockfile import Lock, parse_locks
-    from provisioner.settings import read_settings
+    """Take the image that `--locked` names where the command line has none: its only word, if any, is DIR then.
 
-    if not arguments.locked or arguments.directory is not None:
+    Raises UsageError where no image is named, and none can be taken.
+    """
+    from provisioner.image.lockfile import Lock
+
+    if arguments.directory is not None or not (arguments.locked and _is_directory(arguments.source, arguments.locked)):
+        if arguments.source is None:
+            raise UsageError("SOURCE is missing", "type provision SOURCE [DIR]; provision help install")
         return
-    known = [lock.reference for lock in parse_locks(read_settings(Path(arguments.locked)), printable(arguments.locked))]
-    with suppress(UsageError):  # it is no name of a source: then it is DIR
-        if str(parse_source(arguments.source)) in known:
-            return
     arguments.directory = arguments.source
     arguments.source = Lock.read(Path(arguments.locked), None).reference
+
+
+def _is_directory(word: str | None, lock: str) -> bool:
+    """Return whether the only word is DIR, or missing: neither a file nor a source of the file `lock`."""
+    from provisioner.image.lockfile import parse_locks
+    from provisioner.settings import read_settings
+
+    if word is None:
+        return True
+    known = [found.reference for found in parse_locks(read_settings(Path(lock)), printable(lock))]
+    with suppress(UsageError):  # it is no name of a source
+        return str(parse_source(word)) not in known and not os.path.isfile(word)
+    return True
 
 
 def _report(name: str, directory: Path, outcome: Outcome, seconds: float, console: Console) -> None:

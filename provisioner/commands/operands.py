@@ -7,6 +7,7 @@ import re
 import shlex
 from urllib.parse import unquote
 
+from provisioner.commands.source_words import check_source_word
 from provisioner.container.access import FOLDER
 from provisioner.errors import UsageError
 from provisioner.image.reference import Reference
@@ -55,7 +56,8 @@ def check_operands(image: str, directory: str | None) -> None:
     if name := image_of_page(image):
         words = ["provision", name, *([directory] if directory else [])]
         raise UsageError("this is the address of a web page", f"type {printable(shlex.join(words))}")
-    if is_path(image) and os.path.isdir(os.path.join(image, FOLDER)):
+    check_source_word(image)
+    if (is_path(image) or image.endswith("/")) and os.path.isdir(os.path.join(image, FOLDER)):
         start = printable(shlex.quote(os.path.join(image, "start.sh")))
         raise UsageError(f"{printable(image)} is a provisioned directory, not an image", f"start it: {start}")
     if os.path.basename(image) == "start.sh" and os.path.isdir(os.path.join(os.path.dirname(image), FOLDER)):

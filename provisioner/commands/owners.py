@@ -7,6 +7,7 @@ import os
 import shlex
 import stat
 
+from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, machine_errors
@@ -21,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `owners`."""
     parser.add_argument(
         "directory",
-        metavar="DIR",
-        help="a provisioned directory or a copy of one: DIR/.provision/fakeroot.state, which identifies files by their "
-        "inode numbers, is written again",
+        metavar="NAME|DIR",
+        help="a provisioned directory, its name, or a copy of one: DIR/.provision/fakeroot.state, which identifies "
+        "files by their inode numbers, is written again",
     )
     add_trust_argument(parser)
 
@@ -37,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     shown = printable(arguments.directory)
     trust = trusted_directories(arguments)
-    directory = find_directory(arguments.directory, trust)
+    path = path_of_container(arguments.directory)
+    directory = find_directory(path, trust)
     with opened_directory(directory, trust) as folder:
         if folder is None or not _has(folder, "record.json"):
             raise no_container(directory, shown)
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = make_console(arguments)
     console.step(f"fakeroot shows {counted(count, 'file')} of {shown} with owners and modes of the image")
     # fakeroot takes no path with a space: the command changes to the directory first.
-    typed = f"./{arguments.directory}" if arguments.directory.startswith("-") else arguments.directory
+    typed = f"./{path}" if str(path).startswith("-") else str(path)
     archive = f"cd {shlex.quote(typed)} && fakeroot -i {FOLDER}/{STATE} tar -C rootfs -c ."
     console.step(f"  {printable(archive)}")
     return 0

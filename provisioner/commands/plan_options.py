@@ -87,7 +87,7 @@ def max_size_of(arguments: argparse.Namespace) -> int | None:
 
 def plan_of(arguments: argparse.Namespace, config: Config, directory: Path, trust: TrustedDirectories) -> Plan:
     """Return the plan by the options, else by the configuration. Raises UsageError."""
-    from provisioner.layers.unpack import UnpackOptions
+    from provisioner.layers.job import UnpackOptions
     from provisioner.provision import Plan
 
     return Plan(

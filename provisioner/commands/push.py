@@ -34,7 +34,9 @@ _DIRECTORY_OPTIONS = ("squash", "change", "comment", "mirror", "offline", "exclu
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `push`."""
     parser.add_argument(
-        "directory", metavar="DIR|FILE", help="a directory that provision has made, or an archive of provision export"
+        "directory",
+        metavar="NAME|DIR|FILE",
+        help="a provisioned directory, its name, or an archive of provision export",
     )
     parser.add_argument("reference", metavar="REFERENCE", help="where to: ghcr.io/me/image:tag; default tag: latest")
     parser.add_argument(

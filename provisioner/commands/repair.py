@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
+from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.plan_options import add_max_size_argument, max_size_of, script_shell
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
@@ -43,7 +44,7 @@ _SHOWN = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `repair`."""
-    parser.add_argument("directory", metavar="DIR", help="a provisioned directory")
+    parser.add_argument("directory", metavar="NAME|DIR", help="a provisioned directory, or its name")
     parser.add_argument(
         "--check", action="store_true", help=f"only show what is damaged; exit status {DAMAGED} if anything is"
     )
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     console, config = make_console(arguments), Config.load()
     trust = trusted_directories(arguments, config)
-    directory = find_directory(arguments.directory, trust)
+    directory = find_directory(path_of_container(arguments.directory), trust)
     shown = printable(arguments.directory)
     finish_interrupted(directory, trust)
     with opened_directory(directory, trust) as folder:

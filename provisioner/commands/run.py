@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -76,8 +77,8 @@ def _check_not_container(source: str) -> None:
 
 
 def _check_detached(words: Sequence[str]) -> None:
-    """Raise UsageError for an option of start.sh that leaves something running."""
-    if found := next((word for word in words if word in ("-d", "--detach")), ""):
+    """Raise UsageError for an option of start.sh that leaves something running, also joined with others, as -itd."""
+    if found := next((word for word in words if re.fullmatch("--detach|-[it]*d[it]*", word)), ""):
         raise UsageError(
             f"{found} would leave something running of which the files are removed",
             "make a directory of its own: provision SOURCE DIR, then DIR/start.sh -d",
@@ -94,6 +95,7 @@ def _check_command(arguments: argparse.Namespace, directory: Path) -> None:
     if not inspect_directory(directory).image.config.entrypoint:
         first = next(iter(operand_positions(words, TAKES_VALUE.__contains__)), len(words))
         typed = [*arguments.start_words, *words[:first]]
+        _check_detached(typed)
         line = ["provision", "run", *typed, arguments.source, *words[first:]]
         raise UsageError(
             f"{printable(words[0])} is no command; options of provision run come before the image",

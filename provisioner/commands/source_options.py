@@ -23,6 +23,7 @@ from provisioner.commands.archive_sources import (
 from provisioner.commands.file_sources import open_rootfs, open_url
 from provisioner.commands.lxc_options import open_lxc
 from provisioner.commands.output import add_insecure_argument
+from provisioner.commands.source_words import suggest_file
 from provisioner.config import Config
 from provisioner.errors import MachineError, NetworkError, ProvisionError, UsageError
 from provisioner.image.digest import Digest
@@ -147,6 +148,7 @@ class Opening:
         if self.options.scratch:
             return TemporaryBlobCache(self.options.scratch)
         cache = BlobCache(cache_directory(), self.console.step)
+        self.console.detail(f"cache: {printable(str(cache.files.path))}")
         self.stack.callback(_prune_to_limit, cache.files.path, self.options.config.cache_limit, self.console)
         self.stack.enter_context(in_use(cache.files))
         with suppress(MachineError):  # no reason to fail
@@ -251,6 +253,7 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
     client = client_factory(options, options.jobs, opening.console)
     if lock and reference.tag and not reference.digest:
         opening.stack.enter_context(_report_moved_tag(lock, client(reference, False), reference, opening.console))
+    opening.stack.enter_context(suggest_file(reference))
     opening.stack.enter_context(suggest_similar_names(reference))
     opening.stack.enter_context(_suggest_mirrors(reference))
     registry = CachingRegistry(reference, with_mirrors(reference, options, client, opening.console), cache, known_tags)
@@ -323,6 +326,11 @@ def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
     Raises UsageError, MachineError.
     """
     return Platform.parse(arguments.platform) if arguments.platform else config.platform or host_platform()
+
+
+def platform_reason(arguments: argparse.Namespace, config: Config) -> str:
+    """Return why `usual_platform` returns what it does."""
+    return "by --platform" if arguments.platform else "by config.toml" if config.platform else "this machine's"
 
 
 def caching_registry(

@@ -32,6 +32,8 @@ class Starter:
     words: str
     """What may follow NAME|DIR, for the help."""
     needs_words: bool = False
+    is_shell: bool = False
+    """Whether the words are a shell's."""
     QUIET: str = "show errors only"
     add_options: Callable[[argparse.ArgumentParser], None] = add_start_arguments
     """Adds the options that may precede NAME|DIR."""
@@ -47,10 +49,10 @@ class Starter:
         """Become start.sh. Raises NotFound, UsageError, NotTrusted and MachineError."""
         if self.needs_words and not arguments.words:
             raise UsageError("there is no command", f"as in {self.EXAMPLE}")
-        become(
-            os.path.join(find_container(arguments), "start.sh"),
-            (*self.options, *arguments.start_words, *arguments.words),
-        )
+        words = arguments.words
+        if self.is_shell and words and words[0] in ("-c", "-lc"):  # sh's -c, not docker's
+            words = ["--", *words]
+        become(os.path.join(find_container(arguments), "start.sh"), (*self.options, *arguments.start_words, *words))
 
 
 def become(script: str, words: Sequence[str]) -> NoReturn:
@@ -89,7 +91,9 @@ START = Starter(
     "options of start.sh, and the command: as DIR/start.sh takes them",
     add_options=_add_start_options,
 )
-SHELL = Starter("Open a login shell in a container", "provision shell web", ("--shell",), "arguments of the shell")
+SHELL = Starter(
+    "Open a login shell in a container", "provision shell web", ("--shell",), "arguments of the shell", is_shell=True
+)
 EXEC = Starter(
     "Run a command in a container that is running",
     "provision exec web ps",

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from provisioner.config import Config
-from provisioner.filesystem.trust import TrustedDirectories
+from provisioner.filesystem.trust import ALL, TrustedDirectories
 
 
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,6 @@ def trusted_directories(arguments: argparse.Namespace, config: Config | None = N
     Raises UsageError for a wrong config.toml.
     """
     if getattr(arguments, "trust_dir", False):
-        return TrustedDirectories(("*",))
+        return ALL
     named = os.environ.get("PROVISION_TRUST_DIR", "").split(":")
     return TrustedDirectories((*filter(None, named), *(config or Config.load()).trust_dir))

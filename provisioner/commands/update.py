@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
+from provisioner.commands.container_names import path_of_container
 from provisioner.commands.copy import remember
 from provisioner.commands.output import make_console, screen_of, write_json, write_lines
 from provisioner.commands.plan_options import add_max_size_argument, max_size_of
@@ -24,6 +25,7 @@ from provisioner.image.source_name import RegistryName, StandardInput, parse_sou
 from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen, Style
+from provisioner.terminal.wrapping import filled
 
 if TYPE_CHECKING:
     from provisioner.maintenance.plan import Action, UpdatePlan
@@ -41,7 +43,7 @@ class _Unapproved(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `update`."""
-    parser.add_argument("directory", metavar="DIR", nargs="?", help="a provisioned directory")
+    parser.add_argument("directory", metavar="NAME|DIR", nargs="?", help="a provisioned directory, or its name")
     parser.add_argument("--all", action="store_true", help="update all directories of provision list")
     parser.add_argument("--to", metavar="IMAGE", help="another image or tag; default: the one that DIR was made of")
     parser.add_argument(
@@ -63,10 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Update one directory or all. Raises ProvisionError."""
     if arguments.all:
         if arguments.directory or arguments.to:
-            raise UsageError("--all goes with neither DIR nor --to", "leave out one of them")
+            raise UsageError("--all goes with neither NAME|DIR nor --to", "leave out one of them")
         return _update_all(arguments)
     if not arguments.directory:
-        raise UsageError("DIR is missing", "name a provisioned directory, or --all")
+        raise UsageError("NAME|DIR is missing", "name a provisioned directory, or --all")
     return _update(arguments.directory, arguments)
 
 
@@ -96,7 +98,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
 
     console, config = make_console(arguments), Config.load()
     trust = trusted_directories(arguments, config)
-    directory, shown = find_directory(name, trust), printable(name)
+    directory, shown = find_directory(path_of_container(name), trust), printable(name)
     finish_interrupted(directory, trust)
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
@@ -153,7 +155,8 @@ class _Question:
         if self._arguments.json:
             write_json(_as_json(plan, where))
         else:
-            write_lines(_lines(plan, where, screen_of(self._arguments)))
+            screen = screen_of(self._arguments)
+            write_lines(filled(line, screen.width) for line in _lines(plan, where, screen))
         if self._arguments.dry_run:
             raise _Unapproved
         confirm(self._arguments, f"{self._shown} is about to be updated", "Update it?")

@@ -7,10 +7,12 @@ import os
 import stat
 from pathlib import Path
 
-from provisioner.errors import MachineError, TargetExists, machine_errors
+from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.descriptors import NEW_FILE
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours
 from provisioner.ownership.policy import Ownership
+from provisioner.terminal.escaping import printable
 
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HINT = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
@@ -35,7 +37,29 @@ def check_free(target: Path, shown: str) -> None:
                 raise
             is_free = False
     if not is_free:
-        raise TargetExists(f"{shown} exists", "choose another directory; to remove it: provision remove")
+        raise TargetExists(
+            f"{shown} exists", f"choose another directory; to remove a container: provision remove {shown}"
+        )
+
+
+def check_new(directory: int, target: Path, trust: TrustedDirectories = NOBODY) -> None:
+    """Check the open, empty directory that is to become `target`, by `check_place` and `check_permissions`.
+
+    Raises NotTrusted where others may write to what is created there, whatever its mode; where `trust` covers `target`,
+    neither that nor permissions are checked.
+    """
+    shown = printable(str(target.parent))
+    check_place(directory, shown)
+    if trust.covers(target):
+        return
+    try:
+        check_ours(directory, shown, owner=os.fstat(directory).st_uid)
+    except Untrusted as error:
+        raise NotTrusted(
+            f"in {shown}, whatever is created {error.stranger}",
+            "choose a directory on another file system, or trust all of them: --trust-dir",
+        ) from error
+    check_permissions(directory, shown)
 
 
 def check_place(directory: int, shown: str) -> None:

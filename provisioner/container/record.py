@@ -147,7 +147,8 @@ class Record:
 
     def to_json(self) -> str:
         """Return the text of record.json, which is also what `--json` prints: ASCII, safe on a terminal."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        values = asdict(self)
+        return json.dumps({"format": values.pop("format"), **values}, indent=2) + "\n"
 
     def replace(self, folder: int) -> None:
         """Write the record in the place of the one in an open FOLDER, whose time stays: DIR was made then.

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
+from provisioner.errors import TargetExists
 from provisioner.filesystem.atomic import NAME_MAX
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
+from provisioner.filesystem.trust import created_owner
+from provisioner.terminal.escaping import printable
 
 NEW, OLD, KEEP = "new", "old", "keep"
 """Names in a staging directory: what is being made, what is being replaced, and a file that says what OLD becomes."""
@@ -29,6 +33,20 @@ def staging_directory(target: Path) -> Path:
 def scratch_directory(target: Path) -> Path:
     """Return where the staging of `target` has its temporary files, whether that exists or not."""
     return staging_directory(target) / "scratch"
+
+
+def check_staging(parent: int, target: Path) -> None:
+    """Raise TargetExists if others may write to the staging directory of `target`, and so decide what gets its name.
+
+    `parent` is the open directory that the target is in. Raises OSError where that can't be searched.
+    """
+    folder = staging_directory(target)
+    with suppress(FileNotFoundError):
+        state = os.stat(folder.name, dir_fd=parent, follow_symlinks=False)
+        is_ours = state.st_uid in (os.geteuid(), created_owner(parent)) and not state.st_mode & 0o022
+        if not stat.S_ISDIR(state.st_mode) or not is_ours:
+            message = f"{printable(str(folder))} is no directory that only this user may write to"
+            raise TargetExists(message, "move it away, or ask its owner to")
 
 
 def was_interrupted(target: Path) -> bool:

@@ -29,7 +29,7 @@ def find_unlisted(
     What can't be read, or isn't trusted, is left out.
     """
     found = []
-    for path in _candidates(folders):
+    for path in containers_in(folders):
         if str(path) in known:
             continue
         with suppress(OSError, MachineError, NotTrusted), opened_directory(path, trust) as folder:
@@ -39,8 +39,8 @@ def find_unlisted(
     return found
 
 
-def _candidates(folders: Iterable[Path]) -> Iterator[Path]:
-    """Return the directories in `folders` that have a FOLDER, each once and in the order of their names."""
+def containers_in(folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield the directories in `folders` that have a FOLDER, by name; nothing of a folder that can't be read."""
     for folder in dict.fromkeys(folders):
         with suppress(OSError), os.scandir(folder) as entries:
             names = [

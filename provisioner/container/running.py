@@ -70,12 +70,21 @@ def stop_running(directory: Path, *, is_trusted: bool = False) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not (pids := running_in(directory)):
             return
-        for pid in pids:
-            with suppress(OSError):
-                os.kill(pid, number)
-        _wait_for(pids)
+        if not (ending := [pid for pid in pids if _send(pid, number)]):
+            break
+        _wait_for(ending)
     if pids := running_in(directory):
         raise MachineError(f"can't stop {describe_processes(pids)}", "they may be somebody else's: stop them as root")
+
+
+def _send(pid: int, number: signal.Signals) -> bool:
+    """Send a signal, and return whether the process may get it from this user, or has ended already."""
+    try:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+    except PermissionError:
+        return False
+    return True
 
 
 def _wait_for(pids: Sequence[int]) -> None:

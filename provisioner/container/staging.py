@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,9 +22,17 @@ from types import TracebackType
 
 from provisioner.container.access import read_file, trust_errors
 from provisioner.container.parents import create_parent, remove_empty
-from provisioner.container.place import check_permissions, check_place
-from provisioner.container.recovery import KEEP, NEW, OLD, recover, scratch_directory, staging_directory
-from provisioner.errors import MachineError, NotTrusted, ProvisionError, TargetExists, machine_errors
+from provisioner.container.place import check_new
+from provisioner.container.recovery import (
+    KEEP,
+    NEW,
+    OLD,
+    check_staging,
+    recover,
+    scratch_directory,
+    staging_directory,
+)
+from provisioner.errors import MachineError, ProvisionError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.exchange import exchange
@@ -34,7 +41,7 @@ from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import names_in, remove_name
 from provisioner.filesystem.resolution import resolve
 from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
-from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours, created_owner
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -127,11 +134,7 @@ class Staging:
             self._record_parents()
             os.mkdir(NEW, 0o700, dir_fd=self._lock)
             self.new = os.open(NEW, DIRECTORY, dir_fd=self._lock)
-            shown = printable(str(self.target.parent))
-            check_place(self.new, shown)
-            if not self._trust.covers(self.target):
-                self._check_new()
-                check_permissions(self.new, shown)
+            check_new(self.new, self.target, self._trust)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -271,7 +274,7 @@ class Staging:
             try:
                 os.mkdir(self._name, 0o700, dir_fd=self.parent)
             except FileExistsError:
-                self._check_owner()
+                check_staging(self.parent, self.target)
             try:
                 return self._open_and_lock()
             except FileNotFoundError:  # another run has finished, and removed it, between two of our steps
@@ -306,25 +309,6 @@ class Staging:
         except BaseException:
             os.close(folder)
             raise
-
-    def _check_owner(self) -> None:
-        """Raise TargetExists if others may write to the staging directory: they would decide what is put in place."""
-        with suppress(FileNotFoundError):
-            state = self._lstat()
-            is_ours = state.st_uid in (os.geteuid(), created_owner(self.parent)) and not state.st_mode & 0o022
-            if not stat.S_ISDIR(state.st_mode) or not is_ours:
-                message = f"{printable(str(self._folder))} is no directory that only this user may write to"
-                raise TargetExists(message, "move it away, or ask its owner to")
-
-    def _check_new(self) -> None:
-        """Raise NotTrusted where others may write to what is created here, whatever its mode."""
-        try:
-            check_ours(self.new, str(self.path), owner=os.fstat(self.new).st_uid)
-        except Untrusted as error:
-            message = f"in {printable(str(self.target.parent))}, whatever is created {error.stranger}"
-            raise NotTrusted(
-                message, "choose a directory on another file system, or trust all of them: --trust-dir"
-            ) from error
 
     def _lstat(self, name: bytes | str = b"") -> os.stat_result:
         return os.stat(name or self._name, dir_fd=self.parent, follow_symlinks=False)

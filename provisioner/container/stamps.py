@@ -77,7 +77,7 @@ def note_change(folder: int, directory: Path, *, is_new: bool = False) -> None:
         touch(CHANGED, folder)
     for path in recorded_stamps(folder, directory):
         if is_stamp(path):
-            with suppress(OSError):  # the next run with its option tells
+            with suppress(OSError):  # the next run that is to write this stamp reports it
                 touch(path)
 
 

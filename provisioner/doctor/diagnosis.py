@@ -15,7 +15,7 @@ from provisioner.doctor import filesystem, kernel, network, proot, runtimes, ter
 from provisioner.doctor.check import Check, Finding, Site, State, no, unknown
 from provisioner.doctor.children import Reply, in_children
 from provisioner.doctor.importance import with_importance
-from provisioner.filesystem.trust import NOBODY, TrustedDirectories
+from provisioner.filesystem.trust import ALL, NOBODY, TrustedDirectories
 
 _SECONDS = 6.0
 """The time limit of a probe. Those of the network have shorter limits of their own."""
@@ -108,7 +108,8 @@ def diagnose(directory: Path, *, offline: bool = False, trust: TrustedDirectorie
         probes = [probe for probe in probes if scratch or not probe.needs_scratch]
         # Those that wait for the network start first, so that the others don't wait for them.
         ordered = sorted(probes, key=lambda probe: probe not in NETWORK_PROBES)
-        site = Site(existing, scratch, scratch_error, trust)
+        # Where the rule is lifted for a directory that is yet to be made, that is so for what is tried beside it.
+        site = Site(existing, scratch, scratch_error, ALL if trust.covers(directory) else trust)
         replies = in_children([partial(_run, probe, site) for probe in ordered], _SECONDS)
     checks = {probe.name: _check(probe, reply) for probe, reply in zip(ordered, replies, strict=True)}
     shown = [checks[probe.name] for probe in probes]

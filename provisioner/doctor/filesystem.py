@@ -9,9 +9,12 @@ import stat
 import subprocess
 from pathlib import Path
 
+from provisioner.container.place import check_new
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt
 from provisioner.doctor.fixes import is_android, root_command
+from provisioner.errors import ProvisionError, machine_errors
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.mounts import mount_of
 from provisioner.ownership.policy import Ownership
 from provisioner.sizes import size_text
@@ -22,13 +25,18 @@ _LEAST_BYTES, _LEAST_INODES = 50 << 20, 5000
 
 
 def check_directory(site: Site) -> Finding:
-    """Check whether the directory can be written to."""
-    if site.scratch:
-        return ok("can be written to")
-    return no(
-        f"{site.directory} can't be written to: {site.scratch_error}",
-        f"choose another one, such as {shlex.quote(str(_home()))}",
-    )
+    """Check whether the directory can be written to, and what is created there is as provision needs it."""
+    if not site.scratch:
+        return no(
+            f"{site.directory} can't be written to: {site.scratch_error}",
+            f"choose another one, such as {shlex.quote(str(_home()))}",
+        )
+    try:
+        with machine_errors("try the directory"), closing_descriptor(os.open(site.scratch, DIRECTORY)) as scratch:
+            check_new(scratch, site.scratch, site.trust)
+    except ProvisionError as error:
+        return no(error.message, error.hint)
+    return ok("can be written to")
 
 
 def check_type(site: Site) -> Finding:

@@ -21,7 +21,7 @@ from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import Kind
-from provisioner.layers.unpack import ROOTFS
+from provisioner.layers.job import ROOTFS
 from provisioner.ownership.record import RECORD
 
 DOCUMENTS = (b"record.json", b"manifest.json", b"config.json", os.fsencode(RECORD), b"ids", os.fsencode(MOUNT_POINTS))

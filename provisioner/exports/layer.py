@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -137,7 +137,7 @@ def _write(files: TreeFiles, content: LayerContent, options: LayerOptions, stack
         with _space_errors(options.space):
             write_all(file, data)
 
-    packer = compressor("gzip", write_compressed, file.fileno())
+    packer = stack.enter_context(closing(compressor("gzip", write_compressed, file.fileno())))
 
     def write(data: bytes) -> None:
         diff_id.update(data)

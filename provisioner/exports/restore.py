@@ -30,7 +30,7 @@ from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import script_anew, settings_of
 from provisioner.launch.runtime_files import IDS_FILE, runtime_files, write_files
 from provisioner.layers.budget import Budget
-from provisioner.layers.unpack import ROOTFS
+from provisioner.layers.job import ROOTFS
 from provisioner.ownership import mtree
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.pairing import pair_files

@@ -9,7 +9,7 @@ from provisioner.archives.writer import ArchiveWriter
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.layers.unpack import ROOTFS
+from provisioner.layers.job import ROOTFS
 
 
 def write_tar(

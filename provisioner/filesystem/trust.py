@@ -213,6 +213,8 @@ class TrustedDirectories:
 
 NOBODY = TrustedDirectories()
 """The rule is lifted for no directory."""
+ALL = TrustedDirectories(("*",))
+"""The rule is lifted for all directories."""
 
 
 def check_ours(file: int, shown: str, *, users: TrustedUsers | None = None, owner: int | None = None) -> None:

@@ -114,6 +114,11 @@ class Image:
             Layer(blob, diff_id) for blob, diff_id in zip(self.manifest.layers, self.config.diff_ids, strict=True)
         )
 
+    @property
+    def download_size(self) -> int:
+        """Return the bytes of all layers as they are downloaded: each blob once, though several layers may be it."""
+        return sum(blob.size for blob in set(self.manifest.layers))
+
 
 def _to_json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode()

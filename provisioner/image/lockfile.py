@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,10 @@ class Lock:
         """Return the lock of the only image that TOML holds. Raises UsageError, which names the file, line and key."""
         locks = parse_locks(text, name)
         if len(locks) > 1:
-            raise UsageError(f"{name} holds the locks of several images: {_names(locks)}", "name one of them")
+            example = f"provision --locked {printable(shlex.quote(name))} {printable(locks[0].reference)} DIR"
+            raise UsageError(
+                f"{name} holds the locks of several images: {_names(locks)}", f"name one of them, as in {example}"
+            )
         return locks[0]
 
     @classmethod

@@ -150,6 +150,8 @@ def _check_path(text: str, path: str) -> None:
             continue
         if not component:
             raise _reference_error(text, "there is an empty part between slashes")
+        if re.fullmatch("[^=]+==[^=]+", component) and path.endswith(component):  # as pip has it
+            raise _reference_error(text, f"{component!r} has '=='", f"write it {text.replace('==', ':')!r}")
         if component != component.lower():
             raise _reference_error(text, f"{component!r} has capital letters", f"write it {component.lower()!r}")
         raise _reference_error(text, f"{component!r} is not lower-case letters and digits, joined by '.', '_' or '-'")

@@ -35,6 +35,7 @@ PARTS = (
     "helper",
     "watch",
     "mounts",
+    "run_directory",
     "devices",
     "layers",
     "join",

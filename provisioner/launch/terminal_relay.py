@@ -35,6 +35,7 @@ from provisioner.launch.terminal_streams import (
     POLLOUT,
     SIGNALS,
     TERMINAL,
+    TIOCGPGRP,
     begin_streams,
     open_screen,
     pass_input,
@@ -77,7 +78,7 @@ _AT_FDCWD, _O_RDWR, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o2, 0o400, 0o400
 _PR_SET_PDEATHSIG = 1
 _SIG_SETMASK, _MASK_SIZE = 2, 8
 _WNOHANG = 1
-_TCGETS, _TCSETS, _TIOCSCTTY, _TIOCGPGRP, _TIOCGWINSZ, _TIOCSWINSZ = 0x5401, 0x5402, 0x540E, 0x540F, 0x5413, 0x5414
+_TCGETS, _TCSETS, _TIOCSCTTY, _TIOCGWINSZ, _TIOCSWINSZ = 0x5401, 0x5402, 0x540E, 0x5413, 0x5414
 _TIOCSPTLCK, _TIOCSIG, _TIOCGPTPEER = 0x40045431, 0x40045436, 0x5441
 
 _NOT_RAW = {
@@ -261,7 +262,7 @@ def _take_terminal(p: Assembler) -> None:
 
 def _unless_foreground(p: Assembler, label: str) -> None:
     """Go on at `label` in the terminal's background. Where there is no job control, all is the foreground."""
-    p.call("ioctl", 0, _TIOCGPGRP, "number")
+    p.call("ioctl", 0, TIOCGPGRP, "number")
     p.jump_if("result", "<", 0, f"foreground, not {label}")
     p.read("group", "number", size=4)
     p.call("getpgid", 0)

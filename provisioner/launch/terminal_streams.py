@@ -14,6 +14,8 @@ from provisioner.launch.assembler import Assembler, Operand
 TERMINAL, MASTER, SIGNALS, _SCREEN = 0, 8, 16, 24
 """The places of the structs pollfd. The first ones are also used alone."""
 POLLIN, POLLOUT = 1, 4
+TIOCGPGRP = 0x540F
+"""Fails for a terminal that isn't the session's."""
 _EAGAIN = -11
 _AT_FDCWD, _O_WRONLY, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o1, 0o400, 0o4000, 0o2000000
 _MASK_SIZE = 8
@@ -33,7 +35,7 @@ def begin_streams(p: Assembler) -> None:
 def open_screen(p: Assembler) -> None:
     """Open this terminal anew as `screen`, so that a write never waits; others use the old descriptor, as it is.
 
-    Where another user owns the terminal, it is opened as the session's, which `yes` is about. Else a write waits.
+    Where another user owns the terminal, it can only be opened as the session's. If it isn't that, a write waits.
     """
     flags = _O_WRONLY | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC
     write_path(p, "/proc/self/fd/?")
@@ -42,7 +44,8 @@ def open_screen(p: Assembler) -> None:
     p.write("path", len("/proc/self/fd/"), "digit", 2)
     p.call("openat", _AT_FDCWD, "path", flags)
     p.jump_if("result", ">=", 0, "screen is open")
-    p.jump_if("kind", "!=", ord("y"), "screen is as it was")
+    p.call("ioctl", "screen", TIOCGPGRP, "number")
+    p.jump_if("result", "<", 0, "screen is as it was")
     write_path(p, "/dev/tty")
     p.call("openat", _AT_FDCWD, "path", flags)
     p.jump_if("result", "<", 0, "screen is as it was")

@@ -3,7 +3,8 @@
 The first process reads the archive, creates directories, links and whatever else isn't a small file, in order. It hands
 small files over, as they stand in the archive, as long as the second process keeps up, and writes the others itself.
 Before it links or removes anything, it waits until all files are written. So the tree is the one that a single process
-makes, unless the name of a file is taken by the time the second process comes to it: then NameTaken is raised.
+makes, unless the name of a file is taken by the time the second process comes to it: then NameTaken is raised. In the
+end each of them writes half of the ownership record's lines.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import NoReturn, Self, cast
 
-from provisioner.errors import ProvisionError, lacks_resources
+from provisioner.errors import ProvisionError, lacks_resources, machine_errors
 from provisioner.layers.apply import WHITEOUT, LayerApplier
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.workers import WorkerKilled
 from provisioner.ownership.overrides import MetadataOverrides
+from provisioner.ownership.parts import RecordPart, Share
 from provisioner.ownership.policy import Ownership
+from provisioner.ownership.record import write_part
 from provisioner.rootfs.tree import Place, Tree
 
 _LARGEST = 1 << 16
@@ -33,6 +36,8 @@ _MAX_FILES = 1 << 16
 """So many files are handed over before their metadata is fetched, which take some 40 bytes for each."""
 _PAUSE = 16
 """How many files the first process writes itself before it looks again whether the second keeps up."""
+_RECORD = b"record"
+"""The last message, in place of a batch: then a part of the ownership record is written."""
 _LENGTH = 4
 """The bytes of the length of a message, in front of it."""
 
@@ -111,14 +116,32 @@ class FileWriter:
         self.clamped_times += clamped_times
         self._under_way = self.files = 0
 
+    def write_record(self, folder: int, name: bytes, overrides: MetadataOverrides) -> tuple[RecordPart, RecordPart]:
+        """Write the lines of all files, each process a part, as `write_part` does. Nothing may be written after that.
+
+        Raises MachineError as well.
+        """
+        where = (folder, name + b"-2", Share(1, 2))
+        self._send_message(_RECORD)
+        self._send_message(pickle.dumps((where, overrides), pickle.HIGHEST_PROTOCOL))
+        with machine_errors("write the ownership record"):
+            own = write_part(folder, name, self._root, overrides, self._ownership, Share(0, 2))
+        other = self._receive()
+        if isinstance(other, Exception):
+            raise other
+        return own, cast(RecordPart, other)
+
     def _send(self) -> None:
         """Send the batch; one without files asks for the metadata."""
-        try:
-            _send(self._socket, b"".join(self._batch))
-        except (BrokenPipeError, ConnectionResetError):
-            raise _killed() from None
+        self._send_message(b"".join(self._batch))
         self._batch, self._size = [], 0
         self._under_way += 1
+
+    def _send_message(self, data: bytes) -> None:
+        try:
+            _send(self._socket, data)
+        except (BrokenPipeError, ConnectionResetError):
+            raise _killed() from None
 
     def _finish_batches(self, flags: int = 0) -> None:
         """Wait until all batches that were sent are done. Raises what has failed."""
@@ -206,6 +229,10 @@ def _serve(root: int, ownership: Ownership, tasks: socket.socket) -> NoReturn:
             applier = LayerApplier(tree, ownership)
             try:
                 applier.apply_reader(StreamedLayer(_batches(tasks, tree, applier), ownership, Budget()))
+                (folder, name, share), overrides = pickle.loads(_receive(tasks))
+                with machine_errors("write the ownership record"):
+                    part = write_part(folder, name, root, overrides, ownership, share)
+                _send_answer(tasks, part)
             except EOFError:
                 raise
             except Exception as error:  # noqa: BLE001  the first process raises it
@@ -224,9 +251,12 @@ def _failure(error: Exception) -> Exception:
 
 
 def _batches(tasks: socket.socket, tree: Tree, applier: LayerApplier) -> Iterator[bytes]:
-    """Yield the batches, and answer to each when the next one is asked for: then its files are written."""
-    while True:
-        if batch := _receive(tasks):
+    """Yield the batches, and answer to each when the next one is asked for: then its files are written.
+
+    An empty one is answered by the metadata that the file system couldn't store. There are no more after _RECORD.
+    """
+    while (batch := _receive(tasks)) != _RECORD:
+        if batch:
             yield batch
             _send_answer(tasks, None)
         else:

@@ -54,8 +54,8 @@ class UnpackedLayer:
     """What stands in for hard links within the layer."""
     clamped_times: int
     """How many entries have a time that this machine can't hold."""
-    record_part: RecordPart | None = None
-    """The part of the ownership record that was written for it."""
+    record_parts: Sequence[RecordPart] = ()
+    """The parts of the ownership record that were written for it."""
 
 
 class LayerTree(Tree):

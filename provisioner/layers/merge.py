@@ -42,7 +42,7 @@ class LayerMerger:
         with tree_errors("unpack"):
             self._tree.overrides.update(layer.overrides)
             self._links.adopt(layer.links)
-            self._add_part(layer)
+            self._add_parts(layer)
 
     def merge(self, root: int, layer: UnpackedLayer) -> bool:
         """Merge the layer that was unpacked to the open directory `root`, which is of no use afterwards.
@@ -72,17 +72,18 @@ class LayerMerger:
             for path, only_content in layer.hidden:
                 self._hide(path, only_content)
             if not redirection.has_moved:
-                self._add_part(layer)
+                self._add_parts(layer)
             merge = _Merge(self._tree, self._ownership, root)
             merge.run()
             self._budget.spend(ENTRY_SIZE * (created - known - merge.implied_directories))
             self._tree.forget_paths()
         return True
 
-    def _add_part(self, layer: UnpackedLayer) -> None:
-        """Use the part of the record that was written for a layer, all directories of which stay at their paths."""
-        if self._tree.record_parts is not None and layer.record_part is not None:
-            self._tree.record_parts.add(layer.record_part)
+    def _add_parts(self, layer: UnpackedLayer) -> None:
+        """Use the parts of the record that were written for a layer, all directories of which stay at their paths."""
+        if self._tree.record_parts is not None:
+            for part in layer.record_parts:
+                self._tree.record_parts.add(part)
 
     def _hide(self, path: bytes, only_content: bool) -> None:
         """Remove what is at `path`, or only what is in the directory there. It may be missing."""

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from errno import ENOSPC
 from functools import cached_property, partial
 
 from provisioner.archives.compression import decompress, unexpected_compression
 from provisioner.errors import HINTS, MachineError, error_context, machine_errors
-from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.content import can_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.filesystem.removal import empty_directory, remove_tree
+from provisioner.filesystem.removal import empty_directory
 from provisioner.image.digest import verified_chunks
 from provisioner.image.history import layer_commands
-from provisioner.image.image import Image, Layer
+from provisioner.image.image import Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
 from provisioner.layers.file_writer import FileWriter
+from provisioner.layers.job import ROOTFS, UnpackJob
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer, unpack_lowest_layer_with
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
@@ -29,16 +29,14 @@ from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.rootfs_reader import is_converted, open_reader
 from provisioner.layers.trash import emptied_meanwhile
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
-from provisioner.ownership.parts import RecordParts
-from provisioner.ownership.policy import Ownership
+from provisioner.ownership.parts import RecordPart, RecordParts
 from provisioner.ownership.record import write_part
-from provisioner.rootfs.links import Links, Substitute, Substitutes
+from provisioner.rootfs.links import Links, Substitutes
 from provisioner.rootfs.moving import CannotMove
 from provisioner.rootfs.tree import Tree
 from provisioner.sizes import counted, size_text
-from provisioner.sources import LayerBlob, Source
+from provisioner.sources import LayerBlob
 from provisioner.store.download import Unverified
-from provisioner.terminal.progress import Console
 
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """The processors that this process may use."""
@@ -47,81 +45,46 @@ WORKER_LAYER_SIZE = 1 << 20
 _MAX_WORKERS = 4
 _DEPTH = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
-
-
 _LONGEST_COMMAND = 60
 _TRASH = "removed"
-ROOTFS = "rootfs"
-"""The name of the directory that an image is unpacked to."""
-
-
-@dataclass(frozen=True)
-class UnpackOptions:
-    """How to unpack an image."""
-
-    max_size: int | None = None
-    """The most bytes that the image may take, None for nine tenths of the free space."""
-    hardlinks: Substitute = "auto"
-    """What replaces hard links where the system refuses them."""
 
 
 @contextmanager
-def unpack(
-    image: Image,
-    source: Source,
-    place: int,
-    scratch: int,
-    ownership: Ownership,
-    unpack_options: UnpackOptions,
-    console: Console,
-) -> Iterator[Tree]:
-    """Create the directory ROOTFS in `place` from all layers of `image`, each verified against both of its digests.
+def unpack(job: UnpackJob) -> Iterator[Tree]:
+    """Make ROOTFS from all layers of an image, each verified against both of its digests.
 
     Returns a context that gives the open tree. The times of its directories are not set yet: call write_owners in it,
-    after the last write, with the tree's `record_parts`. `place` and `scratch` are open directories on the same file
-    system; the latter is empty, and for temporary files. `ownership` is the policy for new files in `place`.
+    after the last write, with the tree's `record_parts`.
 
     Raises ProvisionError, and leaves it to the caller to remove what was created.
     """
     try:
-        tree = _unpack(image, source, place, scratch, ownership, unpack_options, console)
+        tree = _unpack(job, job.scratch)
     except (Unverified, WorkerKilled, CannotMove) as error:
         how = "each layer after it is verified" if isinstance(error, Unverified) else "in a single process"
-        console.step(f"{error.message}: unpacking again, {how}")
-        with machine_errors("empty the rootfs"):
-            remove_tree(place, os.fsencode(ROOTFS))
-            empty_directory(scratch)
-        tree = _unpack(image, source, place, None, ownership, unpack_options, console)
+        job.console.step(f"{error.message}: unpacking again, {how}")
+        job.discard()
+        tree = _unpack(job, None)
         with tree:
             yield tree
     else:
-        with tree, emptied_meanwhile(scratch, _TRASH):
+        with tree, emptied_meanwhile(job.scratch, _TRASH):
             yield tree
 
 
-def _unpack(
-    image: Image,
-    source: Source,
-    place: int,
-    scratch: int | None,
-    ownership: Ownership,
-    unpack_options: UnpackOptions,
-    console: Console,
-) -> Tree:
+def _unpack(job: UnpackJob, scratch: int | None) -> Tree:
     """Try to unpack once, in a single process where `scratch` is None."""
-    links = Links(unpack_options.hardlinks)
-    budget = Budget(_max_size(place, image, unpack_options.max_size), parts=1 + len(image.layers))
-    hashes_all = can_reflink(place)
-    unpacking = _Unpacking(image, place, scratch, ownership, budget, links, console.detail, hashes_all)
+    image, console = job.image, job.console
+    links = Links(job.options.hardlinks)
+    budget = Budget(_max_size(job), parts=1 + len(image.layers))
+    unpacking = _Unpacking(job, scratch, budget, links, can_reflink(job.place))
     with ExitStack() as stack:
-        with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
-            tree = stack.enter_context(Tree(rootfs))
-        total = sum(blob.size for blob in set(image.manifest.layers))
+        tree = stack.enter_context(job.make_tree())
         commands = layer_commands(image.config_bytes, len(image.layers))
         with (
             unpacking.workers() as workers,
-            console.transfer(total, budget.total) as transfer,
-            source.layers(image, transfer) as blobs,
+            console.transfer(image.download_size, budget.total) as transfer,
+            job.source.layers(image, transfer) as blobs,
         ):
 
             def finish(number: int, layer: Layer) -> None:
@@ -141,16 +104,11 @@ def _unpack(
 class _Unpacking:
     """One try to unpack the layers of an image: large ones in worker processes, each to a tree of its own."""
 
-    image: Image
-    place: int
-    """The open directory that ROOTFS is in."""
+    job: UnpackJob
     scratch: int | None
     """The open directory for trees of single layers, None to use no workers."""
-    ownership: Ownership
     budget: Budget
     links: Links
-    say: Callable[[str], None]
-    """Is called with a line about what is unusual of a layer."""
     hashes_all: bool
     """Whether even the largest files get digests: a second container may be reflinked from them (see reflinks/)."""
 
@@ -159,7 +117,7 @@ class _Unpacking:
         """The numbers of the layers that workers unpack."""
         if self.scratch is None or PROCESSORS == 1 or not may_fork() or not self.budget.is_shared:
             return ()
-        return [number for number, layer in enumerate(self.image.layers) if _may_be_read_by_worker(layer)]
+        return [number for number, layer in enumerate(self.job.image.layers) if _may_be_read_by_worker(layer)]
 
     def workers(self) -> Workers[UnpackedLayer]:
         """Create the directories to unpack to, and return the workers, which are forked on entering."""
@@ -183,8 +141,8 @@ class _Unpacking:
         """
         worker_layers = self.worker_layers if workers else ()
         workers.begin({number: blobs[number][1] for number in worker_layers})
-        applier = LayerApplier(tree, self.ownership, budget=self.budget, links=self.links)
-        merger = LayerMerger(tree, self.ownership, self.links, self.budget)
+        applier = LayerApplier(tree, self.job.ownership, budget=self.budget, links=self.links)
+        merger = LayerMerger(tree, self.job.ownership, self.links, self.budget)
         if self.scratch is not None and worker_layers:
             tree.record_parts = RecordParts(self.scratch)
         with self._open_trash() as tree.trash:
@@ -221,24 +179,33 @@ class _Unpacking:
 
         Yields nothing where the layer has to be applied in order.
         """
-        budget, links = self.budget.part(number + 1), self.links.empty()
+        budget, links, ownership = self.budget.part(number + 1), self.links.empty(), self.job.ownership
+        layer = self.job.image.layers[number]
         with (
             self._open_folder(number) as folder,
             self._file_writer(folder) as writer,
-            open_archive(self.image.layers[number], blob) as archive,
+            open_archive(layer, blob) as archive,
         ):
-            layer = self._open_reader(self.image.layers[number], archive, budget)
+            reader = self._open_reader(layer, archive, budget)
             unpack = unpack_layer if number else unpack_lowest_layer
             if writer is not None:
                 unpack = partial(unpack_lowest_layer_with, writer)
-            if unpacked := unpack(layer, folder, self.ownership, budget, links):
-                assert self.scratch is not None
-                with machine_errors("write the ownership record"):
-                    part = write_part(self.scratch, b"record-%d" % number, folder, unpacked.overrides, self.ownership)
-                yield replace(unpacked, record_part=part)
+            if unpacked := unpack(reader, folder, ownership, budget, links):
+                yield replace(unpacked, record_parts=self._write_record(number, folder, unpacked, writer))
+
+    def _write_record(
+        self, number: int, folder: int, layer: UnpackedLayer, writer: FileWriter | None
+    ) -> Sequence[RecordPart]:
+        """Write the lines of a layer's files, with a second process if there is a `writer`."""
+        assert self.scratch is not None
+        name = b"record-%d" % number
+        if writer is not None:
+            return writer.write_record(self.scratch, name, layer.overrides)
+        with machine_errors("write the ownership record"):
+            return [write_part(self.scratch, name, folder, layer.overrides, self.job.ownership)]
 
     def _open_reader(self, layer: Layer, archive: Iterable[bytes], budget: Budget) -> StreamedLayer:
-        return open_reader(layer, archive, self.ownership, budget, hashes_all=self.hashes_all)
+        return open_reader(layer, archive, self.job.ownership, budget, hashes_all=self.hashes_all)
 
     @contextmanager
     def _file_writer(self, folder: int) -> Iterator[FileWriter | None]:
@@ -247,15 +214,16 @@ class _Unpacking:
             writer: FileWriter | None = None
             if self.worker_layers == [0]:
                 with suppress(OSError):
-                    writer = stack.enter_context(FileWriter(folder, self.ownership))
+                    writer = stack.enter_context(FileWriter(folder, self.job.ownership))
             yield writer
 
     def _report(self, number: int, blob: LayerBlob) -> None:
         """Say it where a layer isn't compressed as its media type says."""
-        if self.image.rootfs is not None:
+        image = self.job.image
+        if image.rootfs is not None:
             return
-        if text := unexpected_compression(next(blob.chunks(), b""), self.image.layers[number].blob.media_type):
-            self.say(f"layer {number + 1} of {len(self.image.layers)} is {text}")
+        if text := unexpected_compression(next(blob.chunks(), b""), image.layers[number].blob.media_type):
+            self.job.console.detail(f"layer {number + 1} of {len(image.layers)} is {text}")
 
     @contextmanager
     def _open_trash(self) -> Iterator[int | None]:
@@ -276,7 +244,7 @@ class _Unpacking:
             if number:
                 opened = os.open(str(number), DIRECTORY, dir_fd=self.scratch)
             else:
-                opened = os.open(ROOTFS, DIRECTORY, dir_fd=self.place)
+                opened = os.open(ROOTFS, DIRECTORY, dir_fd=self.job.place)
         with closing_descriptor(opened):
             yield opened
 
@@ -304,23 +272,19 @@ def open_archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes
         yield stack.enter_context(Prefetcher(archive, _DEPTH))
 
 
-def _max_size(place: int, image: Image, requested: int | None) -> int:
-    """Return the most bytes that the image may take: `requested`, or nine tenths of the free space.
+def _max_size(job: UnpackJob) -> int:
+    """Return the most bytes that the image may take: what was asked for, or nine tenths of the free space.
 
     Raises MachineError where not even the compressed layers fit.
     """
-    with machine_errors("look at the free space"):
-        state = os.statvfs(place)
-    free = state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some file systems don't report it
-    if state.f_files and not state.f_favail:
-        raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
+    image, free, requested = job.image, job.free_space(), job.options.max_size
     max_size = free * 9 // 10 if requested is None else requested
     if image.rootfs and image.rootfs.unpacked_size > max_size:
         raise too_large(max_size)
-    compressed = sum(blob.size for blob in set(image.manifest.layers))
+    compressed = image.download_size
     if compressed > free:
         raise MachineError(
-            f"the compressed layers take {size_text(compressed)}, and {size_text(free)} are free", HINTS[errno.ENOSPC]
+            f"the compressed layers take {size_text(compressed)}, and {size_text(free)} are free", HINTS[ENOSPC]
         )
     if compressed > max_size:
         raise too_large(max_size)

@@ -23,7 +23,8 @@ from provisioner.filesystem.link_names import find_link_names
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.filesystem.xattrs import set_xattrs
 from provisioner.image.image import Image
-from provisioner.layers.unpack import UnpackOptions, unpack
+from provisioner.layers.job import UnpackJob, UnpackOptions
+from provisioner.layers.unpack import unpack
 from provisioner.maintenance.damage import Damage
 from provisioner.ownership.mtree import MtreeEntry
 from provisioner.ownership.policy import Ownership
@@ -63,11 +64,10 @@ def repair(
     with closing_descriptor(_open_rootfs(folder)) as rootfs, Tree(rootfs) as tree:
         if image is not None:
             ownership = Ownership(baseline.has_image_owners)
-            with (
-                closing_descriptor(staging.open_scratch("layers")) as scratch,
-                unpack(image, source, staging.new, scratch, ownership, unpack_options, console) as fresh,
-            ):
-                _put_back(tree, fresh, staging.new, damages, baseline, done)
+            with closing_descriptor(staging.open_scratch("layers")) as scratch:
+                job = UnpackJob(image, source, staging.new, scratch, ownership, console, unpack_options)
+                with unpack(job) as fresh:
+                    _put_back(tree, fresh, staging.new, damages, baseline, done)
         with _MetadataSetter(rootfs, baseline, lambda: staging.open_scratch("copies")) as setter:
             for damage in damages:
                 if not damage.needs_content and {Aspect.MODE, Aspect.OWNER} & set(damage.aspects):

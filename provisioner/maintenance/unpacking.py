@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from provisioner.container.record import Record
-from provisioner.layers.unpack import UnpackOptions
+from provisioner.layers.job import UnpackOptions
 from provisioner.rootfs.links import Substitute
 
 _HARDLINKS: Mapping[str, Substitute] = {"copy": "copy", "symlink": "symlink"}

@@ -26,7 +26,7 @@ from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.image.image import Image
 from provisioner.launch.renewal import keep_defaults
-from provisioner.layers.unpack import ROOTFS
+from provisioner.layers.job import ROOTFS
 from provisioner.maintenance.merging import Merge, merge_files
 from provisioner.maintenance.packages import (
     PackagePlan,
@@ -248,8 +248,7 @@ def _check_owner(folder: int, baseline: Baseline, shown: str) -> None:
 def _check_space(folder: int, image: Image, shown: str) -> None:
     """Raise MachineError where the compressed layers and the user's files don't fit."""
     changed = sum(change.disk_size for change in find_changes(folder, shown, closed="open") if change.letter != "D")
-    layers = sum(blob.size for blob in set(image.manifest.layers))
-    _check_free(folder, changed + layers, shown)
+    _check_free(folder, changed + image.download_size, shown)
 
 
 def _check_free(directory: int, size: int, shown: str) -> None:

@@ -7,16 +7,30 @@ unless something below it has changed since they were written.
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.seen_paths import SeenPaths
+from provisioner.filesystem.walk import WalkedFile
 
 _MAX_DIRECTORIES = 1 << 14
 """How many directories of a part are known at most, those with the most lines; they take some 300 bytes each."""
 _PIECE = 1 << 18
+_SHARED_LEVEL = 3
+"""Directories so far below the root are divided between processes: /usr/share/doc, say."""
+
+
+class Share(NamedTuple):
+    """Which lines of a tree a process writes, where `of` processes do that, each with another `number` from 0 on."""
+
+    number: int
+    of: int
+
+
+ALL = Share(0, 1)
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,10 @@ class RecordPart:
 class PartIndex:
     """Notes where the lines of directories begin and end, while both files of a part are written."""
 
-    def __init__(self, part: RecordPart, record: BinaryIO, state: BinaryIO) -> None:
+    def __init__(self, part: RecordPart, record: BinaryIO, state: BinaryIO, share: Share) -> None:
+        self._share = share
+        self._divided = 0
+        """How many directories of _SHARED_LEVEL were walked through or left out."""
         self._directories = part.directories
         self._record = record
         self._state = state
@@ -45,12 +62,32 @@ class PartIndex:
         """How many of the open directories, the upper ones, have a file below whose line may change."""
         self._least = 1
 
+    def leaves_out(self, file: WalkedFile) -> bool:
+        """Return whether another process writes the lines of a file, and of all that is in it.
+
+        They take turns with the directories at _SHARED_LEVEL. Files that are in none of these are the first one's.
+        """
+        level, (number, count) = len(self._open), self._share
+        if count == 1 or level > _SHARED_LEVEL:
+            return False
+        if not stat.S_ISDIR(file.stat.st_mode):
+            is_left_out = number > 0
+        else:
+            self._divided += level == _SHARED_LEVEL
+            is_left_out = level == _SHARED_LEVEL and self._divided % count != number
+        if is_left_out:
+            self.leave_out()
+        return is_left_out
+
     def begin(self, inode: int) -> None:
         """Begin the content of a directory, whose own line has been written."""
         self._open.append((inode, self._record.tell(), self._state.tell()))
 
     def leave_out(self) -> None:
-        """Leave out the open directories: a file with more names has a line that changes with the number of these."""
+        """Leave out the open directories: the line of a file in them is not written here, or may change.
+
+        That of a file with more names changes with the number of these.
+        """
         self._changing = len(self._open)
 
     def end(self) -> None:

@@ -22,7 +22,7 @@ from provisioner.ownership.digests import EMPTY, LARGEST, FileDigests, hash_file
 from provisioner.ownership.fakeroot import state_line
 from provisioner.ownership.mtree import Header, MtreeEntry
 from provisioner.ownership.overrides import NO_TIME, FileMetadata, MetadataOverrides
-from provisioner.ownership.parts import PartIndex, RecordPart, RecordParts
+from provisioner.ownership.parts import ALL, PartIndex, RecordPart, RecordParts, Share
 from provisioner.ownership.policy import WITHOUT_ROOT, Ownership
 
 _T = TypeVar("_T", MtreeEntry, WalkedFile)
@@ -72,23 +72,30 @@ def content_of(record: BinaryIO, manifest_digest: str) -> str:
     return hasher.hexdigest()
 
 
-def write_part(folder: int, name: bytes, root: int, overrides: MetadataOverrides, ownership: Ownership) -> RecordPart:
+def write_part(
+    folder: int, name: bytes, root: int, overrides: MetadataOverrides, ownership: Ownership, share: Share = ALL
+) -> RecordPart:
     """Write the lines of the tree at the open directory `root` into files of `folder`, and return where these are.
 
-    Before that, each directory gets its time of `overrides`. Raises OSError.
+    Before that, each directory gets its time of `overrides`. Where there are other processes that do this, a `share`
+    is written. Raises OSError.
     """
     part = RecordPart(name, {})
     with (
         open(part.open_file(folder, b".mtree", NEW_FILE), "wb") as record,
         open(part.open_file(folder, b".state", NEW_FILE), "wb") as state,
     ):
-        index = PartIndex(part, record, state)
-        for file in walk(root):
+        index, files = PartIndex(part, record, state, share), Walk(root)
+        for file in files:
             if file is None:
                 record.write(mtree.DIRECTORY_END)
                 index.end()
                 continue
             status = file.stat
+            if index.leaves_out(file):
+                if stat.S_ISDIR(status.st_mode):
+                    files.skip()
+                continue
             if _write_file(record, state, file, overrides, ownership):
                 index.begin(status.st_ino)
             elif status.st_nlink > 1:

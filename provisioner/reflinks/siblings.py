@@ -14,7 +14,7 @@ from provisioner.container.record import Record
 from provisioner.errors import ProvisionError
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.image.image import Image
-from provisioner.layers.unpack import ROOTFS
+from provisioner.layers.job import ROOTFS
 from provisioner.rootfs.tree import Tree
 from provisioner.terminal.escaping import printable
 

@@ -2,109 +2,83 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
-from provisioner.errors import HINTS, MachineError, error_context, machine_errors
+from provisioner.errors import error_context, machine_errors
 from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.content import can_reflink, try_reflink
 from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
-from provisioner.filesystem.removal import empty_directory, remove_tree
-from provisioner.image.image import Image
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
+from provisioner.layers.job import UnpackJob
 from provisioner.layers.rootfs_reader import open_reader
-from provisioner.layers.unpack import ROOTFS, UnpackOptions, open_archive, unpack
-from provisioner.ownership.policy import Ownership
+from provisioner.layers.unpack import open_archive, unpack
 from provisioner.ownership.record import RECORD, content_of
 from provisioner.reflinks.file_store import CannotReflink, FileStore
 from provisioner.reflinks.recorded_layer import RecordedLayer
 from provisioner.reflinks.siblings import Sibling
 from provisioner.rootfs.links import Links
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources import Source
 from provisioner.store.download import Unverified
-from provisioner.terminal.progress import Console
 
 _COPY = "record"
 
 
 @contextmanager
-def unpack_or_reflink(
-    image: Image,
-    source: Source,
-    place: int,
-    scratch: int,
-    ownership: Ownership,
-    unpack_options: UnpackOptions,
-    console: Console,
-    siblings: Iterable[Sibling],
-) -> Iterator[Tree]:
+def unpack_or_reflink(job: UnpackJob, siblings: Iterable[Sibling]) -> Iterator[Tree]:
     """Do what `unpack` does, with the files of the first of `siblings` that can be used; else unpack the layers.
 
     Raises ProvisionError, and leaves it to the caller to remove what was created.
     """
-    for sibling in siblings if can_reflink(place) else ():
+    for sibling in siblings if can_reflink(job.place) else ():
         try:
-            tree = _reflink(sibling, image, source, place, scratch, ownership, unpack_options, console)
+            tree = _reflink(job, sibling)
         except (CannotReflink, Unverified) as error:
-            console.detail(f"{sibling.shown} is of the same image, and is not used: {error}")
-            with machine_errors("empty the rootfs"):
-                remove_tree(place, os.fsencode(ROOTFS))
-                empty_directory(scratch)
+            job.console.detail(f"{sibling.shown} is of the same image, and is not used: {error}")
+            job.discard()
             continue
         with tree:
             yield tree
         return
-    with unpack(image, source, place, scratch, ownership, unpack_options, console) as tree:
+    with unpack(job) as tree:
         yield tree
 
 
-def _reflink(
-    sibling: Sibling,
-    image: Image,
-    source: Source,
-    place: int,
-    scratch: int,
-    ownership: Ownership,
-    unpack_options: UnpackOptions,
-    console: Console,
-) -> Tree:
-    """Make ROOTFS from a sibling. Raises CannotReflink, Unverified and ProvisionError."""
+def _reflink(job: UnpackJob, sibling: Sibling) -> Tree:
+    """Make the tree from a sibling. Raises CannotReflink, Unverified and ProvisionError."""
     with ExitStack() as stack:
-        with machine_errors("make the rootfs"), closing_descriptor(make_directory(place, ROOTFS)) as rootfs:
-            tree = stack.enter_context(Tree(rootfs))
+        tree = stack.enter_context(job.make_tree())
         with machine_errors("make a directory for contents"):
-            folder = make_directory(scratch, "contents", 0o700)
-        with closing_descriptor(folder), _copied_record(sibling, scratch) as record:
+            folder = make_directory(job.scratch, "contents", 0o700)
+        with closing_descriptor(folder), _copied_record(sibling, job.scratch) as record:
             store = FileStore(folder)
             with machine_errors(f"reflink files of {sibling.shown}"):
                 store.collect(record, sibling)
             fetched = store.fetched
             if fetched:
-                _fetch(store, image, source, ownership, console)
+                _fetch(store, job)
             record.seek(0)
-            budget = _budget(place, unpack_options.max_size)
-            applier = LayerApplier(tree, ownership, budget=budget, links=Links(unpack_options.hardlinks))
+            budget, max_size = _budget(job), job.options.max_size
+            applier = LayerApplier(tree, job.ownership, budget=budget, links=Links(job.options.hardlinks))
             applier.apply_reader(
                 RecordedLayer(
                     record,
                     folder,
                     store.first_names,
                     sibling.generated,
-                    ownership,
+                    job.ownership,
                     budget,
-                    counts_content=unpack_options.max_size is not None,
+                    counts_content=max_size is not None,
                 )
             )
             applier.finish()
         if not sibling.is_right(tree):
             raise CannotReflink("it was made with another profile")
         more = f", {fetched} that are not as the image has them there from its layers" if fetched else ""
-        console.step(f"{store.files} files from {sibling.shown} (reflinked){more}")
+        job.console.step(f"{store.files} files from {sibling.shown} (reflinked){more}")
         stack.pop_all()  # the caller closes the tree
         return tree
 
@@ -130,25 +104,22 @@ def _copied_record(sibling: Sibling, scratch: int) -> Iterator[BinaryIO]:
         yield record
 
 
-def _fetch(store: FileStore, image: Image, source: Source, ownership: Ownership, console: Console) -> None:
+def _fetch(store: FileStore, job: UnpackJob) -> None:
     """Take what is lacking from the layers. Raises CannotReflink where they don't have it, and as `unpack` does."""
-    total = sum(blob.size for blob in set(image.manifest.layers))
-    with console.transfer(total, lambda: 0) as transfer, source.layers(image, transfer) as blobs:
+    image = job.image
+    with (
+        job.console.transfer(image.download_size, lambda: 0) as transfer,
+        job.source.layers(image, transfer) as blobs,
+    ):
         for number, (layer, blob) in enumerate(blobs):
             text = f"layer {number + 1} of {len(image.layers)}"
             transfer.describe(text)
             with error_context(text), open_archive(layer, blob.chunks()) as archive, tree_errors("write"):
-                store.fetch(open_reader(layer, archive, ownership, Budget()))
+                store.fetch(open_reader(layer, archive, job.ownership, Budget()))
     if store.lacking:
         raise CannotReflink("files that its record names are not in the layers")
 
 
-def _budget(place: int, max_size: int | None) -> Budget:
+def _budget(job: UnpackJob) -> Budget:
     """Return the budget for what is made: reflinks take no space, so only a size that was asked for limits contents."""
-    if max_size is not None:
-        return Budget(max_size)
-    with machine_errors("look at the free space"):
-        state = os.statvfs(place)
-    if state.f_files and not state.f_favail:
-        raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
-    return Budget(state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1)
+    return Budget(job.free_space() if job.options.max_size is None else job.options.max_size)

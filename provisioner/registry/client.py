@@ -142,7 +142,7 @@ class RegistryClient:
         except TransientError:
             raise
         except (NotFound, NotAllowed, NetworkError, MalformedImage):
-            pass
+            pass  # registries refuse HEAD in many ways; what GET answers counts
         # Some registries leave out Docker-Content-Digest and have the digest as the ETag.
         announced = headers.get("Docker-Content-Digest") or ("" if ":" in selector else headers.get("ETag", ""))
         size, media_type = headers.get("Content-Length", ""), headers.get("Content-Type", "")

@@ -29,7 +29,7 @@ class Packages:
     installed: frozenset[bytes]
     """The names of all packages."""
     by_hand: frozenset[bytes]
-    """Those that somebody has asked for; the others were installed since these need them."""
+    """Those that somebody has asked for; the others were installed because these need them."""
 
 
 def read_packages(tree: Tree) -> Packages | None:

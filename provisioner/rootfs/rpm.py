@@ -69,7 +69,7 @@ def _read_headers(tree: Tree) -> list[bytes] | None:
 
 
 def read_automatic(tree: Tree) -> set[bytes]:
-    """Return the names of packages that dnf has installed since others need them. Raises OSError."""
+    """Return the names of packages that dnf has installed because others need them. Raises OSError."""
     automatic = set()
     for path in HISTORIES[1:]:
         query = (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from provisioner.archives.compression import compression_of
-from provisioner.errors import MalformedImage, error_context, machine_errors
+from provisioner.errors import MalformedImage, NotFound, error_context, machine_errors
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.image.digest import Digest, verify
 from provisioner.image.fields import JsonObject
@@ -17,7 +18,8 @@ from provisioner.image.keys import Fields, make_object, refuse_ambiguous_keys
 from provisioner.image.manifest import DOCKER_MANIFEST, LAYERS_LIMIT
 from provisioner.image.platform import Platform, choose
 from provisioner.sources.choices import NamedImage, choose_image
-from provisioner.sources.local import FoundImage
+from provisioner.sources.detection import Format
+from provisioner.sources.local import LOCK_AGAIN, FoundImage
 from provisioner.sources.members import Member, Members, normal_name, read_member, read_range
 from provisioner.terminal.escaping import printable
 
@@ -49,15 +51,16 @@ class DockerFiles:
     def platforms(self) -> tuple[Platform, ...]:
         """Return the platform of the chosen image. Raises as `image` does."""
         with error_context(self._word):
-            image = self._build(self._chosen(), None)[0]
+            image = self._build(self._chosen(None, None), None)[0]
         return (image.config.platform,)
 
     def image(self, platform: Platform, manifest: Digest | None = None) -> FoundImage:
         """Return the chosen image, if it is for `platform`, with a manifest that is made here.
 
-        Raises NotFound, UsageError, MalformedImage and MachineError.
+        Without a choice, the digest of the manifest chooses among several images. Raises NotFound, UsageError,
+        MalformedImage and MachineError.
         """
-        entry = self._chosen()
+        entry = self._chosen(platform, manifest)
         with error_context(self._word):
             image, layers = self._build(entry, platform)
         choose([(image.config.platform, image)], platform, self._word)
@@ -73,13 +76,27 @@ class DockerFiles:
             assumptions=() if image.config.states_platform else (assumed,),
         )
 
-    def _chosen(self) -> _Entry:
+    def _chosen(self, platform: Platform | None, manifest: Digest | None) -> _Entry:
         with error_context(self._word):
-            data = read_member(self._members, MANIFEST)
-            if data is None:
-                raise MalformedImage(f"it has no {MANIFEST}, so it is no docker-archive", "name it by its path alone")
-            images = _read_entries(data)
-        return choose_image(images, self._choice, self._word)
+            images = self._entries()
+        if manifest is None or self._choice or len(images) < 2:
+            return choose_image(images, self._choice, self._word)
+        for image in images:
+            with suppress(MalformedImage):
+                if self._build(image.value, platform)[0].digest == manifest:
+                    return image.value
+        raise NotFound(f"{self._word} has no image {manifest!s:.19}, which is locked", LOCK_AGAIN)
+
+    def _entries(self) -> list[NamedImage[_Entry]]:
+        """Return the images that manifest.json lists. Raises MalformedImage."""
+        if (data := read_member(self._members, MANIFEST)) is not None:
+            return _read_entries(data)
+        if self._members.find("repositories") is None:
+            raise MalformedImage(f"it has no {MANIFEST}, so it is no docker-archive", "name it by its path alone")
+        raise MalformedImage(
+            f"it is {Format.OLD_DOCKER.value}, which names no layers and no digests",
+            "load it with Docker and save it again: docker load -i FILE, then docker save -o NEW IMAGE",
+        )
 
     def _build(self, entry: _Entry, assumed: Platform | None) -> tuple[Image, tuple[Member, ...]]:
         """Return the image of an entry, and the files of its layers."""

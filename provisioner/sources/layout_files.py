@@ -89,11 +89,12 @@ class LayoutFiles:
     def image(self, platform: Platform, manifest: Digest | None = None) -> FoundImage:
         """Return the image for `platform`, of those whose files are there; only the one with the digest `manifest`.
 
+        Without a choice, that digest chooses among several images.
         Raises NotFound, UsageError, MalformedImage and MachineError.
         """
         found: list[tuple[Platform, FoundImage]] = []
         problems: list[MalformedImage] = []
-        for candidate in self._candidates():
+        for candidate in self._candidates(any_image=manifest is not None and not self._choice):
             if manifest is None or candidate.descriptor.digest == manifest:
                 image = self._try(candidate, platform)
                 if isinstance(image, FoundImage):
@@ -143,13 +144,17 @@ class LayoutFiles:
             return None
         return self._indexes.get(candidate.index)
 
-    def _candidates(self) -> Iterator[_Candidate]:
-        """Yield the manifests of the chosen image, through nested indexes; indexes that aren't there are left out."""
+    def _candidates(self, *, any_image: bool = False) -> Iterator[_Candidate]:
+        """Yield the manifests of the chosen image, through nested indexes; indexes that aren't there are left out.
+
+        With `any_image`, those of all images.
+        """
         with error_context(self._word):
             images = self._images()
-        chosen = choose_image(images, self._choice, self._word)
+        chosen = [image.value for image in images] if any_image else [choose_image(images, self._choice, self._word)]
         with error_context(self._word):
-            pending = deque((_Candidate(entry, entry.platform, None), 0) for entry in chosen.descriptors)
+            entries = (entry for image in chosen for entry in image.descriptors)
+            pending = deque((_Candidate(entry, entry.platform, None), 0) for entry in entries)
             count = 0
             while pending:
                 candidate, depth = pending.popleft()

@@ -37,7 +37,7 @@ class FoundImage:
     """A line for the user about each thing that the image doesn't say."""
 
 
-_LOCK_AGAIN = "write the lock again: provision --lock FILE SOURCE DIR"
+LOCK_AGAIN = "write the lock again: provision --lock FILE SOURCE DIR"
 
 
 class ImageFiles(Protocol):
@@ -46,6 +46,7 @@ class ImageFiles(Protocol):
     def image(self, platform: Platform, manifest: Digest | None = None) -> FoundImage:
         """Return the image for `platform`, its documents verified; only one with this digest of its manifest, if any.
 
+        Where several images are there and none is chosen by its name, that digest chooses.
         Raises NotFound, UsageError, MalformedImage and MachineError.
         """
 
@@ -93,10 +94,10 @@ class LocalSource:
             if found.image.digest == locked:
                 return found
             what = f"{self.reference} has no image {locked!s:.19}, which is locked: it has {found.image.digest!s:.19}"
-            problems.append(NotFound(what, _LOCK_AGAIN))
+            problems.append(NotFound(what, LOCK_AGAIN))
         if len(problems) > 1:
             names = ", ".join(printable(lock.reference) for lock in self._locks)
-            raise NotFound(f"{self.reference} has none of the images that are locked: {names}", _LOCK_AGAIN)
+            raise NotFound(f"{self.reference} has none of the images that are locked: {names}", LOCK_AGAIN)
         raise problems[0]
 
     @contextmanager

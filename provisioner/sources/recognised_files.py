@@ -6,10 +6,10 @@ import shlex
 from dataclasses import replace
 from functools import cached_property
 
-from provisioner.errors import MalformedImage, UsageError, error_context
+from provisioner.errors import UsageError, error_context
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
-from provisioner.sources.detection import Format, cut_off, formats_of, has_root_file_system, unrecognised
+from provisioner.sources.detection import Format, both_fit, cut_off, formats_of, has_root_file_system, unrecognised
 from provisioner.sources.docker_files import DockerFiles
 from provisioner.sources.layout_files import LacksLayers, oci_files, skopeo_files
 from provisioner.sources.local import FoundImage, ImageFiles
@@ -50,11 +50,15 @@ class RecognisedFiles:
 
     @cached_property
     def _formats(self) -> tuple[Format, ...]:
-        """Return the formats that fit, the best first. Raises UsageError where there is none."""
+        """Return the formats that fit, the best first. Raises UsageError where there is none, or a root file system."""
         found = formats_of(self._members.names())
-        if not found and self._is_directory and has_root_file_system(self._members.names()):
+        if self._is_directory and has_root_file_system(self._members.names()):
+            archive = f"tar -C {shlex.quote(self._path)} -c . | provision rootfs:- DIR"
+            if found:
+                word = "dir" if found[0] is Format.SKOPEO else "oci"
+                raise both_fit(self._path, found[0], f"say which: {shlex.quote(f'{word}:{self._path}')}, or {archive}")
             what = f"{self._path} is a directory with a root file system, and provision reads archives of them"
-            raise UsageError(what, f"tar -C {shlex.quote(self._path)} -c . | provision rootfs:- DIR")
+            raise UsageError(what, archive)
         if not found and not self._members.is_whole:
             with error_context(self._path):
                 raise cut_off()
@@ -67,12 +71,7 @@ class RecognisedFiles:
             return oci_files(self._members, f"{'oci' if self._is_directory else 'oci-archive'}:{self._path}", "")
         if kind is Format.SKOPEO:
             return skopeo_files(self._members, f"dir:{self._path}")
-        if kind is Format.DOCKER:
-            return DockerFiles(self._members, f"docker-archive:{self._path}", "")
-        raise MalformedImage(
-            f"{self._path} is {kind.value}, which names no layers and no digests",
-            "load it with Docker and save it again: docker load -i FILE, then docker save -o NEW IMAGE",
-        )
+        return DockerFiles(self._members, f"docker-archive:{self._path}", "")
 
 
 def _explained(found: FoundImage, line: str) -> FoundImage:

@@ -87,5 +87,5 @@ class RegistrySource(LayerDownloads):
         size = sum(blob.size for blob in whole) + sum(map(self._cache.resumable_bytes, blobs - whole))
         if not size:
             return ""
-        sizes = f"{size_text(size)} of {size_text(sum(blob.size for blob in blobs))}"
+        sizes = f"{size_text(size)} of {size_text(image.download_size)}"
         return f"the cache has {len(whole)} of {counted(len(blobs), 'layer')}: {sizes} needn't be downloaded"

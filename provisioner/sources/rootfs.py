@@ -16,6 +16,7 @@ from provisioner.image.image import Image, Layer, RootfsArchive
 from provisioner.image.manifest import Descriptor
 from provisioner.image.platform import Platform
 from provisioner.sources import NOT_VERIFIED, Arrivals, LayerBlob, ResolvedImage
+from provisioner.sources.detection import Format, format_name, formats_of
 from provisioner.sources.file_blob import FileBlob
 from provisioner.sources.root_search import RootSearch
 from provisioner.sources.squashfs import SquashfsBlob, is_squashfs
@@ -104,15 +105,19 @@ class RootfsSource:
 
         Raises MalformedImage, and UsageError where none is.
         """
-        search, is_empty = RootSearch(), True
+        search, is_empty, names = RootSearch(), True, set[str]()
         for path in paths:
             search.add(path)
             is_empty = False
+            names.add(format_name(path))
             if search.root is not None:
                 return search.root
         found = search.finish()
         if is_empty:
             raise MalformedImage("there is nothing in it", "name an archive of a root file system")
+        if found is None and (formats := formats_of(names)):
+            word = "docker-archive" if formats[0] is Format.DOCKER else "oci-archive"
+            raise UsageError(f"it is {formats[0].value}, and no root file system", f"name it as {word}:FILE")
         if found is None and not self._is_named:
             hint = "if it is one all the same, say so: rootfs:FILE"
             raise UsageError("no directory in it looks like a root file system, with bin, etc, usr and var", hint)

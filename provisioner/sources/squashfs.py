@@ -6,18 +6,15 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
-from typing import Any
 
+from provisioner.archives.external_program import PIECE, ExternalProgram, ProgramFailed, open_output
 from provisioner.archives.pseudo_files import files_of, tar_of
-from provisioner.errors import MachineError, MalformedImage, lacks_resources, machine_errors
+from provisioner.errors import MachineError, MalformedImage, lacks_resources
 from provisioner.filesystem.descriptors import closing_descriptor
-from provisioner.terminal.escaping import printable
 
 _MAGIC = b"hsqs"
-_PIECE = 1 << 18
-_MESSAGE = 400
-"""The most characters of the program's messages that are kept."""
+_LIST = ("-quiet", "-lln", "/dev/stdin")
+_DESCRIBE = ("-quiet", "-no-progress", "-pf", "/dev/stdout", "/dev/stdin")
 
 
 def is_squashfs(head: bytes) -> bool:
@@ -37,13 +34,14 @@ class SquashfsBlob:
         self._file = file
         self._what = what
         self._progress = progress
-        self._process: Any = None
+        self._program: ExternalProgram | None = None
+        """The program that runs, or ran last."""
 
     def files(self) -> Iterator[tuple[bytes, int]]:
         """Yield path and size of each file, without their contents. Raises as `chunks` does."""
-        output = self._run()
+        output = self._run(_DESCRIBE)
         try:
-            yield from files_of(output)
+            yield from files_of(output, self._run(_LIST))
         finally:
             output.close()
             self.close()
@@ -51,7 +49,7 @@ class SquashfsBlob:
     def chunks(self) -> Iterator[bytes]:
         """Yield the archive; once. Raises MachineError where unsquashfs is missing or too old, and MalformedImage."""
         before = os.fstat(self._file)
-        yield from tar_of(self._run())
+        yield from tar_of(self._run(_DESCRIBE), self._run(_LIST))
         after = os.fstat(self._file)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise MalformedImage(f"{self._what} was changed while it was read", "provision it again")
@@ -59,11 +57,8 @@ class SquashfsBlob:
 
     def close(self) -> None:
         """Kill the program if it is running: a reader gets the end of its output then."""
-        if self._process is not None:
-            if self._process.is_alive():
-                with suppress(ProcessLookupError):  # a thread of sh has waited for it meanwhile
-                    self._process.kill()
-            self._process.wait()
+        if self._program is not None:
+            self._program.stop()
 
     def wait(self, offset: int) -> int:
         """Raise OSError: it can only be read by `chunks`."""
@@ -76,49 +71,29 @@ class SquashfsBlob:
         """Raise OSError, as `wait` does."""
         raise OSError("a squashfs can't be read in parts")
 
-    def _run(self) -> Generator[bytes, None, None]:
-        """Yield what `unsquashfs -pf` writes. Raises MachineError, and MalformedImage where it can't read the file."""
-        messages: list[str] = []
+    def _run(self, words: tuple[str, ...]) -> Generator[bytes, None, None]:
+        """Yield what `unsquashfs` with these words writes.
 
-        def keep(line: str) -> None:
-            if sum(map(len, messages)) < _MESSAGE:
-                messages.append(line[:_MESSAGE])
-
-        with machine_errors("run unsquashfs"):
-            read, write = os.pipe()
-        with closing_descriptor(read):
-            with closing_descriptor(write):
-                self._process = _start(self._file, write, keep)
-            while piece := os.read(read, _PIECE):
+        Raises MachineError, and MalformedImage where it can't read the file.
+        """
+        path = shutil.which("unsquashfs")
+        if not path:
+            hint = "install squashfs-tools (apt install squashfs-tools, pkg install squashfs-tools)"
+            raise MachineError("a squashfs needs the program unsquashfs, which is missing", hint)
+        self._program, output = open_output(path, *words, stdin=self._file)
+        with closing_descriptor(output):
+            while piece := os.read(output, PIECE):
                 yield piece
-        self._process.wait()
-        if self._process.exit_code:
-            raise _failure(self._process.exit_code, "".join(messages))
+        try:
+            self._program.finish()
+        except ProgramFailed as error:
+            raise _explained(error) from error
 
 
-def _start(file: int, output: int, keep: Callable[[str], None]) -> Any:
-    """Start unsquashfs with the open `file`, and return the process. `keep` is called with lines of its messages.
-
-    Raises MachineError.
-    """
-    import sh
-
-    program = shutil.which("unsquashfs")
-    if not program:
-        hint = "install squashfs-tools (apt install squashfs-tools, pkg install squashfs-tools)"
-        raise MachineError("a squashfs needs the program unsquashfs, which is missing", hint)
-    options: dict[str, Any] = {"_bg": True, "_bg_exc": False, "_in": file, "_out": output, "_err": keep}
-    options |= {"_decode_errors": "replace", "_ok_code": range(-64, 256)}
-    command: Any = sh.Command(program)
-    return command("-quiet", "-no-progress", "-pf", "/dev/stdout", "/dev/stdin", **options)
-
-
-def _failure(status: int, messages: str) -> Exception:
-    """Return the error for an unsquashfs that has failed with a status, negative for a signal, and messages."""
-    text = printable(" ".join(messages.split()))[:_MESSAGE]
-    if shortage := lacks_resources(RuntimeError(text)):
+def _explained(error: ProgramFailed) -> Exception:
+    """Return the error to show for an unsquashfs that has failed."""
+    if shortage := lacks_resources(error):
         return shortage
-    if re.search("invalid option|SYNTAX", text):
+    if re.search("invalid option|SYNTAX", error.messages):
         return MachineError("this unsquashfs is too old for -pf", "install squashfs-tools 4.5 or later")
-    reason = f"signal {-status}" if status < 0 else f"status {status}"
-    return MalformedImage(f"unsquashfs can't read it ({reason}): {text}")
+    return MalformedImage(f"unsquashfs can't read it ({error.reason}): {error.messages}")

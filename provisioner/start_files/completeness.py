@@ -159,7 +159,7 @@ def _check_rootfs(directory: Path) -> None:
 
 
 def _open_files(job: _Job) -> None:
-    """Give the owner the right to read what is closed to him."""
+    """Make the files that are read here, and the folder of generated ones, readable for their owner."""
     generated = [f"{GENERATED}/{name}" for name in GENERATED_NAMES]
     for name in (GENERATED, *generated, *_DOCUMENTS, _RECORD, RECORD, STATE):
         mode = 0o755 if name == GENERATED else 0o644
@@ -218,7 +218,7 @@ def _complete_runtime(job: _Job) -> None:
 
 
 def _complete_shared_memory(job: _Job) -> None:
-    """Make the directory for /dev/shm anew."""
+    """Make the directory for /dev/shm where it is missing, and give it its mode."""
     folder = job.opened.folder
     if not _is_directory(folder, _SHM):
         with suppress(FileNotFoundError):
@@ -243,7 +243,7 @@ def _complete_script(job: _Job, files: StartFiles, shell: str) -> None:
 
 
 def _complete_generated(job: _Job, files: StartFiles) -> None:
-    """Write what is missing or empty of the copies of files that start.sh writes."""
+    """Write the copies of files that start.sh writes, where they are missing or empty."""
     folder = job.opened.folder
     is_there = _is_directory(folder, GENERATED)
     if not is_there:

@@ -96,7 +96,10 @@ def write_runtime_files(folder: int, generated: Mapping[str, bytes], console: Co
 
 
 class StartFiles:
-    """The generated files of a directory, made of its record and the image's documents. Both raise ProvisionError."""
+    """The generated files of a directory, made of its record and the image's documents.
+
+    `script` and `generated` raise ProvisionError where these, or the profile, can't be read.
+    """
 
     def __init__(self, directory: Path, record: Record, trust: TrustedDirectories) -> None:
         self._directory, self._record, self._trust = directory, record, trust

@@ -2,8 +2,8 @@
 
 `escaping.printable()` is for every name or message that comes from an image, a registry or a file system: no text from
 outside reaches a terminal without it. `progress.Console` writes steps, errors and the bar to standard error, so that
-standard output is free for data. `tables.table()` makes lines that fit a `Screen`; without a terminal nothing is cut or
-coloured.
+standard output is free for data. `tables.table()` makes lines that fit a `Screen`, and `wrapping.filled()` breaks
+messages between words; without a terminal nothing is cut, broken or coloured.
 
 It imports nothing of this package. tqdm is imported only where a bar is shown.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any, TextIO
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import ColourChoice, Screen, Style
 from provisioner.terminal.transfer import Transfer, progress_line, status_line
+from provisioner.terminal.wrapping import filled, with_commands
 from provisioner.threads import BackgroundThread
 
 _INTERVAL = 0.1
@@ -22,8 +22,6 @@ _INTERVAL = 0.1
 _LOG_INTERVAL = 30.0
 """Seconds between two lines about a transfer where there is no bar."""
 _LOG_COLUMNS = 100
-_COMMAND = re.compile(r"(?:\bprovision(?= (?!doesn't|can't|is\b))|[^\s;,]+/start\.sh\b)[^;,]*")
-"""Commands in a hint, which end before the next semicolon or comma."""
 REQUEST_LOGGER = "provisioner.requests"
 """The name of the logger that `provisioner.registry` writes its requests to; `--verbose` shows them."""
 
@@ -32,7 +30,8 @@ class Console:
     """Writes steps and errors to a stream, standard error by default.
 
     With `quiet` it writes errors only, with `verbose` details too. Every text is escaped here once more, so that it is
-    one line and safe on a terminal. Errors begin in red and warnings in yellow, where `colour` allows it.
+    one line and safe on a terminal; where that is too narrow for it, it is broken between words. Errors begin in red
+    and warnings in yellow, where `colour` allows it.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Console:
 
     def _write(self, text: str, begin: str = "") -> None:
         """Write one line, above the bar where there is one. `begin` precedes it as it is."""
-        text = begin + printable(text)
+        text = self._filled(begin + printable(text))
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -76,10 +75,15 @@ class Console:
 
     def error(self, message: str, hint: str = "") -> None:
         """Write an error and, on a line of its own, its hint."""
-        print(f"{self._screen.styled('provision:', Style.RED)} {printable(message)}", file=self._stream)
+        print(self._filled(f"{self._screen.styled('provision:', Style.RED)} {printable(message)}"), file=self._stream)
         if hint:
-            text = _COMMAND.sub(lambda found: self._screen.bold(found[0]), printable(hint))
-            print(f"  {text}", file=self._stream)
+            text = with_commands(printable(hint), self._screen.bold)
+            print(f"  {self._filled(text, indented=2)}", file=self._stream)
+
+    def _filled(self, text: str, indented: int = 0) -> str:
+        """Return a text in lines that fit the terminal, of which `indented` columns are taken."""
+        width = Screen.of(self._stream).width  # of today: windows change
+        return filled(text, width and width - indented)
 
     @contextmanager
     def transfer(self, total: int, unpacked: Callable[[], int]) -> Iterator[Transfer]:

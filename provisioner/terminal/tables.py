@@ -54,7 +54,7 @@ class Screen:
         """Return the screen of a stream. $COLUMNS is obeyed on terminals, $NO_COLOR (no-color.org) with `auto`."""
         unicode = (stream.encoding or "").lower().replace("-", "").startswith("utf")
         is_terminal = stream.isatty()
-        is_wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+        is_wanted = is_terminal and not os.environ.get("NO_COLOR") and (os.environ.get("TERM") or "dumb") != "dumb"
         has_colour = is_wanted if colour == "auto" else colour == "always"
         return cls(max(20, _columns(stream)) if is_terminal else None, has_colour, unicode)
 

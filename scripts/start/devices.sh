@@ -8,7 +8,9 @@ fill_devices() {
     for device; do
         split_bind "$device"
         [ -z "$host_devices" ] || [ "$source" != "$destination" ] || continue
-        { mkdir -p ".${destination%/*}" && source=$(readlink -f "$source") && cp -RPp "$source" ".$destination"; } ||
+        # A link is followed by the kernel, which knows whose it is (fs.protected_symlinks).
+        { mkdir -p ".${destination%/*}" && { [ -d ".$destination" ] || rm -f ".$destination"; } &&
+            cp -RHp "$source" ".$destination"; } ||
             fail "can't show the device $source"
     done
     # The terminal is not in the new devpts. ttyname(3) looks for it in /dev/console too.

@@ -7,19 +7,26 @@
 refresh_files() {
     for file in resolv.conf hosts hostname; do
         generated_file=$directory/.provision/generated/$file
-        resolve "/etc/$file"
-        { [ -f "$generated_file" ] && [ -f "$rootfs$resolved" ]; } || continue
-        { read_text <"$generated_file" && last_text=$text && read_opened 8<"$rootfs$resolved"; } 2>/dev/null || continue
-        [ "$text" = "$last_text" ] || continue
+        { [ -f "$generated_file" ] && read_text <"$generated_file"; } 2>/dev/null || continue
+        last_text=$text
         case $file in
             resolv.conf) generate_resolv_conf ;;
             hosts) generate_hosts ;;
             hostname) text=$hostname$newline ;;
         esac
         [ "$text" != "$last_text" ] || continue
+        resolve "/etc/$file"
+        { [ -f "$rootfs$resolved" ] && { is_unedited 8<"$rootfs$resolved"; } 2>/dev/null; } || continue
         replace_file && continue
         append "$etc_binds" "$file" "$text" && etc_binds=$list
     done
+}
+
+# Succeed if descriptor 8 is a file with the text `last_text` alone. No more of it is read: a guest's file may be long.
+is_unedited() {
+    [ -f /proc/self/fd/8 ] || return
+    found_text=$(head -c $((${#last_text} + 1)) <&8 && printf x)
+    [ "${found_text%x}" = "$last_text" ]
 }
 
 # Bind the files that refresh_files could not write. They are written only now: to the stage, which ends with its

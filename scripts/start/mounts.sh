@@ -269,8 +269,8 @@ fill_rootfs() {
 
 # Enter the guest's directory $1. The /run in memory gets what the image's has.
 enter_place() {
+    [ "$1" != /run ] || copy_run
     enter "$1" "can't make $1 in the rootfs"
-    [ "$1" != /run ] || copy_here "$stage/run"
 }
 
 # Show all by one process, on descriptors of the directories that this shell has entered: no name leads there that a guest
@@ -300,39 +300,6 @@ show_stage() {
     [ -z "$is_machine_root" ] || add_mount ./run /proc/self/fd/8 none rbind
     # mksh closes them for programs that don't get them by a redirection of their own.
     mount_at_once '' 5<&5 6<&6 7<&7 8<&8
-}
-
-# Copy what is in this shell's directory to the directory $1. It goes into directories as `enter` does; no program
-# for copying does. Another guest may change what is here at any time: what counts is what has arrived in $1, where no
-# guest can change anything. Only GNU tar opens no link in the place of a file.
-copy_here() {
-    names=''
-    set +f
-    for file in ./* ./.[!.]* ./..?*; do
-        set -f
-        if [ -L "$file" ] || [ -d "$file" ]; then
-            append "$names" "$file" && names=$list
-        elif [ -e "$file" ] && is_gnu_tar; then
-            append "$names" "$file" && names=$list
-        fi
-    done
-    set -f
-    [ -n "$names" ] || return 0
-    eval "tar -cf - --no-recursion $names" 2>/dev/null | tar -xpf - -C "$1" || fail "can't copy $walked: install tar"
-    eval "set -- \"\$1\" $names"
-    copy_target=$1
-    shift
-    for file; do
-        [ -L "$copy_target/$file" ] || [ ! -d "$copy_target/$file" ] || [ ! -d "$file" ] || (
-            cd -P "$file" && walked=$walked/${file#./} up=../$up && check_place && copy_here "$copy_target/$file"
-        ) || finish 125
-    done
-}
-
-# Succeed if the host's tar is GNU's.
-is_gnu_tar() {
-    [ -n "$tar_kind" ] || case $(tar --version 2>/dev/null) in *GNU*) tar_kind=gnu ;; *) tar_kind=other ;; esac
-    [ "$tar_kind" = gnu ]
 }
 
 # Bind `source` on `destination`, which bind_one has resolved. It is created if it is missing.

@@ -92,11 +92,6 @@ read_text() {
     done
 }
 
-# Set `text`: all lines of descriptor 8. Fails if it is no regular file: a device may have no end.
-read_opened() {
-    [ -f /proc/self/fd/8 ] && read_text <&8
-}
-
 # Write the text $1 to the file $2, which is no link. Fails silently.
 write_text() {
     [ ! -L "$2" ] && { printf '%s' "$1" >"$2"; } 2>/dev/null

@@ -7,20 +7,15 @@ find_user() {
     case $user in *:*) group_part=${user#*:} ;; esac
     user_part=${user_part:-0}
     uid='' gid='' groups='' name='' home='' shell=''
-    resolve /etc/passwd
-    if [ -f "$rootfs$resolved" ] && [ -r "$rootfs$resolved" ]; then
-        { [ ! -f /proc/self/fd/8 ] || find_passwd <&8; } 8<"$rootfs$resolved"
-    fi
+    read_accounts
+    find_passwd
     if [ -z "$uid" ]; then
-        is_number "$user_part" || fail "no user $user_part in the image's /etc/passwd: see --user"
+        is_number "$user_part" || fail "no user $user_part in the first 64 KiB of the image's /etc/passwd: see --user"
         uid=$user_part gid=0
     fi
-    resolve /etc/group
-    if [ -f "$rootfs$resolved" ] && [ -r "$rootfs$resolved" ]; then
-        { [ ! -f /proc/self/fd/8 ] || find_groups <&8; } 8<"$rootfs$resolved"
-    fi
+    find_groups
     if [ -n "$group_part" ]; then
-        is_number "$group_part" || fail "no group $group_part in the image's /etc/group: see --user"
+        is_number "$group_part" || fail "no group $group_part in the first 64 KiB of the image's /etc/group: see --user"
         gid=$group_part
     fi
     # Android's kernels allow the network to the groups inet, net_raw and net_admin.
@@ -38,27 +33,71 @@ is_number() {
     esac
 }
 
-# Set `name`, `uid`, `gid`, `home` and `shell` from the first line on standard input, passwd(5), with the name or the
-# uid `user_part`.
-find_passwd() {
-    while IFS=: read -r a_name _ a_uid a_gid _ a_home a_shell || [ -n "$a_name" ]; do
-        { is_number "$a_uid" && is_number "$a_gid"; } || continue
-        if [ "$a_name" = "$user_part" ] || [ "$a_uid" = "$user_part" ]; then
-            name=$a_name uid=$a_uid gid=$a_gid home=$a_home shell=$a_shell
-            return
-        fi
-    done
+# Set `accounts`: the first 64 KiB of the image's passwd(5), and of its group(5) behind `group_heading`, where it has them.
+# By one program, since a shell reads all of a file, one byte at a time.
+read_accounts() {
+    find_readable /etc/passwd
+    passwd_file=$readable
+    find_readable /etc/group
+    find_program head || fail "there is no head on this machine: install coreutils"
+    group_heading='==> /proc/self/fd/8 <==' accounts=''
+    {
+        # A guest that runs may have put a device there meanwhile, which may have no end.
+        [ -f /proc/self/fd/7 ] || exec 7</dev/null
+        [ -f /proc/self/fd/8 ] || exec 8</dev/null
+        # mksh closes them for programs that don't get them by a redirection of their own.
+        accounts=$("$program" -c 65536 /proc/self/fd/7 /proc/self/fd/8 7<&7 8<&8)
+    } 2>/dev/null 7<"$passwd_file" 8<"$readable" # bash complains about NULs
 }
 
-# Read group(5) from standard input: set `group_part` to its id if a group was asked for; else add to `groups` all that
-# list the user, as docker does.
-find_groups() {
-    while IFS=: read -r a_name _ a_gid a_members || [ -n "$a_name" ]; do
-        is_number "$a_gid" || continue
-        if [ -n "$group_part" ]; then
-            [ "$a_name" = "$group_part" ] && group_part=$a_gid && return
-        elif [ -n "$name" ]; then
-            case ,$a_members, in *,"$name",*) groups="$groups $a_gid" ;; esac
+# Set `readable`: the path of the guest's file $1, or /dev/null where it is none that can be read.
+find_readable() {
+    resolve "$1"
+    readable=$rootfs$resolved
+    { [ -f "$readable" ] && [ -r "$readable" ]; } || readable=/dev/null
+}
+
+# Set `name`, `uid`, `gid`, `home` and `shell` from the first line of `accounts`, as of passwd(5), with the name or the uid
+# `user_part`.
+find_passwd() {
+    IFS=$newline
+    # shellcheck disable=SC2086 # split into lines
+    set -- $accounts
+    IFS=:
+    for line; do
+        [ "$line" != "$group_heading" ] || break
+        # shellcheck disable=SC2086 # split into fields
+        set -- $line
+        { is_number "${3-}" && is_number "${4-}"; } || continue
+        if [ "$1" = "$user_part" ] || [ "$3" = "$user_part" ]; then
+            name=$1 uid=$3 gid=$4 home=${6-} shell=${7-}
+            break
         fi
     done
+    IFS=" 	$newline"
+}
+
+# From the lines behind `group_heading`, as of group(5), set `group_part` to its id if a group was asked for; else add to
+# `groups` all that list the user, as docker does.
+find_groups() {
+    IFS=$newline is_group=''
+    # shellcheck disable=SC2086 # split into lines
+    set -- $accounts
+    IFS=:
+    for line; do
+        case $is_group$line in
+            yes*) ;;
+            "$group_heading") is_group=yes && continue ;;
+            *) continue ;;
+        esac
+        # shellcheck disable=SC2086 # split into fields
+        set -- $line
+        is_number "${3-}" || continue
+        if [ -n "$group_part" ]; then
+            [ "$1" != "$group_part" ] || { group_part=$3 && break; }
+        elif [ -n "$name" ]; then
+            case ,${4-}, in *,"$name",*) groups="$groups $3" ;; esac
+        fi
+    done
+    IFS=" 	$newline"
 }

@@ -1,5 +1,5 @@
 # Watch: with one id, a program that has become another user is still root. An entrypoint that starts itself again as that
-# user, by gosu or su-exec, would never stop: this is seen, told, and ended.
+# user, by gosu or su-exec, would never stop: this is seen, reported and ended.
 # Sets `watch` (words before the program that may need it, or empty), `end_guest` (the last command of process 1).
 
 # Set `watch`, and `end_guest` where no filter emulates root. What is typed, and no entrypoint, isn't watched: it costs a

@@ -25,7 +25,7 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders
 from tests.support.apart import apply_apart
-from tests.support.archives import Member, tar
+from tests.support.archives import Member, special, tar
 from tests.support.tools import fast_directory, need, need_root, run
 from tests.support.trees import Entry as Found
 from tests.support.trees import set_times, tree_of
@@ -235,25 +235,33 @@ def entries(archive: Path) -> list[Entry]:
 
 # Layers and umoci
 
-TOPS, LEAVES = ("a", "b", "c"), ("x", "y", "z")
-Layer = dict[str, bytes | str | None]
+TOPS, LEAVES, TO = ("a", "b", "c"), ("x", "y", "z"), ("x", "../a")
+Layer = dict[str, tarfile.TarInfo]
 
 
 @st.composite
 def layers(draw: st.DrawFn) -> Layer:
     """A layer by path: files, directories, symlinks, and whiteouts of what it doesn't have itself."""
     path = st.lists(st.sampled_from(TOPS), max_size=2).map("/".join)
-    leaf = st.sampled_from([b"1", b"22", None, "x", "../a"])
+    kinds = [(tarfile.REGTYPE, ""), (tarfile.REGTYPE, ""), (tarfile.DIRTYPE, ""), *((tarfile.SYMTYPE, to) for to in TO)]
+    numbers = st.tuples(st.sampled_from([0o755, 0o600, 0o4711]), st.sampled_from([0, 7]), st.integers(1, 10**9))
+    leaf = st.tuples(st.sampled_from(kinds), numbers)
     layer: Layer = {}
-    for directory, name, what in draw(st.lists(st.tuples(path, st.sampled_from(LEAVES), leaf), max_size=6)):
-        layer[f"{directory}/{name}".lstrip("/")] = what
+    for directory, leaf_name, (what, fields) in draw(
+        st.lists(st.tuples(path, st.sampled_from(LEAVES), leaf), max_size=6)
+    ):
+        mode, owner, mtime = fields
+        name = f"{directory}/{leaf_name}".lstrip("/")
+        layer[name] = special(name, *what, mode=mode, uid=owner, gid=2 * owner, mtime=mtime)
     above = {str(parent) for name in layer for parent in Path(name).parents}
     for directory, name in draw(st.lists(st.tuples(path, st.sampled_from((*TOPS, *LEAVES))), max_size=3)):
         hidden = f"{directory}/{name}".lstrip("/")
         if hidden not in layer and hidden not in above:
-            layer[f"{directory}/.wh.{name}".lstrip("/")] = b""
+            whiteout = f"{directory}/.wh.{name}".lstrip("/")
+            layer[whiteout] = special(whiteout, tarfile.REGTYPE)
     for directory in draw(st.lists(path, max_size=2)):
-        layer[f"{directory}/.wh..wh..opq".lstrip("/")] = b""
+        opaque = f"{directory}/.wh..wh..opq".lstrip("/")
+        layer[opaque] = special(opaque, tarfile.REGTYPE)
     return dict(draw(st.permutations(list(layer.items()))))
 
 
@@ -275,7 +283,7 @@ def layout(image: builders.Image, directory: Path) -> None:
 def test_layers_give_the_same_tree_as_umoci(image: list[Layer]) -> None:
     need("umoci")
     need_root()
-    archives: list[list[Member]] = [list(layer.items()) for layer in image]
+    archives: list[list[Member]] = [list(layer.values()) for layer in image]
     with place() as directory:
         layout(builders.image(*(builders.layer(*members) for members in archives)), directory / "layout")
         run("umoci", "unpack", "--image", f"{directory}/layout:latest", directory / "bundle")
@@ -310,5 +318,8 @@ def _applied(archives: list[bytes], directory: Path) -> dict[str, Found]:
 
 
 def _plain(tree: dict[str, Found]) -> list[tuple[str, Found]]:
-    """A tree without what layers don't say of directories above: times, and the root's mode."""
-    return [(path, replace(found, mtime=0, mode=0 if path == "." else found.mode)) for path, found in tree.items()]
+    """A tree without what layers don't say of directories above: their times, and the root's mode."""
+    return [
+        (path, replace(found, mtime=0, mode=0 if path == "." else found.mode) if found.type == "d" else found)
+        for path, found in tree.items()
+    ]

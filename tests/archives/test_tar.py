@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.archives import stream
 from provisioner.archives.tar import Archive, Entry
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.kind import Kind
@@ -222,3 +223,16 @@ def test_rubbish_is_read_or_refused(rubbish: bytes, at: int) -> None:
     archive = archive[:at] + rubbish + archive[at + len(rubbish) :]
     with contextlib.suppress(MalformedImage):
         read(archive)
+
+
+def test_as_many_zeros_as_the_archive_has_bytes_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a small archive, 64 MiB; GNU tar writes up to 10 KiB."""
+    monkeypatch.setattr(stream, "_PADDING", 1000)
+    archive = tar(("x", bytes(50_000)))
+    for size in (1, 1000, 100_000):
+        chunks = [archive, *[bytes(size)] * ((len(archive) - 10240) // size)]
+        assert len(list(Archive(chunks))) == 1
+        with pytest.raises(MalformedImage, match="of zeros"):
+            list(Archive([*chunks, *[bytes(size)] * (1000 + 100_000 // size)]))
+    with pytest.raises(MalformedImage, match="there is more behind its end"):
+        list(Archive([archive, bytes(1000), b"x"]))

@@ -203,7 +203,7 @@ def test_what_a_run_downloads_is_not_pruned(registry: ScriptedRegistry, tmp_path
     words = ["--platform=amd64", f"{registry.host}/x", str(tmp_path / "dir")]
     command, options = provision_command(*words, cache=cache)
     with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         expected = ["blob", "blob", "blob", "partial", "tag"]  # the big one is partial
         while kinds_in(cache) != expected and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -211,7 +211,7 @@ def test_what_a_run_downloads_is_not_pruned(registry: ScriptedRegistry, tmp_path
         kinds = kinds_in(cache)
         process.terminate()
         go_on.set()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert kinds == expected
 
 
@@ -250,11 +250,11 @@ def test_what_a_killed_run_without_cache_left_goes_with_the_next(registry: Scrip
     words = ["--no-cache", "--platform=amd64", f"{registry.host}/x", str(tmp_path / "dir")]
     command, options = provision_command(*words, cache=tmp_path / "cache")
     with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not registry.asked(f".*/{builders.digest_of(layer)}") and time.monotonic() < deadline:
             time.sleep(0.02)
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert [path.name for path in tmp_path.iterdir()] == [".dir.provision"]
     assert install(registry, tmp_path / "dir", "--no-cache")[:2] == ([], 0)
     assert [path.name for path in tmp_path.iterdir()] == ["dir"]

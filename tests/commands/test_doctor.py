@@ -11,9 +11,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from provisioner.doctor.diagnosis import NETWORK_PROBES, PROBES
 from tests.support.doctor import checks_of, doctor, path_before, states_of, write_script
-from tests.support.tools import as_user, need, need_root, provision, provision_command
+from tests.support.tools import as_user, need, need_root, own, provision, provision_command
 
 
 def test_root_can_do_all_that_this_machine_can(tmp_path: Path) -> None:
@@ -112,6 +114,27 @@ def test_a_directory_to_be_made_is_judged_by_where_it_will_be(tmp_path: Path) ->
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("what", ["theirs", "open", "link"])
+def test_a_staging_directory_of_others_is_refused_as_install_does(tmp_path: Path, what: str) -> None:
+    """Who may write there decides what gets the name of DIR."""
+    folder = tmp_path / ".dir.provision"
+    if what == "link":
+        folder.symlink_to(tmp_path)
+    else:
+        folder.mkdir()
+    if what == "theirs":
+        need_root()
+        own(folder)
+    elif what == "open":
+        folder.chmod(0o777)
+    done = doctor(tmp_path / "dir")
+    assert done.returncode == 8
+    assert done.stdout == ""
+    assert f"{folder} is no directory that only this user may write to" in done.stderr
+    assert os.listdir(tmp_path) == [folder.name]
+    folder.rename(tmp_path / "seen")
+
+
 def test_without_a_directory_it_is_the_current_one_or_that_for_temporary_files(place: Path) -> None:
     inside = doctor("--json", **{**as_user(), "cwd": place})
     assert json.loads(inside.stdout)["directory"] == str(place.resolve())
@@ -136,11 +159,11 @@ def test_what_ends_it_early_leaves_nothing(tmp_path: Path) -> None:
     place.mkdir()
     command, options = provision_command("doctor", place, "--offline", cache=tmp_path, env=env)
     with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not os.listdir(place) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 128 + signal.SIGTERM
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert os.listdir(place) == []
 
 

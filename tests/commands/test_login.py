@@ -211,7 +211,7 @@ def test_a_name_and_a_password_are_asked_for_on_a_terminal(
         os.close(theirs)
         shown = _answered(terminal, b"Username: ", b"me\n") + _answered(terminal, b"Password: ", answer)
         shown += _answered(terminal, b"\n", b"") + _rest(terminal)
-        assert process.wait(20) == status, shown
+        assert process.wait(60) == status, shown
     os.close(terminal)
     assert PASSWORD.encode() not in shown
     assert b"unexpected" not in shown

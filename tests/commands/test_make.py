@@ -19,7 +19,7 @@ from provisioner.image.platform import host_platform
 from tests.support import builders
 from tests.support.containers import static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import CHECKOUT, as_user, need, provision, provision_command
+from tests.support.tools import CHECKOUT, as_user, clean_environment, need, need_root, provision, provision_command
 
 Output = pytest.CaptureFixture[str]
 
@@ -128,6 +128,52 @@ def test_the_example_of_the_readme(registry: ScriptedRegistry, workspace: Path) 
     assert (workspace / "firmware.bin").exists()
 
 
+def test_a_dry_run_of_make_runs_nothing(registry: ScriptedRegistry, workspace: Path) -> None:
+    (workspace / "toolchain.lock").touch()
+    for number in range(3):
+        done = make(workspace, makefile(number, f"{registry.host}/toolchain"), "-n")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "provision -q" in done.stdout
+    assert not registry.asked(".*")
+    assert not [path for path in workspace.iterdir() if path.is_dir() and path.name != ".tools"]
+
+
+SPACES = """\
+all: a\\ stamp another\\ one
+	"./a dir/start.sh" true
+a\\ stamp another\\ one: Makefile
+	provision -q --stamp "$(CURDIR)/a stamp" --stamp-if-changed "another one" IMAGE "./a dir"
+"""
+
+
+def test_names_with_spaces(registry: ScriptedRegistry, workspace: Path) -> None:
+    text = SPACES.replace("IMAGE", f"{registry.host}/toolchain")
+    for _ in range(2):
+        done = make(workspace, text)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert set(times(workspace, "a*")) >= {"a dir", "a stamp", "another one"}
+    command, options = provision_command("remove", "--yes", workspace / "a dir", cache=workspace / "cache", **as_user())
+    assert subprocess.run(command, check=False, **options).returncode == 0
+    assert not times(workspace, "a* *")
+
+
+@pytest.mark.parametrize("option", ["--stamp", "--stamp-if-changed"])
+def test_a_stamp_that_make_has_deleted_is_there_after_the_next_run(
+    option: str, registry: ScriptedRegistry, workspace: Path
+) -> None:
+    recipe = f"\tprovision -q {option} $@ {registry.host}/toolchain dir\n\ttest -e allowed\n"
+    text = f".DELETE_ON_ERROR:\nall: x.stamp\nx.stamp:\n{recipe}"
+    for _ in range(2):
+        failed = make(workspace, text)
+        assert (failed.returncode, "test -e allowed" in failed.stderr or "Error 1" in failed.stderr) == (2, True)
+        assert not (workspace / "x.stamp").exists()
+        assert (workspace / "dir/start.sh").exists()
+    (workspace / "allowed").touch()
+    done = make(workspace, text)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (workspace / "x.stamp").exists()
+
+
 def test_stamps_follow_the_directory(registry: ScriptedRegistry, tmp_path: Path, capsys: Output) -> None:
     words = [f"{registry.host}/toolchain", str(tmp_path / "dir"), "--quiet"]
     stamp, changed = tmp_path / "stamp", tmp_path / "changed"
@@ -234,6 +280,56 @@ def test_a_container_that_runs_is_not_replaced(registry: ScriptedRegistry, place
     assert done.returncode == 0, done.stderr
 
 
+def start_as_root(directory: Path, *words: str) -> None:
+    """Start a container of the unprivileged user in the background as root, as by sudo."""
+    line: list[str | Path] = [directory / "start.sh", "--runtime", "chroot", *words, "-d", "sleep", "1000"]
+    done = subprocess.run(line, check=False, capture_output=True, text=True, env=clean_environment(), cwd="/")
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_others_have_started_is_seen(registry: ScriptedRegistry, place: Path) -> None:
+    """A user may read little of what /proc says of processes of others, and ends none of them; root ends them all."""
+    need_root()
+    words: list[str | Path] = [f"{registry.host}/toolchain", place / "dir", "--force"]
+    assert provision(*words, cache=place / "cache", **as_user()).returncode == 0
+    start_as_root(place / "dir", "--user", "1234:1234")
+    (place / "dir/rootfs/mine").touch()
+    for by in (as_user(), {"env": clean_environment()}):
+        refused = provision(*words, cache=place / "cache", **by)
+        assert (refused.returncode, f"run from {place}/dir: " in refused.stderr) == (8, True), refused.stderr
+    refused = provision(*words, "--stop-running", cache=place / "cache", **as_user())
+    assert (refused.returncode, "stop them as root" in refused.stderr) == (7, True), refused.stderr
+    assert (place / "dir/rootfs/mine").exists()
+    done = provision(*words, "--stop-running", cache=place / "root-cache", env=clean_environment())
+    assert done.returncode == 0, done.stderr
+    assert not (place / "dir/rootfs/mine").exists()
+
+
+def test_root_ends_what_a_user_has_started(registry: ScriptedRegistry, place: Path) -> None:
+    need_root()
+    words: list[str | Path] = [f"{registry.host}/toolchain", place / "dir", "--force"]
+    assert provision(*words, cache=place / "cache", **as_user()).returncode == 0
+    line: list[str | Path] = [place / "dir/start.sh", "-d", "sleep", "1000"]
+    assert subprocess.run(line, check=False, capture_output=True, **as_user()).returncode == 0
+    refused = provision(*words, cache=place / "root-cache", env=clean_environment())
+    assert refused.returncode == 8
+    done = provision(*words, "--stop-running", cache=place / "root-cache", env=clean_environment())
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_lock_names_its_image(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([f"{registry.host}/toolchain", "first", "--lock", "one.lock", "--quiet"]) == 0
+    registry.push("toolchain", toolchain("newer"))
+    for _ in range(2):  # the second time DIR is there
+        for words in ([], ["./ci"], ["other"]):
+            assert main(["--locked", "one.lock", *words, "--quiet"]) == 0
+    for name in ("toolchain", "ci", "other"):
+        assert (tmp_path / name / "rootfs/name").read_text() == "one"
+
+
 def test_one_lock_file_for_several_images_and_no_need_to_name_them(
     registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
@@ -249,5 +345,9 @@ def test_one_lock_file_for_several_images_and_no_need_to_name_them(
     assert main([f"{registry.host}/toolchain", "third", "--locked", "all.lock", "--quiet"]) == 0
     assert (tmp_path / "third/rootfs/name").read_text() == "one"
     capsys.readouterr()
-    assert main(["--locked", "all.lock", "fourth"]) == 2
-    assert "all.lock holds the locks of several images" in capsys.readouterr().err
+    for words in (["fourth"], ["./fourth"], []):
+        assert main(["--locked", "all.lock", *words]) == 2
+        err = capsys.readouterr().err
+        names = [f"{registry.host}/{name}:latest" for name in ("toolchain", "other")]
+        assert f"all.lock holds the locks of several images: {', '.join(names)}\n" in err
+        assert f"as in provision --locked all.lock {names[0]} DIR\n" in err

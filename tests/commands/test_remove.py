@@ -300,7 +300,7 @@ def test_what_runs_is_stopped_after_a_yes(place: Path, runtime: str) -> None:
         assert "--yes" in message
         assert process.poll() is None
         remove("--yes", target, **by_user)
-        process.wait(10)
+        process.wait(60)
     assert not target.exists()
     assert processes_left(target) == []
 
@@ -312,7 +312,7 @@ def test_what_was_started_without_start_sh_is_stopped_too(place: Path) -> None:
         "proot", "-r", target / "rootfs", "-b", "/dev", "-w", "/", "/bin/sh", "-c", SCRIPT, **as_user()
     ) as process:
         remove("--yes", target, **as_user())
-        process.wait(5)
+        process.wait(60)
     assert not target.exists()
 
 
@@ -334,7 +334,7 @@ def test_what_is_deep_closed_and_linked_goes(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_a_hundred_moments_it_is_whole_or_gone(canaries: Path, tmp_path: Path) -> None:
+def test_killed_at_fifty_moments_it_is_whole_or_gone(canaries: Path, tmp_path: Path) -> None:
     target = canaries / "target"
 
     def prepare() -> list[str]:
@@ -349,7 +349,7 @@ def test_killed_at_a_hundred_moments_it_is_whole_or_gone(canaries: Path, tmp_pat
     prepare()
     whole = {path: entry.sha256 for path, entry in tree_of(target).items()}
     kills = 0
-    for was_killed in kill_at_random(100, prepare, tmp_path):
+    for was_killed in kill_at_random(50, prepare, tmp_path):
         kills += was_killed
         if target.exists():
             assert {path: entry.sha256 for path, entry in tree_of(target).items()} == whole
@@ -358,7 +358,7 @@ def test_killed_at_a_hundred_moments_it_is_whole_or_gone(canaries: Path, tmp_pat
             assert run_forked(["remove", str(target)]) in (0, 3)
         assert not target.exists()
         assert staging_below(canaries) == []
-    assert kills > 80
+    assert kills > 40
     (tmp_path / "steps").unlink()
 
 

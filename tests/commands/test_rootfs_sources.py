@@ -741,13 +741,22 @@ def test_a_squashfs_that_is_damaged(squashfs: Path, tmp_path: Path) -> None:
         assert "unsquashfs can't read it (" in make(f"rootfs:{squashfs}", tmp_path / str(number), status=6)
 
 
-def test_a_squashfs_that_describes_what_no_tar_has(tmp_path: Path) -> None:
+def test_newlines_in_a_squashfs(tmp_path: Path) -> None:
+    """In targets of symlinks and in names, as unsquashfs writes them: nothing is taken for another file."""
     need("mksquashfs", "unsquashfs")
     (tmp_path / "tree/etc").mkdir(parents=True)
-    (tmp_path / "tree/etc/link").symlink_to("a\nb R 1 644 0 0")
+    targets = ["a\nb R 1 644 0 0 5 0", "x\netc/shadow L etc/passwd", "\n\n", "1\n#\n# START OF DATA"]
+    for number, target in enumerate(targets):
+        (tmp_path / f"tree/etc/{number}").symlink_to(target)
+    (tmp_path / "tree/etc/new\nR 1 644 0 0 5 0").write_text("content")
     (tmp_path / "tree/large").write_bytes(os.urandom(3 << 20))
     run("mksquashfs", tmp_path / "tree", tmp_path / "x", "-quiet", "-no-progress")
-    assert "in a way that isn't known" in make(f"rootfs:{tmp_path}/x", tmp_path / "dir", status=6)
+    make(f"rootfs:{tmp_path}/x", tmp_path / "dir")
+    etc = tmp_path / "dir/rootfs/etc"
+    assert [os.readlink(etc / str(number)) for number in range(len(targets))] == targets
+    assert (etc / "new\nR 1 644 0 0 5 0").read_text() == "content"
+    assert not (etc / "shadow").exists()
+    assert (tmp_path / "dir/rootfs/large").read_bytes() == (tmp_path / "tree/large").read_bytes()
 
 
 def test_a_squashfs_without_its_program(squashfs: Path, tmp_path: Path) -> None:

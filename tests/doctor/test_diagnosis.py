@@ -34,7 +34,7 @@ def test_a_probe_that_hangs_is_given_up(tmp_path: Path) -> None:
     write_script(tmp_path / "proot", "sleep 60")
     started = time.monotonic()
     done = doctor("--json", tmp_path, env=path_before(tmp_path))
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50
     found = checks_of(done)
     assert (found["proot"]["state"], found["proot"]["detail"]) == ("?", "the probe failed: no answer in 6 seconds")
     assert found["fakeroot"]["state"] == "ok"

@@ -42,7 +42,7 @@ def test_waiting_for_a_limited_time(files: tuple[BinaryIO, BinaryIO], seconds: f
     started = time.monotonic()
     with pytest.raises(BlockingIOError):
         lock(other, seconds=seconds)
-    assert seconds <= time.monotonic() - started < seconds + 1
+    assert seconds <= time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("seconds", [None, 10])
@@ -85,7 +85,7 @@ def test_one_holds_a_directory_at_a_time(tmp_path: Path) -> None:
     with locked_directory(tmp_path):
         thread.start()
         assert not got.wait(0.2)
-    assert got.wait(5)
+    assert got.wait(60)
     thread.join()
 
 

@@ -88,7 +88,7 @@ def test_s6_is_process_1(container: Container) -> None:
         assert process.stdout
         assert process.stdout.readline() == b"s6-svscan\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) in (0, 143)
+        assert process.wait(60) in (0, 143)
 
 
 def test_the_root_is_a_mount(container: Container) -> None:

@@ -30,7 +30,7 @@ def session(container: Container, runtime: str, *args: str, **options: Any) -> I
             pass
         yield process
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def inside(container: Container, runtime: str, *args: str, **options: Any) -> bytes:
@@ -107,7 +107,7 @@ def test_status_and_signals_are_the_command_s(container: Container, runtime: str
             process.stdout.readline()
             process.terminate()
             assert process.stdout.read() == b"got\n"
-            assert process.wait(10) == 41
+            assert process.wait(60) == 41
         assert main.poll() is None
 
 
@@ -164,8 +164,8 @@ def test_it_is_no_session_and_ends_with_its_own(container: Container, runtime: s
         assert line.startswith(b"%d\t" % main.pid)
         assert inside(container, runtime, "printf", "x") == b"x"  # there is nothing to choose
         container.output("", "--stop", by=runtime)
-        assert process.wait(10) in (137, 143) or runtime == "proot"
-        assert main.wait(10) == 143 or runtime == "proot"
+        assert process.wait(60) in (137, 143) or runtime == "proot"
+        assert main.wait(60) == 143 or runtime == "proot"
     assert container.output("", "--list", by=runtime) == b""
 
 

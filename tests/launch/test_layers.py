@@ -66,7 +66,7 @@ def test_auto_takes_the_runtime_that_can(container: Container, option: list[str]
         process.stdout.readline()
         assert container.output("", "--list").split(b"\t")[1] == b"userns"
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -145,7 +145,7 @@ def test_a_run_that_joins_sees_the_changes(container: Container, with_mounts: st
         assert process.stdout.readline() == b"new\n"
         assert container.output("", "--exec", "cat", "/etc/new", "/home/joe/x", by=with_mounts) == b"new\nx\n"
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.mark.parametrize("kernel", ["6.18.1-generic", "6.1.0-9-amd64"])
@@ -162,7 +162,7 @@ def test_a_killed_run_leaves_nothing_after_the_next_start(container: Container, 
             container.output(with_mounts, "true", env=env)
             assert [path.name for path in folder.iterdir()] == [str(process.pid)]
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
     container.output(with_mounts, "true", env=env)
     assert not folder.exists() or not list(folder.iterdir())
     assert [tree_of(container.rootfs / name) for name in ("etc", "home", "root")] == before
@@ -224,7 +224,7 @@ def test_proot_runs_in_a_copy_where_copies_cost_nothing(place: Path, ending: str
                 process.stdout.readline()
                 assert container.output("", "--exec", "cat", "/etc/new", by="proot") == b"new\n"
                 process.send_signal(signal.SIGKILL)
-                process.wait(10)
+                process.wait(60)
             assert list(folder.iterdir())
             container.output("proot", "true")
         assert tree_of(container.rootfs / "etc") == before

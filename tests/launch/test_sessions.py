@@ -36,7 +36,7 @@ def test_what_runs_is_listed_while_it_does(container: Container, runtime: str, s
         (found,) = listed(container, runtime)
         assert found == [str(process.pid), runtime, f"sh -c '{LOOP}' 'it'\\''s?'"]
         process.terminate()
-        process.wait(10)
+        process.wait(60)
     assert listed(container, runtime) == []
     listed(container, runtime)
     assert list((container.directory / ".provision/run").iterdir()) == []
@@ -59,7 +59,7 @@ def test_a_session_is_listed_with_its_whole_command(container: Container, option
         process.stdout.readline()
         assert listed(container, "proot") == [[str(process.pid), "proot", expected]]
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_two_starts_are_two_and_join_nothing(container: Container, runtime: str) -> None:
@@ -73,11 +73,11 @@ def test_two_starts_are_two_and_join_nothing(container: Container, runtime: str)
             process.stdout.readline()
         assert sorted(int(pid) for pid, *_ in listed(container, runtime)) == sorted([first.pid, second.pid])
         second.terminate()
-        assert second.wait(10) == 41
+        assert second.wait(60) == 41
         assert first.poll() is None
         assert [int(pid) for pid, *_ in listed(container, runtime)] == [first.pid]
         first.terminate()
-        assert first.wait(10) == 41
+        assert first.wait(60) == 41
 
 
 def test_files_of_many_sessions_are_removed(container: Container) -> None:
@@ -108,7 +108,7 @@ def test_a_polite_stop_lets_the_guest_clean_up(container: Container, runtime: st
         process.stdout.readline()
         assert container.output("", "--stop", by=runtime) == b""
         assert process.stdout.read() == b"cleaned\n"
-        assert process.wait(10) == 41
+        assert process.wait(60) == 41
 
 
 def test_the_image_s_own_signal_is_the_polite_one(container: Container) -> None:
@@ -117,7 +117,7 @@ def test_the_image_s_own_signal_is_the_polite_one(container: Container) -> None:
         assert process.stdout
         process.stdout.readline()
         container.output("proot", "--stop")
-        assert process.wait(10) == 43
+        assert process.wait(60) == 43
 
 
 def test_what_does_not_listen_is_ended_surely(container: Container, runtime: str) -> None:
@@ -127,7 +127,7 @@ def test_what_does_not_listen_is_ended_surely(container: Container, runtime: str
         process.stdout.readline()
         env = {**starter(runtime)["env"], "PROVISION_TEST_STOP_TENTHS": "10"}
         container.output("", "--stop", by=runtime, env=env)
-        assert process.wait(10) in (137, 255)
+        assert process.wait(60) in (137, 255)
     assert listed(container, runtime) == []
     # `place` looks for processes that are left.
 
@@ -141,7 +141,7 @@ def test_others_sessions_are_not_stopped(container: Container) -> None:
         assert done.returncode == 125
         assert done.stderr.decode() == f"start.sh: can't stop {process.pid}, which is somebody else's\n"
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -153,7 +153,7 @@ def test_detached_it_goes_on_and_writes_a_log(container: Container, runtime: str
     pid = int(started.stdout)
     assert started.returncode == 0
     assert started.stderr.decode() == f"start.sh: it runs as process {pid}, and writes to {log}\n"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while b"wrong" not in log.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [(int(session[0]), session[1]) for session in listed(container, runtime)] == [(pid, runtime)]
@@ -167,7 +167,7 @@ def test_a_detached_guest_has_sigint(container: Container) -> None:
         pytest.skip("this env is not GNU's")
     pid = int(container.run("proot", "--detach", "sh", "-c", f"trap 'echo got; exit' INT; {LOOP}").stdout)
     log = container.directory / ".provision/log"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while b"ready" not in log.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(pid, signal.SIGINT)
@@ -181,7 +181,7 @@ def test_a_detached_daemon_receives_sighup(container: Container, runtime: str) -
     pid = int(container.run(runtime, "--detach", "sh", "-c", f"trap 'echo reloads' HUP; {LOOP}").stdout)
     log = container.directory / ".provision/log"
     for expected, number in ((b"ready\n", signal.SIGHUP), (b"ready\nreloads\n", signal.SIGTERM)):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while log.read_bytes() != expected and time.monotonic() < deadline:
             time.sleep(0.05)
         assert log.read_bytes() == expected
@@ -196,7 +196,7 @@ def test_with_print_nothing_of_it_is_done(container: Container, option: str) -> 
         assert b"/proot " in container.output("proot", option, "--print", "true")
         assert process.poll() is None
         process.terminate()
-        process.wait(10)
+        process.wait(60)
     assert not (container.directory / ".provision/log").exists()
 
 
@@ -210,7 +210,7 @@ def test_the_log_of_a_directory_that_cannot_be_written(container: Container, pla
     message = container.run("proot", "--detach", "sh", "-c", "echo said", env=env).stderr.decode()
     log = Path(re.sub(r".* writes to (.*)\n", r"\1", message))
     assert log.parent == place / "tmp"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while log.read_bytes() != b"said\n" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert log.read_bytes() == b"said\n"
@@ -242,14 +242,14 @@ def test_stopping_takes_no_longer_than_its_timeout(container: Container, runtime
     guest = f"trap '' TERM; (trap '' TERM; sleep 60; :) & {LOOP}"
     pids = [int(container.run(runtime, "--detach", "sh", "-c", guest).stdout) for _ in range(8 if way == "many" else 1)]
     log = container.directory / ".provision/log"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while log.read_bytes().count(b"ready") < len(pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     if way == "stopped":
         os.kill(pids[0], signal.SIGSTOP)
     started = time.monotonic()
     container.output("", "--stop", "--timeout", "3", by=runtime)
-    assert time.monotonic() - started < 6  # on a machine that does other things too
+    assert time.monotonic() - started < 20  # eight of them, one after the other, take 24
     assert listed(container, runtime) == []
 
 
@@ -290,7 +290,7 @@ def test_sessions_without_a_file_are_counted_too(container: Container, runtime: 
         assert len(find_sessions(container.directory, pids)) == 1
         file.rmdir()
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_what_a_session_s_file_says_is_escaped(container: Container) -> None:
@@ -309,7 +309,7 @@ def test_a_detached_user_can_open_the_log(container: Container, shell: str) -> N
     done = container.run("chroot", "--detach", "--user=joe", "sh", "-c", command, shell=SHELLS[shell])
     assert done.returncode == 0, done
     name = done.stderr.decode().rpartition(" writes to ")[2].strip()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while b"three" not in Path(name).read_bytes():
         assert time.monotonic() < deadline, Path(name).read_bytes()
         time.sleep(0.05)

@@ -133,7 +133,7 @@ def test_what_is_printed_is_not_tied_to_a_shell(container: Container) -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

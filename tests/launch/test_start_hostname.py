@@ -104,7 +104,7 @@ def test_files_are_created_as_in_docker_whatever_the_umask(container: Container,
         process.stdout.readline()
         assert container.output("", "--exec", "sh", "-c", "umask", by=runtime, shell=options) == b"0022\n"
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_limits_pass_through(container: Container, runtime: str) -> None:
@@ -159,4 +159,4 @@ def test_tini_is_process_1_and_ends_by_signals(container: Container, runtime: st
         assert process.stdout.readline() == b"1\n"
         assert container.output("", "--exec", "cat", "/proc/1/comm", by=runtime) == b"tini\n"
         process.terminate()
-        assert process.wait(10) == 7
+        assert process.wait(60) == 7

@@ -96,7 +96,7 @@ def test_a_debian_is_the_same_in_every_runtime(
             assert process.stdout
             process.stdout.readline()
             process.send_signal(number)
-            assert process.wait(10) == 41
+            assert process.wait(60) == 41
 
 
 def test_an_application_is_the_same_in_every_runtime(real: Callable[[str, str], Container], runtime: str) -> None:

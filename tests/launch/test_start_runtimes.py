@@ -102,7 +102,7 @@ def test_an_init_is_process_1_and_others_are_not(container: Container) -> None:
             assert process.stdout
             assert process.stdout.readline() == b"1\n"
             process.terminate()
-            assert process.wait(10) == 42
+            assert process.wait(60) == 42
         assert container.output(runtime, "sh", "-c", "echo $$") != b"1\n"
 
 

@@ -85,7 +85,7 @@ def test_small_tools_pass_signals_on(
             assert process.stdout
             process.stdout.readline()
             process.send_signal(number)
-            assert process.wait(10) == status
+            assert process.wait(60) == status
 
 
 def test_control_c_with_small_tools(
@@ -105,7 +105,9 @@ def test_control_c_with_small_tools(
 
 
 # What start.sh calls for each runtime, less what each shell has built in.
-CALLED = {"proot": {"cat", "date", "env", "ln", "mkdir", "mktemp", "readlink", "rm", "setsid", "sleep", "uname"}}
+CALLED = {
+    "proot": {"cat", "date", "env", "head", "ln", "mkdir", "mktemp", "readlink", "rm", "setsid", "sleep", "uname"}
+}
 CALLED["userns"] = CALLED["proot"] - {"date", "ln", "mktemp", "uname"} | {"chroot", "unshare"}
 if os.geteuid() != 0:
     CALLED["userns"].add("cp")  # for a copy of a chroot that the user may write to
@@ -158,7 +160,7 @@ def test_each_program_that_it_calls_may_be_a_small_one(
     started = container.run(runtime, *quiet, "--detach", *loop, **common)
     assert started.stderr.count(b"\n") == 1
     log = container.directory / ".provision/log"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while log.read_bytes() != b"ready\n" and time.monotonic() < deadline:
         time.sleep(0.05)
     listed = container.output("", "--list", by=runtime, **common).decode()
@@ -187,7 +189,7 @@ def test_children_are_found_without_the_kernels_list(container: Container, runti
         assert process.stdout
         process.stdout.readline()
         process.terminate()
-        assert process.wait(10) == 41
+        assert process.wait(60) == 41
 
 
 def test_few_programs_are_started(container: Container) -> None:
@@ -203,10 +205,10 @@ def test_few_programs_are_started(container: Container) -> None:
         **options,
     )
     programs = [Path(line.split('"')[1]).name for line in trace.read_text().splitlines() if "execve" in line]
-    # ls looks at DIR; the helper is tried, and in its process the probe tells which file proot is; the guest's env is a
-    # link here. Kernels before 6.1 have to be asked for their machine.
+    # ls looks at DIR; the helper is tried, and in its process the probe tells which file proot is; head reads the
+    # guest's users; its env is a link here. Kernels before 6.1 have to be asked for their machine.
     named = [] if Path("/proc/sys/kernel/arch").exists() else ["uname"]
-    assert programs == ["start.sh", "ls", *named, "helper", "proot-probe", "readlink"]
+    assert programs == ["start.sh", "ls", *named, "helper", "proot-probe", "head", "readlink"]
 
 
 @pytest.mark.parametrize("runtime", ["userns", "chroot"])
@@ -237,8 +239,8 @@ def test_few_programs_are_started_in_namespaces_too(container: Container, runtim
     # The helper is tried, and user namespaces by it. Kernels before 6.1 have to be asked for their machine.
     named = [] if Path("/proc/sys/kernel/arch").exists() else ["uname"]
     tried = ["start.sh", "ls", *named, "helper", "unshare", "sh"]
-    # The guest's env is a link here. The helper mounts the stage, and all in it.
-    staged = ["readlink", "helper", "helper"]
+    # head reads the guest's users; its env is a link here. The helper mounts the stage, and all in it.
+    staged = ["head", "readlink", "helper", "helper"]
     # It shows all in the rootfs. One lets process 1 end with its parent, one confines the guest.
     ready = ["helper", "sh", "helper", "chroot", "env", "exe"]
     if runtime == "userns":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import tarfile
 import tempfile
 import time
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.descriptors import DIRECTORY
+from provisioner.layers import merge
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.layers.layer_tree import unpack_layer
@@ -28,6 +30,7 @@ from provisioner.layers.reader import StreamedLayer
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import RECORD, STATE, write_owners
 from provisioner.rootfs.links import Links, Substitute, Substitutes
+from provisioner.rootfs.moving import move
 from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
 from tests.support.archives import Member, hard, special, tar
@@ -246,6 +249,40 @@ def test_metadata_of_a_file_that_is_replaced_is_forgotten(tmp_path: Path) -> Non
     recorded = [number for page in layer.overrides._number._pages.values() for number in page if number]
     assert len(recorded) == 1
     assert layer.overrides.get((tmp_path / "y").stat().st_ino) is not None
+
+
+def test_a_new_directory_is_moved_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work grows with where layers meet, not with how many files they have."""
+    upper = tar(_directory("d"), ("d/new", b"1"), *((f"new/{number}/x", b"1") for number in range(100)))
+    moved: list[bytes] = []
+
+    def note(directory: int, name: bytes, new_directory: int, new_name: bytes) -> None:
+        move(directory, name, new_directory, new_name)
+        moved.append(name)
+
+    monkeypatch.setattr(merge, "move", note)
+    _, merged = apart([tar(*LOWER), upper], exact=False)
+    assert merged == [True, True]
+    assert moved == [b"new", b"new"]
+
+
+@pytest.mark.parametrize("name", ["new files", "below symlinks", "other kinds", "whiteouts of what the layer has"])
+def test_a_file_system_may_change_the_time_of_a_directory_that_is_moved(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As f2fs does, which Android has."""
+    layers = [tar(*LOWER), tar(*MERGED[name], _directory("moved"), _directory("moved/d"), ("moved/d/x", b"1"))]
+    expected = in_order(layers, exact=False)
+    rename = os.rename
+
+    def touch(source: bytes, target: bytes, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        if stat.S_ISDIR(os.stat(target, dir_fd=dst_dir_fd, follow_symlinks=False).st_mode):
+            os.utime(target, dir_fd=dst_dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", touch)
+        assert apart(layers, exact=False) == (expected, [True, True])
 
 
 NAMES = ["a", "b", "c"]

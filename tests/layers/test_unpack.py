@@ -14,17 +14,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
+from provisioner.archives.tar import Entry
 from provisioner.errors import MachineError, MalformedImage, NetworkError, ProvisionError
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
 from provisioner.layers import unpack as unpacking
-from provisioner.layers.unpack import UnpackOptions
+from provisioner.layers.job import UnpackOptions
+from provisioner.layers.reader import StreamedLayer
+from provisioner.ownership import record
 from provisioner.ownership.policy import Ownership
 from provisioner.provision import Plan, provision
+from provisioner.rootfs.tree import Place, Tree
 from provisioner.sizes import size_text
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache, TemporaryBlobCache
@@ -127,6 +131,33 @@ def test_the_tree_and_the_record_are_the_same(
     assert len(forks) == 2
     result, expected = described(parallel), described(sequential)
     assert result == expected
+
+
+def test_the_main_process_writes_no_file_of_a_layer_and_few_lines_of_the_record(
+    registry: ScriptedRegistry, tmp_path: Path, forks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower: list[Member] = [(f"usr/share/{number}", b"x") for number in range(100)]
+    upper: list[Member] = [(f"opt/{number}", b"x") for number in range(100)]
+    registry.push("image", image(lower, [*upper, ("etc/hostname", b"x")]))
+    main, put_file, write_file = os.getpid(), StreamedLayer.put_file, record._write_file
+    written: list[bytes] = []
+
+    def put(layer: StreamedLayer, tree: Tree, entry: Entry) -> tuple[Place, bool]:
+        assert os.getpid() != main
+        return put_file(layer, tree, entry)
+
+    def note(*arguments: Any) -> bool:
+        written.append(arguments[2].name)
+        return write_file(*arguments)
+
+    monkeypatch.setattr(StreamedLayer, "put_file", put)
+    monkeypatch.setattr(record, "_write_file", note)
+    directory = job(registry, tmp_path / "dir")
+    assert len(forks) == 2
+    assert {b"usr", b"opt", b"etc", b"hostname"} <= set(written)
+    assert not any(name.isdigit() for name in written)
+    lines = (directory / ".provision/ownership.mtree").read_text()
+    assert lines.count("\n99 ") == 2
 
 
 GOOD = builders.layer(("good", b"1"))

@@ -35,7 +35,7 @@ def nothing_left() -> Iterator[None]:
     with forks_noted():
         yield
     for thread in set(threading.enumerate()) - threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     while BLOBS:
         BLOBS.pop().close()
@@ -74,13 +74,33 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
     assert os.getpid() not in pids
 
 
+def test_a_blob_is_read_from_its_file_while_it_grows() -> None:
+    """The second chunk comes when the worker has read the first one; the main process reads none."""
+    is_read = threading.Event()
+
+    def growing() -> Iterator[bytes]:
+        yield b"1"
+        assert is_read.wait(10)
+        yield b"2"
+
+    blob = SpooledBlob(growing())
+    BLOBS.append(blob)
+    blob.chunks = NotImplemented  # type: ignore[method-assign]
+    with Workers(1, echo) as processes:
+        processes.begin({1: blob})
+        results = processes.results(1)
+        assert next(results)[2] == b"1"
+        is_read.set()
+        assert [chunk for _, _, chunk in results] == [b"2"]
+
+
 def test_a_free_worker_takes_the_next_task() -> None:
     """The first task ends only when another worker has started the last one."""
     third_is_read = threading.Event()
 
     def first() -> Iterator[bytes]:
         yield b"1"
-        assert third_is_read.wait(10)
+        assert third_is_read.wait(60)
 
     def third() -> Iterator[bytes]:
         third_is_read.set()
@@ -245,10 +265,10 @@ def test_workers_end_with_the_main_process(number: signal.Signals, whom: str) ->
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(set(pids)) == 2
         (os.kill if whom == "it alone" else os.killpg)(process.pid, number)
-        errors = process.communicate(timeout=10)[1]  # which waits for all who may still write there
+        errors = process.communicate(timeout=60)[1]  # which waits for all who may still write there
     assert process.returncode == -number
     assert errors.count("Traceback") == (number == signal.SIGINT)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     for pid in pids:
         while os.path.exists(f"/proc/{pid}/exe") and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -12,7 +12,7 @@ import pytest
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.ownership import parts
 from provisioner.ownership.overrides import MetadataOverrides
-from provisioner.ownership.parts import RecordParts
+from provisioner.ownership.parts import RecordParts, Share
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import RECORD, STATE, write_owners, write_part
 from provisioner.rootfs.tree import Tree
@@ -54,6 +54,34 @@ def test_a_part_is_copied_without_a_look_at_the_files(places: tuple[int, Path], 
     assert _record(tmp_path / "copied", root, made) == expected
     made.discard(b"a/b")
     assert _record(tmp_path / "new", root, made) == _record(tmp_path / "expected-now", root, None) != expected
+    made.close()
+
+
+def test_two_processes_write_the_lines_of_one_tree(places: tuple[int, Path], tmp_path: Path) -> None:
+    """Each has those of its directories alone, and what is above them is the first one's."""
+    folder, root = places
+    for number in range(10):
+        (root / f"usr/share/{number}/below").mkdir(parents=True)
+        (root / f"usr/share/{number}/below/x").write_text(f"{number}")
+    (root / "usr/share/x").write_text("x")
+    expected = _record(tmp_path / "expected", root, None)
+    made = RecordParts(folder)
+    with closing_descriptor(os.open(root, DIRECTORY)) as opened:
+        one, other = (
+            write_part(folder, b"%d" % number, opened, MetadataOverrides(), USER, Share(number, 2)) for number in (0, 1)
+        )
+    inodes = {str(number): (root / f"usr/share/{number}").stat().st_ino for number in range(10)}
+    has = [[number for number, inode in inodes.items() if inode in part.directories] for part in (one, other)]
+    assert sorted(has[0] + has[1]) == sorted(inodes)
+    assert len(has[0]) == len(has[1]) == 5
+    above = {(root / path).stat().st_ino for path in ("", "usr", "usr/share")}
+    assert not above & (one.directories.keys() | other.directories.keys())
+    assert (root / "a/b").stat().st_ino in one.directories.keys() - other.directories.keys()
+    made.add(one)
+    made.add(other)
+    for number in range(10):
+        (root / f"usr/share/{number}/below/x").unlink()
+    assert _record(tmp_path / "found", root, made) == expected
     made.close()
 
 

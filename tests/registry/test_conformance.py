@@ -145,7 +145,7 @@ def _other(directory: Path, program: str, command: list[str], port: int) -> Iter
         pytest.skip(f"{program} is not installed")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 try:
                     requests.get(f"http://127.0.0.1:{port}/v2/", timeout=5)

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from provisioner.resources import read_resource, resource_names
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ("LICENSE", "README.md", "profiles", "provisioner", "pyproject.toml", "scripts", "setup.cfg")
 
+INSTALLS = re.compile(r"^(?:    |.*`).*\b(?:pip|pipx) install .*\./provisioner.*$", re.MULTILINE)
+"""Lines that install the package."""
+
 PROBE = """
 import hashlib, json, provisioner
 from provisioner.resources import read_resource, resource_names
@@ -29,6 +33,18 @@ names = [(folder, name) for folder, suffix in folders.items() for name in resour
 files = {f"{folder}/{name}": hashlib.sha256(read_resource(folder, name)).hexdigest() for folder, name in names}
 print(json.dumps({"package": provisioner.__path__[0], "files": files}))
 """
+
+
+def test_install_lines_name_the_extra_that_makes_it_fast() -> None:
+    """All but those for Termux, where there are no wheels of it."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+    lines = [(page, found) for page in pages for found in INSTALLS.findall(page.read_text())]
+    slow = [(page.name, line) for page, line in lines if "./provisioner[fast]" not in line]
+    assert len(slow) < len(lines)
+    assert {name for name, _ in slow} == {"README.md", "termux.md"}
+    readme = (ROOT / "README.md").read_text()
+    termux = readme.partition("**In Termux**")[2].partition("\n**")[0]
+    assert all(line in termux for name, line in slow if name == "README.md")
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:

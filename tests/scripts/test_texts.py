@@ -76,6 +76,18 @@ def test_a_shell_completes_subcommands_and_options(shell: str) -> None:
         assert set(complete("provision install --runtime ")) >= {"auto", "proot", "chroot", "userns"}
 
 
+@pytest.mark.parametrize("shell", COMPLETE)
+def test_a_shell_completes_names_of_containers(shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `provision list` says them, and whatever they are: no shell expands them."""
+    program = tmp_path / "provision"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' /srv/webserver '/srv/we$(touch {tmp_path}/expanded)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for command in ("start", "stop", "remove", "diff"):
+        assert "webserver" in " ".join(COMPLETE[shell](f"provision {command} we"))
+    assert not (tmp_path / "expanded").exists()
+
+
 @pytest.mark.parametrize("shell", FILES)
 def test_the_command_prints_them(shell: str, capsys: Output) -> None:
     assert main(["completion", shell]) == 0

@@ -6,6 +6,7 @@ import gc
 import gzip
 import io
 import json
+import lzma
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from provisioner.archives import stream as stream_module
 from provisioner.errors import MalformedImage, NotFound, ProvisionError, UsageError
 from provisioner.image.manifest import DOCUMENT_LIMIT
 from provisioner.sources import members as members_module
@@ -34,6 +36,11 @@ from tests.support.local_archives import (
     write_directory,
 )
 from tests.support.tools import CHECKOUT
+
+
+def zstd(data: bytes) -> bytes:
+    return builders.compressed(data, "zstd")
+
 
 OTHER = builders.small(run={"Cmd": ["other"]})
 ARM = builders.small(on="linux/arm64", run={"User": "arm"})
@@ -223,6 +230,14 @@ def test_a_layer_with_another_diff_id(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]
 
 
+@pytest.mark.parametrize("word", ["docker-archive:{}", "{}"])
+def test_repositories_alone_are_explained_whatever_the_word(tmp_path: Path, word: str) -> None:
+    path = write_archive(tmp_path / "x", [("repositories", b"{}"), ("a/layer.tar", b"")])
+    with pytest.raises(MalformedImage, match=r"is an archive of Docker before 1\.10") as caught:
+        provision_word(word.format(path), tmp_path / "dir")
+    assert "docker save -o NEW" in caught.value.hint
+
+
 # OCI image layouts
 
 
@@ -303,7 +318,7 @@ def test_an_index_without_this_platform(tmp_path: Path) -> None:
         provision_word(str(path), tmp_path / "dir")
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, zstd], ids=["tar", "gz", "xz", "zst"])
 def test_a_layout_in_an_archive(tmp_path: Path, cache: Path, compress: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "x"
     path.write_bytes(compress(tar(*oci_members(("v1", GZIPPED)))))
@@ -314,6 +329,20 @@ def test_a_layout_in_an_archive(tmp_path: Path, cache: Path, compress: Callable[
     # What can be read in place isn't copied into the cache; blobs of a compressed archive stay, as those of registries.
     blobs = {hex_of(blob) for blob in (GZIPPED.manifest, *GZIPPED.blobs)}
     assert cached(cache) == (set() if compress is bytes else blobs)
+
+
+TWO_THINGS: dict[str, list[Member]] = {
+    "oci": oci_members(("", GZIPPED)),
+    "dir": [("manifest.json", b"{}"), ("version", b"")],
+}
+
+
+@pytest.mark.parametrize("word", TWO_THINGS)
+def test_a_directory_that_is_two_things(tmp_path: Path, word: str) -> None:
+    place = write_directory(tmp_path / "x", [*TWO_THINGS[word], ("bin", None), ("etc", None), ("usr", None)])
+    with pytest.raises(UsageError, match=r"is both an? .* and a root file system") as caught:
+        provision_word(str(place), tmp_path / "dir")
+    assert caught.value.hint == f"say which: {word}:{place}, or tar -C {place} -c . | provision rootfs:- DIR"
 
 
 def test_a_layout_in_a_directory(tmp_path: Path, cache: Path) -> None:
@@ -369,6 +398,57 @@ def test_locks(tmp_path: Path) -> None:
     write_archive(moved, docker_members(OTHER))
     with pytest.raises(NotFound, match="which is locked"):
         provision_word(str(moved), tmp_path / "other", locked=lock)
+
+
+@pytest.mark.parametrize("form", ["docker", "oci", "nested"])
+def test_a_lock_chooses_among_several_images(tmp_path: Path, form: str) -> None:
+    from datetime import UTC, datetime
+
+    from provisioner.image.lockfile import Lock
+
+    other = builders.image(*PLAIN.layers, run={"Cmd": ["other"]})
+    images = {"one:1": PLAIN, "two:2": other}
+    if form == "docker":
+        parts = [docker_members(image, name) for name, image in images.items()]
+        entries = [json.loads(members[-1][1])[0] for members in parts]  # type: ignore[index, arg-type]
+        files = {name: data for members in parts for name, data in members[:-1]}  # type: ignore[misc]
+        path = write_archive(tmp_path / "x", [*files.items(), ("manifest.json", json.dumps(entries).encode())])
+    elif form == "oci":
+        path = write_archive(tmp_path / "x", oci_members(*images.items()))
+    else:
+        indexes = [builders.index([("linux/amd64", image), ("linux/arm64", ARM)]) for image in images.values()]
+        top = [builders.descriptor(index, builders.OCI_INDEX) for index in indexes]
+        blobs: list[Member] = [(f"blobs/sha256/{hex_of(index)}", index) for index in indexes]
+        path = write_archive(tmp_path / "x", [*oci_members(*images.items(), index=top), *blobs])
+    word = "docker-archive" if form == "docker" else "oci-archive"
+    for number, command in enumerate(("/bin/sh", "other")):
+        chosen = provision_word(f"{word}:{path}:@{number}", tmp_path / f"chosen{number}")
+        lock = tmp_path / f"lock{number}"
+        Lock.of("r.example/x:1", chosen.image, chosen.index, datetime.now(UTC)).write(lock)
+        for shown in (f"{word}:{path}", str(path)):
+            locked = provision_word(shown, tmp_path / f"{number}-{len(shown)}", locked=lock)
+            assert locked.image == chosen.image
+            assert locked.image.config.command == (command,)
+    with pytest.raises(NotFound, match=r"has no manifest|which is locked"):
+        provision_word(f"{word}:{path}:@0", tmp_path / "dir", locked=tmp_path / "lock1")
+    write_archive(path, docker_members(OTHER) if form == "docker" else oci_members(("a", OTHER), ("b", ARM)))
+    with pytest.raises(NotFound, match=r"has no manifest|which is locked"):
+        provision_word(f"{word}:{path}", tmp_path / "dir", locked=tmp_path / "lock1")
+
+
+def test_a_lock_of_none_of_several_images(tmp_path: Path) -> None:
+    from datetime import UTC, datetime
+
+    from provisioner.image.lockfile import Lock
+
+    chosen = provision_word(f"docker-archive:{write_archive(tmp_path / 'x', docker_members(OTHER))}", tmp_path / "dir")
+    Lock.of("r.example/x:1", chosen.image, None, datetime.now(UTC)).write(tmp_path / "lock")
+    members = docker_members(PLAIN)
+    entry = json.loads(members[-1][1])[0]  # type: ignore[index, arg-type]
+    broken = {**entry, "Config": "none.json"}
+    path = write_archive(tmp_path / "x", [*members[:-1], ("manifest.json", json.dumps([broken, entry]).encode())])
+    with pytest.raises(NotFound, match="which is locked"):
+        provision_word(f"docker-archive:{path}", tmp_path / "other", locked=tmp_path / "lock")
 
 
 # Hostile ones
@@ -598,6 +678,22 @@ def test_bombs(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(MalformedImage, match="layer 1 of 2"):
         provision_word(str(path), tmp_path / "other")
     assert cached(cache) == set()
+
+
+@pytest.mark.parametrize("members", [[("etc/x", b""), ("bin/sh", b"")], [("a/bin/sh", b""), ("a/etc/x", b"")]])
+def test_zeros_behind_a_root_file_system_are_limited(
+    tmp_path: Path, members: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the search for the root, and where it is known and the archive is unpacked."""
+    monkeypatch.setattr(stream_module, "_PADDING", 1 << 20)
+    path = tmp_path / "x"
+    archive = tar(*members)
+    path.write_bytes(gzip.compress(archive + bytes(1 << 19)))
+    provision_word(f"rootfs:{path}", tmp_path / "dir")
+    path.write_bytes(gzip.compress(archive) + gzip.compress(bytes(100 << 20), 1))
+    with pytest.raises(MalformedImage, match=f"behind its end there are more than {1 << 20} bytes of zeros"):
+        provision_word(f"rootfs:{path}", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("size", [100, 511, 513, 3000])

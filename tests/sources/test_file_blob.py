@@ -46,7 +46,7 @@ def test_the_end_is_not_reached_before_it_is_verified(file: int) -> None:
     reader.start()
     assert not ended.wait(0.2)
     blob.verify()
-    assert ended.wait(10)
+    assert ended.wait(60)
     reader.join()
 
 

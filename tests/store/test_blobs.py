@@ -41,7 +41,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         "    print(error.message, '|', error.hint)\n",
         tmp_path / "cache",
     )
-    said, error = done.communicate(timeout=30)
+    said, error = done.communicate(timeout=60)
     assert error == ""
     assert said.startswith(f"asked 0\nuse the cache {tmp_path}/cache: File too large | free some space there")
     assert files(BlobCache(tmp_path / "cache")) == [PARTIAL]
@@ -53,7 +53,7 @@ def test_a_cache_of_somebody_else_may_be_read(place: Path) -> None:
     os.chmod(place / "sha256", 0o555)
     os.chmod(cache.path(Digest.of(DATA)), 0o444)
     done = python("print(len(fetch_blob(described, cache, None)))", place, **as_user())
-    assert done.communicate(timeout=30) == (f"{len(DATA)}\n", "")
+    assert done.communicate(timeout=60) == (f"{len(DATA)}\n", "")
 
 
 # Several processes
@@ -115,8 +115,8 @@ def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: 
             what, start = second.stdout.readline().split()
             assert what == "asked"
             assert 100_000 <= int(start) < len(DATA)
-            assert second.wait(timeout=30) == 0
-        first.wait(timeout=30)
+            assert second.wait(timeout=60) == 0
+        first.wait(timeout=60)
         first.communicate()
     assert files(BlobCache(tmp_path / "cache")) == [whole()]
 
@@ -129,8 +129,8 @@ def test_waiting_processes_try_themselves_when_the_first_one_fails(tmp_path: Pat
         assert first.stdout.readline() == "here\n"
         time.sleep(0.3)
         with python("assert fetch_blob(described, cache, source) == data", tmp_path / "cache") as second:
-            assert second.communicate(timeout=30) == ("asked 0\n", "")
-        first.communicate(timeout=30)
+            assert second.communicate(timeout=60) == ("asked 0\n", "")
+        first.communicate(timeout=60)
         assert first.returncode == 1
     assert files(BlobCache(tmp_path / "cache")) == [whole()]
 

@@ -58,9 +58,9 @@ def apply_apart(
             part = budget.part(number)
             if not number:
                 layer = StreamedLayer(chunks(), ownership, part)
-                unpack = _unpack_shared if is_shared else unpack_lowest_layer
-                if lowest := unpack(layer, tree._root, ownership, part, Links(substitute)):
-                    merger.adopt(_with_record(lowest, number, folder, tree._root, ownership))
+                unpack = _unpack_shared if is_shared else _unpack_lowest
+                if lowest := unpack(layer, folder, tree._root, ownership, part, Links(substitute)):
+                    merger.adopt(lowest)
                     done = True
                 else:
                     empty_directory(tree._root)
@@ -89,16 +89,24 @@ def apply_apart(
     return merged
 
 
+def _unpack_lowest(
+    reader: StreamedLayer, folder: int, root: int, ownership: Ownership, budget: Budget, links: Links
+) -> UnpackedLayer | None:
+    return _with_record(unpack_lowest_layer(reader, root, ownership, budget, links), 0, folder, root, ownership)
+
+
 def _unpack_shared(
-    reader: StreamedLayer, root: int, ownership: Ownership, budget: Budget, links: Links
+    reader: StreamedLayer, folder: int, root: int, ownership: Ownership, budget: Budget, links: Links
 ) -> UnpackedLayer | None:
     with FileWriter(root, ownership) as writer:
-        return unpack_lowest_layer_with(writer, reader, root, ownership, budget, links)
+        if layer := unpack_lowest_layer_with(writer, reader, root, ownership, budget, links):
+            return replace(layer, record_parts=writer.write_record(folder, b"record-0", layer.overrides))
+        return None
 
 
 def _with_record(layer: UnpackedLayer, number: int, folder: int, root: int, ownership: Ownership) -> UnpackedLayer:
     part = write_part(folder, b"record-%d" % number, root, layer.overrides, ownership)
-    return replace(layer, record_part=part)
+    return replace(layer, record_parts=[part])
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class ScriptedSource:
         self.starts.append(start)
         for number, chunk in enumerate(self.chunks):
             if number < len(self.gates):
-                assert self.gates[number].wait(20)
+                assert self.gates[number].wait(60)
             if skipped := min(start, len(chunk)):
                 start -= skipped
                 chunk = chunk[skipped:]

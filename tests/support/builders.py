@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from tests.support.archives import Member, tar
@@ -27,8 +28,9 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+@lru_cache(maxsize=16)
 def compressed(data: bytes, compression: Compression) -> bytes:
-    """Return `data` as one gzip member, as one zstd frame, or unchanged."""
+    """Return `data` as one gzip member, as one zstd frame, or unchanged. A fixture may want the same for each test."""
     if compression == "gzip":
         return gzip.compress(data, mtime=0)
     if compression == "zstd":

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +142,28 @@ def starter(runtime: str) -> dict[str, Any]:
     if is_roots(runtime):
         need_root()
         need("unshare", "mount")
-        if runtime == ROOTS_USERNS and subprocess.run(["unshare", "-U", "-r", "true"], check=False).returncode:
-            unavailable("user namespaces don't work here")
+        if runtime == ROOTS_USERNS:
+            need_user_namespaces(by_root=True)
         return {"env": clean_environment(), "cwd": "/"}
     user = {"cwd": "/", **as_user()}
     if runtime == "userns":
         need("unshare")
-        if subprocess.run(["unshare", "-U", "-r", "true"], check=False, **user).returncode:
-            unavailable("user namespaces don't work here")
+        need_user_namespaces(by_root=False)
     elif runtime == "proot":
         need("proot")
     return user
+
+
+def need_user_namespaces(*, by_root: bool) -> None:
+    """Skip or fail the running test unless this machine lets root, or the unprivileged user, make them."""
+    if not _can_unshare(by_root):
+        unavailable("user namespaces don't work here")
+
+
+@cache
+def _can_unshare(by_root: bool) -> bool:
+    options = {} if by_root else {"cwd": "/", **as_user()}
+    return subprocess.run(["unshare", "-U", "-r", "true"], check=False, **options).returncode == 0
 
 
 def make_container(directory: Path, **changed: Any) -> Container:

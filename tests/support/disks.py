@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
@@ -18,6 +19,9 @@ _MAKE = {
     "btrfs": ("mkfs.btrfs", "-q"),
     "xfs": ("mkfs.xfs", "-q"),
 }
+
+FAILURES = (os.strerror(errno.EIO), os.strerror(errno.ENOSPC))
+"""What is said of a disk that has no more `room`: the loop device says one or the other, by the version of Linux."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def run_docker_registry(
 
 
 def _await_registry(process: subprocess.Popen[bytes], url: str, certificate: Path | None) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         try:
             answer = requests.get(url, timeout=5, verify=str(certificate) if certificate else True)

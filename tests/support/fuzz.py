@@ -245,7 +245,7 @@ def candidate(choose: random.Random, good: list[bytes], bad: list[bytes]) -> tup
         if choose.random() < 0.3:
             at = choose.randrange(len(archive) + 1)
             parts = [archive[:at], archive[at:]]
-        blob = b"".join(compressed(part, kind[1:]) for part in parts)  # type: ignore[arg-type]
+        blob = b"".join(compressed(part, kind[1:]) for part in parts)
         if choose.random() < 0.3:
             blob = mutated(blob, choose, [blob], structure=False)
     layers.append((kind, blob))

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from provisioner import cli
+from tests.support.fork_server import run_by_server
+from tests.support.tools import CHECKOUT
 
 _CHANGES = "chmod chown link mkdir remove rename rmdir setxattr symlink truncate utime"
 STEPS = frozenset(["open", "fcntl.flock", *(f"os.{change}" for change in _CHANGES.split())])
@@ -21,28 +22,12 @@ def run_forked(words: list[str], *, killed_before: int | None = None, counter: P
 
     It is killed before its step of that number; without one, the number of its steps is written to `counter`.
     """
-    if pid := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    status = 99
-    try:
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        steps = 0
-
-        def step(event: str, _: object) -> None:
-            nonlocal steps
-            if event in STEPS:
-                steps += 1
-                if steps == killed_before:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(step)
-        status = cli.main(words)
-        if counter:
-            counter.write_text(str(steps))
-    finally:
-        os._exit(status)
+    command = [sys.executable, "-m", "provisioner", *words]
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    steps = {"events": sorted(STEPS), "killed_before": killed_before, "counter": str(counter) if counter else None}
+    done = run_by_server(command, {"env": env}, steps=steps)
+    assert done is not None
+    return done.returncode
 
 
 def kill_at_random(

@@ -13,12 +13,13 @@ import pytest
 
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
+from tests.support.fork_server import server_pids
 from tests.support.mounts import mounts_below
 from tests.support.tools import SESSION_MARK, open_directory
 
 
 def processes_of_session(below: Path | None = None) -> list[str]:
-    """Return the running processes that this test session started, without itself: `PID command line`.
+    """Return the running processes that this test session started, without it and its servers: `PID command line`.
 
     With `below`: the processes that run in that directory, have it as root, or name it on their command line. This
     includes processes in containers, whose environment is cleared.
@@ -36,14 +37,14 @@ def processes_of_session(below: Path | None = None) -> list[str]:
         except OSError:  # it has ended, or it is somebody else's
             continue
         # A process that has ended and waits for its parent has no command line.
-        if ours and command and int(process.name) != os.getpid():
+        if ours and command and int(process.name) not in (os.getpid(), *server_pids()):
             found.append(f"{process.name} {os.fsdecode(command.replace(bytes(1), b' '))}")
     return found
 
 
 def processes_left(below: Path | None = None) -> list[str]:
-    """Like `processes_of_session`, but wait up to five seconds until there are none."""
-    deadline = time.monotonic() + 5
+    """Like `processes_of_session`, but wait up to a minute until there are none."""
+    deadline = time.monotonic() + 60
     while (processes := processes_of_session(below)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return processes

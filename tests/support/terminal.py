@@ -70,7 +70,7 @@ class Terminal:
 
     def until(self, text: bytes) -> None:
         """Read up to `text`. AssertionError unless it comes within ten seconds."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while text not in self.shown:
             assert time.monotonic() < deadline, f"no {text!r} in {self.shown!r}"
             if select.select([self.fd], [], [], 0.1)[0]:
@@ -95,7 +95,7 @@ class Terminal:
 
     def end(self) -> int:
         """Wait for the command and return its exit status; minus the signal's number when a signal ended it."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:

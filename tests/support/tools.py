@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.support.fork_server import PIPES, run_by_server
+
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 # The Debian packages of programs whose names differ.
@@ -250,8 +252,7 @@ def provision_command(*args: str | Path, cache: Path, **options: Any) -> tuple[l
     python, found_by = user_python() if "user" in options else (sys.executable, {"PYTHONPATH": str(CHECKOUT)})
     ours = {"PROVISION_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1", **found_by}
     env = {**options.pop("env", clean_environment()), **ours}
-    pipes = {"text": True, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return [python, "-m", "provisioner", *map(str, args)], {**pipes, **options, "env": env}
+    return [python, "-m", "provisioner", *map(str, args)], {**PIPES, **options, "env": env}
 
 
 def provision(*args: str | Path, cache: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -259,7 +260,8 @@ def provision(*args: str | Path, cache: Path | None = None, **options: Any) -> s
     private = None if cache else open_directory("cache")
     try:
         command, options = provision_command(*args, cache=cache or private or Path(), **options)
-        return subprocess.run(command, check=False, **{"timeout": 240, **options})
+        done = run_by_server(command, options)
+        return done or subprocess.run(command, check=False, **{"timeout": 240, **options})
     finally:
         if private:
             shutil.rmtree(private)

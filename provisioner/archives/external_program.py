@@ -1,0 +1,140 @@
+"""Programs of this machine that read or write archives. They are started through `sh`, and never by a shell.
+
+A program has open files as its standard input and output. Where Python gives or takes the bytes, they are pipes of our
+own and not of `sh`: the kernel makes who is faster wait for the other one, and nothing is copied once more. Messages of
+a program are read to their end, so that it never waits for that, and the first ones are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from provisioner.errors import machine_errors
+from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.terminal.escaping import printable
+from provisioner.threads import BackgroundThread, require_memory
+
+PIECE = 1 << 18
+"""The most bytes of a program's output that are read at a time."""
+_MESSAGE = 400
+"""The most characters of its messages that are kept."""
+_THREADS = 3
+"""The threads that `sh` starts for a program, and for the wait for its end."""
+
+
+class ProgramFailed(Exception):
+    """A program has ended with another status than 0. The text has that, and the program's messages."""
+
+    def __init__(self, status: int, messages: str) -> None:
+        self.reason = f"signal {-status}" if status < 0 else f"status {status}"
+        """How it ended."""
+        self.messages = messages
+        """Its first messages, in one line that can be printed."""
+        super().__init__(f"{messages} ({self.reason})" if messages else self.reason)
+
+
+class ExternalProgram:
+    """The program at `path`, which runs with these words and open files. Call `stop` in the end.
+
+    Raises MachineError where it can't be started.
+    """
+
+    def __init__(self, path: str, *words: str, stdin: int, stdout: int) -> None:
+        import sh
+
+        self._messages: list[str] = []
+        options: dict[str, Any] = {"_bg": True, "_bg_exc": False, "_in": stdin, "_out": stdout, "_err": self._keep}
+        # By default `sh` waits for the end of a line, which may never come.
+        options |= {"_err_bufsize": _MESSAGE, "_decode_errors": "replace", "_ok_code": range(-64, 256)}
+        command: Any = sh.Command(path)
+        require_memory(_THREADS)
+        with machine_errors(f"run {printable(path)}"):
+            try:
+                self._process: Any = command(*words, **options)
+            except sh.ForkException as error:
+                number = re.search(r"\[Errno (\d+)\]", str(error))
+                raise OSError(int(number[1]) if number else 0, "it can't be executed") from None
+
+    def finish(self) -> None:
+        """Wait for the end of the program. Raises ProgramFailed."""
+        self._process.wait()
+        if status := int(self._process.exit_code):
+            raise ProgramFailed(status, printable(" ".join("".join(self._messages).split()))[:_MESSAGE])
+
+    def stop(self) -> None:
+        """Kill the program if it is running, and wait for its end: who reads its output comes to the end, too."""
+        with suppress(ProcessLookupError):  # it has just ended
+            if self._process.is_alive():
+                self._process.kill()
+        self._process.wait()
+
+    def _keep(self, text: str) -> None:
+        if sum(map(len, self._messages)) < _MESSAGE:
+            self._messages.append(text[:_MESSAGE])
+
+
+def open_output(path: str, *words: str, stdin: int) -> tuple[ExternalProgram, int]:
+    """Start a program, and return it with the descriptor that its output is read from. Raises MachineError."""
+    read, write = _pipe()
+    with closing_descriptor(write), ExitStack() as failure:
+        failure.callback(os.close, read)
+        program = ExternalProgram(path, *words, stdin=stdin, stdout=write)
+        failure.pop_all()
+    return program, read
+
+
+def open_input(path: str, *words: str, stdout: int) -> tuple[ExternalProgram, int]:
+    """Start a program, and return it with the descriptor that its input is written to. Raises MachineError."""
+    read, write = _pipe()
+    with closing_descriptor(read), ExitStack() as failure:
+        failure.callback(os.close, write)
+        program = ExternalProgram(path, *words, stdin=read, stdout=stdout)
+        failure.pop_all()
+    return program, write
+
+
+def filtered(path: str, *words: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what a program writes that gets `chunks` as its input; a thread writes them.
+
+    Raises ProgramFailed, MachineError, and what iterating over `chunks` raises.
+    """
+    failures: list[Exception] = []
+    read, write = _pipe()
+    with ExitStack() as stack:
+        with closing_descriptor(read), ExitStack() as failure:
+            failure.callback(os.close, write)
+            program, output = open_output(path, *words, stdin=read)
+            stack.enter_context(closing_descriptor(output))
+            stack.callback(program.stop)
+            feeder = BackgroundThread(_feed, "feed", (write, chunks, failures))
+            feeder.start()
+            failure.pop_all()
+        while piece := os.read(output, PIECE):
+            yield piece
+        feeder.join()
+        if failures:
+            raise failures[0]
+        program.finish()
+
+
+def _feed(pipe: int, chunks: Iterator[bytes], failures: list[Exception]) -> None:
+    """Write `chunks` to a pipe and close it, and append an error of `chunks` to `failures`."""
+    try:
+        with closing_descriptor(pipe):
+            for chunk in chunks:
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(pipe, view) :]
+    except BrokenPipeError:  # the program has ended
+        return
+    except Exception as error:  # noqa: BLE001  the reader raises it
+        failures.append(error)
+
+
+def _pipe() -> tuple[int, int]:
+    with machine_errors("make a pipe"):
+        return os.pipe()
