@@ -103,7 +103,7 @@ HINTS = {
     errno.EPERM: "choose a directory on a file system that allows this (shared storage does not)",
     errno.ENAMETOOLONG: "choose a directory with a shorter path, or on a file system that takes longer names",
     errno.ENOTDIR: "choose another directory: a part of this path is a file",
-    errno.EIO: "the disk fails: see what the kernel says (dmesg), and use another one",
+    errno.EIO: "the disk fails: see what the kernel says (dmesg), and use another disk",
     errno.ENOMEM: "free some memory, or allow more: ulimit -v unlimited",
     errno.EMFILE: "allow more open files: ulimit -n 1024",
 }
