@@ -367,12 +367,6 @@ def test_a_current_directory_that_is_gone(
         assert "No such file or directory" in capsys.readouterr().err
 
 
-def test_directories_that_are_not_there(tmp_path: Path, capsys: Output) -> None:
-    for command, status in (("inspect", 3), ("owners", 3)):
-        assert main([command, str(tmp_path / "none")]) == status
-        assert f"provision: there is no directory {tmp_path}/none\n" in capsys.readouterr().err
-
-
 def test_a_search_for_what_is_no_text(capsys: Output) -> None:
     assert main(["search", "a\udcff"]) == 2
     assert "can't be searched for" in capsys.readouterr().err

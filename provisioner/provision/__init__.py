@@ -13,7 +13,7 @@ from pathlib import Path
 from provisioner.container.existing import existing_record, record_in
 from provisioner.container.ids import ids_of
 from provisioner.container.running import stop_or_refuse
-from provisioner.container.staging import Staging
+from provisioner.container.staging import MAKE, Staging
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.profile import load_profile
 from provisioner.provision.plan import Completion, Outcome, Plan
@@ -32,8 +32,8 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
     """
     if plan.profile:
         load_profile(plan.profile)  # a mistake in it is reported before anything is asked for
-    existing_record(plan.directory, plan.trust)  # refuses a foreign directory before Staging creates anything beside it
-    with Staging(plan.directory, plan.trust, console.step if plan.waits else None) as staging:
+    action = _action(plan)  # this refuses a foreign directory before Staging creates anything beside it
+    with Staging(plan.directory, plan.trust, console.step if plan.waits else None, action=action) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and not plan.force:
             from provisioner.provision.reuse import reuse
@@ -48,6 +48,11 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         for line in resolved_image.remarks:
             console.step(line)
         return create(plan, source, resolved_image, staging, console, complete)
+
+
+def _action(plan: Plan) -> str:
+    """Return what is done with the directory, for messages. Raises TargetExists for one that provision hasn't made."""
+    return "replace" if existing_record(plan.directory, plan.trust) and plan.force else MAKE
 
 
 def _prepare_replacement(plan: Plan) -> None:

@@ -27,6 +27,7 @@ from provisioner.profile import Profile, load_profile, profile_names
 from provisioner.provision.plan import Completion, Outcome, Plan
 from provisioner.reflinks.siblings import find_siblings
 from provisioner.reflinks.unpacking import unpack_or_reflink
+from provisioner.rootfs.access_lists import refused_text, set_access_lists
 from provisioner.rootfs.account_files import read_account_files
 from provisioner.rootfs.contents import find_architecture, login_shell
 from provisioner.rootfs.declared import make_declared_directories
@@ -62,6 +63,7 @@ def create(
             accounts, packages = read_account_files(tree), read_packages(tree)
             image = _completed(image, tree, plan, console)
             facts = Facts.of(tree)
+            _set_access_lists(tree, ownership, console)
         for message in make_declared_directories(tree, (*image.config.volumes, image.config.working_dir)):
             console.step(message)
         record = Record.of(
@@ -143,6 +145,12 @@ def _same_fixups(
     paths = [*(f"etc/{name}".encode() for name in generated_files(profile, (), plan.directory))]
     paths += [path.lstrip(b"/") for path, _ in profile.files]
     return frozenset(paths), lambda tree: requested is not None or matching_profile(tree) == profile
+
+
+def _set_access_lists(tree: Tree, ownership: Ownership, console: Console) -> None:
+    """Set the access lists of the image, which name its users and groups: where files belong to these."""
+    if ownership.exact and (refused := set_access_lists(tree.locate(b"").directory, tree.overrides)):
+        console.step(refused_text(refused))
 
 
 def _write_owners(folder: int, rootfs: int, tree: Tree, ownership: Ownership, record: Record) -> str:
