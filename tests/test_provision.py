@@ -7,6 +7,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import tarfile
 import threading
 from contextlib import nullcontext
@@ -408,3 +409,34 @@ def test_what_corrupt_data_left_is_removed(tmp_path: Path, wrong: bytes) -> None
     assert (tmp_path / "dir/rootfs/data").read_bytes() == b"right"
     assert not (tmp_path / "dir/rootfs/dato").exists()
     assert "unpacking again, each layer after it is verified" in output.getvalue()
+
+
+IMPORTED_MEANWHILE = """
+import sys, threading, time
+from pathlib import Path
+from provisioner.errors import NotFound
+from provisioner.image.platform import Platform
+from provisioner.provision import Plan, provision
+from provisioner.terminal.progress import Console
+
+class Registry:
+    def image(self, platform):
+        deadline = time.monotonic() + 60
+        while not hasattr(sys.modules.get("provisioner.provision.creation"), "create"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        raise NotFound("it has no such image")
+
+assert "provisioner.provision.creation" not in sys.modules
+try:
+    provision(Plan(Path(sys.argv[1]), Platform("linux", "amd64")), Registry(), Console(quiet=True))
+except NotFound:
+    print(threading.active_count())
+"""
+
+
+def test_what_makes_a_directory_is_imported_while_the_registry_answers(tmp_path: Path) -> None:
+    """No thread is left then, so that workers can be forked."""
+    command = [sys.executable, "-c", IMPORTED_MEANWHILE, tmp_path / "dir"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"
+    assert os.listdir(tmp_path) == []

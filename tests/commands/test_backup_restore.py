@@ -411,7 +411,7 @@ def test_a_restore_that_is_killed_leaves_nothing_or_all(tmp_path: Path) -> None:
         return ["restore", "--no-sync", str(tmp_path / "b.tar"), str(target)]
 
     kills = 0
-    for was_killed in kill_at_random(50, prepare, tmp_path):
+    for was_killed in kill_at_random(100, prepare, tmp_path):
         kills += was_killed
         if target.exists():
             assert rootfs_of(target) == rootfs_of(source)
@@ -419,7 +419,7 @@ def test_a_restore_that_is_killed_leaves_nothing_or_all(tmp_path: Path) -> None:
             assert run_forked(["restore", "--no-sync", str(tmp_path / "b.tar"), str(target)]) == 0
             assert rootfs_of(target) == rootfs_of(source)
             assert staging_below(tmp_path) == []
-    assert kills > 40
+    assert kills > 80
     for left in staging_below(tmp_path):  # by the last kill
         shutil.rmtree(left)
     assert (tmp_path / "canary").read_text() == "alive"
@@ -445,7 +445,7 @@ def test_an_archive_that_is_killed_is_the_old_one_or_the_new_one(tmp_path: Path,
     life(command, source, target)
     assert target.read_bytes() == new
     assert os.listdir(tmp_path / "place") == ["b.tar"]
-    assert kills > 40
+    assert kills > 80
 
 
 @pytest.mark.parametrize("command", ["backup", "export"])

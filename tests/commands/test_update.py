@@ -431,7 +431,7 @@ def test_wrong_words(env: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_fifty_moments_it_is_the_old_or_the_new(
+def test_killed_at_a_hundred_moments_it_is_the_old_or_the_new(
     directory: Path, env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing above it, beside it and behind its links is touched, and the next run cleans up."""
@@ -460,7 +460,7 @@ def test_killed_at_fifty_moments_it_is_the_old_or_the_new(
     new = contents(directory / "rootfs")
     assert new != old
     kills = news = 0
-    for was_killed in kill_at_random(50, prepare, tmp_path):
+    for was_killed in kill_at_random(100, prepare, tmp_path):
         kills += was_killed
         if directory.exists():
             assert contents(directory / "rootfs") in (old, new)
@@ -475,8 +475,8 @@ def test_killed_at_fifty_moments_it_is_the_old_or_the_new(
         else:
             assert len(others) + 1 > len(os.listdir(tmp_path))
         assert [(path.stat().st_ino, path.stat().st_mode, path.read_text()) for path in canaries] == before
-    assert kills > 40
-    assert news < 50
+    assert kills > 80
+    assert news < 100
 
 
 @pytest.mark.parametrize("command", ["update", "repair"])
