@@ -7,6 +7,10 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from provisioner.terminal.escaping import printable
 
 PROVISION_ELSEWHERE = "provision the image again, to another directory"
 """The hint for a directory that lacks what nothing but its image has. In the same one, changes would be lost."""
@@ -41,7 +45,7 @@ class UsageError(ProvisionError):
 
 
 class NotFound(ProvisionError):
-    """The image, the tag or the platform doesn't exist."""
+    """The image, the tag, the platform, the file or the container doesn't exist."""
 
     status = 3
 
@@ -72,7 +76,7 @@ class MachineError(ProvisionError):
 
 
 class TargetExists(ProvisionError):
-    """The directory to provision exists, and holds something that must not be replaced."""
+    """What is at DIR must not be replaced, is in use, or was not made by provision."""
 
     status = 8
 
@@ -99,7 +103,7 @@ HINTS = {
     errno.EPERM: "choose a directory on a file system that allows this (shared storage does not)",
     errno.ENAMETOOLONG: "choose a directory with a shorter path, or on a file system that takes longer names",
     errno.ENOTDIR: "choose another directory: a part of this path is a file",
-    errno.EIO: "the disk fails: see what the kernel says (dmesg), and choose a directory on another disk",
+    errno.EIO: "the disk fails: see what the kernel says (dmesg), and use another disk",
     errno.ENOMEM: "free some memory, or allow more: ulimit -v unlimited",
     errno.EMFILE: "allow more open files: ulimit -n 1024",
 }
@@ -132,5 +136,32 @@ def machine_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise MachineError(f"{what}: {reason}", HINTS.get(error.errno or 0, "")) from error
+        raise _machine_error(what, error) from error
+
+
+class PathErrors:
+    """A context as that of `machine_errors` whose messages also name the `path` that was looked at last, in a rootfs.
+
+    A context for each path would make a walk through many files slow.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.path = b""
+        """From the root, without a slash in front of it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise MachineError for an OSError."""
+        if isinstance(error, OSError):
+            what = f"{self._what}: {printable(b'/' + self.path)}" if self.path else self._what
+            raise _machine_error(what, error) from error
+
+
+def _machine_error(what: str, error: OSError) -> MachineError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return MachineError(f"{what}: {reason}", HINTS.get(error.errno or 0, ""))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.container.access import FOLDER, opened_directory, read_file
-from provisioner.container.record import Record, describe_missing
-from provisioner.errors import PROVISION_ELSEWHERE, MachineError, MalformedImage, NotFound
+from provisioner.container.record import Record, no_container
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, MalformedImage
 from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.digest import Digest
@@ -136,13 +136,13 @@ def inspect_files(source: Source, host: Platform, platform: Platform | None) -> 
 def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Inspection:
     """Inspect a provisioned directory by its `.provision/`.
 
-    Raises NotFound, NotTrusted, MachineError, MalformedImage.
+    Raises NotFound, TargetExists, NotTrusted, MachineError, MalformedImage.
     """
     shown = printable(str(directory))
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
-            raise NotFound(describe_missing(directory, shown), "name a directory that holds .provision/, or an image")
+            raise no_container(directory, shown, "name a directory that holds .provision/, or an image")
         provisioned = os.stat("record.json", dir_fd=folder).st_mtime
         unpacked = recorded_totals(folder)
         image = read_image(folder, directory, record)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mmap
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 _ROOM = 12 << 20
@@ -38,3 +39,25 @@ class BackgroundThread(threading.Thread):
         """Call the target. It has to catch errors itself. MemoryError is ignored: there is no memory to report it."""
         with suppress(MemoryError):
             super().run()
+
+
+@contextmanager
+def imported_meanwhile(name: str) -> Iterator[None]:
+    """Import a module in a thread while the block waits for something else, as for answers of a registry.
+
+    The thread has ended after the block, so that processes may be forked. Errors are left to whoever imports the module
+    then.
+    """
+    thread = BackgroundThread(_import, "import", (name,))
+    with suppress(MemoryError, RuntimeError):
+        thread.start()
+    try:
+        yield
+    finally:
+        if thread.ident is not None:
+            thread.join()
+
+
+def _import(name: str) -> None:
+    with suppress(Exception):
+        import_module(name)

@@ -190,7 +190,7 @@ def test_an_interrupted_run_says_what_is_kept(
     def interrupted(*_: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"provisioner.provision.{step}", interrupted)
+    monkeypatch.setattr(f"provisioner.provision.creation.{step}", interrupted)
     words = [f"{registry.host}/image", str(tmp_path / "dir"), "--platform=amd64", "-q"]
     assert main(words) == 130
     assert re.fullmatch(r"provision: interrupted\n  \d+ B are kept: run again to go on\n", capsys.readouterr().err)
@@ -367,12 +367,6 @@ def test_a_current_directory_that_is_gone(
         assert "No such file or directory" in capsys.readouterr().err
 
 
-def test_directories_that_are_not_there(tmp_path: Path, capsys: Output) -> None:
-    for command, status in (("inspect", 3), ("owners", 3)):
-        assert main([command, str(tmp_path / "none")]) == status
-        assert f"provision: there is no directory {tmp_path}/none\n" in capsys.readouterr().err
-
-
 def test_a_search_for_what_is_no_text(capsys: Output) -> None:
     assert main(["search", "a\udcff"]) == 2
     assert "can't be searched for" in capsys.readouterr().err
@@ -501,6 +495,25 @@ def test_help_is_quick_and_needs_none_of_the_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ""
+
+
+def test_a_pull_imports_nothing_that_it_does_not_need(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    """Each module costs half a millisecond, on a phone a few of them."""
+    registry.push("image", builders.image(builders.layer(("x", b"1"))))
+    script = (
+        "import sys\nfrom provisioner.cli import main\n"
+        "status = main(sys.argv[1:])\nprint(*sorted(sys.modules))\nsys.exit(status)\n"
+    )
+    image = ("--platform=linux/amd64", "--no-sync", "--quiet", f"{registry.host}/image")
+    command, options = provision_command(*image, tmp_path / "dir", cache=tmp_path / "cache")
+    python, _, _, *arguments = command
+    done = subprocess.run([python, "-c", script, *arguments], check=True, **options)
+    modules = done.stdout.split()
+    rooms = {name.split(".")[1] for name in modules if name.startswith("provisioner.")}
+    assert "layers" in rooms
+    assert not {"doctor", "exports", "maintenance"} & rooms
+    assert not {f"provisioner.commands.{name}" for name in COMMANDS} - {"provisioner.commands.install"} & set(modules)
+    assert not {"asyncio", "magic", "multiprocessing", "sh", "tarfile", "tqdm", "unittest", "xml"} & set(modules)
 
 
 def test_ctrl_c_while_it_is_being_loaded_says_so_too() -> None:

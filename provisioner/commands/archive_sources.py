@@ -79,13 +79,13 @@ def open_file_name(name: FileName, opening: Opening) -> Source:
         members = _directory(name.path, "")
         return _local(str(name), members, RecognisedFiles(members, shown, is_directory=True), opening)
     return _lazy(
-        str(name), lambda: recognise(open_input(name.path, opening, _DIRECTORY_HINT), shown, str(name), opening)
+        str(name), lambda: recognise(open_input(name.path, opening.stack, _DIRECTORY_HINT), shown, str(name), opening)
     )
 
 
 def open_standard_input(name: StandardInput, opening: Opening) -> Source:
     """Return what an archive on standard input has, which is read when the image is asked for. Raises UsageError."""
-    file = open_input(STANDARD_INPUT, opening, _DIRECTORY_HINT)
+    file = open_input(STANDARD_INPUT, opening.stack, _DIRECTORY_HINT)
     return _lazy(str(name), lambda: recognise(file, "standard input", str(name), opening))
 
 
@@ -145,7 +145,7 @@ def _checked(guess: Guess, start: FileStart, shown: str) -> Guess:
 def _images(path: Path, reference: str, files: Callable[[Members], ImageFiles], opening: Opening) -> LocalImages:
     """Return the images that `files` finds in an archive."""
     shown = printable(str(path))
-    start = start_of(open_input(path, opening, f"name it as oci:{shown}, or by its path alone"), shown)
+    start = start_of(open_input(path, opening.stack, f"name it as oci:{shown}, or by its path alone"), shown)
     if start.is_seekable:
         check_given_digest(start.file, shown, opening)
     members = _members(start, shown, opening)

@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     changes = [_parse(text) for text in arguments.set]
     record = _record(directory, trust)
     if changes:
-        with Staging(directory, trust, console.step):  # no other run is at work on it
+        with Staging(directory, trust, console.step, action="change the settings of"):  # no other run is at work on it
             record = _record(directory, trust)
             is_changed = has_documents(directory, record, trust) and keep_complete(
                 directory, record, script_shell(), trust, console

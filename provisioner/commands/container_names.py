@@ -13,7 +13,7 @@ from provisioner.commands.similar import nearest
 from provisioner.commands.trusting import trusted_directories
 from provisioner.container.access import FOLDER, find_directory, opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
-from provisioner.container.record import describe_missing
+from provisioner.container.record import no_container
 from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import containers_in, find_unlisted
 from provisioner.errors import NotFound, UsageError
@@ -45,8 +45,9 @@ def find_container(arguments: argparse.Namespace) -> Path:
 def container_called(name: str, arguments: argparse.Namespace) -> Path:
     """Return the directory of the container with this name or path.
 
-    A directory of that name in the current one comes before others. Raises NotFound where there is none, UsageError
-    where there are several, and NotTrusted where others could have changed it.
+    A directory of that name in the current one comes before others. Raises NotFound where there is none, TargetExists
+    for one that provision hasn't made, UsageError where there are several, and NotTrusted where others could have
+    changed it.
     """
     if not name:
         raise UsageError("NAME|DIR is empty", _ALL)
@@ -61,7 +62,7 @@ def container_called(name: str, arguments: argparse.Namespace) -> Path:
         if folder is None:
             above = next((part for part in path.parents if (part / FOLDER).is_dir()), None)
             hint = f"name the directory: {printable(str(above))}" if above else _ALL
-            raise NotFound(describe_missing(directory, printable(str(path))), hint)
+            raise no_container(directory, printable(str(path)), hint)
     return directory
 
 

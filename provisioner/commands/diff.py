@@ -13,8 +13,7 @@ from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import screen_of, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.container.access import find_directory, opened_directory
-from provisioner.container.record import Record, describe_missing
-from provisioner.errors import NotFound
+from provisioner.container.record import Record, no_container
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, Style, table
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _changes(arguments: argparse.Namespace) -> Iterator[Iterable[Change]]:
-    """Return a context that gives the changes in DIR. Raises NotFound, NotTrusted and MachineError."""
+    """Return a context that gives the changes in DIR. Raises NotFound, TargetExists, NotTrusted and MachineError."""
     from provisioner.comparison.changes import find_changes
 
     shown = printable(arguments.directory)
@@ -84,7 +83,7 @@ def _changes(arguments: argparse.Namespace) -> Iterator[Iterable[Change]]:
     directory = find_directory(path_of_container(arguments.directory), trust)
     with opened_directory(directory, trust) as folder:
         if folder is None or Record.read_from(folder, directory) is None:
-            raise NotFound(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
+            raise no_container(directory, shown)
         yield find_changes(folder, shown)
 
 

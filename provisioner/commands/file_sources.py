@@ -30,7 +30,7 @@ def open_rootfs(name: Rootfs, opening: Opening) -> Source:
         return RootfsSource(fetched.file, str(name), shown, fetched.digest, fetched.verified, is_named=True)
     shown = printable(name.location)
     hint = f"tar -C {shlex.quote(shown)} -c . | provision rootfs:- DIR"
-    file = open_input(Path(name.location), opening, hint)
+    file = open_input(Path(name.location), opening.stack, hint)
     return LazySource(str(name), lambda: root_file_system(file, shown, str(name), opening, is_named=True))
 
 

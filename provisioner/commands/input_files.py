@@ -7,6 +7,7 @@ import io
 import os
 import shlex
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,8 @@ _NO_ARCHIVE = "name an archive: a tar file, which may be compressed, as docker s
 _INPUTS = (str(STANDARD_INPUT), "/dev/fd/0", "/proc/self/fd/0")
 
 
-def open_input(path: Path, opening: Opening, directory_hint: str) -> io.FileIO:
-    """Open a file, a pipe or standard input for reading, until the end of the run.
+def open_input(path: Path, stack: ExitStack, directory_hint: str) -> io.FileIO:
+    """Open a file, a pipe or standard input for reading; `stack` closes it.
 
     Raises NotFound, UsageError for other kinds of files, with `directory_hint` for a directory, and MachineError.
     """
@@ -43,7 +44,7 @@ def open_input(path: Path, opening: Opening, directory_hint: str) -> io.FileIO:
             file = io.FileIO(os.dup(0) if str(path) in _INPUTS else open_file(path))
     except MachineError as error:
         raise _explained(error, shown, directory_hint) from error.__cause__
-    opening.stack.enter_context(file)
+    stack.enter_context(file)
     kind = os.fstat(file.fileno()).st_mode
     if stat.S_ISDIR(kind):
         raise UsageError(f"{shown} is a directory", directory_hint)

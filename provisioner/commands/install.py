@@ -34,7 +34,7 @@ from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
     from provisioner.container.record import Record
-    from provisioner.provision import Outcome
+    from provisioner.provision.plan import Outcome
     from provisioner.terminal.progress import Console
 
 HELP = "Turn a container image into a directory that runs"

@@ -10,7 +10,7 @@ import stat
 from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import PROVISION_ELSEWHERE, MachineError, NotFound, machine_errors
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, machine_errors
 from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the state of fakeroot, and show the command that uses it. Raises ProvisionError."""
     from provisioner.container.access import FOLDER, find_directory, opened_directory
-    from provisioner.container.record import describe_missing
+    from provisioner.container.record import no_container
     from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
     from provisioner.ownership.record import RECORD, STATE, remake_state
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = find_directory(path, trust)
     with opened_directory(directory, trust) as folder:
         if folder is None or not _has(folder, "record.json"):
-            raise NotFound(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
+            raise no_container(directory, shown)
         if not _has(folder, RECORD):
             raise MachineError(f"{shown} has no record of owners", PROVISION_ELSEWHERE)
         with (

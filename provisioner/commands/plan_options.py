@@ -21,7 +21,7 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
-    from provisioner.provision import Plan
+    from provisioner.provision.plan import Plan
 
 HARDLINKS = ("auto", "copy", "symlink")
 """The values of --hardlinks."""
@@ -88,7 +88,7 @@ def max_size_of(arguments: argparse.Namespace) -> int | None:
 def plan_of(arguments: argparse.Namespace, config: Config, directory: Path, trust: TrustedDirectories) -> Plan:
     """Return the plan by the options, else by the configuration. Raises UsageError."""
     from provisioner.layers.job import UnpackOptions
-    from provisioner.provision import Plan
+    from provisioner.provision.plan import Plan
 
     return Plan(
         directory,

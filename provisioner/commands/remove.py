@@ -64,7 +64,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
     target = path_of(name, trust)
     stamps = find_stamps(target, trust)
     if was_removed_partly(target):
-        with Removal(target, trust):
+        with Removal(target, trust, action="remove"):
             pass  # this removes what is left, or puts the directory back if it was being replaced
         if not os.path.lexists(target):
             console.step(f"{printable(str(target))} was removed already, but for some files: they are removed now")
@@ -78,7 +78,7 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
             options = ["--yes", *(["--trust-dir"] if arguments.trust_dir else [])]
             options += ["--quiet"] if arguments.quiet else []
             return run_with_subordinate_ids(name, owners, ["remove", *options, "--", str(target)])
-        with Removal(target, trust) as removal:
+        with Removal(target, trust, action="remove") as removal:
             check_not_mounted(opened, target, "remove")
             check_in_place(opened, target)
             removal.move_aside()

@@ -17,7 +17,7 @@ from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory, opened_directory
-from provisioner.container.record import Record, describe_missing
+from provisioner.container.record import Record, no_container
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, MalformedImage, NotFound
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.trust import TrustedDirectories
@@ -77,20 +77,23 @@ def run(arguments: argparse.Namespace) -> int:
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
-            raise NotFound(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
+            raise no_container(directory, shown)
         found = find_damage(folder, shown)
         damages = [damage for damage in found if arguments.all or not damage.is_edit]
         _show(damages, len(found) - len(damages), arguments, console)
         if arguments.check:
             return DAMAGED if damages else 0
         if not damages:
-            with Staging(directory, trust):
+            with Staging(directory, trust, action="repair"):
                 if _complete(directory, record, trust, console):
                     report_change(directory, trust)
             return 0
         confirm(arguments, f"{counted(len(damages), 'file')} of {shown} not as in the image", "Put them back?")
         name, options = exact_source(record), unpack_options_of(record, max_size_of(arguments))
-        with Staging(directory, trust) as staging, opened_record(folder, shown) as (_, baseline):
+        with (
+            Staging(directory, trust, action="repair") as staging,
+            opened_record(folder, shown) as (_, baseline),
+        ):
             check_not_running(directory)
             with closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as opened:
                 check_not_mounted(opened, directory, "repair", only_here=True)

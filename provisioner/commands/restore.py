@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from provisioner.commands.copy import remember
 from provisioner.commands.output import make_console
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import MachineError, MalformedImage, UsageError, error_context, machine_errors
+from provisioner.errors import MalformedImage, UsageError, error_context, machine_errors
 from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 
@@ -87,9 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _opened(name: str) -> Iterator[Iterator[bytes]]:
-    """Open a file, or standard input, for the context, and give its bytes. Raises UsageError and MachineError."""
-    from provisioner.container.access import trust_errors
-    from provisioner.filesystem.resolution import open_file
+    """Open a file, or standard input, for the context, and give its bytes.
+
+    Raises NotFound, UsageError and MachineError.
+    """
+    from provisioner.commands.input_files import open_input
 
     shown = printable(name)
     if name == "-":
@@ -97,16 +99,9 @@ def _opened(name: str) -> Iterator[Iterator[bytes]]:
             raise UsageError("a backup doesn't come from a terminal", "name a file, or pipe one")
         yield _chunks(sys.stdin.fileno(), "standard input")
         return
-    try:
-        with trust_errors(f"read {shown}"):
-            opened = open_file(name)
-    except MachineError as error:
-        error.hint = error.hint or "check the path"
-        raise
-    try:
-        yield _chunks(opened, shown)
-    finally:
-        os.close(opened)
+    with ExitStack() as stack:
+        file = open_input(Path(name), stack, "name a file that provision backup has written")
+        yield _chunks(file.fileno(), shown)
 
 
 def _chunks(file: int, shown: str) -> Iterator[bytes]:
@@ -127,7 +122,8 @@ def _free_space(directory: int) -> int:
 
 def _describe(restored: Restored) -> list[str]:
     """Return a line for each thing that isn't as it was, or that the user should know."""
-    from provisioner.layers.unpack import substitutes_text
+    from provisioner.layers.unpack import clamped_times_text, substitutes_text
+    from provisioner.rootfs.access_lists import refused_text
 
     lines = [text] if (text := substitutes_text(restored.substitutes)) else []
     if restored.lost_owners:
@@ -137,7 +133,12 @@ def _describe(restored: Restored) -> list[str]:
             "only root can give files away; .provision/ has the owners of the image's"
         )
     if restored.lost_access_lists:
-        lines.append(f"{restored.lost_access_lists} access lists (acl) can't be set here: modes alone decide")
+        lines.append(refused_text(restored.lost_access_lists))
+    if restored.lost_devices:
+        devices = counted(restored.lost_devices, "device is an empty file", "devices are empty files")
+        lines.append(f"{devices}: a backup brings none that the image doesn't have; mknod(1) makes them anew")
+    if restored.clamped_times:
+        lines.append(clamped_times_text(restored.clamped_times))
     if restored.is_edited:
         lines.append("start.sh was edited: it is written anew, and the old one is .provision/start.sh.old")
     if not restored.has_digest:

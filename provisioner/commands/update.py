@@ -17,9 +17,9 @@ from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory, opened_directory
-from provisioner.container.record import Record, describe_missing
+from provisioner.container.record import Record, no_container
 from provisioner.container.stamps import find_stamps
-from provisioner.errors import NotFound, ProvisionError, UsageError, machine_errors
+from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, StandardInput, parse_source
 from provisioner.sizes import counted
@@ -103,7 +103,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
-            raise NotFound(describe_missing(directory, shown), "name the directory that holds start.sh and rootfs")
+            raise no_container(directory, shown)
         source_name = parse_source(arguments.to or record.reference)
         if isinstance(source_name, StandardInput) and not arguments.to:
             raise UsageError(

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from provisioner.comparison.changes import opened_record
 from provisioner.comparison.join import join_one
-from provisioner.errors import machine_errors
+from provisioner.errors import PathErrors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, open_readable
 from provisioner.filesystem.walk import Closed, walk
 from provisioner.filesystem.xattrs import read_xattrs
@@ -25,13 +25,14 @@ def find_changed_attributes(folder: int, shown: str, *, closed: Closed = "raise"
     """
     with (
         opened_record(folder, shown) as (record, baseline),
-        machine_errors(f"compare {shown} with its image"),
+        PathErrors(f"compare {shown} with its image") as errors,
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
     ):
         written = baseline.header.written
         if written is None:
             return
         for path, entry, file in join_one(parse_entries(record), walk(rootfs, closed=closed)):
+            errors.path = path
             if entry is None or file is None or file.stat.st_ctime_ns < written or file.is_mounted:
                 continue
             if not stat.S_ISREG(file.stat.st_mode) and not file.is_directory:

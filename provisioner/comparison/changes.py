@@ -13,7 +13,7 @@ from provisioner.comparison.join import join_one
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.container.access import read_file
 from provisioner.container.proot_links import LINKS
-from provisioner.errors import PROVISION_ELSEWHERE, MachineError, machine_errors
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, PathErrors, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Closed, WalkedFile, walk
@@ -83,21 +83,22 @@ def find_changes(folder: int, shown: str, *, closed: Closed = "skip") -> Iterato
     """
     with (
         opened_record(folder, shown) as (record, baseline),
-        machine_errors(f"compare {shown} with its image"),
+        PathErrors(f"compare {shown} with its image") as errors,
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
     ):
         listed: list[bytes] = []
-        for change in _changes(record, rootfs, baseline, closed):
+        for change in _changes(record, rootfs, baseline, closed, errors):
             yield from _directories_above(change.path, listed)
             if change.kind is Kind.DIRECTORY and change.letter != "D":
                 listed.append(change.path)
             yield change
 
 
-def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed) -> Iterator[Change]:
-    """Yield the changes, without directories in which only something has changed."""
+def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed, errors: PathErrors) -> Iterator[Change]:
+    """Yield the changes, without directories in which only something has changed. `errors` is told each path."""
     skipped = b"/"
     for path, entry, file in join_one(parse_entries(record), walk(rootfs, closed=closed)):
+        errors.path = path
         if path.startswith(skipped):
             continue
         if entry is None:
@@ -108,7 +109,8 @@ def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed) 
                 yield Change(path, "A", _kind(file), size=_size(file), disk_size=size_on_disk(file.stat))
             continue
         aspects = () if file is None or file.is_mounted else baseline.compare(path, entry, file)
-        if file is None or not _is_compared_below(entry, file, aspects):
+        is_plain = file is not None and not (aspects or file.is_mounted or file.is_directory)
+        if not is_plain and (file is None or not _is_compared_below(entry, file, aspects)):
             skipped = path + b"/"
         if file is None:
             yield Change(path, "D", entry.kind, size_before=entry.size)

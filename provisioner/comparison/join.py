@@ -73,10 +73,11 @@ def join_one(record: Iterator[MtreeEntry | None], tree: Iterator[WalkedFile | No
             entry = next(record)
         else:
             yield above + entry.name, entry, file
-            if entry.is_directory and file.is_directory:
+            was_directory, is_directory = entry.is_directory, file.is_directory
+            if was_directory and is_directory:
                 levels.append(above)
                 above += entry.name + b"/"
-            else:
+            elif was_directory or is_directory:
                 yield from _below_one(record, tree, entry, file, above + entry.name + b"/")
             entry, file = next(record), next(tree)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from functools import cached_property
 
 from provisioner.container.proot_links import PREFIX
 from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor, open_readable
-from provisioner.filesystem.kind import KINDS, Kind
+from provisioner.filesystem.kind import DEVICES, KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.ownership.digests import hash_file
 from provisioner.ownership.mtree import Header, MtreeEntry
@@ -58,7 +59,7 @@ class Baseline:
         status, kind = file.stat, entry.kind
         mode = status.st_mode
         on_disk = KINDS.get(stat.S_IFMT(mode))
-        if on_disk is not kind and not (kind in _DEVICES and on_disk is Kind.FILE and not status.st_size):
+        if on_disk is not kind and not (kind in DEVICES and on_disk is Kind.FILE and not status.st_size):
             return (Aspect.TYPE,)
         aspects: tuple[Aspect, ...] = ()
         if (kind is Kind.FILE and self._has_other_content(path, entry, file)) or (
@@ -114,6 +115,10 @@ class Baseline:
                 return hash_file(opened) != entry.digest
         except PermissionError:  # the user has taken the permission away
             return not has_time
+        except OSError as error:
+            if self.reads_all and error.errno == errno.EIO:  # the disk has lost it: that is damage to be found
+                return True
+            raise
 
     def _open(self, file: WalkedFile) -> int:
         if self.opens_closed:
@@ -121,7 +126,6 @@ class Baseline:
         return os.open(file.name, _NOT_WAITING, dir_fd=file.directory)
 
 
-_DEVICES = (Kind.CHARACTER, Kind.BLOCK)
 _NOT_WAITING = EXISTING_FILE | os.O_NONBLOCK
 """A program may put a FIFO in place of a file at any time."""
 

@@ -35,7 +35,7 @@ def move_directory(
     Raises TargetExists, NotTrusted, and MachineError, also where something would be lost on another file system; then
     nothing has changed.
     """
-    with Removal(source, trust) as removal, Staging(target, trust) as staging:
+    with Removal(source, trust, action="move") as removal, Staging(target, trust) as staging:
         check_in_place(opened, source)  # from now on no other run replaces it
         if _rename(removal, staging):
             with machine_errors(f"lead the links in {printable(str(target))}"):

@@ -12,7 +12,7 @@ from provisioner import __version__
 from provisioner.container.access import FOLDER as FOLDER
 from provisioner.container.access import opened_directory, read_file
 from provisioner.container.start_options import NO_OPTIONS, StartOptions
-from provisioner.errors import MachineError
+from provisioner.errors import MachineError, NotFound, ProvisionError, TargetExists
 from provisioner.filesystem.atomic import replace_in, write_new
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
@@ -21,6 +21,7 @@ from provisioner.terminal.escaping import printable
 
 ACCOUNTS = "accounts"
 """The folder in FOLDER with the image's files of users and groups."""
+OWN_DIRECTORY_HINT = "name the directory that holds start.sh, rootfs and .provision"
 PACKAGES = "packages"
 """The file in FOLDER with the names of the packages that were installed by hand in the image, a line each."""
 _NAME = "record.json"
@@ -171,9 +172,15 @@ def new_id() -> str:
     return os.urandom(16).hex()
 
 
-def describe_missing(directory: Path, shown: str) -> str:
-    """Return the message for a `directory` without a record; `shown` is its name for messages."""
-    return f"{shown} was not made by provision" if directory.exists() else f"there is no directory {shown}"
+def no_container(directory: Path, shown: str, hint: str = "") -> ProvisionError:
+    """Return the error for a `directory` without a record; `shown` is its name for messages.
+
+    NotFound where nothing is there, TargetExists where something is that provision hasn't made. `hint` replaces the
+    usual one.
+    """
+    if not os.path.exists(directory):
+        return NotFound(f"there is no directory {shown}", hint or "see all of them: provision list")
+    return TargetExists(f"{shown} was not made by provision", hint or OWN_DIRECTORY_HINT)
 
 
 def _check_types(part: Record | LayerRecord) -> None:

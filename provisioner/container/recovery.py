@@ -30,6 +30,11 @@ def staging_directory(target: Path) -> Path:
     return target.parent / os.fsdecode(b".%s.provision" % name)
 
 
+def scratch_directory(target: Path) -> Path:
+    """Return where the staging of `target` has its temporary files, whether that exists or not."""
+    return staging_directory(target) / "scratch"
+
+
 def check_staging(parent: int, target: Path) -> None:
     """Raise TargetExists if others may write to the staging directory of `target`, and so decide what gets its name.
 

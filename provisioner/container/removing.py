@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, open_folder, trust_errors
-from provisioner.container.record import describe_missing
+from provisioner.container.record import OWN_DIRECTORY_HINT, no_container
 from provisioner.container.recovery import OLD, staging_directory
 from provisioner.container.staging import Staging
-from provisioner.errors import MachineError, NotFound, TargetExists, machine_errors
+from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
 from provisioner.filesystem.removal import names_in
@@ -94,7 +94,7 @@ def opened_own_directory(
                 raise FileNotFoundError
             opened = os.open(name, DIRECTORY, dir_fd=found.directory)
         except FileNotFoundError:
-            raise NotFound(f"there is no directory {shown}", "see all of them: provision list") from None
+            raise no_container(directory, shown) from None
         except NotADirectoryError:
             raise TargetExists(*_describe_file(found.directory, name, shown)) from None
     with closing_descriptor(opened):
@@ -102,9 +102,7 @@ def opened_own_directory(
             names = ("record.json",) if needs_record else ("record.json", RECORD)
             is_ours = _has_one_of(names, opened, directory, trust)
         if not is_ours:
-            raise TargetExists(
-                describe_missing(directory, shown), "name the directory that holds start.sh, rootfs and .provision"
-            )
+            raise no_container(directory, shown)
         yield opened
 
 
@@ -113,7 +111,7 @@ def _describe_file(parent: int, name: str, shown: str) -> tuple[str, str]:
     if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         target = printable(os.readlink(name, dir_fd=parent))
         return f"{shown} is a symlink to {target}", "name the directory itself"
-    return f"{shown} is not a directory", "name the directory that holds start.sh, rootfs and .provision"
+    return f"{shown} is not a directory", OWN_DIRECTORY_HINT
 
 
 def _has_one_of(names: Sequence[str], opened: int, directory: Path, trust: TrustedDirectories) -> bool:

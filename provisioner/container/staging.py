@@ -23,7 +23,15 @@ from types import TracebackType
 from provisioner.container.access import read_file, trust_errors
 from provisioner.container.parents import create_parent, remove_empty
 from provisioner.container.place import check_new
-from provisioner.container.recovery import KEEP, NEW, OLD, check_staging, recover, staging_directory
+from provisioner.container.recovery import (
+    KEEP,
+    NEW,
+    OLD,
+    check_staging,
+    recover,
+    scratch_directory,
+    staging_directory,
+)
 from provisioner.errors import MachineError, ProvisionError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -43,13 +51,24 @@ _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
 
 
+MAKE = "make"
+_HINTS_THERE = {
+    errno.EROFS: "the file system has to be mounted writable; as root: mount -o remount,rw …",
+    errno.EACCES: "only who may write to the directory that it is in can do that: be its owner, or root",
+}
+"""The hint for each errno where DIR is there, so that another directory won't do."""
+
+
 @contextmanager
-def _elsewhere() -> Iterator[None]:
-    """Give a MachineError without a hint one: a file system such as /proc takes no directories."""
+def _hints(action: str) -> Iterator[None]:
+    """Give a MachineError the hint that fits to what is done with DIR."""
     try:
         yield
     except MachineError as error:
-        error.hint = error.hint or "choose another directory"
+        if action == MAKE:
+            error.hint = error.hint or "choose another directory"  # a file system such as /proc takes none
+        else:
+            error.hint = _HINTS_THERE.get(getattr(error.__cause__, "errno", 0), error.hint)
         raise
 
 
@@ -60,7 +79,7 @@ class Staging:
     removes it; without a commit it also removes `new` and the parents that were created for it. Only `commit()` touches
     what is at `target`. Entering raises TargetExists when another run is at work there, NotTrusted where a stranger
     could change what is put in place, and MachineError. With `report_waiting` it waits for the other run instead, and
-    calls that once with a line about it.
+    calls that once with a line about it. `action` is what is done with the target, for messages.
     """
 
     new: int
@@ -73,6 +92,8 @@ class Staging:
         target: Path,
         trust: TrustedDirectories = NOBODY,
         report_waiting: Callable[[str], None] | None = None,
+        *,
+        action: str = MAKE,
     ) -> None:
         self.target = target
         self._trust = trust
@@ -84,11 +105,11 @@ class Staging:
         self.scratch = scratch_directory(target)
         self.new = -1
         self._created_parents = 0
-        self._action = f"make {printable(str(target))}"
+        self._action, self._what = action, f"{action} {printable(str(target))}"
 
     def __enter__(self) -> Staging:
         """Lock the staging directory, clean up after a killed run, and check what the file system can do."""
-        with _elsewhere(), trust_errors(self._action):
+        with _hints(self._action), trust_errors(self._what):
             self._open_parent()
             try:
                 with suppress(FileNotFoundError):
@@ -109,7 +130,7 @@ class Staging:
 
     def _make_new(self) -> None:
         """Create the new directory. Raises NotTrusted, and MachineError where the file system won't do."""
-        with trust_errors(self._action):
+        with trust_errors(self._what):
             self._record_parents()
             os.mkdir(NEW, 0o700, dir_fd=self._lock)
             self.new = os.open(NEW, DIRECTORY, dir_fd=self._lock)
@@ -334,7 +355,7 @@ def finish_interrupted(target: Path, trust: TrustedDirectories = NOBODY) -> None
     Raises TargetExists while another run is at work, and what entering a Staging raises.
     """
     if os.path.isdir(staging_directory(target)):
-        with Staging(target, trust):
+        with Staging(target, trust, action="clean up after"):
             pass
 
 
@@ -361,8 +382,3 @@ def scratch_before_staging(target: Path, trust: TrustedDirectories = NOBODY) -> 
         for parent in missing:
             with suppress(OSError):
                 os.rmdir(parent)
-
-
-def scratch_directory(target: Path) -> Path:
-    """Return where the staging of `target` has its `scratch`, whether that exists or not."""
-    return staging_directory(target) / "scratch"

@@ -98,10 +98,13 @@ class BackupApplier(LayerApplier):
 
     lost_owners = 0
     """How many files have an owner in the backup that neither this file system nor the image's record has."""
+    devices = 0
+    """How many empty files stand for devices of the backup."""
 
     def _apply_whiteout(self, entry: Entry) -> bool:
         return False
 
     def _override_of(self, entry: Entry, has_owners: bool, is_placeholder: bool = False) -> FileMetadata | None:
         self.lost_owners += not has_owners and bool(entry.uid or entry.gid)
+        self.devices += is_placeholder
         return super()._override_of(entry, has_owners, is_placeholder)

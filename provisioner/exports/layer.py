@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -17,13 +18,14 @@ from provisioner.archives.tar import Entry
 from provisioner.archives.writer import ArchiveWriter
 from provisioner.comparison.attributes import find_changed_attributes
 from provisioner.comparison.changes import Change, find_changes
-from provisioner.errors import UsageError
+from provisioner.errors import MachineError, UsageError, machine_errors
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles, encoded_patterns, is_match
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.link_names import find_link_names
 from provisioner.image.digest import Digest
+from provisioner.store.partial import write_all
 from provisioner.terminal.escaping import printable
 
 WHITEOUT = b".wh."
@@ -124,13 +126,16 @@ def _find_content(rootfs: int, folder: int, shown: str, options: LayerOptions) -
 
 
 def _write(files: TreeFiles, content: LayerContent, options: LayerOptions, stack: ExitStack) -> NewLayer:
-    file = tempfile.TemporaryFile(dir=options.space)  # noqa: SIM115  the stack closes it
+    with _space_errors(options.space):
+        # Without a buffer, which closing it would write once more to a full disk.
+        file = tempfile.TemporaryFile(dir=options.space, buffering=0)  # noqa: SIM115  the stack closes it
     stack.enter_context(file)
     digest, diff_id, newest = hashlib.sha256(), hashlib.sha256(), 0
 
     def write_compressed(data: bytes) -> None:
         digest.update(data)
-        file.write(data)
+        with _space_errors(options.space):
+            write_all(file, data)
 
     packer = stack.enter_context(closing(compressor("gzip", write_compressed, file.fileno())))
 
@@ -151,11 +156,26 @@ def _write(files: TreeFiles, content: LayerContent, options: LayerOptions, stack
             _add_whiteouts(writer, entry.path, content)
     writer.finish()
     packer.finish()
-    file.flush()
-    size = file.tell()
+    size = os.fstat(file.fileno()).st_size
     return NewLayer(
         file, size, Digest("sha256", digest.hexdigest()), Digest("sha256", diff_id.hexdigest()), max(newest, 0)
     )
+
+
+@contextmanager
+def _space_errors(space: Path | None) -> Iterator[None]:
+    """Turn an OSError of the temporary file into a MachineError that says where it is, and what would be another place.
+
+    `space` is that of LayerOptions.
+    """
+    where = "" if space is None else f", in {printable(str(space))}"
+    try:
+        with machine_errors(f"write the new layer to a temporary file{where}"):
+            yield
+    except MachineError as error:
+        if space is None and getattr(error.__cause__, "errno", 0) in (errno.ENOSPC, errno.EDQUOT):
+            error.hint = "name a directory with more space by TMPDIR: TMPDIR=/var/tmp provision …"
+        raise
 
 
 def _add_whiteouts(writer: ArchiveWriter, directory: bytes, content: LayerContent) -> None:

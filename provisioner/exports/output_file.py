@@ -28,9 +28,11 @@ def output_file(name: str, *, sync: bool = True) -> Iterator[int]:
 
     Until then it has another name; a file of that name that a killed run has left is written over. What is no regular
     file, such as a FIFO, is written to as it is. With `sync` the file is on the disk at the end. Raises UsageError for
-    a terminal, TargetExists where another run writes the same file, and MachineError.
+    a terminal and for nothing, TargetExists where another run writes the same file, and MachineError.
     """
     if name == STANDARD_OUTPUT:
+        if sys.__stdout__ is None:  # cli has opened something else in its place
+            raise UsageError("standard output is closed", "name a file, or pipe it: provision … - | ssh …")
         if sys.stdout.isatty():
             raise UsageError("an archive is not for a terminal", "name a file, or pipe it: provision … - | ssh …")
         yield sys.stdout.fileno()

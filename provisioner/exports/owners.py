@@ -1,7 +1,7 @@
 """The owners of files that the ownership record doesn't know, where the disk doesn't have them.
 
-They are from, in this order: the package databases of apk, dpkg and pacman; the home directory that /etc/passwd names;
-the owner of the directory; root.
+They are from, in this order: the package databases of apk, dpkg, pacman and rpm; the home directory that /etc/passwd
+names; the owner of the directory; root.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from collections import Counter
 from contextlib import suppress
 from functools import cached_property
 
+from provisioner.errors import MalformedImage
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.ownership.mtree import decode_name
+from provisioner.rootfs.rpm import read_rpm_packages
+from provisioner.rootfs.tree import Tree
 
 Owner = tuple[int, int]
 ROOT: Owner = (0, 0)
@@ -67,6 +70,7 @@ class OwnerSource:
         for path in _APK:
             known |= parse_apk(self._read(path))
         known |= self._pacman()
+        known |= self._rpm()
         known |= parse_statoverride(self._read(_STATOVERRIDE), self._users, self._groups)
         return known
 
@@ -102,6 +106,17 @@ class OwnerSource:
                 with suppress(zlib.error):
                     packed = self._read(_PACMAN + b"/" + name + b"/mtree")
                     known |= parse_pacman(zlib.decompressobj(_GZIP_WINDOW).decompress(packed, _LARGEST))
+        return known
+
+    def _rpm(self) -> dict[bytes, Owner]:
+        known: dict[bytes, Owner] = {}
+        with Tree(self._rootfs) as tree, suppress(OSError, MalformedImage):  # a database may say anything
+            packages = read_rpm_packages(tree) or ()
+            for path, user, group in (owned for package in packages for owned in package.owners):
+                above, _, name = path.rpartition(b"/")
+                real = tree.resolve(above) or above  # packages may still say /bin where that leads to /usr/bin
+                owner = self._users.get(user, 0), self._groups.get(group, 0)
+                known[b"/".join(filter(None, (real, name)))] = owner
         return known
 
     def _read(self, path: bytes) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,23 +18,26 @@ from provisioner.archives.compression import decompress
 from provisioner.comparison.changes import MOUNT_POINTS
 from provisioner.container.access import FOLDER
 from provisioner.container.copying import give_new_id
+from provisioner.container.ids import IDS_FILE
 from provisioner.container.record import Record
 from provisioner.errors import MachineError, MalformedImage, machine_errors
 from provisioner.exports.backup import FOLDER_NAME, GENERATED, SCRIPT, DigestCheck
 from provisioner.exports.backup_reader import NO_BACKUP_HINT, BackupApplier, BackupReader
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor
+from provisioner.filesystem.kind import DEVICES
 from provisioner.filesystem.walk import walk
-from provisioner.filesystem.xattrs import access_lists, set_read_xattrs
 from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import script_anew, settings_of
-from provisioner.launch.runtime_files import IDS_FILE, runtime_files, write_files
+from provisioner.launch.runtime_files import runtime_files, write_files
 from provisioner.layers.budget import Budget
 from provisioner.layers.job import ROOTFS
 from provisioner.ownership import mtree
 from provisioner.ownership.overrides import MetadataOverrides
+from provisioner.ownership.pairing import pair_files
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import RECORD, STATE, write_owners
+from provisioner.rootfs.access_lists import set_access_lists
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.tree import Tree
 from provisioner.terminal.escaping import printable
@@ -56,6 +58,10 @@ class Restored:
     """How many files have another owner in the backup, which only root can give them."""
     lost_access_lists: int
     """How many access lists this file system or user can't have."""
+    lost_devices: int
+    """How many devices that the image doesn't have are empty files."""
+    clamped_times: int
+    """How many files have a time that can't be kept, and the nearest one instead."""
     is_edited: bool
     """Whether start.sh was edited, which is not taken over."""
     has_digest: bool
@@ -92,11 +98,12 @@ def restore_backup(
         applier.finish()
         with machine_errors("write what belongs to this machine"):
             script, is_edited = _write_files(reader.taken, place, folder, shell)
-            lost_access_lists = _set_access_lists(rootfs, tree.overrides)
+            lost_access_lists = set_access_lists(rootfs, tree.overrides)
             _write_owners(folder, rootfs, scratch, tree, ownership)
+            lost_devices = _count_added_devices(folder, rootfs, tree.overrides) if applier.devices else 0
             give_new_id(place)
         settings = _describe_settings(script)
-        losses = (applier.lost_owners, lost_access_lists)
+        losses = (applier.lost_owners, lost_access_lists, lost_devices, applier.clamped_times)
         return Restored(record, links.substitutes, *losses, is_edited, check.has_digest, settings)
 
 
@@ -165,22 +172,16 @@ def _write_files(taken: dict[bytes, bytes], place: int, folder: int, shell: str)
     return script, is_edited
 
 
-def _set_access_lists(rootfs: int, overrides: MetadataOverrides) -> int:
-    """Set the POSIX access lists of a finished tree: files in a directory would inherit from its own before.
-
-    Modes stay. Returns how many lists can't be set here. Raises OSError.
-    """
-    refused, done = 0, set[int]()
-    for file in filter(None, walk(rootfs)):
-        metadata = overrides.get(file.stat.st_ino)
-        lists = access_lists(metadata.xattrs) if metadata else []
-        if not lists or file.stat.st_ino in done or not (file.is_directory or stat.S_ISREG(file.stat.st_mode)):
-            continue
-        done.add(file.stat.st_ino)
-        with closing_descriptor(os.open(file.name, EXISTING_FILE, dir_fd=file.directory)) as opened:
-            refused += set_read_xattrs(opened, lists)
-            os.fchmod(opened, stat.S_IMODE(file.stat.st_mode))
-    return refused
+def _count_added_devices(folder: int, rootfs: int, overrides: MetadataOverrides) -> int:
+    """Return how many empty files of a finished tree stand for devices that the image doesn't have. Raises OSError."""
+    with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record:
+        pairs = filter(None, pair_files(mtree.parse_entries(record), walk(rootfs)))
+        return sum(
+            (metadata := overrides.get(file.stat.st_ino)) is not None
+            and metadata.device is not None
+            and (entry is None or entry.kind not in DEVICES)
+            for file, entry in pairs
+        )
 
 
 def _write_owners(folder: int, rootfs: int, scratch: int, tree: Tree, ownership: Ownership) -> None:

@@ -16,17 +16,19 @@ from typing import BinaryIO, NamedTuple
 from provisioner.archives.tar import Entry
 from provisioner.comparison.changes import is_mount_point, read_mount_points
 from provisioner.container.proot_links import LINKS, is_link
+from provisioner.errors import PathErrors
 from provisioner.exports.owners import OwnerSource
 from provisioner.filesystem.content import data_ranges
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor, open_readable
-from provisioner.filesystem.kind import KINDS, Kind
+from provisioner.filesystem.kind import DEVICES, KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
-from provisioner.filesystem.xattrs import read_xattrs
+from provisioner.filesystem.xattrs import access_lists, read_xattrs
 from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
 from provisioner.ownership.pairing import pair_files
 from provisioner.ownership.policy import WITHOUT_ROOT
 from provisioner.ownership.record import RECORD
 
+_READING = "read a file of the container"
 _CHUNK = 1 << 18
 _MOST_EXTENTS = 20_000
 """A file with more holes than this many is stored without holes: its map would be too long to be read again."""
@@ -113,11 +115,15 @@ class TreeFiles:
     def __iter__(self) -> Iterator[TreeFile]:
         """Yield all files in the order of `walk`; the content has to be read before the next is asked for.
 
-        Raises OSError; MachineError where the record can't be read.
+        Raises MachineError, also while a content is read; OSError where there is no record.
         """
-        with open(os.open(RECORD, EXISTING_FILE, dir_fd=self._folder), "rb") as record:
+        with (
+            open(os.open(RECORD, EXISTING_FILE, dir_fd=self._folder), "rb") as record,
+            PathErrors(_READING) as errors,
+        ):
             self._has_owners = self._files_have_owners(record)
             for path, file, entry in self._files(record):
+                errors.path = path
                 is_wanted = self._wanted is None or path in self._wanted
                 if not is_wanted and not file.is_directory:
                     continue
@@ -236,7 +242,7 @@ class TreeFiles:
     def _finished(self, entry: Entry, path: bytes, content: _Content, known: MtreeEntry | None) -> TreeFile:
         """Return an entry with all that depends on its type."""
         state, kind = content.stat, entry.kind
-        if known is not None and known.kind in (Kind.CHARACTER, Kind.BLOCK) and kind is Kind.FILE:
+        if known is not None and known.kind in DEVICES and kind is Kind.FILE:
             return TreeFile(entry._replace(kind=known.kind, device=known.device), iter(()))
         if kind is Kind.CHARACTER or kind is Kind.BLOCK:
             entry = entry._replace(device=(os.major(state.st_rdev), os.minor(state.st_rdev)))
@@ -270,7 +276,8 @@ class TreeFiles:
         self, opened: int, path: bytes, state: os.stat_result, extents: tuple[tuple[int, int], ...] | None
     ) -> Iterator[bytes]:
         """Yield the bytes of a file as long as it is said to be, and close it; note it if it changed meanwhile."""
-        with closing_descriptor(opened):
+        with closing_descriptor(opened), PathErrors(_READING) as errors:
+            errors.path = path
             for start, length in extents if extents is not None else ((0, state.st_size),):
                 end = start + length
                 while start < end and (piece := os.pread(opened, min(_CHUNK, end - start), start)):
@@ -287,7 +294,7 @@ class TreeFiles:
         found = dict(read_xattrs(opened))
         if known is not None and (state.st_mtime_ns == known.mtime) and not self._has_owners:
             for name, value in known.xattrs:
-                if name == b"security.capability" or name.startswith(b"user."):
+                if name == b"security.capability" or name.startswith(b"user.") or access_lists([(name, value)]):
                     found.setdefault(name, value)
         return tuple(sorted(found.items()))
 
@@ -334,7 +341,7 @@ def is_match(path: bytes, patterns: Sequence[bytes]) -> bool:
 
 def _is_same_kind(known: MtreeEntry, kind: Kind, state: os.stat_result) -> bool:
     """Return whether a file has the kind that the record says. An empty file may stand in for a device."""
-    if kind is Kind.FILE and known.kind in (Kind.CHARACTER, Kind.BLOCK):
+    if kind is Kind.FILE and known.kind in DEVICES:
         return not state.st_size
     return known.kind is kind
 

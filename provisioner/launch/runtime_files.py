@@ -17,9 +17,6 @@ from provisioner.launch.terminal_relay import terminal_relay
 _MACHINES = {"amd64": "x86_64", "386": "i386", "arm": "arm", "arm64": "aarch64", "riscv64": "riscv64"}
 """Architectures as start.sh names them, after `uname -m`."""
 
-IDS_FILE = "ids"
-"""The file of `.provision/` in which `many` says that the container has many ids; start.sh adds the first of them."""
-
 
 @dataclass(frozen=True)
 class RuntimeFile:

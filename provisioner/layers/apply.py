@@ -28,7 +28,6 @@ but for _OPAQUE."""
 _LINKED = b".wh..wh.plnk"
 """AUFS's directory of files with more than one name: the layer has their contents there, and hard links to them."""
 _TARGET_MAX = 4095
-_HAS_NARROW_TIME = TIME_LIMITS[1] < 1 << 62
 
 
 class LayerApplier:
@@ -47,7 +46,7 @@ class LayerApplier:
         self._budget = budget or Budget()
         self._counted = self._implied_directories = 0
         self.clamped_times = 0
-        """How many entries have a time that this machine can't hold, with a time_t of 32 bits."""
+        """How many entries have a time that can't be kept: after 2262, or after 2038 with a time_t of 32 bits."""
         self._has_lower_layers = False
         self._upper_paths = SeenPaths()
         """The paths that the current layer has put into the tree, from the second layer on."""
@@ -101,7 +100,7 @@ class LayerApplier:
             if entry.kind is not Kind.FILE or split_path(entry.path)[:-1] != [_LINKED]:
                 return
             self._has_linked_files = True  # they stay until all hard links to them are made
-        if _HAS_NARROW_TIME and entry.mtime in TIME_LIMITS:
+        if entry.mtime in TIME_LIMITS:
             self.clamped_times += 1
         place = self._create(entry, reader)
         if self._has_lower_layers:

@@ -95,10 +95,7 @@ def _unpack(job: UnpackJob, scratch: int | None) -> Tree:
             if text:
                 console.step(text)
         if applier.clamped_times:
-            console.step(
-                f"{counted(applier.clamped_times, 'file has a time', 'files have times')} that this machine's 32-bit "
-                "time_t can't hold: the nearest one is set"
-            )
+            console.step(clamped_times_text(applier.clamped_times))
         stack.pop_all()  # the caller closes the tree
         return tree
 
@@ -298,6 +295,11 @@ def _layer_text(number: int, count: int, layer: Layer, command: str) -> str:
     """Return one line about a layer that has been unpacked: its size, and what made it, shortened."""
     what = f", {textwrap.shorten(command, _LONGEST_COMMAND, placeholder=' …')}" if command else ""
     return f"layer {number + 1} of {count}: {size_text(layer.blob.size)}{what}"
+
+
+def clamped_times_text(count: int) -> str:
+    """Return one line about files whose times can't be kept."""
+    return f"{counted(count, 'file has a time', 'files have times')} that can't be kept here: the nearest one is set"
 
 
 def substitutes_text(substitutes: Substitutes) -> str:

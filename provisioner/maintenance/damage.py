@@ -10,7 +10,7 @@ from provisioner.comparison.changes import opened_record
 from provisioner.comparison.join import join_one
 from provisioner.comparison.places import is_configuration, is_of_the_user, is_package_database
 from provisioner.comparison.state import Aspect, Baseline
-from provisioner.errors import machine_errors
+from provisioner.errors import PathErrors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
@@ -49,18 +49,22 @@ def find_damage(folder: int, shown: str) -> list[Damage]:
     """
     with (
         opened_record(folder, shown) as (record, baseline),
-        machine_errors(f"compare {shown} with its image"),
+        PathErrors(f"compare {shown} with its image") as errors,
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
     ):
-        found = list(_damage(parse_entries(record), rootfs, replace(baseline, reads_all=True, opens_closed=True)))
+        reading = replace(baseline, reads_all=True, opens_closed=True)
+        found = list(_damage(parse_entries(record), rootfs, reading, errors))
     if any(is_package_database(damage.path) and damage.needs_content for damage in found):
         return [replace(damage, is_edit=not damage.is_silent) for damage in found]
     return found
 
 
-def _damage(entries: Iterator[MtreeEntry | None], rootfs: int, baseline: Baseline) -> Iterator[Damage]:
+def _damage(
+    entries: Iterator[MtreeEntry | None], rootfs: int, baseline: Baseline, errors: PathErrors
+) -> Iterator[Damage]:
     skipped = b"/"
     for path, entry, file in join_one(entries, walk(rootfs, closed="open")):
+        errors.path = path
         if entry is None or path.startswith(skipped):
             continue
         if file is not None and file.is_mounted:

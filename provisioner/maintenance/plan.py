@@ -14,7 +14,7 @@ from provisioner.comparison.join import join
 from provisioner.comparison.merge import Decision, Side, State, decide
 from provisioner.comparison.places import is_package_database
 from provisioner.comparison.state import Aspect, Baseline
-from provisioner.errors import MachineError, machine_errors
+from provisioner.errors import MachineError, PathErrors
 from provisioner.filesystem.atomic import NAME_MAX
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.kind import KINDS, Kind
@@ -101,7 +101,7 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
     with (
         opened_record(old, shown) as (base_record, baseline),
         opened_record(new, shown) as (new_record, _),
-        machine_errors(f"compare {shown} with both images"),
+        PathErrors(f"compare {shown} with both images") as errors,
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=old)) as old_rootfs,
         closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=new)) as new_rootfs,
         ReadableTree(old_rootfs) as old_tree,
@@ -110,6 +110,7 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
         planner = _Planner(replace(baseline, opens_closed=True), old_tree, new_tree, old, new)
         records = [parse_entries(base_record), parse_entries(new_record)]
         for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
+            errors.path = path
             if file is not None and file.is_mounted:
                 inside = printable("/" + os.fsdecode(path))
                 raise MachineError(

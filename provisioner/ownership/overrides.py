@@ -7,6 +7,7 @@ are set when nothing is written into them any more, and the digests of files are
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from provisioner.errors import MalformedImage
@@ -68,6 +69,10 @@ class MetadataOverrides:
     def get(self, inode: int) -> FileMetadata | None:
         """Return the metadata of an inode that the file system could not store, or None."""
         return self._known[self._number[inode]]
+
+    def have_xattrs(self, select: Callable[[Iterable[tuple[bytes, bytes]]], Sequence[object]]) -> bool:
+        """Return whether any metadata has extended attributes of which `select` returns some."""
+        return any(metadata is not None and select(metadata.xattrs) for metadata in self._known)
 
     def update(self, other: MetadataOverrides) -> None:
         """Store all metadata and times of another tree, which has other inodes. Raises MalformedImage as `set` does."""

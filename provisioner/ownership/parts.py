@@ -17,7 +17,7 @@ from provisioner.filesystem.seen_paths import SeenPaths
 from provisioner.filesystem.walk import WalkedFile
 
 _MAX_DIRECTORIES = 1 << 14
-"""How many directories of a part are known at most, those with the most lines; they take some 300 bytes each."""
+"""How many directories of a tree are known at most, those with the most lines; they take some 300 bytes each."""
 _PIECE = 1 << 18
 _SHARED_LEVEL = 3
 """Directories so far below the root are divided between processes: /usr/share/doc, say."""
@@ -68,7 +68,7 @@ class PartIndex:
         They take turns with the directories at _SHARED_LEVEL. Files that are in none of these are the first one's.
         """
         level, (number, count) = len(self._open), self._share
-        if count == 1 or level > _SHARED_LEVEL:
+        if level > _SHARED_LEVEL:
             return False
         if not stat.S_ISDIR(file.stat.st_mode):
             is_left_out = number > 0
@@ -94,11 +94,13 @@ class PartIndex:
         """End the last directory that was begun."""
         inode, record, state = self._open.pop()
         end = self._record.tell()
+        if self._share.number and len(self._open) < _SHARED_LEVEL:
+            return  # it is the first process's
         if self._changing > len(self._open):
             self._changing = len(self._open)
         elif end - record >= self._least:
             self._directories[inode] = record, end, state, self._state.tell()
-            if len(self._directories) > _MAX_DIRECTORIES:
+            if len(self._directories) > _MAX_DIRECTORIES // self._share.of:
                 self._forget_small_ones()
 
     def _forget_small_ones(self) -> None:

@@ -92,7 +92,7 @@ def write_part(
                 index.end()
                 continue
             status = file.stat
-            if index.leaves_out(file):
+            if share != ALL and index.leaves_out(file):
                 if stat.S_ISDIR(status.st_mode):
                     files.skip()
                 continue

@@ -53,8 +53,6 @@ def find_siblings(image: Image, fixups: Fixups) -> Iterator[Sibling]:
 
     What can't be read, or isn't this user's alone, is left out.
     """
-    if image.rootfs is not None:
-        return
     with suppress(OSError):
         entries = Directories(state_directory()).entries()
         known = [entry for entry in entries if entry.content]
@@ -64,9 +62,15 @@ def find_siblings(image: Image, fixups: Fixups) -> Iterator[Sibling]:
                 directory = Path(entry.directory)
                 folder = stack.enter_context(opened_directory(directory))
                 record = None if folder is None else Record.read_from(folder, directory)
-                if folder is None or record is None or record.manifest_digest != str(image.digest):
+                if folder is None or record is None or not _is_of(record, image):
                     continue
                 if (found := fixups(record)) is None:
                     continue
                 rootfs = stack.enter_context(closing_descriptor(os.open(f"../{ROOTFS}", DIRECTORY, dir_fd=folder)))
                 yield Sibling(directory, folder, rootfs, record.manifest_digest, digests, *found)
+
+
+def _is_of(record: Record, image: Image) -> bool:
+    """Return whether a directory was made of an image. A file may be one of several kinds of sources."""
+    types = [layer.media_type for layer in record.layers]
+    return record.manifest_digest == str(image.digest) and types == [blob.media_type for blob in image.manifest.layers]

@@ -16,6 +16,7 @@ _LARGEST = 64 << 20
 _DPKG, _APT = b"var/lib/dpkg", b"var/lib/apt/extended_states"
 _APK = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
 _PACMAN = b"var/lib/pacman/local"
+_DNF = (b"usr/bin/dnf", b"usr/bin/microdnf", b"usr/bin/yum")
 _NAME = re.compile(rb"[A-Za-z0-9@_][A-Za-z0-9@._+:-]*")
 
 
@@ -24,7 +25,7 @@ class Packages:
     """The packages of a rootfs."""
 
     manager: str
-    """`apt`, `apk`, `pacman`, or `dnf` where rpm has a database in SQLite's format."""
+    """`apt`, `apk`, `pacman`, or `dnf` where rpm has a database and dnf, microdnf or yum is there."""
     installed: frozenset[bytes]
     """The names of all packages."""
     by_hand: frozenset[bytes]
@@ -164,6 +165,8 @@ def _read_pacman(tree: Tree) -> _Found | None:
 
 
 def _read_rpm(tree: Tree) -> _Found | None:
+    if all(tree.read(program, 1) is None for program in _DNF):  # openSUSE has rpm's database, too
+        return None
     packages = read_rpm_packages(tree)
     if packages is None:
         return None

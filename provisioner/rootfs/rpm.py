@@ -1,6 +1,7 @@
-"""Reads the database of rpm in its SQLite format, as Fedora 33 and RHEL 9 have it: headers of installed packages.
+"""Reads the database of rpm: headers of installed packages.
 
-The format of a header is that of rpm's `format_header.md`: an index of tags, then the data that it points to.
+Its format is SQLite's, as in Fedora 33 and RHEL 9, or an older one (see `berkeley`). That of a header is in rpm's
+`format_header.md`: an index of tags, then the data that it points to.
 """
 
 from __future__ import annotations
@@ -12,18 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provisioner.rootfs.berkeley import read_berkeley
 from provisioner.rootfs.tree import Tree
 
-DATABASES = (b"usr/lib/sysimage/rpm/rpmdb.sqlite", b"var/lib/rpm/rpmdb.sqlite")
+_PLACES = (b"usr/lib/sysimage/rpm/", b"var/lib/rpm/")
+_SQLITE = b"rpmdb.sqlite"
+_BERKELEY = b"Packages"
 HISTORIES = (b"usr/lib/sysimage/libdnf5", b"usr/lib/sysimage/dnf/history.sqlite", b"var/lib/dnf/history.sqlite")
 _LARGEST = 512 << 20
 """The most bytes of a database that are read."""
 _NAME, _DIGESTS, _FLAGS, _INDEXES, _BASENAMES, _DIRNAMES, _ALGORITHM = 1000, 1035, 1037, 1116, 1117, 1118, 5011
+_USERS, _GROUPS = 1039, 1040
 """The tags of rpmtag.h that are read."""
 _CONFIGURATION = 1
 """The bit of rpmfileAttrs for a configuration file."""
 _ALGORITHMS = {0: "md5", 1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512"}
 """Names of hashlib by the numbers of RFC 4880."""
+_ROOT = (b"root", b"root")
 _INT32, _STRING, _STRINGS, _TRANSLATED = 4, 6, 8, 9
 _AUTOMATIC = (1, 4)
 """The reasons in the history of dnf for what other packages need or recommend."""
@@ -38,16 +44,27 @@ class RpmPackage:
     """Paths without a slash in front."""
     configuration: tuple[tuple[bytes, str, str], ...]
     """Of each configuration file: its path, the name of a hash, and the digest in hexadecimal."""
+    owners: tuple[tuple[bytes, bytes, bytes], ...]
+    """Of each file that doesn't belong to root: its path, and the names of its user and group."""
 
 
 def read_rpm_packages(tree: Tree) -> list[RpmPackage] | None:
-    """Return the installed packages; None where there is no such database, or it can't be read. Raises OSError."""
-    for path in DATABASES:
-        if (rows := _query(tree, path, "Packages", "SELECT blob FROM Packages")) is not None:
-            try:
-                return [parse_header(row[0]) for row in rows if isinstance(row[0], bytes)]
-            except (struct.error, LookupError, ValueError):
-                return None
+    """Return the installed packages; None where there is no database, or it can't be read. Raises OSError."""
+    try:
+        blobs = _read_headers(tree)
+        return None if blobs is None else [parse_header(blob) for blob in blobs]
+    except (struct.error, LookupError, ValueError):
+        return None
+
+
+def _read_headers(tree: Tree) -> list[bytes] | None:
+    """Return the headers in the database; None where there is none. Raises as `read_berkeley`, and OSError."""
+    for place in _PLACES:
+        if (rows := _query(tree, place + _SQLITE, "Packages", "SELECT blob FROM Packages")) is not None:
+            return [row[0] for row in rows if isinstance(row[0], bytes)]
+    for place in _PLACES:
+        if data := tree.read(place + _BERKELEY, _LARGEST):
+            return read_berkeley(data)
     return None
 
 
@@ -120,7 +137,12 @@ def parse_header(blob: bytes) -> RpmPackage:
         for path, digest, flags in zip(files, header.strings(_DIGESTS), header.numbers(_FLAGS), strict=False)
         if flags & _CONFIGURATION and digest and algorithm
     ]
-    return RpmPackage(header.strings(_NAME)[0], tuple(filter(None, files)), tuple(configuration))
+    owners = [
+        owned
+        for owned in zip(files, header.strings(_USERS), header.strings(_GROUPS), strict=False)
+        if owned[1:] != _ROOT
+    ]
+    return RpmPackage(header.strings(_NAME)[0], tuple(filter(None, files)), tuple(configuration), tuple(owners))
 
 
 class _Header:

@@ -40,6 +40,16 @@ class ResolvedImage:
     files: Mapping[Platform, LockedFile] = field(default_factory=dict)
     """Where the only layer is a file of a server of its own: these files, for locks, by platform."""
 
+    @property
+    def remarks(self) -> Iterator[str]:
+        """Lines for the user: what the image doesn't say, and how far it is verified where digests don't cover all."""
+        yield from self.assumptions
+        if self.verified == NOT_VERIFIED:
+            yield "not verified: nobody says what the file must be; --sha256 HEX does"
+        elif self.verified:
+            says_so = self.verified.startswith(("verified", "not verified"))
+            yield self.verified if says_so else f"verified {self.verified}"
+
 
 class LayerBlob(Protocol):
     """The blob of a layer, in a file that it arrives in, or that has it among others. Any thread may call methods.

@@ -101,6 +101,10 @@ def test_access_lists_come_back(place: Path, by: str) -> None:
     assert "access lists" not in message
     assert access_lists_of(place / "new") == expected
     assert rootfs_of(place / "new") == rootfs_of(source)
+    if by == "root":  # as docker and podman take them from an image
+        life("export", "--squash", "--format=oci-archive", source, place / "i.tar")
+        life(f"oci-archive:{place}/i.tar", place / "image")
+        assert access_lists_of(place / "image") == expected
     with disk(place, "btrfs") as mounted:
         run("mount", "-o", "remount,noacl", mounted.path)
         own(mounted.path)
@@ -364,6 +368,13 @@ def test_standard_streams_will_do(place: Path, source: Path) -> None:
     assert rootfs_of(place / "new") == rootfs_of(source)
 
 
+def test_standard_output_that_is_closed_is_no_place_for_a_backup(place: Path, source: Path) -> None:
+    command, options = provision_command("backup", source, "-", cache=place / "cache", **as_user())
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], check=False, **options)
+    assert done.returncode == 2
+    assert "standard output is closed" in done.stderr
+
+
 def test_a_file_that_changes_meanwhile_is_told(place: Path, source: Path) -> None:
     """The reader of a FIFO decides when the archive is written."""
     (source / "rootfs/large").write_bytes(bytes(4 << 20))
@@ -450,8 +461,43 @@ def test_a_full_disk_leaves_the_old_archive(place: Path, command: str) -> None:
         assert f"write {small}/b.tar: No space left" in message
         assert os.listdir(small) == ["b.tar"]
         assert (small / "b.tar").read_bytes() == b"old"
+        (source / "rootfs/large").write_bytes(os.urandom(3 << 20))
+        message = life(command, source, small / "b.tar.zst", status=7)  # by a program, or a module of Python
+        assert "No space left" in message
+        assert "df -h" in message
+        if command == "export":
+            image = ("export", "--squash", "--format=oci-archive", source)
+            message = life(*image, small / "b.tar", status=7)
+            assert f"write the new layer to a temporary file, in {small}: No space left" in message
+            assert "df -h" in message
+            message = life(*image, "-", status=7, env=clean_environment(TMPDIR=str(small)))
+            assert "write the new layer to a temporary file: No space left" in message
+            assert "TMPDIR=" in message
+        assert os.listdir(small) == ["b.tar"]
     finally:
         run("umount", small)
+
+
+def test_devices_and_times_that_can_not_be_restored_are_counted(place: Path) -> None:
+    """Of devices only those that the image doesn't have: it has empty files for its own everywhere."""
+    need_root()
+    source = provisioned(place / "source")
+    os.mknod(source / "rootfs/usr/mine", 0o60666, os.makedev(7, 200))
+    os.mknod(source / "rootfs/usr/other", 0o20666, os.makedev(1, 3))
+    with disk(place, "btrfs") as mounted:
+        life("move", source, mounted.path / "source")
+        late = mounted.path / "source/rootfs/usr/late"
+        late.touch()
+        os.utime(late, (1 << 34, 1 << 34))
+        life("backup", mounted.path / "source", place / "b.tar")
+    message = life("restore", place / "b.tar", place / "new")
+    assert "2 devices are empty files" in message
+    assert "1 file has a time that can't be kept here" in message
+    plain = provisioned(place / "plain")
+    life("backup", plain, place / "plain.tar")
+    message = life("restore", place / "plain.tar", place / "again")
+    assert "devices" not in message
+    assert "time" not in message
 
 
 # Bad input
@@ -681,7 +727,7 @@ def test_what_is_there_is_not_replaced(tmp_path: Path, backup: bytes) -> None:
     assert "exists" in life("restore", tmp_path / "b.tar", target, status=8)
     assert tree_of(target) == before
     assert "can't be the root directory" in life("restore", tmp_path / "b.tar", "/", status=2)
-    assert "No such file" in life("restore", tmp_path / "none", tmp_path / "new", status=7)
+    assert "there is no file" in life("restore", tmp_path / "none", tmp_path / "new", status=3)
 
 
 # Exports

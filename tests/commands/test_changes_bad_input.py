@@ -206,6 +206,34 @@ def test_a_disk_that_becomes_full(tmp_path: Path, registry: ScriptedRegistry, co
         run("umount", point)
 
 
+def test_a_disk_that_can_only_be_read(directory: Path) -> None:
+    """What is done is named, with what helps; and what only reads goes on."""
+    need_root()
+    (directory / "rootfs/bin/tool").unlink()
+    (directory / "rootfs/home/closed").mkdir(mode=0)
+    before = tree_of(directory)
+    new, archive = directory.parent.parent / "new", directory.parent.parent / "b.tar"
+    run("mount", "--bind", "-o", "ro", directory.parent, directory.parent)
+    try:
+        for command, *words in (("remove", "--yes"), ("move", new), ("repair", "--yes"), ("update", "--yes")):
+            operands = [directory, *words] if command == "move" else [*words, directory]
+            done = provision(command, *operands, env=clean_environment())
+            assert done.returncode == 7, done.stderr
+            what = "replace" if command == "update" else command
+            assert f"{what} {directory}: Read-only file system\n  the file system has to be" in done.stderr
+            assert tree_of(directory) == before
+        done = provision("config", "--set", "hostname=x", directory, env=clean_environment())
+        assert f"change the settings of {directory}: Read-only" in done.stderr
+        reading: list[tuple[str | Path, ...]]
+        reading = [("diff", directory), ("repair", "--check", directory)]
+        reading += [("backup", directory, archive), ("copy", directory, new)]
+        for line in reading:
+            done = provision(*line, env=clean_environment())
+            assert done.returncode == (6 if "--check" in line else 0), done.stderr
+    finally:
+        run("umount", directory.parent)
+
+
 def test_a_subvolume_in_it(place: Path, registry: ScriptedRegistry) -> None:
     """Its files are not those of the directory's file system. It is refused before anything is lost."""
     need("btrfs")

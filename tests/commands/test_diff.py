@@ -83,18 +83,6 @@ def test_it_needs_neither_cache_nor_network(directory: Path, tmp_path: Path) -> 
     assert "C /etc/conf" in diff(directory).stdout
 
 
-def test_what_is_no_provisioned_directory(tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    for name, message, hint in (
-        ("other", "was not made by provision", "name the directory"),
-        ("missing", "there is no directory", "provision list"),
-    ):
-        done = provision("diff", tmp_path / name)
-        assert (done.returncode, done.stdout) == (3, "")
-        assert message in done.stderr
-        assert hint in done.stderr
-
-
 def test_without_a_record_it_says_so(directory: Path) -> None:
     (directory / ".provision/ownership.mtree").unlink()
     done = provision("diff", directory)

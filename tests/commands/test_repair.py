@@ -320,9 +320,3 @@ def test_all_that_is_damaged_as_json(directory: Path, env: dict[str, str]) -> No
         {"path": "/bin/tool", "what": ["content"]},
         {"path": "/usr/lib/a", "what": []},
     ]
-
-
-def test_what_is_no_provisioned_directory(tmp_path: Path, env: dict[str, str]) -> None:
-    done = provision("repair", tmp_path / "missing", env=env)
-    assert (done.returncode, done.stdout) == (3, "")
-    assert "there is no directory" in done.stderr

@@ -351,7 +351,7 @@ def test_all_that_are_known(directory: Path, registry: ScriptedRegistry, env: di
     push(registry, NEW)
     shutil.rmtree(directory / ".provision")
     done = provision("update", "--all", "--yes", "--no-keep", env=env)
-    assert done.returncode == 3
+    assert done.returncode == 8
     assert "was not made by provision" in done.stderr
     assert (tmp_path / "second/rootfs/usr/new").exists()
     assert provision("update", "--all", "--check", tmp_path, env=env).returncode == 2

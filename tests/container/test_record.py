@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provisioner import __version__
-from provisioner.container.record import FOLDER, LayerRecord, Record, describe_missing
+from provisioner.container.record import FOLDER, LayerRecord, Record, no_container
 from provisioner.errors import MachineError
 from provisioner.filesystem.descriptors import directory_descriptor
 from provisioner.image.image import Image
@@ -65,8 +65,9 @@ def test_where_there_is_no_record_there_is_none(tmp_path: Path, what: str) -> No
 
 
 def test_why_there_is_no_record(tmp_path: Path) -> None:
-    assert describe_missing(tmp_path, "DIR") == "DIR was not made by provision"
-    assert describe_missing(tmp_path / "absent", "DIR") == "there is no directory DIR"
+    foreign, absent = (no_container(path, "DIR") for path in (tmp_path, tmp_path / "absent"))
+    assert (foreign.status, foreign.message) == (8, "DIR was not made by provision")
+    assert (absent.status, absent.message) == (3, "there is no directory DIR")
 
 
 def changed(**values: Any) -> str:

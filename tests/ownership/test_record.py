@@ -298,7 +298,7 @@ def test_what_the_user_changed_stays_changed(copy: Path, role: str, options: dic
 
 def test_without_a_record_there_is_an_error(tmp_path: Path, copy: Path, role: str, options: dict[str, Any]) -> None:
     done = owners(copy / "rootfs", role, **options)
-    assert (done.returncode, done.stdout) == (3, "")
+    assert (done.returncode, done.stdout) == (8, "")
     assert "not made by provision" in done.stderr
     record = copy / ".provision/ownership.mtree"
     state = (copy / ".provision/fakeroot.state").read_bytes()

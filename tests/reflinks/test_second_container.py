@@ -19,11 +19,12 @@ from typing import Any, Literal
 import pytest
 
 from tests.support import builders
-from tests.support.archives import Member, hard, special
+from tests.support.archives import Member, hard, special, tar
 from tests.support.containers import starter
 from tests.support.disks import disk
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
+from tests.support.lxc_server import LxcServer, rootfs
 from tests.support.provisioned import image
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, clean_environment, need_root, own, provision, run, user_id
@@ -56,14 +57,14 @@ class Shop:
     registry: ScriptedRegistry
     options: dict[str, Any]
 
-    def make(self, name: str, *words: str, state: str = "state", status: int = 0) -> str:
+    def make(self, name: str, *words: str, source: str = "", state: str = "state", status: int = 0) -> str:
         """Provision a directory and return what was said; `state` is where the list of directories is."""
         cache = self.path / "cache"
         cache.mkdir(exist_ok=True)
         self.own(cache)
         options = {**self.options, "env": {**self.options["env"], "XDG_STATE_HOME": str(self.path / state)}}
         all_words: tuple[str | Path, ...] = (
-            f"{self.registry.host}/image",
+            source or f"{self.registry.host}/image",
             self.path / name,
             "--platform=linux/amd64",
             "--no-sync",
@@ -286,6 +287,38 @@ def test_a_record_of_another_image_is_not_taken_for_this_one(btrfs: Shop) -> Non
     btrfs.registry.push("image", image(*MORE))
     assert "reflinked" not in btrfs.make("second/box")
     assert not (btrfs.path / "second/box/rootfs/usr/evil").exists()
+
+
+def test_a_file_of_a_root_file_system_is_known_again(btrfs: Shop) -> None:
+    """By its digest; a file that was packed again is another one."""
+    root = btrfs.path / "root.tar"
+    members = [member for member in MORE if not isinstance(member, tuple) or member[0] != "usr/link-link"]
+    root.write_bytes(tar(("etc", None), ("etc/os-release", b"ID=tiny\n"), ("bin", None), ("var", None), *members[:7]))
+    source = f"rootfs:{root}"
+    assert "reflinked" not in btrfs.make("first/box", source=source)
+    btrfs.make("inflated/box", source=source, state="other")
+    (btrfs.path / "first/box/rootfs/usr/empty").write_bytes(b"not any more")
+    (btrfs.path / "first/box/rootfs/usr/first").unlink()
+    message = btrfs.make("second/box", source=source)
+    assert re.search(r"files from \S+/first/box \(reflinked\), \d that are not", message), message
+    assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
+    root.write_bytes(root.read_bytes() + bytes(512))
+    assert "reflinked" not in btrfs.make("third/box", source=source)
+
+
+def test_an_image_server_is_asked_for_its_list_alone(btrfs: Shop, tmp_path: Path) -> None:
+    with LxcServer() as server:
+        config = tmp_path / "config.toml"
+        config.write_text(f"[lxc]\nserver = {json.dumps(server.address)}\n")
+        btrfs.options["env"]["PROVISION_CONFIG"] = str(config)
+        server.add("tiny/1", rootfs(("etc/os-release", b"ID=tiny\n"), ("usr/large", LARGE)), "20260101_05:24")
+        btrfs.make("first/box", source="lxc:tiny/1")
+        btrfs.make("inflated/box", source="lxc:tiny/1", state="other")
+        btrfs.empty_cache()
+        before = len(server.asked(".*rootfs.tar.xz"))
+        assert "reflinked" in btrfs.make("second/box", source="lxc:tiny/1")
+        assert len(server.asked(".*rootfs.tar.xz")) == before
+    assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
 
 
 def test_copies_and_moved_directories_are_used(btrfs: Shop) -> None:

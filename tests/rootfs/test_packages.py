@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import random
+import sqlite3
 import struct
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from provisioner.exports.owners import OwnerSource
+from provisioner.filesystem.descriptors import directory_descriptor
+from provisioner.rootfs.berkeley import read_berkeley
 from provisioner.rootfs.packages import Packages, read_defaults, read_owned_paths, read_packages
-from provisioner.rootfs.rpm import parse_header
+from provisioner.rootfs.rpm import parse_header, read_rpm_packages
 from provisioner.rootfs.tree import Tree
 from tests.support.tools import find_program, need, run, unavailable
 
@@ -95,8 +101,19 @@ echo {name} >%{{buildroot}}/etc/{name}.conf
 echo {name} >%{{buildroot}}/usr/lib/{name}
 %files
 %config /etc/{name}.conf
-/usr/lib/{name}
+%attr(-, web, mail) /usr/lib/{name}
 """
+
+
+BERKELEY = """
+my ($size, $name, @headers) = @ARGV;
+$DB_HASH->{bsize} = $size;
+tie my %h, "DB_File", $name, O_RDWR | O_CREAT, 0644, $DB_HASH or die $!;
+$h{pack("L", 0)} = pack("L", scalar @headers);
+for (@headers) { local $/; open my $f, "<:raw", $_ or die $!; $h{pack("L", ++$n)} = <$f>; }
+untie %h;
+"""
+"""Perl for what rpm did until 2020: a hash of Berkeley DB, with headers on pages of a size or beside them."""
 
 
 @pytest.fixture(scope="module")
@@ -114,15 +131,74 @@ def rpm_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "root/var/lib/rpm/rpmdb.sqlite"
 
 
+@pytest.mark.parametrize("page_size", [1024, 65536])
+def test_the_older_format_says_the_same(
+    root: Path, tree: Tree, rpm_database: Path, tmp_path: Path, page_size: int
+) -> None:
+    need("perl")
+    if subprocess.run(["perl", "-MDB_File", "-e", "1"], capture_output=True, check=False).returncode:
+        unavailable("perl has no DB_File: apt-get install perl")
+    write(root, {"var/lib/rpm/.rpm.lock": ""})
+    newer, older = (root / "var/lib/rpm" / name for name in ("rpmdb.sqlite", "Packages"))
+    newer.write_bytes(rpm_database.read_bytes())
+    expected = {*(read_rpm_packages(tree) or ())}
+    assert len(expected) == 2
+    with sqlite3.connect(newer) as connection:
+        headers = [row[0] for row in connection.execute("SELECT blob FROM Packages")]
+    newer.unlink()
+    for number, header in enumerate(headers):
+        (tmp_path / f"header-{number}").write_bytes(header)
+    files = sorted(tmp_path.glob("header-*"))
+    run("perl", "-MDB_File", "-MFcntl", "-e", BERKELEY, str(page_size), older, *files)
+    assert {*(read_rpm_packages(tree) or ())} == expected
+    content, chance = older.read_bytes(), random.Random(1)
+    for _ in range(200):  # damaged ones are read, or refused
+        damaged = bytearray(content[: chance.choice((len(content), chance.randrange(len(content))))])
+        for _ in range(chance.randrange(20) if damaged else 0):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        with suppress(struct.error, LookupError, ValueError):
+            assert sum(map(len, read_berkeley(bytes(damaged)))) <= len(damaged)
+
+
+def test_a_chain_of_pages_that_is_a_circle_ends() -> None:
+    """A value that says to be longer than its pages, which lead to themselves, or are used by all."""
+    size, order = 512, "<"
+    pages = [bytearray(b"\xff" * size) for _ in range(3)]
+    struct.pack_into(f"{order}III", pages[0], 12, 0x061561, 9, size)
+    pages[0][25] = 8
+    struct.pack_into(f"{order}HHBB8H", pages[1], 20, 8, 0, 1, 13, 500, 400, 490, 400, 480, 400, 470, 400)
+    struct.pack_into(f"{order}B3xII", pages[1], 400, 3, 2, 1500)
+    struct.pack_into(f"{order}IHHBB", pages[2], 16, 2, 1, 400, 0, 7)
+    with pytest.raises(ValueError, match="overlap"):
+        read_berkeley(b"".join(pages))
+
+
+def test_owners_are_those_of_headers(root: Path, rpm_database: Path, tmp_path: Path) -> None:
+    """By the real path, and as the container numbers them."""
+    write(root, {"var/lib/rpm/.rpm.lock": "", "etc/passwd": "web:x:33:34::/:\n", "etc/group": "mail:x:8:\n"})
+    (root / "var/lib/rpm/rpmdb.sqlite").write_bytes(rpm_database.read_bytes())
+    (root / "usr/real").mkdir(parents=True)
+    (root / "usr/lib").symlink_to("real")
+    with directory_descriptor(root) as opened:
+        owners = OwnerSource(opened)
+        assert owners.find(b"usr/real/a") == (33, 8)
+        assert owners.find(b"etc/a.conf") == (0, 0)
+        assert owners.counts["package databases"] == 1
+
+
 def test_it_says_what_rpm_says(root: Path, tree: Tree, rpm_database: Path) -> None:
     write(root, {"var/lib/rpm/.rpm.lock": ""})
     (root / "var/lib/rpm/rpmdb.sqlite").write_bytes(rpm_database.read_bytes())
+    assert read_packages(tree) is None  # it isn't dnf who has installed them
+    write(root, {"usr/bin/dnf": "#!/bin/sh"})
     toml = '[packages."b.noarch"]\nreason = "Dependency"\n[packages."a.noarch"]\nreason = "User"\n'
     write(root, {"usr/lib/sysimage/libdnf5/packages.toml": toml})
     assert read_packages(tree) == Packages("dnf", frozenset({b"a", b"b"}), frozenset({b"a"}))
     assert set(read_owned_paths(tree, "dnf")) == {b"etc/a.conf", b"usr/lib/a", b"etc/b.conf", b"usr/lib/b"}
     digest = hashlib.sha256(b"a\n").hexdigest()
     assert read_defaults(tree, "dnf")[b"etc/a.conf"] == ("sha256", digest)
+    owners = {package.owners for package in read_rpm_packages(tree) or ()}
+    assert owners == {((b"usr/lib/" + name, b"web", b"mail"),) for name in (b"a", b"b")}
     write(root, {"usr/lib/sysimage/libdnf5/packages.toml": "packages = 5"})
     assert read_packages(tree) == Packages("dnf", frozenset({b"a", b"b"}), frozenset({b"a", b"b"}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -45,6 +46,18 @@ class Disk:
         shutil.copyfile(self.backing, copy)
         run("umount", self.path)
         run("mount", "-o", self.options, copy, self.path)
+
+    def damage(self, path: Path) -> None:
+        """Change the content of a file on the disk behind the file system. On btrfs it can't be read any more."""
+        content = path.read_bytes()[:1000]
+        with path.open("rb") as opened, self.backing.open("r+b") as file, mmap.mmap(file.fileno(), 0) as stored:
+            os.fsync(opened.fileno())
+            at = stored.find(content)
+            assert at >= 0, "it isn't on the disk"
+            while at >= 0:
+                stored[at] ^= 1
+                at = stored.find(content, at + 1)
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # else it is in memory
 
 
 @contextmanager

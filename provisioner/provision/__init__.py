@@ -1,0 +1,71 @@
+"""The main job: create a directory that runs from the image of a source, or use the one that is there.
+
+`plan` is what is asked for, and what is returned; `creation` makes a new directory, `reuse` uses the one that is there.
+Neither is imported before it is needed: the registry is asked first, and answers while `creation` is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from provisioner.container.existing import existing_record, record_in
+from provisioner.container.ids import ids_of
+from provisioner.container.running import stop_or_refuse
+from provisioner.container.staging import MAKE, Staging
+from provisioner.errors import TargetExists, machine_errors
+from provisioner.profile import load_profile
+from provisioner.provision.plan import Completion, Outcome, Plan
+from provisioner.sources import Source
+from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
+from provisioner.threads import imported_meanwhile
+
+__all__ = ["Completion", "Outcome", "Plan", "provision"]
+
+
+def provision(plan: Plan, source: Source, console: Console, complete: Completion = lambda new: "") -> Outcome:
+    """Create `plan.directory` from the image of `source`, unless it contains this image already.
+
+    Raises ProvisionError, and what `complete` raises. The directory then doesn't exist, or is as it was before.
+    """
+    if plan.profile:
+        load_profile(plan.profile)  # a mistake in it is reported before anything is asked for
+    action = _action(plan)  # this refuses a foreign directory before Staging creates anything beside it
+    with Staging(plan.directory, plan.trust, console.step if plan.waits else None, action=action) as staging:
+        existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
+        if existing and not plan.force:
+            from provisioner.provision.reuse import reuse
+
+            return reuse(plan, existing, source, console)
+        if existing:
+            _prepare_replacement(plan)
+        with imported_meanwhile("provisioner.provision.creation"):
+            resolved_image = source.image(plan.platform)
+        from provisioner.provision.creation import create
+
+        for line in resolved_image.remarks:
+            console.step(line)
+        return create(plan, source, resolved_image, staging, console, complete)
+
+
+def _action(plan: Plan) -> str:
+    """Return what is done with the directory, for messages. Raises TargetExists for one that provision hasn't made."""
+    return "replace" if existing_record(plan.directory, plan.trust) and plan.force else MAKE
+
+
+def _prepare_replacement(plan: Plan) -> None:
+    """Stop what runs from the directory, if that is asked for. Raises TargetExists where it can't be replaced."""
+    _check_removable(plan.directory)
+    stop_or_refuse(plan.directory, stop=plan.stop_running)
+
+
+def _check_removable(directory: Path) -> None:
+    """Raise TargetExists where files of a directory belong to subordinate ids, so that only those can remove it."""
+    with machine_errors(f"look at {printable(str(directory))}"):
+        is_started_with_many = len(ids_of(directory)) > 1
+    if is_started_with_many and os.geteuid() != 0:
+        shown = printable(shlex.quote(str(directory)))
+        what = f"files in {printable(str(directory))} belong to subordinate ids"
+        raise TargetExists(what, f"remove it first: provision remove {shown}")
