@@ -183,8 +183,7 @@ def _no_user_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     authorities = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
     for name in ("PROVISION_CONFIG", "REGISTRY_AUTH_FILE", *authorities):
         monkeypatch.delenv(name, raising=False)
-    # Without XDG_RUNTIME_DIR skopeo looks for logins below /run/containers, which root may have closed.
-    for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"):
+    for name in ("XDG_CONFIG_HOME", "DOCKER_CONFIG"):
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / "nobody"))
 
 
@@ -199,9 +198,11 @@ def _by_sudo() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _separate_list(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep directories of tests out of the `provision list` of the user who runs them."""
+    """Keep directories of tests out of the `provision list` of the user who runs them, and logins out of tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        # Without it skopeo looks for logins below /run/containers, which root may have closed.
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.getbasetemp() / "nobody"))
         yield
 
 
