@@ -437,6 +437,6 @@ except NotFound:
 
 def test_what_makes_a_directory_is_imported_while_the_registry_answers(tmp_path: Path) -> None:
     """No thread is left then, so that workers can be forked."""
-    command = [sys.executable, "-c", IMPORTED_MEANWHILE, tmp_path / "dir"]
+    command = [sys.executable, "-c", IMPORTED_MEANWHILE, str(tmp_path / "dir")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"
     assert os.listdir(tmp_path) == []

@@ -21,7 +21,7 @@ from provisioner.filesystem.trust import NOBODY
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_ALL = "all that are known: provision list"
+_ALL = "see all that are known: provision list"
 
 
 def add_container_argument(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:

@@ -179,7 +179,7 @@ def no_container(directory: Path, shown: str, hint: str = "") -> ProvisionError:
     usual one.
     """
     if not os.path.exists(directory):
-        return NotFound(f"there is no directory {shown}", hint or "see all of them: provision list")
+        return NotFound(f"there is no directory {shown}", hint or "see all that are known: provision list")
     return TargetExists(f"{shown} was not made by provision", hint or OWN_DIRECTORY_HINT)
 
 

@@ -445,7 +445,7 @@ def test_an_archive_that_is_killed_is_the_old_one_or_the_new_one(tmp_path: Path,
     life(command, source, target)
     assert target.read_bytes() == new
     assert os.listdir(tmp_path / "place") == ["b.tar"]
-    assert kills > 80
+    assert kills > 40
 
 
 @pytest.mark.parametrize("command", ["backup", "export"])

@@ -25,7 +25,7 @@ from tests.support.kills import kill_at_random
 from tests.support.provisioned import image as usual_image
 from tests.support.provisioned import served
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, find_program, need, need_root, provision, run, user_id
+from tests.support.tools import as_user, clean_environment, find_program, need, need_root, own, provision, run, user_id
 from tests.support.trees import Entry, tree_of
 
 IMAGES = ("oci-archive", "docker-archive")
@@ -443,10 +443,8 @@ def test_options_of_images_are_refused_for_a_tar(place: Path, source: Path) -> N
         assert "is for images" in export(*words, source, place / "x", status=2, **as_user())
 
 
-@pytest.mark.parametrize("text", ["RUN x", "CMD", "ENV", "ENV x", "EXPOSE 99999999", "", "USER a b", 'LABEL "a=b'])
+@pytest.mark.parametrize("text", ["RUN x", "ENV", "ENV x", "EXPOSE 99999999", "", "USER a b", 'LABEL "a=b'])
 def test_changes_that_cannot_be_made_are_refused(place: Path, source: Path, text: str) -> None:
-    if text == "CMD":
-        return
     words = ("--format=oci-archive", "--change", text)
     assert "--change" in export(*words, source, place / "x", status=2, **as_user())
     assert not (place / "x").exists()
@@ -536,9 +534,13 @@ def test_layers_that_cannot_be_had_are_told_with_a_way_out(place: Path) -> None:
 def test_a_record_that_lies_is_refused(place: Path, source: Path, name: str) -> None:
     file = source / ".provision" / name
     (source / "rootfs/new").write_text("x")
+    own(source / "rootfs/new")
     data = file.read_text()
-    for wrong in (data.replace("sha256:", "sha256:0", 1), "{}", "", data.replace("amd64", "\\u001b[31m"), data + " "):
-        if name == "record.json" and wrong == data + " ":
+    wrongs = [data.replace("sha256:", "sha256:0", 1), "{}", ""]
+    if name != "record.json":  # the platform of an image is what its config says
+        wrongs += [data.replace("amd64", "\\u001b[31m"), data + " "]
+    for wrong in wrongs:
+        if wrong == data:
             continue
         file.write_text(wrong)
         done = provision("export", "--format=oci-archive", source, place / "i.tar", cache=place / "cache", **as_user())
