@@ -38,7 +38,7 @@ def nothing_is_left() -> Iterator[None]:
     before, files, threads = children(), len(os.listdir("/proc/self/fd")), set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     assert children() == before
     assert len(os.listdir("/proc/self/fd")) == files
