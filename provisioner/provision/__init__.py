@@ -2,6 +2,7 @@
 
 `plan` is what is asked for, and what is returned; `creation` makes a new directory, `reuse` uses the one that is there.
 Neither is imported before it is needed: the registry is asked first, and answers while `creation` is imported.
+May import all rooms above maintenance.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
     """
     if plan.profile:
         load_profile(plan.profile)  # a mistake in it is reported before anything is asked for
-    action = _action(plan)  # this refuses a foreign directory before Staging creates anything beside it
+    found = existing_record(plan.directory, plan.trust)  # this refuses a foreign one before Staging creates anything
+    action = "replace" if found and plan.force else MAKE
     with Staging(plan.directory, plan.trust, console.step if plan.waits else None, action=action) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and not plan.force:
@@ -48,11 +50,6 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         for line in resolved_image.remarks:
             console.step(line)
         return create(plan, source, resolved_image, staging, console, complete)
-
-
-def _action(plan: Plan) -> str:
-    """Return what is done with the directory, for messages. Raises TargetExists for one that provision hasn't made."""
-    return "replace" if existing_record(plan.directory, plan.trust) and plan.force else MAKE
 
 
 def _prepare_replacement(plan: Plan) -> None:
