@@ -141,7 +141,8 @@ def test_zstd_by_the_program(zstd_program: None, tmp_path: Path) -> None:
     assert b"".join(filtered(program, "-dcq", chunks=iter([(tmp_path / "x").read_bytes()]))) == NOISE * 20
 
 
-def test_zstd_ends_when_writing_fails(zstd_program: None, tmp_path: Path) -> None:
+def test_zstd_ends_when_it_is_closed_early(zstd_program: None, tmp_path: Path) -> None:
+    """As where writing has failed. The fixture looks that nothing is left."""
     with open(tmp_path / "x", "wb") as file, closing(zstd(file.fileno())) as packer:
         packer.write(b"some")
 
