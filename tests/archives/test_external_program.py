@@ -34,14 +34,14 @@ def children() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """Look that no process, thread or open file is left."""
+    """Look that no process, thread or open file is left. What an earlier test has left may end meanwhile."""
     before, files, threads = children(), len(os.listdir("/proc/self/fd")), set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - threads:
         thread.join(60)
         assert not thread.is_alive()
-    assert children() == before
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert children() <= before
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 def test_all_of_it_goes_through() -> None:
