@@ -8,15 +8,18 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.filesystem.test_trust import GROUP_OBJ, MASK, NO_ID, OTHER, USER, USER_OBJ, acl
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, need, need_root, provision, run
+from tests.support.tools import as_user, clean_environment, need, need_root, provision, run
 
 ONE = acl((USER_OBJ, 6, NO_ID), (USER, 4, 33), (GROUP_OBJ, 4, NO_ID), (MASK, 4, NO_ID), (OTHER, 0, NO_ID))
+CLOSED = acl((USER_OBJ, 6, NO_ID), (USER, 4, 33), (GROUP_OBJ, 4, NO_ID), (MASK, 0, NO_ID), (OTHER, 0, NO_ID))
+"""What becomes of ONE where the image's mode allows nobody else anything."""
 INHERITED = acl((USER_OBJ, 7, NO_ID), (USER, 7, 34), (GROUP_OBJ, 5, NO_ID), (MASK, 7, NO_ID), (OTHER, 0, NO_ID))
 Lists = dict[tuple[str, str], bytes]
 
@@ -30,6 +33,7 @@ def layer(passwd: bytes) -> builders.Layer:
             ("etc/passwd", passwd, 0o640, "access", ONE),
             ("etc/plain", b"plain", 0o640, "", b""),
             ("usr/listed", b"listed", 0o640, "access", ONE),
+            ("usr/lying", b"closed", 0o600, "access", ONE),
         ):
             header = tarfile.TarInfo(name)
             header.mode, header.type = mode, tarfile.DIRTYPE if content is None else tarfile.REGTYPE
@@ -65,12 +69,13 @@ def directory(place: Path, registry: ScriptedRegistry) -> Path:
         ("rootfs/etc", "system.posix_acl_default"): INHERITED,
         ("rootfs/etc/passwd", "system.posix_acl_access"): ONE,
         ("rootfs/usr/listed", "system.posix_acl_access"): ONE,
+        ("rootfs/usr/lying", "system.posix_acl_access"): CLOSED,
     }
     return place / "dir"
 
 
-def life(*words: str | Path) -> None:
-    done = provision(*words, env=clean_environment())
+def life(*words: str | Path, **options: Any) -> None:
+    done = provision(*words, **{"env": clean_environment(), **options})
     assert done.returncode == 0, done.stderr
 
 
@@ -106,3 +111,12 @@ def test_a_copy_inherits_none(directory: Path, place: Path) -> None:
     run("setfacl", "--default", "--modify", "u:35:rwx", place / "shared")
     life("copy", directory, place / "shared/new")
     assert lists_of(place / "shared/new") == lists_of(directory)
+
+
+def test_a_container_of_a_user_has_them_in_its_archives_alone(place: Path, registry: ScriptedRegistry) -> None:
+    life(f"{registry.host}/image", place / "dir", "--platform=linux/amd64", **as_user())
+    assert lists_of(place / "dir") == {}
+    life("export", place / "dir", place / "root.tar", **as_user())
+    with tarfile.open(place / "root.tar") as archive:
+        listed = {member.name for member in archive if any("posix_acl" in key for key in member.pax_headers)}
+    assert listed == {"etc", "etc/passwd", "usr/listed", "usr/lying"}
