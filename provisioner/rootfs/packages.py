@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from provisioner.rootfs.rpm import read_automatic, read_rpm_packages
@@ -106,6 +105,17 @@ def _apk_files(tree: Tree) -> Iterator[tuple[bytes, bytes]]:
             path = b""
 
 
+def _apk_content(checksum: bytes) -> PackagedContent | None:
+    """Return what a checksum of apk says, such as `Q1…`; None for one that can't be read."""
+    if not checksum.startswith(b"Q1"):
+        return None
+    try:
+        digest = base64.b64decode(checksum[2:], validate=True)
+    except ValueError:
+        return None
+    return PackagedContent(("sha1", "sha256"), digest.hex()) if len(digest) == _APK_DIGEST else None
+
+
 def read_defaults(tree: Tree, manager: str) -> dict[bytes, PackagedContent]:
     """Return the configuration files of packages as these have them. Raises OSError."""
     found: dict[bytes, PackagedContent] = {}
@@ -115,11 +125,8 @@ def read_defaults(tree: Tree, manager: str) -> dict[bytes, PackagedContent]:
             found[path] = PackagedContent(("md5",), digest.decode())
     elif manager == "apk":
         for path, checksum in _apk_files(tree):
-            if checksum.startswith(b"Q1"):
-                with suppress(ValueError):
-                    digest = base64.b64decode(checksum[2:], validate=True)
-                    if len(digest) == _APK_DIGEST:
-                        found[path] = PackagedContent(("sha1", "sha256"), digest.hex())
+            if content := _apk_content(checksum):
+                found[path] = content
     elif manager == "dnf":
         for package in read_rpm_packages(tree) or ():
             found.update((path, PackagedContent((name,), digest)) for path, name, digest in package.configuration)
