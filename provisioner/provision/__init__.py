@@ -42,7 +42,8 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
 
             return reuse(plan, existing, source, console)
         if existing:
-            _prepare_replacement(plan)
+            _check_replaceable(plan)
+            complete = _stopping(plan, complete)
         with imported_meanwhile("provisioner.provision.creation"):
             resolved_image = source.image(plan.platform)
         from provisioner.provision.creation import create
@@ -52,10 +53,25 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         return create(plan, source, resolved_image, staging, console, complete)
 
 
-def _prepare_replacement(plan: Plan) -> None:
-    """Stop what runs from the directory, if that is asked for. Raises TargetExists where it can't be replaced."""
+def _check_replaceable(plan: Plan) -> None:
+    """Raise TargetExists where the directory can't be replaced, as while something runs from it that is not to end."""
     _check_removable(plan.directory)
-    stop_or_refuse(plan.directory, stop=plan.stop_running)
+    if not plan.stop_running:
+        stop_or_refuse(plan.directory, stop=False)
+
+
+def _stopping(plan: Plan, complete: Completion) -> Completion:
+    """Return a function that calls `complete`, and then stops what runs from the directory, if that is asked for.
+
+    That is late, since the image may be missing; and without being asked for, what was started meanwhile is in the way.
+    """
+
+    def stop(new: int) -> str:
+        name = complete(new)
+        stop_or_refuse(plan.directory, stop=plan.stop_running)
+        return name
+
+    return stop
 
 
 def _check_removable(directory: Path) -> None:
