@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from provisioner.container.existing import existing_record, record_in
@@ -18,6 +19,7 @@ from provisioner.errors import TargetExists, machine_errors
 from provisioner.profile import load_profile
 from provisioner.provision.plan import Completion, Outcome, Plan
 from provisioner.sources import Source
+from provisioner.sources.lazy import LocalImages
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.threads import imported_meanwhile
@@ -42,7 +44,7 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         if existing:
             _check_replaceable(plan)
             complete = _stopping(plan, complete)
-        with imported_meanwhile("provisioner.provision.creation"):
+        with _imported_while_asking(source):
             resolved_image = source.image(plan.platform)
         from provisioner.provision.creation import create
 
@@ -54,6 +56,13 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
 def _action(plan: Plan) -> str:
     """Return what is done with the directory, for messages. Raises TargetExists for one that provision hasn't made."""
     return "replace" if existing_record(plan.directory, plan.trust) and plan.force else MAKE
+
+
+def _imported_while_asking(source: Source) -> AbstractContextManager[None]:
+    """Import `creation` while a registry answers. What reads files is busy itself, and imports what that needs."""
+    if isinstance(source, LocalImages):
+        return nullcontext()
+    return imported_meanwhile("provisioner.provision.creation")
 
 
 def _check_replaceable(plan: Plan) -> None:
