@@ -13,15 +13,13 @@ from provisioner.commands.similar import nearest
 from provisioner.commands.trusting import trusted_directories
 from provisioner.container.access import FOLDER, find_directory, opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
-from provisioner.container.record import no_container
+from provisioner.container.record import LIST_HINT, no_container
 from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import containers_in, find_unlisted
 from provisioner.errors import NotFound, UsageError
 from provisioner.filesystem.trust import NOBODY
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
-
-_ALL = "see all that are known: provision list"
 
 
 def add_container_argument(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
@@ -50,7 +48,7 @@ def container_called(name: str, arguments: argparse.Namespace) -> Path:
     changed it.
     """
     if not name:
-        raise UsageError("NAME|DIR is empty", _ALL)
+        raise UsageError("NAME|DIR is empty", LIST_HINT)
     path = Path(name)
     if _is_name(name) and not _is_container(path):
         path = _known_directory(name)
@@ -61,7 +59,7 @@ def container_called(name: str, arguments: argparse.Namespace) -> Path:
     with opened_directory(directory, trust) as folder:
         if folder is None:
             above = next((part for part in path.parents if (part / FOLDER).is_dir()), None)
-            hint = f"name the directory: {printable(str(above))}" if above else _ALL
+            hint = f"name the directory: {printable(str(above))}" if above else LIST_HINT
             raise no_container(directory, printable(str(path)), hint)
     return directory
 
@@ -107,7 +105,7 @@ def no_directory(name: str, hint: str = "") -> NotFound:
     near = nearest(path.name, [found.name for found in containers_in([path.parent])])
     if near:
         hint = f"did you mean {printable(shlex.quote(os.path.join(os.path.dirname(name), near)))}?"
-    return NotFound(f"there is no directory {printable(name)}", hint or _ALL)
+    return NotFound(f"there is no directory {printable(name)}", hint or LIST_HINT)
 
 
 def say_similar_container(word: str, command: str, console: Console) -> None:

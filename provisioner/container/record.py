@@ -21,6 +21,7 @@ from provisioner.terminal.escaping import printable
 
 ACCOUNTS = "accounts"
 """The folder in FOLDER with the image's files of users and groups."""
+LIST_HINT = "see all that are known: provision list"
 OWN_DIRECTORY_HINT = "name the directory that holds start.sh, rootfs and .provision"
 PACKAGES = "packages"
 """The file in FOLDER with the names of the packages that were installed by hand in the image, a line each."""
@@ -179,7 +180,7 @@ def no_container(directory: Path, shown: str, hint: str = "") -> ProvisionError:
     usual one.
     """
     if not os.path.exists(directory):
-        return NotFound(f"there is no directory {shown}", hint or "see all that are known: provision list")
+        return NotFound(f"there is no directory {shown}", hint or LIST_HINT)
     return TargetExists(f"{shown} was not made by provision", hint or OWN_DIRECTORY_HINT)
 
 
