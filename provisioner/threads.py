@@ -1,4 +1,4 @@
-"""Threads that start only where there is memory for them."""
+"""Threads that start only where there is memory for them, and imports in one."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class BackgroundThread(threading.Thread):
 def imported_meanwhile(name: str) -> Iterator[None]:
     """Import a module in a thread while the block waits for something else, as for answers of a registry.
 
-    The thread has ended after the block, so that processes may be forked. Errors are left to whoever imports the module
-    then.
+    The thread has ended after the block, so that processes may be forked. An error of the import is raised where the
+    module is imported again.
     """
     thread = BackgroundThread(_import, "import", (name,))
     with suppress(MemoryError, RuntimeError):

@@ -174,6 +174,10 @@ def test_the_page_has_a_glossary() -> None:
 def test_a_room_says_what_holds_in_it(room: Path) -> None:
     docstring = ast.get_docstring(ast.parse(room.read_text())) or ""
     assert 3 <= len(docstring.splitlines()) <= 10
+    allowed = re.search(r"May import ([^.]+)\.", docstring)
+    assert allowed
+    rooms = set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", allowed[1]))) - {"and"}
+    assert rooms == set(MAY_IMPORT[room.parent.name].split()) or rooms & {"all", "everything"}
 
 
 RIDDLES = (  # noqa: SIM905

@@ -6,11 +6,12 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import Reference
 from provisioner.launch.seccomp import root_emulation
 from provisioner.layers.job import UnpackOptions
-from provisioner.provision import Outcome, Plan, provision
+from provisioner.provision import Completion, Outcome, Plan, provision
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
@@ -30,17 +31,17 @@ from tests.rootfs.test_kernel_note import program
 from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
-from tests.support.tools import as_user, provision_command, without_links
+from tests.support.tools import as_user, find_program, provision_command, without_links
 from tests.support.trees import sha256_of, tree_of
 
 AMD64 = Platform("linux", "amd64")
 OPTIONS = UnpackOptions()
 
 
-def job(registry: ScriptedRegistry, plan: Plan, cache: Path) -> Outcome:
+def job(registry: ScriptedRegistry, plan: Plan, cache: Path, complete: Completion = lambda new: "") -> Outcome:
     reference = Reference.parse(f"{registry.host}/image:latest")
     source = RegistrySource(reference, mirrored(reference), BlobCache(cache), 2)
-    return provision(plan, source, Console(quiet=True))
+    return provision(plan, source, Console(quiet=True), complete)
 
 
 def test_a_directory_is_made_whole(registry: ScriptedRegistry, tmp_path: Path) -> None:
@@ -106,6 +107,25 @@ def test_force_makes_the_same_image_anew(registry: ScriptedRegistry, tmp_path: P
     (plan.directory / "rootfs/etc/motd").write_text("changed")
     assert job(registry, plan, tmp_path / "cache").is_new
     assert (plan.directory / "rootfs/etc/motd").read_text() == "hello\n"
+
+
+def test_what_was_started_meanwhile_is_not_replaced(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.push("image", builders.small())
+    plan = Plan(tmp_path / "dir", AMD64, OPTIONS, force=True)
+    job(registry, plan, tmp_path / "cache")
+    sleep = Path(shutil.copy(find_program("sleep") or "", plan.directory / "rootfs/sleep"))
+    with ExitStack() as stack:
+
+        def start(new: int) -> str:
+            process = stack.enter_context(subprocess.Popen([sleep, "60"]))
+            stack.callback(process.kill)
+            return ""
+
+        with pytest.raises(TargetExists, match="processes run from"):
+            job(registry, plan, tmp_path / "cache", start)
+        assert sleep.exists()
+        job(registry, replace(plan, stop_running=True), tmp_path / "cache")
+    assert not sleep.exists()
 
 
 def test_a_failure_leaves_the_old_directory(registry: ScriptedRegistry, tmp_path: Path) -> None:

@@ -125,12 +125,12 @@ class _Program:
 
     def close(self) -> None:
         self._program.stop()
-        with suppress(BrokenPipeError):  # what the program has not read any more
+        with suppress(BrokenPipeError):  # the program ended before it had read what is in the buffer
             self._input.close()
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """Raise MachineError with the program's messages where it has failed, also where that is seen by its pipe."""
+        """Raise MachineError with the program's messages where it has failed: it may be a broken pipe that shows it."""
         try:
             try:
                 yield

@@ -1,8 +1,8 @@
 """Programs of this machine that read or write archives. They are started through `sh`, and never by a shell.
 
-A program has open files as its standard input and output. Where Python gives or takes the bytes, they are pipes of our
-own and not of `sh`: the kernel makes who is faster wait for the other one, and nothing is copied once more. Messages of
-a program are read to their end, so that it never waits for that, and the first ones are kept.
+A program gets open files as its standard input and output. Where Python writes or reads the bytes, these are pipes that
+are made here, not those of `sh`: the kernel lets the faster side wait for the slower one, and `sh` copies nothing. What
+a program writes to standard error is read to its end, so that the program never waits for that; the beginning is kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ProgramFailed(Exception):
 
 
 class ExternalProgram:
-    """The program at `path`, which runs with these words and open files. Call `stop` in the end.
+    """A run of the program at `path` with these words and open files. Call `stop` in the end.
 
     Raises MachineError where it can't be started.
     """
@@ -66,7 +66,7 @@ class ExternalProgram:
             raise ProgramFailed(status, printable(" ".join("".join(self._messages).split()))[:_MESSAGE])
 
     def stop(self) -> None:
-        """Kill the program if it is running, and wait for its end: who reads its output comes to the end, too."""
+        """Kill the program if it is running, and wait for its end. Whoever reads its output gets the end of that."""
         with suppress(ProcessLookupError):  # it has just ended
             if self._process.is_alive():
                 self._process.kill()
@@ -98,7 +98,7 @@ def open_input(path: str, *words: str, stdout: int) -> tuple[ExternalProgram, in
 
 
 def filtered(path: str, *words: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield what a program writes that gets `chunks` as its input; a thread writes them.
+    """Yield the output of a program whose input is `chunks`, which a thread writes to it.
 
     Raises ProgramFailed, MachineError, and what iterating over `chunks` raises.
     """

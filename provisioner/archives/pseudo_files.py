@@ -3,9 +3,9 @@
 It is a line for each file, with its metadata, and then the contents of all regular files in that order. So a squashfs
 goes the same way as any archive, and unsquashfs, which reads what strangers have made, writes no files.
 
-The target of a symlink may have newlines, of which the lines don't tell that they end nothing. What `unsquashfs -lln`
-writes does: it has the files in the same order, and the size of each target in front of its name. So both are read
-side by side, and where they contradict each other, the image is refused.
+The target of a symlink may have newlines, which look like the end of its line. The list of `unsquashfs -lln` has the
+files in the same order, with the size of each target. So both are read side by side: the size says where a target ends.
+An image for which they contradict each other is refused.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def files_of(chunks: Iterable[bytes], listing: Iterable[bytes]) -> Iterator[tupl
 
 
 class _Listing:
-    """The lines of `unsquashfs -lln`, taken one by one. Raises MalformedImage and MachineError."""
+    """The list of `unsquashfs -lln`, which is read line by line. Raises MalformedImage and MachineError."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         text = bytearray()

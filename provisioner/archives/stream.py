@@ -8,7 +8,7 @@ from typing import Protocol
 from provisioner.errors import MalformedImage
 
 _PADDING = 64 << 20
-"""The most zeros behind the end of an archive, in bytes; of a larger archive, as many as it has itself."""
+"""The most bytes of zeros behind the end of an archive; one that is larger may have as many as it has bytes itself."""
 
 
 class Reader(Protocol):

@@ -14,7 +14,7 @@ from provisioner.commands.similar import nearest
 from provisioner.commands.trusting import trusted_directories
 from provisioner.container.access import FOLDER, find_directory, opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
-from provisioner.container.record import ALL_KNOWN, no_container
+from provisioner.container.record import LIST_HINT, no_container
 from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import containers_in, find_unlisted
 from provisioner.errors import NotFound, ProvisionError, UsageError
@@ -49,7 +49,7 @@ def container_called(name: str, arguments: argparse.Namespace) -> Path:
     changed it.
     """
     if not name:
-        raise UsageError("NAME|DIR is empty", ALL_KNOWN)
+        raise UsageError("NAME|DIR is empty", LIST_HINT)
     path = Path(name)
     if _is_name(name) and not _is_container(path):
         path = _known_directory(name)
@@ -119,7 +119,7 @@ def no_directory(name: str) -> NotFound:
     path = Path(name)
     near = nearest(path.name, [found.name for found in containers_in([path.parent])])
     meant = printable(shlex.quote(os.path.join(os.path.dirname(name), near)))
-    return NotFound(f"there is no directory {printable(name)}", f"did you mean {meant}?" if near else ALL_KNOWN)
+    return NotFound(f"there is no directory {printable(name)}", f"did you mean {meant}?" if near else LIST_HINT)
 
 
 def say_similar_container(word: str, command: str, console: Console) -> None:

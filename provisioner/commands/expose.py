@@ -24,7 +24,7 @@ from provisioner.commands.wrappers import (
     write_wrapper,
 )
 from provisioner.errors import MalformedImage, NotFound, UsageError, machine_errors
-from provisioner.image.config import ImageConfig
+from provisioner.image.config import USUAL_PATH, ImageConfig
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -32,7 +32,6 @@ from provisioner.terminal.progress import Console
 HELP = "Run a container's programs as if they were this machine's"
 EXAMPLE = "provision expose ./debian gcc make"
 
-_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOST_LINKS = 40
 """How many symlinks may lead to one another, as in the kernel."""
 _HERE = '--here --umask "$(umask)"'
@@ -119,7 +118,7 @@ def check_programs(directory: Path, programs: Sequence[str]) -> None:
     with machine_errors(f"look at {printable(str(directory))}"):
         config = ImageConfig.from_json((directory / ".provision/config.json").read_bytes())
         tree = Tree(directory / "rootfs")
-    found = dict(entry.partition("=")[::2] for entry in config.env).get("PATH", _USUAL_PATH)
+    found = dict(entry.partition("=")[::2] for entry in config.env).get("PATH", USUAL_PATH)
     with tree, tree_errors("look at the rootfs"):
         for program in programs:
             places = [_from_root(program)] if "/" in program else [f"{folder}/{program}" for folder in found.split(":")]

@@ -21,17 +21,22 @@ if TYPE_CHECKING:
 def open_rootfs(name: Rootfs, opening: Opening) -> Source:
     """Return the root file system in an archive, which is a file, a pipe or at a URL. Raises ProvisionError."""
     from provisioner.sources.lazy import LazySource
-    from provisioner.sources.rootfs import RootfsSource
 
-    if "://" in name.location:
-        fetched = fetch(name.location, str(name), opening)
-        shown = printable(name.location)
-        start_of(fetched.file, shown)
-        return RootfsSource(fetched.file, str(name), shown, fetched.digest, fetched.verified, is_named=True)
     shown = printable(name.location)
+    if "://" in name.location:
+        return LazySource(str(name), lambda: _fetched_root_file_system(name, shown, opening))
     hint = f"tar -C {shlex.quote(shown)} -c . | provision rootfs:- DIR"
     file = open_input(Path(name.location), opening.stack, hint)
     return LazySource(str(name), lambda: root_file_system(file, shown, str(name), opening, is_named=True))
+
+
+def _fetched_root_file_system(name: Rootfs, shown: str, opening: Opening) -> LocalImages:
+    """Return the root file system in the archive at a URL. Raises ProvisionError."""
+    from provisioner.sources.rootfs import RootfsSource
+
+    fetched = fetch(name.location, str(name), opening)
+    start_of(fetched.file, shown)
+    return RootfsSource(fetched.file, str(name), shown, fetched.digest, fetched.verified, is_named=True)
 
 
 def root_file_system(file: io.FileIO, shown: str, reference: str, opening: Opening, *, is_named: bool) -> LocalImages:
@@ -55,11 +60,15 @@ def root_file_system(file: io.FileIO, shown: str, reference: str, opening: Openi
 
 
 def open_url(name: Url, opening: Opening) -> Source:
-    """Return what is at a URL: an archive of images, or of a root file system. Raises ProvisionError."""
+    """Return what is at a URL, which is asked for when the image is: an archive of images, or of a root file system."""
     from provisioner.commands.archive_sources import recognise
+    from provisioner.sources.lazy import LazySource
 
-    fetched = fetch(name.url, str(name), opening)
-    return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
+    def read() -> LocalImages:
+        fetched = fetch(name.url, str(name), opening)
+        return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
+
+    return LazySource(str(name), read)
 
 
 def fetch(url: str, reference: str, opening: Opening) -> UrlFile:

@@ -129,7 +129,7 @@ def _find_digests(
 def fetch_base_layers(
     arguments: argparse.Namespace, made: MadeImage, needed: Collection[Digest], console: Console, stack: ExitStack
 ) -> list[StoredBlob]:
-    """Return those layers of the image that the directory was made of which are `needed`, open until `stack` ends.
+    """Return the layers of the directory's image that have the digests `needed`, open until `stack` ends.
 
     Raises ProvisionError, with what can be done where they can't be had.
     """

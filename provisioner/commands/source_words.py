@@ -19,7 +19,7 @@ _LONG = ("docker-archive", "oci-archive", "rootfs", "containers-storage", "docke
 _FILES = ("docker-archive", "oci-archive", "oci", "dir")
 """Words for what is on this machine."""
 _ARCHIVE = re.compile(r"\.(?:tar|tgz|txz|tbz2?|tzst|squashfs|sqfs)(?:\.[a-z0-9]+)?$")
-"""How the names of archives end, and those of no images that anybody knows."""
+"""The end of an archive's name. No image that is known has such a name."""
 _FETCH = {
     **dict.fromkeys(("ftp", "ftps", "sftp", "scp"), "curl -L {}"),
     "s3": "aws s3 cp {} -",
@@ -28,6 +28,7 @@ _FETCH = {
 }
 """What writes the file at an address to its standard output."""
 _HOST = re.compile(r"//((?:[a-z0-9-]+\.)+[a-z]{2,}(?::[0-9]+)?/.+)")
+"""What looks like the address of an image: a host name with a dot in it, and a path."""
 
 
 def check_source_word(text: str) -> None:

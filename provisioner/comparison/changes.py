@@ -95,7 +95,7 @@ def find_changes(folder: int, shown: str, *, closed: Closed = "skip") -> Iterato
 
 
 def _changes(record: BinaryIO, rootfs: int, baseline: Baseline, closed: Closed, errors: PathErrors) -> Iterator[Change]:
-    """Yield the changes, without directories in which only something has changed. `errors` is told each path."""
+    """Yield the changes, without directories in which only something has changed. `errors.path` is set to each path."""
     skipped = b"/"
     for path, entry, file in join_one(parse_entries(record), walk(rootfs, closed=closed)):
         errors.path = path

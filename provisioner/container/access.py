@@ -52,6 +52,20 @@ def trust_errors(what: str) -> Iterator[None]:
             raise NotTrusted(f"{printable(error.path)} {error.stranger}", _hint(error)) from error
 
 
+@contextmanager
+def look_errors(directory: Path) -> Iterator[None]:
+    """Turn errors of looking at a container into those of `trust_errors`: its hints for what is going to be made don't
+    fit to one that is there.
+    """
+    try:
+        with trust_errors(f"look at {printable(str(directory))}"):
+            yield
+    except MachineError as error:
+        if getattr(error.__cause__, "errno", 0) == errno.EACCES:
+            error.hint = "it is another user's: be that user, or root"
+        raise
+
+
 def _hint(error: Untrusted) -> str:
     """Return the command that takes the directory from the stranger, and the option that lifts the rule."""
     path, sudo = shlex.quote(printable(error.path)), "" if os.geteuid() == 0 else "sudo "
@@ -97,7 +111,7 @@ def opened_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> Ite
     Gives None where there is no such directory, or it has no FOLDER. Raises NotTrusted unless both are ours, with the
     files that start.sh uses, and MachineError.
     """
-    with trust_errors(f"look at {printable(str(directory))}"):
+    with look_errors(directory):
         folder = _open_folder(directory, trust)
     if folder is None:
         yield None

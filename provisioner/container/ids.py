@@ -1,4 +1,8 @@
-"""The file of `.provision/` in which `many` says that the container has many ids; start.sh adds the first of them."""
+"""The file of `.provision/` that says whether the user namespaces of a container have many ids.
+
+Its first line is `many` then. The second one is the first of these ids: start.sh adds it when it has given the files
+their owners.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ IDS_FILE = "ids"
 
 
 def ids_of(directory: Path) -> list[str]:
-    """Return the lines of the file, without any for a directory that is used with one id. Raises OSError."""
+    """Return the lines of the file; none for a directory that is used with one id. Raises OSError."""
     try:
         return (directory / FOLDER / IDS_FILE).read_text("ascii", "replace").splitlines()
     except FileNotFoundError:

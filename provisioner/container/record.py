@@ -22,7 +22,7 @@ from provisioner.terminal.escaping import printable
 
 ACCOUNTS = "accounts"
 """The folder in FOLDER with the image's files of users and groups."""
-ALL_KNOWN = "see all that are known: provision list"
+LIST_HINT = "see all that are known: provision list"
 """What helps where a DIR is none."""
 PACKAGES = "packages"
 """The file in FOLDER with the names of the packages that were installed by hand in the image, a line each."""
@@ -180,14 +180,14 @@ def no_container(directory: Path, shown: str) -> ProvisionError:
     NotFound where nothing is there, TargetExists where something is that provision hasn't made.
     """
     if not os.path.exists(directory):
-        return NotFound(f"there is no directory {shown}", ALL_KNOWN)
+        return NotFound(f"there is no directory {shown}", LIST_HINT)
     return TargetExists(f"{shown} was not made by provision", container_hint(directory))
 
 
 def container_hint(path: Path) -> str:
     """Return what to name instead of a path that is no provisioned directory: the one that it is in, if any."""
     above = next((part for part in path.parents if os.path.isdir(part / FOLDER)), None)
-    return f"name the directory: {printable(shlex.quote(str(above)))}" if above else ALL_KNOWN
+    return f"name the directory: {printable(shlex.quote(str(above)))}" if above else LIST_HINT
 
 
 def _check_types(part: Record | LayerRecord) -> None:

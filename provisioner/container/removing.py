@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from provisioner.container.access import FOLDER, open_folder, trust_errors
+from provisioner.container.access import FOLDER, look_errors, open_folder
 from provisioner.container.record import container_hint, no_container
 from provisioner.container.recovery import OLD, staging_directory
 from provisioner.container.staging import Staging
@@ -87,7 +87,7 @@ def opened_own_directory(
     nothing is there, TargetExists for what provision hasn't made and for a symlink, NotTrusted, and MachineError.
     """
     shown = printable(str(directory))
-    with trust_errors(f"look at {shown}"), resolved(directory, trust, parents_only=True) as found:
+    with look_errors(directory), resolved(directory, trust, parents_only=True) as found:
         name = found.missing[-1] if found.missing else "."
         try:
             if len(found.missing) > 1:
@@ -98,7 +98,7 @@ def opened_own_directory(
         except NotADirectoryError:
             raise TargetExists(*_describe_file(found.directory, name, directory, shown)) from None
     with closing_descriptor(opened):
-        with trust_errors(f"look at {shown}"):
+        with look_errors(directory):
             names = ("record.json",) if needs_record else ("record.json", RECORD)
             is_ours = _has_one_of(names, opened, directory, trust)
         if not is_ours:

@@ -49,19 +49,18 @@ from provisioner.terminal.progress import Console
 _PARENTS = "parents"
 _LOCK_SECONDS = 1.0
 """How long the child processes of a killed run may take to end: they hold its lock, too."""
-
-
 MAKE = "make"
+"""The action by which a directory comes to be that wasn't there."""
 _HINTS_THERE = {
     errno.EROFS: "the file system has to be mounted writable; as root: mount -o remount,rw …",
     errno.EACCES: "only who may write to the directory that it is in can do that: be its owner, or root",
 }
-"""The hint for each errno where DIR is there, so that another directory won't do."""
+"""The hint for each errno of another action: DIR is there, so that another directory won't do."""
 
 
 @contextmanager
 def _hints(action: str) -> Iterator[None]:
-    """Give a MachineError the hint that fits to what is done with DIR."""
+    """Give a MachineError the hint for what is done with DIR."""
     try:
         yield
     except MachineError as error:

@@ -6,5 +6,5 @@ provision, and the command that fixes it (fixes). The probes are in filesystem, 
 
 Every probe runs in a child process with a time limit (children): on Android a forbidden system call ends the process.
 Probes write only to one scratch directory, which is removed at the end. May import container, errors, filesystem,
-image, registry, sizes and terminal.
+image, launch, ownership, registry, sizes and terminal.
 """

@@ -108,7 +108,7 @@ def diagnose(directory: Path, *, offline: bool = False, trust: TrustedDirectorie
         probes = [probe for probe in probes if scratch or not probe.needs_scratch]
         # Those that wait for the network start first, so that the others don't wait for them.
         ordered = sorted(probes, key=lambda probe: probe not in NETWORK_PROBES)
-        # Where the rule is lifted for a directory that is yet to be made, that is so for what is tried beside it.
+        # The scratch directory stands for `directory`: where the rule is lifted for that, it is for what is tried here.
         site = Site(existing, scratch, scratch_error, ALL if trust.covers(directory) else trust)
         replies = in_children([partial(_run, probe, site) for probe in ordered], _SECONDS)
     checks = {probe.name: _check(probe, reply) for probe, reply in zip(ordered, replies, strict=True)}

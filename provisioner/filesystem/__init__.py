@@ -7,5 +7,5 @@ copies of trees (`removal`, `copying`, `content`), writing to the disk (`sync`),
 
 Invariants: a directory is opened by a name in its parent's descriptor and never through a symlink; walks and removals
 use a constant number of descriptors, however deep the tree is; functions raise OSError, no ProvisionError, and
-Untrusted, an OSError, for what a user who isn't trusted could change. May import threads.
+Untrusted, an OSError, for what a user who isn't trusted could change. May import sizes and threads.
 """

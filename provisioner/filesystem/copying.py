@@ -15,7 +15,7 @@ from typing import NamedTuple
 from provisioner.filesystem.content import copy_data, try_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.walk import WalkedFile, walk
-from provisioner.filesystem.xattrs import read_xattrs, set_read_xattrs
+from provisioner.filesystem.xattrs import drop_inherited_lists, read_xattrs, set_read_xattrs
 from provisioner.sizes import counted
 
 _TRIES = 3
@@ -227,6 +227,7 @@ class TreeCopier:
             has_owner = state.st_uid == os.geteuid()
             with suppress(OSError):  # it may be of a group that this user isn't in
                 os.fchown(copy, -1, state.st_gid)
+        drop_inherited_lists(copy)
         self.report.xattrs_lost += set_read_xattrs(copy, xattrs)
         os.fchmod(copy, mode if has_owner else mode & 0o777)
         os.utime(copy, ns=(state.st_atime_ns, state.st_mtime_ns))

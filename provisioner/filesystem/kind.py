@@ -31,6 +31,7 @@ FILE_TYPES = {
 """The file type bits of `st_mode` (inode(7)) by kind. A hard link has those of the file that it names."""
 
 DEVICES = (Kind.CHARACTER, Kind.BLOCK)
+"""The kinds of devices."""
 
 KINDS = {file_type: kind for kind, file_type in FILE_TYPES.items()}
 """The kind by `stat.S_IFMT(st_mode)`; there is none for sockets."""

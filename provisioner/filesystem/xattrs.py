@@ -60,6 +60,17 @@ def set_read_xattrs(file: int, xattrs: Iterable[tuple[bytes, bytes]]) -> int:
     return refused
 
 
+def drop_inherited_lists(file: int) -> None:
+    """Remove the access lists that an open, new file has from the default list of the directory that it is in.
+
+    Call it before `set_read_xattrs` and before the mode is set. Raises OSError for errors of the disk.
+    """
+    if hasattr(os, "removexattr"):
+        for name in (b"access", b"default"):
+            with _refusals_ignored():
+                os.removexattr(file, _ACCESS_LISTS + name)
+
+
 def access_lists(xattrs: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return those attributes that are POSIX access lists (acl(5)), and those that new files in a directory get."""
     return [(name, value) for name, value in xattrs if name.startswith(_ACCESS_LISTS)]

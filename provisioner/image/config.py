@@ -9,6 +9,9 @@ from provisioner.image.fields import JsonObject, parse_digest, parse_document, p
 from provisioner.image.keys import CONFIG
 from provisioner.image.platform import Platform, host_platform
 
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The PATH of Debian's and Alpine's images, for containers whose image states none, as those of rootfs archives."""
+
 
 @dataclass(frozen=True)
 class ImageConfig:

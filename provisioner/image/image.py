@@ -7,13 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from provisioner.errors import MalformedImage
-from provisioner.image.config import ImageConfig
+from provisioner.image.config import USUAL_PATH, ImageConfig
 from provisioner.image.digest import Digest, verify
 from provisioner.image.manifest import CONFIG_TYPES, OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest
 from provisioner.image.platform import Platform
-
-USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""The PATH of containers from rootfs archives, which state none: the one of Debian's and Alpine's images."""
 
 
 @dataclass(frozen=True)

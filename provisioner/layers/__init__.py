@@ -1,6 +1,6 @@
 """Layers: decompress, verify and parse their archives, and apply their entries to a tree (OCI image-spec, layer.md).
 
-`unpack()` does all of it for an image: `open_archive` decompresses and verifies a blob, `tar.Archive` parses it to
+`unpack()` does an `UnpackJob`, all of it: `open_archive` decompresses and verifies a blob, `tar.Archive` parses it to
 `Entry` objects, `StreamedLayer`, or `RootfsReader` for a rootfs archive, yields these and writes the files,
 `LayerApplier` puts them into the tree. `Workers` do that for several layers, and `LayerMerger` merges their trees.
 

@@ -37,7 +37,7 @@ _MAX_FILES = 1 << 16
 _PAUSE = 16
 """How many files the first process writes itself before it looks again whether the second keeps up."""
 _RECORD = b"record"
-"""The last message, in place of a batch: then a part of the ownership record is written."""
+"""The message behind the last batch: a part of the ownership record is to be written."""
 _LENGTH = 4
 """The bytes of the length of a message, in front of it."""
 
@@ -63,7 +63,7 @@ class FileWriter:
         """The files that were handed over since `wait` was called."""
         self._pause = 0
         self.clamped_times = 0
-        """How many files have a time that this machine can't hold."""
+        """How many files have a time that can't be kept (see LayerApplier)."""
 
     def __enter__(self) -> Self:
         """Fork the process; this one may have no threads. Raises OSError where that is refused."""
@@ -96,7 +96,7 @@ class FileWriter:
         return self._under_way < _BATCHES
 
     def write(self, parts: Sequence[bytes]) -> None:
-        """Hand over a file: `parts` are its header and content in the archive."""
+        """Hand over a file: `parts` are the bytes of its header and of its content, as they are in the archive."""
         self._batch += parts
         self.files += 1
         self._size += sum(map(len, parts))

@@ -53,7 +53,7 @@ class UnpackedLayer:
     links: Links
     """What stands in for hard links within the layer."""
     clamped_times: int
-    """How many entries have a time that this machine can't hold."""
+    """How many entries have a time that can't be kept (see LayerApplier)."""
     record_parts: Sequence[RecordPart] = ()
     """The parts of the ownership record that were written for it."""
 

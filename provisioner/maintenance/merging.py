@@ -16,7 +16,7 @@ from provisioner.filesystem.copying import TreeCopier
 from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE, change_mode, closing_descriptor, open_readable
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.walk import WalkedFile
-from provisioner.filesystem.xattrs import read_xattrs, set_read_xattrs
+from provisioner.filesystem.xattrs import drop_inherited_lists, read_xattrs, set_read_xattrs
 from provisioner.maintenance.plan import Action, UpdatePlan
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.account_files import LARGEST
@@ -173,6 +173,7 @@ class _Merger:
         ):
             if not os.geteuid():
                 os.fchown(made, state.st_uid, state.st_gid)
+            drop_inherited_lists(made)
             set_read_xattrs(made, read_xattrs(source))
         self._modes[place.path] = stat.S_IMODE(state.st_mode)
         self._times[place.path] = (state.st_atime_ns, state.st_mtime_ns)
@@ -214,16 +215,22 @@ class _Merger:
                 self._rewrite(path, b"".join(line + b"\n" for line in [*there.splitlines(), *lines]))
 
     def _rewrite(self, path: bytes, content: bytes) -> None:
-        """Replace a file of the new tree by one with another content, and the same mode and owner."""
+        """Replace a file of the new tree by one with another content, and the same mode, owner and attributes."""
         place = self._new.locate(path, create=False)
         self._note_time(place)
         status = self._new.lstat(place)
+        xattrs = []
+        if stat.S_ISREG(status.st_mode):
+            with closing_descriptor(open_readable(place.directory, place.name, status)) as former:
+                xattrs = read_xattrs(former)
         self._new.remove(place)
         place = self._new.locate(path, create=False)
         with open(os.open(place.name, NEW_FILE, 0o600, dir_fd=place.directory), "wb") as opened:
             opened.write(content)
             if not os.geteuid():
                 os.fchown(opened.fileno(), status.st_uid, status.st_gid)
+            drop_inherited_lists(opened.fileno())
+            set_read_xattrs(opened.fileno(), xattrs)
             os.fchmod(opened.fileno(), stat.S_IMODE(status.st_mode))
 
     def _set_rest(self, action: Action) -> None:

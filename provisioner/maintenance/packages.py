@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +13,7 @@ from provisioner.comparison.places import is_account_file, is_configuration, is_
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.kind import Kind
 from provisioner.maintenance.plan import Action, UpdatePlan
-from provisioner.rootfs.packages import read_defaults, read_owned_paths, read_packages
+from provisioner.rootfs.packages import PackagedContent, read_defaults, read_owned_paths, read_packages
 from provisioner.rootfs.tree import Tree
 from provisioner.terminal.escaping import printable
 
@@ -55,8 +54,8 @@ class PackagePlan:
     """The paths of the files that the user's packages own."""
     owned_in_image: frozenset[bytes]
     """The paths of the files that the new image's packages own."""
-    defaults: Mapping[bytes, tuple[str, str]]
-    """The configuration files of the user's packages as these have them: a name of hashlib, and the digest."""
+    defaults: Mapping[bytes, PackagedContent]
+    """The configuration files of the user's packages as these have them."""
 
 
 def plan_packages(old: Tree, new: Tree, base: frozenset[bytes]) -> PackagePlan | None:
@@ -152,9 +151,8 @@ def _is_default(path: bytes, packages: PackagePlan, old: Tree) -> bool:
     """Return whether a file is as its package has it."""
     if path not in packages.defaults:
         return False
-    algorithm, digest = packages.defaults[path]
     content = old.read(path, _LARGEST_DEFAULT + 1)
-    return content is not None and hashlib.new(algorithm, content, usedforsecurity=False).hexdigest() == digest
+    return content is not None and packages.defaults[path].is_of(content)
 
 
 def _by_line(action: Action) -> Action:

@@ -29,6 +29,7 @@ from provisioner.maintenance.damage import Damage
 from provisioner.ownership.mtree import MtreeEntry
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import remake_state
+from provisioner.rootfs.access_lists import set_access_lists
 from provisioner.rootfs.tree import NOTHING_THERE, Place, Tree
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
@@ -67,6 +68,9 @@ def repair(
             with closing_descriptor(staging.open_scratch("layers")) as scratch:
                 job = UnpackJob(image, source, staging.new, scratch, ownership, console, unpack_options)
                 with unpack(job) as fresh:
+                    if ownership.exact:
+                        with machine_errors("set access lists"):
+                            set_access_lists(fresh.locate(b"").directory, fresh.overrides)
                     _put_back(tree, fresh, staging.new, damages, baseline, done)
         with _MetadataSetter(rootfs, baseline, lambda: staging.open_scratch("copies")) as setter:
             for damage in damages:

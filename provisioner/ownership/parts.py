@@ -1,4 +1,4 @@
-"""Parts of the ownership record: the lines of a layer's files, which the process that unpacks it writes.
+"""Parts of the ownership record: the lines of a layer's files, which the processes that unpack it write.
 
 Directories keep their inodes when trees are merged. So the lines of what is in a directory are copied into the record,
 unless something below it has changed since they were written.
@@ -31,6 +31,7 @@ class Share(NamedTuple):
 
 
 ALL = Share(0, 1)
+"""All lines, where one process writes them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class PartIndex:
     def leaves_out(self, file: WalkedFile) -> bool:
         """Return whether another process writes the lines of a file, and of all that is in it.
 
-        They take turns with the directories at _SHARED_LEVEL. Files that are in none of these are the first one's.
+        Processes take turns with the directories at _SHARED_LEVEL; the first one also writes the files that are in none
+        of these. Call it once for each file, since it counts those directories, and leaves out the open ones.
         """
         level, (number, count) = len(self._open), self._share
         if level > _SHARED_LEVEL:
@@ -84,9 +86,9 @@ class PartIndex:
         self._open.append((inode, self._record.tell(), self._state.tell()))
 
     def leave_out(self) -> None:
-        """Leave out the open directories: the line of a file in them is not written here, or may change.
+        """Leave out the open directories: a line of a file in them isn't written by this process, or may change.
 
-        That of a file with more names changes with the number of these.
+        The line of a file with several names has their number, which changes when one of them is removed.
         """
         self._changing = len(self._open)
 

@@ -77,8 +77,8 @@ def write_part(
 ) -> RecordPart:
     """Write the lines of the tree at the open directory `root` into files of `folder`, and return where these are.
 
-    Before that, each directory gets its time of `overrides`. Where there are other processes that do this, a `share`
-    is written. Raises OSError.
+    Before that, each directory gets its time of `overrides`. Where several processes write the lines of one tree, each
+    writes its `share`. Raises OSError.
     """
     part = RecordPart(name, {})
     with (

@@ -2,6 +2,7 @@
 
 `plan` is what is asked for, and what is returned; `creation` makes a new directory, `reuse` uses the one that is there.
 Neither is imported before it is needed: the registry is asked first, and answers while `creation` is imported.
+May import all rooms above maintenance.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
     """
     if plan.profile:
         load_profile(plan.profile)  # a mistake in it is reported before anything is asked for
-    action = _action(plan)  # this refuses a foreign directory before Staging creates anything beside it
+    found = existing_record(plan.directory, plan.trust)  # this refuses a foreign one before Staging creates anything
+    action = "replace" if found and plan.force else MAKE
     with Staging(plan.directory, plan.trust, console.step if plan.waits else None, action=action) as staging:
         existing = record_in(staging.parent, plan.directory, plan.trust)  # once more: now no other run can change it
         if existing and not plan.force:
@@ -40,7 +42,8 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
 
             return reuse(plan, existing, source, console)
         if existing:
-            _prepare_replacement(plan)
+            _check_replaceable(plan)
+            complete = _stopping(plan, complete)
         with imported_meanwhile("provisioner.provision.creation"):
             resolved_image = source.image(plan.platform)
         from provisioner.provision.creation import create
@@ -50,15 +53,25 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         return create(plan, source, resolved_image, staging, console, complete)
 
 
-def _action(plan: Plan) -> str:
-    """Return what is done with the directory, for messages. Raises TargetExists for one that provision hasn't made."""
-    return "replace" if existing_record(plan.directory, plan.trust) and plan.force else MAKE
-
-
-def _prepare_replacement(plan: Plan) -> None:
-    """Stop what runs from the directory, if that is asked for. Raises TargetExists where it can't be replaced."""
+def _check_replaceable(plan: Plan) -> None:
+    """Raise TargetExists where the directory can't be replaced, as while something runs from it that is not to end."""
     _check_removable(plan.directory)
-    stop_or_refuse(plan.directory, stop=plan.stop_running)
+    if not plan.stop_running:
+        stop_or_refuse(plan.directory, stop=False)
+
+
+def _stopping(plan: Plan, complete: Completion) -> Completion:
+    """Return a function that calls `complete`, and then stops what runs from the directory, if that is asked for.
+
+    That is late, since the image may be missing; and without being asked for, what was started meanwhile is in the way.
+    """
+
+    def stop(new: int) -> str:
+        name = complete(new)
+        stop_or_refuse(plan.directory, stop=plan.stop_running)
+        return name
+
+    return stop
 
 
 def _check_removable(directory: Path) -> None:

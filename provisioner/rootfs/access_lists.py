@@ -12,9 +12,10 @@ from provisioner.ownership.overrides import MetadataOverrides
 
 
 def set_access_lists(rootfs: int, overrides: MetadataOverrides) -> int:
-    """Set the POSIX access lists of a finished tree: files in a directory would inherit from its own before.
+    """Set the POSIX access lists of a finished tree. Modes stay.
 
-    Modes stay. Returns how many lists can't be set here. Raises OSError.
+    Not before all files are there: a file that is created in a directory inherits the list that the directory has for
+    new files. Returns how many lists can't be set here. Raises OSError.
     """
     if not overrides.have_xattrs(access_lists):
         return 0

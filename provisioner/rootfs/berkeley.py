@@ -11,7 +11,7 @@ _PAGE_HEADER = 26
 _ON_PAGE, _OFF_PAGE = 1, 3
 """The types of items."""
 _COUNTER = bytes(4)
-"""The key of what is no package, but the highest number of one."""
+"""The key of a value that is no header: the highest number of a package."""
 
 
 def read_berkeley(data: bytes) -> list[bytes]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from provisioner.rootfs.rpm import read_automatic, read_rpm_packages
@@ -15,6 +15,8 @@ _LARGEST = 64 << 20
 """The most bytes that are read of a file."""
 _DPKG, _APT = b"var/lib/dpkg", b"var/lib/apt/extended_states"
 _APK = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
+_APK_DIGEST = 20
+"""The bytes of a checksum of apk: a SHA-1, or of packages in the format of apk 3 the beginning of a SHA-256."""
 _PACMAN = b"var/lib/pacman/local"
 _DNF = (b"usr/bin/dnf", b"usr/bin/microdnf", b"usr/bin/yum")
 _NAME = re.compile(rb"[A-Za-z0-9@_][A-Za-z0-9@._+:-]*")
@@ -30,6 +32,23 @@ class Packages:
     """The names of all packages."""
     by_hand: frozenset[bytes]
     """Those that somebody has asked for; the others were installed because these need them."""
+
+
+@dataclass(frozen=True)
+class PackagedContent:
+    """The content that a package gives a file, by its digest."""
+
+    algorithms: tuple[str, ...]
+    """Names of hashlib: the database doesn't say which of them it is."""
+    digest: str
+    """In hexadecimal; of a longer hash it is the beginning."""
+
+    def is_of(self, content: bytes) -> bool:
+        """Return whether a file with this content is as the package has it."""
+        return any(
+            hashlib.new(name, content, usedforsecurity=False).hexdigest().startswith(self.digest)
+            for name in self.algorithms
+        )
 
 
 def read_packages(tree: Tree) -> Packages | None:
@@ -86,29 +105,36 @@ def _apk_files(tree: Tree) -> Iterator[tuple[bytes, bytes]]:
             path = b""
 
 
-def read_defaults(tree: Tree, manager: str) -> dict[bytes, tuple[str, str]]:
-    """Return the configuration files of packages as these have them: a name of hashlib, and the digest in hexadecimal.
+def _apk_content(checksum: bytes) -> PackagedContent | None:
+    """Return what a checksum of apk says, such as `Q1…`; None for one that can't be read."""
+    if not checksum.startswith(b"Q1"):
+        return None
+    try:
+        digest = base64.b64decode(checksum[2:], validate=True)
+    except ValueError:
+        return None
+    return PackagedContent(("sha1", "sha256"), digest.hex()) if len(digest) == _APK_DIGEST else None
 
-    Raises OSError.
-    """
-    found: dict[bytes, tuple[str, str]] = {}
+
+def read_defaults(tree: Tree, manager: str) -> dict[bytes, PackagedContent]:
+    """Return the configuration files of packages as these have them. Raises OSError."""
+    found: dict[bytes, PackagedContent] = {}
     if manager == "apt":
         status = tree.read(_DPKG + b"/status", _LARGEST) or b""
         for path, digest in re.findall(rb"^ /(\S+) ([0-9a-f]{32})(?: [a-z-]+)*$", status, re.MULTILINE):
-            found[path] = "md5", digest.decode()
+            found[path] = PackagedContent(("md5",), digest.decode())
     elif manager == "apk":
         for path, checksum in _apk_files(tree):
-            if checksum.startswith(b"Q1"):
-                with suppress(ValueError):
-                    found[path] = "sha1", base64.b64decode(checksum[2:], validate=True).hex()
+            if content := _apk_content(checksum):
+                found[path] = content
     elif manager == "dnf":
         for package in read_rpm_packages(tree) or ():
-            found.update((path, (algorithm, digest)) for path, algorithm, digest in package.configuration)
+            found.update((path, PackagedContent((name,), digest)) for path, name, digest in package.configuration)
     else:
         for name in list(tree.list_directory(_PACMAN)):
             text = tree.read(_PACMAN + b"/" + name + b"/files", _LARGEST) or b""
             for path, digest in re.findall(rb"^(.+)\t([0-9a-f]{32})$", text.partition(b"%BACKUP%")[2], re.MULTILINE):
-                found[path] = "md5", digest.decode()
+                found[path] = PackagedContent(("md5",), digest.decode())
     return found
 
 

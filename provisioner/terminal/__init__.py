@@ -5,5 +5,5 @@ outside reaches a terminal without it. `progress.Console` writes steps, errors a
 standard output is free for data. `tables.table()` makes lines that fit a `Screen`, and `wrapping.filled()` breaks
 messages between words; without a terminal nothing is cut, broken or coloured.
 
-It imports nothing of this package. tqdm is imported only where a bar is shown.
+tqdm is imported only where a bar is shown. May import sizes and threads.
 """

@@ -10,12 +10,12 @@ find_user() {
     read_accounts
     find_passwd
     if [ -z "$uid" ]; then
-        is_number "$user_part" || fail "no user $user_part in the first 64 KiB of the image's /etc/passwd: see --user"
+        is_number "$user_part" || fail_without "user $user_part"
         uid=$user_part gid=0
     fi
     find_groups
     if [ -n "$group_part" ]; then
-        is_number "$group_part" || fail "no group $group_part in the first 64 KiB of the image's /etc/group: see --user"
+        is_number "$group_part" || fail_without "group $group_part"
         gid=$group_part
     fi
     # Android's kernels allow the network to the groups inet, net_raw and net_admin.
@@ -23,6 +23,12 @@ find_user() {
         */0/* | proot/* | userns/* | */) ;;
         *) groups="$groups 3003 3004 3005" ;;
     esac
+}
+
+# Exit since the image has no $1. Of long files, only the beginning was looked at.
+fail_without() {
+    [ ${#accounts} -lt 65536 ] || fail "no $1 in the first 64 KiB of the image's /etc/passwd and /etc/group: see --user"
+    fail "no $1 in the image: see --user"
 }
 
 # Succeed if $1 is a user or group id below 4000000000. Programs take larger numbers, from 2^32 on, for

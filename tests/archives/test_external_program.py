@@ -34,14 +34,14 @@ def children() -> set[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """Look that no process, thread or open file is left."""
+    """Look that no process, thread or open file is left. What an earlier test has left may end meanwhile."""
     before, files, threads = children(), len(os.listdir("/proc/self/fd")), set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
-    assert children() == before
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert children() <= before
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 def test_all_of_it_goes_through() -> None:
@@ -141,7 +141,8 @@ def test_zstd_by_the_program(zstd_program: None, tmp_path: Path) -> None:
     assert b"".join(filtered(program, "-dcq", chunks=iter([(tmp_path / "x").read_bytes()]))) == NOISE * 20
 
 
-def test_zstd_ends_when_writing_fails(zstd_program: None, tmp_path: Path) -> None:
+def test_zstd_ends_when_it_is_closed_early(zstd_program: None, tmp_path: Path) -> None:
+    """As where writing has failed. The fixture looks that nothing is left."""
     with open(tmp_path / "x", "wb") as file, closing(zstd(file.fileno())) as packer:
         packer.write(b"some")
 

@@ -145,6 +145,17 @@ def test_the_directory_of_another_user(place: Path, registry: ScriptedRegistry, 
         assert {path.lstat().st_uid for path in directory.rglob("*")} == {owner}
 
 
+def test_the_directory_of_root(place: Path, registry: ScriptedRegistry) -> None:
+    """It is closed to others, whom no other directory helps."""
+    need_root()
+    directory, new = make(registry, place / "dir"), place / "new"
+    for command, *words in (("diff",), ("repair",), ("update",), ("backup", new), ("copy", new), ("remove",)):
+        done = provision(command, directory, *words, **as_user())
+        assert done.returncode == 7, done.stderr
+        hint = "it is another user's: be that user, or root"
+        assert done.stderr.endswith(f"look at {directory}: Permission denied\n  {hint}\n"), done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_directory_that_a_symlink_leads_to(directory: Path, command: str, tmp_path: Path) -> None:
     link = tmp_path / "link"

@@ -272,6 +272,9 @@ def test_a_container_that_runs_is_not_replaced(registry: ScriptedRegistry, place
         [place / "dir/start.sh", "-d", "sleep", "1000"], check=False, capture_output=True, text=True, **as_user()
     )
     assert started.returncode == 0, started.stderr
+    missing = f"{registry.host}/missing"
+    failed = provision(missing, place / "dir", "--force", "--stop-running", cache=place / "cache", **as_user())
+    assert failed.returncode == 3  # and goes on running
     refused = provision(*words, "--force", cache=place / "cache", **as_user())
     assert refused.returncode == 8
     assert re.search(rf"processes run from {place}/dir: \d+ \S+", refused.stderr)

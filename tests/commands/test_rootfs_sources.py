@@ -410,6 +410,16 @@ def test_a_url(tmp_path: Path, server: FileServer, cache: Path) -> None:
     assert "plain http" in make("http://example.invalid/x", tmp_path / "none", status=2)
 
 
+@pytest.mark.parametrize("word", ["", "rootfs:"])
+def test_nothing_is_downloaded_for_a_run_that_cannot_succeed(tmp_path: Path, server: FileServer, word: str) -> None:
+    url = server.add("/rootfs.tar", tar(*USUAL))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/mine").touch()
+    make(f"{word}{url}", tmp_path / "taken", status=8)
+    make(f"{word}{url}", tmp_path / "dir", "--profile=nope", status=2)
+    assert server.paths() == []
+
+
 DAMAGED: dict[str, Callable[[bytes], bytes]] = {
     "half of it": lambda content: content[: len(content) // 2],
     "nothing": lambda content: b"",

@@ -109,9 +109,11 @@ def test_several_are_stopped_or_none(running: Path) -> None:
 
 
 def test_a_log_is_followed_as_long_as_the_container_runs(running: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not run(running, "logs", "web").stdout.startswith("started\n"):
+        assert time.monotonic() < deadline
     assert run(running, "stop", "web").returncode == 0
     before = run(running, "logs", "-f", "web").stdout
-    assert before.startswith("started\n")
     assert run(running, "start", "web", "-d", "sh", "-c", "sleep 1; echo end").returncode == 0
     assert run(running, "logs", "-f", "web").stdout == before + "end\n"
 

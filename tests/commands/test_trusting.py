@@ -212,13 +212,14 @@ def test_root_makes_nothing_below_a_strangers_directory(image: str, place: Path,
     need_root()
     (place / "theirs").mkdir()
     owned_by(STRANGER, place / "theirs")
-    for command in ("install", "doctor", "inspect"):
-        words = commands(image, place / "theirs/x")[command]
+    (place / "theirs/there").mkdir()
+    for command, name in (("install", "x"), ("doctor", "x"), ("inspect", "there")):
+        words = commands(image, place / "theirs" / name)[command]
         done = provision(*words, cache=tmp_path / "cache", **root_options(SUDO_UID=str(user_id())))
         assert done.returncode == 8, done.stderr
         assert f"{place}/theirs belongs to the user {STRANGER}" in done.stderr
         assert f"chown 0:0 {place}/theirs;" in done.stderr  # without -R, since all in it would become root's
-    assert os.listdir(place / "theirs") == []
+    assert os.listdir(place / "theirs") == ["there"]
 
 
 def test_root_follows_no_strangers_link_in_tmp(image: str, tmp_path: Path) -> None:
@@ -378,6 +379,6 @@ def test_under_fakeroot(image: str, place: Path, cache_dir: Path) -> None:
 def test_a_wrong_setting_is_told(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('trust-dir = ["here"]\n')
-    done = provision("inspect", "./x", cache=tmp_path, env={**clean_environment(), "PROVISION_CONFIG": str(config)})
+    done = provision("inspect", tmp_path, cache=tmp_path, env={**clean_environment(), "PROVISION_CONFIG": str(config)})
     assert done.returncode == 2
     assert "'here' is not an absolute path (line 1)" in done.stderr

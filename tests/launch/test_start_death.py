@@ -28,9 +28,9 @@ def _util_linux() -> None:
 
 
 def has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether nobody has the standard output of `process` open any more, after ten seconds at most."""
+    """Whether nobody has the standard output of `process` open any more, after a minute at most."""
     assert process.stdout
-    return bool(select.select([process.stdout], [], [], 10)[0]) and process.stdout.read() == b""
+    return bool(select.select([process.stdout], [], [], 60)[0]) and process.stdout.read() == b""
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -40,7 +40,7 @@ def test_without_a_runtime_one_package_is_named(container: Container, bare_path:
 
 
 def test_user_namespaces_where_proot_is_missing(container: Container, bare_path: Path) -> None:
-    for name in ("unshare", "mount", "mkdir", "mv", "cp", "chroot", "true"):
+    for name in ("unshare", "mount", "mkdir", "mv", "cp", "head", "chroot", "true"):
         (bare_path / name).symlink_to(find_program(name) or "")
     env = {"PATH": str(bare_path)}
     assert b"unshare -U -r -i -u -m -p " in container.output("", "--print", "true", by="userns", env=env)

@@ -80,7 +80,7 @@ def test_a_blob_is_read_from_its_file_while_it_grows() -> None:
 
     def growing() -> Iterator[bytes]:
         yield b"1"
-        assert is_read.wait(10)
+        assert is_read.wait(60)
         yield b"2"
 
     blob = SpooledBlob(growing())

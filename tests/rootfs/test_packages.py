@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from provisioner.exports.owners import OwnerSource
 from provisioner.filesystem.descriptors import directory_descriptor
 from provisioner.rootfs.berkeley import read_berkeley
-from provisioner.rootfs.packages import Packages, read_defaults, read_owned_paths, read_packages
+from provisioner.rootfs.packages import PackagedContent, Packages, read_defaults, read_owned_paths, read_packages
 from provisioner.rootfs.rpm import parse_header, read_rpm_packages
 from provisioner.rootfs.tree import Tree
 from tests.support.tools import find_program, need, run, unavailable
@@ -62,20 +62,22 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 def test_configuration_files_as_packages_have_them(root: Path, tree: Tree) -> None:
-    md5, sha1 = hashlib.md5(b"x").hexdigest(), hashlib.sha1(b"x")
+    md5, sha1, sha256 = hashlib.md5(b"x").hexdigest(), hashlib.sha1(b"x"), hashlib.sha256(b"x")
     conffiles = f" /etc/a {md5}\n /etc/b {md5} obsolete\n /etc/c newconffile\n"
     status = f"Package: a\nStatus: install ok installed\nConffiles:\n{conffiles}"
     write(root, {**APT, "var/lib/dpkg/status": status})
-    assert read_defaults(tree, "apt") == {b"etc/a": ("md5", md5), b"etc/b": ("md5", md5)}
-    checksum = base64.b64encode(sha1.digest()).decode()
+    assert read_defaults(tree, "apt") == dict.fromkeys((b"etc/a", b"etc/b"), PackagedContent(("md5",), md5))
+    checksum, newer = (base64.b64encode(digest).decode() for digest in (sha1.digest(), sha256.digest()[:20]))
     database = (
-        f"C:Q1\nP:a\nF:etc\nR:a\na:0:0:644\nZ:Q1{checksum}\nR:odd\nZ:Q1*\nR:none\n\nP:b\nF:etc/b\nR:c\nZ:Q1{checksum}\n"
+        f"C:Q1\nP:a\nF:etc\nR:a\na:0:0:644\nZ:Q1{checksum}\nR:odd\nZ:Q1*\nR:none\n\nP:b\nF:etc/b\nR:c\nZ:Q1{newer}\n"
     )
     write(root, {"lib/apk/db/installed": database})
-    assert read_defaults(tree, "apk") == {b"etc/a": ("sha1", sha1.hexdigest()), b"etc/b/c": ("sha1", sha1.hexdigest())}
+    defaults = read_defaults(tree, "apk")
+    assert defaults.keys() == {b"etc/a", b"etc/b/c"}
+    assert all(default.is_of(b"x") and not default.is_of(b"y") for default in defaults.values())
     assert set(read_owned_paths(tree, "apk")) == {b"etc/a", b"etc/odd", b"etc/none", b"etc/b/c"}
     write(root, {"var/lib/pacman/local/a-1-1/files": f"%FILES%\netc/\netc/a\n\n%BACKUP%\netc/a\t{md5}\n"})
-    assert read_defaults(tree, "pacman") == {b"etc/a": ("md5", md5)}
+    assert read_defaults(tree, "pacman") == {b"etc/a": PackagedContent(("md5",), md5)}
     assert set(read_owned_paths(tree, "pacman")) == {b"etc", b"etc/a"}
 
 
@@ -196,7 +198,7 @@ def test_it_says_what_rpm_says(root: Path, tree: Tree, rpm_database: Path) -> No
     assert read_packages(tree) == Packages("dnf", frozenset({b"a", b"b"}), frozenset({b"a"}))
     assert set(read_owned_paths(tree, "dnf")) == {b"etc/a.conf", b"usr/lib/a", b"etc/b.conf", b"usr/lib/b"}
     digest = hashlib.sha256(b"a\n").hexdigest()
-    assert read_defaults(tree, "dnf")[b"etc/a.conf"] == ("sha256", digest)
+    assert read_defaults(tree, "dnf")[b"etc/a.conf"] == PackagedContent(("sha256",), digest)
     owners = {package.owners for package in read_rpm_packages(tree) or ()}
     assert owners == {((b"usr/lib/" + name, b"web", b"mail"),) for name in (b"a", b"b")}
     write(root, {"usr/lib/sysimage/libdnf5/packages.toml": "packages = 5"})

@@ -71,7 +71,7 @@ class Terminal:
             os.execve(program, [str(word) for word in command], {**options["env"], "PS1": "PROMPT"})
 
     def until(self, text: bytes) -> None:
-        """Read up to `text`. AssertionError unless it comes within ten seconds."""
+        """Read up to `text`. AssertionError unless it comes within a minute."""
         deadline = time.monotonic() + 60
         while text not in self.shown:
             assert time.monotonic() < deadline, f"no {text!r} in {self.shown!r}"

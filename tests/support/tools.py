@@ -46,6 +46,7 @@ _PACKAGES = {
     "setcap": "libcap2-bin",
     "pacman": "pacman-package-manager",
     "qemu-aarch64-static": "qemu-user-static",
+    "qemu-img": "qemu-utils",
     "qemu-x86_64-static": "qemu-user-static",
     "repo-add": "pacman-package-manager",
     "rpmbuild": "rpm",
