@@ -269,7 +269,7 @@ def _takes_value(option: str) -> bool:
         parser = _parser(name)
         if option in parser.options:
             return parser.takes_value(option)
-    return option in TAKES_VALUE
+    return option in TAKES_VALUE or option in ("-o", "--output")  # docker's save has it
 
 
 def _subcommand(words: list[str]) -> list[str]:
@@ -310,6 +310,8 @@ def _parser(name: str) -> Parser:
         "": _COMMAND_LATER,
         "install": _COMMAND_LATER,
         "config": "; to change something: provision config NAME --set KEY=VALUE",
+        "login": "; a shell in a container: provision shell NAME",
+        "update": "; to another image: --to IMAGE",
     }.get(name, "")
     parser.find_owner = lambda option: _owner_of(option, name or "install")
     return parser

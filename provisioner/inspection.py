@@ -142,7 +142,7 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
     with opened_directory(directory, trust) as folder:
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
-            raise no_container(directory, shown, "name a directory that holds .provision/, or an image")
+            raise no_container(directory, shown)
         provisioned = os.stat("record.json", dir_fd=folder).st_mtime
         unpacked = recorded_totals(folder)
         image = read_image(folder, directory, record)

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from provisioner.commands.container_names import path_of_container
+from provisioner.commands.container_names import check_order, path_of_container
 from provisioner.commands.output import make_console, output_errors
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
@@ -55,6 +55,7 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
     from provisioner.exports.output_file import STANDARD_OUTPUT, check_not_below, output_file
 
     console = make_console(arguments)
+    check_order([command], arguments.directory, arguments.file)
 
     def use(source: Path, opened: int, folder: int) -> int:
         check_not_below(arguments.file, source)

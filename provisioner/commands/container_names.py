@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from provisioner.container.directories import Directories, KnownDirectory, state
 from provisioner.container.record import LIST_HINT, no_container
 from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import containers_in, find_unlisted
-from provisioner.errors import NotFound, UsageError
+from provisioner.errors import NotFound, ProvisionError, UsageError
 from provisioner.filesystem.trust import NOBODY
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -58,9 +59,7 @@ def container_called(name: str, arguments: argparse.Namespace) -> Path:
     directory = find_directory(path, trust)
     with opened_directory(directory, trust) as folder:
         if folder is None:
-            above = next((part for part in path.parents if (part / FOLDER).is_dir()), None)
-            hint = f"name the directory: {printable(str(above))}" if above else LIST_HINT
-            raise no_container(directory, printable(str(path)), hint)
+            raise no_container(directory, printable(str(path)))
     return directory
 
 
@@ -99,13 +98,28 @@ def path_of_container(name: str) -> Path:
     raise no_directory(name)
 
 
-def no_directory(name: str, hint: str = "") -> NotFound:
+def check_order(command: Sequence[str], name: str, other: str, *rest: str) -> None:
+    """Raise UsageError where the first of two words is nothing here, and the second is a container.
+
+    `command` is the subcommand with its options, `rest` are the words behind both.
+    """
+    if not _is_there(Path(name)) and not is_known(name) and is_known(other):
+        line = printable(shlex.join(["provision", *command, other, name, *rest]))
+        raise UsageError("NAME|DIR comes first", f"type {line}")
+
+
+def is_known(name: str) -> bool:
+    """Return whether a word is the path of a container, or the name of one that is known."""
+    is_listed = _is_name(name) and name in [Path(directory).name for directory in _present_directories()]
+    return is_listed or _is_container(Path(name))
+
+
+def no_directory(name: str) -> NotFound:
     """Return the error for the path of a DIR at which nothing is; it names a container beside it that may be meant."""
     path = Path(name)
     near = nearest(path.name, [found.name for found in containers_in([path.parent])])
-    if near:
-        hint = f"did you mean {printable(shlex.quote(os.path.join(os.path.dirname(name), near)))}?"
-    return NotFound(f"there is no directory {printable(name)}", hint or LIST_HINT)
+    meant = printable(shlex.quote(os.path.join(os.path.dirname(name), near)))
+    return NotFound(f"there is no directory {printable(name)}", f"did you mean {meant}?" if near else LIST_HINT)
 
 
 def say_similar_container(word: str, command: str, console: Console) -> None:
@@ -113,12 +127,24 @@ def say_similar_container(word: str, command: str, console: Console) -> None:
 
     `command` is the subcommand.
     """
-    present = _present_directories() if is_short(word) else []
-    names = [Path(directory).name for directory in present]
+    if found := _similar_container(word):
+        line = shlex.join(["provision", command, str(found)])
+        console.step(f"{word} is taken for an image; for the container {printable(found.name)}: {printable(line)}")
+
+
+def add_similar_container(error: ProvisionError, word: str) -> None:
+    """Add to the hint of an error about a word that is no image how to start the container that may be meant."""
+    if found := _similar_container(word):
+        line = printable(shlex.join(["provision", "start", found.name]))
+        error.hint = f"{error.hint}; the container {printable(found.name)}: {line}"
+
+
+def _similar_container(word: str) -> Path | None:
+    """Return the known container whose name is a word that may be an image's, or is near to it; None for none."""
+    present = list(map(Path, _present_directories())) if is_short(word) else []
+    names = [directory.name for directory in present]
     near = word if word in names else nearest(word, names)
-    if near:
-        line = shlex.join(["provision", command, present[names.index(near)]])
-        console.step(f"{word} is taken for an image; for the container {printable(near)}: {printable(line)}")
+    return present[names.index(near)] if near else None
 
 
 def _known_directory(name: str) -> Path:

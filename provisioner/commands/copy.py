@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from provisioner.commands.container_names import path_of_container
+from provisioner.commands.container_names import is_known, path_of_container
 from provisioner.commands.output import make_console
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
@@ -44,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.sizes import counted, size_text
 
     console, trust = make_console(arguments), trusted_directories(arguments)
+    _check_no_files([arguments.directory, arguments.new])
     source = find_directory(path_of_container(arguments.directory), trust)
     target = new_directory(arguments.new, source, trust)
     with opened_own_directory(source, trust) as opened:
@@ -63,6 +66,16 @@ def run(arguments: argparse.Namespace) -> int:
     remember(target, source)
     console.step(f"{printable(arguments.new)} is ready")
     return 0
+
+
+def _check_no_files(words: Sequence[str]) -> None:
+    """Raise UsageError where a word is docker's name of a file in a container."""
+    from provisioner.commands.foreign_words import IN_CONTAINER, what_to_type
+
+    for word in words:
+        found = IN_CONTAINER.fullmatch(word)
+        if found and not os.path.lexists(word) and is_known(found[1]):
+            raise UsageError("provision copy makes another container", what_to_type(["cp", *words], ()))
 
 
 def new_directory(name: str, source: Path, trust: TrustedDirectories) -> Path:

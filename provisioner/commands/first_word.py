@@ -56,6 +56,7 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
     if len(operands) > 1 and operands[0] in TOOLS:
         _check_without_tool(operands, others, names)
     is_reversed = len(operands) > 1 and operands[0] != "-" and operands[1] in names and not os.path.lexists(operands[1])
+    is_container = is_container and operands[1:2] not in (["list"], ["run"])  # those have no container behind them
     if not (is_container and is_reversed) and (instead := instead_of(operands, others, names)):
         image = f"an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
         raise UsageError(f"there is no subcommand {printable(operands[0])}", f"{instead}; {image}")
@@ -89,7 +90,10 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
     if word in INSTEAD:
         return what_to_type([word, *operands[1:]], names)
     is_word = _WORD.fullmatch(word) and word not in _IMAGES
-    name = nearest(word, (*names, *INSTEAD)) if is_word else ""
+    known = (*names, "help", *INSTEAD)
+    if len(operands) == 1:
+        known = tuple(name for name in known if name != "container")  # alone it is more likely that of a DIR
+    name = nearest(word, known) if is_word else ""
     if not name or _is_catalogued(word):
         return ""
     if name in INSTEAD:

@@ -25,13 +25,13 @@ _ONE_BY_ONE = "each container is started by itself: provision start NAME"
 _NETWORK = "containers use this machine's network, and nothing has to be set up"
 _VOLUMES = "volumes are directories of this machine: provision run -v SRC:/DST IMAGE"
 
-_IN_CONTAINER = re.compile(r"([^:/]+|(?:\.{0,2}/)[^:]*):/*(.*)", re.DOTALL)
+IN_CONTAINER = re.compile(r"([^:/]+|(?:\.{0,2}/)[^:]*):/*(.*)", re.DOTALL)
 """docker's name of a file in a container, CONTAINER:PATH."""
 
 INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(("pull", "create", "get", "add", "download", "fetch", "launch", "new", "unpack"), _PROVISION),
-    **dict.fromkeys(("assemble", "extract"), _PROVISION),
-    **dict.fromkeys(("ls", "ps", "status", "freeze", "stats"), _LIST),
+    **dict.fromkeys(("assemble", "extract", "init", "make"), _PROVISION),
+    **dict.fromkeys(("ls", "ps", "status", "freeze", "stats", "events"), _LIST),
     "images": _IMAGES,
     **dict.fromkeys(("rm", "delete", "del", "uninstall", "purge", "destroy", "erase"), _REMOVE),
     **dict.fromkeys(("cp", "clone", "sync"), _COPY),
@@ -61,7 +61,9 @@ INSTEAD: Mapping[str, str] = {
     "port": _NETWORK,
     **dict.fromkeys(("info", "check", "diagnose"), "provision doctor"),
     "version": "provision --version",
-    **dict.fromkeys(("compose", "pod", "kube", "stack", "service", "up"), _ONE_BY_ONE),
+    "man": "provision help",
+    **dict.fromkeys(("compose", "docker-compose", "podman-compose", "service", "up"), _ONE_BY_ONE),
+    **dict.fromkeys(("pod", "kube", "play", "stack"), _ONE_BY_ONE),
     **dict.fromkeys(("edit", "set", "settings"), "provision config {container} --set K=V"),
     "network": _NETWORK,
     "volume": _VOLUMES,
@@ -80,7 +82,7 @@ TOOLS = frozenset(_TOOLS.split())
 """Programs whose subcommand may follow, from a command line that was copied."""
 
 _GROUPS: Mapping[str, Mapping[str, str]] = {
-    "container": {},
+    "container": {"prune": _REMOVE},
     "image": {"ls": _IMAGES, "list": _IMAGES, "rm": _PRUNE, "remove": _PRUNE, "inspect": "provision inspect {image}"},
     "system": {"df": "provision cache", "prune": _PRUNE, "info": "provision doctor", "reset": "provision cache clear"},
 }
@@ -90,8 +92,8 @@ _GROUPS: Mapping[str, Mapping[str, str]] = {
 def what_to_type(words: Sequence[str], names: Collection[str]) -> str:
     """Return what to type instead of a command line of INSTEAD, without its options. `names` are our subcommands."""
     word, *others = words
-    if word == "cp" and any(_IN_CONTAINER.fullmatch(other) for other in others):
-        paths = (_IN_CONTAINER.sub(r"\1/rootfs/\2", other) for other in others)
+    if word == "cp" and any(IN_CONTAINER.fullmatch(other) for other in others):
+        paths = (IN_CONTAINER.sub(r"\1/rootfs/\2", other) for other in others)
         return f"{_MOUNTED}: {printable(shlex.join(['cp', '-a', *paths]))}"
     group = _GROUPS.get(word)
     if group is None or not others:

@@ -104,7 +104,7 @@ def _find_directory(target: str) -> Path | None:
         return None
     is_image = os.path.isfile(path / "manifest.json") or os.path.isfile(path / "index.json")
     if not os.path.lexists(path):
-        raise no_directory(target, "name a directory that holds .provision/, or an image")
+        raise no_directory(target)
     return None if is_image or (os.path.exists(path) and not os.path.isdir(path)) else path
 
 

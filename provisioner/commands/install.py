@@ -6,7 +6,8 @@ import argparse
 import os
 import shlex
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from provisioner.commands.stamps import Stamps, add_stamp_arguments
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
-from provisioner.errors import UsageError, machine_errors
+from provisioner.errors import NetworkError, NotFound, UsageError, machine_errors
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
 from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
@@ -100,6 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     warn_of_missing_binds(plan.binds, console)
     stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
     with ExitStack() as stack:
+        if arguments.is_temporary or not is_named:
+            stack.enter_context(_suggest_container(arguments.source))
         if arguments.no_cache:
             options = replace(options, scratch=stack.enter_context(scratch_before_staging(directory, trust)))
         source = stack.enter_context(open_source(name, options, console))
@@ -120,6 +123,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_lines([outcome.record.to_json().rstrip()])
     return 0
+
+
+@contextmanager
+def _suggest_container(word: str) -> Iterator[None]:
+    """Where the block doesn't find an image, and a container has nearly its name, say how that is started."""
+    try:
+        yield
+    except (NotFound, NetworkError) as error:
+        from provisioner.commands.container_names import add_similar_container
+
+        add_similar_container(error, word)
+        raise
 
 
 def _take_source_from_lock(arguments: argparse.Namespace) -> None:

@@ -26,8 +26,9 @@ from provisioner.image.source_name import (
 from provisioner.terminal.escaping import printable
 
 _WEB_PAGES = (
-    re.compile(r"(?:https?://)?hub\.docker\.com/_/(?P<name>[^/?#]+).*"),
-    re.compile(r"(?:https?://)?hub\.docker\.com/(?:r|repository/docker)/(?P<name>[^/?#]+/[^/?#]+).*"),
+    re.compile(r"(?:https?://)?(?:registry\.)?hub\.docker\.com/_/(?P<name>[^/?#]+).*"),
+    re.compile(r"(?:https?://)?hub\.docker\.com/layers/(?:library/)?(?P<name>[^?#]+?)/(?P<tag>[^/?#]+)(?:/images/.*)?"),
+    re.compile(r"(?:https?://)?(?:registry\.)?hub\.docker\.com/(?:r|repository/docker)/(?P<name>[^/?#]+/[^/?#]+).*"),
     re.compile(r"https?://(?P<name>quay\.io)/repository/(?P<path>[^?#]+?)/?(?:[?#].*)?"),
     re.compile(
         r"https?://github\.com/(?:orgs/)?(?P<owner>[^/?#]+)/(?:[^/?#]+/)?(?:pkgs|packages)/container/(?:package/)?(?P<path>[^/?#]+).*"
@@ -39,7 +40,7 @@ _WEB_PAGES = (
 """Addresses of web pages about images, and of registries."""
 
 
-_REGISTRY = re.compile(r"(?:[a-z0-9-]+\.)+(?:io|com|org|net|dev|aws)(?::[0-9]+)?/?")
+_REGISTRY = re.compile(r"(?:(?:[a-z0-9-]+\.)+(?:io|com|org|net|dev|aws)|localhost|[0-9]+(?:\.[0-9]+){3})(?::[0-9]+)?/?")
 """Names of registries without an image; no official image of Docker Hub is called so."""
 _TAG = re.compile(r"latest|[0-9]+(?:\.[0-9]+)*")
 
@@ -64,7 +65,7 @@ def check_operands(image: str, directory: str | None) -> None:
         start = printable(shlex.quote(image if is_path(image) else f"./{image}"))
         raise UsageError(f"{printable(image)} is no image: it starts a container", f"type {start}")
     if _REGISTRY.fullmatch(image):
-        raise UsageError(f"{image} is a registry", f"name an image of it: {image}/OWNER/NAME")
+        raise UsageError(f"{image} is a registry", f"name an image of it: {image.rstrip('/')}/OWNER/NAME")
     if directory and _TAG.fullmatch(directory) and ":" not in image and not os.path.lexists(directory):
         tagged, named = f"provision {image}:{directory} DIR", f"provision {image} ./{directory}"
         raise UsageError(
@@ -96,6 +97,8 @@ def image_of_page(text: str) -> str:
             groups = found.groupdict()
             if "owner" in groups:
                 return f"ghcr.io/{groups['owner'].lower()}/{groups['path']}"
+            if "tag" in groups:
+                return f"{groups['name']}:{groups['tag']}"
             return "/".join(groups[key] for key in ("name", "path") if groups.get(key))
     return ""
 

@@ -21,6 +21,8 @@ _MARK = "\0"
 """No word of a command line has it."""
 _SHORT_START_OPTIONS = re.compile("-[itd]+|-[puw][0-9/:=].*")
 """One-letter options of start.sh that are joined, or have their value in the same word."""
+_WITH_NUMBER = re.compile("(-[a-zA-Z])[0-9]+")
+"""A one-letter option with a number in the same word, as -j4."""
 _ARGUMENT_ERROR = re.compile("argument ([^ ]+): (.*)", re.DOTALL)
 _CHOICES = re.compile("invalid choice: (.*) \\(choose from (.*)\\)", re.DOTALL)
 _EXCLUDED = re.compile("not allowed with argument (.*)")
@@ -104,7 +106,8 @@ class Parser(argparse.ArgumentParser):
         return ""
 
     def _option_hint(self, option: str) -> str:
-        if synonym := self.synonyms.get(option) or EVERYWHERE.get(option):
+        name = _WITH_NUMBER.sub(r"\1", option)
+        if synonym := self.synonyms.get(name) or EVERYWHERE.get(name):
             return synonym
         is_install = self.prog in ("provision", "provision install")
         if is_install and (option in START_OPTIONS or _SHORT_START_OPTIONS.fullmatch(option)):

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioner.commands.container_names import check_order
 from provisioner.commands.image_options import add_image_arguments
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Push the image. Raises ProvisionError; blobs that have arrived until then needn't be sent again."""
+    check_order(["push"], arguments.directory, arguments.reference)
     target = Reference.parse(arguments.reference)
     if target.digest:
         raise UsageError(f"{target.familiar} has a digest, which follows from the content", "name a tag")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.container_names import add_container_argument, check_order, find_container
 from provisioner.commands.start_options import add_start_arguments
 from provisioner.commands.trusting import add_trust_argument
 from provisioner.errors import MachineError, UsageError, machine_errors
@@ -50,6 +50,8 @@ class Starter:
         if self.needs_words and not arguments.words:
             raise UsageError("there is no command", f"as in {self.EXAMPLE}")
         words = arguments.words
+        if self.needs_words:
+            check_order(["exec", *arguments.start_words], arguments.container, *words)
         if self.is_shell and words and words[0] in ("-c", "-lc"):  # sh's -c, not docker's
             words = ["--", *words]
         become(os.path.join(find_container(arguments), "start.sh"), (*self.options, *arguments.start_words, *words))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from provisioner.terminal.escaping import printable
 ACCOUNTS = "accounts"
 """The folder in FOLDER with the image's files of users and groups."""
 LIST_HINT = "see all that are known: provision list"
-OWN_DIRECTORY_HINT = "name the directory that holds start.sh, rootfs and .provision"
+"""What helps where a DIR is none."""
 PACKAGES = "packages"
 """The file in FOLDER with the names of the packages that were installed by hand in the image, a line each."""
 _NAME = "record.json"
@@ -173,15 +174,20 @@ def new_id() -> str:
     return os.urandom(16).hex()
 
 
-def no_container(directory: Path, shown: str, hint: str = "") -> ProvisionError:
+def no_container(directory: Path, shown: str) -> ProvisionError:
     """Return the error for a `directory` without a record; `shown` is its name for messages.
 
-    NotFound where nothing is there, TargetExists where something is that provision hasn't made. `hint` replaces the
-    usual one.
+    NotFound where nothing is there, TargetExists where something is that provision hasn't made.
     """
     if not os.path.exists(directory):
-        return NotFound(f"there is no directory {shown}", hint or LIST_HINT)
-    return TargetExists(f"{shown} was not made by provision", hint or OWN_DIRECTORY_HINT)
+        return NotFound(f"there is no directory {shown}", LIST_HINT)
+    return TargetExists(f"{shown} was not made by provision", container_hint(directory))
+
+
+def container_hint(path: Path) -> str:
+    """Return what to name instead of a path that is no provisioned directory: the one that it is in, if any."""
+    above = next((part for part in path.parents if os.path.isdir(part / FOLDER)), None)
+    return f"name the directory: {printable(shlex.quote(str(above)))}" if above else LIST_HINT
 
 
 def _check_types(part: Record | LayerRecord) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, look_errors, open_folder
-from provisioner.container.record import OWN_DIRECTORY_HINT, no_container
+from provisioner.container.record import container_hint, no_container
 from provisioner.container.recovery import OLD, staging_directory
 from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, TargetExists, machine_errors
@@ -96,7 +96,7 @@ def opened_own_directory(
         except FileNotFoundError:
             raise no_container(directory, shown) from None
         except NotADirectoryError:
-            raise TargetExists(*_describe_file(found.directory, name, shown)) from None
+            raise TargetExists(*_describe_file(found.directory, name, directory, shown)) from None
     with closing_descriptor(opened):
         with look_errors(directory):
             names = ("record.json",) if needs_record else ("record.json", RECORD)
@@ -106,12 +106,12 @@ def opened_own_directory(
         yield opened
 
 
-def _describe_file(parent: int, name: str, shown: str) -> tuple[str, str]:
+def _describe_file(parent: int, name: str, path: Path, shown: str) -> tuple[str, str]:
     """Return the message and the hint for what is no directory."""
     if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
         target = printable(os.readlink(name, dir_fd=parent))
         return f"{shown} is a symlink to {target}", "name the directory itself"
-    return f"{shown} is not a directory", OWN_DIRECTORY_HINT
+    return f"{shown} is not a directory", container_hint(path)
 
 
 def _has_one_of(names: Sequence[str], opened: int, directory: Path, trust: TrustedDirectories) -> bool:

@@ -150,8 +150,11 @@ def _check_path(text: str, path: str) -> None:
             continue
         if not component:
             raise _reference_error(text, "there is an empty part between slashes")
-        if re.fullmatch("[^=]+==[^=]+", component) and path.endswith(component):  # as pip has it
-            raise _reference_error(text, f"{component!r} has '=='", f"write it {text.replace('==', ':')!r}")
+        version = re.fullmatch("[^=<>~!]+([=~<>]=|=)[^=<>~!]+", component)
+        if version and path.endswith(component):  # as pip and apt have it
+            raise _reference_error(
+                text, f"{component!r} has {version[1]!r}", f"write it {text.replace(version[1], ':')!r}"
+            )
         if component != component.lower():
             raise _reference_error(text, f"{component!r} has capital letters", f"write it {component.lower()!r}")
         raise _reference_error(text, f"{component!r} is not lower-case letters and digits, joined by '.', '_' or '-'")

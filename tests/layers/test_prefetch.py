@@ -172,7 +172,8 @@ def endless(content: bytes, behind: bytes, ended: threading.Event) -> Iterator[b
 BLOCK = gzip.compress(bytes(1 << 20))
 NEVER_ENDS: dict[str, Callable[[threading.Event], Iterator[bytes]]] = {
     "download": silent,
-    "hash": partial(endless, gzip.compress(END), BLOCK),
+    # A byte at a time: zeros behind the end have a limit.
+    "hash": partial(endless, gzip.compress(END), gzip.compress(bytes(1))),
     "write": partial(endless, gzip.compress(raw(b"f", size=b"\x80\0\0\x7f" + bytes(8))), BLOCK),
     "entries": partial(endless, b"", gzip.compress(raw(b"f", content=b"1"))),
 }

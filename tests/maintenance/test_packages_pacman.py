@@ -70,7 +70,7 @@ def write_repository(repository: Path) -> None:
 def world() -> Iterator[World]:
     """A system with the package `base` 1; then with `base` 2 and `other`."""
     starter("proot")
-    need("pacman", "repo-add")
+    need("fakeroot", "pacman", "repo-add")
     place = open_directory("packages")
     try:
         programs = host_layer("pacman-package-manager", "dash", "coreutils", "libc-bin", "grep", "bash")
@@ -104,7 +104,8 @@ def installed(place: Path, packages: list[Path]) -> builders.Layer:
     (root / "var/lib/pacman").mkdir(parents=True)
     configuration = place / "pacman.conf"
     configuration.write_text(CONFIGURATION)
-    run("pacman", "--root", root, "--config", configuration, "--noconfirm", "-U", *packages)
+    as_root = [] if os.geteuid() == 0 else ["fakeroot"]
+    run(*as_root, "pacman", "--root", root, "--config", configuration, "--noconfirm", "-U", *packages)
     members = [(str(path.relative_to(root)), path.read_bytes()) for path in sorted(root.rglob("*")) if path.is_file()]
     shutil.rmtree(root)
     return builders.layer(*members)
