@@ -37,6 +37,8 @@ def move_directory(
     """
     with Removal(source, trust, action="move") as removal, Staging(target, trust) as staging:
         check_in_place(opened, source)  # from now on no other run replaces it
+        with machine_errors(f"move {printable(str(source))}: look at its rootfs"):
+            os.close(os.open("rootfs", DIRECTORY, dir_fd=opened))
         if _rename(removal, staging):
             with machine_errors(f"lead the links in {printable(str(target))}"):
                 _lead_links(opened, target)

@@ -90,6 +90,14 @@ def test_a_record_that_is_no_file(directory: Path, kind: Callable[[Path], None])
     assert os.listdir(directory.parent) == ["dir"]
 
 
+def test_what_has_no_rootfs_is_not_moved(directory: Path) -> None:
+    shutil.rmtree(directory / "rootfs")
+    done = provision("move", directory, directory.with_name("new"), env=clean_environment())
+    assert done.returncode == 7
+    assert f"move {directory}: look at its rootfs: No such file" in done.stderr
+    assert os.listdir(directory.parent) == ["dir"]
+
+
 @pytest.mark.parametrize("fault", RECORDS)
 def test_a_record_that_can_not_be_read(directory: Path, fault: str) -> None:
     record = directory / ".provision/ownership.mtree"
