@@ -317,7 +317,7 @@ def exposed(home: Path, *programs: str) -> dict[str, Any]:
     done = run(home, "expose", "web", *programs)
     assert done.returncode == 0, done.stderr
     options: dict[str, Any] = {**as_user(), "text": True, "capture_output": True, "check": False, "timeout": 60}
-    del options["cwd"]
+    options.pop("cwd", None)
     return {**options, "env": {**os.environ, "PATH": f"{home}/.local/bin:/usr/bin:/bin", "HOME": str(home)}}
 
 
