@@ -45,16 +45,21 @@ class BackgroundThread(threading.Thread):
 def imported_meanwhile(name: str) -> Iterator[None]:
     """Import a module in a thread while the block waits for something else, as for answers of a registry.
 
-    The thread has ended after the block, so that processes may be forked. An error of the import is raised where the
-    module is imported again.
+    The block should import nothing itself: a signal that comes while it waits for the lock of imports would leave that
+    locked, so that the thread waits for ever. The thread has ended after the block, so that processes may be forked,
+    unless a signal has ended that. An error of the import is raised where the module is imported again.
     """
     thread = BackgroundThread(_import, "import", (name,))
     with suppress(MemoryError, RuntimeError):
         thread.start()
+    is_interrupted = False
     try:
         yield
+    except BaseException as error:
+        is_interrupted = not isinstance(error, Exception)
+        raise
     finally:
-        if thread.ident is not None:
+        if thread.ident is not None and not is_interrupted:
             thread.join()
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+import provisioner.provision as provision_module
+from provisioner import threads
 from provisioner.container.existing import existing_record
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, TargetExists, UsageError
 from provisioner.image.platform import Platform, host_platform
@@ -30,6 +32,7 @@ from provisioner.terminal.progress import Console
 from tests.rootfs.test_kernel_note import program
 from tests.support import builders
 from tests.support.archives import Member, hard, special
+from tests.support.local_archives import PLAIN, docker_members, provision_word, write_archive
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
 from tests.support.tools import as_user, find_program, provision_command, without_links
 from tests.support.trees import sha256_of, tree_of
@@ -460,3 +463,23 @@ def test_what_makes_a_directory_is_imported_while_the_registry_answers(tmp_path:
     command = [sys.executable, "-c", IMPORTED_MEANWHILE, str(tmp_path / "dir")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"
     assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupt_does_not_wait_for_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread may wait for the lock of imports, which a signal leaves locked where it comes at a bad moment."""
+    may_end = threading.Event()
+    monkeypatch.setattr(threads, "_import", lambda name: may_end.wait(60))
+    with pytest.raises(KeyboardInterrupt), threads.imported_meanwhile("x"):
+        raise KeyboardInterrupt
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "import"]
+    may_end.set()
+    thread.join()
+
+
+def test_two_threads_import_nothing_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What reads files imports what it needs for that."""
+    archive = write_archive(tmp_path / "x", docker_members(PLAIN))
+    monkeypatch.setattr(provision_module, "imported_meanwhile", NotImplemented)
+    monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "cache"))
+    for word in (f"docker-archive:{archive}", str(archive)):
+        provision_word(word, tmp_path / f"dir-{len(word)}")

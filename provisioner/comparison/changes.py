@@ -14,11 +14,11 @@ from provisioner.comparison.state import Aspect, Baseline
 from provisioner.container.access import read_file
 from provisioner.container.proot_links import LINKS
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, PathErrors, machine_errors
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Closed, WalkedFile, walk
 from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
-from provisioner.ownership.record import RECORD
+from provisioner.ownership.record import open_record
 from provisioner.terminal.escaping import printable
 
 _GENERATED = ("resolv.conf", "hosts", "hostname")
@@ -58,7 +58,7 @@ def opened_record(folder: int, shown: str) -> Iterator[tuple[BinaryIO, Baseline]
     with ExitStack() as stack:
         with machine_errors(f"read the ownership record of {shown}"):
             try:
-                record = stack.enter_context(open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb"))
+                record = stack.enter_context(open_record(folder))
             except FileNotFoundError:
                 raise MachineError(
                     f"{shown} has no ownership record, so that nobody knows what its image was",

@@ -24,7 +24,7 @@ from provisioner.errors import MachineError, MalformedImage, machine_errors
 from provisioner.exports.backup import FOLDER_NAME, GENERATED, SCRIPT, DigestCheck
 from provisioner.exports.backup_reader import NO_BACKUP_HINT, BackupApplier, BackupReader
 from provisioner.filesystem.atomic import make_directory, write_new
-from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import NEW_FILE, closing_descriptor
 from provisioner.filesystem.kind import DEVICES
 from provisioner.filesystem.walk import walk
 from provisioner.image.platform import host_platform
@@ -36,7 +36,7 @@ from provisioner.ownership import mtree
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.pairing import pair_files
 from provisioner.ownership.policy import Ownership
-from provisioner.ownership.record import RECORD, STATE, write_owners
+from provisioner.ownership.record import RECORD, STATE, open_record, write_owners
 from provisioner.rootfs.access_lists import set_access_lists
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.tree import Tree
@@ -174,7 +174,7 @@ def _write_files(taken: dict[bytes, bytes], place: int, folder: int, shell: str)
 
 def _count_added_devices(folder: int, rootfs: int, overrides: MetadataOverrides) -> int:
     """Return how many empty files of a finished tree stand for devices that the image doesn't have. Raises OSError."""
-    with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record:
+    with open_record(folder) as record:
         pairs = filter(None, pair_files(mtree.parse_entries(record), walk(rootfs)))
         return sum(
             (metadata := overrides.get(file.stat.st_ino)) is not None
@@ -193,7 +193,7 @@ def _write_owners(folder: int, rootfs: int, scratch: int, tree: Tree, ownership:
     os.rename(STATE, STATE, src_dir_fd=scratch, dst_dir_fd=folder)
     try:
         with (
-            open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as old,
+            open_record(folder) as old,
             open(_create_record(scratch), "wb") as new,
         ):
             old.readline()
@@ -204,7 +204,7 @@ def _write_owners(folder: int, rootfs: int, scratch: int, tree: Tree, ownership:
                 new.write(second)
             for line in old:
                 new.write(line)
-        with open(os.open(RECORD, EXISTING_FILE, dir_fd=scratch), "rb") as lines:
+        with open_record(scratch) as lines:
             for _ in mtree.parse_entries(lines):
                 pass
     except MachineError as error:

@@ -26,7 +26,7 @@ from provisioner.filesystem.xattrs import access_lists, read_xattrs
 from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
 from provisioner.ownership.pairing import pair_files
 from provisioner.ownership.policy import WITHOUT_ROOT
-from provisioner.ownership.record import RECORD
+from provisioner.ownership.record import open_record
 
 _READING = "read a file of the container"
 _CHUNK = 1 << 18
@@ -118,7 +118,7 @@ class TreeFiles:
         Raises MachineError, also while a content is read; OSError where there is no record.
         """
         with (
-            open(os.open(RECORD, EXISTING_FILE, dir_fd=self._folder), "rb") as record,
+            open_record(self._folder) as record,
             PathErrors(_READING) as errors,
         ):
             self._has_owners = self._files_have_owners(record)

@@ -16,12 +16,12 @@ from provisioner.comparison.places import is_package_database
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.errors import MachineError, PathErrors
 from provisioner.filesystem.atomic import NAME_MAX
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor, open_readable
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, open_readable
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership.digests import hash_file
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
-from provisioner.ownership.record import RECORD
+from provisioner.ownership.record import open_record
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import NOTHING_THERE, Tree
 from provisioner.terminal.escaping import printable
@@ -317,7 +317,7 @@ class _Redirect:
 def _entries_below(folder: int, prefix: bytes) -> Iterator[tuple[bytes, MtreeEntry]]:
     """Yield the paths of a record below a directory, with their entries."""
     above: list[bytes] = []
-    with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record:
+    with open_record(folder) as record:
         for entry in parse_entries(record):
             if entry is None:
                 above.pop()

@@ -175,12 +175,12 @@ def parse_entries(lines: Iterable[bytes]) -> Iterator[MtreeEntry | None]:
         if entry is not None and xattrs:
             entry, xattrs = entry._replace(xattrs=tuple(xattrs)), []
         if entry is not None and (entry.name == b".") != (not depth):
-            raise _damaged()
+            raise damaged()
         yield entry
         depth += -1 if entry is None else entry.kind is Kind.DIRECTORY
         if not depth:
             return
-    raise _damaged()
+    raise damaged()
 
 
 def top_names(lines: Iterable[bytes]) -> list[bytes] | None:
@@ -206,13 +206,13 @@ def top_names(lines: Iterable[bytes]) -> list[bytes] | None:
 def _parse(line: bytes) -> MtreeEntry:
     match = _LINE.fullmatch(line)
     if match is None:
-        raise _damaged()
+        raise damaged()
     name, words, seconds, nanoseconds, size, digest, target, major, minor, links = match.groups()
     kind, mode, uid, gid = _parse_words(words)
     if b"\\" in name:
         name = decode_name(name)
     if b"/" in name or b"\0" in name or name == b"..":
-        raise _damaged()
+        raise damaged()
     return MtreeEntry(
         name,
         kind,
@@ -233,7 +233,7 @@ def _parse_words(words: bytes) -> tuple[Kind, int, int, int]:
     """Return kind, mode, uid and gid of the keywords that `format_words` returns, but for the time."""
     match = _WORDS_OF_ALL.fullmatch(words)
     if match is None:
-        raise _damaged()
+        raise damaged()
     kind, mode, uid, gid = match.groups()
     return _KINDS[kind], int(mode, 8), int(uid), int(gid)
 
@@ -243,8 +243,9 @@ def _parse_xattr(line: bytes) -> tuple[bytes, bytes]:
     try:
         return decode_name(name), base64.b64decode(value, validate=True)
     except ValueError as error:
-        raise _damaged() from error
+        raise damaged() from error
 
 
-def _damaged() -> MachineError:
+def damaged() -> MachineError:
+    """Return the error for a record that can't be read."""
     return MachineError("the ownership record is damaged", PROVISION_ELSEWHERE)

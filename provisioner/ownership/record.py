@@ -61,6 +61,18 @@ def write_owners(
                     files.skip()
 
 
+def open_record(folder: int) -> BinaryIO:
+    """Open the record in an open directory for reading. Nothing that isn't a file is waited for.
+
+    Raises FileNotFoundError where there is none, MachineError for what is no file, and OSError.
+    """
+    file = os.open(RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise mtree.damaged()
+    return open(file, "rb")
+
+
 def content_of(record: BinaryIO, manifest_digest: str) -> str:
     """Return a SHA-256 digest, in hexadecimal, of the rest of a record and the manifest of its image. Raises OSError.
 
@@ -213,7 +225,7 @@ def _remake_state(folder: int, root: Path | int) -> int:
     with suppress(FileNotFoundError):
         os.unlink(new, dir_fd=folder)  # left by a killed process, or a symlink
     try:
-        with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record, _create(folder, new) as state:
+        with open_record(folder) as record, _create(folder, new) as state:
             for entry, file in _match(mtree.parse_entries(record), walk(root, closed="open")):
                 if line := state_line(_with_current_mode(entry, file.stat), file.stat):
                     state.write(line)

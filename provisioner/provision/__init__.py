@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from provisioner.container.existing import existing_record, record_in
@@ -19,6 +20,7 @@ from provisioner.errors import TargetExists, machine_errors
 from provisioner.profile import load_profile
 from provisioner.provision.plan import Completion, Outcome, Plan
 from provisioner.sources import Source
+from provisioner.sources.lazy import LocalImages
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.threads import imported_meanwhile
@@ -44,13 +46,20 @@ def provision(plan: Plan, source: Source, console: Console, complete: Completion
         if existing:
             _check_replaceable(plan)
             complete = _stopping(plan, complete)
-        with imported_meanwhile("provisioner.provision.creation"):
+        with _imported_while_asking(source):
             resolved_image = source.image(plan.platform)
         from provisioner.provision.creation import create
 
         for line in resolved_image.remarks:
             console.step(line)
         return create(plan, source, resolved_image, staging, console, complete)
+
+
+def _imported_while_asking(source: Source) -> AbstractContextManager[None]:
+    """Import `creation` while a registry answers. What reads files is busy itself, and imports what that needs."""
+    if isinstance(source, LocalImages):
+        return nullcontext()
+    return imported_meanwhile("provisioner.provision.creation")
 
 
 def _check_replaceable(plan: Plan) -> None:

@@ -16,13 +16,13 @@ from provisioner.container.staging import Staging
 from provisioner.container.stamps import CHANGED
 from provisioner.errors import machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.image.image import Image
 from provisioner.image.platform import Platform, choose
 from provisioner.launch.launcher import launcher
 from provisioner.layers.job import ROOTFS, UnpackJob
 from provisioner.ownership.policy import Ownership
-from provisioner.ownership.record import RECORD, content_of, write_owners
+from provisioner.ownership.record import content_of, open_record, write_owners
 from provisioner.profile import Profile, load_profile, profile_names
 from provisioner.provision.plan import Completion, Outcome, Plan
 from provisioner.reflinks.siblings import find_siblings
@@ -156,7 +156,7 @@ def _set_access_lists(tree: Tree, ownership: Ownership, console: Console) -> Non
 def _write_owners(folder: int, rootfs: int, tree: Tree, ownership: Ownership, record: Record) -> str:
     """Write the ownership record of the open `rootfs` into an open directory, and return its digest. Raises OSError."""
     write_owners(folder, rootfs, tree.overrides, ownership, tree.record_parts)
-    with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as written:
+    with open_record(folder) as written:
         return content_of(written, record.manifest_digest)
 
 

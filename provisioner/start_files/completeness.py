@@ -29,7 +29,7 @@ from provisioner.launch.renewal import find_outdated, renew
 from provisioner.launch.runtime_files import runtime_files
 from provisioner.launch.script import is_broken
 from provisioner.ownership.mtree import top_names
-from provisioner.ownership.record import RECORD, STATE, remake_state
+from provisioner.ownership.record import RECORD, STATE, open_record, remake_state
 from provisioner.rootfs.fixups import GENERATED_NAMES
 from provisioner.start_files.files import GENERATED, ROOTFS, SCRIPT, StartFiles
 from provisioner.terminal.escaping import printable
@@ -172,7 +172,7 @@ def _check_record(job: _Job) -> None:
     what = f"{job.shown} is incomplete: {FOLDER}/{RECORD}"
     if not _is_file(job.opened.folder, RECORD):
         raise TargetExists(f"{what} is missing, so nobody knows what the image's files were", _ANEW)
-    with open(os.open(RECORD, EXISTING_FILE, dir_fd=job.opened.folder), "rb") as lines:
+    with open_record(job.opened.folder) as lines:
         names = top_names(lines)
     if names is None:
         raise TargetExists(f"{what} is damaged, so nobody knows what the image's files were", _ANEW)
@@ -201,7 +201,7 @@ def _complete_state(job: _Job) -> None:
 
 
 def _names_other_owners(folder: int) -> bool:
-    with open(os.open(RECORD, EXISTING_FILE, dir_fd=folder), "rb") as record:
+    with open_record(folder) as record:
         return any(map(_OTHER_OWNER.search, record))
 
 

@@ -75,6 +75,21 @@ RECORDS: dict[str, tuple[Callable[[bytes], bytes] | None, int, str]] = {
 }
 
 
+@pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir])
+def test_a_record_that_is_no_file(directory: Path, kind: Callable[[Path], None]) -> None:
+    """Nobody waits for what will never be written."""
+    record, new = directory / ".provision/ownership.mtree", directory.parent / "new"
+    record.unlink()
+    kind(record)
+    commands: tuple[tuple[str | Path, ...], ...] = (("diff",), ("repair",), ("update",), ("backup", new), ("copy", new))
+    for command, *words in (*commands, ("export", new), ("export", "--format=oci-archive", new)):
+        operands = [*words[:-1], directory, *words[-1:]]
+        done = provision(command, *operands, env=clean_environment())
+        assert done.returncode == 7, done.stderr
+        assert "the ownership record is damaged" in done.stderr
+    assert os.listdir(directory.parent) == ["dir"]
+
+
 @pytest.mark.parametrize("fault", RECORDS)
 def test_a_record_that_can_not_be_read(directory: Path, fault: str) -> None:
     record = directory / ".provision/ownership.mtree"

@@ -162,16 +162,26 @@ def test_the_older_format_says_the_same(
             assert sum(map(len, read_berkeley(bytes(damaged)))) <= len(damaged)
 
 
-def test_a_chain_of_pages_that_is_a_circle_ends() -> None:
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    ("length", "used", "kind", "message"),
+    [
+        (1500, 400, 7, "overlap"),
+        (1500, 0, 7, "without an end"),
+        (1500, 400, 13, "without an end"),
+        (1537, 400, 7, "a value of 1537 bytes"),
+    ],
+)
+def test_a_chain_of_pages_that_is_a_circle_ends(order: str, length: int, used: int, kind: int, message: str) -> None:
     """A value that says to be longer than its pages, which lead to themselves, or are used by all."""
-    size, order = 512, "<"
+    size = 512
     pages = [bytearray(b"\xff" * size) for _ in range(3)]
     struct.pack_into(f"{order}III", pages[0], 12, 0x061561, 9, size)
     pages[0][25] = 8
     struct.pack_into(f"{order}HHBB8H", pages[1], 20, 8, 0, 1, 13, 500, 400, 490, 400, 480, 400, 470, 400)
-    struct.pack_into(f"{order}B3xII", pages[1], 400, 3, 2, 1500)
-    struct.pack_into(f"{order}IHHBB", pages[2], 16, 2, 1, 400, 0, 7)
-    with pytest.raises(ValueError, match="overlap"):
+    struct.pack_into(f"{order}B3xII", pages[1], 400, 3, 2, length)
+    struct.pack_into(f"{order}IHHBB", pages[2], 16, 2, 1, used, 0, kind)
+    with pytest.raises(ValueError, match=message):
         read_berkeley(b"".join(pages))
 
 
