@@ -51,6 +51,9 @@ def running(home: Path) -> Iterator[Path]:
     """The home with `web` running in the background; it has printed a line."""
     done = run(home, "start", "web", "-d", "sh", "-c", "echo started; exec sleep 1000")
     assert done.returncode == 0, done.stderr
+    log, end = home / "web/.provision/log", time.monotonic() + 60
+    while b"started" not in log.read_bytes() and time.monotonic() < end:
+        time.sleep(0.01)
     yield home
     run(home, "stop", "web")
 
