@@ -51,6 +51,9 @@ def running(home: Path) -> Iterator[Path]:
     """The home with `web` running in the background; it has printed a line."""
     done = run(home, "start", "web", "-d", "sh", "-c", "echo started; exec sleep 1000")
     assert done.returncode == 0, done.stderr
+    log, end = home / "web/.provision/log", time.monotonic() + 60
+    while b"started" not in log.read_bytes() and time.monotonic() < end:
+        time.sleep(0.01)
     yield home
     run(home, "stop", "web")
 
@@ -317,7 +320,7 @@ def exposed(home: Path, *programs: str) -> dict[str, Any]:
     done = run(home, "expose", "web", *programs)
     assert done.returncode == 0, done.stderr
     options: dict[str, Any] = {**as_user(), "text": True, "capture_output": True, "check": False, "timeout": 60}
-    del options["cwd"]
+    options.pop("cwd", None)
     return {**options, "env": {**os.environ, "PATH": f"{home}/.local/bin:/usr/bin:/bin", "HOME": str(home)}}
 
 

@@ -17,7 +17,7 @@ from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.disks import disk
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, need, own, provision, run
+from tests.support.tools import as_user, clean_environment, need, need_root, own, provision, run
 from tests.support.trees import tree_of
 
 OLD: list[Member] = [
@@ -70,7 +70,8 @@ def by_user(script: str, *words: str | Path) -> None:
 
 
 def test_directories_and_files_that_are_closed(directory: Path) -> None:
-    """Also to their owner, who is the one that updates."""
+    """Also to their owner, who is the one that updates; only root can look at all of them."""
+    need_root()
     rootfs = directory / "rootfs"
     by_user(
         """

