@@ -32,6 +32,7 @@ from tests.registry.test_conformance import (
 )
 from tests.support import builders
 from tests.support.docker_registry import DockerRegistry, run_docker_registry
+from tests.support.kills import kill_at_random, run_forked
 from tests.support.provisioned import image as usual_image
 from tests.support.scripted_registry import Request, challenge
 from tests.support.tools import as_user, clean_environment, need, need_root, provision, provision_command, run
@@ -342,6 +343,35 @@ def test_a_push_that_is_killed_goes_on_with_the_next_one(
         assert killed_at < 60
     assert killed_at > 2
     complete(registry, "me/x")
+
+
+@pytest.mark.slow
+def test_killed_at_a_hundred_moments_a_tag_never_names_what_is_not_there(
+    place: Path, registry: WritableRegistry, container: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.largest = 1 << 20
+    monkeypatch.setenv("PROVISION_CACHE_DIR", str(place / "cache"))
+    words = ["push", str(container), f"{registry.host}/me/x"]
+    before = tree_of(container)
+
+    def prepare() -> list[str]:
+        registry.manifests.pop(("me/x", "latest"), None)
+        for key in [key for key in registry.blobs if key[0] == "me/x"]:
+            del registry.blobs[key]
+        return words
+
+    kills = 0
+    for was_killed in kill_at_random(100, prepare, place):
+        kills += was_killed
+        if ("me/x", "latest") in registry.manifests:
+            complete(registry, "me/x")
+        else:
+            assert was_killed
+        if kills % 10 == 0:
+            assert run_forked(words) == 0
+            complete(registry, "me/x")
+    assert kills > 80
+    assert tree_of(container) == before
 
 
 # Real registries with TLS and token servers

@@ -13,8 +13,8 @@ from tests.support.fork_server import run_by_server
 from tests.support.tools import CHECKOUT
 
 _CHANGES = "chmod chown link mkdir remove rename rmdir setxattr symlink truncate utime"
-STEPS = frozenset(["open", "fcntl.flock", *(f"os.{change}" for change in _CHANGES.split())])
-"""Audit events of Python (sys.addaudithook) that change the file system, or open a part of it."""
+STEPS = frozenset(["open", "fcntl.flock", "http.client.send", *(f"os.{change}" for change in _CHANGES.split())])
+"""Audit events of Python (sys.addaudithook) that change the file system, open a part of it, or send to a server."""
 
 
 def run_forked(words: list[str], *, killed_before: int | None = None, counter: Path | None = None) -> int:

@@ -67,6 +67,9 @@ class WritableHandler(ScriptedHandler):
         self.registry.requests.append(request)
         fault = self.registry.fault(self.command, url.path)
         body = self.rfile.read(min(length, fault.keep) if fault and fault.keep >= 0 else length)
+        if not fault and len(body) < length:  # the client has ended
+            self.close_connection = True
+            return
         if fault and fault.keep > 0:
             self.registry.uploads[url.path.rpartition("/")[2]] += body
         if fault and not fault.is_after:
