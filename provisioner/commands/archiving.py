@@ -124,7 +124,7 @@ def call(job: Callable[[], _Result], name: str) -> _Result:
         raise error.__cause__ from None
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        file = f"a file in {printable(name)}" if error.filename is None else printable(str(error.filename))
+        file = f"a file in {printable(name)}" if error.filename is None else printable(os.fsdecode(error.filename))
         raise MachineError(f"read {file}: {reason}", HINTS.get(error.errno or 0, "")) from error
 
 
