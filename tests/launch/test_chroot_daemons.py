@@ -60,11 +60,14 @@ def test_ping_works_for_users(container: Container) -> None:
 
 def test_sshd_answers(container: Container) -> None:
     script = """
+        to_sshd() {
+            ssh -n -q -p 20022 -i /root/key -o StrictHostKeyChecking=no -o ConnectionAttempts=60 root@127.0.0.1 "$@"
+        }
         mkdir -p /run/sshd && ssh-keygen -q -t ed25519 -N '' -f /root/key && mkdir -p -m 700 /root/.ssh &&
         cat /root/key.pub >/root/.ssh/authorized_keys &&
-        /usr/sbin/sshd -p 50022 -o ListenAddress=127.0.0.1 -o PidFile=/run/sshd.pid -E /dev/null && sleep 1 &&
-        ssh -n -q -p 50022 -i /root/key -o StrictHostKeyChecking=no root@127.0.0.1 'id -un; tty -s || echo no tty' &&
-        ssh -n -q -tt -p 50022 -i /root/key -o StrictHostKeyChecking=no root@127.0.0.1 'tty'
+        /usr/sbin/sshd -p 20022 -o ListenAddress=127.0.0.1 -o PidFile=/run/sshd.pid -E /dev/null &&
+        to_sshd 'id -un; tty -s || echo no tty' &&
+        to_sshd -tt tty
     """
     assert output(container, script).replace("\r", "").splitlines() == ["root", "no tty", "/dev/pts/0"]
 

@@ -67,19 +67,22 @@ def test_su_and_sudo_change_the_user(container: Container, options: dict[str, An
 
 def test_sshd_answers_on_a_terminal_too(container: Container, options: dict[str, Any]) -> None:
     script = """
+        to_sshd() {
+            ssh -n -q -p 20023 -i /root/key -o StrictHostKeyChecking=no -o ConnectionAttempts=60 root@127.0.0.1 "$@"
+        }
         mkdir -p /run/sshd && rm -f /root/key && ssh-keygen -q -t ed25519 -N '' -f /root/key &&
         mkdir -p -m 700 /root/.ssh && cp /root/key.pub /root/.ssh/authorized_keys &&
-        /usr/sbin/sshd -p 50023 -o ListenAddress=127.0.0.1 -E /dev/null && sleep 1 &&
-        ssh -n -q -p 50023 -i /root/key -o StrictHostKeyChecking=no root@127.0.0.1 'id -un; tty -s || echo no tty' &&
-        ssh -n -q -tt -p 50023 -i /root/key -o StrictHostKeyChecking=no root@127.0.0.1 'tty'
+        /usr/sbin/sshd -p 20023 -o ListenAddress=127.0.0.1 -E /dev/null &&
+        to_sshd 'id -un; tty -s || echo no tty' &&
+        to_sshd -tt tty
     """
     assert output(container, options, script).replace("\r", "").splitlines() == ["root", "no tty", "/dev/pts/0"]
 
 
 def test_postgres_answers_in_a_cluster_of_its_own(container: Container, options: dict[str, Any]) -> None:
     script = """
-        version=$(ls /etc/postgresql) && pg_createcluster -p 50433 "$version" other >/dev/null &&
-        pg_ctlcluster "$version" other start && su postgres -c "psql -p 50433 -Atc 'select 6 * 7'" &&
+        version=$(ls /etc/postgresql) && pg_createcluster -p 20433 "$version" other >/dev/null &&
+        pg_ctlcluster "$version" other start && su postgres -c "psql -p 20433 -Atc 'select 6 * 7'" &&
         stat -c %U "/var/lib/postgresql/$version/other" && pg_dropcluster --stop "$version" other
     """
     assert output(container, options, script) == "42\npostgres\n"
