@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -80,21 +80,22 @@ class ExternalProgram:
 def open_output(path: str, *words: str, stdin: int) -> tuple[ExternalProgram, int]:
     """Start a program, and return it with the descriptor that its output is read from. Raises MachineError."""
     read, write = _pipe()
-    with closing_descriptor(write), ExitStack() as failure:
-        failure.callback(os.close, read)
-        program = ExternalProgram(path, *words, stdin=stdin, stdout=write)
-        failure.pop_all()
-    return program, read
+    return _start(path, words, stdin, write, ours=read, theirs=write), read
 
 
 def open_input(path: str, *words: str, stdout: int) -> tuple[ExternalProgram, int]:
     """Start a program, and return it with the descriptor that its input is written to. Raises MachineError."""
     read, write = _pipe()
-    with closing_descriptor(read), ExitStack() as failure:
-        failure.callback(os.close, write)
-        program = ExternalProgram(path, *words, stdin=read, stdout=stdout)
+    return _start(path, words, read, stdout, ours=write, theirs=read), write
+
+
+def _start(path: str, words: Sequence[str], stdin: int, stdout: int, *, ours: int, theirs: int) -> ExternalProgram:
+    """Start a program with an end of a pipe, `theirs`, which is closed here; `ours` is if it can't be started."""
+    with closing_descriptor(theirs), ExitStack() as failure:
+        failure.callback(os.close, ours)
+        program = ExternalProgram(path, *words, stdin=stdin, stdout=stdout)
         failure.pop_all()
-    return program, write
+    return program
 
 
 def filtered(path: str, *words: str, chunks: Iterator[bytes]) -> Iterator[bytes]:

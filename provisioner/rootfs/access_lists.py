@@ -34,4 +34,5 @@ def set_access_lists(rootfs: int, overrides: MetadataOverrides) -> int:
 
 def refused_text(count: int) -> str:
     """Return one line about access lists that can't be set."""
-    return f"{count} access lists (acl) can't be set here: modes alone decide"
+    lists = "1 access list" if count == 1 else f"{count} access lists"
+    return f"{lists} (acl) can't be set here: modes alone decide"

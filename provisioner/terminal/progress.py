@@ -115,7 +115,7 @@ class Console:
 
     def _has_bar(self) -> bool:
         """Return whether the stream is a terminal that can write a line anew."""
-        return self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        return self._stream.isatty() and os.environ.get("TERM") not in ("", "dumb")
 
     def _refresh(self, transfer: Transfer, ended: threading.Event) -> None:
         """Show the state of a transfer again and again, until it has ended."""
