@@ -4,7 +4,7 @@
 
 # Forward signals from now on.
 begin_supervision() {
-    last_signal='' killed_status='' interrupts=0 forced_status=''
+    killed_status='' interrupts=0 forced_status=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # expanded now
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -63,15 +63,15 @@ forward() {
             ! in_foreground || { [ "$1" != INT ] || handle_interrupt && return; }
             ;;
     esac
-    guest_signal=$1 guest_pid=$child child_signal='' process_name=''
+    guest_signal=$1 guest_pid=$child child_signal=''
     [ "$1" != INT ] || can_interrupt || guest_signal=TERM
-    { read -r process_name <"/proc/$child/comm"; } 2>/dev/null
-    case ${inside:+$joined}$runtime/$process_name in
+    read_file "/proc/$child/comm"
+    case ${inside:+$joined}$runtime/$text in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
             # With a report there is one until the end. Before, proot neither heeds signals nor ends its first child.
             tries=${report:+100}
-            until find_child "$child" || [ "${tries:-0}" -eq 0 ]; do tries=$((tries - 1)); done
+            until find_child "$child" || [ "${tries:-0}" -eq 0 ] || has_ended "$child"; do tries=$((tries - 1)); done
             if [ -n "$first_child" ]; then guest_pid=$first_child; else child_signal=QUIT; fi
             # The one that waits for the command comes between.
             [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
@@ -80,8 +80,8 @@ forward() {
         chroot/sh | userns/sh | chroot/helper | userns/helper | chroot/setpriv | userns/setpriv)
             # Process 1, with the guest, or with a program that prepares it, below.
             if find_child "$child"; then guest_pid=$first_child child_signal=$guest_signal; else child_signal=KILL; fi
-            { read -r process_name <"/proc/$guest_pid/comm"; } 2>/dev/null
-            [ "$process_name" != bwrap ] || ! find_child "$guest_pid" || guest_pid=$first_child
+            read_file "/proc/$guest_pid/comm"
+            [ "$text" != bwrap ] || ! find_child "$guest_pid" || guest_pid=$first_child
             ;;
     esac
     case $child_signal in
