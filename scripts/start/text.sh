@@ -89,8 +89,8 @@ read_text() {
     text=''
     case $last_signal/${BASH_VERSION-}${KSH_VERSION-} in
         [0-9]*/)
-            # From the first signal that a shell has trapped, BusyBox 1.38.0's `read` never returns. `command` keeps the
-            # shell from exiting where no program can be started, because process 1 has ended. Ctrl-C isn't for cat.
+            # In BusyBox 1.38.0 `read` never returns once the shell has trapped a signal. `command` lets the shell go on
+            # if no program can be started, because process 1 has ended. Ctrl-C, which all get, must not end cat.
             # shellcheck disable=SC2016 # it is evaluated
             command eval 'text=$(trap "" INT QUIT && cat)' 2>/dev/null
             text=${text:+$text$newline}
@@ -102,8 +102,8 @@ read_text() {
     done
 }
 
-# Set `text`: the content of the file $1, without the newline at its end. Fails silently if there is none. Once
-# begin_supervision has set traps, files are read by this alone.
+# Set `text`: the content of the file $1, without the newline at its end. Fails silently where there is none. What runs
+# after begin_supervision reads by this and by read_text alone.
 read_file() {
     text=''
     { read_text <"$1"; } 2>/dev/null

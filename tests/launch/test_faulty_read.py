@@ -39,10 +39,16 @@ def container(container: Container) -> Container:
 
 
 @pytest.fixture(params=["dash", "ash"])
-def shell(request: pytest.FixtureRequest) -> list[str]:
-    """The shells that can't be told from the faulty one. The others have a `read` of their own, which works."""
+def shell(request: pytest.FixtureRequest, place: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The shells that can't be told from the faulty one. The others have a `read` of their own, which works.
+
+    In namespaces start.sh is run again by the `sh` on PATH.
+    """
     command = SHELLS[request.param]
     need(command[0])
+    (place / "shells").mkdir()
+    (place / "shells/sh").symlink_to(find_program(command[0]) or "")
+    monkeypatch.setenv("PATH", f"{place}/shells:{os.environ['PATH']}")
     return command
 
 
@@ -168,6 +174,7 @@ def test_control_c_ends_what_ignores_it(container: Container, terminal: Callable
     assert screen.end() == 137
 
 
+@pytest.mark.parametrize("runtime", ["proot", "chroot"])  # userns takes bubblewrap then, which ends by it
 def test_control_c_where_the_guest_is_no_background_job(
     container: Container, place: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +184,7 @@ def test_control_c_where_the_guest_is_no_background_job(
     without_helper(container)
     (place / "env").symlink_to(find_program("busybox") or "")
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
-    command = ["busybox", "ash", container.script, *choosing(runtime)]
+    command: list[str | Path] = ["busybox", "ash", container.script, *choosing(runtime)]
     guest = "trap 'exit 42' INT; echo ready; while :; do sleep 0.02; done"
     screen = Terminal([*command, "sh", "-c", guest], user=runtime != "chroot")
     screen.until(b"ready")
