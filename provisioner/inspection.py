@@ -49,11 +49,6 @@ class Inspection:
         """Return what made each layer; empty texts where the image doesn't say it."""
         return layer_commands(self.image.config_bytes, len(self.image.layers))
 
-    @property
-    def size(self) -> int:
-        """Return the bytes of all layers as they are downloaded."""
-        return sum(layer.blob.size for layer in self.image.layers)
-
     def to_json(self) -> dict[str, Any]:
         """Return all of it as `--json` prints it."""
         image, config = self.image, self.image.config
@@ -76,7 +71,7 @@ class Inspection:
             "platform": str(config.platform),
             "platforms": [str(platform) for platform in self.platforms],
             "created": config.created or None,
-            "size": self.size,
+            "size": image.download_size,
             "layers": layers,
             "entrypoint": list(config.entrypoint),
             "command": list(config.command),

@@ -138,13 +138,13 @@ def fetch_base_layers(
     if not needed:
         return []
     name = parse_source(made.record.reference)
-    size = sum({layer.digest: layer.size for layer in made.base.manifest.layers if layer.digest in needed}.values())
     try:
         with open_source(name, SourceOptions.of(arguments, Config.load()), console) as source:
             is_local = not isinstance(name, RegistryName)
             # The layers of a file are found by way of its documents.
-            image = image_of(source, made.record) if is_local else layers_part(made.base, needed)
-            with console.progress(size) as progress:
+            part = layers_part(made.base, needed)
+            image = image_of(source, made.record) if is_local else part
+            with console.progress(part.download_size) as progress:
                 progress.describe("layers of the image")
                 layers = fetch_layers(image, source, needed, progress.advance, stack)
             for layer in layers if is_local else ():

@@ -212,7 +212,7 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "platform", [str(config.platform)]
     yield "platforms", [str(platform) for platform in inspection.platforms if len(inspection.platforms) > 1]
     is_compressed = any(not layer.blob.media_type.endswith("tar") for layer in image.layers)
-    yield "size", [f"{size_text(inspection.size)} {'compressed' if is_compressed else 'uncompressed'}"]
+    yield "size", [f"{size_text(image.download_size)} {'compressed' if is_compressed else 'uncompressed'}"]
     yield "created", [config.created[:19].replace("T", " ")] if config.created else []
     yield from _facts_of_directory(inspection)
     yield "entrypoint", [shlex.join(config.entrypoint)] if config.entrypoint else []

@@ -181,10 +181,10 @@ def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
     from provisioner.ownership.mtree import count_files
     from provisioner.ownership.record import RECORD
 
-    size = sum({layer.digest: layer.size for layer in outcome.record.layers}.values())
     with machine_errors("read the ownership record"), open(directory / FOLDER / RECORD, "rb") as record:
         files, total = count_files(record)
-    return f"{size_text(size)} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
+    size = size_text(outcome.record.download_size)
+    return f"{size} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
 
 
 def _check_default_directory(

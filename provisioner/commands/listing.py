@@ -98,11 +98,6 @@ class _Row:
         return f"moved from {self.moved_from}" if self.moved_from else ""
 
     @property
-    def size(self) -> int:
-        """The bytes of the image's compressed layers."""
-        return sum(layer.size for layer in self.record.layers) if self.record else 0
-
-    @property
     def state(self) -> str:
         """`gone`, `not trusted`, `idle`, `unreadable`, or how many starts of it run; and whether start.sh is old."""
         if self.left:
@@ -223,8 +218,8 @@ def _cells(rows: list[_Row]) -> Iterator[tuple[str, ...]]:
             yield row.entry.directory, row.entry.reference, "", "", "", row.state, row.note
             continue
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.time))
-        record = row.record
-        yield row.entry.directory, record.reference, record.platform, size_text(row.size), when, row.state, row.note
+        record, size = row.record, size_text(row.record.download_size)
+        yield row.entry.directory, record.reference, record.platform, size, when, row.state, row.note
 
 
 def _as_json(row: _Row) -> dict[str, object]:
@@ -234,7 +229,7 @@ def _as_json(row: _Row) -> dict[str, object]:
         "directory": row.entry.directory,
         "reference": record.reference if record else row.entry.reference,
         "platform": record.platform if record else None,
-        "download_size": row.size if record else None,
+        "download_size": record.download_size if record else None,
         "provisioned": utc_time(row.time) if record else None,
         "id": row.id or None,
         "moved_from": row.moved_from or None,

@@ -147,6 +147,11 @@ class Record:
             _check_types(layer)
         return record
 
+    @property
+    def download_size(self) -> int:
+        """Return the bytes of all layers as they were downloaded (see Manifest)."""
+        return sum({layer.digest: layer.size for layer in self.layers}.values())
+
     def to_json(self) -> str:
         """Return the text of record.json, which is also what `--json` prints: ASCII, safe on a terminal."""
         values = asdict(self)
