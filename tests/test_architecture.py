@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "terminal": "sizes threads",
     "resources": "",
     "filesystem": "sizes threads",
-    "errors": "terminal",
+    "errors": "sizes terminal",
     "archives": "errors filesystem terminal threads",
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +17,11 @@ from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import ACCOUNTS, PACKAGES, Record
 from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
-from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
+from provisioner.errors import MachineError, NotTrusted, TargetExists, UsageError, machine_errors, no_room
 from provisioner.filesystem.atomic import NAME_MAX, name_with_end, replace_in
 from provisioner.filesystem.copying import TreeCopier
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.space import free_space
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.image.image import Image
@@ -43,7 +43,7 @@ from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import counted, size_text
+from provisioner.sizes import counted
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -246,20 +246,17 @@ def _check_owner(folder: int, baseline: Baseline, shown: str) -> None:
 
 
 def _check_space(folder: int, image: Image, shown: str) -> None:
-    """Raise MachineError where the compressed layers and the user's files don't fit."""
+    """Raise MachineError where there is no room for the compressed layers and the user's files."""
     changed = sum(change.disk_size for change in find_changes(folder, shown, closed="open") if change.letter != "D")
     _check_free(folder, changed + image.download_size, shown)
 
 
 def _check_free(directory: int, size: int, shown: str) -> None:
+    """Raise MachineError where less than `size` bytes are free on the file system of an open directory."""
     with machine_errors("look at the free space"):
-        state = os.statvfs(directory)
-    free = state.f_bavail * state.f_frsize if state.f_blocks else size
+        free = free_space(directory).size
     if size > free:
-        raise MachineError(
-            f"the update of {shown} needs {size_text(size)} and more, and {size_text(free)} are free",
-            HINTS[errno.ENOSPC],
-        )
+        raise no_room(f"the update of {shown}", size, free)
 
 
 def _plan_packages(folder: int, new_folder: int, shown: str) -> PackagePlan:

@@ -122,4 +122,4 @@ def _fetch(store: FileStore, job: UnpackJob) -> None:
 
 def _budget(job: UnpackJob) -> Budget:
     """Return the budget for what is made: reflinks take no space, so only a size that was asked for limits contents."""
-    return Budget(job.free_space() if job.options.max_size is None else job.options.max_size)
+    return Budget(job.free_space().size if job.options.max_size is None else job.options.max_size)
