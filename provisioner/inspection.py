@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provisioner.container.access import FOLDER, opened_directory, read_file
+from provisioner.container.access import opened_directory, read_file
 from provisioner.container.record import Record, no_container
+from provisioner.container_files import CONFIG, FOLDER, MANIFEST, RECORD
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, MalformedImage
 from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
@@ -138,7 +139,7 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
         record = None if folder is None else Record.read_from(folder, directory)
         if folder is None or record is None:
             raise no_container(directory, shown)
-        provisioned = os.stat("record.json", dir_fd=folder).st_mtime
+        provisioned = os.stat(RECORD, dir_fd=folder).st_mtime
         unpacked = recorded_totals(folder)
         image = read_image(folder, directory, record)
     image = replace(image, config=record.run.applied_to(image.config))
@@ -158,8 +159,8 @@ def read_image(folder: int, directory: Path, record: Record) -> Image:
 
     Raises MachineError where one can't be read, and MalformedImage where they aren't what the record says.
     """
-    manifest_bytes = _read(folder, directory, "manifest.json")
-    config_bytes = _read(folder, directory, "config.json")
+    manifest_bytes = _read(folder, directory, MANIFEST)
+    config_bytes = _read(folder, directory, CONFIG)
     if [layer.diff_id for layer in record.layers] == [""]:
         image = Image.from_rootfs_documents(manifest_bytes, config_bytes)
     else:

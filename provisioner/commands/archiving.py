@@ -91,11 +91,11 @@ def use_directory(
     Where files in it belong to subordinate ids, `provision COMMAND` runs once more in a namespace that has these.
     Raises ProvisionError.
     """
-    from provisioner.container.access import FOLDER, find_directory
+    from provisioner.container.access import find_directory
     from provisioner.container.removing import find_file_owners, opened_own_directory
     from provisioner.container.running import describe_processes, running_in
+    from provisioner.container_files import FOLDER, OWNERSHIP_RECORD
     from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-    from provisioner.ownership.record import RECORD
 
     trust, shown = trusted_directories(arguments), printable(arguments.directory)
     source = find_directory(path_of_container(arguments.directory), trust)
@@ -106,7 +106,7 @@ def use_directory(
             console.step(f"this runs from {shown}: {describe_processes(pids)}")
             console.step("  what it writes meanwhile may be in the archive in part")
         with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=opened)) as folder:
-            if not os.access(RECORD, os.R_OK, dir_fd=folder):
+            if not os.access(OWNERSHIP_RECORD, os.R_OK, dir_fd=folder):
                 raise MachineError(f"{shown} has no record of owners", PROVISION_ELSEWHERE)
             return use(source, opened, folder)
 

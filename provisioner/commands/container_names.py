@@ -12,11 +12,12 @@ from pathlib import Path
 from provisioner.catalogue import is_short
 from provisioner.commands.similar import nearest
 from provisioner.commands.trusting import trusted_directories
-from provisioner.container.access import FOLDER, find_directory, opened_directory
+from provisioner.container.access import find_directory, opened_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.record import LIST_HINT, no_container
 from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import containers_in, find_unlisted
+from provisioner.container_files import FOLDER
 from provisioner.errors import NotFound, ProvisionError, UsageError
 from provisioner.filesystem.trust import NOBODY
 from provisioner.terminal.escaping import printable

@@ -25,8 +25,9 @@ from provisioner.commands.source_options import (
 from provisioner.commands.source_words import check_source_word, suggest_file
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
-from provisioner.container.access import FOLDER, find_directory
+from provisioner.container.access import find_directory
 from provisioner.container.recovery import was_interrupted
+from provisioner.container_files import FOLDER
 from provisioner.errors import UsageError
 from provisioner.filesystem.times import utc_time
 from provisioner.image.platform import Platform

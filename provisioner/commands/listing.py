@@ -21,6 +21,7 @@ from provisioner.container.recovery import staging_directory
 from provisioner.container.relocation import find_unlisted
 from provisioner.container.removing import was_removed_partly
 from provisioner.container.sessions import find_sessions
+from provisioner.container_files import MANIFEST, RECORD
 from provisioner.errors import MachineError, NotTrusted, machine_errors
 from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import TrustedDirectories
@@ -196,9 +197,9 @@ def _rows(entries: list[KnownDirectory], trust: TrustedDirectories, *, are_liste
             with suppress(OSError, MachineError), opened_directory(directory, trust) as folder:
                 record = None if folder is None else Record.read_from(folder, directory)
                 is_gone = record is None
-                written = os.stat("record.json", dir_fd=folder).st_mtime if record else 0.0
+                written = os.stat(RECORD, dir_fd=folder).st_mtime if record else 0.0
                 # No later command changes the manifest of a directory.
-                made = os.stat("manifest.json", dir_fd=folder).st_ctime if record else 0.0
+                made = os.stat(MANIFEST, dir_fd=folder).st_ctime if record else 0.0
                 is_outdated = bool(record and find_outdated(directory, host_platform()).names)
         except NotTrusted as error:
             distrust = error

@@ -16,6 +16,7 @@ from provisioner.commands.trusting import add_trust_argument, trusted_directorie
 from provisioner.container.access import opened_directory
 from provisioner.container.running import running_in
 from provisioner.container.sessions import find_sessions
+from provisioner.container_files import FOLDER, LOG, SCRIPT
 from provisioner.errors import NotFound, machine_errors
 from provisioner.filesystem.descriptors import EXISTING_FILE
 from provisioner.terminal.escaping import printable
@@ -23,7 +24,6 @@ from provisioner.terminal.escaping import printable
 HELP = "Show what a container in the background has printed"
 EXAMPLE = "provision logs --follow web"
 
-_LOG = "log"
 _INTERVAL = 0.2
 """Seconds between two looks at a log that is followed."""
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         assert folder is not None
         with machine_errors("read the log"):
             try:
-                file = os.open(_LOG, EXISTING_FILE, dir_fd=folder)
+                file = os.open(LOG, EXISTING_FILE, dir_fd=folder)
             except FileNotFoundError:
                 raise _no_log(directory) from None
     with open(file, "rb") as log, output_errors():
@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _no_log(directory: Path) -> NotFound:
     """Return the error for a directory without a log: start.sh has put it elsewhere where it can't write to it."""
-    start = printable(str(directory / "start.sh"))
-    if not os.access(directory / ".provision", os.W_OK) and running_in(directory):
+    start = printable(str(directory / SCRIPT))
+    if not os.access(directory / FOLDER, os.W_OK) and running_in(directory):
         message = f"{printable(str(directory))} can't be written to, and has no log"
         return NotFound(message, "read the file that start.sh --detach has named when it started")
     return NotFound("nothing was started in the background", f"start it: {start} --detach")

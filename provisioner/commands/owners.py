@@ -10,6 +10,7 @@ import stat
 from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.container_files import RECORD
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, machine_errors
 from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
@@ -31,30 +32,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the state of fakeroot, and show the command that uses it. Raises ProvisionError."""
-    from provisioner.container.access import FOLDER, find_directory, opened_directory
+    from provisioner.container.access import find_directory, open_rootfs, opened_directory
     from provisioner.container.record import no_container
-    from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-    from provisioner.ownership.record import RECORD, STATE, remake_state
+    from provisioner.container_files import FAKEROOT_STATE, FOLDER, OWNERSHIP_RECORD
+    from provisioner.filesystem.descriptors import closing_descriptor
+    from provisioner.ownership.record import remake_state
 
     shown = printable(arguments.directory)
     trust = trusted_directories(arguments)
     path = path_of_container(arguments.directory)
     directory = find_directory(path, trust)
     with opened_directory(directory, trust) as folder:
-        if folder is None or not _has(folder, "record.json"):
+        if folder is None or not _has(folder, RECORD):
             raise no_container(directory, shown)
-        if not _has(folder, RECORD):
+        if not _has(folder, OWNERSHIP_RECORD):
             raise MachineError(f"{shown} has no record of owners", PROVISION_ELSEWHERE)
         with (
             machine_errors(f"write the state for fakeroot in {shown}"),
-            closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
+            closing_descriptor(open_rootfs(folder)) as rootfs,
         ):
             count = remake_state(folder, rootfs)
     console = make_console(arguments)
     console.step(f"fakeroot shows {counted(count, 'file')} of {shown} with owners and modes of the image")
     # fakeroot takes no path with a space: the command changes to the directory first.
     typed = f"./{path}" if str(path).startswith("-") else str(path)
-    archive = f"cd {shlex.quote(typed)} && fakeroot -i {FOLDER}/{STATE} tar -C rootfs -c ."
+    archive = f"cd {shlex.quote(typed)} && fakeroot -i {FOLDER}/{FAKEROOT_STATE} tar -C rootfs -c ."
     console.step(f"  {printable(archive)}")
     return 0
 

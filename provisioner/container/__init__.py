@@ -6,5 +6,6 @@ on this machine, `processes` and `running` what runs from them, `mounted` what i
 `copying` and `moving` are jobs.
 
 A directory is complete or absent: nothing writes to it in place but a move, to links. It needs nothing outside of
-itself, so the list may be wrong or missing. May import errors, filesystem, image, ownership, sizes and terminal.
+itself, so the list may be wrong or missing. May import container_files, errors, filesystem, image, ownership, sizes and
+terminal.
 """

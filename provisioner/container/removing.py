@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from provisioner.container.access import FOLDER, look_errors, open_folder
+from provisioner.container.access import look_errors, open_folder
 from provisioner.container.record import container_hint, no_container
 from provisioner.container.recovery import OLD, staging_directory
 from provisioner.container.staging import Staging
+from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD, ROOTFS, SCRIPT
 from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
@@ -24,10 +25,9 @@ from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.filesystem.walk import walk
-from provisioner.ownership.record import RECORD
 from provisioner.terminal.escaping import printable
 
-OWN_NAMES = (b"rootfs", b"start.sh", os.fsencode(FOLDER))
+OWN_NAMES = tuple(map(os.fsencode, (ROOTFS, SCRIPT, FOLDER)))
 """What provision makes in a directory."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -99,7 +99,7 @@ def opened_own_directory(
             raise TargetExists(*_describe_file(found.directory, name, directory, shown)) from None
     with closing_descriptor(opened):
         with look_errors(directory):
-            names = ("record.json",) if needs_record else ("record.json", RECORD)
+            names = (RECORD,) if needs_record else (RECORD, OWNERSHIP_RECORD)
             is_ours = _has_one_of(names, opened, directory, trust)
         if not is_ours:
             raise no_container(directory, shown)

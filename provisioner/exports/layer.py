@@ -18,6 +18,7 @@ from provisioner.archives.tar import Entry
 from provisioner.archives.writer import ArchiveWriter
 from provisioner.comparison.attributes import find_changed_attributes
 from provisioner.comparison.changes import Change, find_changes
+from provisioner.container_files import ROOTFS
 from provisioner.errors import MachineError, UsageError, machine_errors
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles, encoded_patterns, is_match
@@ -104,7 +105,7 @@ def write_layer(
     know. `shown` is the directory's name for messages. Raises UsageError for files that would be whiteouts, OSError and
     MachineError.
     """
-    with closing_descriptor(os.open("rootfs", DIRECTORY, dir_fd=opened)) as rootfs:
+    with closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=opened)) as rootfs:
         content = LayerContent() if options.squash else _find_content(rootfs, folder, shown, options)
         wanted = None if options.squash else content.paths
         with TreeFiles(rootfs, folder, b"", options.exclude, wanted=wanted, keeps_holes=False) as files:

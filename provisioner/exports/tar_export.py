@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 
 from provisioner.archives.writer import ArchiveWriter
+from provisioner.container_files import ROOTFS
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.layers.job import ROOTFS
 
 
 def write_tar(

@@ -6,6 +6,7 @@ import errno
 import os
 from dataclasses import dataclass, field
 
+from provisioner.container_files import ROOTFS
 from provisioner.errors import HINTS, MachineError, machine_errors
 from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.descriptors import closing_descriptor
@@ -17,9 +18,6 @@ from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.tree import Tree
 from provisioner.sources import Source
 from provisioner.terminal.progress import Console
-
-ROOTFS = "rootfs"
-"""The name of the directory that an image is unpacked to."""
 
 
 @dataclass(frozen=True)

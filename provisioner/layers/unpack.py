@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from provisioner.archives.compression import decompress, unexpected_compression
+from provisioner.container_files import ROOTFS
 from provisioner.errors import error_context, machine_errors, no_room
 from provisioner.filesystem.content import can_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -20,7 +21,7 @@ from provisioner.image.image import Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
 from provisioner.layers.file_writer import FileWriter
-from provisioner.layers.job import ROOTFS, UnpackJob
+from provisioner.layers.job import UnpackJob
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer, unpack_lowest_layer_with
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher

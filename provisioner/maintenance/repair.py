@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from provisioner.comparison.state import Aspect, Baseline, content_of_link
+from provisioner.container.access import open_rootfs
 from provisioner.container.staging import Staging
+from provisioner.container_files import ROOTFS
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.copying import TreeCopier
 from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor, open_readable
@@ -107,7 +109,7 @@ def _other_names(new: int, needed: dict[bytes, MtreeEntry]) -> dict[bytes, Mtree
     """Return the other names of needed files that have hard links: all names have to be of one file again."""
     if not any(entry.links > 1 for entry in needed.values()):
         return {}
-    with closing_descriptor(os.open("rootfs", DIRECTORY, dir_fd=new)) as rootfs:
+    with closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=new)) as rootfs:
         names = find_link_names(rootfs)
     found = {}
     for paths in names:
@@ -267,4 +269,4 @@ def _lstat(directory: int, name: bytes) -> os.stat_result:
 
 def _open_rootfs(folder: int) -> int:
     with machine_errors("open the rootfs"):
-        return os.open("../rootfs", DIRECTORY, dir_fd=folder)
+        return open_rootfs(folder)

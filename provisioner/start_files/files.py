@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.container.access import FOLDER, opened_directory
+from provisioner.container.access import opened_directory
 from provisioner.container.record import Record
 from provisioner.container.start_options import StartOptions
+from provisioner.container_files import FOLDER, GENERATED, ROOTFS, SCRIPT, SHARED_MEMORY
 from provisioner.errors import TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import make_directory, replace_in, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -32,10 +33,6 @@ from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
-
-ROOTFS = "rootfs"
-GENERATED = "generated"
-SCRIPT = "start.sh"
 
 
 class Facts(NamedTuple):
@@ -92,7 +89,7 @@ def write_runtime_files(folder: int, generated: Mapping[str, bytes], console: Co
     if not has_helper(files):
         console.step("this machine's containers get no seccomp filter (docs/start-sh.md): there is no helper for it")
     _write_generated(folder, generated)
-    os.close(make_directory(folder, "shm", 0o1777))
+    os.close(make_directory(folder, SHARED_MEMORY, 0o1777))
 
 
 class StartFiles:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from provisioner import __version__
-from provisioner.container.record import FOLDER, LayerRecord, Record, no_container
+from provisioner.container.record import LayerRecord, Record, no_container
+from provisioner.container_files import FOLDER
 from provisioner.errors import MachineError
 from provisioner.filesystem.descriptors import directory_descriptor
 from provisioner.image.image import Image
