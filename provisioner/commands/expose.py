@@ -9,7 +9,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from provisioner.commands.container_names import find_container
+from provisioner.commands.container_names import checked_container
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument
 from provisioner.commands.wrappers import (
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder, console = program_directory(), make_console(arguments)
     if arguments.container is None and not arguments.list:
         raise UsageError("NAME|DIR is missing", f"as in {EXAMPLE}")
-    directory = find_container(arguments) if arguments.container is not None else None
+    directory = None if arguments.container is None else checked_container(arguments.container, arguments)
     if arguments.list:
         _list(folder, directory, as_json=arguments.json)
         return 0

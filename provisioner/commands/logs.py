@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.container_names import add_container_argument, checked_container
 from provisioner.commands.output import output_errors
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.container.access import opened_directory
+from provisioner.container.opened import opened_container
 from provisioner.container.running import running_in
 from provisioner.container.sessions import find_sessions
 from provisioner.container_files import FOLDER, LOG, SCRIPT
@@ -39,14 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the log to standard output, byte for byte. Raises NotFound where there is none."""
-    directory = find_container(arguments)
-    with opened_directory(directory, trusted_directories(arguments)) as folder:
-        assert folder is not None
-        with machine_errors("read the log"):
-            try:
-                file = os.open(LOG, EXISTING_FILE, dir_fd=folder)
-            except FileNotFoundError:
-                raise _no_log(directory) from None
+    directory, trust = checked_container(arguments.container, arguments), trusted_directories(arguments)
+    with opened_container(directory, trust, needs=()) as container, machine_errors("read the log"):
+        try:
+            file = os.open(LOG, EXISTING_FILE, dir_fd=container.folder)
+        except FileNotFoundError:
+            raise _no_log(directory) from None
     with open(file, "rb") as log, output_errors():
         is_running = True
         while True:

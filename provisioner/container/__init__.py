@@ -1,7 +1,7 @@
 """A provisioned directory: DIR with `start.sh`, `rootfs/` and `.provision/`.
 
-`access` opens one that nobody else could have changed, `record` is what was provisioned there
-(`.provision/record.json`), `staging` how a directory is made or replaced all at once, `directories` the list of all
+`access` opens one that nobody else could have changed, `opened` one that a user has named, or says what is there
+instead. `record` is what was provisioned there (`.provision/record.json`), `staging` how a directory is made or replaced all at once, `directories` the list of all
 on this machine, `processes` and `running` what runs from them, `mounted` what is mounted in one; `removing`,
 `copying` and `moving` are jobs.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from provisioner import __version__
 from provisioner.container.access import opened_directory, read_file
 from provisioner.container.start_options import NO_OPTIONS, StartOptions
 from provisioner.container_files import CONFIG, FOLDER, MANIFEST, RECORD
-from provisioner.errors import MachineError, NotFound, ProvisionError, TargetExists
+from provisioner.errors import MachineError
 from provisioner.filesystem.atomic import replace_in, write_new
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.terminal.escaping import printable
 
-LIST_HINT = "see all that are known: provision list"
-"""What helps where a DIR is none."""
 _FORMAT = 1
 _PARTS = ("layers", "run", "options")
 """Fields that are no simple values."""
@@ -172,22 +169,6 @@ class Record:
 def new_id() -> str:
     """Return an id for a directory, which no other has."""
     return os.urandom(16).hex()
-
-
-def no_container(directory: Path, shown: str) -> ProvisionError:
-    """Return the error for a `directory` without a record; `shown` is its name for messages.
-
-    NotFound where nothing is there, TargetExists where something is that provision hasn't made.
-    """
-    if not os.path.exists(directory):
-        return NotFound(f"there is no directory {shown}", LIST_HINT)
-    return TargetExists(f"{shown} was not made by provision", container_hint(directory))
-
-
-def container_hint(path: Path) -> str:
-    """Return what to name instead of a path that is no provisioned directory: the one that it is in, if any."""
-    above = next((part for part in path.parents if os.path.isdir(part / FOLDER)), None)
-    return f"name the directory: {printable(shlex.quote(str(above)))}" if above else LIST_HINT
 
 
 def _check_types(part: Record | LayerRecord) -> None:

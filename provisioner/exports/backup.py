@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from provisioner.archives.fields import BLOCK
 from provisioner.archives.tar import Entry
 from provisioner.archives.writer import END, ArchiveWriter
+from provisioner.container.access import open_rootfs
+from provisioner.container.opened import OpenedContainer
 from provisioner.container_files import (
     CONFIG,
     FOLDER,
@@ -42,9 +44,9 @@ _CHUNK = 1 << 18
 
 
 def write_backup(
-    opened: int, folder: int, write: Callable[[bytes], None], exclude: Sequence[str] = ()
+    container: OpenedContainer, write: Callable[[bytes], None], exclude: Sequence[str] = ()
 ) -> tuple[FilesReport, OwnerSource]:
-    """Write the backup of an open directory, whose FOLDER is open, too, by the function `write`.
+    """Write the backup of a container by the function `write`.
 
     `exclude` are shell patterns of paths in the container. Returns what the backup has of the rootfs, and where the
     owners are from that the image doesn't know. Raises OSError, MachineError and what `write` raises.
@@ -58,12 +60,12 @@ def write_backup(
     writer = ArchiveWriter(write_hashed)
     writer.add(_directory_entry(FOLDER))
     for name in DOCUMENTS:
-        _add_file(writer, folder, name, f"{FOLDER}/{name}", 0o644)
-    _add_generated(writer, folder)
-    _add_file(writer, opened, SCRIPT, SCRIPT, 0o755)
+        _add_file(writer, container.folder, name, f"{FOLDER}/{name}", 0o644)
+    _add_generated(writer, container.folder)
+    _add_file(writer, container.top, SCRIPT, SCRIPT, 0o755)
     with (
-        closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=opened)) as rootfs,
-        TreeFiles(rootfs, folder, os.fsencode(f"{ROOTFS}/"), exclude) as files,
+        closing_descriptor(open_rootfs(container.folder)) as rootfs,
+        TreeFiles(rootfs, container.folder, os.fsencode(f"{ROOTFS}/"), exclude) as files,
     ):
         for file in files:
             writer.add(file.entry, file.content)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.container.access import opened_directory
+from provisioner.container.opened import opened_container
 from provisioner.container.record import Record
 from provisioner.container_files import (
     CONFIG,
@@ -105,10 +105,9 @@ def has_documents(directory: Path, record: Record, trust: TrustedDirectories) ->
     Raises TargetExists where the rootfs isn't there, NotTrusted and MachineError.
     """
     _check_rootfs(directory)
-    with opened_directory(directory, trust) as folder:
-        assert folder is not None
+    with opened_container(directory, trust) as container:
         try:
-            read_image(folder, directory, record)
+            read_image(container.folder, directory, record)
         except (MalformedImage, MachineError):
             return False
     return True

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.container.access import opened_directory
+from provisioner.container.opened import opened_container
 from provisioner.container.record import Record
 from provisioner.container.start_options import StartOptions
 from provisioner.container_files import FOLDER, GENERATED, ROOTFS, SCRIPT, SHARED_MEMORY
@@ -168,9 +168,8 @@ def _opened(directory: Path) -> Iterator[tuple[int, int]]:
 
 def _image_and_profile(directory: Path, record: Record, trust: TrustedDirectories) -> tuple[Image, Profile]:
     """Return the image that a directory was made of, as `record.run` changes it, and the profile."""
-    with opened_directory(directory, trust) as folder:
-        assert folder is not None
-        image = read_image(folder, directory, record)
+    with opened_container(directory, trust) as container:
+        image = read_image(container.folder, directory, record)
     config = replace(ImageConfig.from_json(image.config_bytes, image.config.platform), platform=image.config.platform)
     try:
         profile = load_profile(record.profile)
