@@ -30,7 +30,7 @@ from provisioner.terminal.progress import Console
 if TYPE_CHECKING:
     from provisioner.image.image import Image
     from provisioner.maintenance.damage import Damage
-    from provisioner.maintenance.repair import Repair
+    from provisioner.maintenance.repair import Repaired
     from provisioner.sources import Source
 
 HELP = "Put files of the image back that are damaged or gone"
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.running import check_not_running
     from provisioner.container.staging import Staging, finish_interrupted
     from provisioner.maintenance.damage import find_damage
-    from provisioner.maintenance.repair import repair
+    from provisioner.maintenance.repair import Repair, repair
     from provisioner.maintenance.unpacking import unpack_options_of
 
     console, config = make_console(arguments), Config.load()
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
                 )
             with open_source(name, SourceOptions.of(arguments, config), console) as source:
                 image = image_of(source, record) if any(damage.needs_content for damage in damages) else None
-                done = repair(staging, folder, baseline, damages, image, source, console, options)
+                done = repair(Repair(damages, image, source, options), folder, baseline, staging, console)
             _complete(directory, record, trust, console)
             report_change(directory, trust)
     return _report(done, shown, console)
@@ -155,9 +155,9 @@ def _show(damages: Sequence[Damage], left: int, arguments: argparse.Namespace, c
         console.step("no file of the image is damaged or missing")
 
 
-def _report(done: Repair, shown: str, console: Console) -> int:
+def _report(done: Repaired, shown: str, console: Console) -> int:
     """Say what was done, and return the exit status."""
-    console.step(f"put back {counted(done.repaired, 'file')} of {shown}")
+    console.step(f"put back {counted(done.count, 'file')} of {shown}")
     if not done.blocked:
         return 0
     names = ", ".join(printable("/" + os.fsdecode(path)) for path in done.blocked[:_SHOWN])
