@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.cli import main
-from provisioner.rootfs.fixups import GENERATED_NAMES
+from provisioner.container_files import GENERATED_NAMES
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
 
