@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_all_processes_may_get_it_at_once(container: Container, runtime: str, sh
             assert process.stdout
             process.stdout.readline()
             for pid in [*descendants(process.pid), process.pid]:
-                os.kill(pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # it has ended by the signal of another one
+                    os.kill(pid, signal.SIGTERM)
             assert process.wait(60) == 143
 
 
