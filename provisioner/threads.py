@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
-_ROOM = 12 << 20
-"""Bytes of address space that a thread needs before it does anything: its stack, and what Python keeps for it."""
+_THREAD_SIZE = 12 << 20
+"""Bytes of address space that a thread needs before it does anything: its stack, and what Python allocates for it."""
 
 
 def require_memory(threads: int = 1) -> None:
@@ -19,7 +19,7 @@ def require_memory(threads: int = 1) -> None:
     Python would wait for ever for a thread that ends for lack of memory before it has begun.
     """
     try:
-        mmap.mmap(-1, threads * _ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        mmap.mmap(-1, threads * _THREAD_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except OSError:
         raise MemoryError from None
 
@@ -34,6 +34,19 @@ class BackgroundThread(threading.Thread):
         """Start it. Raises MemoryError without memory, RuntimeError where this user may have no more threads."""
         require_memory()
         super().start()
+
+    def try_start(self) -> bool:
+        """Start it, and return whether it runs: not without memory, or where this user may have no more threads."""
+        try:
+            self.start()
+        except (MemoryError, RuntimeError):
+            return False
+        return True
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, for at most `timeout` seconds; return at once where it was never started."""
+        if self.ident is not None:
+            super().join(timeout)
 
     def run(self) -> None:
         """Call the target. It has to catch errors itself. MemoryError is ignored: there is no memory to report it."""
@@ -50,8 +63,7 @@ def imported_meanwhile(name: str) -> Iterator[None]:
     unless a signal has ended that. An error of the import is raised where the module is imported again.
     """
     thread = BackgroundThread(_import, "import", (name,))
-    with suppress(MemoryError, RuntimeError):
-        thread.start()
+    thread.try_start()
     is_interrupted = False
     try:
         yield
@@ -59,7 +71,7 @@ def imported_meanwhile(name: str) -> Iterator[None]:
         is_interrupted = not isinstance(error, Exception)
         raise
     finally:
-        if thread.ident is not None and not is_interrupted:
+        if not is_interrupted:
             thread.join()
 
 

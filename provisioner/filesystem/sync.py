@@ -47,9 +47,7 @@ def sync_below(directory: int, waiting: Callable[[int | None], None]) -> None:
 
     # A process that waits for a disk can't be interrupted, so a thread of its own does that.
     thread = BackgroundThread(sync, "sync")
-    try:
-        thread.start()
-    except (MemoryError, RuntimeError):  # no more threads are allowed
+    if not thread.try_start():
         _sync(directory)
         return
     thread.join(WAITING_SECONDS)

@@ -100,14 +100,12 @@ class Console:
             self._bar, show = _line()(file=self._stream), self._refresh
         ended = threading.Event()
         thread = BackgroundThread(lambda: show(transfer, ended), "progress")
-        with suppress(MemoryError, RuntimeError):  # without a thread the line isn't shown, and the work goes on
-            thread.start()
+        thread.try_start()  # without a thread the line isn't shown, and the work goes on
         try:
             yield transfer
         finally:
             ended.set()
-            if thread.ident is not None:
-                thread.join(1.0)
+            thread.join(1.0)
             if self._bar is not None:
                 self._clear()
                 self._bar.close()
