@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from provisioner.filesystem.resolution import PASSED
+from provisioner.filesystem.descriptors import DIRECTORY_LOCATION
 
 
 def create_parent(above: int, name: str) -> int:
@@ -23,7 +23,7 @@ def create_parent(above: int, name: str) -> int:
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             raise
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-    return os.open(name, PASSED, dir_fd=above)
+    return os.open(name, DIRECTORY_LOCATION, dir_fd=above)
 
 
 def remove_empty(directory: int, names: Iterable[str]) -> None:
@@ -31,7 +31,7 @@ def remove_empty(directory: int, names: Iterable[str]) -> None:
     here = os.dup(directory)
     try:
         for name in names:
-            state, above = os.fstat(here), os.open("..", PASSED, dir_fd=here)
+            state, above = os.fstat(here), os.open("..", DIRECTORY_LOCATION, dir_fd=here)
             os.close(here)
             here = above
             if not os.path.samestat(state, os.stat(name, dir_fd=here, follow_symlinks=False)):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from provisioner.container.processes import Process
-from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.filesystem.descriptors import ANY_FILE, closing_descriptor
 
 _PROC = Path("/proc")
 _START_SIZE = 64
@@ -47,7 +47,7 @@ def _recorded_sessions(directory: Path) -> dict[int, bool]:
         return {}
     for name in names:
         with suppress(OSError):
-            file = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            file = os.open(folder / name, ANY_FILE)
             with closing_descriptor(file):
                 is_file = stat.S_ISREG(os.fstat(file).st_mode)
                 lines = os.read(file, _START_SIZE).split(b"\n") if is_file else []

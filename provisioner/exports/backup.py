@@ -19,7 +19,7 @@ from provisioner.comparison.changes import MOUNT_POINTS
 from provisioner.container.access import FOLDER
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import ANY_FILE, DIRECTORY, closing_descriptor
 from provisioner.filesystem.kind import Kind
 from provisioner.layers.job import ROOTFS
 from provisioner.ownership.record import RECORD
@@ -115,7 +115,7 @@ def _directory_entry(path: bytes) -> Entry:
 def _add_file(writer: ArchiveWriter, directory: int, name: bytes, path: bytes, mode: int) -> None:
     """Add a regular file, if there is one. Raises OSError."""
     try:
-        opened = os.open(name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=directory)
+        opened = os.open(name, ANY_FILE, dir_fd=directory)
     except FileNotFoundError:
         return
     with closing_descriptor(opened):

@@ -12,7 +12,7 @@ from pathlib import Path
 from provisioner.container.access import trust_errors
 from provisioner.errors import TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import name_beside
-from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
 from provisioner.filesystem.resolution import ResolvedPath, resolve
 from provisioner.filesystem.sync import sync_directory
@@ -110,6 +110,6 @@ def _open_part(directory: int, part: str, shown: str) -> int:
 def _sync(found: ResolvedPath) -> None:
     """Have the name on the disk, if the directory may be opened."""
     with suppress(PermissionError):
-        listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found.directory)
+        listed = os.open(".", DIRECTORY, dir_fd=found.directory)
         with closing_descriptor(listed):
             sync_directory(listed)

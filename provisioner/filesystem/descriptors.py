@@ -14,8 +14,20 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 EXISTING_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a file for reading, never through a symlink."""
 
+ANY_FILE = EXISTING_FILE | os.O_NONBLOCK
+"""The same for a file that may be of any type: open(2) doesn't wait for the writer of a FIFO."""
+
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to create a file for writing; open(2) fails where the name exists."""
+
+NEW_READABLE_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""The same for writing and reading."""
+
+LOCATION = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Flags to open a file of any type, also a symlink, as a location only (O_PATH of open(2)): it needn't be readable."""
+
+DIRECTORY_LOCATION = LOCATION | os.O_DIRECTORY
+"""The same for a directory in which names are looked up: permission to search it is enough."""
 
 
 @contextmanager
@@ -39,7 +51,7 @@ def closing_descriptor(descriptor: int) -> Iterator[int]:
 
 def change_mode(directory: int, name: bytes, mode: int) -> None:
     """Set the permission bits of the file `name` in an open directory, never through a symlink. Raises OSError."""
-    opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    opened = os.open(name, LOCATION, dir_fd=directory)
     with closing_descriptor(opened):
         os.chmod(f"/proc/self/fd/{opened}", mode)  # fchmod(2) refuses a descriptor of O_PATH
 
@@ -61,15 +73,14 @@ def open_readable(directory: int, name: bytes, state: os.stat_result) -> int:
 
     One that is closed to its owner, this user, is opened for the moment that it takes. Raises OSError.
     """
-    flags = EXISTING_FILE | os.O_NONBLOCK
     try:
-        return os.open(name, flags, dir_fd=directory)
+        return os.open(name, ANY_FILE, dir_fd=directory)
     except PermissionError:
         if state.st_uid != os.geteuid():
             raise
     mode = stat.S_IMODE(state.st_mode)
     change_mode(directory, name, mode | stat.S_IRUSR)
     try:
-        return os.open(name, flags, dir_fd=directory)
+        return os.open(name, ANY_FILE, dir_fd=directory)
     finally:
         change_mode(directory, name, mode)

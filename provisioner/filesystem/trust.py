@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.filesystem.users import (
     is_android,
     is_job_in_container,
@@ -161,7 +162,7 @@ def created_owner(directory: int) -> int | None:
     """
     name = f".provision-{os.urandom(8).hex()}"
     try:
-        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0, dir_fd=directory)
+        file = os.open(name, NEW_FILE, 0, dir_fd=directory)
     except OSError:
         return None
     try:

@@ -14,7 +14,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor, directory_descriptor
+from provisioner.filesystem.descriptors import (
+    ANY_FILE,
+    EXISTING_FILE,
+    NEW_FILE,
+    closing_descriptor,
+    directory_descriptor,
+)
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Walk, WalkedFile, walk
 from provisioner.ownership import mtree
@@ -66,7 +72,7 @@ def open_record(folder: int) -> BinaryIO:
 
     Raises FileNotFoundError where there is none, MachineError for what is no file, and OSError.
     """
-    file = os.open(RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder)
+    file = os.open(RECORD, ANY_FILE, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise mtree.damaged()

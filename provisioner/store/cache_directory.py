@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from provisioner.errors import MachineError, machine_errors
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE
+from provisioner.filesystem.descriptors import ANY_FILE, DIRECTORY, DIRECTORY_LOCATION
 from provisioner.filesystem.removal import names_in
-from provisioner.filesystem.resolution import PASSED, resolve
+from provisioner.filesystem.resolution import resolve
 from provisioner.filesystem.trust import (
     TrustedUsers,
     Untrusted,
@@ -66,7 +66,7 @@ class CacheDirectory:
         """Open a regular file for reading. Raises FileNotFoundError; a stranger's file is deleted and not there."""
         where = self.folder(folder)
         try:
-            return self._accept(where, name, os.open(name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=where))
+            return self._accept(where, name, os.open(name, ANY_FILE, dir_fd=where))
         except OSError as error:
             if error.errno not in _NO_FILE:
                 raise
@@ -153,7 +153,7 @@ class CacheDirectory:
         for name in found.missing:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=here.number)
-            here = _Descriptor(os.open(name, PASSED, dir_fd=here.number))
+            here = _Descriptor(os.open(name, DIRECTORY_LOCATION, dir_fd=here.number))
         self._users = None if is_plainly_ours(os.fstat(here.number)) else users_in(here.number)
         check_ours(here.number, str(self.path), users=self._users)
         if self._top:
