@@ -17,7 +17,14 @@ from pathlib import Path
 
 from provisioner.container.recovery import put_back
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
-from provisioner.filesystem.descriptors import ANY_FILE, DIRECTORY, DIRECTORY_LOCATION, LOCATION, closing_descriptor
+from provisioner.filesystem.descriptors import (
+    ANY_FILE,
+    DIRECTORY,
+    DIRECTORY_LOCATION,
+    LOCATION,
+    closing_descriptor,
+    closing_on_error,
+)
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import resolve, resolved
 from provisioner.filesystem.trust import (
@@ -144,12 +151,9 @@ def open_folder(directory: int, path: Path, trust: TrustedDirectories) -> int | 
         if not trust.covers(path):
             _Container(directory, path).check(directory, path)
         raise
-    try:
+    with closing_on_error(folder):
         if not trust.covers(path):
             _Container(directory, path).check_all(folder)
-    except BaseException:
-        os.close(folder)
-        raise
     return folder
 
 

@@ -34,7 +34,7 @@ from provisioner.container.recovery import (
 )
 from provisioner.errors import MachineError, ProvisionError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, closing_on_error
 from provisioner.filesystem.exchange import exchange
 from provisioner.filesystem.locks import lock, lock_holder
 from provisioner.filesystem.mounts import mount_points_in
@@ -300,14 +300,11 @@ class Staging:
     def _open_and_lock(self) -> int:
         """Open and lock the staging directory. Raises FileNotFoundError where it is gone, BlockingIOError if locked."""
         folder = os.open(self._name, DIRECTORY, dir_fd=self.parent)
-        try:
+        with closing_on_error(folder):
             lock(folder, seconds=0)
             if not os.path.samestat(os.fstat(folder), self._lstat()):
                 raise FileNotFoundError
             return folder
-        except BaseException:
-            os.close(folder)
-            raise
 
     def _lstat(self, name: bytes | str = b"") -> os.stat_result:
         return os.stat(name or self._name, dir_fd=self.parent, follow_symlinks=False)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE
+from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE, closing_on_error
 from provisioner.filesystem.resolution import ResolvedPath, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 
@@ -34,11 +34,8 @@ def make_directory(directory: int, name: str, mode: int = 0o755) -> int:
     """Create a directory in an open one, with these permission bits, and return it open. Raises OSError."""
     os.mkdir(name, 0o700, dir_fd=directory)
     opened = os.open(name, DIRECTORY, dir_fd=directory)
-    try:
+    with closing_on_error(opened):
         os.fchmod(opened, mode)
-    except BaseException:
-        os.close(opened)
-        raise
     return opened
 
 

@@ -49,6 +49,16 @@ def closing_descriptor(descriptor: int) -> Iterator[int]:
         os.close(descriptor)
 
 
+@contextmanager
+def closing_on_error(descriptor: int) -> Iterator[int]:
+    """Return a context that gives an open file descriptor and closes it where the block raises; else it stays open."""
+    try:
+        yield descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def change_mode(directory: int, name: bytes, mode: int) -> None:
     """Set the permission bits of the file `name` in an open directory, never through a symlink. Raises OSError."""
     opened = os.open(name, LOCATION, dir_fd=directory)

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from provisioner.comparison.join import join
 from provisioner.filesystem.content import copy_data, try_reflink
-from provisioner.filesystem.descriptors import ANY_FILE, NEW_READABLE_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import ANY_FILE, NEW_READABLE_FILE, closing_descriptor, closing_on_error
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.layers.reader import StreamedLayer
@@ -118,14 +118,11 @@ class FileStore:
             if not stat.S_ISREG(os.fstat(original).st_mode):
                 return None
             clone = os.open(str(number), NEW_READABLE_FILE, 0o600, dir_fd=self.folder)
-            try:
+            with closing_on_error(clone):
                 if not try_reflink(original, clone):
                     raise CannotReflink("its files can't be reflinked")
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(clone, 0, _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
-            except BaseException:
-                os.close(clone)
-                raise
             return clone
 
     def _verify(self, clone: _Clone) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from provisioner.errors import MachineError, machine_errors
-from provisioner.filesystem.descriptors import ANY_FILE, DIRECTORY, DIRECTORY_LOCATION
+from provisioner.filesystem.descriptors import ANY_FILE, DIRECTORY, DIRECTORY_LOCATION, closing_on_error
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import resolve
 from provisioner.filesystem.trust import (
@@ -168,13 +168,10 @@ class CacheDirectory:
                 os.mkdir(name, 0o700, dir_fd=top)
                 is_new = True
         folder = os.open(name, DIRECTORY, dir_fd=top)
-        try:
+        with closing_on_error(folder):
             if is_new:
                 self._hand_over(folder)
             check_ours(folder, str(self.path / name), users=self._users)
-        except BaseException:
-            os.close(folder)
-            raise
         return folder
 
     def _accept(self, where: int, name: str, file: int, *, may_have_links: bool = True) -> int:
@@ -182,7 +179,7 @@ class CacheDirectory:
 
         A file that is to be changed must have no second name: it could be another file of ours, or of root.
         """
-        try:
+        with closing_on_error(file):
             state = os.fstat(file)
             if not stat.S_ISREG(state.st_mode) or (state.st_nlink > 1 and not may_have_links):
                 self._refuse(where, name)
@@ -190,9 +187,6 @@ class CacheDirectory:
                 acl = read_acl(file) if state.st_mode & stat.S_IWGRP else b""
                 if find_stranger(state, self._users or TrustedUsers.of_this_process(), acl):
                     self._refuse(where, name)
-        except BaseException:
-            os.close(file)
-            raise
         return file
 
     def _refuse(self, where: int, name: str) -> NoReturn:
