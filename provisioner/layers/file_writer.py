@@ -176,17 +176,12 @@ class SharedTree(Tree):
             size > _LARGEST
             or self.overrides.stale
             or WHITEOUT in path
-            or not self._has_open(path.removeprefix(b"./").rpartition(b"/")[0])
+            or not self._directories.is_open(path.removeprefix(b"./").rpartition(b"/")[0])
             or not self._writer.keeps_up()
         ):
             return False
         self._budget.spend(ENTRY_SIZE)
         return True
-
-    def _has_open(self, path: bytes) -> bool:
-        """Return whether the directory `path` was opened lately, and no symlink is in the path."""
-        opened = self._open.get(path)
-        return opened is not None and opened[1][:-1] == path
 
     def hand_over(self, *parts: bytes) -> None:
         """Have the other process write the file."""
