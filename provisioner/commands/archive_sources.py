@@ -21,7 +21,7 @@ from provisioner.image.source_name import (
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
-    from provisioner.commands.source_options import Opening
+    from provisioner.commands.opening import Opening
     from provisioner.image.digest import Digest
     from provisioner.sources import Source
     from provisioner.sources.detection import FileStart, Guess

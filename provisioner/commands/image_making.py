@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.commands.image_options import source_date_epoch
+from provisioner.commands.open_source import open_source
 from provisioner.commands.repair import image_of
-from provisioner.commands.source_options import SourceOptions, open_source
+from provisioner.commands.source_options import SourceOptions
 from provisioner.commands.trusting import trusted_directories
 from provisioner.config import Config
 from provisioner.container.record import Record

@@ -25,7 +25,7 @@ from provisioner.filesystem.trust import Untrusted
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
-    from provisioner.commands.source_options import Opening
+    from provisioner.commands.opening import Opening
     from provisioner.sources.detection import FileStart
 
 STANDARD_INPUT = Path("/dev/stdin")

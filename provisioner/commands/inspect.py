@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.config import setting_text, settings_of
 from provisioner.commands.container_names import no_directory, say_similar_container
+from provisioner.commands.open_source import is_no_file, open_source
 from provisioner.commands.output import make_console, output_errors, screen_of, write_json, write_lines
+from provisioner.commands.registry_sources import caching_registry
 from provisioner.commands.source_options import (
     SourceOptions,
     add_file_arguments,
     add_registry_arguments,
-    caching_registry,
-    is_no_file,
-    open_source,
     usual_platform,
 )
 from provisioner.commands.source_words import check_source_word, suggest_file

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.container_names import path_of_container
+from provisioner.commands.open_source import open_source
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.plan_options import add_max_size_argument, max_size_of, script_shell
-from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
