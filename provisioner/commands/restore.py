@@ -122,7 +122,7 @@ def _free_space(directory: int) -> int:
 
 def _describe(restored: Restored) -> list[str]:
     """Return a line for each thing that isn't as it was, or that the user should know."""
-    from provisioner.layers.unpack import clamped_times_text, substitutes_text
+    from provisioner.layers.messages import clamped_times_text, substitutes_text
     from provisioner.rootfs.access_lists import refused_text
 
     lines = [text] if (text := substitutes_text(restored.substitutes)) else []

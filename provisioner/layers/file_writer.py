@@ -141,7 +141,7 @@ class FileWriter:
         try:
             _send(self._socket, data)
         except (BrokenPipeError, ConnectionResetError):
-            raise _killed() from None
+            raise WorkerKilled from None
 
     def _finish_batches(self, flags: int = 0) -> None:
         """Wait until all batches that were sent are done. Raises what has failed."""
@@ -158,7 +158,7 @@ class FileWriter:
         try:
             return pickle.loads(_receive(self._socket, flags))
         except (EOFError, ConnectionResetError):
-            raise _killed() from None
+            raise WorkerKilled from None
 
 
 class SharedTree(Tree):
@@ -276,7 +276,3 @@ def _receive(connection: socket.socket, flags: int = 0) -> bytes:
     if len(data := connection.recv(size, socket.MSG_WAITALL) if size else b"") < size:
         raise EOFError
     return data
-
-
-def _killed() -> WorkerKilled:
-    return WorkerKilled("a process that unpacks layers was killed")

@@ -11,9 +11,11 @@ from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.image.image import Image
+from provisioner.layers.budget import too_large
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.tree import Tree
+from provisioner.sizes import size_text
 from provisioner.sources import Source
 from provisioner.terminal.progress import Console
 
@@ -37,7 +39,7 @@ class UnpackJob:
 
     image: Image
     source: Source
-    """Has the layers of the image."""
+    """Returns the layers of the image."""
     place: int
     """The open directory in which ROOTFS is made."""
     scratch: int
@@ -48,12 +50,12 @@ class UnpackJob:
     options: UnpackOptions = field(default_factory=UnpackOptions)
 
     def make_tree(self) -> Tree:
-        """Make ROOTFS, and return the open tree."""
+        """Create ROOTFS, and return the open tree."""
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(self.place, ROOTFS)) as rootfs:
             return Tree(rootfs)
 
     def discard(self) -> None:
-        """Remove all that was made so far, for another try."""
+        """Remove ROOTFS and all that is in `scratch`, so that the image can be unpacked again."""
         with machine_errors("empty the rootfs"):
             remove_tree(self.place, os.fsencode(ROOTFS))
             empty_directory(self.scratch)
@@ -65,3 +67,22 @@ class UnpackJob:
         if state.f_files and not state.f_favail:
             raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
         return state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some file systems don't report it
+
+    def max_size(self) -> int:
+        """Return the most bytes that the image may take: what was asked for, or nine tenths of the free space.
+
+        Raises MachineError where not even the compressed layers fit.
+        """
+        image, free, requested = self.image, self.free_space(), self.options.max_size
+        max_size = free * 9 // 10 if requested is None else requested
+        if image.rootfs and image.rootfs.unpacked_size > max_size:
+            raise too_large(max_size)
+        compressed = image.download_size
+        if compressed > free:
+            raise MachineError(
+                f"the compressed layers take {size_text(compressed)}, and {size_text(free)} are free",
+                HINTS[errno.ENOSPC],
+            )
+        if compressed > max_size:
+            raise too_large(max_size)
+        return max_size

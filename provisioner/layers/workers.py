@@ -44,6 +44,9 @@ class WorkerKilled(MachineError):
 
     usual_hint = "see that there is enough memory, and try again"
 
+    def __init__(self, message: str = "a process that unpacks layers was killed", hint: str = "") -> None:
+        super().__init__(message, hint)
+
 
 def may_fork() -> bool:
     """Return whether this process may fork: not while it has other threads, since they may hold locks."""
@@ -177,7 +180,7 @@ class _Worker:
         try:
             return pickle.load(self._results)  # as it is read, so that it isn't in memory twice
         except (EOFError, pickle.UnpicklingError):
-            raise WorkerKilled("a process that unpacks layers was killed") from None
+            raise WorkerKilled from None
 
     def kill(self) -> None:
         """Kill the process, and wait until those that it has forked have ended as well."""

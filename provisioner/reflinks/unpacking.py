@@ -14,8 +14,9 @@ from provisioner.filesystem.descriptors import ANY_FILE, NEW_READABLE_FILE, clos
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.layers.job import UnpackJob
+from provisioner.layers.layer_archive import open_archive
 from provisioner.layers.rootfs_reader import open_reader
-from provisioner.layers.unpack import open_archive, unpack
+from provisioner.layers.unpack import unpack
 from provisioner.ownership.record import RECORD, content_of
 from provisioner.reflinks.file_store import CannotReflink, FileStore
 from provisioner.reflinks.recorded_layer import RecordedLayer
