@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from provisioner.container.access import FOLDER, look_errors, open_folder
+from provisioner.container.parents import open_parent
 from provisioner.container.record import container_hint, no_container
 from provisioner.container.recovery import OLD, staging_directory
 from provisioner.container.staging import Staging
@@ -65,7 +66,7 @@ class Removal(Staging):
 
     def _become_staging(self) -> None:
         """Rename the target to the name of the staging directory, and open that in its place."""
-        self._open_parent()
+        self.parent, self._created_parents = open_parent(self.target, self._trust)
         with closing_descriptor(os.open(self.target.name, DIRECTORY, dir_fd=self.parent)) as opened:
             if not try_lock(opened):
                 raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
