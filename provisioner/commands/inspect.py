@@ -34,7 +34,7 @@ from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Column, Screen, cell_text, folded, table, width_of
-from provisioner.terminal.wrapping import filled
+from provisioner.terminal.wrapping import fill
 
 if TYPE_CHECKING:
     from provisioner.inspection import Inspection
@@ -257,6 +257,6 @@ def _fact(key: str, values: Sequence[str], screen: Screen) -> Iterator[str]:
     yield screen.dim(key)
     for value in values:
         width = room + _KEY_WIDTH - 4
-        first, *others = (part for line in filled(value, width, "").split("\n") for part in folded(line, width))
+        first, *others = (part for line in fill(value, width, "").split("\n") for part in folded(line, width))
         yield f"  {first}"
         yield from (f"    {other}" for other in others)

@@ -26,7 +26,7 @@ from provisioner.image.source_name import RegistryName, StandardInput, parse_sou
 from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen, Style
-from provisioner.terminal.wrapping import filled
+from provisioner.terminal.wrapping import fill
 
 if TYPE_CHECKING:
     from provisioner.maintenance.plan import Action, UpdatePlan
@@ -157,7 +157,7 @@ class _Question:
             write_json(_as_json(plan, where))
         else:
             screen = screen_of(self._arguments)
-            write_lines(filled(line, screen.width) for line in _lines(plan, where, screen))
+            write_lines(fill(line, screen.width) for line in _lines(plan, where, screen))
         if self._arguments.dry_run:
             raise _Unapproved
         confirm(self._arguments, f"{self._shown} is about to be updated", "Update it?")

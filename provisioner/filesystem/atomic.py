@@ -49,7 +49,7 @@ def replace_file(path: Path, data: bytes, mode: int, trust: TrustedDirectories =
 
 
 def check_replaceable(path: Path, trust: TrustedDirectories = NOBODY) -> None:
-    """Raise the OSError that `replace_file` would raise for a path, as far as it is known before."""
+    """Raise the OSError that `replace_file` would raise for a path, as far as that can be found out without writing."""
     with _resolved_file(path, trust) as found:
         temporary = _temporary_name(found.missing[0])
         os.close(os.open(temporary, NEW_FILE, 0o600, dir_fd=found.directory))
@@ -67,7 +67,7 @@ def _resolved_file(path: Path, trust: TrustedDirectories) -> Iterator[ResolvedPa
 
 
 def _temporary_name(name: str) -> str:
-    """Return a name, for a file beside `name`, that nobody can know before."""
+    """Return an unpredictable name for a file beside `name`."""
     return name_beside(name, f".{os.urandom(8).hex()}")
 
 
@@ -87,8 +87,7 @@ def name_with_end(name: str, end: str) -> str:
 def replace_in(directory: int, name: str, data: bytes, mode: int) -> None:
     """Replace the file `name` in an open directory.
 
-    The data is written to a new file beside it, with a name that nobody can know before, synced, and renamed. Raises
-    OSError.
+    The data is written to a new file beside it, with an unpredictable name, synced, and renamed. Raises OSError.
     """
     temporary = _temporary_name(name)
     file = os.open(temporary, NEW_FILE, 0o600, dir_fd=directory)  # nobody else may read it before it has its own mode

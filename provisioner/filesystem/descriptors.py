@@ -67,7 +67,7 @@ def change_mode(directory: int, name: bytes, mode: int) -> None:
 
 
 def allow_entering(directory: int, name: bytes, state: os.stat_result) -> int | None:
-    """Let this user read and search the directory `name`, if it is theirs and closed to them.
+    """Let this user read and search the directory `name`, if they own it and its permissions don't let them.
 
     `state` is its lstat(2). Returns the permission bits that it had; None where nothing was changed. Raises OSError.
     """
@@ -81,7 +81,7 @@ def allow_entering(directory: int, name: bytes, state: os.stat_result) -> int | 
 def open_readable(directory: int, name: bytes, state: os.stat_result) -> int:
     """Open the file `name`, whose lstat(2) is `state`, for reading; a FIFO in its place is not waited for.
 
-    One that is closed to its owner, this user, is opened for the moment that it takes. Raises OSError.
+    Where this user owns it, but may not read it, its permissions are changed for the time of this call. Raises OSError.
     """
     try:
         return os.open(name, ANY_FILE, dir_fd=directory)

@@ -135,7 +135,7 @@ class _Walk:
         return ()
 
     def _is_of_descriptors(self) -> bool:
-        """Return whether `here` is /proc/PID/fd, whose links lead to open files and not by what they hold."""
+        """Return whether `here` is /proc/PID/fd, whose links lead to open files, whatever paths they show."""
         return len(self.names) > 2 and self.names[0] == "proc" and self.names[-1] == "fd"
 
     def _enter(self, name: str) -> None:

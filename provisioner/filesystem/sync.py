@@ -145,11 +145,11 @@ def sync_each_file(directory: int) -> bool:
     return True
 
 
-MEANS = (call_syncfs, run_sync_program, sync_each_file)
+METHODS = (call_syncfs, run_sync_program, sync_each_file)
 """Ways to write what is below a directory to the disk, the best first. They return False where they don't exist."""
 
 
 def _sync(directory: int) -> None:
-    for sync in MEANS:
+    for sync in METHODS:
         if sync(directory):
             return

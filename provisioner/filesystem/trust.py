@@ -151,7 +151,7 @@ _WITHOUT_ACL = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOENT, errno.ENOSYS)
 
 
 def is_plainly_ours(state: os.stat_result) -> bool:
-    """Return whether a file is this user's or root's and nobody else may write to it, without a further look."""
+    """Return whether a file is this user's or root's and nobody else may write to it, by its owner and mode alone."""
     return state.st_uid in (0, os.geteuid()) and not state.st_mode & _OTHERS_WRITE
 
 
@@ -221,7 +221,7 @@ ALL = TrustedDirectories(("*",))
 def check_ours(file: int, shown: str, *, users: TrustedUsers | None = None, owner: int | None = None) -> None:
     """Raise Untrusted unless an open file or directory is ours; `shown` is its path for messages.
 
-    `users` are found out where they are needed and not given; `owner` is one more whom to trust.
+    `users` are whom to trust, by default those of this process; `owner` is one more.
     """
     state = os.fstat(file)
     if is_plainly_ours(state):

@@ -66,7 +66,7 @@ def is_whole_machine(uid_map: str) -> bool:
 def users_before_root(environment: Mapping[str, str]) -> set[int]:
     """Return who became root by sudo, doas, pkexec or tsu, and who has logged in.
 
-    The environment is that user's word: who became root could also do anything else as root.
+    The environment comes from that user, and is believed: who became root could also do anything else as root.
     """
     users = {
         number for name in ("SUDO_UID", "PKEXEC_UID") if (number := _number(environment.get(name, ""))) is not None
