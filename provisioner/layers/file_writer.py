@@ -85,7 +85,7 @@ class FileWriter:
         os.waitpid(self._pid, 0)
 
     def keeps_up(self) -> bool:
-        """Return whether to hand over a file now."""
+        """Return whether another file may be handed over: few enough batches are under way."""
         if self._under_way < _BATCHES:
             return True
         if self._pause:
@@ -104,7 +104,7 @@ class FileWriter:
             self._send()
 
     def wait(self, overrides: MetadataOverrides) -> None:
-        """Wait until all files are written, and add the metadata that the file system couldn't store of them."""
+        """Wait until all files are written, and add to `overrides` what the file system couldn't store of them."""
         if not self.files:
             return
         if self._batch:
@@ -170,7 +170,7 @@ class SharedTree(Tree):
         self._budget = budget
 
     def takes_file(self, path: bytes, size: int) -> bool:
-        """Return whether a file is handed over: it is in the directory of one before it. Raises MachineError."""
+        """Return whether to hand over a file: a small one in a directory that is open. Raises MachineError."""
         # A removed file's inode may become that of another file, whose metadata this process would have to know.
         if (
             size > _LARGEST
@@ -194,12 +194,12 @@ class SharedTree(Tree):
         self._writer.wait(self.overrides)
 
     def locate_hard_link(self, path: bytes, target: bytes) -> tuple[Place, Place]:
-        """Do the same when all files are written: the target may be one."""
+        """Return what Tree does, when all files are written: the target may be one of them."""
         self.wait()
         return super().locate_hard_link(path, target)
 
     def remove_child(self, directory: int, name: bytes, state: os.stat_result) -> None:
-        """Do the same when all files are written: no directory of theirs is removed, and nothing is overtaken."""
+        """Remove as Tree does, when all files are written: so no directory of theirs is removed before."""
         self.wait()
         super().remove_child(directory, name, state)
 

@@ -97,7 +97,7 @@ class ReceivedTask:
             yield chunk
 
     def finish(self) -> None:
-        """Receive the rest of the messages, close the file, and say that the task is done."""
+        """Receive the rest of the messages, close the file, and send DONE."""
         with self._lock:
             while not self._end:
                 self._receive()

@@ -1,4 +1,4 @@
-"""What layers hide: it is moved to a directory of its own while layers are unpacked, and removed after that."""
+"""Removes what layers hide: it is moved to a directory of its own while layers are unpacked, and removed later."""
 
 from __future__ import annotations
 

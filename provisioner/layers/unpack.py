@@ -148,7 +148,7 @@ class _Unpacking:
                 describe(f"layer {number + 1} of {len(blobs)}")
                 with error_context(f"layer {number + 1} of {len(blobs)}"):
                     if number in worker_layers and (unpacked := self._merge(number, workers, merger)):
-                        applier.follow_merge(unpacked.clamped_times)
+                        applier.note_merged_layer(unpacked.clamped_times)
                     else:
                         with open_archive(layer, blob.chunks()) as archive:
                             applier.apply_reader(self._open_reader(layer, archive, self.budget))

@@ -80,7 +80,7 @@ class Tree:
         """An open directory to which what has overrides is moved in place of removing it, so that its inodes stay."""
         self._trash_names = itertools.count()
         self.record_parts: RecordParts | None = None
-        """Parts of the tree's ownership record, of which those of directories that are looked into are discarded."""
+        """Parts of the tree's ownership record; the lines of directories that are opened by a path are discarded."""
 
     def __enter__(self) -> Self:
         """Return the tree itself."""
@@ -140,9 +140,9 @@ class Tree:
         except FileExistsError:
             state = self.lstat(place)
             if stat.S_ISDIR(state.st_mode):
-                self._keep_directory(place, state.st_ino)
+                self._note_existing_directory(place, state.st_ino)
             else:
-                self._make_way_for_directory(place)
+                self._remove_for_directory(place)
                 os.mkdir(place.name, 0o700, dir_fd=place.directory)
         self.discard_lines(place.path)
         return place, os.open(place.name, DIRECTORY, dir_fd=place.directory)
@@ -280,13 +280,13 @@ class Tree:
         return Place(directory, names[-1], prefix + names[-1])
 
     def _open_file(self, place: Place) -> int:
-        """Open the file at a place for reading; a subclass can allow that before."""
+        """Open the file at a place for reading; a subclass can change its permissions for that."""
         return os.open(place.name, EXISTING_FILE, dir_fd=place.directory)
 
-    def _keep_directory(self, place: Place, inode: int) -> None:
-        """Do nothing; a subclass can note that an entry names the directory at `place`, which is there already."""
+    def _note_existing_directory(self, place: Place, inode: int) -> None:
+        """Do nothing; a subclass can record that an entry names the directory at `place`, which is there already."""
 
-    def _make_way_for_directory(self, place: Place) -> None:
+    def _remove_for_directory(self, place: Place) -> None:
         """Remove the file at `place`, where a directory is going to be created."""
         self.remove(place)
 
@@ -326,7 +326,7 @@ class Tree:
         self.overrides.forget(file)
 
     def discard_lines(self, path: bytes) -> None:
-        """Have the lines of a directory written anew: it changes, or may have the inode of one that was removed."""
+        """Discard the recorded lines of a directory: it changes, or may have the inode of one that was removed."""
         if self.record_parts is not None:
             self.record_parts.discard(path)
 
