@@ -121,7 +121,7 @@ def _start(path: str, words: Sequence[str], stdin: int, stdout: int, *, ours: in
         return ExternalProgram(path, *words, stdin=stdin, stdout=stdout)
 
 
-def filtered(path: str, *words: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+def run_filter(path: str, *words: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the output of a program whose input is `chunks`, which a thread writes to it.
 
     Raises ProgramFailed, MachineError, and what iterating over `chunks` raises.

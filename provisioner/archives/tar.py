@@ -75,16 +75,16 @@ _MAY_BE_EMPTY = (XATTR, b"GNU.sparse.")
 
 
 class Taker(Protocol):
-    """Takes plain files of an archive, which are all in one header and the content behind it."""
+    """Writes plain files of an archive in place of its reader: those with one header and the content behind it."""
 
     def takes_file(self, path: bytes, size: int) -> bool:
-        """Return whether to take a file. Its content has `size` bytes."""
+        """Return whether to hand over a file whose content has `size` bytes."""
 
     def hand_over(self, *parts: bytes) -> None:
-        """Take it: `parts` are its header and content, with padding, as they stand in the archive."""
+        """Take the file: `parts` are its header and content, with padding, as they stand in the archive."""
 
     def wait(self) -> None:
-        """Wait, behind the last entry, until all is done with the files that were taken."""
+        """Wait, behind the last entry, until all files that were handed over are written."""
 
 
 class Archive:
@@ -93,7 +93,7 @@ class Archive:
     def __init__(self, chunks: Iterable[bytes], reader: Reader | None = None) -> None:
         self._input = reader or StreamReader(chunks)
         self.taker: Taker | None = None
-        """Takes some of the files, which are not among the entries then."""
+        """Writes some of the files, which are not yielded as entries then."""
         self.left = 0
         """How many bytes of the last entry's content have not been read."""
         self.is_ended = False

@@ -81,7 +81,7 @@ def _opened(name: SourceName, opening: Opening) -> Source:
 
     source: Source = OPENERS[type(name)](name, opening)
     if isinstance(source, LayerDownloads):
-        opening.stack.enter_context(source.interrupts_noted())
+        opening.stack.enter_context(source.noting_interrupts())
     return source
 
 

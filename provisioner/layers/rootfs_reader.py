@@ -17,7 +17,7 @@ from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
 from provisioner.rootfs.proot_links import ProotLinks, is_proot_link
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources.detection import both_fit, cut_off, format_name, formats_of
+from provisioner.sources.detection import ambiguous_archive, format_name, formats_of, truncated_archive
 from provisioner.sources.root_search import root_of, two_roots
 from provisioner.terminal.escaping import printable
 
@@ -82,9 +82,11 @@ class RootfsReader(StreamedLayer):
                 self._add_proot_link(entry)
             yield entry
         if self._needs_end and not self._archive.is_ended:
-            raise cut_off()
+            raise truncated_archive()
         if found := formats_of(formats):
-            raise both_fit("the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
+            raise ambiguous_archive(
+                "the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE"
+            )
 
     def share(self, taker: Taker) -> bool:
         """Let `taker` take plain files, unless their paths in the rootfs are others."""

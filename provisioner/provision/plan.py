@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def start_options(self) -> StartOptions:
-        """What start.sh is to go by."""
+        """The options that start.sh is generated from."""
         return StartOptions(self.runtime, self.dns, self.hostname, self.binds, self.env, self.proot_options)
 
 
@@ -86,7 +86,7 @@ class Outcome:
 
 
 Completion = Callable[[int], str]
-"""Is called with a directory, open, when it is complete and before it replaces another one.
+"""Called with a new directory, open and complete, before it replaces another one.
 
-Returns the name that the other one gets beside it; empty to have it removed.
+Returns the name that the other one gets beside it; empty to remove that.
 """

@@ -41,13 +41,13 @@ _ROOT_NAMES = re.compile(
 _ROOT_MARKS = {"bin", "etc", "usr", "var"}
 """The directories that a root file system is known by."""
 _FORMAT_NAMES = frozenset(("oci-layout", "index.json", "manifest.json", "repositories", "version"))
-"""The names that tell the format of an archive of images."""
+"""The names by which the format of an archive of images is recognised."""
 _LONGEST_FORMAT_NAME = 20
 """The most bytes of such a name as it may stand in an archive."""
 
 
 class Format(Enum):
-    """A form in which images are kept in files. The value is what users see."""
+    """A format of files that hold images. The value is its name for users."""
 
     OCI = "an OCI image layout"
     DOCKER = "a docker-archive"
@@ -85,7 +85,7 @@ def has_root_file_system(names: Iterable[str]) -> bool:
 
 
 def guess_content(head: bytes) -> Guess:
-    """Return what a file is most likely, by its first bytes. The first name that tells more than others decides."""
+    """Return what a file is most likely, by its first bytes: the first name that stands for one kind alone decides."""
     guess = Guess.NOTHING
     for name in _first_names(head):
         if _IMAGE_NAMES.fullmatch(name):
@@ -98,16 +98,15 @@ def guess_content(head: bytes) -> Guess:
 
 
 def format_name(path: bytes) -> str:
-    """Return the name of a member if it tells the format of an archive of images; nothing for others."""
+    """Return the name of a member if the format of an archive of images is recognised by it; nothing for others."""
     if len(path) > _LONGEST_FORMAT_NAME:
         return ""
     name = normal_name(path)
     return name if name in _FORMAT_NAMES else ""
 
 
-def telling_names(archive: Iterable[Entry]) -> set[str]:
-    """Return the names of all members of an archive that tell what it is, for `formats_of` and
-    `has_root_file_system`."""
+def marker_names(archive: Iterable[Entry]) -> set[str]:
+    """Return the names in an archive by which `formats_of` and `has_root_file_system` recognise what it is."""
     found: set[str] = set()
     for entry in archive:
         if name := format_name(entry.path):
@@ -117,8 +116,8 @@ def telling_names(archive: Iterable[Entry]) -> set[str]:
     return found
 
 
-def both_fit(shown: str, kind: Format, hint: str) -> UsageError:
-    """Return the error for an archive of images that is a root file system too."""
+def ambiguous_archive(shown: str, kind: Format, hint: str) -> UsageError:
+    """Return the error for an archive of images that has a root file system, too."""
     return UsageError(f"{shown} is both {kind.value} and a root file system", hint)
 
 
@@ -174,7 +173,7 @@ class FileStart:
 
     @property
     def decompressed_head(self) -> bytes:
-        """Return what the compressed content in it begins with; nothing where that can't be told."""
+        """Return the beginning of the compressed content; nothing where it isn't compressed or is damaged."""
         if not self.compression:
             return b""
         head = b""
@@ -227,13 +226,13 @@ def peek(file: io.FileIO) -> FileStart:
     return FileStart(file, data, False)
 
 
-def cut_off() -> MalformedImage:
+def truncated_archive() -> MalformedImage:
     """Return the error for an archive without the empty blocks that end one: all writers of archives write them."""
     hint = "copy it again; if it is whole all the same: (cat FILE; head -c 1024 /dev/zero) | provision - DIR"
     return MalformedImage("the archive lacks the empty blocks that end one, so it was cut off", hint)
 
 
-def unrecognised(shown: str) -> UsageError:
+def unknown_format(shown: str) -> UsageError:
     """Return the error for a file or directory that is no image. `shown` is its name for messages."""
     return UsageError(
         f"{shown} is no image: neither an OCI image layout, nor a docker-archive, nor a root file system",

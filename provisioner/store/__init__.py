@@ -1,7 +1,7 @@
 """The cache on this machine: blobs by digest, and what tags named and URLs had last.
 
 `CacheDirectory` opens its files, for this user alone and by their names in their folders. `BlobCache` are the blobs,
-`Download` one on its way into it, `CachingRegistry` a registry whose documents are kept there, `KnownTags` what tags
+`Download` one on its way into it, `CachingRegistry` a registry whose documents are stored there, `KnownTags` what tags
 named last, `UrlFiles` files from URLs, `KnownLists` lists of LXC image servers. `prune` lists and deletes files.
 
 A file `sha256/HEX` is whole and has been verified, and it is verified again when it is used. `partial/HEX` is written

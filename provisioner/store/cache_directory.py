@@ -79,7 +79,7 @@ class CacheDirectory:
         for _ in range(2):
             try:
                 file = os.open(name, flags | (os.O_EXCL if is_new else 0), 0o600, dir_fd=where)
-                self._hand_over(file)
+                self._give_to_owner(file)
                 return self._accept(where, name, file, may_have_links=False)
             except FileNotFoundError:  # a stranger's was deleted
                 continue
@@ -170,7 +170,7 @@ class CacheDirectory:
         folder = os.open(name, DIRECTORY, dir_fd=top)
         with closing_on_error(folder):
             if is_new:
-                self._hand_over(folder)
+                self._give_to_owner(folder)
             check_ours(folder, str(self.path / name), users=self._users)
         return folder
 
@@ -194,7 +194,7 @@ class CacheDirectory:
             os.unlink(name, dir_fd=where)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    def _hand_over(self, file: int) -> None:
+    def _give_to_owner(self, file: int) -> None:
         """Give what root has created in a user's cache to that user, who couldn't read it otherwise."""
         if os.geteuid() == 0 and self._top and (top := os.fstat(self._top.number)).st_uid != 0:
             with suppress(OSError):

@@ -29,14 +29,14 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 NOT_VERIFIED = "not verified"
-"""How far a file is verified for which nobody says what it must be."""
+"""How far a file is verified whose digest nobody states."""
 _SUM_LINE = re.compile(rb"([0-9a-fA-F]{64}) [ *](.+?)\r?")
 _BSD_LINE = re.compile(rb"SHA256 \((.+)\) = ([0-9a-fA-F]{64})\r?")
 
 
 @dataclass(frozen=True)
 class KnownFile:
-    """What was at a URL when it was last asked for."""
+    """The file that a URL had when it was last requested."""
 
     reference: str
     """The URL."""
@@ -216,13 +216,13 @@ class _Download:
         self._cache = cache
         self._console = console
         self._save = save
-        """Is called with the version of each file that begins to come."""
+        """Called with the version of a file when its download begins."""
         self._size = 0
         self._hasher = hashlib.sha256()
 
     @property
     def digest(self) -> Digest:
-        """Return the digest of what is there."""
+        """Return the digest of the bytes that have been received."""
         return Digest("sha256", self._hasher.hexdigest())
 
     def begin(self) -> None:
@@ -232,7 +232,7 @@ class _Download:
         self._size, self._hasher = 0, hashlib.sha256()
 
     def resume(self) -> bool:
-        """Go on behind what is there, and return whether that is anything."""
+        """Hash what an earlier run has received, to go on behind it; return whether that is anything."""
         with self._cache.errors():
             while chunk := os.pread(self._file.fileno(), CHUNK, self._size):
                 self._hasher.update(chunk)
@@ -268,7 +268,7 @@ class _Download:
                     version = FileVersion()
 
     def _receive(self, answer: FileAnswer) -> None:
-        """Append what comes to the file. Raises MachineError where there is no room for it."""
+        """Append the bytes of a response to the file. Raises MachineError where there is no room for them."""
         size = answer.version.size
         name = printable(self._remote.name)
         room = self._room(size)
@@ -287,7 +287,7 @@ class _Download:
                 progress.advance(len(chunk))
 
     def _room(self, size: int | None) -> int:
-        """Return how many bytes may come: what is missing of `size`, or nine tenths of the free space.
+        """Return how many bytes may be received: what is missing of `size`, or nine tenths of the free space.
 
         Raises MachineError where they don't fit.
         """
