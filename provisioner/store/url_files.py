@@ -8,43 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from provisioner.errors import MachineError, MalformedImage, NetworkError
-from provisioner.filesystem.atomic import replace_in
 from provisioner.image.digest import CHUNK, Digest
 from provisioner.registry.files import FileAnswer, FileVersion, RemoteFile
 from provisioner.registry.retry import TransientError
 from provisioner.sizes import size_text
 from provisioner.store.blobs import BlobCache
-from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
+from provisioner.store.known_files import NOT_VERIFIED, KnownFile, KnownFiles, name_for_url
 from provisioner.store.partial import PartialFile, write_all
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-NOT_VERIFIED = "not verified"
-"""How far a file is verified whose digest nobody states."""
 _SUM_LINE = re.compile(rb"([0-9a-fA-F]{64}) [ *](.+?)\r?")
 _BSD_LINE = re.compile(rb"SHA256 \((.+)\) = ([0-9a-fA-F]{64})\r?")
-
-
-@dataclass(frozen=True)
-class KnownFile:
-    """The file that a URL had when it was last requested."""
-
-    reference: str
-    """The URL."""
-    digest: str = ""
-    """Empty where only a part of the file was downloaded."""
-    version: FileVersion = field(default_factory=FileVersion)
-    verified: str = NOT_VERIFIED
-    """How far the file was verified."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +48,7 @@ class UrlFiles:
     def __init__(self, cache: BlobCache, console: Console) -> None:
         self._cache = cache
         self._console = console
+        self._known = KnownFiles(cache.files)
 
     def fetch(self, remote: RemoteFile, expected: Digest | None = None, who: str = "--sha256") -> UrlFile:
         """Return the file at a URL as it is now: from the cache where the server, or `expected`, says that it is there.
@@ -79,9 +63,9 @@ class UrlFiles:
         if expected is None:
             expected, verified = self._listed_digest(remote)
             if expected and (cached := self._cached(expected, verified)):
-                self._save(KnownFile(remote.url, str(expected), verified=verified))
+                self._known.save(KnownFile(remote.url, str(expected), verified=verified))
                 return cached
-        with self._cache.partial(_partial_name(remote.url)) as partial:
+        with self._cache.partial(name_for_url(remote.url)) as partial:
             digest = self._update(remote, partial, expected, verified)
         with self._cache.errors():  # it was hashed by now
             file = self._cache.open(digest)
@@ -89,7 +73,7 @@ class UrlFiles:
 
     def fetch_offline(self, remote: RemoteFile, expected: Digest | None = None) -> UrlFile:
         """Return the file that the cache has of a URL, or with the digest `expected`. Raises NetworkError."""
-        known = self._known(remote.url)
+        known = self._known.find(remote.url)
         if expected is not None:
             found = self._cached(expected, "by its digest")
         else:
@@ -108,8 +92,7 @@ class UrlFiles:
             yield
         except MalformedImage as error:
             if found.verified == NOT_VERIFIED:
-                with suppress(OSError):
-                    self._cache.files.delete(TAGS, _partial_name(remote.url).hex)
+                self._known.delete(remote.url)
                 with suppress(OSError):
                     self._cache.delete(found.digest)
                 error.hint = f"try again, which downloads it anew; if it stays so, {remote.host} has a damaged file"
@@ -117,12 +100,12 @@ class UrlFiles:
 
     def _update(self, remote: RemoteFile, partial: PartialFile, expected: Digest | None, verified: str) -> Digest:
         """Bring the file of a URL into the cache, if it isn't there, and return its digest."""
-        known = self._known(remote.url) or KnownFile(remote.url)
+        known = self._known.find(remote.url) or KnownFile(remote.url)
         if known.digest and (expected or Digest.parse(known.digest)) != Digest.parse(known.digest):
             known = KnownFile(remote.url)  # what the server had the last time isn't what is expected
         if known.digest and not self._has(Digest.parse(known.digest)):
             known = KnownFile(remote.url)
-        download = _Download(remote, partial.file, self._cache, self._console, self._save)
+        download = _Download(remote, partial.file, self._cache, self._console, self._known.save)
         is_resumed = not known.digest and (bool(known.version.condition) or expected is not None) and download.resume()
         if not is_resumed:
             download.begin()
@@ -140,7 +123,7 @@ class UrlFiles:
             raise MalformedImage(f"{what}, {verified.removeprefix('by ')} says {expected.hex}", hint)
         with self._cache.errors():
             self._cache.complete(partial, download.digest)
-        self._save(KnownFile(remote.url, str(download.digest), version, verified))
+        self._known.save(KnownFile(remote.url, str(download.digest), version, verified))
         return download.digest
 
     def _listed_digest(self, remote: RemoteFile) -> tuple[Digest | None, str]:
@@ -176,28 +159,6 @@ class UrlFiles:
         if found := self._cached(digest, ""):
             found.file.close()
         return found is not None
-
-    def _known(self, url: str) -> KnownFile | None:
-        """Return what was at a URL when it was last asked for."""
-        try:
-            with open(self._cache.files.open(TAGS, _partial_name(url).hex), "rb") as file:
-                fields = json.loads(file.read(TAG_FILE_LIMIT))
-            version = FileVersion(**fields.pop("version"))
-            known = KnownFile(**fields, version=version)
-            texts = (known.reference, known.digest, known.verified, version.etag, version.modified)
-            if known.reference != url or not all(isinstance(text, str) for text in texts):
-                return None
-            if not isinstance(version.size, int | None):
-                return None
-            return known if not known.digest or Digest.parse(known.digest) else None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, MalformedImage):
-            return None
-
-    def _save(self, known: KnownFile) -> None:
-        """Record what is at a URL now. A cache that can't be written isn't an error."""
-        with suppress(OSError):
-            folder = self._cache.files.folder(TAGS, create=True)
-            replace_in(folder, _partial_name(known.reference).hex, json.dumps(asdict(known)).encode(), 0o600)
 
 
 class _Download:
@@ -325,8 +286,3 @@ def find_sum(content: bytes, name: str) -> Digest | None:
     if len(found) > 1:
         raise MalformedImage(f"the checksums name {printable(name)} twice", "say which one is right: --sha256 HEX")
     return Digest("sha256", found.pop()) if found else None
-
-
-def _partial_name(url: str) -> Digest:
-    """Return what stands for the digest of a URL's file in names of the cache before that is known."""
-    return Digest.of(f"url {url}".encode())
