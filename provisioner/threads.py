@@ -55,7 +55,7 @@ class BackgroundThread(threading.Thread):
 
 
 @contextmanager
-def imported_meanwhile(name: str) -> Iterator[None]:
+def importing_in_background(name: str) -> Iterator[None]:
     """Import a module in a thread while the block waits for something else, as for answers of a registry.
 
     The block should import nothing itself: a signal that comes while it waits for the lock of imports would leave that

@@ -15,19 +15,19 @@ EXISTING_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a file for reading, never through a symlink."""
 
 ANY_FILE = EXISTING_FILE | os.O_NONBLOCK
-"""The same for a file that may be of any type: open(2) doesn't wait for the writer of a FIFO."""
+"""Flags to open a file of any type for reading, never through a symlink, nor waiting for the writer of a FIFO."""
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to create a file for writing; open(2) fails where the name exists."""
 
 NEW_READABLE_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-"""The same for writing and reading."""
+"""Flags to create a file for writing and reading; open(2) fails where the name exists."""
 
 LOCATION = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a file of any type, also a symlink, as a location only (O_PATH of open(2)): it needn't be readable."""
 
 DIRECTORY_LOCATION = LOCATION | os.O_DIRECTORY
-"""The same for a directory in which names are looked up: permission to search it is enough."""
+"""Flags to open a directory as a location, to look up names in it: permission to search it is enough."""
 
 
 @contextmanager

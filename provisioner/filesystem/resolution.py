@@ -65,7 +65,7 @@ def resolved(
 def resolve(
     path: Path | str, trust: TrustedDirectories = NOBODY, *, parents_only: bool = False, checks_directories: bool = True
 ) -> ResolvedPath:
-    """The same, for callers that close the directory themselves."""
+    """Resolve `path` as `resolved` does, without a context: the caller closes the directory. Raises as that does."""
     text = os.fspath(path)
     if "\0" in text:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))

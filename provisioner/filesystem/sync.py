@@ -110,7 +110,10 @@ def call_syncfs(directory: int) -> bool:
 
 
 def run_sync_program(directory: int) -> bool:
-    """Do the same with the program sync(1) and its option -f; return False where it is missing or fails otherwise."""
+    """Write the file system of an open directory to the disk with sync(1) and its option -f.
+
+    Returns False where that program is missing, or fails for another reason than the disk.
+    """
     program = shutil.which("sync")
     if program is None:
         return False

@@ -88,7 +88,7 @@ class TrustedUsers:
         return self.is_everybody or gid == 0 or gid in self.groups or (self.is_android and gid < FIRST_APP_ID)
 
     def with_user(self, uid: int) -> TrustedUsers:
-        """Return the same with one more user."""
+        """Return these users, and one more."""
         return replace(self, users=self.users | {uid})
 
 

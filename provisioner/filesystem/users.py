@@ -33,7 +33,7 @@ def unmapped_user() -> set[int]:
 
 
 def overflow_of(uid_map: str, overflow: str) -> set[int]:
-    """Return the same by the content of the two files in /proc."""
+    """Return what `unmapped_user` returns, by the content of /proc/self/uid_map and of overflowuid."""
     try:
         ranges = [(int(line.split()[0]), int(line.split()[2])) for line in uid_map.splitlines()]
         id_ = int(overflow or 65534)

@@ -31,7 +31,7 @@ from provisioner.rootfs.tree import Place, Tree
 _LARGEST = 1 << 16
 """The most bytes of a file that is handed over: more take longer to be copied between the processes."""
 _BATCH_SIZE, _BATCHES = 1 << 16, 8
-"""Files are handed over in batches of so many bytes, about, and so many of them are under way at most."""
+"""Files are handed over in batches of about so many bytes, and so many batches are waiting at most."""
 _MAX_FILES = 1 << 16
 """So many files are handed over before their metadata is fetched, which take some 40 bytes for each."""
 _PAUSE = 16
@@ -80,12 +80,12 @@ class FileWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the process end, and wait for that."""
+        """Close the connection, so that the process ends, and wait for that."""
         self._socket.close()
         os.waitpid(self._pid, 0)
 
     def keeps_up(self) -> bool:
-        """Return whether another file may be handed over: few enough batches are under way."""
+        """Return whether another file may be handed over: few enough batches are waiting."""
         if self._under_way < _BATCHES:
             return True
         if self._pause:

@@ -13,7 +13,7 @@ from provisioner.threads import BackgroundThread
 
 
 @contextmanager
-def emptied_meanwhile(folder: int, name: str) -> Iterator[None]:
+def emptying_in_background(folder: int, name: str) -> Iterator[None]:
     """Return a context in which a thread empties the directory `name` of the open one `folder`.
 
     Leaving it waits for that. Raises MachineError where it fails.

@@ -25,7 +25,7 @@ from provisioner.layers.merge import LayerMerger
 from provisioner.layers.messages import clamped_times_text, layer_text, proot_links_text, substitutes_text
 from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.rootfs_reader import is_converted, open_reader
-from provisioner.layers.trash import emptied_meanwhile
+from provisioner.layers.trash import emptying_in_background
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
 from provisioner.ownership.parts import RecordPart, RecordParts
 from provisioner.ownership.record import write_part
@@ -62,7 +62,7 @@ def unpack(job: UnpackJob) -> Iterator[Tree]:
         with tree:
             yield tree
     else:
-        with tree, emptied_meanwhile(job.scratch, _TRASH):
+        with tree, emptying_in_background(job.scratch, _TRASH):
             yield tree
 
 

@@ -23,7 +23,7 @@ from provisioner.sources import Source
 from provisioner.sources.lazy import LocalImages
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
-from provisioner.threads import imported_meanwhile
+from provisioner.threads import importing_in_background
 
 __all__ = ["Completion", "Outcome", "Plan", "provision"]
 
@@ -59,7 +59,7 @@ def _imported_while_asking(source: Source) -> AbstractContextManager[None]:
     """Import `creation` while a registry answers. What reads files is busy itself, and imports what that needs."""
     if isinstance(source, LocalImages):
         return nullcontext()
-    return imported_meanwhile("provisioner.provision.creation")
+    return importing_in_background("provisioner.provision.creation")
 
 
 def _check_replaceable(plan: Plan) -> None:
@@ -72,7 +72,8 @@ def _check_replaceable(plan: Plan) -> None:
 def _stopping(plan: Plan, complete: Completion) -> Completion:
     """Return a function that calls `complete`, and then stops what runs from the directory, if that is asked for.
 
-    That is late, since the image may be missing; and without being asked for, what was started meanwhile is in the way.
+    That happens late, since the image may turn out to be missing. If it isn't asked for, TargetExists is raised where a
+    program was started meanwhile.
     """
 
     def stop(new: int) -> str:

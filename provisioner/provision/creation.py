@@ -92,7 +92,7 @@ def create(
 
 
 def _describe_place(place: int, ownership: Ownership, console: Console) -> None:
-    """Say what a container in an open directory will lack, and whose its files will be. Raises OSError."""
+    """Report what a container in an open directory will lack, and who will own its files. Raises OSError."""
     for text in limits_of(place, ownership):
         console.step(text)
     if ownership.exact:

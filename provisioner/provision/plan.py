@@ -46,7 +46,7 @@ class Plan:
     proot_options: tuple[str, ...] = ()
     """Words for proot, in addition to the profile's."""
     runtime: str = ""
-    """The default runtime of start.sh, one of launcher.RUNTIMES; empty for what works."""
+    """The default runtime of start.sh, one of launcher.RUNTIMES; empty for the best one that works."""
     hostname: str = ""
     """The container's name; without one, the profile's, else that of the directory."""
     run: RunSettings = AS_CONFIGURED

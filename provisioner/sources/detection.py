@@ -200,7 +200,7 @@ class FileStart:
             yield data
 
     def archive(self, progress: Callable[[int], None]) -> Iterator[bytes]:
-        """Yield the same, decompressed. Raises MalformedImage and MachineError too."""
+        """Yield all of it, decompressed. Raises OSError, MalformedImage and MachineError."""
         return decompress(self.chunks(progress), "", "the archive")
 
     def members(self) -> Archive:

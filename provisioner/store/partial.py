@@ -21,7 +21,7 @@ WAIT_SECONDS = 60.0
 """How long nothing may come into the other's file before a process downloads the blob by itself."""
 _POLL_SECONDS = 0.05
 _ABANDONED_SECONDS = 60
-"""A file that nobody has locked for so long isn't one that was just made."""
+"""How long after its last write a file that no process has locked counts as abandoned."""
 
 
 class PartialFile(NamedTuple):

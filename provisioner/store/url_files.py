@@ -67,7 +67,7 @@ class UrlFiles:
                 return cached
         with self._cache.partial(name_for_url(remote.url)) as partial:
             digest = self._update(remote, partial, expected, verified)
-        with self._cache.errors():  # it was hashed by now
+        with self._cache.errors():  # its digest has just been compared
             file = self._cache.open(digest)
             return UrlFile(digest, os.fstat(file.fileno()).st_size, file, verified)
 
@@ -239,7 +239,7 @@ class _Download:
             for chunk in answer.chunks:
                 if (room := room - len(chunk)) < 0:
                     size = self._size + len(chunk)
-                    self.begin()  # what nobody has announced, and doesn't fit, mustn't stay
+                    self.begin()  # a file of unknown size that doesn't fit must not fill the disk
                     raise self._too_large(size)
                 with self._cache.errors():
                     write_all(self._file, chunk)

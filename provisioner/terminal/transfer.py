@@ -111,7 +111,7 @@ class Transfer:
             self._arrived += count
 
     def describe(self, what: str) -> None:
-        """Say what is being done."""
+        """Set the text about what is being done."""
         with self._lock:
             self._what = what
 
