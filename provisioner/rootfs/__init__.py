@@ -7,6 +7,5 @@ processor that a rootfs is for), `Packages` (what the package manager's database
 
 Invariants: nothing is written outside of the tree's root, whatever symlinks an image has; every write replaces what is
 there and follows no symlink in the last name; an OSError becomes MalformedImage or MachineError only in `tree_errors`.
-
 May import errors, filesystem, ownership, profile and terminal.
 """
