@@ -44,7 +44,7 @@ class Document:
     data: bytes
     """The bytes as they were served."""
     media_type: str
-    """The media type that the document itself names, or else the registry."""
+    """The media type that the document itself states, else the registry's."""
     digest: Digest
     """The digest of `data`."""
 
@@ -57,13 +57,13 @@ class RegistryClient(RepositorySession):
     """
 
     limit: RateLimit | None = None
-    """The rate limit that an answer named last; None where none did."""
+    """The rate limit in the last answer that had one; None if none had."""
 
     def manifest(self, selector: str | Descriptor) -> Document:
         """Return the index or manifest of a tag or a digest. The size of a Descriptor is checked as well.
 
-        One that the registry doesn't have by its digest is looked for among its blobs (as containerd does), and where
-        the reference has a tag as well, by that.
+        If the registry doesn't have a manifest with this digest, it is looked for among the blobs (as containerd does),
+        and by the tag of the reference, if it has one.
         """
         expected = selector if isinstance(selector, Descriptor) else None
         name = str(expected.digest if expected else selector)
@@ -79,7 +79,7 @@ class RegistryClient(RepositorySession):
             raise
 
     def _document(self, path: str, name: str, expected: Descriptor | None) -> Document:
-        """Return the document at `path`, whose tag or digest is `name`, or that `expected` describes."""
+        """Return the document at `path` with the tag or digest `name`, verified by `expected` if that isn't None."""
         what = f"manifest {name}" if ":" in name else f"tag {name!r}"
         with (
             self._get(path, what, is_part=expected is not None, accept=_ACCEPT) as response,
@@ -92,20 +92,20 @@ class RegistryClient(RepositorySession):
             return Document(data, media_type_of(data, response.headers.get("Content-Type", "")), digest)
 
     def resolve(self, selector: str) -> Descriptor:
-        """Return the descriptor of a tag or a digest, by a HEAD request where the registry's headers suffice.
+        """Return the descriptor of a tag or a digest, by a HEAD request if the registry's headers suffice.
 
-        Where it refuses HEAD, or the headers can't be right, GET decides.
+        If it refuses HEAD, or the headers are implausible, the document is requested.
         """
         what = f"manifest {selector}" if ":" in selector else f"tag {selector!r}"
         headers: Mapping[str, str] = {}
         try:
             with self._get(f"manifests/{selector}", what, is_part=False, accept=_ACCEPT, method="HEAD") as response:
-                limited_body(response, 0)  # it is empty; reading it makes the connection free for the next request
+                limited_body(response, 0)  # it is empty; after reading it, the connection can be used again
                 headers = response.headers
         except TransientError:
             raise
         except (NotFound, NotAllowed, NetworkError, MalformedImage):
-            pass  # registries refuse HEAD in many ways; what GET answers counts
+            pass  # registries refuse HEAD in many ways; the answer to GET decides
         # Some registries leave out Docker-Content-Digest and have the digest as the ETag.
         announced = headers.get("Docker-Content-Digest") or ("" if ":" in selector else headers.get("ETag", ""))
         size, media_type = headers.get("Content-Length", ""), headers.get("Content-Type", "")
@@ -118,7 +118,8 @@ class RegistryClient(RepositorySession):
         return Descriptor(document.media_type, document.digest, len(document.data))
 
     def check_login(self) -> bool:
-        """Check the credentials with the registry. Return False where it asks for none; raise NotAllowed if refused."""
+        """Check the credentials with the registry. Return False if it asks for none; raise NotAllowed if it refuses
+        them."""
         self._connect()
         if self._ping_problem:
             raise self._ping_problem.error()
@@ -141,10 +142,10 @@ class RegistryClient(RepositorySession):
             return limited_body(response, TAGS_LIMIT), response.headers.get("Link", "")
 
     def blob(self, descriptor: Descriptor, start: int = 0) -> Generator[bytes, None, None]:
-        """Yield the bytes of a blob from `start` on as they arrive: not verified, and no more than its size.
+        """Yield the bytes of a blob from `start` on as they arrive. They are not verified, and no more than its size.
 
-        Where the registry ignores the range or sends another one, the whole blob is fetched and its first part skipped.
-        It may take any time, unless it is a config: that is a document.
+        If the registry ignores the range or sends another one, the whole blob is downloaded and its first part skipped.
+        A config has the time limit of a document; other blobs may take any time.
         """
         path, what = f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}"
         is_blob = descriptor.media_type not in CONFIG_TYPES or descriptor.size > DOCUMENT_LIMIT
@@ -166,10 +167,10 @@ class RegistryClient(RepositorySession):
         start: int = 0,
         is_blob: bool = False,
     ) -> Iterator[requests.Response]:
-        """Yield the response for `path` below the repository: of status 200, or with `start` also 206 or 416.
+        """Yield the response for `path` of the repository, with the status 200, or with `start` also 206 or 416.
 
-        `what` and `is_part` are those of `refusal`, `is_blob` is that of Http. With `start`, the bytes from there on
-        are asked for. Raises ProvisionError for other statuses.
+        `what` and `is_part` are as in `refusal`, `is_blob` is as in Http. With `start`, the bytes from there on are
+        requested. Raises ProvisionError for other statuses.
         """
         self._connect()
         url = f"{self._base}{self._reference.repository}/{path}"

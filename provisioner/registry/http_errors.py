@@ -16,7 +16,7 @@ from provisioner.registry.connection import HeadTooLarge
 from provisioner.registry.retry import TransientError
 from provisioner.terminal.escaping import printable
 
-_GET_SOCKS = "pip install PySocks, or take another proxy"
+_GET_SOCKS = "pip install PySocks, or use another proxy"
 _CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
 
 
@@ -26,7 +26,7 @@ class UntrustedCertificate(NetworkError):
 
 @contextmanager
 def http_errors(host: str) -> Iterator[None]:
-    """Turn exceptions of requests and urllib3 into a NetworkError about `host`, or a UsageError about settings."""
+    """Convert exceptions of requests and urllib3 to a NetworkError about `host`, or a UsageError about settings."""
     try:
         yield
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
@@ -59,7 +59,7 @@ def _proxy_error(host: str, error: Exception) -> TransientError:
 
 
 def _head_error(host: str, error: Exception) -> NetworkError | None:
-    """Return the error for a response with too many or too large headers; None where that is not what happened."""
+    """Return the error for a response with too many or too large headers; None for other errors."""
     innermost = _innermost(error)
     if type(innermost) not in (http.client.HTTPException, http.client.LineTooLong, HeadTooLarge):
         return None
@@ -96,7 +96,7 @@ def _unusable_address(address: str) -> NetworkError:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost reason of an HTTP exception in one short line, without error numbers and C file names."""
+    """Return the innermost reason of an HTTP exception as one short line, without error numbers and C file names."""
     error = _innermost(error)
     text = re.sub(r"\[[^]]*\] |\s*\(_ssl\.c:\d+\)", "", str(getattr(error, "strerror", None) or error))
     return printable(text.rpartition(": ")[2])[:200]

@@ -25,15 +25,15 @@ from provisioner.terminal.progress import Console
 
 _HUB_HOST = "registry-1.docker.io"
 _RENEWALS = 3
-"""How often a token is renewed for one request while no other request succeeds."""
+"""The most renewals of a token for one request while no other request succeeds."""
 
 
 class RepositorySession:
     """The base of clients of the registry of `reference`, which ask for its repository. Thread-safe.
 
     `insecure` allows plain HTTP and certificates that can't be verified. `connections` may be open at the same time.
-    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user, each once. `seconds`
-    is how long a document may take, and a server be silent; by default that of Http. Methods raise ProvisionError.
+    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user. `seconds` is the time
+    limit for a document and for a silence of the server; by default those of Http. Methods raise ProvisionError.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class RepositorySession:
         """The number of requests that succeeded."""
 
     def _authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
-        """Return the response to a request, with a token or a password where the registry asks for one.
+        """Return the response to a request, sent with a token or a password if the registry asks for one.
 
         `send` sends the request with a value of `Authorization`, which may be empty, and may be called several times.
-        A token may have expired early, have been used up by others that share it, or be for another scope. It is
-        replaced as often as it takes, as long as requests succeed meanwhile.
+        A token may expire early, reach a limit of uses, or be for another scope. It is renewed any number of times as
+        long as requests succeed in between.
         """
         renewals = 0
         while True:
             answers, sent = self._answers, self._authorization()
             response = send(sent)
-            # A 403 with a challenge is about the token as well.
+            # A 403 with a challenge also refuses the token.
             challenge = self._usable_challenge(response, self._base) if response.status_code in (401, 403) else None
             if challenge is None:
                 return response
@@ -90,9 +90,9 @@ class RepositorySession:
         return self._credentials.find(self._reference.registry, self._reference.repository)
 
     def _authorization(self, refused: str = "") -> str:
-        """Return the value of `Authorization` that answers the registry's challenge; empty where there is none.
+        """Return the value of `Authorization` that answers the registry's challenge; empty without a challenge.
 
-        `refused` is a value that the registry has refused: its token isn't used again.
+        `refused` is a value that the registry has refused: its token is renewed.
         """
         if self._challenge is None:
             return ""
@@ -101,9 +101,10 @@ class RepositorySession:
         return self._login.basic if self._login else ""
 
     def _usable_challenge(self, response: requests.Response, base: str) -> Challenge | None:
-        """Return the challenge of a 401 that can be answered: by a token, or by a password where there is one.
+        """Return the challenge of a response if it can be answered: by a token, or by a password of the login; else
+        None.
 
-        One from another server than that of `base`, to which a redirect led, is none of the registry's.
+        A challenge of another server, to which a redirect led, is ignored.
         """
         if not _is_from(response, base):
             return None
@@ -113,7 +114,7 @@ class RepositorySession:
         return challenge if challenge and challenge.scheme == "bearer" else None
 
     def _connect(self) -> None:
-        """Find out, once, whether the registry speaks HTTP or HTTPS, and what challenge it answers a ping with."""
+        """At the first call, ping the registry to find out whether it speaks HTTP or HTTPS, and its challenge."""
         if self._base:
             return
         host = _HUB_HOST if self._reference.registry == DOCKER_HUB else self._reference.registry
@@ -128,35 +129,36 @@ class RepositorySession:
                 continue
             with response:
                 if response.status_code == 400 and scheme != schemes[-1]:
-                    continue  # many servers with TLS answer like this to plain HTTP
+                    continue  # many servers with TLS answer plain HTTP with 400
                 self._challenge = self._check_ping(response, base)
             self._base = base
             return
-        # A certificate shows that TLS is spoken there, so its error matters most; else that of the usual scheme.
+        # An error about a certificate shows that the server speaks TLS, so it is shown first; else that of the first
+        # scheme.
         raise next((error for error in failures if isinstance(error, UntrustedCertificate)), failures[0])
 
     def _check_ping(self, response: requests.Response, base: str) -> Challenge | None:
         """Return the challenge in the response to a ping of `base`, if any.
 
-        Other answers than that of a registry are remembered as `_ping_problem`, and the repository decides. Raises
-        TransientError for answers after which another ping may go well.
+        An answer that isn't a registry's is stored as `_ping_problem`; requests for the repository decide whether it
+        matters. Raises TransientError for answers after which another ping may succeed.
         """
         if response.status_code in RETRIED:
             raise self._refusal(response, "ping", is_part=False)
         is_refused = response.status_code in (401, 403)
         if is_refused and (challenge := self._usable_challenge(response, base)):
             return replace(challenge, scope=self._scope)  # some registries name an example as the scope
-        if response.status_code != 401 or _is_from(response, base):  # where the content is may differ
+        if response.status_code != 401 or _is_from(response, base):  # the repository's content may be on another server
             self._ping_problem = PingProblem.of(response, self._reference.registry)
         return None
 
     def _scoped(self, challenge: Challenge) -> Challenge:
-        """Return a challenge with the scope of what is done here, where it names none."""
+        """Return a challenge with the scope of this repository, if it has none."""
         return challenge if challenge.scope else replace(challenge, scope=self._scope)
 
     @property
     def _scope(self) -> str:
-        """What access is needed, as token servers are asked for it; of several repositories divided by spaces."""
+        """The scope for token servers; for several repositories, divided by spaces."""
         return f"repository:{self._reference.repository}:pull" if self._reference.repository else ""
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
@@ -167,17 +169,17 @@ class RepositorySession:
         except NoSuchRepository:
             if not self._answers:
                 raise
-            what = f"the token server of {self._reference.registry} refuses a token for what could be read before"
+            what = f"the token server of {self._reference.registry} refuses a token that it gave before"
             raise TransientError(what, "try again later") from None
 
     def _refusal(self, response: requests.Response, what: str, *, is_part: bool) -> ProvisionError:
-        """Return the error for a response (see `refusal`), or for the ping where that says more."""
+        """Return the error for a response (see `refusal`), or the one for the ping if that is more precise."""
         if self._ping_problem and self._ping_problem.explains(response):
             return self._ping_problem.error()
-        login = self._login if self._challenge else None  # without a challenge, no credentials were shown
+        login = self._login if self._challenge else None  # without a challenge, no credentials were sent
         return refusal(response, self._reference, what, login=login, is_part=is_part)
 
 
 def _is_from(response: requests.Response, base: str) -> bool:
-    """Return whether a response comes from the server of `base` itself, and not from where that has redirected to."""
+    """Return whether a response comes from the server of `base`, not from one that it has redirected to."""
     return Address.parse(response.url).has_origin_of(Address.parse(base))

@@ -11,7 +11,7 @@ _CHUNK_SIZE = 1 << 16
 
 
 class UploadBody:
-    """A part of a blob as the body of a request. `progress` is called with each number of bytes that are taken."""
+    """A part of a blob as the body of a request. `progress` is called with the size of each chunk that is sent."""
 
     def __init__(self, blob: StoredBlob, start: int, count: int, progress: Callable[[int], None]) -> None:
         self._blob = blob
@@ -20,7 +20,7 @@ class UploadBody:
         self._progress = progress
 
     def again(self) -> UploadBody:
-        """Return the same body, to be sent from its start."""
+        """Return a new body with the same content, for another request."""
         return UploadBody(self._blob, self._start, self._count, self._progress)
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class UploadBody:
         return iter(lambda: self.read(_CHUNK_SIZE), b"")
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes; nothing at the end. Raises MalformedImage, OSError."""
+        """Return the next bytes, or none at the end. Raises MalformedImage, OSError."""
         data = self._blob.read(self._at, min(max(size, _CHUNK_SIZE), self._start + self._count - self._at))
         self._at += len(data)
         self._progress(len(data))
