@@ -78,17 +78,12 @@ def _try_to_unpack(job: UnpackJob, scratch: int | None) -> Tree:
     unpacking = _Unpacking(job, scratch, budget, links, can_reflink(job.place))
     with ExitStack() as stack:
         tree = stack.enter_context(job.make_tree())
-        commands = layer_commands(image.config_bytes, len(image.layers))
         with (
             unpacking.workers() as workers,
             console.transfer(image.download_size, budget.total) as transfer,
             job.source.layers(image, transfer) as blobs,
         ):
-
-            def finish(number: int, layer: Layer) -> None:
-                console.step(layer_text(number, len(image.layers), layer, commands[number]))
-
-            applier = unpacking.run(tree, list(blobs), workers, transfer.describe, finish)
+            applier = unpacking.run(tree, list(blobs), workers, transfer.describe)
         for text in (substitutes_text(links.substitutes), proot_links_text(links.substitutes)):
             if text:
                 console.step(text)
@@ -131,12 +126,12 @@ class _Unpacking:
         blobs: Sequence[tuple[Layer, LayerBlob]],
         workers: Workers[UnpackedLayer],
         describe: Callable[[str], None],
-        finish: Callable[[int, Layer], None],
     ) -> LayerApplier:
         """Unpack all layers to `tree`, the lowest first, and return the applier, which has counted clamped times.
 
-        `describe` is called with what is being done, and `finish` with each layer when it is done.
+        `describe` is called with a text about each layer before it is unpacked.
         """
+        commands = layer_commands(self.job.image.config_bytes, len(blobs))
         worker_layers = self.worker_layers if workers else ()
         workers.begin({number: blobs[number][1] for number in worker_layers})
         applier = LayerApplier(tree, self.job.ownership, budget=self.budget, links=self.links)
@@ -153,7 +148,7 @@ class _Unpacking:
                         with open_archive(layer, blob.chunks()) as archive:
                             applier.apply_reader(self._open_reader(layer, archive, self.budget))
                     self._report_compression(number, blob)
-                finish(number, layer)
+                self.job.console.step(layer_text(number, len(blobs), layer, commands[number]))
             tree.trash = None
         applier.finish()
         return applier
