@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from provisioner.commands.opening import Opening
     from provisioner.image.digest import Digest
     from provisioner.sources import Source
-    from provisioner.sources.detection import FileStart, Guess
+    from provisioner.sources.detection import Guess
+    from provisioner.sources.file_start import FileStart
     from provisioner.sources.lazy import LocalImages
     from provisioner.sources.local import ImageFiles
     from provisioner.sources.members import Members
