@@ -63,7 +63,7 @@ class _Counter:
     def __call__(self, count: int, /) -> None:
         self._progress(count)
 
-    def present(self, count: int, /) -> None:
+    def count_cached(self, count: int, /) -> None:
         self._progress(count)
 
 

@@ -84,7 +84,7 @@ class Arrivals(Protocol):
     def __call__(self, count: int, /) -> None:
         """Count bytes that were received or read; less than 0 for those that will be received again."""
 
-    def present(self, count: int, /) -> None:
+    def count_cached(self, count: int, /) -> None:
         """Count bytes that were in the cache before."""
 
 

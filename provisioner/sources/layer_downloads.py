@@ -65,4 +65,4 @@ class LayerDownloads:
 
     def _download(self, blob: Descriptor, progress: Arrivals) -> Download:
         first = self._verified_first
-        return Download(blob, self._cache, self._blobs, progress, progress.present, verified_first=first)
+        return Download(blob, self._cache, self._blobs, progress, progress.count_cached, verified_first=first)

@@ -105,7 +105,7 @@ class Transfer:
                 while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
                     self._samples.popleft()
 
-    def present(self, count: int, /) -> None:
+    def count_cached(self, count: int, /) -> None:
         """Count bytes that the cache had before this run; they don't count for the speed."""
         with self._lock:
             self._arrived += count
