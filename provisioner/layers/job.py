@@ -6,21 +6,19 @@ import errno
 import os
 from dataclasses import dataclass, field
 
-from provisioner.errors import HINTS, MachineError, machine_errors
+from provisioner.container_files import ROOTFS
+from provisioner.errors import HINTS, MachineError, machine_errors, no_room
 from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
+from provisioner.filesystem.space import FreeSpace, free_space
 from provisioner.image.image import Image
 from provisioner.layers.budget import too_large
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import size_text
 from provisioner.sources import Source
 from provisioner.terminal.progress import Console
-
-ROOTFS = "rootfs"
-"""The name of the directory that an image is unpacked to."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,13 @@ class UnpackJob:
             remove_tree(self.place, os.fsencode(ROOTFS))
             empty_directory(self.scratch)
 
-    def free_space(self) -> int:
-        """Return the free bytes in `place`. Raises MachineError where no more files can be made."""
+    def free_space(self) -> FreeSpace:
+        """Return what is free in `place`. Raises MachineError where no more files can be made."""
         with machine_errors("look at the free space"):
-            state = os.statvfs(self.place)
-        if state.f_files and not state.f_favail:
+            free = free_space(self.place)
+        if not free.files:
             raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
-        return state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some file systems don't report it
+        return free
 
     def max_size(self) -> int:
         """Return the most bytes that the image may take: what was asked for, or nine tenths of the free space.
@@ -74,15 +72,12 @@ class UnpackJob:
         Raises MachineError where not even the compressed layers fit.
         """
         image, free, requested = self.image, self.free_space(), self.options.max_size
-        max_size = free * 9 // 10 if requested is None else requested
+        max_size = free.default_limit if requested is None else requested
         if image.rootfs and image.rootfs.unpacked_size > max_size:
             raise too_large(max_size)
         compressed = image.download_size
-        if compressed > free:
-            raise MachineError(
-                f"the compressed layers take {size_text(compressed)}, and {size_text(free)} are free",
-                HINTS[errno.ENOSPC],
-            )
+        if compressed > free.size:
+            raise no_room("the compressed layers", compressed, free.size)
         if compressed > max_size:
             raise too_large(max_size)
         return max_size

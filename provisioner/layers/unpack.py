@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from provisioner.archives.compression import unexpected_compression
+from provisioner.container_files import ROOTFS
 from provisioner.errors import error_context, machine_errors
 from provisioner.filesystem.content import can_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -18,7 +19,7 @@ from provisioner.image.image import Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.layers.file_writer import FileWriter
-from provisioner.layers.job import ROOTFS, UnpackJob
+from provisioner.layers.job import UnpackJob
 from provisioner.layers.layer_archive import open_archive
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer, unpack_lowest_layer_with
 from provisioner.layers.merge import LayerMerger

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from provisioner.errors import MachineError, MalformedImage, NetworkError
+from provisioner.errors import MalformedImage, NetworkError
 from provisioner.image.digest import CHUNK, Digest
 from provisioner.registry.files import FileAnswer, FileVersion, RemoteFile
 from provisioner.registry.retry import TransientError
@@ -232,7 +232,7 @@ class _Download:
         """Append the bytes of a response to the file. Raises MachineError where there is no room for them."""
         size = answer.version.size
         name = printable(self._remote.name)
-        room = self._room(size)
+        limit = room = self._room(size)
         with self._console.progress(size) as progress:
             progress.describe(f"download {name}" + ("" if size is None else f", {size_text(size)}"))
             progress.advance(self._size)
@@ -240,7 +240,7 @@ class _Download:
                 if (room := room - len(chunk)) < 0:
                     size = self._size + len(chunk)
                     self.begin()  # a file of unknown size that doesn't fit must not fill the disk
-                    raise self._too_large(size)
+                    raise self._cache.files.no_room(name, size, limit)
                 with self._cache.errors():
                     write_all(self._file, chunk)
                 self._hasher.update(chunk)
@@ -252,18 +252,12 @@ class _Download:
 
         Raises MachineError where they don't fit.
         """
-        with self._cache.errors():
-            state = os.fstatvfs(self._file.fileno())
-        free = state.f_bavail * state.f_frsize if state.f_blocks else 2**63  # some file systems don't report it
+        free = self._cache.free_space()
         if size is None:
-            return free * 9 // 10
-        if size - self._size > free:
-            raise self._too_large(size)
-        return size - self._size
-
-    def _too_large(self, size: int) -> MachineError:
-        what = f"{printable(self._remote.name)} takes {size_text(size)} or more, and the cache has no room for it"
-        return MachineError(what, "free some space there, or name another directory in PROVISION_CACHE_DIR")
+            return free.default_limit
+        if (missing := size - self._size) > free.size:
+            raise self._cache.files.no_room(printable(self._remote.name), missing, free.size)
+        return missing
 
 
 def find_sum(content: bytes, name: str) -> Digest | None:
