@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.step(line)
     shared = f", {report.reflinks} of them by reflink, without taking space" if report.reflinks else ""
     console.step(f"copied {counted(report.files, 'file')}, {size_text(report.content)}{shared}")
-    remember(target, source)
+    add_to_list(target, source)
     console.step(f"{printable(arguments.new)} is ready")
     return 0
 
@@ -101,7 +101,7 @@ def repeated_words(command: str, arguments: argparse.Namespace) -> list[str]:
     return [command, *words, "--", arguments.directory, arguments.new]
 
 
-def remember(target: Path, source: Path, *, is_moved: bool = False, content: str = "") -> None:
+def add_to_list(target: Path, source: Path, *, is_moved: bool = False, content: str = "") -> None:
     """Add `target` to the list of directories, with what it says of `source`, which it forgets if that was moved.
 
     `content` is the digest of an ownership record that was written anew.

@@ -19,7 +19,7 @@ from provisioner.config import Config
 from provisioner.container.opened import OpenedContainer
 from provisioner.container.record import Record
 from provisioner.errors import ProvisionError, UsageError
-from provisioner.exports.base_layers import fetch_layers, layers_part
+from provisioner.exports.base_layers import fetch_layers, image_with_layers
 from provisioner.exports.layer import LayerOptions, NewLayer, write_layer
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport
@@ -138,7 +138,7 @@ def fetch_base_layers(
         with open_source(name, SourceOptions.of(arguments, Config.load()), console) as source:
             is_local = not isinstance(name, RegistryName)
             # The layers of a file are found by way of its documents.
-            part = layers_part(made.base, needed)
+            part = image_with_layers(made.base, needed)
             image = image_of(source, made.record) if is_local else part
             with console.progress(part.download_size) as progress:
                 progress.describe("layers of the image")

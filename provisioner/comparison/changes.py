@@ -20,7 +20,6 @@ from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Closed, WalkedFile, walk
 from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
 from provisioner.ownership.record import open_record
-from provisioner.terminal.escaping import printable
 
 _MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue"))
 """Directories that start.sh makes where the image has none."""
@@ -207,8 +206,3 @@ def _first_id(folder: int) -> int | None:
     """Return the first subordinate id of the files, None where they belong to the user or the image's owners."""
     lines = (read_file(folder, IDS, IDS) or b"").split(b"\n")
     return int(lines[1]) if len(lines) > 1 and lines[1].isdigit() else None
-
-
-def shown_path(path: bytes) -> str:
-    """Return a path for people: from the root, escaped."""
-    return printable("/" + os.fsdecode(path))

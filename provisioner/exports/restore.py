@@ -131,7 +131,7 @@ def _hints() -> Iterator[None]:
 
 def _check_end(check: DigestCheck) -> None:
     """Raise MalformedImage for a backup that isn't as it was written."""
-    if check.has_digest and not check.is_right:
+    if check.has_digest and not check.matches:
         raise MalformedImage("the backup doesn't match its digest", _DAMAGED_HINT)
     if not check.has_end:
         raise MalformedImage("the backup was cut short: its end is missing", _DAMAGED_HINT)

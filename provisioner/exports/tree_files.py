@@ -225,7 +225,7 @@ class TreeFiles:
         entry = Entry(shown, kind, mode, uid, gid, 0, state.st_mtime_ns, target, (0, 0), (), None)
         if file.is_directory:
             self.owners.enter(path, uid, gid)
-        return self._finished(entry, path, content, known)
+        return self._with_content(entry, path, content, known)
 
     def _mounted(self, path: bytes, file: WalkedFile, known: MtreeEntry | None) -> TreeFile | None:
         """Return an entry for a directory where something is mounted, of which nothing is looked at; else None."""
@@ -240,7 +240,7 @@ class TreeFiles:
         entry = Entry(self._prefix + path, Kind.DIRECTORY, mode, uid, gid, 0, mtime, b"", (0, 0), xattrs, None)
         return TreeFile(entry, iter(()))
 
-    def _finished(self, entry: Entry, path: bytes, content: _Content, known: MtreeEntry | None) -> TreeFile:
+    def _with_content(self, entry: Entry, path: bytes, content: _Content, known: MtreeEntry | None) -> TreeFile:
         """Return an entry with all that depends on its type."""
         state, kind = content.stat, entry.kind
         if known is not None and known.kind in DEVICES and kind is Kind.FILE:

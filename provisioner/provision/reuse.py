@@ -13,7 +13,7 @@ from provisioner.inspection import inspect_directory
 from provisioner.profile import load_profile
 from provisioner.provision.plan import Outcome, Plan
 from provisioner.sources import Source
-from provisioner.start_files.completeness import has_documents, keep_complete, restore_documents
+from provisioner.start_files.completeness import complete_files, has_documents, restore_documents
 from provisioner.start_files.files import change_options
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -47,7 +47,7 @@ def _keep_complete(plan: Plan, existing: Record, image: Image | None, console: C
         if image is None:
             return None
         restore_documents(plan.directory, existing, image, console)
-    return keep_complete(plan.directory, existing, plan.shell, plan.trust, console) or not has_all
+    return complete_files(plan.directory, existing, plan.shell, plan.trust, console) or not has_all
 
 
 def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
