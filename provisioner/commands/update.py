@@ -63,10 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Update one directory or all. Raises ProvisionError."""
     if arguments.all:
-        if arguments.directory or arguments.to:
+        if arguments.directory is not None or arguments.to:
             raise UsageError("--all goes with neither NAME|DIR nor --to", "leave out one of them")
         return _update_all(arguments)
-    if not arguments.directory:
+    if arguments.directory is None:
         raise UsageError("NAME|DIR is missing", "name a provisioned directory, or --all")
     return _update(arguments.directory, arguments)
 
