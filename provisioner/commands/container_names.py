@@ -17,7 +17,7 @@ from provisioner.container.directories import Directories, KnownDirectory, state
 from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import containers_in, find_unlisted
-from provisioner.container_files import FOLDER
+from provisioner.container_files import looks_provisioned
 from provisioner.errors import NotFound, ProvisionError, UsageError
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
@@ -92,7 +92,7 @@ def _is_name(text: str) -> bool:
 
 def _is_container(path: Path) -> bool:
     """Return whether a container is at a path, or is put back there when it is opened."""
-    return (path / FOLDER).is_dir() or was_interrupted(path)
+    return looks_provisioned(path) or was_interrupted(path)
 
 
 def _is_there(path: Path) -> bool:

@@ -13,11 +13,12 @@ from provisioner.comparison.changes import find_changes, opened_record
 from provisioner.comparison.state import Baseline
 from provisioner.container.access import open_rootfs, read_file
 from provisioner.container.copying import give_new_id
+from provisioner.container.ids import read_ids
 from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import Record
 from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
-from provisioner.container_files import ACCOUNTS, FOLDER, IDS, LINKS, PACKAGES, ROOTFS, SCRIPT
+from provisioner.container_files import ACCOUNTS, FOLDER, LINKS, PACKAGES, ROOTFS, SCRIPT
 from provisioner.errors import MachineError, NotTrusted, TargetExists, UsageError, machine_errors, no_room
 from provisioner.filesystem.atomic import NAME_MAX, name_with_end, replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -154,7 +155,7 @@ def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan
         runtime=options.runtime,
         hostname=options.hostname,
         run=update.record.run,
-        ids="many" if read_file(folder, IDS, IDS) else None,
+        ids="many" if read_ids(folder).are_many else None,
         sync=update.sync,
         trust=update.trust,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from provisioner.container.ids import ids_of
+from provisioner.container.ids import read_ids_of
 from provisioner.container.record import Record
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.image.image import Image
@@ -91,7 +91,7 @@ def _check_same_files(plan: Plan, existing: Record) -> None:
         was = printable(existing.hardlinks)
         raise TargetExists(f"{shown} was made with --hardlinks {was}, not {hardlinks}", hint)
     with machine_errors(f"look at {shown}"):
-        ids = "many" if ids_of(plan.directory) else "one"
+        ids = "many" if read_ids_of(plan.directory).are_many else "one"
     if plan.ids not in (None, ids):
         raise TargetExists(f"{shown} is used with {ids} id{'s' if ids == 'many' else ''}, not with {plan.ids}", hint)
 
