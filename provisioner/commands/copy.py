@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.copying import copy_directory
     from provisioner.container.opened import opened_container
     from provisioner.container.removing import check_in_place, find_file_owners
-    from provisioner.container.running import describe_processes, running_in
+    from provisioner.container.running import describe_running
     from provisioner.container.staging import Staging
     from provisioner.filesystem.copying import describe_losses
     from provisioner.sizes import counted, size_text
@@ -52,9 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     with opened_container(source, trust) as container:
         if owners := find_file_owners(container.top, source):
             return run_with_subordinate_ids(arguments.directory, owners, repeated_words("copy", arguments))
-        if pids := running_in(source):
-            console.step(f"this runs from {printable(arguments.directory)}: {describe_processes(pids)}")
-            console.step("  what it writes meanwhile may be in the copy in part")
+        for line in describe_running(source, printable(arguments.directory), "copy"):
+            console.step(line)
         with Staging(target, trust) as staging:
             report = copy_directory(container.top, source, staging.new, target)
             check_in_place(container.top, source)
