@@ -93,6 +93,7 @@ def empty(path: Path) -> None:
     if path.is_dir():
         remove(path)
         path.mkdir()
+        path.chmod(0o755)  # whatever the umask is
     else:
         path.write_bytes(b"")
 
