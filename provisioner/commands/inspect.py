@@ -26,7 +26,7 @@ from provisioner.commands.trusting import add_trust_argument, trusted_directorie
 from provisioner.config import Config
 from provisioner.container.access import find_directory
 from provisioner.container.recovery import was_interrupted
-from provisioner.container_files import FOLDER
+from provisioner.container_files import looks_provisioned
 from provisioner.errors import UsageError
 from provisioner.filesystem.times import utc_time
 from provisioner.image.platform import Platform
@@ -98,7 +98,7 @@ def _find_directory(target: str) -> Path | None:
     It is a directory where a provisioned one has that name, or where it is a path that leads to no file and no image.
     """
     path = Path(os.path.expanduser(target) if target.startswith("~") else target)
-    if os.path.isdir(path / FOLDER) or was_interrupted(path):
+    if looks_provisioned(path) or was_interrupted(path):
         return path
     if not is_path(target):
         return None

@@ -110,10 +110,10 @@ def _complete(directory: Path, record: Record, trust: TrustedDirectories, consol
 
     Return whether anything was.
     """
-    from provisioner.start_files.completeness import has_documents, keep_complete
+    from provisioner.start_files.completeness import complete_files, has_documents
 
     if has_documents(directory, record, trust):
-        return keep_complete(directory, record, script_shell(), trust, console)
+        return complete_files(directory, record, script_shell(), trust, console)
     return False
 
 
@@ -146,7 +146,7 @@ def _show(damages: Sequence[Damage], left: int, arguments: argparse.Namespace, c
         ]
         write_json({"damaged": rows})
     else:
-        write_lines(f"{damage.text}: {printable('/' + os.fsdecode(damage.path))}" for damage in damages)
+        write_lines(f"{damage.text}: {printable(b'/' + damage.path)}" for damage in damages)
     if left:
         differ = counted(left, "more file differs", "more files differ")
         console.step(
@@ -161,6 +161,6 @@ def _report(done: Repaired, shown: str, console: Console) -> int:
     console.step(f"put back {counted(done.count, 'file')} of {shown}")
     if not done.blocked:
         return 0
-    names = ", ".join(printable("/" + os.fsdecode(path)) for path in done.blocked[:_SHOWN])
+    names = ", ".join(printable(b"/" + path) for path in done.blocked[:_SHOWN])
     console.step(f"left as they are, since something else is in the way: {len(done.blocked)}: {names}")
     return DAMAGED

@@ -61,9 +61,7 @@ def trust_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def look_errors(directory: Path) -> Iterator[None]:
-    """Turn errors of looking at a container into those of `trust_errors`: its hints for what is going to be made don't
-    fit to one that is there.
-    """
+    """Turn errors of looking at a container into those of `trust_errors`, with a hint for a directory that is there."""
     try:
         with trust_errors(f"look at {printable(str(directory))}"):
             yield

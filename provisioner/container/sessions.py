@@ -32,7 +32,7 @@ def find_sessions(directory: Path, pids: Iterable[int]) -> list[int]:
     for pid in remaining:
         ancestors = _ancestors(pid)
         if not recorded.keys() & ancestors:
-            container = _container(pid, ancestors, remaining)
+            container = _container_of(pid, ancestors, remaining)
             if _stat_field(pid, 3):  # it may have ended meanwhile, and then has no ancestors
                 first.setdefault(container, pid)
     return sorted([*(pid for pid, joined in recorded.items() if not joined), *first.values()])
@@ -68,7 +68,7 @@ def _ancestors(pid: int) -> list[int]:
     return found
 
 
-def _container(pid: int, ancestors: list[int], pids: list[int]) -> object:
+def _container_of(pid: int, ancestors: list[int], pids: list[int]) -> object:
     """Return what all processes of a container have in common: a PID namespace, else the first of them."""
     with suppress(OSError):
         namespace = os.readlink(_PROC / str(pid) / "ns/pid")

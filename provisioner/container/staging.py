@@ -168,7 +168,7 @@ class Staging:
                 write_new(self._lock, KEEP, b"%d/%s" % (number, os.fsencode(keep_as)))
         if sync:
             with machine_errors(f"write {shown} to the disk"):
-                sync_below(self._lock, lambda count: _report_waiting(console, count))
+                sync_below(self._lock, lambda count: _report_unwritten(console, count))
         with machine_errors(f"put {shown} in place"):
             try:
                 self._put_in_place()  # this also replaces an empty directory
@@ -278,7 +278,7 @@ def finish_interrupted(target: Path, trust: TrustedDirectories = NOBODY) -> None
             pass
 
 
-def _report_waiting(console: Console | None, count: int | None) -> None:
+def _report_unwritten(console: Console | None, count: int | None) -> None:
     """Write a step with the number of bytes that have yet to be written to the disk, if it is known."""
     if console:
         console.step(f"writing {'files' if count is None else size_text(count)} to the disk")

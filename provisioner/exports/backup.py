@@ -99,7 +99,7 @@ class DigestCheck:
         return self._tail[BLOCK:].startswith(b"%d comment=%s" % (len(self._comment), _COMMENT))
 
     @property
-    def is_right(self) -> bool:
+    def matches(self) -> bool:
         """Return whether the digest is that of the bytes."""
         return self._tail[BLOCK : 2 * BLOCK] == self._comment.ljust(BLOCK, b"\0")
 

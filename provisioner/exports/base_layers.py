@@ -30,7 +30,7 @@ def fetch_layers(
         return _fetch(image, source, needed, progress, stack)
 
 
-def layers_part(image: Image, needed: Collection[Digest]) -> Image:
+def image_with_layers(image: Image, needed: Collection[Digest]) -> Image:
     """Return an image with some of the layers of another one, each once. Its documents are those of the other one."""
     pairs = dict(zip(image.manifest.layers, image.config.diff_ids, strict=True))
     found = {blob: diff_id for blob, diff_id in pairs.items() if blob.digest in needed}

@@ -34,7 +34,7 @@ _PACMAN_LINE = re.compile(rb"(\./\S+|/set)((?: \S+)*)")
 
 
 class OwnerSource:
-    """Owners in the container whose rootfs is open. Tell it which directory of the tree comes next."""
+    """Owners in the container whose rootfs is open, for a walk that calls `enter` and `leave` for each directory."""
 
     def __init__(self, rootfs: int) -> None:
         self._rootfs = rootfs

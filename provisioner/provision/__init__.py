@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from provisioner.container.existing import existing_record, record_in
-from provisioner.container.ids import ids_of
+from provisioner.container.ids import read_ids_of
 from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import MAKE, Staging
 from provisioner.errors import TargetExists, machine_errors
@@ -87,7 +87,7 @@ def _stopping(plan: Plan, complete: Completion) -> Completion:
 def _check_removable(directory: Path) -> None:
     """Raise TargetExists where files of a directory belong to subordinate ids, so that only those can remove it."""
     with machine_errors(f"look at {printable(str(directory))}"):
-        is_started_with_many = len(ids_of(directory)) > 1
+        is_started_with_many = read_ids_of(directory).first is not None
     if is_started_with_many and os.geteuid() != 0:
         shown = printable(shlex.quote(str(directory)))
         what = f"files in {printable(str(directory))} belong to subordinate ids"

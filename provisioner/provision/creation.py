@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from provisioner import __version__
+from provisioner.container.ids import MANY_IDS
 from provisioner.container.place import limits_of
 from provisioner.container.record import Record
 from provisioner.container.staging import Staging
@@ -171,4 +172,4 @@ def _write_state(folder: int, plan: Plan) -> None:
     """Write when the directory was changed, which is now, and how many ids it is used with. `folder` is open."""
     write_new(folder, CHANGED, b"")
     if plan.ids == "many":
-        write_new(folder, IDS, b"many\n")
+        write_new(folder, IDS, MANY_IDS)

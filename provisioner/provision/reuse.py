@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from provisioner.container.ids import ids_of
+from provisioner.container.ids import read_ids_of
 from provisioner.container.record import Record
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.image.image import Image
@@ -13,7 +13,7 @@ from provisioner.inspection import inspect_directory
 from provisioner.profile import load_profile
 from provisioner.provision.plan import Outcome, Plan
 from provisioner.sources import Source
-from provisioner.start_files.completeness import has_documents, keep_complete, restore_documents
+from provisioner.start_files.completeness import complete_files, has_documents, restore_documents
 from provisioner.start_files.files import change_options
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -47,7 +47,7 @@ def _keep_complete(plan: Plan, existing: Record, image: Image | None, console: C
         if image is None:
             return None
         restore_documents(plan.directory, existing, image, console)
-    return keep_complete(plan.directory, existing, plan.shell, plan.trust, console) or not has_all
+    return complete_files(plan.directory, existing, plan.shell, plan.trust, console) or not has_all
 
 
 def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
@@ -91,7 +91,7 @@ def _check_same_files(plan: Plan, existing: Record) -> None:
         was = printable(existing.hardlinks)
         raise TargetExists(f"{shown} was made with --hardlinks {was}, not {hardlinks}", hint)
     with machine_errors(f"look at {shown}"):
-        ids = "many" if ids_of(plan.directory) else "one"
+        ids = "many" if read_ids_of(plan.directory).are_many else "one"
     if plan.ids not in (None, ids):
         raise TargetExists(f"{shown} is used with {ids} id{'s' if ids == 'many' else ''}, not with {plan.ids}", hint)
 

@@ -77,7 +77,7 @@ def _reflink(job: UnpackJob, sibling: Sibling) -> Tree:
                 )
             )
             applier.finish()
-        if not sibling.is_right(tree):
+        if not sibling.gets_same_fixups(tree):
             raise CannotReflink("it was made with another profile")
         more = f", {fetched} that are not as the image has them there from its layers" if fetched else ""
         job.console.step(f"{store.files} files from {sibling.shown} (reflinked){more}")
