@@ -36,7 +36,7 @@ from tests.support.scripted_registry import (
     html,
 )
 from tests.support.scripted_registry import json_response as answer
-from tests.support.tools import clean_environment, provision_command
+from tests.support.tools import provision_command
 
 SMALL = builders.small()
 MANIFESTS, BLOBS = "/v2/x/manifests/.*", "/v2/x/blobs/.*"
@@ -389,7 +389,7 @@ def stalled(bench: Bench) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     def start() -> subprocess.Popen[str]:
         arguments = ("--platform=linux/amd64", f"{bench.registry.host}/x", bench.directory)
-        command, options = provision_command(*arguments, cache=bench.place / "cache", env=clean_environment())
+        command, options = provision_command(*arguments, cache=bench.place / "cache")
         process = subprocess.Popen(command, **options)
         started.append(process)
         deadline = time.monotonic() + 60
@@ -452,7 +452,7 @@ def test_processes_at_once_download_each_blob_once(bench: Bench) -> None:
     processes = []
     for number in range(4):
         arguments = ("--quiet", "--platform=linux/amd64", f"{bench.registry.host}/x", bench.place / f"d{number}")
-        command, options = provision_command(*arguments, cache=bench.place / "cache", env=clean_environment())
+        command, options = provision_command(*arguments, cache=bench.place / "cache")
         processes.append(subprocess.Popen(command, **options))
     assert [process.communicate(timeout=60) for process in processes] == [("", "")] * 4
     assert [process.returncode for process in processes] == [0] * 4

@@ -26,9 +26,7 @@ IMAGE = builders.small()
 def ask(cache: Path, *words: str, config: str = "") -> subprocess.CompletedProcess[str]:
     path = cache.with_suffix(".toml")
     path.write_text(config)
-    done = provision("cache", *words, cache=cache, env=clean_environment(PROVISION_CONFIG=str(path)))
-    assert done.returncode == 0, done.stderr
-    return done
+    return provision("cache", *words, cache=cache, env=clean_environment(PROVISION_CONFIG=str(path)), status=0)
 
 
 @pytest.fixture
@@ -79,8 +77,7 @@ def test_prune_and_clear(recent: Path, words: list[str], config: str, stays: str
 
 @pytest.mark.parametrize("words", [["rm"], ["prune", "--limit", "much"], ["prune", "--days", "-1"], ["ls", "more"]])
 def test_usage(tmp_path: Path, words: list[str]) -> None:
-    done = provision("cache", *words, cache=tmp_path)
-    assert done.returncode == 2
+    done = provision("cache", *words, cache=tmp_path, status=2)
     assert len(done.stderr.splitlines()) == 2
 
 

@@ -39,8 +39,7 @@ def directory(place: Path, manager: PackageManager, registry: ScriptedRegistry) 
     registry.push("image", manager.images[0])
     manager.publish("old", place / "repository")
     words = ["--platform=linux/amd64", "--bind", f"{own(place / 'repository')}:/repository"]
-    done = provision(f"{registry.host}/image", place / "dir", *words, **as_user())
-    assert done.returncode == 0, done.stderr
+    provision(f"{registry.host}/image", place / "dir", *words, **as_user(), status=0)
     in_container(place / "dir", manager.install)
     registry.push("image", manager.images[1])
     manager.publish("new", place / "repository")

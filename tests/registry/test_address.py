@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -254,15 +253,6 @@ HTTP, HTTPS, LOCAL = "http://far.example:5000", "https://far.example", "http://1
 )
 def test_where_a_server_may_lead(origin: str, target: str, may: bool) -> None:
     assert Address.parse(origin).may_lead_to(Address.parse(target)) is may
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Names and the addresses that they have; others have their own."""
-    known: dict[str, str] = {}
-    real = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real(known.get(host, host), *rest))
-    return known
 
 
 def test_a_plain_registry_redirects_to_no_other_plain_host(names: dict[str, str], spy: ScriptedRegistry) -> None:

@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from provisioner.errors import NotAllowed
 from provisioner.registry import helper
+from tests.support.credential_helpers import KEEPER, MakeHelper
 from tests.support.leftovers import processes_of_session
-
-MakeHelper = Callable[[str], Path]
-
-KEEPER = """\
-mkdir -p "$KEPT"
-case $1 in
-    store) cat >"$KEPT/given" ;;
-    get)
-        read -r server
-        [ -e "$KEPT/given" ] || { echo "credentials not found in native keychain"; exit 1; }
-        sed "s|{}|$server|" "$KEPT/given" ;;
-    erase) rm "$KEPT/given" ;;
-esac
-"""
-"""A helper that keeps one login in a file, in the form in which it is given."""
-
-
-@pytest.fixture
-def make_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeHelper:
-    """Puts a shell script on PATH as docker-credential-test; its path."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("KEPT", str(tmp_path / "kept"))
-
-    def make(script: str) -> Path:
-        path = folder / "docker-credential-test"
-        path.write_text(f"#!/bin/sh\n{script}")
-        path.chmod(0o755)
-        return path
-
-    return make
 
 
 def test_what_is_stored_can_be_had_until_it_is_erased(make_helper: MakeHelper, tmp_path: Path) -> None:
