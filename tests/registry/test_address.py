@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.cli import main
-from provisioner.errors import NetworkError
+from provisioner.errors import NetworkError, ProvisionError
 from provisioner.image.reference import Reference
 from provisioner.registry.address import Address
 from provisioner.registry.authfile import Login
@@ -306,7 +306,7 @@ def test_what_another_server_asks_for_is_not_the_registrys(spy: ScriptedRegistry
             registry.on(path, Response(307, b"", {"Location": f"{spy.url}/m"}))
             for kind in ('Basic realm="x"', f'Bearer realm="{spy.url}/token"'):
                 spy.on(".*", challenge(kind))
-                with pytest.raises(Exception, match="not found, or it is private"):
+                with pytest.raises(ProvisionError, match="not found, or it is private"):
                     client(registry.host, ME).manifest("latest")
     assert spy.asked("/token") == []
     assert_no_secret(spy)
