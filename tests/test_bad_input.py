@@ -28,7 +28,6 @@ from tests.support.builders import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Image
 from tests.support.leftovers import staging_below
 from tests.support.scripted_registry import (
     Broken,
-    Request,
     ScriptedRegistry,
     TokenServer,
     certificate_for,
@@ -439,21 +438,3 @@ def completes(bench: Bench) -> None:
     assert staging_below(bench.place) == []
     assert len(bench.registry.asked(BLOBS)) == before + 1
     assert list((bench.place / "cache/partial").iterdir()) == []
-
-
-def test_processes_at_once_download_each_blob_once(bench: Bench) -> None:
-    """`make -j` with several targets of one image starts such processes."""
-
-    def slow(request: Request) -> None:
-        time.sleep(1)
-
-    bench.registry.on(LAYER, slow)
-    processes = []
-    for number in range(4):
-        arguments = ("--quiet", "--platform=linux/amd64", f"{bench.registry.host}/x", bench.place / f"d{number}")
-        command, options = provision_command(*arguments, cache=bench.place / "cache")
-        processes.append(subprocess.Popen(command, **options))
-    assert [process.communicate(timeout=60) for process in processes] == [("", "")] * 4
-    assert [process.returncode for process in processes] == [0] * 4
-    assert len(bench.registry.asked(BLOBS)) == 3
-    assert {(bench.place / f"d{number}/rootfs/etc/motd").read_text() for number in range(4)} == {"hello\n"}

@@ -21,6 +21,7 @@ import pytest
 
 from tests.support import builders, realimages
 from tests.support.archives import tar
+from tests.support.disks import tmpfs
 from tests.support.leftovers import processes_left, staging_below
 from tests.support.local_archives import (
     GZIPPED,
@@ -429,12 +430,8 @@ def test_one_copy_on_the_disk(tmp_path: Path) -> None:
 
     That is the archive, not compressed, whatever is asked for.
     """
-    need_root()
-    need("mount")
     disk = tmp_path / "disk"
-    disk.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(disk))
-    try:
+    with tmpfs(disk, "size=30m"):
         layers = [builders.layer((f"f{n}", builders.incompressible(11 << 20, n)), compression="") for n in range(2)]
         archive = tar(*docker_members(builders.image(*layers)))
         assert len(archive) > 22 << 20
@@ -454,8 +451,6 @@ def test_one_copy_on_the_disk(tmp_path: Path) -> None:
         assert b"are free in the cache" in done.stderr
         assert b"PROVISION_CACHE_DIR" in done.stderr
         assert cached(disk / "cache") == []
-    finally:
-        run("umount", str(disk))
 
 
 def test_a_pipe_that_breaks_between_members(tmp_path: Path) -> None:

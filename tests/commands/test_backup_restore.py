@@ -21,7 +21,7 @@ from provisioner.exports.backup import TAIL
 from tests.support import builders
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
 from tests.support.containers import Container, starter
-from tests.support.disks import disk
+from tests.support.disks import disk, tmpfs
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
 from tests.support.programs import End, program_that
@@ -444,9 +444,7 @@ def test_a_full_disk_leaves_the_old_archive(place: Path, command: str) -> None:
     need_root()
     source = provisioned(place / "source")
     small = place / "small"
-    small.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", small)
-    try:
+    with tmpfs(small, "size=1m,mode=755"):
         (small / "b.tar").write_bytes(b"old")
         message = messages_of(command, source, small / "b.tar", status=7)
         assert f"write {small}/b.tar: No space left" in message
@@ -465,8 +463,6 @@ def test_a_full_disk_leaves_the_old_archive(place: Path, command: str) -> None:
             assert "write the new layer to a temporary file: No space left" in message
             assert "TMPDIR=" in message
         assert os.listdir(small) == ["b.tar"]
-    finally:
-        run("umount", small)
 
 
 def test_devices_and_times_that_can_not_be_restored_are_counted(place: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import builders
 from tests.support.archives import Member
-from tests.support.disks import FAILURES, disk
+from tests.support.disks import FAILURES, disk, tmpfs
 from tests.support.leftovers import staging_below
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, clean_environment, need, need_root, provision, run
@@ -200,11 +200,8 @@ def test_a_directory_in_a_directory(directory: Path, registry: ScriptedRegistry)
 @pytest.mark.parametrize("command", ["update", "repair"])
 def test_a_disk_that_becomes_full(tmp_path: Path, registry: ScriptedRegistry, command: str) -> None:
     """After the free space was looked at, since the layers are compressed well."""
-    need_root()
     point = tmp_path / "small"
-    point.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", point)
-    try:
+    with tmpfs(point, "size=24m"):
         zeros: list[Member] = [("usr/zeros", bytes(14 << 20))]
         push(registry, [*OLD, *(zeros if command == "repair" else [])])
         options: dict[str, Any] = {"env": clean_environment(), "cache": tmp_path / "cache"}
@@ -224,8 +221,6 @@ def test_a_disk_that_becomes_full(tmp_path: Path, registry: ScriptedRegistry, co
         assert "df -h" in done.stderr
         assert tree_of(point / "dir") == before
         assert staging_below(point) == []
-    finally:
-        run("umount", point)
 
 
 def test_a_disk_that_can_only_be_read(directory: Path) -> None:

@@ -19,7 +19,7 @@ from provisioner.container import copying
 from provisioner.filesystem.copying import CopyReport
 from provisioner.filesystem.walk import walk
 from tests.support.containers import starter
-from tests.support.disks import disk
+from tests.support.disks import disk, tmpfs
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
 from tests.support.provisioned import add_unusual_files, provisioned
@@ -149,14 +149,11 @@ def test_what_is_mounted_is_left_out_of_a_copy_and_hinders_a_move(place: Path) -
     need_root()
     source = provisioned(place / "source")
     (source / "rootfs/mnt").mkdir()
-    run("mount", "-t", "tmpfs", "tmpfs", source / "rootfs/mnt")
-    try:
+    with tmpfs(source / "rootfs/mnt"):
         (source / "rootfs/mnt/file").touch()
         assert "something is mounted at rootfs/mnt, and was left out" in messages_of("copy", source, place / "new")
         assert os.listdir(place / "new/rootfs/mnt") == []
         assert f"mounted at {source}/rootfs/mnt" in messages_of("move", source, place / "moved", status=8)
-    finally:
-        run("umount", source / "rootfs/mnt")
 
 
 def test_hard_links_that_are_refused_become_files(place: Path) -> None:
@@ -225,14 +222,9 @@ def elsewhere(place: Path, where: str) -> Iterator[Path]:
         (place / "elsewhere").mkdir()
         yield own(place / "elsewhere")
         return
-    need_root()
     point = place / "elsewhere"
-    point.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "mode=755,size=500m", "tmpfs", point)
-    try:
+    with tmpfs(point, "mode=755,size=500m"):
         yield point
-    finally:
-        run("umount", point)
 
 
 @pytest.mark.parametrize("where", ["same", "other"])
@@ -367,15 +359,11 @@ def test_a_full_disk_leaves_all_as_it_was(place: Path, command: str) -> None:
     (source / "rootfs/large").write_bytes(bytes(8 << 20))
     before = content(source)
     small = place / "small"
-    small.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", small)
-    try:
+    with tmpfs(small, "size=4m,mode=755"):
         message = messages_of(command, source, small / "new", status=7)
         assert "copy rootfs/" in message
         assert "No space left" in message
         assert os.listdir(small) == []
-    finally:
-        run("umount", small)
     assert content(source) == before
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.containers import starter
-from tests.support.disks import disk
+from tests.support.disks import disk, tmpfs
 from tests.support.guests import SCRIPT, guest
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import processes_left, staging_below
@@ -362,11 +362,8 @@ def test_killed_at_a_hundred_moments_it_is_whole_or_gone(canaries: Path, tmp_pat
 
 def test_a_full_disk_is_no_hindrance(tmp_path: Path) -> None:
     """There is no room for a staging directory then. The target gets its name."""
-    need_root()
     full = tmp_path / "full"
-    full.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "nr_inodes=40", "tmpfs", full)
-    try:
+    with tmpfs(full, "nr_inodes=40"):
         target = fake(full / "target")
         for number in range(40):
             try:
@@ -377,8 +374,6 @@ def test_a_full_disk_is_no_hindrance(tmp_path: Path) -> None:
             pytest.fail("the disk isn't full")
         remove(target)
         assert os.listdir(full) == []
-    finally:
-        run("umount", full)
 
 
 def test_what_a_killed_run_left_goes_with_the_next_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support import builders
+from tests.support.containers import need_user_namespaces
 from tests.support.disks import bindfs
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import (
@@ -299,8 +300,7 @@ def test_directories_of_ones_own_group(image: str, place: Path, cache_dir: Path)
 def test_in_a_user_namespace(image: str, place: Path, cache_dir: Path) -> None:
     """As in rootless containers."""
     need("unshare")
-    if subprocess.run(["unshare", "-Ur", "true"], check=False, capture_output=True, **as_user()).returncode:
-        pytest.skip("user namespaces don't work here")
+    need_user_namespaces(by_root=False)
     command, options = provision_command("--platform=amd64", image, place / "x", cache=cache_dir, **as_user())
     for _ in ("made", "up to date"):
         done = subprocess.run(["unshare", "-Ur", *command], check=False, **options)

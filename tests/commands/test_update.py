@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import builders
 from tests.support.archives import Member, hard, special
+from tests.support.disks import tmpfs
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, clean_environment, need_root, provision, user_id
@@ -533,15 +534,10 @@ def test_owners_and_modes(place: Path, registry: ScriptedRegistry, role: str) ->
 
 
 def test_what_is_mounted_is_in_the_way(directory: Path, env: dict[str, str]) -> None:
-    need_root()
     place = directory / "rootfs/usr"
-    if os.system(f"mount -t tmpfs tmpfs {place}"):
-        pytest.skip("this root can't mount")
-    try:
+    with tmpfs(place):
         done = update(directory, env, "--yes", status=8)
         assert "something is mounted" in done.stderr
-    finally:
-        os.system(f"umount {place}")
     assert (place / "doc/a").read_text() == "a"
     assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
 
@@ -578,12 +574,8 @@ def test_a_file_with_holes_takes_no_space(directory: Path, env: dict[str, str]) 
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_done(place: Path, registry: ScriptedRegistry) -> None:
-    need_root()
     point = place / "small"
-    point.mkdir()
-    if os.system(f"mount -t tmpfs -o size=24m tmpfs {point}"):
-        pytest.skip("this root can't mount")
-    try:
+    with tmpfs(point, "size=24m"):
         push(registry, OLD)
         env, cache = clean_environment(), place / "cache"
         provision(f"{registry.host}/image", point / "dir", "--platform=linux/amd64", env=env, cache=cache, status=0)
@@ -594,5 +586,3 @@ def test_what_does_not_fit_is_refused_before_anything_is_done(place: Path, regis
         assert "are free" in done.stderr
         assert tree_of(point / "dir") == before
         assert os.listdir(point) == ["dir"]
-    finally:
-        os.system(f"umount {point}")

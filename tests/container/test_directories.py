@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.ownership.record import content_of
 from tests.support import builders
+from tests.support.disks import tmpfs
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, need_root, provision, run
+from tests.support.tools import clean_environment, provision
 
 
 @pytest.fixture
@@ -111,17 +112,13 @@ def test_a_lock_that_stays_held_is_an_error_after_two_seconds(folder: Path) -> N
 
 
 def test_a_full_file_system_leaves_the_list_as_it_was(tmp_path: Path) -> None:
-    need_root()
-    run("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(tmp_path))
-    try:
+    with tmpfs(tmp_path, "size=16k"):
         directories = Directories(tmp_path)
         directories.add(entry("a"))
         with pytest.raises(OSError, match="No space"):
             directories.add(entry("b" * 20_000))
         assert directories.entries() == [entry("a")]
         assert os.listdir(tmp_path) == ["directories"]
-    finally:
-        run("umount", str(tmp_path))
 
 
 def test_the_state_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

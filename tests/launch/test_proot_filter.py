@@ -194,7 +194,7 @@ def test_the_filter_leaves_setuid_to_root_alone(container: Container) -> None:
 
 
 def test_it_works_with_a_proot_that_has_filters_of_its_own(container: Container, place: Path) -> None:
-    """The answer_of of a filter counts before that of proot's, which only asks to be stopped (seccomp(2))."""
+    """The answer of a filter counts before that of proot's, which only asks to be stopped (seccomp(2))."""
     if "PROVISION_TEST_PROOT" not in os.environ:
         pytest.skip("PROVISION_TEST_PROOT names no build of Termux's proot")
     (place / "tools").mkdir()

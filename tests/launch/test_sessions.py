@@ -14,7 +14,7 @@ import pytest
 from provisioner.container.processes import find_processes
 from provisioner.container.sessions import find_sessions
 from tests.support.containers import SHELLS, Container, hand_over, starter
-from tests.support.tools import need, need_root
+from tests.support.tools import need, need_root, unavailable
 
 pytestmark = pytest.mark.slow
 
@@ -164,7 +164,7 @@ def test_detached_it_goes_on_and_writes_a_log(container: Container, runtime: str
 
 def test_a_detached_guest_has_sigint(container: Container) -> None:
     if subprocess.run(["env", "--default-signal=INT", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this env is not GNU's")
+        unavailable("this env is not GNU's")
     pid = int(container.run("proot", "--detach", "sh", "-c", f"trap 'echo got; exit' INT; {LOOP}").stdout)
     log = container.directory / ".provision/log"
     deadline = time.monotonic() + 60

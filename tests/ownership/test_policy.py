@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from provisioner.filesystem.kind import Kind
 from provisioner.ownership.policy import Ownership
 from tests.support.disks import bindfs
-from tests.support.tools import CHECKOUT, as_user, clean_environment, need, need_root, open_directory, run, user_python
+from tests.support.tools import (
+    CHECKOUT,
+    as_user,
+    clean_environment,
+    need,
+    need_root,
+    open_directory,
+    run,
+    unavailable,
+    user_python,
+)
 
 SCRIPT = """
 import os, sys
@@ -32,7 +42,7 @@ def policy(directory: Path, *prefix: str) -> str:
     finally:
         os.close(opened)
     if done.returncode and "unshare" in done.stderr:
-        pytest.skip(f"no user namespaces here: {done.stderr}")
+        unavailable(f"no user namespaces here: {done.stderr}")
     assert not done.stderr
     return done.stdout.strip()
 

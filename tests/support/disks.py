@@ -61,6 +61,19 @@ class Disk:
 
 
 @contextmanager
+def tmpfs(point: Path, options: str = "") -> Iterator[Path]:
+    """Mount a file system in memory at `point`, made if need be, with options of mount(8) such as `size=4m`."""
+    need_root()
+    need("mount", "umount")
+    point.mkdir(exist_ok=True)
+    run("mount", "-t", "tmpfs", "-o", options or "defaults", "tmpfs", point)
+    try:
+        yield point
+    finally:
+        run("umount", point)
+
+
+@contextmanager
 def bindfs(place: Path, *options: str) -> Iterator[Path]:
     """Mount a new directory `place/below` at `place/shown`, with other owners or permissions as bindfs(1) has options.
 
