@@ -231,7 +231,7 @@ ARGUMENTS = st.builds(
 )
 RULES = st.builds(
     Rule,
-    answer_of=st.integers(1, 200).map(refuse),
+    answer=st.integers(1, 200).map(refuse),
     calls=st.lists(CALLS.map(str), max_size=4, unique=True).map(tuple),
     argument=st.none() | ARGUMENTS,
 )
