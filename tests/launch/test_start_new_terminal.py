@@ -19,6 +19,7 @@ from tests.support.containers import SHELLS, Container, starter
 from tests.support.subordinate import with_subordinate_ids
 from tests.support.terminal import Terminal
 from tests.support.tools import need
+from tests.support.waiting import wait_until
 
 OPENED = (
     "echo out >/dev/stdout; echo error >/dev/stderr; echo terminal >/dev/tty; read line </dev/stdin; echo got $line"
@@ -227,10 +228,7 @@ def test_killing_the_relay_ends_the_command(joe: Callable[..., Terminal]) -> Non
     (started,) = children(screen.pid)
     os.kill(screen.pid, signal.SIGKILL)
     assert screen.end() == -signal.SIGKILL
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{started}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not Path(f"/proc/{started}").exists())
 
 
 def test_closing_the_terminal_ends_the_command(joe: Callable[..., Terminal]) -> None:

@@ -437,6 +437,7 @@ def test_a_plain_registry_has_no_password_sent_to_another_host(
         assert pulled().manifest("latest").data == IMAGE.manifest
         [line] = said
         assert line.endswith(f"so its token server tokens.example:{port} doesn't get your password")
+        assert tokens.requests
         for request in tokens.requests:
             assert "Authorization" not in request.headers
             assert not request.form

@@ -12,6 +12,7 @@ from provisioner.errors import NotAllowed
 from provisioner.registry import helper
 from tests.support.credential_helpers import KEEPER, MakeHelper
 from tests.support.leftovers import processes_of_session
+from tests.support.waiting import wait_until
 
 
 def test_what_is_stored_can_be_had_until_it_is_erased(make_helper: MakeHelper, tmp_path: Path) -> None:
@@ -73,10 +74,7 @@ def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
     with pytest.raises(NotAllowed):
         helper.fetch("test", "r.example")
     assert time.monotonic() - began < 50
-    deadline = time.monotonic() + 60
-    while any("sleep 60" in process for process in processes_of_session()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not any("sleep 60" in process for process in processes_of_session()))
 
 
 def test_a_helper_that_isnt_there_or_isnt_one(make_helper: MakeHelper) -> None:

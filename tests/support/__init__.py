@@ -39,6 +39,7 @@ Commands, users, machines
     tools               `provision`, `messages_of`, `run`, `need`, `as_user`, `own`
     fork_server, fork_program   how `tools.provision` starts fast
     terminal            commands at a terminal
+    waiting             `wait_until` what another process does
     doctor              `provision doctor`
     jail, termux        Android's restrictions, and Termux's proot
     disks               file systems on loop devices, that fail or have other owners
