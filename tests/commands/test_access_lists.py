@@ -40,7 +40,7 @@ def layer(passwd: bytes) -> builders.Layer:
             if kind:
                 header.pax_headers = {f"SCHILY.xattr.system.posix_acl_{kind}": value.decode("utf-8", "surrogateescape")}
             archive.addfile(header, io.BytesIO(content or b""))
-    return builders.Layer(buffer.getvalue(), builders.OCI_LAYER, builders.digest_of(buffer.getvalue()))
+    return builders.layer_of(buffer.getvalue())
 
 
 def lists_of(directory: Path) -> Lists:

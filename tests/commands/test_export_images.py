@@ -16,7 +16,15 @@ import pytest
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.containers import Container
-from tests.support.exported_images import MORE, ImageArchive, as_in_images, change_in_all_ways, export, exportable
+from tests.support.exported_images import (
+    MORE,
+    ImageArchive,
+    as_in_images,
+    change_in_all_ways,
+    export,
+    exportable,
+    in_format_of_docker,
+)
 from tests.support.kills import kill_at_random
 from tests.support.provisioned import add_unusual_files
 from tests.support.provisioned import image as usual_image
@@ -253,14 +261,7 @@ def test_source_date_epoch_makes_two_containers_one_image(place: Path) -> None:
 
 
 def test_a_docker_image_is_written_in_one_format(place: Path) -> None:
-    image = usual_image()
-    manifest = json.loads(image.manifest)
-    manifest["mediaType"] = "application/vnd.docker.distribution.manifest.v2+json"
-    manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"
-    for layer in manifest["layers"]:
-        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-    docker = replace(image, manifest=builders.json_bytes(manifest), media_type=manifest["mediaType"])
-    with exportable(place, docker) as source:
+    with exportable(place, in_format_of_docker(usual_image())) as source:
         (source / "rootfs/new").write_text("x")
         export("--format=oci-archive", source, place / "i.tar", cache=place / "cache")
     archive = ImageArchive(place / "i.tar")

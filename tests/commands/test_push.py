@@ -14,16 +14,22 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.loopback_registry import Response
-from tests.support import builders
 from tests.support.docker_registry import DockerRegistry, run_docker_registry
-from tests.support.exported_images import MORE, ImageArchive, as_in_images, change_in_all_ways, export, exportable
+from tests.support.exported_images import (
+    MORE,
+    ImageArchive,
+    as_in_images,
+    change_in_all_ways,
+    export,
+    exportable,
+    in_format_of_docker,
+)
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.provisioned import add_unusual_files
 from tests.support.provisioned import image as usual_image
@@ -149,18 +155,12 @@ def test_an_image_without_changes_keeps_its_digest(place: Path, registry: Writab
 
 
 def test_docker_s_format_is_kept(place: Path, registry: WritableRegistry) -> None:
-    image = usual_image()
-    manifest = json.loads(image.manifest)
-    manifest["mediaType"] = "application/vnd.docker.distribution.manifest.v2+json"
-    manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"
-    for layer in manifest["layers"]:
-        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-    docker = replace(image, manifest=builders.json_bytes(manifest), media_type=manifest["mediaType"])
-    with exportable(place, docker) as source:
+    image = in_format_of_docker(usual_image())
+    with exportable(place, image) as source:
         (source / "rootfs/new").write_text("x")
         push(source, f"{registry.host}/me/x", cache=place / "cache")
     pushed = complete(registry, "me/x")
-    assert pushed["mediaType"] == registry.manifests["me/x", "latest"][0] == manifest["mediaType"]
+    assert pushed["mediaType"] == registry.manifests["me/x", "latest"][0] == image.media_type
     assert pushed["layers"][-1]["mediaType"] == "application/vnd.docker.image.rootfs.diff.tar.gzip"
     assert "annotations" not in pushed
 

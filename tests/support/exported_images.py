@@ -116,3 +116,13 @@ MORE: tuple[Member, ...] = (
     ("same", None),
     ("same/file", b"same"),
 )
+
+
+def in_format_of_docker(image: builders.Image) -> builders.Image:
+    """Return an image with gzip layers in Docker's media types."""
+    manifest = json.loads(image.manifest)
+    manifest["mediaType"] = builders.DOCKER_MANIFEST
+    manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"
+    for layer in manifest["layers"]:
+        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    return replace(image, manifest=builders.json_bytes(manifest), media_type=manifest["mediaType"])

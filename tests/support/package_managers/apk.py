@@ -58,9 +58,7 @@ class Apk(PackageManager):
         archive = self.alpine.with_name("root.tar")
         without = ("--exclude=./dev/*", "--exclude=./workshop")
         run("tar", "-C", self.alpine, "--numeric-owner", *without, "-cf", archive, ".")
-        content = archive.read_bytes()
-        layer = builders.Layer(content, builders.OCI_LAYER, builders.digest_of(content))
-        return builders.image(layer, run={"Env": [PATH]})
+        return builders.image(builders.layer_of(archive.read_bytes()), run={"Env": [PATH]})
 
     def versions(self, directory: Path) -> dict[str, str]:
         lines = in_container(directory, "apk list -I 2>/dev/null").splitlines()

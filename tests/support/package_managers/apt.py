@@ -99,7 +99,7 @@ class Apt(PackageManager):
                 if path.is_file() and max(state.st_mtime_ns, state.st_ctime_ns) > before:
                     archive.add(path, str(path.relative_to(root)), filter=_as_roots)
         shutil.rmtree(root)
-        return builders.Layer(buffer.getvalue(), builders.OCI_LAYER, builders.digest_of(buffer.getvalue()))
+        return builders.layer_of(buffer.getvalue())
 
     def versions(self, directory: Path) -> dict[str, str]:
         query = "dpkg-query -Wf '${Package} ${Version} ${db:Status-Abbrev}\\n'"
