@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from provisioner.container_files import FAKEROOT_STATE, OWNERSHIP_RECORD
 from provisioner.errors import MalformedImage
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.ownership.policy import Ownership
-from provisioner.ownership.record import RECORD, STATE, write_owners
+from provisioner.ownership.record import write_owners
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
@@ -86,8 +87,8 @@ def _result(apply: Any, exact: bool) -> Result:
                 return Result(raised.message, {}, "", [], 0)
             _change(tree)
             write_owners(directory / "owners", directory / "rootfs", tree.overrides, ownership, tree.record_parts)
-        record = re.sub("# written=.*\n", "", (directory / "owners" / RECORD).read_text())
-        state = (directory / "owners" / STATE).read_text()
+        record = re.sub("# written=.*\n", "", (directory / "owners" / OWNERSHIP_RECORD).read_text())
+        state = (directory / "owners" / FAKEROOT_STATE).read_text()
         names = {str(path.lstat().st_ino): path.name for path in sorted((directory / "rootfs").rglob("*"))}
         names[str((directory / "rootfs").stat().st_ino)] = "."
         return Result(
