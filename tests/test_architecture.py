@@ -231,6 +231,16 @@ def test_one_class_has_the_name(name: str) -> None:
     assert len(definitions) == 1
 
 
+def test_code_that_tests_share_is_in_support_and_listed_there() -> None:
+    support = ROOT / "tests/support"
+    rows = re.findall(r"^    (\w+(?:, \w+)*)  ", (support / "__init__.py").read_text(), re.MULTILINE)
+    assert {name for row in rows for name in row.split(", ")} == {path.stem for path in support.glob("[!_]*")}
+    tests = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    assert [
+        path for path, text in tests.items() if re.search(r"^(from|import) tests\..*\btest_", text, re.MULTILINE)
+    ] == []
+
+
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: path.stem)
 def test_a_part_of_start_sh_is_small_and_says_what_it_sets(path: Path) -> None:
     lines = path.read_text().splitlines()

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from tests.support.leftovers import clean_place
 from tests.support.local_archives import PLAIN, docker_members, write_archive
 from tests.support.scripted_registry import Broken, ScriptedRegistry
 from tests.support.tools import as_user, clean_environment, provision, provision_command
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -462,9 +462,7 @@ def test_signals_end_it_at_once_and_leave_nothing(
     words: list[str | Path] = [f"{registry.host}/image", tmp_path / "new/dir", "--platform=amd64"]
     command, options = provision_command(*words, cache=tmp_path / "cache")
     with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 60
-        while not registry.asked(".*/blobs/" + builders.digest_of(layer.blob)) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: registry.asked(".*/blobs/" + builders.digest_of(layer.blob)))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == status

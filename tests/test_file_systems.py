@@ -23,7 +23,7 @@ from tests.support import builders
 from tests.support.archives import END, raw
 from tests.support.disks import disk
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, find_program, need, need_root, provision_command, run, unavailable
+from tests.support.tools import find_program, need, need_root, provision_command, run, unavailable
 
 SFTP_SERVER = Path("/usr/lib/openssh/sftp-server")
 MODES = {"readme": 0o644, "README": 0o6755, "closed": 0o000}
@@ -155,9 +155,7 @@ def on_disk(place: Path, file_system: str) -> Iterator[Path]:
 def provision(
     registry: ScriptedRegistry, directory: Path, *words: str, cache: Path, prefix: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    command, options = provision_command(
-        f"{registry.host}/x", "--platform=linux/amd64", directory, *words, cache=cache, env=clean_environment()
-    )
+    command, options = provision_command(f"{registry.host}/x", "--platform=linux/amd64", directory, *words, cache=cache)
     return subprocess.run([*prefix, *command], check=False, **options)
 
 

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.jail import ENVIRONMENT, HOME, PREFIX, UID, UNREADABLE, Allowance, Jail, system_calls
+from tests.support.jail import (
+    ENVIRONMENT,
+    HOME,
+    PREFIX,
+    UID,
+    UNREADABLE,
+    Allowance,
+    Jail,
+    provision_in_jail,
+    system_calls,
+)
 from tests.support.tools import need_root
 
 # Evaluates its arguments; the words in them are defined here.
@@ -245,16 +255,10 @@ def test_what_debian_s_proot_needs_is_there_when_allowed(jail: Jail) -> None:
 # The main job
 
 
-def provisioned(jail: Jail, image: str) -> None:
-    """Run the main job in a jail: $HOME/debian."""
-    done = jail.run(["python3", "-m", "provisioner", image, f"{HOME}/debian"])
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def phone(debian: str, killing_jail: Jail) -> Jail:
     """The jail that is like a phone, with a Debian in $HOME/debian."""
-    provisioned(killing_jail, debian)
+    provision_in_jail(killing_jail, debian)
     return killing_jail
 
 
@@ -349,6 +353,6 @@ def test_termux_s_loader_is_named_to_proot(phone: Jail) -> None:
 
 
 def test_where_blocked_calls_only_fail_it_is_the_same(jail: Jail, debian: str) -> None:
-    provisioned(jail, debian)
+    provision_in_jail(jail, debian)
     done = jail.run(["debian/start.sh", "id", "-u"], allow=["tmp"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")

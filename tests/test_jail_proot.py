@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.container.proot_links import find_links
-from tests.support.jail import HOME, PREFIX, UID, Jail
+from tests.support.jail import HOME, PREFIX, UID, Jail, provision_in_jail
 from tests.support.termux import need_termux_proot
-from tests.test_jail import provisioned
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -23,7 +22,7 @@ def phone(lasting_place: Path, debian: str) -> Jail:
     """A jail that ends programs by SIGSYS, with a Debian in $HOME/debian that has git."""
     need_termux_proot()
     jail = Jail(lasting_place, "sigsys")
-    provisioned(jail, debian)
+    provision_in_jail(jail, debian)
     install = "apt-get update >/dev/null && apt-get install --yes --no-install-recommends git perl >/dev/null"
     done = start(jail, install, "--env", "DEBIAN_FRONTEND=noninteractive")
     assert done.returncode == 0, done

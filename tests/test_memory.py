@@ -53,7 +53,6 @@ def test_every_limit_ends_in_success_or_in_words(registry: ScriptedRegistry, tmp
         tmp_path / "parent/container",
         "--no-sync",
         cache=tmp_path / "cache",
-        env=clean_environment(),
     )
     limited = ["sh", "-c", f'ulimit -v {limit}; exec "$@"', "sh", *command]
     done = subprocess.run(limited, check=False, timeout=120, **options)

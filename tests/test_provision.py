@@ -29,10 +29,10 @@ from provisioner.provision import Completion, Outcome, Plan, provision
 from provisioner.sources.registry import RegistrySource
 from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
-from tests.rootfs.test_kernel_note import program
 from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.local_archives import PLAIN, docker_members, provision_word, write_archive
+from tests.support.programs import program_for_kernel
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
 from tests.support.tools import as_user, find_program, provision_command, without_links
 from tests.support.trees import sha256_of, tree_of
@@ -229,7 +229,7 @@ def test_profile_dns_and_the_image_meet_in_the_launch_script(registry: ScriptedR
 
 def test_the_kernel_that_the_libc_asks_for_is_in_the_launch_script(registry: ScriptedRegistry, tmp_path: Path) -> None:
     for name, release, line in (("old", (3, 2, 0), "image_kernel=''\n"), ("new", (5, 4, 0), "image_kernel=5.4.0\n")):
-        registry.push("image", builders.image(builders.layer(("usr/bin/env", program(release)))))
+        registry.push("image", builders.image(builders.layer(("usr/bin/env", program_for_kernel(release)))))
         job(registry, Plan(tmp_path / name, AMD64, OPTIONS), tmp_path / "cache")
         assert line in (tmp_path / name / "start.sh").read_text()
 

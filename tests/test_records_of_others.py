@@ -27,8 +27,7 @@ def registry() -> Iterator[ScriptedRegistry]:
 
 @pytest.fixture
 def directory(registry: ScriptedRegistry, tmp_path: Path) -> Path:
-    done = provision(f"{registry.host}/x", tmp_path / "dir", "--platform=amd64", cache=tmp_path / "cache")
-    assert done.returncode == 0, done.stderr
+    provision(f"{registry.host}/x", tmp_path / "dir", "--platform=amd64", cache=tmp_path / "cache", status=0)
     return tmp_path / "dir"
 
 
@@ -64,7 +63,6 @@ def test_no_command_shows_it_as_it_is(registry: ScriptedRegistry, directory: Pat
     )
     for words in commands:
         done = provision(*words, cache=tmp_path / "cache", env=env)
-        assert "Traceback" not in done.stderr
         check(done.stdout)
         check(done.stderr)
         if words[0] in ("inspect", "list"):

@@ -26,7 +26,7 @@ from provisioner.rootfs.tree import Tree
 from tests.support import builders
 from tests.support.apart import apply_apart
 from tests.support.archives import Member, special, tar
-from tests.support.tools import fast_directory, need, need_root, run
+from tests.support.tools import fast_directory, need, need_root, run, unavailable
 from tests.support.trees import Entry as Found
 from tests.support.trees import set_times, tree_of
 
@@ -215,7 +215,7 @@ def test_attributes_of_files(tmp_path: Path, tool: str) -> None:
     try:
         os.setxattr(tmp_path / "file", "user.key", b"a\0\xff\n=")
     except (OSError, AttributeError):
-        pytest.skip("this file system has no user attributes")
+        unavailable("this file system has no user attributes")
     run(tool, "--format=pax", "--xattrs", "-cf", tmp_path / "x.tar", "-C", tmp_path, "file")
     [entry] = entries(tmp_path / "x.tar")
     assert dict(entry.xattrs)[b"user.key"] == b"a\0\xff\n="

@@ -131,7 +131,7 @@ def test_other_programs_extract_the_same(tmp_path: Path, program: str) -> None:
     assert tree["a"].mode == 0o750
     odd = tree["a/\xfc new\nline"]
     assert (odd.owner, odd.mtime) == ((70000, 3_000_000), 1_700_000_000_123_456_789)
-    assert tree["a/hard"].same_as == "a/" + "n" * 200 or tree["a/" + "n" * 200].same_as == "a/hard"
+    assert {tree["a/hard"].same_as, tree["a/" + "n" * 200].same_as} == {"", "a/hard"}
     assert tree["/".join(["d" * 90] * 4) + "/file"].mode == 0o4755
     assert (tmp_path / "out/a/sparse").read_bytes() == bytes(65536) + b"x" * 4096 + bytes(192512) + b"x" * 4096 + bytes(
         782336

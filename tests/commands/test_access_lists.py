@@ -8,14 +8,13 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.filesystem.test_trust import GROUP_OBJ, MASK, NO_ID, OTHER, USER, USER_OBJ, acl
 from tests.support import builders
+from tests.support.access_lists import GROUP_OBJ, MASK, NO_ID, OTHER, USER, USER_OBJ, acl
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, need, need_root, provision, run
+from tests.support.tools import as_user, need, need_root, provision, run
 
 ONE = acl((USER_OBJ, 6, NO_ID), (USER, 4, 33), (GROUP_OBJ, 4, NO_ID), (MASK, 4, NO_ID), (OTHER, 0, NO_ID))
 CLOSED = acl((USER_OBJ, 6, NO_ID), (USER, 4, 33), (GROUP_OBJ, 4, NO_ID), (MASK, 0, NO_ID), (OTHER, 0, NO_ID))
@@ -41,7 +40,7 @@ def layer(passwd: bytes) -> builders.Layer:
             if kind:
                 header.pax_headers = {f"SCHILY.xattr.system.posix_acl_{kind}": value.decode("utf-8", "surrogateescape")}
             archive.addfile(header, io.BytesIO(content or b""))
-    return builders.Layer(buffer.getvalue(), builders.OCI_LAYER, builders.digest_of(buffer.getvalue()))
+    return builders.layer_of(buffer.getvalue())
 
 
 def lists_of(directory: Path) -> Lists:
@@ -64,7 +63,7 @@ def registry() -> Iterator[ScriptedRegistry]:
 @pytest.fixture
 def directory(place: Path, registry: ScriptedRegistry) -> Path:
     need_root()
-    life(f"{registry.host}/image", place / "dir", "--platform=linux/amd64")
+    provision(f"{registry.host}/image", place / "dir", "--platform=linux/amd64", status=0)
     assert lists_of(place / "dir") == {
         ("rootfs/etc", "system.posix_acl_default"): INHERITED,
         ("rootfs/etc/passwd", "system.posix_acl_access"): ONE,
@@ -72,11 +71,6 @@ def directory(place: Path, registry: ScriptedRegistry) -> Path:
         ("rootfs/usr/lying", "system.posix_acl_access"): CLOSED,
     }
     return place / "dir"
-
-
-def life(*words: str | Path, **options: Any) -> None:
-    done = provision(*words, **{"env": clean_environment(), **options})
-    assert done.returncode == 0, done.stderr
 
 
 def test_an_update_gives_no_file_a_list_that_it_had_not(directory: Path, registry: ScriptedRegistry) -> None:
@@ -90,7 +84,7 @@ def test_an_update_gives_no_file_a_list_that_it_had_not(directory: Path, registr
     (etc / "sub/added").write_bytes(b"added")
     run("setfacl", "--recursive", "--remove-all", etc / "sub")
     registry.push("image", builders.image(layer(b"root:x:0:0::/:/bin/sh\napp:x:60:60::/:/bin/sh\n")))
-    life("update", directory, "--yes", "--no-keep")
+    provision("update", directory, "--yes", "--no-keep", status=0)
     assert (etc / "plain").read_bytes() == b"mine"
     assert (etc / "sub/added").read_bytes() == b"added"
     assert len((etc / "passwd").read_bytes().splitlines()) == 3
@@ -101,7 +95,7 @@ def test_a_repair_puts_lists_back_with_their_files(directory: Path) -> None:
     before = lists_of(directory)
     (directory / "rootfs/usr/listed").unlink()
     shutil.rmtree(directory / "rootfs/etc")
-    life("repair", directory, "--yes", "--all")
+    provision("repair", directory, "--yes", "--all", status=0)
     assert lists_of(directory) == before
 
 
@@ -109,14 +103,14 @@ def test_a_copy_inherits_none(directory: Path, place: Path) -> None:
     need("setfacl")
     (place / "shared").mkdir(mode=0o755)
     run("setfacl", "--default", "--modify", "u:35:rwx", place / "shared")
-    life("copy", directory, place / "shared/new")
+    provision("copy", directory, place / "shared/new", status=0)
     assert lists_of(place / "shared/new") == lists_of(directory)
 
 
 def test_a_container_of_a_user_has_them_in_its_archives_alone(place: Path, registry: ScriptedRegistry) -> None:
-    life(f"{registry.host}/image", place / "dir", "--platform=linux/amd64", **as_user())
+    provision(f"{registry.host}/image", place / "dir", "--platform=linux/amd64", **as_user(), status=0)
     assert lists_of(place / "dir") == {}
-    life("export", place / "dir", place / "root.tar", **as_user())
+    provision("export", place / "dir", place / "root.tar", **as_user(), status=0)
     with tarfile.open(place / "root.tar") as archive:
         listed = {member.name for member in archive if any("posix_acl" in key for key in member.pax_headers)}
     assert listed == {"etc", "etc/passwd", "usr/listed", "usr/lying"}

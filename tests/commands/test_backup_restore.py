@@ -18,35 +18,30 @@ from typing import Any
 import pytest
 
 from provisioner.exports.backup import TAIL
-from tests.commands.test_copy_move import used
 from tests.support import builders
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
-from tests.support.containers import starter
-from tests.support.disks import disk
+from tests.support.containers import Container, starter
+from tests.support.disks import disk, tmpfs
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
 from tests.support.programs import End, program_that
-from tests.support.provisioned import own_all, provisioned, served
+from tests.support.provisioned import add_unusual_files, provisioned, served
 from tests.support.subordinate import FIRST, with_subordinate_ids
+from tests.support.termux import make_hard_links
 from tests.support.tools import (
     as_user,
     clean_environment,
+    messages_of,
     need,
     need_root,
     own,
+    own_all,
     provision,
     provision_command,
     run,
     user_id,
 )
 from tests.support.trees import Entry, tree_of
-
-
-def life(*words: str | Path, status: int = 0, **options: Any) -> str:
-    done = provision(*words, **{"env": clean_environment(), **options})
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 def listed(archive: Path) -> dict[str, tarfile.TarInfo]:
@@ -96,19 +91,19 @@ def test_access_lists_come_back(place: Path, by: str) -> None:
     run("setfacl", "-m", "u:33:r", rootfs / "usr/one")
     expected = access_lists_of(source)
     assert len(expected) == 5  # one file has two names, one directory has two lists
-    life("backup", source, place / "b.tar", **options)
-    message = life("restore", place / "b.tar", place / "new", **options)
+    messages_of("backup", source, place / "b.tar", **options)
+    message = messages_of("restore", place / "b.tar", place / "new", **options)
     assert "access lists" not in message
     assert access_lists_of(place / "new") == expected
     assert rootfs_of(place / "new") == rootfs_of(source)
     if by == "root":  # as docker and podman take them from an image
-        life("export", "--squash", "--format=oci-archive", source, place / "i.tar")
-        life(f"oci-archive:{place}/i.tar", place / "image")
+        messages_of("export", "--squash", "--format=oci-archive", source, place / "i.tar")
+        messages_of(f"oci-archive:{place}/i.tar", place / "image")
         assert access_lists_of(place / "image") == expected
     with disk(place, "btrfs") as mounted:
         run("mount", "-o", "remount,noacl", mounted.path)
         own(mounted.path)
-        message = life("restore", place / "b.tar", mounted.path / "new", **options)
+        message = messages_of("restore", place / "b.tar", mounted.path / "new", **options)
         assert "4 access lists (acl) can't be set here" in message
         assert rootfs_of(mounted.path / "new") == rootfs_of(source)
 
@@ -134,9 +129,8 @@ def test_a_container_of_another_processor_is_restored_and_runs(place: Path, save
     by["other user"]["env"] = {**by["other user"]["env"], "HOME": str(place / "other")}
     with served(made) as reference:
         options = {"env": clean_environment(), **by[saved_by]}
-        done = provision(reference, place / "source", "--platform=linux/arm64", **options)
-        assert done.returncode == 0, done.stderr
-    life("backup", source := place / "source", place / "b.tar.zst", **by[saved_by])
+        provision(reference, place / "source", "--platform=linux/arm64", **options, status=0)
+    messages_of("backup", source := place / "source", place / "b.tar.zst", **by[saved_by])
     (place / "other").mkdir()
     if restored_by == "other user":
         os.chown(place / "other", user_id() + 1, user_id() + 1)
@@ -145,7 +139,7 @@ def test_a_container_of_another_processor_is_restored_and_runs(place: Path, save
         own(place / "other")
         own(place / "b.tar.zst")
     new = place / "other/new"
-    message = life("restore", place / "b.tar.zst", new, **by[restored_by])
+    message = messages_of("restore", place / "b.tar.zst", new, **by[restored_by])
     assert ("to others in the backup" in message) is (restored_by != "root")
     old = (source / ".provision/ownership.mtree").read_text().splitlines()[2:]
     assert (new / ".provision/ownership.mtree").read_text().splitlines()[2:] == old
@@ -164,8 +158,8 @@ def test_a_user_gets_back_what_was_saved(place: Path, source: Path, name: str) -
     (source / "rootfs/etc/passwd").write_text("changed")
     (source / "rootfs/new").write_text("new")
     own_all(source)
-    life("backup", source, place / name, **as_user())
-    life("restore", place / name, place / "new", **as_user())
+    messages_of("backup", source, place / name, **as_user())
+    messages_of("restore", place / name, place / "new", **as_user())
     assert rootfs_of(place / "new") == rootfs_of(source)
     old, new = (json.loads((path / ".provision/record.json").read_text()) for path in (source, place / "new"))
     assert new == {**old, "id": new["id"]}
@@ -179,11 +173,11 @@ def test_a_user_gets_back_what_was_saved(place: Path, source: Path, name: str) -
 
 def test_root_gets_back_owners_attributes_holes_and_hard_links(place: Path) -> None:
     need_root()
-    source = used(provisioned(place / "source"))
+    source = add_unusual_files(provisioned(place / "source"))
     os.unlink(source / "rootfs/usr/device")  # which is never created
-    message = life("backup", source, place / "b.tar.gz")
+    message = messages_of("backup", source, place / "b.tar.gz")
     assert "1 socket was left out" in message
-    life("restore", place / "b.tar.gz", place / "new")
+    messages_of("restore", place / "b.tar.gz", place / "new")
     assert rootfs_of(place / "new") == rootfs_of(source)
     sparse = place / "new/rootfs/usr/sparse"
     assert os.getxattr(sparse, "user.note") == b"dear"
@@ -192,12 +186,12 @@ def test_root_gets_back_owners_attributes_holes_and_hard_links(place: Path) -> N
 
 def test_a_backup_is_the_same_each_time(place: Path, source: Path) -> None:
     for name in ("one.tar.gz", "two.tar.gz"):
-        life("backup", source, place / name, **as_user())
+        messages_of("backup", source, place / name, **as_user())
     assert (place / "one.tar.gz").read_bytes() == (place / "two.tar.gz").read_bytes()
 
 
 def test_owners_modes_and_devices_are_the_image_s_although_the_disk_has_none(place: Path, source: Path) -> None:
-    life("backup", source, place / "b.tar", **as_user())
+    messages_of("backup", source, place / "b.tar", **as_user())
     members = listed(place / "b.tar")
     owned, shadow = members["rootfs/usr/owned"], members["rootfs/etc/shadow"]
     assert (owned.uid, owned.gid, owned.mode) == (33, 34, 0o4755)
@@ -206,14 +200,14 @@ def test_owners_modes_and_devices_are_the_image_s_although_the_disk_has_none(pla
     assert (members["rootfs/usr/null"].type, members["rootfs/usr/null"].devminor) == (tarfile.CHRTYPE, 3)
     assert members["rootfs/usr/two"].linkname == "rootfs/usr/one"
     need_root()
-    life("restore", place / "b.tar", place / "by-root")
+    messages_of("restore", place / "b.tar", place / "by-root")
     assert (place / "by-root/rootfs/usr/owned").stat().st_uid == 33
     assert (place / "by-root/rootfs/usr/owned").stat().st_mode & 0o7777 == 0o4755
 
 
 def test_a_mode_that_was_changed_stays_changed(place: Path, source: Path) -> None:
     (source / "rootfs/etc/shadow").chmod(0o604)
-    life("backup", source, place / "b.tar", **as_user())
+    messages_of("backup", source, place / "b.tar", **as_user())
     shadow = listed(place / "b.tar")["rootfs/etc/shadow"]
     assert (shadow.gid, shadow.mode) == (42, 0o604)
 
@@ -221,11 +215,11 @@ def test_a_mode_that_was_changed_stays_changed(place: Path, source: Path) -> Non
 def test_from_root_to_a_user_and_back_keeps_the_owners_of_the_image(place: Path) -> None:
     need_root()
     source = provisioned(place / "source")
-    life("backup", source, place / "one.tar")
+    messages_of("backup", source, place / "one.tar")
     own(place / "one.tar")
-    message = life("restore", place / "one.tar", place / "user", **as_user())
+    message = messages_of("restore", place / "one.tar", place / "user", **as_user())
     assert "to others in the backup" in message
-    life("backup", place / "user", place / "two.tar", **as_user())
+    messages_of("backup", place / "user", place / "two.tar", **as_user())
     for name in ("etc/shadow", "usr/owned", "usr/null"):
         one, two = listed(place / "one.tar")[f"rootfs/{name}"], listed(place / "two.tar")[f"rootfs/{name}"]
         assert (one.uid, one.gid, one.mode, one.type) == (two.uid, two.gid, two.mode, two.type)
@@ -233,33 +227,28 @@ def test_from_root_to_a_user_and_back_keeps_the_owners_of_the_image(place: Path)
 
 def test_a_restored_container_runs(place: Path, source: Path) -> None:
     options = starter("proot")
-    life("backup", source, place / "b.tar.gz", **as_user())
+    messages_of("backup", source, place / "b.tar.gz", **as_user())
     user = as_user(XDG_STATE_HOME=str(place / "state"))
-    life("restore", place / "b.tar.gz", place / "new", **user)
+    messages_of("restore", place / "b.tar.gz", place / "new", **user)
     command = [str(place / "new/start.sh"), "--runtime", "proot", "/bin/cat", "/etc/os-release"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     assert (done.returncode, done.stdout) == (0, "ID=tiny\n")
-    shown = provision("list", "--json", **user)
-    assert shown.returncode == 0, shown.stderr
+    shown = provision("list", "--json", **user, status=0)
     rows = json.loads(shown.stdout)["directories"]
     assert str(place / "new") in [row["directory"] for row in rows]
 
 
 def test_hard_links_of_proot_come_back_as_hard_links(place: Path, source: Path) -> None:
     rootfs = source / "rootfs"
-    (rootfs / ".l2s").mkdir()
-    (rootfs / ".l2s/.l2s.file0001.0002").write_text("content")
-    (rootfs / ".l2s/.l2s.file0001").symlink_to(rootfs / ".l2s/.l2s.file0001.0002")
-    for name in ("a", "b"):
-        (rootfs / "usr" / name).symlink_to(rootfs / ".l2s/.l2s.file0001")
+    make_hard_links(Container(source), "usr/a", "usr/b")
     (rootfs / "usr/lost").symlink_to(rootfs / ".l2s/.l2s.gone0001")
     (source / ".provision/links").write_text(f"{rootfs}\n")
     own_all(source)
-    assert "1 hard link of proot has no content any more: usr/lost" in life(
+    assert "1 hard link of proot has no content any more: usr/lost" in messages_of(
         "backup", source, place / "b.tar", **as_user()
     )
-    life("restore", place / "b.tar", place / "new", **as_user())
-    assert (place / "new/rootfs/usr/a").read_text() == "content"
+    messages_of("restore", place / "b.tar", place / "new", **as_user())
+    assert (place / "new/rootfs/usr/a").read_text() == "usr/a"
     assert (place / "new/rootfs/usr/a").stat().st_ino == (place / "new/rootfs/usr/b").stat().st_ino
     assert not (place / "new/rootfs/.l2s").exists()
     assert not (place / "new/.provision/links").exists()
@@ -269,8 +258,8 @@ def test_files_that_are_called_like_whiteouts_are_files(place: Path, source: Pat
     for name in (".wh.passwd", ".wh..wh..opq", ".wh..wh.plnk"):
         (source / "rootfs/etc" / name).write_text("x")
     own_all(source)
-    life("backup", source, place / "b.tar", **as_user())
-    life("restore", place / "b.tar", place / "new", **as_user())
+    messages_of("backup", source, place / "b.tar", **as_user())
+    messages_of("restore", place / "b.tar", place / "new", **as_user())
     assert rootfs_of(place / "new") == rootfs_of(source)
 
 
@@ -280,7 +269,9 @@ def test_patterns_are_left_out(place: Path, source: Path) -> None:
         (source / "rootfs" / name).touch()
     own_all(source)
     words = ("--exclude", "/var/cache/*", "--exclude=home/*/.cache", "--exclude", "usr/one")
-    assert "3 files and directories were excluded" in life("backup", *words, source, place / "b.tar", **as_user())
+    assert "3 files and directories were excluded" in messages_of(
+        "backup", *words, source, place / "b.tar", **as_user()
+    )
     names = listed(place / "b.tar").keys()
     assert {"rootfs/var/cache", "rootfs/home/joe/kept"} <= names
     assert not {"rootfs/var/cache/a", "rootfs/home/joe/.cache", "rootfs/home/joe/.cache/b", "rootfs/usr/one"} & names
@@ -294,7 +285,7 @@ def test_unreadable_files_and_directories_are_saved(place: Path, source: Path) -
     (source / "rootfs/closed").chmod(0)
     own_all(source)
     before = tree_of(source)
-    life("backup", source, place / "b.tar", **as_user())
+    messages_of("backup", source, place / "b.tar", **as_user())
     assert tree_of(source) == before
     with tarfile.open(place / "b.tar") as opened:
         assert opened.extractfile("rootfs/closed/file").read() == b"secret"  # type: ignore[union-attr]
@@ -317,7 +308,7 @@ def test_subordinate_ids_are_what_they_are_inside(place: Path, source: Path) -> 
     assert done.returncode == 0, done.stderr
     members = listed(place / "b.tar")
     assert (members["rootfs/secret"].uid, members["rootfs/etc/shadow"].uid) == (5, 42)
-    life("restore", place / "b.tar", place / "new", **as_user())
+    messages_of("restore", place / "b.tar", place / "new", **as_user())
     assert (place / "new/.provision/ids").read_text() == "many\n"
 
 
@@ -326,8 +317,8 @@ def test_settings_of_this_machine_are_shown(place: Path) -> None:
     script = (source / "start.sh").read_text()
     assert "default_binds=''" in script
     (source / "start.sh").write_text(script.replace("default_binds=''", "default_binds='/data:/data'"))
-    life("backup", source, place / "b.tar")
-    assert "start.sh has binds of the backup: /data:/data" in life("restore", place / "b.tar", place / "new")
+    messages_of("backup", source, place / "b.tar")
+    assert "start.sh has binds of the backup: /data:/data" in messages_of("restore", place / "b.tar", place / "new")
     assert "default_binds='/data:/data'" in (place / "new/start.sh").read_text()
 
 
@@ -335,11 +326,11 @@ def test_settings_of_this_machine_are_shown(place: Path) -> None:
 def test_a_backup_that_another_program_has_packed_again_is_as_good(place: Path, program: str) -> None:
     need_root()
     need(program)
-    source = used(provisioned(place / "source"))
+    source = add_unusual_files(provisioned(place / "source"))
     os.unlink(source / "rootfs/usr/device")
     os.unlink(source / "rootfs/tmp/socket")
     os.unlink(source / "rootfs/usr/new\nline \udcff")  # bsdtar takes no name that isn't UTF-8
-    life("backup", source, place / "b.tar")
+    messages_of("backup", source, place / "b.tar")
     (place / "out").mkdir()
     xattrs = ["--xattrs", "--xattrs-include=*"] if program == "tar" else []
     run(program, "-xp", *xattrs, "-f", place / "b.tar", "-C", place / "out")
@@ -347,7 +338,7 @@ def test_a_backup_that_another_program_has_packed_again_is_as_good(place: Path, 
     assert null.is_char_device()
     packed = ["--format=posix", "--xattrs", "--sparse"] if program == "tar" else ["--format=pax", "--xattrs"]
     run(program, "-c", *packed, "-f", place / "again.tar", "-C", place / "out", ".")
-    message = life("restore", place / "again.tar", place / "new")
+    message = messages_of("restore", place / "again.tar", place / "new")
     assert "no digest" in message
     ours, theirs = rootfs_of(place / "new"), rootfs_of(source)
     if program == "bsdtar":  # which sets other times for directories that it can't write to
@@ -401,7 +392,7 @@ def test_a_file_that_changes_meanwhile_is_told(place: Path, source: Path) -> Non
 @pytest.mark.slow
 def test_a_restore_that_is_killed_leaves_nothing_or_all(tmp_path: Path) -> None:
     source = provisioned(tmp_path / "source")
-    life("backup", source, tmp_path / "b.tar")
+    messages_of("backup", source, tmp_path / "b.tar")
     (tmp_path / "place").mkdir()
     target = tmp_path / "place/above/target"
     (tmp_path / "canary").write_text("alive")
@@ -431,7 +422,7 @@ def test_an_archive_that_is_killed_is_the_old_one_or_the_new_one(tmp_path: Path,
     source = provisioned(tmp_path / "source")
     (tmp_path / "place").mkdir()
     target = tmp_path / "place/b.tar"
-    life(command, source, target)
+    messages_of(command, source, target)
     new = target.read_bytes()
 
     def prepare() -> list[str]:
@@ -442,7 +433,7 @@ def test_an_archive_that_is_killed_is_the_old_one_or_the_new_one(tmp_path: Path,
     for was_killed in kill_at_random(60, prepare, tmp_path):
         kills += was_killed
         assert target.read_bytes() in ((b"old", new) if was_killed else (new,))
-    life(command, source, target)
+    messages_of(command, source, target)
     assert target.read_bytes() == new
     assert os.listdir(tmp_path / "place") == ["b.tar"]
     assert kills > 40
@@ -453,29 +444,25 @@ def test_a_full_disk_leaves_the_old_archive(place: Path, command: str) -> None:
     need_root()
     source = provisioned(place / "source")
     small = place / "small"
-    small.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", small)
-    try:
+    with tmpfs(small, "size=1m,mode=755"):
         (small / "b.tar").write_bytes(b"old")
-        message = life(command, source, small / "b.tar", status=7)
+        message = messages_of(command, source, small / "b.tar", status=7)
         assert f"write {small}/b.tar: No space left" in message
         assert os.listdir(small) == ["b.tar"]
         assert (small / "b.tar").read_bytes() == b"old"
         (source / "rootfs/large").write_bytes(os.urandom(3 << 20))
-        message = life(command, source, small / "b.tar.zst", status=7)  # by a program, or a module of Python
+        message = messages_of(command, source, small / "b.tar.zst", status=7)  # by a program, or a module of Python
         assert "No space left" in message
         assert "df -h" in message
         if command == "export":
             image = ("export", "--squash", "--format=oci-archive", source)
-            message = life(*image, small / "b.tar", status=7)
+            message = messages_of(*image, small / "b.tar", status=7)
             assert f"write the new layer to a temporary file, in {small}: No space left" in message
             assert "df -h" in message
-            message = life(*image, "-", status=7, env=clean_environment(TMPDIR=str(small)))
+            message = messages_of(*image, "-", status=7, env=clean_environment(TMPDIR=str(small)))
             assert "write the new layer to a temporary file: No space left" in message
             assert "TMPDIR=" in message
         assert os.listdir(small) == ["b.tar"]
-    finally:
-        run("umount", small)
 
 
 def test_devices_and_times_that_can_not_be_restored_are_counted(place: Path) -> None:
@@ -485,17 +472,17 @@ def test_devices_and_times_that_can_not_be_restored_are_counted(place: Path) -> 
     os.mknod(source / "rootfs/usr/mine", 0o60666, os.makedev(7, 200))
     os.mknod(source / "rootfs/usr/other", 0o20666, os.makedev(1, 3))
     with disk(place, "btrfs") as mounted:
-        life("move", source, mounted.path / "source")
+        messages_of("move", source, mounted.path / "source")
         late = mounted.path / "source/rootfs/usr/late"
         late.touch()
         os.utime(late, (1 << 34, 1 << 34))
-        life("backup", mounted.path / "source", place / "b.tar")
-    message = life("restore", place / "b.tar", place / "new")
+        messages_of("backup", mounted.path / "source", place / "b.tar")
+    message = messages_of("restore", place / "b.tar", place / "new")
     assert "2 devices are empty files" in message
     assert "1 file has a time that can't be kept here" in message
     plain = provisioned(place / "plain")
-    life("backup", plain, place / "plain.tar")
-    message = life("restore", place / "plain.tar", place / "again")
+    messages_of("backup", plain, place / "plain.tar")
+    message = messages_of("restore", place / "plain.tar", place / "again")
     assert "devices" not in message
     assert "time" not in message
 
@@ -505,25 +492,25 @@ def test_devices_and_times_that_can_not_be_restored_are_counted(place: Path) -> 
 
 def test_an_archive_in_the_directory_itself_is_refused(source: Path) -> None:
     for command in ("backup", "export"):
-        message = life(command, source, source / "rootfs/b.tar", status=2, **as_user())
+        message = messages_of(command, source, source / "rootfs/b.tar", status=2, **as_user())
         assert "in the directory that goes into it" in message
 
 
 @pytest.mark.parametrize("name", ["none/b.tar", "."])
 def test_a_file_that_cannot_be_written_is_refused(place: Path, source: Path, name: str) -> None:
-    assert "name a file" in life("backup", source, place / name, status=2, **as_user())
+    assert "name a file" in messages_of("backup", source, place / name, status=2, **as_user())
 
 
 def test_a_directory_without_a_record_of_owners_is_refused(place: Path, source: Path) -> None:
     (source / ".provision/ownership.mtree").unlink()
-    assert "has no record of owners" in life("backup", source, place / "b.tar", status=7, **as_user())
+    assert "has no record of owners" in messages_of("backup", source, place / "b.tar", status=7, **as_user())
     assert not (place / "b.tar").exists()
 
 
 def test_a_record_that_lies_is_refused(place: Path, source: Path) -> None:
     record = source / ".provision/ownership.mtree"
     record.write_bytes(record.read_bytes().replace(b"mode=", b"mood="))
-    assert "the ownership record is damaged" in life("backup", source, place / "b.tar", status=7, **as_user())
+    assert "the ownership record is damaged" in messages_of("backup", source, place / "b.tar", status=7, **as_user())
     assert sorted(os.listdir(place)) == ["source"]
 
 
@@ -532,7 +519,7 @@ def backup(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A backup of root's container, or the user's."""
     folder = tmp_path_factory.mktemp("backup")
     source = provisioned(folder / "source")
-    life("backup", source, folder / "b.tar")
+    messages_of("backup", source, folder / "b.tar")
     return (folder / "b.tar").read_bytes()
 
 
@@ -540,7 +527,7 @@ def refused(tmp_path: Path, data: bytes, status: int = 6, *words: str) -> str:
     """Restore a backup, which has to be refused, with nothing left."""
     (tmp_path / "bad").write_bytes(data)
     (tmp_path / "place").mkdir(exist_ok=True)
-    message = life("restore", *words, tmp_path / "bad", tmp_path / "place/new", status=status)
+    message = messages_of("restore", *words, tmp_path / "bad", tmp_path / "place/new", status=status)
     assert os.listdir(tmp_path / "place") == []
     assert message.count("\n") == 2, message
     return message
@@ -601,7 +588,7 @@ def test_labels_and_attributes_of_a_machine_are_never_restored(tmp_path: Path, b
     header = tarfile.TarInfo("rootfs/file")
     header.pax_headers = {f"SCHILY.xattr.{name}": "value" for name in names}
     (tmp_path / "bad").write_bytes(hostile(backup, header))
-    life("restore", tmp_path / "bad", tmp_path / "new")
+    messages_of("restore", tmp_path / "bad", tmp_path / "new")
     assert os.listxattr(tmp_path / "new/rootfs/file") == ["user.note"]
 
 
@@ -663,7 +650,7 @@ def test_symlinks_of_a_backup_lead_nowhere_else(tmp_path: Path, backup: bytes) -
         special("rootfs/disk", tarfile.BLKTYPE, devmajor=8, devminor=0),
     )
     (tmp_path / "bad").write_bytes(hostile(backup, *members))
-    life("restore", tmp_path / "bad", tmp_path / "new")
+    messages_of("restore", tmp_path / "bad", tmp_path / "new")
     assert os.listdir(tmp_path / "outside") == []
     assert (tmp_path / "new/.provision/helper").read_bytes() != b"x"
     assert (tmp_path / "new/rootfs/disk").is_file()
@@ -684,12 +671,12 @@ def test_nothing_of_a_backup_that_would_run_here_is_used(tmp_path: Path, backup:
             header.size = 4
             written.addfile(header, io.BytesIO(b"evil"))
     (tmp_path / "bad").write_bytes(archive.getvalue())
-    message = life("restore", tmp_path / "bad", tmp_path / "new")
+    message = messages_of("restore", tmp_path / "bad", tmp_path / "new")
     assert "start.sh was edited" in message
     assert (tmp_path / "new/start.sh").read_bytes() == script
     assert (tmp_path / "new/.provision/start.sh.old").stat().st_mode & 0o111 == 0
-    for path in (tmp_path / "new/.provision").rglob("*"):
-        assert path.name == "start.sh.old" or path.is_dir() or b"evil" not in path.read_bytes()
+    files = [path for path in (tmp_path / "new/.provision").rglob("*") if path.is_file()]
+    assert [path.name for path in files if b"evil" in path.read_bytes()] == ["start.sh.old"]
     assert not (tmp_path / "new/.provision/run").exists()
 
 
@@ -724,10 +711,10 @@ def test_what_is_there_is_not_replaced(tmp_path: Path, backup: bytes) -> None:
     (tmp_path / "b.tar").write_bytes(backup)
     target = provisioned(tmp_path / "target")
     before = tree_of(target)
-    assert "exists" in life("restore", tmp_path / "b.tar", target, status=8)
+    assert "exists" in messages_of("restore", tmp_path / "b.tar", target, status=8)
     assert tree_of(target) == before
-    assert "can't be the root directory" in life("restore", tmp_path / "b.tar", "/", status=2)
-    assert "there is no file" in life("restore", tmp_path / "none", tmp_path / "new", status=3)
+    assert "can't be the root directory" in messages_of("restore", tmp_path / "b.tar", "/", status=2)
+    assert "there is no file" in messages_of("restore", tmp_path / "none", tmp_path / "new", status=3)
 
 
 # Exports
@@ -736,7 +723,7 @@ def test_what_is_there_is_not_replaced(tmp_path: Path, backup: bytes) -> None:
 def test_an_export_is_what_docker_export_would_be(place: Path, source: Path) -> None:
     (source / "rootfs/etc/new").write_text("new")
     own_all(source)
-    life("export", source, place / "rootfs.tar.gz", **as_user())
+    messages_of("export", source, place / "rootfs.tar.gz", **as_user())
     members = listed(place / "rootfs.tar.gz")
     assert members["."].isdir()
     assert members["usr/owned"].uid == 33
@@ -748,8 +735,8 @@ def test_an_export_is_what_docker_export_would_be(place: Path, source: Path) -> 
 def test_other_programs_make_the_image_s_tree_of_an_export(place: Path, program: str) -> None:
     need_root()
     need(program)
-    by_root = used(provisioned(place / "source"))
-    life("export", by_root, place / "b.tar")
+    by_root = add_unusual_files(provisioned(place / "source"))
+    messages_of("export", by_root, place / "b.tar")
     (place / "out/rootfs").mkdir(parents=True)
     xattrs = ["--xattrs", "--xattrs-include=*"] if program == "tar" else []
     run(program, "-xp", *xattrs, "-f", place / "b.tar", "-C", place / "out/rootfs")
@@ -765,7 +752,7 @@ def test_other_programs_make_the_image_s_tree_of_an_export(place: Path, program:
 def test_skopeo_and_umoci_take_an_export_as_a_layer(place: Path, source: Path) -> None:
     need("umoci")
     need_root()
-    life("export", source, place / "b.tar", **as_user())
+    messages_of("export", source, place / "b.tar", **as_user())
     run("umoci", "init", "--layout", place / "layout")
     run("umoci", "new", "--image", f"{place}/layout:x")
     run("umoci", "raw", "add-layer", "--image", f"{place}/layout:x", place / "b.tar")
@@ -817,7 +804,7 @@ def test_owners_of_files_that_the_image_does_not_know_are_found(place: Path, sou
     (source / "rootfs/opt/app/found/below").touch()
     (source / "rootfs/usr/owned-too").touch()
     own_all(source)
-    message = life("export", source, place / "b.tar", **as_user())
+    message = messages_of("export", source, place / "b.tar", **as_user())
     members = listed(place / "b.tar")
     found, below = members["opt/app/found"], members["opt/app/found/below"]
     assert (found.uid, found.gid) == owner
@@ -838,12 +825,12 @@ def test_hostile_package_databases_do_no_harm(place: Path, source: Path) -> None
     (rootfs / "var/lib/pacman/local/x/mtree").write_bytes(b"\x1f\x8b damaged")
     (rootfs / "new").touch()
     own_all(source)
-    life("export", source, place / "b.tar", **as_user())
+    messages_of("export", source, place / "b.tar", **as_user())
     assert listed(place / "b.tar")["new"].uid == 0
 
 
 def test_formats_are_named(source: Path) -> None:
-    assert "is none of tar" in life("export", "--format", "zip", source, "x", status=2, **as_user())
+    assert "is none of tar" in messages_of("export", "--format", "zip", source, "x", status=2, **as_user())
 
 
 def test_what_was_made_for_binds_is_no_change_in_a_restored_directory(source: Path, place: Path) -> None:
@@ -852,7 +839,7 @@ def test_what_was_made_for_binds_is_no_change_in_a_restored_directory(source: Pa
     made.mkdir(parents=True)
     (source / ".provision/mount-points").write_text("/made\n/made/for\n/made/for/bind\n")
     own_all(source)
-    life("backup", source, place / "a.tar", **as_user())
-    life("restore", place / "a.tar", place / "restored", **as_user())
-    done = provision("diff", place / "restored", env=clean_environment())
+    messages_of("backup", source, place / "a.tar", **as_user())
+    messages_of("restore", place / "a.tar", place / "restored", **as_user())
+    done = provision("diff", place / "restored")
     assert "made" not in done.stdout, done.stdout

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.provisioned import image, served
-from tests.support.tools import clean_environment, need, need_root, provision, run
+from tests.support.tools import need, need_root, provision, run
 from tests.support.trees import Entry, tree_of
 
 SECRET = b"the host's secret"
@@ -24,8 +24,7 @@ MOUNTED = ("usr/share", "mnt", "etc/os-release")
 
 
 def done(*words: str | Path, status: int = 0, **options: Any) -> str:
-    ended = provision(*words, **{"env": clean_environment(), **options})
-    assert ended.returncode == status, ended.stderr
+    ended = provision(*words, **options, status=status)
     return ended.stdout + ended.stderr
 
 

@@ -19,6 +19,7 @@ from tests.support import builders
 from tests.support.cached_files import DAY, NOW, left, put
 from tests.support.scripted_registry import Broken, ScriptedRegistry
 from tests.support.tools import as_user, clean_environment, need_root, provision, provision_command
+from tests.support.waiting import wait_until
 
 IMAGE = builders.small()
 
@@ -26,9 +27,7 @@ IMAGE = builders.small()
 def ask(cache: Path, *words: str, config: str = "") -> subprocess.CompletedProcess[str]:
     path = cache.with_suffix(".toml")
     path.write_text(config)
-    done = provision("cache", *words, cache=cache, env=clean_environment(PROVISION_CONFIG=str(path)))
-    assert done.returncode == 0, done.stderr
-    return done
+    return provision("cache", *words, cache=cache, env=clean_environment(PROVISION_CONFIG=str(path)), status=0)
 
 
 @pytest.fixture
@@ -79,8 +78,7 @@ def test_prune_and_clear(recent: Path, words: list[str], config: str, stays: str
 
 @pytest.mark.parametrize("words", [["rm"], ["prune", "--limit", "much"], ["prune", "--days", "-1"], ["ls", "more"]])
 def test_usage(tmp_path: Path, words: list[str]) -> None:
-    done = provision("cache", *words, cache=tmp_path)
-    assert done.returncode == 2
+    done = provision("cache", *words, cache=tmp_path, status=2)
     assert len(done.stderr.splitlines()) == 2
 
 
@@ -203,10 +201,8 @@ def test_what_a_run_downloads_is_not_pruned(registry: ScriptedRegistry, tmp_path
     words = ["--platform=amd64", f"{registry.host}/x", str(tmp_path / "dir")]
     command, options = provision_command(*words, cache=cache)
     with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 60
         expected = ["blob", "blob", "blob", "partial", "tag"]  # the big one is partial
-        while kinds_in(cache) != expected and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: kinds_in(cache) == expected)
         assert prune(cache, 0) == []
         kinds = kinds_in(cache)
         process.terminate()
@@ -250,9 +246,7 @@ def test_what_a_killed_run_without_cache_left_goes_with_the_next(registry: Scrip
     words = ["--no-cache", "--platform=amd64", f"{registry.host}/x", str(tmp_path / "dir")]
     command, options = provision_command(*words, cache=tmp_path / "cache")
     with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 60
-        while not registry.asked(f".*/{builders.digest_of(layer)}") and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: registry.asked(f".*/{builders.digest_of(layer)}"))
         process.kill()
         process.communicate(timeout=60)
     assert [path.name for path in tmp_path.iterdir()] == [".dir.provision"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,31 +19,25 @@ from provisioner.container import copying
 from provisioner.filesystem.copying import CopyReport
 from provisioner.filesystem.walk import walk
 from tests.support.containers import starter
-from tests.support.disks import disk
+from tests.support.disks import disk, tmpfs
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
-from tests.support.provisioned import own_all, provisioned
+from tests.support.provisioned import add_unusual_files, provisioned
 from tests.support.subordinate import FIRST, with_subordinate_ids
 from tests.support.tools import (
     as_user,
     clean_environment,
+    messages_of,
     need,
     need_root,
     own,
+    own_all,
     provision,
     provision_command,
     run,
     without_links,
 )
 from tests.support.trees import Entry, make_deep, tree_of
-
-
-def life(*words: str | Path, status: int = 0, **options: Any) -> str:
-    done = provision(*words, **{"env": clean_environment(), **options})
-    assert done.returncode == status, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 def content(directory: Path) -> dict[str, Entry]:
@@ -55,34 +48,6 @@ def content(directory: Path) -> dict[str, Entry]:
         if not path.startswith((".provision/run", ".provision/fakeroot.state", ".provision/links"))
         and path not in (".provision", ".provision/record.json")
     }
-
-
-def used(directory: Path) -> Path:
-    """Have in a container what users put there: holes, attributes, odd names, devices, sockets, closed files."""
-    rootfs = directory / "rootfs"
-    with (rootfs / "usr/sparse").open("wb") as file:
-        file.truncate(5 << 20)
-        file.seek(3 << 20)
-        file.write(b"data")
-    (rootfs / "usr/new\nline \udcff").write_text("odd")
-    os.link(rootfs / "usr/link", rootfs / "usr/linked-symlink", follow_symlinks=False)
-    os.setxattr(rootfs / "usr/sparse", "user.note", b"dear")
-    with socket.socket(socket.AF_UNIX) as server:
-        here = os.getcwd()
-        os.chdir(rootfs)
-        server.bind("tmp/socket")
-        os.chdir(here)
-    (rootfs / "usr/closed-directory/sub").mkdir(parents=True)
-    (rootfs / "usr/closed-directory/file").write_text("x")
-    (rootfs / "usr/closed-directory/file").chmod(0)
-    (rootfs / "usr/closed-directory/sub").chmod(0o300)
-    (rootfs / "usr/closed-directory").chmod(0)
-    if os.geteuid() == 0:
-        os.chown(rootfs / "usr/sparse", 33, 34)
-        os.chmod(rootfs / "usr/sparse", 0o6755)
-        os.mknod(rootfs / "usr/device", 0o20666, os.makedev(1, 3))
-        os.setxattr(rootfs / "usr/one", "trusted.note", b"x")
-    return directory
 
 
 @pytest.fixture(params=["root", "user"])
@@ -96,7 +61,7 @@ def by(request: pytest.FixtureRequest) -> dict[str, Any]:
 def test_a_copy_has_all_that_is_in_the_original(place: Path, by: dict[str, Any]) -> None:
     source = provisioned(place / "source", **by)
     if not by:
-        used(source)
+        add_unusual_files(source)
     else:
         (source / "rootfs/usr/closed-directory").mkdir()
         (source / "rootfs/usr/closed-directory/file").write_text("x")
@@ -108,7 +73,7 @@ def test_a_copy_has_all_that_is_in_the_original(place: Path, by: dict[str, Any])
     own(source / ".provision/run")
     own(source / ".provision/run/1")
     before = content(source)
-    message = life("copy", source, place / "new", **by)
+    message = messages_of("copy", source, place / "new", **by)
     assert content(place / "new") == before
     assert content(source) == before
     assert not (place / "new/.provision/run").exists()
@@ -122,19 +87,19 @@ def test_a_copy_has_all_that_is_in_the_original(place: Path, by: dict[str, Any])
 def test_a_copy_has_an_id_of_its_own_and_a_move_keeps_it(place: Path) -> None:
     source = provisioned(place / "source")
     record = json.loads((source / ".provision/record.json").read_text())
-    life("copy", source, place / "new")
+    messages_of("copy", source, place / "new")
     copied = json.loads((place / "new/.provision/record.json").read_text())
     assert copied == {**record, "id": copied["id"]}
     assert copied["id"] not in ("", record["id"])
     with elsewhere(place, "other") as parent:
-        life("move", source, parent / "moved")
+        messages_of("move", source, parent / "moved")
         assert json.loads((parent / "moved/.provision/record.json").read_text()) == record
 
 
 def test_fakeroot_shows_the_owners_of_a_copy(place: Path) -> None:
     need("fakeroot")
     source = provisioned(place / "source", **as_user())
-    life("copy", source, place / "new", **as_user())
+    messages_of("copy", source, place / "new", **as_user())
     show = ["fakeroot", "-i", ".provision/fakeroot.state", "stat", "-c", "%u:%g:%a", "rootfs/usr/owned"]
     done = subprocess.run(show, capture_output=True, text=True, check=True, **{**as_user(), "cwd": place / "new"})
     assert done.stdout == "33:34:4755\n"
@@ -147,7 +112,7 @@ def test_a_copy_shares_blocks_where_the_file_system_can(tmp_path: Path, file_sys
         (source / "rootfs/large").write_bytes(os.urandom(100 << 20))
         os.sync()
         before = shutil.disk_usage(mounted.path).used
-        message = life("copy", source, mounted.path / "new")
+        message = messages_of("copy", source, mounted.path / "new")
         assert "by reflink, without taking space" in message
         assert shutil.disk_usage(mounted.path).used - before < 20 << 20
         assert content(mounted.path / "new") == content(source)
@@ -158,7 +123,7 @@ def test_a_copy_runs(place: Path) -> None:
     source = provisioned(place / "source", **as_user())
     (source / "rootfs/etc/mark").write_text("here")
     own(source / "rootfs/etc/mark")
-    life("copy", source, place / "new", **as_user())
+    messages_of("copy", source, place / "new", **as_user())
     shutil.rmtree(source)
     command = [str(place / "new/start.sh"), "--runtime", "proot", "/bin/cat", "/etc/mark"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
@@ -173,10 +138,10 @@ def test_a_copy_of_what_runs_is_made_with_a_word(place: Path) -> None:
     with subprocess.Popen(command, **options) as process:
         assert process.stdout
         process.stdout.readline()
-        assert "in the copy in part" in life("copy", source, place / "new", **as_user())
-        assert "stop them first" in life("move", source, place / "moved", status=8, **as_user())
+        assert "in the copy in part" in messages_of("copy", source, place / "new", **as_user())
+        assert "stop them first" in messages_of("move", source, place / "moved", status=8, **as_user())
         assert (source / "start.sh").exists()
-        life("remove", "--yes", source, **as_user())
+        messages_of("remove", "--yes", source, **as_user())
     assert (place / "new/start.sh").exists()
 
 
@@ -184,14 +149,11 @@ def test_what_is_mounted_is_left_out_of_a_copy_and_hinders_a_move(place: Path) -
     need_root()
     source = provisioned(place / "source")
     (source / "rootfs/mnt").mkdir()
-    run("mount", "-t", "tmpfs", "tmpfs", source / "rootfs/mnt")
-    try:
+    with tmpfs(source / "rootfs/mnt"):
         (source / "rootfs/mnt/file").touch()
-        assert "something is mounted at rootfs/mnt, and was left out" in life("copy", source, place / "new")
+        assert "something is mounted at rootfs/mnt, and was left out" in messages_of("copy", source, place / "new")
         assert os.listdir(place / "new/rootfs/mnt") == []
-        assert f"mounted at {source}/rootfs/mnt" in life("move", source, place / "moved", status=8)
-    finally:
-        run("umount", source / "rootfs/mnt")
+        assert f"mounted at {source}/rootfs/mnt" in messages_of("move", source, place / "moved", status=8)
 
 
 def test_hard_links_that_are_refused_become_files(place: Path) -> None:
@@ -217,8 +179,8 @@ def test_links_of_proot_lead_to_the_copy_and_follow_a_move(place: Path) -> None:
     (rootfs / "usr/absolute2").symlink_to(rootfs / "etc")
     (source / ".provision/links").write_text(f"{rootfs}\n")
     own_all(source)
-    life("copy", source, place / "new", **as_user())
-    life("move", source, place / "moved", **as_user())
+    messages_of("copy", source, place / "new", **as_user())
+    messages_of("move", source, place / "moved", **as_user())
     for target in (place / "new", place / "moved"):
         assert os.readlink(target / "rootfs/usr/file") == f"{target}/rootfs/.l2s/.l2s.file0001"
         assert (target / "rootfs/usr/file").read_text() == "content"
@@ -230,7 +192,7 @@ def test_links_of_proot_lead_to_the_copy_and_follow_a_move(place: Path) -> None:
 def test_depth_has_no_limit(place: Path) -> None:
     source = provisioned(place / "source")
     make_deep(source / "rootfs")
-    life("copy", source, place / "new")
+    messages_of("copy", source, place / "new")
     names = [[file.name for file in filter(None, walk(path / "rootfs"))] for path in (source, place / "new")]
     assert names[0] == names[1]
 
@@ -242,7 +204,7 @@ def test_a_source_that_is_removed_meanwhile_is_noticed(tmp_path: Path, monkeypat
 
     def removed_first(opened: int, former: Path, target: int, place: Path) -> CopyReport:
         report = copy_directory(opened, former, target, place)
-        life("remove", source)
+        messages_of("remove", source)
         return report
 
     monkeypatch.setattr(copying, "copy_directory", removed_first)
@@ -260,30 +222,25 @@ def elsewhere(place: Path, where: str) -> Iterator[Path]:
         (place / "elsewhere").mkdir()
         yield own(place / "elsewhere")
         return
-    need_root()
     point = place / "elsewhere"
-    point.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "mode=755,size=500m", "tmpfs", point)
-    try:
+    with tmpfs(point, "mode=755,size=500m"):
         yield point
-    finally:
-        run("umount", point)
 
 
 @pytest.mark.parametrize("where", ["same", "other"])
 def test_a_move_takes_all_and_leaves_nothing(place: Path, where: str) -> None:
     need_root()
     env = clean_environment(XDG_STATE_HOME=str(place / "state"))
-    source = used(provisioned(place / "source", env=env))
+    source = add_unusual_files(provisioned(place / "source", env=env))
     before = content(source)
     with elsewhere(place, where) as parent:
-        life("move", source, parent / "above/new", env=env)
+        messages_of("move", source, parent / "above/new", env=env)
         assert not source.exists()
         assert content(parent / "above/new") == before
         assert staging_below(place) == []
         (row,) = json.loads(provision("list", "--json", env=env).stdout)["directories"]
         assert row["directory"] == f"{parent}/above/new"
-        life("move", parent / "above/new", source, env=env)
+        messages_of("move", parent / "above/new", source, env=env)
         assert content(source) == before
 
 
@@ -293,7 +250,7 @@ def test_a_move_that_would_lose_something_is_refused(place: Path) -> None:
     before = content(source)
     os.setxattr(source / "rootfs/usr/one", "user.note", b"x" * 60000)
     with disk(place, "ext4") as mounted:  # whose attributes have to fit into a block
-        message = life("move", source, mounted.path / "new", status=7)
+        message = messages_of("move", source, mounted.path / "new", status=7)
         assert "extended attribute" in message
         assert "provision copy" in message
         assert not (mounted.path / "new").exists()
@@ -374,7 +331,7 @@ def test_what_cannot_be_is_refused(
     (tmp_path / "plain/file").touch()
     (tmp_path / "file").touch()
     before = tree_of(tmp_path)
-    assert text in life(command, *words, status=status, cwd=tmp_path)
+    assert text in messages_of(command, *words, status=status, cwd=tmp_path)
     assert tree_of(tmp_path).keys() == before.keys()
 
 
@@ -382,17 +339,17 @@ def test_what_cannot_be_is_refused(
 def test_the_current_directory_is_not_replaced(tmp_path: Path, command: str) -> None:
     source = provisioned(tmp_path / "source")
     (tmp_path / "empty").mkdir()
-    assert "is the current directory" in life(command, source, ".", status=8, cwd=tmp_path / "empty")
-    life(command, source, tmp_path / "empty")
+    assert "is the current directory" in messages_of(command, source, ".", status=8, cwd=tmp_path / "empty")
+    messages_of(command, source, tmp_path / "empty")
     assert (tmp_path / "empty/start.sh").exists()
 
 
 def test_a_symlink_is_copied_from_but_not_moved(tmp_path: Path) -> None:
     source = provisioned(tmp_path / "source")
     (tmp_path / "link").symlink_to("source")
-    life("copy", tmp_path / "link", tmp_path / "new")
+    messages_of("copy", tmp_path / "link", tmp_path / "new")
     assert content(tmp_path / "new") == content(source)
-    assert "is a symlink to source" in life("move", tmp_path / "link", tmp_path / "moved", status=8)
+    assert "is a symlink to source" in messages_of("move", tmp_path / "link", tmp_path / "moved", status=8)
 
 
 @pytest.mark.parametrize("command", ["copy", "move"])
@@ -402,15 +359,11 @@ def test_a_full_disk_leaves_all_as_it_was(place: Path, command: str) -> None:
     (source / "rootfs/large").write_bytes(bytes(8 << 20))
     before = content(source)
     small = place / "small"
-    small.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", small)
-    try:
-        message = life(command, source, small / "new", status=7)
+    with tmpfs(small, "size=4m,mode=755"):
+        message = messages_of(command, source, small / "new", status=7)
         assert "copy rootfs/" in message
         assert "No space left" in message
         assert os.listdir(small) == []
-    finally:
-        run("umount", small)
     assert content(source) == before
 
 

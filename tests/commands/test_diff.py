@@ -95,8 +95,7 @@ def test_directories_that_nobody_may_read(place: Path) -> None:
     """Users can close their own directories, also to themselves."""
     with ScriptedRegistry() as registry:
         registry.push("image", builders.image(builders.layer(*IMAGE)))
-        done = provision(f"{registry.host}/image", place / "dir", "--platform=linux/amd64", **as_user())
-        assert done.returncode == 0, done.stderr
+        provision(f"{registry.host}/image", place / "dir", "--platform=linux/amd64", **as_user(), status=0)
         closed = place / "dir/rootfs/usr/lib/x"
         closed.chmod(0)
         done = provision("diff", place / "dir", **as_user())
@@ -104,8 +103,7 @@ def test_directories_that_nobody_may_read(place: Path) -> None:
         assert done.stdout.splitlines() == ["C /usr", "C /usr/lib", "C /usr/lib/x"]
         assert closed.stat().st_mode & 0o7777 == 0
         registry.push("image", builders.image(builders.layer(*IMAGE, ("usr/new", b""))))
-        done = provision("update", place / "dir", "--yes", "--no-keep", **as_user())
-        assert done.returncode == 0, done.stderr
+        provision("update", place / "dir", "--yes", "--no-keep", **as_user(), status=0)
         assert closed.stat().st_mode & 0o7777 == 0
         closed.chmod(0o700)
         assert sorted(path.name for path in closed.iterdir()) == ["a", "b"]

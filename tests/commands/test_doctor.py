@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from provisioner.doctor.diagnosis import NETWORK_PROBES, PROBES
 from tests.support.doctor import checks_of, doctor, path_before, states_of, write_script
 from tests.support.tools import as_user, need, need_root, open_terminal, own, provision, provision_command
+from tests.support.waiting import wait_until
 
 
 def test_root_can_do_all_that_this_machine_can(tmp_path: Path) -> None:
@@ -159,9 +159,7 @@ def test_what_ends_it_early_leaves_nothing(tmp_path: Path) -> None:
     place.mkdir()
     command, options = provision_command("doctor", place, "--offline", cache=tmp_path, env=env)
     with subprocess.Popen(command, **options) as process:
-        deadline = time.monotonic() + 60
-        while not os.listdir(place) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: os.listdir(place))
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert os.listdir(place) == []

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
 import json
 import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,119 +14,42 @@ from typing import Any
 import pytest
 
 from scripts.loopback_registry import Response
-from tests.commands.test_copy_move import used
 from tests.support import builders
-from tests.support.archives import Member
+from tests.support.containers import Container
+from tests.support.exported_images import (
+    MORE,
+    ImageArchive,
+    as_in_images,
+    change_in_all_ways,
+    export,
+    exportable,
+    in_format_of_docker,
+)
 from tests.support.kills import kill_at_random
+from tests.support.provisioned import add_unusual_files
 from tests.support.provisioned import image as usual_image
-from tests.support.provisioned import served
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import as_user, clean_environment, find_program, need, need_root, own, provision, run, user_id
+from tests.support.termux import make_hard_links
+from tests.support.tools import (
+    as_user,
+    clean_environment,
+    find_program,
+    need,
+    need_root,
+    own,
+    provision,
+    run,
+    user_id,
+)
 from tests.support.trees import Entry, tree_of
 
 IMAGES = ("oci-archive", "docker-archive")
 
 
-def export(*words: str | Path, status: int = 0, **options: Any) -> str:
-    """Run `provision export`. What root has written to a container of the user before becomes the user's."""
-    for word in words:
-        if "user" in options and isinstance(word, Path) and word.is_dir():
-            owner = f"{user_id()}:{user_id()}"
-            run("find", word / "rootfs", "-user", "0", "-exec", "chown", "-h", owner, "{}", "+")
-    done = provision("export", *words, **{"env": clean_environment(), **options})
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-@contextmanager
-def made(place: Path, image: builders.Image | None = None, **options: Any) -> Iterator[Path]:
-    """A container whose registry answers, with a cache beside it."""
-    options = {"env": clean_environment(), **options}
-    with served(image) as reference:
-        directory = place / "source"
-        done = provision(reference, directory, "--platform=linux/amd64", cache=place / "cache", **options)
-        assert done.returncode == 0, done.stderr
-        yield directory
-
-
-def exported(tree: dict[str, Entry]) -> dict[str, Entry]:
-    """A tree as images can have it: times are whole seconds, and sockets are left out."""
-    return {
-        path: replace(entry, mtime=entry.mtime // 10**9, device=entry.device if entry.type in "bc" else 0)
-        for path, entry in tree.items()
-        if entry.type != "s"
-    }
-
-
-class Archive:
-    """An archive of an image: its documents and layers."""
-
-    def __init__(self, path: Path) -> None:
-        with tarfile.open(path) as opened:
-            self.names = opened.getnames()
-            self.files = {
-                member.name: opened.extractfile(member).read()  # type: ignore[union-attr]
-                for member in opened
-                if member.isreg()
-            }
-        self.index = json.loads(self.files["index.json"])
-        self.manifest = self.document(self.index["manifests"][0])
-        self.config = self.document(self.manifest["config"])
-
-    def blob(self, descriptor: dict[str, Any]) -> bytes:
-        data = self.files["blobs/" + descriptor["digest"].replace(":", "/")]
-        assert descriptor["digest"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
-        assert descriptor["size"] == len(data)
-        return data
-
-    def document(self, descriptor: dict[str, Any]) -> Any:
-        return json.loads(self.blob(descriptor))
-
-    def top(self) -> dict[str, tarfile.TarInfo]:
-        """Return the members of the topmost layer."""
-        data = gzip.decompress(self.blob(self.manifest["layers"][-1]))
-        assert self.config["rootfs"]["diff_ids"][-1] == f"sha256:{hashlib.sha256(data).hexdigest()}"
-        with tarfile.open(fileobj=io.BytesIO(data)) as opened:
-            return {member.name: member for member in opened}
-
-
-def change(directory: Path) -> None:
-    """Change a container in all the ways that there are."""
-    rootfs = directory / "rootfs"
-    (rootfs / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
-    (rootfs / "usr/link").unlink()
-    (rootfs / "usr/link").symlink_to("elsewhere")
-    (rootfs / "usr/absolute").unlink()
-    (rootfs / "usr/fifo").unlink()
-    (rootfs / "usr/fifo").mkdir()
-    (rootfs / "usr/fifo/file").write_text("in place of a FIFO")
-    shutil.rmtree(rootfs / "lib-was")
-    (rootfs / "lib-was").symlink_to("usr")
-    shutil.rmtree(rootfs / "gone")
-    (rootfs / "usr/owned").chmod(0o4711)
-    os.link(rootfs / "usr/one", rootfs / "usr/three")
-    (rootfs / "home").mkdir(mode=0o750)
-    (rootfs / "home/ünï").write_text("x" * 200)
-    (rootfs / "home" / ("n" * 150)).mkdir()
-    (rootfs / "home" / ("n" * 150) / ("m" * 150)).write_text("long")
-
-
-MORE: tuple[Member, ...] = (
-    ("gone", None),
-    ("gone/a", b"a"),
-    ("gone/b", None),
-    ("lib-was", None),
-    ("lib-was/x", b"x"),
-    ("same", None),
-    ("same/file", b"same"),
-)
-
-
 @pytest.fixture
 def source(place: Path) -> Iterator[Path]:
     """A container of the unprivileged user, whose registry answers."""
-    with made(place, usual_image(*MORE), **as_user()) as directory:
+    with exportable(place, usual_image(*MORE), **as_user()) as directory:
         yield directory
 
 
@@ -138,9 +57,9 @@ def source(place: Path) -> Iterator[Path]:
 
 
 def test_the_layer_has_what_was_changed_and_what_is_above_it(place: Path, source: Path) -> None:
-    change(source)
+    change_in_all_ways(source)
     export("--format", "oci-archive", source, place / "i.tar", cache=place / "cache", **as_user())
-    top = Archive(place / "i.tar").top()
+    top = ImageArchive(place / "i.tar").top()
     long = "home/" + "n" * 150
     assert list(top) == [
         ".wh.gone",
@@ -172,13 +91,13 @@ def test_nothing_changed_is_the_image_itself(place: Path, source: Path) -> None:
     for form in IMAGES:
         message = export("--format", form, source, place / "i.tar", cache=place / "cache", **as_user())
         assert "no file was changed" in message
-        assert Archive(place / "i.tar").index["manifests"][0]["digest"] == record["manifest_digest"]
+        assert ImageArchive(place / "i.tar").index["manifests"][0]["digest"] == record["manifest_digest"]
 
 
 def test_what_start_sh_writes_does_not_count_unless_it_is_edited(place: Path, source: Path) -> None:
     (source / "rootfs/etc/hosts").write_text("127.0.0.1 mine\n")
     export("--format", "oci-archive", source, place / "i.tar", cache=place / "cache", **as_user())
-    assert list(Archive(place / "i.tar").top()) == ["etc", "etc/hosts"]
+    assert list(ImageArchive(place / "i.tar").top()) == ["etc", "etc/hosts"]
 
 
 def test_patterns_are_left_out_of_the_layer(place: Path, source: Path) -> None:
@@ -189,7 +108,7 @@ def test_patterns_are_left_out_of_the_layer(place: Path, source: Path) -> None:
     (rootfs / "kept").write_text("x")
     words = ("--exclude", "cache/*", "--exclude", "/usr/one")
     export("--format", "oci-archive", *words, source, place / "i.tar", cache=place / "cache", **as_user())
-    assert list(Archive(place / "i.tar").top()) == ["cache", "kept"]
+    assert list(ImageArchive(place / "i.tar").top()) == ["cache", "kept"]
 
 
 @pytest.mark.parametrize("squash", [[], ["--squash"]])
@@ -213,17 +132,17 @@ def test_closed_directories_are_read_and_stay_closed(place: Path, source: Path) 
     before = tree_of(source)
     export("--format", "oci-archive", source, place / "i.tar", cache=place / "cache", **as_user())
     assert tree_of(source) == before
-    assert Archive(place / "i.tar").top()["closed/file"].mode == 0
+    assert ImageArchive(place / "i.tar").top()["closed/file"].mode == 0
 
 
 def test_capabilities_that_the_user_has_given_are_in_the_layer(place: Path) -> None:
     need_root()
     need("setcap")
-    with made(place) as source:
+    with exportable(place) as source:
         run(find_program("setcap") or "", "cap_net_raw+ep", source / "rootfs/etc/os-release")
         os.setxattr(source / "rootfs/tmp", "user.note", b"x")
         export("--format=oci-archive", source, place / "i.tar", cache=place / "cache")
-    top = Archive(place / "i.tar").top()
+    top = ImageArchive(place / "i.tar").top()
     assert list(top) == ["etc", "etc/os-release", "tmp"]
     assert "SCHILY.xattr.security.capability" in top["etc/os-release"].pax_headers
     assert top["tmp"].pax_headers["SCHILY.xattr.user.note"] == "x"
@@ -231,17 +150,14 @@ def test_capabilities_that_the_user_has_given_are_in_the_layer(place: Path) -> N
 
 def test_hard_links_of_proot_are_hard_links_in_the_layer(place: Path, source: Path) -> None:
     rootfs = source / "rootfs"
-    (rootfs / ".l2s").mkdir()
-    (rootfs / ".l2s/.l2s.file0001.0002").write_text("content")
-    (rootfs / ".l2s/.l2s.file0001").symlink_to(rootfs / ".l2s/.l2s.file0001.0002")
-    for name in ("a", "b"):
-        (rootfs / "usr" / name).symlink_to(rootfs / ".l2s/.l2s.file0001")
+    make_hard_links(Container(source), "usr/a", "usr/b")
+    (rootfs / "usr/owned").chmod(0o4755)  # chown(2) has taken its set-user-ID bit away
     (source / ".provision/links").write_text(f"{rootfs}\n")
     run("chown", f"{user_id()}:{user_id()}", source / ".provision/links")
     export("--format=oci-archive", source, place / "i.tar", cache=place / "cache", **as_user())
-    top = Archive(place / "i.tar").top()
+    top = ImageArchive(place / "i.tar").top()
     assert list(top) == ["usr", "usr/a", "usr/b"]
-    assert (top["usr/a"].size, top["usr/b"].linkname) == (7, "usr/a")
+    assert (top["usr/a"].size, top["usr/b"].linkname) == (5, "usr/a")
 
 
 # The documents
@@ -255,11 +171,18 @@ def test_config_and_history_are_kept_and_added_to(place: Path) -> None:
         "history": [{"created_by": "one"}, {"created_by": "x", "empty_layer": True}, {"comment": "2"}],
     }
     config["config"]["Labels"] = {"a": "b"}
-    with made(place, with_config(image, config)) as source:
+    with exportable(place, with_config(image, config)) as source:
         (source / "rootfs/new").write_text("x")
-        words = ("--change", 'CMD ["/bin/cat", "/etc/os-release"]', "--change", "ENV PATH=$PATH:/x", "--comment", "why")
+        words = (
+            "--change",
+            'CMD ["/bin/cat", "/etc/os-release"]',
+            "--change",
+            "ENV PATH=$PATH:/x",
+            "--comment",
+            "why",
+        )
         export("--format=oci-archive", *words, source, place / "i.tar", cache=place / "cache")
-        archive = Archive(place / "i.tar")
+        archive = ImageArchive(place / "i.tar")
         assert archive.config["author"] == "me"
         assert archive.config["config"] == {
             "Labels": {"a": "b"},
@@ -289,19 +212,19 @@ def with_config(image: builders.Image, config: dict[str, Any]) -> builders.Image
 def test_a_change_of_the_config_alone_adds_no_layer(place: Path, source: Path) -> None:
     words = ("--format=oci-archive", "--change", "WORKDIR /srv")
     export(*words, source, place / "i.tar", cache=place / "cache", **as_user())
-    archive = Archive(place / "i.tar")
+    archive = ImageArchive(place / "i.tar")
     assert archive.config["config"]["WorkingDir"] == "/srv"
     assert len(archive.manifest["layers"]) == 2
     assert archive.config["history"][-1]["empty_layer"] is True
 
 
 def test_squash_makes_one_layer_without_the_registry(place: Path) -> None:
-    with made(place, usual_image(*MORE), **as_user()) as source:
+    with exportable(place, usual_image(*MORE), **as_user()) as source:
         (source / "rootfs/new").write_text("x")
         shutil.rmtree(source / "rootfs/gone")
     shutil.rmtree(place / "cache")
     export("--format=oci-archive", "--squash", source, place / "i.tar", **as_user())
-    archive = Archive(place / "i.tar")
+    archive = ImageArchive(place / "i.tar")
     assert len(archive.manifest["layers"]) == len(archive.config["rootfs"]["diff_ids"]) == 1
     assert [entry for entry in archive.config["history"] if not entry.get("empty_layer")] == [
         archive.config["history"][-1]
@@ -324,14 +247,14 @@ def test_the_same_directory_gives_the_same_bytes(place: Path, source: Path) -> N
 def test_source_date_epoch_makes_two_containers_one_image(place: Path) -> None:
     for name in ("one", "two"):
         (place / name).mkdir()
-        with made(place / name) as source:
+        with exportable(place / name) as source:
             (source / "rootfs/new").write_text("x")
             os.utime(source / "rootfs/new", (0, 1_600_000_000))
             (source / "rootfs/newer").write_text("y")
         env = clean_environment(SOURCE_DATE_EPOCH="1700000000")
         export("--format=docker-archive", "--squash", source, place / f"{name}.tar", env=env)
     assert (place / "one.tar").read_bytes() == (place / "two.tar").read_bytes()
-    top, config = Archive(place / "one.tar").top(), Archive(place / "one.tar").config
+    top, config = ImageArchive(place / "one.tar").top(), ImageArchive(place / "one.tar").config
     assert (top["new"].mtime, top["newer"].mtime) == (1_600_000_000, 1_700_000_000)
     assert config["created"] == "2023-11-14T22:13:20Z"
     env = clean_environment(SOURCE_DATE_EPOCH="yesterday")
@@ -339,17 +262,10 @@ def test_source_date_epoch_makes_two_containers_one_image(place: Path) -> None:
 
 
 def test_a_docker_image_is_written_in_one_format(place: Path) -> None:
-    image = usual_image()
-    manifest = json.loads(image.manifest)
-    manifest["mediaType"] = "application/vnd.docker.distribution.manifest.v2+json"
-    manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"
-    for layer in manifest["layers"]:
-        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-    docker = replace(image, manifest=builders.json_bytes(manifest), media_type=manifest["mediaType"])
-    with made(place, docker) as source:
+    with exportable(place, in_format_of_docker(usual_image())) as source:
         (source / "rootfs/new").write_text("x")
         export("--format=oci-archive", source, place / "i.tar", cache=place / "cache")
-    archive = Archive(place / "i.tar")
+    archive = ImageArchive(place / "i.tar")
     types = [archive.manifest["mediaType"], archive.manifest["config"]["mediaType"]]
     types += [layer["mediaType"] for layer in archive.manifest["layers"]]
     assert all(media_type.startswith("application/vnd.oci.image.") for media_type in types), types
@@ -361,7 +277,7 @@ def test_a_docker_image_is_written_in_one_format(place: Path) -> None:
 def changed_by_root(place: Path) -> Path:
     """A container of root's with all kinds of changes."""
     source = place / "source"
-    change(used(source))
+    change_in_all_ways(add_unusual_files(source))
     (source / "rootfs/usr/closed-directory").chmod(0o700)
     os.chown(source / "rootfs/home/ünï", 70_000, 80_000)
     return source
@@ -369,7 +285,7 @@ def changed_by_root(place: Path) -> Path:
 
 def tree_below(root: Path) -> dict[str, Entry]:
     """The tree without what provision writes to /etc for this machine, which is none of the user's changes."""
-    tree = exported(tree_of(root))
+    tree = as_in_images(tree_of(root))
     ours = (".", "etc", "etc/resolv.conf", "etc/hosts", "etc/hostname", "etc/mtab", "dev", "proc", "sys", "run")
     return {
         path: entry for path, entry in tree.items() if path not in ours and path not in ("dev", "proc", "sys", "run")
@@ -421,7 +337,7 @@ def by_skopeo_from_docker_archive(archive: Path, place: Path) -> Path:
 @pytest.mark.slow
 def test_the_tree_that_comes_back_is_the_same(place: Path, form: str, unpack: Unpack, squash: list[str]) -> None:
     need_root()
-    with made(place, usual_image(*MORE)):
+    with exportable(place, usual_image(*MORE)):
         source = changed_by_root(place)
         words = (f"--format={form}", "--tag=me/test:1", *squash)
         export(*words, source, place / "i.tar", cache=place / "cache")
@@ -457,29 +373,27 @@ def test_a_directory_of_a_root_file_system_needs_squash(place: Path) -> None:
             member = tarfile.TarInfo(name)
             member.type = tarfile.DIRTYPE
             opened.addfile(member)
-    done = provision(f"rootfs:{archive}", place / "source", env=clean_environment())
-    assert done.returncode == 0, done.stderr
+    provision(f"rootfs:{archive}", place / "source", status=0)
     archive.unlink()
     message = export("--format=oci-archive", place / "source", place / "i.tar", status=2)
     assert "no layers" in message
     assert f"provision export --squash --format=oci-archive {place}/source {place}/i.tar" in message
     export("--format=oci-archive", "--squash", place / "source", place / "i.tar")
-    assert len(Archive(place / "i.tar").config["rootfs"]["diff_ids"]) == 1
+    assert len(ImageArchive(place / "i.tar").config["rootfs"]["diff_ids"]) == 1
 
 
 @pytest.mark.parametrize("form", IMAGES)
 def test_a_directory_of_an_archive_takes_its_layers_from_there(place: Path, form: str) -> None:
-    with made(place) as source:
+    with exportable(place) as source:
         (source / "rootfs/one").write_text("x")
         export(f"--format={form}", source, place / "i.tar", cache=place / "cache")
-    done = provision(f"{form}:{place}/i.tar", place / "two", "--platform=linux/amd64", env=clean_environment())
-    assert done.returncode == 0, done.stderr
+    provision(f"{form}:{place}/i.tar", place / "two", "--platform=linux/amd64", status=0)
     assert (place / "two/rootfs/one").read_text() == "x"
     (place / "two/rootfs/two").write_text("y")
     export("--format=oci-archive", place / "two", place / "j.tar")
-    archive = Archive(place / "j.tar")
+    archive = ImageArchive(place / "j.tar")
     assert len(archive.manifest["layers"]) == 4
-    assert archive.manifest["layers"][:3] == Archive(place / "i.tar").manifest["layers"]
+    assert archive.manifest["layers"][:3] == ImageArchive(place / "i.tar").manifest["layers"]
     assert list(archive.top()) == ["two"]
     (place / "i.tar").unlink()
     message = export("--format=oci-archive", place / "two", place / "k.tar", status=3)
@@ -489,15 +403,14 @@ def test_a_directory_of_an_archive_takes_its_layers_from_there(place: Path, form
 
 def test_the_uncompressed_layers_of_docker_save_can_be_in_another_image(place: Path) -> None:
     need("skopeo")
-    with made(place) as source:
+    with exportable(place) as source:
         reference = json.loads((source / ".provision/record.json").read_text())["reference"]
         run("skopeo", "copy", "--src-tls-verify=false", f"docker://{reference}", f"docker-archive:{place}/i.tar:a/b:c")
-    done = provision(f"docker-archive:{place}/i.tar", place / "two", "--platform=linux/amd64", env=clean_environment())
-    assert done.returncode == 0, done.stderr
+    provision(f"docker-archive:{place}/i.tar", place / "two", "--platform=linux/amd64", status=0)
     (place / "two/rootfs/two").write_text("y")
     export("--format=oci-archive", place / "two", place / "j.tar")
     run("skopeo", "copy", f"oci-archive:{place}/j.tar", f"dir:{place}/all")
-    assert list(Archive(place / "j.tar").top()) == ["two"]
+    assert list(ImageArchive(place / "j.tar").top()) == ["two"]
 
 
 def test_a_corrupt_layer_is_downloaded_again(place: Path) -> None:
@@ -505,15 +418,14 @@ def test_a_corrupt_layer_is_downloaded_again(place: Path) -> None:
     with ScriptedRegistry() as registry:
         registry.push("image", image)
         words = (f"{registry.host}/image", place / "source", "--platform=linux/amd64")
-        done = provision(*words, cache=place / "cache", env=clean_environment())
-        assert done.returncode == 0, done.stderr
+        provision(*words, cache=place / "cache", status=0)
         source = place / "source"
         (source / "rootfs/new").write_text("x")
         layer = image.layers[0]
         bad = Response(200, bytes(len(layer.blob)), {"Content-Type": "application/octet-stream"})
         registry.on(f"/v2/image/blobs/{builders.digest_of(layer.blob)}", bad, times=1)
         export("--format=oci-archive", source, place / "i.tar", cache=place / "empty")
-        Archive(place / "i.tar").blob(Archive(place / "i.tar").manifest["layers"][0])
+        ImageArchive(place / "i.tar").blob(ImageArchive(place / "i.tar").manifest["layers"][0])
         registry.on(f"/v2/image/blobs/{builders.digest_of(layer.blob)}", bad)
         message = export("--format=oci-archive", source, place / "j.tar", cache=place / "other", status=6)
         assert "--squash" in message
@@ -521,7 +433,7 @@ def test_a_corrupt_layer_is_downloaded_again(place: Path) -> None:
 
 
 def test_layers_that_cannot_be_had_are_told_with_a_way_out(place: Path) -> None:
-    with made(place) as source:
+    with exportable(place) as source:
         (source / "rootfs/new").write_text("x")
     message = export("--format=oci-archive", "--offline", source, place / "i.tar", status=5)
     assert "the cache lacks" in message
@@ -545,14 +457,13 @@ def test_a_record_that_lies_is_refused(place: Path, source: Path, name: str) -> 
         file.write_text(wrong)
         done = provision("export", "--format=oci-archive", source, place / "i.tar", cache=place / "cache", **as_user())
         assert done.returncode in (2, 6, 7), (wrong[:50], done.stderr)
-        assert "Traceback" not in done.stderr
         assert "\x1b" not in done.stderr
         assert not (place / "i.tar").exists()
 
 
 @pytest.mark.slow
 def test_an_image_that_is_killed_is_the_old_one_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with made(tmp_path) as source:
+    with exportable(tmp_path) as source:
         (source / "rootfs/new").write_text("x")
         (tmp_path / "place").mkdir()
         target = tmp_path / "place/i.tar"

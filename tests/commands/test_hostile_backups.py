@@ -30,10 +30,8 @@ LIES: dict[str, dict[str, str]] = {
 
 def restored(place: Path, source: Path) -> tuple[int, Path]:
     """Back up a directory, whatever it has become, restore it, and return the exit status and the new directory."""
-    done = provision("backup", source, place / "b.tar", **as_user())
-    assert done.returncode == 0, done.stderr
+    provision("backup", source, place / "b.tar", **as_user(), status=0)
     done = provision("restore", place / "b.tar", place / "new", **as_user())
-    assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stderr
     return done.returncode, place / "new"
 

@@ -92,7 +92,7 @@ def served(*args: str | Path, cache: Path) -> bytes:
 def test_without_a_connection(registry: ScriptedRegistry, tmp_path: Path) -> None:
     """It shows what the tag was in the last run that provisioned it: an image whose layers are there."""
     name = f"{registry.host}/x"
-    assert provision("--platform=amd64", name, tmp_path / "dir", cache=tmp_path).returncode == 0
+    provision("--platform=amd64", name, tmp_path / "dir", cache=tmp_path, status=0)
     online = inspected(name, "--platform=amd64", cache=tmp_path)
     document = served(name, cache=tmp_path)
     asked = len(registry.requests)
@@ -111,12 +111,10 @@ def test_the_digest_of_a_file(registry: ScriptedRegistry, tmp_path: Path) -> Non
     archive = write_archive(tmp_path / "x", docker_members(PLAIN))
     digest = builders.digest_of(archive.read_bytes()).removeprefix("sha256:")
     assert inspected(archive, f"--sha256={digest}", "--offline", cache=tmp_path)["config_digest"]
-    wrong = provision("inspect", archive, f"--sha256={'0' * 64}", cache=tmp_path)
-    assert wrong.returncode == 6
+    wrong = provision("inspect", archive, f"--sha256={'0' * 64}", cache=tmp_path, status=6)
     assert f"--sha256 says {'0' * 64}" in wrong.stderr
     for words in ((f"{registry.host}/x",), (f"{registry.host}/x", "--raw"), ("lxc:debian/trixie",)):
-        done = provision("inspect", *words, f"--sha256={digest}", cache=tmp_path)
-        assert done.returncode == 2
+        done = provision("inspect", *words, f"--sha256={digest}", cache=tmp_path, status=2)
         assert "--sha256 is for files" in done.stderr
 
 
@@ -195,8 +193,7 @@ def test_a_tag_that_moves_meanwhile(registry: ScriptedRegistry, tmp_path: Path) 
 def test_a_registry_that_fails_for_a_moment(registry: ScriptedRegistry, tmp_path: Path) -> None:
     registry.on("/v2/x/manifests/latest", Response(503), times=1)
     registry.on("/v2/x/blobs/.*", Broken(200, ARM.config, sent=20), times=1)
-    done = provision("inspect", "--platform=arm64", f"{registry.host}/x", cache=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = provision("inspect", "--platform=arm64", f"{registry.host}/x", cache=tmp_path, status=0)
     assert "503" in done.stderr
     assert "broke off" in done.stderr
 
@@ -206,8 +203,7 @@ def test_content_comes_from_the_mirrors(registry: ScriptedRegistry, tmp_path: Pa
         mirror.push("x", ARM, None)
         mirror.add_manifest("x", INDEX, OCI_INDEX)
         env = clean_environment(PROVISION_MIRRORS=mirror.host)
-        done = provision("inspect", "--platform=arm64", f"{registry.host}/x", cache=tmp_path / "cache", env=env)
-        assert done.returncode == 0, done.stderr
+        provision("inspect", "--platform=arm64", f"{registry.host}/x", cache=tmp_path / "cache", env=env, status=0)
         assert len(mirror.asked("/v2/x/blobs/.*")) == 1
     assert [request.method for request in registry.asked("/v2/x/(manifests|blobs)/.*")] == ["HEAD"]
 
@@ -219,8 +215,7 @@ def test_the_bytes_as_they_are_served(registry: ScriptedRegistry, tmp_path: Path
     assert raw(f"{registry.host}/x") == INDEX
     assert raw("--platform=arm64", f"{registry.host}/x") == ARM.manifest
     assert raw(f"{registry.host}/x@{builders.digest_of(AMD.manifest)}") == AMD.manifest
-    both = provision("inspect", "--raw", "--json", f"{registry.host}/x", cache=tmp_path)
-    assert both.returncode == 2
+    provision("inspect", "--raw", "--json", f"{registry.host}/x", cache=tmp_path, status=2)
 
 
 def test_raw_bytes_on_a_terminal_are_made_safe(registry: ScriptedRegistry, tmp_path: Path) -> None:
@@ -270,7 +265,7 @@ def test_what_is_not_there(registry: ScriptedRegistry, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert "no tag 'nowhere'" in done.stderr
     assert done.stderr.endswith(f"check the spelling; tags that are there: provision tags {registry.host}/x\n")
-    assert provision("inspect", tmp_path / "nothing", cache=tmp_path).returncode == 3
+    provision("inspect", tmp_path / "nothing", cache=tmp_path, status=3)
 
 
 def test_fields_of_wrong_types(registry: ScriptedRegistry, tmp_path: Path) -> None:
@@ -319,8 +314,7 @@ def test_what_made_each_layer(registry: ScriptedRegistry, tmp_path: Path, column
 def test_a_directory_needs_no_registry(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
     directory = place / "container"
     options = ("--hostname=box", "--workdir=/tmp")
-    done = provision("--platform=amd64", f"{registry.host}/x", directory, *options, cache=cache_dir)
-    assert done.returncode == 0, done.stderr
+    provision("--platform=amd64", f"{registry.host}/x", directory, *options, cache=cache_dir, status=0)
     os.utime(directory / ".provision/record.json", (0, 86400))
     image = inspected("--platform=amd64", f"{registry.host}/x", cache=cache_dir)
     registry.requests.clear()
@@ -353,7 +347,7 @@ def test_a_directory_needs_no_registry(registry: ScriptedRegistry, place: Path, 
     status, text = on_terminal("inspect", directory, columns=40, cache=cache_dir)
     assert status == 0
     assert all(len(line) <= 40 for line in plain(text).splitlines())
-    assert provision("inspect", "--platform=amd64", directory, cache=cache_dir).returncode == 2
+    provision("inspect", "--platform=amd64", directory, cache=cache_dir, status=2)
 
 
 def test_a_directory_by_a_bare_name(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
@@ -373,7 +367,6 @@ def test_damaged_directories(registry: ScriptedRegistry, place: Path, cache_dir:
     def status() -> int:
         done = provision("inspect", directory, cache=cache_dir)
         assert done.stdout == ""
-        assert "Traceback" not in done.stderr
         assert len(done.stderr.splitlines()) == 2
         return done.returncode
 

@@ -180,8 +180,9 @@ def test_the_number_of_ids_belongs_to_a_directory(registry: ScriptedRegistry) ->
 @pytest.mark.parametrize("runtime", ["proot", "chroot"])
 def test_many_ids_are_for_user_namespaces(registry: ScriptedRegistry, runtime: str) -> None:
     place = open_directory("ids")
-    done = provision(f"{registry.host}/image", place / "dir", "--ids", "many", "--runtime", runtime, **as_user())
-    assert done.returncode == 2
+    done = provision(
+        f"{registry.host}/image", place / "dir", "--ids", "many", "--runtime", runtime, **as_user(), status=2
+    )
     assert f"--ids many and --runtime {runtime} exclude each other" in done.stderr
     assert list(place.iterdir()) == []
     place.rmdir()
@@ -222,7 +223,6 @@ def test_the_image_s_timezone_is_known_at_each_start(tmp_path: Path) -> None:
     with ScriptedRegistry() as registry:
         for name, members in (("with", [link]), ("without", [])):
             registry.push(name, builders.image(builders.layer(("etc", None), *members), on=str(host_platform())))
-            done = provision(f"{registry.host}/{name}", tmp_path / name, env=env)
-            assert done.returncode == 0, done.stderr
+            provision(f"{registry.host}/{name}", tmp_path / name, env=env, status=0)
     assert f"image_localtime={link[1]}\n" in (tmp_path / "with/start.sh").read_text()
     assert "image_localtime=''\n" in (tmp_path / "without/start.sh").read_text()

@@ -37,8 +37,7 @@ def directory(tmp_path: Path, env: dict[str, str]) -> Iterator[Path]:
     """A provisioned directory, known to the list."""
     with ScriptedRegistry() as registry:
         registry.push("image", builders.small())
-        done = provision(f"{registry.host}/image", tmp_path / "dir", "--platform=amd64", env=env)
-        assert done.returncode == 0, done.stderr
+        provision(f"{registry.host}/image", tmp_path / "dir", "--platform=amd64", env=env, status=0)
         os.utime(tmp_path / "dir/.provision/record.json", (0, 0))
         yield tmp_path / "dir"
 
@@ -200,8 +199,7 @@ def test_colours_on_terminals_alone(env: dict[str, str], known: Directories, tmp
         assert "gone" in text
         assert "\x1b" not in text
     assert yellow in shown("--color=always", NO_COLOR="1")
-    done = provision("list", "--color=sometimes", env=env)
-    assert done.returncode == 2
+    done = provision("list", "--color=sometimes", env=env, status=2)
     assert done.stderr.startswith("provision: --color 'sometimes' is none of auto, always, never\n")
 
 
@@ -228,6 +226,5 @@ def test_what_runs_is_shown(directory: Path, env: dict[str, str], tmp_path: Path
 
 def test_a_list_that_cannot_be_read(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "state/provision/directories").mkdir(parents=True)
-    done = provision("list", env=env)
-    assert done.returncode == 7
+    done = provision("list", env=env, status=7)
     assert done.stderr.startswith("provision: read the list of directories: Is a directory\n")

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support import builders
+from tests.support.containers import need_user_namespaces
+from tests.support.disks import bindfs
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import (
     as_user,
@@ -47,8 +49,7 @@ def owned_by(uid: int, path: Path) -> None:
 
 
 def made(image: str, directory: Path, cache: Path, **options: Any) -> Path:
-    done = provision("--platform=amd64", image, directory, cache=cache, **options)
-    assert done.returncode == 0, done.stderr
+    provision("--platform=amd64", image, directory, cache=cache, **options, status=0)
     return directory
 
 
@@ -110,8 +111,7 @@ def test_directories_of_others_are_refused(
     need("setfacl")
     SPOILS[spoil](container)
     words = commands(image, container)[command]
-    done = provision(*words, cache=cache_dir, **root_options(SUDO_UID=str(user_id())))
-    assert done.returncode == 8, done.stderr
+    done = provision(*words, cache=cache_dir, **root_options(SUDO_UID=str(user_id())), status=8)
     assert str(container) in done.stderr
     assert "--trust-dir" in done.stderr
     assert any(f"where it is yours: {command}" in done.stderr for command in ("chown", "chmod", "rm"))
@@ -154,8 +154,7 @@ def test_those_who_know_lift_it(
     named = {"variable": f"/nowhere:{container.parent}", "all": "*"}.get(lift, "")
     words = [*commands(image, container)[command], *(["--trust-dir"] if lift == "option" else [])]
     options = root_options(PROVISION_TRUST_DIR=named, PROVISION_CONFIG=str(config))
-    done = provision(*words, cache=cache_dir if lift == "none" else tmp_path / "cache", **options)
-    assert done.returncode == 0, done.stderr
+    provision(*words, cache=cache_dir if lift == "none" else tmp_path / "cache", **options, status=0)
 
 
 def test_the_owner_goes_on(image: str, container: Path, cache_dir: Path) -> None:
@@ -177,9 +176,8 @@ def test_a_user_does_not_take_a_directory_for_theirs_that_another_user_made(
     shutil.move(container, shared / "x")
     for path in (shared / "x", *(shared / "x").rglob("*")):
         os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
-    for name, words in commands(image, shared / "x").items():
-        done = provision(*words, cache=cache_dir, **as_user())
-        assert done.returncode == 8, (name, done.stderr)
+    for words in commands(image, shared / "x").values():
+        done = provision(*words, cache=cache_dir, **as_user(), status=8)
         assert f"{shared}/x belongs to the user {STRANGER}" in done.stderr
 
 
@@ -187,8 +185,7 @@ def test_a_strangers_directory_that_is_closed_is_refused_as_such(image: str, con
     need_root()
     owned_by(STRANGER, container)
     for name in ("inspect", "owners", "doctor"):
-        done = provision(*commands(image, container)[name], cache=cache_dir, **as_user())
-        assert done.returncode == 8, (name, done.stderr)
+        provision(*commands(image, container)[name], cache=cache_dir, **as_user(), status=8)
 
 
 def test_the_list_shows_the_others_and_says_so(image: str, place: Path, cache_dir: Path, tmp_path: Path) -> None:
@@ -197,12 +194,11 @@ def test_the_list_shows_the_others_and_says_so(image: str, place: Path, cache_di
     for name in ("one", "two"):
         made(image, place / name, cache_dir, **options)
     owned_by(STRANGER, place / "one")
-    done = provision("list", "--json", cache=cache_dir, **options)
-    assert done.returncode == 8
+    done = provision("list", "--json", cache=cache_dir, **options, status=8)
     assert '"is_trusted": false' in done.stdout
     assert done.stdout.count('"platform": "linux/amd64"') == 1
     assert f"{place}/one belongs to the user {STRANGER}" in done.stderr
-    assert provision("list", "--trust-dir", cache=cache_dir, **options).returncode == 0
+    provision("list", "--trust-dir", cache=cache_dir, **options, status=0)
 
 
 # Root and the directories above
@@ -215,8 +211,7 @@ def test_root_makes_nothing_below_a_strangers_directory(image: str, place: Path,
     (place / "theirs/there").mkdir()
     for command, name in (("install", "x"), ("doctor", "x"), ("inspect", "there")):
         words = commands(image, place / "theirs" / name)[command]
-        done = provision(*words, cache=tmp_path / "cache", **root_options(SUDO_UID=str(user_id())))
-        assert done.returncode == 8, done.stderr
+        done = provision(*words, cache=tmp_path / "cache", **root_options(SUDO_UID=str(user_id())), status=8)
         assert f"{place}/theirs belongs to the user {STRANGER}" in done.stderr
         assert f"chown 0:0 {place}/theirs;" in done.stderr  # without -R, since all in it would become root's
     assert os.listdir(place / "theirs") == ["there"]
@@ -230,8 +225,7 @@ def test_root_follows_no_strangers_link_in_tmp(image: str, tmp_path: Path) -> No
     (tmp_path / "tmp/x").symlink_to(tmp_path / "etc")
     os.chown(tmp_path / "tmp/x", STRANGER, STRANGER, follow_symlinks=False)
     for target in ("tmp/x", "tmp/x/y"):
-        done = provision("--platform=amd64", image, tmp_path / target, cache=tmp_path / "cache", **root_options())
-        assert done.returncode == 8, done.stderr
+        provision("--platform=amd64", image, tmp_path / target, cache=tmp_path / "cache", **root_options(), status=8)
     assert os.listdir(tmp_path / "etc") == []
 
 
@@ -290,8 +284,7 @@ def test_who_became_root_by_other_means(image: str, place: Path, cache_dir: Path
     options = root_options(**{name: str(user_id())})
     container = made(image, place / "project/x", cache_dir, **options)
     made(image, container, cache_dir, **options)
-    done = provision("--platform=amd64", image, container, cache=cache_dir, **root_options())
-    assert done.returncode == 8
+    provision("--platform=amd64", image, container, cache=cache_dir, **root_options(), status=8)
 
 
 def test_directories_of_ones_own_group(image: str, place: Path, cache_dir: Path) -> None:
@@ -307,8 +300,7 @@ def test_directories_of_ones_own_group(image: str, place: Path, cache_dir: Path)
 def test_in_a_user_namespace(image: str, place: Path, cache_dir: Path) -> None:
     """As in rootless containers."""
     need("unshare")
-    if subprocess.run(["unshare", "-Ur", "true"], check=False, capture_output=True, **as_user()).returncode:
-        pytest.skip("user namespaces don't work here")
+    need_user_namespaces(by_root=False)
     command, options = provision_command("--platform=amd64", image, place / "x", cache=cache_dir, **as_user())
     for _ in ("made", "up to date"):
         done = subprocess.run(["unshare", "-Ur", *command], check=False, **options)
@@ -332,37 +324,19 @@ def test_in_a_job_of_ci(image: str, place: Path, tmp_path: Path) -> None:
 
 def test_where_root_is_somebody_else(image: str, tmp_path: Path) -> None:
     """On NFS with root_squash, and on FUSE with one owner for all."""
-    need_root()
-    need("bindfs", "fusermount")
-    for name in ("below", "squashed"):
-        (tmp_path / name).mkdir()
-    subprocess.run(["bindfs", "--force-user=65534", tmp_path / "below", tmp_path / "squashed"], check=True)
-    try:
+    with bindfs(tmp_path, "--force-user=65534") as squashed:
         for _ in ("made", "up to date"):
-            made(image, tmp_path / "squashed/a/x", tmp_path / "cache", **root_options())
-        done = provision("inspect", tmp_path / "squashed/a/x", cache=tmp_path / "cache", **root_options())
-        assert done.returncode == 0, done.stderr
-    finally:
-        subprocess.run(["fusermount", "-u", tmp_path / "squashed"], check=True)
+            made(image, squashed / "a/x", tmp_path / "cache", **root_options())
+        provision("inspect", squashed / "a/x", cache=tmp_path / "cache", **root_options(), status=0)
 
 
 def test_a_file_system_on_which_all_may_write_is_refused_at_once(image: str, place: Path, cache_dir: Path) -> None:
     """As Windows' in WSL, and CIFS: a directory that is made there could not be used the next time."""
-    need_root()
-    need("bindfs", "fusermount")
-    for name in ("below", "open"):
-        (place / name).mkdir()
-    subprocess.run(["bindfs", "-o", "allow_other", "--perms=a+rwX", place / "below", place / "open"], check=True)
-    try:
-        done = provision("--platform=amd64", image, place / "open/x", cache=cache_dir, **as_user())
-        assert done.returncode == 8, done.stderr
+    with bindfs(place, "-o", "allow_other", "--perms=a+rwX") as shown:
+        done = provision("--platform=amd64", image, shown / "x", cache=cache_dir, **as_user(), status=8)
         assert "may be written to by everybody" in done.stderr
-        assert os.listdir(place / "below") == []
-        options = as_user()
-        done = provision("--platform=amd64", "--trust-dir", image, place / "open/x", cache=cache_dir, **options)
-        assert done.returncode == 0, done.stderr
-    finally:
-        subprocess.run(["fusermount", "-u", place / "open"], check=True)
+        assert os.listdir(shown) == []
+        provision("--platform=amd64", "--trust-dir", image, shown / "x", cache=cache_dir, **as_user(), status=0)
 
 
 def test_under_fakeroot(image: str, place: Path, cache_dir: Path) -> None:
@@ -379,6 +353,7 @@ def test_under_fakeroot(image: str, place: Path, cache_dir: Path) -> None:
 def test_a_wrong_setting_is_told(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('trust-dir = ["here"]\n')
-    done = provision("inspect", tmp_path, cache=tmp_path, env={**clean_environment(), "PROVISION_CONFIG": str(config)})
-    assert done.returncode == 2
+    done = provision(
+        "inspect", tmp_path, cache=tmp_path, env={**clean_environment(), "PROVISION_CONFIG": str(config)}, status=2
+    )
     assert "'here' is not an absolute path (line 1)" in done.stderr

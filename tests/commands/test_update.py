@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import builders
 from tests.support.archives import Member, hard, special
+from tests.support.disks import tmpfs
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, clean_environment, need_root, provision, user_id
@@ -81,16 +82,13 @@ def env(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def directory(registry: ScriptedRegistry, tmp_path: Path, env: dict[str, str]) -> Path:
     """A directory of the old image; the registry has the new one."""
-    done = provision(f"{registry.host}/image", tmp_path / "dir", "--platform=linux/amd64", "--env", "A=1", env=env)
-    assert done.returncode == 0, done.stderr
+    provision(f"{registry.host}/image", tmp_path / "dir", "--platform=linux/amd64", "--env", "A=1", env=env, status=0)
     push(registry, NEW)
     return tmp_path / "dir"
 
 
 def update(directory: Path, env: dict[str, str], *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = provision("update", directory, *words, env=env)
-    assert done.returncode == status, (done.stdout, done.stderr)
-    return done
+    return provision("update", directory, *words, env=env, status=status)
 
 
 def kept(directory: Path) -> Path:
@@ -193,7 +191,7 @@ def test_both_sides_are_there_afterwards(directory: Path, env: dict[str, str]) -
 def test_the_directory_is_one_of_the_new_image(directory: Path, env: dict[str, str]) -> None:
     change(directory / "rootfs")
     script = (directory / "start.sh").read_text()
-    assert "default_env='A=1'" in script or "default_env=A=1" in script
+    assert "\ndefault_env=A=1\n" in script
     update(directory, env, "--yes")
     record, former = (
         json.loads((path / ".provision/record.json").read_text()) for path in (directory, kept(directory))
@@ -267,8 +265,7 @@ def test_the_directory_stays_the_same_container(directory: Path, env: dict[str, 
 def test_without_changes_it_is_the_new_image(directory: Path, env: dict[str, str], tmp_path: Path) -> None:
     update(directory, env, "--yes", "--no-keep")
     reference = json.loads((directory / ".provision/record.json").read_text())["reference"]
-    done = provision(reference, tmp_path / "fresh/dir", "--platform=linux/amd64", env=env)
-    assert done.returncode == 0
+    provision(reference, tmp_path / "fresh/dir", "--platform=linux/amd64", env=env, status=0)
     found, fresh = tree_of(directory / "rootfs"), tree_of(tmp_path / "fresh/dir/rootfs")
     others = {path for path, entry in fresh.items() if entry.type != "d" and path not in OWN | {"etc/mtab"}}
     assert {path: found[path] for path in others} == {path: fresh[path] for path in others}
@@ -347,14 +344,13 @@ def test_to_another_image(directory: Path, registry: ScriptedRegistry, env: dict
 
 def test_all_that_are_known(directory: Path, registry: ScriptedRegistry, env: dict[str, str], tmp_path: Path) -> None:
     push(registry, OLD)
-    assert provision(f"{registry.host}/image", tmp_path / "second", "--platform=linux/amd64", env=env).returncode == 0
+    provision(f"{registry.host}/image", tmp_path / "second", "--platform=linux/amd64", env=env, status=0)
     push(registry, NEW)
     shutil.rmtree(directory / ".provision")
-    done = provision("update", "--all", "--yes", "--no-keep", env=env)
-    assert done.returncode == 8
+    done = provision("update", "--all", "--yes", "--no-keep", env=env, status=8)
     assert "was not made by provision" in done.stderr
     assert (tmp_path / "second/rootfs/usr/new").exists()
-    assert provision("update", "--all", "--check", tmp_path, env=env).returncode == 2
+    provision("update", "--all", "--check", tmp_path, env=env, status=2)
 
 
 @pytest.mark.parametrize("name", [".rpm.lock", "__db.001", "rpmdb.sqlite-shm"])
@@ -372,11 +368,10 @@ def test_only_new_layers_are_downloaded(registry: ScriptedRegistry, tmp_path: Pa
     lower, first, second = (builders.layer((name, name.encode())) for name in ("lower", "first", "second"))
     cache = tmp_path / "cache"
     registry.push("image", builders.image(lower, first))
-    done = provision(f"{registry.host}/image", tmp_path / "dir", "--platform=linux/amd64", env=env, cache=cache)
-    assert done.returncode == 0, done.stderr
+    provision(f"{registry.host}/image", tmp_path / "dir", "--platform=linux/amd64", env=env, cache=cache, status=0)
     registry.push("image", builders.image(lower, second))
     before = len(registry.requests)
-    assert provision("update", tmp_path / "dir", "--yes", "--no-keep", env=env, cache=cache).returncode == 0
+    provision("update", tmp_path / "dir", "--yes", "--no-keep", env=env, cache=cache, status=0)
     paths = " ".join(str(request) for request in registry.requests[before:])
     assert builders.digest_of(second.blob) in paths
     assert builders.digest_of(lower.blob) not in paths
@@ -401,33 +396,37 @@ def test_what_runs_is_in_the_way(directory: Path, env: dict[str, str]) -> None:
         while os.readlink(f"/proc/{running.pid}/exe") != str(program):
             time.sleep(0.01)
         done = update(directory, env, "--yes", status=8)
-        assert "while this runs from it" in done.stderr or "processes run from" in done.stderr
+        assert f": {running.pid} sleep\n  stop them first: " in done.stderr
         running.kill()
     assert tree_of(directory) == before
 
 
-@pytest.mark.parametrize("damage", ["record", "reference", "missing"])
-def test_what_can_not_be_updated(directory: Path, env: dict[str, str], damage: str) -> None:
-    if damage == "record":
-        (directory / ".provision/ownership.mtree").write_text("#mtree\nnonsense\n")
-        status, message = 7, "record is damaged"
-    elif damage == "missing":
-        (directory / ".provision/ownership.mtree").unlink()
-        status, message = 7, "has no ownership record"
-    else:
-        status, message = 3, "nothing:latest"
+@pytest.mark.parametrize(
+    ("record", "words", "status", "message"),
+    [
+        (b"#mtree\nnonsense\n", (), 7, "record is damaged"),
+        (None, (), 7, "has no ownership record"),
+        (b"", ("--to", "127.0.0.1:1/nothing"), 5, "127.0.0.1:1"),
+    ],
+    ids=["damaged record", "no record", "no registry"],
+)
+def test_what_can_not_be_updated(
+    directory: Path, env: dict[str, str], record: bytes | None, words: tuple[str, ...], status: int, message: str
+) -> None:
+    path = directory / ".provision/ownership.mtree"
+    if record is None:
+        path.unlink()
+    elif record:
+        path.write_bytes(record)
     before = tree_of(directory)
-    words = ["--to", "127.0.0.1:1/nothing"] if damage == "reference" else []
-    done = provision("update", directory, "--yes", *words, env=env)
-    assert done.returncode == (5 if damage == "reference" else status), done.stderr
-    assert message in done.stderr or damage == "reference"
+    assert message in update(directory, env, "--yes", *words, status=status).stderr
     assert tree_of(directory) == before
     assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
 
 
 def test_wrong_words(env: dict[str, str]) -> None:
-    assert provision("update", env=env).returncode == 2
-    assert provision("update", "--all", "dir", env=env).returncode == 2
+    provision("update", env=env, status=2)
+    provision("update", "--all", "dir", env=env, status=2)
 
 
 @pytest.mark.slow
@@ -507,8 +506,7 @@ def test_owners_and_modes(place: Path, registry: ScriptedRegistry, role: str) ->
     ]
     push(registry, owned)
     directory = place / "dir"
-    done = provision(f"{registry.host}/image", directory, "--platform=linux/amd64", cache=place / "cache", **options)
-    assert done.returncode == 0, done.stderr
+    provision(f"{registry.host}/image", directory, "--platform=linux/amd64", cache=place / "cache", **options, status=0)
     options = as_user() if role == "user" else {"env": clean_environment()}
     (directory / "rootfs/usr/owned").chmod(0o600)
     (directory / "rootfs/closed/y").write_bytes(b"y")
@@ -517,8 +515,7 @@ def test_owners_and_modes(place: Path, registry: ScriptedRegistry, role: str) ->
     if role == "root":
         os.chown(directory / "rootfs/usr/given", 7, 8)
     push(registry, [*owned, ("usr/new", b"new"), special("usr/owned", tarfile.REGTYPE, mode=0o640, uid=9, gid=6)])
-    done = provision("update", directory, "--yes", "--no-keep", cache=place / "cache", **options)
-    assert done.returncode == 0, done.stderr
+    provision("update", directory, "--yes", "--no-keep", cache=place / "cache", **options, status=0)
     rootfs = directory / "rootfs"
     found = {name: (rootfs / name).stat() for name in ("usr/owned", "usr/given", "closed", "closed/y", "usr/new")}
     assert found["usr/owned"].st_mode & 0o7777 == 0o600
@@ -537,15 +534,10 @@ def test_owners_and_modes(place: Path, registry: ScriptedRegistry, role: str) ->
 
 
 def test_what_is_mounted_is_in_the_way(directory: Path, env: dict[str, str]) -> None:
-    need_root()
     place = directory / "rootfs/usr"
-    if os.system(f"mount -t tmpfs tmpfs {place}"):
-        pytest.skip("this root can't mount")
-    try:
+    with tmpfs(place):
         done = update(directory, env, "--yes", status=8)
         assert "something is mounted" in done.stderr
-    finally:
-        os.system(f"umount {place}")
     assert (place / "doc/a").read_text() == "a"
     assert sorted(os.listdir(directory.parent)) == ["dir", "state"]
 
@@ -582,23 +574,15 @@ def test_a_file_with_holes_takes_no_space(directory: Path, env: dict[str, str]) 
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_done(place: Path, registry: ScriptedRegistry) -> None:
-    need_root()
     point = place / "small"
-    point.mkdir()
-    if os.system(f"mount -t tmpfs -o size=24m tmpfs {point}"):
-        pytest.skip("this root can't mount")
-    try:
+    with tmpfs(point, "size=24m"):
         push(registry, OLD)
         env, cache = clean_environment(), place / "cache"
-        done = provision(f"{registry.host}/image", point / "dir", "--platform=linux/amd64", env=env, cache=cache)
-        assert done.returncode == 0, done.stderr
+        provision(f"{registry.host}/image", point / "dir", "--platform=linux/amd64", env=env, cache=cache, status=0)
         push(registry, NEW)
         (point / "dir/rootfs/home/large").write_bytes(bytes(14 << 20))
         before = tree_of(point / "dir")
-        done = provision("update", point / "dir", "--yes", env=clean_environment(), cache=cache)
-        assert done.returncode == 7
+        done = provision("update", point / "dir", "--yes", cache=cache, status=7)
         assert "are free" in done.stderr
         assert tree_of(point / "dir") == before
         assert os.listdir(point) == ["dir"]
-    finally:
-        os.system(f"umount {point}")

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.ownership.record import content_of
 from tests.support import builders
+from tests.support.disks import tmpfs
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, need_root, provision, run
+from tests.support.tools import clean_environment, provision
 
 
 @pytest.fixture
@@ -111,17 +112,13 @@ def test_a_lock_that_stays_held_is_an_error_after_two_seconds(folder: Path) -> N
 
 
 def test_a_full_file_system_leaves_the_list_as_it_was(tmp_path: Path) -> None:
-    need_root()
-    run("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(tmp_path))
-    try:
+    with tmpfs(tmp_path, "size=16k"):
         directories = Directories(tmp_path)
         directories.add(entry("a"))
         with pytest.raises(OSError, match="No space"):
             directories.add(entry("b" * 20_000))
         assert directories.entries() == [entry("a")]
         assert os.listdir(tmp_path) == ["directories"]
-    finally:
-        run("umount", str(tmp_path))
 
 
 def test_the_state_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -144,19 +141,18 @@ def image() -> Iterator[str]:
 def test_the_main_job_adds_its_directory(image: str, tmp_path: Path) -> None:
     env = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
     for _ in ("new", "up to date"):
-        assert provision(image, tmp_path / "dir", "--platform=amd64", env=env).returncode == 0
+        provision(image, tmp_path / "dir", "--platform=amd64", env=env, status=0)
         known = Directories(tmp_path / "state/provision").entries()
         record = json.loads((tmp_path / "dir/.provision/record.json").read_text())
         with (tmp_path / "dir/.provision/ownership.mtree").open("rb") as written:
             content = content_of(written, record["manifest_digest"])
         assert known == [KnownDirectory(str(tmp_path / "dir"), f"{image}:latest", record["id"], content)]
-    assert provision("no-such:image:", tmp_path / "other", env=env).returncode == 2
+    provision("no-such:image:", tmp_path / "other", env=env, status=2)
     assert len(Directories(tmp_path / "state/provision").entries()) == 1
 
 
 def test_a_list_that_cannot_be_written_is_no_failure(image: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     env = clean_environment(XDG_STATE_HOME=str(tmp_path / "file"))
-    done = provision(image, tmp_path / "dir", "--platform=amd64", env=env)
-    assert done.returncode == 0
+    done = provision(image, tmp_path / "dir", "--platform=amd64", env=env, status=0)
     assert done.stderr.splitlines()[-1].startswith("  start: ")

@@ -12,6 +12,7 @@ import pytest
 from provisioner.container.processes import find_processes
 from tests.support.guests import SCRIPT, guest
 from tests.support.tools import as_user, find_program, need, need_root, own
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -42,13 +43,6 @@ def command_lines(directory: Path, least: int) -> list[bytes]:
         time.sleep(0.02)
 
 
-def is_idle(directory: Path) -> bool:
-    deadline = time.monotonic() + 60
-    while find_processes([directory])[directory] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not find_processes([directory])[directory]
-
-
 @pytest.mark.parametrize("option", ["-r", "--rootfs="])
 def test_guests_of_proot(option: str, directory: Path, place: Path) -> None:
     need("proot")
@@ -59,7 +53,7 @@ def test_guests_of_proot(option: str, directory: Path, place: Path) -> None:
         lines = command_lines(directory, 4)
     assert sum(b"proot" in line.split(b"\0")[0] for line in lines) == 1
     assert sum(b"sleep" in line for line in lines) >= 2
-    assert is_idle(directory)
+    wait_until(lambda: not find_processes([directory])[directory])
 
 
 def test_guests_in_chroot(directory: Path) -> None:
@@ -70,7 +64,7 @@ def test_guests_in_chroot(directory: Path) -> None:
         assert len(find_processes([moved])[moved]) == len(lines)
     assert sum(b"sleep" in line for line in lines) >= 2
     assert not any(b"unshare" in line for line in lines)
-    assert is_idle(moved)
+    wait_until(lambda: not find_processes([moved])[moved])
 
 
 def test_a_program_from_elsewhere_whose_root_is_the_rootfs(directory: Path) -> None:
@@ -86,7 +80,7 @@ def test_guests_in_user_namespaces(directory: Path) -> None:
     enter: list[str | Path] = ["unshare", "-U", "-r", "-m", "-p", "-f", "--kill-child", chroot, directory / "rootfs"]
     with guest(*enter, "/bin/sh", "-c", SCRIPT, **as_user()):
         assert len(command_lines(directory, 3)) >= 3
-    assert is_idle(directory)
+    wait_until(lambda: not find_processes([directory])[directory])
 
 
 def test_a_program_of_the_rootfs_started_by_hand(directory: Path) -> None:

@@ -23,8 +23,9 @@ from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.descriptors import directory_descriptor
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.terminal.progress import Console
+from tests.support.disks import tmpfs
 from tests.support.leftovers import staging_below
-from tests.support.tools import CHECKOUT, as_user, need, need_root, own, run, user_python
+from tests.support.tools import CHECKOUT, as_user, need_root, own, run, user_python
 
 # Makes a directory at argv[1] and is killed before its step argv[2]; commits if argv[3] says so.
 # A step is an audit event of Python (sys.addaudithook) that changes the file system or looks at it.
@@ -315,19 +316,15 @@ def test_many_at_once_never_mix(tmp_path: Path) -> None:
 
 def test_a_mount_point_is_not_replaced(tmp_path: Path) -> None:
     need_root()
-    need("mount", "umount")
     for name, mounted in (("target", "target"), ("other", "other/rootfs/dev")):
         (tmp_path / mounted).mkdir(parents=True)
-        run("mount", "-t", "tmpfs", "tmpfs", tmp_path / mounted)
-        try:
+        with tmpfs(tmp_path / mounted):
             (tmp_path / mounted / "dear").touch()
             assert mount_points_in(tmp_path / name) == [str(tmp_path / mounted)]
             with pytest.raises(TargetExists, match=f"{mounted} is a mount point"), Staging(tmp_path / name) as staging:
                 staging.commit()
             assert (tmp_path / mounted / "dear").exists()
             assert staging_below(tmp_path) == []
-        finally:
-            run("umount", tmp_path / mounted)
 
 
 @pytest.mark.parametrize("what", ["file", "link", "open", "theirs"])
@@ -419,15 +416,9 @@ def test_replaced_files_that_belong_to_others_are_reported(place: Path) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for two files."""
-    need_root()
-    need("mount", "umount")
     path = tmp_path / "small"
-    path.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=4", "tmpfs", path)
-    try:
+    with tmpfs(path, "size=4k,nr_inodes=4"):
         yield path
-    finally:
-        run("umount", path)
 
 
 def test_a_full_file_system_is_not_called_one_without_symlinks(small: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.doctor import checks_of, doctor, mounted, states_of
+from tests.support.disks import tmpfs
+from tests.support.doctor import checks_of, doctor, states_of
 from tests.support.jail import PREFIX, Jail
 from tests.support.tools import as_user, find_program, need, need_root, run
 
@@ -21,7 +22,7 @@ def test_where_python_has_os_link_the_kernel_s_refusal_is_reported(phone: Jail) 
 
 
 def test_a_file_system_mounted_noexec_cannot_start_anything(tmp_path: Path) -> None:
-    with mounted(tmp_path, "-t", "tmpfs", "-o", "noexec", "tmpfs"):
+    with tmpfs(tmp_path, "noexec"):
         done = doctor("--json", tmp_path)
         found = checks_of(done)
     assert done.returncode == 7
@@ -32,14 +33,14 @@ def test_a_file_system_mounted_noexec_cannot_start_anything(tmp_path: Path) -> N
 
 
 def test_devices_that_cannot_be_opened(tmp_path: Path) -> None:
-    with mounted(tmp_path, "-t", "tmpfs", "-o", "nodev", "tmpfs"):
+    with tmpfs(tmp_path, "nodev"):
         check = checks_of(doctor("--json", tmp_path))["devices"]
     assert (check["state"], "not opened" in check["detail"]) == ("no", True)
 
 
 @pytest.mark.parametrize("options", ["size=4m", "nr_inodes=200"])
 def test_too_little_space(tmp_path: Path, options: str) -> None:
-    with mounted(tmp_path, "-t", "tmpfs", "-o", options, "tmpfs"):
+    with tmpfs(tmp_path, options):
         done = doctor(tmp_path)
     assert done.returncode == 7
     assert "no  space: " in done.stdout
@@ -48,7 +49,7 @@ def test_too_little_space(tmp_path: Path, options: str) -> None:
 
 
 def test_a_full_file_system(tmp_path: Path) -> None:
-    with mounted(tmp_path, "-t", "tmpfs", "-o", "size=64k", "tmpfs"):
+    with tmpfs(tmp_path, "size=64k"):
         with pytest.raises(OSError, match="No space"):
             (tmp_path / "full").write_bytes(bytes(1 << 20))
         done = doctor("--json", tmp_path)
@@ -58,7 +59,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
 
 
 def test_a_file_system_that_cannot_be_written(tmp_path: Path) -> None:
-    with mounted(tmp_path, "-t", "tmpfs", "-o", "ro", "tmpfs"):
+    with tmpfs(tmp_path, "ro"):
         done = doctor("--json", tmp_path)
     found = checks_of(done)
     assert done.returncode == 7

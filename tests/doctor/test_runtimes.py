@@ -58,8 +58,7 @@ def provisioned(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
         def make(platform: str) -> Path:
             registry.push("image", builders.small())
-            done = provision(f"{registry.host}/image", tmp_path / "dir", "--platform", platform)
-            assert done.returncode == 0, done.stderr
+            provision(f"{registry.host}/image", tmp_path / "dir", "--platform", platform, status=0)
             (tmp_path / "dir/rootfs/bin/sh").chmod(0o755)  # proot looks whether it can be executed
             return tmp_path / "dir"
 

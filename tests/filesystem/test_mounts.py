@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from provisioner.filesystem.mounts import Mount, mount_of, mount_points_in, read_mounts
-from tests.support.tools import need, need_root, run
+from tests.support.disks import tmpfs
+from tests.support.tools import run
 
 
 def test_the_root_directory_is_on_a_mount() -> None:
@@ -16,29 +17,18 @@ def test_the_root_directory_is_on_a_mount() -> None:
 
 
 def test_mount_points_with_odd_names_are_known(tmp_path: Path) -> None:
-    need_root()
-    need("mount", "umount")
     odd = tmp_path / "a b\tc\\040"
-    odd.mkdir()
-    run("mount", "-t", "tmpfs", "tmpfs", odd)
-    try:
+    with tmpfs(odd):
         assert mount_points_in(tmp_path) == [str(odd)]
         assert mount_of(odd / "below") == Mount(str(odd), "tmpfs")
-    finally:
-        run("umount", odd)
     assert mount_points_in(tmp_path) == []
 
 
 def test_only_the_last_mount_at_a_point_is_seen(tmp_path: Path) -> None:
-    need_root()
-    need("mount", "umount")
-    run("mount", "-t", "tmpfs", "tmpfs", tmp_path)
-    try:
+    with tmpfs(tmp_path):
         run("mount", "-t", "ramfs", "ramfs", tmp_path)
         try:
             assert mount_points_in(tmp_path) == [str(tmp_path)] * 2
             assert mount_of(tmp_path) == Mount(str(tmp_path), "ramfs")
         finally:
             run("umount", tmp_path)
-    finally:
-        run("umount", tmp_path)

@@ -14,6 +14,7 @@ import pytest
 from provisioner.filesystem.atomic import replace_file
 from provisioner.filesystem.resolution import open_file, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted
+from tests.support.disks import bindfs
 from tests.support.tools import need, need_root, own, run, user_id, user_python
 
 STRANGER = 1234
@@ -280,17 +281,10 @@ def test_nobody_of_a_namespace_is_told_from_those_whom_it_cannot_name(place: Pat
 
 def test_a_file_system_whose_root_is_somebody_else(tmp_path: Path) -> None:
     """As NFS with root_squash: what root creates there is another user's, and so is the directory."""
-    need_root()
-    need("bindfs", "fusermount")
-    for name in ("below", "squashed"):
-        (tmp_path / name).mkdir()
-    subprocess.run(["bindfs", "--force-user=65534", tmp_path / "below", tmp_path / "squashed"], check=True)
-    try:
-        assert outcome(tmp_path / "squashed/x") == "leads on"
-        (tmp_path / "squashed/sub").mkdir()
-        assert outcome(tmp_path / "squashed/sub/x") == "leads on"
-    finally:
-        subprocess.run(["fusermount", "-u", tmp_path / "squashed"], check=True)
+    with bindfs(tmp_path, "--force-user=65534") as squashed:
+        assert outcome(squashed / "x") == "leads on"
+        (squashed / "sub").mkdir()
+        assert outcome(squashed / "sub/x") == "leads on"
     os.chown(tmp_path / "below", 65534, 65534)  # a daemon's, on a file system that knows owners
     assert "belongs to the user 65534" in outcome(tmp_path / "below/x")
 

@@ -20,7 +20,9 @@ from provisioner.filesystem.trust import (
     is_plainly_ours,
     read_acl,
 )
-from tests.support.tools import need, need_root, run
+from tests.support.access_lists import GROUP, GROUP_OBJ, MASK, NO_ID, OTHER, USER, USER_OBJ, acl
+from tests.support.disks import bindfs
+from tests.support.tools import need, run
 
 ME, STRANGER = 1000, 1234
 US = TrustedUsers(frozenset({0, ME}), frozenset({ME}))
@@ -28,15 +30,6 @@ US = TrustedUsers(frozenset({0, ME}), frozenset({ME}))
 
 def state(uid: int = ME, mode: int = 0o755, gid: int = ME) -> os.stat_result:
     return os.stat_result((stat.S_IFDIR | mode, 1, 1, 1, uid, gid, 0, 0, 0, 0))
-
-
-def acl(*entries: tuple[int, int, int]) -> bytes:
-    """An access control list of (tag, permissions, id)."""
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-
-
-USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
-NO_ID = 2**32 - 1
 
 
 @pytest.mark.parametrize(
@@ -181,14 +174,6 @@ def test_the_owner_of_new_files_is_asked_by_one_that_is_gone_again(tmp_path: Pat
 
 def test_file_systems_without_owners_are_asked(tmp_path: Path) -> None:
     """As NFS with root_squash, whose root is somebody else."""
-    need_root()
-    need("bindfs", "fusermount")
-    for name in ("below", "squashed"):
-        (tmp_path / name).mkdir()
-    run("bindfs", f"--force-user={STRANGER}", tmp_path / "below", tmp_path / "squashed")
-    try:
-        with directory_descriptor(tmp_path / "squashed") as opened:
-            assert os.fstat(opened).st_uid == STRANGER
-            assert created_owner(opened) == STRANGER
-    finally:
-        run("fusermount", "-u", tmp_path / "squashed")
+    with bindfs(tmp_path, f"--force-user={STRANGER}") as squashed, directory_descriptor(squashed) as opened:
+        assert os.fstat(opened).st_uid == STRANGER
+        assert created_owner(opened) == STRANGER

@@ -21,7 +21,7 @@ from provisioner.filesystem.users import (
     unmapped_user,
     users_before_root,
 )
-from tests.support.tools import CHECKOUT, clean_environment, need, need_root, run, user_id, user_python
+from tests.support.tools import CHECKOUT, clean_environment, need, need_root, run, unavailable, user_id, user_python
 
 WHOLE = "         0          0 4294967295\n"
 
@@ -85,7 +85,7 @@ def test_a_real_login(tmp_path: Path) -> None:
     script += "from provisioner.filesystem.users import users_before_root; print(users_before_root({}))"
     done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     if "PermissionError" in done.stderr or "FileNotFoundError" in done.stderr:
-        pytest.skip("the kernel keeps no logins here")
+        unavailable("the kernel keeps no logins here")
     assert done.stdout == "{1234}\n"
 
 

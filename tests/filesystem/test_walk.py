@@ -11,6 +11,7 @@ import pytest
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
 from provisioner.filesystem.walk import NAMES_IN_MEMORY, walk
+from tests.support.disks import tmpfs
 from tests.support.tools import CHECKOUT, need, need_root, run
 from tests.support.trees import make_deep
 
@@ -157,15 +158,11 @@ def moving(base: Path, when: bytes, names: list[bytes]) -> None:
 
 def test_what_is_mounted_is_not_entered(tmp_path: Path) -> None:
     need_root()
-    need("mount", "umount")
     (tmp_path / "a/proc").mkdir(parents=True)
     (tmp_path / "b").mkdir()
-    run("mount", "-t", "tmpfs", "tmpfs", tmp_path / "a/proc")
-    try:
+    with tmpfs(tmp_path / "a/proc"):
         (tmp_path / "a/proc/file").touch()
         assert listed(tmp_path) == ["./", "./a/", "./a/proc/", "./b/"]
-    finally:
-        run("umount", tmp_path / "a/proc")
 
 
 def test_states_are_those_of_the_names(tmp_path: Path) -> None:

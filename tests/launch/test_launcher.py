@@ -17,6 +17,7 @@ from provisioner.launch.launcher import launcher
 from provisioner.launch.script import body
 from provisioner.launch.settings import LaunchSettings
 from tests.support.containers import SHELLS
+from tests.support.shell_texts import NAMES, TEXT
 from tests.support.tools import need
 
 SETTINGS = LaunchSettings(
@@ -38,13 +39,7 @@ SETTINGS = LaunchSettings(
     default_env=("K=V",),
 )
 
-# Any bytes but NUL, as Python reads them from an image; those that mean something to a shell come often.
-TEXT = st.one_of(
-    st.text(st.sampled_from("'\"\\$`();&|<>*?[]{}~#!= \n\t\r-a\x01\x7f\x81\x88\xffé€")),
-    st.binary().map(lambda value: os.fsdecode(value.replace(b"\0", b""))),
-)
 WORDS = st.lists(TEXT, max_size=4).map(tuple)
-NAMES = TEXT.filter(lambda name: bool(name) and "=" not in name)
 ASSIGNMENTS = st.dictionaries(NAMES, TEXT, max_size=3).map(
     lambda values: tuple(f"{name}={value}" for name, value in values.items())
 )

@@ -19,10 +19,10 @@ from provisioner.errors import MachineError
 from provisioner.image.platform import Platform
 from provisioner.launch.bpf import ALLOW, SUCCESS, refuse
 from provisioner.launch.proot_filter import _ARCHES, _abis, proot_filter
-from tests.launch.test_seccomp import answer
 from tests.support import path_calls
 from tests.support.containers import Container, hand_over, starter
 from tests.support.libseccomp import number
+from tests.support.seccomp_filters import answer_of
 from tests.support.tools import need, unavailable
 
 pytestmark = pytest.mark.slow
@@ -62,34 +62,34 @@ def test_the_numbers_are_those_of_libseccomp(arch: int) -> None:
 def test_what_each_machine_is_answered(arch: int) -> None:
     for name in [*NEWER, *OLDER]:
         if (call := number(name, arch)) is not None:
-            assert answer(FILTER, call, arch) == MISSING, name
+            assert answer_of(FILTER, call, arch) == MISSING, name
     for name in NEEDED:
         if (call := number(name, arch)) is not None:
-            assert answer(FILTER, call, arch) == ALLOW, name
+            assert answer_of(FILTER, call, arch) == ALLOW, name
     for name in ("openat", "execve", "clone", "ptrace", "kcmp", "exit_group", "chown", "rename", "mount"):
         if (call := number(name, arch)) is not None:
-            assert answer(FILTER, call, arch) == ALLOW, name
+            assert answer_of(FILTER, call, arch) == ALLOW, name
     for call in range(470, 1000):  # not there yet
-        assert answer(FILTER, call, arch) == MISSING, call
+        assert answer_of(FILTER, call, arch) == MISSING, call
     if _ARCHES[arch] != "arm":  # which has private calls
         for call in (0x40000000, 0x400001FF, 0xFFFFFFFE):  # x32; what proot voids
-            assert answer(FILTER, call, arch) == MISSING, call
+            assert answer_of(FILTER, call, arch) == MISSING, call
 
 
 def test_arm_s_own_calls_are_allowed() -> None:
     arm = 0x40000028
     for call in (0xF0001, 0xF0002, 0xF0005):  # breakpoint, cacheflush, set_tls
-        assert answer(FILTER, call, arm) == ALLOW
-    assert answer(FILTER, 0xEFFFF, arm) == MISSING
+        assert answer_of(FILTER, call, arm) == ALLOW
+    assert answer_of(FILTER, 0xEFFFF, arm) == MISSING
 
 
 def test_a_process_seems_to_become_undumpable_and_finds_no_audit() -> None:
     for arch in _ARCHES:
         prctl, create = number("prctl", arch), number("socket", arch)
         assert prctl is not None
-        assert [answer(FILTER, prctl, arch, option) for option in (3, 4, 38)] == [ALLOW, SUCCESS, ALLOW]
+        assert [answer_of(FILTER, prctl, arch, option) for option in (3, 4, 38)] == [ALLOW, SUCCESS, ALLOW]
         if create is not None and create < 350:
-            answers = [answer(FILTER, create, arch, 16, 3, protocol) for protocol in (0, 9)]
+            answers = [answer_of(FILTER, create, arch, 16, 3, protocol) for protocol in (0, 9)]
             assert answers == [ALLOW, refuse(errno.EPROTONOSUPPORT)]
 
 

@@ -14,9 +14,9 @@ from provisioner.errors import MachineError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.proot_probe import CALLS, WORKS, proot_probe
 from provisioner.launch.static_helper import ARCHITECTURES
-from tests.launch.test_static_helper import QEMU
 from tests.support.containers import Container, starter
 from tests.support.doctor import checks_of, doctor, path_before, write_script
+from tests.support.programs import emulator
 from tests.support.tools import find_program, need
 
 pytestmark = pytest.mark.slow
@@ -24,13 +24,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_probe_counts_the_calls_that_find_nothing(architecture: str, tmp_path: Path) -> None:
-    emulator = f"qemu-{QEMU[architecture]}-static"
-    need(emulator)
     probe = tmp_path / "probe"
     probe.write_bytes(proot_probe(Platform("linux", architecture)))
     probe.chmod(0o755)
-    assert subprocess.run([emulator, probe, "/etc/passwd"], check=False).returncode == WORKS
-    missing = subprocess.run([emulator, probe, "/nowhere/file"], check=False).returncode - WORKS
+    assert subprocess.run([emulator(architecture), probe, "/etc/passwd"], check=False).returncode == WORKS
+    missing = subprocess.run([emulator(architecture), probe, "/nowhere/file"], check=False).returncode - WORKS
     # Older versions of qemu have no openat2 and faccessat2: a call that isn't there finds nothing of the host's.
     assert missing & CALLS["statx"]
 

@@ -9,7 +9,6 @@ import mmap
 import os
 import platform
 import stat
-import struct
 import subprocess
 import sys
 import traceback
@@ -27,6 +26,7 @@ from provisioner.launch.bpf import ALLOW, SUCCESS, TRAP, Abi, Argument, Rule, pr
 from provisioner.launch.seccomp import container_filter, root_emulation
 from provisioner.launch.syscalls import abis
 from tests.support.libseccomp import native_arch, number
+from tests.support.seccomp_filters import answer_of, install
 from tests.support.tools import as_user, need, provision, user_id
 
 pytestmark = pytest.mark.slow
@@ -59,32 +59,6 @@ TOKENS = {**ARCHES, "x32": 0x4000003E, "loongarch64": ARCHES["riscv64"]}
 def numbers(calls: Iterable[str], arch: str) -> set[int]:
     """The numbers of those calls that there are."""
     return {known for call in calls if (known := number(call, TOKENS[arch])) is not None}
-
-
-def answer(filter_: bytes, number: int, arch: int, *arguments: int) -> int:
-    """What the kernel would do on a system call: `filter_` run on a struct seccomp_data, by linux/filter.h."""
-    order = "<" if arch & 0x40000000 else ">"
-    data = struct.pack(f"{order}IIQ6Q", number, arch, 0, *(*arguments, 0, 0, 0, 0, 0, 0)[:6])
-    code = list(struct.iter_unpack(f"{order}HBBI", filter_))
-    accumulator = at = 0
-    while True:
-        operation, yes, no, k = code[at]
-        at += 1
-        match operation:
-            case 0x20:
-                (accumulator,) = struct.unpack_from(f"{order}I", data, k)
-            case 0x54:
-                accumulator &= k
-            case 0x15:
-                at += yes if accumulator == k else no
-            case 0x25:
-                at += yes if accumulator > k else no
-            case 0x35:
-                at += yes if accumulator >= k else no
-            case 0x06:
-                return int(k)
-            case _:
-                pytest.fail(f"operation {operation:#x} at {at}")
 
 
 def emulation(arch: str) -> bytes:
@@ -129,9 +103,9 @@ def test_what_only_root_may_do_is_answered_with_success_or_refused_and_all_else_
     conditional.add(SOCKET.get(arch, -1))  # libseccomp has a number of its own for what socketcall(2) can do as well
     for call in {*range(base, newest + 1)} - conditional:
         denied = refuse(errno.EPERM) if call in refused else ALLOW
-        assert answer(confinement(arch), call, ARCHES[arch], 1, 2, 3) == denied, f"call {call}"
+        assert answer_of(confinement(arch), call, ARCHES[arch], 1, 2, 3) == denied, f"call {call}"
         expected = SUCCESS if call in faked else denied
-        assert answer(emulation(arch), call, ARCHES[arch], 1, 2, 3) == expected, f"call {call}"
+        assert answer_of(emulation(arch), call, ARCHES[arch], 1, 2, 3) == expected, f"call {call}"
 
 
 @pytest.mark.parametrize(
@@ -161,8 +135,8 @@ def test_calls_are_refused_by_their_arguments(arch: str, call: str, arguments: t
     if call == "clone" and arch.startswith("s390"):
         arguments = (0, *arguments)  # the stack comes first there
     for number_ in numbers([call], arch):
-        assert answer(confinement(arch), number_, ARCHES[arch], *arguments) == expected
-        assert answer(emulation(arch), number_, ARCHES[arch], *arguments) == expected
+        assert answer_of(confinement(arch), number_, ARCHES[arch], *arguments) == expected
+        assert answer_of(emulation(arch), number_, ARCHES[arch], *arguments) == expected
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -170,16 +144,16 @@ def test_calls_that_nobody_knows_yet_do_not_exist(arch: str) -> None:
     base, newest = (0x40000000, 547) if arch == "x32" else (0, 469)
     for filter_ in (confinement(arch), emulation(arch)):
         for call in (newest + 1, newest + 2, 600, 1000, 0xFFFF):
-            assert answer(filter_, base | call, ARCHES[arch]) == refuse(errno.ENOSYS), f"call {call}"
+            assert answer_of(filter_, base | call, ARCHES[arch]) == refuse(errno.ENOSYS), f"call {call}"
         for own in range(0xF0001, 0xF0007):  # __ARM_NR_breakpoint to __ARM_NR_get_tls
-            assert answer(filter_, own, ARCHES[arch]) == ALLOW
+            assert answer_of(filter_, own, ARCHES[arch]) == ALLOW
 
 
 @pytest.mark.parametrize("arch", SOCKET)
 def test_sockets_of_the_machine_below_are_refused_beside_socketcall(arch: str) -> None:
     for filter_ in (confinement(arch), emulation(arch)):
-        assert answer(filter_, SOCKET[arch], ARCHES[arch], 40, 1, 0) == refuse(errno.EPERM)
-        assert answer(filter_, SOCKET[arch], ARCHES[arch], 2, 1, 0) == ALLOW
+        assert answer_of(filter_, SOCKET[arch], ARCHES[arch], 40, 1, 0) == refuse(errno.EPERM)
+        assert answer_of(filter_, SOCKET[arch], ARCHES[arch], 2, 1, 0) == ALLOW
 
 
 @pytest.mark.parametrize(
@@ -200,14 +174,14 @@ def test_device_nodes_seem_to_be_made_and_other_nodes_are(arch: str, mode: int, 
     filter_ = emulation(arch)
     device = stat.S_IFCHR  # in the arguments that are not the mode
     for mknod in numbers(["mknod"], arch):
-        assert answer(filter_, mknod, ARCHES[arch], device, mode, device) == expected
+        assert answer_of(filter_, mknod, ARCHES[arch], device, mode, device) == expected
     (mknodat,) = numbers(["mknodat"], arch)
-    assert answer(filter_, mknodat, ARCHES[arch], device, device, mode, device) == expected
+    assert answer_of(filter_, mknodat, ARCHES[arch], device, device, mode, device) == expected
 
 
 def test_an_abi_that_is_not_known_is_left_to_the_kernel() -> None:
     (chown,) = numbers(["chown"], "x86_64")
-    assert answer(emulation("x86_64"), chown, 0xC0000033) == ALLOW
+    assert answer_of(emulation("x86_64"), chown, 0xC0000033) == ALLOW
 
 
 @pytest.mark.parametrize("architecture", ["amd64", "386", "arm64", "arm", "riscv64", "ppc64le", "s390x", "loong64"])
@@ -230,7 +204,7 @@ ABIS = [Abi(0xC000003E, {"one": 1, "two": 2, "three": 3}), Abi(0x40000003, {"one
 
 def test_each_abi_is_answered_by_its_own_numbers() -> None:
     filter_ = program([Rule(refuse(errno.EACCES), ("one", "three"))], ABIS)
-    answers = [answer(filter_, call, abi.arch) for abi in ABIS for call in (1, 2, 3, 11, 12)]
+    answers = [answer_of(filter_, call, abi.arch) for abi in ABIS for call in (1, 2, 3, 11, 12)]
     denied = 0x0005000D  # SECCOMP_RET_ERRNO, and EACCES
     assert answers == [denied, ALLOW, denied, ALLOW, ALLOW, ALLOW, ALLOW, ALLOW, denied, ALLOW]
 
@@ -243,7 +217,7 @@ def test_the_first_rule_that_fits_counts_and_a_condition_that_fails_leads_to_the
     ]
     filter_ = program(rules, ABIS)
     cases = [(1, 5, 1), (1, 7, 0), (1, 6, 1), (1, 6, 9), (1, 6, 0), (2, 5, 9), (2, 5, 8), (3, 5, 1)]
-    answers = [answer(filter_, call, ABIS[0].arch, first, second) for call, first, second in cases]
+    answers = [answer_of(filter_, call, ABIS[0].arch, first, second) for call, first, second in cases]
     assert answers == [refuse(1), refuse(1), refuse(2), TRAP, TRAP, ALLOW, refuse(2), ALLOW]
 
 
@@ -275,7 +249,7 @@ def test_a_program_answers_as_its_rules_read(
 
     expected = next((rule.answer for rule in rules if fits(rule)), ALLOW)
     abi = Abi(arch, {str(number): number for number in range(4)})  # and no more
-    assert answer(program(rules, [abi]), call, arch, *arguments) == (expected if call < 4 else ALLOW)
+    assert answer_of(program(rules, [abi]), call, arch, *arguments) == (expected if call < 4 else ALLOW)
 
 
 def test_a_program_has_one_byte_order() -> None:
@@ -312,20 +286,6 @@ def in_child(work: Callable[[], Any], filter_: bytes = b"") -> Any:
         result = pipe.read()
     os.waitpid(child, 0)
     return json.loads(result)
-
-
-def install(filter_: bytes) -> None:
-    """Put the calling process under a filter for the rest of its life (prctl(2), PR_SET_SECCOMP)."""
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    no_new_privileges, set_seccomp, mode_filter = 38, 22, 2
-    nought = ctypes.c_ulong(0)
-    assert libc.prctl(no_new_privileges, ctypes.c_ulong(1), nought, nought, nought) == 0
-    fprog = Program(len(filter_) // 8, filter_)
-    assert libc.prctl(set_seccomp, ctypes.c_ulong(mode_filter), ctypes.byref(fprog)) == 0, ctypes.get_errno()
 
 
 def attempts(place: Path) -> dict[str, Answer]:
@@ -434,8 +394,7 @@ def enter(rootfs: Path, *command: str, filter_: Path = Path(os.devnull)) -> subp
 
 def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
     need("bwrap")
-    provisioned = provision(debian, place / "debian", **as_user())
-    assert provisioned.returncode == 0, provisioned.stderr
+    provision(debian, place / "debian", **as_user(), status=0)
     rootfs, filter_ = place / "debian" / "rootfs", place / "filter"
     filter_.write_bytes(root_emulation(host_platform()))
     install = ("apt-get", "install", "--yes", "--no-install-recommends")

@@ -14,7 +14,8 @@ import pytest
 from provisioner.container.processes import find_processes
 from provisioner.container.sessions import find_sessions
 from tests.support.containers import SHELLS, Container, hand_over, starter
-from tests.support.tools import need, need_root
+from tests.support.tools import need, need_root, unavailable
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -153,9 +154,7 @@ def test_detached_it_goes_on_and_writes_a_log(container: Container, runtime: str
     pid = int(started.stdout)
     assert started.returncode == 0
     assert started.stderr.decode() == f"start.sh: it runs as process {pid}, and writes to {log}\n"
-    deadline = time.monotonic() + 60
-    while b"wrong" not in log.read_bytes() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: b"wrong" in log.read_bytes())
     assert [(int(session[0]), session[1]) for session in listed(container, runtime)] == [(pid, runtime)]
     assert os.getsid(pid) != os.getsid(0)
     container.output("", "--stop", by=runtime)
@@ -164,15 +163,12 @@ def test_detached_it_goes_on_and_writes_a_log(container: Container, runtime: str
 
 def test_a_detached_guest_has_sigint(container: Container) -> None:
     if subprocess.run(["env", "--default-signal=INT", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this env is not GNU's")
+        unavailable("this env is not GNU's")
     pid = int(container.run("proot", "--detach", "sh", "-c", f"trap 'echo got; exit' INT; {LOOP}").stdout)
     log = container.directory / ".provision/log"
-    deadline = time.monotonic() + 60
-    while b"ready" not in log.read_bytes() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: b"ready" in log.read_bytes())
     os.kill(pid, signal.SIGINT)
-    while b"got" not in log.read_bytes() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: b"got" in log.read_bytes())
     assert log.read_text() == "ready\ngot\n"
 
 
@@ -181,10 +177,7 @@ def test_a_detached_daemon_receives_sighup(container: Container, runtime: str) -
     pid = int(container.run(runtime, "--detach", "sh", "-c", f"trap 'echo reloads' HUP; {LOOP}").stdout)
     log = container.directory / ".provision/log"
     for expected, number in ((b"ready\n", signal.SIGHUP), (b"ready\nreloads\n", signal.SIGTERM)):
-        deadline = time.monotonic() + 60
-        while log.read_bytes() != expected and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert log.read_bytes() == expected
+        wait_until(lambda: log.read_bytes() == expected)  # noqa: B023  it is called in this round
         os.kill(pid, number)
 
 
@@ -210,10 +203,7 @@ def test_the_log_of_a_directory_that_cannot_be_written(container: Container, pla
     message = container.run("proot", "--detach", "sh", "-c", "echo said", env=env).stderr.decode()
     log = Path(re.sub(r".* writes to (.*)\n", r"\1", message))
     assert log.parent == place / "tmp"
-    deadline = time.monotonic() + 60
-    while log.read_bytes() != b"said\n" and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert log.read_bytes() == b"said\n"
+    wait_until(lambda: log.read_bytes() == b"said\n")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -242,9 +232,7 @@ def test_stopping_takes_no_longer_than_its_timeout(container: Container, runtime
     guest = f"trap '' TERM; (trap '' TERM; sleep 60; :) & {LOOP}"
     pids = [int(container.run(runtime, "--detach", "sh", "-c", guest).stdout) for _ in range(8 if way == "many" else 1)]
     log = container.directory / ".provision/log"
-    deadline = time.monotonic() + 60
-    while log.read_bytes().count(b"ready") < len(pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: log.read_bytes().count(b"ready") >= len(pids))
     if way == "stopped":
         os.kill(pids[0], signal.SIGSTOP)
     started = time.monotonic()
@@ -309,8 +297,5 @@ def test_a_detached_user_can_open_the_log(container: Container, shell: str) -> N
     done = container.run("chroot", "--detach", "--user=joe", "sh", "-c", command, shell=SHELLS[shell])
     assert done.returncode == 0, done
     name = done.stderr.decode().rpartition(" writes to ")[2].strip()
-    deadline = time.monotonic() + 60
-    while b"three" not in Path(name).read_bytes():
-        assert time.monotonic() < deadline, Path(name).read_bytes()
-        time.sleep(0.05)
+    wait_until(lambda: b"three" in Path(name).read_bytes())
     assert Path(name).read_bytes() == b"one\ntwo\nthree\n"

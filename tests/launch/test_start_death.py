@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from tests.support.containers import SHELLS, Container, starter
 from tests.support.leftovers import processes_left
 from tests.support.tools import need
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def test_without_namespaces_the_command_ends(container: Container) -> None:
 def test_a_detached_one_too(container: Container, runtime: str) -> None:
     pid = int(container.run(runtime, "--detach", "sh", "-c", STUBBORN).stdout)
     log = container.directory / ".provision/log"
-    wait_for(lambda: log.read_bytes() == b"ready\n")
+    wait_until(lambda: log.read_bytes() == b"ready\n")
     os.kill(pid, signal.SIGKILL)
     assert processes_left(container.directory) == []
 
@@ -130,10 +130,3 @@ def test_a_setpriv_that_cannot_is_left_alone(container: Container, place: Path) 
 
 def test_what_is_printed_is_not_tied_to_a_shell(container: Container) -> None:
     assert b"pdeathsig" not in container.output("proot", "--print", "true")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

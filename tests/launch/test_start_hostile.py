@@ -162,7 +162,9 @@ def test_users_are_not_read_outside_of_the_rootfs(container: Container, place: P
     done = container.run(runtime, "--user", "mallory", "true")
     assert done.returncode == 125
     assert done.stderr.count(b"\n") == 1
-    assert b"no user mallory" in done.stderr or b"too many links" in done.stderr
+    assert (
+        b"no user mallory" if "outside" in target else b"too many links"
+    ) in done.stderr  # two are links to themselves
 
 
 @pytest.mark.parametrize(("links", "length", "status"), [(38, 4000, 125), (3, 4000, 125), (38, 200, 0), (2, 4000, 0)])

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.launch.test_launcher import NAMES, TEXT
 from tests.support import realimages
 from tests.support.containers import (
     ENVIRONMENT,
@@ -27,6 +26,7 @@ from tests.support.containers import (
     make_container,
     starter,
 )
+from tests.support.shell_texts import NAMES, TEXT
 from tests.support.tools import as_user, find_program, need, provision
 
 pytestmark = pytest.mark.slow
@@ -65,8 +65,7 @@ def real(debian: str, application: str, lasting_place: Path) -> Callable[[str, s
         maker = {} if runtime == "chroot" else as_user()
         directory = lasting_place / f"{name}-{'user' if maker else 'root'}"
         if not directory.exists():
-            done = provision(references[name], directory, **maker)
-            assert done.returncode == 0, done.stderr
+            provision(references[name], directory, **maker, status=0)
         return Container(directory)
 
     return container

@@ -17,8 +17,9 @@ import pytest
 
 from tests.support.containers import SHELLS, Container, starter
 from tests.support.subordinate import with_subordinate_ids
-from tests.support.terminal import Terminal
+from tests.support.terminal import Terminal, bash_at_terminal
 from tests.support.tools import need
+from tests.support.waiting import wait_until
 
 OPENED = (
     "echo out >/dev/stdout; echo error >/dev/stderr; echo terminal >/dev/tty; read line </dev/stdin; echo got $line"
@@ -73,10 +74,8 @@ def test_the_terminal_is_the_user_s_and_the_caller_s_stays(joe: Callable[..., Te
 
 
 def test_the_modes_are_restored(container: Container) -> None:
-    need("bash")
     starter("chroot")
-    screen = Terminal(["bash", "--norc", "--noediting", "-i"], user=False)
-    screen.until(b"PROMPT")
+    screen = bash_at_terminal()
     before = termios.tcgetattr(screen.fd)
     for end, typed in {"exit 3": b"", "kill -9 $$": b"", "exec sleep 60": b"\x03", "stty raw; exit 5": b""}.items():
         screen.type(f"{container.script} --runtime chroot --user joe sh -c 'echo rea''dy; busybox {end}'\n".encode())
@@ -171,10 +170,8 @@ def test_a_shell_inside_has_job_control(joe: Callable[..., Terminal]) -> None:
 
 
 def test_in_the_background_it_leaves_the_terminal_to_the_shell(container: Container) -> None:
-    need("bash")
     starter("chroot")
-    screen = Terminal(["bash", "--norc", "--noediting", "-i"], user=False)
-    screen.until(b"PROMPT")
+    screen = bash_at_terminal()
     screen.type(f"{container.script} --runtime chroot --user joe sh -c '{OPENED}; exit 7' &\n".encode())
     for name in (b"out", b"error", b"terminal"):
         screen.until(name + b"\r\r\n")  # the shell's terminal puts a second one in front of each newline
@@ -194,10 +191,8 @@ def test_in_the_background_it_leaves_the_terminal_to_the_shell(container: Contai
 
 
 def test_a_relay_that_is_stopped_goes_on(container: Container) -> None:
-    need("bash")
     starter("chroot")
-    screen = Terminal(["bash", "--norc", "--noediting", "-i"], user=False)
-    screen.until(b"PROMPT")
+    screen = bash_at_terminal()
     before = termios.tcgetattr(screen.fd)
     screen.type(f"{container.script} --runtime chroot --user joe sh -c 'echo rea''dy; {OPENED}; exit 7'\n".encode())
     screen.until(b"terminal\r\n")
@@ -227,10 +222,7 @@ def test_killing_the_relay_ends_the_command(joe: Callable[..., Terminal]) -> Non
     (started,) = children(screen.pid)
     os.kill(screen.pid, signal.SIGKILL)
     assert screen.end() == -signal.SIGKILL
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{started}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not Path(f"/proc/{started}").exists())
 
 
 def test_closing_the_terminal_ends_the_command(joe: Callable[..., Terminal]) -> None:
@@ -312,10 +304,8 @@ def test_keys_where_only_some_are(container: Container, key: bytes) -> None:
 
 def test_control_z_where_only_some_are(container: Container) -> None:
     """All of the job stops, and goes on."""
-    need("bash")
     starter("chroot")
-    screen = Terminal(["bash", "--norc", "--noediting", "-i"], user=False)
-    screen.until(b"PROMPT")
+    screen = bash_at_terminal()
     guest = "echo rea''dy >/dev/stderr; sleep 0.5; read x; echo got $x >/dev/stderr; exit 7"
     screen.type(f"{container.script} --runtime chroot --user joe sh -c '{guest}' >/dev/null\n".encode())
     screen.until(b"ready")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.launch.bpf import Abi, Rule, program, refuse
-from tests.launch.test_seccomp import install
 from tests.support import libseccomp
 from tests.support.containers import ENVIRONMENT, Container, starter
+from tests.support.seccomp_filters import install
 from tests.support.termux import need_termux_proot, with_proot, with_similar_proot
 from tests.support.tools import need, open_terminal
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.containers import SHELLS, Container, choosing, starter
-from tests.support.terminal import Terminal
+from tests.support.terminal import Terminal, bash_at_terminal
 from tests.support.tools import need
 
 
@@ -72,10 +72,8 @@ def test_the_guests_shell_has_job_control_and_a_terminal_name(terminal: Callable
 
 
 def test_control_z_stops_all_of_it(container: Container, runtime: str) -> None:
-    need("bash")
     starter(runtime)
-    screen = Terminal(["bash", "--norc", "-i"], user=runtime != "chroot")
-    screen.until(b"PROMPT")
+    screen = bash_at_terminal(user=runtime != "chroot")
     screen.type(f"{container.script} --runtime {runtime} sh -c 'echo rea''dy; sleep 0.5; echo do''ne'\n".encode())
     screen.until(b"ready")
     screen.type(b"\x1a")
@@ -194,10 +192,8 @@ def test_a_shell_in_the_background_leaves_the_terminal_to_the_outer_one(
 
 
 def test_a_command_in_the_background_runs_there(container: Container, runtime: str) -> None:
-    need("bash")
     starter(runtime)
-    screen = Terminal(["bash", "--norc", "-i"], user=runtime != "chroot")
-    screen.until(b"PROMPT")
+    screen = bash_at_terminal(user=runtime != "chroot")
     words = " ".join([str(container.script), *choosing(runtime)])
     screen.type(f"{words} sh -c 'sleep 0.3; echo do''ne' &\n".encode())
     screen.until(b"done")

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from tests.support.containers import SHELLS, Container, choosing, starter
 from tests.support.terminal import Terminal
 from tests.support.tools import find_program, need
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -160,9 +160,7 @@ def test_each_program_that_it_calls_may_be_a_small_one(
     started = container.run(runtime, *quiet, "--detach", *loop, **common)
     assert started.stderr.count(b"\n") == 1
     log = container.directory / ".provision/log"
-    deadline = time.monotonic() + 60
-    while log.read_bytes() != b"ready\n" and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: log.read_bytes() == b"ready\n")
     listed = container.output("", "--list", by=runtime, **common).decode()
     assert listed.startswith(f"{int(started.stdout)}\t{runtime}\t")
     assert container.output("", "--stop", by=runtime, **common) == b""

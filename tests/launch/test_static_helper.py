@@ -34,11 +34,11 @@ from provisioner.launch.helper_flags import (
 )
 from provisioner.launch.script import body
 from provisioner.launch.static_helper import ARCHITECTURES, static_helper
-from tests.support.tools import find_program, need, need_root, run, unavailable
+from tests.support.programs import emulator
+from tests.support.tools import need, need_root, run, unavailable
 
 pytestmark = pytest.mark.slow
 
-QEMU = {"amd64": "x86_64", "386": "i386", "arm": "arm", "arm64": "aarch64", "riscv64": "riscv64"}
 EVERY = sum((CLOSE, KEYRING, NO_NEW_PRIVS, WAIT, GROUP))
 
 
@@ -51,8 +51,7 @@ class Helper:
         self.path.chmod(0o755)
         self.words = [str(self.path)]
         if emulated:
-            need(f"qemu-{QEMU[architecture]}-static")
-            self.words.insert(0, find_program(f"qemu-{QEMU[architecture]}-static") or "")
+            self.words.insert(0, emulator(architecture))
 
     def __call__(
         self, flags: int, *command: str, filter_: str = "-", pass_fds: tuple[int, ...] = ()

@@ -19,9 +19,8 @@ from provisioner.errors import MachineError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.static_helper import ARCHITECTURES
 from provisioner.launch.terminal_relay import terminal_relay
-from tests.launch.test_static_helper import QEMU
+from tests.support.programs import emulator
 from tests.support.terminal import Terminal
-from tests.support.tools import find_program, need
 
 pytestmark = pytest.mark.slow
 
@@ -33,8 +32,7 @@ def relay_words(architecture: str, folder: Path) -> list[str]:
     path.chmod(0o755)
     if architecture == host_platform().architecture:
         return [str(path)]
-    need(f"qemu-{QEMU[architecture]}-static")
-    return [find_program(f"qemu-{QEMU[architecture]}-static") or "", str(path)]
+    return [emulator(architecture), str(path)]
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -25,7 +25,8 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support.apart import apply_apart
 from tests.support.archives import END, Member, hard, pax, raw, special, tar
-from tests.support.tools import CHECKOUT, need, need_root, run
+from tests.support.disks import tmpfs
+from tests.support.tools import CHECKOUT, need, need_root
 from tests.support.trees import set_times, tree_of
 
 
@@ -405,16 +406,11 @@ def test_errors_name_the_entry(root: Path) -> None:
 
 def test_a_full_disk_is_a_machine_error(root: Path) -> None:
     """A real one: two files of 64 KiB don't fit into a tmpfs of 100 KiB."""
-    need_root()
-    need("mount", "umount")
-    run("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", root.parent)
-    try:
+    with tmpfs(root.parent, "size=100k"):
         root.mkdir()
         with pytest.raises(MachineError, match=r"^b: write: No space left on device$") as raised:
             apply(root, [("a", bytes(65536)), ("b", bytes(65536))])
         assert "free some space" in raised.value.hint
-    finally:
-        run("umount", root.parent)
 
 
 SIZES: dict[str, tuple[int, list[list[Member] | bytes]]] = {

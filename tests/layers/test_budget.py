@@ -12,9 +12,9 @@ from provisioner.doctor.children import attempt
 from provisioner.errors import MachineError
 from provisioner.launch.bpf import Abi, Argument, Rule, program, refuse
 from provisioner.layers.budget import Budget
-from tests.launch.test_seccomp import install
 from tests.support import builders, libseccomp
 from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.seccomp_filters import install
 from tests.support.tools import provision_command
 
 SHARED_ANONYMOUS = 0x21

@@ -25,9 +25,9 @@ from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.workers import WorkerKilled
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
-from tests.layers.test_merge import apart, in_order
 from tests.support import builders
 from tests.support.archives import Member, hard, special, tar
+from tests.support.layer_results import apart, in_order
 from tests.support.leftovers import forks_noted, processes_left, staging_below
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import need, need_root, provision_command

@@ -30,13 +30,7 @@ from tests.support import builders
 from tests.support.archives import END, raw
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import CHECKOUT, clean_environment
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
+from tests.support.waiting import wait_until
 
 
 def test_all_items_come_in_their_order() -> None:
@@ -53,11 +47,11 @@ def test_it_starts_at_once_and_runs_at_most_depth_items_ahead() -> None:
             yield number
 
     with Prefetcher(items(), 3) as prefetcher:
-        assert until(lambda: len(produced) == 4)  # three wait, and one is at hand
+        wait_until(lambda: len(produced) == 4)  # three wait, and one is at hand
         time.sleep(0.05)
         assert len(produced) == 4
         assert next(iter(prefetcher)) == 0
-        assert until(lambda: len(produced) == 5)
+        wait_until(lambda: len(produced) == 5)
 
 
 def test_an_error_is_raised_in_the_reader_after_the_items_before_it() -> None:

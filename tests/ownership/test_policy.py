@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from provisioner.filesystem.kind import Kind
 from provisioner.ownership.policy import Ownership
-from tests.support.tools import CHECKOUT, as_user, clean_environment, need, need_root, open_directory, run, user_python
+from tests.support.disks import bindfs
+from tests.support.tools import (
+    CHECKOUT,
+    as_user,
+    clean_environment,
+    need,
+    need_root,
+    open_directory,
+    run,
+    unavailable,
+    user_python,
+)
 
 SCRIPT = """
 import os, sys
@@ -31,7 +42,7 @@ def policy(directory: Path, *prefix: str) -> str:
     finally:
         os.close(opened)
     if done.returncode and "unshare" in done.stderr:
-        pytest.skip(f"no user namespaces here: {done.stderr}")
+        unavailable(f"no user namespaces here: {done.stderr}")
     assert not done.stderr
     return done.stdout.strip()
 
@@ -108,15 +119,8 @@ def test_root_of_a_namespace_with_few_users_does(tmp_path: Path, table: str) -> 
 
 @pytest.mark.parametrize("ignored", [(), ("--chown-ignore", "--chgrp-ignore")], ids=["refuses", "ignores"])
 def test_a_file_system_that_gives_nothing_away(tmp_path: Path, ignored: tuple[str, ...]) -> None:
-    need_root()
-    need("bindfs", "umount")
-    (tmp_path / "below").mkdir()
-    (tmp_path / "place").mkdir()
-    run("bindfs", *(ignored or ("--chown-deny", "--chgrp-deny")), tmp_path / "below", tmp_path / "place")
-    try:
-        assert policy(tmp_path / "place") == "False []"
-    finally:
-        run("umount", tmp_path / "place")
+    with bindfs(tmp_path, *(ignored or ("--chown-deny", "--chgrp-deny"))) as shown:
+        assert policy(shown) == "False []"
 
 
 @given(st.sampled_from(Kind), st.integers(0, 0o7777))

@@ -70,9 +70,7 @@ class Shop:
             "--no-sync",
             *words,
         )
-        done = provision(*all_words, cache=cache, **options)
-        assert done.returncode == status, done.stderr
-        assert "Traceback" not in done.stderr
+        done = provision(*all_words, cache=cache, **options, status=status)
         return done.stderr
 
     def own(self, path: Path) -> None:
@@ -225,7 +223,7 @@ def test_links_in_a_sibling_lead_nowhere(btrfs: Shop) -> None:
     usr.rename(btrfs.path / "elsewhere")
     usr.symlink_to(btrfs.path / "elsewhere")
     message = btrfs.make("second/box")
-    assert "reflinked" in message or "layer 1 of" in message
+    assert "layer 1 of" in message
     assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
 
 
@@ -256,9 +254,9 @@ def test_a_directory_that_may_be_wrong_is_not_used(btrfs: Shop, change: str) -> 
         known.write_text(re.sub(r'"content": "\w+"', '"content": ""', known.read_text()))
     elif change == "restored":
         env: dict[str, Any] = {"env": clean_environment(XDG_STATE_HOME=str(btrfs.path / "state"))}
-        assert provision("backup", first, btrfs.path / "backup.tar", **env).returncode == 0
+        provision("backup", first, btrfs.path / "backup.tar", **env, status=0)
         shutil.rmtree(first)
-        assert provision("restore", btrfs.path / "backup.tar", first, **env).returncode == 0
+        provision("restore", btrfs.path / "backup.tar", first, **env, status=0)
         (first / "rootfs/usr/large").write_bytes(b"evil")
     elif change == "workdir":
         json_file = first / ".provision/record.json"
@@ -325,10 +323,10 @@ def test_copies_and_moved_directories_are_used(btrfs: Shop) -> None:
     env: dict[str, Any] = {"env": clean_environment(XDG_STATE_HOME=str(btrfs.path / "state"))}
     btrfs.make("first/box")
     btrfs.make("inflated/box", state="other")
-    assert provision("move", btrfs.path / "first/box", btrfs.path / "moved", **env).returncode == 0
+    provision("move", btrfs.path / "first/box", btrfs.path / "moved", **env, status=0)
     assert f"from {btrfs.path}/moved (reflinked)" in btrfs.make("second/box")
     shutil.rmtree(btrfs.path / "second")
-    assert provision("copy", btrfs.path / "moved", btrfs.path / "copied", **env).returncode == 0
+    provision("copy", btrfs.path / "moved", btrfs.path / "copied", **env, status=0)
     shutil.rmtree(btrfs.path / "moved")
     assert f"from {btrfs.path}/copied (reflinked)" in btrfs.make("second/box")
     assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
@@ -376,8 +374,9 @@ def test_containers_that_are_updated_to_one_image_share_its_files(btrfs: Shop) -
     btrfs.make("inflated/box", state="other")
     btrfs.write("first/box/rootfs/usr/one", b"of the user")
     for name, reflinked in (("first", False), ("second", True)):
-        done = provision("update", btrfs.path / name / "box", "--yes", "--no-keep", cache=btrfs.path / "cache", **env)
-        assert done.returncode == 0, done.stderr
+        done = provision(
+            "update", btrfs.path / name / "box", "--yes", "--no-keep", cache=btrfs.path / "cache", **env, status=0
+        )
         assert ("reflinked" in done.stderr) is reflinked, done.stderr
     assert_same(btrfs.path / "second/box", btrfs.path / "inflated/box")
     assert "reflinked" in btrfs.make("third/box")

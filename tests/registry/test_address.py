@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.cli import main
-from provisioner.errors import NetworkError
+from provisioner.errors import NetworkError, ProvisionError
 from provisioner.image.reference import Reference
 from provisioner.registry.address import Address
 from provisioner.registry.authfile import Login
@@ -256,15 +255,6 @@ def test_where_a_server_may_lead(origin: str, target: str, may: bool) -> None:
     assert Address.parse(origin).may_lead_to(Address.parse(target)) is may
 
 
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Names and the addresses that they have; others have their own."""
-    known: dict[str, str] = {}
-    real = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real(known.get(host, host), *rest))
-    return known
-
-
 def test_a_plain_registry_redirects_to_no_other_plain_host(names: dict[str, str], spy: ScriptedRegistry) -> None:
     names |= {"far.example": "127.0.0.1", "storage.example": "127.0.0.1"}
     with ScriptedRegistry() as registry:
@@ -316,7 +306,7 @@ def test_what_another_server_asks_for_is_not_the_registrys(spy: ScriptedRegistry
             registry.on(path, Response(307, b"", {"Location": f"{spy.url}/m"}))
             for kind in ('Basic realm="x"', f'Bearer realm="{spy.url}/token"'):
                 spy.on(".*", challenge(kind))
-                with pytest.raises(Exception, match="not found, or it is private"):
+                with pytest.raises(ProvisionError, match="not found, or it is private"):
                     client(registry.host, ME).manifest("latest")
     assert spy.asked("/token") == []
     assert_no_secret(spy)

@@ -275,8 +275,7 @@ def test_a_directory_that_may_not_be_read_is_passed_over(
     folder.mkdir(parents=True)
     folder.chmod(0)
     options = as_user(HOME=str(home), SSL_CERT_FILE=str(own_copy(authority.certificate, place / "ca.pem")))
-    done = provision("inspect", f"{registry.host}/x", cache=cache_dir, **options)
-    assert done.returncode == 0, done.stderr
+    provision("inspect", f"{registry.host}/x", cache=cache_dir, **options, status=0)
 
 
 def own_copy(path: Path, copy: Path) -> Path:

@@ -43,6 +43,7 @@ def test_runs_that_are_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 def test_eight_processes_download_each_blob_once(tmp_path: Path) -> None:
+    """`make -j` with several targets of one image starts such processes."""
     pulls.pull_at_once(8, tmp_path)
 
 

@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from provisioner.errors import NotAllowed
 from provisioner.registry import helper
+from tests.support.credential_helpers import KEEPER, MakeHelper
 from tests.support.leftovers import processes_of_session
-
-MakeHelper = Callable[[str], Path]
-
-KEEPER = """\
-mkdir -p "$KEPT"
-case $1 in
-    store) cat >"$KEPT/given" ;;
-    get)
-        read -r server
-        [ -e "$KEPT/given" ] || { echo "credentials not found in native keychain"; exit 1; }
-        sed "s|{}|$server|" "$KEPT/given" ;;
-    erase) rm "$KEPT/given" ;;
-esac
-"""
-"""A helper that keeps one login in a file, in the form in which it is given."""
-
-
-@pytest.fixture
-def make_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeHelper:
-    """Puts a shell script on PATH as docker-credential-test; its path."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("KEPT", str(tmp_path / "kept"))
-
-    def make(script: str) -> Path:
-        path = folder / "docker-credential-test"
-        path.write_text(f"#!/bin/sh\n{script}")
-        path.chmod(0o755)
-        return path
-
-    return make
+from tests.support.waiting import wait_until
 
 
 def test_what_is_stored_can_be_had_until_it_is_erased(make_helper: MakeHelper, tmp_path: Path) -> None:
@@ -106,10 +74,7 @@ def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
     with pytest.raises(NotAllowed):
         helper.fetch("test", "r.example")
     assert time.monotonic() - began < 50
-    deadline = time.monotonic() + 60
-    while any("sleep 60" in process for process in processes_of_session()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not any("sleep 60" in process for process in processes_of_session()))
 
 
 def test_a_helper_that_isnt_there_or_isnt_one(make_helper: MakeHelper) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import struct
 import subprocess
 from pathlib import Path
 
@@ -14,28 +13,15 @@ from hypothesis import strategies as st
 
 from provisioner.rootfs.kernel_note import needed_kernel, parse_abi_tag
 from provisioner.rootfs.tree import Tree
+from tests.support.programs import program_for_kernel
 from tests.support.tools import find_program, need
-
-
-def program(release: tuple[int, int, int], *, bits: int = 64, order: str = "<", system: int = 0) -> bytes:
-    """An ELF program of nothing but a note segment, with another note in front of the ABI tag."""
-    other = struct.pack(f"{order}III4s4s", 4, 2, 3, b"GNU\0", b"id\0\0")
-    notes = other + struct.pack(f"{order}III4sIIII", 4, 16, 1, b"GNU\0", system, *release)
-    ident = bytes([*b"\x7fELF", bits // 32, 1 if order == "<" else 2, 1]).ljust(16, b"\0")
-    if bits == 64:
-        header = struct.pack(f"{order}HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-        segment = struct.pack(f"{order}IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
-    else:
-        header = struct.pack(f"{order}HHIIIIIHHHHHH", 3, 40, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0)
-        segment = struct.pack(f"{order}IIIIIIII", 4, 84, 0, 0, len(notes), len(notes), 4, 4)
-    return ident + header + segment + notes
 
 
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_the_tag_of_any_machine_is_read(bits: int, order: str) -> None:
-    assert parse_abi_tag(program((4, 15, 0), bits=bits, order=order)) == (4, 15, 0)
-    assert parse_abi_tag(program((4, 15, 0), bits=bits, order=order, system=2)) == (), "of the Hurd"
+    assert parse_abi_tag(program_for_kernel((4, 15, 0), bits=bits, order=order)) == (4, 15, 0)
+    assert parse_abi_tag(program_for_kernel((4, 15, 0), bits=bits, order=order, system=2)) == (), "of the Hurd"
 
 
 def test_it_is_what_file_says_of_a_real_program() -> None:
@@ -56,7 +42,7 @@ def test_only_what_a_phone_may_lack_is_needed(
     (root / "usr/bin").mkdir(parents=True)
     (root / "bin").symlink_to("usr/bin")
     (root / "usr/bin/sh").symlink_to("dash")
-    (root / "usr/bin/dash").write_bytes(program(release))
+    (root / "usr/bin/dash").write_bytes(program_for_kernel(release))
     assert needed_kernel(tree) == needed
 
 
@@ -76,6 +62,6 @@ def test_no_bytes_harm(data: bytes) -> None:
 
 @given(st.integers(0, 175), st.integers(0, 255), st.sampled_from([32, 64]))
 def test_no_changed_byte_harms(position: int, value: int, bits: int) -> None:
-    data = bytearray(program((4, 15, 0), bits=bits))
+    data = bytearray(program_for_kernel((4, 15, 0), bits=bits))
     data[position % len(data)] = value
     assert len(parse_abi_tag(bytes(data))) in (0, 3)

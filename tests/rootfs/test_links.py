@@ -23,7 +23,8 @@ from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links, Substitute
 from provisioner.rootfs.tree import Tree
 from tests.support.archives import Member, hard, special, tar
-from tests.support.tools import CHECKOUT, find_program, need, need_root, run, without_links
+from tests.support.disks import disk
+from tests.support.tools import CHECKOUT, need_root, without_links
 from tests.support.trees import set_times, tree_of
 
 
@@ -227,20 +228,8 @@ def test_symlinks_do_not_change_the_time_of_their_directory(root: Path) -> None:
 @pytest.fixture
 def btrfs(tmp_path: Path) -> Iterator[Path]:
     """A file system that has reflinks."""
-    need_root()
-    need("mkfs.btrfs", "mount", "umount")
-    image, point = tmp_path / "image", tmp_path / "mounted"
-    with image.open("wb") as file:
-        file.truncate(2**28)
-    run(find_program("mkfs.btrfs") or "", "--quiet", image)
-    point.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, point], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no btrfs here: {done.stderr}")
-    try:
-        yield point
-    finally:
-        run("umount", point)
+    with disk(tmp_path, "btrfs") as mounted:
+        yield mounted.path
 
 
 @pytest.mark.usefixtures("refused")

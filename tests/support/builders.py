@@ -59,6 +59,11 @@ def layer(*members: Member, compression: Compression = "gzip") -> Layer:
     return Layer(compressed(archive, compression), OCI_LAYER + suffix, digest_of(archive))
 
 
+def layer_of(archive: bytes) -> Layer:
+    """Return a layer of an archive, not compressed, in OCI's media type."""
+    return Layer(archive, OCI_LAYER, digest_of(archive))
+
+
 def descriptor(data: bytes, media_type: str, **fields: Any) -> dict[str, Any]:
     """Return the descriptor of `data`, with more fields."""
     return {"mediaType": media_type, "digest": digest_of(data), "size": len(data), **fields}

@@ -26,8 +26,8 @@ from tests.support.tools import (
     heed_signals,
     need,
     need_root,
+    own_all,
     unavailable,
-    user_id,
 )
 
 RUNTIMES = ["proot", "userns", "chroot"]
@@ -197,10 +197,7 @@ def static_busybox() -> Path:
 
 def hand_over(target: Container) -> Container:
     """Make all of it the unprivileged user's."""
-    if os.geteuid() == 0:
-        for top, directories, files in os.walk(os.fsencode(target.directory)):
-            for name in [b".", *directories, *files]:
-                os.chown(os.path.join(top, name), user_id(), user_id(), follow_symlinks=False)
+    own_all(target.directory)
     return target
 
 

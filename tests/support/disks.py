@@ -61,6 +61,37 @@ class Disk:
 
 
 @contextmanager
+def tmpfs(point: Path, options: str = "") -> Iterator[Path]:
+    """Mount a file system in memory at `point`, made if need be, with options of mount(8) such as `size=4m`."""
+    need_root()
+    need("mount", "umount")
+    point.mkdir(exist_ok=True)
+    run("mount", "-t", "tmpfs", "-o", options or "defaults", "tmpfs", point)
+    try:
+        yield point
+    finally:
+        run("umount", point)
+
+
+@contextmanager
+def bindfs(place: Path, *options: str) -> Iterator[Path]:
+    """Mount a new directory `place/below` at `place/shown`, with other owners or permissions as bindfs(1) has options.
+
+    `--force-user=65534` is like NFS with root_squash. Gives the path of the second one.
+    """
+    need_root()
+    need("bindfs", "fusermount")
+    below, shown = place / "below", place / "shown"
+    below.mkdir()
+    shown.mkdir()
+    run("bindfs", *options, below, shown)
+    try:
+        yield shown
+    finally:
+        run("fusermount", "-u", shown)
+
+
+@contextmanager
 def disk(place: Path, file_system: str = "ext4", room: str = "") -> Iterator[Disk]:
     """Make a disk of 320 MB and mount it at `place/disk`. It takes no more than `room` (`40m`) if that is given.
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.support.jail import Jail
-from tests.support.tools import need_root, provision, run
+from tests.support.tools import provision
 
 
 def doctor(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -55,14 +53,3 @@ def path_without(tmp_path: Path, *names: str) -> dict[str, str]:
             if file.name not in names and not (programs / file.name).exists():
                 (programs / file.name).symlink_to(file)
     return {**os.environ, "PATH": str(programs)}
-
-
-@contextmanager
-def mounted(place: Path, *options: str) -> Iterator[Path]:
-    """Mount a file system on `place` for the context, with these options of mount(8)."""
-    need_root()
-    run("mount", *options, str(place))
-    try:
-        yield place
-    finally:
-        run("umount", str(place))

@@ -40,7 +40,7 @@ def host_layer(*names: str) -> builders.Layer:
                     archive.addfile(entry, file)
             else:
                 archive.addfile(entry)
-    return builders.Layer(buffer.getvalue(), builders.OCI_LAYER, builders.digest_of(buffer.getvalue()))
+    return builders.layer_of(buffer.getvalue())
 
 
 def _closure(names: tuple[str, ...]) -> set[str]:

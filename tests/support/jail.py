@@ -267,3 +267,9 @@ def system_calls() -> dict[str, int]:
     calls = {call for rule in _rules("errno", links=False) for call in rule.calls}
     numbers = {call: number(call, native_arch()) for call in calls}
     return {call: known for call, known in numbers.items() if known is not None}
+
+
+def provision_in_jail(jail: Jail, image: str) -> None:
+    """Run the main job in a jail: $HOME/debian."""
+    done = jail.run(["python3", "-m", "provisioner", image, f"{HOME}/debian"])
+    assert done.returncode == 0, done.stderr

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from provisioner.image.platform import Platform
 from provisioner.launch.assembler import Assembler
 from provisioner.launch.static_helper import assembler_for
+from tests.support.tools import find_program, need
 
 _NUMBERS = """
              amd64  386  arm arm64 riscv64
@@ -100,3 +102,24 @@ def _execute(p: Assembler, path: str) -> None:
     p.write("argv", p.word, "path")
     p.write("argv", 2 * p.word, 0)
     p.call("execve", "path", "argv", 0)
+
+
+def emulator(architecture: str) -> str:
+    """Return the path of qemu's program for static programs of an architecture."""
+    name = {"amd64": "x86_64", "386": "i386", "arm64": "aarch64"}.get(architecture, architecture)
+    need(f"qemu-{name}-static")
+    return find_program(f"qemu-{name}-static") or ""
+
+
+def program_for_kernel(release: tuple[int, int, int], *, bits: int = 64, order: str = "<", system: int = 0) -> bytes:
+    """Return an ELF program of nothing but a note segment, with another note in front of the ABI tag."""
+    other = struct.pack(f"{order}III4s4s", 4, 2, 3, b"GNU\0", b"id\0\0")
+    notes = other + struct.pack(f"{order}III4sIIII", 4, 16, 1, b"GNU\0", system, *release)
+    ident = bytes([*b"\x7fELF", bits // 32, 1 if order == "<" else 2, 1]).ljust(16, b"\0")
+    if bits == 64:
+        header = struct.pack(f"{order}HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+        segment = struct.pack(f"{order}IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4)
+    else:
+        header = struct.pack(f"{order}HHIIIIIHHHHHH", 3, 40, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+        segment = struct.pack(f"{order}IIIIIIII", 4, 84, 0, 0, len(notes), len(notes), 4, 4)
+    return ident + header + segment + notes

@@ -1,9 +1,9 @@
-"""Provisioned directories for tests of their life: made without a registry, and with files of all kinds."""
+"""Provisioned directories of a small image that has files of all kinds, made by the command line."""
 
 from __future__ import annotations
 
-import io
 import os
+import socket
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from tests.support import builders
 from tests.support.archives import Member, hard, special
 from tests.support.containers import static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
-from tests.support.tools import clean_environment, provision, run, user_id
+from tests.support.tools import provision
 
 MEMBERS: tuple[Member, ...] = (
     ("etc", None),
@@ -49,14 +49,7 @@ def image(*members: Member) -> builders.Image:
 
 def busybox_layer() -> builders.Layer:
     """Return a layer with /bin/busybox, executable."""
-    content = static_busybox().read_bytes()
-    header = special("bin/busybox", tarfile.REGTYPE, mode=0o755)
-    header.size = len(content)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.addfile(header, io.BytesIO(content))
-    archive_bytes = buffer.getvalue()
-    return builders.Layer(archive_bytes, builders.OCI_LAYER, builders.digest_of(archive_bytes))
+    return builders.layer(("bin/busybox", static_busybox().read_bytes(), 0o755), compression="")
 
 
 @contextmanager
@@ -70,13 +63,33 @@ def served(made: builders.Image | None = None) -> Iterator[str]:
 def provisioned(directory: Path, made: builders.Image | None = None, **options: Any) -> Path:
     """Provision a directory with an image, by default `image()`, and return it. `options` are those of `provision`."""
     with served(made) as reference:
-        done = provision(reference, directory, "--platform=linux/amd64", **{"env": clean_environment(), **options})
-    assert done.returncode == 0, done.stderr
+        provision(reference, directory, "--platform=linux/amd64", **options, status=0)
     return directory
 
 
-def own_all(path: Path) -> Path:
-    """Give a directory and all that is in it to the unprivileged user, if root runs the tests; return it."""
+def add_unusual_files(directory: Path) -> Path:
+    """Put into a container what users have there: holes, attributes, odd names, devices, sockets, closed files."""
+    rootfs = directory / "rootfs"
+    with (rootfs / "usr/sparse").open("wb") as file:
+        file.truncate(5 << 20)
+        file.seek(3 << 20)
+        file.write(b"data")
+    (rootfs / "usr/new\nline \udcff").write_text("odd")
+    os.link(rootfs / "usr/link", rootfs / "usr/linked-symlink", follow_symlinks=False)
+    os.setxattr(rootfs / "usr/sparse", "user.note", b"dear")
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.getcwd()
+        os.chdir(rootfs)
+        server.bind("tmp/socket")
+        os.chdir(here)
+    (rootfs / "usr/closed-directory/sub").mkdir(parents=True)
+    (rootfs / "usr/closed-directory/file").write_text("x")
+    (rootfs / "usr/closed-directory/file").chmod(0)
+    (rootfs / "usr/closed-directory/sub").chmod(0o300)
+    (rootfs / "usr/closed-directory").chmod(0)
     if os.geteuid() == 0:
-        run("chown", "-hR", f"{user_id()}:{user_id()}", path)
-    return path
+        os.chown(rootfs / "usr/sparse", 33, 34)
+        os.chmod(rootfs / "usr/sparse", 0o6755)
+        os.mknod(rootfs / "usr/device", 0o20666, os.makedev(1, 3))
+        os.setxattr(rootfs / "usr/one", "trusted.note", b"x")
+    return directory

@@ -6,9 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support.tools import as_user, need, need_root, user_id
+from tests.support.tools import as_user, need, need_root, unavailable, user_id
 
 FIRST = 3_000_000
 
@@ -19,7 +17,7 @@ def with_subordinate_ids(place: Path, first: int = FIRST) -> dict[str, Any]:
     need("newuidmap", "setpriv")
     for file in ("/etc/subuid", "/etc/subgid"):
         if not Path(file).exists():
-            pytest.skip(f"there is no {file} to put another in place of")
+            unavailable(f"there is no {file} to put another in place of")
     subid, passwd = place / f"subid-{first}", place / "passwd"
     subid.write_text(f"{user_id()}:{first}:65536\n" if first else "")
     passwd.write_text(f"root:x:0:0::/:/bin/sh\ntester:x:{user_id()}:{user_id()}::/:/bin/sh\n")

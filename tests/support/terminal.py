@@ -18,7 +18,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.tools import as_user, clean_environment, find_program, heed_signals, open_terminal, provision_command
+from tests.support.tools import (
+    as_user,
+    clean_environment,
+    find_program,
+    heed_signals,
+    need,
+    open_terminal,
+    provision_command,
+)
 
 
 def on_terminal(*args: str | Path, columns: int, cache: Path, **environment: str) -> tuple[int, str]:
@@ -111,3 +119,11 @@ class Terminal:
                     self.shown += os.read(self.fd, 4096)
                 except OSError:
                     time.sleep(0.05)
+
+
+def bash_at_terminal(*, user: bool = False) -> Terminal:
+    """Start an interactive bash at a terminal, as root or as the unprivileged user, and wait for its prompt, PROMPT."""
+    need("bash")
+    screen = Terminal(["bash", "--norc", "--noediting", "-i"], user)
+    screen.until(b"PROMPT")
+    return screen

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import Container, starter
-from tests.support.tools import find_program, need
+from tests.support.tools import find_program, need, own_all
 
 
 def need_termux_proot() -> Path:
@@ -75,10 +75,3 @@ def make_hard_links(container: Container, name: str, *links: str, at: Path | Non
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(there / base)
     own_all(container.rootfs)
-
-
-def own_all(directory: Path) -> None:
-    """Give all of a tree to the unprivileged user."""
-    from tests.support.containers import hand_over
-
-    hand_over(Container(directory.parent))

@@ -192,6 +192,13 @@ def own(path: Path) -> Path:
     return path
 
 
+def own_all(path: Path) -> Path:
+    """Give a directory and all that is in it to the unprivileged user, if root runs the tests; return it."""
+    if os.geteuid() == 0:
+        run("chown", "-hR", f"{user_id()}:{user_id()}", path)
+    return path
+
+
 def open_directory(prefix: str) -> Path:
     """Create a temporary directory of the unprivileged user (only root can enter pytest's tmp_path)."""
     path = Path(tempfile.mkdtemp(prefix=f"provision-{prefix}-", dir=fast_directory()))
@@ -304,16 +311,30 @@ def provision_command(*args: str | Path, cache: Path, **options: Any) -> tuple[l
     return [python, "-m", "provisioner", *map(str, args)], {**PIPES, **options, "env": env}
 
 
-def provision(*args: str | Path, cache: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `provision ARGS`, with a new blob cache unless `cache` names one, and return the result."""
+def provision(
+    *args: str | Path, cache: Path | None = None, status: int | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run `provision ARGS`, with a new blob cache unless `cache` names one, and return the result.
+
+    Asserts that no traceback is printed, and that it ends with the exit status `status` if that is given.
+    """
     private = None if cache else open_directory("cache")
     try:
         command, options = provision_command(*args, cache=cache or private or Path(), **options)
-        done = run_by_server(command, options)
-        return done or subprocess.run(command, check=False, **{"timeout": 240, **options})
+        done = run_by_server(command, options) or subprocess.run(command, check=False, **{"timeout": 240, **options})
     finally:
         if private:
             shutil.rmtree(private)
+    assert status is None or done.returncode == status, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in (done.stderr or ""), done.stderr
+    return done
+
+
+def messages_of(*args: str | Path, status: int = 0, **options: Any) -> str:
+    """Run `provision ARGS`, which has to end with `status` and an empty standard output; return its standard error."""
+    done = provision(*args, status=status, **options)
+    assert done.stdout == ""
+    return done.stderr
 
 
 def memory_taken(imports: str, program: str) -> int:

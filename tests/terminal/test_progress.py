@@ -8,7 +8,7 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TextIO
 
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import ColourChoice
 from tests.support.tools import open_terminal
+from tests.support.waiting import wait_until
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -221,20 +222,12 @@ def test_elsewhere_a_transfer_is_a_line_now_and_then(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("provisioner.terminal.progress._LOG_INTERVAL", 0.01)
     with Console(stream=stream).transfer(4_000_000, int) as transfer:
         transfer.count_cached(1_000_000)
-        eventually(lambda: stream.getvalue().count("\n") >= 2)
+        wait_until(lambda: stream.getvalue().count("\n") >= 2)
     assert set(stream.getvalue().splitlines()) <= {"25 %, 1.0 MB of 4.0 MB", "0 %, 0 B of 4.0 MB"}
     with Console(stream=stream, quiet=True).transfer(4_000_000, int):
         stream.truncate(0)
         time.sleep(0.05)
     assert stream.getvalue() == ""
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_dumb_terminal_has_no_bar(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
