@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.containers import SHELLS, Container, starter
+from tests.support.containers import SHELLS, Container, starter, user_of
 from tests.support.tools import need, need_root
 
 pytestmark = pytest.mark.slow
@@ -36,11 +36,6 @@ def session(container: Container, runtime: str, *args: str, **options: Any) -> I
 def inside(container: Container, runtime: str, *args: str, **options: Any) -> bytes:
     """The standard output of a command in the session that runs."""
     return container.output("", "--exec", *args, by=runtime, **options)
-
-
-def by(runtime: str) -> dict[str, Any]:
-    """Options for subprocess, for the user of that runtime."""
-    return {"user": None, "group": None, "extra_groups": None, **starter(runtime)}
 
 
 def test_processes_and_files_are_those_of_the_session(container: Container, runtime: str) -> None:
@@ -102,7 +97,7 @@ def test_status_and_signals_are_the_command_s(container: Container, runtime: str
     with session(container, runtime, "sh", "-c", LOOP) as main:
         for words, status in ((["sh", "-c", "exit 7"], 7), (["nonesuch"], 127), (["/etc/passwd"], 126)):
             assert container.run("", "--exec", *words, by=runtime).returncode == status
-        with container.running("", "--exec", "sh", "-c", guest, **by(runtime)) as process:
+        with container.running("", "--exec", "sh", "-c", guest, **user_of(runtime)) as process:
             assert process.stdout
             process.stdout.readline()
             process.terminate()
@@ -158,7 +153,7 @@ def test_what_belongs_to_the_start_is_refused(container: Container, option: str)
 def test_it_is_no_session_and_ends_with_its_own(container: Container, runtime: str) -> None:
     with (
         session(container, runtime, "sh", "-c", LOOP) as main,
-        session(container, "", "--exec", "sh", "-c", LOOP, **by(runtime)) as process,
+        session(container, "", "--exec", "sh", "-c", LOOP, **user_of(runtime)) as process,
     ):
         (line,) = container.output("", "--list", by=runtime).splitlines()
         assert line.startswith(b"%d\t" % main.pid)

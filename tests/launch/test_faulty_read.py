@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.test_exec import by
-from tests.launch.test_start_tools import without_helper
-from tests.support.containers import SHELLS, Container, choosing, starter
+from tests.support.containers import SHELLS, Container, choosing, starter, user_of, without_helper
 from tests.support.terminal import Terminal
 from tests.support.tools import find_program, need
 
@@ -115,7 +113,7 @@ def test_what_is_started_with_exec_gets_it(container: Container, runtime: str, s
     with container.running(runtime, "sh", "-c", "echo ready; exec sleep 60", shell=shell) as session:
         assert session.stdout
         session.stdout.readline()
-        with container.running("", "--exec", "sh", "-c", counting("TERM"), shell=shell, **by(runtime)) as process:
+        with container.running("", "--exec", "sh", "-c", counting("TERM"), shell=shell, **user_of(runtime)) as process:
             assert process.stdout
             assert process.stdout.readline() == b"ready\n"
             for number in range(1, 4):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.containers import SHELLS, Container, choosing, starter
+from tests.support.containers import SHELLS, Container, choosing, starter, without_helper
 from tests.support.terminal import Terminal
 from tests.support.tools import find_program, need
 from tests.support.waiting import wait_until
@@ -41,12 +41,6 @@ def test_every_shell_does_it_all(container: Container, place: Path, runtime: str
         *(b"nameserver 192.0.2.1\ndata", b"1000"),
     ]
     assert done.returncode == 9
-
-
-def without_helper(container: Container) -> Container:
-    """The container as on a machine that there is no helper for."""
-    (container.directory / ".provision/machine").unlink()
-    return container
 
 
 @pytest.mark.parametrize("has_helper", [True, False])

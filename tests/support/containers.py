@@ -154,6 +154,17 @@ def starter(runtime: str) -> dict[str, Any]:
     return user
 
 
+def user_of(runtime: str) -> dict[str, Any]:
+    """Options for subprocess, for the user of that runtime, in place of others."""
+    return {"user": None, "group": None, "extra_groups": None, **starter(runtime)}
+
+
+def without_helper(container: Container) -> Container:
+    """Leave a container as on a machine that there is no helper for."""
+    (container.directory / ".provision/machine").unlink()
+    return container
+
+
 def need_user_namespaces(*, by_root: bool) -> None:
     """Skip or fail the running test unless this machine lets root, or the unprivileged user, make them."""
     if not _can_unshare(by_root):
