@@ -516,18 +516,50 @@ def test_a_pull_imports_nothing_that_it_does_not_need(registry: ScriptedRegistry
     assert not {"asyncio", "magic", "multiprocessing", "sh", "tarfile", "tqdm", "unittest", "xml"} & set(modules)
 
 
-def test_ctrl_c_while_it_is_being_loaded_says_so_too() -> None:
+@pytest.mark.parametrize(
+    "module", ["provisioner.cli", "provisioner.commands.install", "provisioner.provision", "requests", "urllib3"]
+)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_an_import_is_not_lost(
+    module: str, number: signal.Signals, status: int, registry: ScriptedRegistry, tmp_path: Path
+) -> None:
+    """Python ignores what is raised in a callback of a weak reference; the import system has such callbacks."""
+    if number == signal.SIGTERM and module.startswith(("provisioner.cli", "provisioner.commands")):
+        status = -signal.SIGTERM
+    registry.on(".*", Broken(200, b"{", sent=0, wait=threading.Event()))
     script = (
-        "import os, signal, sys\n"
+        "import os, signal, sys, weakref\n"
         "class Finder:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'provisioner.commands.update': os.kill(os.getpid(), signal.SIGINT)\n"
+        "        referent = type('Referent', (), {})()\n"
+        f"        if name == {module!r}: self.found = weakref.ref(referent, self.interrupt)\n"
+        f"    def interrupt(self, reference): os.kill(os.getpid(), {int(number)})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.meta_path.insert(0, Finder())\n"
         "from provisioner.__main__ import main\n"
         "sys.exit(main())\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", script, f"{registry.host}/image", str(tmp_path / "dir"), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    said = {130: "provision: interrupted\n", 143: "provision: ended by a signal\n"}
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said.get(status, ""))
+    assert not (tmp_path / "dir").exists()
+
+
+def test_a_second_signal_during_an_import_is_raised_at_once() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'provisioner.cli':\n"
+        "            for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n"
+        "            while True: pass\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from provisioner.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "provision: interrupted\n")
 
 
