@@ -22,10 +22,11 @@ from provisioner.commands.archive_sources import (
 )
 from provisioner.commands.file_sources import open_rootfs, open_url
 from provisioner.commands.lxc_options import open_lxc
+from provisioner.commands.moved_tag import report_moved_tag
 from provisioner.commands.output import add_insecure_argument
 from provisioner.commands.source_words import suggest_file
 from provisioner.config import Config
-from provisioner.errors import MachineError, NetworkError, ProvisionError, UsageError
+from provisioner.errors import MachineError, NetworkError, UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
 from provisioner.image.reference import DOCKER_HUB, Reference
@@ -45,11 +46,9 @@ from provisioner.image.source_name import (
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
-from provisioner.threads import BackgroundThread
 
 if TYPE_CHECKING:
     from provisioner.image.lockfile import Lock
-    from provisioner.image.manifest import Descriptor
     from provisioner.registry.client import RegistryClient
     from provisioner.registry.mirrors import MakeClient, Mirrors
     from provisioner.sources import Source
@@ -57,8 +56,6 @@ if TYPE_CHECKING:
     from provisioner.store.documents import CachingRegistry
 
 HINT_LOCK = "lock this source: provision --lock FILE SOURCE DIR"
-_MOVED_SECONDS = 3.0
-"""How long a run with --locked waits at its end for the digest that the tag has now."""
 
 
 def add_registry_arguments(parser: argparse.ArgumentParser) -> None:
@@ -251,13 +248,15 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
     if options.offline:
         return OfflineSource(reference, cache, known_tags, options.jobs, lock)
     client = client_factory(options, options.jobs, opening.console)
+    ask_tag: Callable[[], None] = lambda: None
     if lock and reference.tag and not reference.digest:
-        opening.stack.enter_context(_report_moved_tag(lock, client(reference, False), reference, opening.console))
+        moved = report_moved_tag(lock, client(reference, False), reference, opening.console)
+        ask_tag = opening.stack.enter_context(moved)
     opening.stack.enter_context(suggest_file(reference))
     opening.stack.enter_context(suggest_similar_names(reference))
     opening.stack.enter_context(_suggest_mirrors(reference))
     registry = CachingRegistry(reference, with_mirrors(reference, options, client, opening.console), cache, known_tags)
-    return RegistrySource(reference, registry, cache, options.jobs, lock)
+    return RegistrySource(reference, registry, cache, options.jobs, lock, ask_tag)
 
 
 @contextmanager
@@ -379,21 +378,3 @@ def _check_options(arguments: argparse.Namespace) -> None:
         if getattr(arguments, one, None) and getattr(arguments, other, None):
             names = f"--{one} and --{other.replace('_', '-')}"
             raise UsageError(f"{names} contradict each other", "leave out one of them")
-
-
-@contextmanager
-def _report_moved_tag(lock: Lock, client: RegistryClient, reference: Reference, console: Console) -> Iterator[None]:
-    """Ask the registry in a thread which digest the tag has, and in the end show it where it isn't the locked one."""
-    now: list[Descriptor] = []
-
-    def ask() -> None:
-        with suppress(ProvisionError):  # the run itself doesn't need the answer
-            now.append(client.resolve(reference.selector))
-
-    thread = BackgroundThread(ask, "moved")
-    thread.start()
-    yield
-    thread.join(_MOVED_SECONDS)
-    if now and now[0].digest != lock.digest:
-        moved = f"{reference.familiar} has moved since {lock.locked:%Y-%m-%d}"
-        console.step(f"{moved}: it is {now[0].digest!s:.19} now, and locked at {lock.digest!s:.19}")
