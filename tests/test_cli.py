@@ -17,7 +17,7 @@ import pytest
 
 import provisioner
 from provisioner import __main__, __version__
-from provisioner.cli import COMMANDS, GROUPS, SUMMARY, _parse, main
+from provisioner.cli import COMMANDS, GROUPS, SUMMARY, _parse, _parser, main
 from provisioner.commands import install
 from provisioner.commands.first_word import check_first_word
 from provisioner.commands.foreign_words import INSTEAD
@@ -436,6 +436,44 @@ def test_a_worker_that_may_start_no_thread_ends_alike(
     monkeypatch.setattr("provisioner.image.reference.Reference.parse", broken)
     assert main(["ubuntu", str(tmp_path / "dir")]) == 7
     assert "may have no more processes and threads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["ubuntu", "new", f"{option}=~/x"] for option in ("--lock", "--locked", "--stamp", "--stamp-if-changed")),
+        ["ubuntu", "new", "--profile=~/x"],
+        ["ubuntu", "--", "~/x"],
+        ["oci:~/x", "new"],
+        ["run", "-v", "~/x:/y", "ubuntu"],
+        ["run", "--env-file=~/x", "ubuntu"],
+        ["run", "--device", "~/x", "ubuntu"],
+        *([name, "~/x"] for name in ("start", "stop", "logs", "diff", "repair", "remove", "owners", "doctor")),
+        *([name, "~/x", "y"] for name in ("copy", "move", "backup", "export", "exec", "expose", "restore")),
+        *([name, "y", "~/x"] for name in ("copy", "move", "backup", "export", "restore")),
+        ["config", "y", "--set", "bind=~/x:/y"],
+    ],
+    ids=" ".join,
+)
+def test_a_home_directory_that_the_shell_has_not_put_in(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("HOME", "/home/you")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "y/.provision").mkdir(parents=True)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert ": the shell has left ~ as it is, in quotes or behind = or :\n" in said
+    assert "/home/you/x" in said
+    assert os.listdir(tmp_path) == ["y"]
+
+
+def test_a_tilde_for_the_container_or_in_a_name_is_no_home() -> None:
+    words = ["--workdir", "~", "-e", "~=~", "-v", "./~:/~", "ubuntu", "echo", "~/x"]
+    arguments = _parser("run").parse(with_volume_options(words))
+    assert arguments.words == ["echo", "~/x"]
+    assert arguments.start_words == ["--workdir", "~", "-e", "~=~", "--volume", "./~:/~"]
+    assert _parser("install").parse(["ubuntu", "./~/new", "--env=A=~"]).directory == "./~/new"
 
 
 def test_no_traceback_reaches_a_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output) -> None:

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from provisioner import __version__
 from provisioner.commands.foreign_options import EVERYWHERE
-from provisioner.commands.start_options import START_OPTIONS
+from provisioner.commands.home_paths import check_home_paths
+from provisioner.commands.start_options import START_OPTIONS, ForStart
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import COLOUR_CHOICES
@@ -62,6 +63,13 @@ class Parser(argparse.ArgumentParser):
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the arguments of a command line, whose options may be anywhere. Raises UsageError."""
         self._words = words
+        arguments = self._parsed(words)
+        for action in self._actions:
+            if not isinstance(action, ForStart):  # which has checked its own
+                check_home_paths(action, getattr(arguments, action.dest, None))
+        return arguments
+
+    def _parsed(self, words: Sequence[str]) -> argparse.Namespace:
         if any(action.nargs == argparse.REMAINDER for action in self._actions):
             return self.parse_args(words)
         # Options may also be between SOURCE and DIR, which need not be there.

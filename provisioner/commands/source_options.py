@@ -248,7 +248,7 @@ def _open_registry(name: RegistryName, opening: Opening) -> Source:
     if options.offline:
         return OfflineSource(reference, cache, known_tags, options.jobs, lock)
     client = client_factory(options, options.jobs, opening.console)
-    ask_tag: Callable[[], None] = lambda: None
+    ask_tag = None
     if lock and reference.tag and not reference.digest:
         moved = report_moved_tag(lock, client(reference, False), reference, opening.console)
         ask_tag = opening.stack.enter_context(moved)

@@ -33,7 +33,7 @@ class RegistrySource(LayerDownloads):
         cache: BlobCache,
         jobs: int,
         lock: Lock | None = None,
-        ask_tag: Callable[[], None] = lambda: None,
+        ask_tag: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(registry, cache, jobs)
         self._reference = reference
@@ -63,7 +63,8 @@ class RegistrySource(LayerDownloads):
     def _locked_image(self, lock: Lock, platform: Platform) -> Image:
         with error_context(self._reference.familiar):
             stated, digest = lock.manifest(platform)
-        self._ask_tag()
+        if self._ask_tag:
+            self._ask_tag()
         image = self._found(self._registry.manifest(str(digest)), lock.index, stated, platform)
         layers = tuple(layer.digest for layer in image.manifest.layers)
         if lock.layers.get(stated, layers) != layers:

@@ -1,0 +1,48 @@
+"""Paths on the command line that begin with a `~` which the shell has left as it is: in quotes, or behind = or :."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+
+from provisioner.errors import UsageError
+from provisioner.terminal.escaping import printable
+
+PATHS = (
+    *("DIR", "NEW", "FILE", "NAME|DIR", "NAME|DIR|FILE", "NAME|FILE", "SOURCE", "SOURCE|DIR", "PATH[:DST]"),
+    "SRC[:DST[:ro]]",
+)
+"""What the help calls operands and values that may be paths of this machine."""
+_INSIDE = ("--workdir",)
+"""Options whose DIR is one inside of the container."""
+_TILDE = re.compile(r"((?:(?:docker-archive|oci-archive|oci|dir|rootfs):)?)(~.*)", re.DOTALL)
+
+
+def check_home_paths(action: argparse.Action, value: object) -> None:
+    """Raise UsageError for each path among the values of an argument that begins with `~`."""
+    if action.metavar in PATHS and not set(_INSIDE) & set(action.option_strings):
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str):
+                check_home_path(word)
+
+
+def check_home_path(word: str) -> None:
+    """Raise UsageError for a path, or a source at a path, that begins with `~`.
+
+    Whoever types it means a home directory, and would get a directory of that name.
+    """
+    if not (found := _TILDE.fullmatch(word)):
+        return
+    prefix, path = found.groups()
+    full = os.path.expanduser(path)
+    types = [f"type {_quoted(prefix + full)}"] if full != path else []
+    raise UsageError(
+        f"{printable(word)}: the shell has left ~ as it is, in quotes or behind = or :",
+        "; ".join([*types, f"for a name that begins with ~: {_quoted(f'{prefix}./{path}')}"]),
+    )
+
+
+def _quoted(word: str) -> str:
+    return printable(shlex.quote(word))
