@@ -415,6 +415,23 @@ def test_each_subcommand_has_help_with_an_example(name: str, capsys: Output) -> 
     assert text.startswith(f"usage: provision {name} ")
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_narrow_terminal(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = help_of(["help", name], capsys)
+    assert max(map(len, text.splitlines())) <= 40
+
+
+def test_usage_names_the_operands_and_which_of_them_may_be_left_out(capsys: Output) -> None:
+    first = {name: help_of(["help", name], capsys).partition("\n")[0] for name in ("install", "expose", "run", "list")}
+    assert first == {
+        "install": "usage: provision install [OPTION]... SOURCE [DIR]",
+        "expose": "usage: provision expose [OPTION]... [NAME|DIR] [PROGRAM]...",
+        "run": "usage: provision run [OPTION]... SOURCE [WORD]...",
+        "list": "usage: provision list [OPTION]...",
+    }
+
+
 def test_help_and_version(capsys: Output) -> None:
     for words, says in (
         (["--help"], install.EXAMPLE),
