@@ -242,7 +242,10 @@ def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]
         files = counted(unpacked.files - unpacked.directories, "file")
         yield "unpacked", [f"{size_text(unpacked.size)} in {files}"]
     yield "profile", [record.profile] if record.profile else []
-    yield "options", [f"{key}={setting_text(value)}" for key, value in settings_of(record).items() if value]
+    yield (
+        "options",
+        [f"{key}={text}" for key, value in settings_of(record).items() if (text := setting_text(key, value))],
+    )
     yield "id", [record.id] if record.id else []
 
 

@@ -53,11 +53,12 @@ class _Opened(NamedTuple):
 
 @dataclass
 class _Job:
-    """A directory that is made whole, and the names of what was written."""
+    """A directory that is made whole, and the names of what was written, or lacked permissions and has them now."""
 
     directory: Path
     opened: _Opened
     written: list[str] = field(default_factory=list)
+    opened_again: list[str] = field(default_factory=list)
 
     @property
     def shown(self) -> str:
@@ -138,12 +139,13 @@ def keep_complete(directory: Path, record: Record, shell: str, trust: TrustedDir
         _complete_generated(job, files)
         _complete_state(job)
     _report(job, console)
-    return is_renewed or bool(job.written)
+    return is_renewed or bool(job.written or job.opened_again)
 
 
 def _report(job: _Job, console: Console) -> None:
-    if job.written:
-        console.step(f"{job.shown} was incomplete: written anew: {', '.join(job.written)}")
+    lists = {"written anew": job.written, "permissions given back": job.opened_again}
+    if found := [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]:
+        console.step(f"{job.shown} was incomplete: {'; '.join(found)}")
 
 
 def _check_rootfs(directory: Path) -> None:
@@ -164,7 +166,7 @@ def _open_files(job: _Job) -> None:
     for name in (GENERATED, *generated, *_DOCUMENTS, _RECORD, RECORD, STATE):
         mode = 0o755 if name == GENERATED else 0o644
         if _mode(job.opened.folder, name) is not None and _open_mode(job.opened.folder, name, mode):
-            job.written.append(os.path.join(FOLDER, name))
+            job.opened_again.append(os.path.join(FOLDER, name))
 
 
 def _check_record(job: _Job) -> None:
@@ -214,7 +216,7 @@ def _complete_runtime(job: _Job) -> None:
         if not stat.S_ISREG(mode):
             job.put(file.name, file.content, file.mode)
         elif _set_mode(folder, file.name, file.mode):
-            job.written.append(f"{FOLDER}/{file.name}")
+            job.opened_again.append(f"{FOLDER}/{file.name}")
 
 
 def _complete_shared_memory(job: _Job) -> None:
@@ -226,7 +228,7 @@ def _complete_shared_memory(job: _Job) -> None:
         os.close(make_directory(folder, _SHM, _SHM_MODE))
         job.written.append(f"{FOLDER}/{_SHM}")
     elif _set_mode(folder, _SHM, _SHM_MODE):
-        job.written.append(f"{FOLDER}/{_SHM}")
+        job.opened_again.append(f"{FOLDER}/{_SHM}")
 
 
 def _complete_script(job: _Job, files: StartFiles, shell: str) -> None:
@@ -240,7 +242,7 @@ def _complete_script(job: _Job, files: StartFiles, shell: str) -> None:
             replace_in(job.opened.folder, f"{SCRIPT}.old", old, 0o644)
         job.put(SCRIPT, files.script(shell), 0o755)
     elif was_closed:
-        job.written.append(SCRIPT)
+        job.opened_again.append(SCRIPT)
 
 
 def _complete_generated(job: _Job, files: StartFiles) -> None:
