@@ -260,6 +260,8 @@ def _takes_value(option: str) -> bool:
 def _subcommand(words: list[str]) -> list[str]:
     """Return the name of the subcommand that help is asked for, alone; empty for none. Raises UsageError."""
     words = [word for word in words if not word.startswith("-")]
+    if words[:1] == ["help"]:
+        return []
     if words and words[0] not in COMMANDS:
         instead = instead_of([words[0]], [], COMMANDS)
         raise UsageError(f"there is no subcommand {printable(words[0])}", instead or "all of them: provision help")

@@ -437,6 +437,7 @@ def test_help_and_version(capsys: Output) -> None:
         (["--help"], install.EXAMPLE),
         (["help"], SUMMARY),
         (["-h"], SUMMARY),
+        (["help", "help"], SUMMARY),
         (["help", "install"], "--platform"),
         (["install", "--help"], "Exit status"),
         (["--version"], __version__),
@@ -483,6 +484,11 @@ def test_a_home_directory_that_the_shell_has_not_put_in(
     assert ": the shell has left ~ as it is, in quotes or behind = or :\n" in said
     assert "/home/you/x" in said
     assert os.listdir(tmp_path) == ["y"]
+
+
+@pytest.mark.parametrize("words", [["list", "--"], ["list", "-q", "--"], ["cache", "--"]])
+def test_two_dashes_with_nothing_behind_them_are_left_out(words: list[str], capsys: Output) -> None:
+    assert main(words) == 0
 
 
 def test_a_tilde_for_the_container_or_in_a_name_is_no_home() -> None:

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from provisioner import __version__
 from provisioner.commands.foreign_options import EVERYWHERE
-from provisioner.commands.home_paths import check_home_paths
 from provisioner.commands.start_options import START_OPTIONS, ForStart
+from provisioner.commands.unexpanded import check_unexpanded_paths
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import COLOUR_CHOICES
@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
         arguments = self._parsed(words)
         for action in self._actions:
             if not isinstance(action, ForStart):  # which has checked its own
-                check_home_paths(action, getattr(arguments, action.dest, None))
+                check_unexpanded_paths(action, getattr(arguments, action.dest, None))
         return arguments
 
     def _parsed(self, words: Sequence[str]) -> argparse.Namespace:
@@ -196,6 +196,8 @@ def _with_marks(words: Sequence[str]) -> list[str]:
     if "--" not in words:
         return list(words)
     at = words.index("--")
+    if at == len(words) - 1:
+        return list(words[:at])
     return [*words[: at + 1], *(f"{_MARK}{word}" if word.startswith("-") else word for word in words[at + 1 :])]
 
 

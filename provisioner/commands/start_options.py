@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from provisioner.commands.home_paths import check_home_paths
+from provisioner.commands.unexpanded import check_unexpanded_paths
 from provisioner.errors import UsageError, machine_errors
 from provisioner.terminal.escaping import printable
 
@@ -85,7 +85,7 @@ class ForStart(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Add it. Raises UsageError for a path that begins with `~`."""
-        check_home_paths(self, values)
+        check_unexpanded_paths(self, values)
         words = [option_string or "", *([values] if isinstance(values, str) else [])]
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), *words])
 
