@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from provisioner.container.access import FOLDER
+from provisioner.container_files import FOLDER, RECORD
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.descriptors import NEW_FILE
@@ -55,7 +55,7 @@ def check_outside(target: Path) -> None:
 
 
 def _is_container(path: Path) -> bool:
-    return os.path.isfile(path / FOLDER / "record.json")
+    return os.path.isfile(path / FOLDER / RECORD)
 
 
 def check_new(directory: int, target: Path, trust: TrustedDirectories = NOBODY) -> None:
