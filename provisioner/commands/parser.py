@@ -17,7 +17,7 @@ from provisioner.commands.unexpanded import check_unexpanded_paths
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import COLOUR_CHOICES
-from provisioner.terminal.wrapping import filled
+from provisioner.terminal.wrapping import fill
 
 _SIMILAR = 0.7
 _MARK = "\0"
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """Return the help in lines that fit the terminal. Its first line has no options: they are listed below."""
-        line = filled(f"usage: {self._usage('[OPTION]...')}", shutil.get_terminal_size().columns, "    ")
+        line = fill(f"usage: {self._usage('[OPTION]...')}", shutil.get_terminal_size().columns, "    ")
         self.usage = line.removeprefix("usage: ").replace("%", "%%")
         return super().format_help()
 

@@ -33,7 +33,7 @@ class RegistrySource(LayerDownloads):
         cache: BlobCache,
         jobs: int,
         lock: Lock | None = None,
-        ask_tag: Callable[[], None] | None = None,
+        ask_tag: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(registry, cache, jobs)
         self._reference = reference
