@@ -6,6 +6,11 @@ import sys
 def main() -> int:
     """Run the command line of this process and return the exit status."""
     try:
+        import signal
+
+        from provisioner.signals import raise_on
+
+        raise_on(signal.SIGINT)
         from provisioner import cli
 
         return cli.main()

@@ -8,8 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
-from typing import NoReturn, Protocol, TextIO, cast
+from typing import Protocol, TextIO, cast
 
 from provisioner.commands import install
 from provisioner.commands.first_word import check_first_word, instead_of, operand_positions
@@ -18,6 +17,7 @@ from provisioner.commands.output import write_lines
 from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, with_volume_options
 from provisioner.errors import ProvisionError, UsageError, lacks_resources
+from provisioner.signals import Terminated, forget_waiting, raise_on
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import COLOUR_CHOICES, ColourChoice, Screen
@@ -111,26 +111,13 @@ INTERRUPTED = 130
 _COMMAND_LATER = "; a command comes later: DIR/start.sh COMMAND"
 
 
-class _Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived."""
-
-    status: int
-    """The exit status of a process that such a signal ends, as shells give it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.status = 128 + number
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `provision` with these arguments, by default those of the process, and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     _open_missing_streams()
     _leave_out_relative_directories()
     console = Console(colour=_colour(words))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, _raise_terminated)
+    raise_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     try:
         return _run(words)
     except ProvisionError as error:
@@ -139,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         console.error("interrupted", "; ".join(getattr(interrupt, "__notes__", ())))
         return INTERRUPTED
-    except _Terminated as terminated:
+    except Terminated as terminated:
         console.error("ended by a signal", "; ".join(getattr(terminated, "__notes__", ())))
         return terminated.status
     except BrokenPipeError:  # the reader of standard output is gone
@@ -156,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "this is a bug in provision: please report it; PROVISION_DEBUG=1 shows the traceback",
         )
         return ProvisionError.status
+    finally:
+        forget_waiting()
 
 
 def _colour(words: Sequence[str]) -> ColourChoice:
@@ -183,7 +172,7 @@ def _run(words: list[str]) -> int:
 
 
 def _is_signal(error: BaseException) -> bool:
-    return isinstance(error, KeyboardInterrupt | _Terminated)
+    return isinstance(error, KeyboardInterrupt | Terminated)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -212,10 +201,6 @@ def _leave_out_relative_directories() -> None:
     absolute = [word for word in words if os.path.isabs(word)]
     if absolute != words:
         os.environ["PATH"] = os.pathsep.join(absolute) or os.defpath.strip(os.pathsep)
-
-
-def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated(number)
 
 
 def _overview(stream: TextIO) -> str:
@@ -275,6 +260,8 @@ def _takes_value(option: str) -> bool:
 def _subcommand(words: list[str]) -> list[str]:
     """Return the name of the subcommand that help is asked for, alone; empty for none. Raises UsageError."""
     words = [word for word in words if not word.startswith("-")]
+    if words[:1] == ["help"]:
+        return []
     if words and words[0] not in COMMANDS:
         instead = instead_of([words[0]], [], COMMANDS)
         raise UsageError(f"there is no subcommand {printable(words[0])}", instead or "all of them: provision help")

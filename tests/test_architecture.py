@@ -21,6 +21,7 @@ ROOMS = (
 MAY_IMPORT = {
     "sizes": "",
     "threads": "",
+    "signals": "",
     "container_files": "",
     "terminal": "sizes threads",
     "resources": "",
@@ -52,8 +53,8 @@ MAY_IMPORT = {
     "provision": ROOMS,
     "maintenance": f"{ROOMS} provision",
     "commands": f"{ROOMS} provision maintenance",
-    "cli": f"{ROOMS} provision maintenance commands",
-    "__main__": "cli",
+    "cli": f"{ROOMS} signals provision maintenance commands",
+    "__main__": "cli signals",
 }
 """The table of docs/architecture.md: what each room, a package or a module, may import. Each row names only
 rooms of the rows above it, so that no imports run in a circle."""

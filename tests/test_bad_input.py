@@ -111,7 +111,7 @@ def test_the_image_is_good_before_anything_is_broken(bench: Bench) -> None:
 
 
 def test_unknown_image(bench: Bench) -> None:
-    bench.refuse(3, "/y has no tag 'latest' (no repository y)", reference=f"{bench.registry.host}/y")
+    bench.refuse(3, "/y is not found (no repository y)", reference=f"{bench.registry.host}/y")
 
 
 def test_unknown_tag(bench: Bench) -> None:

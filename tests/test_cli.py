@@ -16,7 +16,7 @@ import pytest
 
 import provisioner
 from provisioner import __main__, __version__
-from provisioner.cli import COMMANDS, GROUPS, SUMMARY, _parse, main
+from provisioner.cli import COMMANDS, GROUPS, SUMMARY, _parse, _parser, main
 from provisioner.commands import install
 from provisioner.commands.first_word import check_first_word
 from provisioner.commands.foreign_words import INSTEAD
@@ -415,11 +415,29 @@ def test_each_subcommand_has_help_with_an_example(name: str, capsys: Output) -> 
     assert text.startswith(f"usage: provision {name} ")
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_narrow_terminal(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = help_of(["help", name], capsys)
+    assert max(map(len, text.splitlines())) <= 40
+
+
+def test_usage_names_the_operands_and_which_of_them_may_be_left_out(capsys: Output) -> None:
+    first = {name: help_of(["help", name], capsys).partition("\n")[0] for name in ("install", "expose", "run", "list")}
+    assert first == {
+        "install": "usage: provision install [OPTION]... SOURCE [DIR]",
+        "expose": "usage: provision expose [OPTION]... [NAME|DIR] [PROGRAM]...",
+        "run": "usage: provision run [OPTION]... SOURCE [WORD]...",
+        "list": "usage: provision list [OPTION]...",
+    }
+
+
 def test_help_and_version(capsys: Output) -> None:
     for words, says in (
         (["--help"], install.EXAMPLE),
         (["help"], SUMMARY),
         (["-h"], SUMMARY),
+        (["help", "help"], SUMMARY),
         (["help", "install"], "--platform"),
         (["install", "--help"], "Exit status"),
         (["--version"], __version__),
@@ -436,6 +454,49 @@ def test_a_worker_that_may_start_no_thread_ends_alike(
     monkeypatch.setattr("provisioner.image.reference.Reference.parse", broken)
     assert main(["ubuntu", str(tmp_path / "dir")]) == 7
     assert "may have no more processes and threads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["ubuntu", "new", f"{option}=~/x"] for option in ("--lock", "--locked", "--stamp", "--stamp-if-changed")),
+        ["ubuntu", "new", "--profile=~/x"],
+        ["ubuntu", "--", "~/x"],
+        ["oci:~/x", "new"],
+        ["run", "-v", "~/x:/y", "ubuntu"],
+        ["run", "--env-file=~/x", "ubuntu"],
+        ["run", "--device", "~/x", "ubuntu"],
+        *([name, "~/x"] for name in ("start", "stop", "logs", "diff", "repair", "remove", "owners", "doctor")),
+        *([name, "~/x", "y"] for name in ("copy", "move", "backup", "export", "exec", "expose", "restore")),
+        *([name, "y", "~/x"] for name in ("copy", "move", "backup", "export", "restore")),
+        ["config", "y", "--set", "bind=~/x:/y"],
+    ],
+    ids=" ".join,
+)
+def test_a_home_directory_that_the_shell_has_not_put_in(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("HOME", "/home/you")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "y/.provision").mkdir(parents=True)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert ": the shell has left ~ as it is, in quotes or behind = or :\n" in said
+    assert "/home/you/x" in said
+    assert os.listdir(tmp_path) == ["y"]
+
+
+@pytest.mark.parametrize("words", [["list", "--"], ["list", "-q", "--"], ["cache", "--"]])
+def test_two_dashes_with_nothing_behind_them_are_left_out(words: list[str], capsys: Output) -> None:
+    assert main(words) == 0
+
+
+def test_a_tilde_for_the_container_or_in_a_name_is_no_home() -> None:
+    words = ["--workdir", "~", "-e", "~=~", "-v", "./~:/~", "ubuntu", "echo", "~/x"]
+    arguments = _parser("run").parse(with_volume_options(words))
+    assert arguments.words == ["echo", "~/x"]
+    assert arguments.start_words == ["--workdir", "~", "-e", "~=~", "--volume", "./~:/~"]
+    assert _parser("install").parse(["ubuntu", "./~/new", "--env=A=~"]).directory == "./~/new"
 
 
 def test_no_traceback_reaches_a_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output) -> None:
@@ -514,18 +575,50 @@ def test_a_pull_imports_nothing_that_it_does_not_need(registry: ScriptedRegistry
     assert not {"asyncio", "magic", "multiprocessing", "sh", "tarfile", "tqdm", "unittest", "xml"} & set(modules)
 
 
-def test_ctrl_c_while_it_is_being_loaded_says_so_too() -> None:
+@pytest.mark.parametrize(
+    "module", ["provisioner.cli", "provisioner.commands.install", "provisioner.provision", "requests", "urllib3"]
+)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_an_import_is_not_lost(
+    module: str, number: signal.Signals, status: int, registry: ScriptedRegistry, tmp_path: Path
+) -> None:
+    """Python ignores what is raised in a callback of a weak reference; the import system has such callbacks."""
+    if number == signal.SIGTERM and module.startswith(("provisioner.cli", "provisioner.commands")):
+        status = -signal.SIGTERM
+    registry.on(".*", Broken(200, b"{", sent=0, wait=threading.Event()))
     script = (
-        "import os, signal, sys\n"
+        "import os, signal, sys, weakref\n"
         "class Finder:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'provisioner.commands.update': os.kill(os.getpid(), signal.SIGINT)\n"
+        "        referent = type('Referent', (), {})()\n"
+        f"        if name == {module!r}: self.found = weakref.ref(referent, self.interrupt)\n"
+        f"    def interrupt(self, reference): os.kill(os.getpid(), {int(number)})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.meta_path.insert(0, Finder())\n"
         "from provisioner.__main__ import main\n"
         "sys.exit(main())\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", script, f"{registry.host}/image", str(tmp_path / "dir"), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    said = {130: "provision: interrupted\n", 143: "provision: ended by a signal\n"}
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said.get(status, ""))
+    assert not (tmp_path / "dir").exists()
+
+
+def test_a_second_signal_during_an_import_is_raised_at_once() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'provisioner.cli':\n"
+        "            for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n"
+        "            while True: pass\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from provisioner.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "provision: interrupted\n")
 
 

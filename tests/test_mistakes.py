@@ -140,6 +140,7 @@ def answer(capsys: Output, place: Path) -> list[str]:
     assert out == ""
     if err.startswith("provision turns"):
         return ["the list of subcommands", ""]
-    message, _, hint = err[err.rindex("provision: ") :].replace(str(place), "~").partition("\n")
+    said = err[err.rindex("provision: ") :].replace(f"{place}-home", "/home/you").replace(str(place), "~")
+    message, _, hint = said.partition("\n")
     assert "\n" not in hint.strip()
     return [message.removeprefix("provision: "), hint.strip()]

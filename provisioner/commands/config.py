@@ -62,6 +62,8 @@ _START_KEYS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 _RUN_KEYS = {name: field for field, name in OPTIONS.items()}
 """The keys of RunSettings, with their fields. They are options of `install`, too."""
 _KEYS = (*_START_KEYS, *_RUN_KEYS)
+_LISTS = ("dns", "bind", "env", "proot-option", "env-image")
+"""The keys whose options of `install` may be repeated."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     directory, trust = checked_container(arguments.container, arguments), trusted_directories(arguments)
     console = make_console(arguments)
-    changes = [_parse(text) for text in arguments.set]
+    changes = _changes(arguments.set)
     record = _record(directory, trust)
     if changes:
         with Staging(directory, trust, console.step, action="change the settings of"):  # no other run is at work on it
@@ -96,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
                 directory, record, script_shell(), trust, console
             )
             options, run_as = record.options, record.run
-            for key, value in changes:
+            for key, value in changes.items():
                 if key in _START_KEYS:
                     options = replace(options, **{_START_KEYS[key][0]: value})
                 else:
@@ -112,13 +114,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(values)
     else:
-        write_lines(f"{key}={printable(setting_text(value))}" for key, value in values.items())
+        write_lines(f"{key}={printable(setting_text(key, value))}" for key, value in values.items())
     return 0
 
 
 def _record(directory: Path, trust: TrustedDirectories) -> Record:
     with opened_container(directory, trust) as container:
         return container.read_record()
+
+
+def _changes(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `--set` by their keys. Raises UsageError, also where a key is there twice."""
+    changes: dict[str, Any] = {}
+    for text in texts:
+        key, value = _parse(text)
+        if key in changes:
+            same = [other.partition("=")[2] for other in texts if other.partition("=")[0] == key]
+            joined = f"write all words into one: --set {key}={printable(shlex.quote(' '.join(same)))}"
+            raise UsageError(f"--set {key} is there twice", joined if key in _LISTS else "leave out one of them")
+        changes[key] = value
+    return changes
 
 
 def _parse(text: str) -> tuple[str, Any]:
@@ -152,6 +167,10 @@ def settings_of(record: Record) -> dict[str, Any]:
     return {**start, **{key: getattr(record.run, field) for key, field in _RUN_KEYS.items()}}
 
 
-def setting_text(value: str | Sequence[str] | None) -> str:
-    """Return the value of a setting as `--set` takes it."""
-    return value if isinstance(value, str) else shlex.join(value or ())
+def setting_text(key: str, value: str | Sequence[str] | None) -> str:
+    """Return the value of a setting as `--set` takes it: empty where the image or the profile has it."""
+    if isinstance(value, str):
+        return value
+    if key in _RUN_KEYS and value is not None and not value:
+        return "[]"  # no words at all, in place of the image's
+    return shlex.join(value or ())

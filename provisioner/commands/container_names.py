@@ -24,6 +24,9 @@ from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
+_SHOWN_NAMES = 12
+"""The most containers whose names are in a hint."""
+
 
 def add_container_argument(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """Add NAME|DIR; `nargs` is that of argparse."""
@@ -165,6 +168,8 @@ def _known_directory(name: str) -> Path:
         return Path(found[0])
     names = sorted({Path(directory).name for directory in present})
     hint = f"there are {', '.join(map(printable, names))}" if names else "make it: provision IMAGE DIR"
+    if len(names) > _SHOWN_NAMES:
+        hint = f"there are {len(names)} others: provision list"
     if near := nearest(name, names):
         hint = f"did you mean {printable(near)}? All of them: provision list"
     raise NotFound(f"there is no container {printable(name)}", hint)

@@ -80,15 +80,22 @@ def _check_no_files(words: Sequence[str]) -> None:
 def new_directory(name: str, source: Path, trust: TrustedDirectories) -> Path:
     """Return the absolute path of a directory to create from `source`, where nothing may be but an empty directory.
 
-    Raises UsageError where one of the two would be in the other, TargetExists, NotTrusted and MachineError.
+    Raises UsageError where the name is empty or one of the two would be in the other, TargetExists, NotTrusted and
+    MachineError.
     """
     from provisioner.container.access import find_directory
     from provisioner.container.place import check_free
 
-    target = find_directory(name, trust) if name else Path("/")
+    if not name:
+        raise UsageError("NEW is empty", "name a directory that isn't there yet")
+    target = find_directory(name, trust)
     shown = printable(name)
-    if target == source or target.is_relative_to(source) or source.is_relative_to(target):
-        raise UsageError(f"{shown} and {printable(str(source))} are not apart", "name a directory that isn't there yet")
+    if target == source:
+        raise UsageError(f"{shown} is the container itself", "name a directory that isn't there yet")
+    if target.is_relative_to(source):
+        raise UsageError(f"{shown} is inside of {printable(str(source))}", "name a directory outside of it")
+    if source.is_relative_to(target):
+        raise UsageError(f"{printable(str(source))} is inside of {shown}", "name a directory that isn't there yet")
     check_free(target, shown)
     return target
 

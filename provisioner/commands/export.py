@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_archive_arguments(parser, "the archive, compressed by its name: .tar, .tar.gz, .tar.xz, .tar.zst; or -")
     parser.add_argument(
         "--format",
+        metavar="FORMAT",
         choices=(TAR, OCI, DOCKER),
         default=TAR,
         help="tar: the root file system, as docker export writes it; oci-archive, docker-archive: the image with what "

@@ -58,8 +58,9 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
     is_reversed = len(operands) > 1 and operands[0] != "-" and operands[1] in names and not os.path.lexists(operands[1])
     is_container = is_container and operands[1:2] not in (["list"], ["run"])  # those have no container behind them
     if not (is_container and is_reversed) and (instead := instead_of(operands, others, names)):
-        image = f"an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
-        raise UsageError(f"there is no subcommand {printable(operands[0])}", f"{instead}; {image}")
+        image = f"; an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
+        hint = instead + (image if operands[0].islower() else "")
+        raise UsageError(f"there is no subcommand {printable(operands[0])}", hint)
     if is_reversed:
         before, behind = words[: positions[1]], words[positions[1] + 1 :]
         line = ["provision", operands[1], *before, *behind]
@@ -89,6 +90,8 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
     word = operands[0].lower()
     if word in INSTEAD:
         return what_to_type([word, *operands[1:]], names)
+    if word in names and word != operands[0]:
+        return f"did you mean: {printable(shlex.join(['provision', word, *others]))}"
     is_word = _WORD.fullmatch(word) and word not in _IMAGES
     known = (*names, "help", *INSTEAD)
     if len(operands) == 1:

@@ -8,6 +8,7 @@ _DIR_IS_SECOND = "DIR is the second word: provision IMAGE DIR"
 _FILE_IS_SECOND = "FILE is the second word: provision {} NAME FILE"
 _TAG_FOLLOWS = "a tag follows the name: provision ubuntu:24.04 DIR"
 _JSON = dict.fromkeys(("--format",), "did you mean --json?")
+_INTERACTIVE = dict.fromkeys(("--it", "--ti"), "did you mean -it?")
 _MOST_RECENT = "provision logs NAME | tail -n 20"
 
 EVERYWHERE: Mapping[str, str] = {
@@ -32,6 +33,7 @@ _INSTALL = {
 }
 BY_SUBCOMMAND: Mapping[str, Mapping[str, str]] = {
     "install": _INSTALL,
+    **dict.fromkeys(("run", "start", "shell", "exec"), _INTERACTIVE),
     "list": {
         **dict.fromkeys(("-a", "--all", "-l", "--installed"), "all directories are listed without it: provision list"),
         **_JSON,

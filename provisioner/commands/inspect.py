@@ -14,14 +14,14 @@ from provisioner.commands.config import setting_text, settings_of
 from provisioner.commands.container_names import no_directory, say_similar_container
 from provisioner.commands.open_source import is_no_file, open_source
 from provisioner.commands.output import make_console, output_errors, screen_of, write_json, write_lines
-from provisioner.commands.registry_sources import caching_registry
+from provisioner.commands.registry_sources import caching_registry, client_factory, suggested_names
 from provisioner.commands.source_options import (
     SourceOptions,
     add_file_arguments,
     add_registry_arguments,
     usual_platform,
 )
-from provisioner.commands.source_words import check_source_word, suggest_file
+from provisioner.commands.source_words import check_source_word
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
 from provisioner.container.access import find_directory
@@ -125,13 +125,12 @@ def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: 
 def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Console) -> Inspection:
     """Return the inspection of an image in a registry, an archive or a directory."""
     from provisioner.inspection import inspect_files, inspect_image
-    from provisioner.registry.hub import suggest_similar_names
 
     config = Config.load()
     requested = Platform.parse(arguments.platform) if arguments.platform else None
     host, options = usual_platform(arguments, config), SourceOptions.of(arguments, config)
     if isinstance(name, RegistryName) and not (options.offline or options.sha256):
-        with suggest_file(name.reference), suggest_similar_names(name.reference):
+        with suggested_names(name.reference, client_factory(options, 1, console)):
             inspection = inspect_image(caching_registry(name.reference, options, console), host, requested)
     else:
         with open_source(name, options, console) as source:
@@ -146,7 +145,6 @@ def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Con
 
 def _fetch_document(name: RegistryName, arguments: argparse.Namespace, console: Console) -> bytes:
     """Return the bytes of the index or manifest that the image's tag or digest names."""
-    from provisioner.registry.hub import suggest_similar_names
     from provisioner.sources.offline import OfflineRegistry
     from provisioner.store.blobs import BlobCache
     from provisioner.store.known_tags import KnownTags
@@ -160,7 +158,7 @@ def _fetch_document(name: RegistryName, arguments: argparse.Namespace, console: 
         offline = OfflineRegistry(name.reference, cache, KnownTags(cache.files))
         return offline.manifest(name.reference.selector).data
     registry = caching_registry(name.reference, options, console)
-    with suggest_similar_names(registry.reference):
+    with suggested_names(name.reference, client_factory(options, 1, console)):
         return registry.manifest(registry.reference.selector).data
 
 
@@ -242,7 +240,10 @@ def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]
         files = counted(unpacked.files - unpacked.directories, "file")
         yield "unpacked", [f"{size_text(unpacked.size)} in {files}"]
     yield "profile", [record.profile] if record.profile else []
-    yield "options", [f"{key}={setting_text(value)}" for key, value in settings_of(record).items() if value]
+    yield (
+        "options",
+        [f"{key}={text}" for key, value in settings_of(record).items() if (text := setting_text(key, value))],
+    )
     yield "id", [record.id] if record.id else []
 
 

@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
     options = SourceOptions.of(arguments, config)
     if arguments.lock:
+        _check_outside(Path(arguments.lock), directory)
         check_writable(Path(arguments.lock), trust)
     warn_of_missing_binds(plan.binds, console)
     stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
@@ -123,6 +124,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_lines([outcome.record.to_json().rstrip()])
     return 0
+
+
+def _check_outside(lock: Path, directory: Path) -> None:
+    """Raise UsageError where a lock would be in DIR."""
+    if directory in Path(os.path.realpath(lock)).parents:
+        beside = printable(shlex.quote(f"{directory}.lock"))
+        what = f"--lock {printable(str(lock))} is in DIR, which may be replaced"
+        raise UsageError(what, f"name a file beside it: {beside}")
 
 
 @contextmanager

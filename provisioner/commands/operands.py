@@ -43,6 +43,9 @@ _WEB_PAGES = (
 _REGISTRY = re.compile(r"(?:(?:[a-z0-9-]+\.)+(?:io|com|org|net|dev|aws)|localhost|[0-9]+(?:\.[0-9]+){3})(?::[0-9]+)?/?")
 """Names of registries without an image; no official image of Docker Hub is called so."""
 _TAG = re.compile(r"latest|[0-9]+(?:\.[0-9]+)*")
+_TAGGED = re.compile(r"[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9][A-Za-z0-9._-]*|[^@]+@sha(?:256|512):[0-9a-f]+")
+"""Words in the place of DIR that are names of images with a tag or a digest."""
+_ADDRESS = re.compile("[a-z]+://")
 
 
 def check_operands(image: str, directory: str | None) -> None:
@@ -71,6 +74,14 @@ def check_operands(image: str, directory: str | None) -> None:
         raise UsageError(
             f"{directory} looks like a tag, and is in the place of DIR",
             f"type {printable(tagged)}; a directory of that name: {printable(named)}",
+        )
+    if directory and (_ADDRESS.match(directory) or (_TAGGED.fullmatch(directory) and not os.path.lexists(directory))):
+        what = "an address" if _ADDRESS.match(directory) else "an image"
+        named = f"provision {shlex.quote(image)} {shlex.quote(f'./{directory}')}"
+        raise UsageError(
+            f"{printable(directory)} is {what}, and in the place of DIR",
+            f"each run takes one source: provision {printable(shlex.quote(directory))} DIR; "
+            f"a directory of that name: {printable(named)}",
         )
     if directory and not is_path(directory) and _is_swapped(image, directory):
         swapped = printable(shlex.join(["provision", directory, image]))

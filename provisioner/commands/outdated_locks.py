@@ -23,10 +23,15 @@ _SECONDS = 3.0
 
 
 @contextmanager
-def report_moved_tag(lock: Lock, client: RegistryClient, reference: Reference, console: Console) -> Iterator[None]:
-    """Ask a registry which digest a tag has now, during the block, and say after it where that isn't the locked one."""
-    with _asked_meanwhile(lambda: client.resolve(reference.selector)) as answers:
-        yield
+def report_moved_tag(
+    lock: Lock, client: RegistryClient, reference: Reference, console: Console
+) -> Iterator[Callable[[], object]]:
+    """Give a function that asks a registry, in a thread, which digest a tag has now.
+
+    After the block say where that was asked for and isn't the locked one.
+    """
+    with _asked_meanwhile(lambda: client.resolve(reference.selector)) as (start, answers):
+        yield start
     if answers and answers[0].digest != lock.digest:
         moved = f"{reference.familiar} has moved since {lock.locked:%Y-%m-%d}"
         console.step(f"{moved}: it is {answers[0].digest!s:.19} now, and locked at {lock.digest!s:.19}")
@@ -35,7 +40,8 @@ def report_moved_tag(lock: Lock, client: RegistryClient, reference: Reference, c
 @contextmanager
 def report_newer_build(source: LxcSource, images: LxcImages, console: Console) -> Iterator[None]:
     """Ask for the list of LXC images, during the block, and say after it where that has a newer build than the lock."""
-    with _asked_meanwhile(images.products) as answers:
+    with _asked_meanwhile(images.products) as (start, answers):
+        start()
         yield
     with suppress(ProvisionError):
         if answers and (line := source.newer_build(answers[0])):
@@ -43,8 +49,8 @@ def report_newer_build(source: LxcSource, images: LxcImages, console: Console) -
 
 
 @contextmanager
-def _asked_meanwhile(ask: Callable[[], T]) -> Iterator[list[T]]:
-    """Call `ask` in a thread during the block. The list has its result after the block.
+def _asked_meanwhile(ask: Callable[[], T]) -> Iterator[tuple[Callable[[], object], list[T]]]:
+    """Give a function that calls `ask` in a thread, and a list that has its result after the block.
 
     It stays empty where `ask` raises ProvisionError or takes _SECONDS longer than the block, and where no thread can be
     started: the run itself doesn't need the answer.
@@ -56,6 +62,5 @@ def _asked_meanwhile(ask: Callable[[], T]) -> Iterator[list[T]]:
             answers.append(ask())
 
     thread = BackgroundThread(run, "ask")
-    thread.try_start()
-    yield answers
+    yield thread.try_start, answers
     thread.join(_SECONDS)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from provisioner import __version__
 from provisioner.commands.foreign_options import EVERYWHERE
-from provisioner.commands.start_options import START_OPTIONS
+from provisioner.commands.start_options import START_OPTIONS, ForStart
+from provisioner.commands.unexpanded import check_unexpanded_paths
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import COLOUR_CHOICES
+from provisioner.terminal.wrapping import fill
 
 _SIMILAR = 0.7
 _MARK = "\0"
@@ -28,8 +31,26 @@ _CHOICES = re.compile("invalid choice: (.*) \\(choose from (.*)\\)", re.DOTALL)
 _EXCLUDED = re.compile("not allowed with argument (.*)")
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Shows the value of an option once, behind all its names."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises UsageError. All its options can be found by the names in `options`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=_HelpFormatter)
+
+    def format_help(self) -> str:
+        """Return the help in lines that fit the terminal. Its first line has no options: they are listed below."""
+        line = fill(f"usage: {self._usage('[OPTION]...')}", shutil.get_terminal_size().columns, "    ")
+        self.usage = line.removeprefix("usage: ").replace("%", "%%")
+        return super().format_help()
 
     find_owner: Callable[[str], str] = staticmethod(lambda option: "")
     """Returns the subcommand that has an option which this one lacks; empty where none has."""
@@ -44,6 +65,7 @@ class Parser(argparse.ArgumentParser):
     """What is added to the hint where there are too many words."""
 
     _words: Sequence[str] = ()
+    _operands: Sequence[str] = ()
 
     @property
     def _help(self) -> str:
@@ -61,7 +83,14 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the arguments of a command line, whose options may be anywhere. Raises UsageError."""
-        self._words = words
+        self._words, self._operands = words, self._operand_words()
+        arguments = self._parsed(words)
+        for action in self._actions:
+            if not isinstance(action, ForStart):  # which has checked its own
+                check_unexpanded_paths(action, getattr(arguments, action.dest, None))
+        return arguments
+
+    def _parsed(self, words: Sequence[str]) -> argparse.Namespace:
         if any(action.nargs == argparse.REMAINDER for action in self._actions):
             return self.parse_args(words)
         # Options may also be between SOURCE and DIR, which need not be there.
@@ -148,12 +177,15 @@ class Parser(argparse.ArgumentParser):
             return UsageError(printable(f"{what} is none of {', '.join(names)}"), hint)
         return UsageError(printable(f"{option}: {reason}"), f"type {usage}; {self._help}")
 
-    def _usage(self) -> str:
-        """Return the command with its operands, without options."""
+    def _usage(self, *options: str) -> str:
+        """Return the command with its operands, and with `options` before them."""
+        return " ".join([self.prog, *options, *(self._operands or self._operand_words())])
+
+    def _operand_words(self) -> Sequence[str]:
+        """Return the operands as usage lines have them, as [DIR]. While argparse parses, it changes their `nargs`."""
         forms = {"?": "[{}]", argparse.REMAINDER: "[{}]...", "*": "[{}]...", "+": "{}..."}
         operands = [action for action in self._actions if not action.option_strings]
-        words = [forms.get(str(action.nargs), "{}").format(action.metavar) for action in operands]
-        return " ".join([self.prog, *words])
+        return [forms.get(str(action.nargs), "{}").format(action.metavar) for action in operands]
 
 
 def _with_marks(words: Sequence[str]) -> list[str]:
@@ -164,6 +196,8 @@ def _with_marks(words: Sequence[str]) -> list[str]:
     if "--" not in words:
         return list(words)
     at = words.index("--")
+    if at == len(words) - 1:
+        return list(words[:at])
     return [*words[: at + 1], *(f"{_MARK}{word}" if word.startswith("-") else word for word in words[at + 1 :])]
 
 

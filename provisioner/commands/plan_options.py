@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.run_options import add_run_arguments, run_settings
 from provisioner.commands.source_options import usual_platform
+from provisioner.commands.unexpanded import check_unexpanded
 from provisioner.config import Config
 from provisioner.errors import UsageError, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
@@ -153,7 +154,8 @@ def _ids(arguments: argparse.Namespace) -> str | None:
 
 
 def bind_of(text: str) -> str:
-    """Return SRC[:DST[:ro]] with an absolute SRC. The last ":/" divides them, as in start.sh."""
+    """Return SRC[:DST[:ro]] with an absolute SRC. The last ":/" divides them, as in start.sh. Raises UsageError."""
+    check_unexpanded(text)
     source, divider, destination = text.rpartition(":/") if ":/" in text else (text, "", "")
     if not source:
         raise UsageError(f"--bind {printable(text)!r} names nothing to bind", "give SRC or SRC:/DST")

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 def open_registry(name: RegistryName, opening: Opening) -> Source:
     """Return the image of a registry; with `--offline`, what the cache has of it."""
-    from provisioner.registry.hub import suggest_similar_names
     from provisioner.sources.offline import OfflineSource
     from provisioner.sources.registry import RegistrySource
     from provisioner.store.documents import CachingRegistry
@@ -38,13 +37,28 @@ def open_registry(name: RegistryName, opening: Opening) -> Source:
     if options.offline:
         return OfflineSource(reference, cache, known_tags, options.jobs, lock)
     client = client_factory(options, options.jobs, opening.console)
+    ask_tag = None
     if lock and reference.tag and not reference.digest:
-        opening.stack.enter_context(report_moved_tag(lock, client(reference, False), reference, opening.console))
-    opening.stack.enter_context(suggest_file(reference))
-    opening.stack.enter_context(suggest_similar_names(reference))
+        moved = report_moved_tag(lock, client(reference, False), reference, opening.console)
+        ask_tag = opening.stack.enter_context(moved)
+    opening.stack.enter_context(suggested_names(reference, client))
     opening.stack.enter_context(_suggest_mirrors(reference))
     registry = CachingRegistry(reference, with_mirrors(reference, options, client, opening.console), cache, known_tags)
-    return RegistrySource(reference, registry, cache, options.jobs, lock)
+    return RegistrySource(reference, registry, cache, options.jobs, lock, ask_tag)
+
+
+@contextmanager
+def suggested_names(reference: Reference, client: MakeClient) -> Iterator[None]:
+    """Where the block doesn't find an image, say whether its repository is there, and what else may be meant."""
+    from provisioner.registry.hub import suggest_similar_names
+    from provisioner.registry.tags import tell_missing_repository
+
+    with suggest_file(reference), suggest_similar_names(reference):
+        if reference.registry == DOCKER_HUB:  # it says itself that there is no repository
+            yield
+            return
+        with tell_missing_repository(client(reference, False).tags_page):
+            yield
 
 
 @contextmanager

@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.ownership.policy import Ownership
 
     console, trust = make_console(arguments), trusted_directories(arguments)
-    directory = find_directory(arguments.directory, trust) if arguments.directory else Path("/")
+    if not arguments.directory:
+        raise UsageError("DIR is empty", "name a directory that isn't there yet")
+    directory = find_directory(arguments.directory, trust)
     shown = printable(arguments.directory)
     if directory == directory.parent:
         raise UsageError("DIR can't be the root directory", "name a directory below it")

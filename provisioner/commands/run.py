@@ -16,7 +16,7 @@ from types import FrameType, ModuleType
 
 from provisioner.commands import install, remove
 from provisioner.commands.first_word import operand_positions
-from provisioner.commands.operands import check_operands
+from provisioner.commands.operands import check_operands, is_path
 from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, add_start_arguments, check_start_words
 from provisioner.commands.trusting import add_trust_argument
@@ -57,13 +57,26 @@ def run(arguments: argparse.Namespace) -> int:
         directory = place / "container"
         options = ["--quiet"] * arguments.quiet + ["--verbose"] * arguments.verbose
         platform = ["--platform", arguments.platform] if arguments.platform else []
-        _call(install, ["--no-sync", *options, *platform, "--", arguments.source, str(directory)], is_temporary=True)
+        words = ["--no-sync", *options, *platform, "--", arguments.source, str(directory)]
+        with _suggest_bind(arguments):
+            _call(install, words, is_temporary=True)
         try:
             _check_command(arguments, directory)
             end = ["--"] if arguments.words else []
             return _started([str(directory / SCRIPT), *arguments.start_words, *end, *arguments.words])
         finally:
             _call(remove, ["--yes", "--quiet", "--", str(directory)])
+
+
+@contextmanager
+def _suggest_bind(arguments: argparse.Namespace) -> Iterator[None]:
+    """Where the block fails for a path behind `-v`, which docker would bind, say how that is written."""
+    try:
+        yield
+    except ProvisionError as error:
+        if arguments.verbose and is_path(arguments.source):
+            error.hint = f"{error.hint}; -v alone is --verbose: to bind a path, -v SRC:/DST"
+        raise
 
 
 def _check_not_container(source: str) -> None:

@@ -112,8 +112,10 @@ def _sha256(text: str | None) -> Digest | None:
 
 def _check_options(arguments: argparse.Namespace) -> None:
     """Raise UsageError where options contradict each other or lack a value; a command may lack some of them."""
-    if empty := next((name for name in ("lock", "locked") if getattr(arguments, name, None) == ""), ""):
-        raise UsageError(f"--{empty} needs the name of a file", f"give a name: --{empty} FILE")
+    for name in ("lock", "locked", "stamp", "stamp_if_changed"):
+        if getattr(arguments, name, None) in ("", "-"):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} needs the name of a file", f"give a name: {option} FILE")
     for one, other in (("offline", "no_cache"), ("lock", "locked")):
         if getattr(arguments, one, None) and getattr(arguments, other, None):
             names = f"--{one} and --{other.replace('_', '-')}"

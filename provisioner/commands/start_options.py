@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from provisioner.commands.unexpanded import check_unexpanded_paths
 from provisioner.errors import UsageError, machine_errors
 from provisioner.terminal.escaping import printable
 
@@ -73,7 +74,7 @@ _VOLUME = re.compile(
 """What is taken for SRC:DST behind -v: a source of an image isn't."""
 
 
-class _ForStart(argparse.Action):
+class ForStart(argparse.Action):
     """Adds an option as it was typed to the list of words for start.sh."""
 
     def __call__(
@@ -83,7 +84,8 @@ class _ForStart(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Add it."""
+        """Add it. Raises UsageError for a path that begins with `~`."""
+        check_unexpanded_paths(self, values)
         words = [option_string or "", *([values] if isinstance(values, str) else [])]
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), *words])
 
@@ -97,7 +99,7 @@ def add_start_arguments(parser: argparse.ArgumentParser, but: Sequence[str] = ()
         if not set(but) & set(names):
             more: dict[str, Any] = {"metavar": value} if value else {"nargs": 0}
             parser.add_argument(
-                *names, action=_ForStart, dest="start_words", default=argparse.SUPPRESS, help=text, **more
+                *names, action=ForStart, dest="start_words", default=argparse.SUPPRESS, help=text, **more
             )
 
 
@@ -125,5 +127,9 @@ def check_start_words(words: Sequence[str]) -> None:
     with machine_errors("read the options"):
         done = subprocess.run(command, input=options_reader(), capture_output=True, check=False)
     if done.returncode:
-        message = done.stderr.decode(errors="replace").strip().removeprefix("start.sh: ")
-        raise UsageError(printable(message.removesuffix(": start.sh --help")), "all options: provision help run")
+        message = (
+            done.stderr.decode(errors="replace").strip().removeprefix("start.sh: ").removesuffix(": start.sh --help")
+        )
+        what, missing, path = message.removesuffix(": start.sh --help").partition(": mkdir ")
+        hint = f"make it first: mkdir {path}" if missing else "all options: provision help run"
+        raise UsageError(printable(what), printable(hint))

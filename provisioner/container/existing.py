@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from provisioner.container.access import open_folder, trust_errors
@@ -59,7 +60,7 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
     if record is None and folder is not None:
         raise TargetExists(
             f"{shown} is incomplete: its record is missing, so nobody knows what it was made from",
-            "choose another directory, or move it away",
+            f"choose another directory; to remove this one: provision remove {printable(shlex.quote(str(directory)))}",
         )
     if record is None:
         raise TargetExists(

@@ -1,4 +1,4 @@
-"""The file system that a container is made on: what it must have, and what a container on it will lack."""
+"""The place that a container is made at: what its file system must have, and what a container on it will lack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from provisioner.container_files import FOLDER, RECORD
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.descriptors import NEW_FILE
@@ -33,13 +34,28 @@ def check_free(target: Path, shown: str) -> None:
         except FileNotFoundError:
             is_free = not os.path.lexists(target)
         except NotADirectoryError:
-            if not os.path.lexists(target):  # a part of the way is a file
-                raise
+            if not os.path.lexists(target):
+                what = f"{shown}: a part of this path is a file"
+                raise TargetExists(what, "choose another directory") from None
             is_free = False
     if not is_free:
         raise TargetExists(
             f"{shown} exists", f"choose another directory; to remove a container: provision remove {shown}"
         )
+
+
+def check_outside(target: Path) -> None:
+    """Raise TargetExists where a container would be made inside of another one, and be gone with that."""
+    if _is_container(target):
+        return
+    if around := next(filter(_is_container, target.parents), None):
+        shown, outer = printable(str(target)), printable(str(around))
+        what = f"{shown} would be inside of the container {outer}, and be removed with it"
+        raise TargetExists(what, "choose a directory outside of it")
+
+
+def _is_container(path: Path) -> bool:
+    return os.path.isfile(path / FOLDER / RECORD)
 
 
 def check_new(directory: int, target: Path, trust: TrustedDirectories = NOBODY) -> None:

@@ -21,7 +21,7 @@ from types import TracebackType
 
 from provisioner.container.access import read_file, trust_errors
 from provisioner.container.parents import open_parent, remove_empty
-from provisioner.container.place import check_new
+from provisioner.container.place import check_new, check_outside
 from provisioner.container.recovery import (
     KEEP,
     NEW,
@@ -69,11 +69,12 @@ def _hints(action: str) -> Iterator[None]:
 class Staging:
     """A context in which `new` is a new, empty directory; `commit()` puts it in the place of `target`.
 
-    `target` is an absolute path without symlinks. The directory `scratch` is for temporary files. Leaving the context
-    removes it; without a commit it also removes `new` and the parents that were created for it. Only `commit()` touches
-    what is at `target`. Entering raises TargetExists when another run is at work there, NotTrusted where a stranger
-    could change what is put in place, and MachineError. With `report_waiting` it waits for the other run instead, and
-    calls that once with a line about it. `action` is what is done with the target, for messages.
+    `target` is an absolute path without symlinks. The directory `scratch` is for temporary files. Leaving the
+    context removes it; without a commit it also removes `new` and the parents that were created for it. Only
+    `commit()` touches what is at `target`. Entering raises TargetExists when another run is at work there, or
+    `target` is inside of a container, NotTrusted where a stranger could change what is put in place, and
+    MachineError. With `report_waiting` it waits for the other run instead, and calls that once with a line about
+    it. `action` is what is done with the target, for messages.
     """
 
     new: int
@@ -103,6 +104,8 @@ class Staging:
 
     def __enter__(self) -> Staging:
         """Lock the staging directory, clean up after a killed run, and check what the file system can do."""
+        if self._action == MAKE:
+            check_outside(self.target)
         with _hints(self._action), trust_errors(self._what):
             self.parent, self._created_parents = open_parent(self.target, self._trust)
             try:

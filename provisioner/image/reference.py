@@ -156,7 +156,8 @@ def _check_path(text: str, path: str) -> None:
                 text, f"{component!r} has {version[1]!r}", f"write it {text.replace(version[1], ':')!r}"
             )
         if component != component.lower():
-            raise _reference_error(text, f"{component!r} has capital letters", f"write it {component.lower()!r}")
+            written = text.replace(path.removeprefix("library/"), path.removeprefix("library/").lower())
+            raise _reference_error(text, f"{component!r} has capital letters", f"write it {written!r}")
         raise _reference_error(text, f"{component!r} is not lower-case letters and digits, joined by '.', '_' or '-'")
 
 

@@ -14,7 +14,7 @@ from provisioner.profile import load_profile
 from provisioner.provision.plan import Outcome, Plan
 from provisioner.sources import Source
 from provisioner.start_files.completeness import complete_files, has_documents, restore_documents
-from provisioner.start_files.files import change_options
+from provisioner.start_files.files import change_options, check_changeable
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -22,18 +22,25 @@ from provisioner.terminal.progress import Console
 def reuse(plan: Plan, existing: Record, source: Source, console: Console) -> Outcome:
     """Use the directory that is there, which has the record `existing`, if it was made from the image of `source`.
 
-    Raises TargetExists where it wasn't, or would have to be made anew, and ProvisionError.
+    What can't be as `plan` asks for is refused before the source is asked. Raises TargetExists where it was made from
+    another image, or would have to be made anew, and ProvisionError.
     """
+    _check_same_files(plan, existing)
+    options, run = existing.options.changed_by(plan.start_options), existing.run.changed_by(plan.run)
     was_incomplete = _keep_complete(plan, existing, None, console)
+    if was_incomplete is not None:  # else start.sh may be written anew
+        check_changeable(plan.directory, existing, options, run)
     resolved = source.image(plan.platform)
     for line in resolved.remarks:
         console.step(line)
     _check_same_image(plan.directory, existing, resolved.image)
     if was_incomplete is None:
         was_incomplete = _keep_complete(plan, existing, resolved.image, console)
-    record, is_changed = _apply_plan(plan, existing, console)
+    # Options that `plan` doesn't state stay as they are.
+    record = change_options(plan.directory, existing, options, run, plan.trust, console)
     made = _image_of_directory(plan, record, resolved.image)
-    return Outcome(record, made, resolved.index, False, is_changed or bool(was_incomplete), resolved.files)
+    is_changed = record != existing or bool(was_incomplete)
+    return Outcome(record, made, resolved.index, False, is_changed, resolved.files)
 
 
 def _keep_complete(plan: Plan, existing: Record, image: Image | None, console: Console) -> bool | None:
@@ -62,23 +69,6 @@ def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
         what = f"{printable(str(directory))} holds {printable(existing.reference)} at {digest}"
         hint = "--force replaces it, and everything that was changed in it is lost"
         raise TargetExists(f"{what}, not {image.digest!s:.19}", hint)
-
-
-def _apply_plan(plan: Plan, existing: Record, console: Console) -> tuple[Record, bool]:
-    """Change the options of a directory that is there to those of `plan`; return its record, and whether that is new.
-
-    Options that `plan` doesn't state stay as they are. Raises TargetExists where the files would have to be others.
-    """
-    _check_same_files(plan, existing)
-    record = change_options(
-        plan.directory,
-        existing,
-        existing.options.changed_by(plan.start_options),
-        existing.run.changed_by(plan.run),
-        plan.trust,
-        console,
-    )
-    return record, record != existing
 
 
 def _check_same_files(plan: Plan, existing: Record) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import requests
 
@@ -19,6 +21,10 @@ class NoSuchRepository(NotFound):
     """The registry has no such repository, or hides it from those without the right credentials."""
 
 
+class NoSuchTag(NotFound):
+    """The registry has no such tag, and may not have the repository either."""
+
+
 class Incomplete(MalformedImage):
     """The registry doesn't have a part of an image."""
 
@@ -32,14 +38,18 @@ def refusal(
     for `what`, so that the image is incomplete without it; otherwise the user did.
     """
     name, registry, status = reference.name, reference.registry, response.status_code
-    reason = _redacted(error_reason(response), login)
+    error = _first_error(response)
+    reason = _redacted(_reason(error), login)
     if status == 404 and is_part:
         return Incomplete(
             f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
         )
+    if status == 404 and error.get("code") == "NAME_UNKNOWN":
+        return NoSuchRepository(f"{name} is not found{reason}", "check the spelling")
     if status == 404:
         others = "" if what == "tags" else f"; tags that are there: provision tags {name}"
-        return NotFound(f"{name} has no {what}{reason}", f"check the spelling{others}")
+        missing = NoSuchTag if what.startswith("tag ") else NotFound
+        return missing(f"{name} has no {what}{reason}", f"check the spelling{others}")
     if login and (status == 401 or what == "token") and status != 429:
         who = f"of {printable(login.username)}" if login.username else "that are saved for it"
         return NotAllowed(
@@ -68,11 +78,21 @@ def refusal(
 
 def error_reason(response: requests.Response) -> str:
     """Return the first error in the body (distribution-spec, error codes) as ` (MESSAGE)`; empty without one."""
+    return _reason(_first_error(response))
+
+
+def _first_error(response: requests.Response) -> dict[str, Any]:
+    """Return the first error in the body of a response; empty without one."""
     try:
         first = parse_json(limited_body(response, 1 << 16))["errors"][0]
-        return f" ({printable(str(first.get('message') or first.get('code')))[:200]})"
-    except (ProvisionError, TypeError, KeyError, IndexError, AttributeError):
-        return ""
+    except (ProvisionError, TypeError, KeyError, IndexError):
+        return {}
+    return first if isinstance(first, dict) else {}
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    text = error.get("message") or error.get("code")
+    return f" ({printable(str(text))[:200]})" if error else ""
 
 
 def _redacted(text: str, login: Login | None) -> str:

@@ -6,11 +6,13 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from requests.utils import parse_header_links
 
-from provisioner.errors import NetworkError
+from provisioner.errors import NetworkError, ProvisionError
 from provisioner.image.reference import is_tag
+from provisioner.registry.refusals import NoSuchRepository, NoSuchTag
 
 _PAGE_SIZE = 1000
 """Tags to ask for in one page. Registries may send fewer, or all at once."""
@@ -52,6 +54,24 @@ def tag_names(page_of: Callable[[str], tuple[bytes, str]], host: str) -> list[st
         if query in asked or idle >= _MAX_IDLE_PAGES or len(names) > _MAX_TAGS or is_late:
             raise NetworkError(f"the list of tags of {host} doesn't end", "tell the registry's owner")
     return [name for name in names if is_tag(name)]
+
+
+@contextmanager
+def tell_missing_repository(page_of: Callable[[str], object]) -> Iterator[None]:
+    """Where the block raises NoSuchTag, raise NoSuchRepository if that is what the registry says of the list of tags.
+
+    `page_of(query)` asks for a page of the list.
+    """
+    try:
+        yield
+    except NoSuchTag as error:
+        try:
+            page_of("n=1")
+        except NoSuchRepository as missing:
+            raise missing from error
+        except ProvisionError:  # the error that is shown is that of the tag
+            pass
+        raise
 
 
 def _parse_page(body: bytes, host: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from provisioner.errors import UsageError, error_context
 from provisioner.image.digest import Digest
 from provisioner.image.image import Image
@@ -19,15 +21,25 @@ from provisioner.store.documents import DocumentSource, fetch_config
 
 
 class RegistrySource(LayerDownloads):
-    """The image that `reference` names, or that `lock` names in its place. `jobs` blobs are downloaded at a time."""
+    """The image that `reference` names, or that `lock` names in its place. `jobs` blobs are downloaded at a time.
+
+    `ask_tag` is called when the registry is about to be asked for what the lock names.
+    """
 
     def __init__(
-        self, reference: Reference, registry: DocumentSource, cache: BlobCache, jobs: int, lock: Lock | None = None
+        self,
+        reference: Reference,
+        registry: DocumentSource,
+        cache: BlobCache,
+        jobs: int,
+        lock: Lock | None = None,
+        ask_tag: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(registry, cache, jobs)
         self._reference = reference
         self._registry = registry
         self._lock = lock
+        self._ask_tag = ask_tag
 
     @property
     def reference(self) -> str:
@@ -51,6 +63,8 @@ class RegistrySource(LayerDownloads):
     def _locked_image(self, lock: Lock, platform: Platform) -> Image:
         with error_context(self._reference.familiar):
             stated, digest = lock.manifest(platform)
+        if self._ask_tag:
+            self._ask_tag()
         image = self._found(self._registry.manifest(str(digest)), lock.index, stated, platform)
         layers = tuple(layer.digest for layer in image.manifest.layers)
         if lock.layers.get(stated, layers) != layers:

@@ -65,11 +65,12 @@ class _Opened(NamedTuple):
 
 @dataclass
 class _Job:
-    """A directory that is made whole, and the names of what was written."""
+    """A directory that is made whole, and the names of what was written, or lacked permissions and has them now."""
 
     directory: Path
     opened: _Opened
     written: list[str] = field(default_factory=list)
+    opened_again: list[str] = field(default_factory=list)
 
     @property
     def shown(self) -> str:
@@ -149,12 +150,13 @@ def complete_files(directory: Path, record: Record, shell: str, trust: TrustedDi
         _complete_generated(job, files)
         _complete_state(job)
     _report(job, console)
-    return is_renewed or bool(job.written)
+    return is_renewed or bool(job.written or job.opened_again)
 
 
 def _report(job: _Job, console: Console) -> None:
-    if job.written:
-        console.step(f"{job.shown} was incomplete: written anew: {', '.join(job.written)}")
+    lists = {"written anew": job.written, "permissions given back": job.opened_again}
+    if found := [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]:
+        console.step(f"{job.shown} was incomplete: {'; '.join(found)}")
 
 
 def _check_rootfs(directory: Path) -> None:
@@ -175,7 +177,7 @@ def _open_files(job: _Job) -> None:
     for name in (GENERATED, *generated, *_DOCUMENTS, RECORD, OWNERSHIP_RECORD, FAKEROOT_STATE):
         mode = 0o755 if name == GENERATED else 0o644
         if _mode(job.opened.folder, name) is not None and _open_mode(job.opened.folder, name, mode):
-            job.written.append(os.path.join(FOLDER, name))
+            job.opened_again.append(os.path.join(FOLDER, name))
 
 
 def _check_record(job: _Job) -> None:
@@ -225,7 +227,7 @@ def _complete_runtime(job: _Job) -> None:
         if not stat.S_ISREG(mode):
             job.put(file.name, file.content, file.mode)
         elif _set_mode(folder, file.name, file.mode):
-            job.written.append(f"{FOLDER}/{file.name}")
+            job.opened_again.append(f"{FOLDER}/{file.name}")
 
 
 def _complete_shared_memory(job: _Job) -> None:
@@ -237,7 +239,7 @@ def _complete_shared_memory(job: _Job) -> None:
         os.close(make_directory(folder, SHARED_MEMORY, _SHM_MODE))
         job.written.append(f"{FOLDER}/{SHARED_MEMORY}")
     elif _set_mode(folder, SHARED_MEMORY, _SHM_MODE):
-        job.written.append(f"{FOLDER}/{SHARED_MEMORY}")
+        job.opened_again.append(f"{FOLDER}/{SHARED_MEMORY}")
 
 
 def _complete_script(job: _Job, files: StartFiles, shell: str) -> None:
@@ -251,7 +253,7 @@ def _complete_script(job: _Job, files: StartFiles, shell: str) -> None:
             replace_in(job.opened.folder, OLD_SCRIPT, old, 0o644)
         job.put(SCRIPT, files.script(shell), 0o755)
     elif was_closed:
-        job.written.append(SCRIPT)
+        job.opened_again.append(SCRIPT)
 
 
 def _complete_generated(job: _Job, files: StartFiles) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -132,14 +132,11 @@ def change_options(
 
     Raises TargetExists where somebody has edited start.sh, and MachineError.
     """
-    changed = (*record.options.differences(options), *_differences(record.run, run))
+    changed = check_changeable(directory, record, options, run)
     if not changed:
         return record
     script = directory / SCRIPT
-    shown = printable(str(script))
-    with machine_errors(f"change {shown}"):
-        if find_outdated(directory, host_platform()).is_edited:
-            raise TargetExists(f"{shown} was edited: {', '.join(changed)} can't be changed", "edit it once more")
+    with machine_errors(f"change {printable(str(script))}"):
         new = replace(record, options=options, run=run)
         old = script.read_bytes()
         shell = os.fsdecode(old.partition(b"\n")[0].removeprefix(b"#!").split(b" ")[0])
@@ -149,6 +146,19 @@ def change_options(
             new.replace(folder)
     console.step(f"start.sh changed: {', '.join(changed)}")
     return new
+
+
+def check_changeable(directory: Path, record: Record, options: StartOptions, run: RunSettings) -> Sequence[str]:
+    """Return the names of the options that `change_options` would change.
+
+    Raises TargetExists where there are any and somebody has edited start.sh, and MachineError.
+    """
+    changed = (*record.options.differences(options), *_differences(record.run, run))
+    shown = printable(str(directory / SCRIPT))
+    with machine_errors(f"change {shown}"):
+        if changed and find_outdated(directory, host_platform()).is_edited:
+            raise TargetExists(f"{shown} was edited: {', '.join(changed)} can't be changed", "edit it once more")
+    return changed
 
 
 def _differences(old: RunSettings, new: RunSettings) -> list[str]:

@@ -27,10 +27,11 @@ _BLOBS = ("sha256", "sha512")
 def cache_directory() -> Path:
     """Return `$PROVISION_CACHE_DIR`, else `provision` in the user's cache directory (XDG Base Directory Specification).
 
-    Raises MachineError where the user has no home directory.
+    A `~` in the former is the home directory: what sets it may be no shell. Raises MachineError where the user has no
+    home directory.
     """
     if own := os.environ.get("PROVISION_CACHE_DIR"):
-        return Path(own).absolute()
+        return Path(os.path.expanduser(own)).absolute()
     directory = user_directory("XDG_CACHE_HOME", ".cache")
     if directory is None:
         raise MachineError("this user has no home directory to keep a cache in", "set HOME, or PROVISION_CACHE_DIR")

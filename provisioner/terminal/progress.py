@@ -71,7 +71,8 @@ class Console:
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
-            print(text, file=self._stream, flush=True)
+            self._stream.write(f"{text}\n")  # at once: a signal comes before it or behind it
+            self._stream.flush()
 
     def error(self, message: str, hint: str = "") -> None:
         """Write an error and, on a line of its own, its hint."""

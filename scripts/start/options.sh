@@ -110,22 +110,23 @@ parse_option() {
 
 # Set the variable of an `option` that has a `value`.
 parse_value() {
+    typed_value=${value:-an empty word}
     case $option in
         --entrypoint) append '' "$value" && entrypoint=${value:+$list} command='' ;;
         --user) user=$value ;;
         --workdir)
             case $value in
                 /*) normalize "$value" && workdir=$normal ;;
-                *) fail "--workdir needs a path from the root, not $value" ;;
+                *) fail "--workdir needs a path from the root, not $typed_value" ;;
             esac
             ;;
         --runtime) runtime=$value typed_runtime=$value ;;
         --ids)
-            case $value in one | many) typed_ids=$value ;; *) fail "--ids can be one or many, not $value" ;; esac
+            case $value in one | many) typed_ids=$value ;; *) fail "--ids can be one or many, not $typed_value" ;; esac
             ;;
         --umask)
             case $value in
-                '' | *[!0-7]* | ?????*) fail "--umask needs up to four digits from 0 to 7, not $value" ;;
+                '' | *[!0-7]* | ?????*) fail "--umask needs up to four digits from 0 to 7, not $typed_value" ;;
             esac
             typed_umask=$value
             ;;
@@ -146,10 +147,10 @@ parse_value() {
         --relayed) relay_count=${value%% *} relayed=${value#* } ;;
         --bind)
             case $value in
-                '' | :*) fail "--bind needs SRC or SRC:DST, not $value" ;;
+                '' | :*) fail "--bind needs SRC or SRC:DST, not $typed_value" ;;
             esac
             split_bind "$value"
-            [ -e "$source" ] || fail "--bind: there is no $source"
+            [ -e "$source" ] || fail "--bind: there is no $source: mkdir -p $source"
             append "$typed_binds" "$value" && typed_binds=$list
             ;;
         --env) add_variable "$value" ;;
@@ -161,7 +162,7 @@ parse_value() {
             ;;
         --dns)
             case $value in
-                '' | *[!0-9A-Za-z.:%]*) fail "--dns needs an IP address, not $value" ;;
+                '' | *[!0-9A-Za-z.:%]*) fail "--dns needs an IP address, not $typed_value" ;;
                 *) typed_dns="$typed_dns $value" ;;
             esac
             ;;
@@ -174,14 +175,14 @@ parse_session_value() {
         --session) typed_session=$value ;;
         --hostname)
             case $value in
-                *[!A-Za-z0-9.-]* | [.-]* | *[.-] | '') fail "--hostname needs letters, digits, dots and hyphens, not $value" ;;
+                *[!A-Za-z0-9.-]* | [.-]* | *[.-] | '') fail "--hostname needs letters, digits, dots and hyphens, not $typed_value" ;;
             esac
             [ ${#value} -le 64 ] || fail "--hostname takes 64 characters at most"
             typed_hostname=$value
             ;;
         --timeout)
             case $value in
-                '' | *[!0-9]* | ?????*) fail "--timeout needs a number of seconds, not $value" ;;
+                '' | *[!0-9]* | ?????*) fail "--timeout needs a number of seconds, not $typed_value" ;;
             esac
             stop_timeout=$value
             ;;

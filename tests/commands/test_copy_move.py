@@ -313,11 +313,13 @@ def same(one: dict[str, Entry], other: dict[str, Entry]) -> bool:
         (("plain", "new"), 8, "was not made by provision"),
         (("source", "plain"), 8, "exists"),
         (("source", "file"), 8, "exists"),
-        (("source", "source"), 2, "are not apart"),
-        (("source", "source/rootfs/new"), 2, "are not apart"),
-        (("source", "."), 2, "are not apart"),
-        (("source", ""), 2, "are not apart"),
-        (("source", "file/new"), 7, "Not a directory"),
+        (("source", "source"), 2, "source is the container itself"),
+        (("source", "source/rootfs/new"), 2, "source/rootfs/new is inside of"),
+        (("source", "."), 2, "source is inside of ."),
+        (("source", ""), 2, "NEW is empty"),
+        (("source", "file/new"), 8, "file/new: a part of this path is a file"),
+        (("source", "file/new/more"), 8, "file/new/more: a part of this path is a file"),
+        (("source", "other/rootfs/new"), 8, "would be inside of the container"),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -327,6 +329,8 @@ def test_what_cannot_be_is_refused(
     (source / ".provision").mkdir(parents=True)
     (source / "rootfs").mkdir()
     (source / ".provision/record.json").touch()
+    (tmp_path / "other/.provision").mkdir(parents=True)
+    (tmp_path / "other/.provision/record.json").touch()
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain/file").touch()
     (tmp_path / "file").touch()

@@ -166,7 +166,7 @@ def test_a_restored_directory_is_a_change(registry: ScriptedRegistry, place: Pat
         ("dir/stamp", "is in DIR"),
         ("dir/rootfs/stamp", "is in DIR"),
         ("link/rootfs/stamp", "is in DIR"),
-        ("", "names no file"),
+        ("", "needs the name of a file"),
         ("file/stamp", "there is no directory file"),
         ("lock", "--lock names the same file"),
     ],

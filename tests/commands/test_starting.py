@@ -92,6 +92,16 @@ def test_a_damaged_start_sh_is_told_with_what_helps(damage: Callable[[Path], obj
     assert run(home, "start", "web").stdout == "hello\n"
 
 
+def test_many_names_are_counted(home: Path) -> None:
+    for number in range(12):
+        assert run(home, "copy", "web", home / f"copy{number}").returncode == 0
+    done = run(home, "start", "nothing")
+    assert (done.returncode, done.stderr) == (
+        3,
+        "provision: there is no container nothing\n  there are 13 others: provision list\n",
+    )
+
+
 def test_a_directory_that_was_moved_is_found_by_its_new_name(home: Path) -> None:
     (home / "web").rename(home / "site")
     done = run(home, "start", "site")

@@ -131,7 +131,7 @@ def test_tags_that_name_no_image(registry: ScriptedRegistry, tmp_path: Path) -> 
 def test_an_unknown_repository(docker_registry: DockerRegistry, tmp_path: Path) -> None:
     done = provision("tags", f"{docker_registry.host}/user/nowhere", cache=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
-    assert "user/nowhere has no tags" in done.stderr
+    assert "user/nowhere is not found" in done.stderr
 
 
 def test_a_digest_has_no_tags(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_a_timeout_is_a_number_of_seconds(container: Container, value: str) -> N
     done = container.run("", "--stop", "--timeout", value)
     assert (done.returncode, done.stderr.decode()) == (
         125,
-        f"start.sh: --timeout needs a number of seconds, not {value}\n",
+        f"start.sh: --timeout needs a number of seconds, not {value or 'an empty word'}\n",
     )
 
 

@@ -58,7 +58,7 @@ def test_binds_from_provision_time_may_be_missing(container: Container, place: P
 @pytest.mark.parametrize(
     ("bind", "complaint"),
     [
-        ("", "--bind needs SRC or SRC:DST, not "),
+        ("", "--bind needs SRC or SRC:DST, not an empty word"),
         (":/mnt", "--bind needs SRC or SRC:DST, not :/mnt"),
     ],
 )

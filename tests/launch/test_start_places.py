@@ -134,7 +134,7 @@ def test_paths_in_messages_are_normal(container: Container, place: Path) -> None
     options: dict[str, Any] = {**starter("proot"), "cwd": place}
     for words in (["--bind", ".//missing/"], ["--bind", "container/../missing:/x"]):
         done = container.run("proot", *words, "true", **options)
-        assert done.stderr.decode() == f"start.sh: --bind: there is no {place}/missing\n"
+        assert done.stderr.decode() == f"start.sh: --bind: there is no {place}/missing: mkdir -p {place}/missing\n"
     (place / "away").mkdir()
     shutil.copy(container.script, place / "away/start.sh")
     done = subprocess.run(["sh", "./away/.//start.sh"], capture_output=True, check=False, **options)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
+from provisioner.cli import main
 from provisioner.errors import MalformedImage, NetworkError, NotFound
 from provisioner.image.reference import Reference
 from provisioner.registry import tags
 from provisioner.registry.client import TAGS_LIMIT, RegistryClient
 from provisioner.registry.tags import tag_names
 from scripts.loopback_registry import Response
+from tests.support import builders
+from tests.support.docker_registry import DockerRegistry
 from tests.support.scripted_registry import Request, ScriptedRegistry, TokenServer, html, json_response, tag_pages
 
 LIST = "/v2/user/x/tags/list"
@@ -20,6 +25,26 @@ LIST = "/v2/user/x/tags/list"
 def names_in(registry: ScriptedRegistry) -> list[str]:
     reference = Reference.parse(f"{registry.host}/user/x")
     return tag_names(RegistryClient(reference).tags_page, reference.registry)
+
+
+@pytest.mark.parametrize("words", [["inspect"], ["inspect", "--raw"], ["tags"], ["install"]], ids=" ".join)
+def test_a_repository_that_is_not_there(
+    words: list[str], docker_registry: DockerRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a tag, docker-registry says that the manifest is unknown, whether there is a repository or not."""
+    name = f"{docker_registry.host}/user/nothing"
+    directory = [str(tmp_path / "new")] if words == ["install"] else []
+    assert main([*words, name, *directory]) == 3
+    assert f"provision: {name} is not found (repository name not known to registry)\n" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_registry_without_lists_of_tags(registry: ScriptedRegistry) -> None:
+    registry.push("user/x", builders.small(), tag="other")
+    client = RegistryClient(Reference.parse(f"{registry.host}/user/x"))
+    registry.on(LIST, Response(404))
+    with pytest.raises(NotFound, match="has no tag 'latest'"), tags.tell_missing_repository(client.tags_page):
+        client.manifest("latest")
 
 
 # Pages

@@ -317,6 +317,31 @@ def test_settings_are_checked_as_the_options_are(
     assert f"--{key}" not in by_change
 
 
+def test_a_setting_that_is_there_twice_is_refused(directory: Path, capsys: Output) -> None:
+    before = content(directory)
+    for words, hint in (
+        (["env=A=1", "env='B=2 3'"], "write all words into one: --set env='A=1 '\"'\"'B=2 3'\"'\"''"),
+        (["hostname=a", "env=A=1", "hostname=b"], "leave out one of them"),
+        (["cmd=a", "cmd=b"], "leave out one of them"),
+    ):
+        assert main(["config", str(directory), *(f"--set={word}" for word in words)]) == 2
+        key = words[0].partition("=")[0]
+        assert capsys.readouterr().err == f"provision: --set {key} is there twice\n  {hint}\n"
+    assert content(directory) == before
+
+
+def test_no_command_at_all_is_shown_as_it_is_set(registry: ScriptedRegistry, directory: Path, capsys: Output) -> None:
+    assert provision(registry, directory, "--cmd", "") == 0
+    capsys.readouterr()
+    assert main(["config", str(directory)]) == 0
+    shown = capsys.readouterr().out
+    assert "\ncmd=[]\nentrypoint=\n" in shown
+    assert main(["config", str(directory), "--set", "cmd="]) == 0
+    assert "\ncmd=\n" in capsys.readouterr().out
+    assert main(["config", str(directory), "--set", "cmd=[]"]) == 0
+    assert capsys.readouterr().out == shown
+
+
 def test_a_bind_of_what_isnt_there_is_told(directory: Path, capsys: Output) -> None:
     assert main(["config", str(directory), "-q", "--set", "bind=/none/x:/y /usr"]) == 0
     assert capsys.readouterr().err == "provision: --bind /none/x:/y: /none/x isn't there; starts go on without it\n"

@@ -36,6 +36,8 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_directory() == Path("/xdg/provision")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
     assert cache_directory() == tmp_path / ".cache/provision"
+    monkeypatch.setenv("PROVISION_CACHE_DIR", "~/downloads")  # make expands no ~
+    assert cache_directory() == tmp_path / "downloads"
 
 
 def test_what_was_used_last_is_first(cache: Path) -> None:

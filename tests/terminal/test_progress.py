@@ -129,6 +129,19 @@ def test_elsewhere_there_are_plain_lines() -> None:
     assert stream.getvalue() == "begin\nunpack layer 1 of 2\nunpack layer 2 of 2\nend\n"
 
 
+def test_a_line_is_written_at_once() -> None:
+    """Otherwise the message of a signal that arrives in between would follow on the same line."""
+
+    class Stream(io.StringIO):
+        def write(self, text: str, /) -> int:
+            assert text.endswith("\n")
+            return super().write(text)
+
+    stream = Stream()
+    Console(stream=stream).step("a step")
+    assert stream.getvalue() == "a step\n"
+
+
 def test_quiet_says_errors_only(terminal: Terminal) -> None:
     elsewhere = io.StringIO()
     for stream in (terminal.stream, elsewhere):
