@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from provisioner.container.access import FOLDER, find_directory
 from provisioner.container.recovery import was_interrupted
 from provisioner.errors import UsageError
 from provisioner.filesystem.times import utc_time
+from provisioner.image.history import short_command
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, SourceName, is_path, parse_source
 from provisioner.sizes import counted, size_text
@@ -117,9 +119,16 @@ def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: 
     if arguments.platform:
         raise UsageError("a directory has only one platform", "leave out --platform")
     if not arguments.target.startswith((".", "/")):
-        console.step(f"this is the directory {printable(arguments.target)}; an image is also named docker.io/…")
+        _say_image_of_name(arguments.target, console)
     trust = trusted_directories(arguments)
     return inspect_directory(find_directory(directory, trust), trust)
+
+
+def _say_image_of_name(target: str, console: Console) -> None:
+    """Say how the image is inspected that has the name of a directory."""
+    with suppress(UsageError):  # no image can have that name
+        image = printable(str(parse_source(target)))
+        console.step(f"this is the directory ./{printable(target)}; the image of that name: provision inspect {image}")
 
 
 def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Console) -> Inspection:
@@ -187,9 +196,9 @@ def _lines(inspection: Inspection, screen: Screen) -> Iterator[str]:
     yield ""
     width = screen.width or _FULL_WIDTH
     largest = max(layer.blob.size for layer in layers)
-    commands = [
-        command if screen.width is None else command[:_LONGEST_COMMAND] for command in inspection.layer_commands
-    ]
+    commands = inspection.layer_commands
+    if screen.width is not None:
+        commands = tuple(short_command(command)[:_LONGEST_COMMAND] for command in commands)
     bar_width = 10 if any(commands) and screen.width else max(8, min(30, width - 40))
     rows = []
     for number, (layer, command) in enumerate(zip(layers, commands, strict=True), 1):

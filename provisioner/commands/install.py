@@ -177,14 +177,14 @@ def _report(name: str, directory: Path, outcome: Outcome, seconds: float, consol
 
 
 def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
-    """Return what an image took: `427.0 MB in 5.1 s, 45,000 files of 1.1 GB`."""
+    """Return what an image took: `427.0 MB in 5.1 s, 45,000 files, 1.1 GB unpacked`."""
     from provisioner.ownership.mtree import count_files
     from provisioner.ownership.record import RECORD
 
     size = sum({layer.digest: layer.size for layer in outcome.record.layers}.values())
     with machine_errors("read the ownership record"), open(directory / FOLDER / RECORD, "rb") as record:
         files, total = count_files(record)
-    return f"{size_text(size)} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
+    return f"{size_text(size)} in {seconds:.1f} s, {counted(files, 'file')}, {size_text(total)} unpacked"
 
 
 def _check_default_directory(

@@ -16,7 +16,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -172,7 +172,8 @@ class Staging:
                 number = os.fstat(self.new).st_ino
                 write_new(self._lock, KEEP, b"%d/%s" % (number, os.fsencode(keep_as)))
         if sync:
-            with machine_errors(f"write {shown} to the disk"):
+            shows = console.activity("writing to the disk") if console else nullcontext()
+            with machine_errors(f"write {shown} to the disk"), shows:
                 sync_below(self._lock, lambda count: _report_waiting(console, count))
         with machine_errors(f"put {shown} in place"):
             try:

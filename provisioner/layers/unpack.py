@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from provisioner.filesystem.content import can_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import empty_directory
 from provisioner.image.digest import verified_chunks
-from provisioner.image.history import layer_commands
+from provisioner.image.history import layer_commands, short_command
 from provisioner.image.image import Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
@@ -45,7 +44,6 @@ WORKER_LAYER_SIZE = 1 << 20
 _MAX_WORKERS = 4
 _DEPTH = 4
 """Pieces of an archive, half a MiB each, that wait between two stages."""
-_LONGEST_COMMAND = 60
 _TRASH = "removed"
 
 
@@ -68,7 +66,7 @@ def unpack(job: UnpackJob) -> Iterator[Tree]:
         with tree:
             yield tree
     else:
-        with tree, emptied_meanwhile(job.scratch, _TRASH):
+        with tree, emptied_meanwhile(job.scratch, _TRASH, job.console.activity("removing what layers hide")):
             yield tree
 
 
@@ -83,12 +81,12 @@ def _unpack(job: UnpackJob, scratch: int | None) -> Tree:
         commands = layer_commands(image.config_bytes, len(image.layers))
         with (
             unpacking.workers() as workers,
-            console.transfer(image.download_size, budget.total) as transfer,
+            console.transfer(image.download_size, budget.unpacked) as transfer,
             job.source.layers(image, transfer) as blobs,
         ):
 
             def finish(number: int, layer: Layer) -> None:
-                console.step(_layer_text(number, len(image.layers), layer, commands[number]))
+                console.line(_layer_text(number, len(image.layers), layer, commands[number]))
 
             applier = unpacking.run(tree, list(blobs), workers, transfer.describe, finish)
         for text in (substitutes_text(links.substitutes), _proot_links_text(links.substitutes)):
@@ -292,8 +290,8 @@ def _max_size(job: UnpackJob) -> int:
 
 
 def _layer_text(number: int, count: int, layer: Layer, command: str) -> str:
-    """Return one line about a layer that has been unpacked: its size, and what made it, shortened."""
-    what = f", {textwrap.shorten(command, _LONGEST_COMMAND, placeholder=' …')}" if command else ""
+    """Return one line about a layer that has been unpacked: its size, and what made it."""
+    what = f", {short_command(command)}" if command else ""
     return f"layer {number + 1} of {count}: {size_text(layer.blob.size)}{what}"
 
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import ColourChoice, Screen, Style
-from provisioner.terminal.transfer import Transfer, progress_line, status_line
+from provisioner.terminal.transfer import Transfer, Unpacked, progress_line, status_line
 from provisioner.terminal.wrapping import filled, with_commands
 from provisioner.threads import BackgroundThread
 
@@ -54,6 +54,11 @@ class Console:
         if not self._quiet:
             self._write(text)
 
+    def line(self, text: str) -> None:
+        """Write one line about the work, cut to the columns that there are. May be called from any thread."""
+        screen = Screen.of(self._stream)
+        self.step(screen.cut(printable(text), screen.width or _LOG_COLUMNS))
+
     def detail(self, text: str) -> None:
         """Write one line that few need, with `verbose` only. May be called from any thread."""
         if self._verbose:
@@ -86,10 +91,10 @@ class Console:
         return filled(text, width and width - indented)
 
     @contextmanager
-    def transfer(self, total: int, unpacked: Callable[[], int]) -> Iterator[Transfer]:
+    def transfer(self, total: int, unpacked: Callable[[], Unpacked]) -> Iterator[Transfer]:
         """Show how far the download of `total` bytes and their unpacking are, in one line on a terminal.
 
-        `unpacked` returns how many bytes of files have been written.
+        `unpacked` returns what has been unpacked so far.
         """
         transfer = Transfer(total, unpacked)
         if self._quiet:
@@ -109,9 +114,20 @@ class Console:
             if thread.ident is not None:
                 thread.join(1.0)
             if self._bar is not None:
-                self._clear()
-                self._bar.close()
-                self._bar = None
+                self._close_bar()
+
+    @contextmanager
+    def activity(self, what: str) -> Iterator[None]:
+        """Show what is being done, in a line that is gone in the end; on a terminal only."""
+        if self._quiet or not self._has_bar():
+            yield
+            return
+        self._bar = _line()(file=self._stream)
+        try:
+            self.show(lambda columns: self._screen.cut(what, columns))
+            yield
+        finally:
+            self._close_bar()
 
     def _has_bar(self) -> bool:
         """Return whether the stream is a terminal that can write a line anew."""
@@ -127,10 +143,12 @@ class Console:
         while not ended.wait(_LOG_INTERVAL):
             self.step(status_line(transfer.state(), _LOG_COLUMNS))
 
-    def _clear(self) -> None:
+    def _close_bar(self) -> None:
         """Clear the line of the bar, and what a terminal has shown behind it, as ^C."""
         with suppress(OSError, ValueError):  # the terminal is gone
             self._stream.write(f"\r{' ' * self._columns()}\r")
+        self._bar.close()
+        self._bar = None
 
     def _columns(self) -> int:
         """Return how many characters of a line don't make a terminal begin another one."""
@@ -147,11 +165,9 @@ class Console:
             return
         self._bar = _line()(file=self._stream)
         try:
-            yield Progress(self, Transfer(total or 0, int), unit, is_known=total is not None)
+            yield Progress(self, Transfer(total or 0), unit, is_known=total is not None)
         finally:
-            self._clear()
-            self._bar.close()
-            self._bar = None
+            self._close_bar()
 
     def show(self, line: Callable[[int], str]) -> None:
         """Show what `line` returns for a number of columns, where there is a bar."""

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from provisioner.sizes import counted, size_text
 
@@ -14,6 +15,15 @@ _WINDOW = 5.0
 """Seconds over which the speed is measured."""
 _FIRST = 0.5
 """Seconds before a speed is shown."""
+
+
+class Unpacked(NamedTuple):
+    """What was unpacked of an image so far."""
+
+    size: int
+    """Bytes of its archives."""
+    entries: int
+    """Files, directories and links."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,8 @@ class TransferState:
     """What of it has been received in this run."""
     speed: float
     """Bytes received a second, over the last seconds; 0 where nothing is known."""
-    unpacked: int
-    """What has been written of its files."""
+    unpacked: Unpacked
+    """What has been unpacked of its layers."""
     what: str
     """What is being done, such as `layer 2 of 5`."""
 
@@ -42,8 +52,12 @@ def status_line(state: TransferState, columns: int) -> str:
         if state.speed >= 1:
             parts += [f"{size_text(int(state.speed))}/s", _time_left(state)]
     else:
-        parts = ["unpacking", size_text(state.unpacked)]
+        parts = ["unpacking", size_text(state.unpacked.size), _entries_text(state.unpacked.entries)]
     return _fitting([*parts, state.what], columns)
+
+
+def _entries_text(count: int) -> str:
+    return counted(count, "entry", "entries")
 
 
 def progress_line(state: TransferState, unit: str, columns: int, *, is_known: bool = True) -> str:
@@ -84,8 +98,13 @@ def _time_left(state: TransferState) -> str:
 class Transfer:
     """Counts what arrives and what is unpacked. All methods may be called by any thread."""
 
-    def __init__(self, total: int, unpacked: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
-        """`total` is the size of the whole in bytes; `unpacked` returns how many bytes of files have been written."""
+    def __init__(
+        self,
+        total: int,
+        unpacked: Callable[[], Unpacked] = lambda: Unpacked(0, 0),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`total` is the size of the whole in bytes; `unpacked` returns what has been unpacked of it."""
         self._total = total
         self._unpacked = unpacked
         self._clock = clock

@@ -275,7 +275,7 @@ def test_fields_of_wrong_types(registry: ScriptedRegistry, tmp_path: Path) -> No
 
 
 HISTORY = [
-    {"created_by": "/bin/sh -c #(nop) ADD file:0 in / "},
+    {"created_by": f"/bin/sh -c #(nop) ADD file:{'0123' * 16} in / "},
     {"created_by": "ENV A=B", "empty_layer": True},
     {"created_by": "RUN /bin/sh -c apt-get update \x1b[2J && " + "make " * 100 + "# buildkit"},
 ]
@@ -286,14 +286,15 @@ def test_what_made_each_layer(registry: ScriptedRegistry, tmp_path: Path, column
     registry.push("x", builders.small(config={"history": HISTORY}), "history")
     words = ("--platform=amd64", f"{registry.host}/x:history")
     first, second = (layer["created_by"] for layer in inspected(*words, cache=tmp_path)["layers"])
-    assert first == "ADD file:0 in /"
+    assert first == f"ADD file:{'0123' * 16} in /"
     assert second.startswith("apt-get update \x1b[2J && make make")
     lines = provision("inspect", *words, cache=tmp_path).stdout.splitlines()
-    assert lines[-2].endswith("ADD file:0 in /")
+    assert lines[-2].endswith(first)
     assert lines[-1].endswith(r"apt-get update \x1b[2J && " + " ".join(["make"] * 100))
     text = plain(on_terminal("inspect", *words, columns=columns, cache=tmp_path)[1])
     assert all(len(line) <= columns and line.isprintable() for line in text.splitlines())
-    assert "ADD file:0 in /" in text
+    assert "ADD file:012301230123 in /" in text
+    assert ("\nlayer 2\n" in text) == (columns == 40)
     assert "apt-get update" in text
 
 
@@ -344,9 +345,13 @@ def test_a_directory_by_a_bare_name(registry: ScriptedRegistry, place: Path, cac
     provision("--platform=amd64", f"{registry.host}/x", place / "ubuntu", cache=cache_dir)
     done = provision("inspect", "--json", "ubuntu", cache=cache_dir, cwd=place)
     assert json.loads(done.stdout)["reference"] == f"{registry.host}/x:latest"
-    assert "this is the directory ubuntu" in done.stderr
+    image = "docker.io/library/ubuntu:latest"
+    assert done.stderr == f"this is the directory ./ubuntu; the image of that name: provision inspect {image}\n"
     done = provision("inspect", "--json", "./ubuntu", cache=cache_dir, cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
+    (place / "ubuntu").rename(place / "Ubuntu:")
+    done = provision("inspect", "--json", "Ubuntu:", cache=cache_dir, cwd=place)
+    assert (done.returncode, done.stderr) == (0, ""), "no image can have that name"
 
 
 def test_damaged_directories(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:
