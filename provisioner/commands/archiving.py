@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -48,8 +48,13 @@ def add_archive_arguments(parser: argparse.ArgumentParser, file_help: str) -> No
     add_trust_argument(parser)
 
 
-def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFunction) -> int:
-    """Write an archive of a directory by the function `write`, and say what it has and lacks. Raises ProvisionError."""
+def write_archive(
+    command: str, arguments: argparse.Namespace, write: ArchiveFunction, *, is_image: bool = False
+) -> int:
+    """Write an archive of a directory by the function `write`, and say what it has and lacks. Raises ProvisionError.
+
+    An archive that `is_image` has files of its own only where some were changed.
+    """
     from provisioner.archives.compressing import compression_for, compressor
     from provisioner.container.removing import check_in_place
     from provisioner.exports.output_file import STANDARD_OUTPUT, check_not_below, output_file
@@ -74,13 +79,21 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
             check_in_place(opened, source)
         for line in describe_files(report, source_of_owners):
             console.step(line)
-        size = "" if is_piped else f" in {size_text(os.stat(arguments.file).st_size)}"
-        console.step(
-            f"wrote {counted(report.files, 'file')}, {size_text(report.content)}{size}, to {printable(arguments.file)}"
-        )
+        console.step(f"wrote {', '.join(_summary(arguments.file, report, is_image=is_image))}")
         return 0
 
     return use_directory(command, arguments, console, use)
+
+
+def _summary(file: str, report: FilesReport, *, is_image: bool) -> Iterator[str]:
+    """Yield what was written to a file: its size, and what is in it."""
+    if file != "-":
+        yield f"{printable(file)}: {size_text(os.stat(file).st_size)}"
+    if is_image:
+        yield f"{counted(report.files, 'changed file')} of {size_text(report.content)}"
+    else:
+        yield counted(report.files, "file")
+        yield f"{size_text(report.content)} unpacked"
 
 
 def use_directory(

@@ -124,7 +124,7 @@ def check_space(site: Site) -> Finding:
     state = os.statvfs(site.directory)
     free, inodes = state.f_bavail * state.f_frsize, state.f_favail
     detail = size_text(free)
-    detail += f" and {inodes} inodes free" if state.f_files else " free"
+    detail += f" and {inodes:,} inodes free" if state.f_files else " free"
     if free < _LEAST_BYTES or (state.f_files and inodes < _LEAST_INODES):
         return no(f"{detail}: too little for a distribution", "free some, or choose a directory elsewhere")
     return ok(detail)

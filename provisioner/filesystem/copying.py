@@ -28,7 +28,7 @@ class CopyReport:
     """What was copied, and what could not be."""
 
     files: int = 0
-    """Files of all types."""
+    """Files of all types but directories."""
     content: int = 0
     """The bytes of all regular files, with holes."""
     reflinks: int = 0
@@ -96,7 +96,7 @@ class TreeCopier:
                         continue
                 elif not file.is_directory:
                     self._copy_file(here, file)
-                self.report.files += 1
+                self.report.files += not file.is_directory
         finally:
             os.close(here)
         return self.report
