@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -74,7 +75,8 @@ def write_archive(
                     packer.finish()
                 return result
 
-            with output_context:
+            # An image says itself how far it is.
+            with output_context, nullcontext() if is_image else _progress(arguments.file, output, console):
                 report, source_of_owners = call(job, source.name)
             check_in_place(opened, source)
         for line in describe_files(report, source_of_owners):
@@ -83,6 +85,12 @@ def write_archive(
         return 0
 
     return use_directory(command, arguments, console, use)
+
+
+def _progress(file: str, output: int, console: Console) -> AbstractContextManager[None]:
+    """Return a context that shows how much of a file is written, by its open descriptor."""
+    count = (lambda: size_text(os.fstat(output).st_size)) if stat.S_ISREG(os.fstat(output).st_mode) else None
+    return console.activity(f"writing {printable(file)}" if count else "writing", count)
 
 
 def _summary(file: str, report: FilesReport, *, is_image: bool) -> Iterator[str]:

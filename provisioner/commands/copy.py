@@ -43,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.running import describe_processes, running_in
     from provisioner.container.staging import Staging
     from provisioner.filesystem.copying import describe_losses
-    from provisioner.sizes import counted, size_text
 
     console, trust = make_console(arguments), trusted_directories(arguments)
     _check_no_files([arguments.directory, arguments.new])
@@ -56,13 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
             console.step(f"this runs from {printable(arguments.directory)}: {describe_processes(pids)}")
             console.step("  what it writes meanwhile may be in the copy in part")
         with Staging(target, trust) as staging:
-            report = copy_directory(opened, source, staging.new, target)
+            report = copy_directory(opened, source, staging.new, target, console)
             check_in_place(opened, source)
             staging.commit(console, sync=not arguments.no_sync, replace=False)
     for line in describe_losses(report):
         console.step(line)
     shared = f", {report.reflinks} of them by reflink, without taking space" if report.reflinks else ""
-    console.step(f"copied {counted(report.files, 'file')}, {size_text(report.content)}{shared}")
+    console.step(f"copied {report}{shared}")
     remember(target, source)
     console.step(f"{printable(arguments.new)} is ready")
     return 0

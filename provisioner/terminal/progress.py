@@ -7,13 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TextIO
 
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import ColourChoice, Screen, Style
-from provisioner.terminal.transfer import Transfer, Unpacked, progress_line, status_line
+from provisioner.terminal.transfer import Transfer, Unpacked, fitting, progress_line, status_line
 from provisioner.terminal.wrapping import filled, with_commands
 from provisioner.threads import BackgroundThread
 
@@ -103,29 +103,27 @@ class Console:
         show = self._log
         if self._has_bar():
             self._bar, show = _line()(file=self._stream), self._refresh
-        ended = threading.Event()
-        thread = BackgroundThread(lambda: show(transfer, ended), "progress")
-        with suppress(MemoryError, RuntimeError):  # without a thread the line isn't shown, and the work goes on
-            thread.start()
         try:
-            yield transfer
+            with _meanwhile(partial(show, transfer)):
+                yield transfer
         finally:
-            ended.set()
-            if thread.ident is not None:
-                thread.join(1.0)
             if self._bar is not None:
                 self._close_bar()
 
     @contextmanager
-    def activity(self, what: str) -> Iterator[None]:
-        """Show what is being done, in a line that is gone in the end; on a terminal only."""
+    def activity(self, what: str, count: Callable[[], str] | None = None) -> Iterator[None]:
+        """Show what is being done, in a line that is gone in the end; on a terminal only.
+
+        `count` returns how far it is, in words. With it this has a thread.
+        """
         if self._quiet or not self._has_bar():
             yield
             return
         self._bar = _line()(file=self._stream)
         try:
             self.show(lambda columns: self._screen.cut(what, columns))
-            yield
+            with _meanwhile(partial(self._recount, what, count)) if count else nullcontext():
+                yield
         finally:
             self._close_bar()
 
@@ -137,6 +135,11 @@ class Console:
         """Show the state of a transfer again and again, until it has ended."""
         while not ended.wait(_INTERVAL):
             self.show(partial(status_line, transfer.state()))
+
+    def _recount(self, what: str, count: Callable[[], str], ended: threading.Event) -> None:
+        """Show what is being done, and how far it is, again and again, until it has ended."""
+        while not ended.wait(_INTERVAL):
+            self.show(partial(fitting, [what, count()]))
 
     def _log(self, transfer: Transfer, ended: threading.Event) -> None:
         """Write a line about the state of a transfer now and then, until it has ended."""
@@ -174,6 +177,21 @@ class Console:
         if self._bar is not None:
             with suppress(OSError, ValueError):  # the terminal is gone
                 self._bar.set_description_str(printable(line(self._columns())))
+
+
+@contextmanager
+def _meanwhile(show: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `show` in a thread, with an event that is set when the context is left."""
+    ended = threading.Event()
+    thread = BackgroundThread(partial(show, ended), "progress")
+    with suppress(MemoryError, RuntimeError):  # without a thread the line isn't shown, and the work goes on
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if thread.ident is not None:
+            thread.join(1.0)
 
 
 def _line() -> Callable[..., Any]:

@@ -25,6 +25,10 @@ class Unpacked(NamedTuple):
     entries: int
     """Files, directories and links."""
 
+    def __str__(self) -> str:
+        """Return both for people."""
+        return f"{size_text(self.size)}, {counted(self.entries, 'entry', 'entries')}"
+
 
 @dataclass(frozen=True)
 class TransferState:
@@ -52,12 +56,8 @@ def status_line(state: TransferState, columns: int) -> str:
         if state.speed >= 1:
             parts += [f"{size_text(int(state.speed))}/s", _time_left(state)]
     else:
-        parts = ["unpacking", size_text(state.unpacked.size), _entries_text(state.unpacked.entries)]
-    return _fitting([*parts, state.what], columns)
-
-
-def _entries_text(count: int) -> str:
-    return counted(count, "entry", "entries")
+        parts = ["unpacking", str(state.unpacked)]
+    return fitting([*parts, state.what], columns)
 
 
 def progress_line(state: TransferState, unit: str, columns: int, *, is_known: bool = True) -> str:
@@ -67,17 +67,17 @@ def progress_line(state: TransferState, unit: str, columns: int, *, is_known: bo
     """
     if unit != "B":
         done = f"{state.arrived:,} of {counted(state.total, unit)}" if is_known else counted(state.received, unit)
-        return _fitting([done, state.what], columns)
+        return fitting([done, state.what], columns)
     speed = f"{size_text(int(state.speed))}/s" if state.speed >= 1 else ""
     if not is_known:
-        return _fitting([size_text(state.received), speed, state.what], columns)
+        return fitting([size_text(state.received), speed, state.what], columns)
     share = f"{state.arrived * 100 // max(state.total, 1)} %" if state.arrived < state.total else "100 %"
     left = _time_left(state) if speed and state.arrived < state.total else ""
     sizes = f"{size_text(state.arrived)} of {size_text(state.total)}"
-    return _fitting([share, sizes, speed, left, state.what], columns)
+    return fitting([share, sizes, speed, left, state.what], columns)
 
 
-def _fitting(parts: Sequence[str], columns: int) -> str:
+def fitting(parts: Sequence[str], columns: int) -> str:
     """Return the parts that fit into `columns`, the first ones first, each whole."""
     chosen: list[str] = []
     for part in parts:

@@ -262,6 +262,9 @@ def test_what_is_being_done_is_one_line_which_is_gone_in_the_end(terminal: Termi
     console, elsewhere = Console(stream=terminal.stream), io.StringIO()
     with console.activity("writing to the disk"):
         console.step("3.0 MB are left")
+    counts = iter(range(1_000))
+    with console.activity("copying", lambda: f"{next(counts)} files"):
+        time.sleep(0.35)
     with (
         Console(quiet=True, stream=terminal.stream).activity("quiet"),
         Console(stream=elsewhere).activity("no terminal"),
@@ -269,6 +272,7 @@ def test_what_is_being_done_is_one_line_which_is_gone_in_the_end(terminal: Termi
         pass
     shown = COLOUR.sub("", terminal.shown())
     assert "writing to the disk" in shown
+    assert re.search("copying, [0-9]+ files", shown)
     assert "quiet" not in shown
     lines = [line.rpartition("\r")[2].strip() for line in shown.replace("\r\n", "\n").split("\n")]
     assert [line for line in lines if line] == ["3.0 MB are left"]
