@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from provisioner.config import Config
 from provisioner.container.access import FOLDER, find_directory
 from provisioner.container.recovery import was_interrupted
 from provisioner.errors import UsageError
-from provisioner.filesystem.times import utc_time
+from provisioner.filesystem.times import local_time
 from provisioner.image.history import short_command
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, SourceName, is_path, parse_source
@@ -222,7 +223,7 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "platforms", [str(platform) for platform in inspection.platforms if len(inspection.platforms) > 1]
     is_compressed = any(not layer.blob.media_type.endswith("tar") for layer in image.layers)
     yield "size", [f"{size_text(inspection.size)} {'compressed' if is_compressed else 'uncompressed'}"]
-    yield "created", [config.created[:19].replace("T", " ")] if config.created else []
+    yield "created", [_created_text(config.created)] if config.created else []
     yield from _facts_of_directory(inspection)
     yield "entrypoint", [shlex.join(config.entrypoint)] if config.entrypoint else []
     yield "command", [shlex.join(config.command)] if config.command else []
@@ -239,6 +240,17 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "config", [str(image.manifest.config.digest)]
 
 
+def _created_text(created: str) -> str:
+    """Return when an image was created, in this machine's time zone; the config's own words where none has that time.
+
+    Builders that want the same bytes each time state the year 1.
+    """
+    with suppress(ValueError, OverflowError):
+        if (seconds := datetime.fromisoformat(created).timestamp()) >= 0:
+            return local_time(seconds)
+    return created
+
+
 def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     """Return the facts of a directory; none for an image."""
     record = inspection.record
@@ -246,7 +258,7 @@ def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]
         return
     if inspection.provisioned is not None:
         by = f" by provision {record.version}"
-        yield "provisioned", [utc_time(inspection.provisioned)[:16].replace("T", " ") + by]
+        yield "provisioned", [local_time(inspection.provisioned) + by]
     if unpacked := inspection.unpacked:
         files = counted(unpacked.files - unpacked.directories, "file")
         yield "unpacked", [f"{size_text(unpacked.size)} in {files}"]
