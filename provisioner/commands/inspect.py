@@ -128,8 +128,8 @@ def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: 
 def _say_image_of_name(target: str, console: Console) -> None:
     """Say how the image is inspected that has the name of a directory."""
     with suppress(UsageError):  # no image can have that name
-        image = printable(str(parse_source(target)))
-        console.step(f"this is the directory ./{printable(target)}; the image of that name: provision inspect {image}")
+        image = printable(str(parse_source(target)).removesuffix(":latest"))
+        console.step(f"this is ./{printable(target)}; for the image: provision inspect {image}")
 
 
 def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Console) -> Inspection:

@@ -368,8 +368,7 @@ def test_a_directory_by_a_bare_name(registry: ScriptedRegistry, place: Path, cac
     provision("--platform=amd64", f"{registry.host}/x", place / "ubuntu", cache=cache_dir)
     done = provision("inspect", "--json", "ubuntu", cache=cache_dir, cwd=place)
     assert json.loads(done.stdout)["reference"] == f"{registry.host}/x:latest"
-    image = "docker.io/library/ubuntu:latest"
-    assert done.stderr == f"this is the directory ./ubuntu; the image of that name: provision inspect {image}\n"
+    assert done.stderr == "this is ./ubuntu; for the image: provision inspect docker.io/library/ubuntu\n"
     done = provision("inspect", "--json", "./ubuntu", cache=cache_dir, cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
     (place / "ubuntu").rename(place / "Ubuntu:")
