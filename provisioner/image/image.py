@@ -113,8 +113,8 @@ class Image:
 
     @property
     def download_size(self) -> int:
-        """Return the bytes of all layers as they are downloaded: each blob once, though several layers may be it."""
-        return sum(blob.size for blob in set(self.manifest.layers))
+        """Return the bytes of all layers as they are downloaded (see Manifest)."""
+        return self.manifest.download_size
 
 
 def _to_json(document: dict[str, Any]) -> bytes:

@@ -4,5 +4,5 @@
 scripts/start, which `script` joins. `seccomp` compiles the filter that emulates root in user namespaces.
 
 No text of an image is ever shell text: it is data in single quotes, whatever its bytes are. The body is the same for
-all images. May import errors, filesystem, image (for Platform) and resources.
+all images. May import container_files, errors, filesystem, image (for Platform) and resources.
 """

@@ -36,6 +36,9 @@ CAPABILITIES = 4096
 MOUNTS = 8192
 """The next words are five for each mount: source, target, type, flags in decimal, data (mount(2)). A `-` ends them. A
 target that is missing is made, as a directory."""
+ROOT = 16384
+"""Move the mount at the working directory to `/` of the mount namespace, also where this process runs in a chroot: what
+is above its root would be above the guest's, and root can climb out of a chroot."""
 
 
 def unless(p: Assembler, flag: int, label: str) -> None:

@@ -7,9 +7,10 @@ set of capabilities, so that PROGRAM has none that its bounding set lacks (see s
 of the flags below, in decimal. It opens nothing else, reads no environment, and has no other options, so that there is
 little to get wrong in machine code. In this order it reads the filter, forks (WAIT), sets what signals do
 (DEFAULT_SIGNALS, DIE, QUIT), makes namespaces (NAMESPACES), sets the hostname (HOSTNAME), limits capabilities
-(CAPABILITIES), mounts (MOUNTS), begins a process group (GROUP), joins a new session keyring (KEYRING), closes
-descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), clears that set, installs the filter, and executes
-PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo and su go on working.
+(CAPABILITIES), mounts (MOUNTS), moves the root (ROOT), begins a process group (GROUP), joins a new session keyring
+(KEYRING), closes descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), clears that set, installs the
+filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo
+and su go on working.
 
 Exit status: PROGRAM's, 0 without one; 125 where something failed before, with a line on standard error, 126 where
 PROGRAM can't be executed, 127 where it doesn't exist. With WAIT also 128 and the number of the signal that ended
@@ -37,7 +38,7 @@ from provisioner.launch.helper_flags import (
     read_number,
     unless,
 )
-from provisioner.launch.helper_namespaces import drop_capabilities, make_namespaces, mount, set_hostname
+from provisioner.launch.helper_namespaces import drop_capabilities, make_namespaces, mount, move_root, set_hostname
 from provisioner.launch.processors import I386, Amd64, Arm, Arm64, Riscv64
 
 _ASSEMBLERS: dict[str, type[Assembler]] = {
@@ -54,11 +55,14 @@ _NUMBERS = """
              amd64  386  arm arm64 riscv64
 capget         125  184  184    90      90
 capset         126  185  185    91      91
+chdir           80   12   12    49      49
+chroot         161   61   61    51      51
 clone           56  120  120   220     220
 close            3    6    6    57      57
 close_range    436  436  436   436     436
 execve          59   11   11   221     221
 exit_group     231  252  248    94      94
+fchdir          81  133  133    50      50
 getdents64     217  220  217    61      61
 getpid          39   20   20   172     172
 getppid        110   64   64   173     173
@@ -111,6 +115,7 @@ def static_helper(platform: Platform) -> bytes:
     set_hostname(program)
     drop_capabilities(program)
     mount(program)
+    move_root(program)
     _prepare(program)
     _clear_inheritable(program)
     _install_filter(program)

@@ -5,7 +5,7 @@
 # The helper's flags.
 flag_close=1 flag_keyring=2 flag_no_new_privs=4 flag_wait=8 flag_keep=16 flag_report=32 flag_group=64
 flag_default_signals=128 flag_die=256 flag_quit=512 flag_namespaces=1024 flag_hostname=2048 flag_capabilities=4096
-flag_mounts=8192
+flag_mounts=8192 flag_root=16384
 
 # Set all of them, or what does the helper's work where DIR has none for this machine that can be executed.
 find_helper() {
@@ -79,9 +79,8 @@ guard() {
         helper_flags=$((helper_flags + flag_capabilities))
         set -- "+$1" # which clears the inheritable ones
     }
-    [ -z "$moves_root" ] || helper_flags=$((helper_flags + flag_mounts))
+    [ -z "$moves_root" ] || helper_flags=$((helper_flags + flag_root))
     append '' "$waiter" "$1" "$helper_flags" ${capability_digits:+"$capability_digits"}
-    [ -z "$moves_root" ] || append "$list" . / none 8192 '' - # MS_MOVE
 }
 
 # Set `list`: words before a program that the kernel kills together with this script, or none where nothing does that.

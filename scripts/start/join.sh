@@ -102,7 +102,7 @@ join_namespaces() {
     [ ! "/proc/self/fd/7/ns/mnt" -ef /proc/self/ns/mnt ] || fail "session $joined has no namespaces of its own"
     place=/proc/self/fd/7
     [ -z "$print_only" ] || place=/proc/$joined
-    append '' "$program" -F --preserve-credentials "-r$place/root"
+    append '' "$program" -F --preserve-credentials "-r$place/root" "-w$place/root"
     for namespace in user:U ipc:i uts:u mnt:m; do
         # One that is this process's can't be entered, or needs not.
         # shellcheck disable=SC3013 # all of our shells have it
@@ -129,7 +129,8 @@ join_rootfs() {
     rootfs=/proc/$first_child/cwd
     # shellcheck disable=SC3013 # all of our shells have it
     [ "/proc/$first_child/root" -ef / ] || rootfs=/proc/$first_child/root
-    cd -P "$rootfs" || fail "can't enter the rootfs of session $joined"
+    # Where this machine is a chroot, the rootfs is not below its root, and shells say that it has no name.
+    cd -P "$rootfs" 2>/dev/null || fail "can't enter the rootfs of session $joined"
     real_rootfs=$PWD stage=$directory/.provision/shm can_mount_proc=''
     prepare_guest "$@"
     find_ids
