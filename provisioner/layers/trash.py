@@ -1,10 +1,10 @@
-"""What layers hide: it is moved to a directory of its own while layers are unpacked, and removed after that."""
+"""Removes what layers hide: it is moved to a directory of its own while layers are unpacked, and removed later."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 
 from provisioner.errors import machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -13,7 +13,7 @@ from provisioner.threads import BackgroundThread
 
 
 @contextmanager
-def emptied_meanwhile(folder: int, name: str, waiting: AbstractContextManager[None]) -> Iterator[None]:
+def emptying_in_background(folder: int, name: str, waiting: AbstractContextManager[None]) -> Iterator[None]:
     """Return a context in which a thread empties the directory `name` of the open one `folder`.
 
     Leaving it waits for that, in the context `waiting`. Raises MachineError where it fails.
@@ -30,14 +30,12 @@ def emptied_meanwhile(folder: int, name: str, waiting: AbstractContextManager[No
 
     thread = BackgroundThread(run, "remove")
     with closing_descriptor(directory):
-        with suppress(MemoryError, RuntimeError):
-            thread.start()
+        has_started = thread.try_start()
         try:
             yield
         finally:
-            if thread.ident is not None:
-                with waiting:
-                    thread.join()
-        if failures or thread.ident is None:
+            with waiting:
+                thread.join()
+        if failures or not has_started:
             with machine_errors("remove what layers hide"):
                 empty_directory(directory)

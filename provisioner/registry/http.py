@@ -1,4 +1,4 @@
-"""HTTP requests: redirects, timeouts, and errors that say what a user can do. Everything in this room uses it."""
+"""HTTP requests: redirects, timeouts, and the bodies of responses. All clients in this package use it."""
 
 from __future__ import annotations
 
@@ -6,81 +6,43 @@ import http.client
 import http.cookiejar
 import json
 import logging
-import re
-import ssl
 import time
 import zlib
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import requests
 import urllib3
 
 from provisioner import __version__
-from provisioner.errors import MalformedImage, NetworkError, NotAllowed, UsageError
-from provisioner.image.stored_blob import StoredBlob
+from provisioner.errors import MalformedImage, NetworkError
 from provisioner.registry.address import Address, check_redirect
 from provisioner.registry.certificates import Certificates
-from provisioner.registry.connection import HeadTooLarge, LimitedAdapter, limit_rest, limit_silence_only
+from provisioner.registry.connection import LimitedAdapter, limit_rest, limit_silence_only
+from provisioner.registry.http_errors import http_errors, too_slow
 from provisioner.registry.proxies import check_proxy
-from provisioner.registry.retry import TransientError
+from provisioner.registry.upload_body import UploadBody
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import REQUEST_LOGGER
 
 CONNECT_SECONDS = 15.0
-"""How long a server may take to accept a connection."""
+"""The time limit for a server to accept a connection."""
 
 SILENCE_SECONDS = 60.0
-"""How long a server may send nothing of a blob, and how long the head of its response may take."""
+"""The time limit for a silence of a server during a blob, and for the head of its response."""
 
 DOCUMENT_SECONDS = 30.0
-"""How long a document may take, from the first request for it to the last byte, with all redirects."""
+"""The time limit for a document, from the first request to the last byte, with all redirects."""
 
 CHUNK_SIZE = 1 << 16
-"""Bytes of a body that are read at a time. A kill of the process loses this much, and what the system has buffered."""
+"""Bytes of a body that are read at a time. If the process is killed, at most this many received bytes are lost."""
 
 _REQUESTS = logging.getLogger(REQUEST_LOGGER)
 _MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REDIRECTS_OF_BODIES = (307, 308)
-"""Statuses that keep the method."""
-_GET_SOCKS = "pip install PySocks, or take another proxy"
-_CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
-
-
-class UntrustedCertificate(NetworkError):
-    """The server has a certificate that can't be verified."""
-
-
-class UploadBody:
-    """A part of a blob as the body of a request. `progress` is called with each number of bytes that are taken."""
-
-    def __init__(self, blob: StoredBlob, start: int, count: int, progress: Callable[[int], None]) -> None:
-        self._blob = blob
-        self._start, self._count = start, count
-        self._at = start
-        self._progress = progress
-
-    def again(self) -> UploadBody:
-        """Return the same body, to be sent from its start."""
-        return UploadBody(self._blob, self._start, self._count, self._progress)
-
-    def __len__(self) -> int:
-        """Return the number of bytes."""
-        return self._count
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes."""
-        return iter(lambda: self.read(CHUNK_SIZE), b"")
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes; nothing at the end. Raises MalformedImage, OSError."""
-        data = self._blob.read(self._at, min(max(size, CHUNK_SIZE), self._start + self._count - self._at))
-        self._at += len(data)
-        self._progress(len(data))
-        return data
+"""The statuses after which a request is repeated with the same method and body."""
 
 
 class _Session(requests.Session):
@@ -91,8 +53,8 @@ class _Session(requests.Session):
 class Http:
     """An HTTP client that reuses up to `connections` connections. Thread-safe.
 
-    `insecure` allows certificates that can't be verified. `seconds` is how long a document may take, by default
-    DOCUMENT_SECONDS. `registry` is the host and port whose own certificates count (see Certificates).
+    `insecure` allows certificates that can't be verified. `seconds` is the time limit for a document, by default
+    DOCUMENT_SECONDS. `registry` is the host and port whose directories in certs.d are used (see Certificates).
     """
 
     def __init__(self, *, insecure: bool, connections: int, seconds: float | None = None, registry: str = "") -> None:
@@ -101,7 +63,7 @@ class Http:
         self._silence = min(SILENCE_SECONDS, seconds or SILENCE_SECONDS)
         self._session = _Session()
         self._session.headers["User-Agent"] = f"provisioner/{__version__}"
-        # Blobs are compressed already, and digests are those of the stored bytes.
+        # Blobs are compressed already, and a digest is that of the bytes as they are stored.
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         adapter = LimitedAdapter(Certificates(registry, insecure=insecure), pool_maxsize=connections)
@@ -113,10 +75,10 @@ class Http:
     def get(
         self, url: str, headers: Mapping[str, str], method: str = "GET", *, is_blob: bool = False
     ) -> requests.Response:
-        """Return the response for `url`, whose body is still to be read. Raises NetworkError.
+        """Return the response for `url` before its body is read. Raises NetworkError.
 
-        `method` is GET or HEAD. Redirects are followed where `check_redirect` allows them, and take credentials only
-        within scheme, host and port. With `is_blob`, the body may take any time, as long as the server isn't silent.
+        `method` is GET or HEAD. Redirects are followed if `check_redirect` allows them; credentials are sent only to
+        the same scheme, host and port. With `is_blob`, the body may take any time, as long as the server isn't silent.
         """
         deadline = None if is_blob else time.monotonic() + self._seconds
         response = self._follow(
@@ -132,19 +94,19 @@ class Http:
         return response
 
     def limit_rest(self, response: requests.Response) -> None:
-        """Give the rest of a response, after a blob's content, as long as a document has."""
+        """Limit the time for the rest of a response, after a blob's content, to that for a document."""
         limit_rest(response, self._seconds)
 
     def post(self, address: Address, form: Mapping[str, str]) -> requests.Response:
-        """Return the response to a form. No redirect is followed: the content of the form is for this host only."""
+        """Post a form and return the response. No redirect is followed, because the form is for this host only."""
         return self._send_once("POST", address, {}, time.monotonic() + self._seconds, form)
 
     def upload(
         self, method: str, address: Address, headers: Mapping[str, str], body: UploadBody | bytes = b""
     ) -> requests.Response:
-        """Return the response to a request with a body, which may take any time as long as bytes are taken.
+        """Send a request with a body and return the response. It may take any time as long as the server accepts bytes.
 
-        Redirects are followed as in `get`, when they keep the method (307 and 308). Raises NetworkError.
+        Redirects with the status 307 or 308 are followed as in `get`. Raises NetworkError.
         """
 
         def send(address: Address, headers: Mapping[str, str]) -> requests.Response:
@@ -162,7 +124,7 @@ class Http:
         redirects: Container[int],
         send: Callable[[Address, Mapping[str, str]], requests.Response],
     ) -> requests.Response:
-        """Return the first response whose status is none of `redirects`. Raises NetworkError."""
+        """Return the first response that isn't a redirect with a status of `redirects`. Raises NetworkError."""
         left, address = dict(headers), first
         for _ in range(_MAX_REDIRECTS + 1):
             response = send(address, left)
@@ -185,13 +147,13 @@ class Http:
         deadline: float | None,
         data: Mapping[str, str] | UploadBody | bytes | None = None,
     ) -> requests.Response:
-        """Return the response to one request, whose head has been read, by `deadline` at the latest."""
+        """Return the response to one request after its head was read, at `deadline` at the latest."""
         if not address.is_loopback:
             check_proxy(address.url)
         host = address.host_and_port
         seconds = None if deadline is None else deadline - time.monotonic()
         if seconds is not None and seconds <= 0:
-            raise _too_slow(host)
+            raise too_slow(host)
         began = time.monotonic()
         with http_errors(host):
             response = self._session.request(
@@ -203,7 +165,7 @@ class Http:
                 timeout=urllib3.Timeout(seconds, CONNECT_SECONDS, self._silence),  # type: ignore[arg-type]
                 auth=_no_netrc,
                 verify=not self._insecure,
-                # Requests to this machine use no proxy.
+                # No proxy for requests to this machine.
                 proxies={"no_proxy": address.host.strip("[]")} if address.is_loopback else None,
             )
         _log_request(response, method, address, time.monotonic() - began)
@@ -211,7 +173,7 @@ class Http:
 
 
 def _log_request(response: requests.Response, method: str, address: Address, seconds: float) -> None:
-    """Log one request without its query, which may hold a secret, and what was answered."""
+    """Log a request and the status of its response, without the query, which may have a secret."""
     size = response.headers.get("Content-Length", "")
     length = f", {size_text(int(size))}" if size.isdecimal() and len(size) < 19 else ""
     path = address.url.partition("://")[2].partition("?")[0]
@@ -240,7 +202,7 @@ def limited_body(response: requests.Response, limit: int) -> bytes:
 
 
 def inflated(body: bytes, response: requests.Response, limit: int) -> bytes:
-    """Return a body without its compression by gzip, if it has one: for requests with `Accept-Encoding: gzip`.
+    """Return a body decompressed, if its Content-Encoding is gzip: for requests with `Accept-Encoding: gzip`.
 
     Raises MalformedImage when it has more than `limit` bytes or is cut off, NetworkError when it is no gzip.
     """
@@ -262,36 +224,11 @@ def status_text(response: requests.Response) -> str:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON document; None where it isn't JSON."""
+    """Return the value of a JSON document, or None if it isn't JSON."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
         return None
-
-
-@contextmanager
-def http_errors(host: str) -> Iterator[None]:
-    """Turn exceptions of requests and urllib3 into a NetworkError about `host`, or a UsageError about settings."""
-    try:
-        yield
-    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
-        raise _tls_error(host, error) from error
-    except (
-        requests.exceptions.ProxyError,
-        requests.exceptions.InvalidProxyURL,
-        urllib3.exceptions.ProxyError,
-    ) as error:
-        raise _proxy_error(host, error) from error
-    except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise _too_slow(host) from error
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as e:
-        if "SOCKS" in str(e):  # requests' own message without the package
-            raise UsageError(f"the proxy to {host} speaks SOCKS, which needs the package PySocks", _GET_SOCKS) from e
-        raise _unusable_address(host) from e
-    except urllib3.exceptions.ProtocolError as error:
-        raise _head_error(host, error) or TransientError(f"{host} broke off: {_cause(error)}", "try again") from error
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _connection_error(host, error) from error
 
 
 def _too_many_redirects(first: Address) -> NetworkError:
@@ -300,79 +237,6 @@ def _too_many_redirects(first: Address) -> NetworkError:
     )
 
 
-def _too_slow(host: str) -> TransientError:
-    return TransientError(f"{host} doesn't answer in time", "check the network and try again")
-
-
-def _proxy_error(host: str, error: Exception) -> TransientError:
-    return TransientError(f"the proxy to {host} fails: {_cause(error)}", _CHECK_PROXIES)
-
-
-def _head_error(host: str, error: Exception) -> NetworkError | None:
-    """Return the error for a response with too many or too large headers; None where that is not what happened."""
-    innermost = _innermost(error)
-    if type(innermost) not in (http.client.HTTPException, http.client.LineTooLong, HeadTooLarge):
-        return None
-    return NetworkError(f"{host} sends too much before its content: {_cause(error)}", "tell the registry's owner")
-
-
-def _connection_error(host: str, error: Exception) -> NetworkError:
-    if type(_innermost(error).__context__).__module__ == "socks":  # urllib3 has no exception of its own for it
-        return _proxy_error(host, error)
-    if head_error := _head_error(host, error):
-        return head_error
-    return TransientError(f"{host} can't be reached: {_cause(error)}", "check the host's name and the network")
-
-
-def _tls_error(host: str, error: Exception) -> NetworkError | NotAllowed:
-    cause = _cause(error)
-    if isinstance(_innermost(error), ssl.SSLEOFError):
-        return TransientError(f"{host} broke off: {cause}", "try again")
-    if re.search("alert.*certificate|alert handshake failure", str(_innermost(error))):
-        folder = f"~/.config/containers/certs.d/{host}"
-        hint = f"put client.cert and client.key into {folder}, or see what is wrong with those that are there"
-        return NotAllowed(f"{host} wants a certificate of yours: {cause}", hint)
-    if "certificate" not in str(_innermost(error)):
-        return NetworkError(f"{host} doesn't speak https: {cause}", "for plain http: --insecure")
-    hint = "for an authority of your own: SSL_CERT_FILE=FILE, REQUESTS_CA_BUNDLE=FILE, or"
-    hint += f" ~/.config/containers/certs.d/{host}/ca.crt; if you trust it all the same: --insecure"
-    return UntrustedCertificate(f"{host} has a certificate that can't be verified: {cause}", hint)
-
-
-def _unusable_address(address: str) -> NetworkError:
-    return NetworkError(
-        f"the registry names an address that can't be used: {printable(address[:200])!r}", "tell the registry's owner"
-    )
-
-
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Return the request as it is. Without this, requests replaces our token by a password of ~/.netrc."""
+    """Return the request unchanged. Without this hook, requests replaces the token by a password of ~/.netrc."""
     return request
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason of an HTTP exception in one short line, without error numbers and C file names."""
-    error = _innermost(error)
-    if isinstance(error, http.client.IncompleteRead):
-        return _missing_text(error)
-    text = re.sub(r"\[[^]]*\] |\s*\(_ssl\.c:\d+\)", "", str(getattr(error, "strerror", None) or error))
-    return printable(text.rpartition(": ")[2])[:200]
-
-
-def _missing_text(error: http.client.IncompleteRead) -> str:
-    """Return how much of a body came, and how much didn't, as far as that is known."""
-    if isinstance(error, urllib3.exceptions.InvalidChunkLength):
-        return "the size of the next part is missing, or is no number"
-    partial: int | bytes | None = error.partial  # urllib3 has their number, not the bytes
-    came = len(partial) if isinstance(partial, bytes) else partial or 0
-    return f"{size_text(came)} came" + (f", {size_text(error.expected)} are missing" if error.expected else "")
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return the exception at the bottom of a chain: urllib3 and requests wrap them as `reason` or as an argument."""
-    while True:
-        inside = (getattr(error, "reason", None), *error.args)
-        inner = next((item for item in inside if isinstance(item, BaseException)), None)
-        if inner is None:
-            return error
-        error = inner
