@@ -40,9 +40,8 @@ find_main_process() {
             ;;
     esac
     for _ in 1 2 3 4; do
-        process_name=''
-        { read -r process_name <"/proc/$main_process/comm"; } 2>/dev/null || return 1
-        case $main_process/$process_name in
+        read_file "/proc/$main_process/comm" || return 1
+        case $main_process/$text in
             "$child/sh" | "$child/start.sh" | "$child/setpriv" | "$child/env") [ -z "$joined" ] || return 0 ;;
             */helper | */bwrap) ;;
             *) return 0 ;;
@@ -54,12 +53,8 @@ find_main_process() {
 
 # Set `signals_ignored` and `signals_caught` of the process $1.
 read_masks() {
-    signals_ignored='' signals_caught=''
-    while read -r field value; do
-        case $field in
-            SigIgn:) signals_ignored=$value ;;
-            SigCgt:) signals_caught=$value && break ;;
-        esac
-    done 2>/dev/null <"/proc/$1/status"
+    read_file "/proc/$1/status" || return 1
+    find_field SigIgn && signals_ignored=$value
+    find_field SigCgt && signals_caught=$value
     [ -n "$signals_caught" ]
 }

@@ -39,16 +39,18 @@ main() {
     case $print_only/$inside$runtime in
         ?*/* | /chroot | /userns) eval "$launch" ;;
         *)
-            begin_supervision
             # With --inside the next child is process 1, and everything ends with it: no program may be run before.
             if is_in_job_control; then
+                begin_supervision
                 (
+                    [ -z "$last_signal" ] || exit $((128 + last_signal)) # it came before, and has reached nothing
                     prepare_inside $# "${1-}" "${2-}"
                     [ -z "$typed_umask" ] || umask "$typed_umask"
                     eval "$launch"
                 )
                 status=$?
             else
+                begin_supervision
                 exec 9<&0
                 (
                     trap - INT QUIT
@@ -115,7 +117,7 @@ prepare_shell() {
     temporary='' child='' alias_count=0 guest_program='' session_file='' inside=''
     links_directory='' has_roots_files='' stage='' etc_binds='' real_rootfs='' helper='' waiter='' start_directory=$PWD
     view_count=0 throwaway='' upper='' hides_entry='' entry_helper='' mount_words='' capability_digits='' moves_root='' own_terminal='' tar_kind=''
-    report='' reported='' redirections='' features='' launch='' launch_first=''
+    last_signal='' report='' reported='' redirections='' features='' launch='' launch_first=''
 }
 
 # Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's. The last is where
@@ -168,8 +170,8 @@ finish() {
     # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
     [ -z "$throwaway" ] || [ -n "$inside" ] || remove_throwaway "$throwaway"
-    [ "$relay_count" = 0 ] || wait_for_relays
     # What is below the stage ends with the namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"
+    [ "$relay_count" = 0 ] || end_with_relays "$1"
     exit "$1"
 }

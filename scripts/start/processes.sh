@@ -33,12 +33,17 @@ read_pids() {
 # none), `stat_foreground` (the process group in that terminal's foreground) and `stat_start` (in ticks since the system's
 # start) of process $1: see proc_pid_stat(5).
 read_stat() {
-    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return
+    read_file "/proc/$1/stat" || return 1
     # The second field, the program's name in parentheses, may hold anything. The third one becomes $1.
     # shellcheck disable=SC2086 # split into fields
-    set -- ${line##*) }
-    [ $# -ge 20 ] || return
+    set -- ${text##*) }
+    [ $# -ge 20 ] || return 1
     stat_state=$1 stat_parent=$2 stat_group=$3 stat_terminal=$5 stat_foreground=$6 stat_start=${20}
+}
+
+# Succeed if the process $1 has ended, or is none.
+has_ended() {
+    ! read_stat "$1" || [ "$stat_state" = Z ]
 }
 
 # Succeed if the caller of this script has SIGINT ignored, as in a script's background job.
@@ -68,8 +73,9 @@ has_terminal() {
 # Set `first_child`: the first child of process $1, or empty.
 find_child() {
     first_child=''
-    if [ -z "${PROVISION_TEST_NO_CHILDREN-}" ] && [ -e "/proc/$1/task/$1/children" ]; then
-        { read -r first_child _ <"/proc/$1/task/$1/children"; } 2>/dev/null
+    # Of a process that has ended there is no list, but of this one there is if the kernel makes some.
+    if [ -z "${PROVISION_TEST_NO_CHILDREN-}" ] && [ -e "/proc/$$/task/$$/children" ]; then
+        ! read_file "/proc/$1/task/$1/children" || first_child=${text%% *}
     else
         set +f
         for process in /proc/[0-9]*; do
@@ -99,28 +105,29 @@ find_process_1() {
 # Set `descendants`: the processes that the processes $1 ("N N") have started or trace, and theirs.
 find_descendants() {
     descendants='' family=" $1 " has_grown=yes
+    set +f
+    related=$(grep -hsE '^(Pid|PPid|TracerPid):' /proc/[0-9]*/status)
+    set -f
     while [ -n "$has_grown" ]; do
-        has_grown=''
-        set +f
-        for status_file in /proc/[0-9]*/status; do
-            set -f
-            pid=${status_file#/proc/} pid=${pid%/status}
-            case $family in *" $pid "*) continue ;; esac
-            { is_related <"$status_file"; } 2>/dev/null || continue
-            has_grown=yes descendants="$descendants $pid" family="$family$pid "
+        has_grown='' field=''
+        for word in $related; do
+            case $field in
+                Pid:) pid=$word ;;
+                PPid: | TracerPid:)
+                    case $family in
+                        *" $pid "*) ;;
+                        *" $word "*) has_grown=yes descendants="$descendants $pid" family="$family$pid " ;;
+                    esac
+                    ;;
+            esac
+            field=$word
         done
-        set -f
     done
 }
 
-# Succeed if the status file on standard input names one of the `family` as the parent or the tracer.
-is_related() {
-    while read -r field value; do
-        case $field in
-            # In a trap, a plain return has the status of what came before the signal.
-            PPid: | TracerPid:) case $family in *" $value "*) return 0 ;; esac ;;
-            Uid:) return 1 ;;
-        esac
-    done
-    return 1
+# Set `value`: that of the field $1 in the `text` of a status file, or empty.
+find_field() {
+    value=${text##*"$newline$1:	"}
+    [ "$value" != "$text" ] || value=''
+    value=${value%%"$newline"*}
 }

@@ -53,7 +53,9 @@ open_report() {
 read_report() {
     reported=''
     [ -n "$report" ] || return 0
-    while read -r line; do reported=$line; done <&8
+    read_text <&8
+    reported=${text%"$newline"}
+    reported=${reported##*"$newline"}
     case $reported in
         [0-9] | [0-9][0-9] | [0-9][0-9][0-9])
             status=${reported#0}

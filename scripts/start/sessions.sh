@@ -229,7 +229,7 @@ wait_for_sessions() {
 keep_unrecorded() {
     remaining=$unrecorded unrecorded=''
     for pid in $remaining; do
-        ! read_stat "$pid" || [ "$stat_state" = Z ] || unrecorded="$unrecorded $pid"
+        has_ended "$pid" || unrecorded="$unrecorded $pid"
     done
     sessions=$sessions$unrecorded
 }

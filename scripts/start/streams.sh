@@ -77,12 +77,17 @@ start_relay() {
     ) <"$temporary/$1" >&"$1" 6>&- &
 }
 
-# Wait until the relays have written all. Nothing that is inside has their pipes open any more.
-wait_for_relays() {
-    exec >/dev/null 2>&1
-    while [ "$relay_count" -gt 0 ] && read -r _ <&5; do
-        relay_count=$((relay_count - 1))
-    done
+# Exit with status $1 when the relays have written all. Nothing that is inside has their pipes open any more. This shell
+# may be one that can't read, see read_text, nor start a program, see finish. It becomes another one that can read.
+end_with_relays() {
+    find_program sh || exit "$1"
+    # shellcheck disable=SC2016 # the other shell expands it
+    exec "$program" -c '
+        trap "exit $1" HUP INT QUIT USR1 USR2 TERM
+        count=$2
+        while [ "$count" -gt 0 ] && read -r _; do count=$((count - 1)); done
+        exit "$1"
+    ' sh "$1" "$relay_count" <&5 >/dev/null 2>&1
 }
 
 # Give the pipes among the standard streams to the user, as docker does: otherwise /dev/stdout, which leads to them,

@@ -4,7 +4,7 @@
 
 # Forward signals from now on.
 begin_supervision() {
-    last_signal='' killed_status='' interrupts=0 forced_status=''
+    killed_status='' interrupts=0 forced_status=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # expanded now
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -63,15 +63,15 @@ forward() {
             ! in_foreground || { [ "$1" != INT ] || handle_interrupt && return; }
             ;;
     esac
-    guest_signal=$1 guest_pid=$child child_signal='' process_name=''
+    guest_signal=$1 guest_pid=$child child_signal='' direct_child=''
     [ "$1" != INT ] || can_interrupt || guest_signal=TERM
-    { read -r process_name <"/proc/$child/comm"; } 2>/dev/null
-    case ${inside:+$joined}$runtime/$process_name in
+    read_file "/proc/$child/comm"
+    case ${inside:+$joined}$runtime/$text in
         proot/ | proot/proot*)
             # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
             # With a report there is one until the end. Before, proot neither heeds signals nor ends its first child.
             tries=${report:+100}
-            until find_child "$child" || [ "${tries:-0}" -eq 0 ]; do tries=$((tries - 1)); done
+            until find_child "$child" || [ "${tries:-0}" -eq 0 ] || has_ended "$child"; do tries=$((tries - 1)); done
             if [ -n "$first_child" ]; then guest_pid=$first_child; else child_signal=QUIT; fi
             # The one that waits for the command comes between.
             [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
@@ -79,9 +79,13 @@ forward() {
         proot/*) child_signal=KILL ;; # it has not become proot yet
         chroot/sh | userns/sh | chroot/helper | userns/helper | chroot/setpriv | userns/setpriv)
             # Process 1, with the guest, or with a program that prepares it, below.
-            if find_child "$child"; then guest_pid=$first_child child_signal=$guest_signal; else child_signal=KILL; fi
-            { read -r process_name <"/proc/$guest_pid/comm"; } 2>/dev/null
-            [ "$process_name" != bwrap ] || ! find_child "$guest_pid" || guest_pid=$first_child
+            if find_child "$child"; then
+                guest_pid=$first_child child_signal=$guest_signal direct_child=$first_child
+            else
+                child_signal=KILL
+            fi
+            [ -n "$helper" ] || { read_file "/proc/$guest_pid/comm" && [ "$text" = bwrap ] && find_child "$guest_pid" &&
+                guest_pid=$first_child; }
             ;;
     esac
     case $child_signal in
@@ -91,6 +95,12 @@ forward() {
     # Process 1 has to get its signal before it sees the program below it end.
     [ -z "$child_signal" ] || kill -s "$child_signal" "$child" 2>/dev/null
     kill -s "$guest_signal" "$guest_pid" 2>/dev/null
+    # That was a program that prepares the guest if there is another one now, and process 1 may have had no handler yet. With
+    # --ephemeral, it may be the one that removes the changes.
+    [ -n "$direct_child" ] && [ -z "$ephemeral" ] || return 0
+    tries=100
+    until find_child "$child" || [ "$tries" -eq 0 ] || has_ended "$child"; do tries=$((tries - 1)); done
+    case $first_child in '' | "$direct_child") ;; *) forward "$1" "$2" ;; esac
 }
 
 # Succeed if the guest can have SIGINT: shells ignore it in background jobs, and only some can reset it.

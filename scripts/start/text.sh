@@ -87,9 +87,28 @@ collected() {
 # Set `text`: all lines of standard input.
 read_text() {
     text=''
+    case $last_signal/${BASH_VERSION-}${KSH_VERSION-} in
+        [0-9]*/)
+            # In BusyBox 1.38.0 `read` never returns once the shell has trapped a signal. `command` lets the shell go on
+            # if no program can be started, because process 1 has ended. Ctrl-C, which all get, must not end cat.
+            # shellcheck disable=SC2016 # it is evaluated
+            command eval 'text=$(trap "" INT QUIT && cat)' 2>/dev/null
+            text=${text:+$text$newline}
+            return
+            ;;
+    esac
     while IFS= read -r line || [ -n "$line" ]; do
         text=$text$line$newline
     done
+}
+
+# Set `text`: the content of the file $1, without the newline at its end. Fails silently where there is none. What runs
+# after begin_supervision reads by this and by read_text alone.
+read_file() {
+    text=''
+    { read_text <"$1"; } 2>/dev/null
+    text=${text%"$newline"}
+    [ -n "$text" ]
 }
 
 # Write the text $1 to the file $2, which is no link. Fails silently.
