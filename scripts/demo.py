@@ -53,6 +53,16 @@ CONFIG = {
 }
 
 
+def history(base: bytes) -> list[dict[str, object]]:
+    """Return what builders would say that made the image, whose lower layer has the archive `base`."""
+    return [
+        {"created_by": f"/bin/sh -c #(nop) ADD file:{sha256(base).partition(':')[2]} in / "},
+        {"created_by": "ENV GREETING=Hello from inside of the container!", "empty_layer": True},
+        {"created_by": "RUN /bin/sh -c rm /etc/leftover && mkdir /srv/hello && cp /tmp/hello.sh /srv/hello # buildkit"},
+        {"created_by": f"CMD {json.dumps(CONFIG['Cmd'])}", "empty_layer": True},
+    ]
+
+
 def main() -> int:
     """Run the demonstration and return the exit status of the first step that fails, or 0."""
     parser = argparse.ArgumentParser(prog="make run", description="Provision an image, start it and show its output.")
@@ -224,6 +234,7 @@ def publish(registry: LoopbackRegistry, name: str, layers: list[bytes]) -> None:
         "architecture": platform.architecture,
         **({"variant": platform.variant} if platform.variant else {}),
         "config": CONFIG,
+        "history": history(layers[0]),
         "rootfs": {"type": "layers", "diff_ids": [sha256(layer) for layer in layers]},
     }
     manifest = {

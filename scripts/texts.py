@@ -113,7 +113,16 @@ def provision_page() -> str:
     }
     page = str(Manpage(whole_parser(), data))
     page = re.sub(r"^\./", r"\\&./", page, flags=re.MULTILINE)  # a path at the start of a line is no request of roff
+    page = re.sub(r"^usage: (provision \S+) (.+?)\n\n", _usage, page, flags=re.MULTILINE | re.DOTALL)
     return _lines(re.sub(r"\.SH COMMENTS", ".SH EXIT STATUS", page))
+
+
+def _usage(found: re.Match[str]) -> str:
+    """Return the usage of a subcommand as roff that a page breaks between options, and nowhere in one."""
+    words = re.sub(
+        r"\[(?:[^][]|\[[^][]*(?:\[[^][]*\])*\])*\]", lambda option: re.sub(r"\s+", r"\ ", option[0]), found[2]
+    )
+    return f".nh\n.na\n.B {found[1]}\n{' '.join(words.split())}\n.ad\n.hy\n\n"
 
 
 def start_page() -> str:

@@ -332,6 +332,8 @@ def test_a_user_without_a_home(
         "  set HOME, or PROVISION_CACHE_DIR",
     ]
     assert main(["list"]) == 7
+    message = "provision: read the list of directories: this user has no home directory: set HOME, or XDG_STATE_HOME"
+    assert capsys.readouterr().err.splitlines() == [message]
     monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "cache"))
     assert main(words) == 0
     assert sorted(os.listdir(tmp_path)) == ["cache", "dir"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from provisioner.commands.container_names import check_order, find_container
@@ -50,8 +51,13 @@ def add_archive_arguments(parser: argparse.ArgumentParser, file_help: str) -> No
     add_trust_argument(parser)
 
 
-def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFunction) -> int:
-    """Write an archive of a directory by the function `write`, and say what it has and lacks. Raises ProvisionError."""
+def write_archive(
+    command: str, arguments: argparse.Namespace, write: ArchiveFunction, *, is_image: bool = False
+) -> int:
+    """Write an archive of a directory by the function `write`, and say what it has and lacks. Raises ProvisionError.
+
+    An archive that `is_image` has files of its own only where some were changed.
+    """
     from provisioner.archives.compressing import compression_for, compressor
     from provisioner.container.removing import check_in_place
     from provisioner.exports.output_file import STANDARD_OUTPUT, check_not_below, output_file
@@ -71,18 +77,33 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
                     packer.finish()
                 return result
 
-            with output_context:
+            # An image says itself how far it is.
+            with output_context, nullcontext() if is_image else _progress(arguments.file, output, console):
                 report, owners = call(job, container.path.name)
             check_in_place(container.top, container.path)
         for line in describe_files(report, owners):
             console.step(line)
-        size = "" if is_piped else f" in {size_text(os.stat(arguments.file).st_size)}"
-        console.step(
-            f"wrote {counted(report.files, 'file')}, {size_text(report.content)}{size}, to {printable(arguments.file)}"
-        )
+        console.step(f"wrote {', '.join(_summary(arguments.file, report, is_image=is_image))}")
         return 0
 
     return use_directory(command, arguments, console, use)
+
+
+def _progress(file: str, output: int, console: Console) -> AbstractContextManager[None]:
+    """Return a context that shows how much of a file is written, by its open descriptor."""
+    count = (lambda: size_text(os.fstat(output).st_size)) if stat.S_ISREG(os.fstat(output).st_mode) else None
+    return console.activity(f"writing {printable(file)}" if count else "writing", count)
+
+
+def _summary(file: str, report: FilesReport, *, is_image: bool) -> Iterator[str]:
+    """Yield what was written to a file: its size, and what is in it."""
+    if file != "-":
+        yield f"{printable(file)}: {size_text(os.stat(file).st_size)}"
+    if is_image:
+        yield f"{counted(report.files, 'changed file')} of {size_text(report.content)}"
+    else:
+        yield counted(report.files, "file")
+        yield f"{size_text(report.content)} unpacked"
 
 
 def use_directory(

@@ -99,9 +99,8 @@ def _partial_row(
     contents: CacheContents, image: CachedImage, file: CachedFile, now: float
 ) -> tuple[str, str, str, str]:
     part = contents.partial[file.path]
-    name = f"{part.what} of {image.shown_name}" if part.what else image.shown_name
     whole = f" of {size_text(part.size)}" if part.size is not None else ""
-    return f"- {name}", size_text(file.size), _ago(now - file.used), f"partial{whole}"
+    return f"- {part.what or 'the file'}", size_text(file.size), _ago(now - file.used), f"partial{whole}"
 
 
 def _json(contents: CacheContents, files: Sequence[CachedFile]) -> dict[str, Any]:

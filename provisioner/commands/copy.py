@@ -43,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.running import describe_running
     from provisioner.container.staging import Staging
     from provisioner.filesystem.copying import describe_losses
-    from provisioner.sizes import counted, size_text
 
     console, trust = make_console(arguments), trusted_directories(arguments)
     _check_no_files([arguments.directory, arguments.new])
@@ -55,13 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
         for line in describe_running(source, printable(arguments.directory), "copy"):
             console.step(line)
         with Staging(target, trust) as staging:
-            report = copy_directory(container.top, source, staging.new, target)
+            report = copy_directory(container.top, source, staging.new, target, console)
             check_in_place(container.top, source)
             staging.commit(console, sync=not arguments.no_sync, replace=False)
     for line in describe_losses(report):
         console.step(line)
     shared = f", {report.reflinks} of them by reflink, without taking space" if report.reflinks else ""
-    console.step(f"copied {counted(report.files, 'file')}, {size_text(report.content)}{shared}")
+    console.step(f"copied {report}{shared}")
     add_to_list(target, source)
     console.step(f"{printable(arguments.new)} is ready")
     return 0

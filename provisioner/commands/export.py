@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _write_image(arguments, container, write_bytes)
 
     _name(arguments)
-    return write_archive("export", arguments, write)
+    return write_archive("export", arguments, write, is_image=True)
 
 
 def _write_image(

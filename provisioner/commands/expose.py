@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("programs", metavar="PROGRAM", nargs="*", help="programs of the container: names, or paths")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--list", action="store_true", help="list the programs that link and expose have made")
-    action.add_argument("--remove", action="store_true", help="remove them: those that are named, or all of NAME|DIR")
+    action.add_argument(
+        "--remove", action="store_true", help="remove those that expose has made: PROGRAM…, or all of NAME|DIR"
+    )
     parser.add_argument("--json", action="store_true", help="with --list: print them as JSON")
     add_trust_argument(parser)
 
@@ -99,7 +101,7 @@ def _write(given: Sequence[str], directory: Path, folder: Path, console: Console
 
 def _found(folder: Path, directory: Path, programs: Sequence[str]) -> list[Wrapper]:
     """Return the programs of a container with these names, or paths; all without any. Raises NotFound."""
-    wrappers = list(find_wrappers(folder, directory))
+    wrappers = [wrapper for wrapper in find_wrappers(folder, directory) if wrapper.is_exposed]
     names = {os.path.basename(program): program for program in programs}
     missing = [names[name] for name in names if name not in {wrapper.path.name for wrapper in wrappers}]
     if missing or not wrappers:

@@ -55,7 +55,12 @@ BY_SUBCOMMAND: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("-l", "--list", "--get", "--show"), "provision config NAME shows all of them"),
         **dict.fromkeys(("--unset", "--delete"), "an empty value takes it back: --set env="),
     },
-    "cache": {**dict.fromkeys(("-a", "--all"), "provision cache clear removes all that no run uses"), **_JSON},
+    "cache": {
+        **dict.fromkeys(("-y", "--yes", "-f", "--force"), "nothing is asked: leave it out"),
+        **dict.fromkeys(("--older-than", "--filter"), "did you mean --days? As provision cache prune --days 7"),
+        **dict.fromkeys(("-a", "--all"), "provision cache clear removes all that no run uses"),
+        **_JSON,
+    },
     "export": dict.fromkeys(("-o", "--output"), _FILE_IS_SECOND.format("export")),
     "backup": dict.fromkeys(("-o", "--output", "-f", "--file"), _FILE_IS_SECOND.format("backup")),
     "update": dict.fromkeys(("-n", "--no-act"), "did you mean --dry-run?"),

@@ -7,6 +7,8 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +30,8 @@ from provisioner.container.access import find_directory
 from provisioner.container.recovery import was_interrupted
 from provisioner.container_files import looks_provisioned
 from provisioner.errors import UsageError
-from provisioner.filesystem.times import utc_time
+from provisioner.filesystem.times import local_time
+from provisioner.image.history import short_command
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import RegistryName, SourceName, is_path, parse_source
 from provisioner.sizes import counted, size_text
@@ -117,9 +120,16 @@ def _inspect_directory(directory: Path, arguments: argparse.Namespace, console: 
     if arguments.platform:
         raise UsageError("a directory has only one platform", "leave out --platform")
     if not arguments.target.startswith((".", "/")):
-        console.step(f"this is the directory {printable(arguments.target)}; an image is also named docker.io/…")
+        _say_image_of_name(arguments.target, console)
     trust = trusted_directories(arguments)
     return inspect_directory(find_directory(directory, trust), trust)
+
+
+def _say_image_of_name(target: str, console: Console) -> None:
+    """Say how the image is inspected that has the name of a directory."""
+    with suppress(UsageError):  # no image can have that name
+        image = printable(str(parse_source(target)).removesuffix(":latest"))
+        console.step(f"this is ./{printable(target)}; for the image: provision inspect {image}")
 
 
 def _inspect_image(name: SourceName, arguments: argparse.Namespace, console: Console) -> Inspection:
@@ -185,9 +195,9 @@ def _lines(inspection: Inspection, screen: Screen) -> Iterator[str]:
     yield ""
     width = screen.width or _FULL_WIDTH
     largest = max(layer.blob.size for layer in layers)
-    commands = [
-        command if screen.width is None else command[:_LONGEST_COMMAND] for command in inspection.layer_commands
-    ]
+    commands = inspection.layer_commands
+    if screen.width is not None:
+        commands = tuple(short_command(command)[:_LONGEST_COMMAND] for command in commands)
     bar_width = 10 if any(commands) and screen.width else max(8, min(30, width - 40))
     rows = []
     for number, (layer, command) in enumerate(zip(layers, commands, strict=True), 1):
@@ -211,7 +221,7 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "platforms", [str(platform) for platform in inspection.platforms if len(inspection.platforms) > 1]
     is_compressed = any(not layer.blob.media_type.endswith("tar") for layer in image.layers)
     yield "size", [f"{size_text(image.download_size)} {'compressed' if is_compressed else 'uncompressed'}"]
-    yield "created", [config.created[:19].replace("T", " ")] if config.created else []
+    yield "created", [_created_text(config.created)] if config.created else []
     yield from _facts_of_directory(inspection)
     yield "entrypoint", [shlex.join(config.entrypoint)] if config.entrypoint else []
     yield "command", [shlex.join(config.command)] if config.command else []
@@ -228,6 +238,17 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "config", [str(image.manifest.config.digest)]
 
 
+def _created_text(created: str) -> str:
+    """Return when an image was created, in this machine's time zone; the config's own words where none has that time.
+
+    Builders that want the same bytes each time state the year 1.
+    """
+    with suppress(ValueError, OverflowError):
+        if (seconds := datetime.fromisoformat(created).timestamp()) >= 0:
+            return local_time(seconds)
+    return created
+
+
 def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     """Return the facts of a directory; none for an image."""
     record = inspection.record
@@ -235,7 +256,7 @@ def _facts_of_directory(inspection: Inspection) -> Iterator[tuple[str, list[str]
         return
     if inspection.provisioned is not None:
         by = f" by provision {record.version}"
-        yield "provisioned", [utc_time(inspection.provisioned)[:16].replace("T", " ") + by]
+        yield "provisioned", [local_time(inspection.provisioned) + by]
     if unpacked := inspection.unpacked:
         files = counted(unpacked.files - unpacked.directories, "file")
         yield "unpacked", [f"{size_text(unpacked.size)} in {files}"]

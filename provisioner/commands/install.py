@@ -186,14 +186,14 @@ def _report(name: str, directory: Path, outcome: Outcome, seconds: float, consol
 
 
 def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
-    """Return what an image took: `427.0 MB in 5.1 s, 45,000 files of 1.1 GB`."""
+    """Return what an image took: `427.0 MB in 5.1 s, 45,000 files, 1.1 GB unpacked`."""
     from provisioner.container_files import OWNERSHIP_RECORD
     from provisioner.ownership.mtree import count_files
 
     with machine_errors("read the ownership record"), open(directory / FOLDER / OWNERSHIP_RECORD, "rb") as record:
         files, total = count_files(record)
     size = size_text(outcome.record.download_size)
-    return f"{size} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
+    return f"{size} in {seconds:.1f} s, {counted(files, 'file')}, {size_text(total)} unpacked"
 
 
 def _check_default_directory(

@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("program", metavar="PROGRAM", nargs="?", help="its name; default: the directory's name")
     parser.add_argument("--desktop", action="store_true", help="also an entry in the menu of desktops (.desktop)")
     parser.add_argument("--widget", action="store_true", help="also a shortcut for Termux:Widget (~/.shortcuts)")
-    parser.add_argument("--remove", action="store_true", help="remove what link has made for this container")
+    parser.add_argument(
+        "--remove", action="store_true", help="remove PROGRAM with its entries, or all of this container"
+    )
     add_trust_argument(parser)
 
 
@@ -42,12 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     directory, console = checked_container(arguments.container, arguments), make_console(arguments)
     folder = program_directory()
     if arguments.remove:
-        found = wrappers_of(directory)
-        if not found:
-            raise NotFound(f"there is no program for {printable(str(directory))}", "all: provision expose --list")
-        for wrapper in found:
+        for wrapper in _found(directory, arguments.program):
             remove_wrapper(wrapper)
-            console.step(f"removed {wrapper.path}")
+            console.step(f"removed {printable(str(wrapper.path))}")
         return 0
     name = arguments.program or directory.name
     command = start_command(directory, '"$@"')
@@ -56,12 +55,26 @@ def run(arguments: argparse.Namespace) -> int:
         console.step(f"{write_wrapper(_shortcuts(), name, directory, command)} is a shortcut for Termux:Widget")
     if arguments.desktop:
         entry = write_wrapper(
-            _applications(), f"provision-{name}.desktop", directory, _entry(name, directory), head="[Desktop Entry]\n"
+            _applications(), _entry_name(name), directory, _entry(name, directory), head="[Desktop Entry]\n"
         )
         console.step(f"{entry} is an entry in the menu")
     if not is_on_path(folder):
         console.step(f"{folder} is not on PATH: add it, as with export PATH={shlex.quote(str(folder))}:$PATH")
     return 0
+
+
+def _found(directory: Path, program: str | None) -> list[Wrapper]:
+    """Return what `link` has made for a container: for this program, or all. Raises NotFound."""
+    names = None if program is None else (program, _entry_name(program))
+    found = [
+        wrapper
+        for wrapper in wrappers_of(directory)
+        if not wrapper.is_exposed and (names is None or wrapper.path.name in names)
+    ]
+    if not found:
+        what = "there is no program" if program is None else f"there is no program {printable(program)}"
+        raise NotFound(f"{what} that starts {printable(str(directory))}", "all programs: provision expose --list")
+    return found
 
 
 def wrappers_of(directory: Path) -> list[Wrapper]:
@@ -76,6 +89,10 @@ def _entry(name: str, directory: Path) -> str:
     """Return the lines of a desktop entry (freedesktop.org's specification) that starts a container in a terminal."""
     command = desktop_command(directory, "--shell")
     return f"Type=Application\nName={name}\n{command}\nTerminal=true\nCategories=System;\n"
+
+
+def _entry_name(program: str) -> str:
+    return f"provision-{program}.desktop"
 
 
 def _shortcuts() -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from provisioner.container.removing import was_removed_partly
 from provisioner.container.sessions import find_sessions
 from provisioner.container_files import MANIFEST, RECORD
 from provisioner.errors import MachineError, NotTrusted, machine_errors
-from provisioner.filesystem.times import utc_time
+from provisioner.filesystem.times import local_time, utc_time
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import find_outdated
@@ -217,8 +216,7 @@ def _cells(rows: list[_Row]) -> Iterator[tuple[str, ...]]:
         if row.record is None:
             yield row.entry.directory, row.entry.reference, "", "", "", row.state, row.note
             continue
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.time))
-        record, size = row.record, size_text(row.record.download_size)
+        record, size, when = row.record, size_text(row.record.download_size), local_time(row.time)
         yield row.entry.directory, record.reference, record.platform, size, when, row.state, row.note
 
 

@@ -79,7 +79,8 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
             options = ["--yes", *(["--trust-dir"] if arguments.trust_dir else [])]
             options += ["--quiet"] if arguments.quiet else []
             return run_with_subordinate_ids(name, owners, ["remove", *options, "--", str(target)])
-        with Removal(target, trust, action="remove") as removal:
+        shows = console.activity(f"removing {printable(str(target))}")
+        with shows, Removal(target, trust, action="remove") as removal:
             check_not_mounted(top, target, "remove")
             check_in_place(top, target)
             removal.move_aside()

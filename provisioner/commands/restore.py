@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         for line in limits:
             console.step(line)
         name = "standard input" if arguments.file == "-" else printable(arguments.file)
-        with closing_descriptor(scratch), error_context(name):
+        shows = console.activity("restoring", lambda: str(budget.unpacked()))
+        with closing_descriptor(scratch), error_context(name), shows:
             restored = restore_backup(
                 chunks, staging.new, scratch, ownership, budget, arguments.hardlinks, script_shell()
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import asdict
 
 from provisioner.commands import lxc_listing
@@ -17,6 +18,8 @@ from provisioner.commands.output import (
 )
 from provisioner.config import Config
 from provisioner.errors import NotFound, UsageError
+from provisioner.image.reference import DOCKER_HUB, parse_registry
+from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, count_text, table
 
 HELP = "Search Docker Hub for images, or LXC image servers"
@@ -61,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _search_lxc(query, arguments)
     from provisioner.registry.hub import Hub
 
+    query = _without_registry(query)
     found, count = Hub(insecure=arguments.insecure).search(query, _MOST if arguments.all else arguments.limit)
     screen = screen_of(arguments)
     if arguments.json:
@@ -84,6 +88,19 @@ def run(arguments: argparse.Namespace) -> int:
     if len(found) < count and not arguments.all:
         make_console(arguments).step(f"{len(found):,} of {count:,} that were found; more with --limit N or --all")
     return 0
+
+
+def _without_registry(query: str) -> str:
+    """Return a query without `docker.io/`, as podman writes it. Raises UsageError where it names another registry."""
+    host, slash, rest = query.partition("/")
+    if not slash or " " in query or not (set(".:") & set(host) or host == "localhost"):
+        return query
+    if parse_registry(host) == DOCKER_HUB:
+        return rest.removeprefix("library/") or query
+    image = printable(shlex.quote(query if rest else f"{host}/NAME"))
+    raise UsageError(
+        f"search asks Docker Hub, and not {printable(host)}", f"the tags of an image there: provision tags {image}"
+    )
 
 
 def _search_lxc(query: str, arguments: argparse.Namespace) -> int:

@@ -164,8 +164,8 @@ def _lines(plan: UpdatePlan, old: str, screen: Screen) -> list[str]:
     """Return the plan for people, with the names of conflicts in a colour."""
     image, users = plan.image_changes, [action for action in plan.actions if not action.decision.is_conflict]
     return [
-        f"the image: {counted(image['A'], 'file')} added, {image['C']} changed, {image['D']} deleted",
-        f"yours: {counted(len(users), 'change stays', 'changes stay')}",
+        f"the image: {counted(image['A'], 'file')} added, {image['C']:,} changed, {image['D']:,} deleted",
+        f"yours: {counted(len(users), 'change stays', 'changes stay') if users else 'nothing was changed'}",
         *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
         *([f"packages that come again: {_names(plan.returning_packages)}"] if plan.returning_packages else []),
         *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, old)}" for action in plan.conflicts),

@@ -21,6 +21,8 @@ from provisioner.filesystem.user_directories import home_directory
 from provisioner.terminal.escaping import printable
 
 _MARK = "# Written by provision for "
+_EXPOSED = "export PROVISION_WRAPPER=yes"
+"""A line that only scripts have that run a program of a container."""
 _LONGEST = 64 << 10
 """The most bytes of a file that are looked at."""
 
@@ -32,6 +34,8 @@ class Wrapper:
     path: Path
     directory: str
     """The directory of the container."""
+    is_exposed: bool
+    """Whether it runs a program of the container, and doesn't start it: `expose` has written it, not `link`."""
 
 
 def program_directory(environment: Mapping[str, str] = os.environ) -> Path:
@@ -54,14 +58,15 @@ def check_wrapper(folder: Path, name: str, directory: Path) -> Path:
         raise UsageError("the directory's name has a line break", "rename the directory")
     if not os.path.lexists(path):
         return path
-    other = _directory_of(path)
+    other = _wrapper_at(path)
     if other is None:
         raise TargetExists(
-            f"{printable(str(path))} is there, and not of provision", "choose another name, or move it away"
+            f"{printable(str(path))} is there, and provision didn't write it", "choose another name, or move it away"
         )
-    if other != str(directory) and os.path.lexists(os.path.join(other, SCRIPT)):
-        remove = shlex.join(["provision", "expose", other, name, "--remove"])
-        raise TargetExists(f"{printable(str(path))} starts {printable(other)}", f"remove it first: {printable(remove)}")
+    if other.directory != str(directory) and os.path.lexists(os.path.join(other.directory, SCRIPT)):
+        command = "expose" if other.is_exposed else "link"
+        remove = printable(shlex.join(["provision", command, other.directory, name, "--remove"]))
+        raise TargetExists(f"{printable(str(path))} starts {printable(other.directory)}", f"remove it first: {remove}")
     return path
 
 
@@ -86,9 +91,9 @@ def find_wrappers(folder: Path, directory: Path | None = None) -> Iterator[Wrapp
     except OSError:
         return
     for name in names:
-        found = _directory_of(folder / name)
-        if found is not None and (directory is None or found == str(directory)):
-            yield Wrapper(folder / name, found)
+        found = _wrapper_at(folder / name)
+        if found is not None and (directory is None or found.directory == str(directory)):
+            yield found
 
 
 def remove_wrapper(wrapper: Wrapper) -> None:
@@ -133,7 +138,7 @@ def refuse_recursion(name: str) -> str:
     problem = f"{name}: start.sh needs this machine's own {name}, and found the container's"
     return f"""\
 [ -z "${{PROVISION_WRAPPER-}}" ] || {{ echo {shlex.quote(problem)} >&2; exit 125; }}
-export PROVISION_WRAPPER=yes
+{_EXPOSED}
 """
 
 
@@ -146,8 +151,8 @@ def desktop_command(directory: Path, words: str) -> str:
     return f'Exec="{program}" {words}'
 
 
-def _directory_of(path: Path) -> str | None:
-    """Return which container a script is for; None where it isn't one of provision."""
+def _wrapper_at(path: Path) -> Wrapper | None:
+    """Return the script at a path; None where there is none of provision."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return None
@@ -155,4 +160,5 @@ def _directory_of(path: Path) -> str | None:
             lines = os.fsdecode(file.read(_LONGEST)).splitlines()
     except OSError:
         return None
-    return next((line.removeprefix(_MARK) for line in lines[:12] if line.startswith(_MARK)), None)
+    directory = next((line.removeprefix(_MARK) for line in lines[:12] if line.startswith(_MARK)), None)
+    return None if directory is None else Wrapper(path, directory, _EXPOSED in lines)

@@ -32,6 +32,7 @@ from provisioner.filesystem.copying import CopyReport, TreeCopier
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.ownership.record import remake_state
 from provisioner.terminal.escaping import printable
+from provisioner.terminal.progress import Console
 
 _OF_PROCESSES = tuple(
     os.fsencode(f"{FOLDER}/{name}")
@@ -41,11 +42,13 @@ _OF_PROCESSES = tuple(
 _SHARED_MEMORY = os.fsencode(f"{FOLDER}/{SHARED_MEMORY}/")
 
 
-def copy_directory(source: int, former: Path, target: int, place: Path, *, is_moved: bool = False) -> CopyReport:
+def copy_directory(
+    source: int, former: Path, target: int, place: Path, console: Console, *, is_moved: bool = False
+) -> CopyReport:
     """Copy the open provisioned directory `source` into the open, empty directory `target`, which will be at `place`.
 
     `former` is the absolute path of the source. The copy gets an id of its own, unless it `is_moved`, and takes the
-    place of the source. Raises MachineError.
+    place of the source. `console` shows how far it is. Raises MachineError.
     """
     with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=source)) as folder:
         recorded = read_linked_rootfs(folder)
@@ -53,7 +56,8 @@ def copy_directory(source: int, former: Path, target: int, place: Path, *, is_mo
     rootfs = os.fsencode(place / ROOTFS)
     copier = TreeCopier(target, is_left_out, lambda link: retargeted(link, formers, rootfs))
     try:
-        report = copier.copy(source)
+        with console.activity("copying", lambda: str(copier.report)):
+            report = copier.copy(source)
         _finish(target, rootfs if recorded else b"")
         if not is_moved:
             give_new_id(target)

@@ -6,7 +6,6 @@ JSON object a line, so a damaged line costs one entry.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -105,5 +104,5 @@ def state_directory() -> Path:
     """Return the folder of the list: `provision` in the user's state directory. Raises OSError without a home."""
     directory = user_directory("XDG_STATE_HOME", ".local/state")
     if directory is None:
-        raise FileNotFoundError(errno.ENOENT, "this user has no home directory")
+        raise OSError("this user has no home directory: set HOME, or XDG_STATE_HOME")
     return directory

@@ -47,7 +47,7 @@ def move_directory(
                     sync_directory(removal.parent)
             return
         console.step("this is another file system: the files are copied, then removed")
-        report = copy_directory(opened, source, staging.new, target, is_moved=True)
+        report = copy_directory(opened, source, staging.new, target, console, is_moved=True)
         if losses := describe_losses(report):
             raise MachineError(
                 f"{printable(str(source))} would lose something there: {losses[0]}",

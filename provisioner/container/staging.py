@@ -15,7 +15,7 @@ import errno
 import os
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -100,6 +100,7 @@ class Staging:
         self.scratch = scratch_directory(target)
         self.new = -1
         self._created_parents = 0
+        self._console: Console | None = None
         self._action, self._what = action, f"{action} {printable(str(target))}"
 
     def __enter__(self) -> Staging:
@@ -138,7 +139,7 @@ class Staging:
     ) -> None:
         """Remove what was not committed, and what was replaced."""
         try:
-            with self._cleanup_errors():
+            with self._cleanup_errors(), self._activity("removing temporary files"):
                 self._clean_up()
         except MachineError:
             if error is None:  # an earlier error matters more, and the next run cleans up
@@ -160,6 +161,7 @@ class Staging:
         moment, the next command that looks there puts the old directory back (`recovery`).
         """
         shown = printable(str(self.target))
+        self._console = console
         with machine_errors(f"put {shown} in place"):
             if mounts := mount_points_in(self.target):
                 mounted = printable(mounts[-1])
@@ -170,7 +172,7 @@ class Staging:
                 number = os.fstat(self.new).st_ino
                 write_new(self._lock, KEEP, b"%d/%s" % (number, os.fsencode(keep_as)))
         if sync:
-            with machine_errors(f"write {shown} to the disk"):
+            with machine_errors(f"write {shown} to the disk"), self._activity("writing to the disk"):
                 sync_below(self._lock, lambda count: _report_unwritten(console, count))
         with machine_errors(f"put {shown} in place"):
             try:
@@ -189,6 +191,10 @@ class Staging:
                 os.rename(OLD, keep_as, src_dir_fd=self._lock, dst_dir_fd=self.parent)
                 if sync:
                     sync_directory(self.parent)
+
+    def _activity(self, what: str) -> AbstractContextManager[None]:
+        """Show what is being done, where there is a console by now."""
+        return self._console.activity(what) if self._console else nullcontext()
 
     def _sync_names(self) -> None:
         """Have the name of `target` on the disk, and those of the parents that were created; undo the commit else."""

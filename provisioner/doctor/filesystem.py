@@ -126,7 +126,7 @@ def check_space(site: Site) -> Finding:
     if free.size == UNLIMITED:
         return unknown("this file system doesn't report what is free")
     detail = size_text(free.size)
-    detail += " free" if free.files == UNLIMITED else f" and {free.files} inodes free"
+    detail += " free" if free.files == UNLIMITED else f" and {free.files:,} inodes free"
     if free.size < _LEAST_BYTES or free.files < _LEAST_INODES:
         return no(f"{detail}: too little for a distribution", "free some, or choose a directory elsewhere")
     return ok(detail)

@@ -43,6 +43,7 @@ class FilesReport:
     """What of a rootfs an archive has, and what not."""
 
     files: int = 0
+    """Files of all types but directories."""
     content: int = 0
     """The bytes of all regular files, with holes."""
     sockets: int = 0
@@ -138,7 +139,7 @@ class TreeFiles:
                 elif made is None and stat.S_IFMT(file.stat.st_mode) != stat.S_IFSOCK:
                     self.report.vanished.append(path)
                 if made is not None:
-                    self.report.files += 1
+                    self.report.files += not file.is_directory
                     self.report.content += made.entry.size
                     yield made
 

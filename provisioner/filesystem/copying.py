@@ -16,7 +16,7 @@ from provisioner.filesystem.content import copy_data, try_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.filesystem.xattrs import drop_inherited_lists, read_xattrs, set_read_xattrs
-from provisioner.sizes import counted
+from provisioner.sizes import counted, size_text
 
 _TRIES = 3
 """How often a file is copied that changes meanwhile."""
@@ -28,7 +28,7 @@ class CopyReport:
     """What was copied, and what could not be."""
 
     files: int = 0
-    """Files of all types."""
+    """Files of all types but directories."""
     content: int = 0
     """The bytes of all regular files, with holes."""
     reflinks: int = 0
@@ -45,6 +45,10 @@ class CopyReport:
     """Files that were written to while they were copied, each time that was tried."""
     vanished: list[str] = field(default_factory=list)
     """Files that were removed while others were copied."""
+
+    def __str__(self) -> str:
+        """Return for people how much was copied."""
+        return f"{counted(self.files, 'file')}, {size_text(self.content)}"
 
 
 class _Directory(NamedTuple):
@@ -96,7 +100,7 @@ class TreeCopier:
                         continue
                 elif not file.is_directory:
                     self._copy_file(here, file)
-                self.report.files += 1
+                self.report.files += not file.is_directory
         finally:
             os.close(here)
         return self.report

@@ -23,4 +23,13 @@ def time_limits() -> tuple[int, int]:
 
 def utc_time(seconds: float) -> str:
     """Return a time in seconds since the epoch as RFC 3339 writes it; one before 1970 or after 9999 as the nearest."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(seconds, 0), _LAST, time_limits()[1] // _SECOND)))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_within_limits(seconds)))
+
+
+def local_time(seconds: float) -> str:
+    """Return a time in seconds since the epoch for people: `2026-11-26 10:58` in this machine's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(_within_limits(seconds)))
+
+
+def _within_limits(seconds: float) -> float:
+    return min(max(seconds, 0), _LAST, time_limits()[1] // _SECOND)

@@ -8,6 +8,8 @@ from typing import Any
 
 _SHELL = re.compile(r"^(?:RUN )?(?:\|\d+ .*? )?/bin/(?:ba)?sh -c (?:#\(nop\) +)?|^(?:RUN|/bin/sh -c) ")
 """What docker and BuildKit put in front of an instruction's words."""
+_COPIED = re.compile(r"\b((?:file|dir|multi):[0-9a-f]{12})[0-9a-f]{52}\b")
+"""What docker and buildah call files that were copied: by their digest."""
 
 
 def layer_commands(config: bytes, layers: int) -> tuple[str, ...]:
@@ -21,6 +23,11 @@ def layer_commands(config: bytes, layers: int) -> tuple[str, ...]:
     found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     commands = [_command(entry.get("created_by")) for entry in found if entry.get("empty_layer") is not True]
     return tuple(commands) if len(commands) == layers else ("",) * layers
+
+
+def short_command(command: str) -> str:
+    """Return a command for people: with short digests, as `ADD file:9d8a15341d36 in /`."""
+    return _COPIED.sub(r"\1", command)
 
 
 def _command(text: object) -> str:

@@ -12,7 +12,7 @@ from provisioner.errors import MalformedImage, ProvisionError
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.seen_paths import SeenPaths
 from provisioner.filesystem.xattrs import drop_xattrs
-from provisioner.layers.budget import ENTRY_SIZE, Budget
+from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer, apply_metadata, entry_errors, try_chown
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
@@ -44,7 +44,7 @@ class LayerApplier:
         self._ownership = ownership
         self._links = links or Links()
         self._budget = budget or Budget()
-        self._counted = self._implied_directories = 0
+        self._counted_copies = self._counted_directories = 0
         self.clamped_times = 0
         """How many entries have a time that can't be kept: after 2262, or after 2038 with a time_t of 32 bits."""
         self._has_lower_layers = False
@@ -87,7 +87,8 @@ class LayerApplier:
         Its `clamped_times` are added; the budget has counted all else of it.
         """
         self.clamped_times += clamped_times
-        self._counted, self._implied_directories = self._uncounted(), self._tree.implied_directories
+        self._counted_copies = self._links.substitutes.copied_bytes
+        self._counted_directories = self._tree.implied_directories
         self._has_lower_layers = True
 
     def finish(self) -> None:
@@ -108,20 +109,14 @@ class LayerApplier:
         place = self._create(entry, reader)
         if self._has_lower_layers:
             self._add_upper_path(place.path)
-        if entry.kind is Kind.HARDLINK or self._tree.implied_directories != self._implied_directories:
+        if entry.kind is Kind.HARDLINK or self._tree.implied_directories != self._counted_directories:
             self._count()
 
     def _count(self) -> None:
         """Count what no archive contains: directories created without an entry, and copies in place of hard links."""
-        self._implied_directories = self._tree.implied_directories
-        size = self._uncounted()
-        if size != self._counted:
-            self._budget.spend(size - self._counted)
-            self._counted = size
-
-    def _uncounted(self) -> int:
-        """Return the bytes so far of what no archive contains."""
-        return ENTRY_SIZE * self._tree.implied_directories + self._links.substitutes.copied_bytes
+        copies, directories = self._links.substitutes.copied_bytes, self._tree.implied_directories
+        self._budget.spend(copies - self._counted_copies, directories - self._counted_directories)
+        self._counted_copies, self._counted_directories = copies, directories
 
     def _apply_whiteout(self, entry: Entry) -> bool:
         """Remove what a whiteout hides. Returns False if the entry is no whiteout but something to create."""

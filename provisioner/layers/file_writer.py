@@ -19,7 +19,7 @@ from typing import NoReturn, Self, cast
 
 from provisioner.errors import ProvisionError, lacks_resources, machine_errors
 from provisioner.layers.apply import WHITEOUT, LayerApplier
-from provisioner.layers.budget import ENTRY_SIZE, Budget
+from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.workers import WorkerKilled
 from provisioner.ownership.overrides import MetadataOverrides
@@ -180,7 +180,7 @@ class SharedTree(Tree):
             or not self._writer.keeps_up()
         ):
             return False
-        self._budget.spend(ENTRY_SIZE)
+        self._budget.spend(0, entries=1)
         return True
 
     def hand_over(self, *parts: bytes) -> None:

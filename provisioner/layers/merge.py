@@ -15,7 +15,7 @@ from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.walk import NAMES_IN_MEMORY, first_names
 from provisioner.filesystem.xattrs import drop_xattrs, set_xattrs
-from provisioner.layers.budget import ENTRY_SIZE, Budget
+from provisioner.layers.budget import Budget
 from provisioner.layers.layer_tree import DependsOnLower, UnpackedLayer
 from provisioner.layers.redirect import Redirection
 from provisioner.ownership.overrides import NO_TIME
@@ -75,7 +75,7 @@ class LayerMerger:
                 self._add_parts(layer)
             merge = _Merge(self._tree, self._ownership, root)
             merge.run()
-            self._budget.spend(ENTRY_SIZE * (created - known - merge.implied_directories))
+            self._budget.spend(0, created - known - merge.implied_directories)
             self._tree.forget_paths()
         return True
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
-
+from provisioner.image.history import short_command
 from provisioner.image.image import Layer
 from provisioner.rootfs.links import Substitutes
 from provisioner.sizes import counted, size_text
 
-_LONGEST_COMMAND = 60
-
 
 def layer_text(number: int, count: int, layer: Layer, command: str) -> str:
-    """Return one line about a layer that has been unpacked: its size, and what made it, shortened."""
-    what = f", {textwrap.shorten(command, _LONGEST_COMMAND, placeholder=' …')}" if command else ""
+    """Return one line about a layer that has been unpacked: its size, and what made it."""
+    what = f", {short_command(command)}" if command else ""
     return f"layer {number + 1} of {count}: {size_text(layer.blob.size)}{what}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from provisioner.archives.tar import Archive, Entry, Taker
 from provisioner.errors import error_context
 from provisioner.filesystem.xattrs import set_xattrs
-from provisioner.layers.budget import ENTRY_SIZE, Budget
+from provisioner.layers.budget import Budget
 from provisioner.ownership.digests import EMPTY, LARGEST, SparseHasher, is_always_hashed
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Links
@@ -38,7 +38,7 @@ class StreamedLayer:
         """Yield the entries in order. Raises MalformedImage, and MachineError where the budget is exceeded."""
         for entry in self._archive:
             holes = 0 if entry.extents is None else entry.size - sum(length for _, length in entry.extents)
-            self._budget.spend(ENTRY_SIZE + holes)
+            self._budget.spend(holes, entries=1)
             yield entry
 
     def finish(self, tree: Tree, links: Links) -> None:

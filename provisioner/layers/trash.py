@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from provisioner.errors import machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -13,10 +13,10 @@ from provisioner.threads import BackgroundThread
 
 
 @contextmanager
-def emptying_in_background(folder: int, name: str) -> Iterator[None]:
+def emptying_in_background(folder: int, name: str, waiting: AbstractContextManager[None]) -> Iterator[None]:
     """Return a context in which a thread empties the directory `name` of the open one `folder`.
 
-    Leaving it waits for that. Raises MachineError where it fails.
+    Leaving it waits for that, in the context `waiting`. Raises MachineError where it fails.
     """
     failures: list[Exception] = []
     with machine_errors("remove what layers hide"):
@@ -34,7 +34,8 @@ def emptying_in_background(folder: int, name: str) -> Iterator[None]:
         try:
             yield
         finally:
-            thread.join()
+            with waiting:
+                thread.join()
         if failures or not has_started:
             with machine_errors("remove what layers hide"):
                 empty_directory(directory)

@@ -63,7 +63,7 @@ def unpack(job: UnpackJob) -> Iterator[Tree]:
         with tree:
             yield tree
     else:
-        with tree, emptying_in_background(job.scratch, _TRASH):
+        with tree, emptying_in_background(job.scratch, _TRASH, job.console.activity("removing what layers hide")):
             yield tree
 
 
@@ -81,7 +81,7 @@ def _try_to_unpack(job: UnpackJob, scratch: int | None) -> Tree:
         tree = stack.enter_context(job.make_tree())
         with (
             unpacking.workers() as workers,
-            console.transfer(image.download_size, budget.total) as transfer,
+            console.transfer(image.download_size, budget.unpacked) as transfer,
             job.source.layers(image, transfer) as blobs,
         ):
             applier = unpacking.run(tree, list(blobs), workers, transfer.describe)
@@ -149,7 +149,7 @@ class _Unpacking:
                         with open_archive(layer, blob.chunks()) as archive:
                             applier.apply_reader(self._open_reader(layer, archive, self.budget))
                     self._report_compression(number, blob)
-                self.job.console.step(layer_text(number, len(blobs), layer, commands[number]))
+                self.job.console.line(layer_text(number, len(blobs), layer, commands[number]))
             tree.trash = None
         applier.finish()
         return applier

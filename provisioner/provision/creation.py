@@ -75,7 +75,7 @@ def create(
             plan.unpack_options.hardlinks,
         )
         settings = launch_settings(image, record, profile, facts)
-        with machine_errors("write the launch script and the record"):
+        with machine_errors("write the launch script and the record"), console.activity("writing the ownership record"):
             write_new(staging.new, SCRIPT, launcher(settings, plan.shell), 0o755)
             with (
                 closing_descriptor(make_directory(staging.new, FOLDER)) as folder,

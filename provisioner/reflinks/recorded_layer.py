@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from provisioner.archives.tar import Entry
 from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor
 from provisioner.filesystem.kind import Kind
-from provisioner.layers.budget import ENTRY_SIZE, Budget
+from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer, apply_metadata
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
 from provisioner.ownership.policy import Ownership
@@ -50,7 +50,7 @@ class RecordedLayer(StreamedLayer):
         for number, path, recorded in numbered_entries(self._lines):
             if recorded.kind is Kind.FILE and path in self._left_out:
                 continue
-            self._budget.spend(ENTRY_SIZE + (recorded.size if self._counts_content else 0))
+            self._budget.spend(recorded.size if self._counts_content else 0, entries=1)
             self._number, self._digest = number, recorded.digest
             first = self._first_names.get(number, b"")
             yield _entry(path or b".", recorded, first)

@@ -107,16 +107,16 @@ def _copied_record(sibling: Sibling, scratch: int) -> Iterator[BinaryIO]:
 
 def _fetch(store: FileStore, job: UnpackJob) -> None:
     """Take what is lacking from the layers. Raises CannotReflink where they don't have it, and as `unpack` does."""
-    image = job.image
+    image, counters = job.image, Budget()
     with (
-        job.console.transfer(image.download_size, lambda: 0) as transfer,
+        job.console.transfer(image.download_size, counters.unpacked) as transfer,
         job.source.layers(image, transfer) as blobs,
     ):
         for number, (layer, blob) in enumerate(blobs):
             text = f"layer {number + 1} of {len(image.layers)}"
             transfer.describe(text)
             with error_context(text), open_archive(layer, blob.chunks()) as archive, tree_errors("write"):
-                store.fetch(open_reader(layer, archive, job.ownership, Budget()))
+                store.fetch(open_reader(layer, archive, job.ownership, counters))
     if store.lacking:
         raise CannotReflink("files that its record names are not in the layers")
 

@@ -14,6 +14,7 @@ import urllib3
 from provisioner.errors import NetworkError, NotAllowed, UsageError
 from provisioner.registry.connection import HeadTooLarge
 from provisioner.registry.retry import TransientError
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 
 _GET_SOCKS = "pip install PySocks, or use another proxy"
@@ -98,8 +99,19 @@ def _unusable_address(address: str) -> NetworkError:
 def _cause(error: BaseException) -> str:
     """Return the innermost reason of an HTTP exception as one short line, without error numbers and C file names."""
     error = _innermost(error)
+    if isinstance(error, http.client.IncompleteRead):
+        return _missing_text(error)
     text = re.sub(r"\[[^]]*\] |\s*\(_ssl\.c:\d+\)", "", str(getattr(error, "strerror", None) or error))
     return printable(text.rpartition(": ")[2])[:200]
+
+
+def _missing_text(error: http.client.IncompleteRead) -> str:
+    """Return how much of a body came, and how much didn't, as far as that is known."""
+    if isinstance(error, urllib3.exceptions.InvalidChunkLength):
+        return "the size of the next part is missing, or is no number"
+    partial: int | bytes | None = error.partial  # urllib3 has their number, not the bytes
+    came = len(partial) if isinstance(partial, bytes) else partial or 0
+    return f"{size_text(came)} came" + (f", {size_text(error.expected)} are missing" if error.expected else "")
 
 
 def _innermost(error: BaseException) -> BaseException:

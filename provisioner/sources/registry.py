@@ -12,7 +12,7 @@ from provisioner.image.manifest import INDEX_TYPES, Index, Manifest
 from provisioner.image.platform import Platform, choose
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
-from provisioner.sizes import counted, size_text
+from provisioner.sizes import size_text
 from provisioner.sources import ResolvedImage
 from provisioner.sources.layer_downloads import LayerDownloads
 from provisioner.sources.resolver import ResolvedManifest, find_image
@@ -95,11 +95,12 @@ class RegistrySource(LayerDownloads):
         return ResolvedImage(image, index, assumptions, cached=self._cached_text(image))
 
     def _cached_text(self, image: Image) -> str:
-        """Return one line about the layers that needn't be downloaded; empty where all have to be."""
+        """Return one line about what needn't be downloaded; empty where all has to be."""
         blobs = set(image.manifest.layers)
         whole = {blob for blob in blobs if self._cache.has(blob.digest)}
         size = sum(blob.size for blob in whole) + sum(map(self._cache.resumable_bytes, blobs - whole))
         if not size:
             return ""
-        sizes = f"{size_text(size)} of {size_text(image.download_size)}"
-        return f"the cache has {len(whole)} of {counted(len(blobs), 'layer')}: {sizes} needn't be downloaded"
+        if whole == blobs:
+            return f"the cache has all of it: {size_text(size)}"
+        return f"the cache has {size_text(size)} of {size_text(image.download_size)}"

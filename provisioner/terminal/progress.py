@@ -7,13 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TextIO
 
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import ColourChoice, Screen, Style
-from provisioner.terminal.transfer import Transfer, progress_line, status_line
+from provisioner.terminal.transfer import Transfer, Unpacked, join_fitting, progress_line, status_line
 from provisioner.terminal.wrapping import fill, style_commands
 from provisioner.threads import BackgroundThread
 
@@ -54,6 +54,11 @@ class Console:
         if not self._quiet:
             self._write(text)
 
+    def line(self, text: str) -> None:
+        """Write one line about the work, cut to the columns that there are. May be called from any thread."""
+        screen = Screen.of(self._stream)
+        self.step(screen.cut(printable(text), screen.width or _LOG_COLUMNS))
+
     def detail(self, text: str) -> None:
         """Write one line that few need, with `verbose` only. May be called from any thread."""
         if self._verbose:
@@ -87,10 +92,10 @@ class Console:
         return fill(text, width and width - indented)
 
     @contextmanager
-    def transfer(self, total: int, unpacked: Callable[[], int]) -> Iterator[Transfer]:
+    def transfer(self, total: int, unpacked: Callable[[], Unpacked]) -> Iterator[Transfer]:
         """Show how far the download of `total` bytes and their unpacking are, in one line on a terminal.
 
-        `unpacked` returns how many bytes of files have been written.
+        `unpacked` returns what has been unpacked so far.
         """
         transfer = Transfer(total, unpacked)
         if self._quiet:
@@ -99,18 +104,29 @@ class Console:
         show = self._log
         if self._has_bar():
             self._bar, show = _bar_factory()(file=self._stream), self._refresh
-        ended = threading.Event()
-        thread = BackgroundThread(lambda: show(transfer, ended), "progress")
-        thread.try_start()  # without a thread the line isn't shown, and the work goes on
         try:
-            yield transfer
+            with _in_background(partial(show, transfer)):
+                yield transfer
         finally:
-            ended.set()
-            thread.join(1.0)
             if self._bar is not None:
-                self._clear()
-                self._bar.close()
-                self._bar = None
+                self._close_bar()
+
+    @contextmanager
+    def activity(self, what: str, count: Callable[[], str] | None = None) -> Iterator[None]:
+        """Show what is being done, in a line that is gone in the end; on a terminal only.
+
+        `count` returns how far it is, in words. With it this has a thread.
+        """
+        if self._quiet or not self._has_bar():
+            yield
+            return
+        self._bar = _bar_factory()(file=self._stream)
+        try:
+            self.show(lambda columns: self._screen.cut(what, columns))
+            with _in_background(partial(self._recount, what, count)) if count else nullcontext():
+                yield
+        finally:
+            self._close_bar()
 
     def _has_bar(self) -> bool:
         """Return whether the stream is a terminal on which a line can be rewritten."""
@@ -121,15 +137,22 @@ class Console:
         while not ended.wait(_INTERVAL):
             self.show(partial(status_line, transfer.state()))
 
+    def _recount(self, what: str, count: Callable[[], str], ended: threading.Event) -> None:
+        """Show what is being done, and how far it is, again and again, until it has ended."""
+        while not ended.wait(_INTERVAL):
+            self.show(partial(join_fitting, [what, count()]))
+
     def _log(self, transfer: Transfer, ended: threading.Event) -> None:
         """Write a line about the state of a transfer now and then, until it has ended."""
         while not ended.wait(_LOG_INTERVAL):
             self.step(status_line(transfer.state(), _LOG_COLUMNS))
 
-    def _clear(self) -> None:
+    def _close_bar(self) -> None:
         """Clear the line of the bar, and what the terminal has echoed behind it, such as ^C."""
         with suppress(OSError, ValueError):  # the terminal is gone
             self._stream.write(f"\r{' ' * self._columns()}\r")
+        self._bar.close()
+        self._bar = None
 
     def _columns(self) -> int:
         """Return how many columns a line may have so that the terminal doesn't wrap it."""
@@ -146,17 +169,28 @@ class Console:
             return
         self._bar = _bar_factory()(file=self._stream)
         try:
-            yield Progress(self, Transfer(total or 0, int), unit, is_known=total is not None)
+            yield Progress(self, Transfer(total or 0), unit, is_known=total is not None)
         finally:
-            self._clear()
-            self._bar.close()
-            self._bar = None
+            self._close_bar()
 
     def show(self, line: Callable[[int], str]) -> None:
         """Show what `line` returns for a number of columns, where there is a bar."""
         if self._bar is not None:
             with suppress(OSError, ValueError):  # the terminal is gone
                 self._bar.set_description_str(printable(line(self._columns())))
+
+
+@contextmanager
+def _in_background(show: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `show` in a thread, with an event that is set when the context is left."""
+    ended = threading.Event()
+    thread = BackgroundThread(partial(show, ended), "progress")
+    thread.try_start()  # without a thread the line isn't shown, and the work goes on
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(1.0)
 
 
 def _bar_factory() -> Callable[..., Any]:

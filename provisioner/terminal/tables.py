@@ -159,7 +159,7 @@ def _stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: S
     width = screen.width or _DEFAULT_WIDTH
     separator = " · " if screen.unicode else ", "
     for first, *others in rows:
-        yield screen.styled(screen.cut(first, width), columns[0].style(first) or Style.BOLD)
+        yield screen.styled(screen.cut(columns[0].stacked.format(first), width), columns[0].style(first) or Style.BOLD)
         facts: list[str] = []
         texts: list[str] = []
         for column, cell in zip(columns[1:], others, strict=True):

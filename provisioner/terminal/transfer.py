@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from provisioner.sizes import counted, size_text
 
@@ -14,6 +15,19 @@ _WINDOW = 5.0
 """Seconds over which the speed is measured."""
 _FIRST = 0.5
 """Seconds before a speed is shown."""
+
+
+class Unpacked(NamedTuple):
+    """What was unpacked of an image so far."""
+
+    size: int
+    """Bytes of its archives."""
+    entries: int
+    """Files, directories and links."""
+
+    def __str__(self) -> str:
+        """Return both for people."""
+        return f"{size_text(self.size)}, {counted(self.entries, 'entry', 'entries')}"
 
 
 @dataclass(frozen=True)
@@ -28,8 +42,8 @@ class TransferState:
     """How much of it has been received in this run."""
     speed: float
     """Bytes received a second, over the last seconds; 0 where nothing is known."""
-    unpacked: int
-    """How much of its files has been written."""
+    unpacked: Unpacked
+    """What has been unpacked of its layers."""
     what: str
     """What is being done, such as `layer 2 of 5`."""
 
@@ -42,8 +56,8 @@ def status_line(state: TransferState, columns: int) -> str:
         if state.speed >= 1:
             parts += [f"{size_text(int(state.speed))}/s", _time_left(state)]
     else:
-        parts = ["unpacking", size_text(state.unpacked)]
-    return _join_fitting([*parts, state.what], columns)
+        parts = ["unpacking", str(state.unpacked)]
+    return join_fitting([*parts, state.what], columns)
 
 
 def progress_line(state: TransferState, unit: str, columns: int, *, is_known: bool = True) -> str:
@@ -53,17 +67,17 @@ def progress_line(state: TransferState, unit: str, columns: int, *, is_known: bo
     """
     if unit != "B":
         done = f"{state.arrived:,} of {counted(state.total, unit)}" if is_known else counted(state.received, unit)
-        return _join_fitting([done, state.what], columns)
+        return join_fitting([done, state.what], columns)
     speed = f"{size_text(int(state.speed))}/s" if state.speed >= 1 else ""
     if not is_known:
-        return _join_fitting([size_text(state.received), speed, state.what], columns)
+        return join_fitting([size_text(state.received), speed, state.what], columns)
     share = f"{state.arrived * 100 // max(state.total, 1)} %" if state.arrived < state.total else "100 %"
     left = _time_left(state) if speed and state.arrived < state.total else ""
     sizes = f"{size_text(state.arrived)} of {size_text(state.total)}"
-    return _join_fitting([share, sizes, speed, left, state.what], columns)
+    return join_fitting([share, sizes, speed, left, state.what], columns)
 
 
-def _join_fitting(parts: Sequence[str], columns: int) -> str:
+def join_fitting(parts: Sequence[str], columns: int) -> str:
     """Return the parts that fit into `columns` in one line. A part that doesn't fit is left out as a whole."""
     chosen: list[str] = []
     for part in parts:
@@ -84,8 +98,13 @@ def _time_left(state: TransferState) -> str:
 class Transfer:
     """Counts what arrives and what is unpacked. All methods may be called by any thread."""
 
-    def __init__(self, total: int, unpacked: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
-        """`total` is the size of the whole in bytes; `unpacked` returns how many bytes of files have been written."""
+    def __init__(
+        self,
+        total: int,
+        unpacked: Callable[[], Unpacked] = lambda: Unpacked(0, 0),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`total` is the size of the whole in bytes; `unpacked` returns what has been unpacked of it."""
         self._total = total
         self._unpacked = unpacked
         self._clock = clock

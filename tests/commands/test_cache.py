@@ -149,7 +149,8 @@ def test_partial_downloads_have_the_names_of_what_they_are(registry: ScriptedReg
     assert install(registry, tmp_path / "dir")[1] == 5
     lines = ask(tmp_path / "cache").stdout.splitlines()
     [row] = [" ".join(line.split()) for line in lines if line.startswith("- ")]
-    assert row == f"- layer 2 of 2 of {registry.host}/x:latest 9 B now partial of {size_text(len(layer))}"
+    assert row == f"- layer 2 of 2 9 B now partial of {size_text(len(layer))}"
+    assert lines[1].startswith(f"{registry.host}/x:latest "), "the image that it is a part of is above it"
     found = json.loads(ask(tmp_path / "cache", "--json").stdout)
     [part] = [file for file in found["files"] if file["kind"] == "partial"]
     assert (part["part"], part["whole_size"]) == ("layer 2 of 2", len(layer))

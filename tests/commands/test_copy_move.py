@@ -18,12 +18,14 @@ from provisioner.cli import main
 from provisioner.container import copying
 from provisioner.filesystem.copying import CopyReport
 from provisioner.filesystem.walk import walk
+from provisioner.terminal.progress import Console
 from tests.support.containers import starter
 from tests.support.disks import disk, tmpfs
 from tests.support.kills import kill_at_random, run_forked
 from tests.support.leftovers import staging_below
 from tests.support.provisioned import add_unusual_files, provisioned
 from tests.support.subordinate import FIRST, with_subordinate_ids
+from tests.support.terminal import on_terminal, plain
 from tests.support.tools import (
     as_user,
     clean_environment,
@@ -202,14 +204,31 @@ def test_a_source_that_is_removed_meanwhile_is_noticed(tmp_path: Path, monkeypat
     source = provisioned(tmp_path / "source")
     copy_directory = copying.copy_directory
 
-    def removed_first(opened: int, former: Path, target: int, place: Path) -> CopyReport:
-        report = copy_directory(opened, former, target, place)
+    def removed_first(opened: int, former: Path, target: int, place: Path, console: Console) -> CopyReport:
+        report = copy_directory(opened, former, target, place, console)
         messages_of("remove", source)
         return report
 
     monkeypatch.setattr(copying, "copy_directory", removed_first)
     assert main(["copy", str(source), str(tmp_path / "new")]) == 7
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("stream", ["stderr", "stdout"])
+def test_long_jobs_say_on_a_terminal_what_is_being_done(place: Path, stream: str) -> None:
+    """And leave nothing of that on it."""
+    source, backup = provisioned(place / "source"), place / "x.tar"
+    for words, what in (
+        (("copy", source, place / "new"), "copying"),
+        (("backup", source, backup), f"writing {backup}"),
+        (("restore", backup, place / "restored"), "restoring"),
+        (("remove", "--yes", source), f"removing {source}"),
+    ):
+        status, shown = on_terminal(*words, columns=200, cache=place / "cache", stream=stream, TERM="xterm")
+        assert status == 0, shown
+        assert (what in shown) == (stream == "stderr")
+        lines = [line.rpartition("\r")[2].strip() for line in plain(shown).split("\n")]
+        assert not [line for line in lines if line.startswith(what)]
 
 
 # Moves

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,7 @@ def test_on_a_terminal(registry: ScriptedRegistry, tmp_path: Path, columns: int)
     assert status == 0
     assert all(len(line) <= columns and line.isprintable() for line in lines)
     unfolded = "".join(line.strip() for line in lines)
-    for fact in ("app:mail", "/srv/app", "2024-09-16 06:23:59", builders.digest_of(AMD.config), *RUN["Env"][:1]):
+    for fact in ("app:mail", "/srv/app", "2024-09-1", builders.digest_of(AMD.config), *RUN["Env"][:1]):
         assert fact.replace(" ", "") in unfolded.replace(" ", "")
     # The largest layer has the longest bar.
     first, second = lines[-2:]
@@ -286,7 +287,7 @@ def test_fields_of_wrong_types(registry: ScriptedRegistry, tmp_path: Path) -> No
 
 
 HISTORY = [
-    {"created_by": "/bin/sh -c #(nop) ADD file:0 in / "},
+    {"created_by": f"/bin/sh -c #(nop) ADD file:{'0123' * 16} in / "},
     {"created_by": "ENV A=B", "empty_layer": True},
     {"created_by": "RUN /bin/sh -c apt-get update \x1b[2J && " + "make " * 100 + "# buildkit"},
 ]
@@ -297,15 +298,37 @@ def test_what_made_each_layer(registry: ScriptedRegistry, tmp_path: Path, column
     registry.push("x", builders.small(config={"history": HISTORY}), "history")
     words = ("--platform=amd64", f"{registry.host}/x:history")
     first, second = (layer["created_by"] for layer in inspected(*words, cache=tmp_path)["layers"])
-    assert first == "ADD file:0 in /"
+    assert first == f"ADD file:{'0123' * 16} in /"
     assert second.startswith("apt-get update \x1b[2J && make make")
     lines = provision("inspect", *words, cache=tmp_path).stdout.splitlines()
-    assert lines[-2].endswith("ADD file:0 in /")
+    assert lines[-2].endswith(first)
     assert lines[-1].endswith(r"apt-get update \x1b[2J && " + " ".join(["make"] * 100))
     text = plain(on_terminal("inspect", *words, columns=columns, cache=tmp_path)[1])
     assert all(len(line) <= columns and line.isprintable() for line in text.splitlines())
-    assert "ADD file:0 in /" in text
+    assert "ADD file:012301230123 in /" in text
+    assert ("\nlayer 2\n" in text) == (columns == 40)
     assert "apt-get update" in text
+
+
+@pytest.mark.parametrize(
+    ("created", "shown"),
+    [
+        ("2024-09-16T06:23:59.011017704Z", "2024-09-16 11:23"),
+        ("2024-09-16T06:23:59+02:00", "2024-09-16 09:23"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("2024-99-16T06:23:59Z", "2024-99-16T06:23:59Z"),
+        ("soon", "soon"),
+    ],
+)
+def test_times_are_of_the_user_s_time_zone(
+    registry: ScriptedRegistry, tmp_path: Path, created: str, shown: str
+) -> None:
+    registry.push("x", builders.small(config={"created": created}), "created")
+    zone = {"TZ": "FIVE-5"}  # POSIX: five hours ahead of UTC
+    command, options = provision_command("inspect", "--platform=amd64", f"{registry.host}/x:created", cache=tmp_path)
+    options["env"] |= zone
+    done = subprocess.run(command, check=False, **options)
+    assert f"created      {shown}\n" in done.stdout
 
 
 # Directories
@@ -337,7 +360,8 @@ def test_a_directory_needs_no_registry(registry: ScriptedRegistry, place: Path, 
     }
     assert (record["options"]["hostname"], record["run"]["working_dir"]) == ("box", "/tmp")
     lines = provision("inspect", directory, cache=cache_dir).stdout.splitlines()
-    assert f"provisioned  1970-01-02 00:00 by provision {record['version']}" in lines
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(86400))  # as provision list shows it
+    assert f"provisioned  {when} by provision {record['version']}" in lines
     assert "options      hostname=box" in lines
     assert "options      workdir=/tmp" in lines
     assert f"id           {record['id']}" in lines
@@ -354,9 +378,12 @@ def test_a_directory_by_a_bare_name(registry: ScriptedRegistry, place: Path, cac
     provision("--platform=amd64", f"{registry.host}/x", place / "ubuntu", cache=cache_dir)
     done = provision("inspect", "--json", "ubuntu", cache=cache_dir, cwd=place)
     assert json.loads(done.stdout)["reference"] == f"{registry.host}/x:latest"
-    assert "this is the directory ubuntu" in done.stderr
+    assert done.stderr == "this is ./ubuntu; for the image: provision inspect docker.io/library/ubuntu\n"
     done = provision("inspect", "--json", "./ubuntu", cache=cache_dir, cwd=place)
     assert (done.returncode, done.stderr) == (0, "")
+    (place / "ubuntu").rename(place / "Ubuntu:")
+    done = provision("inspect", "--json", "Ubuntu:", cache=cache_dir, cwd=place)
+    assert (done.returncode, done.stderr) == (0, ""), "no image can have that name"
 
 
 def test_damaged_directories(registry: ScriptedRegistry, place: Path, cache_dir: Path) -> None:

@@ -228,6 +228,28 @@ def test_entries_for_desktops_and_phones(home: Path) -> None:
     assert not list((home / ".local/share/applications").iterdir())
 
 
+def test_only_the_program_that_is_named_is_removed(home: Path) -> None:
+    for words in (["web", "--desktop"], ["site", "--desktop", "--widget"]):
+        assert run(home, "link", "web", *words).returncode == 0
+    assert run(home, "expose", "web", "wc", "pwd").returncode == 0
+    folder = home / ".local/bin"
+    own(folder)
+    (folder / "mine").write_text("#!/bin/sh\necho mine\n")
+    for name in ("mine", "wc", "nothing"):
+        done = run(home, "link", "web", name, "--remove")
+        assert (done.returncode, f"there is no program {name} that starts {home}/web" in done.stderr) == (3, True)
+    assert run(home, "expose", "web", "site", "--remove").returncode == 3
+    assert sorted(os.listdir(folder)) == ["mine", "pwd", "site", "wc", "web"]
+    assert run(home, "link", "web", "site", "--remove").returncode == 0
+    assert not (home / ".shortcuts/site").exists()
+    assert os.listdir(home / ".local/share/applications") == ["provision-web.desktop"]
+    assert run(home, "expose", "web", "--remove").returncode == 0
+    assert sorted(os.listdir(folder)) == ["mine", "web"]
+    assert run(home, "expose", "web", "wc").returncode == 0
+    assert run(home, "link", "web", "--remove").returncode == 0
+    assert sorted(os.listdir(folder)) == ["mine", "wc"]
+
+
 def test_nothing_of_others_is_overwritten_or_removed(home: Path) -> None:
     folder = home / ".local/bin"
     folder.mkdir(parents=True)
@@ -238,7 +260,7 @@ def test_nothing_of_others_is_overwritten_or_removed(home: Path) -> None:
     for words in (["link", "web"], ["expose", "web", "cat"]):
         done = run(home, *words)
         assert done.returncode == 8
-        assert "is there, and not of provision" in done.stderr
+        assert "is there, and provision didn't write it" in done.stderr
     assert run(home, "expose", "web", "--remove").returncode == 3
     assert (folder / "web").read_text() == "#!/bin/sh\necho mine\n"
     assert (folder / "cat").is_symlink()
@@ -458,6 +480,8 @@ def test_a_program_of_another_container_is_not_taken_over(home: Path) -> None:
         assert done.returncode == 8
         assert f"{script} starts {home}/web\n" in done.stderr
         assert f"provision expose {home}/web wc --remove" in done.stderr
+    assert run(home, "link", "web", "site").returncode == 0
+    assert f"provision link {home}/web site --remove" in run(home, "link", "other", "site").stderr
     assert run(home, "remove", "--yes", "web").returncode == 0
     assert not script.exists()
     assert run(home, "expose", "other", "wc").returncode == 0

@@ -263,7 +263,8 @@ def test_the_directory_stays_the_same_container(directory: Path, env: dict[str, 
 
 
 def test_without_changes_it_is_the_new_image(directory: Path, env: dict[str, str], tmp_path: Path) -> None:
-    update(directory, env, "--yes", "--no-keep")
+    done = update(directory, env, "--yes", "--no-keep")
+    assert "yours: nothing was changed" in done.stdout.splitlines()
     reference = json.loads((directory / ".provision/record.json").read_text())["reference"]
     provision(reference, tmp_path / "fresh/dir", "--platform=linux/amd64", env=env, status=0)
     found, fresh = tree_of(directory / "rootfs"), tree_of(tmp_path / "fresh/dir/rootfs")

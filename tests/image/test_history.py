@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.image.history import layer_commands
+from provisioner.image.history import layer_commands, short_command
 
 
 def history(*entries: Any) -> bytes:
@@ -44,3 +44,18 @@ def test_a_history_that_does_not_fit_says_nothing(config: bytes) -> None:
 def test_what_is_not_utf_8_is_replaced() -> None:
     config = history({"created_by": "a"}).replace(b'"a"', b'"\xff"')
     assert layer_commands(config, 1) == ("\ufffd",)
+
+
+@pytest.mark.parametrize(
+    ("command", "short"),
+    [
+        (f"ADD file:9d8a15341d36{'4' * 52} in /", "ADD file:9d8a15341d36 in /"),
+        (f"COPY dir:44e0f517e5e8{'a' * 52} in /opt", "COPY dir:44e0f517e5e8 in /opt"),
+        (f"COPY multi:0123456789ab{'c' * 52} in /", "COPY multi:0123456789ab in /"),
+        (f"curl https://example.org/{'0' * 64}", f"curl https://example.org/{'0' * 64}"),
+        (f"ADD file:{'0' * 65} in /", f"ADD file:{'0' * 65} in /"),
+        ("ADD file:1a2b in /", "ADD file:1a2b in /"),
+    ],
+)
+def test_digests_of_copied_files_are_short_for_people(command: str, short: str) -> None:
+    assert short_command(command) == short

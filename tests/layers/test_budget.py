@@ -11,7 +11,7 @@ import pytest
 from provisioner.doctor.children import attempt
 from provisioner.errors import MachineError
 from provisioner.launch.bpf import Abi, Argument, Rule, program, refuse
-from provisioner.layers.budget import Budget
+from provisioner.layers.budget import ENTRY_SIZE, Budget
 from tests.support import builders, libseccomp
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.seccomp_filters import install
@@ -44,6 +44,20 @@ def test_what_another_part_has_counted_can_be_taken_back() -> None:
     budget.part(1).spend(6)
     with pytest.raises(MachineError):
         budget.spend(1)
+
+
+def test_what_was_unpacked_is_bytes_and_entries_of_all_parts() -> None:
+    """What the limit counts for each entry is not in the bytes, which people are shown."""
+    budget = Budget(5 * ENTRY_SIZE, parts=2)
+    budget.spend(10, entries=2)
+    budget.part(1).spend(5, entries=1)
+    assert budget.unpacked() == (15, 3)
+    budget.spend(0, entries=-1)
+    assert budget.unpacked() == (15, 2)
+    budget.part(1).reset()
+    assert budget.unpacked() == (10, 1)
+    with pytest.raises(MachineError):
+        budget.spend(0, entries=4)
 
 
 def test_a_size_that_no_number_holds_is_too_large() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ def hidden(tmp_path: Path) -> Path:
 
 
 def test_it_is_gone_at_the_end(hidden: Path) -> None:
-    with closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder, emptying_in_background(folder, hidden.name):
+    with (
+        closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder,
+        emptying_in_background(folder, hidden.name, nullcontext()),
+    ):
         pass
     assert list(hidden.iterdir()) == []
 
@@ -34,7 +38,7 @@ def test_it_is_gone_before_an_error_is_raised(hidden: Path) -> None:
     with (
         closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder,
         pytest.raises(KeyboardInterrupt),
-        emptying_in_background(folder, hidden.name),
+        emptying_in_background(folder, hidden.name, nullcontext()),
     ):
         raise KeyboardInterrupt
     assert list(hidden.iterdir()) == []
@@ -48,6 +52,9 @@ def test_without_a_thread_it_is_removed_later(
         raise error
 
     monkeypatch.setattr(BackgroundThread, "start", refuse)
-    with closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder, emptying_in_background(folder, hidden.name):
+    with (
+        closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder,
+        emptying_in_background(folder, hidden.name, nullcontext()),
+    ):
         pass
     assert list(hidden.iterdir()) == []

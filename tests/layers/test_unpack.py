@@ -311,7 +311,7 @@ def test_layers_that_the_cache_has_are_named_and_not_asked_for(registry: Scripte
     registry.requests.clear()
     job(registry, tmp_path / "second/dir", output=output)
     sizes = [len(layer.blob) for layer in both.layers]
-    line = f"the cache has 1 of 2 layers: {size_text(sizes[0])} of {size_text(sum(sizes))} needn't be downloaded\n"
+    line = f"the cache has {size_text(sizes[0])} of {size_text(sum(sizes))}\n"
     assert line in output.getvalue()
     asked = [request.path.rpartition("/")[2] for request in registry.asked(".*/blobs/.*")]
     assert builders.digest_of(both.layers[0].blob) not in asked
@@ -327,4 +327,4 @@ def test_a_download_that_broke_off_counts_as_well(registry: ScriptedRegistry, tm
     (partial / digest.partition(":")[2]).write_bytes(pushed.layers[1].blob[:500])
     output = io.StringIO()
     job(registry, tmp_path / "x/dir", output=output)
-    assert "the cache has 0 of 2 layers: 500 B of " in output.getvalue()
+    assert "the cache has 500 B of " in output.getvalue()

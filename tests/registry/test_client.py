@@ -26,6 +26,7 @@ from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.scripted_registry import (
     Broken,
+    Raw,
     Request,
     ScriptedRegistry,
     TokenServer,
@@ -37,6 +38,7 @@ from tests.support.scripted_registry import json_response as answer
 
 IMAGE = builders.small()
 LAYER = IMAGE.layers[0].blob
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 MANIFESTS, BLOBS = "/v2/user/x/manifests/.*", "/v2/user/x/blobs/.*"
 
 
@@ -707,7 +709,13 @@ def test_an_unknown_image(registry: ScriptedRegistry) -> None:
     [
         (Response(404), MalformedImage, "user/x is incomplete: the registry has no blob"),
         (Response(500), NetworkError, "answers with 500 Internal Server Error for the blob"),
-        (Broken(200, LAYER, sent=20), NetworkError, "broke off: IncompleteRead"),
+        (Broken(200, LAYER, sent=20), NetworkError, f"broke off: 20 B came, {len(LAYER) - 20} B are missing$"),
+        (
+            Raw(200, pieces=[CHUNKED, b"5\r\nhello\r\nx\r\n"]),
+            NetworkError,
+            "broke off: the size of the next part is missing",
+        ),
+        (Raw(200, pieces=[CHUNKED, b"5\r\nhel"]), NetworkError, "broke off: 3 B came, 2 B are missing$"),
     ],
 )
 def test_blobs_answered_wrongly(

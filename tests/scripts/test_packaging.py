@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from provisioner import __version__
 from provisioner.resources import read_resource, resource_names
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SOURCES = ("LICENSE", "README.md", "profiles", "provisioner", "pyproject.toml", "scripts", "setup.cfg")
+SOURCES = ("LICENSE", "MANIFEST.in", "README.md", "profiles", "provisioner", "pyproject.toml", "scripts", "setup.cfg")
 
 INSTALLS = re.compile(r"^(?:    |.*`).*\b(?:pip|pipx) install .*\./provisioner.*$", re.MULTILINE)
 """Lines that install the package."""
@@ -138,8 +139,14 @@ def test_a_wheel_has_all_and_nothing_else(checkout: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_an_sdist_makes_the_same(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "tests").mkdir()
+    (checkout / "tests/test_cli.py").touch()  # setuptools finds files of that name
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, checkout, cwd=tmp_path)
     (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "scripts/share/provision.1", "scripts/start/main.sh"} <= names
+    assert not [name for name in names if name.startswith(("tests", "docs")) or re.fullmatch(r"scripts/\w+\.py", name)]
     python, site = make_venv(tmp_path / "venv")
     install(python, wheel_of(sdist, tmp_path))
     check(python, site / "provisioner", cwd=tmp_path)

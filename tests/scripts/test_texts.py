@@ -130,3 +130,14 @@ def test_the_files_are_named_as_shells_look_for_them() -> None:
         "start.sh.1",
     }
     assert Path(SHARE, "_provision").read_text().startswith("#compdef provision\n")
+
+
+def test_no_option_in_a_usage_is_broken() -> None:
+    need("man", "groff")
+    environment = {**clean_environment(), "MANWIDTH": "60", "LC_ALL": "C.UTF-8"}
+    shown = run("man", "--local-file", SHARE / "provision.1", env=environment)
+    usage = shown.partition("COMMAND 'provision install'")[2].strip().partition("\n\n")[0]
+    assert usage.startswith("provision install [-h] [--platform P]")
+    assert usage.endswith("SOURCE [DIR]")
+    for line in usage.splitlines():
+        assert line.count("[") == line.count("]"), line

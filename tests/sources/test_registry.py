@@ -284,7 +284,7 @@ def test_a_config_of_any_size_is_not_asked_for(registry: ScriptedRegistry, cache
 
 def pulled(source: RegistrySource) -> list[bytes]:
     image = source.image(platform("linux/amd64")).image
-    with source.layers(image, Transfer(0, int)) as layers:
+    with source.layers(image, Transfer(0)) as layers:
         return [b"".join(blob.chunks()) for _, blob in layers]
 
 
@@ -326,7 +326,7 @@ def test_leaving_early_leaves_nothing_half(registry: ScriptedRegistry, cache: Bl
     registry.on(f"/v2/x/blobs/{builders.digest_of(AMD64.layers[1].blob)}", Response(500))
     pulling = source(registry, cache)
     image = pulling.image(platform("linux/amd64")).image
-    with pytest.raises(ProvisionError, match="answers with 500"), pulling.layers(image, Transfer(0, int)) as layers:
+    with pytest.raises(ProvisionError, match="answers with 500"), pulling.layers(image, Transfer(0)) as layers:
         read_all(layers)
     for kept in (tmp_path / "cache" / "partial").iterdir():
         assert AMD64.layers[0].blob.startswith(kept.read_bytes())

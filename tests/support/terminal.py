@@ -29,8 +29,10 @@ from tests.support.tools import (
 )
 
 
-def on_terminal(*args: str | Path, columns: int, cache: Path, **environment: str) -> tuple[int, str]:
-    """Run `provision ARGS` with standard output on a terminal; return its exit status and its output.
+def on_terminal(
+    *args: str | Path, columns: int, cache: Path, stream: str = "stdout", **environment: str
+) -> tuple[int, str]:
+    """Run `provision ARGS` with a standard stream on a terminal; return its exit status, and what it wrote there.
 
     Lines end with `\\n`, as the program wrote them.
     """
@@ -38,7 +40,8 @@ def on_terminal(*args: str | Path, columns: int, cache: Path, **environment: str
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     env = clean_environment(**{"TERM": "xterm", "LANG": "C.UTF-8", **environment})
     command, options = provision_command(*args, cache=cache, env=env)
-    with subprocess.Popen(command, **{**options, "stdout": follower, "stderr": subprocess.DEVNULL}) as process:
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, **{**options, "stdout": null, "stderr": null, stream: follower}) as process:
         os.close(follower)
         written = bytearray()
         while chunk := _read(leader):

@@ -15,6 +15,7 @@ import pytest
 
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import ColourChoice
+from provisioner.terminal.transfer import Unpacked
 from tests.support.tools import open_terminal
 from tests.support.waiting import wait_until
 
@@ -54,6 +55,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     opened = Terminal()
     yield opened
     opened.shown()
+
+
+def nothing_unpacked() -> Unpacked:
+    return Unpacked(0, 0)
 
 
 def work(console: Console) -> None:
@@ -212,7 +217,7 @@ def test_a_bar_has_no_thread(terminal: Terminal) -> None:
 
 def test_a_transfer_is_one_line_which_is_gone_in_the_end(terminal: Terminal) -> None:
     console = Console(stream=terminal.stream)
-    with console.transfer(4_000_000, lambda: 5_000_000) as transfer:
+    with console.transfer(4_000_000, lambda: Unpacked(5_000_000, 12)) as transfer:
         transfer.describe("layer 1 of 2")
         transfer.count_cached(1_000_000)
         time.sleep(0.3)
@@ -222,22 +227,22 @@ def test_a_transfer_is_one_line_which_is_gone_in_the_end(terminal: Terminal) -> 
     console.step("end")
     shown = COLOUR.sub("", terminal.shown())
     assert "25 %, 1.0 MB of 4.0 MB, layer 1 of 2" in shown
-    assert "unpacking, 5.0 MB" in shown
+    assert "unpacking, 5.0 MB, 12 entries" in shown
     lines = [line.rpartition("\r")[2].strip() for line in shown.replace("\r\n", "\n").split("\n")]
     assert [line for line in lines if line] == ["layer 1 of 2: 1.0 MB", "end"]
 
 
 def test_elsewhere_a_transfer_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    with Console(stream=stream).transfer(4_000_000, int) as transfer:
+    with Console(stream=stream).transfer(4_000_000, nothing_unpacked) as transfer:
         transfer(4_000_000)
     assert stream.getvalue() == "", "not in the first seconds"
     monkeypatch.setattr("provisioner.terminal.progress._LOG_INTERVAL", 0.01)
-    with Console(stream=stream).transfer(4_000_000, int) as transfer:
+    with Console(stream=stream).transfer(4_000_000, nothing_unpacked) as transfer:
         transfer.count_cached(1_000_000)
         wait_until(lambda: stream.getvalue().count("\n") >= 2)
     assert set(stream.getvalue().splitlines()) <= {"25 %, 1.0 MB of 4.0 MB", "0 %, 0 B of 4.0 MB"}
-    with Console(stream=stream, quiet=True).transfer(4_000_000, int):
+    with Console(stream=stream, quiet=True).transfer(4_000_000, nothing_unpacked):
         stream.truncate(0)
         time.sleep(0.05)
     assert stream.getvalue() == ""
@@ -247,13 +252,45 @@ def test_a_dumb_terminal_has_no_bar(terminal: Terminal, monkeypatch: pytest.Monk
     monkeypatch.setenv("TERM", "dumb")
     console = Console(stream=terminal.stream)
     work(console)
-    with console.transfer(4_000_000, int):
+    with console.transfer(4_000_000, nothing_unpacked):
         time.sleep(0.3)
     assert terminal.shown().replace("\r\n", "\n") == "begin\nunpack layer 1 of 2\nunpack layer 2 of 2\nend\n"
 
 
 def test_what_a_terminal_echoes_behind_the_bar_is_cleared(terminal: Terminal) -> None:
     """Ctrl-C shows ^C there."""
-    with Console(stream=terminal.stream).transfer(4_000_000, int):
+    with Console(stream=terminal.stream).transfer(4_000_000, nothing_unpacked):
         time.sleep(0.3)
     assert f"\r{' ' * 99}\r" in terminal.shown()
+
+
+def test_what_is_being_done_is_one_line_which_is_gone_in_the_end(terminal: Terminal) -> None:
+    console, elsewhere = Console(stream=terminal.stream), io.StringIO()
+    with console.activity("writing to the disk"):
+        console.step("3.0 MB are left")
+    counts = iter(range(1_000))
+    with console.activity("copying", lambda: f"{next(counts)} files"):
+        time.sleep(0.35)
+    with (
+        Console(quiet=True, stream=terminal.stream).activity("quiet"),
+        Console(stream=elsewhere).activity("no terminal"),
+    ):
+        pass
+    shown = COLOUR.sub("", terminal.shown())
+    assert "writing to the disk" in shown
+    assert re.search("copying, [0-9]+ files", shown)
+    assert "quiet" not in shown
+    lines = [line.rpartition("\r")[2].strip() for line in shown.replace("\r\n", "\n").split("\n")]
+    assert [line for line in lines if line] == ["3.0 MB are left"]
+    assert elsewhere.getvalue() == ""
+
+
+def test_a_line_is_cut_where_there_are_no_more_columns(terminal: Terminal) -> None:
+    Console(stream=terminal.stream).line("layer 1 of 6: 63.3 MB, " + "word " * 30)
+    (line,) = terminal.shown().splitlines()
+    assert (line[:25], line[-2:], len(line)) == ("layer 1 of 6: 63.3 MB, wo", "w…", 100)
+    elsewhere = io.StringIO()
+    Console(stream=elsewhere).line("x" * 200)
+    assert len(elsewhere.getvalue()) == 101
+    Console(quiet=True, stream=elsewhere).line("quiet")
+    assert "quiet" not in elsewhere.getvalue()
