@@ -1,10 +1,11 @@
-# Docker: options of `docker run` and `podman run` that start.sh spells differently, or that mean something else here.
-# Sets `translated` (a list of this script's options), `taken` (how many words of the command line they stand for, or 0).
+# Docker: options of `docker run` and `podman run` that start.sh spells differently, ignores or refuses.
+# Sets `translated` (a list of this script's options) and `translated_count` (the number of words of the command line
+# that they replace, or 0 where the option is none of those).
 
-# Set `translated` and `taken` for the word $1 of the command line, which begins with a hyphen. $2 is the next word, and
-# $3 says how many words there are.
+# Set `translated` and `translated_count` for the word $1 of the command line, which begins with a hyphen. $2 is the
+# next word, and $3 the number of words left.
 translate() {
-    translated='' taken=0
+    translated='' translated_count=0
     case $1 in
         --*) translate_long "$@" ;;
         -h)
@@ -17,7 +18,7 @@ translate() {
 
 # The same for a word of one-letter options, such as -itd, -eA=B or -p 80:80.
 translate_short() {
-    letters=${1#-} taken=1
+    letters=${1#-} translated_count=1
     while [ -n "$letters" ]; do
         letter=${letters%"${letters#?}"} letters=${letters#?}
         case $letter in
@@ -40,7 +41,7 @@ translate_short() {
             docker_value=${letters#=}
         else
             [ "$3" -gt 1 ] || fail "-$letter needs a value: start.sh --help"
-            docker_value=$2 taken=2
+            docker_value=$2 translated_count=2
         fi
         translate_value
         return
@@ -52,9 +53,9 @@ translate_long() {
     docker_option=${1%%=*}
     case $docker_option in
         --interactive | --tty | --rm | --init | --quiet | --sig-proxy | --publish-all | --no-healthcheck | --oom-kill-disable)
-            taken=1 && return
+            translated_count=1 && return
             ;;
-        --disable-content-trust | --use-api-socket) taken=1 && return ;;
+        --disable-content-trust | --use-api-socket) translated_count=1 && return ;;
         --volume | --publish | --mount | --network | --net | --security-opt) ;;
         --name | --label | --label-file | --annotation | --pull | --cidfile | --log-driver | --log-opt | --attach | \
             --detach-keys | --expose | --shm-size | --stop-signal | --stop-timeout) ;;
@@ -67,16 +68,17 @@ translate_long() {
         *) return ;;
     esac
     case $1 in
-        *=*) docker_value=${1#*=} taken=1 ;;
+        *=*) docker_value=${1#*=} translated_count=1 ;;
         *)
             [ "$3" -gt 1 ] || fail "$1 needs a value: start.sh --help"
-            docker_value=$2 taken=2
+            docker_value=$2 translated_count=2
             ;;
     esac
     translate_value
 }
 
-# Add to `translated` what `docker_option` with `docker_value` is here, or nothing; exit if it can't be had.
+# Add to `translated` this script's option for `docker_option` with `docker_value`, or nothing if it is ignored. Exit if
+# it is not supported.
 translate_value() {
     case $docker_option in
         --env | --workdir | --user | --hostname) translated_word=$docker_option=$docker_value ;;
@@ -114,13 +116,13 @@ translate_value() {
     append "$translated" "$translated_word" && translated=$list
 }
 
-# Exit with the reason $1 why there is no `docker_option` here.
+# Exit with the message that `docker_option` is not supported, and with the hint $1.
 refuse() {
     fail "docker's $docker_option isn't here: $1"
 }
 
-# Set `translated_word` for a SRC:DST[:OPTIONS] of docker, which has options that mean nothing here, and a name alone for
-# a volume.
+# Set `translated_word` to a --bind for docker's -v SRC:DST[:OPTIONS]. Options without an effect here are left out. Exit
+# if SRC is the name of a volume.
 translate_volume() {
     volume=$1 volume_options=''
     case $volume in
@@ -153,7 +155,7 @@ mkdir ${volume%:/*}" ;;
     translated_word=--bind=$volume$volume_mode
 }
 
-# Set `translated_word` for docker's --mount type=bind,source=SRC,target=DST[,readonly].
+# Set `translated_word` to a --bind for docker's --mount type=bind,source=SRC,target=DST[,readonly].
 translate_mount() {
     mount_type=volume mount_source='' mount_target='' mount_mode='' IFS=,
     for mount_field in $docker_value; do
@@ -170,7 +172,7 @@ translate_mount() {
     translated_word=--bind=$mount_source:$mount_target$mount_mode
 }
 
-# Exit if `docker_value`, a port of docker's -p, would have another number outside.
+# Exit if `docker_value`, the value of docker's -p, maps a port to another number.
 check_port() {
     published=${docker_value%/*}
     case $published in *:*) ;; *) return 0 ;; esac

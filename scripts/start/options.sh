@@ -8,27 +8,27 @@ set_defaults() {
     no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
     typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
     options='' typed_env='' typed_ids='' typed_runtime='' no_proxy_env='' desktop=''
-    is_own='' typed_umask='' typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
+    has_own_files='' typed_umask='' typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     normalize "/$workdir" && workdir=$normal
 }
 
-# Join `options` and `typed_env`, which read_option has added to.
+# Flush the lists `options` and `typed_env`, to which read_option appends.
 end_options() {
-    collected options
-    collected typed_env
+    flush_list options
+    flush_list typed_env
 }
 
-# Change the variables by the options among the words $@.
+# Set the variables of the options that the words $@ begin with.
 read_words() {
     while read_option $# "${1-}" "${2-}"; do
         shift "$width"
     done
 }
 
-# Change the variables by the next option, which is $2, or $2 and $3; $1 is the number of words left. Set `width`: how many
-# words it was. Fails where the options end, and sets `width` to what ends them: 1 word for `--`, else none. docker's stand
-# for words of this script's, which are read in between.
+# Set the variables of the next option, which is $2, or $2 and its value $3; $1 is the number of words left. Set `width`
+# to the number of words that the option has. Where no option follows, fail and set `width` to 1 for `--`, else to 0. An
+# option of docker is replaced by those of this script that `translate` returns, which are read at once.
 read_option() {
     width=0
     [ "$1" -gt 0 ] || return
@@ -36,8 +36,8 @@ read_option() {
         --) width=1 && return 1 ;;
         -?*)
             translate "$2" "$3" "$1"
-            if [ "$taken" -gt 0 ]; then
-                docker_words=$taken
+            if [ "$translated_count" -gt 0 ]; then
+                docker_words=$translated_count
                 eval "read_words $translated"
                 width=$docker_words
                 return 0
@@ -68,8 +68,8 @@ read_option() {
     case $option in
         --print | --detach | --detached) ;;
         *)
-            collect options "$option"
-            [ "$width$option" = "1$2" ] || collect options "$value"
+            append_to options "$option"
+            [ "$width$option" = "1$2" ] || append_to options "$value"
             ;;
     esac
     return 0
@@ -84,7 +84,7 @@ parse_option() {
         --print) print_only=yes ;;
         --list | --stop | --detach) session_action=${option#--} ;;
         --exec) execute=yes ;;
-        --detached) detached=yes ;; # for this script itself, see detach
+        --detached) detached=yes ;; # internal, see detach
         --read-only) no_writes=yes ;;
         --ephemeral) ephemeral=yes ;;
         --privileged) privileged=yes ;;
@@ -137,7 +137,7 @@ parse_value() {
         --cap-add) add_capability ;;
         --device) add_device ;;
         --session | --hostname | --timeout | --joined) parse_session_value ;;
-        # These six are for this script itself, see make_namespaces and relay_terminal.
+        # These six are internal, see make_namespaces and relay_terminal.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
@@ -154,7 +154,7 @@ parse_value() {
             ;;
         --env) add_variable "$value" ;;
         --env-file) read_env_file ;;
-        --unsetenv) collect typed_env "-$value" ;;
+        --unsetenv) append_to typed_env "-$value" ;;
         --gpu)
             [ "$value" = virgl ] || fail "--gpu can be virgl, and nothing else"
             desktop="$desktop gpu"
@@ -185,7 +185,7 @@ parse_session_value() {
             esac
             stop_timeout=$value
             ;;
-        --joined) joined=$value ;; # for this script itself, see join_namespaces
+        --joined) joined=$value ;; # internal, see join_namespaces
     esac
 }
 
