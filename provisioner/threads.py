@@ -1,4 +1,4 @@
-"""Threads that start only where there is memory for them, and imports in one."""
+"""Background threads, which start only if there is memory for them, and imports in such a thread."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import Any
 
 _ROOM = 12 << 20
-"""Bytes of address space that a thread needs before it does anything: its stack, and what Python keeps for it."""
+"""Bytes of address space that a thread needs to start: its stack, and Python's data about it."""
 
 
 def require_memory(threads: int = 1) -> None:
-    """Raise MemoryError where there is no memory for so many threads.
+    """Raise MemoryError unless there is memory for this number of threads.
 
-    Python would wait for ever for a thread that ends for lack of memory before it has begun.
+    Python would wait forever for a thread that ends for lack of memory before it has begun.
     """
     try:
         mmap.mmap(-1, threads * _ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
@@ -31,7 +31,7 @@ class BackgroundThread(threading.Thread):
         super().__init__(target=target, name=name, args=args, daemon=True)
 
     def start(self) -> None:
-        """Start it. Raises MemoryError without memory, RuntimeError where this user may have no more threads."""
+        """Start it. Raises MemoryError without memory, and RuntimeError at this user's limit of threads."""
         require_memory()
         super().start()
 
@@ -45,9 +45,10 @@ class BackgroundThread(threading.Thread):
 def imported_meanwhile(name: str) -> Iterator[None]:
     """Import a module in a thread while the block waits for something else, as for answers of a registry.
 
-    The block should import nothing itself: a signal that comes while it waits for the lock of imports would leave that
-    locked, so that the thread waits for ever. The thread has ended after the block, so that processes may be forked,
-    unless a signal has ended that. An error of the import is raised where the module is imported again.
+    The block should not import anything: a signal that arrives while it waits for Python's import lock would leave the
+    lock held, so that the thread waits forever. The thread is joined after the block, so that processes may be forked,
+    unless a signal has ended the block. An error of the import is ignored: it is raised when the module is imported
+    again.
     """
     thread = BackgroundThread(_import, "import", (name,))
     with suppress(MemoryError, RuntimeError):

@@ -137,7 +137,7 @@ def test_where_the_file_is(tmp_path: Path) -> None:
         ("[mirrors]\n'docker.io' = ['http://me:secret@nas']", "f: mirrors: a mirror's address can't have credentials"),
         ("jobs = 1\njobs = 2", "f is not TOML: "),
         ("lxc = 'x'", "f: lxc: not a table (line 1)"),
-        ("[lxc]\nmirors = []", "f: lxc: 'mirors' is unknown; it has server and mirrors (line 1)"),
+        ("[lxc]\nmirors = []", "f: lxc: unknown key 'mirors'; known keys: server, mirrors (line 1)"),
         ("[lxc]\nserver = 5", "f: lxc: not a text (line 1)"),
         ("[lxc]\nserver = 'ftp://x'", "f: lxc: 'ftp://x' is no LXC image server: 'ftp' is not http or https (line 1)"),
         ("[lxc]\nmirrors = ['https://me:secret@x.example']", "f: lxc: the address of an LXC image server can't have"),

@@ -78,7 +78,7 @@ class Tokens:
             if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
                 raise NetworkError(
                     f"the token server {printable(challenge.realm)[:200]} gave no token",
-                    "try again later; if it stays so, tell the registry's owner",
+                    "try again later; if it fails again, tell the registry's owner",
                 )
             life = answer.get("expires_in")
             life = min(life, _MAX_LIFE) if isinstance(life, int) and life > 0 else _DEFAULT_LIFE

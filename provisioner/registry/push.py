@@ -81,7 +81,7 @@ class Push:
         if not self._retried(lambda: self._client.has_blob(descriptor)):
             raise NetworkError(
                 f"the registry has taken the blob {descriptor.digest.short}, but doesn't have it",
-                "try again; if it stays so, tell the registry's owner",
+                "try again; if it fails again, tell the registry's owner",
             )
         return True
 

@@ -47,7 +47,7 @@ def refusal(
         )
     if status in (401, 403):
         if is_part:  # whoever got the manifest may read the image
-            hint = f"try again; if it stays so, log in: provision login {registry}, or tell the registry's owner"
+            hint = f"try again; if it fails again, log in: provision login {registry}, or tell the registry's owner"
             return NotAllowed(f"{registry} refuses the {what} of {name}, whose manifest it gave{reason}", hint)
         # A registry that hides which repositories exist answers the same for private and missing ones.
         hint = f"check the spelling; if it is private: provision login {registry}"

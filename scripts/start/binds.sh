@@ -4,7 +4,7 @@
 # Bind the files of /etc, Android's directories, and the binds of the profile, of `provision --bind` and of the options.
 bind_all() {
     is_read_only=''
-    [ -z "$has_own_files" ] || say "in $start_directory the container's files are seen, not this machine's"
+    [ -z "$has_own_files" ] || say "$start_directory is not bound, because the container has files of its own there"
     bind_android
     bind_links
     bind_etc_files
@@ -86,11 +86,11 @@ check_own_files() {
 # Bind `source` on `destination`. Exit if that is the root: the bind would hide the whole container.
 bind_one() {
     resolve "$destination"
-    [ -n "$resolved" ] || fail "can't bind $source on the root, $destination: name a place below it"
+    [ -n "$resolved" ] || fail "can't bind $source on the container's root, $destination: name a directory below it"
     case $runtime$is_read_only in
         proot) bind_in_proot ;;
         prootyes)
-            say "proot can't bind read-only: what runs can write to $source"
+            say "proot can't bind read-only: programs in the container can write to $source"
             bind_in_proot
             ;;
         *yes) make_view && bind_in_namespace ;;

@@ -133,11 +133,12 @@ pass_proxies() {
 add_variable() {
     entry=$1
     case $1 in
-        '' | =*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $1" ;;
+        '' | =*) fail "--env needs NAME=VALUE, or NAME to pass the value that it has here, not $1" ;;
         *=*) ;;
         *)
             if is_changed "$1"; then
-                [ "$option" = --env ] || fail "--env-file: give the value of $1 too, or --env $1"
+                [ "$option" = --env ] ||
+                    fail "--env-file can't pass the value that $1 has here: write $1=VALUE there, or use --env $1"
                 find_original_value "$1"
             fi
             ;;
@@ -170,9 +171,9 @@ is_changed() {
 # For --env $1, set `entry`, `option` and `value` with the value that the variable had when this process was started.
 find_original_value() {
     case $1 in
-        *[!A-Za-z0-9_.-]*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $1" ;;
+        *[!A-Za-z0-9_.-]*) fail "--env needs NAME=VALUE, or NAME to pass the value that it has here, not $1" ;;
     esac
-    find_program tr || fail "--env $1 needs its value here: there is no tr on this machine"
+    find_program tr || fail "can't read the value of $1 for --env: there is no tr on this machine, install coreutils"
     # sed works on lines: newlines in values become \001, and the NULs between variables become newlines.
     taken_value=$(tr '\000\n' '\n\001' <"/proc/$$/environ" | sed -n "s/^$1=/=/p" | tr '\001' '\n' && printf x)
     case $taken_value in

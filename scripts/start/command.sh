@@ -50,7 +50,7 @@ refuse_systemd() {
         systemd/*) ;;
         *) return 0 ;;
     esac
-    fail "systemd can't run here, it needs a machine of its own: start the program of a service, or --shell"
+    fail "systemd can't run in this container: start the program of a service instead, or use --shell"
 }
 
 # At a terminal, if the image's own command runs, print the image's ports and their numbers on this machine.

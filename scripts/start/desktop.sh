@@ -69,7 +69,8 @@ read_row() {
             ;;
         directory | socket)
             [ -n "$needs_socket" ] || return 0
-            find_existing socket "$@" || fail "--$desktop_option: it needs a program on this machine, whose socket is missing. Run: $advice"
+            find_existing socket "$@" ||
+                fail "--$desktop_option: no socket of its server was found on this machine. Run: $advice"
             # shellcheck disable=SC2034 # for the table
             found=${source##*/}
             [ "$action" = socket ] || source=${source%/*}

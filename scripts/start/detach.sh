@@ -47,5 +47,5 @@ $answer
 END
     [ -n "$started" ] || { printf '%s\n' "${reason:-start.sh: it ended at once, see $log}" >&2 && exit 125; }
     printf '%s\n' "$pid"
-    say "it runs as process $pid, and writes to $log"
+    say "it runs as process $pid, and its output goes to $log"
 }

@@ -11,7 +11,7 @@ fill_devices() {
         # The kernel follows symlinks at `source`, and checks their owners (fs.protected_symlinks).
         { mkdir -p ".${destination%/*}" && { [ -d ".$destination" ] || rm -f ".$destination"; } &&
             cp -RHp "$source" ".$destination"; } ||
-            fail "can't show the device $source"
+            fail "can't add the device $source"
     done
     # The terminal is not in the new devpts, but ttyname(3) also looks at /dev/console.
     [ -n "$host_devices" ] || name_terminal
@@ -24,7 +24,7 @@ name_terminal() {
     # If the terminal is from another mount namespace, the name may be that of another terminal here.
     # shellcheck disable=SC3013 # dash, busybox, mksh and bash have it
     [ "$link_target" -ef /proc/self/fd/0 ] || return 0
-    mount_one "$link_target" ./dev/console none bind || say "this terminal has no name inside"
+    mount_one "$link_target" ./dev/console none bind || say "can't bind this terminal on /dev/console"
 }
 
 # Copy the devices and links to the directory $1, with one program.
@@ -33,7 +33,7 @@ copy_devices() {
         umask 0
         exec cp -RPf /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/ptmx \
             /dev/fd /dev/stdin /dev/stdout /dev/stderr "$1/"
-    ) || say "some devices are missing inside"
+    ) || say "can't make some devices of /dev"
 }
 
 # Fill the private /dev for root in a user namespace. Device nodes made there can't be opened, so that the host's are
@@ -48,11 +48,11 @@ show_devices() {
     done
     mount_at_once '' || mount_each
     { cp -RPf /dev/fd /dev/stdin /dev/stdout /dev/stderr ./dev/ && ln -s pts/ptmx ./dev/ptmx; } ||
-        say "some devices are missing inside"
+        say "can't make some devices of /dev"
     eval "set -- $typed_devices"
     for device; do
         split_bind "$device"
-        show_device || fail "can't show the device $source"
+        show_device || fail "can't add the device $source"
     done
 }
 

@@ -88,7 +88,7 @@ translate_value() {
         --security-opt)
             case $docker_value in
                 no-new-privileges | no-new-privileges[:=]true) translated_word=--no-new-privs ;;
-                *) refuse "--privileged takes the filter away" ;;
+                *) refuse "the seccomp filter can only be turned off, by --privileged" ;;
             esac
             ;;
         --network | --net)
@@ -100,25 +100,25 @@ translate_value() {
         --health-* | --name | --label | --label-file | --annotation | --pull | --cidfile | --log-* | --attach | \
             --detach-keys | --expose | --shm-size | --stop-signal | --stop-timeout | --oom-score-adj) return ;;
         --cpu* | --memory* | --kernel-memory | --blkio-* | --pids-limit | --device-* | --storage-opt | --ulimit)
-            refuse "limits are set outside: ulimit, or systemd-run --user --scope -p MemoryMax=1G DIR/start.sh"
+            refuse "set limits outside, by ulimit or by systemd-run --user --scope -p MemoryMax=1G DIR/start.sh"
             ;;
         --add-host | --dns-* | --domainname) refuse "edit /etc/hosts or /etc/resolv.conf in rootfs" ;;
-        --cap-drop) refuse "few capabilities are left anyway; --no-new-privs keeps sudo and su from more" ;;
-        --gpus) refuse "--device shows a device, and --gpu virgl draws by a program outside" ;;
-        --group-add) refuse "use --user USER:GROUP, or rootfs/etc/group" ;;
-        --platform) refuse "it was chosen when DIR was made: provision --platform" ;;
-        --restart) refuse "a service manager can start it again" ;;
-        --tmpfs) refuse "/dev/shm is in memory; --ephemeral throws all changes away" ;;
-        --volumes-from) refuse "bind the directories: --bind" ;;
-        --userns) refuse "--runtime userns" ;;
-        *) refuse "there is no such thing here" ;;
+        --cap-drop) refuse "root has few capabilities anyway; --no-new-privs turns sudo and su off" ;;
+        --gpus) refuse "use --device PATH, or --gpu virgl" ;;
+        --group-add) refuse "use --user USER:GROUP, or add the user to a group in rootfs/etc/group" ;;
+        --platform) refuse "choose it when DIR is made: provision --platform" ;;
+        --restart) refuse "let a service manager start it again" ;;
+        --tmpfs) refuse "use --ephemeral, which discards all changes" ;;
+        --volumes-from) refuse "bind the directories with --bind" ;;
+        --userns) refuse "use --runtime userns" ;;
+        *) refuse "leave it out" ;;
     esac
     append "$translated" "$translated_word" && translated=$list
 }
 
 # Exit with the message that `docker_option` is not supported, and with the hint $1.
 refuse() {
-    fail "docker's $docker_option isn't here: $1"
+    fail "docker's $docker_option is not supported: $1"
 }
 
 # Set `translated_word` to a --bind for docker's -v SRC:DST[:OPTIONS]. Options without an effect here are left out. Exit
@@ -136,14 +136,14 @@ translate_volume() {
     esac
     case $volume in
         *:/*) ;;
-        *) fail "-v needs SRC:DST; $volume needs no volume, since all that is inside lasts" ;;
+        *) fail "-v needs SRC:DST; $volume needs no volume, since changes in the container are kept" ;;
     esac
     volume_mode='' IFS=,
     for volume_option in $volume_options; do
         case $volume_option in
             ro) volume_mode=:ro ;;
             rw | z | Z | U | cached | delegated | consistent | nocopy | rprivate | private | rslave | slave) ;;
-            *) fail "--bind has no :$volume_option" ;;
+            *) fail "-v has no option $volume_option here: leave it out" ;;
         esac
     done
     IFS=" 	$newline"
@@ -179,7 +179,7 @@ check_port() {
     inner_port=${published##*:} outer_port=${published%:*} outer_port=${outer_port##*:}
     case $outer_port in
         '' | "$inner_port") ;;
-        *) fail "-p $docker_value: a port inside is the same port here, $inner_port: leave -p out, or let the program \
-listen at $outer_port" ;;
+        *) fail "-p $docker_value: ports can't be mapped, $inner_port is the same port outside: leave -p out, or let the \
+program listen at $outer_port" ;;
     esac
 }

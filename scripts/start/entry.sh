@@ -21,7 +21,7 @@ find_entry() {
         copy_program
         append '' "$program" "--root=$1" "--wd=$workdir"
         [ "$uid:$gid" = 0:0 ] || append "$list" "--setgid=$gid" "--setuid=$uid"
-        [ -z "$groups" ] || say "without a shell in the image, user $uid has no other groups"
+        [ -z "$groups" ] || say "the image has no shell, so that user $uid has no supplementary groups"
     fi
     entry_words=$list
 }
@@ -42,7 +42,7 @@ find_chroot() {
             # A plus keeps chroot from looking up the numbers as names, which would load libraries of the guest.
             append '' "$program" "--userspec=+$uid:+$gid" "--groups=$other_groups" "$1"
             ;;
-        *) [ "$uid:$gid" = 0:0 ] || fail "this chroot can't become user $uid: install GNU coreutils" ;;
+        *) [ "$uid:$gid" = 0:0 ] || fail "this machine's chroot can't switch to user $uid: install GNU coreutils" ;;
     esac
 }
 
@@ -72,7 +72,9 @@ find_capabilities() {
     [ -z "$privileged$nested" ] || return 0
     case " $more_capabilities " in
         *" all "*) return ;;
-        *" sys_ptrace "*) say "--cap-add SYS_PTRACE: root inside can leave the rootfs, by /proc/1/root" ;;
+        *" sys_ptrace "*)
+            say "with --cap-add SYS_PTRACE, root inside can read and change this machine's files, by /proc/1/root"
+            ;;
     esac
     capability_set="chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot \
 audit_write setfcap $more_capabilities"

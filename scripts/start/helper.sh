@@ -21,7 +21,7 @@ find_helper() {
     helper='' waiter=''
     find_tools
     [ -z "$helper_machine" ] ||
-        say "without a seccomp filter, because $directory/.provision/helper can't be executed here"
+        say "no seccomp filter is used, because $directory/.provision/helper can't be executed here"
 }
 
 # Set `helper` and `has_namespaces`, and succeed if `waiter` can be executed.

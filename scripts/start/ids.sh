@@ -11,20 +11,21 @@ choose_ids() {
     ids=${typed_ids:-${remembered_ids:-one}}
     case $remembered_ids/$typed_ids in
         many/one)
-            fail "files here belong to many ids, which one id can't use: leave out --ids, or provision another directory"
+            fail "files in DIR belong to many ids, which can't be used with one: leave out \
+--ids, or provision another directory"
             ;;
         /many)
             [ ! -d "$directory/.provision/run" ] ||
-                fail "this was started with one id before, and has lost the owners of files: make another directory by \
+                fail "DIR was started with one id before, and has lost the owners of files: make another directory by \
 provision --ids many IMAGE DIR"
             ;;
     esac
     [ "$ids" = many ] || return 0
-    [ "$host_uid" != 0 ] || fail "with many ids it is a user's, in user namespaces: start it as that user, without sudo"
-    [ -O "$directory/.provision" ] || fail "with many ids only its owner can start it"
+    [ "$host_uid" != 0 ] || fail "root can't start a DIR with many ids: start it as the user who owns it, without sudo"
+    [ -O "$directory/.provision" ] || fail "only its owner can start a DIR with many ids"
     case $typed_runtime$no_namespace in
         '' | auto | userns) runtime=userns ;;
-        *) fail "files here belong to many ids, which only user namespaces have: leave out --runtime and --no-namespace" ;;
+        *) fail "--ids many needs user namespaces: leave out --runtime and --no-namespace" ;;
     esac
     { find_program newuidmap && find_program newgidmap; } ||
         fail "--ids many needs newuidmap and newgidmap: apt install uidmap"
@@ -47,12 +48,12 @@ set_owners() {
     first_id=''
     { read -r _ && read -r first_id; } <"$directory/.provision/ids"
     if [ -n "$first_id" ]; then
-        [ "$first_id" = "$outer_ids" ] || fail "files here belong to ids from $first_id on, and you have those from \
-$outer_ids on: give them back in /etc/subuid and /etc/subgid"
+        [ "$first_id" = "$outer_ids" ] || fail "files in DIR belong to subordinate ids from $first_id on, but yours are \
+those from $outer_ids on: restore the former ones in /etc/subuid and /etc/subgid"
         return
     fi
     quote "$directory"
-    say "files here get owners of their own, and rm alone can't delete them: unshare -U -r --map-auto rm -rf $quoted"
+    say "files in DIR get other owners now. To delete it later: unshare -U -r --map-auto rm -rf $quoted"
     { find_program awk && find_program chown && find_program chmod; } || fail "--ids many needs awk, chown and chmod"
     list_owners | change_owners || finish 125
     write_text "many$newline$outer_ids$newline" "$directory/.provision/ids" ||

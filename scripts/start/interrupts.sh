@@ -17,7 +17,7 @@ handle_interrupt() {
     esac
     interrupts=$((interrupts + 1))
     case $interrupts/$signals_caught in
-        1/*) say "what runs ignores Ctrl-C: press it again to end it" ;;
+        1/*) say "the program ignores Ctrl-C: press it again to end it" ;;
         2/*[4567cdef]???) kill -s TERM "$main_process" 2>/dev/null ;;
         *)
             forced_status=137

@@ -7,7 +7,7 @@
 # typed `options`. $1 is the number of typed words.
 choose_session() {
     [ -z "$start_option$inside" ] || [ -n "$inside" ] ||
-        fail "$start_option has to be given when a session starts: --exec goes by the session's"
+        fail "--exec takes $start_option from the session: leave it out, or use it when the session starts"
     if [ -z "$joined" ]; then
         find_sessions
         joined=$typed_session
@@ -16,8 +16,8 @@ choose_session() {
             '')
                 find_unrecorded
                 [ -z "$unrecorded" ] ||
-                    fail "$directory is read-only: nothing says how$unrecorded can be joined, and --stop stops it"
-                fail "nothing runs from $directory: start it first, $script --detach"
+                    fail "$directory is read-only, so that$unrecorded has no record and can't be joined: --stop stops it"
+                fail "nothing runs from $directory: start it with $script --detach"
                 ;;
             *\ *) explain_choice ;;
         esac
@@ -58,7 +58,7 @@ explain_choice() {
         read_session "$pid"
         choices="$choices${choices:+, }$pid ($printable)"
     done
-    fail "several run from here, choose one by --session: $choices"
+    fail "several sessions run from here, choose one with --session: $choices"
 }
 
 # Open the session's directory in /proc as descriptor 7: it stays the directory of this process, even if its number is
@@ -69,7 +69,7 @@ open_session() {
     { exec 7<"/proc/$joined" && read -r recorded_start <"$directory/.provision/run/$joined"; } 2>/dev/null
     { read_stat self/fd/7 && [ "$stat_start" = "$recorded_start" ]; } || fail "session $joined has ended"
     # shellcheck disable=SC3067 # all of our shells have it
-    [ -O /proc/self/fd/7 ] || fail "session $joined is somebody else's"
+    [ -O /proc/self/fd/7 ] || fail "session $joined belongs to another user"
 }
 
 # Wait until the session's guest can be joined.
@@ -84,7 +84,8 @@ wait_until_ready() {
         case $text in *" end=${newline}ready=yes"*) return ;; esac
         tries=$((tries - 1))
         { [ "$tries" -gt 0 ] && has_session "$joined"; } ||
-            fail "session $joined has not started, or an older start.sh has"
+            fail "session $joined has not started its command, or was started by an older start.sh: \
+try again, or start another"
         sleep 0.1
         read_session "$joined"
     done
@@ -138,7 +139,7 @@ join_rootfs() {
     find_ids
     # The kernel makes no user namespace for a process whose root isn't the mount namespace's.
     [ -z "$nested" ] || [ "$real_rootfs" != / ] ||
-        fail "session $joined has the one id of root: start it with --user $user to have that user inside"
+        fail "session $joined has one id, which is root's: start another session with --user $user"
     give_pipes_to_user
     case "$privileged$nested $more_capabilities " in
         yes* | *" all "*) ;; # it has all capabilities, or none

@@ -5,7 +5,7 @@
 # Exit if the runtime doesn't support the typed options.
 check_write_options() {
     case $runtime/$no_writes$ephemeral in
-        bare/?*) fail "--no-namespace mounts nothing: it has no --read-only and no --ephemeral" ;;
+        bare/?*) fail "--no-namespace mounts nothing: leave out --read-only and --ephemeral" ;;
         proot/*) [ -z "$no_writes" ] || fail "--read-only needs mounts, which proot doesn't have: use --runtime userns" ;;
     esac
 }
@@ -66,10 +66,10 @@ mount_overlay() {
         is_kernel 6 6 || make_throwaway
     fi
     { mkdir -p "$upper/files" "$upper/work" && copy_mode ../../rootfs "$upper/files"; } ||
-        fail "can't make a directory for what is changed"
+        fail "can't make a directory for the changes"
     mount_one overlay ../../rootfs overlay \
         "lowerdir=../../rootfs,upperdir=$upper/files,workdir=$upper/work$xattrs$root_flags" ||
-        fail "--ephemeral takes overlayfs, which doesn't work here: in userns it needs Linux 5.11"
+        fail "--ephemeral needs overlayfs, which doesn't work here: in userns it needs Linux 5.11"
 }
 
 # Succeed if this is Linux $1.$2 or newer.
@@ -84,7 +84,7 @@ is_kernel() {
 # later one does.
 make_throwaway() {
     throwaway=$directory/.provision/ephemeral/$$ upper=../ephemeral/$$
-    mkdir -p "$throwaway" || fail "--ephemeral needs a DIR that can be written to here"
+    mkdir -p "$throwaway" || fail "--ephemeral can't write to $directory/.provision: start it as its owner"
 }
 
 # Copy the mode and the owner of the directory $1 to the directory $2.
@@ -99,7 +99,7 @@ copy_mode() {
 
 # For proot, set `rootfs` to a copy for this start, if the file system can make one by reflinks. Exit if it can't.
 copy_rootfs() {
-    problem="--ephemeral needs user namespaces (--runtime userns), or a file system that makes copies at once (btrfs, xfs)"
+    problem="--ephemeral needs user namespaces (--runtime userns), or a file system with reflinks (btrfs, xfs)"
     [ -z "$print_only" ] || fail "$problem: --print can't show it"
     [ -e "$directory/.provision/ephemeral" ] || mkdir "$directory/.provision/ephemeral" 2>/dev/null
     make_throwaway

@@ -6,7 +6,7 @@
 # Set `links_directory` for --link2symlink. If DIR was moved, change proot's symlinks to its new path first.
 prepare_links() {
     if [ -L "$rootfs/.l2s" ] || { [ -e "$rootfs/.l2s" ] && [ ! -d "$rootfs/.l2s" ]; }; then
-        fail "$rootfs/.l2s is no directory, but proot's place for hard links: move it away"
+        fail "$rootfs/.l2s is not a directory, and proot needs that name for hard links: move it away"
     fi
     cd -P "$rootfs" || fail "can't enter $rootfs"
     links_root=$PWD
@@ -17,11 +17,12 @@ prepare_links() {
     if [ -n "$former_root" ] && [ "$former_root" -ef "$rootfs" ]; then
         links_root=$former_root
     elif [ -n "$print_only" ]; then
-        [ -z "$former_root" ] || say "DIR was at ${former_root%/rootfs}: start it once for its hard links to be found"
+        [ -z "$former_root" ] || say "DIR was moved from ${former_root%/rootfs}, and its hard links still point there: \
+start it once without --print"
     elif [ -n "$session_file" ]; then
         update_links
     elif [ -n "$former_root" ]; then
-        say "DIR was at ${former_root%/rootfs} and can't be written to: hard links that were made inside are lost"
+        say "DIR was moved from ${former_root%/rootfs}, and is read-only: hard links that were made inside don't work"
     fi
     links_directory=$links_root/.l2s
     [ -n "$print_only" ] || [ -d "$rootfs/.l2s" ] || mkdir "$rootfs/.l2s" 2>/dev/null || links_directory=''
@@ -52,7 +53,8 @@ update_links() {
         fi
         # Without `.provision/links`, it isn't known whether DIR was moved. If sessions run, a later start looks.
         [ -n "$former_root$holder" ] || break
-        [ "$tenths" -gt 0 ] || fail "DIR was moved while it was used, and proot's links have to follow: --stop ends it"
+        [ "$tenths" -gt 0 ] ||
+            fail "DIR was moved while a session ran, and its hard links have to be changed: end the session with --stop"
         tenths=$((tenths - 1))
         sleep 0.1
     done
@@ -77,7 +79,8 @@ lock_links() {
 # Replace all of proot's symlinks by ones to `links_root`, each by one rename. `.provision/links` is written last, so
 # that the next start continues if this one is killed.
 replace_links() {
-    [ -z "$former_root" ] || say "DIR was at ${former_root%/rootfs}: hard links that were made inside follow it"
+    [ -z "$former_root" ] ||
+        say "DIR was moved from ${former_root%/rootfs}: changing the hard links that were made inside"
     # Remove temporary files of killed starts.
     set +f
     rm -f "$directory/.provision"/links.new.*
@@ -91,9 +94,9 @@ replace_links() {
         eval "set -- $list"
         failed=$("$@" -exec "$shell_program" -c "$replace_some_links" "$script" "$former_root" "$links_root" \
             "$directory/.provision/links.new.$$" {} + 2>/dev/null)
-        [ -z "$failed" ] || fail "can't lead this link of proot's to where DIR is now: ${failed%%"$newline"*}"
+        [ -z "$failed" ] || fail "can't change this hard link of proot to the new place of DIR: ${failed%%"$newline"*}"
     elif [ -n "$former_root" ]; then
-        fail "there is no find to look for the links of proot: install findutils"
+        fail "can't look for hard links of proot, since there is no find: install findutils"
     fi
     write_text "$links_root$newline" "$directory/.provision/links.new.$$" &&
         mv -f "$directory/.provision/links.new.$$" "$directory/.provision/links"

@@ -316,7 +316,7 @@ bind_in_namespace() {
     file=${resolved##*/}
     enter "${resolved%/*}/" "$problem"
     [ -e "./$file" ] || create_file "$file"
-    [ -f "./$file" ] || fail "$problem, which is no file"
+    [ -f "./$file" ] || fail "$problem, which is not a file"
     # The target is a descriptor, which can't be replaced between the check and the mount.
     bind_opened 8<"./$file" || fail "$problem"
 }
@@ -325,7 +325,7 @@ bind_in_namespace() {
 bind_opened() {
     # mksh closes descriptors above 2 for programs, unless they are redirected for them.
     link_target=$(readlink /proc/self/fd/8 8<&8 && printf x)
-    [ "${link_target%?x}" = "$real_rootfs$resolved/$file" ] || fail "$problem, which changes meanwhile"
+    [ "${link_target%?x}" = "$real_rootfs$resolved/$file" ] || fail "$problem, which was replaced meanwhile: try again"
     mount_one "$source" /proc/self/fd/8 none rbind 8<&8
 }
 

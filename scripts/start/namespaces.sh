@@ -37,7 +37,7 @@ ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\"" "${relayed:+5<&5}"
 # two.
 prepare_bare() {
     [ -z "$default_binds$typed_binds$typed_dns$typed_devices$termux$desktop" ] ||
-        fail "--no-namespace mounts nothing: it can't bind, nor take --dns or --device"
+        fail "--no-namespace mounts nothing: leave out binds, --dns and --device"
     prepare_guest "$@"
     filter='' more_ids='' nested='' is_machine_root=''
     [ -n "$print_only" ] || {
@@ -74,7 +74,7 @@ enter_rootfs() {
         *[!0-9]1) ;;
         *) fail "--inside is for start.sh itself" ;; # in another mount namespace, all processes would see the mounts
     esac
-    [ -z "$privileged" ] || say "--privileged: what runs inside can read and change all of this machine"
+    [ -z "$privileged" ] || say "with --privileged, programs inside can read and change everything on this machine"
     prepare_guest "$@"
     find_ids
     [ -z "$privileged" ] || [ "$runtime$has_roots_files" = userns ] || host_devices=yes

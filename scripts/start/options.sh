@@ -95,7 +95,7 @@ parse_option() {
         --trust-dir) trust_dir=yes ;;
         --verbose) verbose=yes ;;
         --termux)
-            is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
+            is_termux || fail "--termux works in Termux only, where PREFIX ends in /files/usr"
             termux=yes
             ;;
         --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
@@ -116,7 +116,7 @@ parse_value() {
         --workdir)
             case $value in
                 /*) normalize "$value" && workdir=$normal ;;
-                *) fail "--workdir needs a path from the root, not $value" ;;
+                *) fail "--workdir needs an absolute path, not $value" ;;
             esac
             ;;
         --runtime) runtime=$value typed_runtime=$value ;;
@@ -131,7 +131,7 @@ parse_value() {
             ;;
         --proot-option) append "$typed_proot_options" "$value" && typed_proot_options=$list ;;
         --dev)
-            [ "$value" = host ] || fail "--dev can be host, and nothing else"
+            [ "$value" = host ] || fail "--dev can only be host, not $value"
             host_devices=yes
             ;;
         --cap-add) add_capability ;;
@@ -156,7 +156,7 @@ parse_value() {
         --env-file) read_env_file ;;
         --unsetenv) append_to typed_env "-$value" ;;
         --gpu)
-            [ "$value" = virgl ] || fail "--gpu can be virgl, and nothing else"
+            [ "$value" = virgl ] || fail "--gpu can only be virgl, not $value"
             desktop="$desktop gpu"
             ;;
         --dns)
@@ -194,9 +194,9 @@ add_device() {
     split_bind "$value"
     [ -e "$source" ] || fail "--device: there is no $source"
     case $destination/ in
-        */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
+        */../* | /dev/./*) fail "--device needs a destination below /dev, not $destination" ;;
         /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
-        *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
+        *) fail "--device needs a destination below /dev: $source:/dev/${source##*/}" ;;
     esac
 }
 
@@ -208,7 +208,7 @@ add_capability() {
     set -- all $capability_names
     case " $* " in
         *" $capability "*) more_capabilities="$more_capabilities $capability" ;;
-        *) fail "--cap-add: there is no capability $value; it is a name as NET_ADMIN, or ALL" ;;
+        *) fail "--cap-add: there is no capability $value: use a name such as NET_ADMIN, or ALL" ;;
     esac
 }
 
@@ -235,35 +235,37 @@ make_lower() {
 show_help() {
     cat <<END
 Usage: start.sh [OPTION]... [COMMAND...]
-Runs a command in this container, else
-what the image starts by itself.
+Runs COMMAND in this container, else the
+image's own command.
 
---shell         login shell, past the
-                entrypoint
---entrypoint E  run E, not the image's
+--shell         login shell, without the
+                image's entrypoint
+--entrypoint E  run E instead of the
+                image's entrypoint
 --user U[:G]    names or numbers
 --root          as root: --user 0:0
 --workdir D     start in D
---here          show this directory at
+--here          bind this directory at
                 its path, and start in
                 it
---umask M       what new files don't
-                allow; else 022
---env K=V       set a variable; K alone:
-                as it is here
---env-file F    the same by a file
+--umask M       umask of the command,
+                else 022
+--env K=V       set a variable; K alone
+                passes its value here
+--env-file F    the same from a file
 --unsetenv K    unset a variable
---no-proxy-env  no proxies of this shell
---bind SRC[:DST[:ro]]  show a path
-                inside, with :ro to be
-                read only
---dns IP        ask this name server
---termux        show Termux's files and
+--no-proxy-env  don't pass the proxy
+                variables of this shell
+--bind SRC[:DST[:ro]]  bind a path, with
+                :ro read-only
+--dns IP        use this name server
+--termux        bind Termux's files and
                 the shared storage
---proot-option W  a word for proot
---x11 --sound   show this machine's X
-                and sound servers
---gpu virgl     draw by virgl, outside
+--proot-option W  pass W to proot
+--x11 --sound   use this machine's X and
+                sound servers
+--gpu virgl     use this machine's virgl
+                server
 END
     show_more_help
 }
@@ -273,40 +275,42 @@ show_more_help() {
     cat <<END
 --runtime R     auto, proot, chroot or
                 userns
---ids many      userns with all ids of
-                /etc/subuid: su, sshd,
-                postgres; from the first
-                start of a DIR on
---verbose       say why not another
-                runtime
---device PATH[:DST]  show a device of
-                the host in /dev
---dev=host      for root, all devices
+--ids many      userns with your ids of
+                /etc/subuid, for su,
+                sshd, postgres; from the
+                first start of DIR on
+--verbose       say why other runtimes
+                are not used
+--device PATH[:DST]  add a device of the
+                host to /dev
+--dev=host      all devices, for root
 --cap-add CAP   keep a capability, or
                 ALL
---no-new-privs  no sudo and su inside
+--no-new-privs  turn off sudo and su
 --privileged    all devices and capa-
-                bilities: it can change
-                this machine
+                bilities: programs can
+                change this machine
 --trust-dir     run it although others
                 own it or can change it
---no-namespace  chroot alone: nothing
-                private, nothing mounted
---hostname NAME  not the directory's
+--no-namespace  only chroot, without
+                namespaces and mounts
+--hostname NAME  instead of the name of
+                DIR
 --read-only     the image's files can't
                 be changed
---ephemeral     changes are thrown away
-                at the end
+--ephemeral     discard all changes at
+                the end
 --print         show the command line
                 and stop
---detach        in the background, with
-                a log
---list          what runs from here
---exec          run the command in it
---session PID   in which one
---stop          end it
---timeout SEC   within 10 seconds, or
-                SEC
+--detach        run in the background,
+                with a log
+--list          list running sessions
+--exec          run COMMAND in a running
+                session
+--session PID   which one, for --exec
+--stop          stop all sessions
+--timeout SEC   within SEC seconds, else
+                10
 --help          this text
 --              end of the options
 

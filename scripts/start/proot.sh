@@ -11,7 +11,8 @@ prepare_proot() {
     [ -z "$host_env" ] || check_program
     remove_placeholders
     hides_host ||
-        say "this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows none"
+        say "with this proot, programs inside can see files of this machine, and DIR has no filter for that: use \
+--runtime userns"
     find_reporter
     set_guest_words "$reporter"
     if [ -n "$launch_first" ] && [ "${found_program:-$guest_program}" = "${guest_program##*/}" ]; then
@@ -210,7 +211,7 @@ no_longer_starts() {
 explain_failure() {
     if [ "$starts/$status" != yes/0 ] && no_longer_starts; then
         status=125
-        say "proot has stopped working here: start again, and another runtime is taken if there is one"
+        say "proot can't start programs any more: start again, to use another runtime if one works"
         return
     fi
     [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
@@ -223,9 +224,9 @@ explain_failure() {
     if proot_works; then
         return 0
     elif PROOT_NO_SECCOMP=1 && export PROOT_NO_SECCOMP && proot_works; then
-        say "proot's use of seccomp fails here: try PROOT_NO_SECCOMP=1, in the environment"
+        say "proot's use of seccomp fails here: set PROOT_NO_SECCOMP=1 in the environment"
     else
-        say "proot itself fails here, in both of its ways: provision doctor says more"
+        say "proot fails here, with seccomp and without: run provision doctor"
     fi
 }
 

@@ -15,7 +15,7 @@ copy_run() {
         done
         eval "set -- $deeper"
     done
-    [ -z "$is_cut" ] || say "not all of the image's /run is shown: it is copied at each start, up to 256 directories, \
+    [ -z "$is_cut" ] || say "the image's /run is copied only in part, up to 256 directories, \
 2048 files in each and 32 MiB"
 }
 

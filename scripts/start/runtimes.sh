@@ -20,7 +20,7 @@ in it can run: move DIR to another one, or mount -o remount,exec"
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
             can_chroot || {
                 root_is_mounted ||
-                    fail "chroot needs a / that is a mount, and this is a chroot already: use --runtime proot"
+                    fail "chroot needs a / that is a mount point, and this is a chroot already: use --runtime proot"
                 explain_missing "chroot needs unshare, mount and root's capabilities (else use --runtime proot, or \
 --no-namespace)" util-linux
             }
@@ -40,7 +40,7 @@ choose_best() {
     can_chroot && runtime=chroot && return
     [ -z "$emulated_cpu" ] || has_binfmt || no_binfmt="the kernel has no binfmt for $emulated_cpu"
     if [ "$host_uid" = 0 ]; then
-        report_skipped chroot "${no_binfmt:-it needs all of root, unshare and mount, and a / that is a mount}"
+        report_skipped chroot "${no_binfmt:-it needs the capabilities of root, unshare, mount, and a / that is a mount point}"
     elif [ -n "${ANDROID_ROOT-}" ]; then
         report_skipped userns "Android gives apps no user namespaces"
     elif ! can_userns; then
@@ -57,7 +57,7 @@ choose_best() {
     esac
     case $proot_state/$runtime in
         shows/auto) runtime=proot ;;
-        fails/auto) fail "proot can't start here, and user namespaces don't work: provision doctor says more" ;;
+        fails/auto) fail "proot can't start here, and user namespaces don't work: run provision doctor" ;;
         */auto) explain_missing "neither proot nor user namespaces work here" proot ;;
     esac
 }
@@ -90,7 +90,7 @@ find_proot_state() {
         report_skipped proot "it can't start"
     elif ! hides_host; then
         proot_state=shows
-        report_skipped proot "it shows programs files of the host, and DIR has no filter for it"
+        report_skipped proot "programs inside could see files of this machine, and DIR has no filter for that"
     else
         proot_state=good
     fi

@@ -183,7 +183,7 @@ stop_sessions() {
     deadline=$((now + tenths))
     for pid in $sessions; do
         kill -s "$stop_signal" "$pid" 2>/dev/null || [ ! -e "/proc/$pid" ] ||
-            fail "can't stop $pid, which is somebody else's"
+            fail "can't stop $pid, which belongs to another user"
     done
     wait_for_sessions $((deadline - grace)) && return
     kill_sessions

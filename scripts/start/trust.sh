@@ -45,12 +45,12 @@ find_physical() {
 
 # Set `places`. One ls lists all of them.
 list_places() {
-    find_program ls || fail "there is no ls on PATH, which tells whose $directory is: --trust-dir"
+    find_program ls || fail "can't check the owner of $directory, since there is no ls on PATH: install coreutils"
     # ls fails if another start removes one of its files meanwhile.
     tries=5
     until places=$(print_places 2>/dev/null); do
         tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || fail "can't look at $directory: start.sh must be allowed to enter it"
+        [ "$tries" -gt 0 ] || fail "can't list $directory: start.sh needs permission to enter it"
     done
 }
 

@@ -27,8 +27,8 @@ find_user() {
 
 # Exit with the message that the image has no $1. Of long files, only the first 64 KiB were read.
 fail_without() {
-    [ ${#accounts} -lt 65536 ] || fail "no $1 in the first 64 KiB of the image's /etc/passwd and /etc/group: see --user"
-    fail "no $1 in the image: see --user"
+    [ ${#accounts} -lt 65536 ] || fail "no $1 in the first 64 KiB of the image's /etc/passwd and /etc/group: use --user"
+    fail "no $1 in the image: use --user"
 }
 
 # Succeed if $1 is a user or group id below 4000000000. Programs take numbers from 2^32 on modulo 2^32, so that they

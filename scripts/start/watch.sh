@@ -45,8 +45,8 @@ watch_guest='
                 while read -r field numbers; do
                     [ "$field" != NSpid: ] || number=${numbers##*[!0-9]}
                 done <"/proc/$guest/status"
-                echo "start.sh: it starts itself again without end, since it can'\''t become another user with one id:" \
-                    "provision --ids many makes a DIR that has more (or: --entrypoint, past it)" >&2
+                echo "start.sh: the entrypoint starts itself again without end, since it can'\''t switch to another" \
+                    "user with one id: make a DIR with provision --ids many, or skip the entrypoint with --entrypoint" >&2
                 [ ! -s "$session" ] || true >"$session"
                 kill -s KILL "$number"
                 exit
@@ -65,7 +65,7 @@ explain_guest='
         [1-9] | [1-9]? | 1[01]? | 12[0-7])
             set -- $?
             echo "start.sh: root with one id, and without a seccomp filter, can'\''t change owners and users;" \
-                "if it failed by that: provision --ids many IMAGE DIR makes a DIR that has more" >&2
+                "if that made it fail, make another DIR: provision --ids many IMAGE DIR" >&2
             exit "$1"
             ;;
         *) exit $? ;;

@@ -175,7 +175,7 @@ def test_configs_of_old_registries_are_judged_by_their_content(media_type: str |
     ("content", "media_type", "why"),
     [
         (b"<html>", "text/html", "this is no container image: its config, of the type 'text/html', is none"),
-        (b"{}", "", "this is no container image: its config is none of an image .config.rootfs is missing"),
+        (b"{}", "", "this is no container image: its config is not an image's .config.rootfs is missing"),
         (b'{"title": "a chart"}', "application/json", "no container image"),
     ],
 )

@@ -139,7 +139,7 @@ def test_others_sessions_are_not_stopped(container: Container) -> None:
         process.stdout.readline()
         done = container.run("proot", "--stop")
         assert done.returncode == 125
-        assert done.stderr.decode() == f"start.sh: can't stop {process.pid}, which is somebody else's\n"
+        assert done.stderr.decode() == f"start.sh: can't stop {process.pid}, which belongs to another user\n"
         process.terminate()
         process.wait(60)
 
@@ -152,7 +152,7 @@ def test_detached_it_goes_on_and_writes_a_log(container: Container, runtime: str
     log = container.directory / ".provision/log"
     pid = int(started.stdout)
     assert started.returncode == 0
-    assert started.stderr.decode() == f"start.sh: it runs as process {pid}, and writes to {log}\n"
+    assert started.stderr.decode() == f"start.sh: it runs as process {pid}, and its output goes to {log}\n"
     deadline = time.monotonic() + 60
     while b"wrong" not in log.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.05)
