@@ -1,4 +1,4 @@
-"""What the static helper does to namespaces: makes them, names them, limits capabilities in them, and mounts."""
+"""The steps of the static helper that make namespaces, set the hostname, drop capabilities and mount."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from provisioner.launch.helper_flags import CAPABILITIES, HOSTNAME, MOUNTS, NAME
 _AT_FDCWD, _EINVAL = -100, -22
 _PR_CAPBSET_DROP = 24
 _SOME_CAPABILITIES = 36
-"""As many as every kernel has. Without this, a kernel that can't drop any would look like the end of them."""
+"""The number of capabilities that every kernel has. EINVAL after fewer means that the kernel can't drop any."""
 _CLONE_NEWUSER, _CLONE_NEWNS, _CLONE_NEWPID = 0x10000000, 0x20000, 0x20000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _TEXT = 64
-"""A place in the frame."""
+"""An offset in the frame."""
 
 
 def make_namespaces(p: Assembler) -> None:
-    """Make namespaces one after the other: some kernels make a user namespace, and then allow nothing in it."""
+    """Make a user namespace, then the others: some kernels allow the first, and then nothing in it."""
     unless(p, NAMESPACES, "namespaces are left")
     p.frame("text", _TEXT)
     p.write("text", 0, ord("/"), 2)
@@ -30,7 +30,7 @@ def make_namespaces(p: Assembler) -> None:
 
 
 def set_hostname(p: Assembler) -> None:
-    """Set the hostname to the next word. Where that isn't allowed, it stays."""
+    """Set the hostname to the next word. An error is ignored."""
     unless(p, HOSTNAME, "hostname is left")
     p.read("path", "next")
     p.add("next", p.word)
@@ -48,7 +48,7 @@ def set_hostname(p: Assembler) -> None:
 
 
 def drop_capabilities(p: Assembler) -> None:
-    """Take out of the bounding set what the next word doesn't keep, up to the last capability that the kernel has."""
+    """Drop the capabilities with a 0 in the next word, and all after its end, from the bounding set."""
     unless(p, CAPABILITIES, "bounded")
     p.read("at", "next")
     p.add("next", p.word)
@@ -70,7 +70,7 @@ def drop_capabilities(p: Assembler) -> None:
 
 
 def mount(p: Assembler) -> None:
-    """Mount what the next words say."""
+    """Make the mounts in the next words."""
     unless(p, MOUNTS, "prepare")
     p.label("mount")
     p.read("source", "next")

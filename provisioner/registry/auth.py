@@ -16,7 +16,7 @@ _WORD = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.
 """A parameter with its value, quoted or plain; or a word without a value, which is the scheme of the next challenge."""
 
 _DEFAULT_LIFE = 60
-"""Seconds that a token is valid where its server doesn't say (token specification)."""
+"""Seconds that a token is valid if its server doesn't say (token specification)."""
 
 _MAX_LIFE = 86400
 """Seconds after which a token is replaced, whatever its server says."""
@@ -24,7 +24,7 @@ _MAX_LIFE = 86400
 
 @dataclass(frozen=True)
 class Challenge:
-    """What a response of status 401 asks for in its header `WWW-Authenticate`."""
+    """A challenge in the header `WWW-Authenticate` of a response of status 401."""
 
     scheme: str
     """`bearer` or `basic`, or another scheme, in lower case."""
@@ -37,7 +37,7 @@ class Challenge:
 
     @classmethod
     def parse(cls, header: str) -> Challenge | None:
-        """Return the challenge in a header; of several, the bearer's. None where none has a realm."""
+        """Return the challenge in a header, of several the one for bearer; None if none has a realm."""
         found: list[tuple[str, dict[str, str]]] = []
         for word in _WORD.finditer(header):
             name, quoted, plain = word[1].lower(), word[2], word[3]

@@ -46,7 +46,7 @@ TAGS_LIMIT = 32 << 20
 """The largest page of a list of tags that is read, in bytes."""
 
 _RENEWALS = 3
-"""How often a token is renewed for one request while no other request succeeds."""
+"""The most renewals of a token for one request while no other request succeeds."""
 
 _ACCEPT = ", ".join(MANIFEST_TYPES + INDEX_TYPES + DOCKER_SCHEMA1)
 
@@ -58,7 +58,7 @@ class Document:
     data: bytes
     """The bytes as they were served."""
     media_type: str
-    """The media type that the document itself names, or else the registry."""
+    """The media type that the document itself states, else the registry's."""
     digest: Digest
     """The digest of `data`."""
 
@@ -67,8 +67,8 @@ class RegistryClient:
     """Reads from the registry of `reference`, without retries. Thread-safe.
 
     `insecure` allows plain HTTP and certificates that can't be verified. `connections` may be open at the same time.
-    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user, each once. `seconds`
-    is how long a document may take, and a server be silent; by default that of Http. All methods raise NotFound,
+    `credentials` are looked up when the registry asks for some. `warn` shows a line to the user. `seconds` is the time
+    limit for a document and for a silence of the server; by default those of Http. All methods raise NotFound,
     NotAllowed, NetworkError and MalformedImage.
     """
 
@@ -94,13 +94,13 @@ class RegistryClient:
         self._answers = 0
         """The number of requests that succeeded."""
         self.limit: RateLimit | None = None
-        """The rate limit that an answer named last; None where none did."""
+        """The rate limit in the last answer that had one; None if none had."""
 
     def manifest(self, selector: str | Descriptor) -> Document:
         """Return the index or manifest of a tag or a digest. The size of a Descriptor is checked as well.
 
-        One that the registry doesn't have by its digest is looked for among its blobs (as containerd does), and where
-        the reference has a tag as well, by that.
+        If the registry doesn't have a manifest with this digest, it is looked for among the blobs (as containerd does),
+        and by the tag of the reference, if it has one.
         """
         expected = selector if isinstance(selector, Descriptor) else None
         name = str(expected.digest if expected else selector)
@@ -116,7 +116,7 @@ class RegistryClient:
             raise
 
     def _document(self, path: str, name: str, expected: Descriptor | None) -> Document:
-        """Return the document at `path`, whose tag or digest is `name`, or that `expected` describes."""
+        """Return the document at `path` with the tag or digest `name`, verified by `expected` if that isn't None."""
         what = f"manifest {name}" if ":" in name else f"tag {name!r}"
         with (
             self._get(path, what, is_part=expected is not None, accept=_ACCEPT) as response,
@@ -129,20 +129,20 @@ class RegistryClient:
             return Document(data, media_type_of(data, response.headers.get("Content-Type", "")), digest)
 
     def resolve(self, selector: str) -> Descriptor:
-        """Return the descriptor of a tag or a digest, by a HEAD request where the registry's headers suffice.
+        """Return the descriptor of a tag or a digest, by a HEAD request if the registry's headers suffice.
 
-        Where it refuses HEAD, or the headers can't be right, GET decides.
+        If it refuses HEAD, or the headers are implausible, the document is requested.
         """
         what = f"manifest {selector}" if ":" in selector else f"tag {selector!r}"
         headers: Mapping[str, str] = {}
         try:
             with self._get(f"manifests/{selector}", what, is_part=False, accept=_ACCEPT, method="HEAD") as response:
-                limited_body(response, 0)  # it is empty; reading it makes the connection free for the next request
+                limited_body(response, 0)  # it is empty; after reading it, the connection can be used again
                 headers = response.headers
         except TransientError:
             raise
         except (NotFound, NotAllowed, NetworkError, MalformedImage):
-            pass  # registries refuse HEAD in many ways; what GET answers counts
+            pass  # registries refuse HEAD in many ways; the answer to GET decides
         # Some registries leave out Docker-Content-Digest and have the digest as the ETag.
         announced = headers.get("Docker-Content-Digest") or ("" if ":" in selector else headers.get("ETag", ""))
         size, media_type = headers.get("Content-Length", ""), headers.get("Content-Type", "")
@@ -155,7 +155,8 @@ class RegistryClient:
         return Descriptor(document.media_type, document.digest, len(document.data))
 
     def check_login(self) -> bool:
-        """Check the credentials with the registry. Return False where it asks for none; raise NotAllowed if refused."""
+        """Check the credentials with the registry. Return False if it asks for none; raise NotAllowed if it refuses
+        them."""
         self._connect()
         if self._ping_problem:
             raise self._ping_problem.error()
@@ -178,10 +179,10 @@ class RegistryClient:
             return limited_body(response, TAGS_LIMIT), response.headers.get("Link", "")
 
     def blob(self, descriptor: Descriptor, start: int = 0) -> Generator[bytes, None, None]:
-        """Yield the bytes of a blob from `start` on as they arrive: not verified, and no more than its size.
+        """Yield the bytes of a blob from `start` on as they arrive. They are not verified, and no more than its size.
 
-        Where the registry ignores the range or sends another one, the whole blob is fetched and its first part skipped.
-        It may take any time, unless it is a config: that is a document.
+        If the registry ignores the range or sends another one, the whole blob is downloaded and its first part skipped.
+        A config has the time limit of a document; other blobs may take any time.
         """
         path, what = f"blobs/{descriptor.digest}", f"blob {descriptor.digest.short}"
         is_blob = descriptor.media_type not in CONFIG_TYPES or descriptor.size > DOCUMENT_LIMIT
@@ -203,10 +204,10 @@ class RegistryClient:
         start: int = 0,
         is_blob: bool = False,
     ) -> Iterator[requests.Response]:
-        """Yield the response for `path` below the repository: of status 200, or with `start` also 206 or 416.
+        """Yield the response for `path` of the repository, with the status 200, or with `start` also 206 or 416.
 
-        `what` and `is_part` are those of `refusal`, `is_blob` is that of Http. With `start`, the bytes from there on
-        are asked for. Raises ProvisionError for other statuses.
+        `what` and `is_part` are as in `refusal`, `is_blob` is as in Http. With `start`, the bytes from there on are
+        requested. Raises ProvisionError for other statuses.
         """
         self._connect()
         url = f"{self._base}{self._reference.repository}/{path}"
@@ -225,17 +226,17 @@ class RegistryClient:
             yield response
 
     def _authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
-        """Return the response to a request, with a token or a password where the registry asks for one.
+        """Return the response to a request, sent with a token or a password if the registry asks for one.
 
         `send` sends the request with a value of `Authorization`, which may be empty, and may be called several times.
-        A token may have expired early, have been used up by others that share it, or be for another scope. It is
-        replaced as often as it takes, as long as requests succeed meanwhile.
+        A token may expire early, reach a limit of uses, or be for another scope. It is renewed any number of times as
+        long as requests succeed in between.
         """
         renewals = 0
         while True:
             answers, sent = self._answers, self._authorization()
             response = send(sent)
-            # A 403 with a challenge is about the token as well.
+            # A 403 with a challenge also refuses the token.
             challenge = self._usable_challenge(response, self._base) if response.status_code in (401, 403) else None
             if challenge is None:
                 return response
@@ -256,9 +257,9 @@ class RegistryClient:
         return self._credentials.find(self._reference.registry, self._reference.repository)
 
     def _authorization(self, refused: str = "") -> str:
-        """Return the value of `Authorization` that answers the registry's challenge; empty where there is none.
+        """Return the value of `Authorization` that answers the registry's challenge; empty without a challenge.
 
-        `refused` is a value that the registry has refused: its token isn't used again.
+        `refused` is a value that the registry has refused: its token is renewed.
         """
         if self._challenge is None:
             return ""
@@ -267,9 +268,10 @@ class RegistryClient:
         return self._login.basic if self._login else ""
 
     def _usable_challenge(self, response: requests.Response, base: str) -> Challenge | None:
-        """Return the challenge of a 401 that can be answered: by a token, or by a password where there is one.
+        """Return the challenge of a response if it can be answered: by a token, or by a password of the login; else
+        None.
 
-        One from another server than that of `base`, to which a redirect led, is none of the registry's.
+        A challenge of another server, to which a redirect led, is ignored.
         """
         if not _is_from(response, base):
             return None
@@ -279,7 +281,7 @@ class RegistryClient:
         return challenge if challenge and challenge.scheme == "bearer" else None
 
     def _connect(self) -> None:
-        """Find out, once, whether the registry speaks HTTP or HTTPS, and what challenge it answers a ping with."""
+        """At the first call, ping the registry to find out whether it speaks HTTP or HTTPS, and its challenge."""
         if self._base:
             return
         host = _HUB_HOST if self._reference.registry == DOCKER_HUB else self._reference.registry
@@ -294,35 +296,36 @@ class RegistryClient:
                 continue
             with response:
                 if response.status_code == 400 and scheme != schemes[-1]:
-                    continue  # many servers with TLS answer like this to plain HTTP
+                    continue  # many servers with TLS answer plain HTTP with 400
                 self._challenge = self._check_ping(response, base)
             self._base = base
             return
-        # A certificate shows that TLS is spoken there, so its error matters most; else that of the usual scheme.
+        # An error about a certificate shows that the server speaks TLS, so it is shown first; else that of the first
+        # scheme.
         raise next((error for error in failures if isinstance(error, UntrustedCertificate)), failures[0])
 
     def _check_ping(self, response: requests.Response, base: str) -> Challenge | None:
         """Return the challenge in the response to a ping of `base`, if any.
 
-        Other answers than that of a registry are remembered as `_ping_problem`, and the repository decides. Raises
-        TransientError for answers after which another ping may go well.
+        An answer that isn't a registry's is stored as `_ping_problem`; requests for the repository decide whether it
+        matters. Raises TransientError for answers after which another ping may succeed.
         """
         if response.status_code in RETRIED:
             raise self._refusal(response, "ping", is_part=False)
         is_refused = response.status_code in (401, 403)
         if is_refused and (challenge := self._usable_challenge(response, base)):
             return replace(challenge, scope=self._scope)  # some registries name an example as the scope
-        if response.status_code != 401 or _is_from(response, base):  # where the content is may differ
+        if response.status_code != 401 or _is_from(response, base):  # the repository's content may be on another server
             self._ping_problem = PingProblem.of(response, self._reference.registry)
         return None
 
     def _scoped(self, challenge: Challenge) -> Challenge:
-        """Return a challenge with the scope of what is done here, where it names none."""
+        """Return a challenge with the scope of this repository, if it has none."""
         return challenge if challenge.scope else replace(challenge, scope=self._scope)
 
     @property
     def _scope(self) -> str:
-        """What access is needed, as token servers are asked for it; of several repositories divided by spaces."""
+        """The scope for token servers; for several repositories, divided by spaces."""
         return f"repository:{self._reference.repository}:pull" if self._reference.repository else ""
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
@@ -333,19 +336,19 @@ class RegistryClient:
         except NoSuchRepository:
             if not self._answers:
                 raise
-            what = f"the token server of {self._reference.registry} refuses a token for what could be read before"
+            what = f"the token server of {self._reference.registry} refuses a token that it gave before"
             raise TransientError(what, "try again later") from None
 
     def _refusal(self, response: requests.Response, what: str, *, is_part: bool) -> ProvisionError:
-        """Return the error for a response (see `refusal`), or for the ping where that says more."""
+        """Return the error for a response (see `refusal`), or the one for the ping if that is more precise."""
         if self._ping_problem and self._ping_problem.explains(response):
             return self._ping_problem.error()
-        login = self._login if self._challenge else None  # without a challenge, no credentials were shown
+        login = self._login if self._challenge else None  # without a challenge, no credentials were sent
         return refusal(response, self._reference, what, login=login, is_part=is_part)
 
 
 def _is_from(response: requests.Response, base: str) -> bool:
-    """Return whether a response comes from the server of `base` itself, and not from where that has redirected to."""
+    """Return whether a response comes from the server of `base`, not from one that it has redirected to."""
     return Address.parse(response.url).has_origin_of(Address.parse(base))
 
 

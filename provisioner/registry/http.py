@@ -1,4 +1,4 @@
-"""HTTP requests: redirects, timeouts, and errors that say what a user can do. Everything in this room uses it."""
+"""HTTP requests: redirects, timeouts, and errors with hints. All clients in this package use it."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import REQUEST_LOGGER
 
 CONNECT_SECONDS = 15.0
-"""How long a server may take to accept a connection."""
+"""The time limit for a server to accept a connection."""
 
 SILENCE_SECONDS = 60.0
-"""How long a server may send nothing of a blob, and how long the head of its response may take."""
+"""The time limit for a silence of a server during a blob, and for the head of its response."""
 
 DOCUMENT_SECONDS = 30.0
-"""How long a document may take, from the first request for it to the last byte, with all redirects."""
+"""The time limit for a document, from the first request to the last byte, with all redirects."""
 
 CHUNK_SIZE = 1 << 16
-"""Bytes of a body that are read at a time. A kill of the process loses this much, and what the system has buffered."""
+"""Bytes of a body that are read at a time. If the process is killed, at most this many received bytes are lost."""
 
 _REQUESTS = logging.getLogger(REQUEST_LOGGER)
 _MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REDIRECTS_OF_BODIES = (307, 308)
-"""Statuses that keep the method."""
-_GET_SOCKS = "pip install PySocks, or take another proxy"
+"""The statuses after which a request is repeated with the same method and body."""
+_GET_SOCKS = "pip install PySocks, or use another proxy"
 _CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
 
 
@@ -55,7 +55,7 @@ class UntrustedCertificate(NetworkError):
 
 
 class UploadBody:
-    """A part of a blob as the body of a request. `progress` is called with each number of bytes that are taken."""
+    """A part of a blob as the body of a request. `progress` is called with the size of each chunk that is sent."""
 
     def __init__(self, blob: StoredBlob, start: int, count: int, progress: Callable[[int], None]) -> None:
         self._blob = blob
@@ -64,7 +64,7 @@ class UploadBody:
         self._progress = progress
 
     def again(self) -> UploadBody:
-        """Return the same body, to be sent from its start."""
+        """Return a new body with the same content, for another request."""
         return UploadBody(self._blob, self._start, self._count, self._progress)
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class UploadBody:
         return iter(lambda: self.read(CHUNK_SIZE), b"")
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes; nothing at the end. Raises MalformedImage, OSError."""
+        """Return the next bytes, or none at the end. Raises MalformedImage, OSError."""
         data = self._blob.read(self._at, min(max(size, CHUNK_SIZE), self._start + self._count - self._at))
         self._at += len(data)
         self._progress(len(data))
@@ -91,8 +91,8 @@ class _Session(requests.Session):
 class Http:
     """An HTTP client that reuses up to `connections` connections. Thread-safe.
 
-    `insecure` allows certificates that can't be verified. `seconds` is how long a document may take, by default
-    DOCUMENT_SECONDS. `registry` is the host and port whose own certificates count (see Certificates).
+    `insecure` allows certificates that can't be verified. `seconds` is the time limit for a document, by default
+    DOCUMENT_SECONDS. `registry` is the host and port whose directories in certs.d are used (see Certificates).
     """
 
     def __init__(self, *, insecure: bool, connections: int, seconds: float | None = None, registry: str = "") -> None:
@@ -101,7 +101,7 @@ class Http:
         self._silence = min(SILENCE_SECONDS, seconds or SILENCE_SECONDS)
         self._session = _Session()
         self._session.headers["User-Agent"] = f"provisioner/{__version__}"
-        # Blobs are compressed already, and digests are those of the stored bytes.
+        # Blobs are compressed already, and a digest is that of the bytes as they are stored.
         self._session.headers["Accept-Encoding"] = "identity"
         self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         adapter = LimitedAdapter(Certificates(registry, insecure=insecure), pool_maxsize=connections)
@@ -113,10 +113,10 @@ class Http:
     def get(
         self, url: str, headers: Mapping[str, str], method: str = "GET", *, is_blob: bool = False
     ) -> requests.Response:
-        """Return the response for `url`, whose body is still to be read. Raises NetworkError.
+        """Return the response for `url` before its body is read. Raises NetworkError.
 
-        `method` is GET or HEAD. Redirects are followed where `check_redirect` allows them, and take credentials only
-        within scheme, host and port. With `is_blob`, the body may take any time, as long as the server isn't silent.
+        `method` is GET or HEAD. Redirects are followed if `check_redirect` allows them; credentials are sent only to
+        the same scheme, host and port. With `is_blob`, the body may take any time, as long as the server isn't silent.
         """
         deadline = None if is_blob else time.monotonic() + self._seconds
         response = self._follow(
@@ -132,19 +132,19 @@ class Http:
         return response
 
     def limit_rest(self, response: requests.Response) -> None:
-        """Give the rest of a response, after a blob's content, as long as a document has."""
+        """Limit the time for the rest of a response, after a blob's content, to that for a document."""
         limit_rest(response, self._seconds)
 
     def post(self, address: Address, form: Mapping[str, str]) -> requests.Response:
-        """Return the response to a form. No redirect is followed: the content of the form is for this host only."""
+        """Post a form and return the response. No redirect is followed, because the form is for this host only."""
         return self._send_once("POST", address, {}, time.monotonic() + self._seconds, form)
 
     def upload(
         self, method: str, address: Address, headers: Mapping[str, str], body: UploadBody | bytes = b""
     ) -> requests.Response:
-        """Return the response to a request with a body, which may take any time as long as bytes are taken.
+        """Send a request with a body and return the response. It may take any time as long as the server accepts bytes.
 
-        Redirects are followed as in `get`, when they keep the method (307 and 308). Raises NetworkError.
+        Redirects with the status 307 or 308 are followed as in `get`. Raises NetworkError.
         """
 
         def send(address: Address, headers: Mapping[str, str]) -> requests.Response:
@@ -162,7 +162,7 @@ class Http:
         redirects: Container[int],
         send: Callable[[Address, Mapping[str, str]], requests.Response],
     ) -> requests.Response:
-        """Return the first response whose status is none of `redirects`. Raises NetworkError."""
+        """Return the first response that isn't a redirect with a status of `redirects`. Raises NetworkError."""
         left, address = dict(headers), first
         for _ in range(_MAX_REDIRECTS + 1):
             response = send(address, left)
@@ -185,7 +185,7 @@ class Http:
         deadline: float | None,
         data: Mapping[str, str] | UploadBody | bytes | None = None,
     ) -> requests.Response:
-        """Return the response to one request, whose head has been read, by `deadline` at the latest."""
+        """Return the response to one request after its head was read, at `deadline` at the latest."""
         if not address.is_loopback:
             check_proxy(address.url)
         host = address.host_and_port
@@ -203,7 +203,7 @@ class Http:
                 timeout=urllib3.Timeout(seconds, CONNECT_SECONDS, self._silence),  # type: ignore[arg-type]
                 auth=_no_netrc,
                 verify=not self._insecure,
-                # Requests to this machine use no proxy.
+                # No proxy for requests to this machine.
                 proxies={"no_proxy": address.host.strip("[]")} if address.is_loopback else None,
             )
         _log_request(response, method, address, time.monotonic() - began)
@@ -211,7 +211,7 @@ class Http:
 
 
 def _log_request(response: requests.Response, method: str, address: Address, seconds: float) -> None:
-    """Log one request without its query, which may hold a secret, and what was answered."""
+    """Log a request and the status of its response, without the query, which may have a secret."""
     size = response.headers.get("Content-Length", "")
     length = f", {size_text(int(size))}" if size.isdecimal() and len(size) < 19 else ""
     path = address.url.partition("://")[2].partition("?")[0]
@@ -240,7 +240,7 @@ def limited_body(response: requests.Response, limit: int) -> bytes:
 
 
 def inflated(body: bytes, response: requests.Response, limit: int) -> bytes:
-    """Return a body without its compression by gzip, if it has one: for requests with `Accept-Encoding: gzip`.
+    """Return a body decompressed, if its Content-Encoding is gzip: for requests with `Accept-Encoding: gzip`.
 
     Raises MalformedImage when it has more than `limit` bytes or is cut off, NetworkError when it is no gzip.
     """
@@ -262,7 +262,7 @@ def status_text(response: requests.Response) -> str:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON document; None where it isn't JSON."""
+    """Return the value of a JSON document, or None if it isn't JSON."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -271,7 +271,7 @@ def parse_json(data: bytes) -> Any:
 
 @contextmanager
 def http_errors(host: str) -> Iterator[None]:
-    """Turn exceptions of requests and urllib3 into a NetworkError about `host`, or a UsageError about settings."""
+    """Convert exceptions of requests and urllib3 to a NetworkError about `host`, or a UsageError about settings."""
     try:
         yield
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
@@ -309,7 +309,7 @@ def _proxy_error(host: str, error: Exception) -> TransientError:
 
 
 def _head_error(host: str, error: Exception) -> NetworkError | None:
-    """Return the error for a response with too many or too large headers; None where that is not what happened."""
+    """Return the error for a response with too many or too large headers; None for other errors."""
     innermost = _innermost(error)
     if type(innermost) not in (http.client.HTTPException, http.client.LineTooLong, HeadTooLarge):
         return None
@@ -346,12 +346,12 @@ def _unusable_address(address: str) -> NetworkError:
 
 
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Return the request as it is. Without this, requests replaces our token by a password of ~/.netrc."""
+    """Return the request unchanged. Without this hook, requests replaces the token by a password of ~/.netrc."""
     return request
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost reason of an HTTP exception in one short line, without error numbers and C file names."""
+    """Return the innermost reason of an HTTP exception as one short line, without error numbers and C file names."""
     error = _innermost(error)
     text = re.sub(r"\[[^]]*\] |\s*\(_ssl\.c:\d+\)", "", str(getattr(error, "strerror", None) or error))
     return printable(text.rpartition(": ")[2])[:200]

@@ -1,4 +1,4 @@
-"""Errors for responses of a registry that aren't a success: from the status and the body to a message and a hint."""
+"""Errors for unsuccessful responses of a registry: message and hint for a status and a body."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def refusal(
 ) -> ProvisionError:
     """Return the error for a response about `what` of an image, such as `tag 'latest'`.
 
-    `login` is what the registry was shown, which is removed from its messages. `is_part` says that a manifest asked
-    for `what`, so that the image is incomplete without it; otherwise the user did.
+    `login` are the credentials that were sent; they are removed from the registry's messages. `is_part` says that
+    `what` is named by a manifest, not by the user, so that the image is incomplete without it.
     """
     name, registry, status = reference.name, reference.registry, response.status_code
     reason = _redacted(error_reason(response), login)
@@ -46,7 +46,7 @@ def refusal(
             f"{registry} refuses the credentials {who}{reason}", f"log in again: provision login {registry}"
         )
     if status in (401, 403):
-        if is_part:  # whoever got the manifest may read the image
+        if is_part:  # this user may read the image, since the registry has sent the manifest
             hint = f"try again; if it fails again, log in: provision login {registry}, or tell the registry's owner"
             return NotAllowed(f"{registry} refuses the {what} of {name}, whose manifest it gave{reason}", hint)
         # A registry that hides which repositories exist answers the same for private and missing ones.

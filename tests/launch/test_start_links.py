@@ -236,7 +236,7 @@ def test_nothing_is_led_elsewhere_while_something_runs(linked: Container, place:
         )
         assert targets(moved) == before
         running.stdin.close()
-    assert "follow it" in start(moved, env)
+    assert "changing the hard links" in start(moved, env)
 
 
 def test_starts_at_the_same_time_lead_them_once(linked: Container, place: Path) -> None:

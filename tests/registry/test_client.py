@@ -192,7 +192,7 @@ def test_a_token_server_that_refuses_in_the_middle_is_asked_again(registry: Scri
     pulled = client(registry)
     pulled.manifest("latest")
     registry.on("/token", Response(status))
-    with refused(TransientError, "the token server of .* refuses a token for what could be read before"):
+    with refused(TransientError, "the token server of .* refuses a token that it gave before"):
         list(pulled.blob(described(LAYER)))
 
 

@@ -83,7 +83,7 @@ def test_socks_without_its_package(proxy: Proxy, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[1:] == [
         "provision: the proxy to registry.example speaks SOCKS, which needs the package PySocks",
-        "  pip install PySocks, or take another proxy",
+        "  pip install PySocks, or use another proxy",
     ]
     assert proxy.asked == []
 
