@@ -153,7 +153,7 @@ def test_what_is_neither_index_nor_manifest(document: dict[str, Any], content_ty
 def test_an_artifact_is_named() -> None:
     chart = "application/vnd.cncf.helm.config.v1+json"
     manifest = builders.image(manifest={"config": builders.descriptor(b"{}", chart)}).manifest
-    with pytest.raises(MalformedImage, match=r"no container image but 'application/vnd\.cncf\.helm"):
+    with pytest.raises(MalformedImage, match=r"not a container image but 'application/vnd\.cncf\.helm"):
         Manifest.from_json(manifest)
 
 
