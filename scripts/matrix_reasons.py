@@ -1,4 +1,4 @@
-"""Why a program doesn't work in a runtime, in words: one line for each kind of "no" that is understood.
+"""The reasons why programs don't work in a runtime: one line for each known kind of failure.
 
 The first of `REASONS` whose expressions match a cell's row, column and last words explains it. A cell that none
 explains shows its last words alone.
