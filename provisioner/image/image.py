@@ -132,5 +132,5 @@ def _read_config(data: bytes, manifest: Manifest, assumed: Platform | None) -> I
         if media_type in CONFIG_TYPES:
             raise
         kind = f", of the type {media_type[:100]!r}," if media_type else ""
-        what = f"this is no container image: its config{kind} is not an image's ({error.message})"
+        what = f"this is not a container image: its config{kind} is not an image's ({error.message})"
         raise MalformedImage(what, "name a container image") from None
