@@ -122,4 +122,4 @@ def test_a_current_directory_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("os.getcwd", gone)
     with pytest.raises(UsageError, match="No such file") as caught:
         parse_source("oci:x")
-    assert "whole path" in caught.value.hint
+    assert "absolute path" in caught.value.hint
