@@ -60,7 +60,7 @@ class ConfigChange:
             raise self.error("a quote isn't closed")
         env = dict(text.split("=", 1) for text in run.get("Env") or () if "=" in text)
         return [
-            "".join(_unquoted(piece.groups(), env) for piece in _PIECE.finditer(word))
+            "".join(_unquote(piece.groups(), env) for piece in _PIECE.finditer(word))
             for word in _WORD.findall(self.value)
         ]
 
@@ -100,7 +100,7 @@ def apply_changes(run: Mapping[str, Any], changes: Sequence[ConfigChange]) -> di
     return changed
 
 
-def _unquoted(piece: Sequence[str | None], env: Mapping[str, str]) -> str:
+def _unquote(piece: Sequence[str | None], env: Mapping[str, str]) -> str:
     """Return the text of a piece of a word: single-quoted, double-quoted, escaped, or plain."""
     single, double, escaped, plain = piece
     if single is not None:

@@ -80,16 +80,16 @@ class JsonObject:
 
     def optional_text(self, key: str) -> str:
         """Return a text, empty if it is missing. Raises MalformedImage, also if it contains NUL."""
-        return self._checked(key, self.optional(key, str) or "")
+        return self._check(key, self.optional(key, str) or "")
 
     def shown_text(self, key: str) -> str:
         """Return a text that is only displayed. NULs and bytes that are not UTF-8 are replaced by U+FFFD."""
-        return _replaced(self.optional(key, str) or "")
+        return _replace_invalid(self.optional(key, str) or "")
 
     def shown_pairs(self, key: str) -> tuple[tuple[str, str], ...]:
         """Return the sorted names and texts of an object that is only displayed, with the same replacements."""
         pairs = JsonObject(self.optional(key, dict) or {}, f"{self._where}.{key}")
-        return tuple(sorted((_replaced(name), pairs.shown_text(name)) for name in pairs.value))
+        return tuple(sorted((_replace_invalid(name), pairs.shown_text(name)) for name in pairs.value))
 
     def size(self, key: str) -> int:
         """Return a number of bytes. Raises MalformedImage if it is missing or negative."""
@@ -108,7 +108,7 @@ class JsonObject:
 
     def keys(self, key: str) -> tuple[str, ...]:
         """Return the sorted keys of an object whose values have no meaning. Raises MalformedImage."""
-        return tuple(sorted(self._checked(key, name) for name in self.optional(key, dict) or {}))
+        return tuple(sorted(self._check(key, name) for name in self.optional(key, dict) or {}))
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Return a list of texts, empty if it is missing. A null in it is read as an empty text, as in Go.
@@ -119,7 +119,7 @@ class JsonObject:
         for item in found:
             if not isinstance(item, str | None):
                 raise MalformedImage(f"{self._where}.{key} holds {_NAMES[type(item)]}, not texts")
-        return tuple(self._checked(key, item or "") for item in found)
+        return tuple(self._check(key, item or "") for item in found)
 
     def words(self, key: str) -> tuple[str, ...]:
         """Return the words of a command, a list of texts. A text instead of a list is one word; if empty, no word."""
@@ -127,15 +127,15 @@ class JsonObject:
             return tuple(filter(None, (self.optional_text(key),)))
         return self.texts(key)
 
-    def _checked(self, key: str, text: str) -> str:
+    def _check(self, key: str, text: str) -> str:
         """Return `text` of a field. Raises MalformedImage if it contains NUL or bytes that are not UTF-8."""
         if "\0" in text:
             raise MalformedImage(f"{self._where}.{key} contains a NUL")
-        if text != _replaced(text):
+        if text != _replace_invalid(text):
             raise MalformedImage(f"{self._where}.{key} contains what is not Unicode")
         return text
 
 
-def _replaced(text: str) -> str:
+def _replace_invalid(text: str) -> str:
     """Return `text` with each NUL and each surrogate, which stands for a byte that is not UTF-8, replaced by U+FFFD."""
     return re.sub("[\0\ud800-\udfff]", "\ufffd", text)

@@ -144,19 +144,19 @@ class Lock:
         `table` is empty, or the name of the table that contains it, followed by a dot.
         """
         lines = [
-            f"reference = {_quoted(self.reference)}",
+            f"reference = {_quote(self.reference)}",
             f"locked = {self.locked.astimezone(datetime.UTC).isoformat().replace('+00:00', 'Z')}",
         ]
-        lines += [f"index = {_quoted(self.index)}"] if self.index else []
+        lines += [f"index = {_quote(self.index)}"] if self.index else []
         lines += ["", f"[{table}manifests]"]
-        lines += [f"{_quoted(platform)} = {_quoted(digest)}" for platform, digest in _sorted(self.manifests)]
+        lines += [f"{_quote(platform)} = {_quote(digest)}" for platform, digest in _sort(self.manifests)]
         if self.files:
             lines += ["", f"[{table}files]"]
-        for platform, file in _sorted(self.files):
-            lines.append(f"{_quoted(platform)} = {{ path = {_quoted(file.path)}, size = {file.size} }}")
+        for platform, file in _sort(self.files):
+            lines.append(f"{_quote(platform)} = {{ path = {_quote(file.path)}, size = {file.size} }}")
         lines += ["", f"[{table}layers]"]
-        for platform, layers in _sorted(self.layers):
-            lines += [f"{_quoted(platform)} = [", *(f"    {_quoted(layer)}," for layer in layers), "]"]
+        for platform, layers in _sort(self.layers):
+            lines += [f"{_quote(platform)} = [", *(f"    {_quote(layer)}," for layer in layers), "]"]
         return "\n".join(lines) + "\n"
 
     def write(self, path: Path, trust: TrustedDirectories = NOBODY) -> None:
@@ -222,11 +222,11 @@ def _writing_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _quoted(value: object) -> str:
+def _quote(value: object) -> str:
     return json.dumps(str(value))
 
 
-def _sorted(table: Mapping[Platform, Any]) -> list[tuple[Platform, Any]]:
+def _sort(table: Mapping[Platform, Any]) -> list[tuple[Platform, Any]]:
     return sorted(table.items(), key=lambda item: str(item[0]))
 
 

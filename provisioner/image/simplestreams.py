@@ -138,9 +138,13 @@ class Products:
             raise self.no_distribution(name.distribution)
         variants = {each[2] for each in every if each[:2] == wanted[:2]}
         if not variants:
-            what = f"{name.distribution} has no LXC image of the release {name.release!r}; it has {_listed(releases)}"
+            what = (
+                f"{name.distribution} has no LXC image of the release {name.release!r}; it has {_join_names(releases)}"
+            )
             raise NotFound(what, f"see provision tags lxc:{wanted[0]}")
-        what = f"{'/'.join(wanted[:2])} has no LXC image of the variant {name.variant!r}; it has {_listed(variants)}"
+        what = (
+            f"{'/'.join(wanted[:2])} has no LXC image of the variant {name.variant!r}; it has {_join_names(variants)}"
+        )
         raise NotFound(what, f"name one: lxc:{wanted[0]}/{wanted[1]}/{min(variants)}")
 
     def no_distribution(self, name: str) -> NotFound:
@@ -173,7 +177,7 @@ def build_for(builds: Mapping[Platform, Build], platform: Platform, what: str) -
     return choose([(known, (known, build)) for known, build in builds.items()], platform, what)
 
 
-def lists_of(data: bytes) -> list[str]:
+def parse_list_paths(data: bytes) -> list[str]:
     """Return the paths of the lists of products that `streams/v1/index.json` names. Raises MalformedImage."""
     index = JsonObject(parse_document(data, INDEX_PATH, {}), INDEX_PATH).optional("index", dict) or {}
     streams = [JsonObject(value, f"{INDEX_PATH}: {printable(key)[:100]}") for key, value in index.items()]
@@ -217,6 +221,6 @@ def _alias(text: str) -> tuple[str, str, str] | None:
     return words[0], words[1], words[2] if len(words) == 3 else _DEFAULT
 
 
-def _listed(words: set[str]) -> str:
+def _join_names(words: set[str]) -> str:
     shown = sorted(words)
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")

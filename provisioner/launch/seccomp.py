@@ -98,7 +98,7 @@ def root_emulation(platform: Platform) -> bytes:
     `platform` is the machine's, not the image's: qemu-user makes the machine's system calls. The same bytes work on all
     machines with its byte order, also for their 32-bit ABIs. Raises MachineError for an unknown architecture.
     """
-    return _compiled((*_ROOT_EMULATION, *_CONTAINER), platform)
+    return _compile((*_ROOT_EMULATION, *_CONTAINER), platform)
 
 
 def container_filter(platform: Platform) -> bytes:
@@ -108,7 +108,7 @@ def container_filter(platform: Platform) -> bytes:
     kernel modules, mounts, other namespaces, input into a terminal (TIOCSTI). `platform` is the machine's, as for
     `root_emulation`. Raises MachineError for an unknown architecture.
     """
-    return _compiled(_CONTAINER, platform)
+    return _compile(_CONTAINER, platform)
 
 
 def background_filter(platform: Platform) -> bytes:
@@ -118,10 +118,10 @@ def background_filter(platform: Platform) -> bytes:
     stops processes that read from the terminal. `platform` is the machine's. Raises MachineError for an unknown
     architecture.
     """
-    return _compiled(_BACKGROUND, platform)
+    return _compile(_BACKGROUND, platform)
 
 
-def _compiled(rules: tuple[Rule, ...], platform: Platform) -> bytes:
+def _compile(rules: tuple[Rule, ...], platform: Platform) -> bytes:
     if platform.architecture not in _LITTLE_ENDIAN + _BIG_ENDIAN:
         raise MachineError(f"no seccomp filter is known for {platform}", "use another runtime: proot")
     little_endian = platform.architecture in _LITTLE_ENDIAN

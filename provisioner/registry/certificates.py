@@ -101,10 +101,10 @@ class Certificates:
         required = ssl.CERT_NONE if self._insecure else ssl.CERT_REQUIRED
         context = create_urllib3_context(cert_reqs=required, verify_flags=0)
         for folder in self._folders(address):
-            for path in _listed(folder, ".crt"):
+            for path in _list_files(folder, ".crt"):
                 _load_all(context, path)
         for folder in self._folders(address, of_registry=False):
-            for path in _listed(folder, ".cert"):
+            for path in _list_files(folder, ".cert"):
                 _load_client(context, path)
         if not self._insecure:
             self._load_first(context)
@@ -119,7 +119,7 @@ class Certificates:
                     raise UsageError(what, f"name a file in PEM format, or: unset {name}")
                 break
         has_any = False
-        for path in self._named:
+        for path in self._named_authorities:
             has_any = _load_all(context, path) or has_any
         if has_any or self._has_bundle:
             return
@@ -136,7 +136,7 @@ class Certificates:
         return bool(self._environment.get("REQUESTS_CA_BUNDLE") or self._environment.get("CURL_CA_BUNDLE"))
 
     @cached_property
-    def _named(self) -> list[Path]:
+    def _named_authorities(self) -> list[Path]:
         """The files and directories that the environment names for all programs with OpenSSL."""
         directories = self._environment.get("SSL_CERT_DIR", "").split(":")
         return [Path(name) for name in (self._environment.get("SSL_CERT_FILE", ""), *directories) if name]
@@ -188,7 +188,7 @@ def _load_all(context: ssl.SSLContext, path: Path) -> bool:
     if _is_hashed(path):
         context.load_verify_locations(capath=path)
         return True
-    return sum(_load_all(context, each) for each in _listed(path, "") if each.is_file()) > 0
+    return sum(_load_all(context, each) for each in _list_files(path, "") if each.is_file()) > 0
 
 
 def _load_client(context: ssl.SSLContext, certificate: Path) -> None:
@@ -205,7 +205,7 @@ def _load_client(context: ssl.SSLContext, certificate: Path) -> None:
         raise UsageError(f"{shown} and its key can't be used: {reason}", "replace them, or remove them") from None
 
 
-def _listed(folder: Path, suffix: str) -> list[Path]:
+def _list_files(folder: Path, suffix: str) -> list[Path]:
     """Return the sorted files of a directory that end in `suffix`; none if it can't be read."""
     try:
         return sorted(path for path in folder.iterdir() if path.name.endswith(suffix))

@@ -215,7 +215,7 @@ class RegistryClient:
         def send(authorization: str) -> requests.Response:
             return self._http.get(url, _headers(accept, authorization, start), method, is_blob=is_blob)
 
-        with self._authorized(send) as response:
+        with self._send_authorized(send) as response:
             if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise self._refusal(response, what, is_part=is_part)
             if self._ping_problem and not is_blob and is_web_page(response):
@@ -225,7 +225,7 @@ class RegistryClient:
                 self.limit = RateLimit.from_headers(response.headers, time.time())
             yield response
 
-    def _authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
+    def _send_authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
         """Return the response to a request, sent with a token or a password if the registry asks for one.
 
         `send` sends the request with a value of `Authorization`, which may be empty, and may be called several times.
@@ -240,7 +240,7 @@ class RegistryClient:
             challenge = self._usable_challenge(response, self._base) if response.status_code in (401, 403) else None
             if challenge is None:
                 return response
-            self._challenge = self._scoped(challenge)
+            self._challenge = self._with_scope(challenge)
             try:
                 is_same = self._authorization(refused=sent) == sent
             except BaseException:
@@ -319,7 +319,7 @@ class RegistryClient:
             self._ping_problem = PingProblem.of(response, self._reference.registry)
         return None
 
-    def _scoped(self, challenge: Challenge) -> Challenge:
+    def _with_scope(self, challenge: Challenge) -> Challenge:
         """Return a challenge with the scope of this repository, if it has none."""
         return challenge if challenge.scope else replace(challenge, scope=self._scope)
 

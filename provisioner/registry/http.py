@@ -239,7 +239,7 @@ def limited_body(response: requests.Response, limit: int) -> bytes:
     return bytes(data)
 
 
-def inflated(body: bytes, response: requests.Response, limit: int) -> bytes:
+def inflate(body: bytes, response: requests.Response, limit: int) -> bytes:
     """Return a body decompressed, if its Content-Encoding is gzip: for requests with `Accept-Encoding: gzip`.
 
     Raises MalformedImage when it has more than `limit` bytes or is cut off, NetworkError when it is no gzip.

@@ -17,7 +17,7 @@ from provisioner.image.digest import Digest
 from provisioner.image.offers import Offer, Tag
 from provisioner.image.platform import Platform
 from provisioner.image.reference import DOCKER_HUB, Reference, is_tag
-from provisioner.registry.http import Http, inflated, limited_body, parse_json, status_text
+from provisioner.registry.http import Http, inflate, limited_body, parse_json, status_text
 from provisioner.registry.parallel import in_parallel
 from provisioner.registry.refusals import NoSuchRepository
 
@@ -133,7 +133,7 @@ class Hub:
             body = limited_body(response, _PAGE_LIMIT)
             if response.status_code != 200:
                 raise _refusal(response)
-            return _parse_page(inflated(body, response, _PAGE_LIMIT))
+            return _parse_page(inflate(body, response, _PAGE_LIMIT))
 
 
 @contextmanager

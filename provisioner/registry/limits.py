@@ -66,9 +66,9 @@ def _duration(seconds: float) -> str:
     """Return a duration in the largest unit that fits, rounded up: `42 minutes`."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length or seconds == length:
-            return _counted(-int(-seconds // length), unit)
-    return _counted(max(1, -int(-seconds // 1)), "second")
+            return _format_count(-int(-seconds // length), unit)
+    return _format_count(max(1, -int(-seconds // 1)), "second")
 
 
-def _counted(number: int, unit: str) -> str:
+def _format_count(number: int, unit: str) -> str:
     return f"{number} {unit}" + ("" if number == 1 else "s")

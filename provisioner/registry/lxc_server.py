@@ -14,9 +14,9 @@ import requests
 from provisioner.errors import MalformedImage, NetworkError, NotFound, ProvisionError
 from provisioner.image.manifest import Descriptor
 from provisioner.image.server_address import ADDRESS_HINT, ServerAddress
-from provisioner.image.simplestreams import DOCUMENT_LIMIT, INDEX_PATH, Products, lists_of
+from provisioner.image.simplestreams import DOCUMENT_LIMIT, INDEX_PATH, Products, parse_list_paths
 from provisioner.registry.endpoints import Endpoint, Endpoints
-from provisioner.registry.http import Http, inflated, limited_body, status_text
+from provisioner.registry.http import Http, inflate, limited_body, status_text
 from provisioner.registry.ranges import chunks_from, range_header
 from provisioner.registry.retry import Timing, TransientError, retry_after
 
@@ -86,21 +86,21 @@ class LxcServer:
             raise NetworkError(f"{what} change it, with the hashes in it", "name https://…, or allow it: --insecure")
         paths = [INDEX_PATH]
         try:
-            paths += lists_of(self._document(INDEX_PATH))
+            paths += parse_list_paths(self._document(INDEX_PATH))
             return Products.from_json([self._document(path) for path in paths[1:]])
         except MalformedImage:
-            self._forget(paths)
+            self._delete_known(paths)
             raise
 
     def ping(self) -> None:
         """Request the index, which is small."""
         try:
-            lists_of(self._document(INDEX_PATH))
+            parse_list_paths(self._document(INDEX_PATH))
         except MalformedImage:
-            self._forget([INDEX_PATH])
+            self._delete_known([INDEX_PATH])
             raise
 
-    def _forget(self, paths: Sequence[str]) -> None:
+    def _delete_known(self, paths: Sequence[str]) -> None:
         """Delete damaged lists from the store: the server would say forever that they have not changed."""
         if self._known:
             for path in paths:
@@ -127,7 +127,7 @@ class LxcServer:
         with self._get(path, headers) as response:
             if known and response.status_code == 304:
                 return known.data
-            data = inflated(limited_body(response, DOCUMENT_LIMIT), response, DOCUMENT_LIMIT)
+            data = inflate(limited_body(response, DOCUMENT_LIMIT), response, DOCUMENT_LIMIT)
             etag = response.headers.get("ETag", "")
         if data.lstrip()[:1] != b"{":
             raise NetworkError(

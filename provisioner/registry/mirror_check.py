@@ -93,7 +93,7 @@ def _measure(server: Server[Found], found: Found) -> Outcome:
     began, count, is_verified = time.monotonic(), 0, False
     try:
         descriptor, chunks = server.fetch(found)
-        with closing(chunks), closing(_verified(chunks, descriptor)) as checked:
+        with closing(chunks), closing(_verify_chunks(chunks, descriptor)) as checked:
             for chunk in checked:
                 count += len(chunk)
                 if time.monotonic() - began > BLOB_SECONDS:
@@ -105,7 +105,7 @@ def _measure(server: Server[Found], found: Found) -> Outcome:
     return Outcome("", count / max(time.monotonic() - began, 1e-6), is_verified, server.limit)
 
 
-def _verified(chunks: Iterator[bytes], descriptor: Descriptor) -> Generator[bytes, None, None]:
+def _verify_chunks(chunks: Iterator[bytes], descriptor: Descriptor) -> Generator[bytes, None, None]:
     yield from verified_chunks(chunks, descriptor.digest, descriptor.size, f"blob {descriptor.digest.short}")
 
 

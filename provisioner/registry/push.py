@@ -56,17 +56,17 @@ class Push:
     def has_tag(self, tag: str, digest: Digest) -> bool:
         """Return whether the tag names the manifest with this digest."""
         try:
-            return self._retried(lambda: self._client.resolve(tag)).digest == digest
+            return self._retry(lambda: self._client.resolve(tag)).digest == digest
         except (NotFound, NotAllowed, MalformedImage):
             return False
 
     def has_blob(self, descriptor: Descriptor, *, may_mount: bool) -> bool:
         """Return whether the repository has a blob. With `may_mount`, first try to mount it from another repository."""
-        if self._retried(lambda: self._client.has_blob(descriptor)):
+        if self._retry(lambda: self._client.has_blob(descriptor)):
             return True
         if not may_mount or not self._client.mounts:
             return False
-        upload = self._retried(lambda: self._client.start(descriptor.digest))
+        upload = self._retry(lambda: self._client.start(descriptor.digest))
         if upload is None:
             return True
         self._begun[descriptor.digest] = upload
@@ -76,10 +76,10 @@ class Push:
         """Send a blob unless the repository has it, then check that it has it. Return whether it was sent."""
         descriptor = blob.descriptor
         upload = self._begun.pop(descriptor.digest, None)
-        if upload is None and self._retried(lambda: self._client.has_blob(descriptor)):
+        if upload is None and self._retry(lambda: self._client.has_blob(descriptor)):
             return False
         self._send(blob, upload)
-        if not self._retried(lambda: self._client.has_blob(descriptor)):
+        if not self._retry(lambda: self._client.has_blob(descriptor)):
             raise NetworkError(
                 f"the registry has taken the blob {descriptor.digest.short}, but doesn't have it",
                 "try again; if it fails again, tell the registry's owner",
@@ -89,8 +89,8 @@ class Push:
     def push_manifest(self, tag: str, data: bytes, media_type: str) -> None:
         """Write a manifest to a tag, then check that the tag has it, byte for byte."""
         digest = Digest.of(data)
-        self._retried(lambda: self._client.put_manifest(tag, data, media_type))
-        found = self._retried(lambda: self._client.manifest(tag))
+        self._retry(lambda: self._client.put_manifest(tag, data, media_type))
+        found = self._retry(lambda: self._client.manifest(tag))
         if found.digest != digest or found.data != data:
             raise NetworkError(
                 f"the tag {tag!r} is {found.digest!s:.19} now, and not {digest!s:.19}, which was pushed",
@@ -115,8 +115,8 @@ class Push:
                 tries.pause(error)
                 failures += 1
                 self._is_chunked = self._is_chunked or failures > 1  # large requests may be cut off on the way
-                upload = self._resumed(blob, upload)
-                if upload is None and self._retried(lambda: self._client.has_blob(blob.descriptor)):
+                upload = self._resume(blob, upload)
+                if upload is None and self._retry(lambda: self._client.has_blob(blob.descriptor)):
                     return  # only the answer was lost
                 if upload and upload.offset - began >= PROGRESS_BYTES:
                     tries.reset()
@@ -148,15 +148,15 @@ class Push:
             sent.take_back()
             raise
         sent.take_back()
-        return self._resumed(blob, upload) or self._client.start(blob.descriptor.digest)
+        return self._resume(blob, upload) or self._client.start(blob.descriptor.digest)
 
-    def _resumed(self, blob: StoredBlob, upload: Upload | None) -> Upload | None:
+    def _resume(self, blob: StoredBlob, upload: Upload | None) -> Upload | None:
         """Return the upload in its state at the registry; None if it has to be started again."""
         if upload is None:
             return None
         begun = upload
         try:
-            found = self._retried(lambda: self._client.status(begun, blob.size))
+            found = self._retry(lambda: self._client.status(begun, blob.size))
         except (NetworkError, NotFound, NotAllowed):
             return None
         if found is None or found.offset < begun.offset:
@@ -165,7 +165,7 @@ class Push:
         self.progress(found.offset - begun.offset)
         return replace(found, least=max(found.least, begun.least))
 
-    def _retried(self, request: Callable[[], _Answer]) -> _Answer:
+    def _retry(self, request: Callable[[], _Answer]) -> _Answer:
         """Return the answer to a request, which is repeated after a TransientError."""
         tries = self._tries()
         while True:

@@ -60,7 +60,7 @@ class PushClient(RegistryClient):
             return self._http.get(url, _with(headers, authorization), "HEAD")
 
         self._connect()
-        with self._authorized(send) as response:
+        with self._send_authorized(send) as response:
             if response.status_code in (401, 403) or response.status_code >= 500 or response.status_code == 429:
                 raise self._push_refusal(response, f"blob {descriptor.digest.short}")
             size = response.headers.get("Content-Length", "")
@@ -149,7 +149,7 @@ class PushClient(RegistryClient):
         def send(authorization: str) -> requests.Response:
             return self._http.upload(method, address, _with(headers or {}, authorization if is_own else ""), body)
 
-        response = self._authorized(send) if is_own else send("")
+        response = self._send_authorized(send) if is_own else send("")
         if response.status_code not in expected:
             with response:
                 raise self._push_refusal(response, what, is_begun=not isinstance(where, str))
@@ -205,7 +205,7 @@ class PushClient(RegistryClient):
         scope = f"repository:{self._reference.repository}:pull,push"
         return f"{scope} repository:{self.mounts}:pull" if self.mounts else scope
 
-    def _scoped(self, challenge: Challenge) -> Challenge:
+    def _with_scope(self, challenge: Challenge) -> Challenge:
         return replace(challenge, scope=self._scope)
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def refusal(
     `what` is named by a manifest, not by the user, so that the image is incomplete without it.
     """
     name, registry, status = reference.name, reference.registry, response.status_code
-    reason = _redacted(error_reason(response), login)
+    reason = _redact(error_reason(response), login)
     if status == 404 and is_part:
         return Incomplete(
             f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
@@ -60,7 +60,7 @@ def refusal(
         limit = RateLimit.from_headers(response.headers, time.time())
         hint = limit.hint + ("" if login else f", or log in for more: provision login {registry}")
         return TransientError(f"{registry} says that there were too many requests{reason}{limit}", hint, after)
-    message = f"{registry} answers with {_redacted(status_text(response), login)} for the {what}{reason}"
+    message = f"{registry} answers with {_redact(status_text(response), login)} for the {what}{reason}"
     if status == 408 or (status >= 500 and status != 501):
         return TransientError(message, after=after)
     return NetworkError(message, "try again later")
@@ -75,5 +75,5 @@ def error_reason(response: requests.Response) -> str:
         return ""
 
 
-def _redacted(text: str, login: Login | None) -> str:
+def _redact(text: str, login: Login | None) -> str:
     return login.redact(text) if login else text

@@ -174,7 +174,11 @@ def test_configs_of_old_registries_are_judged_by_their_content(media_type: str |
 @pytest.mark.parametrize(
     ("content", "media_type", "why"),
     [
-        (b"<html>", "text/html", "this is not a container image: its config, of the type 'text/html', is not an image's"),
+        (
+            b"<html>",
+            "text/html",
+            "this is not a container image: its config, of the type 'text/html', is not an image's",
+        ),
         (b"{}", "", "this is not a container image: its config is not an image's .config.rootfs is missing"),
         (b'{"title": "a chart"}', "application/json", "not a container image"),
     ],
