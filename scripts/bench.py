@@ -39,7 +39,9 @@ are the CPU seconds of all processes that the tool started and waited for, *peak
 of them. The limit is the CPU time of inflating all layers, of SHA-256 over them compressed and not, and of `tar -x` of
 the uncompressed layers, divided by the number of cores."""
 
-NOTE_OF_ROOT = "All run as root, but for proot-distro: it refuses root, and gets another user ID in a user namespace."
+NOTE_OF_ROOT = (
+    "All run as root, except for proot-distro, which refuses root: it gets another user ID in a user namespace."
+)
 
 
 class RunFailed(Exception):

