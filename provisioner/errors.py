@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 
 PROVISION_ELSEWHERE = "provision the image again, to another directory"
@@ -108,6 +109,11 @@ HINTS = {
     errno.EMFILE: "allow more open files: ulimit -n 1024",
 }
 """The hint for each errno of an operation that failed."""
+
+
+def no_room(what: str, size: int, free: int, hint: str = HINTS[errno.ENOSPC]) -> MachineError:
+    """Return the error where `what` needs `size` bytes or more, and only `free` may be used."""
+    return MachineError(f"no room for {what}: {size_text(size)} or more are needed, {size_text(free)} are free", hint)
 
 
 _NO_MEMORY = re.compile(

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provisioner.container.access import FOLDER, opened_directory, read_file
-from provisioner.container.record import Record, no_container
+from provisioner.container.access import read_file
+from provisioner.container.opened import OpenedContainer, opened_container
+from provisioner.container.record import Record
+from provisioner.container_files import CONFIG, FOLDER, MANIFEST, RECORD
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, MalformedImage
 from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
@@ -49,11 +51,6 @@ class Inspection:
         """Return the command or instruction that made each layer; empty texts if the image doesn't state them."""
         return layer_commands(self.image.config_bytes, len(self.image.layers))
 
-    @property
-    def size(self) -> int:
-        """Return the size of all blobs of layers together, in bytes."""
-        return sum(layer.blob.size for layer in self.image.layers)
-
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
         image, config = self.image, self.image.config
@@ -76,7 +73,7 @@ class Inspection:
             "platform": str(config.platform),
             "platforms": [str(platform) for platform in self.platforms],
             "created": config.created or None,
-            "size": self.size,
+            "size": image.download_size,
             "layers": layers,
             "entrypoint": list(config.entrypoint),
             "command": list(config.command),
@@ -138,24 +135,26 @@ def inspect_directory(directory: Path, trust: TrustedDirectories = NOBODY) -> In
 
     Raises NotFound, TargetExists, NotTrusted, MachineError, MalformedImage.
     """
-    shown = printable(str(directory))
-    with opened_directory(directory, trust) as folder:
-        record = None if folder is None else Record.read_from(folder, directory)
-        if folder is None or record is None:
-            raise no_container(directory, shown)
-        provisioned = os.stat("record.json", dir_fd=folder).st_mtime
-        unpacked = recorded_totals(folder)
-        image = read_image(folder, directory, record)
-    image = replace(image, config=record.run.applied_to(image.config))
-    return Inspection(
-        record.reference,
-        image,
-        (_platform_of(record),),
-        record,
-        verified=record.verified,
-        provisioned=provisioned,
-        unpacked=unpacked,
-    )
+    with opened_container(directory, trust) as container:
+        record = container.read_record()
+        return Inspection(
+            record.reference,
+            image_as_run(container, record),
+            (_platform_of(record),),
+            record,
+            verified=record.verified,
+            provisioned=os.stat(RECORD, dir_fd=container.folder).st_mtime,
+            unpacked=recorded_totals(container.folder),
+        )
+
+
+def image_as_run(container: OpenedContainer, record: Record) -> Image:
+    """Return the image that a container was made of, with what `record` has in place of its config.
+
+    Raises as `read_image` does.
+    """
+    image = read_image(container.folder, container.path, record)
+    return replace(image, config=record.run.applied_to(image.config))
 
 
 def read_image(folder: int, directory: Path, record: Record) -> Image:
@@ -163,8 +162,8 @@ def read_image(folder: int, directory: Path, record: Record) -> Image:
 
     Raises MachineError if one can't be read, and MalformedImage if they don't match the record.
     """
-    manifest_bytes = _read(folder, directory, "manifest.json")
-    config_bytes = _read(folder, directory, "config.json")
+    manifest_bytes = _read(folder, directory, MANIFEST)
+    config_bytes = _read(folder, directory, CONFIG)
     if [layer.diff_id for layer in record.layers] == [""]:
         image = Image.from_rootfs_documents(manifest_bytes, config_bytes)
     else:

@@ -9,19 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from provisioner import container_files as files
+
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = (
-    "sizes threads terminal resources filesystem errors archives settings image catalogue registry store sources"
-    " ownership profile rootfs layers container comparison launch exports reflinks config inspection start_files doctor"
+    "sizes threads container_files terminal resources filesystem errors archives settings image catalogue registry"
+    " store sources ownership profile rootfs layers container comparison launch exports reflinks config inspection"
+    " start_files doctor"
 )
 MAY_IMPORT = {
     "sizes": "",
     "threads": "",
+    "container_files": "",
     "terminal": "sizes threads",
     "resources": "",
     "filesystem": "sizes threads",
-    "errors": "terminal",
+    "errors": "sizes terminal",
     "archives": "errors filesystem terminal threads",
     "settings": "errors filesystem terminal",
     "image": "errors filesystem settings terminal",
@@ -29,20 +33,22 @@ MAY_IMPORT = {
     "registry": "errors filesystem image settings sizes terminal threads",
     "store": "errors filesystem image registry sizes terminal threads",
     "sources": "archives errors filesystem image registry sizes store terminal threads",
-    "ownership": "errors filesystem",
+    "ownership": "container_files errors filesystem",
     "profile": "errors filesystem resources settings terminal",
     "rootfs": "errors filesystem ownership profile terminal",
-    "layers": "archives errors filesystem image ownership rootfs sizes sources store terminal threads",
-    "container": "errors filesystem image ownership sizes terminal",
-    "comparison": "container errors filesystem ownership rootfs terminal",
-    "launch": "errors filesystem image resources",
-    "exports": "archives comparison container errors filesystem image launch layers ownership rootfs sizes sources"
+    "layers": "archives container_files errors filesystem image ownership rootfs sizes sources store terminal threads",
+    "container": "container_files errors filesystem image ownership sizes terminal",
+    "comparison": "container container_files errors filesystem ownership rootfs terminal",
+    "launch": "container_files errors filesystem image resources",
+    "exports": "archives comparison container container_files errors filesystem image launch layers ownership rootfs"
+    " sizes sources store terminal",
+    "reflinks": "archives comparison container container_files errors filesystem image layers ownership rootfs sources"
     " store terminal",
-    "reflinks": "archives comparison container errors filesystem image layers ownership rootfs sources store terminal",
     "config": "catalogue filesystem image settings sizes terminal",
-    "inspection": "container errors filesystem image ownership sources store terminal",
-    "start_files": "container errors filesystem image inspection launch ownership profile rootfs terminal",
-    "doctor": "container errors filesystem image launch ownership registry sizes terminal",
+    "inspection": "container container_files errors filesystem image ownership sources store terminal",
+    "start_files": "container container_files errors filesystem image inspection launch ownership profile rootfs"
+    " terminal",
+    "doctor": "container container_files errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,
     "maintenance": f"{ROOMS} provision",
     "commands": f"{ROOMS} provision maintenance",
@@ -178,6 +184,25 @@ def test_a_room_says_what_holds_in_it(room: Path) -> None:
     assert allowed
     rooms = set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", allowed[1]))) - {"and"}
     assert rooms == set(MAY_IMPORT[room.parent.name].split()) or rooms & {"all", "everything"}
+
+
+UNMISTAKABLE = (
+    *(files.SCRIPT, files.OLD_SCRIPT, files.FOLDER, files.RECORD, files.OWNERSHIP_RECORD, files.FAKEROOT_STATE),
+    *(files.MOUNT_POINTS, files.PROOT_FACTS, files.EMULATION_FILTER, files.CONTAINER_FILTER),
+    f"../{files.ROOTFS}",
+)
+"""Names of files that are no words of something else."""
+
+
+def test_names_of_a_containers_files_are_spelled_in_one_module() -> None:
+    found = [
+        f"{name_of(path)}: {node.value!r}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        if (node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value) in UNMISTAKABLE
+    ]
+    assert [line for line in found if not line.startswith("provisioner.container_files: ")] == []
 
 
 RIDDLES = (  # noqa: SIM905

@@ -260,8 +260,8 @@ class Disk:
 @pytest.mark.parametrize(
     ("disk", "max_size", "why"),
     [
-        (Disk(100, 1 << 30), None, "the compressed layers take .* kB, and 100 B are free"),
-        (Disk(100, 1 << 30), 10**9, "the compressed layers take .* kB, and 100 B are free"),
+        (Disk(100, 1 << 30), None, "no room for the compressed layers: .* kB or more are needed, 100 B are free"),
+        (Disk(100, 1 << 30), 10**9, "no room for the compressed layers: .* kB or more are needed, 100 B are free"),
         (Disk(1 << 40, 0), None, "no more files can be made here"),
         (Disk(1 << 40, 1 << 30), 1000, "more than the 1,000 bytes that are allowed"),
     ],

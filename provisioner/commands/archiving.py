@@ -6,23 +6,25 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from provisioner.commands.container_names import check_order, path_of_container
+from provisioner.commands.container_names import check_order, find_container
 from provisioner.commands.output import make_console, output_errors
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.errors import HINTS, PROVISION_ELSEWHERE, MachineError, machine_errors
+from provisioner.errors import HINTS, MachineError, machine_errors
 from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
+    from provisioner.container.opened import OpenedContainer
     from provisioner.exports.owners import OwnerSource
     from provisioner.exports.tree_files import FilesReport
     from provisioner.terminal.progress import Console
 
-    ArchiveFunction = Callable[[int, int, Callable[[bytes], None], Sequence[str]], tuple[FilesReport, OwnerSource]]
+    ArchiveFunction = Callable[
+        [OpenedContainer, Callable[[bytes], None], Sequence[str]], tuple[FilesReport, OwnerSource]
+    ]
 
 _Result = TypeVar("_Result")
 _SHOWN = 5
@@ -57,22 +59,22 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
     console = make_console(arguments)
     check_order([command], arguments.directory, arguments.file)
 
-    def use(source: Path, opened: int, folder: int) -> int:
-        check_not_below(arguments.file, source)
+    def use(container: OpenedContainer) -> int:
+        check_not_below(arguments.file, container.path)
         is_piped, kind = arguments.file == STANDARD_OUTPUT, compression_for(arguments.file)
         with output_file(arguments.file, sync=not arguments.no_sync) as output:
             output_context = output_errors() if is_piped else machine_errors(f"write {printable(arguments.file)}")
 
             def job() -> tuple[FilesReport, OwnerSource]:
                 with closing(compressor(kind, lambda data: _write_all(output, data), output)) as packer:
-                    result = write(opened, folder, packer.write, arguments.exclude)
+                    result = write(container, packer.write, arguments.exclude)
                     packer.finish()
                 return result
 
             with output_context:
-                report, source_of_owners = call(job, source.name)
-            check_in_place(opened, source)
-        for line in describe_files(report, source_of_owners):
+                report, owners = call(job, container.path.name)
+            check_in_place(container.top, container.path)
+        for line in describe_files(report, owners):
             console.step(line)
         size = "" if is_piped else f" in {size_text(os.stat(arguments.file).st_size)}"
         console.step(
@@ -84,31 +86,27 @@ def write_archive(command: str, arguments: argparse.Namespace, write: ArchiveFun
 
 
 def use_directory(
-    command: str, arguments: argparse.Namespace, console: Console, use: Callable[[Path, int, int], int]
+    command: str, arguments: argparse.Namespace, console: Console, use: Callable[[OpenedContainer], int]
 ) -> int:
-    """Open DIR and its `.provision/`, and return what `use` returns for its path and both descriptors.
+    """Open DIR, and return what `use` returns for it.
 
     Where files in it belong to subordinate ids, `provision COMMAND` runs once more in a namespace that has these.
     Raises ProvisionError.
     """
-    from provisioner.container.access import FOLDER, find_directory
-    from provisioner.container.removing import find_file_owners, opened_own_directory
+    from provisioner.container.opened import opened_container
+    from provisioner.container.removing import find_file_owners
     from provisioner.container.running import describe_processes, running_in
-    from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-    from provisioner.ownership.record import RECORD
 
     trust, shown = trusted_directories(arguments), printable(arguments.directory)
-    source = find_directory(path_of_container(arguments.directory), trust)
-    with opened_own_directory(source, trust) as opened:
-        if owners := find_file_owners(opened, source):
+    source = find_container(arguments.directory, trust)
+    with opened_container(source, trust, shown) as container:
+        if owners := find_file_owners(container.top, source):
             return run_with_subordinate_ids(arguments.directory, owners, _repeated_words(command, arguments))
         if pids := running_in(source):
             console.step(f"this runs from {shown}: {describe_processes(pids)}")
             console.step("  what it writes meanwhile may be in the archive in part")
-        with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=opened)) as folder:
-            if not os.access(RECORD, os.R_OK, dir_fd=folder):
-                raise MachineError(f"{shown} has no record of owners", PROVISION_ELSEWHERE)
-            return use(source, opened, folder)
+        container.check_ownership_record()
+        return use(container)
 
 
 class _OutputError(Exception):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.container_names import add_container_argument, checked_container
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.plan_options import (
     address_of,
@@ -23,9 +23,10 @@ from provisioner.commands.plan_options import (
 from provisioner.commands.run_options import run_settings
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
+from provisioner.container.opened import opened_container
 from provisioner.container.record import Record
 from provisioner.container.staging import Staging
-from provisioner.errors import PROVISION_ELSEWHERE, NotFound, UsageError
+from provisioner.errors import UsageError
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.run_settings import AS_CONFIGURED, OPTIONS
 from provisioner.launch.settings import RUNTIMES
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.start_files.completeness import has_documents, keep_complete
     from provisioner.start_files.files import change_options
 
-    directory, trust = find_container(arguments), trusted_directories(arguments)
+    directory, trust = checked_container(arguments.container, arguments), trusted_directories(arguments)
     console = make_console(arguments)
     changes = [_parse(text) for text in arguments.set]
     record = _record(directory, trust)
@@ -116,10 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _record(directory: Path, trust: TrustedDirectories) -> Record:
-    record = Record.read(directory, trust)
-    if record is None:
-        raise NotFound(f"{printable(str(directory))} has no record", PROVISION_ELSEWHERE)
-    return record
+    with opened_container(directory, trust) as container:
+        return container.read_record()
 
 
 def _parse(text: str) -> tuple[str, Any]:

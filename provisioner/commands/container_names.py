@@ -12,13 +12,14 @@ from pathlib import Path
 from provisioner.catalogue import is_short
 from provisioner.commands.similar import nearest
 from provisioner.commands.trusting import trusted_directories
-from provisioner.container.access import FOLDER, find_directory, opened_directory
+from provisioner.container.access import find_directory
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
-from provisioner.container.record import LIST_HINT, no_container
+from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import containers_in, find_unlisted
+from provisioner.container_files import FOLDER
 from provisioner.errors import NotFound, ProvisionError, UsageError
-from provisioner.filesystem.trust import NOBODY
+from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -33,34 +34,41 @@ def add_container_argument(parser: argparse.ArgumentParser, nargs: str | None = 
     )
 
 
-def find_container(arguments: argparse.Namespace) -> Path:
-    """Return the directory of the container that `arguments.container` names, for commands that take one NAME|DIR.
+def path_of_container(name: str, *, skips_others: bool = False) -> Path:
+    """Return the path that a NAME|DIR means: as it was typed, or as `provision list` knows it.
 
-    Raises as `container_called` does.
-    """
-    return container_called(arguments.container, arguments)
-
-
-def container_called(name: str, arguments: argparse.Namespace) -> Path:
-    """Return the directory of the container with this name or path.
-
-    A directory of that name in the current one comes before others. Raises NotFound where there is none, TargetExists
-    for one that provision hasn't made, UsageError where there are several, and NotTrusted where others could have
-    changed it.
+    A path means itself. A name means whatever is called so in the current directory, or was when a run was killed, and
+    where nothing is, the only known container of that name. With `skips_others`, nothing but a container counts in the
+    current directory. Raises UsageError for an empty word, and where several containers have the name, and NotFound.
     """
     if not name:
         raise UsageError("NAME|DIR is empty", LIST_HINT)
     path = Path(name)
-    if _is_name(name) and not _is_container(path):
-        path = _known_directory(name)
-    elif not _is_there(path):
+    if _is_name(name) and not (_is_container(path) if skips_others else _is_there(path)):
+        return _known_directory(name)
+    if not _is_there(path):
         raise no_directory(name)
-    trust = trusted_directories(arguments)
+    return path
+
+
+def find_container(name: str, trust: TrustedDirectories) -> Path:
+    """Return the absolute path of the directory that a NAME|DIR means, for commands that open it themselves.
+
+    Raises as `path_of_container` and `find_directory` do.
+    """
+    return find_directory(path_of_container(name), trust)
+
+
+def checked_container(name: str, arguments: argparse.Namespace) -> Path:
+    """Return the absolute path of the container that a NAME|DIR means, for commands that go by its start.sh.
+
+    Something else of that name in the current directory doesn't count. Raises as `path_of_container` and
+    `opened_container` do; the container need not have a record.
+    """
+    trust, path = trusted_directories(arguments), path_of_container(name, skips_others=True)
     directory = find_directory(path, trust)
-    with opened_directory(directory, trust) as folder:
-        if folder is None:
-            raise no_container(directory, printable(str(path)))
-    return directory
+    with opened_container(directory, trust, printable(str(path)), needs=()):
+        return directory
 
 
 def _is_name(text: str) -> bool:
@@ -82,20 +90,6 @@ def _is_there(path: Path) -> bool:
     except OSError:  # whoever opens it says why
         pass
     return True
-
-
-def path_of_container(name: str) -> Path:
-    """Return the path that a NAME|DIR means, for commands that look at it themselves.
-
-    What is at that path comes before others of the name, whatever it is, and what a killed run has left of it as well.
-    Raises NotFound and UsageError as `find_container` does.
-    """
-    path = Path(name)
-    if _is_there(path):
-        return path
-    if _is_name(name):
-        return _known_directory(name)
-    raise no_directory(name)
 
 
 def check_order(command: Sequence[str], name: str, other: str, *rest: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from provisioner.commands.container_names import is_known, path_of_container
+from provisioner.commands.container_names import find_container, is_known
 from provisioner.commands.output import make_console
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
@@ -37,9 +37,9 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy a directory. Raises ProvisionError; NEW is absent then, or as it was."""
-    from provisioner.container.access import find_directory
     from provisioner.container.copying import copy_directory
-    from provisioner.container.removing import check_in_place, find_file_owners, opened_own_directory
+    from provisioner.container.opened import opened_container
+    from provisioner.container.removing import check_in_place, find_file_owners
     from provisioner.container.running import describe_processes, running_in
     from provisioner.container.staging import Staging
     from provisioner.filesystem.copying import describe_losses
@@ -47,17 +47,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     console, trust = make_console(arguments), trusted_directories(arguments)
     _check_no_files([arguments.directory, arguments.new])
-    source = find_directory(path_of_container(arguments.directory), trust)
+    source = find_container(arguments.directory, trust)
     target = new_directory(arguments.new, source, trust)
-    with opened_own_directory(source, trust) as opened:
-        if owners := find_file_owners(opened, source):
+    with opened_container(source, trust) as container:
+        if owners := find_file_owners(container.top, source):
             return run_with_subordinate_ids(arguments.directory, owners, repeated_words("copy", arguments))
         if pids := running_in(source):
             console.step(f"this runs from {printable(arguments.directory)}: {describe_processes(pids)}")
             console.step("  what it writes meanwhile may be in the copy in part")
         with Staging(target, trust) as staging:
-            report = copy_directory(opened, source, staging.new, target)
-            check_in_place(opened, source)
+            report = copy_directory(container.top, source, staging.new, target)
+            check_in_place(container.top, source)
             staging.commit(console, sync=not arguments.no_sync, replace=False)
     for line in describe_losses(report):
         console.step(line)

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from provisioner.commands.container_names import path_of_container
+from provisioner.commands.container_names import find_container
 from provisioner.commands.output import screen_of, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.container.access import find_directory, opened_directory
-from provisioner.container.record import Record, no_container
+from provisioner.container.opened import opened_container
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Column, Style, table
@@ -78,13 +77,11 @@ def _changes(arguments: argparse.Namespace) -> Iterator[Iterable[Change]]:
     """Return a context that gives the changes in DIR. Raises NotFound, TargetExists, NotTrusted and MachineError."""
     from provisioner.comparison.changes import find_changes
 
-    shown = printable(arguments.directory)
     trust = trusted_directories(arguments)
-    directory = find_directory(path_of_container(arguments.directory), trust)
-    with opened_directory(directory, trust) as folder:
-        if folder is None or Record.read_from(folder, directory) is None:
-            raise no_container(directory, shown)
-        yield find_changes(folder, shown)
+    directory = find_container(arguments.directory, trust)
+    with opened_container(directory, trust, printable(arguments.directory)) as container:
+        container.read_record()  # a version that can't read it must not guess what the other files mean
+        yield find_changes(container.folder, container.shown)
 
 
 def _shown(change: Change) -> str:

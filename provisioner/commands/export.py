@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.archiving import add_archive_arguments, write_archive
-from provisioner.commands.container_names import path_of_container
 from provisioner.commands.image_options import add_image_arguments
-from provisioner.commands.trusting import trusted_directories
 from provisioner.errors import UsageError
 from provisioner.image.reference import Reference
 
 if TYPE_CHECKING:
+    from provisioner.container.opened import OpenedContainer
     from provisioner.exports.owners import OwnerSource
     from provisioner.exports.tree_files import FilesReport
 
@@ -50,28 +49,26 @@ def run(arguments: argparse.Namespace) -> int:
         return write_archive("export", arguments, write_tar)
 
     def write(
-        opened: int, folder: int, write_bytes: Callable[[bytes], None], exclude: Sequence[str]
+        container: OpenedContainer, write_bytes: Callable[[bytes], None], exclude: Sequence[str]
     ) -> tuple[FilesReport, OwnerSource]:
-        return _write_image(arguments, opened, folder, write_bytes)
+        return _write_image(arguments, container, write_bytes)
 
     _name(arguments)
     return write_archive("export", arguments, write)
 
 
 def _write_image(
-    arguments: argparse.Namespace, opened: int, folder: int, write: Callable[[bytes], None]
+    arguments: argparse.Namespace, container: OpenedContainer, write: Callable[[bytes], None]
 ) -> tuple[FilesReport, OwnerSource]:
-    """Write the image of an open directory by the function `write`. Returns and raises as `write_backup` does."""
+    """Write the image of a container by the function `write`. Returns and raises as `write_backup` does."""
     from provisioner.commands.image_making import fetch_base_layers, made_image
     from provisioner.commands.output import make_console
-    from provisioner.container.access import find_directory
     from provisioner.exports.image_archive import write_image_archive
 
     console = make_console(arguments)
-    directory = find_directory(path_of_container(arguments.directory), trusted_directories(arguments))
     with (
         ExitStack() as stack,
-        made_image(arguments, directory, opened, folder, console, only_oci=True, space=_space(arguments.file)) as made,
+        made_image(arguments, container, console, only_oci=True, space=_space(arguments.file)) as made,
     ):
         new = [made.new_layer] if made.new_layer else []
         needed = {layer.digest for layer in made.image.layers} - {blob.descriptor.digest for blob in new}

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from provisioner.commands.container_names import find_container
+from provisioner.commands.container_names import checked_container
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.trusting import add_trust_argument
 from provisioner.commands.wrappers import (
@@ -23,6 +23,7 @@ from provisioner.commands.wrappers import (
     start_command,
     write_wrapper,
 )
+from provisioner.container_files import CONFIG, FOLDER, ROOTFS, SCRIPT
 from provisioner.errors import MalformedImage, NotFound, UsageError, machine_errors
 from provisioner.image.config import USUAL_PATH, ImageConfig
 from provisioner.rootfs.tree import Tree, tree_errors
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder, console = program_directory(), make_console(arguments)
     if arguments.container is None and not arguments.list:
         raise UsageError("NAME|DIR is missing", f"as in {EXAMPLE}")
-    directory = find_container(arguments) if arguments.container is not None else None
+    directory = None if arguments.container is None else checked_container(arguments.container, arguments)
     if arguments.list:
         _list(folder, directory, as_json=arguments.json)
         return 0
@@ -116,8 +117,8 @@ def _from_root(program: str) -> str:
 def check_programs(directory: Path, programs: Sequence[str]) -> None:
     """Raise NotFound for a program that isn't in the container: by its path, or by a name on the image's PATH."""
     with machine_errors(f"look at {printable(str(directory))}"):
-        config = ImageConfig.from_json((directory / ".provision/config.json").read_bytes())
-        tree = Tree(directory / "rootfs")
+        config = ImageConfig.from_json((directory / FOLDER / CONFIG).read_bytes())
+        tree = Tree(directory / ROOTFS)
     found = dict(entry.partition("=")[::2] for entry in config.env).get("PATH", USUAL_PATH)
     with tree, tree_errors("look at the rootfs"):
         for program in programs:
@@ -125,7 +126,7 @@ def check_programs(directory: Path, programs: Sequence[str]) -> None:
             if not any(_is_program(tree, os.fsencode(place)) for place in places):
                 raise NotFound(
                     f"{printable(program)} is not in {printable(str(directory))}",
-                    f"install it there first: {printable(shlex.quote(str(directory / 'start.sh')))} --shell",
+                    f"install it there first: {printable(shlex.quote(str(directory / SCRIPT)))} --shell",
                 )
 
 

@@ -11,7 +11,7 @@ from provisioner.catalogue import Catalogue
 from provisioner.commands.foreign_words import INSTEAD, TOOLS, what_to_type
 from provisioner.commands.similar import nearest
 from provisioner.config import Config
-from provisioner.container.access import FOLDER
+from provisioner.container_files import FOLDER
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 

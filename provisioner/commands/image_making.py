@@ -15,8 +15,8 @@ from pathlib import Path
 from provisioner.commands.image_options import source_date_epoch
 from provisioner.commands.repair import image_of
 from provisioner.commands.source_options import SourceOptions, open_source
-from provisioner.commands.trusting import trusted_directories
 from provisioner.config import Config
+from provisioner.container.opened import OpenedContainer
 from provisioner.container.record import Record
 from provisioner.errors import ProvisionError, UsageError
 from provisioner.exports.base_layers import fetch_layers, layers_part
@@ -31,7 +31,7 @@ from provisioner.image.image import Image
 from provisioner.image.reference import Reference
 from provisioner.image.source_name import RegistryName, parse_source
 from provisioner.image.stored_blob import StoredBlob
-from provisioner.inspection import inspect_directory
+from provisioner.inspection import image_as_run
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
@@ -63,27 +63,23 @@ class MadeImage:
 @contextmanager
 def made_image(
     arguments: argparse.Namespace,
-    directory: Path,
-    opened: int,
-    folder: int,
+    container: OpenedContainer,
     console: Console,
     *,
     only_oci: bool,
     space: Path | None,
 ) -> Iterator[MadeImage]:
-    """Make an image of an open directory, whose `.provision/` is open, too; give it for the context.
+    """Make an image of a container, and give it for the context.
 
     With `only_oci` it is in OCI's format, whatever the image's is. `space` is where the new layer is for a while.
     Raises ProvisionError and OSError.
     """
     changes = [ConfigChange.parse(text) for text in arguments.change]
-    latest, shown = source_date_epoch(), printable(arguments.directory)
-    inspected = inspect_directory(directory, trusted_directories(arguments))
-    base, record = inspected.image, inspected.record
-    assert record is not None
+    latest, record = source_date_epoch(), container.read_record()
+    base = image_as_run(container, record)
     if base.rootfs is not None and not arguments.squash:
         raise UsageError(
-            f"{shown} was made of a root file system, which has no layers",
+            f"{container.shown} was made of a root file system, which has no layers",
             f"make one layer of all its files: {_with_squash(arguments)}",
         )
     options = LayerOptions(arguments.exclude, arguments.squash, latest, space)
@@ -91,7 +87,7 @@ def made_image(
         base_layers: list[StoredBlob] = []
         if has_unstated_digests(base) and not arguments.squash:
             base, base_layers = _find_digests(arguments, record, console, stack)
-        layer, report, owners = write_layer(opened, folder, shown, options, stack)
+        layer, report, owners = write_layer(container, options, stack)
         created = _created(base, layer, latest)
         name = parse_source(record.reference)
         derivation = Derivation(
@@ -138,13 +134,13 @@ def fetch_base_layers(
     if not needed:
         return []
     name = parse_source(made.record.reference)
-    size = sum({layer.digest: layer.size for layer in made.base.manifest.layers if layer.digest in needed}.values())
     try:
         with open_source(name, SourceOptions.of(arguments, Config.load()), console) as source:
             is_local = not isinstance(name, RegistryName)
             # The layers of a file are found by way of its documents.
-            image = image_of(source, made.record) if is_local else layers_part(made.base, needed)
-            with console.progress(size) as progress:
+            part = layers_part(made.base, needed)
+            image = image_of(source, made.record) if is_local else part
+            with console.progress(part.download_size) as progress:
                 progress.describe("layers of the image")
                 layers = fetch_layers(image, source, needed, progress.advance, stack)
             for layer in layers if is_local else ():

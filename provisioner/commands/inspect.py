@@ -25,8 +25,9 @@ from provisioner.commands.source_options import (
 from provisioner.commands.source_words import check_source_word, suggest_file
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
-from provisioner.container.access import FOLDER, find_directory
+from provisioner.container.access import find_directory
 from provisioner.container.recovery import was_interrupted
+from provisioner.container_files import FOLDER
 from provisioner.errors import UsageError
 from provisioner.filesystem.times import utc_time
 from provisioner.image.platform import Platform
@@ -212,7 +213,7 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, list[str]]]:
     yield "platform", [str(config.platform)]
     yield "platforms", [str(platform) for platform in inspection.platforms if len(inspection.platforms) > 1]
     is_compressed = any(not layer.blob.media_type.endswith("tar") for layer in image.layers)
-    yield "size", [f"{size_text(inspection.size)} {'compressed' if is_compressed else 'uncompressed'}"]
+    yield "size", [f"{size_text(image.download_size)} {'compressed' if is_compressed else 'uncompressed'}"]
     yield "created", [config.created[:19].replace("T", " ")] if config.created else []
     yield from _facts_of_directory(inspection)
     yield "entrypoint", [shlex.join(config.entrypoint)] if config.entrypoint else []

@@ -27,7 +27,8 @@ from provisioner.commands.source_options import (
 from provisioner.commands.stamps import Stamps, add_stamp_arguments
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
-from provisioner.container.access import FOLDER, find_directory
+from provisioner.container.access import find_directory
+from provisioner.container_files import FOLDER, SCRIPT
 from provisioner.errors import NetworkError, NotFound, UsageError, machine_errors
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
 from provisioner.sizes import counted, size_text
@@ -171,20 +172,20 @@ def _report(name: str, directory: Path, outcome: Outcome, seconds: float, consol
     summary = _summary(directory, outcome, seconds) if outcome.is_new else ""
     console.step(f"{shown} is ready: {summary}" if outcome.is_new else f"{shown} is up to date")
     command = outcome.image.config.entrypoint + outcome.image.config.command or ("/bin/sh",)
-    start = os.path.join("." if os.sep not in name else "", name, "start.sh")
+    start = os.path.join("." if os.sep not in name else "", name, SCRIPT)
     console.step(f"  command: {printable(shlex.join(command))}")
     console.step(f"  start:   {printable(shlex.quote(start))}")
 
 
 def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
     """Return what an image took: `427.0 MB in 5.1 s, 45,000 files of 1.1 GB`."""
+    from provisioner.container_files import OWNERSHIP_RECORD
     from provisioner.ownership.mtree import count_files
-    from provisioner.ownership.record import RECORD
 
-    size = sum({layer.digest: layer.size for layer in outcome.record.layers}.values())
-    with machine_errors("read the ownership record"), open(directory / FOLDER / RECORD, "rb") as record:
+    with machine_errors("read the ownership record"), open(directory / FOLDER / OWNERSHIP_RECORD, "rb") as record:
         files, total = count_files(record)
-    return f"{size_text(size)} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
+    size = size_text(outcome.record.download_size)
+    return f"{size} in {seconds:.1f} s, {counted(files, 'file')} of {size_text(total)}"
 
 
 def _check_default_directory(
@@ -193,7 +194,7 @@ def _check_default_directory(
     """Raise UsageError where the DIR that was not named holds the image of another source than `name` or `other`."""
     if existing is None or existing.reference in (str(name), str(other)):
         return
-    start = printable(shlex.quote(os.path.join(directory, "start.sh")))
+    start = printable(shlex.quote(os.path.join(directory, SCRIPT)))
     shown = printable(name.reference.familiar if isinstance(name, RegistryName) else str(name))
     raise UsageError(
         f"{printable(directory)} is a provisioned directory, and holds {printable(existing.reference)}",

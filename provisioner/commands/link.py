@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.container_names import add_container_argument, checked_container
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument
 from provisioner.commands.wrappers import (
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the script, or remove it. Raises TargetExists where somebody else's file has that name."""
-    directory, console = find_container(arguments), make_console(arguments)
+    directory, console = checked_container(arguments.container, arguments), make_console(arguments)
     folder = program_directory()
     if arguments.remove:
         found = wrappers_of(directory)

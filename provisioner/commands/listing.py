@@ -21,6 +21,7 @@ from provisioner.container.recovery import staging_directory
 from provisioner.container.relocation import find_unlisted
 from provisioner.container.removing import was_removed_partly
 from provisioner.container.sessions import find_sessions
+from provisioner.container_files import MANIFEST, RECORD
 from provisioner.errors import MachineError, NotTrusted, machine_errors
 from provisioner.filesystem.times import utc_time
 from provisioner.filesystem.trust import TrustedDirectories
@@ -96,11 +97,6 @@ class _Row:
         if self.copy_of:
             return f"copy of {self.copy_of}"
         return f"moved from {self.moved_from}" if self.moved_from else ""
-
-    @property
-    def size(self) -> int:
-        """The bytes of the image's compressed layers."""
-        return sum(layer.size for layer in self.record.layers) if self.record else 0
 
     @property
     def state(self) -> str:
@@ -201,9 +197,9 @@ def _rows(entries: list[KnownDirectory], trust: TrustedDirectories, *, are_liste
             with suppress(OSError, MachineError), opened_directory(directory, trust) as folder:
                 record = None if folder is None else Record.read_from(folder, directory)
                 is_gone = record is None
-                written = os.stat("record.json", dir_fd=folder).st_mtime if record else 0.0
+                written = os.stat(RECORD, dir_fd=folder).st_mtime if record else 0.0
                 # No later command changes the manifest of a directory.
-                made = os.stat("manifest.json", dir_fd=folder).st_ctime if record else 0.0
+                made = os.stat(MANIFEST, dir_fd=folder).st_ctime if record else 0.0
                 is_outdated = bool(record and find_outdated(directory, host_platform()).names)
         except NotTrusted as error:
             distrust = error
@@ -223,8 +219,8 @@ def _cells(rows: list[_Row]) -> Iterator[tuple[str, ...]]:
             yield row.entry.directory, row.entry.reference, "", "", "", row.state, row.note
             continue
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.time))
-        record = row.record
-        yield row.entry.directory, record.reference, record.platform, size_text(row.size), when, row.state, row.note
+        record, size = row.record, size_text(row.record.download_size)
+        yield row.entry.directory, record.reference, record.platform, size, when, row.state, row.note
 
 
 def _as_json(row: _Row) -> dict[str, object]:
@@ -234,7 +230,7 @@ def _as_json(row: _Row) -> dict[str, object]:
         "directory": row.entry.directory,
         "reference": record.reference if record else row.entry.reference,
         "platform": record.platform if record else None,
-        "download_size": row.size if record else None,
+        "download_size": record.download_size if record else None,
         "provisioned": utc_time(row.time) if record else None,
         "id": row.id or None,
         "moved_from": row.moved_from or None,

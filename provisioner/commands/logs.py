@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from provisioner.commands.container_names import add_container_argument, find_container
+from provisioner.commands.container_names import add_container_argument, checked_container
 from provisioner.commands.output import output_errors
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
-from provisioner.container.access import opened_directory
+from provisioner.container.opened import opened_container
 from provisioner.container.running import running_in
 from provisioner.container.sessions import find_sessions
+from provisioner.container_files import FOLDER, LOG, SCRIPT
 from provisioner.errors import NotFound, machine_errors
 from provisioner.filesystem.descriptors import EXISTING_FILE
 from provisioner.terminal.escaping import printable
@@ -23,7 +24,6 @@ from provisioner.terminal.escaping import printable
 HELP = "Show what a container in the background has printed"
 EXAMPLE = "provision logs --follow web"
 
-_LOG = "log"
 _INTERVAL = 0.2
 """Seconds between two looks at a log that is followed."""
 
@@ -39,14 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the log to standard output, byte for byte. Raises NotFound where there is none."""
-    directory = find_container(arguments)
-    with opened_directory(directory, trusted_directories(arguments)) as folder:
-        assert folder is not None
-        with machine_errors("read the log"):
-            try:
-                file = os.open(_LOG, EXISTING_FILE, dir_fd=folder)
-            except FileNotFoundError:
-                raise _no_log(directory) from None
+    directory, trust = checked_container(arguments.container, arguments), trusted_directories(arguments)
+    with opened_container(directory, trust, needs=()) as container, machine_errors("read the log"):
+        try:
+            file = os.open(LOG, EXISTING_FILE, dir_fd=container.folder)
+        except FileNotFoundError:
+            raise _no_log(directory) from None
     with open(file, "rb") as log, output_errors():
         is_running = True
         while True:
@@ -60,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _no_log(directory: Path) -> NotFound:
     """Return the error for a directory without a log: start.sh has put it elsewhere where it can't write to it."""
-    start = printable(str(directory / "start.sh"))
-    if not os.access(directory / ".provision", os.W_OK) and running_in(directory):
+    start = printable(str(directory / SCRIPT))
+    if not os.access(directory / FOLDER, os.W_OK) and running_in(directory):
         message = f"{printable(str(directory))} can't be written to, and has no log"
         return NotFound(message, "read the file that start.sh --detach has named when it started")
     return NotFound("nothing was started in the background", f"start it: {start} --detach")

@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Move a directory. Raises ProvisionError; then it is where it was."""
     from provisioner.container.mounted import check_not_mounted
     from provisioner.container.moving import move_directory
-    from provisioner.container.removing import find_file_owners, opened_own_directory
+    from provisioner.container.opened import opened_container
+    from provisioner.container.removing import find_file_owners
     from provisioner.container.running import check_not_running
     from provisioner.container.stamps import find_stamps
 
@@ -43,13 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     source = path_of(arguments.directory, trust)
     target = new_directory(arguments.new, source, trust)
     stamps = find_stamps(source, trust)
-    with opened_own_directory(source, trust) as opened:
+    with opened_container(source, trust) as container:
         check_not_running(source)
-        check_not_mounted(opened, source, "move")
-        is_far = os.fstat(opened).st_dev != _existing_parent(target).stat().st_dev
-        if is_far and (owners := find_file_owners(opened, source)):
+        check_not_mounted(container.top, source, "move")
+        is_far = os.fstat(container.top).st_dev != _existing_parent(target).stat().st_dev
+        if is_far and (owners := find_file_owners(container.top, source)):
             return run_with_subordinate_ids(arguments.directory, owners, repeated_words("move", arguments))
-        move_directory(opened, source, target, console, trust, sync=not arguments.no_sync)
+        move_directory(container.top, source, target, console, trust, sync=not arguments.no_sync)
     remember(target, source, is_moved=True)
     console.step(f"{printable(str(source))} is now {printable(str(target))}")
     drop_stamps(stamps, console)

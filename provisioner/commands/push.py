@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.container_names import check_order
@@ -23,6 +22,7 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
+    from provisioner.container.opened import OpenedContainer
     from provisioner.image.manifest import Descriptor
     from provisioner.image.stored_blob import StoredBlob
     from provisioner.registry.push import Push
@@ -88,13 +88,12 @@ def _push_directory(arguments: argparse.Namespace, target: Reference, console: C
             push.push_manifest(target.tag or "latest", image.manifest, image.media_type)
             _report(target, image.descriptor, console)
 
-    def use(directory: Path, opened: int, folder: int) -> int:
+    def use(container: OpenedContainer) -> int:
         def job() -> MadeImage:
-            making = made_image(arguments, directory, opened, folder, console, only_oci=False, space=None)
-            return stack.enter_context(making)
+            return stack.enter_context(made_image(arguments, container, console, only_oci=False, space=None))
 
         with ExitStack() as stack:
-            made = call(job, directory.name)
+            made = call(job, container.path.name)
             for line in describe_files(made.report, made.owners):
                 console.step(line)
             if made.new_layer:

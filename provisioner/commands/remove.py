@@ -52,14 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
 def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories, console: Console) -> int:
     """Remove one directory. Returns the exit status, and raises ProvisionError."""
     from provisioner.container.mounted import check_not_mounted
+    from provisioner.container.opened import opened_container
     from provisioner.container.removing import (
         Removal,
         check_in_place,
         find_directory_owners,
-        opened_own_directory,
         was_removed_partly,
     )
     from provisioner.container.stamps import find_stamps
+    from provisioner.container_files import OWNERSHIP_RECORD, RECORD
 
     target = path_of(name, trust)
     stamps = find_stamps(target, trust)
@@ -70,17 +71,18 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
             console.step(f"{printable(str(target))} was removed already, but for some files: they are removed now")
             _forget(target, stamps, console)
             return 0
-    with opened_own_directory(target, trust, needs_record=False) as opened:
-        check_not_mounted(opened, target, "remove", only_here=True)  # containers that run have mounts of their own
-        owners = find_directory_owners(opened, target)
-        _ask(opened, target, arguments, trust)
+    with opened_container(target, trust, needs=(RECORD, OWNERSHIP_RECORD)) as container:
+        top = container.top
+        check_not_mounted(top, target, "remove", only_here=True)  # containers that run have mounts of their own
+        owners = find_directory_owners(top, target)
+        _ask(top, target, arguments, trust)
         if owners:
             options = ["--yes", *(["--trust-dir"] if arguments.trust_dir else [])]
             options += ["--quiet"] if arguments.quiet else []
             return run_with_subordinate_ids(name, owners, ["remove", *options, "--", str(target)])
         with Removal(target, trust, action="remove") as removal:
-            check_not_mounted(opened, target, "remove")
-            check_in_place(opened, target)
+            check_not_mounted(top, target, "remove")
+            check_in_place(top, target)
             removal.move_aside()
     console.step(f"removed {printable(str(target))}")
     _forget(target, stamps, console)
@@ -112,8 +114,10 @@ def path_of(name: str, trust: TrustedDirectories) -> Path:
     from provisioner.container.access import trust_errors
     from provisioner.filesystem.resolution import resolved
 
-    given = path_of_container(name) if name else Path("/")
-    with trust_errors(f"look at {printable(name)}"), resolved(given, trust, parents_only=True) as found:
+    with (
+        trust_errors(f"look at {printable(name)}"),
+        resolved(path_of_container(name), trust, parents_only=True) as found,
+    ):
         path = found.path
     if path == path.parent:
         raise UsageError(f"DIR can't be {shlex.quote(printable(name))}", "name a directory that provision has made")

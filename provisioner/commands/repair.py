@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
-from provisioner.commands.container_names import path_of_container
+from provisioner.commands.container_names import find_container
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.plan_options import add_max_size_argument, max_size_of, script_shell
 from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
-from provisioner.container.access import find_directory, opened_directory
-from provisioner.container.record import Record, no_container
+from provisioner.container.opened import opened_container
+from provisioner.container.record import Record
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, MalformedImage, NotFound
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
@@ -31,7 +30,7 @@ from provisioner.terminal.progress import Console
 if TYPE_CHECKING:
     from provisioner.image.image import Image
     from provisioner.maintenance.damage import Damage
-    from provisioner.maintenance.repair import Repair
+    from provisioner.maintenance.repair import Repaired
     from provisioner.sources import Source
 
 HELP = "Put files of the image back that are damaged or gone"
@@ -66,18 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.running import check_not_running
     from provisioner.container.staging import Staging, finish_interrupted
     from provisioner.maintenance.damage import find_damage
-    from provisioner.maintenance.repair import repair
+    from provisioner.maintenance.repair import Repair, repair
     from provisioner.maintenance.unpacking import unpack_options_of
 
     console, config = make_console(arguments), Config.load()
     trust = trusted_directories(arguments, config)
-    directory = find_directory(path_of_container(arguments.directory), trust)
-    shown = printable(arguments.directory)
+    directory = find_container(arguments.directory, trust)
     finish_interrupted(directory, trust)
-    with opened_directory(directory, trust) as folder:
-        record = None if folder is None else Record.read_from(folder, directory)
-        if folder is None or record is None:
-            raise no_container(directory, shown)
+    with opened_container(directory, trust, printable(arguments.directory)) as container:
+        record, folder, shown = container.read_record(), container.folder, container.shown
         found = find_damage(folder, shown)
         damages = [damage for damage in found if arguments.all or not damage.is_edit]
         _show(damages, len(found) - len(damages), arguments, console)
@@ -95,15 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
             opened_record(folder, shown) as (_, baseline),
         ):
             check_not_running(directory)
-            with closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as opened:
-                check_not_mounted(opened, directory, "repair", only_here=True)
+            check_not_mounted(container.top, directory, "repair", only_here=True)
             if baseline.first_id is not None:
                 raise MachineError(
                     f"files in {shown} belong to subordinate ids, which repair can't give them", PROVISION_ELSEWHERE
                 )
             with open_source(name, SourceOptions.of(arguments, config), console) as source:
                 image = image_of(source, record) if any(damage.needs_content for damage in damages) else None
-                done = repair(staging, folder, baseline, damages, image, source, console, options)
+                done = repair(Repair(damages, image, source, options), folder, baseline, staging, console)
             _complete(directory, record, trust, console)
             report_change(directory, trust)
     return _report(done, shown, console)
@@ -160,9 +155,9 @@ def _show(damages: Sequence[Damage], left: int, arguments: argparse.Namespace, c
         console.step("no file of the image is damaged or missing")
 
 
-def _report(done: Repair, shown: str, console: Console) -> int:
+def _report(done: Repaired, shown: str, console: Console) -> int:
     """Say what was done, and return the exit status."""
-    console.step(f"put back {counted(done.repaired, 'file')} of {shown}")
+    console.step(f"put back {counted(done.count, 'file')} of {shown}")
     if not done.blocked:
         return 0
     names = ", ".join(printable("/" + os.fsdecode(path)) for path in done.blocked[:_SHOWN])

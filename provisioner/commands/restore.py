@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.staging import Staging
     from provisioner.exports.restore import restore_backup
     from provisioner.filesystem.descriptors import closing_descriptor
+    from provisioner.filesystem.space import free_space
     from provisioner.layers.budget import Budget
     from provisioner.ownership.policy import Ownership
 
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             scratch = staging.open_scratch("backup")
             ownership = Ownership.in_directory(staging.new)
             limits = limits_of(staging.new, ownership)
-            budget = Budget(_free_space(staging.new) if max_size is None else max_size)
+            budget = Budget(free_space(staging.new).default_limit if max_size is None else max_size)
         for line in limits:
             console.step(line)
         name = "standard input" if arguments.file == "-" else printable(arguments.file)
@@ -112,12 +113,6 @@ def _chunks(file: int, shown: str) -> Iterator[bytes]:
             yield chunk
     if is_empty:
         raise MalformedImage("it is empty", "name a file that provision backup has written")
-
-
-def _free_space(directory: int) -> int:
-    """Return nine tenths of the free space, which a backup may take."""
-    state = os.statvfs(directory)
-    return state.f_bavail * state.f_frsize * 9 // 10 if state.f_blocks else 2**63 - 1
 
 
 def _describe(restored: Restored) -> list[str]:

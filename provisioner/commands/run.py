@@ -20,8 +20,8 @@ from provisioner.commands.operands import check_operands
 from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, add_start_arguments, check_start_words
 from provisioner.commands.trusting import add_trust_argument
-from provisioner.container.access import FOLDER
 from provisioner.container.directories import state_directory
+from provisioner.container_files import FOLDER, SCRIPT
 from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             _check_command(arguments, directory)
             end = ["--"] if arguments.words else []
-            return _started([str(directory / "start.sh"), *arguments.start_words, *end, *arguments.words])
+            return _started([str(directory / SCRIPT), *arguments.start_words, *end, *arguments.words])
         finally:
             _call(remove, ["--yes", "--quiet", "--", str(directory)])
 
@@ -129,7 +129,7 @@ def _remove_left(place: Path) -> None:
         if not try_lock(opened):
             return
         for name in os.listdir(opened):
-            if (place / name / ".provision").is_dir() and not name.startswith("."):
+            if (place / name / FOLDER).is_dir() and not name.startswith("."):
                 _call(remove, ["--yes", "--quiet", "--", str(place / name)])
         place.rmdir()
 

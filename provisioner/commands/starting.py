@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from provisioner.commands.container_names import add_container_argument, check_order, find_container
+from provisioner.commands.container_names import add_container_argument, check_order, checked_container
 from provisioner.commands.start_options import add_start_arguments
 from provisioner.commands.trusting import add_trust_argument
+from provisioner.container_files import SCRIPT
 from provisioner.errors import MachineError, UsageError, machine_errors
 from provisioner.launch.script import is_broken
 from provisioner.terminal.escaping import printable
@@ -54,7 +55,10 @@ class Starter:
             check_order(["exec", *arguments.start_words], arguments.container, *words)
         if self.is_shell and words and words[0] in ("-c", "-lc"):  # sh's -c, not docker's
             words = ["--", *words]
-        become(os.path.join(find_container(arguments), "start.sh"), (*self.options, *arguments.start_words, *words))
+        become(
+            os.path.join(checked_container(arguments.container, arguments), SCRIPT),
+            (*self.options, *arguments.start_words, *words),
+        )
 
 
 def become(script: str, words: Sequence[str]) -> NoReturn:

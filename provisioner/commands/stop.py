@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 
-from provisioner.commands.container_names import add_container_argument, container_called
+from provisioner.commands.container_names import add_container_argument, checked_container
 from provisioner.commands.output import number
 from provisioner.commands.starting import become, check_script
 from provisioner.commands.trusting import add_trust_argument
+from provisioner.container_files import SCRIPT
 from provisioner.errors import machine_errors
 
 HELP = "Stop what runs in containers"
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises NotFound, UsageError, NotTrusted and MachineError, before anything is stopped.
     """
     timeout = [] if arguments.timeout is None else ["--timeout", str(arguments.timeout)]
-    scripts = [container_called(name, arguments) / "start.sh" for name in arguments.container]
+    scripts = [checked_container(name, arguments) / SCRIPT for name in arguments.container]
     if len(scripts) == 1:
         become(str(scripts[0]), ["--stop", *timeout])
     for script in scripts:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
-from provisioner.commands.container_names import path_of_container
+from provisioner.commands.container_names import find_container
 from provisioner.commands.copy import remember
 from provisioner.commands.output import make_console, screen_of, write_json, write_lines
 from provisioner.commands.plan_options import add_max_size_argument, max_size_of
@@ -16,8 +16,7 @@ from provisioner.commands.source_options import SourceOptions, add_registry_argu
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
-from provisioner.container.access import find_directory, opened_directory
-from provisioner.container.record import Record, no_container
+from provisioner.container.opened import opened_container
 from provisioner.container.stamps import find_stamps
 from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.image.platform import Platform
@@ -98,12 +97,10 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
 
     console, config = make_console(arguments), Config.load()
     trust = trusted_directories(arguments, config)
-    directory, shown = find_directory(path_of_container(name), trust), printable(name)
+    directory, shown = find_container(name, trust), printable(name)
     finish_interrupted(directory, trust)
-    with opened_directory(directory, trust) as folder:
-        record = None if folder is None else Record.read_from(folder, directory)
-        if folder is None or record is None:
-            raise no_container(directory, shown)
+    with opened_container(directory, trust, shown) as container:
+        record = container.read_record()
         source_name = parse_source(arguments.to or record.reference)
         if isinstance(source_name, StandardInput) and not arguments.to:
             raise UsageError(
@@ -126,7 +123,7 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
             asked = _Question(arguments, directory, shown)
             job = Update(directory, trust, record, not arguments.no_keep, not arguments.no_sync, max_size_of(arguments))
             try:
-                done = update(job, folder, image, source, console, asked.approve)
+                done = update(job, container.folder, image, source, console, asked.approve)
             except _Unapproved:
                 return 0
     for path in done.blocked:

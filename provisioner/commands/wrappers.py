@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.container_files import SCRIPT
 from provisioner.errors import MachineError, TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -58,7 +59,7 @@ def check_wrapper(folder: Path, name: str, directory: Path) -> Path:
         raise TargetExists(
             f"{printable(str(path))} is there, and not of provision", "choose another name, or move it away"
         )
-    if other != str(directory) and os.path.lexists(os.path.join(other, "start.sh")):
+    if other != str(directory) and os.path.lexists(os.path.join(other, SCRIPT)):
         remove = shlex.join(["provision", "expose", other, name, "--remove"])
         raise TargetExists(f"{printable(str(path))} starts {printable(other)}", f"remove it first: {printable(remove)}")
     return path
@@ -121,7 +122,7 @@ def is_on_path(folder: Path) -> bool:
 
 def start_command(directory: Path, words: str) -> str:
     """Return the line of a script that becomes start.sh with these words, which are shell text."""
-    return f"exec {shlex.quote(str(directory / 'start.sh'))} {words}"
+    return f"exec {shlex.quote(str(directory / SCRIPT))} {words}"
 
 
 def refuse_recursion(name: str) -> str:
@@ -138,7 +139,7 @@ export PROVISION_WRAPPER=yes
 
 def desktop_command(directory: Path, words: str) -> str:
     """Return the line of a desktop entry (freedesktop.org's specification) that runs start.sh with these words."""
-    quoted = str(directory / "start.sh")
+    quoted = str(directory / SCRIPT)
     for character in '\\"`$':
         quoted = quoted.replace(character, f"\\{character}")
     program = quoted.replace("\\", "\\\\").replace("%", "%%")

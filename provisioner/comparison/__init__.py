@@ -5,5 +5,5 @@ lists what was added, changed and deleted, `attributes` what has other attribute
 update makes of a path or a line.
 
 The base of every comparison is the ownership record; nothing else is remembered. No module here writes to a directory.
-May import container, errors, filesystem, ownership, rootfs and terminal.
+May import container, container_files, errors, filesystem, ownership, rootfs and terminal.
 """

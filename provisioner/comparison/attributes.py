@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
 from provisioner.comparison.changes import opened_record
 from provisioner.comparison.join import join_one
+from provisioner.container.access import open_rootfs
 from provisioner.errors import PathErrors
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, open_readable
+from provisioner.filesystem.descriptors import closing_descriptor, open_readable
 from provisioner.filesystem.walk import Closed, walk
 from provisioner.filesystem.xattrs import read_xattrs
 from provisioner.ownership.mtree import parse_entries
@@ -26,7 +26,7 @@ def find_changed_attributes(folder: int, shown: str, *, closed: Closed = "raise"
     with (
         opened_record(folder, shown) as (record, baseline),
         PathErrors(f"compare {shown} with its image") as errors,
-        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
+        closing_descriptor(open_rootfs(folder)) as rootfs,
     ):
         written = baseline.header.written
         if written is None:

@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 from provisioner.comparison.join import join_one
 from provisioner.comparison.state import Aspect, Baseline
-from provisioner.container.access import read_file
-from provisioner.container.proot_links import LINKS
+from provisioner.container.access import open_rootfs, read_file
+from provisioner.container.proot_links import LINK_FOLDER
+from provisioner.container_files import GENERATED, GENERATED_NAMES, IDS, MOUNT_POINTS, ROOTFS
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, PathErrors, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
@@ -21,12 +22,9 @@ from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
 from provisioner.ownership.record import open_record
 from provisioner.terminal.escaping import printable
 
-_GENERATED = ("resolv.conf", "hosts", "hostname")
-MOUNT_POINTS = "mount-points"
-"""The file of `.provision/` in which start.sh writes down what it makes for mounts, a path from the rootfs a line."""
 _MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue"))
 """Directories that start.sh makes where the image has none."""
-_LINKS = os.fsencode(LINKS)
+_LINKS = os.fsencode(LINK_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def find_changes(folder: int, shown: str, *, closed: Closed = "skip") -> Iterato
     with (
         opened_record(folder, shown) as (record, baseline),
         PathErrors(f"compare {shown} with its image") as errors,
-        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
+        closing_descriptor(open_rootfs(folder)) as rootfs,
     ):
         listed: list[bytes] = []
         for change in _changes(record, rootfs, baseline, closed, errors):
@@ -191,7 +189,7 @@ def _size(file: WalkedFile) -> int:
 def _open_links(folder: int, stack: ExitStack) -> int | None:
     """Return the open directory of proot's hard links, which `stack` closes; None where there is none."""
     try:
-        opened = os.open(os.path.join(b"../rootfs", _LINKS), DIRECTORY, dir_fd=folder)
+        opened = os.open(f"../{ROOTFS}/{LINK_FOLDER}", DIRECTORY, dir_fd=folder)
     except OSError:
         return None
     return stack.enter_context(closing_descriptor(opened))
@@ -199,15 +197,15 @@ def _open_links(folder: int, stack: ExitStack) -> int | None:
 
 def _generated_files(folder: int) -> dict[bytes, bytes]:
     """Return the files that start.sh writes, as it wrote them last, by path."""
-    with suppress(FileNotFoundError), closing_descriptor(os.open("generated", DIRECTORY, dir_fd=folder)) as generated:
-        contents = {name: read_file(generated, name, name) for name in _GENERATED}
+    with suppress(FileNotFoundError), closing_descriptor(os.open(GENERATED, DIRECTORY, dir_fd=folder)) as generated:
+        contents = {name: read_file(generated, name, name) for name in GENERATED_NAMES}
         return {f"etc/{name}".encode(): content for name, content in contents.items() if content is not None}
     return {}
 
 
 def _first_id(folder: int) -> int | None:
     """Return the first subordinate id of the files, None where they belong to the user or the image's owners."""
-    lines = (read_file(folder, "ids", "ids") or b"").split(b"\n")
+    lines = (read_file(folder, IDS, IDS) or b"").split(b"\n")
     return int(lines[1]) if len(lines) > 1 and lines[1].isdigit() else None
 
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from provisioner.container.recovery import put_back
+from provisioner.container_files import FOLDER, LINKS, LOG, ROOTFS, SCRIPT, SHARED_MEMORY
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.removal import names_in
@@ -33,9 +34,8 @@ from provisioner.filesystem.trust import (
 )
 from provisioner.terminal.escaping import printable
 
-FOLDER = ".provision"
-_LOG, _LINKS = "log", "links."
-"""What in FOLDER may be a symlink, and how other such names begin: start.sh follows none of them."""
+_LINKS = f"{LINKS}."
+"""How names in FOLDER begin that may be of symlinks, as LOG may: start.sh follows none of them."""
 _USED = re.compile(rb"[A-Za-z0-9._-]+")
 """How names in FOLDER look that provision and start.sh use."""
 _LONGEST = 8 << 20
@@ -178,7 +178,7 @@ class _Container:
         path = self._path / FOLDER
         self.check(self._directory, self._path)
         self.check(folder, path)
-        self._check_name(self._directory, b"start.sh", self._path / "start.sh")
+        self._check_name(self._directory, os.fsencode(SCRIPT), self._path / SCRIPT)
         for name in sorted(filter(_USED.fullmatch, names_in(folder))):
             self._check_name(folder, name, path / os.fsdecode(name))
 
@@ -192,7 +192,7 @@ class _Container:
         """Raise Untrusted unless an open file of the directory, whose path is `path`, is ours."""
         state = os.fstat(file)
         if stat.S_ISLNK(state.st_mode):
-            if path.name == _LOG or path.name.startswith(_LINKS):
+            if path.name == LOG or path.name.startswith(_LINKS):
                 return
             stranger: Stranger | None = Stranger("link")
         elif is_plainly_ours(state):
@@ -200,11 +200,16 @@ class _Container:
         else:
             acl = read_acl(file) if state.st_mode & stat.S_IWGRP else b""
             # Guests of proot have it as their /dev/shm.
-            is_shared = path == self._path / FOLDER / "shm"
+            is_shared = path == self._path / FOLDER / SHARED_MEMORY
             stranger = find_stranger(state, self._users, acl, is_sticky_enough=is_shared)
         if stranger:
             all_in = self._path / FOLDER if self._path / FOLDER in path.parents else path
             raise Untrusted(str(path), stranger, str(all_in))
+
+
+def open_rootfs(folder: int) -> int:
+    """Open the rootfs beside an open FOLDER. Raises OSError."""
+    return os.open(f"../{ROOTFS}", DIRECTORY, dir_fd=folder)
 
 
 def read_file(folder: int, name: str, shown: str) -> bytes | None:

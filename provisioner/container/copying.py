@@ -10,22 +10,35 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from provisioner.container.access import FOLDER
-from provisioner.container.proot_links import PLACE, led_to, read_links_place
+from provisioner.container.proot_links import led_to, read_links_place
 from provisioner.container.record import Record, new_id
+from provisioner.container_files import (
+    FAKEROOT_STATE,
+    FOLDER,
+    LINKS,
+    LINKS_TURN,
+    LOG,
+    NEW_LINK,
+    OWNERSHIP_RECORD,
+    PROOT_FACTS,
+    ROOTFS,
+    SESSIONS,
+    SHARED_MEMORY,
+    STAMPS,
+)
 from provisioner.errors import HINTS, MachineError
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.copying import CopyReport, TreeCopier
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.ownership.record import RECORD, STATE, remake_state
+from provisioner.ownership.record import remake_state
 from provisioner.terminal.escaping import printable
 
 _OF_PROCESSES = tuple(
     os.fsencode(f"{FOLDER}/{name}")
-    for name in ("run", "log", "links.turn", "links.new", STATE, "proot-facts", "stamps")
+    for name in (SESSIONS, LOG, LINKS_TURN, NEW_LINK, FAKEROOT_STATE, PROOT_FACTS, STAMPS)
 )
 """The beginnings of paths that belong to what runs from a directory, or to the inodes of its files."""
-_SHARED_MEMORY = os.fsencode(f"{FOLDER}/shm/")
+_SHARED_MEMORY = os.fsencode(f"{FOLDER}/{SHARED_MEMORY}/")
 
 
 def copy_directory(source: int, former: Path, target: int, place: Path, *, is_moved: bool = False) -> CopyReport:
@@ -36,8 +49,8 @@ def copy_directory(source: int, former: Path, target: int, place: Path, *, is_mo
     """
     with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=source)) as folder:
         recorded = read_links_place(folder)
-    formers = [path for path in (recorded, os.fsencode(former / "rootfs")) if path]
-    rootfs = os.fsencode(place / "rootfs")
+    formers = [path for path in (recorded, os.fsencode(former / ROOTFS)) if path]
+    rootfs = os.fsencode(place / ROOTFS)
     copier = TreeCopier(target, is_left_out, lambda link: led_to(link, formers, rootfs))
     try:
         report = copier.copy(source)
@@ -59,12 +72,12 @@ def _finish(target: int, rootfs: bytes) -> None:
     """Write what depends on the place of a copy, where links of proot lead to `rootfs`. Raises OSError."""
     with (
         closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=target)) as folder,
-        closing_descriptor(os.open("rootfs", DIRECTORY, dir_fd=target)) as opened,
+        closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=target)) as opened,
     ):
         if rootfs:
-            replace_in(folder, PLACE, rootfs + b"\n", 0o644)
+            replace_in(folder, LINKS, rootfs + b"\n", 0o644)
         with suppress(FileNotFoundError):  # very old directories have none
-            os.stat(RECORD, dir_fd=folder)
+            os.stat(OWNERSHIP_RECORD, dir_fd=folder)
             remake_state(folder, opened)
 
 

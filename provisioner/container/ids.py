@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from provisioner.container.access import FOLDER
-
-IDS_FILE = "ids"
+from provisioner.container_files import FOLDER, IDS
 
 
 def ids_of(directory: Path) -> list[str]:
     """Return the lines of the file; none for a directory that is used with one id. Raises OSError."""
     try:
-        return (directory / FOLDER / IDS_FILE).read_text("ascii", "replace").splitlines()
+        return (directory / FOLDER / IDS).read_text("ascii", "replace").splitlines()
     except FileNotFoundError:
         return []

@@ -10,12 +10,12 @@ import os
 import shlex
 from pathlib import Path
 
-from provisioner.container.access import FOLDER
 from provisioner.container.copying import copy_directory
 from provisioner.container.proot_links import lead_links
 from provisioner.container.removing import Removal, check_in_place
 from provisioner.container.running import check_not_running
 from provisioner.container.staging import Staging
+from provisioner.container_files import FOLDER, ROOTFS
 from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.filesystem.copying import describe_losses
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -38,7 +38,7 @@ def move_directory(
     with Removal(source, trust, action="move") as removal, Staging(target, trust) as staging:
         check_in_place(opened, source)  # from now on no other run replaces it
         with machine_errors(f"move {printable(str(source))}: look at its rootfs"):
-            os.close(os.open("rootfs", DIRECTORY, dir_fd=opened))
+            os.close(os.open(ROOTFS, DIRECTORY, dir_fd=opened))
         if _rename(removal, staging):
             with machine_errors(f"lead the links in {printable(str(target))}"):
                 _lead_links(opened, target)
@@ -78,6 +78,6 @@ def _lead_links(opened: int, target: Path) -> None:
     """Have the hard links of Termux's proot lead to the new place."""
     with (
         closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=opened)) as folder,
-        closing_descriptor(os.open("rootfs", DIRECTORY, dir_fd=opened)) as rootfs,
+        closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=opened)) as rootfs,
     ):
-        lead_links(rootfs, folder, os.fsencode(target / "rootfs"))
+        lead_links(rootfs, folder, os.fsencode(target / ROOTFS))

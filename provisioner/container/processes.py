@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.container_files import ROOTFS
+
 _PROC = Path("/proc")
 
 
@@ -69,7 +71,7 @@ def find_processes(directories: Sequence[Path]) -> dict[Path, list[int]]:
     proots = [process for process in processes if any(process.proot_roots)]
     pids: dict[Path, list[int]] = {}
     for directory in directories:
-        rootfs = directory / "rootfs"
+        rootfs = directory / ROOTFS
         rootfs_id = directory_id(rootfs)
         tracers = {process.pid for process in proots if rootfs_id and rootfs_id in _root_ids(process)}
         pids[directory] = [

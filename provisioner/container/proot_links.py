@@ -16,18 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioner.container.access import read_file
+from provisioner.container_files import FOLDER, LINKS, NEW_LINK, ROOTFS
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.walk import walk
 
-LINKS = ".l2s"
+LINK_FOLDER = ".l2s"
 """The directory in the rootfs."""
-PLACE = "links"
-"""The file in `.provision/` with the path of the rootfs that the links lead to, which start.sh writes."""
 LAST_NUMBER = 999
 """proot counts up to this number for each NAME, then it takes the name of another file and overwrites that."""
 
 PREFIX = b".l2s."
-"""What the names of the files in LINKS begin with."""
+"""What the names of the files in LINK_FOLDER begin with."""
 _NUMBERED = re.compile(rb"\.l2s\.(.*)(\d{4})", re.DOTALL)
 _SHOWN = 3
 
@@ -52,7 +51,7 @@ class ProotLinks:
 
 def find_links(directory: Path) -> ProotLinks:
     """Look at all links of proot in the rootfs of a provisioned directory. Raises OSError."""
-    rootfs = Path(os.path.realpath(directory / "rootfs"))
+    rootfs = Path(os.path.realpath(directory / ROOTFS))
     found = ProotLinks(is_blocked=_is_blocked(rootfs))
     here = [os.fsencode(rootfs)]
     if (recorded := _recorded(directory)) and os.path.exists(recorded) and os.path.samefile(recorded, rootfs):
@@ -110,13 +109,13 @@ def _place_of(target: bytes, rootfs: bytes) -> str:
 
 def _recorded(directory: Path) -> bytes:
     try:
-        return (directory / ".provision" / PLACE).read_bytes().removesuffix(b"\n")
+        return (directory / FOLDER / LINKS).read_bytes().removesuffix(b"\n")
     except OSError:
         return b""
 
 
 def _is_blocked(rootfs: Path) -> bool:
-    place = rootfs / LINKS
+    place = rootfs / LINK_FOLDER
     return os.path.lexists(place) and (place.is_symlink() or not place.is_dir())
 
 
@@ -128,32 +127,32 @@ def is_link(target: bytes) -> bool:
 def led_to(target: bytes, former: Iterable[bytes], rootfs: bytes) -> bytes:
     """Return the target of a symlink for a rootfs that was at one of the absolute paths `former` and is at `rootfs`.
 
-    Only links of proot change. A link that an older place still holds follows, too, if it leads into the LINKS of a
-    directory called rootfs.
+    Only links of proot change, also those that still lead to an older path: into the LINK_FOLDER of a directory called
+    rootfs.
     """
     if not is_link(target):
         return target
     for place in former:
         if target.startswith(place + b"/"):
             return rootfs + target[len(place) :]
-    older, found, name = target.rpartition(b"/rootfs/" + os.fsencode(LINKS) + b"/")
-    return b"/".join([rootfs, os.fsencode(LINKS), name]) if found and older and b"/" not in name else target
+    older, found, name = target.rpartition(b"/rootfs/" + os.fsencode(LINK_FOLDER) + b"/")
+    return b"/".join([rootfs, os.fsencode(LINK_FOLDER), name]) if found and older and b"/" not in name else target
 
 
 def read_links_place(folder: int) -> bytes:
     """Return the path of the rootfs that links lead to, as the open `.provision/` says; empty where it doesn't."""
-    return (read_file(folder, PLACE, PLACE) or b"").removesuffix(b"\n")
+    return (read_file(folder, LINKS, LINKS) or b"").removesuffix(b"\n")
 
 
 def lead_links(rootfs: int, folder: int, new: bytes) -> int:
     """Lead all links of proot in an open rootfs, which was moved, to its path `new`; return how many there are.
 
-    Each is replaced by one rename, and PLACE in the open `folder` at last: where this ends early, the next start of
+    Each is replaced by one rename, and LINKS in the open `folder` at last: where this ends early, the next start of
     start.sh goes on. Raises OSError.
     """
-    former, count, new_name = read_links_place(folder), 0, b"links.new.%d" % os.getpid()
+    former, count, new_name = read_links_place(folder), 0, f"{NEW_LINK}.{os.getpid()}"
     try:
-        state = os.stat(LINKS, dir_fd=rootfs, follow_symlinks=False)
+        state = os.stat(LINK_FOLDER, dir_fd=rootfs, follow_symlinks=False)
     except FileNotFoundError:
         return 0
     if not stat.S_ISDIR(state.st_mode):
@@ -168,5 +167,5 @@ def lead_links(rootfs: int, folder: int, new: bytes) -> int:
                 os.symlink(led, new_name, dir_fd=folder)
                 os.rename(new_name, file.name, src_dir_fd=folder, dst_dir_fd=file.directory)
             count += is_link(target)
-    replace_in(folder, PLACE, new + b"\n", 0o644)
+    replace_in(folder, LINKS, new + b"\n", 0o644)
     return count

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from provisioner import __version__
-from provisioner.container.access import FOLDER as FOLDER
 from provisioner.container.access import opened_directory, read_file
 from provisioner.container.start_options import NO_OPTIONS, StartOptions
-from provisioner.errors import MachineError, NotFound, ProvisionError, TargetExists
+from provisioner.container_files import CONFIG, FOLDER, MANIFEST, RECORD
+from provisioner.errors import MachineError
 from provisioner.filesystem.atomic import replace_in, write_new
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.image.image import Image
 from provisioner.image.run_settings import AS_CONFIGURED, RunSettings
 from provisioner.terminal.escaping import printable
 
-ACCOUNTS = "accounts"
-"""The folder in FOLDER with the image's files of users and groups."""
-LIST_HINT = "see all that are known: provision list"
-"""What helps where a DIR is none."""
-PACKAGES = "packages"
-"""The file in FOLDER with the names of the packages that were installed by hand in the image, a line each."""
-_NAME = "record.json"
 _FORMAT = 1
 _PARTS = ("layers", "run", "options")
 """Fields that are no simple values."""
@@ -118,8 +110,8 @@ class Record:
     @classmethod
     def read_from(cls, folder: int, directory: Path) -> Record | None:
         """The same, from the open FOLDER of `directory`."""
-        path = printable(str(directory / FOLDER / _NAME))
-        data = read_file(folder, _NAME, path)
+        path = printable(str(directory / FOLDER / RECORD))
+        data = read_file(folder, RECORD, path)
         if data is None:
             return None
         try:
@@ -147,6 +139,11 @@ class Record:
             _check_types(layer)
         return record
 
+    @property
+    def download_size(self) -> int:
+        """Return the bytes of all layers as they were downloaded (see Manifest)."""
+        return sum({layer.digest: layer.size for layer in self.layers}.values())
+
     def to_json(self) -> str:
         """Return the text of record.json, which is also what `--json` prints: ASCII, safe on a terminal."""
         values = asdict(self)
@@ -157,37 +154,21 @@ class Record:
 
         Raises OSError.
         """
-        status = os.stat(_NAME, dir_fd=folder, follow_symlinks=False)
-        replace_in(folder, _NAME, self.to_json().encode(), 0o644)
+        status = os.stat(RECORD, dir_fd=folder, follow_symlinks=False)
+        replace_in(folder, RECORD, self.to_json().encode(), 0o644)
         times = (status.st_atime_ns, status.st_mtime_ns)
-        os.utime(_NAME, ns=times, dir_fd=folder, follow_symlinks=False)
+        os.utime(RECORD, ns=times, dir_fd=folder, follow_symlinks=False)
 
     def write(self, folder: int, image: Image) -> None:
         """Write the record and the image's documents, byte for byte, into an open directory. Raises OSError."""
-        write_new(folder, _NAME, self.to_json().encode())
-        write_new(folder, "manifest.json", image.manifest_bytes)
-        write_new(folder, "config.json", image.config_bytes)
+        write_new(folder, RECORD, self.to_json().encode())
+        write_new(folder, MANIFEST, image.manifest_bytes)
+        write_new(folder, CONFIG, image.config_bytes)
 
 
 def new_id() -> str:
     """Return an id for a directory, which no other has."""
     return os.urandom(16).hex()
-
-
-def no_container(directory: Path, shown: str) -> ProvisionError:
-    """Return the error for a `directory` without a record; `shown` is its name for messages.
-
-    NotFound where nothing is there, TargetExists where something is that provision hasn't made.
-    """
-    if not os.path.exists(directory):
-        return NotFound(f"there is no directory {shown}", LIST_HINT)
-    return TargetExists(f"{shown} was not made by provision", container_hint(directory))
-
-
-def container_hint(path: Path) -> str:
-    """Return what to name instead of a path that is no provisioned directory: the one that it is in, if any."""
-    above = next((part for part in path.parents if os.path.isdir(part / FOLDER)), None)
-    return f"name the directory: {printable(shlex.quote(str(above)))}" if above else LIST_HINT
 
 
 def _check_types(part: Record | LayerRecord) -> None:

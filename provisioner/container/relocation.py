@@ -11,9 +11,10 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from provisioner.container.access import FOLDER, opened_directory
+from provisioner.container.access import opened_directory
 from provisioner.container.directories import KnownDirectory
 from provisioner.container.record import Record
+from provisioner.container_files import FOLDER
 from provisioner.errors import MachineError, NotTrusted
 from provisioner.filesystem.trust import TrustedDirectories
 

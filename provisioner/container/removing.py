@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from provisioner.container.access import FOLDER, look_errors, open_folder
-from provisioner.container.record import container_hint, no_container
 from provisioner.container.recovery import OLD, staging_directory
 from provisioner.container.staging import Staging
+from provisioner.container_files import FOLDER, ROOTFS, SCRIPT
 from provisioner.errors import MachineError, TargetExists, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
 from provisioner.filesystem.removal import names_in
-from provisioner.filesystem.resolution import resolved
-from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.filesystem.walk import walk
-from provisioner.ownership.record import RECORD
 from provisioner.terminal.escaping import printable
 
-OWN_NAMES = (b"rootfs", b"start.sh", os.fsencode(FOLDER))
+OWN_NAMES = tuple(map(os.fsencode, (ROOTFS, SCRIPT, FOLDER)))
 """What provision makes in a directory."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -75,56 +68,6 @@ class Removal(Staging):
     def _clean_up(self) -> None:
         if not self._is_full:
             super()._clean_up()
-
-
-@contextmanager
-def opened_own_directory(
-    directory: Path, trust: TrustedDirectories = NOBODY, *, needs_record: bool = True
-) -> Iterator[int]:
-    """Open a directory that provision has made, for the context: give the descriptor.
-
-    Its record need not be readable; unless `needs_record`, an ownership record is enough. Raises NotFound where
-    nothing is there, TargetExists for what provision hasn't made and for a symlink, NotTrusted, and MachineError.
-    """
-    shown = printable(str(directory))
-    with look_errors(directory), resolved(directory, trust, parents_only=True) as found:
-        name = found.missing[-1] if found.missing else "."
-        try:
-            if len(found.missing) > 1:
-                raise FileNotFoundError
-            opened = os.open(name, DIRECTORY, dir_fd=found.directory)
-        except FileNotFoundError:
-            raise no_container(directory, shown) from None
-        except NotADirectoryError:
-            raise TargetExists(*_describe_file(found.directory, name, directory, shown)) from None
-    with closing_descriptor(opened):
-        with look_errors(directory):
-            names = ("record.json",) if needs_record else ("record.json", RECORD)
-            is_ours = _has_one_of(names, opened, directory, trust)
-        if not is_ours:
-            raise no_container(directory, shown)
-        yield opened
-
-
-def _describe_file(parent: int, name: str, path: Path, shown: str) -> tuple[str, str]:
-    """Return the message and the hint for what is no directory."""
-    if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-        target = printable(os.readlink(name, dir_fd=parent))
-        return f"{shown} is a symlink to {target}", "name the directory itself"
-    return f"{shown} is not a directory", container_hint(path)
-
-
-def _has_one_of(names: Sequence[str], opened: int, directory: Path, trust: TrustedDirectories) -> bool:
-    """Return whether one of the files that only provision makes is in the `.provision/` of an open directory."""
-    folder = open_folder(opened, directory, trust)
-    if folder is None:
-        return False
-    with closing_descriptor(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                    return True
-    return False
 
 
 def check_in_place(opened: int, directory: Path) -> None:

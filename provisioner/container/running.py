@@ -13,6 +13,7 @@ from pathlib import Path
 
 from provisioner.container.processes import Process, find_processes
 from provisioner.container.sessions import find_sessions
+from provisioner.container_files import SCRIPT
 from provisioner.errors import MachineError, TargetExists
 from provisioner.filesystem.locks import process_name
 from provisioner.terminal.escaping import printable
@@ -39,7 +40,7 @@ def describe_processes(pids: Sequence[int]) -> str:
 def check_not_running(directory: Path, option: str = "") -> None:
     """Raise TargetExists that names what runs from a directory; `option` would have stopped it."""
     if pids := running_in(directory):
-        stop = shlex.quote(printable(str(directory / "start.sh")))
+        stop = shlex.quote(printable(str(directory / SCRIPT)))
         raise TargetExists(
             f"processes run from {printable(str(directory))}: {describe_processes(pids)}",
             f"stop them first: {stop} --stop{f'; or add {option}' if option else ''}",
@@ -62,7 +63,7 @@ def stop_running(directory: Path, *, is_trusted: bool = False) -> None:
     `is_trusted` is whether the user has lifted the rule that nobody else may write to it. Raises MachineError where
     something goes on.
     """
-    script = directory / "start.sh"
+    script = directory / SCRIPT
     if script.is_file() and find_sessions(directory, ()):
         with suppress(OSError, subprocess.TimeoutExpired):
             command = [str(script), *(["--trust-dir"] if is_trusted else []), "--stop"]

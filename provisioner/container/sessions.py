@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from provisioner.container.processes import Process
+from provisioner.container_files import FOLDER, SESSIONS
 from provisioner.filesystem.descriptors import closing_descriptor
 
 _PROC = Path("/proc")
@@ -39,7 +40,7 @@ def find_sessions(directory: Path, pids: Iterable[int]) -> list[int]:
 
 def _recorded_sessions(directory: Path) -> dict[int, bool]:
     """Return the processes that have a valid file, each with whether it has joined another session (`--exec`)."""
-    folder = directory / ".provision/run"
+    folder = directory / FOLDER / SESSIONS
     sessions = {}
     try:
         names = [name for name in os.listdir(folder) if name.isdecimal()]

@@ -14,14 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from provisioner.container.access import FOLDER, opened_directory, read_file
+from provisioner.container.access import opened_directory, read_file
+from provisioner.container_files import CHANGED, FOLDER, RECORD, STAMPS
 from provisioner.errors import MachineError, ProvisionError
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 
-CHANGED, STAMPS = "changed", "stamps"
-_RECORD = "record.json"
 _MOST = 1000
 """How many stamps a directory remembers."""
 
@@ -87,7 +86,7 @@ def last_change(folder: int) -> int:
     Raises OSError where there is no record.
     """
     times = []
-    for name in (_RECORD, CHANGED):
+    for name in (RECORD, CHANGED):
         with suppress(FileNotFoundError):
             times.append(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
     return max(times)

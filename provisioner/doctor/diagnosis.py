@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from provisioner.container.record import FOLDER
+from provisioner.container_files import FOLDER, SCRIPT
 from provisioner.doctor import filesystem, kernel, network, proot, runtimes, termux, tools
 from provisioner.doctor.check import Check, Finding, Site, State, no, unknown
 from provisioner.doctor.children import Reply, in_children
@@ -66,7 +66,7 @@ PROBES = (
 CONTAINER_PROBES = (
     Probe("platform", runtimes.check_platform),
     Probe("proot links", termux.check_proot_links),
-    Probe("start.sh", runtimes.check_start_script, essential=True),
+    Probe(SCRIPT, runtimes.check_start_script, essential=True),
 )
 """Further probes for a directory that provision has made."""
 NETWORK_PROBES = (Probe("DNS", network.check_dns), Probe("registry", network.check_registry))

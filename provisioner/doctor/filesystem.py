@@ -16,6 +16,7 @@ from provisioner.doctor.fixes import is_android, root_command
 from provisioner.errors import ProvisionError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.mounts import mount_of
+from provisioner.filesystem.space import UNLIMITED, free_space
 from provisioner.ownership.policy import Ownership
 from provisioner.sizes import size_text
 
@@ -122,11 +123,12 @@ def check_owners(site: Site) -> Finding:
 
 def check_space(site: Site) -> Finding:
     """Check whether there are enough free bytes and inodes for this user."""
-    state = os.statvfs(site.directory)
-    free, inodes = state.f_bavail * state.f_frsize, state.f_favail
-    detail = size_text(free)
-    detail += f" and {inodes} inodes free" if state.f_files else " free"
-    if free < _LEAST_BYTES or (state.f_files and inodes < _LEAST_INODES):
+    free = free_space(site.directory)
+    if free.size == UNLIMITED:
+        return unknown("this file system doesn't report what is free")
+    detail = size_text(free.size)
+    detail += " free" if free.files == UNLIMITED else f" and {free.files} inodes free"
+    if free.size < _LEAST_BYTES or free.files < _LEAST_INODES:
         return no(f"{detail}: too little for a distribution", "free some, or choose a directory elsewhere")
     return ok(detail)
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from provisioner.container.record import Record
+from provisioner.container_files import EMULATION_FILTER, HELPER, SCRIPT
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
 from provisioner.doctor.fixes import emulator_fix, install_command, is_android, is_termux
@@ -115,7 +116,7 @@ def check_platform(site: Site) -> Finding:
 
 def check_start_script(site: Site) -> Finding:
     """Check whether DIR/start.sh finds a runtime: `--print` makes it print its command line and run nothing."""
-    script = site.directory / "start.sh"
+    script = site.directory / SCRIPT
     if not script.is_file():
         return no("is missing", f"provision repair {shlex.quote(printable(str(site.directory)))}")
     temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
@@ -146,7 +147,7 @@ def runtime_order(*, shows_host: bool) -> list[str]:
     """
     names = {file.name for file in runtime_files(host_platform())}
     # Files in root's containers may have several owners, and Android's apps can't make user namespaces.
-    if os.geteuid() != 0 and not is_android() and {"helper", "seccomp.bpf"} <= names:
+    if os.geteuid() != 0 and not is_android() and {HELPER, EMULATION_FILTER} <= names:
         return ["chroot", "userns", "proot"]
     return ["chroot", "userns", "proot"] if shows_host else ["chroot", "proot", "userns"]
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from provisioner.container.proot_links import LAST_NUMBER, find_links
+from provisioner.container_files import SCRIPT
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
 from provisioner.sizes import counted
@@ -44,7 +45,7 @@ def check_proot_links(site: Site) -> Finding:
         links = find_links(site.directory)
     except OSError as error:
         return unknown(f"can't be read: {error.strerror or error}")
-    start = shlex.quote(str(site.directory / "start.sh"))
+    start = shlex.quote(str(site.directory / SCRIPT))
     if links.is_blocked:
         place = site.directory / "rootfs/.l2s"
         return no(

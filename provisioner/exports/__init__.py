@@ -6,6 +6,6 @@ image doesn't know; `output_file` is a file that appears when it is complete. `b
 with the digests that `unstated_layers` finds, `image_archive` writes an archive of both, and `image_file` reads one.
 
 A backup that is read is hostile input, as a layer is: it is unpacked by the same Tree, and nothing in it that would run
-on this machine is used. May import archives, comparison, container, errors, filesystem, image, launch, layers,
-ownership, rootfs, sizes, sources, store and terminal.
+on this machine is used. May import archives, comparison, container, container_files, errors, filesystem, image, launch,
+layers, ownership, rootfs, sizes, sources, store and terminal.
 """

@@ -15,20 +15,27 @@ from collections.abc import Callable, Iterator, Sequence
 from provisioner.archives.fields import BLOCK
 from provisioner.archives.tar import Entry
 from provisioner.archives.writer import END, ArchiveWriter
-from provisioner.comparison.changes import MOUNT_POINTS
-from provisioner.container.access import FOLDER
+from provisioner.container.access import open_rootfs
+from provisioner.container.opened import OpenedContainer
+from provisioner.container_files import (
+    CONFIG,
+    FOLDER,
+    GENERATED,
+    IDS,
+    MANIFEST,
+    MOUNT_POINTS,
+    OWNERSHIP_RECORD,
+    RECORD,
+    ROOTFS,
+    SCRIPT,
+)
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
 from provisioner.filesystem.kind import Kind
-from provisioner.layers.job import ROOTFS
-from provisioner.ownership.record import RECORD
 
-DOCUMENTS = (b"record.json", b"manifest.json", b"config.json", os.fsencode(RECORD), b"ids", os.fsencode(MOUNT_POINTS))
+DOCUMENTS = (RECORD, MANIFEST, CONFIG, OWNERSHIP_RECORD, IDS, MOUNT_POINTS)
 """The files of FOLDER that a backup has, and those in GENERATED."""
-GENERATED = b"generated"
-SCRIPT = b"start.sh"
-FOLDER_NAME, ROOTFS_NAME = os.fsencode(FOLDER), os.fsencode(ROOTFS)
 
 _COMMENT = b"provision backup 1 sha256:"
 TAIL = 3 * BLOCK + len(END)
@@ -37,9 +44,9 @@ _CHUNK = 1 << 18
 
 
 def write_backup(
-    opened: int, folder: int, write: Callable[[bytes], None], exclude: Sequence[str] = ()
+    container: OpenedContainer, write: Callable[[bytes], None], exclude: Sequence[str] = ()
 ) -> tuple[FilesReport, OwnerSource]:
-    """Write the backup of an open directory, whose FOLDER is open, too, by the function `write`.
+    """Write the backup of a container by the function `write`.
 
     `exclude` are shell patterns of paths in the container. Returns what the backup has of the rootfs, and where the
     owners are from that the image doesn't know. Raises OSError, MachineError and what `write` raises.
@@ -51,19 +58,19 @@ def write_backup(
         write(data)
 
     writer = ArchiveWriter(write_hashed)
-    writer.add(_directory_entry(FOLDER_NAME))
+    writer.add(_directory_entry(FOLDER))
     for name in DOCUMENTS:
-        _add_file(writer, folder, name, FOLDER_NAME + b"/" + name, 0o644)
-    _add_generated(writer, folder)
-    _add_file(writer, opened, SCRIPT, SCRIPT, 0o755)
+        _add_file(writer, container.folder, name, f"{FOLDER}/{name}", 0o644)
+    _add_generated(writer, container.folder)
+    _add_file(writer, container.top, SCRIPT, SCRIPT, 0o755)
     with (
-        closing_descriptor(os.open(ROOTFS_NAME, DIRECTORY, dir_fd=opened)) as rootfs,
-        TreeFiles(rootfs, folder, ROOTFS_NAME + b"/", exclude) as files,
+        closing_descriptor(open_rootfs(container.folder)) as rootfs,
+        TreeFiles(rootfs, container.folder, os.fsencode(f"{ROOTFS}/"), exclude) as files,
     ):
         for file in files:
             writer.add(file.entry, file.content)
         report, owners = files.report, files.owners
-    writer.add(_directory_entry(FOLDER_NAME), comment=_COMMENT + hasher.hexdigest().encode())
+    writer.add(_directory_entry(FOLDER), comment=_COMMENT + hasher.hexdigest().encode())
     writer.finish()
     return report, owners
 
@@ -108,11 +115,11 @@ class DigestCheck:
         return b"%d" % (len(text) + 3) + text
 
 
-def _directory_entry(path: bytes) -> Entry:
-    return Entry(path, Kind.DIRECTORY, 0o755, 0, 0, 0, 0, b"", (0, 0), (), None)
+def _directory_entry(path: str) -> Entry:
+    return Entry(os.fsencode(path), Kind.DIRECTORY, 0o755, 0, 0, 0, 0, b"", (0, 0), (), None)
 
 
-def _add_file(writer: ArchiveWriter, directory: int, name: bytes, path: bytes, mode: int) -> None:
+def _add_file(writer: ArchiveWriter, directory: int, name: str, path: str, mode: int) -> None:
     """Add a regular file, if there is one. Raises OSError."""
     try:
         opened = os.open(name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=directory)
@@ -121,7 +128,9 @@ def _add_file(writer: ArchiveWriter, directory: int, name: bytes, path: bytes, m
     with closing_descriptor(opened):
         state = os.fstat(opened)
         if stat.S_ISREG(state.st_mode):
-            entry = Entry(path, Kind.FILE, mode, 0, 0, state.st_size, state.st_mtime_ns, b"", (0, 0), (), None)
+            entry = Entry(
+                os.fsencode(path), Kind.FILE, mode, 0, 0, state.st_size, state.st_mtime_ns, b"", (0, 0), (), None
+            )
             writer.add(entry, iter(lambda: os.read(opened, _CHUNK), b""))
 
 
@@ -132,7 +141,7 @@ def _add_generated(writer: ArchiveWriter, folder: int) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     with closing_descriptor(opened):
-        path = FOLDER_NAME + b"/" + GENERATED
+        path = f"{FOLDER}/{GENERATED}"
         writer.add(_directory_entry(path))
-        for name in sorted(map(os.fsencode, os.listdir(opened))):
-            _add_file(writer, opened, name, path + b"/" + name, 0o644)
+        for name in sorted(os.listdir(opened)):
+            _add_file(writer, opened, name, f"{path}/{name}", 0o644)

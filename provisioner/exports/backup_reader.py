@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterable, Iterator
 
 from provisioner.archives.tar import Entry
+from provisioner.container_files import FOLDER, GENERATED, GENERATED_NAMES, OWNERSHIP_RECORD, ROOTFS, SCRIPT
 from provisioner.errors import MalformedImage
-from provisioner.exports.backup import DOCUMENTS, FOLDER_NAME, GENERATED, ROOTFS_NAME, SCRIPT
+from provisioner.exports.backup import DOCUMENTS
 from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.filesystem.kind import Kind
 from provisioner.layers.apply import LayerApplier
@@ -19,11 +20,12 @@ from provisioner.layers.budget import Budget
 from provisioner.layers.reader import StreamedLayer
 from provisioner.ownership.overrides import FileMetadata
 from provisioner.ownership.policy import Ownership
-from provisioner.ownership.record import RECORD
 from provisioner.rootfs.paths import split_path
 from provisioner.terminal.escaping import printable
 
-_GENERATED_NAMES = (b"resolv.conf", b"hosts", b"hostname")
+_ROOTFS, _FOLDER = os.fsencode(ROOTFS), os.fsencode(FOLDER)
+_DIRECTORIES = ([_FOLDER], [_FOLDER, os.fsencode(GENERATED)])
+"""The names on the way to each directory of provision's."""
 _LONGEST = 8 << 20
 """The most bytes of a file of provision's, but for the ownership record."""
 NO_BACKUP_HINT = "name a file that provision backup has written"
@@ -35,7 +37,7 @@ class BackupReader(StreamedLayer):
     def __init__(self, chunks: Iterable[bytes], ownership: Ownership, budget: Budget, folder: int) -> None:
         super().__init__(chunks, ownership, budget)
         self._folder = folder
-        self.taken: dict[bytes, bytes] = {}
+        self.taken: dict[str, bytes] = {}
         """The content of files of provision's, by their path in the backup."""
         self.has_record = False
         """Whether there was an ownership record, which is written to `folder`."""
@@ -44,7 +46,7 @@ class BackupReader(StreamedLayer):
         """Yield the entries of the rootfs, with paths from there. Raises MalformedImage for what is no backup."""
         for entry in super().__iter__():
             top, *rest = split_path(entry.path) or [b""]
-            if top == ROOTFS_NAME:
+            if top == _ROOTFS:
                 if not rest and entry.kind is not Kind.DIRECTORY:
                     raise _foreign(entry)
                 target = self._link_target(entry) if entry.kind is Kind.HARDLINK else entry.target
@@ -58,35 +60,36 @@ class BackupReader(StreamedLayer):
 
     def _link_target(self, entry: Entry) -> bytes:
         top, *rest = split_path(entry.target) or [b""]
-        if top != ROOTFS_NAME or not rest:
+        if top != _ROOTFS or not rest:
             raise MalformedImage(f"{printable(entry.path[:300])}: it is a hard link to a file outside of the rootfs")
         return b"/".join(rest)
 
     def _take(self, names: list[bytes], entry: Entry) -> None:
         """Take a file of provision's. Those that no restored directory needs are left out."""
-        path = b"/".join(names)
-        if path == FOLDER_NAME + b"/" + os.fsencode(RECORD):
+        path = os.fsdecode(b"/".join(names))
+        if path == f"{FOLDER}/{OWNERSHIP_RECORD}":
             self._write_record()
         elif path == SCRIPT or path in _TAKEN:
             if entry.size > _LONGEST:
                 raise MalformedImage(f"{printable(path)} has {entry.size} bytes, {_LONGEST} is the most")
             self.taken[path] = b"".join(self._archive.content())
-        elif names[0] != FOLDER_NAME:
+        elif names[0] != _FOLDER:
             raise _foreign(entry)
 
     def _write_record(self) -> None:
         if self.has_record:
-            os.unlink(RECORD, dir_fd=self._folder)
+            os.unlink(OWNERSHIP_RECORD, dir_fd=self._folder)
         self.has_record = True
-        with open(os.open(RECORD, NEW_FILE, 0o644, dir_fd=self._folder), "wb") as file:
+        with open(os.open(OWNERSHIP_RECORD, NEW_FILE, 0o644, dir_fd=self._folder), "wb") as file:
             for piece in self._archive.content():
                 file.write(piece)
 
 
-_DIRECTORIES = ([FOLDER_NAME], [FOLDER_NAME, GENERATED])
-_TAKEN = {FOLDER_NAME + b"/" + name for name in DOCUMENTS} | {
-    b"/".join((FOLDER_NAME, GENERATED, name)) for name in _GENERATED_NAMES
+_TAKEN = {
+    *(f"{FOLDER}/{name}" for name in DOCUMENTS),
+    *(f"{FOLDER}/{GENERATED}/{name}" for name in GENERATED_NAMES),
 }
+"""The files of `.provision/` that are taken."""
 
 
 def _foreign(entry: Entry) -> MalformedImage:

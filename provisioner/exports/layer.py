@@ -18,10 +18,12 @@ from provisioner.archives.tar import Entry
 from provisioner.archives.writer import ArchiveWriter
 from provisioner.comparison.attributes import find_changed_attributes
 from provisioner.comparison.changes import Change, find_changes
+from provisioner.container.access import open_rootfs
+from provisioner.container.opened import OpenedContainer
 from provisioner.errors import MachineError, UsageError, machine_errors
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles, encoded_patterns, is_match
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.link_names import find_link_names
 from provisioner.image.digest import Digest
@@ -96,16 +98,16 @@ class LayerContent:
 
 
 def write_layer(
-    opened: int, folder: int, shown: str, options: LayerOptions, stack: ExitStack
+    container: OpenedContainer, options: LayerOptions, stack: ExitStack
 ) -> tuple[NewLayer | None, FilesReport, OwnerSource]:
-    """Write the layer of an open directory, whose `.provision/` is open, too, to a temporary file that `stack` closes.
+    """Write the layer of a container to a temporary file that `stack` closes.
 
-    Returns None where nothing was changed; and what the layer has, and where the owners are from that the image doesn't
-    know. `shown` is the directory's name for messages. Raises UsageError for files that would be whiteouts, OSError and
-    MachineError.
+    Returns the layer, None where nothing was changed; what it has; and where the owners are from that the image doesn't
+    know. Raises UsageError for files that would be whiteouts, OSError and MachineError.
     """
-    with closing_descriptor(os.open("rootfs", DIRECTORY, dir_fd=opened)) as rootfs:
-        content = LayerContent() if options.squash else _find_content(rootfs, folder, shown, options)
+    folder = container.folder
+    with closing_descriptor(open_rootfs(folder)) as rootfs:
+        content = LayerContent() if options.squash else _find_content(rootfs, folder, container.shown, options)
         wanted = None if options.squash else content.paths
         with TreeFiles(rootfs, folder, b"", options.exclude, wanted=wanted, keeps_holes=False) as files:
             if not options.squash and not content.paths and not content.whiteouts:

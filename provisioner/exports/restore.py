@@ -15,13 +15,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioner.archives.compression import decompress
-from provisioner.comparison.changes import MOUNT_POINTS
-from provisioner.container.access import FOLDER
 from provisioner.container.copying import give_new_id
-from provisioner.container.ids import IDS_FILE
 from provisioner.container.record import Record
+from provisioner.container_files import (
+    CONFIG,
+    FAKEROOT_STATE,
+    FOLDER,
+    GENERATED,
+    IDS,
+    MANIFEST,
+    MOUNT_POINTS,
+    OLD_SCRIPT,
+    OWNERSHIP_RECORD,
+    RECORD,
+    ROOTFS,
+    SCRIPT,
+    SHARED_MEMORY,
+)
 from provisioner.errors import MachineError, MalformedImage, machine_errors
-from provisioner.exports.backup import FOLDER_NAME, GENERATED, SCRIPT, DigestCheck
+from provisioner.exports.backup import DigestCheck
 from provisioner.exports.backup_reader import NO_BACKUP_HINT, BackupApplier, BackupReader
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import NEW_FILE, closing_descriptor
@@ -31,19 +43,18 @@ from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import script_anew, settings_of
 from provisioner.launch.runtime_files import runtime_files, write_files
 from provisioner.layers.budget import Budget
-from provisioner.layers.job import ROOTFS
 from provisioner.ownership import mtree
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.pairing import pair_files
 from provisioner.ownership.policy import Ownership
-from provisioner.ownership.record import RECORD, STATE, open_record, write_owners
+from provisioner.ownership.record import open_record, write_owners
 from provisioner.rootfs.access_lists import set_access_lists
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.tree import Tree
 from provisioner.terminal.escaping import printable
 
 _DAMAGED_HINT = "take another copy of the backup: what is in this one was damaged, or cut short, on its way"
-_DOCUMENTS = (("manifest.json", "manifest_digest"), ("config.json", "config_digest"))
+_DOCUMENTS = ((MANIFEST, "manifest_digest"), (CONFIG, "config_digest"))
 _SETTINGS = {"default_binds": "binds", "default_proot_options": "options of proot", "default_env": "variables"}
 """Settings of start.sh that concern this machine, and what they are."""
 
@@ -128,23 +139,23 @@ def _check_end(check: DigestCheck) -> None:
 
 def _check_documents(reader: BackupReader, folder: int) -> Record:
     """Return the record of a backup, with which its manifest and config agree. Raises MalformedImage."""
-    taken = {path.removeprefix(FOLDER_NAME + b"/"): content for path, content in reader.taken.items()}
-    if b"record.json" not in taken or not reader.has_record or SCRIPT not in taken:
+    taken = {path.removeprefix(f"{FOLDER}/"): content for path, content in reader.taken.items()}
+    if RECORD not in taken or not reader.has_record or SCRIPT not in taken:
         raise MalformedImage("it is no backup: it lacks files that provision makes", NO_BACKUP_HINT)
     with machine_errors("write the record"):
-        for name in ("record.json", *(name for name, _ in _DOCUMENTS)):
-            if (content := taken.get(name.encode())) is not None:
+        for name in (RECORD, *(name for name, _ in _DOCUMENTS)):
+            if (content := taken.get(name)) is not None:
                 write_new(folder, name, content)
     record = Record.read_from(folder, Path("the backup"))
     assert record is not None
     for name, digest in _DOCUMENTS:
-        content = taken.get(name.encode(), b"")
+        content = taken.get(name, b"")
         if f"sha256:{hashlib.sha256(content).hexdigest()}" != getattr(record, digest):
             raise MalformedImage(f"{name} in the backup is not what its record says", _DAMAGED_HINT)
     return record
 
 
-def _write_files(taken: dict[bytes, bytes], place: int, folder: int, shell: str) -> tuple[bytes, bool]:
+def _write_files(taken: dict[str, bytes], place: int, folder: int, shell: str) -> tuple[bytes, bool]:
     """Write start.sh and the files that it uses. Returns the former one, and whether that was edited. Raises OSError.
 
     Raises MalformedImage where start.sh isn't one of provision.
@@ -154,21 +165,21 @@ def _write_files(taken: dict[bytes, bytes], place: int, folder: int, shell: str)
     if anew is None:
         raise MalformedImage("start.sh in the backup is none of provision's", NO_BACKUP_HINT)
     content, is_edited = anew
-    write_new(place, SCRIPT.decode(), content, 0o755)
+    write_new(place, SCRIPT, content, 0o755)
     if is_edited:
-        write_new(folder, "start.sh.old", script, 0o644)
+        write_new(folder, OLD_SCRIPT, script, 0o644)
     write_files(folder, runtime_files(host_platform()))
-    with closing_descriptor(make_directory(folder, GENERATED.decode())) as generated:
-        prefix = FOLDER_NAME + b"/" + GENERATED + b"/"
+    with closing_descriptor(make_directory(folder, GENERATED)) as generated:
+        prefix = f"{FOLDER}/{GENERATED}/"
         for path in sorted(taken):
             if path.startswith(prefix):
-                write_new(generated, os.fsdecode(path[len(prefix) :]), taken[path])
-    if mount_points := taken.get(FOLDER_NAME + b"/" + MOUNT_POINTS.encode()):
+                write_new(generated, path[len(prefix) :], taken[path])
+    if mount_points := taken.get(f"{FOLDER}/{MOUNT_POINTS}"):
         write_new(folder, MOUNT_POINTS, mount_points)
-    os.close(make_directory(folder, "shm", 0o1777))
-    ids = taken.get(FOLDER_NAME + b"/" + IDS_FILE.encode(), b"")
+    os.close(make_directory(folder, SHARED_MEMORY, 0o1777))
+    ids = taken.get(f"{FOLDER}/{IDS}", b"")
     if ids.splitlines()[:1] == [b"many"] and os.geteuid() != 0:
-        write_new(folder, IDS_FILE, b"many\n")  # start.sh gives the files the image's owners at the first start
+        write_new(folder, IDS, b"many\n")  # start.sh gives the files the image's owners at the first start
     return script, is_edited
 
 
@@ -190,7 +201,7 @@ def _write_owners(folder: int, rootfs: int, scratch: int, tree: Tree, ownership:
     The record is the backup's, but for its header: whether the files have the image's owners depends on this machine.
     """
     write_owners(scratch, rootfs, tree.overrides, ownership)
-    os.rename(STATE, STATE, src_dir_fd=scratch, dst_dir_fd=folder)
+    os.rename(FAKEROOT_STATE, FAKEROOT_STATE, src_dir_fd=scratch, dst_dir_fd=folder)
     try:
         with (
             open_record(folder) as old,
@@ -209,13 +220,13 @@ def _write_owners(folder: int, rootfs: int, scratch: int, tree: Tree, ownership:
                 pass
     except MachineError as error:
         raise MalformedImage("the ownership record in the backup is damaged", _DAMAGED_HINT) from error
-    os.rename(RECORD, RECORD, src_dir_fd=scratch, dst_dir_fd=folder)
+    os.rename(OWNERSHIP_RECORD, OWNERSHIP_RECORD, src_dir_fd=scratch, dst_dir_fd=folder)
 
 
 def _create_record(scratch: int) -> int:
     """Create the record in `scratch`, in place of the one that was written there, and return it open."""
-    os.unlink(RECORD, dir_fd=scratch)
-    return os.open(RECORD, NEW_FILE, 0o644, dir_fd=scratch)
+    os.unlink(OWNERSHIP_RECORD, dir_fd=scratch)
+    return os.open(OWNERSHIP_RECORD, NEW_FILE, 0o644, dir_fd=scratch)
 
 
 def _describe_settings(script: bytes) -> list[str]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 from provisioner.archives.writer import ArchiveWriter
+from provisioner.container.access import open_rootfs
+from provisioner.container.opened import OpenedContainer
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.layers.job import ROOTFS
+from provisioner.filesystem.descriptors import closing_descriptor
 
 
 def write_tar(
-    opened: int, folder: int, write: Callable[[bytes], None], exclude: Sequence[str] = ()
+    container: OpenedContainer, write: Callable[[bytes], None], exclude: Sequence[str] = ()
 ) -> tuple[FilesReport, OwnerSource]:
-    """Write the files of the rootfs of an open directory, whose `.provision/` is open, too, by the function `write`.
+    """Write the files in the rootfs of a container by the function `write`.
 
     Paths begin with the first name. Returns and raises as `write_backup` does.
     """
     writer = ArchiveWriter(write)
     with (
-        closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=opened)) as rootfs,
-        TreeFiles(rootfs, folder, b"", exclude) as files,
+        closing_descriptor(open_rootfs(container.folder)) as rootfs,
+        TreeFiles(rootfs, container.folder, b"", exclude) as files,
     ):
         for file in files:
             writer.add(file.entry, file.content)

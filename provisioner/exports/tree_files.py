@@ -15,7 +15,8 @@ from typing import BinaryIO, NamedTuple
 
 from provisioner.archives.tar import Entry
 from provisioner.comparison.changes import is_mount_point, read_mount_points
-from provisioner.container.proot_links import LINKS, is_link
+from provisioner.container.proot_links import LINK_FOLDER, is_link
+from provisioner.container_files import IDS
 from provisioner.errors import PathErrors
 from provisioner.exports.owners import OwnerSource
 from provisioner.filesystem.content import data_ranges
@@ -32,7 +33,7 @@ _READING = "read a file of the container"
 _CHUNK = 1 << 18
 _MOST_EXTENTS = 20_000
 """A file with more holes than this many is stored without holes: its map would be too long to be read again."""
-_LINKS = os.fsencode(LINKS)
+_LINKS = os.fsencode(LINK_FOLDER)
 _HOPS = 3
 """How many symlinks of proot lead to the content, at most."""
 
@@ -193,7 +194,7 @@ class TreeFiles:
 
     def _has_many_ids(self) -> bool:
         """Return whether start.sh has given the files the image's owners, in a namespace with many ids."""
-        with suppress(FileNotFoundError), open(os.open("ids", EXISTING_FILE, dir_fd=self._folder), "rb") as ids:
+        with suppress(FileNotFoundError), open(os.open(IDS, EXISTING_FILE, dir_fd=self._folder), "rb") as ids:
             return len(ids.read(100).splitlines()) > 1
         return False
 

@@ -115,8 +115,8 @@ class Image:
 
     @property
     def download_size(self) -> int:
-        """Return the size in bytes of all blobs of layers. A blob that several layers share counts once."""
-        return sum(blob.size for blob in set(self.manifest.layers))
+        """Return the size in bytes of all layers as they are downloaded, each blob once."""
+        return self.manifest.download_size
 
 
 def _to_json(document: dict[str, Any]) -> bytes:

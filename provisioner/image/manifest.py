@@ -146,6 +146,11 @@ class Manifest:
             layers=tuple(Descriptor.from_json(layer, f"manifest.layers[{i}]") for i, layer in enumerate(items)),
         )
 
+    @property
+    def download_size(self) -> int:
+        """Return the size in bytes of all layers as they are downloaded. A blob of several layers counts once."""
+        return sum({layer.digest: layer.size for layer in self.layers}.values())
+
 
 def media_type_of(data: bytes, content_type: str) -> str:
     """Return the media type of an index or a manifest. Raises MalformedImage for any other document.

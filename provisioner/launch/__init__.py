@@ -5,5 +5,5 @@ scripts/start, which `script` joins. `static_helper`, `terminal_relay` and `proo
 and `proot_filter` compile seccomp filters. `renewal` updates directories that older versions made.
 
 No text of an image becomes shell code: it is data in single quotes, whatever bytes it has. The body is the same for all
-images. May import errors, filesystem, image (for Platform) and resources.
+images. May import container_files, errors, filesystem, image (for Platform) and resources.
 """

@@ -36,6 +36,9 @@ dropped from the bounding set (capabilities(7))."""
 MOUNTS = 8192
 """The next words are five for each mount: source, target, type, flags in decimal, data (mount(2)). A `-` ends them. A
 missing target is created as a directory."""
+ROOT = 16384
+"""Move the mount at the working directory to `/` of the mount namespace, even if this process runs in a chroot. Root
+inside could leave a chroot for the directories above it; above `/` of the namespace there are none."""
 
 
 def unless(p: Assembler, flag: int, label: str) -> None:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.container_files import FOLDER, GENERATED, OLD_SCRIPT, SCRIPT
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.image.platform import Platform
@@ -15,8 +16,7 @@ from provisioner.launch.launcher import BODY_DIGEST, assemble
 from provisioner.launch.runtime_files import RuntimeFile, runtime_files
 from provisioner.launch.script import body
 
-_FOLDER = ".provision"
-_FORMER_NAMES = {"made": "generated"}
+_FORMER_NAMES = {"made": GENERATED}
 """Folders in `.provision/` by their names in older versions."""
 
 _HEADER = re.compile(
@@ -42,14 +42,14 @@ class Outdated:
     @property
     def names(self) -> tuple[str, ...]:
         """Return the paths of the files that `renew` writes, relative to the directory."""
-        script = ("start.sh",) if self.script else ()
-        return (*script, *(f"{_FOLDER}/{file.name}" for file in self.files))
+        script = (SCRIPT,) if self.script else ()
+        return (*script, *(f"{FOLDER}/{file.name}" for file in self.files))
 
 
 def find_outdated(directory: Path, platform: Platform) -> Outdated:
     """Compare a directory with what this version writes on a machine of `platform`. Raises OSError."""
-    files = tuple(file for file in runtime_files(platform) if _content(directory / _FOLDER / file.name) != file.content)
-    old = _content(directory / "start.sh")
+    files = tuple(file for file in runtime_files(platform) if _content(directory / FOLDER / file.name) != file.content)
+    old = _content(directory / SCRIPT)
     header = _HEADER.match(old or b"")
     if old is None or header is None:
         return Outdated(None, old is not None, files)
@@ -107,7 +107,7 @@ def renew(directory: Path, outdated: Outdated) -> None:
     """Replace the outdated files. start.sh keeps its settings, mode and time. Raises OSError."""
     with (
         closing_descriptor(os.open(directory, DIRECTORY)) as top,
-        closing_descriptor(os.open(_FOLDER, DIRECTORY, dir_fd=top)) as folder,
+        closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=top)) as folder,
     ):
         names = set(os.listdir(folder))
         for old, new in _FORMER_NAMES.items():
@@ -116,13 +116,13 @@ def renew(directory: Path, outdated: Outdated) -> None:
         for file in outdated.files:
             replace_in(folder, file.name, file.content, file.mode)
         if outdated.script:
-            old_script = _content(directory / "start.sh") or b""
-            status = os.stat("start.sh", dir_fd=top, follow_symlinks=False)
+            old_script = _content(directory / SCRIPT) or b""
+            status = os.stat(SCRIPT, dir_fd=top, follow_symlinks=False)
             if BODY_DIGEST.encode() not in old_script:  # it may have been edited
-                replace_in(folder, "start.sh.old", old_script, 0o644)
-            replace_in(top, "start.sh", outdated.script, status.st_mode & 0o777)
+                replace_in(folder, OLD_SCRIPT, old_script, 0o644)
+            replace_in(top, SCRIPT, outdated.script, status.st_mode & 0o777)
             times = (status.st_atime_ns, status.st_mtime_ns)
-            os.utime("start.sh", ns=times, dir_fd=top, follow_symlinks=False)
+            os.utime(SCRIPT, ns=times, dir_fd=top, follow_symlinks=False)
 
 
 def _content(path: Path) -> bytes | None:

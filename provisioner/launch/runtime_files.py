@@ -5,6 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
+from provisioner.container_files import (
+    BACKGROUND_FILTER,
+    CONTAINER_FILTER,
+    EMULATION_FILTER,
+    HELPER,
+    MACHINE,
+    PROOT_FILTER,
+    PROOT_PROBE,
+    TERMINAL_RELAY,
+)
 from provisioner.errors import MachineError
 from provisioner.filesystem.atomic import write_new
 from provisioner.image.platform import Platform
@@ -31,22 +41,22 @@ def runtime_files(platform: Platform) -> tuple[RuntimeFile, ...]:
     """Return the files for machines of `platform`, as far as they exist for it."""
     files = []
     with suppress(MachineError):
-        files.append(RuntimeFile("seccomp.bpf", root_emulation(platform)))
-        files.append(RuntimeFile("container.bpf", container_filter(platform)))
-        files.append(RuntimeFile("background.bpf", background_filter(platform)))
+        files.append(RuntimeFile(EMULATION_FILTER, root_emulation(platform)))
+        files.append(RuntimeFile(CONTAINER_FILTER, container_filter(platform)))
+        files.append(RuntimeFile(BACKGROUND_FILTER, background_filter(platform)))
     with suppress(MachineError):
-        files.append(RuntimeFile("proot.bpf", proot_filter(platform)))
+        files.append(RuntimeFile(PROOT_FILTER, proot_filter(platform)))
     with suppress(MachineError):
-        files.append(RuntimeFile("proot-probe", proot_probe(platform), 0o755))
-        files.append(RuntimeFile("terminal-relay", terminal_relay(platform), 0o755))
-        files.append(RuntimeFile("helper", static_helper(platform), 0o755))
-        files.append(RuntimeFile("machine", _MACHINES[platform.architecture].encode() + b"\n"))
+        files.append(RuntimeFile(PROOT_PROBE, proot_probe(platform), 0o755))
+        files.append(RuntimeFile(TERMINAL_RELAY, terminal_relay(platform), 0o755))
+        files.append(RuntimeFile(HELPER, static_helper(platform), 0o755))
+        files.append(RuntimeFile(MACHINE, _MACHINES[platform.architecture].encode() + b"\n"))
     return tuple(files)
 
 
 def has_helper(files: tuple[RuntimeFile, ...]) -> bool:
     """Return whether the static helper is among the files."""
-    return any(file.name == "helper" for file in files)
+    return any(file.name == HELPER for file in files)
 
 
 def write_files(folder: int, files: tuple[RuntimeFile, ...]) -> None:

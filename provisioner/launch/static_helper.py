@@ -6,10 +6,10 @@ FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`.
 set of capabilities, so that PROGRAM has none that its bounding set lacks (see scripts/start/join.sh). FLAGS is the sum
 of flags of `helper_flags`, in decimal. The helper reads no other files and no environment variables. Its steps, in this
 order: read the filter, fork (WAIT), set actions of signals (DEFAULT_SIGNALS, DIE, QUIT), make namespaces (NAMESPACES),
-set the hostname (HOSTNAME), drop capabilities (CAPABILITIES), mount (MOUNTS), start a process group (GROUP), join a new
-session keyring (KEYRING), close descriptors (CLOSE, KEEP), set no_new_privs (NO_NEW_PRIVS), clear the inheritable set,
-install the filter, and execute PROGRAM, a path. A process with CAP_SYS_ADMIN can install filters without NO_NEW_PRIVS,
-so that sudo and su still work.
+set the hostname (HOSTNAME), drop capabilities (CAPABILITIES), mount (MOUNTS), move the rootfs to `/` (ROOT), start a
+process group (GROUP), join a new session keyring (KEYRING), close descriptors (CLOSE, KEEP), set no_new_privs
+(NO_NEW_PRIVS), clear the inheritable set, install the filter, and execute PROGRAM, a path. A process with CAP_SYS_ADMIN
+can install filters without NO_NEW_PRIVS, so that sudo and su still work.
 
 Exit status: PROGRAM's, or 0 without PROGRAM; 125 if a step failed, with a line on standard error; 126 if PROGRAM can't
 be executed; 127 if it doesn't exist. With WAIT also 128 plus the number of the signal that ended PROGRAM.
@@ -36,7 +36,7 @@ from provisioner.launch.helper_flags import (
     read_number,
     unless,
 )
-from provisioner.launch.helper_namespaces import drop_capabilities, make_namespaces, mount, set_hostname
+from provisioner.launch.helper_namespaces import drop_capabilities, make_namespaces, mount, move_root, set_hostname
 from provisioner.launch.processors import I386, Amd64, Arm, Arm64, Riscv64
 
 _ASSEMBLERS: dict[str, type[Assembler]] = {
@@ -53,11 +53,14 @@ _NUMBERS = """
              amd64  386  arm arm64 riscv64
 capget         125  184  184    90      90
 capset         126  185  185    91      91
+chdir           80   12   12    49      49
+chroot         161   61   61    51      51
 clone           56  120  120   220     220
 close            3    6    6    57      57
 close_range    436  436  436   436     436
 execve          59   11   11   221     221
 exit_group     231  252  248    94      94
+fchdir          81  133  133    50      50
 getdents64     217  220  217    61      61
 getpid          39   20   20   172     172
 getppid        110   64   64   173     173
@@ -110,6 +113,7 @@ def static_helper(platform: Platform) -> bytes:
     set_hostname(program)
     drop_capabilities(program)
     mount(program)
+    move_root(program)
     _prepare(program)
     _clear_inheritable(program)
     _install_filter(program)

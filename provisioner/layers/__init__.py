@@ -6,6 +6,6 @@
 
 Invariants: LayerApplier and LayerMerger alone decide what a path means, and `rootfs.Tree` resolves it. Blobs and
 archives are read to their end, where digests are compared. A `Budget` counts bytes before they are written. Memory
-doesn't grow with the size of a layer. May import archives, errors, filesystem, image, ownership, rootfs, sizes,
-sources, store, terminal, threads.
+doesn't grow with the size of a layer. May import archives, container_files, errors, filesystem, image, ownership,
+rootfs, sizes, sources, store, terminal and threads.
 """

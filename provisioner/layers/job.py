@@ -6,19 +6,18 @@ import errno
 import os
 from dataclasses import dataclass, field
 
+from provisioner.container_files import ROOTFS
 from provisioner.errors import HINTS, MachineError, machine_errors
 from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
+from provisioner.filesystem.space import FreeSpace, free_space
 from provisioner.image.image import Image
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.tree import Tree
 from provisioner.sources import Source
 from provisioner.terminal.progress import Console
-
-ROOTFS = "rootfs"
-"""The name of the directory that an image is unpacked to."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,10 @@ class UnpackJob:
             remove_tree(self.place, os.fsencode(ROOTFS))
             empty_directory(self.scratch)
 
-    def free_space(self) -> int:
-        """Return the free bytes in `place`. Raises MachineError where no more files can be made."""
+    def free_space(self) -> FreeSpace:
+        """Return what is free in `place`. Raises MachineError where no more files can be made."""
         with machine_errors("look at the free space"):
-            state = os.statvfs(self.place)
-        if state.f_files and not state.f_favail:
+            free = free_space(self.place)
+        if not free.files:
             raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
-        return state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some file systems don't report it
+        return free

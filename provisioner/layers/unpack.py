@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from errno import ENOSPC
 from functools import cached_property, partial
 
 from provisioner.archives.compression import decompress, unexpected_compression
-from provisioner.errors import HINTS, MachineError, error_context, machine_errors
+from provisioner.container_files import ROOTFS
+from provisioner.errors import error_context, machine_errors, no_room
 from provisioner.filesystem.content import can_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import empty_directory
@@ -21,7 +21,7 @@ from provisioner.image.image import Layer
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget, too_large
 from provisioner.layers.file_writer import FileWriter
-from provisioner.layers.job import ROOTFS, UnpackJob
+from provisioner.layers.job import UnpackJob
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer, unpack_lowest_layer_with
 from provisioner.layers.merge import LayerMerger
 from provisioner.layers.prefetch import Prefetcher
@@ -278,14 +278,12 @@ def _max_size(job: UnpackJob) -> int:
     Raises MachineError where not even the compressed layers fit.
     """
     image, free, requested = job.image, job.free_space(), job.options.max_size
-    max_size = free * 9 // 10 if requested is None else requested
+    max_size = free.default_limit if requested is None else requested
     if image.rootfs and image.rootfs.unpacked_size > max_size:
         raise too_large(max_size)
     compressed = image.download_size
-    if compressed > free:
-        raise MachineError(
-            f"the compressed layers take {size_text(compressed)}, and {size_text(free)} are free", HINTS[ENOSPC]
-        )
+    if compressed > free.size:
+        raise no_room("the compressed layers", compressed, free.size)
     if compressed > max_size:
         raise too_large(max_size)
     return max_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -10,8 +9,9 @@ from provisioner.comparison.changes import opened_record
 from provisioner.comparison.join import join_one
 from provisioner.comparison.places import is_configuration, is_of_the_user, is_package_database
 from provisioner.comparison.state import Aspect, Baseline
+from provisioner.container.access import open_rootfs
 from provisioner.errors import PathErrors
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
 
@@ -50,7 +50,7 @@ def find_damage(folder: int, shown: str) -> list[Damage]:
     with (
         opened_record(folder, shown) as (record, baseline),
         PathErrors(f"compare {shown} with its image") as errors,
-        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=folder)) as rootfs,
+        closing_descriptor(open_rootfs(folder)) as rootfs,
     ):
         reading = replace(baseline, reads_all=True, opens_closed=True)
         found = list(_damage(parse_entries(record), rootfs, reading, errors))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from provisioner.comparison.merge import Side
 from provisioner.comparison.places import is_account_file, is_configuration, is_of_the_user, is_package_database
+from provisioner.container_files import SCRIPT
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.kind import Kind
 from provisioner.maintenance.plan import Action, UpdatePlan
@@ -82,7 +83,7 @@ def install_packages(directory: Path, manager: str, names: Iterable[bytes], log:
     Raises MachineError where that fails; then the log stays, else it is removed.
     """
     words = [
-        str(directory / "start.sh"),
+        str(directory / SCRIPT),
         "--root",
         "--workdir",
         "/",

@@ -14,9 +14,10 @@ from provisioner.comparison.join import join
 from provisioner.comparison.merge import Decision, Side, State, decide
 from provisioner.comparison.places import is_package_database
 from provisioner.comparison.state import Aspect, Baseline
+from provisioner.container.access import open_rootfs
 from provisioner.errors import MachineError, PathErrors
 from provisioner.filesystem.atomic import NAME_MAX
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, open_readable
+from provisioner.filesystem.descriptors import closing_descriptor, open_readable
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.ownership.digests import hash_file
@@ -102,8 +103,8 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
         opened_record(old, shown) as (base_record, baseline),
         opened_record(new, shown) as (new_record, _),
         PathErrors(f"compare {shown} with both images") as errors,
-        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=old)) as old_rootfs,
-        closing_descriptor(os.open("../rootfs", DIRECTORY, dir_fd=new)) as new_rootfs,
+        closing_descriptor(open_rootfs(old)) as old_rootfs,
+        closing_descriptor(open_rootfs(new)) as new_rootfs,
         ReadableTree(old_rootfs) as old_tree,
         Tree(new_rootfs) as new_tree,
     ):

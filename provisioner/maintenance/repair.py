@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from provisioner.comparison.state import Aspect, Baseline, content_of_link
+from provisioner.container.access import open_rootfs
 from provisioner.container.staging import Staging
+from provisioner.container_files import ROOTFS
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.copying import TreeCopier
 from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor, open_readable
@@ -36,44 +38,49 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 
-@dataclass
+@dataclass(frozen=True)
 class Repair:
-    """What was done."""
+    """What is damaged in a directory, and what it is repaired from."""
 
-    repaired: int = 0
+    damages: Sequence[Damage]
+    image: Image | None
+    """The image that the directory was made of; None where only modes and owners are to be repaired."""
+    source: Source
+    """Has the layers of the image."""
+    unpack_options: UnpackOptions
+
+
+@dataclass
+class Repaired:
+    """What a repair has done."""
+
+    count: int = 0
     """How many files were put back, or got their mode or owner."""
     blocked: list[bytes] = field(default_factory=list)
     """Paths where something is in the way that would be lost: a directory with files, or a link above."""
 
 
-def repair(
-    staging: Staging,
-    folder: int,
-    baseline: Baseline,
-    damages: Sequence[Damage],
-    image: Image | None,
-    source: Source,
-    console: Console,
-    unpack_options: UnpackOptions,
-) -> Repair:
-    """Repair the rootfs beside the open `.provision/`. `staging` is that of its directory, which isn't replaced.
+def repair(repair: Repair, folder: int, baseline: Baseline, staging: Staging, console: Console) -> Repaired:
+    """Repair the rootfs beside the open `.provision/`, with the `baseline` of its directory.
 
-    `image` is the one that the directory was made of, and `source` has its layers; without an image only modes and
-    owners are repaired. Raises ProvisionError; what was put back until then stays.
+    `staging` is that of the directory, which isn't replaced: what is put back comes from there. Raises ProvisionError;
+    what was put back until then stays.
     """
-    done = Repair()
+    done = Repaired()
     with closing_descriptor(_open_rootfs(folder)) as rootfs, Tree(rootfs) as tree:
-        if image is not None:
+        if repair.image is not None:
             ownership = Ownership(baseline.has_image_owners)
             with closing_descriptor(staging.open_scratch("layers")) as scratch:
-                job = UnpackJob(image, source, staging.new, scratch, ownership, console, unpack_options)
+                job = UnpackJob(
+                    repair.image, repair.source, staging.new, scratch, ownership, console, repair.unpack_options
+                )
                 with unpack(job) as fresh:
                     if ownership.exact:
                         with machine_errors("set access lists"):
                             set_access_lists(fresh.locate(b"").directory, fresh.overrides)
-                    _put_back(tree, fresh, staging.new, damages, baseline, done)
+                    _put_back(tree, fresh, staging.new, repair.damages, baseline, done)
         with _MetadataSetter(rootfs, baseline, lambda: staging.open_scratch("copies")) as setter:
-            for damage in damages:
+            for damage in repair.damages:
                 if not damage.needs_content and {Aspect.MODE, Aspect.OWNER} & set(damage.aspects):
                     _repair_metadata(tree, damage, setter, done)
         with machine_errors("write the state of fakeroot"):
@@ -81,7 +88,7 @@ def repair(
     return done
 
 
-def _put_back(tree: Tree, fresh: Tree, new: int, damages: Sequence[Damage], baseline: Baseline, done: Repair) -> None:
+def _put_back(tree: Tree, fresh: Tree, new: int, damages: Sequence[Damage], baseline: Baseline, done: Repaired) -> None:
     """Move what is needed from the tree `fresh`, which is thrown away, to `tree`."""
     needed = {damage.path: damage.entry for damage in damages if damage.needs_content}
     with machine_errors("put files back"):
@@ -98,7 +105,7 @@ def _put_back(tree: Tree, fresh: Tree, new: int, damages: Sequence[Damage], base
                 if entry.is_directory:
                     times = (entry.mtime, entry.mtime)
                     os.utime(place.name, ns=times, dir_fd=place.directory, follow_symlinks=False)
-                done.repaired += 1
+                done.count += 1
             tree.forget_paths()
             fresh.forget_paths()
 
@@ -107,7 +114,7 @@ def _other_names(new: int, needed: dict[bytes, MtreeEntry]) -> dict[bytes, Mtree
     """Return the other names of needed files that have hard links: all names have to be of one file again."""
     if not any(entry.links > 1 for entry in needed.values()):
         return {}
-    with closing_descriptor(os.open("rootfs", DIRECTORY, dir_fd=new)) as rootfs:
+    with closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=new)) as rootfs:
         names = find_link_names(rootfs)
     found = {}
     for paths in names:
@@ -158,14 +165,14 @@ def _give_to_owner(place: Place, baseline: Baseline) -> None:
             os.chown(file.name, *baseline.owner, dir_fd=file.directory, follow_symlinks=False)
 
 
-def _repair_metadata(tree: Tree, damage: Damage, setter: _MetadataSetter, done: Repair) -> None:
+def _repair_metadata(tree: Tree, damage: Damage, setter: _MetadataSetter, done: Repaired) -> None:
     shown = printable("/" + os.fsdecode(damage.path))
     with immutable_errors(f"set the mode and owner of {shown}", shown), _located(tree, damage.path) as place:
         if place is None:
             done.blocked.append(damage.path)
             return
         setter.repair(place, damage)
-        done.repaired += 1
+        done.count += 1
 
 
 @contextmanager
@@ -267,4 +274,4 @@ def _lstat(directory: int, name: bytes) -> os.stat_result:
 
 def _open_rootfs(folder: int) -> int:
     with machine_errors("open the rootfs"):
-        return os.open("../rootfs", DIRECTORY, dir_fd=folder)
+        return open_rootfs(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,21 +11,22 @@ from pathlib import Path
 
 from provisioner.comparison.changes import find_changes, opened_record
 from provisioner.comparison.state import Baseline
-from provisioner.container.access import FOLDER, read_file
+from provisioner.container.access import open_rootfs, read_file
 from provisioner.container.copying import give_new_id
 from provisioner.container.mounted import check_not_mounted
-from provisioner.container.record import ACCOUNTS, PACKAGES, Record
+from provisioner.container.record import Record
 from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
-from provisioner.errors import HINTS, MachineError, NotTrusted, TargetExists, UsageError, machine_errors
+from provisioner.container_files import ACCOUNTS, FOLDER, IDS, LINKS, PACKAGES, ROOTFS, SCRIPT
+from provisioner.errors import MachineError, NotTrusted, TargetExists, UsageError, machine_errors, no_room
 from provisioner.filesystem.atomic import NAME_MAX, name_with_end, replace_in
 from provisioner.filesystem.copying import TreeCopier
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.space import free_space
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.image.image import Image
 from provisioner.launch.renewal import keep_defaults
-from provisioner.layers.job import ROOTFS
 from provisioner.maintenance.merging import Merge, merge_files
 from provisioner.maintenance.packages import (
     PackagePlan,
@@ -43,14 +43,13 @@ from provisioner.profile import load_profile
 from provisioner.provision import Plan, provision
 from provisioner.rootfs.readable_tree import ReadableTree
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import counted, size_text
+from provisioner.sizes import counted
 from provisioner.sources import Source
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_SCRIPT = "start.sh"
-_OWN_NAMES = (_SCRIPT, ROOTFS, FOLDER)
-_KEPT_FILES = ("links",)
+_OWN_NAMES = (SCRIPT, ROOTFS, FOLDER)
+_KEPT_FILES = (LINKS,)
 """Files in `.provision/` that start.sh has written and that stay true."""
 
 
@@ -155,7 +154,7 @@ def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan
         runtime=options.runtime,
         hostname=options.hostname,
         run=update.record.run,
-        ids="many" if read_file(folder, "ids", "ids") else None,
+        ids="many" if read_file(folder, IDS, IDS) else None,
         sync=update.sync,
         trust=update.trust,
     )
@@ -206,9 +205,9 @@ def _keep_settings(update: Update, folder: int, new: int) -> None:
         record = Record.read_from(new_folder, update.directory)
         if record and update.record.id:
             replace(record, id=update.record.id).replace(new_folder)
-        scripts = [read_file(directory, _SCRIPT, _SCRIPT) for directory in (new, old)]
+        scripts = [read_file(directory, SCRIPT, SCRIPT) for directory in (new, old)]
         if record and record.profile == update.record.profile and all(scripts):
-            replace_in(new, _SCRIPT, keep_defaults(*map(bytes, filter(None, scripts))), 0o755)
+            replace_in(new, SCRIPT, keep_defaults(*map(bytes, filter(None, scripts))), 0o755)
 
 
 def _copy(source: int, name: bytes, target: int) -> None:
@@ -229,7 +228,7 @@ def _copy(source: int, name: bytes, target: int) -> None:
 @contextmanager
 def _opened_rootfs(folder: int) -> Iterator[int]:
     with machine_errors("open the rootfs"):
-        opened = os.open("../rootfs", DIRECTORY, dir_fd=folder)
+        opened = open_rootfs(folder)
     with closing_descriptor(opened):
         yield opened
 
@@ -246,20 +245,17 @@ def _check_owner(folder: int, baseline: Baseline, shown: str) -> None:
 
 
 def _check_space(folder: int, image: Image, shown: str) -> None:
-    """Raise MachineError where the compressed layers and the user's files don't fit."""
+    """Raise MachineError where there is no room for the compressed layers and the user's files."""
     changed = sum(change.disk_size for change in find_changes(folder, shown, closed="open") if change.letter != "D")
     _check_free(folder, changed + image.download_size, shown)
 
 
 def _check_free(directory: int, size: int, shown: str) -> None:
+    """Raise MachineError where less than `size` bytes are free on the file system of an open directory."""
     with machine_errors("look at the free space"):
-        state = os.statvfs(directory)
-    free = state.f_bavail * state.f_frsize if state.f_blocks else size
+        free = free_space(directory).size
     if size > free:
-        raise MachineError(
-            f"the update of {shown} needs {size_text(size)} and more, and {size_text(free)} are free",
-            HINTS[errno.ENOSPC],
-        )
+        raise no_room(f"the update of {shown}", size, free)
 
 
 def _plan_packages(folder: int, new_folder: int, shown: str) -> PackagePlan:

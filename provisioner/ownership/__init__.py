@@ -7,5 +7,5 @@ ownership.mtree), the ownership record (record, with fakeroot: the format of fak
 Invariants: the file system and the overrides together hold all that the image says about a file; the record and the
 tree have the same order, that of `filesystem.walk`. The formats are those of mtree(5) and of fakeroot's README.saving.
 
-May import errors and filesystem.
+May import container_files, errors and filesystem.
 """

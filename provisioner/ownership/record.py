@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from provisioner.container_files import FAKEROOT_STATE, OWNERSHIP_RECORD
 from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor, directory_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Walk, WalkedFile, walk
@@ -26,9 +27,6 @@ from provisioner.ownership.parts import ALL, PartIndex, RecordPart, RecordParts,
 from provisioner.ownership.policy import WITHOUT_ROOT, Ownership
 
 _T = TypeVar("_T", MtreeEntry, WalkedFile)
-
-RECORD = "ownership.mtree"
-STATE = "fakeroot.state"
 
 
 def write_owners(
@@ -43,7 +41,11 @@ def write_owners(
     Before that, each directory gets its time of `overrides`. `folder` and `root` are paths or open directories. What
     `parts` has of it is copied.
     """
-    with directory_descriptor(folder) as where, _create(where, RECORD) as record, _create(where, STATE) as state:
+    with (
+        directory_descriptor(folder) as where,
+        _create(where, OWNERSHIP_RECORD) as record,
+        _create(where, FAKEROOT_STATE) as state,
+    ):
         # The file system's clock, which is another machine's on NFS and the like, and may be off.
         now = os.fstat(record.fileno()).st_mtime_ns
         record.write(mtree.format_header(Header(now, ownership.exact)))
@@ -66,7 +68,7 @@ def open_record(folder: int) -> BinaryIO:
 
     Raises FileNotFoundError where there is none, MachineError for what is no file, and OSError.
     """
-    file = os.open(RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder)
+    file = os.open(OWNERSHIP_RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise mtree.damaged()
@@ -221,7 +223,7 @@ def remake_state(folder: Path | int, root: Path | int) -> int:
 def _remake_state(folder: int, root: Path | int) -> int:
     count = 0
     # Unlike replace_in, this writes while it reads, and follows no symlink, which another user may have put there.
-    new = STATE + ".new"
+    new = FAKEROOT_STATE + ".new"
     with suppress(FileNotFoundError):
         os.unlink(new, dir_fd=folder)  # left by a killed process, or a symlink
     try:
@@ -234,7 +236,7 @@ def _remake_state(folder: int, root: Path | int) -> int:
                 status = os.fstat(folder)
                 with suppress(PermissionError):  # as some containers forbid it
                     os.fchown(state.fileno(), status.st_uid, status.st_gid)
-        os.rename(new, STATE, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(new, FAKEROOT_STATE, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(new, dir_fd=folder)

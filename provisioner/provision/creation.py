@@ -8,19 +8,17 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from provisioner import __version__
-from provisioner.container.access import FOLDER
-from provisioner.container.ids import IDS_FILE
 from provisioner.container.place import limits_of
-from provisioner.container.record import ACCOUNTS, PACKAGES, Record
+from provisioner.container.record import Record
 from provisioner.container.staging import Staging
-from provisioner.container.stamps import CHANGED
+from provisioner.container_files import ACCOUNTS, CHANGED, FOLDER, IDS, PACKAGES, ROOTFS, SCRIPT
 from provisioner.errors import machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.image.image import Image
 from provisioner.image.platform import Platform, choose
 from provisioner.launch.launcher import launcher
-from provisioner.layers.job import ROOTFS, UnpackJob
+from provisioner.layers.job import UnpackJob
 from provisioner.ownership.policy import Ownership
 from provisioner.ownership.record import content_of, open_record, write_owners
 from provisioner.profile import Profile, load_profile, profile_names
@@ -77,7 +75,7 @@ def create(
         )
         settings = launch_settings(image, record, profile, facts)
         with machine_errors("write the launch script and the record"):
-            write_new(staging.new, "start.sh", launcher(settings, plan.shell), 0o755)
+            write_new(staging.new, SCRIPT, launcher(settings, plan.shell), 0o755)
             with (
                 closing_descriptor(make_directory(staging.new, FOLDER)) as folder,
                 closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=staging.new)) as rootfs,
@@ -173,4 +171,4 @@ def _write_state(folder: int, plan: Plan) -> None:
     """Write when the directory was changed, which is now, and how many ids it is used with. `folder` is open."""
     write_new(folder, CHANGED, b"")
     if plan.ids == "many":
-        write_new(folder, IDS_FILE, b"many\n")
+        write_new(folder, IDS, b"many\n")

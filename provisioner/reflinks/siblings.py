@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.container.access import opened_directory
+from provisioner.container.access import open_rootfs, opened_directory
 from provisioner.container.directories import Directories, state_directory
 from provisioner.container.record import Record
 from provisioner.errors import ProvisionError
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.image.image import Image
-from provisioner.layers.job import ROOTFS
 from provisioner.rootfs.tree import Tree
 from provisioner.terminal.escaping import printable
 
@@ -66,7 +64,7 @@ def find_siblings(image: Image, fixups: Fixups) -> Iterator[Sibling]:
                     continue
                 if (found := fixups(record)) is None:
                     continue
-                rootfs = stack.enter_context(closing_descriptor(os.open(f"../{ROOTFS}", DIRECTORY, dir_fd=folder)))
+                rootfs = stack.enter_context(closing_descriptor(open_rootfs(folder)))
                 yield Sibling(directory, folder, rootfs, record.manifest_digest, digests, *found)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
+from provisioner.container_files import OWNERSHIP_RECORD
 from provisioner.errors import error_context, machine_errors
 from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.content import can_reflink, try_reflink
@@ -16,7 +17,7 @@ from provisioner.layers.budget import Budget
 from provisioner.layers.job import UnpackJob
 from provisioner.layers.rootfs_reader import open_reader
 from provisioner.layers.unpack import open_archive, unpack
-from provisioner.ownership.record import RECORD, content_of
+from provisioner.ownership.record import content_of
 from provisioner.reflinks.file_store import CannotReflink, FileStore
 from provisioner.reflinks.recorded_layer import RecordedLayer
 from provisioner.reflinks.siblings import Sibling
@@ -88,7 +89,7 @@ def _copied_record(sibling: Sibling, scratch: int) -> Iterator[BinaryIO]:
     """Give a clone of the sibling's ownership record, which nothing else can change, when it has the right digest."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        original = os.open(RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=sibling.folder)
+        original = os.open(OWNERSHIP_RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=sibling.folder)
     except OSError as error:
         raise CannotReflink(f"its record can't be read: {error.strerror}") from error
     with (
@@ -122,4 +123,4 @@ def _fetch(store: FileStore, job: UnpackJob) -> None:
 
 def _budget(job: UnpackJob) -> Budget:
     """Return the budget for what is made: reflinks take no space, so only a size that was asked for limits contents."""
-    return Budget(job.free_space() if job.options.max_size is None else job.options.max_size)
+    return Budget(job.free_space().size if job.options.max_size is None else job.options.max_size)

@@ -250,7 +250,7 @@ def inflate(body: bytes, response: requests.Response, limit: int) -> bytes:
     try:
         content = inflater.decompress(body, limit)
     except zlib.error as error:
-        raise NetworkError(f"the answer of {host} can't be inflated: {error}", "try again later") from None
+        raise NetworkError(f"can't decompress the answer of {host}: {error}", "try again later") from None
     if not inflater.eof:
         raise MalformedImage(f"the answer of {host} has more than {limit >> 20} MiB, or is cut off")
     return content

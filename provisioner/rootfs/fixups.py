@@ -19,9 +19,6 @@ from provisioner.terminal.escaping import printable
 PUBLIC_DNS = ("1.1.1.1", "8.8.8.8", "2606:4700:4700::1111")
 """Servers for machines without a resolv.conf, such as phones. libc reads the first three."""
 
-GENERATED_NAMES = ("resolv.conf", "hosts", "hostname")
-"""The files of /etc that depend on the machine. A profile may have its own in place of some."""
-
 _AID_NAMES = {3003: "aid_inet", 9997: "aid_everybody"}
 
 

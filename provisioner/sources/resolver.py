@@ -148,8 +148,8 @@ def find_offers(documents: CachingRegistry, top: Document, platform: Platform | 
 
 
 def download_size(documents: DocumentSource, manifest: Descriptor) -> int | None:
-    """Return the bytes of all layers as they are downloaded, None where `manifest` turns out to be an index."""
+    """Return the `download_size` of a manifest by its descriptor; None where that turns out to be an index's."""
     document = documents.manifest(manifest)
     if document.media_type in INDEX_TYPES:
         return None
-    return sum(layer.size for layer in Manifest.from_json(document.data).layers)
+    return Manifest.from_json(document.data).download_size

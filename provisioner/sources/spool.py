@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -13,10 +12,9 @@ from types import TracebackType
 
 from provisioner.archives.stream import StreamReader
 from provisioner.archives.tar import Archive
-from provisioner.errors import HINTS, MachineError, error_context
+from provisioner.errors import error_context
 from provisioner.filesystem.kind import Kind
 from provisioner.image.digest import Digest
-from provisioner.sizes import size_text
 from provisioner.sources.members import Index, Member, have_same_content, refuse_holes
 from provisioner.store.blobs import BlobCache
 from provisioner.store.partial import PartialFile, write_all
@@ -132,20 +130,18 @@ class _Room:
     """The space that an archive may take in the cache: nine tenths of what is free before."""
 
     cache: BlobCache
-    free: int
+    limit: int
     spent: int = 0
 
     @classmethod
     def of(cls, cache: BlobCache) -> _Room:
-        return cls(cache, cache.free_bytes())
+        return cls(cache, cache.free_space().default_limit)
 
     def spend(self, size: int) -> None:
         """Count `size` bytes that are about to be written. Raises MachineError where there is no room for them."""
         self.spent += size
-        if self.spent > self.free * 9 // 10:
-            path = printable(str(self.cache.files.path))
-            what = f"it takes {size_text(self.spent)} so far, and {size_text(self.free)} are free in the cache {path}"
-            raise MachineError(what, f"{HINTS[errno.ENOSPC]}, or name another cache in PROVISION_CACHE_DIR")
+        if self.spent > self.limit:
+            raise self.cache.files.no_room("it", self.spent, self.limit)
 
 
 @contextmanager

@@ -15,8 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.container.access import FOLDER, opened_directory
+from provisioner.container.opened import opened_container
 from provisioner.container.record import Record
+from provisioner.container_files import (
+    CONFIG,
+    FAKEROOT_STATE,
+    FOLDER,
+    GENERATED,
+    GENERATED_NAMES,
+    MANIFEST,
+    OLD_SCRIPT,
+    OWNERSHIP_RECORD,
+    RECORD,
+    ROOTFS,
+    SCRIPT,
+    SHARED_MEMORY,
+)
 from provisioner.errors import MachineError, MalformedImage, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, replace_in
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, change_mode, closing_descriptor
@@ -29,15 +43,13 @@ from provisioner.launch.renewal import find_outdated, renew
 from provisioner.launch.runtime_files import runtime_files
 from provisioner.launch.script import is_broken
 from provisioner.ownership.mtree import top_names
-from provisioner.ownership.record import RECORD, STATE, open_record, remake_state
-from provisioner.rootfs.fixups import GENERATED_NAMES
-from provisioner.start_files.files import GENERATED, ROOTFS, SCRIPT, StartFiles
+from provisioner.ownership.record import open_record, remake_state
+from provisioner.start_files.files import StartFiles
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-_RECORD = "record.json"
-_DOCUMENTS = ("manifest.json", "config.json")
-_SHM, _SHM_MODE = "shm", 0o1777
+_DOCUMENTS = (MANIFEST, CONFIG)
+_SHM_MODE = 0o1777
 _ANEW = "make it anew: add --force; what was changed in it is lost then"
 _OTHER_OWNER = re.compile(rb" (?:uid|gid)=[1-9]")
 
@@ -93,10 +105,9 @@ def has_documents(directory: Path, record: Record, trust: TrustedDirectories) ->
     Raises TargetExists where the rootfs isn't there, NotTrusted and MachineError.
     """
     _check_rootfs(directory)
-    with opened_directory(directory, trust) as folder:
-        assert folder is not None
+    with opened_container(directory, trust) as container:
         try:
-            read_image(folder, directory, record)
+            read_image(container.folder, directory, record)
         except (MalformedImage, MachineError):
             return False
     return True
@@ -161,7 +172,7 @@ def _check_rootfs(directory: Path) -> None:
 def _open_files(job: _Job) -> None:
     """Make the files that are read here, and the folder of generated ones, readable for their owner."""
     generated = [f"{GENERATED}/{name}" for name in GENERATED_NAMES]
-    for name in (GENERATED, *generated, *_DOCUMENTS, _RECORD, RECORD, STATE):
+    for name in (GENERATED, *generated, *_DOCUMENTS, RECORD, OWNERSHIP_RECORD, FAKEROOT_STATE):
         mode = 0o755 if name == GENERATED else 0o644
         if _mode(job.opened.folder, name) is not None and _open_mode(job.opened.folder, name, mode):
             job.written.append(os.path.join(FOLDER, name))
@@ -169,8 +180,8 @@ def _open_files(job: _Job) -> None:
 
 def _check_record(job: _Job) -> None:
     """Raise TargetExists where the ownership record can't be read, or the rootfs lacks most of what it names."""
-    what = f"{job.shown} is incomplete: {FOLDER}/{RECORD}"
-    if not _is_file(job.opened.folder, RECORD):
+    what = f"{job.shown} is incomplete: {FOLDER}/{OWNERSHIP_RECORD}"
+    if not _is_file(job.opened.folder, OWNERSHIP_RECORD):
         raise TargetExists(f"{what} is missing, so nobody knows what the image's files were", _ANEW)
     with open_record(job.opened.folder) as lines:
         names = top_names(lines)
@@ -189,15 +200,15 @@ def _check_record(job: _Job) -> None:
 def _complete_state(job: _Job) -> None:
     """Write fakeroot's state anew where it is missing, cut short, or empty without reason."""
     folder = job.opened.folder
-    if _is_file(folder, STATE):
-        with open(os.open(STATE, EXISTING_FILE, dir_fd=folder), "rb") as file:
+    if _is_file(folder, FAKEROOT_STATE):
+        with open(os.open(FAKEROOT_STATE, EXISTING_FILE, dir_fd=folder), "rb") as file:
             is_empty = not file.read(1)
             is_whole = is_empty or (file.seek(-1, os.SEEK_END) >= 0 and file.read() == b"\n")
         if is_whole and not (is_empty and _names_other_owners(folder)):
             return
-    job.clear(folder, STATE, f"{FOLDER}/{STATE}")
+    job.clear(folder, FAKEROOT_STATE, f"{FOLDER}/{FAKEROOT_STATE}")
     remake_state(folder, job.opened.rootfs)
-    job.written.append(f"{FOLDER}/{STATE}")
+    job.written.append(f"{FOLDER}/{FAKEROOT_STATE}")
 
 
 def _names_other_owners(folder: int) -> bool:
@@ -220,13 +231,13 @@ def _complete_runtime(job: _Job) -> None:
 def _complete_shared_memory(job: _Job) -> None:
     """Make the directory for /dev/shm where it is missing, and give it its mode."""
     folder = job.opened.folder
-    if not _is_directory(folder, _SHM):
+    if not _is_directory(folder, SHARED_MEMORY):
         with suppress(FileNotFoundError):
-            os.unlink(_SHM, dir_fd=folder)
-        os.close(make_directory(folder, _SHM, _SHM_MODE))
-        job.written.append(f"{FOLDER}/{_SHM}")
-    elif _set_mode(folder, _SHM, _SHM_MODE):
-        job.written.append(f"{FOLDER}/{_SHM}")
+            os.unlink(SHARED_MEMORY, dir_fd=folder)
+        os.close(make_directory(folder, SHARED_MEMORY, _SHM_MODE))
+        job.written.append(f"{FOLDER}/{SHARED_MEMORY}")
+    elif _set_mode(folder, SHARED_MEMORY, _SHM_MODE):
+        job.written.append(f"{FOLDER}/{SHARED_MEMORY}")
 
 
 def _complete_script(job: _Job, files: StartFiles, shell: str) -> None:
@@ -236,8 +247,8 @@ def _complete_script(job: _Job, files: StartFiles, shell: str) -> None:
     old = _content(top, SCRIPT)
     if old is None or is_broken(old):
         if old:
-            job.clear(job.opened.folder, f"{SCRIPT}.old", f"{FOLDER}/{SCRIPT}.old")
-            replace_in(job.opened.folder, f"{SCRIPT}.old", old, 0o644)
+            job.clear(job.opened.folder, OLD_SCRIPT, f"{FOLDER}/{OLD_SCRIPT}")
+            replace_in(job.opened.folder, OLD_SCRIPT, old, 0o644)
         job.put(SCRIPT, files.script(shell), 0o755)
     elif was_closed:
         job.written.append(SCRIPT)

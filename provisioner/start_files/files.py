@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.container.access import FOLDER, opened_directory
+from provisioner.container.opened import opened_container
 from provisioner.container.record import Record
 from provisioner.container.start_options import StartOptions
+from provisioner.container_files import FOLDER, GENERATED, ROOTFS, SCRIPT, SHARED_MEMORY
 from provisioner.errors import TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import make_directory, replace_in, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -32,10 +33,6 @@ from provisioner.rootfs.kernel_note import needed_kernel
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
-
-ROOTFS = "rootfs"
-GENERATED = "generated"
-SCRIPT = "start.sh"
 
 
 class Facts(NamedTuple):
@@ -92,7 +89,7 @@ def write_runtime_files(folder: int, generated: Mapping[str, bytes], console: Co
     if not has_helper(files):
         console.step("this machine's containers get no seccomp filter (docs/start-sh.md): there is no helper for it")
     _write_generated(folder, generated)
-    os.close(make_directory(folder, "shm", 0o1777))
+    os.close(make_directory(folder, SHARED_MEMORY, 0o1777))
 
 
 class StartFiles:
@@ -171,9 +168,8 @@ def _opened(directory: Path) -> Iterator[tuple[int, int]]:
 
 def _image_and_profile(directory: Path, record: Record, trust: TrustedDirectories) -> tuple[Image, Profile]:
     """Return the image that a directory was made of, as `record.run` changes it, and the profile."""
-    with opened_directory(directory, trust) as folder:
-        assert folder is not None
-        image = read_image(folder, directory, record)
+    with opened_container(directory, trust) as container:
+        image = read_image(container.folder, directory, record)
     config = replace(ImageConfig.from_json(image.config_bytes, image.config.platform), platform=image.config.platform)
     try:
         profile = load_profile(record.profile)

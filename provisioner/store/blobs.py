@@ -11,6 +11,7 @@ from typing import Protocol
 
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.locks import try_lock, unlock
+from provisioner.filesystem.space import FreeSpace, free_space
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import Descriptor
 from provisioner.store.cache_directory import CacheDirectory
@@ -136,11 +137,10 @@ class BlobCache:
         with partial.file:
             yield partial.file
 
-    def free_bytes(self) -> int:
+    def free_space(self) -> FreeSpace:
         """Return the free space of the file system that the cache is on. Raises MachineError."""
         with self.errors():
-            state = os.fstatvfs(self.files.folder(PARTIAL, create=True))
-        return state.f_bavail * state.f_frsize if state.f_blocks else 2**63 - 1  # some file systems don't report it
+            return free_space(self.files.folder(PARTIAL, create=True))
 
     def errors(self) -> AbstractContextManager[None]:
         """Turn an OSError into a MachineError that names the cache and says how to use another directory."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from provisioner.errors import MachineError, machine_errors
+from provisioner.errors import MachineError, machine_errors, no_room
 from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import PASSED, resolve
@@ -35,6 +35,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENOTDIR)
 """The errors of opening what is a symlink, a socket, or below a file."""
 _ELSEWHERE = "name another directory in PROVISION_CACHE_DIR"
+_NO_ROOM_HINT = f"free some space there, or {_ELSEWHERE}"
 
 
 class CacheDirectory:
@@ -137,10 +138,14 @@ class CacheDirectory:
                 fix = f"chown -R {os.geteuid()} {where}" if cause.stranger.role == "owner" else f"chmod -R go-w {where}"
                 error.hint = f"where it is yours: {fix}; or {_ELSEWHERE}, or use none: --no-cache"
             elif isinstance(cause, OSError) and cause.errno in _FULL:
-                error.hint = f"free some space there, or {_ELSEWHERE}"
+                error.hint = _NO_ROOM_HINT
             else:
                 error.hint = f"{_ELSEWHERE}, or use none: --no-cache"
             raise
+
+    def no_room(self, what: str, size: int, free: int) -> MachineError:
+        """Return the error where `what` needs `size` bytes of the cache or more, and only `free` may be used."""
+        return no_room(f"{what} in the cache {printable(str(self.path))}", size, free, _NO_ROOM_HINT)
 
     def _open_top(self, create: bool) -> _Descriptor:
         """Return the directory itself, open. Raises FileNotFoundError where it is missing and not to be created."""

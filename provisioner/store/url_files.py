@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from urllib.parse import quote
 
-from provisioner.errors import MachineError, MalformedImage, NetworkError
+from provisioner.errors import MalformedImage, NetworkError
 from provisioner.filesystem.atomic import replace_in
 from provisioner.image.digest import CHUNK, Digest
 from provisioner.registry.files import FileAnswer, FileVersion, RemoteFile
@@ -271,7 +271,7 @@ class _Download:
         """Append what comes to the file. Raises MachineError where there is no room for it."""
         size = answer.version.size
         name = printable(self._remote.name)
-        room = self._room(size)
+        limit = room = self._room(size)
         with self._console.progress(size) as progress:
             progress.describe(f"download {name}" + ("" if size is None else f", {size_text(size)}"))
             progress.advance(self._size)
@@ -279,7 +279,7 @@ class _Download:
                 if (room := room - len(chunk)) < 0:
                     size = self._size + len(chunk)
                     self.begin()  # what nobody has announced, and doesn't fit, mustn't stay
-                    raise self._too_large(size)
+                    raise self._cache.files.no_room(name, size, limit)
                 with self._cache.errors():
                     write_all(self._file, chunk)
                 self._hasher.update(chunk)
@@ -291,18 +291,12 @@ class _Download:
 
         Raises MachineError where they don't fit.
         """
-        with self._cache.errors():
-            state = os.fstatvfs(self._file.fileno())
-        free = state.f_bavail * state.f_frsize if state.f_blocks else 2**63  # some file systems don't report it
+        free = self._cache.free_space()
         if size is None:
-            return free * 9 // 10
-        if size - self._size > free:
-            raise self._too_large(size)
-        return size - self._size
-
-    def _too_large(self, size: int) -> MachineError:
-        what = f"{printable(self._remote.name)} takes {size_text(size)} or more, and the cache has no room for it"
-        return MachineError(what, "free some space there, or name another directory in PROVISION_CACHE_DIR")
+            return free.default_limit
+        if (missing := size - self._size) > free.size:
+            raise self._cache.files.no_room(printable(self._remote.name), missing, free.size)
+        return missing
 
 
 def find_sum(content: bytes, name: str) -> Digest | None:

@@ -7,7 +7,7 @@
 # The helper's flags.
 flag_close=1 flag_keyring=2 flag_no_new_privs=4 flag_wait=8 flag_keep=16 flag_report=32 flag_group=64
 flag_default_signals=128 flag_die=256 flag_quit=512 flag_namespaces=1024 flag_hostname=2048 flag_capabilities=4096
-flag_mounts=8192
+flag_mounts=8192 flag_root=16384
 
 # Set all of them. If DIR has no helper that this machine can execute, set `restore_sigint` and `pdeathsig`.
 find_helper() {
@@ -83,9 +83,8 @@ set_helper_words() {
         helper_flags=$((helper_flags + flag_capabilities))
         set -- "+$1" # the plus clears the inheritable capabilities
     }
-    [ -z "$moves_root" ] || helper_flags=$((helper_flags + flag_mounts))
+    [ -z "$moves_root" ] || helper_flags=$((helper_flags + flag_root))
     append '' "$waiter" "$1" "$helper_flags" ${capability_digits:+"$capability_digits"}
-    [ -z "$moves_root" ] || append "$list" . / none 8192 '' - # MS_MOVE
 }
 
 # Set `list`: the words before a program that let the kernel kill it when this script ends, or empty if no tool can do

@@ -104,7 +104,7 @@ join_namespaces() {
     [ ! "/proc/self/fd/7/ns/mnt" -ef /proc/self/ns/mnt ] || fail "session $joined has no namespaces of its own"
     place=/proc/self/fd/7
     [ -z "$print_only" ] || place=/proc/$joined
-    append '' "$program" -F --preserve-credentials "-r$place/root"
+    append '' "$program" -F --preserve-credentials "-r$place/root" "-w$place/root"
     for namespace in user:U ipc:i uts:u mnt:m; do
         # A namespace that this process is already in need not be entered, and the kernel refuses it for user
         # namespaces.
@@ -133,7 +133,8 @@ join_rootfs() {
     rootfs=/proc/$first_child/cwd
     # shellcheck disable=SC3013 # all of our shells have it
     [ "/proc/$first_child/root" -ef / ] || rootfs=/proc/$first_child/root
-    cd -P "$rootfs" || fail "can't enter the rootfs of session $joined"
+    # If this machine is a chroot, the rootfs is outside of it, and shells print that they can't determine its path.
+    cd -P "$rootfs" 2>/dev/null || fail "can't enter the rootfs of session $joined"
     real_rootfs=$PWD stage=$directory/.provision/shm can_mount_proc=''
     prepare_guest "$@"
     find_ids

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from tests.attacks_host.protection import protects
-from tests.support.hostile import Host
+from tests.support.containers import choosing, starter
+from tests.support.hostile import PROGRAM, PYTHON, USERS, Host, guest_id, victim
+from tests.support.tools import need, need_root
 
 
 @protects("userns", "chroot")
@@ -85,3 +91,17 @@ def test_with_small_tools_the_root_does_not_lead_out_either(
     )
     outcomes = host.attack(runtime, "root", **small_tools, PROVISION_TEST_SBIN="")
     assert {name: outcomes[name].got for name in attacks if outcomes[name].got} == {}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_where_the_host_is_a_chroot_nothing_leads_out_of_that_either(host: Host, place: Path, user: str) -> None:
+    """Root of such a host can climb out of it. A guest can't, unless the rootfs is mounted on what is above."""
+    need_root()
+    need("unshare", "mount", "chroot")
+    target = host.container("chroot")
+    enter = 'mount --rbind / "$0" && exec chroot "$0" "$@"'
+    command = ["unshare", "-m", "sh", "-c", enter, place, target.script, *choosing("chroot"), "--user", user, "--"]
+    attacks = ("second_chroot", "second_chroot_with_descriptor", "nested_chroots", "root_unmounted", "links_in_proc")
+    with victim(guest_id("chroot", user)) as pid:
+        outcomes = host.run(target, pid, [*command, PYTHON, PROGRAM, "attack"], starter("chroot"), attacks)
+    assert {name: outcomes[name].got for name in attacks} == dict.fromkeys(attacks)

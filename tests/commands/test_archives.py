@@ -466,7 +466,7 @@ def test_one_copy_on_the_disk(tmp_path: Path) -> None:
         command, options = provision_command("-", tmp_path / "other", cache=disk / "cache")
         done = piped(too_large, command, options)
         assert done.returncode == 7
-        assert b"are free in the cache" in done.stderr
+        assert b"no room for it in the cache" in done.stderr
         assert b"PROVISION_CACHE_DIR" in done.stderr
         assert cached(disk / "cache") == []
     finally:

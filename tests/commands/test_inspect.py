@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from provisioner.image.manifest import OCI_INDEX
+from provisioner.sizes import size_text
 from scripts.loopback_registry import Response
 from tests.support import builders, realimages
 from tests.support.local_archives import PLAIN, docker_members, write_archive
@@ -53,6 +54,21 @@ def inspected(*args: str | Path, cache: Path, **options: Any) -> Any:
     done = provision("inspect", "--json", *args, cache=cache, **options)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
+
+
+def test_a_layer_that_occurs_twice_is_downloaded_once(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    large, small = builders.layer(("usr/large", bytes(range(256)) * 40)), builders.layer(("usr/small", b"x"))
+    image = builders.image(large, small, large)
+    registry.push("twice", image)
+    name, size = f"{registry.host}/twice", len(large.blob) + len(small.blob)
+    environment = clean_environment(XDG_STATE_HOME=str(tmp_path / "state"))
+    options: dict[str, Any] = {"cache": tmp_path / "cache", "env": environment}
+    assert inspected(name, **options)["size"] == size
+    done = provision(name, tmp_path / "dir", **options)
+    assert f"dir is ready: {size_text(size)} in" in done.stderr
+    assert inspected(tmp_path / "dir", **options)["size"] == size
+    [directory] = json.loads(provision("list", "--json", **options).stdout)["directories"]
+    assert directory["download_size"] == size
 
 
 @pytest.mark.parametrize("status", [403, 404, 405, 501])

@@ -78,7 +78,8 @@ def test_a_container_of_this_machine_s_can_be_started(provisioned: Callable[[str
     found = checks_of(doctor("--json", directory))
     assert [*found][-3:] == [probe.name for probe in CONTAINER_PROBES]
     assert found["platform"]["detail"] == "linux/amd64 is for this machine"
-    assert found["start.sh"]["detail"] in ("starts with chroot", "starts with proot", "starts with user namespaces")
+    runtime = found["start.sh"]["detail"].partition(";")[0]  # then those that don't work here
+    assert runtime in ("starts with chroot", "starts with proot", "starts with user namespaces")
     assert sorted(directory.iterdir()) == before
 
 

@@ -277,3 +277,22 @@ def test_inside_options_are_for_start_sh_itself(container: Container, runtime: s
         words = ["--inside", "chroot", "--exec", "--joined", str(main.pid), "true"]
         done = container.run("", *words, by=runtime)
         assert done.returncode == 125
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_where_the_machine_is_a_chroot_it_says_nothing(container: Container, place: Path, shell: str) -> None:
+    """The rootfs is above the root of such a machine then, where no shell finds a name for it."""
+    need_root()
+    need("unshare", "mount", "chroot", SHELLS[shell][0])
+    (place / "machine").mkdir()
+    commands = """
+        "$@" --runtime chroot sleep 60 2>/dev/null &
+        until "$@" --exec true 2>/dev/null; do kill -0 $! && sleep 0.1 || exit; done
+        "$@" --exec --workdir /etc sh -c 'pwd; umask'
+        kill $! && wait
+    """
+    enter = 'mount --rbind / "$0" && exec chroot "$0" "$@"'
+    words: list[str | Path] = ["sh", "-c", enter, place / "machine", "sh", "-c", commands, "sh", *SHELLS[shell]]
+    options = {**starter("chroot"), "stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 60}
+    done = subprocess.run(["unshare", "-m", *words, container.script], **options, check=False)
+    assert (done.stdout, done.stderr) == (b"/etc\n0022\n", b""), done

@@ -8,6 +8,7 @@ import resource
 import signal
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from provisioner.launch.helper_flags import (
     NAMESPACES,
     NO_NEW_PRIVS,
     QUIT,
+    ROOT,
     WAIT,
 )
 from provisioner.launch.script import body
@@ -318,6 +320,29 @@ def test_mounts_are_made_in_order(helper: Helper, tmp_path: Path) -> None:
     assert "size=8k,mode=700" in lines[0][-1]
 
 
+LIST_ROOT = """
+import ctypes, os
+assert os.path.exists("/proc/self/ns/mnt")  # its own root is the old one still
+assert ctypes.CDLL(None).setns(os.open("/proc/self/ns/mnt", os.O_RDONLY), 0) == 0
+print(os.listdir("/"))
+"""
+
+
+@pytest.mark.parametrize("is_in_chroot", [False, True])
+def test_the_root_is_moved_out_of_a_chroot_too(helper: Helper, tmp_path: Path, is_in_chroot: bool) -> None:
+    """Whoever enters the mount namespace is in what the helper has moved."""
+    need_root()
+    need("unshare", "chroot")
+    rootfs, machine = tmp_path / "rootfs", tmp_path / "machine"
+    rootfs.mkdir()
+    machine.mkdir()
+    move = 'mount -t tmpfs none "$0" && touch "$0/marker" && cd "$0" && exec "$@"'
+    words: list[str | Path] = ["sh", "-c", move, rootfs, *helper.words, "-", str(ROOT), sys.executable, "-c", LIST_ROOT]
+    if is_in_chroot:
+        words = ["sh", "-c", 'mount --rbind / "$0" && exec chroot "$0" "$@"', machine, *words]
+    assert run("unshare", "-m", *words) == "['marker']\n"
+
+
 def test_all_its_words_come_in_one_order(native: Helper, tmp_path: Path) -> None:
     need_root()
     need("unshare")
@@ -354,7 +379,7 @@ def test_it_is_small_and_says_where_it_doesn_t_exist() -> None:
     for architecture in ARCHITECTURES:
         data = static_helper(Platform("linux", architecture))
         assert data.startswith(b"\x7fELF")
-        assert len(data) < 8500
+        assert len(data) < 9500
         # start.sh looks at its first line, and a shell reads one byte at a time.
         assert data.index(b"\n") < 16
     with pytest.raises(MachineError, match="no static helper for linux/s390x"):

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from provisioner.container_files import FAKEROOT_STATE, OWNERSHIP_RECORD
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.layers import merge
@@ -28,7 +29,7 @@ from provisioner.layers.budget import Budget
 from provisioner.layers.layer_tree import unpack_layer
 from provisioner.layers.reader import StreamedLayer
 from provisioner.ownership.policy import Ownership
-from provisioner.ownership.record import RECORD, STATE, write_owners
+from provisioner.ownership.record import write_owners
 from provisioner.rootfs.links import Links, Substitute, Substitutes
 from provisioner.rootfs.moving import move
 from provisioner.rootfs.tree import Tree
@@ -101,8 +102,8 @@ def _result(apply: Any, exact: bool) -> Result:
                 return Result(raised.message, {}, "", [], 0)
             _change(tree)
             write_owners(directory / "owners", directory / "rootfs", tree.overrides, ownership, tree.record_parts)
-        record = re.sub("# written=.*\n", "", (directory / "owners" / RECORD).read_text())
-        state = (directory / "owners" / STATE).read_text()
+        record = re.sub("# written=.*\n", "", (directory / "owners" / OWNERSHIP_RECORD).read_text())
+        state = (directory / "owners" / FAKEROOT_STATE).read_text()
         names = {str(path.lstat().st_ino): path.name for path in sorted((directory / "rootfs").rglob("*"))}
         names[str((directory / "rootfs").stat().st_ino)] = "."
         return Result(

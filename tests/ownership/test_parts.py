@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.container_files import FAKEROOT_STATE, OWNERSHIP_RECORD
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.ownership import parts
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.parts import RecordParts, Share
 from provisioner.ownership.policy import Ownership
-from provisioner.ownership.record import RECORD, STATE, write_owners, write_part
+from provisioner.ownership.record import write_owners, write_part
 from provisioner.rootfs.tree import Tree
 
 USER = Ownership(exact=False)
@@ -42,7 +43,7 @@ def _parts_of(folder: int, root: Path) -> RecordParts:
 def _record(where: Path, root: Path, made: RecordParts | None) -> tuple[str, str]:
     where.mkdir()
     write_owners(where, root, MetadataOverrides(), USER, made)
-    return re.sub("# written=.*", "", (where / RECORD).read_text()), (where / STATE).read_text()
+    return re.sub("# written=.*", "", (where / OWNERSHIP_RECORD).read_text()), (where / FAKEROOT_STATE).read_text()
 
 
 def test_a_part_is_copied_without_a_look_at_the_files(places: tuple[int, Path], tmp_path: Path) -> None:

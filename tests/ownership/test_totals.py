@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from provisioner.container_files import OWNERSHIP_RECORD
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.policy import WITHOUT_ROOT
-from provisioner.ownership.record import RECORD, write_owners
+from provisioner.ownership.record import write_owners
 from provisioner.ownership.totals import TreeTotals, recorded_totals
 
 
@@ -34,8 +35,8 @@ def test_names_of_one_file_count_once(tmp_path: Path) -> None:
 
 def test_without_a_record_that_can_be_read(tmp_path: Path) -> None:
     assert totals(tmp_path) is None
-    (tmp_path / RECORD).write_text("#mtree\nnonsense\n")
+    (tmp_path / OWNERSHIP_RECORD).write_text("#mtree\nnonsense\n")
     assert totals(tmp_path) is None
-    (tmp_path / RECORD).unlink()
-    os.mkfifo(tmp_path / RECORD)
+    (tmp_path / OWNERSHIP_RECORD).unlink()
+    os.mkfifo(tmp_path / OWNERSHIP_RECORD)
     assert totals(tmp_path) is None

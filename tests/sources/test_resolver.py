@@ -51,6 +51,16 @@ def test_offers(documents: CachingRegistry) -> None:
     assert documents.config(Manifest.from_json(documents.manifest(manifest).data)).user == "arm"
 
 
+def test_a_layer_that_occurs_twice_is_downloaded_once(registry: ScriptedRegistry, documents: CachingRegistry) -> None:
+    layer, other = builders.layer(("a", b"a")), builders.layer(("b", b"b"))
+    image = builders.image(layer, other, layer)
+    registry.push("user/x", image, tag=None)
+    registry.add_manifest("user/x", builders.index([("linux/amd64", image)]), OCI_INDEX, "twice")
+    [offer] = find_offers(documents, documents.manifest("twice"))
+    assert offer.manifest is not None
+    assert download_size(documents, offer.manifest) == len(layer.blob) + len(other.blob)
+
+
 def test_an_index_that_does_not_say_what_for(registry: ScriptedRegistry, documents: CachingRegistry) -> None:
     inner = builders.index([("", ARM)])
     registry.add_manifest("user/x", inner, OCI_INDEX)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.cli import main
-from provisioner.rootfs.fixups import GENERATED_NAMES
+from provisioner.container_files import GENERATED_NAMES
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry
 
@@ -93,6 +93,7 @@ def empty(path: Path) -> None:
     if path.is_dir():
         remove(path)
         path.mkdir()
+        path.chmod(0o755)  # whatever the umask is
     else:
         path.write_bytes(b"")
 

@@ -274,12 +274,12 @@ def test_plain_http_needs_a_digest_or_a_word(machine: Machine) -> None:
 def test_a_file_that_does_not_fit_is_not_begun(
     server: FileServer, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.fstatvfs
+    real = os.statvfs
 
     def small(file: int) -> os.statvfs_result:
         return os.statvfs_result([*list(real(file))[:4], 1, *list(real(file))[5:]])
 
-    monkeypatch.setattr(os, "fstatvfs", small)
+    monkeypatch.setattr(os, "statvfs", small)
     with pytest.raises(MachineError, match="no room"):
         machine.fetch(server.add("/x", CONTENT))
     with pytest.raises(MachineError, match="no room"):

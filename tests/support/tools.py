@@ -25,32 +25,64 @@ from tests.support.fork_server import PIPES, run_by_server
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 # The Debian packages of programs whose names differ.
-_PACKAGES = {
+PACKAGES = {
+    "bsdcpio": "libarchive-tools",
     "bsdtar": "libarchive-tools",
+    "btrfs": "btrfs-progs",
+    "busybox": "busybox-static",
     "bwrap": "bubblewrap",
     "chattr": "e2fsprogs",
+    "chroot": "coreutils",
     "createrepo_c": "createrepo-c",
+    "dpkg-deb": "dpkg",
+    "dpkg-query": "dpkg",
+    "env": "coreutils",
     "find": "findutils",
+    "flock": "util-linux",
+    "fusermount": "fuse3",
     "getcap": "libcap2-bin",
+    "getfacl": "acl",
+    "getfattr": "attr",
+    "groff": "groff-base",
+    "keyctl": "keyutils",
+    "ldd": "libc-bin",
+    "localedef": "libc-bin",
     "losetup": "mount",
+    "lowntfs-3g": "ntfs-3g",
+    "man": "man-db",
     "mkfs.btrfs": "btrfs-progs",
+    "mkfs.exfat": "exfatprogs",
     "mkfs.ext2": "e2fsprogs",
     "mkfs.ext4": "e2fsprogs",
-    "lowntfs-3g": "ntfs-3g",
-    "mkfs.exfat": "exfatprogs",
     "mkfs.ntfs": "ntfs-3g",
     "mkfs.vfat": "dosfstools",
     "mkfs.xfs": "xfsprogs",
+    "mksquashfs": "squashfs-tools",
     "mount.exfat-fuse": "exfat-fuse",
     "mtree": "mtree-netbsd",
-    "setcap": "libcap2-bin",
+    "newuidmap": "uidmap",
     "pacman": "pacman-package-manager",
+    "ps": "procps",
     "qemu-aarch64-static": "qemu-user-static",
+    "qemu-arm-static": "qemu-user-static",
+    "qemu-i386-static": "qemu-user-static",
     "qemu-img": "qemu-utils",
+    "qemu-riscv64-static": "qemu-user-static",
     "qemu-x86_64-static": "qemu-user-static",
     "repo-add": "pacman-package-manager",
     "rpmbuild": "rpm",
+    "setcap": "libcap2-bin",
+    "setfacl": "acl",
+    "setfattr": "attr",
+    "setpriv": "util-linux",
+    "setsid": "util-linux",
+    "sh": "dash",
+    "sync": "coreutils",
     "tini-static": "tini",
+    "umount": "mount",
+    "unshare": "util-linux",
+    "unsquashfs": "squashfs-tools",
+    "xz": "xz-utils",
 }
 
 # An environment variable that marks the processes of this test session, unless they clear their environment.
@@ -69,7 +101,7 @@ def need(*programs: str) -> None:
     """Skip or fail the running test unless all `programs` are on PATH or in the sbin directories."""
     for program in programs:
         if find_program(program) is None:
-            unavailable(f"{program} is missing: apt-get install {_PACKAGES.get(program, program)}")
+            unavailable(f"{program} is missing: apt-get install {PACKAGES.get(program, program)}")
 
 
 def need_root() -> None:

@@ -1,0 +1,68 @@
+"""Opening a container by its path, and what is said where there is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from provisioner.container.opened import LIST_HINT, opened_container
+from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Path:
+    """A directory that has a record, whatever is in it."""
+    directory = tmp_path / "container"
+    (directory / FOLDER).mkdir(parents=True)
+    (directory / FOLDER / RECORD).write_text("{}")
+    return directory
+
+
+def refused(directory: Path, needs: tuple[str, ...] = (RECORD,)) -> tuple[int, str, str]:
+    """Return the exit status, the message and the hint where a directory is not opened."""
+    with pytest.raises(ProvisionError) as raised, opened_container(directory, shown="DIR", needs=needs):
+        pass
+    return raised.value.status, raised.value.message, raised.value.hint
+
+
+def test_both_descriptors(container: Path) -> None:
+    with opened_container(container) as opened:
+        assert os.listdir(opened.top) == [FOLDER]
+        assert os.listdir(opened.folder) == [RECORD]
+        assert (opened.path, opened.shown) == (container, str(container))
+        with pytest.raises(MachineError, match="is damaged, or from another version"):
+            opened.read_record()
+        with pytest.raises(MachineError, match="has no record of owners"):
+            opened.check_ownership_record()
+
+
+def test_nothing_and_what_provision_has_not_made(container: Path) -> None:
+    above, inside = container.parent, container / "rootfs/etc"
+    inside.mkdir(parents=True)
+    assert refused(above / "none") == (3, "there is no directory DIR", LIST_HINT)
+    assert refused(above / "none/none") == (3, "there is no directory DIR", LIST_HINT)
+    assert refused(above) == (8, "DIR was not made by provision", LIST_HINT)
+    assert refused(inside) == (8, "DIR was not made by provision", f"name the directory: {container}")
+    file, link = above / "file", above / "link"
+    file.touch()
+    link.symlink_to(container)
+    assert refused(file) == (8, "DIR is not a directory", LIST_HINT)
+    assert refused(link) == (8, f"DIR is a symlink to {container}", "name the directory itself")
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory"])
+def test_without_a_record(container: Path, kind: str) -> None:
+    (container / FOLDER / RECORD).unlink()
+    if kind == "directory":
+        (container / FOLDER / RECORD).mkdir()
+    incomplete = "DIR is incomplete: its record is missing, so nobody knows what it was made from"
+    assert refused(container) == (8, incomplete, PROVISION_ELSEWHERE)
+    assert refused(container, needs=(RECORD, OWNERSHIP_RECORD)) == (8, incomplete, PROVISION_ELSEWHERE)
+    with opened_container(container, needs=()) as opened:
+        assert opened.path == container
+    (container / FOLDER / OWNERSHIP_RECORD).touch()
+    with opened_container(container, needs=(RECORD, OWNERSHIP_RECORD)) as opened:
+        opened.check_ownership_record()
