@@ -23,7 +23,7 @@ class Catalogue:
     """Short names, each with sources by platform."""
 
     sources: Mapping[str, Mapping[Platform | None, SourceName]] = field(default_factory=dict)
-    """A platform of None stands for all."""
+    """Sources by name and platform; the key None is for all other platforms."""
 
     @classmethod
     def parse(cls, value: Any) -> Catalogue:

@@ -64,7 +64,7 @@ class Config:
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Config:
-        """Read the user's file and return its settings, or the defaults where there is no file.
+        """Read the user's file and return its settings, or the defaults if there is no file.
 
         The file is `config_file()`. If `$PROVISION_CONFIG` names it, it must exist. Raises UsageError.
         """

@@ -102,7 +102,7 @@ def print_report(
     """Print the tables, and write all figures to the file of --json."""
     peers = [one.name for one in ENTRANTS if one.kind == "cold" and one.name not in (OURS, FAST)]
     root = f"\n\n{NOTE_OF_ROOT}" if os.geteuid() == 0 else ""
-    rounds = f"{arguments.rounds} rounds (of 1 to 3 for slow tools and where there is no goal)"
+    rounds = f"{arguments.rounds} rounds (1 to 3 for slow tools and for results without a goal)"
     print(f"Medians of {rounds} on {known}.\n\n{NOTE}{root}\n")
     titles = {image.name: str(image) for image in images}
     # Linux counts the memory of the parent at fork into the peak of a child.

@@ -1,4 +1,4 @@
-"""What a probe returns: whether something works, what that means for provision, and how to fix it."""
+"""The result of a probe: whether something works, what that means for provision, and how to fix it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Finding:
 
     state: State
     detail: str
-    """What was found, and what that means for provision."""
+    """The result in words, with its effect on provision."""
     fix: str = ""
     """The command to type, or another instruction; may be empty."""
 
@@ -51,7 +51,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Site:
-    """Where probes look."""
+    """The directories that probes examine and write to."""
 
     directory: Path
     """The directory in question, or the nearest one above it that exists."""

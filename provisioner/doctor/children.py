@@ -22,7 +22,7 @@ class Reply:
     """The result of an action in a child process. At most one of `errno`, `signal` and `failure` is set."""
 
     value: Any = None
-    """What the action returned, transferred as JSON."""
+    """The value that the action returned, transferred as JSON."""
     errno: int = 0
     """The error number of the OSError that it raised."""
     signal: int = 0

@@ -22,7 +22,7 @@ from provisioner.sizes import size_text
 
 _WITHOUT_SYMLINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
 _LEAST_BYTES, _LEAST_INODES = 50 << 20, 5000
-"""What a small distribution and its download need."""
+"""The space that a small distribution and its download need."""
 
 
 def check_directory(site: Site) -> Finding:

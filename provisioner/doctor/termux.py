@@ -34,8 +34,8 @@ def check_proot_limits(site: Site) -> Finding:
     if "--link2symlink" not in run_program(program, "--help")[1]:
         return ok("this is not Termux's")
     return ok(
-        "Termux's: a program that writes to a pipe goes on when nobody reads any more (`yes | head -1`), chown is not"
-        " seen afterwards, hard links seem to be another user's; docs/termux-proot.md says what helps"
+        "Termux's: a program that writes to a pipe doesn't end when the reader ends (`yes | head -1`), chown has no"
+        " effect, hard links seem to belong to another user; see docs/termux-proot.md"
     )
 
 

@@ -39,7 +39,7 @@ class AddedLayer:
 
 @dataclass(frozen=True)
 class Derivation:
-    """How an image is made from another one."""
+    """The difference between an image and the one from which it is made."""
 
     layer: AddedLayer | None
     """The layer to add; None if no file differs."""

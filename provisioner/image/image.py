@@ -15,7 +15,7 @@ from provisioner.image.platform import Platform
 
 @dataclass(frozen=True)
 class RootfsArchive:
-    """How a file contains a whole root file system: an archive without whiteouts, which is not a layer of an image."""
+    """The form of a file with a whole root file system: an archive without whiteouts, not a layer of an image."""
 
     root: bytes = b""
     """The path of the root directory in the archive; empty if it is the archive's own root."""

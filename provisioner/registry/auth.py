@@ -33,7 +33,7 @@ class Challenge:
     service: str = ""
     """The name of the registry for the token server."""
     scope: str = ""
-    """What access is needed, such as `repository:library/ubuntu:pull`."""
+    """The access that is needed, such as `repository:library/ubuntu:pull`."""
 
     @classmethod
     def parse(cls, header: str) -> Challenge | None:

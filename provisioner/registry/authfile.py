@@ -53,7 +53,7 @@ class AuthFile:
 
     path: Path
     value: Mapping[str, Any]
-    """The JSON object in the file; empty where there is no file."""
+    """The JSON object in the file; empty if there is no file."""
     text: str = field(default="", repr=False)
     """The text that it was read from, for line numbers in errors."""
 
@@ -126,7 +126,7 @@ class AuthFile:
 
     @property
     def store(self) -> str:
-        """Return the NAME of the helper program for all other registries; empty where there is none."""
+        """Return the NAME of the helper program for all other registries; empty if there is none."""
         return self.value.get("credsStore") or ""
 
     def with_entry(self, key: str, entry: Mapping[str, str] | None) -> AuthFile:

@@ -15,7 +15,7 @@ _MAX_SECONDS = 40 * 86400
 
 @dataclass(frozen=True)
 class RateLimit:
-    """The number of requests that a registry allows. None stands for unknown."""
+    """The number of requests that a registry allows. None means unknown."""
 
     limit: int | None = None
     """Requests that are allowed in each window."""

@@ -220,7 +220,7 @@ class PushClient(RegistryClient):
             if isinstance(error, NoSuchRepository):
                 registry = self._reference.registry
                 raise NotAllowed(
-                    f"{registry} lets nobody push to {self._reference.name} who isn't logged in",
+                    f"{registry} requires a login for pushes to {self._reference.name}",
                     f"log in: provision login {registry}",
                 ) from None
             raise

@@ -3,7 +3,7 @@
 # Sets `id_count` (the number of ids in the first line of uid_map), `more_ids` (not empty if the user namespace has
 # other ids than root's), `outer_ids` (the first of those ids, as a number outside), `is_machine_root` (not empty where
 # root is the machine's), `has_roots_files` (not empty where root of the user namespace is root outside, too, so that
-# file modes give it access), `nested` (not empty for a user other than root where there is one id), `start_guest` and
+# file modes give it access), `nested` (not empty for a user other than root if there is only one id), `start_guest` and
 # `check_parent` (commands for `eval` and for another shell).
 
 # Set `launch` to execute the words $1 (a list that may contain "$@", the typed words) with the redirections $2; or with

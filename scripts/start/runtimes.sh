@@ -200,7 +200,7 @@ try_program() {
     return "$1"
 }
 
-# Set the programs that do a part of the helper's work where there is no helper, if trying shows that they can:
+# Without a helper, set the programs that can do a part of its work, after trying them:
 # `restore_sigint`, an env(1) that resets SIGINT and SIGQUIT, which background jobs of shells ignore; and `pdeathsig`, a
 # setpriv(1) that ends a program together with its parent. The setpriv of busybox and toybox is a symlink, and has no
 # --pdeathsig.

@@ -208,7 +208,7 @@ def test_the_log_of_a_directory_that_cannot_be_written(container: Container, pla
         os.chown(path, 0, 0, follow_symlinks=False)
     env = {**starter("proot")["env"], "TMPDIR": str(place / "tmp")}
     message = container.run("proot", "--detach", "sh", "-c", "echo said", env=env).stderr.decode()
-    log = Path(re.sub(r".* writes to (.*)\n", r"\1", message))
+    log = Path(re.sub(r".* output goes to (.*)\n", r"\1", message))
     assert log.parent == place / "tmp"
     deadline = time.monotonic() + 60
     while log.read_bytes() != b"said\n" and time.monotonic() < deadline:
@@ -308,7 +308,7 @@ def test_a_detached_user_can_open_the_log(container: Container, shell: str) -> N
     command = "echo one >/dev/stdout; echo two >/dev/stderr; sleep 0.2; echo three"
     done = container.run("chroot", "--detach", "--user=joe", "sh", "-c", command, shell=SHELLS[shell])
     assert done.returncode == 0, done
-    name = done.stderr.decode().rpartition(" writes to ")[2].strip()
+    name = done.stderr.decode().rpartition(" output goes to ")[2].strip()
     deadline = time.monotonic() + 60
     while b"three" not in Path(name).read_bytes():
         assert time.monotonic() < deadline, Path(name).read_bytes()
