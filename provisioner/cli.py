@@ -21,7 +21,7 @@ from provisioner.errors import ProvisionError, UsageError, lacks_resources
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import COLOUR_CHOICES, ColourChoice, Screen
-from provisioner.terminal.wrapping import filled
+from provisioner.terminal.wrapping import fill
 
 
 class Command(Protocol):
@@ -223,14 +223,14 @@ def _overview(stream: TextIO) -> str:
     """Return what `provision --help` prints: what it is, the main job, and the subcommands in groups."""
     width, columns = max(map(len, COMMANDS)), Screen.of(stream).width
     indent = " " * (width + 4)
-    lines = [filled(SUMMARY, columns, ""), "", f"    {install.EXAMPLE}", ""]
+    lines = [fill(SUMMARY, columns, ""), "", f"    {install.EXAMPLE}", ""]
     for title, group in GROUPS.items():
         lines.append(f"{title}:")
         for name in group:
-            text = filled(COMMANDS[name].HELP, columns and columns - len(indent), "").replace("\n", f"\n{indent}")
+            text = fill(COMMANDS[name].HELP, columns and columns - len(indent), "").replace("\n", f"\n{indent}")
             lines.append(f"  {name:<{width}}  {text}")
         lines.append("")
-    return "\n".join([*lines, filled(_MORE_HELP, columns, "")])
+    return "\n".join([*lines, fill(_MORE_HELP, columns, "")])
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

@@ -1,9 +1,12 @@
-"""The names of the files in a provisioned directory, DIR.
+"""The names of the files in a provisioned directory, DIR, and whether something looks like one.
 
 start.sh is shell code and can't import them: scripts/start/*.sh contains them again.
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 SCRIPT = "start.sh"
 ROOTFS = "rootfs"
@@ -59,3 +62,8 @@ MACHINE = "machine"
 EMULATION_FILTER, PROOT_FILTER = "seccomp.bpf", "proot.bpf"
 CONTAINER_FILTER, BACKGROUND_FILTER = "container.bpf", "background.bpf"
 """The seccomp filters."""
+
+
+def looks_provisioned(path: Path | str) -> bool:
+    """Return whether a directory is at a path and has a FOLDER; nothing in it is looked at. Follows symlinks."""
+    return os.path.isdir(os.path.join(path, FOLDER))

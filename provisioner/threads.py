@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
-_ROOM = 12 << 20
+_THREAD_SIZE = 12 << 20
 """Bytes of address space that a thread needs to start: its stack, and Python's data about it."""
 
 
@@ -19,7 +19,7 @@ def require_memory(threads: int = 1) -> None:
     Python would wait forever for a thread that ends for lack of memory before it has begun.
     """
     try:
-        mmap.mmap(-1, threads * _ROOM, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        mmap.mmap(-1, threads * _THREAD_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except OSError:
         raise MemoryError from None
 
@@ -35,6 +35,19 @@ class BackgroundThread(threading.Thread):
         require_memory()
         super().start()
 
+    def try_start(self) -> bool:
+        """Start it, and return True; return False without memory or at this user's limit of threads."""
+        try:
+            self.start()
+        except (MemoryError, RuntimeError):
+            return False
+        return True
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, for at most `timeout` seconds; return at once where it was never started."""
+        if self.ident is not None:
+            super().join(timeout)
+
     def run(self) -> None:
         """Call the target. It has to catch errors itself. MemoryError is ignored: there is no memory to report it."""
         with suppress(MemoryError):
@@ -42,7 +55,7 @@ class BackgroundThread(threading.Thread):
 
 
 @contextmanager
-def imported_meanwhile(name: str) -> Iterator[None]:
+def importing_in_background(name: str) -> Iterator[None]:
     """Import a module in a thread while the block waits for something else, as for answers of a registry.
 
     The block should not import anything: a signal that arrives while it waits for Python's import lock would leave the
@@ -51,8 +64,7 @@ def imported_meanwhile(name: str) -> Iterator[None]:
     again.
     """
     thread = BackgroundThread(_import, "import", (name,))
-    with suppress(MemoryError, RuntimeError):
-        thread.start()
+    thread.try_start()
     is_interrupted = False
     try:
         yield
@@ -60,7 +72,7 @@ def imported_meanwhile(name: str) -> Iterator[None]:
         is_interrupted = not isinstance(error, Exception)
         raise
     finally:
-        if thread.ident is not None and not is_interrupted:
+        if not is_interrupted:
             thread.join()
 
 

@@ -202,7 +202,9 @@ def build(recipe: Recipe, workshop: Path) -> Path:
     (workshop / "storage.conf").write_text(stored)
     env = {**os.environ, "CONTAINERS_STORAGE_CONF": f"{workshop}/storage.conf", "TMPDIR": str(workshop)}
     policy = f"--signature-policy={workshop}/policy.json"
-    options = ("--layers", "--isolation=chroot", "--format=oci", "--tag=bench")
+    # Newer ones raise these limits to a million, which root of some virtual machines may not.
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
+    options = ("--layers", "--isolation=chroot", *limits, "--format=oci", "--tag=bench")
     run("buildah", "bud", policy, *options, str(context), env=env)
     run("buildah", "push", policy, "bench", f"oci:{result}/layout:latest", env=env)
     return result

@@ -469,7 +469,7 @@ def test_an_interrupt_does_not_wait_for_an_import(monkeypatch: pytest.MonkeyPatc
     """The thread may wait for the lock of imports, which a signal leaves locked where it comes at a bad moment."""
     may_end = threading.Event()
     monkeypatch.setattr(threads, "_import", lambda name: may_end.wait(60))
-    with pytest.raises(KeyboardInterrupt), threads.imported_meanwhile("x"):
+    with pytest.raises(KeyboardInterrupt), threads.importing_in_background("x"):
         raise KeyboardInterrupt
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "import"]
     may_end.set()
@@ -479,7 +479,7 @@ def test_an_interrupt_does_not_wait_for_an_import(monkeypatch: pytest.MonkeyPatc
 def test_two_threads_import_nothing_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What reads files imports what it needs for that."""
     archive = write_archive(tmp_path / "x", docker_members(PLAIN))
-    monkeypatch.setattr(provision_module, "imported_meanwhile", NotImplemented)
+    monkeypatch.setattr(provision_module, "importing_in_background", NotImplemented)
     monkeypatch.setenv("PROVISION_CACHE_DIR", str(tmp_path / "cache"))
     for word in (f"docker-archive:{archive}", str(archive)):
         provision_word(word, tmp_path / f"dir-{len(word)}")

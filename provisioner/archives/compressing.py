@@ -28,7 +28,7 @@ _ZSTD_HINT = "install the program zstd (apt install zstd, pkg install zstd), or 
 
 
 class Compressor(Protocol):
-    """Takes the bytes of an archive in order. Call `close` in the end, whatever has happened."""
+    """Compresses the bytes of an archive in order. Call `close` in the end, also after an error."""
 
     def write(self, data: bytes) -> None:
         """Compress more bytes, and write what is ready. Raises OSError, and MachineError where a program failed."""
@@ -51,9 +51,9 @@ def compression_for(name: str) -> str:
 
 
 def compressor(kind: str, write: Callable[[bytes], object], output: int) -> Compressor:
-    """Return what compresses to the function `write`, or to the same file by its descriptor `output`.
+    """Return a compressor of this kind. It writes by the function `write`, or to the descriptor `output` of that file.
 
-    Each gives the same bytes each time. Raises MachineError where nothing on this machine can compress like this.
+    The same input gives the same output each time. Raises MachineError where nothing on this machine compresses so.
     """
     if kind == "gzip":
         # Always Python's own zlib: others give other bytes.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from provisioner.archives.external_program import ProgramFailed, filtered
+from provisioner.archives.external_program import ProgramFailed, run_filter
 from provisioner.archives.fields import BLOCK, has_right_checksum
 from provisioner.errors import MachineError, MalformedImage, ProvisionError, lacks_resources
 from provisioner.terminal.escaping import printable
@@ -28,7 +28,7 @@ _MAGIC_SIZE = 6
 _XZ_MEMORY = 256 << 20
 """The most bytes that decompressing xz may take; xz -9 needs 65 MiB."""
 _LAYER = "the layer"
-"""What is decompressed most often, for messages."""
+"""What is decompressed, for messages, unless another name is passed."""
 _GZIP_WINDOW = 31  # zlib's wbits for the gzip format
 
 
@@ -61,11 +61,11 @@ def compression_of(head: bytes) -> str:
 
 
 def unexpected_compression(head: bytes, media_type: str) -> str:
-    """Return what is odd of a blob that begins with `head` where it isn't compressed as its media type says.
+    """Return a text about a blob that begins with `head` and isn't compressed as its media type says.
 
-    Such as `zstd, its media type says gzip`. Returns nothing where that agrees, and for less than _MAGIC_SIZE bytes.
+    Such as `zstd, its media type says gzip`. It is empty where the two agree, and for less than _MAGIC_SIZE bytes.
     """
-    found, stated = compression_of(head), _stated(media_type)
+    found, stated = compression_of(head), _stated_compression(media_type)
     if len(head) < _MAGIC_SIZE or found == stated:
         return ""
     return f"{found or 'not compressed'}, its media type says {stated or 'tar'}"
@@ -181,12 +181,12 @@ def _run_program(name: str, blob: Iterator[bytes]) -> Iterator[bytes]:
         hint = f"pip install {package}, or install the program {name} (apt install {name}, pkg install {name})"
         raise MachineError(f"nothing on this machine can decompress {name} layers", hint)
     try:
-        yield from filtered(path, "-dcq", chunks=blob)
+        yield from run_filter(path, "-dcq", chunks=blob)
     except ProgramFailed as error:
         raise _damaged(error) from error
 
 
-def _stated(media_type: str) -> str:
+def _stated_compression(media_type: str) -> str:
     """Return the compression that a media type names: it ends in `tar+gzip` for OCI, in `tar.gzip` for Docker."""
     return next((name for name in _MAGIC if media_type.endswith((f"+{name}", f".{name}"))), "")
 

@@ -2,7 +2,8 @@
 
 A program gets open files as its standard input and output. Where Python writes or reads the bytes, these are pipes that
 are made here, not those of `sh`: the kernel lets the faster side wait for the slower one, and `sh` copies nothing. What
-a program writes to standard error is read to its end, so that the program never waits for that; the beginning is kept.
+a program writes to standard error is read to its end, so that the program never waits for that; its beginning is in the
+error where the program fails.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
-from typing import Any
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
 
 from provisioner.errors import machine_errors
-from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.filesystem.descriptors import closing_descriptor, closing_on_error
 from provisioner.terminal.escaping import printable
 from provisioner.threads import BackgroundThread, require_memory
 
 PIECE = 1 << 18
 """The most bytes of a program's output that are read at a time."""
 _MESSAGE = 400
-"""The most characters of its messages that are kept."""
+"""The most characters of a program's messages that are stored for errors."""
 _THREADS = 3
 """The threads that `sh` starts for a program, and for the wait for its end."""
 
@@ -38,16 +40,22 @@ class ProgramFailed(Exception):
 
 
 class ExternalProgram:
-    """A run of the program at `path` with these words and open files. Call `stop` in the end.
+    """A run of the program at `path` with these words and open files. Raises MachineError where it can't be started.
 
-    Raises MachineError where it can't be started.
+    This is a context manager: leaving it stops the program. Who doesn't use it as one calls `stop` in the end.
     """
 
     def __init__(self, path: str, *words: str, stdin: int, stdout: int) -> None:
         import sh
 
         self._messages: list[str] = []
-        options: dict[str, Any] = {"_bg": True, "_bg_exc": False, "_in": stdin, "_out": stdout, "_err": self._keep}
+        options: dict[str, Any] = {
+            "_bg": True,
+            "_bg_exc": False,
+            "_in": stdin,
+            "_out": stdout,
+            "_err": self._add_message,
+        }
         # By default `sh` waits for the end of a line, which may never come.
         options |= {"_err_bufsize": _MESSAGE, "_decode_errors": "replace", "_ok_code": range(-64, 256)}
         command: Any = sh.Command(path)
@@ -58,6 +66,16 @@ class ExternalProgram:
             except sh.ForkException as error:
                 number = re.search(r"\[Errno (\d+)\]", str(error))
                 raise OSError(int(number[1]) if number else 0, "it can't be executed") from None
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the program."""
+        self.stop()
 
     def finish(self) -> None:
         """Wait for the end of the program. Raises ProgramFailed."""
@@ -72,7 +90,7 @@ class ExternalProgram:
                 self._process.kill()
         self._process.wait()
 
-    def _keep(self, text: str) -> None:
+    def _add_message(self, text: str) -> None:
         if sum(map(len, self._messages)) < _MESSAGE:
             self._messages.append(text[:_MESSAGE])
 
@@ -89,31 +107,31 @@ def open_input(path: str, *words: str, stdout: int) -> tuple[ExternalProgram, in
     return _start(path, words, read, stdout, ours=write, theirs=read), write
 
 
+def _open_filter(path: str, words: Sequence[str]) -> tuple[ExternalProgram, int, int]:
+    """Start a program, and return it with the descriptors that its input is written to and its output is read from."""
+    read, write = _pipe()
+    with closing_descriptor(read), closing_on_error(write):
+        program, output = open_output(path, *words, stdin=read)
+    return program, write, output
+
+
 def _start(path: str, words: Sequence[str], stdin: int, stdout: int, *, ours: int, theirs: int) -> ExternalProgram:
-    """Start a program with an end of a pipe, `theirs`, which is closed here; `ours` is if it can't be started."""
-    with closing_descriptor(theirs), ExitStack() as failure:
-        failure.callback(os.close, ours)
-        program = ExternalProgram(path, *words, stdin=stdin, stdout=stdout)
-        failure.pop_all()
-    return program
+    """Start a program and close its end of a pipe, `theirs`; the other end, `ours`, only where that raises."""
+    with closing_descriptor(theirs), closing_on_error(ours):
+        return ExternalProgram(path, *words, stdin=stdin, stdout=stdout)
 
 
-def filtered(path: str, *words: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+def run_filter(path: str, *words: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the output of a program whose input is `chunks`, which a thread writes to it.
 
     Raises ProgramFailed, MachineError, and what iterating over `chunks` raises.
     """
     failures: list[Exception] = []
-    read, write = _pipe()
-    with ExitStack() as stack:
-        with closing_descriptor(read), ExitStack() as failure:
-            failure.callback(os.close, write)
-            program, output = open_output(path, *words, stdin=read)
-            stack.enter_context(closing_descriptor(output))
-            stack.callback(program.stop)
-            feeder = BackgroundThread(_feed, "feed", (write, chunks, failures))
+    program, write, output = _open_filter(path, words)
+    with closing_descriptor(output), program:
+        feeder = BackgroundThread(_feed, "feed", (write, chunks, failures))
+        with closing_on_error(write):
             feeder.start()
-            failure.pop_all()
         while piece := os.read(output, PIECE):
             yield piece
         feeder.join()

@@ -12,6 +12,8 @@ from provisioner.terminal.escaping import printable
 
 BLOCK = 512
 """The bytes of a header."""
+METADATA_LIMIT = 1 << 20
+"""The most bytes that a long name, a pax header or a sparse map may have."""
 TIME_LIMITS = time_limits()
 """The earliest and the latest time of an entry, in nanoseconds since 1970. Others become these."""
 _OWNER_LIMIT = 2**32 - 1

@@ -1,4 +1,4 @@
-"""Names what is no tar archive, by its first bytes, and says how to make one of it."""
+"""Recognises formats other than tar by the first bytes of a file, and says how to make a tar archive of one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from provisioner.errors import MalformedImage
 
 _SQUASHFS = b"hsqs"
 HEAD = 0x10100
-"""How many bytes are looked at; fewer tell less."""
+"""How many bytes at the beginning of a file are enough to recognise all formats; from fewer, only some are."""
 _UNPACK = "unpack it to a directory, then: tar -C DIRECTORY -c . | provision rootfs:- DIR"
 _DISK = (
     "take a root file system of the same system, a tar file; or copy the files out of it: "
@@ -21,7 +21,7 @@ _DEB = "dpkg-deb --fsys-tarfile FILE | provision rootfs:- DIR, if it really has 
 
 
 class Foreign(NamedTuple):
-    """A file of another kind."""
+    """A format that can't be read."""
 
     name: str
     """Such as `a zip archive`."""
@@ -62,7 +62,7 @@ _KINDS: tuple[tuple[int, bytes, Foreign], ...] = (
 
 
 def foreign_content(head: bytes) -> Foreign | None:
-    """Return what a file is that begins with `head`; None for what can be read, and for what isn't known."""
+    """Return the format of a file that begins with `head`; None for one that can be read, and for an unknown one."""
     if compression_of(head) or head.startswith(_SQUASHFS) or _is_header(head):
         return None
     found = next((kind for at, magic, kind in _KINDS if head.startswith(magic, at)), None)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from provisioner.archives.fields import BLOCK
+from provisioner.archives.pax import XATTR
 from provisioner.archives.stream import StreamReader, unreadable
 from provisioner.errors import MachineError, MalformedImage
 
@@ -232,7 +233,7 @@ def _xattr(text: bytes) -> tuple[str, str]:
             content = base64.b64decode(value[2:], validate=True)
         elif value.startswith(b"0x"):
             content = bytes.fromhex(value[2:].decode())
-    return f"SCHILY.xattr.{_text(name)}", _text(content)
+    return _text(XATTR + name), _text(content)
 
 
 def _unescaped(value: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from provisioner.archives.fields import (
     BLOCK,
+    METADATA_LIMIT,
     has_right_checksum,
     parse_cached_number,
     parse_decimal,
@@ -21,13 +22,12 @@ from provisioner.archives.fields import (
     parse_owners,
     text_of,
 )
+from provisioner.archives.pax import XATTR, parse_pax
+from provisioner.archives.sparse import read_sparse_map, too_long
 from provisioner.archives.stream import Reader, StreamReader, unreadable
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.kind import Kind
 from provisioner.terminal.escaping import printable
-
-_METADATA_LIMIT = 1 << 20
-"""The most bytes that a long name, a pax header or a sparse map may have."""
 
 
 class Entry(NamedTuple):
@@ -71,21 +71,20 @@ _LONG = {b"L": b"path", b"K": b"linkpath"}
 """GNU's long names: the pax record that each stands for."""
 _GLOBAL_KEYS = (b"mtime", b"uid", b"gid")
 """The pax records that count in a global header. Others describe one file, or would slow down each entry."""
-_XATTR = b"SCHILY.xattr."
-_MAY_BE_EMPTY = (_XATTR, b"GNU.sparse.")
+_MAY_BE_EMPTY = (XATTR, b"GNU.sparse.")
 
 
 class Taker(Protocol):
-    """Takes plain files of an archive, which are all in one header and the content behind it."""
+    """Writes plain files of an archive in place of its reader: those with one header and the content behind it."""
 
     def takes_file(self, path: bytes, size: int) -> bool:
-        """Return whether to take a file. Its content has `size` bytes."""
+        """Return whether to hand over a file whose content has `size` bytes."""
 
     def hand_over(self, *parts: bytes) -> None:
-        """Take it: `parts` are its header and content, with padding, as they stand in the archive."""
+        """Take the file: `parts` are its header and content, with padding, as they stand in the archive."""
 
     def wait(self) -> None:
-        """Wait, behind the last entry, until all is done with the files that were taken."""
+        """Wait, behind the last entry, until all files that were handed over are written."""
 
 
 class Archive:
@@ -94,7 +93,7 @@ class Archive:
     def __init__(self, chunks: Iterable[bytes], reader: Reader | None = None) -> None:
         self._input = reader or StreamReader(chunks)
         self.taker: Taker | None = None
-        """Takes some of the files, which are not among the entries then."""
+        """Writes some of the files, which are not yielded as entries then."""
         self.left = 0
         """How many bytes of the last entry's content have not been read."""
         self.is_ended = False
@@ -137,10 +136,10 @@ class Archive:
                 if (entry := self._plain_file(header, size)) is not None:
                     return entry
             elif flag in (b"x", b"X"):
-                found, pairs = _parse_pax(self._read_metadata(size))
+                found, pairs = parse_pax(self._read_metadata(size))
                 records.update(found)
             elif flag == b"g":
-                found, _ = _parse_pax(self._read_metadata(size))
+                found, _ = parse_pax(self._read_metadata(size))
                 self._global.update((key, found[key]) for key in _GLOBAL_KEYS if key in found)
             elif flag in _LONG:
                 records.setdefault(_LONG[flag], text_of(self._read_metadata(size)))
@@ -214,9 +213,14 @@ class Archive:
                 raise MalformedImage(f"{printable(path[:300])}: it is a directory with content")
             kind = Kind.DIRECTORY if kind is Kind.FILE else kind  # as in v7 archives
             path = path.rstrip(b"/")
-        size, extents = stored if kind is Kind.FILE else 0, None
+        size = stored if kind is Kind.FILE else 0
+        extents: tuple[tuple[int, int], ...] | None = None
         if kind is Kind.FILE and (records or flag == b"S"):
-            size, extents = self._sparse(header, stored, records, pairs)
+            sparse = read_sparse_map(header, stored, records, pairs, self._read_block, self._read_content_block)
+            if sparse is not None:
+                size, extents = sparse
+                if sum(length for _, length in extents) != self.left:
+                    raise unreadable("a map of holes doesn't fit what is stored")
         return Entry(
             path,
             kind,
@@ -231,73 +235,26 @@ class Archive:
             extents,
         )
 
-    def _sparse(
-        self, header: bytes, stored: int, records: dict[bytes, bytes], pairs: list[tuple[int, int]]
-    ) -> tuple[int, tuple[tuple[int, int], ...] | None]:
-        """Return size and extents of a file, which may be sparse in one of GNU's four formats."""
-        if header[156:157] == b"S":
-            size = parse_number(header[483:495], "a size")
-            numbers = self._gnu_map(header)
-        elif records.get(b"GNU.sparse.major") == b"1":
-            size = _decimal_record(records, b"GNU.sparse.realsize", stored)
-            numbers = self._pax_1_0_map()
-        elif b"GNU.sparse.map" in records:
-            size = _decimal_record(records, b"GNU.sparse.size", stored)
-            numbers = _pax_0_1_map(records[b"GNU.sparse.map"])
-        elif pairs:
-            size = _decimal_record(records, b"GNU.sparse.size", stored)
-            numbers = pairs
-        else:
-            return stored, None
-        end = 0
-        for offset, length in numbers:
-            if offset < end or offset + length > size:
-                raise unreadable("a map of holes contradicts itself")
-            end = offset + length
-        if sum(length for _, length in numbers) != self.left:
-            raise unreadable("a map of holes doesn't fit what is stored")
-        return size, tuple(numbers)
-
-    def _gnu_map(self, header: bytes) -> list[tuple[int, int]]:
-        """Return the map of GNU's old format, which continues in blocks between header and content."""
-        numbers = _gnu_pairs(header[386:482])
-        more = header[482]
-        while more:
-            block = self._read_block()
-            numbers += _gnu_pairs(block[:504])
-            more = block[504]
-            if len(numbers) * 24 > _METADATA_LIMIT:
-                raise unreadable("a map of holes is too long")
-        return numbers
-
-    def _pax_1_0_map(self) -> list[tuple[int, int]]:
-        """Return the map of pax 1.0: lines of decimal numbers in the first blocks of the content, padded with zeros."""
-        blocks: list[bytes] = []
-        lines, needed = 0, 1
-        while lines < needed:
-            if self.left < BLOCK or len(blocks) * BLOCK > _METADATA_LIMIT:
-                raise unreadable("a map of holes is too long")
-            blocks.append(self._read_block())
-            self.left -= BLOCK
-            lines += blocks[-1].count(b"\n")
-            if needed == 1 and lines:
-                needed = 1 + 2 * parse_decimal(b"".join(blocks).partition(b"\n")[0])
-        numbers = [parse_decimal(line) for line in b"".join(blocks).split(b"\n")[1:needed]]
-        return list(zip(numbers[::2], numbers[1::2], strict=True))
-
     def _read_block(self) -> bytes:
-        """Return the next block of a sparse map."""
+        """Return the next block of a sparse map that is behind a header."""
         if len(block := self._input.read(BLOCK)) < BLOCK:
             raise unreadable("it ends in the middle of a header")
         return block
+
+    def _read_content_block(self) -> bytes:
+        """Return the next block of a sparse map that is at the beginning of the content."""
+        if self.left < BLOCK:
+            raise too_long()
+        self.left -= BLOCK
+        return self._read_block()
 
     def _begin_content(self, size: int) -> None:
         self.left, self._padding = size, -size % BLOCK
 
     def _read_metadata(self, size: int) -> bytes:
         """Return the content of a pax header or GNU long name."""
-        if size > _METADATA_LIMIT:
-            raise unreadable(f"a header has {size} bytes, {_METADATA_LIMIT} is the most")
+        if size > METADATA_LIMIT:
+            raise unreadable(f"a header has {size} bytes, {METADATA_LIMIT} is the most")
         self._begin_content(size)
         return b"".join(self.content())
 
@@ -319,46 +276,4 @@ def _decimal_record(records: dict[bytes, bytes], key: bytes, default: int) -> in
 
 
 def _xattrs(records: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((key[len(_XATTR) :], value) for key, value in records.items() if key.startswith(_XATTR))
-
-
-def _parse_pax(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
-    """Parse a pax header, whose records are `LENGTH KEY=VALUE\\n`.
-
-    Returns the records, and the sparse map of pax 0.0, which repeats its keys.
-    """
-    records: dict[bytes, bytes] = {}
-    numbers: list[int] = []
-    at = 0
-    while at < len(data):
-        space = data.find(b" ", at, at + 20)
-        if space < 0:
-            raise unreadable("a pax header is damaged")
-        end = at + parse_decimal(data[at:space])
-        record = data[space + 1 : end]
-        key, equals, value = record[:-1].partition(b"=")
-        if end > len(data) or not equals or b"\0" in key or not record.endswith(b"\n"):
-            raise unreadable("a pax header is damaged")
-        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-            numbers.append(parse_decimal(value))
-        records[key] = value
-        at = end
-    if len(numbers) % 2:
-        raise unreadable("a pax header is damaged")
-    return records, list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def _pax_0_1_map(text: bytes) -> list[tuple[int, int]]:
-    numbers = [parse_decimal(word) for word in text.split(b",")] if text else []
-    if len(numbers) % 2:
-        raise unreadable("a map of holes is damaged")
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def _gnu_pairs(data: bytes) -> list[tuple[int, int]]:
-    pairs = []
-    for at in range(0, len(data), 24):
-        if not data[at]:
-            break
-        pairs.append((parse_number(data[at : at + 12], "a place"), parse_number(data[at + 12 : at + 24], "a place")))
-    return pairs
+    return tuple((key[len(XATTR) :], value) for key, value in records.items() if key.startswith(XATTR))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from provisioner.archives.fields import BLOCK
+from provisioner.archives.pax import XATTR
 from provisioner.archives.tar import Entry
 from provisioner.filesystem.kind import Kind
 
@@ -108,7 +109,7 @@ def _records(entry: Entry) -> Iterator[tuple[bytes, bytes]]:
         yield b"mtime", b"%s%d%s" % (sign, seconds, fraction.rstrip(b"0"))
     for name, value in entry.xattrs:
         if b"=" not in name:  # which no record can have in its name
-            yield b"SCHILY.xattr." + name, value
+            yield XATTR + name, value
 
 
 def _record(key: bytes, value: bytes) -> bytes:

@@ -21,10 +21,11 @@ from provisioner.image.source_name import (
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
-    from provisioner.commands.source_options import Opening
+    from provisioner.commands.opening import Opening
     from provisioner.image.digest import Digest
     from provisioner.sources import Source
-    from provisioner.sources.detection import FileStart, Guess
+    from provisioner.sources.detection import Guess
+    from provisioner.sources.file_start import FileStart
     from provisioner.sources.lazy import LocalImages
     from provisioner.sources.local import ImageFiles
     from provisioner.sources.members import Members
@@ -98,7 +99,7 @@ def recognise(
 
     Raises MalformedImage, UsageError for what is no image, and MachineError.
     """
-    from provisioner.sources.detection import Guess, both_fit, formats_of, guess_content, has_root_file_system
+    from provisioner.sources.detection import Guess, ambiguous_archive, formats_of, guess_content, has_root_file_system
     from provisioner.sources.recognised_files import RecognisedFiles
 
     start = start_of(file, shown)
@@ -118,7 +119,7 @@ def recognise(
     members = _members(start, shown, opening)
     formats, has_root = formats_of(members.names()), has_root_file_system(members.names())
     if has_root and formats:
-        raise both_fit(shown, formats[0], _WHICH.format("-" if reference == "-" else "FILE"))
+        raise ambiguous_archive(shown, formats[0], _WHICH.format("-" if reference == "-" else "FILE"))
     if has_root and start.is_seekable:
         return _root_file_system(file, shown, reference, opening, fetched)
     if has_root:
@@ -130,15 +131,15 @@ def recognise(
 
 def _checked(guess: Guess, start: FileStart, shown: str) -> Guess:
     """Return a guess about a file, by all of its members where the first ones have told nothing for sure."""
-    from provisioner.sources.detection import Guess, both_fit, formats_of, has_root_file_system, telling_names
+    from provisioner.sources.detection import Guess, ambiguous_archive, formats_of, has_root_file_system, marker_names
 
     if guess in (Guess.IMAGES, Guess.ROOT) or not (start.is_tar or start.compression):
         return guess
     with error_context(shown), machine_errors("read it"):
-        names = telling_names(start.members())
+        names = marker_names(start.members())
     formats = formats_of(names)
     if formats and has_root_file_system(names):
-        raise both_fit(shown, formats[0], _WHICH.format("FILE"))
+        raise ambiguous_archive(shown, formats[0], _WHICH.format("FILE"))
     return Guess.IMAGES if formats else Guess.ROOT
 
 

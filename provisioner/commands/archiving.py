@@ -95,16 +95,15 @@ def use_directory(
     """
     from provisioner.container.opened import opened_container
     from provisioner.container.removing import find_file_owners
-    from provisioner.container.running import describe_processes, running_in
+    from provisioner.container.running import describe_running
 
     trust, shown = trusted_directories(arguments), printable(arguments.directory)
     source = find_container(arguments.directory, trust)
     with opened_container(source, trust, shown) as container:
         if owners := find_file_owners(container.top, source):
             return run_with_subordinate_ids(arguments.directory, owners, _repeated_words(command, arguments))
-        if pids := running_in(source):
-            console.step(f"this runs from {shown}: {describe_processes(pids)}")
-            console.step("  what it writes meanwhile may be in the archive in part")
+        for line in describe_running(source, shown, "archive"):
+            console.step(line)
         container.check_ownership_record()
         return use(container)
 

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the settings, after changing them. Raises UsageError, TargetExists, NotFound, MachineError."""
     from provisioner.container.running import describe_processes, running_in
-    from provisioner.start_files.completeness import has_documents, keep_complete
+    from provisioner.start_files.completeness import complete_files, has_documents
     from provisioner.start_files.files import change_options
 
     directory, trust = checked_container(arguments.container, arguments), trusted_directories(arguments)
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     if changes:
         with Staging(directory, trust, console.step, action="change the settings of"):  # no other run is at work on it
             record = _record(directory, trust)
-            is_changed = has_documents(directory, record, trust) and keep_complete(
+            is_changed = has_documents(directory, record, trust) and complete_files(
                 directory, record, script_shell(), trust, console
             )
             options, run_as = record.options, record.run

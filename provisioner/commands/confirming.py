@@ -8,7 +8,7 @@ import sys
 from provisioner.errors import TargetExists
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen
-from provisioner.terminal.wrapping import filled
+from provisioner.terminal.wrapping import fill
 
 
 def add_yes_argument(parser: argparse.ArgumentParser, meaning: str) -> None:
@@ -26,7 +26,7 @@ def confirm(arguments: argparse.Namespace, fact: str, question: str) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise TargetExists(fact, f"nobody can be asked without a terminal: {question} --yes says so")
     width = Screen.of(sys.stderr).width
-    sys.stderr.write(f"{filled(printable(fact), width)}\n{printable(question)} [y/N] ")
+    sys.stderr.write(f"{fill(printable(fact), width)}\n{printable(question)} [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise TargetExists("nothing was done")

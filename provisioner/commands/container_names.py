@@ -12,13 +12,14 @@ from pathlib import Path
 from provisioner.catalogue import is_short
 from provisioner.commands.similar import nearest
 from provisioner.commands.trusting import trusted_directories
-from provisioner.container.access import find_directory
+from provisioner.container.access import find_directory, trust_errors
 from provisioner.container.directories import Directories, KnownDirectory, state_directory
 from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container.recovery import staging_directory, was_interrupted
 from provisioner.container.relocation import containers_in, find_unlisted
-from provisioner.container_files import FOLDER
+from provisioner.container_files import looks_provisioned
 from provisioner.errors import NotFound, ProvisionError, UsageError
+from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -59,6 +60,19 @@ def find_container(name: str, trust: TrustedDirectories) -> Path:
     return find_directory(path_of_container(name), trust)
 
 
+def find_container_or_link(name: str, trust: TrustedDirectories) -> Path:
+    """Return the same, but don't follow the last name as a symlink: for commands that replace what has that name.
+
+    Raises UsageError for the root directory, too.
+    """
+    path = path_of_container(name)
+    with trust_errors(f"look at {printable(name)}"), resolved(path, trust, parents_only=True) as found:
+        path = found.path
+    if path == path.parent:
+        raise UsageError(f"DIR can't be {shlex.quote(printable(name))}", "name a directory that provision has made")
+    return path
+
+
 def checked_container(name: str, arguments: argparse.Namespace) -> Path:
     """Return the absolute path of the container that a NAME|DIR means, for commands that go by its start.sh.
 
@@ -78,7 +92,7 @@ def _is_name(text: str) -> bool:
 
 def _is_container(path: Path) -> bool:
     """Return whether a container is at a path, or is put back there when it is opened."""
-    return (path / FOLDER).is_dir() or was_interrupted(path)
+    return looks_provisioned(path) or was_interrupted(path)
 
 
 def _is_there(path: Path) -> bool:

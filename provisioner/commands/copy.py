@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.copying import copy_directory
     from provisioner.container.opened import opened_container
     from provisioner.container.removing import check_in_place, find_file_owners
-    from provisioner.container.running import describe_processes, running_in
+    from provisioner.container.running import describe_running
     from provisioner.container.staging import Staging
     from provisioner.filesystem.copying import describe_losses
     from provisioner.sizes import counted, size_text
@@ -52,9 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     with opened_container(source, trust) as container:
         if owners := find_file_owners(container.top, source):
             return run_with_subordinate_ids(arguments.directory, owners, repeated_words("copy", arguments))
-        if pids := running_in(source):
-            console.step(f"this runs from {printable(arguments.directory)}: {describe_processes(pids)}")
-            console.step("  what it writes meanwhile may be in the copy in part")
+        for line in describe_running(source, printable(arguments.directory), "copy"):
+            console.step(line)
         with Staging(target, trust) as staging:
             report = copy_directory(container.top, source, staging.new, target)
             check_in_place(container.top, source)
@@ -63,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.step(line)
     shared = f", {report.reflinks} of them by reflink, without taking space" if report.reflinks else ""
     console.step(f"copied {counted(report.files, 'file')}, {size_text(report.content)}{shared}")
-    remember(target, source)
+    add_to_list(target, source)
     console.step(f"{printable(arguments.new)} is ready")
     return 0
 
@@ -101,7 +100,7 @@ def repeated_words(command: str, arguments: argparse.Namespace) -> list[str]:
     return [command, *words, "--", arguments.directory, arguments.new]
 
 
-def remember(target: Path, source: Path, *, is_moved: bool = False, content: str = "") -> None:
+def add_to_list(target: Path, source: Path, *, is_moved: bool = False, content: str = "") -> None:
     """Add `target` to the list of directories, with what it says of `source`, which it forgets if that was moved.
 
     `content` is the digest of an ownership record that was written anew.

@@ -85,7 +85,7 @@ def _changes(arguments: argparse.Namespace) -> Iterator[Iterable[Change]]:
 
 
 def _shown(change: Change) -> str:
-    return printable("/" + os.fsdecode(change.path))
+    return printable(b"/" + change.path)
 
 
 def _cells(change: Change) -> tuple[str, ...]:

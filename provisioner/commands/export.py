@@ -61,29 +61,29 @@ def _write_image(
     arguments: argparse.Namespace, container: OpenedContainer, write: Callable[[bytes], None]
 ) -> tuple[FilesReport, OwnerSource]:
     """Write the image of a container by the function `write`. Returns and raises as `write_backup` does."""
-    from provisioner.commands.image_making import fetch_base_layers, made_image
+    from provisioner.commands.image_making import fetch_base_layers, new_image
     from provisioner.commands.output import make_console
     from provisioner.exports.image_archive import write_image_archive
 
     console = make_console(arguments)
     with (
         ExitStack() as stack,
-        made_image(arguments, container, console, only_oci=True, space=_space(arguments.file)) as made,
+        new_image(arguments, container, console, only_oci=True, space=_space(arguments.file)) as new,
     ):
-        new = [made.new_layer] if made.new_layer else []
-        needed = {layer.digest for layer in made.image.layers} - {blob.descriptor.digest for blob in new}
-        base = fetch_base_layers(arguments, made, needed, console, stack)
+        own = [new.added_layer] if new.added_layer else []
+        needed = {layer.digest for layer in new.image.layers} - {blob.descriptor.digest for blob in own}
+        base = fetch_base_layers(arguments, new, needed, console, stack)
         has_docker_manifest = arguments.format == DOCKER
         write_image_archive(
-            made.image,
-            [*base, *new],
+            new.image,
+            [*base, *own],
             _name(arguments),
             write,
-            time=made.created,
+            time=new.created,
             has_docker_manifest=has_docker_manifest,
         )
-        console.step(f"the image is {made.image.descriptor.digest}" + ("" if new else ": no file was changed"))
-        return made.report, made.owners
+        console.step(f"the image is {new.image.descriptor.digest}" + ("" if own else ": no file was changed"))
+        return new.report, new.owners
 
 
 def _name(arguments: argparse.Namespace) -> Reference | None:

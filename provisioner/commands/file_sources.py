@@ -12,7 +12,7 @@ from provisioner.image.source_name import Rootfs, Url
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
-    from provisioner.commands.source_options import Opening
+    from provisioner.commands.opening import Opening
     from provisioner.sources import Source
     from provisioner.sources.lazy import LocalImages
     from provisioner.store.url_files import UrlFile

@@ -11,7 +11,7 @@ from provisioner.catalogue import Catalogue
 from provisioner.commands.foreign_words import INSTEAD, TOOLS, what_to_type
 from provisioner.commands.similar import nearest
 from provisioner.config import Config
-from provisioner.container_files import FOLDER
+from provisioner.container_files import looks_provisioned
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 
@@ -48,7 +48,7 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
     operands = [words[at] for at in positions]
     if not operands or "--" in words[: positions[0]]:
         return
-    is_container = os.path.isdir(os.path.join(operands[0], FOLDER))
+    is_container = looks_provisioned(operands[0])
     is_locked = any(word.partition("=")[0] == "--locked" for word in words)
     if len(operands) == 1 and (is_container or is_locked):
         return  # a container is answered with its start.sh, and with --locked the only operand is DIR

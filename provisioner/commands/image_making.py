@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.commands.image_options import source_date_epoch
+from provisioner.commands.open_source import open_source
 from provisioner.commands.repair import image_of
-from provisioner.commands.source_options import SourceOptions, open_source
+from provisioner.commands.source_options import SourceOptions
 from provisioner.config import Config
 from provisioner.container.opened import OpenedContainer
 from provisioner.container.record import Record
 from provisioner.errors import ProvisionError, UsageError
-from provisioner.exports.base_layers import fetch_layers, layers_part
+from provisioner.exports.base_layers import fetch_layers, image_with_layers
 from provisioner.exports.layer import LayerOptions, NewLayer, write_layer
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport
@@ -37,14 +38,14 @@ from provisioner.terminal.progress import Console
 
 
 @dataclass(frozen=True)
-class MadeImage:
+class NewImage:
     """An image that was made of a directory."""
 
     image: DerivedImage
     base: Image
     """The image that the directory was made of."""
     record: Record
-    new_layer: StoredBlob | None
+    added_layer: StoredBlob | None
     """None where no file differs."""
     created: int
     """In seconds since 1970."""
@@ -61,14 +62,14 @@ class MadeImage:
 
 
 @contextmanager
-def made_image(
+def new_image(
     arguments: argparse.Namespace,
     container: OpenedContainer,
     console: Console,
     *,
     only_oci: bool,
     space: Path | None,
-) -> Iterator[MadeImage]:
+) -> Iterator[NewImage]:
     """Make an image of a container, and give it for the context.
 
     With `only_oci` it is in OCI's format, whatever the image's is. `space` is where the new layer is for a while.
@@ -100,7 +101,7 @@ def made_image(
         )
         image = derive(base, derivation, only_oci=only_oci)
         stored = StoredBlob(image.layers[-1], layer.file.fileno()) if layer else None
-        yield MadeImage(image, base, record, stored, created, report, owners, base_layers)
+        yield NewImage(image, base, record, stored, created, report, owners, base_layers)
 
 
 def _find_digests(
@@ -123,23 +124,23 @@ def _find_digests(
 
 
 def fetch_base_layers(
-    arguments: argparse.Namespace, made: MadeImage, needed: Collection[Digest], console: Console, stack: ExitStack
+    arguments: argparse.Namespace, new: NewImage, needed: Collection[Digest], console: Console, stack: ExitStack
 ) -> list[StoredBlob]:
     """Return the layers of the directory's image that have the digests `needed`, open until `stack` ends.
 
     Raises ProvisionError, with what can be done where they can't be had.
     """
-    if made.base_layers:
-        return [layer for layer in made.base_layers if layer.descriptor.digest in needed]
+    if new.base_layers:
+        return [layer for layer in new.base_layers if layer.descriptor.digest in needed]
     if not needed:
         return []
-    name = parse_source(made.record.reference)
+    name = parse_source(new.record.reference)
     try:
         with open_source(name, SourceOptions.of(arguments, Config.load()), console) as source:
             is_local = not isinstance(name, RegistryName)
             # The layers of a file are found by way of its documents.
-            part = layers_part(made.base, needed)
-            image = image_of(source, made.record) if is_local else part
+            part = image_with_layers(new.base, needed)
+            image = image_of(source, new.record) if is_local else part
             with console.progress(part.download_size) as progress:
                 progress.describe("layers of the image")
                 layers = fetch_layers(image, source, needed, progress.advance, stack)
@@ -166,7 +167,7 @@ def _with_squash(arguments: argparse.Namespace) -> str:
 
 
 def _created(base: Image, layer: NewLayer | None, latest: int | None) -> int:
-    """Return when the image was made: the same each time, as long as no file changes."""
+    """Return when the image was created: the same each time, as long as no file changes."""
     if latest is not None:
         return latest
     if layer is not None:

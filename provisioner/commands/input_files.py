@@ -25,8 +25,8 @@ from provisioner.filesystem.trust import Untrusted
 from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
-    from provisioner.commands.source_options import Opening
-    from provisioner.sources.detection import FileStart
+    from provisioner.commands.opening import Opening
+    from provisioner.sources.file_start import FileStart
 
 STANDARD_INPUT = Path("/dev/stdin")
 _NO_ARCHIVE = "name an archive: a tar file, which may be compressed, as docker save, skopeo or tar writes it"
@@ -65,7 +65,7 @@ def start_of(file: io.FileIO, shown: str) -> FileStart:
     """
     from provisioner.archives.compression import describe_content
     from provisioner.archives.foreign import foreign_content
-    from provisioner.sources.detection import peek
+    from provisioner.sources.file_start import peek
     from provisioner.sources.squashfs import is_squashfs
 
     with machine_errors(f"read {shown}"):

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.config import setting_text, settings_of
 from provisioner.commands.container_names import no_directory, say_similar_container
+from provisioner.commands.open_source import is_no_file, open_source
 from provisioner.commands.output import make_console, output_errors, screen_of, write_json, write_lines
+from provisioner.commands.registry_sources import caching_registry
 from provisioner.commands.source_options import (
     SourceOptions,
     add_file_arguments,
     add_registry_arguments,
-    caching_registry,
-    is_no_file,
-    open_source,
     usual_platform,
 )
 from provisioner.commands.source_words import check_source_word, suggest_file
@@ -27,7 +26,7 @@ from provisioner.commands.trusting import add_trust_argument, trusted_directorie
 from provisioner.config import Config
 from provisioner.container.access import find_directory
 from provisioner.container.recovery import was_interrupted
-from provisioner.container_files import FOLDER
+from provisioner.container_files import looks_provisioned
 from provisioner.errors import UsageError
 from provisioner.filesystem.times import utc_time
 from provisioner.image.platform import Platform
@@ -36,7 +35,7 @@ from provisioner.sizes import counted, size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import Column, Screen, cell_text, folded, table, width_of
-from provisioner.terminal.wrapping import filled
+from provisioner.terminal.wrapping import fill
 
 if TYPE_CHECKING:
     from provisioner.inspection import Inspection
@@ -99,7 +98,7 @@ def _find_directory(target: str) -> Path | None:
     It is a directory where a provisioned one has that name, or where it is a path that leads to no file and no image.
     """
     path = Path(os.path.expanduser(target) if target.startswith("~") else target)
-    if os.path.isdir(path / FOLDER) or was_interrupted(path):
+    if looks_provisioned(path) or was_interrupted(path):
         return path
     if not is_path(target):
         return None
@@ -259,6 +258,6 @@ def _fact(key: str, values: Sequence[str], screen: Screen) -> Iterator[str]:
     yield screen.dim(key)
     for value in values:
         width = room + _KEY_WIDTH - 4
-        first, *others = (part for line in filled(value, width, "").split("\n") for part in folded(line, width))
+        first, *others = (part for line in fill(value, width, "").split("\n") for part in folded(line, width))
         yield f"  {first}"
         yield from (f"    {other}" for other in others)

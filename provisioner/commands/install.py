@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioner.commands.open_source import catalogue_name, open_source
 from provisioner.commands.operands import check_operands, default_directory
 from provisioner.commands.output import make_console, number, write_lines
 from provisioner.commands.plan_options import add_plan_arguments, plan_of, warn_of_missing_binds
@@ -20,8 +21,6 @@ from provisioner.commands.source_options import (
     SourceOptions,
     add_registry_arguments,
     add_source_arguments,
-    catalogue_name,
-    open_source,
     platform_reason,
 )
 from provisioner.commands.stamps import Stamps, add_stamp_arguments

@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,16 +59,16 @@ class _Row:
     """One directory."""
 
     entry: KnownDirectory
-    is_gone: bool
-    """Whether there is no record of a provisioned image in the directory any more."""
-    record: Record | None
-    """None where it is missing or can't be read."""
-    time: float
-    """When it was provisioned, in seconds since the epoch."""
     processes: tuple[int, ...]
     """The process ids of what runs in it."""
     sessions: tuple[int, ...]
     """The process ids of the starts that these belong to."""
+    is_gone: bool = False
+    """Whether there is no record of a provisioned image in the directory any more."""
+    record: Record | None = None
+    """None where it is missing or can't be read."""
+    time: float = 0.0
+    """When it was provisioned, in seconds since the epoch."""
     is_outdated: bool = False
     """Whether an older version wrote its start.sh, helper or filters."""
     distrust: NotTrusted | None = None
@@ -188,29 +188,28 @@ def _related(rows: list[_Row]) -> list[_Row]:
 
 
 def _rows(entries: list[KnownDirectory], trust: TrustedDirectories, *, are_listed: bool = True) -> list[_Row]:
+    """Return a row for each entry."""
     processes = find_processes([Path(entry.directory) for entry in entries])
-    rows = []
-    for entry in entries:
-        directory = Path(entry.directory)
-        is_gone, record, written, made, is_outdated, distrust = False, None, 0.0, 0.0, False, None
-        try:
-            with suppress(OSError, MachineError), opened_directory(directory, trust) as folder:
-                record = None if folder is None else Record.read_from(folder, directory)
-                is_gone = record is None
-                written = os.stat(RECORD, dir_fd=folder).st_mtime if record else 0.0
-                # No later command changes the manifest of a directory.
-                made = os.stat(MANIFEST, dir_fd=folder).st_ctime if record else 0.0
-                is_outdated = bool(record and find_outdated(directory, host_platform()).names)
-        except NotTrusted as error:
-            distrust = error
-        running = tuple(processes[directory])
-        sessions = tuple(find_sessions(directory, running))
-        left = str(staging_directory(directory)) if is_gone and was_removed_partly(directory) else ""
-        row = _Row(
-            entry, is_gone, record, written, running, sessions, is_outdated, distrust, made, not are_listed, left=left
-        )
-        rows.append(row)
-    return rows
+    return [_row(entry, processes[Path(entry.directory)], trust, is_new=not are_listed) for entry in entries]
+
+
+def _row(entry: KnownDirectory, processes: Sequence[int], trust: TrustedDirectories, *, is_new: bool) -> _Row:
+    """Return the row for an entry, with as much as can be read of its directory."""
+    directory = Path(entry.directory)
+    row = _Row(entry, tuple(processes), tuple(find_sessions(directory, processes)), is_new=is_new)
+    try:
+        with suppress(OSError, MachineError), opened_directory(directory, trust) as folder:
+            record = None if folder is None else Record.read_from(folder, directory)
+            if record is None:
+                left = str(staging_directory(directory)) if was_removed_partly(directory) else ""
+                return replace(row, is_gone=True, left=left)
+            row = replace(row, record=record, time=os.stat(RECORD, dir_fd=folder).st_mtime)
+            # No later command changes the manifest of a directory.
+            row = replace(row, made=os.stat(MANIFEST, dir_fd=folder).st_ctime)
+            row = replace(row, is_outdated=bool(find_outdated(directory, host_platform()).names))
+    except NotTrusted as error:
+        return replace(row, distrust=error)
+    return row
 
 
 def _cells(rows: list[_Row]) -> Iterator[tuple[str, ...]]:

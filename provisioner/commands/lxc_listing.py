@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from provisioner.commands.lxc_options import lxc_images
+from provisioner.commands.lxc_sources import lxc_images
 from provisioner.commands.source_options import SourceOptions
 from provisioner.config import Config
 from provisioner.errors import MalformedImage, UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provisioner.commands.output import add_insecure_argument, make_console, screen_of, write_json, write_lines
-from provisioner.commands.source_options import environment_mirrors
+from provisioner.commands.registry_sources import environment_mirrors
 from provisioner.config import Config, config_file
 from provisioner.errors import MachineError, NetworkError, UsageError, machine_errors
 from provisioner.image.reference import DOCKER_HUB, Reference

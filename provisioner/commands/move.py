@@ -7,10 +7,10 @@ import os
 import shlex
 from pathlib import Path
 
-from provisioner.commands.copy import add_place_arguments, new_directory, remember, repeated_words
+from provisioner.commands.container_names import find_container_or_link
+from provisioner.commands.copy import add_place_arguments, add_to_list, new_directory, repeated_words
 from provisioner.commands.link import wrappers_of
 from provisioner.commands.output import make_console
-from provisioner.commands.remove import path_of
 from provisioner.commands.stamps import drop_stamps
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import trusted_directories
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from provisioner.container.stamps import find_stamps
 
     console, trust = make_console(arguments), trusted_directories(arguments)
-    source = path_of(arguments.directory, trust)
+    source = find_container_or_link(arguments.directory, trust)
     target = new_directory(arguments.new, source, trust)
     stamps = find_stamps(source, trust)
     with opened_container(source, trust) as container:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         if is_far and (owners := find_file_owners(container.top, source)):
             return run_with_subordinate_ids(arguments.directory, owners, repeated_words("move", arguments))
         move_directory(container.top, source, target, console, trust, sync=not arguments.no_sync)
-    remember(target, source, is_moved=True)
+    add_to_list(target, source, is_moved=True)
     console.step(f"{printable(str(source))} is now {printable(str(target))}")
     drop_stamps(stamps, console)
     for wrapper in wrappers_of(source):

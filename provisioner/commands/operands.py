@@ -8,7 +8,7 @@ import shlex
 from urllib.parse import unquote
 
 from provisioner.commands.source_words import check_source_word
-from provisioner.container_files import FOLDER, SCRIPT
+from provisioner.container_files import SCRIPT, looks_provisioned
 from provisioner.errors import UsageError
 from provisioner.image.reference import Reference
 from provisioner.image.source_name import (
@@ -58,10 +58,10 @@ def check_operands(image: str, directory: str | None) -> None:
         words = ["provision", name, *([directory] if directory else [])]
         raise UsageError("this is the address of a web page", f"type {printable(shlex.join(words))}")
     check_source_word(image)
-    if (is_path(image) or image.endswith("/")) and os.path.isdir(os.path.join(image, FOLDER)):
+    if (is_path(image) or image.endswith("/")) and looks_provisioned(image):
         start = printable(shlex.quote(os.path.join(image, SCRIPT)))
         raise UsageError(f"{printable(image)} is a provisioned directory, not an image", f"start it: {start}")
-    if os.path.basename(image) == SCRIPT and os.path.isdir(os.path.join(os.path.dirname(image), FOLDER)):
+    if os.path.basename(image) == SCRIPT and looks_provisioned(os.path.dirname(image)):
         start = printable(shlex.quote(image if is_path(image) else f"./{image}"))
         raise UsageError(f"{printable(image)} is no image: it starts a container", f"type {start}")
     if _REGISTRY.fullmatch(image):

@@ -67,38 +67,38 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _push_directory(arguments: argparse.Namespace, target: Reference, console: Console) -> int:
     from provisioner.commands.archiving import call, describe_files, use_directory
-    from provisioner.commands.image_making import MadeImage, fetch_base_layers, made_image
+    from provisioner.commands.image_making import NewImage, fetch_base_layers, new_image
 
-    def push_made(made: MadeImage, stack: ExitStack) -> None:
-        image = made.image
-        origin = made.base_reference
+    def push_image(new: NewImage, stack: ExitStack) -> None:
+        image = new.image
+        origin = new.base_reference
         mounts = origin.repository if origin and origin.registry == target.registry else ""
         with _pushing(arguments, target, mounts, console) as push:
             if _is_there(push, target, image.descriptor, console):
                 return
-            own = [made.new_layer] if made.new_layer else []
+            own = [new.added_layer] if new.added_layer else []
             known = {blob.descriptor.digest for blob in own}
             base = dict.fromkeys(layer for layer in image.layers if layer.digest not in known)
             lacking = {layer.digest for layer in base if not push.has_blob(layer, may_mount=True)}
             if count := len(base) - len(lacking):
                 console.step(f"the registry has {count} of {counted(len(base), 'layer')} of the image")
-            layers = fetch_base_layers(arguments, made, lacking, console, stack)
+            layers = fetch_base_layers(arguments, new, lacking, console, stack)
             config = stack.enter_context(_in_memory(image.config, image.config_descriptor))
             _push_all(push, [*layers, *own, config], console)
             push.push_manifest(target.tag or "latest", image.manifest, image.media_type)
             _report(target, image.descriptor, console)
 
     def use(container: OpenedContainer) -> int:
-        def job() -> MadeImage:
-            return stack.enter_context(made_image(arguments, container, console, only_oci=False, space=None))
+        def job() -> NewImage:
+            return stack.enter_context(new_image(arguments, container, console, only_oci=False, space=None))
 
         with ExitStack() as stack:
-            made = call(job, container.path.name)
-            for line in describe_files(made.report, made.owners):
+            new = call(job, container.path.name)
+            for line in describe_files(new.report, new.owners):
                 console.step(line)
-            if made.new_layer:
-                console.step(f"one layer of {counted(made.report.files, 'file')}, {size_text(made.new_layer.size)}")
-            push_made(made, stack)
+            if new.added_layer:
+                console.step(f"one layer of {counted(new.report.files, 'file')}, {size_text(new.added_layer.size)}")
+            push_image(new, stack)
         return 0
 
     return use_directory("push", arguments, console, use)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from provisioner.commands.confirming import add_yes_argument, confirm
-from provisioner.commands.container_names import path_of_container
+from provisioner.commands.container_names import find_container_or_link
 from provisioner.commands.link import wrappers_of
 from provisioner.commands.output import make_console
 from provisioner.commands.stamps import drop_stamps
 from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.commands.wrappers import remove_wrapper
-from provisioner.errors import MachineError, UsageError
+from provisioner.errors import MachineError
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -62,14 +61,14 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
     from provisioner.container.stamps import find_stamps
     from provisioner.container_files import OWNERSHIP_RECORD, RECORD
 
-    target = path_of(name, trust)
+    target = find_container_or_link(name, trust)
     stamps = find_stamps(target, trust)
     if was_removed_partly(target):
         with Removal(target, trust, action="remove"):
             pass  # this removes what is left, or puts the directory back if it was being replaced
         if not os.path.lexists(target):
             console.step(f"{printable(str(target))} was removed already, but for some files: they are removed now")
-            _forget(target, stamps, console)
+            _remove_references(target, stamps, console)
             return 0
     with opened_container(target, trust, needs=(RECORD, OWNERSHIP_RECORD)) as container:
         top = container.top
@@ -85,11 +84,11 @@ def _remove(name: str, arguments: argparse.Namespace, trust: TrustedDirectories,
             check_in_place(top, target)
             removal.move_aside()
     console.step(f"removed {printable(str(target))}")
-    _forget(target, stamps, console)
+    _remove_references(target, stamps, console)
     return 0
 
 
-def _forget(target: Path, stamps: Sequence[Path], console: Console) -> None:
+def _remove_references(target: Path, stamps: Sequence[Path], console: Console) -> None:
     """Remove what belongs to a directory that is gone: its entry in the list, stamps, and programs that started it."""
     from provisioner.container.directories import Directories, state_directory
 
@@ -104,24 +103,6 @@ def _forget(target: Path, stamps: Sequence[Path], console: Console) -> None:
             console.warn(f"{error.message}: it started the container")
             continue
         console.step(f"removed {printable(str(wrapper.path))}, which started it")
-
-
-def path_of(name: str, trust: TrustedDirectories) -> Path:
-    """Return the absolute path of a directory that the user has named, whose last name isn't followed as a symlink.
-
-    Raises UsageError for the root directory, NotTrusted and MachineError.
-    """
-    from provisioner.container.access import trust_errors
-    from provisioner.filesystem.resolution import resolved
-
-    with (
-        trust_errors(f"look at {printable(name)}"),
-        resolved(path_of_container(name), trust, parents_only=True) as found,
-    ):
-        path = found.path
-    if path == path.parent:
-        raise UsageError(f"DIR can't be {shlex.quote(printable(name))}", "name a directory that provision has made")
-    return path
 
 
 def _ask(opened: int, target: Path, arguments: argparse.Namespace, trust: TrustedDirectories) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.container_names import find_container
+from provisioner.commands.open_source import open_source
 from provisioner.commands.output import make_console, write_json, write_lines
 from provisioner.commands.plan_options import add_max_size_argument, max_size_of, script_shell
-from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
@@ -109,10 +110,10 @@ def _complete(directory: Path, record: Record, trust: TrustedDirectories, consol
 
     Return whether anything was.
     """
-    from provisioner.start_files.completeness import has_documents, keep_complete
+    from provisioner.start_files.completeness import complete_files, has_documents
 
     if has_documents(directory, record, trust):
-        return keep_complete(directory, record, script_shell(), trust, console)
+        return complete_files(directory, record, script_shell(), trust, console)
     return False
 
 
@@ -145,7 +146,7 @@ def _show(damages: Sequence[Damage], left: int, arguments: argparse.Namespace, c
         ]
         write_json({"damaged": rows})
     else:
-        write_lines(f"{damage.text}: {printable('/' + os.fsdecode(damage.path))}" for damage in damages)
+        write_lines(f"{damage.text}: {printable(b'/' + damage.path)}" for damage in damages)
     if left:
         differ = counted(left, "more file differs", "more files differ")
         console.step(
@@ -160,6 +161,6 @@ def _report(done: Repaired, shown: str, console: Console) -> int:
     console.step(f"put back {counted(done.count, 'file')} of {shown}")
     if not done.blocked:
         return 0
-    names = ", ".join(printable("/" + os.fsdecode(path)) for path in done.blocked[:_SHOWN])
+    names = ", ".join(printable(b"/" + path) for path in done.blocked[:_SHOWN])
     console.step(f"left as they are, since something else is in the way: {len(done.blocked)}: {names}")
     return DAMAGED

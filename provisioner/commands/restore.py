@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provisioner.commands.copy import remember
+from provisioner.commands.copy import add_to_list
 from provisioner.commands.output import make_console
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         staging.commit(console, sync=not arguments.no_sync, replace=False)
     report_change(directory, trust)
-    remember(directory, directory)
+    add_to_list(directory, directory)
     for line in _describe(restored):
         console.step(line)
     console.step(f"{shown} is ready: {printable(restored.record.reference)}")
@@ -117,7 +117,7 @@ def _chunks(file: int, shown: str) -> Iterator[bytes]:
 
 def _describe(restored: Restored) -> list[str]:
     """Return a line for each thing that isn't as it was, or that the user should know."""
-    from provisioner.layers.unpack import clamped_times_text, substitutes_text
+    from provisioner.layers.messages import clamped_times_text, substitutes_text
     from provisioner.rootfs.access_lists import refused_text
 
     lines = [text] if (text := substitutes_text(restored.substitutes)) else []

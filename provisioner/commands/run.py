@@ -21,7 +21,7 @@ from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, add_start_arguments, check_start_words
 from provisioner.commands.trusting import add_trust_argument
 from provisioner.container.directories import state_directory
-from provisioner.container_files import FOLDER, SCRIPT
+from provisioner.container_files import SCRIPT, looks_provisioned
 from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_not_container(source: str) -> None:
     """Raise UsageError where a word is the name of a container here."""
-    if "/" not in source and os.path.isdir(os.path.join(source, FOLDER)):
+    if "/" not in source and looks_provisioned(source):
         shown = printable(shlex.quote(source))
         raise UsageError(
             f"{shown} is a container",
@@ -129,7 +129,7 @@ def _remove_left(place: Path) -> None:
         if not try_lock(opened):
             return
         for name in os.listdir(opened):
-            if (place / name / FOLDER).is_dir() and not name.startswith("."):
+            if looks_provisioned(place / name) and not name.startswith("."):
                 _call(remove, ["--yes", "--quiet", "--", str(place / name)])
         place.rmdir()
 

@@ -1,64 +1,19 @@
-"""Opens the source of an image by its name and by options: a registry with its mirrors, the cache alone, a file."""
+"""The options about the source of an image: registries and their mirrors, the platform, the cache, locks, files."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from provisioner.catalogue import Catalogue, is_short
-from provisioner.commands.archive_sources import (
-    open_docker_archive,
-    open_file_name,
-    open_oci_archive,
-    open_oci_layout,
-    open_skopeo_directory,
-    open_standard_input,
-)
-from provisioner.commands.file_sources import open_rootfs, open_url
-from provisioner.commands.lxc_options import open_lxc
+from provisioner.catalogue import is_short
 from provisioner.commands.output import add_insecure_argument
-from provisioner.commands.source_words import suggest_file
 from provisioner.config import Config
-from provisioner.errors import MachineError, NetworkError, ProvisionError, UsageError
+from provisioner.errors import UsageError
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform, host_platform
-from provisioner.image.reference import DOCKER_HUB, Reference
-from provisioner.image.source_name import (
-    DockerArchive,
-    FileName,
-    Lxc,
-    OciArchive,
-    OciLayout,
-    RegistryName,
-    Rootfs,
-    SkopeoDirectory,
-    SourceName,
-    StandardInput,
-    Url,
-)
-from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
-from provisioner.terminal.progress import Console
-from provisioner.threads import BackgroundThread
-
-if TYPE_CHECKING:
-    from provisioner.image.lockfile import Lock
-    from provisioner.image.manifest import Descriptor
-    from provisioner.registry.client import RegistryClient
-    from provisioner.registry.mirrors import MakeClient, Mirrors
-    from provisioner.sources import Source
-    from provisioner.store.blobs import BlobCache
-    from provisioner.store.documents import CachingRegistry
-
-HINT_LOCK = "lock this source: provision --lock FILE SOURCE DIR"
-_MOVED_SECONDS = 3.0
-"""How long a run with --locked waits at its end for the digest that the tag has now."""
 
 
 def add_registry_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,195 +86,6 @@ class SourceOptions:
         )
 
 
-@dataclass(frozen=True)
-class Opening:
-    """What an opener of OPENERS works with."""
-
-    options: SourceOptions
-    console: Console
-    stack: ExitStack
-    """Closes what was opened, at the end of the run."""
-
-    def cache(self) -> BlobCache:
-        """Return the cache, or the directory in its place; call it once. At the end it is pruned to its limit."""
-        from provisioner.store.blobs import BlobCache, TemporaryBlobCache
-        from provisioner.store.prune import cache_directory, in_use
-
-        if self.options.scratch:
-            return TemporaryBlobCache(self.options.scratch)
-        cache = BlobCache(cache_directory(), self.console.step)
-        self.console.detail(f"cache: {printable(str(cache.files.path))}")
-        self.stack.callback(_prune_to_limit, cache.files.path, self.options.config.cache_limit, self.console)
-        self.stack.enter_context(in_use(cache.files))
-        with suppress(MachineError):  # no reason to fail
-            cache.delete_abandoned()
-        return cache
-
-    def lock(self, reference: str) -> Lock | None:
-        """Return the lock of `--locked`, None without. Raises UsageError, also for the lock of another source."""
-        from provisioner.image.lockfile import Lock
-
-        return Lock.read(self.options.locked, reference) if self.options.locked else None
-
-    def locks(self, word: str) -> tuple[Lock, ...]:
-        """Return the locks of `--locked` for a file of this machine: only their digests count, wherever it is.
-
-        Raises UsageError.
-        """
-        from provisioner.image.lockfile import Lock
-
-        return Lock.read_all(self.options.locked, word) if self.options.locked else ()
-
-    def expected_digests(self, locks: Sequence[Lock], *, is_rootfs: bool = False) -> tuple[tuple[Digest, ...], str]:
-        """Return what a file may be by --sha256 or by one of the locks, and who says so. Raises UsageError.
-
-        The lock of an image says nothing of the file that the image is in; it is no lock of a root file system.
-        """
-        given = self.options.sha256
-        locked = tuple(lock.digest for lock in locks if (lock.digest,) in lock.layers.values())
-        if is_rootfs and locks and not locked:
-            raise UsageError(f"{printable(str(self.options.locked))} is no lock of a root file system", HINT_LOCK)
-        if locked and given and given not in locked:
-            raise UsageError("--sha256 and the lock contradict each other", "leave out one of them")
-        if given:
-            return (given,), "--sha256"
-        return (locked, "the lock") if locked else ((), "")
-
-
-@contextmanager
-def open_source(name: SourceName, options: SourceOptions, console: Console) -> Iterator[Source]:
-    """Yield the source that `name` names, and prune the cache to its limit afterwards. Raises ProvisionError."""
-    if options.sha256 and isinstance(name, RegistryName | OciLayout | SkopeoDirectory | Lxc):
-        raise is_no_file(str(name))
-    with ExitStack() as stack:
-        opening = Opening(options, console, stack)
-        source = _opened(name, opening)
-        yield _with_catalogue(source, opening) if options.short_name else source
-
-
-def is_no_file(name: str) -> UsageError:
-    """Return the error for --sha256 with a source that is no file."""
-    hint = "pin an image: NAME@sha256:DIGEST, or --locked"
-    return UsageError(f"--sha256 is for files, and {printable(name)} is none", hint)
-
-
-def _opened(name: SourceName, opening: Opening) -> Source:
-    """Return the source that `name` names. What interrupts the run then says how much of a download is kept."""
-    from provisioner.sources.layer_downloads import LayerDownloads
-
-    source: Source = OPENERS[type(name)](name, opening)
-    if isinstance(source, LayerDownloads):
-        opening.stack.enter_context(source.interrupts_noted())
-    return source
-
-
-def _with_catalogue(source: Source, opening: Opening) -> Source:
-    """Return a source that leads to the catalogue's one where there is no image for the platform."""
-    from provisioner.sources.fallback import FallbackSource
-
-    def find(platform: Platform) -> Source | None:
-        name = catalogue_name(opening.options, platform)
-        if name is None:
-            return None
-        has_same_mirrors = isinstance(name, RegistryName) and name.reference.registry == DOCKER_HUB
-        options = opening.options if has_same_mirrors else replace(opening.options, mirrors=())
-        return _opened(name, replace(opening, options=options))
-
-    return FallbackSource(source, find, "the catalogue", "--no-catalogue leaves it out")
-
-
-def catalogue_name(options: SourceOptions, platform: Platform) -> SourceName | None:
-    """Return what the catalogue, the user's own first, has for the short name of `options`; None for nothing."""
-    if not options.short_name:
-        return None
-    own = options.config.catalogue.find(options.short_name, platform)
-    return own or Catalogue.packaged().find(options.short_name, platform)
-
-
-def _open_registry(name: RegistryName, opening: Opening) -> Source:
-    """Return the image of a registry; with `--offline`, what the cache has of it."""
-    from provisioner.registry.hub import suggest_similar_names
-    from provisioner.sources.offline import OfflineSource
-    from provisioner.sources.registry import RegistrySource
-    from provisioner.store.documents import CachingRegistry
-    from provisioner.store.known_tags import KnownTags
-
-    reference, options = name.reference, opening.options
-    lock = opening.lock(str(reference))
-    cache = opening.cache()
-    known_tags = KnownTags(cache.files)
-    if options.offline:
-        return OfflineSource(reference, cache, known_tags, options.jobs, lock)
-    client = client_factory(options, options.jobs, opening.console)
-    if lock and reference.tag and not reference.digest:
-        opening.stack.enter_context(_report_moved_tag(lock, client(reference, False), reference, opening.console))
-    opening.stack.enter_context(suggest_file(reference))
-    opening.stack.enter_context(suggest_similar_names(reference))
-    opening.stack.enter_context(_suggest_mirrors(reference))
-    registry = CachingRegistry(reference, with_mirrors(reference, options, client, opening.console), cache, known_tags)
-    return RegistrySource(reference, registry, cache, options.jobs, lock)
-
-
-@contextmanager
-def _suggest_mirrors(reference: Reference) -> Iterator[None]:
-    """Where the block raises NetworkError for an image of Docker Hub, add to its hint how to find a mirror."""
-    from provisioner.registry.lxc_server import TRY_MIRRORS
-
-    try:
-        yield
-    except NetworkError as error:
-        if reference.registry == DOCKER_HUB:
-            error.hint = f"{error.hint}; {TRY_MIRRORS}"
-        raise
-
-
-OPENERS: Mapping[type[Any], Callable[[Any, Opening], Source]] = {
-    RegistryName: _open_registry,
-    DockerArchive: open_docker_archive,
-    OciArchive: open_oci_archive,
-    OciLayout: open_oci_layout,
-    SkopeoDirectory: open_skopeo_directory,
-    FileName: open_file_name,
-    StandardInput: open_standard_input,
-    Lxc: open_lxc,
-    Rootfs: open_rootfs,
-    Url: open_url,
-}
-"""For each kind of SourceName the function that returns its source."""
-
-
-def client_factory(options: SourceOptions, connections: int, console: Console) -> MakeClient:
-    """Return a function that makes the client of a registry or mirror, by the options and the configuration."""
-    from provisioner.registry.client import RegistryClient
-    from provisioner.registry.credentials import Credentials
-
-    credentials = Credentials.of_environment()
-
-    def make_client(reference: Reference, is_plain: bool) -> RegistryClient:
-        insecure = options.insecure or is_plain or options.config.is_insecure(reference.registry)
-        return RegistryClient(
-            reference, insecure=insecure, connections=connections, credentials=credentials, warn=console.warn
-        )
-
-    return make_client
-
-
-def with_mirrors(reference: Reference, options: SourceOptions, client: MakeClient, console: Console) -> Mirrors:
-    """Return the registry of `reference` with its mirrors by the options, `$PROVISION_MIRRORS` and the configuration.
-
-    Raises UsageError.
-    """
-    from provisioner.registry.mirrors import Mirrors
-
-    others = (*options.mirrors, *environment_mirrors(), *options.config.mirrors_for(reference.registry))
-    return Mirrors(reference, others, client, console.step)
-
-
-def environment_mirrors() -> list[str]:
-    """Return the mirrors of `$PROVISION_MIRRORS`, divided by spaces or commas."""
-    return os.environ.get("PROVISION_MIRRORS", "").replace(",", " ").split()
-
-
 def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
     """Return the platform by the options, else the configuration's, else this machine's.
 
@@ -331,33 +97,6 @@ def usual_platform(arguments: argparse.Namespace, config: Config) -> Platform:
 def platform_reason(arguments: argparse.Namespace, config: Config) -> str:
     """Return why `usual_platform` returns what it does."""
     return "by --platform" if arguments.platform else "by config.toml" if config.platform else "this machine's"
-
-
-def caching_registry(
-    reference: Reference, options: SourceOptions, console: Console, connections: int = 4
-) -> CachingRegistry:
-    """Return the registry of `reference` with the cache, for commands that need no layers. Raises UsageError."""
-    from provisioner.store.blobs import BlobCache
-    from provisioner.store.documents import CachingRegistry
-    from provisioner.store.prune import cache_directory
-
-    registry = with_mirrors(reference, options, client_factory(options, connections, console), console)
-    return CachingRegistry(reference, registry, BlobCache(cache_directory(), console.step))
-
-
-def _prune_to_limit(directory: Path, limit: int | None, console: Console) -> None:
-    """Prune the cache to its limit, whether the run succeeded or not."""
-    from provisioner.store.prune import prune, total_size
-
-    if limit is None:
-        return
-    try:
-        removed = prune(directory, limit)
-    except MachineError as error:  # no reason to fail
-        console.step(f"the cache stays above its limit: {error.message}")
-        return
-    if removed:
-        console.step(f"removed {size_text(total_size(removed))} from the cache, to keep its limit")
 
 
 def _sha256(text: str | None) -> Digest | None:
@@ -379,21 +118,3 @@ def _check_options(arguments: argparse.Namespace) -> None:
         if getattr(arguments, one, None) and getattr(arguments, other, None):
             names = f"--{one} and --{other.replace('_', '-')}"
             raise UsageError(f"{names} contradict each other", "leave out one of them")
-
-
-@contextmanager
-def _report_moved_tag(lock: Lock, client: RegistryClient, reference: Reference, console: Console) -> Iterator[None]:
-    """Ask the registry in a thread which digest the tag has, and in the end show it where it isn't the locked one."""
-    now: list[Descriptor] = []
-
-    def ask() -> None:
-        with suppress(ProvisionError):  # the run itself doesn't need the answer
-            now.append(client.resolve(reference.selector))
-
-    thread = BackgroundThread(ask, "moved")
-    thread.start()
-    yield
-    thread.join(_MOVED_SECONDS)
-    if now and now[0].digest != lock.digest:
-        moved = f"{reference.familiar} has moved since {lock.locked:%Y-%m-%d}"
-        console.step(f"{moved}: it is {now[0].digest!s:.19} now, and locked at {lock.digest!s:.19}")

@@ -19,7 +19,8 @@ from provisioner.commands.output import (
     write_json,
     write_lines,
 )
-from provisioner.commands.source_options import SourceOptions, add_registry_arguments, caching_registry, usual_platform
+from provisioner.commands.registry_sources import caching_registry
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments, usual_platform
 from provisioner.config import Config
 from provisioner.errors import NetworkError, NotFound, UsageError
 from provisioner.image.platform import Platform

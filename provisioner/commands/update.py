@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from provisioner.commands.confirming import add_yes_argument, confirm
 from provisioner.commands.container_names import find_container
-from provisioner.commands.copy import remember
+from provisioner.commands.copy import add_to_list
+from provisioner.commands.open_source import open_source
 from provisioner.commands.output import make_console, screen_of, write_json, write_lines
 from provisioner.commands.plan_options import add_max_size_argument, max_size_of
-from provisioner.commands.source_options import SourceOptions, add_registry_arguments, open_source
+from provisioner.commands.source_options import SourceOptions, add_registry_arguments
 from provisioner.commands.stamps import report_change
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.config import Config
@@ -24,7 +25,7 @@ from provisioner.image.source_name import RegistryName, StandardInput, parse_sou
 from provisioner.sizes import counted
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import Screen, Style
-from provisioner.terminal.wrapping import filled
+from provisioner.terminal.wrapping import fill
 
 if TYPE_CHECKING:
     from provisioner.maintenance.plan import Action, UpdatePlan
@@ -63,10 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Update one directory or all. Raises ProvisionError."""
     if arguments.all:
-        if arguments.directory or arguments.to:
+        if arguments.directory is not None or arguments.to:
             raise UsageError("--all goes with neither NAME|DIR nor --to", "leave out one of them")
         return _update_all(arguments)
-    if not arguments.directory:
+    if arguments.directory is None:
         raise UsageError("NAME|DIR is missing", "name a provisioned directory, or --all")
     return _update(arguments.directory, arguments)
 
@@ -131,10 +132,10 @@ def _update(name: str, arguments: argparse.Namespace) -> int:
     for line in done.notes:
         console.step(line)
     report_change(directory, trust, known)
-    remember(directory, directory, content=done.content)
+    add_to_list(directory, directory, content=done.content)
     console.step(f"updated {shown}")
-    if done.kept:
-        console.step(f"  as it was: {printable(str(directory.with_name(done.kept)))}")
+    if done.old_name:
+        console.step(f"  as it was: {printable(str(directory.with_name(done.old_name)))}")
     return 0
 
 
@@ -146,20 +147,20 @@ class _Question:
         self._directory = directory
         self._shown = shown
 
-    def approve(self, plan: UpdatePlan, kept: str) -> None:
+    def approve(self, plan: UpdatePlan, old_name: str) -> None:
         """Return if the plan is to be carried out. Raises TargetExists if not, and _Unapproved for --dry-run."""
-        where = str(self._directory.with_name(kept)) if kept else ""
+        where = str(self._directory.with_name(old_name)) if old_name else ""
         if self._arguments.json:
             write_json(_as_json(plan, where))
         else:
             screen = screen_of(self._arguments)
-            write_lines(filled(line, screen.width) for line in _lines(plan, where, screen))
+            write_lines(fill(line, screen.width) for line in _lines(plan, where, screen))
         if self._arguments.dry_run:
             raise _Unapproved
         confirm(self._arguments, f"{self._shown} is about to be updated", "Update it?")
 
 
-def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
+def _lines(plan: UpdatePlan, old: str, screen: Screen) -> list[str]:
     """Return the plan for people, with the names of conflicts in a colour."""
     image, users = plan.image_changes, [action for action in plan.actions if not action.decision.is_conflict]
     return [
@@ -167,17 +168,17 @@ def _lines(plan: UpdatePlan, kept: str, screen: Screen) -> list[str]:
         f"yours: {counted(len(users), 'change stays', 'changes stay')}",
         *([f"packages to install again: {_names(plan.packages)}"] if plan.packages else []),
         *([f"packages that come again: {_names(plan.returning_packages)}"] if plan.returning_packages else []),
-        *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, kept)}" for action in plan.conflicts),
+        *(f"{screen.styled(_shown(action.path), Style.YELLOW)}: {_outcome(action, old)}" for action in plan.conflicts),
     ]
 
 
-def _outcome(action: Action, kept: str) -> str:
+def _outcome(action: Action, old: str) -> str:
     """Return what becomes of a path that both sides have changed, as a text."""
     from provisioner.comparison.merge import Side
     from provisioner.filesystem.kind import Kind
 
     content = action.decision.content
-    place = printable(kept) if kept else ""
+    place = printable(old) if old else ""
     if action.is_place_taken:
         return f"{_shown(action.place)} comes in its place; " + (f"this one is in {place}" if place else "this is lost")
     if action.is_blocked:
@@ -199,12 +200,12 @@ def _outcome(action: Action, kept: str) -> str:
     return "both have changed mode or owner: " + ("yours stays" if side is Side.USER else "the image's comes")
 
 
-def _as_json(plan: UpdatePlan, kept: str) -> dict[str, object]:
+def _as_json(plan: UpdatePlan, old: str) -> dict[str, object]:
     """Return the plan as `--json` prints it."""
     counts = {"added": "A", "changed": "C", "deleted": "D"}
     return {
         "image": {word: plan.image_changes[letter] for word, letter in counts.items()},
-        "kept_as": kept or None,
+        "kept_as": old or None,
         "bytes": plan.size,
         "packages": list(map(os.fsdecode, plan.packages)),
         "returning_packages": list(map(os.fsdecode, plan.returning_packages)),
@@ -228,4 +229,4 @@ def _names(packages: list[bytes]) -> str:
 
 
 def _shown(path: bytes) -> str:
-    return printable("/" + os.fsdecode(path))
+    return printable(b"/" + path)

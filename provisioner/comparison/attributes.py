@@ -17,11 +17,11 @@ from provisioner.ownership.mtree import parse_entries
 
 
 def find_changed_attributes(folder: int, shown: str, *, closed: Closed = "raise") -> Iterator[bytes]:
-    """Yield the paths in the rootfs beside the open `.provision/` that have an attribute which the image lacks.
+    """Yield the paths in the rootfs beside the open `.provision/` that have an attribute other than in the image.
 
-    Or which has another value there, such as after setcap(8). Attributes that are missing are no change: the file
-    system may not store them. Only files count that were touched since the image was unpacked. `shown` and `closed`
-    are those of `find_changes`. Raises MachineError.
+    It is one that the image doesn't have there, or has with another value, such as after setcap(8). Attributes that are
+    missing are no change: the file system may not store them. Only files count that were touched since the image was
+    unpacked. `shown` and `closed` are those of `find_changes`. Raises MachineError.
     """
     with (
         opened_record(folder, shown) as (record, baseline),

@@ -12,15 +12,15 @@ from typing import BinaryIO
 from provisioner.comparison.join import join_one
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.container.access import open_rootfs, read_file
+from provisioner.container.ids import read_ids
 from provisioner.container.proot_links import LINK_FOLDER
-from provisioner.container_files import GENERATED, GENERATED_NAMES, IDS, MOUNT_POINTS, ROOTFS
+from provisioner.container_files import GENERATED, GENERATED_NAMES, MOUNT_POINTS, ROOTFS
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, PathErrors, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Closed, WalkedFile, walk
 from provisioner.ownership.mtree import MtreeEntry, parse_entries, parse_header
 from provisioner.ownership.record import open_record
-from provisioner.terminal.escaping import printable
 
 _MOUNT_POINTS = frozenset((b"dev", b"proc", b"sys", b"run", b"tmp", b"dev/pts", b"dev/shm", b"dev/mqueue"))
 """Directories that start.sh makes where the image has none."""
@@ -69,7 +69,7 @@ def opened_record(folder: int, shown: str) -> Iterator[tuple[BinaryIO, Baseline]
             links = _open_links(folder, stack)
             owner = (status.st_uid, status.st_gid)
             points = read_mount_points(folder)
-            baseline = Baseline(header, owner, _generated_files(folder), _first_id(folder), links, points)
+            baseline = Baseline(header, owner, _generated_files(folder), read_ids(folder).first, links, points)
         yield record, baseline
 
 
@@ -201,14 +201,3 @@ def _generated_files(folder: int) -> dict[bytes, bytes]:
         contents = {name: read_file(generated, name, name) for name in GENERATED_NAMES}
         return {f"etc/{name}".encode(): content for name, content in contents.items() if content is not None}
     return {}
-
-
-def _first_id(folder: int) -> int | None:
-    """Return the first subordinate id of the files, None where they belong to the user or the image's owners."""
-    lines = (read_file(folder, IDS, IDS) or b"").split(b"\n")
-    return int(lines[1]) if len(lines) > 1 and lines[1].isdigit() else None
-
-
-def shown_path(path: bytes) -> str:
-    """Return a path for people: from the root, escaped."""
-    return printable("/" + os.fsdecode(path))

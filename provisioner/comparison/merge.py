@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-from provisioner.comparison.places import is_account_file, is_configuration, is_of_the_user
+from provisioner.comparison.places import is_account_file, is_configuration, is_user_data
 from provisioner.filesystem.kind import Kind
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class State(NamedTuple):
 
 
 class Side(Enum):
-    """Whose file it is in the end. One that isn't there on that side isn't there in the end."""
+    """Which side's file is there after the update; none where that side has none."""
 
     IMAGE = "image"
     USER = "user"
@@ -49,7 +49,7 @@ class Decision(NamedTuple):
 
     content: Side
     mode: Side
-    """IMAGE or USER, for what is there in the end."""
+    """IMAGE or USER, for what is there after the update."""
     owner: Side
     """As `mode`."""
     is_conflict: bool
@@ -64,8 +64,8 @@ def decide(path: bytes, base: State | None, disk: State | None, new: State | Non
     if base is None or disk is None or new is None or len({base.kind, disk.kind, new.kind}) > 1:
         rest = Side.IMAGE if content is Side.IMAGE else Side.USER
         return Decision(content, rest, rest, is_conflict)
-    mode, is_mode_conflict = _decide_rest(path, base.mode, disk.mode, new.mode)
-    owner, is_owner_conflict = _decide_rest(path, base.owner, disk.owner, new.owner)
+    mode, is_mode_conflict = _decide_attribute(path, base.mode, disk.mode, new.mode)
+    owner, is_owner_conflict = _decide_attribute(path, base.owner, disk.owner, new.owner)
     return Decision(content, mode, owner, is_conflict or is_mode_conflict or is_owner_conflict)
 
 
@@ -75,7 +75,7 @@ def _decide_content(path: bytes, base: State | None, disk: State | None, new: St
         return Side.IMAGE, False
     if was == will:
         return Side.USER, False
-    if now is None or is_of_the_user(path):
+    if now is None or is_user_data(path):
         return Side.USER, True
     if is_account_file(path) and disk and new and disk.kind is new.kind is Kind.FILE:
         return Side.LINES, False
@@ -84,10 +84,10 @@ def _decide_content(path: bytes, base: State | None, disk: State | None, new: St
     return Side.IMAGE, True
 
 
-def _decide_rest(path: bytes, base: T, disk: T, new: T) -> tuple[Side, bool]:
+def _decide_attribute(path: bytes, base: T, disk: T, new: T) -> tuple[Side, bool]:
     """Decide for the mode or the owner of what all three sides have."""
     if disk in (base, new):
         return Side.IMAGE, False
     if base == new:
         return Side.USER, False
-    return (Side.USER if is_configuration(path) or is_of_the_user(path) else Side.IMAGE), True
+    return (Side.USER if is_configuration(path) or is_user_data(path) else Side.IMAGE), True

@@ -6,7 +6,7 @@ from provisioner.rootfs.account_files import ACCOUNT_FILES
 
 CONFIGURATION = b"etc/"
 """Where a file that the user has changed stays, and the image's new one comes beside it."""
-_OF_THE_USER = tuple(f"{path}/".encode() for path in ("home", "root", "srv", "opt", "usr/local", "var/lib", "var/www"))
+_USER_DATA = tuple(f"{path}/".encode() for path in ("home", "root", "srv", "opt", "usr/local", "var/lib", "var/www"))
 """Directories below which what the user has changed stays."""
 _DATABASES = tuple(
     path.encode()
@@ -30,9 +30,9 @@ def is_configuration(path: bytes) -> bool:
     return path.startswith(CONFIGURATION)
 
 
-def is_of_the_user(path: bytes) -> bool:
+def is_user_data(path: bytes) -> bool:
     """Return whether a path is below a directory whose content belongs to the user rather than to the image."""
-    return path.startswith(_OF_THE_USER)
+    return path.startswith(_USER_DATA)
 
 
 def is_package_database(path: bytes) -> bool:

@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cached_property
 
 from provisioner.container.proot_links import PREFIX
-from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor, open_readable
+from provisioner.filesystem.descriptors import ANY_FILE, closing_descriptor, open_readable
 from provisioner.filesystem.kind import DEVICES, KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile
 from provisioner.ownership.digests import hash_file
@@ -123,11 +123,7 @@ class Baseline:
     def _open(self, file: WalkedFile) -> int:
         if self.opens_closed:
             return open_readable(file.directory, file.name, file.stat)
-        return os.open(file.name, _NOT_WAITING, dir_fd=file.directory)
-
-
-_NOT_WAITING = EXISTING_FILE | os.O_NONBLOCK
-"""A program may put a FIFO in place of a file at any time."""
+        return os.open(file.name, ANY_FILE, dir_fd=file.directory)
 
 
 def content_of_link(link: WalkedFile, links: int) -> WalkedFile:
@@ -150,7 +146,7 @@ def content_of_link(link: WalkedFile, links: int) -> WalkedFile:
 def _read(file: WalkedFile, limit: int) -> bytes:
     """Return up to `limit` bytes of a file; nothing where it can't be read."""
     try:
-        with closing_descriptor(os.open(file.name, _NOT_WAITING, dir_fd=file.directory)) as opened:
+        with closing_descriptor(os.open(file.name, ANY_FILE, dir_fd=file.directory)) as opened:
             return os.read(opened, limit)
     except PermissionError:
         return b""

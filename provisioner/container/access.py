@@ -18,9 +18,16 @@ from pathlib import Path
 from provisioner.container.recovery import put_back
 from provisioner.container_files import FOLDER, LINKS, LOG, ROOTFS, SCRIPT, SHARED_MEMORY
 from provisioner.errors import MachineError, NotTrusted, TargetExists, machine_errors
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import (
+    ANY_FILE,
+    DIRECTORY,
+    DIRECTORY_LOCATION,
+    LOCATION,
+    closing_descriptor,
+    closing_on_error,
+)
 from provisioner.filesystem.removal import names_in
-from provisioner.filesystem.resolution import PASSED, resolve, resolved
+from provisioner.filesystem.resolution import resolve, resolved
 from provisioner.filesystem.trust import (
     NOBODY,
     Stranger,
@@ -54,9 +61,7 @@ def trust_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def look_errors(directory: Path) -> Iterator[None]:
-    """Turn errors of looking at a container into those of `trust_errors`: its hints for what is going to be made don't
-    fit to one that is there.
-    """
+    """Turn errors of looking at a container into those of `trust_errors`, with a hint for a directory that is there."""
     try:
         with trust_errors(f"look at {printable(str(directory))}"):
             yield
@@ -127,7 +132,7 @@ def _open_folder(directory: Path, trust: TrustedDirectories) -> int | None:
             return open_folder(found.directory, found.path, trust)
         if len(found.missing) > 1 or not put_back(found.directory, found.missing[0]):
             return None
-        with closing_descriptor(os.open(found.missing[0], PASSED, dir_fd=found.directory)) as opened:
+        with closing_descriptor(os.open(found.missing[0], DIRECTORY_LOCATION, dir_fd=found.directory)) as opened:
             return open_folder(opened, found.path, trust)
 
 
@@ -144,12 +149,9 @@ def open_folder(directory: int, path: Path, trust: TrustedDirectories) -> int | 
         if not trust.covers(path):
             _Container(directory, path).check(directory, path)
         raise
-    try:
+    with closing_on_error(folder):
         if not trust.covers(path):
             _Container(directory, path).check_all(folder)
-    except BaseException:
-        os.close(folder)
-        raise
     return folder
 
 
@@ -164,7 +166,7 @@ class _Container:
     def _users(self) -> TrustedUsers:
         """The trusted users, with the owner that a file created beside the directory gets."""
         try:
-            parent = os.open("..", PASSED, dir_fd=self._directory)
+            parent = os.open("..", DIRECTORY_LOCATION, dir_fd=self._directory)
         except PermissionError:  # it is closed to this user
             return TrustedUsers.of_this_process()
         with closing_descriptor(parent):
@@ -184,7 +186,7 @@ class _Container:
 
     def _check_name(self, parent: int, name: bytes, path: Path) -> None:
         with suppress(FileNotFoundError):  # another process has just removed it
-            file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            file = os.open(name, LOCATION, dir_fd=parent)
             with closing_descriptor(file):
                 self.check(file, path)
 
@@ -220,7 +222,7 @@ def read_file(folder: int, name: str, shown: str) -> bytes | None:
     with machine_errors(f"read {printable(shown)}"):
         try:
             # A FIFO is not waited for.
-            file = os.open(name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder)
+            file = os.open(name, ANY_FILE, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

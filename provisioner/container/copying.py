@@ -1,6 +1,6 @@
 """Copies a provisioned directory into its staging: everything but what belongs to processes and inodes of the original.
 
-Hard links of Termux's proot lead to the copy, and the state of fakeroot is made for its inodes.
+Hard links of Termux's proot are changed to lead to the copy, and the state of fakeroot is made for its inodes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from provisioner.container.proot_links import led_to, read_links_place
+from provisioner.container.proot_links import read_linked_rootfs, retargeted
 from provisioner.container.record import Record, new_id
 from provisioner.container_files import (
     FAKEROOT_STATE,
@@ -48,10 +48,10 @@ def copy_directory(source: int, former: Path, target: int, place: Path, *, is_mo
     place of the source. Raises MachineError.
     """
     with closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=source)) as folder:
-        recorded = read_links_place(folder)
+        recorded = read_linked_rootfs(folder)
     formers = [path for path in (recorded, os.fsencode(former / ROOTFS)) if path]
     rootfs = os.fsencode(place / ROOTFS)
-    copier = TreeCopier(target, is_left_out, lambda link: led_to(link, formers, rootfs))
+    copier = TreeCopier(target, is_left_out, lambda link: retargeted(link, formers, rootfs))
     try:
         report = copier.copy(source)
         _finish(target, rootfs if recorded else b"")

@@ -8,9 +8,9 @@ from pathlib import Path
 from provisioner.container.access import open_folder, trust_errors
 from provisioner.container.record import Record
 from provisioner.errors import TargetExists
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, DIRECTORY_LOCATION, closing_descriptor
 from provisioner.filesystem.removal import names_in
-from provisioner.filesystem.resolution import PASSED, resolved
+from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.terminal.escaping import printable
 
@@ -32,7 +32,7 @@ def record_in(parent: int, directory: Path, trust: TrustedDirectories = NOBODY) 
     shown = printable(str(directory))
     with trust_errors(f"look at {shown}"):
         try:
-            opened = os.open(directory.name, PASSED, dir_fd=parent)
+            opened = os.open(directory.name, DIRECTORY_LOCATION, dir_fd=parent)
         except FileNotFoundError:
             return None
         except NotADirectoryError:

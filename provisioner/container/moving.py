@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 from provisioner.container.copying import copy_directory
-from provisioner.container.proot_links import lead_links
+from provisioner.container.proot_links import retarget_links
 from provisioner.container.removing import Removal, check_in_place
 from provisioner.container.running import check_not_running
 from provisioner.container.staging import Staging
@@ -40,8 +40,8 @@ def move_directory(
         with machine_errors(f"move {printable(str(source))}: look at its rootfs"):
             os.close(os.open(ROOTFS, DIRECTORY, dir_fd=opened))
         if _rename(removal, staging):
-            with machine_errors(f"lead the links in {printable(str(target))}"):
-                _lead_links(opened, target)
+            with machine_errors(f"change the links of proot in {printable(str(target))}"):
+                _retarget_links(opened, target)
                 if sync:
                     sync_directory(staging.parent)
                     sync_directory(removal.parent)
@@ -74,10 +74,10 @@ def _rename(removal: Removal, staging: Staging) -> bool:
     return True
 
 
-def _lead_links(opened: int, target: Path) -> None:
-    """Have the hard links of Termux's proot lead to the new place."""
+def _retarget_links(opened: int, target: Path) -> None:
+    """Change the hard links of Termux's proot to the new path of the rootfs."""
     with (
         closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=opened)) as folder,
         closing_descriptor(os.open(ROOTFS, DIRECTORY, dir_fd=opened)) as rootfs,
     ):
-        lead_links(rootfs, folder, os.fsencode(target / ROOTFS))
+        retarget_links(rootfs, folder, os.fsencode(target / ROOTFS))

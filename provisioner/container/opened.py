@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from provisioner.container.access import look_errors, open_folder
 from provisioner.container.record import Record
-from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD
+from provisioner.container_files import OWNERSHIP_RECORD, RECORD, looks_provisioned
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, NotFound, ProvisionError, TargetExists
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.resolution import resolved
@@ -89,7 +89,7 @@ def _no_container(directory: Path, shown: str) -> ProvisionError:
     """
     if not os.path.exists(directory):
         return NotFound(f"there is no directory {shown}", LIST_HINT)
-    if os.path.isdir(directory / FOLDER):
+    if looks_provisioned(directory):
         return TargetExists(
             f"{shown} is incomplete: its record is missing, so nobody knows what it was made from", PROVISION_ELSEWHERE
         )
@@ -106,7 +106,7 @@ def _no_directory(parent: int, name: str, path: Path, shown: str) -> TargetExist
 
 def _hint_for(path: Path) -> str:
     """Return what to name instead of a path that is no provisioned directory: the one that it is in, if any."""
-    above = next((part for part in path.parents if os.path.isdir(part / FOLDER)), None)
+    above = next((part for part in path.parents if looks_provisioned(part)), None)
     return f"name the directory: {printable(shlex.quote(str(above)))}" if above else LIST_HINT
 
 

@@ -121,9 +121,9 @@ def _keeps_times(directory: int) -> bool:
     with open(os.open(_FILE, NEW_FILE, 0o600, dir_fd=directory), "wb", buffering=0) as file:
         file.write(b"content")
         os.utime(file.fileno(), ns=(0, 0))
-    kept = os.stat(_FILE, dir_fd=directory).st_mtime_ns == 0
+    has_time = os.stat(_FILE, dir_fd=directory).st_mtime_ns == 0
     os.unlink(_FILE, dir_fd=directory)
-    return kept
+    return has_time
 
 
 def _reads_link(name: str, directory: int) -> bool:

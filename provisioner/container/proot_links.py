@@ -124,7 +124,7 @@ def is_link(target: bytes) -> bool:
     return target.startswith(b"/") and os.path.basename(target).startswith(PREFIX)
 
 
-def led_to(target: bytes, former: Iterable[bytes], rootfs: bytes) -> bytes:
+def retargeted(target: bytes, former: Iterable[bytes], rootfs: bytes) -> bytes:
     """Return the target of a symlink for a rootfs that was at one of the absolute paths `former` and is at `rootfs`.
 
     Only links of proot change, also those that still lead to an older path: into the LINK_FOLDER of a directory called
@@ -139,18 +139,18 @@ def led_to(target: bytes, former: Iterable[bytes], rootfs: bytes) -> bytes:
     return b"/".join([rootfs, os.fsencode(LINK_FOLDER), name]) if found and older and b"/" not in name else target
 
 
-def read_links_place(folder: int) -> bytes:
+def read_linked_rootfs(folder: int) -> bytes:
     """Return the path of the rootfs that links lead to, as the open `.provision/` says; empty where it doesn't."""
     return (read_file(folder, LINKS, LINKS) or b"").removesuffix(b"\n")
 
 
-def lead_links(rootfs: int, folder: int, new: bytes) -> int:
-    """Lead all links of proot in an open rootfs, which was moved, to its path `new`; return how many there are.
+def retarget_links(rootfs: int, folder: int, new: bytes) -> int:
+    """Change all links of proot in an open rootfs, which was moved, to its path `new`; return how many there are.
 
     Each is replaced by one rename, and LINKS in the open `folder` at last: where this ends early, the next start of
-    start.sh goes on. Raises OSError.
+    start.sh changes the rest. Raises OSError.
     """
-    former, count, new_name = read_links_place(folder), 0, f"{NEW_LINK}.{os.getpid()}"
+    former, count, new_name = read_linked_rootfs(folder), 0, f"{NEW_LINK}.{os.getpid()}"
     try:
         state = os.stat(LINK_FOLDER, dir_fd=rootfs, follow_symlinks=False)
     except FileNotFoundError:
@@ -160,11 +160,11 @@ def lead_links(rootfs: int, folder: int, new: bytes) -> int:
     for file in filter(None, walk(rootfs, closed="open")):
         if stat.S_ISLNK(file.stat.st_mode):
             target = os.readlink(file.name, dir_fd=file.directory)
-            led = led_to(target, filter(None, [former]), new)
-            if led != target:
+            changed = retargeted(target, filter(None, [former]), new)
+            if changed != target:
                 with suppress(FileNotFoundError):
                     os.unlink(new_name, dir_fd=folder)  # left by a killed process
-                os.symlink(led, new_name, dir_fd=folder)
+                os.symlink(changed, new_name, dir_fd=folder)
                 os.rename(new_name, file.name, src_dir_fd=folder, dst_dir_fd=file.directory)
             count += is_link(target)
     replace_in(folder, LINKS, new + b"\n", 0o644)

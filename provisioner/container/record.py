@@ -55,9 +55,9 @@ class Record:
     verified: str = ""
     """How far the content was verified, in words such as `not verified`; empty where digests cover all of it."""
     run: RunSettings = AS_CONFIGURED
-    """What was wanted in place of what the image's config says."""
+    """What was asked for in place of parts of the image's config."""
     options: StartOptions = NO_OPTIONS
-    """What start.sh goes by, as it was asked for."""
+    """The options of start.sh that were asked for."""
     id: str = ""
     """A number of this directory's own, which stays with it when it is moved; empty in older records."""
     hardlinks: str = ""

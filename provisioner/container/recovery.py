@@ -76,16 +76,16 @@ def put_back(parent: int, name: str) -> bool:
         return False
 
 
-def recover(folder: int, parent: int, name: str, kept: bytes) -> None:
+def recover(folder: int, parent: int, name: str, keep: bytes) -> None:
     """Do what a killed run would have done next with the directory that it was replacing, `name` in its open parent.
 
-    It is put back, or kept under its other name where the new one is in place. `folder` is the staging directory, open
-    and locked, and `kept` the content of its KEEP, empty if there is none. Raises OSError.
+    It is put back, or gets the name that KEEP has for it where the new one is in place. `folder` is the staging
+    directory, open and locked, and `keep` the content of its KEEP, empty if there is none. Raises OSError.
     """
     if _exists(folder, OLD) and _exists(folder, NEW):
         os.rename(OLD, name, src_dir_fd=folder, dst_dir_fd=parent)
-    elif kept:
-        number, _, keep_as = kept.partition(b"/")
+    elif keep:
+        number, _, keep_as = keep.partition(b"/")
         # What is called new is the old one after the exchange.
         if old := next((found for found in (OLD, NEW) if _is_old(folder, found, number)), None):
             os.rename(old, keep_as or number, src_dir_fd=folder, dst_dir_fd=parent)

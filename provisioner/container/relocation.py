@@ -14,7 +14,7 @@ from pathlib import Path
 from provisioner.container.access import opened_directory
 from provisioner.container.directories import KnownDirectory
 from provisioner.container.record import Record
-from provisioner.container_files import FOLDER
+from provisioner.container_files import FOLDER, looks_provisioned
 from provisioner.errors import MachineError, NotTrusted
 from provisioner.filesystem.trust import TrustedDirectories
 
@@ -50,7 +50,7 @@ def containers_in(folders: Iterable[Path]) -> Iterator[Path]:
                 if entry.is_dir(follow_symlinks=False) and not _is_staging(entry.name)
             ]
             for name in sorted(names):
-                if os.path.isdir(folder / name / FOLDER):
+                if looks_provisioned(folder / name):
                     yield folder / name
 
 

@@ -10,6 +10,7 @@ import errno
 import os
 from pathlib import Path
 
+from provisioner.container.parents import open_parent
 from provisioner.container.recovery import OLD, staging_directory
 from provisioner.container.staging import Staging
 from provisioner.container_files import FOLDER, ROOTFS, SCRIPT
@@ -58,7 +59,7 @@ class Removal(Staging):
 
     def _become_staging(self) -> None:
         """Rename the target to the name of the staging directory, and open that in its place."""
-        self._open_parent()
+        self.parent, self._created_parents = open_parent(self.target, self._trust)
         with closing_descriptor(os.open(self.target.name, DIRECTORY, dir_fd=self.parent)) as opened:
             if not try_lock(opened):
                 raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))

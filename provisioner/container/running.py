@@ -37,6 +37,16 @@ def describe_processes(pids: Sequence[int]) -> str:
     return shown if len(pids) <= _MOST_NAMED else f"{shown} and {len(pids) - _MOST_NAMED} more"
 
 
+def describe_running(directory: Path, shown: str, what: str) -> list[str]:
+    """Return lines about what runs from a directory while `what` is made of it, such as "copy"; none for nothing."""
+    if not (pids := running_in(directory)):
+        return []
+    return [
+        f"this runs from {shown}: {describe_processes(pids)}",
+        f"  what it writes meanwhile may be in the {what} in part",
+    ]
+
+
 def check_not_running(directory: Path, option: str = "") -> None:
     """Raise TargetExists that names what runs from a directory; `option` would have stopped it."""
     if pids := running_in(directory):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from provisioner.container.processes import Process
 from provisioner.container_files import FOLDER, SESSIONS
-from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.filesystem.descriptors import ANY_FILE, closing_descriptor
 
 _PROC = Path("/proc")
 _START_SIZE = 64
@@ -32,7 +32,7 @@ def find_sessions(directory: Path, pids: Iterable[int]) -> list[int]:
     for pid in remaining:
         ancestors = _ancestors(pid)
         if not recorded.keys() & ancestors:
-            container = _container(pid, ancestors, remaining)
+            container = _container_of(pid, ancestors, remaining)
             if _stat_field(pid, 3):  # it may have ended meanwhile, and then has no ancestors
                 first.setdefault(container, pid)
     return sorted([*(pid for pid, joined in recorded.items() if not joined), *first.values()])
@@ -48,7 +48,7 @@ def _recorded_sessions(directory: Path) -> dict[int, bool]:
         return {}
     for name in names:
         with suppress(OSError):
-            file = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            file = os.open(folder / name, ANY_FILE)
             with closing_descriptor(file):
                 is_file = stat.S_ISREG(os.fstat(file).st_mode)
                 lines = os.read(file, _START_SIZE).split(b"\n") if is_file else []
@@ -68,7 +68,7 @@ def _ancestors(pid: int) -> list[int]:
     return found
 
 
-def _container(pid: int, ancestors: list[int], pids: list[int]) -> object:
+def _container_of(pid: int, ancestors: list[int], pids: list[int]) -> object:
     """Return what all processes of a container have in common: a PID namespace, else the first of them."""
     with suppress(OSError):
         namespace = os.readlink(_PROC / str(pid) / "ns/pid")

@@ -14,32 +14,29 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from provisioner.container.access import read_file, trust_errors
-from provisioner.container.parents import create_parent, remove_empty
+from provisioner.container.parents import open_parent, remove_empty
 from provisioner.container.place import check_new
 from provisioner.container.recovery import (
     KEEP,
     NEW,
     OLD,
-    check_staging,
     recover,
     scratch_directory,
     staging_directory,
 )
+from provisioner.container.staging_lock import lock_staging
 from provisioner.errors import MachineError, ProvisionError, TargetExists, machine_errors
 from provisioner.filesystem.atomic import make_directory, write_new
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.exchange import exchange
-from provisioner.filesystem.locks import lock, lock_holder
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.filesystem.removal import names_in, remove_name
-from provisioner.filesystem.resolution import resolve
 from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.sizes import size_text
@@ -47,8 +44,6 @@ from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
 _PARENTS = "parents"
-_LOCK_SECONDS = 1.0
-"""How long the child processes of a killed run may take to end: they hold its lock, too."""
 MAKE = "make"
 """The action by which a directory comes to be that wasn't there."""
 _HINTS_THERE = {
@@ -109,11 +104,11 @@ class Staging:
     def __enter__(self) -> Staging:
         """Lock the staging directory, clean up after a killed run, and check what the file system can do."""
         with _hints(self._action), trust_errors(self._what):
-            self._open_parent()
+            self.parent, self._created_parents = open_parent(self.target, self._trust)
             try:
                 with suppress(FileNotFoundError):
                     self._lstat(self.target.name)  # raises for a name that is too long, before any work is done
-                self._lock = self._create_and_lock()
+                self._lock = lock_staging(self.parent, self.target, self._report_waiting)
             except BaseException:
                 self._remove_parents()
                 os.close(self.parent)
@@ -173,7 +168,7 @@ class Staging:
                 write_new(self._lock, KEEP, b"%d/%s" % (number, os.fsencode(keep_as)))
         if sync:
             with machine_errors(f"write {shown} to the disk"):
-                sync_below(self._lock, lambda count: _report_waiting(console, count))
+                sync_below(self._lock, lambda count: _report_unwritten(console, count))
         with machine_errors(f"put {shown} in place"):
             try:
                 self._put_in_place()  # this also replaces an empty directory
@@ -213,35 +208,6 @@ class Staging:
     def _put_in_place(self) -> None:
         os.rename(NEW, self.target.name, src_dir_fd=self._lock, dst_dir_fd=self.parent)
 
-    def _open_parent(self) -> None:
-        """Open the directory that the target is in, and create it and those above where they are missing."""
-        while True:
-            found = resolve(self.target, self._trust, parents_only=True)
-            here, created = found.directory, list[str]()
-            try:
-                if found.path != self.target:  # somebody has put a symlink there since the path was resolved
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                for name in found.missing[:-1]:
-                    below = create_parent(here, name)
-                    os.close(here)
-                    here = below
-                    created.append(name)
-                self.parent = os.open(".", DIRECTORY, dir_fd=here)
-                self._created_parents = len(created)
-                return
-            except NotADirectoryError:
-                remove_empty(here, reversed(created))
-                raise TargetExists(
-                    f"{printable(str(self.target))}: a part of this path is a file", "choose another directory"
-                ) from None
-            except FileExistsError:  # another run creates them at the same time: they are looked at anew
-                continue
-            except BaseException:
-                remove_empty(here, reversed(created))
-                raise
-            finally:
-                os.close(here)
-
     def _record_parents(self) -> None:
         """Write down how many parents were created, for the run that cleans up if this one is killed."""
         text = read_file(self._lock, _PARENTS, str(self._folder / _PARENTS)) or b""
@@ -262,52 +228,6 @@ class Staging:
             os.mkdir(self.scratch.name, 0o700, dir_fd=self._lock)
         with closing_descriptor(os.open(self.scratch.name, DIRECTORY, dir_fd=self._lock)) as scratch:
             return make_directory(scratch, name, 0o700)
-
-    def _create_and_lock(self) -> int:
-        """Create the staging directory, lock it and return it open.
-
-        Raises TargetExists when another run still holds the lock after _LOCK_SECONDS, and nobody waits for it.
-        """
-        deadline, is_reported = time.monotonic() + _LOCK_SECONDS, False
-        while True:
-            try:
-                os.mkdir(self._name, 0o700, dir_fd=self.parent)
-            except FileExistsError:
-                check_staging(self.parent, self.target)
-            try:
-                return self._open_and_lock()
-            except FileNotFoundError:  # another run has finished, and removed it, between two of our steps
-                continue
-            except BlockingIOError:
-                if time.monotonic() < deadline:
-                    time.sleep(_LOCK_SECONDS / 100)
-                    continue
-                message = f"another run is at work on {printable(str(self.target))}{self._lock_holder()}"
-                if self._report_waiting is None:
-                    raise TargetExists(message, "wait until it has finished") from None
-                if not is_reported:
-                    self._report_waiting(f"{message}: waiting for it (Ctrl-C: don't)")
-                    is_reported = True
-                time.sleep(_LOCK_SECONDS / 10)
-
-    def _lock_holder(self) -> str:
-        """Return which process holds the lock, for a message; empty where that is unknown."""
-        with suppress(OSError), closing_descriptor(os.open(self._name, DIRECTORY, dir_fd=self.parent)) as folder:
-            if pid := lock_holder(folder):
-                return f", process {pid}"
-        return ""
-
-    def _open_and_lock(self) -> int:
-        """Open and lock the staging directory. Raises FileNotFoundError where it is gone, BlockingIOError if locked."""
-        folder = os.open(self._name, DIRECTORY, dir_fd=self.parent)
-        try:
-            lock(folder, seconds=0)
-            if not os.path.samestat(os.fstat(folder), self._lstat()):
-                raise FileNotFoundError
-            return folder
-        except BaseException:
-            os.close(folder)
-            raise
 
     def _lstat(self, name: bytes | str = b"") -> os.stat_result:
         return os.stat(name or self._name, dir_fd=self.parent, follow_symlinks=False)
@@ -358,7 +278,7 @@ def finish_interrupted(target: Path, trust: TrustedDirectories = NOBODY) -> None
             pass
 
 
-def _report_waiting(console: Console | None, count: int | None) -> None:
+def _report_unwritten(console: Console | None, count: int | None) -> None:
     """Write a step with the number of bytes that have yet to be written to the disk, if it is known."""
     if console:
         console.step(f"writing {'files' if count is None else size_text(count)} to the disk")

@@ -1,4 +1,4 @@
-"""What start.sh goes by, as it was asked for when a directory was made, or changed since."""
+"""The options of start.sh that were asked for when a directory was made, or changed since."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from provisioner.container_files import FOLDER, SCRIPT
+from provisioner.container_files import SCRIPT, looks_provisioned
 from provisioner.doctor import filesystem, kernel, network, proot, runtimes, termux, tools
 from provisioner.doctor.check import Check, Finding, Site, State, no, unknown
 from provisioner.doctor.children import Reply, in_children
@@ -102,7 +102,7 @@ def diagnose(directory: Path, *, offline: bool = False, trust: TrustedDirectorie
 
     Takes some seconds at most, and leaves nothing behind. With `offline`, the network probes are left out.
     """
-    is_container = os.path.isdir(directory / FOLDER)
+    is_container = looks_provisioned(directory)
     existing = next(path for path in (directory, *directory.parents) if os.path.isdir(path))
     with _scratch_directory(existing) as (scratch, scratch_error):
         probes = [*PROBES, *(CONTAINER_PROBES if is_container else ()), *(() if offline else NETWORK_PROBES)]

@@ -31,7 +31,7 @@ from provisioner.container_files import (
 )
 from provisioner.exports.owners import OwnerSource
 from provisioner.exports.tree_files import FilesReport, TreeFiles
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import ANY_FILE, DIRECTORY, closing_descriptor
 from provisioner.filesystem.kind import Kind
 
 DOCUMENTS = (RECORD, MANIFEST, CONFIG, OWNERSHIP_RECORD, IDS, MOUNT_POINTS)
@@ -99,7 +99,7 @@ class DigestCheck:
         return self._tail[BLOCK:].startswith(b"%d comment=%s" % (len(self._comment), _COMMENT))
 
     @property
-    def is_right(self) -> bool:
+    def matches(self) -> bool:
         """Return whether the digest is that of the bytes."""
         return self._tail[BLOCK : 2 * BLOCK] == self._comment.ljust(BLOCK, b"\0")
 
@@ -122,7 +122,7 @@ def _directory_entry(path: str) -> Entry:
 def _add_file(writer: ArchiveWriter, directory: int, name: str, path: str, mode: int) -> None:
     """Add a regular file, if there is one. Raises OSError."""
     try:
-        opened = os.open(name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=directory)
+        opened = os.open(name, ANY_FILE, dir_fd=directory)
     except FileNotFoundError:
         return
     with closing_descriptor(opened):

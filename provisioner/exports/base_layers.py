@@ -30,7 +30,7 @@ def fetch_layers(
         return _fetch(image, source, needed, progress, stack)
 
 
-def layers_part(image: Image, needed: Collection[Digest]) -> Image:
+def image_with_layers(image: Image, needed: Collection[Digest]) -> Image:
     """Return an image with some of the layers of another one, each once. Its documents are those of the other one."""
     pairs = dict(zip(image.manifest.layers, image.config.diff_ids, strict=True))
     found = {blob: diff_id for blob, diff_id in pairs.items() if blob.digest in needed}
@@ -63,7 +63,7 @@ class _Counter:
     def __call__(self, count: int, /) -> None:
         self._progress(count)
 
-    def present(self, count: int, /) -> None:
+    def count_cached(self, count: int, /) -> None:
         self._progress(count)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from provisioner.container.access import trust_errors
 from provisioner.errors import TargetExists, UsageError, machine_errors
 from provisioner.filesystem.atomic import name_beside
-from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, closing_on_error
 from provisioner.filesystem.locks import try_lock
 from provisioner.filesystem.resolution import ResolvedPath, resolve
 from provisioner.filesystem.sync import sync_directory
@@ -93,7 +93,7 @@ def _open_part(directory: int, part: str, shown: str) -> int:
     """Create and lock the file that becomes the archive, for this user alone. Raises OSError, TargetExists."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     opened = os.open(part, flags, 0o600, dir_fd=directory)
-    try:
+    with closing_on_error(opened):
         state = os.fstat(opened)
         is_ours = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() and state.st_nlink == 1
         if not is_ours or not try_lock(opened):
@@ -101,15 +101,12 @@ def _open_part(directory: int, part: str, shown: str) -> int:
         if not os.path.samestat(state, os.stat(part, dir_fd=directory, follow_symlinks=False)):
             raise TargetExists(f"another run has just written {shown}", "try again")
         os.ftruncate(opened, 0)
-    except BaseException:
-        os.close(opened)
-        raise
     return opened
 
 
 def _sync(found: ResolvedPath) -> None:
     """Have the name on the disk, if the directory may be opened."""
     with suppress(PermissionError):
-        listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=found.directory)
+        listed = os.open(".", DIRECTORY, dir_fd=found.directory)
         with closing_descriptor(listed):
             sync_directory(listed)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cached_property
 
 from provisioner.errors import MalformedImage
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import ANY_FILE, DIRECTORY, closing_descriptor
 from provisioner.ownership.mtree import decode_name
 from provisioner.rootfs.rpm import read_rpm_packages
 from provisioner.rootfs.tree import Tree
@@ -34,7 +34,7 @@ _PACMAN_LINE = re.compile(rb"(\./\S+|/set)((?: \S+)*)")
 
 
 class OwnerSource:
-    """Owners in the container whose rootfs is open. Tell it which directory of the tree comes next."""
+    """Owners in the container whose rootfs is open, for a walk that calls `enter` and `leave` for each directory."""
 
     def __init__(self, rootfs: int) -> None:
         self._rootfs = rootfs
@@ -121,7 +121,7 @@ class OwnerSource:
 
     def _read(self, path: bytes) -> bytes:
         """Return the content of a regular file in the rootfs; nothing where there is none. No symlink is followed."""
-        file = self._open(path, EXISTING_FILE | os.O_NONBLOCK)
+        file = self._open(path, ANY_FILE)
         if file < 0:
             return b""
         with open(file, "rb") as opened:

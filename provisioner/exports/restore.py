@@ -16,6 +16,7 @@ from pathlib import Path
 
 from provisioner.archives.compression import decompress
 from provisioner.container.copying import give_new_id
+from provisioner.container.ids import MANY_IDS, Ids
 from provisioner.container.record import Record
 from provisioner.container_files import (
     CONFIG,
@@ -131,7 +132,7 @@ def _hints() -> Iterator[None]:
 
 def _check_end(check: DigestCheck) -> None:
     """Raise MalformedImage for a backup that isn't as it was written."""
-    if check.has_digest and not check.is_right:
+    if check.has_digest and not check.matches:
         raise MalformedImage("the backup doesn't match its digest", _DAMAGED_HINT)
     if not check.has_end:
         raise MalformedImage("the backup was cut short: its end is missing", _DAMAGED_HINT)
@@ -177,9 +178,8 @@ def _write_files(taken: dict[str, bytes], place: int, folder: int, shell: str) -
     if mount_points := taken.get(f"{FOLDER}/{MOUNT_POINTS}"):
         write_new(folder, MOUNT_POINTS, mount_points)
     os.close(make_directory(folder, SHARED_MEMORY, 0o1777))
-    ids = taken.get(f"{FOLDER}/{IDS}", b"")
-    if ids.splitlines()[:1] == [b"many"] and os.geteuid() != 0:
-        write_new(folder, IDS, b"many\n")  # start.sh gives the files the image's owners at the first start
+    if Ids.parse(taken.get(f"{FOLDER}/{IDS}", b"")).are_many and os.geteuid() != 0:
+        write_new(folder, IDS, MANY_IDS)  # start.sh gives the files the image's owners at the first start
     return script, is_edited
 
 

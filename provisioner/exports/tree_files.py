@@ -15,12 +15,12 @@ from typing import BinaryIO, NamedTuple
 
 from provisioner.archives.tar import Entry
 from provisioner.comparison.changes import is_mount_point, read_mount_points
+from provisioner.container.ids import read_ids
 from provisioner.container.proot_links import LINK_FOLDER, is_link
-from provisioner.container_files import IDS
 from provisioner.errors import PathErrors
 from provisioner.exports.owners import OwnerSource
 from provisioner.filesystem.content import data_ranges
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE, closing_descriptor, open_readable
+from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor, open_readable
 from provisioner.filesystem.kind import DEVICES, KINDS, Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.filesystem.xattrs import access_lists, read_xattrs
@@ -190,13 +190,7 @@ class TreeFiles:
         first = next(parse_entries(record), None)
         record.seek(0)
         has_first_owner = first is not None and os.fstat(self._rootfs).st_uid == first.uid
-        return has_first_owner and (header.has_owners or self._has_many_ids())
-
-    def _has_many_ids(self) -> bool:
-        """Return whether start.sh has given the files the image's owners, in a namespace with many ids."""
-        with suppress(FileNotFoundError), open(os.open(IDS, EXISTING_FILE, dir_fd=self._folder), "rb") as ids:
-            return len(ids.read(100).splitlines()) > 1
-        return False
+        return has_first_owner and (header.has_owners or read_ids(self._folder).first is not None)
 
     def _file(self, path: bytes, file: WalkedFile, known: MtreeEntry | None) -> TreeFile | None:
         """Return the entry and content of a file; None for a socket. Raises FileNotFoundError where it is gone."""
@@ -225,7 +219,7 @@ class TreeFiles:
         entry = Entry(shown, kind, mode, uid, gid, 0, state.st_mtime_ns, target, (0, 0), (), None)
         if file.is_directory:
             self.owners.enter(path, uid, gid)
-        return self._finished(entry, path, content, known)
+        return self._with_content(entry, path, content, known)
 
     def _mounted(self, path: bytes, file: WalkedFile, known: MtreeEntry | None) -> TreeFile | None:
         """Return an entry for a directory where something is mounted, of which nothing is looked at; else None."""
@@ -240,7 +234,7 @@ class TreeFiles:
         entry = Entry(self._prefix + path, Kind.DIRECTORY, mode, uid, gid, 0, mtime, b"", (0, 0), xattrs, None)
         return TreeFile(entry, iter(()))
 
-    def _finished(self, entry: Entry, path: bytes, content: _Content, known: MtreeEntry | None) -> TreeFile:
+    def _with_content(self, entry: Entry, path: bytes, content: _Content, known: MtreeEntry | None) -> TreeFile:
         """Return an entry with all that depends on its type."""
         state, kind = content.stat, entry.kind
         if known is not None and known.kind in DEVICES and kind is Kind.FILE:

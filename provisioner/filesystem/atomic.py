@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE
+from provisioner.filesystem.descriptors import DIRECTORY, NEW_FILE, closing_on_error
 from provisioner.filesystem.resolution import ResolvedPath, resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 
@@ -34,11 +34,8 @@ def make_directory(directory: int, name: str, mode: int = 0o755) -> int:
     """Create a directory in an open one, with these permission bits, and return it open. Raises OSError."""
     os.mkdir(name, 0o700, dir_fd=directory)
     opened = os.open(name, DIRECTORY, dir_fd=directory)
-    try:
+    with closing_on_error(opened):
         os.fchmod(opened, mode)
-    except BaseException:
-        os.close(opened)
-        raise
     return opened
 
 
@@ -52,7 +49,7 @@ def replace_file(path: Path, data: bytes, mode: int, trust: TrustedDirectories =
 
 
 def check_replaceable(path: Path, trust: TrustedDirectories = NOBODY) -> None:
-    """Raise the OSError that `replace_file` would raise for a path, as far as it is known before."""
+    """Raise the OSError that `replace_file` would raise for a path, as far as that can be found out without writing."""
     with _resolved_file(path, trust) as found:
         temporary = _temporary_name(found.missing[0])
         os.close(os.open(temporary, NEW_FILE, 0o600, dir_fd=found.directory))
@@ -70,7 +67,7 @@ def _resolved_file(path: Path, trust: TrustedDirectories) -> Iterator[ResolvedPa
 
 
 def _temporary_name(name: str) -> str:
-    """Return a name, for a file beside `name`, that nobody can know before."""
+    """Return an unpredictable name for a file beside `name`."""
     return name_beside(name, f".{os.urandom(8).hex()}")
 
 
@@ -90,8 +87,7 @@ def name_with_end(name: str, end: str) -> str:
 def replace_in(directory: int, name: str, data: bytes, mode: int) -> None:
     """Replace the file `name` in an open directory.
 
-    The data is written to a new file beside it, with a name that nobody can know before, synced, and renamed. Raises
-    OSError.
+    The data is written to a new file beside it, with an unpredictable name, synced, and renamed. Raises OSError.
     """
     temporary = _temporary_name(name)
     file = os.open(temporary, NEW_FILE, 0o600, dir_fd=directory)  # nobody else may read it before it has its own mode

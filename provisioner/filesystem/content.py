@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
-from provisioner.filesystem.descriptors import closing_descriptor
+from provisioner.filesystem.descriptors import NEW_READABLE_FILE, closing_descriptor
 
 _FICLONE = getattr(fcntl, "FICLONE", 0x40049409)
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 1 << 16
 _CHUNK = 1 << 18
 """Bytes that are copied or compared at a time."""
@@ -32,7 +31,9 @@ def can_reflink(directory: int) -> bool:
     with ExitStack() as stack, suppress(OSError):  # on a full disk nothing can be found out
         files = []
         for name in names:
-            files.append(stack.enter_context(closing_descriptor(os.open(name, _NEW, 0o600, dir_fd=directory))))
+            files.append(
+                stack.enter_context(closing_descriptor(os.open(name, NEW_READABLE_FILE, 0o600, dir_fd=directory)))
+            )
             os.unlink(name, dir_fd=directory)
         os.write(files[0], bytes(_BLOCK))
         return try_reflink(*files)

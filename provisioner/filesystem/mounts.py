@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from provisioner.filesystem.descriptors import LOCATION
+
 
 class Mount(NamedTuple):
     """A mounted file system."""
@@ -47,7 +49,7 @@ def is_mount_point(directory: int, name: bytes) -> bool:
 
     Where the kernel doesn't say that, file systems are compared. Raises OSError.
     """
-    opened = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    opened = os.open(name, LOCATION, dir_fd=directory)
     try:
         above, below = _mount_number(directory), _mount_number(opened)
         return above != below if above and below else os.fstat(opened).st_dev != os.fstat(directory).st_dev

@@ -84,7 +84,7 @@ def _empty(directory: int, top: int, unused: bytes, numbers: Iterator[int], devi
 def _open_writable(name: bytes, parent: int, device: int | None = None) -> Iterator[int]:
     """Open the directory `name`, with permissions added that are needed to empty and to move it.
 
-    Raises OSError with EXDEV where it isn't of the file system `device`, if that is given.
+    Raises OSError with EXDEV where it isn't of the file system `device`, unless that is None.
     """
     try:
         directory = os.open(name, DIRECTORY, dir_fd=parent)

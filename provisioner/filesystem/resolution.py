@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from provisioner.filesystem.descriptors import DIRECTORY_LOCATION
 from provisioner.filesystem.trust import (
     NOBODY,
     Stranger,
@@ -30,8 +31,6 @@ from provisioner.filesystem.trust import (
 )
 from provisioner.filesystem.users import is_unmapped
 
-PASSED = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""Flags to open a directory that is only passed: permission to search it is enough."""
 _LINKS = 40
 
 
@@ -66,7 +65,7 @@ def resolved(
 def resolve(
     path: Path | str, trust: TrustedDirectories = NOBODY, *, parents_only: bool = False, checks_directories: bool = True
 ) -> ResolvedPath:
-    """The same, for callers that close the directory themselves."""
+    """Resolve `path` as `resolved` does, without a context: the caller closes the directory. Raises as that does."""
     text = os.fspath(path)
     if "\0" in text:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -98,7 +97,7 @@ class _Walk:
     is_trusted: bool
     """Whether the user has lifted the rule for this path."""
     checks_directories: bool
-    here: int = field(default_factory=lambda: os.open("/", PASSED))
+    here: int = field(default_factory=lambda: os.open("/", DIRECTORY_LOCATION))
     names: list[str] = field(default_factory=list)
     """The path of `here`."""
 
@@ -131,16 +130,16 @@ class _Walk:
             if links > _LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             if target.startswith("/"):
-                self._move(os.open("/", PASSED), [])
+                self._move(os.open("/", DIRECTORY_LOCATION), [])
             todo.extendleft(reversed(target.split("/")))
         return ()
 
     def _is_of_descriptors(self) -> bool:
-        """Return whether `here` is /proc/PID/fd, whose links lead to open files and not by what they hold."""
+        """Return whether `here` is /proc/PID/fd, whose links lead to open files, whatever paths they show."""
         return len(self.names) > 2 and self.names[0] == "proc" and self.names[-1] == "fd"
 
     def _enter(self, name: str) -> None:
-        below = os.open(name, PASSED, dir_fd=self.here)
+        below = os.open(name, DIRECTORY_LOCATION, dir_fd=self.here)
         self._move(below, self.names[:-1] if name == ".." else [*self.names, name])
         self._check()
 

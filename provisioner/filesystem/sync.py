@@ -47,9 +47,7 @@ def sync_below(directory: int, waiting: Callable[[int | None], None]) -> None:
 
     # A process that waits for a disk can't be interrupted, so a thread of its own does that.
     thread = BackgroundThread(sync, "sync")
-    try:
-        thread.start()
-    except (MemoryError, RuntimeError):  # no more threads are allowed
+    if not thread.try_start():
         _sync(directory)
         return
     thread.join(WAITING_SECONDS)
@@ -112,7 +110,10 @@ def call_syncfs(directory: int) -> bool:
 
 
 def run_sync_program(directory: int) -> bool:
-    """Do the same with the program sync(1) and its option -f; return False where it is missing or fails otherwise."""
+    """Write the file system of an open directory to the disk with sync(1) and its option -f.
+
+    Returns False where that program is missing, or fails for another reason than the disk.
+    """
     program = shutil.which("sync")
     if program is None:
         return False
@@ -147,11 +148,11 @@ def sync_each_file(directory: int) -> bool:
     return True
 
 
-MEANS = (call_syncfs, run_sync_program, sync_each_file)
+METHODS = (call_syncfs, run_sync_program, sync_each_file)
 """Ways to write what is below a directory to the disk, the best first. They return False where they don't exist."""
 
 
 def _sync(directory: int) -> None:
-    for sync in MEANS:
+    for sync in METHODS:
         if sync(directory):
             return

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.filesystem.users import (
     is_android,
     is_job_in_container,
@@ -87,7 +88,7 @@ class TrustedUsers:
         return self.is_everybody or gid == 0 or gid in self.groups or (self.is_android and gid < FIRST_APP_ID)
 
     def with_user(self, uid: int) -> TrustedUsers:
-        """Return the same with one more user."""
+        """Return these users, and one more."""
         return replace(self, users=self.users | {uid})
 
 
@@ -150,7 +151,7 @@ _WITHOUT_ACL = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOENT, errno.ENOSYS)
 
 
 def is_plainly_ours(state: os.stat_result) -> bool:
-    """Return whether a file is this user's or root's and nobody else may write to it, without a further look."""
+    """Return whether a file is this user's or root's and nobody else may write to it, by its owner and mode alone."""
     return state.st_uid in (0, os.geteuid()) and not state.st_mode & _OTHERS_WRITE
 
 
@@ -161,7 +162,7 @@ def created_owner(directory: int) -> int | None:
     """
     name = f".provision-{os.urandom(8).hex()}"
     try:
-        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0, dir_fd=directory)
+        file = os.open(name, NEW_FILE, 0, dir_fd=directory)
     except OSError:
         return None
     try:
@@ -220,7 +221,7 @@ ALL = TrustedDirectories(("*",))
 def check_ours(file: int, shown: str, *, users: TrustedUsers | None = None, owner: int | None = None) -> None:
     """Raise Untrusted unless an open file or directory is ours; `shown` is its path for messages.
 
-    `users` are found out where they are needed and not given; `owner` is one more whom to trust.
+    `users` are whom to trust, by default those of this process; `owner` is one more.
     """
     state = os.fstat(file)
     if is_plainly_ours(state):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def home_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the user's home, or None where the user has none. Where HOME is empty or relative, passwd(5) tells."""
+    """Return the user's home: HOME where that is an absolute path, else by passwd(5). None where there is none."""
     home = environment.get("HOME", "")
     if not os.path.isabs(home):
         with suppress(KeyError):

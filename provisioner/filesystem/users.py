@@ -33,7 +33,7 @@ def unmapped_user() -> set[int]:
 
 
 def overflow_of(uid_map: str, overflow: str) -> set[int]:
-    """Return the same by the content of the two files in /proc."""
+    """Return what `unmapped_user` returns, by the content of /proc/self/uid_map and of overflowuid."""
     try:
         ranges = [(int(line.split()[0]), int(line.split()[2])) for line in uid_map.splitlines()]
         id_ = int(overflow or 65534)
@@ -66,7 +66,7 @@ def is_whole_machine(uid_map: str) -> bool:
 def users_before_root(environment: Mapping[str, str]) -> set[int]:
     """Return who became root by sudo, doas, pkexec or tsu, and who has logged in.
 
-    The environment is that user's word: who became root could also do anything else as root.
+    The environment comes from that user, and is believed: who became root could also do anything else as root.
     """
     users = {
         number for name in ("SUDO_UID", "PKEXEC_UID") if (number := _number(environment.get(name, ""))) is not None

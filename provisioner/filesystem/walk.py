@@ -145,7 +145,7 @@ class Walk:
     def _enter(self, name: bytes, state: os.stat_result) -> bool:
         """Go to the directory `name` of the current one, whose lstat(2) is `state`.
 
-        With `open`, what is gone by now is left out: False is returned.
+        Returns False, with `open` only, where it was removed meanwhile.
         """
         try:
             former_mode = allow_entering(self._here, name, state) if self._closed == "open" else None

@@ -81,8 +81,11 @@ class LayerApplier:
         self._count()
         self._has_lower_layers = True
 
-    def follow_merge(self, clamped_times: int) -> None:
-        """Go on above a layer that was merged into the tree, all of which is counted but its `clamped_times`."""
+    def note_merged_layer(self, clamped_times: int) -> None:
+        """Apply the next layer above one that was merged into the tree.
+
+        Its `clamped_times` are added; the budget has counted all else of it.
+        """
         self.clamped_times += clamped_times
         self._counted, self._implied_directories = self._uncounted(), self._tree.implied_directories
         self._has_lower_layers = True

@@ -31,7 +31,7 @@ from provisioner.rootfs.tree import Place, Tree
 _LARGEST = 1 << 16
 """The most bytes of a file that is handed over: more take longer to be copied between the processes."""
 _BATCH_SIZE, _BATCHES = 1 << 16, 8
-"""Files are handed over in batches of so many bytes, about, and so many of them are under way at most."""
+"""Files are handed over in batches of about so many bytes, and so many batches are waiting at most."""
 _MAX_FILES = 1 << 16
 """So many files are handed over before their metadata is fetched, which take some 40 bytes for each."""
 _PAUSE = 16
@@ -80,12 +80,12 @@ class FileWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the process end, and wait for that."""
+        """Close the connection, so that the process ends, and wait for that."""
         self._socket.close()
         os.waitpid(self._pid, 0)
 
     def keeps_up(self) -> bool:
-        """Return whether to hand over a file now."""
+        """Return whether another file may be handed over: few enough batches are waiting."""
         if self._under_way < _BATCHES:
             return True
         if self._pause:
@@ -104,7 +104,7 @@ class FileWriter:
             self._send()
 
     def wait(self, overrides: MetadataOverrides) -> None:
-        """Wait until all files are written, and add the metadata that the file system couldn't store of them."""
+        """Wait until all files are written, and add to `overrides` what the file system couldn't store of them."""
         if not self.files:
             return
         if self._batch:
@@ -141,7 +141,7 @@ class FileWriter:
         try:
             _send(self._socket, data)
         except (BrokenPipeError, ConnectionResetError):
-            raise _killed() from None
+            raise WorkerKilled from None
 
     def _finish_batches(self, flags: int = 0) -> None:
         """Wait until all batches that were sent are done. Raises what has failed."""
@@ -158,7 +158,7 @@ class FileWriter:
         try:
             return pickle.loads(_receive(self._socket, flags))
         except (EOFError, ConnectionResetError):
-            raise _killed() from None
+            raise WorkerKilled from None
 
 
 class SharedTree(Tree):
@@ -170,23 +170,18 @@ class SharedTree(Tree):
         self._budget = budget
 
     def takes_file(self, path: bytes, size: int) -> bool:
-        """Return whether a file is handed over: it is in the directory of one before it. Raises MachineError."""
+        """Return whether to hand over a file: a small one in a directory that is open. Raises MachineError."""
         # A removed file's inode may become that of another file, whose metadata this process would have to know.
         if (
             size > _LARGEST
             or self.overrides.stale
             or WHITEOUT in path
-            or not self._has_open(path.removeprefix(b"./").rpartition(b"/")[0])
+            or not self._directories.is_open(path.removeprefix(b"./").rpartition(b"/")[0])
             or not self._writer.keeps_up()
         ):
             return False
         self._budget.spend(ENTRY_SIZE)
         return True
-
-    def _has_open(self, path: bytes) -> bool:
-        """Return whether the directory `path` was opened lately, and no symlink is in the path."""
-        opened = self._open.get(path)
-        return opened is not None and opened[1][:-1] == path
 
     def hand_over(self, *parts: bytes) -> None:
         """Have the other process write the file."""
@@ -199,12 +194,12 @@ class SharedTree(Tree):
         self._writer.wait(self.overrides)
 
     def locate_hard_link(self, path: bytes, target: bytes) -> tuple[Place, Place]:
-        """Do the same when all files are written: the target may be one."""
+        """Return what Tree does, when all files are written: the target may be one of them."""
         self.wait()
         return super().locate_hard_link(path, target)
 
     def remove_child(self, directory: int, name: bytes, state: os.stat_result) -> None:
-        """Do the same when all files are written: no directory of theirs is removed, and nothing is overtaken."""
+        """Remove as Tree does, when all files are written: so no directory of theirs is removed before."""
         self.wait()
         super().remove_child(directory, name, state)
 
@@ -281,7 +276,3 @@ def _receive(connection: socket.socket, flags: int = 0) -> bytes:
     if len(data := connection.recv(size, socket.MSG_WAITALL) if size else b"") < size:
         raise EOFError
     return data
-
-
-def _killed() -> WorkerKilled:
-    return WorkerKilled("a process that unpacks layers was killed")

@@ -7,12 +7,13 @@ import os
 from dataclasses import dataclass, field
 
 from provisioner.container_files import ROOTFS
-from provisioner.errors import HINTS, MachineError, machine_errors
+from provisioner.errors import HINTS, MachineError, machine_errors, no_room
 from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.descriptors import closing_descriptor
 from provisioner.filesystem.removal import empty_directory, remove_tree
 from provisioner.filesystem.space import FreeSpace, free_space
 from provisioner.image.image import Image
+from provisioner.layers.budget import too_large
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.links import Substitute
 from provisioner.rootfs.tree import Tree
@@ -36,7 +37,7 @@ class UnpackJob:
 
     image: Image
     source: Source
-    """Has the layers of the image."""
+    """Returns the layers of the image."""
     place: int
     """The open directory in which ROOTFS is made."""
     scratch: int
@@ -47,12 +48,12 @@ class UnpackJob:
     options: UnpackOptions = field(default_factory=UnpackOptions)
 
     def make_tree(self) -> Tree:
-        """Make ROOTFS, and return the open tree."""
+        """Create ROOTFS, and return the open tree."""
         with machine_errors("make the rootfs"), closing_descriptor(make_directory(self.place, ROOTFS)) as rootfs:
             return Tree(rootfs)
 
     def discard(self) -> None:
-        """Remove all that was made so far, for another try."""
+        """Remove ROOTFS and all that is in `scratch`, so that the image can be unpacked again."""
         with machine_errors("empty the rootfs"):
             remove_tree(self.place, os.fsencode(ROOTFS))
             empty_directory(self.scratch)
@@ -64,3 +65,19 @@ class UnpackJob:
         if not free.files:
             raise MachineError("no more files can be made here", HINTS[errno.ENOSPC])
         return free
+
+    def max_size(self) -> int:
+        """Return the most bytes that the image may take: what was asked for, or nine tenths of the free space.
+
+        Raises MachineError where not even the compressed layers fit.
+        """
+        image, free, requested = self.image, self.free_space(), self.options.max_size
+        max_size = free.default_limit if requested is None else requested
+        if image.rootfs and image.rootfs.unpacked_size > max_size:
+            raise too_large(max_size)
+        compressed = image.download_size
+        if compressed > free.size:
+            raise no_room("the compressed layers", compressed, free.size)
+        if compressed > max_size:
+            raise too_large(max_size)
+        return max_size

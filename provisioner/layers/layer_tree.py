@@ -1,6 +1,6 @@
 """Unpacks one layer of an image to a tree of its own, as overlayfs would have it, apart from the layers below it.
 
-What an entry means can depend on lower layers. What is needed of that to merge the tree with theirs is recorded:
+What an entry means can depend on lower layers. `UnpackedLayer` records what the merge with their tree needs for that:
 directories without an entry, what is hidden, hard links to lower files. `DependsOnLower` is raised for anything else.
 """
 
@@ -113,13 +113,13 @@ class LayerTree(Tree):
         except FileNotFoundError:
             return False
 
-    def _keep_directory(self, place: Place, inode: int) -> None:
+    def _note_existing_directory(self, place: Place, inode: int) -> None:
         if place.path and self.overrides.times[inode] == NO_TIME:
             self._record(place.path)
             self.named_later.append(place.path)
 
-    def _make_way_for_directory(self, place: Place) -> None:
-        super()._make_way_for_directory(place)
+    def _remove_for_directory(self, place: Place) -> None:
+        super()._remove_for_directory(place)
         self.hide(place.path)  # what was there has replaced what lower layers have
 
     def _open_name(self, name: bytes, directory: int, above: Sequence[bytes], create: bool) -> int | bytes:
@@ -139,7 +139,7 @@ class LayerTree(Tree):
             path = path.rpartition(b"/")[0]
 
     def _record(self, path: bytes) -> None:
-        """Count what is recorded. Raises DependsOnLower where it is too much."""
+        """Count the bytes of a recorded path. Raises DependsOnLower where they are too many."""
         self._recorded += _PATH_SIZE + len(path)
         if self._recorded > _RECORD_SIZE:
             raise DependsOnLower("too many whiteouts, or directories that have no entry")
@@ -188,7 +188,7 @@ def unpack_layer(
             tree.named_later,
             tree.hidden,
             list(tree.hard_links.items()),
-            _living_overrides(root, tree.overrides),
+            _overrides_of_files(root, tree.overrides),
             links,
             applier.clamped_times,
         )
@@ -201,14 +201,14 @@ def unpack_lowest_layer(
     with Tree(root) as tree:
         applier = LayerApplier(tree, ownership, budget=budget, links=links)
         applier.apply_reader(reader)
-        overrides = _living_overrides(root, tree.overrides)
+        overrides = _overrides_of_files(root, tree.overrides)
         return UnpackedLayer((), (), (), (), overrides, links, applier.clamped_times)
 
 
 def unpack_lowest_layer_with(
     writer: FileWriter, reader: StreamedLayer, root: int, ownership: Ownership, budget: Budget, links: Links
 ) -> UnpackedLayer | None:
-    """Do the same with a process that writes some of the files into `root`.
+    """Unpack the lowest layer to `root` together with the process of `writer`, which writes some of the files.
 
     Returns None where there is an error in the layer, or where it has to be applied in order. Raises MachineError.
     """
@@ -223,24 +223,24 @@ def unpack_lowest_layer_with(
             if isinstance(error.__cause__, FileExistsError):  # the other process has just taken the name
                 return None
             raise
-        overrides = _living_overrides(root, tree.overrides)
+        overrides = _overrides_of_files(root, tree.overrides)
         clamped_times = applier.clamped_times + writer.clamped_times
         return UnpackedLayer((), (), (), (), overrides, links, clamped_times)
 
 
-def _living_overrides(root: int, overrides: MetadataOverrides) -> MetadataOverrides:
+def _overrides_of_files(root: int, overrides: MetadataOverrides) -> MetadataOverrides:
     """Return the overrides of the files that are in a tree, without those of files that were removed from it.
 
     Files of other trees may have the inodes of these.
     """
     if not overrides.stale:
         return overrides
-    living = MetadataOverrides()
+    found = MetadataOverrides()
     for file in filter(None, walk(root)):
         inode = file.stat.st_ino
-        living.set(inode, overrides.get(inode))
+        found.set(inode, overrides.get(inode))
         if digest := overrides.digests.get(inode):
-            living.digests.set(inode, digest)
+            found.digests.set(inode, digest)
         if file.is_directory:
-            living.times[inode] = overrides.times[inode]
-    return living
+            found.times[inode] = overrides.times[inode]
+    return found

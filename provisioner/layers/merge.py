@@ -38,7 +38,7 @@ class LayerMerger:
         self._budget = budget
 
     def adopt(self, layer: UnpackedLayer) -> None:
-        """Go on above the lowest layer, which was unpacked to the tree itself."""
+        """Take over metadata, links and record of the lowest layer, whose files were unpacked to the tree itself."""
         with tree_errors("unpack"):
             self._tree.overrides.update(layer.overrides)
             self._links.adopt(layer.links)
@@ -80,7 +80,7 @@ class LayerMerger:
         return True
 
     def _add_parts(self, layer: UnpackedLayer) -> None:
-        """Use the parts of the record that were written for a layer, all directories of which stay at their paths."""
+        """Add the parts of the record that were written for a layer, all directories of which stay at their paths."""
         if self._tree.record_parts is not None:
             for part in layer.record_parts:
                 self._tree.record_parts.add(part)
@@ -116,7 +116,7 @@ class _Check:
         for _, target in layer.hard_links:
             if (mode := self.mode(target)) is None or stat.S_ISDIR(mode):
                 raise DependsOnLower("a hard link to what is no file below")
-        # What is named later is among what was implied, which is no other file below: Redirection has looked.
+        # `named_later` is a part of `implied`, and Redirection has found no other file below at one of these.
         known = sum(self.mode(path) is not None for path in layer.named_later)
         return 0 if layer.hidden else known
 
@@ -169,7 +169,7 @@ class _Merge:
         """The directories that were counted since no entry names them, but that are there below."""
 
     def run(self) -> None:
-        """Move everything."""
+        """Move what is in the layer's tree to the tree below, or merge directories that both have."""
         top = self._tree.locate(b"")
         try:
             with closing_descriptor(os.open(top.name, DIRECTORY, dir_fd=top.directory)) as lower:
@@ -229,7 +229,7 @@ class _Merge:
         return True
 
     def _merge_metadata(self) -> bool:
-        """Give the directory below the metadata of the layer's directory. Returns False where no entry names that."""
+        """Set the metadata of the directory below to the layer's. Returns False where the layer has no entry of it."""
         overrides = self._overrides
         here, there = os.fstat(self._upper), os.fstat(self._lower)
         if (mtime := overrides.times[here.st_ino]) == NO_TIME:

@@ -42,10 +42,10 @@ class StreamedLayer:
             yield entry
 
     def finish(self, tree: Tree, links: Links) -> None:
-        """Do what is left to do when all entries are in `tree`: here, nothing. Raises ProvisionError."""
+        """Do what can only be done when all entries are in `tree`: here, nothing. Raises ProvisionError."""
 
     def share(self, taker: Taker) -> bool:
-        """Have `taker` take plain files; they are not among the entries then. Returns whether this layer has any."""
+        """Let `taker` take plain files in place of yielding them as entries. Returns False where that can't be done."""
         self._archive.taker = taker
         return True
 

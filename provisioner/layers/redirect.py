@@ -50,7 +50,7 @@ class Redirection:
         for path in self._layer.implied:
             mode = self._lower_mode(place := self._find(path))
             if mode is not None and stat.S_ISLNK(mode):
-                self._check_order_is_free()
+                self._check_order_does_not_matter()
                 target = self._follow(place)
                 self._upper.make_directory(target)
                 removed += self._move_content(place, target)
@@ -60,7 +60,7 @@ class Redirection:
         return self._upper.implied_directories - created - removed
 
     def _find(self, path: bytes) -> bytes:
-        """Return the path where something is now that was unpacked to `path`."""
+        """Return where the file is now that was unpacked to `path`."""
         for _ in range(_LINKS):
             head, tail = path, b""
             while head and head not in self._moved:
@@ -71,7 +71,7 @@ class Redirection:
             path = self._moved[head] + tail
         raise DependsOnLower("too many symlinks")
 
-    def _check_order_is_free(self) -> None:
+    def _check_order_does_not_matter(self) -> None:
         layer = self._layer
         if layer.hidden or layer.hard_links or layer.named_later or layer.links.has_copies:
             raise DependsOnLower("an entry below a symlink of a lower layer")

@@ -17,7 +17,7 @@ from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
 from provisioner.rootfs.proot_links import ProotLinks, is_proot_link
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.sources.detection import both_fit, cut_off, format_name, formats_of
+from provisioner.sources.detection import ambiguous_archive, format_name, formats_of, truncated_archive
 from provisioner.sources.root_search import root_of, two_roots
 from provisioner.terminal.escaping import printable
 
@@ -75,29 +75,31 @@ class RootfsReader(StreamedLayer):
         for read in super().__iter__():
             if self._is_guess and (name := format_name(read.path)):
                 formats.add(name)
-            entry = self._moved(read) if self._root else read
+            entry = self._entry_in_root(read) if self._root else read
             if entry is None:
                 continue
             if entry.kind is Kind.SYMLINK and is_proot_link(entry.target):
                 self._add_proot_link(entry)
             yield entry
         if self._needs_end and not self._archive.is_ended:
-            raise cut_off()
+            raise truncated_archive()
         if found := formats_of(formats):
-            raise both_fit("the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE")
+            raise ambiguous_archive(
+                "the archive", found[0], "say which: rootfs:FILE, docker-archive:FILE or oci-archive:FILE"
+            )
 
     def share(self, taker: Taker) -> bool:
-        """Do the same, unless files get other paths."""
+        """Let `taker` take plain files, unless their paths in the rootfs are others."""
         return not self._root and super().share(taker)
 
     def finish(self, tree: Tree, links: Links) -> None:
-        """Turn proot's symlinks into hard links, when all entries are in `tree`. Raises ProvisionError."""
+        """Replace proot's symlinks by hard links, when all entries are in `tree`. Raises ProvisionError."""
         if self._proot_links:
             with tree_errors("resolve the links of proot"):
                 ProotLinks(tree, self._proot_links).resolve(links)
 
     def write_content(self, file: int, entry: Entry, *, is_hashed: bool) -> bytes:
-        """Write and return as in any layer, but leave holes where a squashfs, which doesn't tell them, has zeros."""
+        """Write and return what any layer does; of a squashfs, pieces of zeros become holes."""
         if not self._is_converted:
             return super().write_content(file, entry, is_hashed=is_hashed)
         hasher, size = sha256(), 0
@@ -112,24 +114,24 @@ class RootfsReader(StreamedLayer):
         os.ftruncate(file, size)
         return hasher.digest() if is_hashed else b""
 
-    def _moved(self, entry: Entry) -> Entry | None:
+    def _entry_in_root(self, entry: Entry) -> Entry | None:
         """Return the entry with its path in the root; None where it is beside the root."""
-        path = self._inside(entry.path)
+        path = self._path_in_root(entry.path)
         if path is None:
             if (other := root_of(entry.path)) is not None:
                 raise two_roots(self._root, other)
             return None
         target = entry.target
         if entry.kind is Kind.HARDLINK:
-            inside = self._inside(target)
+            inside = self._path_in_root(target)
             if inside is None:
                 with error_context(printable(entry.path[:300])):
                     raise MalformedImage(f"it is a hard link to {printable(target[:300])!r}, outside of the root")
             target = inside
         return entry._replace(path=path, target=target)
 
-    def _inside(self, path: bytes) -> bytes | None:
-        """Return a path of the archive as one in the root, None where it is outside."""
+    def _path_in_root(self, path: bytes) -> bytes | None:
+        """Return a path of the archive as a path in the root, None where it is outside."""
         if path.startswith(self._root) and path[len(self._root) : len(self._root) + 1] == b"/":
             return path[len(self._root) + 1 :]
         names = split_path(path)

@@ -1,10 +1,10 @@
-"""What layers hide: it is moved to a directory of its own while layers are unpacked, and removed after that."""
+"""Removes what layers hide: it is moved to a directory of its own while layers are unpacked, and removed later."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from provisioner.errors import machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
@@ -13,7 +13,7 @@ from provisioner.threads import BackgroundThread
 
 
 @contextmanager
-def emptied_meanwhile(folder: int, name: str) -> Iterator[None]:
+def emptying_in_background(folder: int, name: str) -> Iterator[None]:
     """Return a context in which a thread empties the directory `name` of the open one `folder`.
 
     Leaving it waits for that. Raises MachineError where it fails.
@@ -30,13 +30,11 @@ def emptied_meanwhile(folder: int, name: str) -> Iterator[None]:
 
     thread = BackgroundThread(run, "remove")
     with closing_descriptor(directory):
-        with suppress(MemoryError, RuntimeError):
-            thread.start()
+        has_started = thread.try_start()
         try:
             yield
         finally:
-            if thread.ident is not None:
-                thread.join()
-        if failures or thread.ident is None:
+            thread.join()
+        if failures or not has_started:
             with machine_errors("remove what layers hide"):
                 empty_directory(directory)

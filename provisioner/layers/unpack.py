@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from provisioner.archives.compression import decompress, unexpected_compression
+from provisioner.archives.compression import unexpected_compression
 from provisioner.container_files import ROOTFS
-from provisioner.errors import error_context, machine_errors, no_room
+from provisioner.errors import error_context, machine_errors
 from provisioner.filesystem.content import can_reflink
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.removal import empty_directory
-from provisioner.image.digest import verified_chunks
 from provisioner.image.history import layer_commands
 from provisioner.image.image import Layer
 from provisioner.layers.apply import LayerApplier
-from provisioner.layers.budget import Budget, too_large
+from provisioner.layers.budget import Budget
 from provisioner.layers.file_writer import FileWriter
 from provisioner.layers.job import UnpackJob
+from provisioner.layers.layer_archive import open_archive
 from provisioner.layers.layer_tree import UnpackedLayer, unpack_layer, unpack_lowest_layer, unpack_lowest_layer_with
 from provisioner.layers.merge import LayerMerger
-from provisioner.layers.prefetch import Prefetcher
+from provisioner.layers.messages import clamped_times_text, layer_text, proot_links_text, substitutes_text
 from provisioner.layers.reader import StreamedLayer
 from provisioner.layers.rootfs_reader import is_converted, open_reader
-from provisioner.layers.trash import emptied_meanwhile
+from provisioner.layers.trash import emptying_in_background
 from provisioner.layers.workers import WorkerKilled, Workers, may_fork
 from provisioner.ownership.parts import RecordPart, RecordParts
 from provisioner.ownership.record import write_part
-from provisioner.rootfs.links import Links, Substitutes
+from provisioner.rootfs.links import Links
 from provisioner.rootfs.moving import CannotMove
 from provisioner.rootfs.tree import Tree
-from provisioner.sizes import counted, size_text
 from provisioner.sources import LayerBlob
 from provisioner.store.download import Unverified
 
@@ -43,9 +41,6 @@ PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") el
 WORKER_LAYER_SIZE = 1 << 20
 """Compressed layers of at least so many bytes are unpacked by worker processes; smaller ones aren't worth it."""
 _MAX_WORKERS = 4
-_DEPTH = 4
-"""Pieces of an archive, half a MiB each, that wait between two stages."""
-_LONGEST_COMMAND = 60
 _TRASH = "removed"
 
 
@@ -59,39 +54,38 @@ def unpack(job: UnpackJob) -> Iterator[Tree]:
     Raises ProvisionError, and leaves it to the caller to remove what was created.
     """
     try:
-        tree = _unpack(job, job.scratch)
+        tree = _try_to_unpack(job, job.scratch)
     except (Unverified, WorkerKilled, CannotMove) as error:
         how = "each layer after it is verified" if isinstance(error, Unverified) else "in a single process"
         job.console.step(f"{error.message}: unpacking again, {how}")
         job.discard()
-        tree = _unpack(job, None)
+        tree = _try_to_unpack(job, None)
         with tree:
             yield tree
     else:
-        with tree, emptied_meanwhile(job.scratch, _TRASH):
+        with tree, emptying_in_background(job.scratch, _TRASH):
             yield tree
 
 
-def _unpack(job: UnpackJob, scratch: int | None) -> Tree:
-    """Try to unpack once, in a single process where `scratch` is None."""
+def _try_to_unpack(job: UnpackJob, scratch: int | None) -> Tree:
+    """Return the tree with all layers, which is still open. Without `scratch`, a single process unpacks them in order.
+
+    Raises Unverified, WorkerKilled and CannotMove, after which another try without `scratch` may succeed, and other
+    ProvisionErrors.
+    """
     image, console = job.image, job.console
     links = Links(job.options.hardlinks)
-    budget = Budget(_max_size(job), parts=1 + len(image.layers))
+    budget = Budget(job.max_size(), parts=1 + len(image.layers))
     unpacking = _Unpacking(job, scratch, budget, links, can_reflink(job.place))
     with ExitStack() as stack:
         tree = stack.enter_context(job.make_tree())
-        commands = layer_commands(image.config_bytes, len(image.layers))
         with (
             unpacking.workers() as workers,
             console.transfer(image.download_size, budget.total) as transfer,
             job.source.layers(image, transfer) as blobs,
         ):
-
-            def finish(number: int, layer: Layer) -> None:
-                console.step(_layer_text(number, len(image.layers), layer, commands[number]))
-
-            applier = unpacking.run(tree, list(blobs), workers, transfer.describe, finish)
-        for text in (substitutes_text(links.substitutes), _proot_links_text(links.substitutes)):
+            applier = unpacking.run(tree, list(blobs), workers, transfer.describe)
+        for text in (substitutes_text(links.substitutes), proot_links_text(links.substitutes)):
             if text:
                 console.step(text)
         if applier.clamped_times:
@@ -125,7 +119,7 @@ class _Unpacking:
             if self.scratch is not None:
                 for name in (_TRASH, *map(str, self.worker_layers)):
                     os.mkdir(name, 0o700, dir_fd=self.scratch)
-        return Workers(min(len(self.worker_layers), PROCESSORS, _MAX_WORKERS), self._unpack)
+        return Workers(min(len(self.worker_layers), PROCESSORS, _MAX_WORKERS), self._unpack_apart)
 
     def run(
         self,
@@ -133,12 +127,12 @@ class _Unpacking:
         blobs: Sequence[tuple[Layer, LayerBlob]],
         workers: Workers[UnpackedLayer],
         describe: Callable[[str], None],
-        finish: Callable[[int, Layer], None],
     ) -> LayerApplier:
-        """Unpack all layers to `tree`, the lowest first, and return the applier that knows what was odd of them.
+        """Unpack all layers to `tree`, the lowest first, and return the applier, which has counted clamped times.
 
-        `describe` is called with what is being done, and `finish` with each layer when it is done.
+        `describe` is called with a text about each layer before it is unpacked.
         """
+        commands = layer_commands(self.job.image.config_bytes, len(blobs))
         worker_layers = self.worker_layers if workers else ()
         workers.begin({number: blobs[number][1] for number in worker_layers})
         applier = LayerApplier(tree, self.job.ownership, budget=self.budget, links=self.links)
@@ -150,12 +144,12 @@ class _Unpacking:
                 describe(f"layer {number + 1} of {len(blobs)}")
                 with error_context(f"layer {number + 1} of {len(blobs)}"):
                     if number in worker_layers and (unpacked := self._merge(number, workers, merger)):
-                        applier.follow_merge(unpacked.clamped_times)
+                        applier.note_merged_layer(unpacked.clamped_times)
                     else:
                         with open_archive(layer, blob.chunks()) as archive:
                             applier.apply_reader(self._open_reader(layer, archive, self.budget))
-                    self._report(number, blob)
-                finish(number, layer)
+                    self._report_compression(number, blob)
+                self.job.console.step(layer_text(number, len(blobs), layer, commands[number]))
             tree.trash = None
         applier.finish()
         return applier
@@ -174,10 +168,10 @@ class _Unpacking:
         self.budget.part(number + 1).reset()
         return None
 
-    def _unpack(self, number: int, blob: Iterator[bytes]) -> Iterator[UnpackedLayer]:
+    def _unpack_apart(self, number: int, blob: Iterator[bytes]) -> Iterator[UnpackedLayer]:
         """Unpack a layer to a tree of its own, the lowest to ROOTFS; this runs in a worker process.
 
-        Yields nothing where the layer has to be applied in order.
+        Yields what has to be known of the layer to merge it; nothing where it has to be applied in order.
         """
         budget, links, ownership = self.budget.part(number + 1), self.links.empty(), self.job.ownership
         layer = self.job.image.layers[number]
@@ -209,7 +203,7 @@ class _Unpacking:
 
     @contextmanager
     def _file_writer(self, folder: int) -> Iterator[FileWriter | None]:
-        """Fork a second process for the only layer that is worth a worker, if that is the lowest one."""
+        """Return a context that gives a second process, if the lowest layer is the only one that is worth a worker."""
         with ExitStack() as stack:
             writer: FileWriter | None = None
             if self.worker_layers == [0]:
@@ -217,8 +211,8 @@ class _Unpacking:
                     writer = stack.enter_context(FileWriter(folder, self.job.ownership))
             yield writer
 
-    def _report(self, number: int, blob: LayerBlob) -> None:
-        """Say it where a layer isn't compressed as its media type says."""
+    def _report_compression(self, number: int, blob: LayerBlob) -> None:
+        """Write a detail where a layer isn't compressed as its media type says."""
         image = self.job.image
         if image.rootfs is not None:
             return
@@ -238,7 +232,7 @@ class _Unpacking:
 
     @contextmanager
     def _open_folder(self, number: int) -> Iterator[int]:
-        """Open the directory that a layer is unpacked to."""
+        """Return a context that gives the open directory that a layer is unpacked to."""
         assert self.scratch is not None
         with machine_errors("open the directory of a layer"):
             if number:
@@ -250,77 +244,5 @@ class _Unpacking:
 
 
 def _may_be_read_by_worker(layer: Layer) -> bool:
-    """Return whether a worker process can read a layer, and whether it is worth it."""
+    """Return whether a worker process can read a layer, and whether that is large enough to be worth it."""
     return layer.blob.size >= WORKER_LAYER_SIZE and not is_converted(layer)
-
-
-@contextmanager
-def open_archive(layer: Layer, blob: Iterator[bytes]) -> Iterator[Iterable[bytes]]:
-    """Yield the chunks of the archive in a layer's blob; decompressing and hashing run in a thread each.
-
-    The chunks are verified when they have been read to their end, by the diff_id, or without one by the digest of the
-    blob. Reading them raises MalformedImage, and what iterating over `blob` raises.
-    """
-    with ExitStack() as stack:
-        if layer.diff_id is None and not is_converted(layer):
-            blob = verified_chunks(blob, layer.blob.digest, layer.blob.size, "the file")
-        decompressed = stack.enter_context(Prefetcher(decompress(blob, layer.blob.media_type), _DEPTH))
-        if layer.diff_id is None:
-            yield decompressed
-            return
-        archive = verified_chunks(iter(decompressed), layer.diff_id, None, "the archive")
-        yield stack.enter_context(Prefetcher(archive, _DEPTH))
-
-
-def _max_size(job: UnpackJob) -> int:
-    """Return the most bytes that the image may take: what was asked for, or nine tenths of the free space.
-
-    Raises MachineError where not even the compressed layers fit.
-    """
-    image, free, requested = job.image, job.free_space(), job.options.max_size
-    max_size = free.default_limit if requested is None else requested
-    if image.rootfs and image.rootfs.unpacked_size > max_size:
-        raise too_large(max_size)
-    compressed = image.download_size
-    if compressed > free.size:
-        raise no_room("the compressed layers", compressed, free.size)
-    if compressed > max_size:
-        raise too_large(max_size)
-    return max_size
-
-
-def _layer_text(number: int, count: int, layer: Layer, command: str) -> str:
-    """Return one line about a layer that has been unpacked: its size, and what made it, shortened."""
-    what = f", {textwrap.shorten(command, _LONGEST_COMMAND, placeholder=' …')}" if command else ""
-    return f"layer {number + 1} of {count}: {size_text(layer.blob.size)}{what}"
-
-
-def clamped_times_text(count: int) -> str:
-    """Return one line about files whose times can't be kept."""
-    return f"{counted(count, 'file has a time', 'files have times')} that can't be kept here: the nearest one is set"
-
-
-def substitutes_text(substitutes: Substitutes) -> str:
-    """Return one line about what replaces hard links; empty where none was refused."""
-    copies, reflinks, symlinks = substitutes.copies, substitutes.reflinks, substitutes.symlinks
-    parts = []
-    if copies:
-        take = counted(copies, "copy, which takes", "copies, which take")
-        parts.append(f"{take} {size_text(substitutes.copied_bytes)} more")
-    if reflinks:
-        parts.append(f"{counted(reflinks, 'reflink, which takes', 'reflinks, which take')} no space")
-    if symlinks:
-        parts.append(counted(symlinks, "symlink"))
-    hint = "; --hardlinks symlink saves that" if copies and not symlinks else ""
-    return f"hard links are refused here: {', and '.join(parts)} in their place{hint}" if parts else ""
-
-
-def _proot_links_text(substitutes: Substitutes) -> str:
-    """Return one line about proot's symlinks in place of hard links; empty where there were none."""
-    texts = []
-    if resolved := substitutes.resolved_links:
-        texts.append(f"restored {counted(resolved, 'hard link')} that proot had replaced")
-    if lost := substitutes.lost_links:
-        leads = counted(lost, "link of proot leads", "links of proot lead")
-        texts.append(f"{leads} to nothing: the archive lacks the content")
-    return "; ".join(texts)

@@ -1,7 +1,7 @@
 """Worker processes that unpack layers at the same time as the main process, where there are processors for them.
 
 The GIL lets only one thread run Python code, so that several processors need several processes. They are forked. A
-socket carries the file of a task's blob to them, and how far they may read it; a pipe carries pickled results back.
+socket carries tasks to them (see `task_messages`), and a pipe carries pickled results back.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from provisioner.archives.stream import StreamReader
 from provisioner.errors import MachineError, ProvisionError, lacks_resources
-from provisioner.filesystem.descriptors import closing_descriptor
-from provisioner.image.digest import CHUNK
 from provisioner.layers.prefetch import Prefetcher
+from provisioner.layers.task_messages import receive_task, send_broken, send_task, wait_until_done
 from provisioner.sources import LayerBlob
 from provisioner.threads import BackgroundThread
 
@@ -38,20 +37,15 @@ _PIPE = 1 << 20
 _PIECE, _DEPTH = 1 << 16, 128
 """Output of a worker is read in pieces of so many bytes, and so many of them wait for the main process at most."""
 _BLOCKED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_COUNT = 8
-"""The bytes of a number of a task: its own, where its blob begins, or how much of that may be read."""
-_END, _BROKEN = 2**64 - 1, 2**64 - 2
-"""In place of how much may be read: the file has ended, or the rest of it can't be read."""
-_DONE = _END.to_bytes(_COUNT, "big")
-"""What a worker sends when it has done a task, and is free for the next one; before, how far it has read."""
-_REPORTED = 1 << 20
-"""A worker says how far it has read after each so many bytes."""
 
 
 class WorkerKilled(MachineError):
     """A worker process was killed: for lack of memory, or by Android, which limits the processes of an app."""
 
     usual_hint = "see that there is enough memory, and try again"
+
+    def __init__(self, message: str = "a process that unpacks layers was killed", hint: str = "") -> None:
+        super().__init__(message, hint)
 
 
 def may_fork() -> bool:
@@ -127,37 +121,11 @@ class _Task:
 
     def __init__(self, number: int, blob: LayerBlob) -> None:
         self.number = number
+        self.blob = blob
         self.failure: Exception | None = None
-        """What waiting for the blob has raised."""
+        """What sending the task has raised; set before the process fails for that reason."""
         self.worker: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         """The worker that does the task, as soon as it starts."""
-        self._blob = blob
-
-    def send(self, tasks: socket.socket) -> None:
-        """Send the task: its number, its file and where its blob begins there, how much of it may be read, its end."""
-        count, available = 0, -1
-        try:
-            while (available := self._blob.wait(count)) > count:
-                if not count:
-                    self._send_file(tasks)
-                count = available
-                tasks.sendall(available.to_bytes(_COUNT, "big"))
-            if not count:
-                self._send_file(tasks)
-        except (BrokenPipeError, ConnectionResetError):
-            raise
-        except Exception as error:  # noqa: BLE001  Workers.results raises it
-            self.failure = error
-        tasks.sendall((_BROKEN if self.failure else _END).to_bytes(_COUNT, "big"))
-
-    def report_read(self, position: int) -> None:
-        """Pass it on how far the process has read the blob."""
-        self._blob.report_read(position)
-
-    def _send_file(self, tasks: socket.socket) -> None:
-        with closing_descriptor(self._blob.open_file()) as file:
-            numbers = (self.number, self._blob.start)
-            socket.send_fds(tasks, [number.to_bytes(_COUNT, "big") for number in numbers], [file])
 
 
 class _Results(StreamReader):
@@ -212,7 +180,7 @@ class _Worker:
         try:
             return pickle.load(self._results)  # as it is read, so that it isn't in memory twice
         except (EOFError, pickle.UnpicklingError):
-            raise WorkerKilled("a process that unpacks layers was killed") from None
+            raise WorkerKilled from None
 
     def kill(self) -> None:
         """Kill the process, and wait until those that it has forked have ended as well."""
@@ -238,18 +206,18 @@ class _Worker:
     def _feed(self, tasks: deque[_Task]) -> None:
         """Send tasks to the process until none is left, or one has failed: nobody reads later results then."""
         with suppress(IndexError, BrokenPipeError, ConnectionResetError), self._input:
-            message = _DONE
-            while message:
+            is_free = True
+            while is_free:
                 task = tasks.popleft()
                 task.worker.put(self)
                 try:
-                    task.send(self._input)
-                except MemoryError as error:
-                    task.failure = error
-                    return
-                # There is no message where the process has ended.
-                while (message := self._input.recv(_COUNT, socket.MSG_WAITALL)) and message != _DONE:
-                    task.report_read(int.from_bytes(message, "big"))
+                    send_task(self._input, task.number, task.blob)
+                except (BrokenPipeError, ConnectionResetError):
+                    raise
+                except Exception as error:  # noqa: BLE001  Workers.results raises it
+                    task.failure = error  # before the process knows of it, and ends
+                    send_broken(self._input)
+                is_free = wait_until_done(self._input, task.blob)
 
 
 def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: Iterable[_Worker]) -> NoReturn:
@@ -261,24 +229,13 @@ def _serve(work: Work[Any], tasks: socket.socket, results: io.FileIO, others: It
         for other in others:  # while this process holds copies of their pipes, these would never end
             other.close()
         result: Any = None
-        while result is None and (task := _receive_task(tasks)):
-            number, start, file = task
-            blob = _ReceivedBlob(tasks, file, start)
-            for result in _with_end(work(number, blob.chunks())):
+        while result is None and (task := receive_task(tasks)):
+            for result in _with_end(work(task.number, task.chunks())):
                 with io.BufferedWriter(io.FileIO(results.fileno(), "w", closefd=False)) as buffered:
                     pickle.dump(result, buffered, pickle.HIGHEST_PROTOCOL)
-            blob.close()
-            tasks.sendall(_DONE)
+            task.finish()
     finally:
         os._exit(0)
-
-
-def _receive_task(tasks: socket.socket) -> tuple[int, int, int] | None:
-    """Return the number of the next task, where its blob begins, and the open file; None where no more come."""
-    data, files, _, _ = socket.recv_fds(tasks, 2 * _COUNT, 1)
-    if not files:
-        return None
-    return int.from_bytes(data[:_COUNT], "big"), int.from_bytes(data[_COUNT:], "big"), files[0]
 
 
 def _with_end(results: Iterator[Any]) -> Iterator[Any]:
@@ -291,62 +248,6 @@ def _with_end(results: Iterator[Any]) -> Iterator[Any]:
         yield lacks_resources(error) or RuntimeError(f"{type(error).__name__}: {error}")
     else:
         yield None
-
-
-class _ReceivedBlob:
-    """The blob of a task, in a worker process: an open file, and messages about how much of it may be read."""
-
-    def __init__(self, tasks: socket.socket, file: int, start: int) -> None:
-        self._tasks = tasks
-        self._file = file
-        self._start = start
-        self._available = 0
-        self._end = 0
-        """The last message, _END or _BROKEN."""
-        self._reported = 0
-        """How much was read when that was last reported."""
-        self._lock = threading.Lock()
-        """A thread that reads ahead may not have ended when the task has."""
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the chunks. Raises EOFError where they can't be read to their end."""
-        offset = 0
-        while chunk := self._read(offset):
-            offset += len(chunk)
-            yield chunk
-
-    def close(self) -> None:
-        """Read the messages to their end, and close the file."""
-        with self._lock:
-            while not self._end:
-                self._receive()
-            self._end = _BROKEN
-            os.close(self._file)
-
-    def _read(self, offset: int) -> bytes:
-        with self._lock:
-            while self._available <= offset and not self._end:
-                self._receive()
-            if self._end == _BROKEN:
-                raise EOFError  # nobody reads the results
-            count = min(CHUNK, max(0, self._available - offset))
-            self._report(offset, at_least=_REPORTED if count else 1)
-            return os.pread(self._file, count, self._start + offset)
-
-    def _report(self, offset: int, at_least: int) -> None:
-        """Send how much was read, after `at_least` bytes; not where the main process has yet to read other reports."""
-        if offset - self._reported >= at_least:
-            with suppress(BlockingIOError):
-                self._tasks.send(offset.to_bytes(_COUNT, "big"), socket.MSG_DONTWAIT)
-                self._reported = offset
-
-    def _receive(self) -> None:
-        data = self._tasks.recv(_COUNT, socket.MSG_WAITALL)
-        number = int.from_bytes(data, "big") if len(data) == _COUNT else _BROKEN
-        if number >= _BROKEN:
-            self._end = number
-        else:
-            self._available = number
 
 
 def _pipe() -> tuple[io.FileIO, io.FileIO]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from provisioner.comparison.changes import opened_record
 from provisioner.comparison.join import join_one
-from provisioner.comparison.places import is_configuration, is_of_the_user, is_package_database
+from provisioner.comparison.places import is_configuration, is_package_database, is_user_data
 from provisioner.comparison.state import Aspect, Baseline
 from provisioner.container.access import open_rootfs
 from provisioner.errors import PathErrors
@@ -76,7 +76,7 @@ def _damage(
         if file is not None and not aspects:
             continue
         is_silent = file is not None and _looks_untouched(entry, file, aspects)
-        is_edit = not is_silent and (is_configuration(path) or is_of_the_user(path))
+        is_edit = not is_silent and (is_configuration(path) or is_user_data(path))
         yield Damage(path, entry, aspects, is_silent, is_edit)
 
 

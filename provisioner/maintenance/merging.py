@@ -26,10 +26,10 @@ from provisioner.terminal.escaping import printable
 
 @dataclass
 class Merge:
-    """What an update did beside what its plan says."""
+    """What an update did, except for what its plan says."""
 
     blocked: list[bytes] = field(default_factory=list)
-    """Paths of the user's files that are in the kept copy alone: something of the image is in their way."""
+    """Paths of the user's files that are in the old directory alone: something of the image is in their place."""
     notes: list[str] = field(default_factory=list)
     """Lines about users and groups, for people."""
 
@@ -44,7 +44,7 @@ def merge_files(
     """
     merger = _Merger(old, new, accounts, ownership)
     for action in plan.actions:
-        with machine_errors(f"update {printable('/' + os.fsdecode(action.path))}"):
+        with machine_errors(f"update {printable(b'/' + action.path)}"):
             merger.run(action)
     if any(is_account_file(action.path) for action in plan.actions):
         with machine_errors("merge users and groups"):
@@ -80,10 +80,10 @@ class _Merger:
                 return
             if content is Side.BESIDE:
                 self._put_beside(place, action.beside)
-            self._take(action, place)
+            self._put_users_file(action, place)
         elif content is Side.LINES:
             self._merge_lines(action)
-        self._set_rest(action)
+        self._set_mode_and_owner(action)
 
     def finish(self) -> None:
         """Give directories their times and permissions, those below first. Raises OSError."""
@@ -146,7 +146,7 @@ class _Merger:
         os.rename(place.name, beside.name, src_dir_fd=place.directory, dst_dir_fd=beside.directory)
         self._new.forget_paths()
 
-    def _take(self, action: Action, place: Place) -> None:
+    def _put_users_file(self, action: Action, place: Place) -> None:
         """Put the user's file in place of whatever is there; remove that where the user has none."""
         kind = None if action.disk is None else action.disk.kind
         with suppress(FileNotFoundError):
@@ -184,7 +184,7 @@ class _Merger:
         name = os.fsdecode(action.path).rpartition("/")[2]
         disk, new = (tree.read(action.path, LARGEST + 1) for tree in (self._old, self._new))
         if disk is None or new is None:  # as a hard link of Termux's proot, which is a symlink
-            self._take(action, self._new.locate(action.place, create=False))
+            self._put_users_file(action, self._new.locate(action.place, create=False))
             self.merge.notes.append(f"/etc/{name} could not be merged: yours stays")
             return
         if max(len(disk), len(new)) > LARGEST:
@@ -233,7 +233,7 @@ class _Merger:
             set_read_xattrs(opened.fileno(), xattrs)
             os.fchmod(opened.fileno(), stat.S_IMODE(status.st_mode))
 
-    def _set_rest(self, action: Action) -> None:
+    def _set_mode_and_owner(self, action: Action) -> None:
         """Set mode and owner of what is there in the end, where they aren't those of the side that it came from."""
         decision, disk, new = action.decision, action.disk, action.new
         if disk is None or new is None or disk.kind is not new.kind:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provisioner.comparison.merge import Side
-from provisioner.comparison.places import is_account_file, is_configuration, is_of_the_user, is_package_database
+from provisioner.comparison.places import is_account_file, is_configuration, is_package_database, is_user_data
 from provisioner.container_files import SCRIPT
 from provisioner.errors import MachineError, machine_errors
 from provisioner.filesystem.kind import Kind
@@ -112,7 +112,7 @@ def install_packages(directory: Path, manager: str, names: Iterable[bytes], log:
     )
 
 
-def before_installing(plan: UpdatePlan) -> UpdatePlan:
+def part_before_packages(plan: UpdatePlan) -> UpdatePlan:
     """Return the part of a plan that is carried out first: users and groups, and where packages come from.
 
     So packages find the user's repositories, and give their files to the users that have the old numbers. Where both
@@ -121,7 +121,7 @@ def before_installing(plan: UpdatePlan) -> UpdatePlan:
     return replace(plan, actions=[_by_line(action) for action in plan.actions if _comes_first(action)])
 
 
-def after_installing(plan: UpdatePlan, packages: PackagePlan, written: Collection[bytes], old: Tree) -> UpdatePlan:
+def part_after_packages(plan: UpdatePlan, packages: PackagePlan, written: Collection[bytes], old: Tree) -> UpdatePlan:
     """Return the rest of it: for what no package owns, and for /etc.
 
     `written` are the paths that are no longer as in the new image, since packages were installed. What these have
@@ -135,7 +135,7 @@ def after_installing(plan: UpdatePlan, packages: PackagePlan, written: Collectio
         is_of_image = place in packages.owned_in_image
         if is_of_image and action.disk is None and path not in packages.owned:
             return False  # it was deleted with a package that comes again
-        if place not in written or is_of_the_user(place):
+        if place not in written or is_user_data(place):
             return is_configuration(path) or not (is_of_image or path in packages.owned or place in packages.owned)
         return is_configuration(path) and not _is_default(path, packages, old)
 

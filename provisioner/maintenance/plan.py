@@ -113,7 +113,7 @@ def plan_update(old: int, new: int, shown: str) -> UpdatePlan:
         for path, (base, entry), file in join(records, walk(old_rootfs, closed="open")):
             errors.path = path
             if file is not None and file.is_mounted:
-                inside = printable("/" + os.fsdecode(path))
+                inside = printable(b"/" + path)
                 raise MachineError(
                     f"{inside} in {shown} is a file system or subvolume of its own, which an update can't carry over",
                     "move it out of DIR, and back afterwards",
@@ -144,14 +144,14 @@ class _Planner:
         self._count(path, base, new)
         if path.startswith(self._replaced):
             if not _has_same_data(base, new):
-                self._warn_of_replaced()
+                self._mark_replaced()
             return
         place = path
         if (redirect := self._redirect_above(path)) is not None:
             place = redirect.real + path[len(redirect.path) :]
             new = redirect.new.get(place)
             if self._is_taken(place, redirect):
-                self._note_taken(path, place, base, file, new)
+                self._add_taken(path, place, base, file, new)
                 return
         if path in self._beside:
             return
@@ -231,12 +231,12 @@ class _Planner:
             return
         if base is None or new is None:
             self.plan.image_changes["A" if base is None else "D"] += 1
-        elif not _has_same_data(base, new) or _rest(base) != _rest(new):
+        elif not _has_same_data(base, new) or _mode_and_owner(base) != _mode_and_owner(new):
             self.plan.image_changes["C"] += 1
         if is_package_database(path) and not _has_same_data(base, new):
             self.plan.has_image_packages = True
 
-    def _warn_of_replaced(self) -> None:
+    def _mark_replaced(self) -> None:
         """Mark the last deleted or replaced directory as a conflict, since the image has changed something in it."""
         for number in range(len(self.plan.actions) - 1, -1, -1):
             action = self.plan.actions[number]
@@ -268,10 +268,10 @@ class _Planner:
                 raise
             return False
 
-    def _note_taken(
+    def _add_taken(
         self, path: bytes, place: bytes, base: MtreeEntry | None, file: WalkedFile | None, new: MtreeEntry | None
     ) -> None:
-        """Tell of a file of the user's that has no place, since another one is there."""
+        """Add a conflict for a file of the user's where another one is in its place, so that it isn't brought over."""
         aspects = self._baseline.compare(path, base, file) if base is not None and file is not None else ()
         if file is None or file.is_directory or (base is not None and not aspects):
             return
@@ -375,5 +375,5 @@ def _has_same_data(one: MtreeEntry | None, other: MtreeEntry | None) -> bool:
     return (one.size, one.mtime) == (other.size, other.mtime)
 
 
-def _rest(entry: MtreeEntry) -> tuple[int, int, int]:
+def _mode_and_owner(entry: MtreeEntry) -> tuple[int, int, int]:
     return entry.mode, entry.uid, entry.gid

@@ -94,10 +94,10 @@ def _put_back(tree: Tree, fresh: Tree, new: int, damages: Sequence[Damage], base
     with machine_errors("put files back"):
         wanted = {**needed, **_other_names(new, needed)}
     for path, entry in wanted.items():
-        shown = printable("/" + os.fsdecode(path))
+        shown = printable(b"/" + path)
         with immutable_errors(f"put {shown} back", shown):
             with _located(fresh, path) as source, _located(tree, path) as place:
-                if source is None or place is None or not _make_way(place, entry):
+                if source is None or place is None or not _clear_place(place, entry):
                     done.blocked.append(path)
                     continue
                 os.rename(source.name, place.name, src_dir_fd=source.directory, dst_dir_fd=place.directory)
@@ -136,7 +136,7 @@ def _located(tree: Tree, path: bytes) -> Iterator[Place | None]:
     yield place if place.path == path else None
 
 
-def _make_way(place: Place, entry: MtreeEntry) -> bool:
+def _clear_place(place: Place, entry: MtreeEntry) -> bool:
     """Remove what rename(2) would not replace. Returns False where that would lose somebody's files."""
     try:
         mode = os.stat(place.name, dir_fd=place.directory, follow_symlinks=False).st_mode
@@ -166,7 +166,7 @@ def _give_to_owner(place: Place, baseline: Baseline) -> None:
 
 
 def _repair_metadata(tree: Tree, damage: Damage, setter: _MetadataSetter, done: Repaired) -> None:
-    shown = printable("/" + os.fsdecode(damage.path))
+    shown = printable(b"/" + damage.path)
     with immutable_errors(f"set the mode and owner of {shown}", shown), _located(tree, damage.path) as place:
         if place is None:
             done.blocked.append(damage.path)

@@ -13,11 +13,12 @@ from provisioner.comparison.changes import find_changes, opened_record
 from provisioner.comparison.state import Baseline
 from provisioner.container.access import open_rootfs, read_file
 from provisioner.container.copying import give_new_id
+from provisioner.container.ids import read_ids
 from provisioner.container.mounted import check_not_mounted
 from provisioner.container.record import Record
 from provisioner.container.recovery import staging_directory
 from provisioner.container.running import check_not_running
-from provisioner.container_files import ACCOUNTS, FOLDER, IDS, LINKS, PACKAGES, ROOTFS, SCRIPT
+from provisioner.container_files import ACCOUNTS, FOLDER, LINKS, PACKAGES, ROOTFS, SCRIPT
 from provisioner.errors import MachineError, NotTrusted, TargetExists, UsageError, machine_errors, no_room
 from provisioner.filesystem.atomic import NAME_MAX, name_with_end, replace_in
 from provisioner.filesystem.copying import TreeCopier
@@ -30,9 +31,9 @@ from provisioner.launch.renewal import keep_defaults
 from provisioner.maintenance.merging import Merge, merge_files
 from provisioner.maintenance.packages import (
     PackagePlan,
-    after_installing,
-    before_installing,
     install_packages,
+    part_after_packages,
+    part_before_packages,
     plan_packages,
 )
 from provisioner.maintenance.plan import UpdatePlan, plan_update
@@ -72,7 +73,7 @@ class Update:
 class Updated:
     """What an update has done."""
 
-    kept: str
+    old_name: str
     """The name of the old directory, empty where it was removed."""
     blocked: list[bytes]
     """Paths of the user's files that are in the old directory alone: something of the image is in their way."""
@@ -100,7 +101,7 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
     with closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as opened:
         check_not_mounted(opened, update.directory, "update", only_here=True)
     _check_space(folder, image, shown)
-    kept = _kept_name(update.directory) if update.keeps_old else ""
+    old_name = _free_name(update.directory) if update.keeps_old else ""
     merges: list[Merge] = []
 
     def complete(new: int) -> str:
@@ -110,27 +111,27 @@ def update(update: Update, folder: int, image: Image, source: Source, console: C
             if plan.has_user_packages and plan.has_image_packages:
                 packages = _plan_packages(folder, new_folder, shown)
                 plan = replace(plan, packages=packages.install, returning_packages=packages.returning)
-            approve(plan, kept)
+            approve(plan, old_name)
             _check_free(new, plan.size, shown)
             if packages:
-                merges.append(_merge(before_installing(plan), folder, new_folder, baseline))
+                merges.append(_merge(part_before_packages(plan), folder, new_folder, baseline))
                 plan = _install(update, plan, packages, folder, new_folder, console)
             merges.append(_merge(plan, folder, new_folder, baseline))
         _keep_other_files(folder, new)
         _keep_settings(update, folder, new)
         check_not_running(update.directory)
-        return kept
+        return old_name
 
     outcome = provision(_plan(update, folder, baseline, image), source, console, complete)
-    if kept:  # it is another directory now, and must not be taken for this one
+    if old_name:  # it is another directory now, and must not be taken for this one
         with (
-            machine_errors(f"give {printable(kept)} an id of its own"),
+            machine_errors(f"give {printable(old_name)} an id of its own"),
             closing_descriptor(os.open("..", DIRECTORY, dir_fd=folder)) as old,
         ):
             give_new_id(old)
     blocked = [path for merge in merges for path in merge.blocked]
     notes = [line for merge in merges for line in merge.notes]
-    return Updated(kept, blocked, notes, outcome.content)
+    return Updated(old_name, blocked, notes, outcome.content)
 
 
 def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan:
@@ -154,7 +155,7 @@ def _plan(update: Update, folder: int, baseline: Baseline, image: Image) -> Plan
         runtime=options.runtime,
         hostname=options.hostname,
         run=update.record.run,
-        ids="many" if read_file(folder, IDS, IDS) else None,
+        ids="many" if read_ids(folder).are_many else None,
         sync=update.sync,
         trust=update.trust,
     )
@@ -292,10 +293,10 @@ def _install(
         _opened_rootfs(folder) as old_rootfs,
         ReadableTree(old_rootfs) as old,
     ):
-        return after_installing(plan, packages, written, old)
+        return part_after_packages(plan, packages, written, old)
 
 
-def _kept_name(directory: Path) -> str:
+def _free_name(directory: Path) -> str:
     """Return a free name beside a directory, with the date of today."""
     base = f"{directory.name}.before-{time.strftime('%Y-%m-%d')}"
     for number in range(1, 1000):

@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, and where those of a tree's files are from when they are written until they are recorded.
+"""SHA-256 digests of files, and a table of those of a tree's files until the ownership record is written.
 
 The largest files have none, unless a second container may be made of them by reflinks: they would make the pull of an
 image slower by a fifth.
@@ -75,7 +75,7 @@ def hash_file(file: int) -> bytes:
 class FileDigests:
     """The digests of files by inode, so that hard links share one and a new name changes nothing.
 
-    Not all files have one here: ask the content of others.
+    Not all files have one here: compute that of another one from its content.
     """
 
     def __init__(self, memory_limit: int = MEMORY_LIMIT) -> None:

@@ -40,7 +40,7 @@ _WORDS_OF_ALL = re.compile(rb" type=(%s) mode=([0-7]{1,6}) uid=(\d{1,10}) gid=(\
 
 
 class Header(NamedTuple):
-    """What holds for a whole record. Records of older versions say nothing of it."""
+    """What the second line of a record says. Records of older versions have no such line."""
 
     written: int | None = None
     """When all files were written, by the clock of their file system, in nanoseconds since 1970.

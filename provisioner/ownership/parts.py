@@ -24,10 +24,12 @@ _SHARED_LEVEL = 3
 
 
 class Share(NamedTuple):
-    """Which lines of a tree a process writes, where `of` processes do that, each with another `number` from 0 on."""
+    """Which lines of a tree a process writes, where several processes write them."""
 
     number: int
-    of: int
+    """Of the process, from 0 on."""
+    processes: int
+    """How many there are."""
 
 
 ALL = Share(0, 1)
@@ -36,12 +38,12 @@ ALL = Share(0, 1)
 
 @dataclass(frozen=True)
 class RecordPart:
-    """The lines of a tree, in two files of a directory: those of the record, and those of fakeroot's state."""
+    """The lines of a tree, in two files of a directory: one for the record, one for fakeroot's state."""
 
     name: bytes
     """The name of both files, with `.mtree` and `.state` behind it."""
     directories: dict[int, tuple[int, int, int, int]]
-    """By the inode of a directory where the lines of its content begin and end, in either file."""
+    """By the inode of a directory: where the lines of its content begin and end in the first file and in the second."""
 
     def open_file(self, folder: int, suffix: bytes, flags: int) -> int:
         """Open one of the files in the open directory `folder`."""
@@ -49,7 +51,7 @@ class RecordPart:
 
 
 class PartIndex:
-    """Notes where the lines of directories begin and end, while both files of a part are written."""
+    """Records where the lines of directories begin and end, while both files of a part are written."""
 
     def __init__(self, part: RecordPart, record: BinaryIO, state: BinaryIO, share: Share) -> None:
         self._share = share
@@ -66,8 +68,8 @@ class PartIndex:
     def leaves_out(self, file: WalkedFile) -> bool:
         """Return whether another process writes the lines of a file, and of all that is in it.
 
-        Processes take turns with the directories at _SHARED_LEVEL; the first one also writes the files that are in none
-        of these. Call it once for each file, since it counts those directories, and leaves out the open ones.
+        The directories at _SHARED_LEVEL are divided among the processes; the first process also writes the files that
+        are in none of these. Call it once for each file: it counts those directories, and calls `leave_out`.
         """
         level, (number, count) = len(self._open), self._share
         if level > _SHARED_LEVEL:
@@ -86,9 +88,9 @@ class PartIndex:
         self._open.append((inode, self._record.tell(), self._state.tell()))
 
     def leave_out(self) -> None:
-        """Leave out the open directories: a line of a file in them isn't written by this process, or may change.
+        """Record no lines for the directories that have begun and not ended.
 
-        The line of a file with several names has their number, which changes when one of them is removed.
+        A line in them is missing here, or may change: that of a file with several names has their number.
         """
         self._changing = len(self._open)
 
@@ -102,7 +104,7 @@ class PartIndex:
             self._changing = len(self._open)
         elif end - record >= self._least:
             self._directories[inode] = record, end, state, self._state.tell()
-            if len(self._directories) > _MAX_DIRECTORIES // self._share.of:
+            if len(self._directories) > _MAX_DIRECTORIES // self._share.processes:
                 self._forget_small_ones()
 
     def _forget_small_ones(self) -> None:
@@ -113,7 +115,7 @@ class PartIndex:
 
 
 class RecordParts:
-    """The parts of the record of one tree, in the open directory `folder`, and what has changed since."""
+    """The parts of the record of one tree, in the open directory `folder`, and which directories have changed since."""
 
     def __init__(self, folder: int) -> None:
         self._folder = folder

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from provisioner.container_files import FAKEROOT_STATE, OWNERSHIP_RECORD
-from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor, directory_descriptor
+from provisioner.filesystem.descriptors import (
+    ANY_FILE,
+    EXISTING_FILE,
+    NEW_FILE,
+    closing_descriptor,
+    directory_descriptor,
+)
 from provisioner.filesystem.kind import KINDS, Kind
 from provisioner.filesystem.walk import Walk, WalkedFile, walk
 from provisioner.ownership import mtree
@@ -38,8 +44,8 @@ def write_owners(
 ) -> None:
     """Write the record and fakeroot's state of the tree at `root` into `folder`. Raises OSError.
 
-    Before that, each directory gets its time of `overrides`. `folder` and `root` are paths or open directories. What
-    `parts` has of it is copied.
+    Before that, each directory gets its time of `overrides`. `folder` and `root` are paths or open directories. Lines
+    that `parts` has of it are copied.
     """
     with (
         directory_descriptor(folder) as where,
@@ -64,11 +70,11 @@ def write_owners(
 
 
 def open_record(folder: int) -> BinaryIO:
-    """Open the record in an open directory for reading. Nothing that isn't a file is waited for.
+    """Open the record in an open directory for reading, without waiting where a FIFO is in its place.
 
     Raises FileNotFoundError where there is none, MachineError for what is no file, and OSError.
     """
-    file = os.open(OWNERSHIP_RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder)
+    file = os.open(OWNERSHIP_RECORD, ANY_FILE, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise mtree.damaged()
@@ -78,7 +84,7 @@ def open_record(folder: int) -> BinaryIO:
 def content_of(record: BinaryIO, manifest_digest: str) -> str:
     """Return a SHA-256 digest, in hexadecimal, of the rest of a record and the manifest of its image. Raises OSError.
 
-    It says of a record that is found later that it is the one that was written here, for this image.
+    A record with the same digest that is found later is the one that was written here, for this image.
     """
     hasher = sha256(manifest_digest.encode() + b"\n")
     while data := record.read(1 << 18):
@@ -212,9 +218,9 @@ def _make_entry(file: WalkedFile, metadata: FileMetadata | None, exact: bool) ->
 def remake_state(folder: Path | int, root: Path | int) -> int:
     """Write fakeroot's state again, for the inodes that the tree at `root` has now, and return its number of files.
 
-    Files that the record doesn't name are root's, as they are for fakeroot without a state. A mode that was changed
-    since the record was written stays. Both are paths or open directories. Raises OSError; MachineError where the
-    record can't be read.
+    Files that the record doesn't name have no line: fakeroot shows them as root's. A mode that was changed since the
+    record was written stays. Both are paths or open directories. Raises OSError; MachineError where the record can't
+    be read.
     """
     with directory_descriptor(folder) as opened:
         return _remake_state(opened, root)

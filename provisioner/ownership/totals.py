@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from provisioner.container_files import OWNERSHIP_RECORD
 from provisioner.errors import MachineError
-from provisioner.filesystem.descriptors import EXISTING_FILE
+from provisioner.filesystem.descriptors import ANY_FILE
 from provisioner.filesystem.kind import Kind
 from provisioner.ownership.mtree import parse_entries
 
@@ -27,7 +27,7 @@ def recorded_totals(folder: int) -> TreeTotals | None:
     """Return the totals of the record in an open folder; None where it is missing or can't be read."""
     count, directories, size = 0, 0, 0.0
     try:
-        with open(os.open(OWNERSHIP_RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=folder), "rb") as record:
+        with open(os.open(OWNERSHIP_RECORD, ANY_FILE, dir_fd=folder), "rb") as record:
             for entry in parse_entries(record):
                 if entry is not None:
                     count += 1

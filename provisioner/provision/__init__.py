@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from provisioner.container.existing import existing_record, record_in
-from provisioner.container.ids import ids_of
+from provisioner.container.ids import read_ids_of
 from provisioner.container.running import stop_or_refuse
 from provisioner.container.staging import MAKE, Staging
 from provisioner.errors import TargetExists, machine_errors
@@ -23,7 +23,7 @@ from provisioner.sources import Source
 from provisioner.sources.lazy import LocalImages
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
-from provisioner.threads import imported_meanwhile
+from provisioner.threads import importing_in_background
 
 __all__ = ["Completion", "Outcome", "Plan", "provision"]
 
@@ -59,7 +59,7 @@ def _imported_while_asking(source: Source) -> AbstractContextManager[None]:
     """Import `creation` while a registry answers. What reads files is busy itself, and imports what that needs."""
     if isinstance(source, LocalImages):
         return nullcontext()
-    return imported_meanwhile("provisioner.provision.creation")
+    return importing_in_background("provisioner.provision.creation")
 
 
 def _check_replaceable(plan: Plan) -> None:
@@ -72,7 +72,8 @@ def _check_replaceable(plan: Plan) -> None:
 def _stopping(plan: Plan, complete: Completion) -> Completion:
     """Return a function that calls `complete`, and then stops what runs from the directory, if that is asked for.
 
-    That is late, since the image may be missing; and without being asked for, what was started meanwhile is in the way.
+    That happens late, since the image may turn out to be missing. If it isn't asked for, TargetExists is raised where a
+    program was started meanwhile.
     """
 
     def stop(new: int) -> str:
@@ -86,7 +87,7 @@ def _stopping(plan: Plan, complete: Completion) -> Completion:
 def _check_removable(directory: Path) -> None:
     """Raise TargetExists where files of a directory belong to subordinate ids, so that only those can remove it."""
     with machine_errors(f"look at {printable(str(directory))}"):
-        is_started_with_many = len(ids_of(directory)) > 1
+        is_started_with_many = read_ids_of(directory).first is not None
     if is_started_with_many and os.geteuid() != 0:
         shown = printable(shlex.quote(str(directory)))
         what = f"files in {printable(str(directory))} belong to subordinate ids"

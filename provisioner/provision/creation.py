@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from provisioner import __version__
+from provisioner.container.ids import MANY_IDS
 from provisioner.container.place import limits_of
 from provisioner.container.record import Record
 from provisioner.container.staging import Staging
@@ -90,7 +91,7 @@ def create(
 
 
 def _describe_place(place: int, ownership: Ownership, console: Console) -> None:
-    """Say what a container in an open directory will lack, and whose its files will be. Raises OSError."""
+    """Report what a container in an open directory will lack, and who will own its files. Raises OSError."""
     for text in limits_of(place, ownership):
         console.step(text)
     if ownership.exact:
@@ -171,4 +172,4 @@ def _write_state(folder: int, plan: Plan) -> None:
     """Write when the directory was changed, which is now, and how many ids it is used with. `folder` is open."""
     write_new(folder, CHANGED, b"")
     if plan.ids == "many":
-        write_new(folder, IDS, b"many\n")
+        write_new(folder, IDS, MANY_IDS)

@@ -46,7 +46,7 @@ class Plan:
     proot_options: tuple[str, ...] = ()
     """Words for proot, in addition to the profile's."""
     runtime: str = ""
-    """The default runtime of start.sh, one of launcher.RUNTIMES; empty for what works."""
+    """The default runtime of start.sh, one of launcher.RUNTIMES; empty for the best one that works."""
     hostname: str = ""
     """The container's name; without one, the profile's, else that of the directory."""
     run: RunSettings = AS_CONFIGURED
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def start_options(self) -> StartOptions:
-        """What start.sh is to go by."""
+        """The options that start.sh is generated from."""
         return StartOptions(self.runtime, self.dns, self.hostname, self.binds, self.env, self.proot_options)
 
 
@@ -86,7 +86,7 @@ class Outcome:
 
 
 Completion = Callable[[int], str]
-"""Is called with a directory, open, when it is complete and before it replaces another one.
+"""Called with a new directory, open and complete, before it replaces another one.
 
-Returns the name that the other one gets beside it; empty to have it removed.
+Returns the name that the other one gets beside it; empty to remove that.
 """

@@ -1,11 +1,11 @@
-"""Uses a directory that is there already: it has to be of the same image, and is changed to what is asked for."""
+"""Uses a directory that is there already: it has to be of the same image, and gets the options that are asked for."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from provisioner.container.ids import ids_of
+from provisioner.container.ids import read_ids_of
 from provisioner.container.record import Record
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.image.image import Image
@@ -13,7 +13,7 @@ from provisioner.inspection import inspect_directory
 from provisioner.profile import load_profile
 from provisioner.provision.plan import Outcome, Plan
 from provisioner.sources import Source
-from provisioner.start_files.completeness import has_documents, keep_complete, restore_documents
+from provisioner.start_files.completeness import complete_files, has_documents, restore_documents
 from provisioner.start_files.files import change_options
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
@@ -31,23 +31,23 @@ def reuse(plan: Plan, existing: Record, source: Source, console: Console) -> Out
     _check_same_image(plan.directory, existing, resolved.image)
     if was_incomplete is None:
         was_incomplete = _keep_complete(plan, existing, resolved.image, console)
-    record, is_changed = _use_as_asked(plan, existing, console)
-    made = _image_as_made(plan, record, resolved.image)
+    record, is_changed = _apply_plan(plan, existing, console)
+    made = _image_of_directory(plan, record, resolved.image)
     return Outcome(record, made, resolved.index, False, is_changed or bool(was_incomplete), resolved.files)
 
 
 def _keep_complete(plan: Plan, existing: Record, image: Image | None, console: Console) -> bool | None:
-    """Make what is damaged of a directory anew, and return whether anything was written.
+    """Write generated files of a directory again where they are damaged, and return whether anything was written.
 
     Without its `image` this returns None where the image's documents are missing, before anything is written. Raises
-    TargetExists where something can't be made anew, and MachineError.
+    TargetExists where something can't be restored, and MachineError.
     """
     has_all = has_documents(plan.directory, existing, plan.trust)
     if not has_all:
         if image is None:
             return None
         restore_documents(plan.directory, existing, image, console)
-    return keep_complete(plan.directory, existing, plan.shell, plan.trust, console) or not has_all
+    return complete_files(plan.directory, existing, plan.shell, plan.trust, console) or not has_all
 
 
 def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
@@ -64,10 +64,10 @@ def _check_same_image(directory: Path, existing: Record, image: Image) -> None:
         raise TargetExists(f"{what}, not {image.digest!s:.19}", hint)
 
 
-def _use_as_asked(plan: Plan, existing: Record, console: Console) -> tuple[Record, bool]:
-    """Let a directory that is there be as `plan` asks for, and return its record, and whether anything was written.
+def _apply_plan(plan: Plan, existing: Record, console: Console) -> tuple[Record, bool]:
+    """Change the options of a directory that is there to those of `plan`; return its record, and whether that is new.
 
-    What was not asked for stays as it is. Raises TargetExists where it would have to be made anew.
+    Options that `plan` doesn't state stay as they are. Raises TargetExists where the files would have to be others.
     """
     _check_same_files(plan, existing)
     record = change_options(
@@ -91,13 +91,13 @@ def _check_same_files(plan: Plan, existing: Record) -> None:
         was = printable(existing.hardlinks)
         raise TargetExists(f"{shown} was made with --hardlinks {was}, not {hardlinks}", hint)
     with machine_errors(f"look at {shown}"):
-        ids = "many" if ids_of(plan.directory) else "one"
+        ids = "many" if read_ids_of(plan.directory).are_many else "one"
     if plan.ids not in (None, ids):
         raise TargetExists(f"{shown} is used with {ids} id{'s' if ids == 'many' else ''}, not with {plan.ids}", hint)
 
 
-def _image_as_made(plan: Plan, existing: Record, image: Image) -> Image:
-    """Return the image that a directory was made of, with what was found and asked for then."""
+def _image_of_directory(plan: Plan, existing: Record, image: Image) -> Image:
+    """Return the image of a directory as its record has it: with the settings and the platform of that time."""
     if image.rootfs:
         return inspect_directory(plan.directory, plan.trust).image
     return replace(image, config=existing.run.applied_to(image.config))

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from provisioner.comparison.join import join
 from provisioner.filesystem.content import copy_data, try_reflink
-from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import ANY_FILE, NEW_READABLE_FILE, closing_descriptor, closing_on_error
 from provisioner.filesystem.kind import Kind
 from provisioner.filesystem.walk import WalkedFile, walk
 from provisioner.layers.reader import StreamedLayer
@@ -20,7 +20,6 @@ from provisioner.ownership.digests import hash_file
 from provisioner.ownership.mtree import MtreeEntry, parse_entries
 from provisioner.reflinks.siblings import Sibling
 
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FETCHED = "fetched"
 _READ_AHEAD, _READ_AHEAD_BYTES = 32, 1 << 20
 """How many clones the kernel reads while an earlier one is hashed, and how much of each."""
@@ -77,10 +76,12 @@ class FileStore:
         for entry in layer:
             if entry.kind is not Kind.FILE or entry.size not in self.lacking_sizes:
                 continue
-            with closing_descriptor(os.open(_FETCHED, _NEW, 0o600, dir_fd=self.folder)) as file:
+            with closing_descriptor(os.open(_FETCHED, NEW_READABLE_FILE, 0o600, dir_fd=self.folder)) as file:
                 digest = layer.write_content(file, entry, is_hashed=True)
                 for number in self.lacking.pop(digest, ()):
-                    with closing_descriptor(os.open(str(number), _NEW, 0o600, dir_fd=self.folder)) as content:
+                    with closing_descriptor(
+                        os.open(str(number), NEW_READABLE_FILE, 0o600, dir_fd=self.folder)
+                    ) as content:
                         if not try_reflink(file, content):
                             copy_data(file, content)
             os.unlink(_FETCHED, dir_fd=self.folder)
@@ -110,21 +111,18 @@ class FileStore:
         if not stat.S_ISREG(file.stat.st_mode) or file.stat.st_size != entry.size:
             return None
         try:
-            original = os.open(file.name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=file.directory)
+            original = os.open(file.name, ANY_FILE, dir_fd=file.directory)
         except OSError:  # it is closed to this user, or something else has come in its place
             return None
         with closing_descriptor(original):
             if not stat.S_ISREG(os.fstat(original).st_mode):
                 return None
-            clone = os.open(str(number), _NEW, 0o600, dir_fd=self.folder)
-            try:
+            clone = os.open(str(number), NEW_READABLE_FILE, 0o600, dir_fd=self.folder)
+            with closing_on_error(clone):
                 if not try_reflink(original, clone):
                     raise CannotReflink("its files can't be reflinked")
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(clone, 0, _READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
-            except BaseException:
-                os.close(clone)
-                raise
             return clone
 
     def _verify(self, clone: _Clone) -> None:

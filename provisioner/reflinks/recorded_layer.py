@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from provisioner.archives.tar import Entry
-from provisioner.filesystem.descriptors import NEW_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import EXISTING_FILE, NEW_FILE, closing_descriptor
 from provisioner.filesystem.kind import Kind
 from provisioner.layers.budget import ENTRY_SIZE, Budget
 from provisioner.layers.reader import StreamedLayer, apply_metadata
@@ -63,7 +63,7 @@ class RecordedLayer(StreamedLayer):
         place = tree.locate(entry.path)
         if entry.size:
             os.rename(str(self._number), place.name, src_dir_fd=self._folder, dst_dir_fd=place.directory)
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = EXISTING_FILE
         else:
             flags = NEW_FILE
         with closing_descriptor(os.open(place.name, flags, 0o600, dir_fd=place.directory)) as file:

@@ -30,7 +30,7 @@ class Sibling:
     """The digests that its ownership record may have: those of the records that were written on this machine."""
     generated: frozenset[bytes]
     """The paths of the files that fixups write, whatever the image has there."""
-    is_right: Callable[[Tree], bool]
+    gets_same_fixups: Callable[[Tree], bool]
     """Returns whether a tree with the files of the image gets the same fixups as the sibling."""
 
     @property
@@ -43,7 +43,7 @@ class Sibling:
 
 
 Fixups = Callable[[Record], tuple[frozenset[bytes], Callable[[Tree], bool]] | None]
-"""Returns the `generated` and the `is_right` of a sibling with a record; None where its fixups would be others."""
+"""Returns `generated` and `gets_same_fixups` of a sibling with a record; None where its fixups would be others."""
 
 
 def find_siblings(image: Image, fixups: Fixups) -> Iterator[Sibling]:

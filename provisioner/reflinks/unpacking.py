@@ -11,12 +11,13 @@ from provisioner.container_files import OWNERSHIP_RECORD
 from provisioner.errors import error_context, machine_errors
 from provisioner.filesystem.atomic import make_directory
 from provisioner.filesystem.content import can_reflink, try_reflink
-from provisioner.filesystem.descriptors import EXISTING_FILE, closing_descriptor
+from provisioner.filesystem.descriptors import ANY_FILE, NEW_READABLE_FILE, closing_descriptor
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.layers.job import UnpackJob
+from provisioner.layers.layer_archive import open_archive
 from provisioner.layers.rootfs_reader import open_reader
-from provisioner.layers.unpack import open_archive, unpack
+from provisioner.layers.unpack import unpack
 from provisioner.ownership.record import content_of
 from provisioner.reflinks.file_store import CannotReflink, FileStore
 from provisioner.reflinks.recorded_layer import RecordedLayer
@@ -76,7 +77,7 @@ def _reflink(job: UnpackJob, sibling: Sibling) -> Tree:
                 )
             )
             applier.finish()
-        if not sibling.is_right(tree):
+        if not sibling.gets_same_fixups(tree):
             raise CannotReflink("it was made with another profile")
         more = f", {fetched} that are not as the image has them there from its layers" if fetched else ""
         job.console.step(f"{store.files} files from {sibling.shown} (reflinked){more}")
@@ -87,15 +88,14 @@ def _reflink(job: UnpackJob, sibling: Sibling) -> Tree:
 @contextmanager
 def _copied_record(sibling: Sibling, scratch: int) -> Iterator[BinaryIO]:
     """Give a clone of the sibling's ownership record, which nothing else can change, when it has the right digest."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        original = os.open(OWNERSHIP_RECORD, EXISTING_FILE | os.O_NONBLOCK, dir_fd=sibling.folder)
+        original = os.open(OWNERSHIP_RECORD, ANY_FILE, dir_fd=sibling.folder)
     except OSError as error:
         raise CannotReflink(f"its record can't be read: {error.strerror}") from error
     with (
         closing_descriptor(original),
         machine_errors("read an ownership record"),
-        open(os.open(_COPY, flags, 0o600, dir_fd=scratch), "rb") as record,
+        open(os.open(_COPY, NEW_READABLE_FILE, 0o600, dir_fd=scratch), "rb") as record,
     ):
         if not try_reflink(original, record.fileno()):
             raise CannotReflink("its files can't be reflinked")

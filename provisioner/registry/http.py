@@ -1,4 +1,4 @@
-"""HTTP requests: redirects, timeouts, and errors with hints. All clients in this package use it."""
+"""HTTP requests: redirects, timeouts, and the bodies of responses. All clients in this package use it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import http.client
 import http.cookiejar
 import json
 import logging
-import re
-import ssl
 import time
 import zlib
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import requests
 import urllib3
 
 from provisioner import __version__
-from provisioner.errors import MalformedImage, NetworkError, NotAllowed, UsageError
-from provisioner.image.stored_blob import StoredBlob
+from provisioner.errors import MalformedImage, NetworkError
 from provisioner.registry.address import Address, check_redirect
 from provisioner.registry.certificates import Certificates
-from provisioner.registry.connection import HeadTooLarge, LimitedAdapter, limit_rest, limit_silence_only
+from provisioner.registry.connection import LimitedAdapter, limit_rest, limit_silence_only
+from provisioner.registry.http_errors import http_errors, too_slow
 from provisioner.registry.proxies import check_proxy
-from provisioner.registry.retry import TransientError
+from provisioner.registry.upload_body import UploadBody
 from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import REQUEST_LOGGER
@@ -46,41 +43,6 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REDIRECTS_OF_BODIES = (307, 308)
 """The statuses after which a request is repeated with the same method and body."""
-_GET_SOCKS = "pip install PySocks, or use another proxy"
-_CHECK_PROXIES = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
-
-
-class UntrustedCertificate(NetworkError):
-    """The server has a certificate that can't be verified."""
-
-
-class UploadBody:
-    """A part of a blob as the body of a request. `progress` is called with the size of each chunk that is sent."""
-
-    def __init__(self, blob: StoredBlob, start: int, count: int, progress: Callable[[int], None]) -> None:
-        self._blob = blob
-        self._start, self._count = start, count
-        self._at = start
-        self._progress = progress
-
-    def again(self) -> UploadBody:
-        """Return a new body with the same content, for another request."""
-        return UploadBody(self._blob, self._start, self._count, self._progress)
-
-    def __len__(self) -> int:
-        """Return the number of bytes."""
-        return self._count
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes."""
-        return iter(lambda: self.read(CHUNK_SIZE), b"")
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes, or none at the end. Raises MalformedImage, OSError."""
-        data = self._blob.read(self._at, min(max(size, CHUNK_SIZE), self._start + self._count - self._at))
-        self._at += len(data)
-        self._progress(len(data))
-        return data
 
 
 class _Session(requests.Session):
@@ -191,7 +153,7 @@ class Http:
         host = address.host_and_port
         seconds = None if deadline is None else deadline - time.monotonic()
         if seconds is not None and seconds <= 0:
-            raise _too_slow(host)
+            raise too_slow(host)
         began = time.monotonic()
         with http_errors(host):
             response = self._session.request(
@@ -269,99 +231,12 @@ def parse_json(data: bytes) -> Any:
         return None
 
 
-@contextmanager
-def http_errors(host: str) -> Iterator[None]:
-    """Convert exceptions of requests and urllib3 to a NetworkError about `host`, or a UsageError about settings."""
-    try:
-        yield
-    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
-        raise _tls_error(host, error) from error
-    except (
-        requests.exceptions.ProxyError,
-        requests.exceptions.InvalidProxyURL,
-        urllib3.exceptions.ProxyError,
-    ) as error:
-        raise _proxy_error(host, error) from error
-    except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise _too_slow(host) from error
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as e:
-        if "SOCKS" in str(e):  # requests' own message without the package
-            raise UsageError(f"the proxy to {host} speaks SOCKS, which needs the package PySocks", _GET_SOCKS) from e
-        raise _unusable_address(host) from e
-    except urllib3.exceptions.ProtocolError as error:
-        raise _head_error(host, error) or TransientError(f"{host} broke off: {_cause(error)}", "try again") from error
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _connection_error(host, error) from error
-
-
 def _too_many_redirects(first: Address) -> NetworkError:
     return NetworkError(
         f"{first.host_and_port} redirects more than {_MAX_REDIRECTS} times", "ask the registry's owner to fix that"
     )
 
 
-def _too_slow(host: str) -> TransientError:
-    return TransientError(f"{host} doesn't answer in time", "check the network and try again")
-
-
-def _proxy_error(host: str, error: Exception) -> TransientError:
-    return TransientError(f"the proxy to {host} fails: {_cause(error)}", _CHECK_PROXIES)
-
-
-def _head_error(host: str, error: Exception) -> NetworkError | None:
-    """Return the error for a response with too many or too large headers; None for other errors."""
-    innermost = _innermost(error)
-    if type(innermost) not in (http.client.HTTPException, http.client.LineTooLong, HeadTooLarge):
-        return None
-    return NetworkError(f"{host} sends too much before its content: {_cause(error)}", "tell the registry's owner")
-
-
-def _connection_error(host: str, error: Exception) -> NetworkError:
-    if type(_innermost(error).__context__).__module__ == "socks":  # urllib3 has no exception of its own for it
-        return _proxy_error(host, error)
-    if head_error := _head_error(host, error):
-        return head_error
-    return TransientError(f"{host} can't be reached: {_cause(error)}", "check the host's name and the network")
-
-
-def _tls_error(host: str, error: Exception) -> NetworkError | NotAllowed:
-    cause = _cause(error)
-    if isinstance(_innermost(error), ssl.SSLEOFError):
-        return TransientError(f"{host} broke off: {cause}", "try again")
-    if re.search("alert.*certificate|alert handshake failure", str(_innermost(error))):
-        folder = f"~/.config/containers/certs.d/{host}"
-        hint = f"put client.cert and client.key into {folder}, or see what is wrong with those that are there"
-        return NotAllowed(f"{host} wants a certificate of yours: {cause}", hint)
-    if "certificate" not in str(_innermost(error)):
-        return NetworkError(f"{host} doesn't speak https: {cause}", "for plain http: --insecure")
-    hint = "for an authority of your own: SSL_CERT_FILE=FILE, REQUESTS_CA_BUNDLE=FILE, or"
-    hint += f" ~/.config/containers/certs.d/{host}/ca.crt; if you trust it anyway: --insecure"
-    return UntrustedCertificate(f"{host} has a certificate that can't be verified: {cause}", hint)
-
-
-def _unusable_address(address: str) -> NetworkError:
-    return NetworkError(
-        f"the registry names an address that can't be used: {printable(address[:200])!r}", "tell the registry's owner"
-    )
-
-
 def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Return the request unchanged. Without this hook, requests replaces the token by a password of ~/.netrc."""
     return request
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason of an HTTP exception as one short line, without error numbers and C file names."""
-    error = _innermost(error)
-    text = re.sub(r"\[[^]]*\] |\s*\(_ssl\.c:\d+\)", "", str(getattr(error, "strerror", None) or error))
-    return printable(text.rpartition(": ")[2])[:200]
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return the exception at the bottom of a chain: urllib3 and requests wrap them as `reason` or as an argument."""
-    while True:
-        inside = (getattr(error, "reason", None), *error.args)
-        inner = next((item for item in inside if isinstance(item, BaseException)), None)
-        if inner is None:
-            return error
-        error = inner

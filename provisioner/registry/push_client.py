@@ -17,9 +17,10 @@ from provisioner.image.stored_blob import StoredBlob
 from provisioner.registry.address import Address, check_redirect
 from provisioner.registry.auth import Challenge
 from provisioner.registry.client import RegistryClient
-from provisioner.registry.http import UploadBody, limited_body
+from provisioner.registry.http import limited_body
 from provisioner.registry.refusals import NoSuchRepository, error_reason
 from provisioner.registry.retry import TransientError
+from provisioner.registry.upload_body import UploadBody
 from provisioner.terminal.escaping import printable
 
 _REFUSALS_OF_SIZE = (405, 411, 413, 501)

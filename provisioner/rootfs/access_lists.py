@@ -12,10 +12,10 @@ from provisioner.ownership.overrides import MetadataOverrides
 
 
 def set_access_lists(rootfs: int, overrides: MetadataOverrides) -> int:
-    """Set the POSIX access lists of a finished tree. Modes stay.
+    """Set the POSIX access lists of a finished tree, and return how many can't be set here. Modes stay as they are.
 
-    Not before all files are there: a file that is created in a directory inherits the list that the directory has for
-    new files. Returns how many lists can't be set here. Raises OSError.
+    Call it when all files are there: a file that is created in a directory inherits the list that the directory has for
+    new files. Raises OSError.
     """
     if not overrides.have_xattrs(access_lists):
         return 0

@@ -80,7 +80,7 @@ class Links:
         overrides.digests.copy(status.st_ino, inode)
 
     def empty(self) -> Links:
-        """Return a new object for another tree, with the same substitute."""
+        """Return an object for another tree, which makes the same kind of substitutes and has made none yet."""
         return Links(self._substitute)
 
     @property

@@ -19,7 +19,7 @@ _PREFIX = re.compile(rb"\.(?:proot\.)?l2s\.", re.DOTALL)
 _DATA = re.compile(rb"\.(?:proot\.)?l2s\..*\.\d{4}", re.DOTALL)
 """The name of a file with content."""
 _FOLDER = b".l2s"
-"""The directory that proot keeps such files in where it was told to; else they are beside their links."""
+"""The directory of such files if PROOT_L2S_DIR named one to proot; else they are beside their links."""
 _NAMES = 64
 """How many names a target may have: each end of it is looked up."""
 _HOPS = 4
@@ -27,7 +27,7 @@ _HOPS = 4
 
 
 def is_proot_link(target: bytes) -> bool:
-    """Return whether a symlink with this target is one that proot has made in place of a hard link."""
+    """Return whether a symlink with this target stands in for a hard link of proot."""
     return bool(_PREFIX.match(target.rpartition(b"/")[2]))
 
 
@@ -41,22 +41,22 @@ class ProotLinks:
         """The directory of the other machine that was the root of the container, as soon as it is known."""
 
     def resolve(self, links: Links) -> None:
-        """Turn them into hard links, made by `links`, which counts them; those without content stay. Raises OSError."""
+        """Replace them by hard links, which `links` makes and counts; those without content stay. Raises OSError."""
         groups: dict[bytes, list[bytes]] = {}
-        between: set[bytes] = set()
+        intermediate: set[bytes] = set()
         for path in self._symlinks:
             name = path.rpartition(b"/")[2]
             if not _PREFIX.match(name) and self._is_there(path):
                 content, passed = self._follow(path)
                 if content:
                     groups.setdefault(content, []).append(path)
-                    between.update(passed)
+                    intermediate.update(passed)
                 else:
                     links.substitutes.lost_links += 1
         for content, paths in groups.items():
             self._link(content, paths, links)
             links.substitutes.resolved_links += len(paths)
-        for path in between:
+        for path in intermediate:
             self._tree.locate_free(path)
         if groups:
             self._remove_folder()

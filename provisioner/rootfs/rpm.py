@@ -82,7 +82,7 @@ def read_automatic(tree: Tree) -> set[bytes]:
 
 
 def _read_dnf5(tree: Tree) -> set[bytes]:
-    """Return the same from the files in which dnf5 has it."""
+    """Return the names of such packages by the files of dnf5."""
     import tomllib
 
     text = tree.read(HISTORIES[0] + b"/packages.toml", _LARGEST)

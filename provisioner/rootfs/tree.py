@@ -1,7 +1,7 @@
 """The tree of a rootfs: file operations that can't leave its root directory, whatever names and symlinks are in it.
 
-Every operation is relative to a directory's descriptor, and the kernel follows no symlinks. Those of the image are
-resolved here, one component at a time, as after chroot(2): `/` and `..` end at the root.
+Every operation is relative to a directory's descriptor, and the kernel follows no symlinks: `open_directories` does,
+within the root.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import errno
 import itertools
 import os
 import stat
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,16 +23,12 @@ from provisioner.filesystem.removal import names_in, remove_tree
 from provisioner.ownership.overrides import MetadataOverrides
 from provisioner.ownership.parts import RecordParts
 from provisioner.rootfs.moving import move
+from provisioner.rootfs.open_directories import MAX_LINKS, OpenDirectories
 from provisioner.rootfs.paths import names_of_target, split_path
 from provisioner.terminal.escaping import printable
 
 NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """The errors of looking up a path that doesn't exist."""
-_LINKS = 40
-"""How many symlinks one path may lead through, as in the kernel."""
-_LINK_NAMES = 1024
-"""How many names the symlinks of one lookup may add to a path, all together. Real images stay below 100."""
-_OPEN_DIRECTORIES = 64
 _NO_NAMES = (b"", b".", b"..")
 
 _IMAGE_FAULTS = {
@@ -78,16 +73,14 @@ class Tree:
         self.overrides = MetadataOverrides()
         """The metadata of the tree's files that the file system could not store."""
         self._root = os.open(b".", DIRECTORY, dir_fd=root) if isinstance(root, int) else os.open(root, DIRECTORY)
-        self._open: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
-        """Open directories by their path in archives: descriptor, and real path with a slash behind each name."""
-        self._closing: list[int] = []
+        self._directories = OpenDirectories(self._root, self._open_name)
         self.implied_directories = 0
         """The number of directories that were created because they were missing above a path."""
         self.trash: int | None = None
         """An open directory to which what has overrides is moved in place of removing it, so that its inodes stay."""
         self._trash_names = itertools.count()
         self.record_parts: RecordParts | None = None
-        """Parts of the tree's ownership record, of which those of directories that are looked into are discarded."""
+        """Parts of the tree's ownership record; the lines of directories that are opened by a path are discarded."""
 
     def __enter__(self) -> Self:
         """Return the tree itself."""
@@ -97,8 +90,8 @@ class Tree:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all directories."""
-        self.forget_paths()
-        self._close_unused()
+        self._directories.forget()
+        self._directories.close_unused()
         os.close(self._root)
         if self.record_parts is not None:
             self.record_parts.close()
@@ -109,13 +102,17 @@ class Tree:
         Missing parents are created, or raise FileNotFoundError if `create` is false.
         """
         head, _, name = path.removeprefix(b"./").rpartition(b"/")
-        if (opened := self._open.get(head)) is None or name in _NO_NAMES or len(name) > NAME_MAX or b"\0" in name:
+        if (
+            (opened := self._directories.recent(head)) is None
+            or name in _NO_NAMES
+            or len(name) > NAME_MAX
+            or b"\0" in name
+        ):
             return self._locate(split_path(path), create)
-        self._close_unused()
-        self._open.move_to_end(head)
+        directory, prefix = opened
         if self.record_parts is not None:
-            self.record_parts.discard(opened[1][:-1])
-        return tuple.__new__(Place, (opened[0], name, opened[1] + name))  # much faster than the class
+            self.record_parts.discard(prefix[:-1])
+        return tuple.__new__(Place, (directory, name, prefix + name))  # much faster than the class
 
     def locate_free(self, path: bytes) -> Place:
         """Remove whatever is at `path` and return the place."""
@@ -143,9 +140,9 @@ class Tree:
         except FileExistsError:
             state = self.lstat(place)
             if stat.S_ISDIR(state.st_mode):
-                self._keep_directory(place, state.st_ino)
+                self._note_existing_directory(place, state.st_ino)
             else:
-                self._make_way_for_directory(place)
+                self._remove_for_directory(place)
                 os.mkdir(place.name, 0o700, dir_fd=place.directory)
         self.discard_lines(place.path)
         return place, os.open(place.name, DIRECTORY, dir_fd=place.directory)
@@ -174,7 +171,7 @@ class Tree:
         """Return up to `limit` bytes of a regular file, or None where there is none. Symlinks are followed."""
         names = split_path(path)
         try:
-            for _ in range(_LINKS):
+            for _ in range(MAX_LINKS):
                 place = self._locate(names, create=False)
                 mode = self.lstat(place).st_mode
                 if stat.S_ISREG(mode):
@@ -203,8 +200,8 @@ class Tree:
 
         New ones belong to root and have the mode 0755. Raises OSError where something else is in the way.
         """
-        self._close_unused()
-        self._find_directory(split_path(path), True)
+        self._directories.close_unused()
+        self._directories.find(split_path(path), create=True)
 
     def write(self, path: bytes, data: bytes, mode: int = 0o644) -> None:
         """Write a file that has no entry in the image, in place of whatever is at `path`. It belongs to root."""
@@ -268,82 +265,28 @@ class Tree:
     def resolve(self, path: bytes) -> bytes | None:
         """Return the path of the directory `path` without symlinks, or None where there is no such directory."""
         try:
-            return self._find_directory(split_path(path), False)[1].rstrip(b"/")
+            return self._directories.find(split_path(path), create=False).prefix[:-1]
         except OSError as error:
             if error.errno not in NOTHING_THERE:
                 raise
             return None
 
     def _locate(self, names: list[bytes], create: bool) -> Place:
-        self._close_unused()
+        self._directories.close_unused()
         if not names:
             return Place(self._root, b".", b"")
-        directory, real = self._find_directory(names[:-1], create)
-        self.discard_lines(real[:-1])
-        return Place(directory, names[-1], real + names[-1])
-
-    def _find_directory(self, names: list[bytes], create: bool) -> tuple[int, bytes]:
-        """Open the directory and return its descriptor, and its real path with a slash behind each name."""
-        if not names:
-            return self._root, b""
-        key = b"/".join(names)
-        if key in self._open:
-            self._open.move_to_end(key)
-            return self._open[key]
-        if (parent := self._open.get(b"/".join(names[:-1]))) is not None:
-            opened = self._open_path(parent, names[-1:], create)
-        else:
-            opened = self._open_path((self._root, b""), names, create)
-        self._open[key] = opened
-        if len(self._open) > _OPEN_DIRECTORIES:
-            self._closing.append(self._open.popitem(last=False)[1][0])
-        return opened
-
-    def _open_path(self, start: tuple[int, bytes], names: Iterable[bytes], create: bool) -> tuple[int, bytes]:
-        """Open `names` one after the other from `start`, as `_find_directory` returns it, and resolve symlinks.
-
-        Returns the last directory in the same form.
-        """
-        todo, real, links, added = deque(names), start[1].split(b"/")[:-1], 0, 0
-        here = os.dup(start[0])
-        try:
-            while todo:
-                name = todo.popleft()
-                if name in (b"", b".") or (name == b".." and not real):
-                    continue  # the root's parent is the root
-                there = self._open_name(name, here, real, create)
-                if isinstance(there, int):
-                    # No directory is moved while the tree is written, so the kernel's `..` is the one in `real`.
-                    if name == b"..":
-                        real.pop()
-                    else:
-                        real.append(name)
-                else:
-                    target = there.split(b"/")
-                    links, added = links + 1, added + len(target)
-                    if added > _LINK_NAMES:
-                        raise MalformedImage(f"it is below symlinks that lead through more than {_LINK_NAMES} names")
-                    if links > _LINKS or any(len(part) > NAME_MAX for part in target):
-                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                    todo.extendleft(reversed(target))
-                    if not there.startswith(b"/"):
-                        continue
-                    there, real = os.dup(self._root), []
-                here, there = there, here
-                os.close(there)
-        except BaseException:
-            os.close(here)
-            raise
-        return here, b"".join(name + b"/" for name in real)
+        directory, prefix = self._directories.find(names[:-1], create)
+        self.discard_lines(prefix[:-1])
+        return Place(directory, names[-1], prefix + names[-1])
 
     def _open_file(self, place: Place) -> int:
-        """Open the file at a place for reading; a subclass can allow that before."""
+        """Open the file at a place for reading; a subclass can change its permissions for that."""
         return os.open(place.name, EXISTING_FILE, dir_fd=place.directory)
 
-    def _keep_directory(self, place: Place, inode: int) -> None:
-        """Do nothing; a subclass can note that an entry names the directory at `place`, which is there already."""
+    def _note_existing_directory(self, place: Place, inode: int) -> None:
+        """Do nothing; a subclass can record that an entry names the directory at `place`, which is there already."""
 
-    def _make_way_for_directory(self, place: Place) -> None:
+    def _remove_for_directory(self, place: Place) -> None:
         """Remove the file at `place`, where a directory is going to be created."""
         self.remove(place)
 
@@ -383,16 +326,10 @@ class Tree:
         self.overrides.forget(file)
 
     def discard_lines(self, path: bytes) -> None:
-        """Have the lines of a directory written anew: it changes, or may have the inode of one that was removed."""
+        """Discard the recorded lines of a directory: it changes, or may have the inode of one that was removed."""
         if self.record_parts is not None:
             self.record_parts.discard(path)
 
     def forget_paths(self) -> None:
         """Have all directories looked up again from now on, since paths of open ones may lead elsewhere."""
-        self._closing += [directory for directory, _ in self._open.values()]
-        self._open.clear()
-
-    def _close_unused(self) -> None:
-        """Close the directories that no Place uses any more."""
-        while self._closing:
-            os.close(self._closing.pop())
+        self._directories.forget()

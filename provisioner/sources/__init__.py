@@ -21,7 +21,7 @@ from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
 
 NOT_VERIFIED = "not verified"
-"""How far content is verified for which nobody says what it must be."""
+"""How far content is verified whose digest nobody states."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class LayerBlob(Protocol):
         """Return a new descriptor of the file, when `wait` has returned. Its offset is shared: use pread(2)."""
 
     def report_read(self, position: int) -> None:
-        """Take notice that a worker process has read the blob up to `position`."""
+        """Record that a worker process has read the blob up to `position`, in bytes."""
 
 
 class Arrivals(Protocol):
@@ -84,7 +84,7 @@ class Arrivals(Protocol):
     def __call__(self, count: int, /) -> None:
         """Count bytes that were received or read; less than 0 for those that will be received again."""
 
-    def present(self, count: int, /) -> None:
+    def count_cached(self, count: int, /) -> None:
         """Count bytes that were in the cache before."""
 
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import os
 import re
-import stat
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 
-from provisioner.archives.compression import compression_of, decompress
-from provisioner.archives.fields import BLOCK, has_right_checksum
-from provisioner.archives.foreign import HEAD
-from provisioner.archives.seekable import SeekableReader
+from provisioner.archives.compression import decompress
 from provisioner.archives.tar import Archive, Entry
 from provisioner.errors import MachineError, MalformedImage, UsageError
-from provisioner.image.digest import CHUNK
+from provisioner.sources.file_start import PEEKED
 from provisioner.sources.members import normal_name
 
-_PEEKED = 1 << 20
-"""The bytes at the beginning of a file, and of the archive in it, that decide what it is."""
 _ENTRIES = 64
 """The most members that are looked at in them."""
 _HEX = "[0-9a-f]{64}"
@@ -41,13 +32,13 @@ _ROOT_NAMES = re.compile(
 _ROOT_MARKS = {"bin", "etc", "usr", "var"}
 """The directories that a root file system is known by."""
 _FORMAT_NAMES = frozenset(("oci-layout", "index.json", "manifest.json", "repositories", "version"))
-"""The names that tell the format of an archive of images."""
+"""The names by which the format of an archive of images is recognised."""
 _LONGEST_FORMAT_NAME = 20
 """The most bytes of such a name as it may stand in an archive."""
 
 
 class Format(Enum):
-    """A form in which images are kept in files. The value is what users see."""
+    """A format of files that hold images. The value is its name for users."""
 
     OCI = "an OCI image layout"
     DOCKER = "a docker-archive"
@@ -85,7 +76,7 @@ def has_root_file_system(names: Iterable[str]) -> bool:
 
 
 def guess_content(head: bytes) -> Guess:
-    """Return what a file is most likely, by its first bytes. The first name that tells more than others decides."""
+    """Return what a file is most likely, by its first bytes: the first name that stands for one kind alone decides."""
     guess = Guess.NOTHING
     for name in _first_names(head):
         if _IMAGE_NAMES.fullmatch(name):
@@ -98,16 +89,15 @@ def guess_content(head: bytes) -> Guess:
 
 
 def format_name(path: bytes) -> str:
-    """Return the name of a member if it tells the format of an archive of images; nothing for others."""
+    """Return the name of a member if the format of an archive of images is recognised by it; nothing for others."""
     if len(path) > _LONGEST_FORMAT_NAME:
         return ""
     name = normal_name(path)
     return name if name in _FORMAT_NAMES else ""
 
 
-def telling_names(archive: Iterable[Entry]) -> set[str]:
-    """Return the names of all members of an archive that tell what it is, for `formats_of` and
-    `has_root_file_system`."""
+def marker_names(archive: Iterable[Entry]) -> set[str]:
+    """Return the names in an archive by which `formats_of` and `has_root_file_system` recognise what it is."""
     found: set[str] = set()
     for entry in archive:
         if name := format_name(entry.path):
@@ -117,8 +107,8 @@ def telling_names(archive: Iterable[Entry]) -> set[str]:
     return found
 
 
-def both_fit(shown: str, kind: Format, hint: str) -> UsageError:
-    """Return the error for an archive of images that is a root file system too."""
+def ambiguous_archive(shown: str, kind: Format, hint: str) -> UsageError:
+    """Return the error for an archive of images that has a root file system, too."""
     return UsageError(f"{shown} is both {kind.value} and a root file system", hint)
 
 
@@ -135,8 +125,8 @@ def _first_names(head: bytes) -> Iterator[str]:
 
 
 def _limited(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield chunks until they have _PEEKED bytes."""
-    left = _PEEKED
+    """Yield chunks until they have PEEKED bytes."""
+    left = PEEKED
     for chunk in chunks:
         yield chunk
         left -= len(chunk)
@@ -144,96 +134,13 @@ def _limited(chunks: Iterable[bytes]) -> Iterator[bytes]:
             return
 
 
-@dataclass(frozen=True)
-class FileStart:
-    """An open file or pipe, and what it begins with."""
-
-    file: io.FileIO
-    data: bytes
-    """Up to _PEEKED bytes."""
-    is_seekable: bool
-    """Whether it can be read more than once, and at any place."""
-
-    @property
-    def compression(self) -> str:
-        """Return `gzip`, `zstd`, `bzip2` or `xz`; nothing where it isn't compressed, or otherwise."""
-        return compression_of(self.data)
-
-    @property
-    def is_tar(self) -> bool:
-        """Return whether it is a tar archive that isn't compressed."""
-        with suppress(MalformedImage):
-            return len(self.data) >= BLOCK and has_right_checksum(self.data[:BLOCK])
-        return False
-
-    @property
-    def may_be_archive(self) -> bool:
-        """Return whether it begins as a tar archive, compressed or not, or with the zeros that end an empty one."""
-        is_empty = len(self.data) < _PEEKED and not self.data[:BLOCK].strip(b"\0")
-        return self.is_tar or bool(self.compression) or is_empty
-
-    @property
-    def decompressed_head(self) -> bytes:
-        """Return what the compressed content in it begins with; nothing where that can't be told."""
-        if not self.compression:
-            return b""
-        head = b""
-        with suppress(MalformedImage, MachineError):
-            for piece in decompress(iter((self.data,)), ""):
-                head += piece
-                if len(head) >= HEAD:
-                    break
-        return head
-
-    @property
-    def size(self) -> int | None:
-        """Return its size in bytes; None for a pipe."""
-        return os.fstat(self.file.fileno()).st_size if self.is_seekable else None
-
-    def chunks(self, progress: Callable[[int], None]) -> Iterator[bytes]:
-        """Yield all of it, and call `progress` with the length of each chunk. A pipe yields it once. Raises OSError."""
-        progress(len(self.data))
-        yield self.data
-        offset = len(self.data)
-        while data := self._read(offset):
-            offset += len(data)
-            progress(len(data))
-            yield data
-
-    def archive(self, progress: Callable[[int], None]) -> Iterator[bytes]:
-        """Yield the same, decompressed. Raises MalformedImage and MachineError too."""
-        return decompress(self.chunks(progress), "", "the archive")
-
-    def members(self) -> Archive:
-        """Return the archive in a file that can be read more than once. Raises as `archive` does."""
-        if self.is_tar:
-            return Archive((), SeekableReader(self.file.fileno()))
-        return Archive(self.archive(lambda count: None))
-
-    def _read(self, offset: int) -> bytes:
-        number = self.file.fileno()
-        return os.pread(number, CHUNK, offset) if self.is_seekable else os.read(number, CHUNK)
-
-
-def peek(file: io.FileIO) -> FileStart:
-    """Return an open file or pipe with what it begins with. Raises OSError."""
-    number = file.fileno()
-    # Of a file that somebody has read a part of, only the rest counts.
-    if stat.S_ISREG(os.fstat(number).st_mode) and os.lseek(number, 0, os.SEEK_CUR) == 0:
-        return FileStart(file, os.pread(number, _PEEKED, 0), True)
-    data = b""
-    while len(data) < _PEEKED and (piece := os.read(number, _PEEKED - len(data))):
-        data += piece
-    return FileStart(file, data, False)
-
-
-def cut_off() -> MalformedImage:
+def truncated_archive() -> MalformedImage:
     """Return the error for an archive without the empty blocks that end one: all writers of archives write them."""
     hint = "copy it again; if it is whole all the same: (cat FILE; head -c 1024 /dev/zero) | provision - DIR"
     return MalformedImage("the archive lacks the empty blocks that end one, so it was cut off", hint)
 
 
-def unrecognised(shown: str) -> UsageError:
+def unknown_format(shown: str) -> UsageError:
     """Return the error for a file or directory that is no image. `shown` is its name for messages."""
     return UsageError(
         f"{shown} is no image: neither an OCI image layout, nor a docker-archive, nor a root file system",

@@ -122,5 +122,4 @@ def verifying(blobs: Sequence[FileBlob]) -> Iterator[None]:
     finally:
         for blob in blobs:
             blob.stop()
-        if thread.ident is not None:
-            thread.join()
+        thread.join()

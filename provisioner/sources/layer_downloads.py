@@ -25,16 +25,16 @@ class LayerDownloads:
         self._wanted: Collection[Descriptor] = ()
 
     @contextmanager
-    def interrupts_noted(self) -> Iterator[None]:
-        """Add a note to what interrupts the block, as KeyboardInterrupt: how much of the layers the cache keeps."""
+    def noting_interrupts(self) -> Iterator[None]:
+        """Add a note to what interrupts the block, as KeyboardInterrupt: how much of the layers stays in the cache."""
         try:
             yield
         except BaseException as error:
-            if not isinstance(error, Exception) and (text := self._kept_text()):
+            if not isinstance(error, Exception) and (text := self._resumable_text()):
                 error.add_note(text)
             raise
 
-    def _kept_text(self) -> str:
+    def _resumable_text(self) -> str:
         """Return how much of the layers the next run needn't download; empty where that is nothing."""
         size = sum(map(self._cache.resumable_bytes, self._wanted))
         return f"{size_text(size)} are kept: run again to go on" if size else ""
@@ -59,10 +59,10 @@ class LayerDownloads:
                     raise Unverified(error.message, error.hint) from error
                 raise
             except NetworkError as error:
-                if text := self._kept_text():
+                if text := self._resumable_text():
                     error.hint = f"{text}; {error.hint}"
                 raise
 
     def _download(self, blob: Descriptor, progress: Arrivals) -> Download:
         first = self._verified_first
-        return Download(blob, self._cache, self._blobs, progress, progress.present, verified_first=first)
+        return Download(blob, self._cache, self._blobs, progress, progress.count_cached, verified_first=first)

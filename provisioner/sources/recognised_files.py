@@ -9,7 +9,14 @@ from functools import cached_property
 from provisioner.errors import UsageError, error_context
 from provisioner.image.digest import Digest
 from provisioner.image.platform import Platform
-from provisioner.sources.detection import Format, both_fit, cut_off, formats_of, has_root_file_system, unrecognised
+from provisioner.sources.detection import (
+    Format,
+    ambiguous_archive,
+    formats_of,
+    has_root_file_system,
+    truncated_archive,
+    unknown_format,
+)
 from provisioner.sources.docker_files import DockerFiles
 from provisioner.sources.layout_files import LacksLayers, oci_files, skopeo_files
 from provisioner.sources.local import FoundImage, ImageFiles
@@ -56,14 +63,16 @@ class RecognisedFiles:
             archive = f"tar -C {shlex.quote(self._path)} -c . | provision rootfs:- DIR"
             if found:
                 word = "dir" if found[0] is Format.SKOPEO else "oci"
-                raise both_fit(self._path, found[0], f"say which: {shlex.quote(f'{word}:{self._path}')}, or {archive}")
+                raise ambiguous_archive(
+                    self._path, found[0], f"say which: {shlex.quote(f'{word}:{self._path}')}, or {archive}"
+                )
             what = f"{self._path} is a directory with a root file system, and provision reads archives of them"
             raise UsageError(what, archive)
         if not found and not self._members.is_whole:
             with error_context(self._path):
-                raise cut_off()
+                raise truncated_archive()
         if not found:
-            raise unrecognised(self._path)
+            raise unknown_format(self._path)
         return found
 
     def _files(self, kind: Format) -> ImageFiles:

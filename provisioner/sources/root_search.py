@@ -21,7 +21,7 @@ _CANDIDATES = 1000
 
 
 class RootSearch:
-    """Takes the paths of an archive, in order, until the root directory is known."""
+    """The search in an archive: `add` its paths, in order, until `root` is known, then `finish`."""
 
     def __init__(self) -> None:
         self.root: bytes | None = None

@@ -1,4 +1,4 @@
-"""Squashfs images, read by the program unsquashfs, which is given no place to write to."""
+"""Squashfs images, read by the program unsquashfs, which writes to a pipe and creates no files."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def restore_documents(directory: Path, record: Record, image: Image, console: Co
     _report(job, console)
 
 
-def keep_complete(directory: Path, record: Record, shell: str, trust: TrustedDirectories, console: Console) -> bool:
+def complete_files(directory: Path, record: Record, shell: str, trust: TrustedDirectories, console: Console) -> bool:
     """Write what is missing or damaged of a directory, and what an older version wrote; return whether anything was.
 
     `shell` is the interpreter of a start.sh that is missing. Raises TargetExists where something can't be made anew,

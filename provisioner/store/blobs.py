@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -35,11 +36,22 @@ class BlobSource(Protocol):
         return False
 
 
+@dataclass(frozen=True)
+class BlobInMemory(BlobSource):
+    """A blob that has been downloaded already, as a source."""
+
+    data: bytes
+
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes from `start` on."""
+        yield self.data[start:]
+
+
 class BlobCache:
     """A directory of blobs: `sha256/HEX` for whole and verified ones, `partial/HEX` for unfinished downloads."""
 
     lasts = True
-    """Whether later runs find what is in it."""
+    """Whether its files stay for later runs."""
 
     def __init__(self, directory: Path, report: Callable[[str], None] = lambda text: None) -> None:
         self.files = CacheDirectory(directory)
@@ -106,7 +118,7 @@ class BlobCache:
 
     @contextmanager
     def own_partial(self, digest: Digest) -> Iterator[PartialFile]:
-        """Yield a new, locked file for a blob, which no other process looks for; it is deleted unless it is completed.
+        """Yield a new, locked file for a blob, of an unpredictable name; it is deleted unless it is completed.
 
         Raises OSError.
         """

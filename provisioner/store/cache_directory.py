@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from provisioner.errors import MachineError, machine_errors, no_room
-from provisioner.filesystem.descriptors import DIRECTORY, EXISTING_FILE
+from provisioner.filesystem.descriptors import ANY_FILE, DIRECTORY, DIRECTORY_LOCATION, closing_on_error
 from provisioner.filesystem.removal import names_in
-from provisioner.filesystem.resolution import PASSED, resolve
+from provisioner.filesystem.resolution import resolve
 from provisioner.filesystem.trust import (
     TrustedUsers,
     Untrusted,
@@ -67,7 +67,7 @@ class CacheDirectory:
         """Open a regular file for reading. Raises FileNotFoundError; a stranger's file is deleted and not there."""
         where = self.folder(folder)
         try:
-            return self._accept(where, name, os.open(name, EXISTING_FILE | os.O_NONBLOCK, dir_fd=where))
+            return self._accept(where, name, os.open(name, ANY_FILE, dir_fd=where))
         except OSError as error:
             if error.errno not in _NO_FILE:
                 raise
@@ -80,7 +80,7 @@ class CacheDirectory:
         for _ in range(2):
             try:
                 file = os.open(name, flags | (os.O_EXCL if is_new else 0), 0o600, dir_fd=where)
-                self._hand_over(file)
+                self._give_to_owner(file)
                 return self._accept(where, name, file, may_have_links=False)
             except FileNotFoundError:  # a stranger's was deleted
                 continue
@@ -158,7 +158,7 @@ class CacheDirectory:
         for name in found.missing:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=here.number)
-            here = _Descriptor(os.open(name, PASSED, dir_fd=here.number))
+            here = _Descriptor(os.open(name, DIRECTORY_LOCATION, dir_fd=here.number))
         self._users = None if is_plainly_ours(os.fstat(here.number)) else users_in(here.number)
         check_ours(here.number, str(self.path), users=self._users)
         if self._top:
@@ -173,13 +173,10 @@ class CacheDirectory:
                 os.mkdir(name, 0o700, dir_fd=top)
                 is_new = True
         folder = os.open(name, DIRECTORY, dir_fd=top)
-        try:
+        with closing_on_error(folder):
             if is_new:
-                self._hand_over(folder)
+                self._give_to_owner(folder)
             check_ours(folder, str(self.path / name), users=self._users)
-        except BaseException:
-            os.close(folder)
-            raise
         return folder
 
     def _accept(self, where: int, name: str, file: int, *, may_have_links: bool = True) -> int:
@@ -187,7 +184,7 @@ class CacheDirectory:
 
         A file that is to be changed must have no second name: it could be another file of ours, or of root.
         """
-        try:
+        with closing_on_error(file):
             state = os.fstat(file)
             if not stat.S_ISREG(state.st_mode) or (state.st_nlink > 1 and not may_have_links):
                 self._refuse(where, name)
@@ -195,9 +192,6 @@ class CacheDirectory:
                 acl = read_acl(file) if state.st_mode & stat.S_IWGRP else b""
                 if find_stranger(state, self._users or TrustedUsers.of_this_process(), acl):
                     self._refuse(where, name)
-        except BaseException:
-            os.close(file)
-            raise
         return file
 
     def _refuse(self, where: int, name: str) -> NoReturn:
@@ -205,7 +199,7 @@ class CacheDirectory:
             os.unlink(name, dir_fd=where)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    def _hand_over(self, file: int) -> None:
+    def _give_to_owner(self, file: int) -> None:
         """Give what root has created in a user's cache to that user, who couldn't read it otherwise."""
         if os.geteuid() == 0 and self._top and (top := os.fstat(self._top.number)).st_uid != 0:
             with suppress(OSError):

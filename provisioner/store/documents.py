@@ -1,4 +1,4 @@
-"""A registry whose indexes, manifests and configs are kept in the blob cache."""
+"""A registry whose indexes, manifests and configs are stored in the blob cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from provisioner.errors import MachineError, MalformedImage, NotAllowed, NotFound
@@ -17,7 +16,7 @@ from provisioner.image.manifest import DOCUMENT_LIMIT, Descriptor, Manifest, med
 from provisioner.image.platform import Platform
 from provisioner.image.reference import Reference
 from provisioner.registry.client import Document
-from provisioner.store.blobs import BlobCache, BlobSource
+from provisioner.store.blobs import BlobCache, BlobInMemory, BlobSource
 from provisioner.store.download import fetch_blob
 from provisioner.store.known_tags import KnownTag, KnownTags
 
@@ -40,7 +39,7 @@ class Registry(DocumentSource, Protocol):
 
 
 class CachingRegistry:
-    """The repository of `reference` in `registry`, with a cache: a tag is asked for each time, a digest once.
+    """The repository of `reference` in `registry`, with a cache: a tag is resolved each time, a digest is read once.
 
     With `known_tags`, a tag that is known is asked for with HEAD first, and others with GET. Without, HEAD always comes
     first, which suits those who look at many tags of the same digest. A cache that can't be written isn't an error for
@@ -118,18 +117,8 @@ class CachingRegistry:
         """Write a document to the cache, if it can be written, and return it."""
         with suppress(MachineError):
             descriptor = Descriptor(document.media_type, document.digest, len(document.data))
-            fetch_blob(descriptor, self.cache, _InMemory(document.data))
+            fetch_blob(descriptor, self.cache, BlobInMemory(document.data))
         return document
-
-
-@dataclass(frozen=True)
-class _InMemory(BlobSource):
-    """A blob that has been downloaded already."""
-
-    data: bytes
-
-    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
-        yield self.data[start:]
 
 
 def cached_document(cache: BlobCache, digest: Digest, media_type: str = "", size: int | None = None) -> Document | None:

@@ -28,12 +28,12 @@ class Unverified(MalformedImage):
 
 
 class Download:
-    """The download of one blob into the cache: `run()` does it, `chunks()` reads along in any other thread.
+    """The download of one blob into the cache: `run()` does it, `chunks()` reads the bytes in any other thread.
 
-    Readers get bytes before they are verified. If the blob turns out not to match its digest, they get MalformedImage
-    before its end, or Unverified where another download may bring the right bytes. Corrupt data that no reader has got
-    is downloaded again silently. With `verified_first`, readers wait until the whole blob is verified. `progress`
-    counts what is received, and `present` what was there before.
+    Readers get bytes before they are verified. If the blob turns out not to match its digest, MalformedImage is raised
+    in them before its end, or Unverified where another download may bring the right bytes. Corrupt data that no reader
+    has consumed is downloaded again silently. With `verified_first`, readers wait until the whole blob is verified.
+    `progress` counts the bytes that are received, and `present` those that the cache had before.
     """
 
     def __init__(

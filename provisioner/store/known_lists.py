@@ -6,16 +6,14 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from provisioner.errors import MachineError, MalformedImage
 from provisioner.filesystem.atomic import replace_in
 from provisioner.image.digest import Digest, verify
 from provisioner.image.manifest import Descriptor
 from provisioner.registry.lxc_server import KnownList
-from provisioner.store.blobs import BlobCache, BlobSource
+from provisioner.store.blobs import BlobCache, BlobInMemory
 from provisioner.store.download import fetch_blob
 from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
 
@@ -48,28 +46,18 @@ class KnownLists:
         return KnownList(data, fields["etag"])
 
     def save(self, url: str, known: KnownList) -> None:
-        """Keep the list that a URL has now."""
+        """Store the list that a URL has now."""
         digest = Digest.of(known.data)
         fields = {"reference": url, "digest": str(digest), "etag": known.etag}
         with suppress(OSError, MachineError):
-            fetch_blob(Descriptor(_MEDIA_TYPE, digest, len(known.data)), self._cache, _InMemory(known.data))
+            fetch_blob(Descriptor(_MEDIA_TYPE, digest, len(known.data)), self._cache, BlobInMemory(known.data))
             folder = self._cache.files.folder(TAGS, create=True)
             replace_in(folder, _file_name(url), json.dumps(fields).encode(), 0o600)
 
     def delete(self, url: str) -> None:
-        """Forget the list of a URL."""
+        """Delete the record of a URL's list."""
         with suppress(OSError):
             self._cache.files.delete(TAGS, _file_name(url))
-
-
-@dataclass(frozen=True)
-class _InMemory(BlobSource):
-    """A list that has been downloaded already."""
-
-    data: bytes
-
-    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
-        yield self.data[start:]
 
 
 def _file_name(url: str) -> str:

@@ -21,7 +21,7 @@ WAIT_SECONDS = 60.0
 """How long nothing may come into the other's file before a process downloads the blob by itself."""
 _POLL_SECONDS = 0.05
 _ABANDONED_SECONDS = 60
-"""A file that nobody has locked for so long isn't one that was just made."""
+"""How long after its last write a file that no process has locked counts as abandoned."""
 
 
 class PartialFile(NamedTuple):
@@ -31,7 +31,7 @@ class PartialFile(NamedTuple):
     name: str
     """Its name in the folder of partial files."""
     is_own: bool = False
-    """Whether no other process looks for it, so that it doesn't stay."""
+    """Whether its name is unpredictable: no other process can continue the download, so that it is deleted."""
 
 
 def lock_partial(files: CacheDirectory, digest: Digest, report: Callable[[str], None]) -> PartialFile:
@@ -73,9 +73,9 @@ def _wait(file: io.FileIO, digest: Digest, report: Callable[[str], None], is_rep
 
 
 def own_partial(files: CacheDirectory, digest: Digest | None = None) -> PartialFile:
-    """Create a file with a name that nobody can know before; `prune` takes it for what a killed run has left.
+    """Create and lock a file with an unpredictable name, which `prune` deletes if a killed run has left it.
 
-    `digest` is what it is going to have, if that is known. Raises OSError.
+    `digest` is that of the content which is going to be written, if it is known. Raises OSError.
     """
     name = f".{digest.hex if digest else os.urandom(32).hex()}.{os.urandom(8).hex()}"
     file = io.FileIO(files.open_partial(PARTIAL, name, is_new=True), "a+")

@@ -96,8 +96,8 @@ def _read_tag(cache: CacheDirectory, name: str) -> tuple[str, str]:
 def prune(directory: Path, limit: int | None, unused_since: float | None = None) -> list[CachedFile]:
     """Delete files that no process is using, and return them. Raises MachineError.
 
-    What killed processes have left for nobody goes, and all that was last used before `unused_since`; then the least
-    recently used, until the rest has at most `limit` bytes. None is no such limit.
+    These are files that killed processes have left and no other looks for, and those last used before `unused_since`;
+    then the least recently used ones, until the rest has at most `limit` bytes. None means no limit.
     """
     cache = CacheDirectory(directory)
     found = list_files(directory)

@@ -8,43 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from provisioner.errors import MalformedImage, NetworkError
-from provisioner.filesystem.atomic import replace_in
 from provisioner.image.digest import CHUNK, Digest
 from provisioner.registry.files import FileAnswer, FileVersion, RemoteFile
 from provisioner.registry.retry import TransientError
 from provisioner.sizes import size_text
 from provisioner.store.blobs import BlobCache
-from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
+from provisioner.store.known_files import NOT_VERIFIED, KnownFile, KnownFiles, name_for_url
 from provisioner.store.partial import PartialFile, write_all
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 
-NOT_VERIFIED = "not verified"
-"""How far a file is verified for which nobody says what it must be."""
 _SUM_LINE = re.compile(rb"([0-9a-fA-F]{64}) [ *](.+?)\r?")
 _BSD_LINE = re.compile(rb"SHA256 \((.+)\) = ([0-9a-fA-F]{64})\r?")
-
-
-@dataclass(frozen=True)
-class KnownFile:
-    """What was at a URL when it was last asked for."""
-
-    reference: str
-    """The URL."""
-    digest: str = ""
-    """Empty where only a part of the file was downloaded."""
-    version: FileVersion = field(default_factory=FileVersion)
-    verified: str = NOT_VERIFIED
-    """How far the file was verified."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +48,7 @@ class UrlFiles:
     def __init__(self, cache: BlobCache, console: Console) -> None:
         self._cache = cache
         self._console = console
+        self._known = KnownFiles(cache.files)
 
     def fetch(self, remote: RemoteFile, expected: Digest | None = None, who: str = "--sha256") -> UrlFile:
         """Return the file at a URL as it is now: from the cache where the server, or `expected`, says that it is there.
@@ -79,17 +63,17 @@ class UrlFiles:
         if expected is None:
             expected, verified = self._listed_digest(remote)
             if expected and (cached := self._cached(expected, verified)):
-                self._save(KnownFile(remote.url, str(expected), verified=verified))
+                self._known.save(KnownFile(remote.url, str(expected), verified=verified))
                 return cached
-        with self._cache.partial(_partial_name(remote.url)) as partial:
+        with self._cache.partial(name_for_url(remote.url)) as partial:
             digest = self._update(remote, partial, expected, verified)
-        with self._cache.errors():  # it was hashed by now
+        with self._cache.errors():  # its digest has just been compared
             file = self._cache.open(digest)
             return UrlFile(digest, os.fstat(file.fileno()).st_size, file, verified)
 
     def fetch_offline(self, remote: RemoteFile, expected: Digest | None = None) -> UrlFile:
         """Return the file that the cache has of a URL, or with the digest `expected`. Raises NetworkError."""
-        known = self._known(remote.url)
+        known = self._known.find(remote.url)
         if expected is not None:
             found = self._cached(expected, "by its digest")
         else:
@@ -108,8 +92,7 @@ class UrlFiles:
             yield
         except MalformedImage as error:
             if found.verified == NOT_VERIFIED:
-                with suppress(OSError):
-                    self._cache.files.delete(TAGS, _partial_name(remote.url).hex)
+                self._known.delete(remote.url)
                 with suppress(OSError):
                     self._cache.delete(found.digest)
                 error.hint = f"try again, which downloads it anew; if it stays so, {remote.host} has a damaged file"
@@ -117,12 +100,12 @@ class UrlFiles:
 
     def _update(self, remote: RemoteFile, partial: PartialFile, expected: Digest | None, verified: str) -> Digest:
         """Bring the file of a URL into the cache, if it isn't there, and return its digest."""
-        known = self._known(remote.url) or KnownFile(remote.url)
+        known = self._known.find(remote.url) or KnownFile(remote.url)
         if known.digest and (expected or Digest.parse(known.digest)) != Digest.parse(known.digest):
             known = KnownFile(remote.url)  # what the server had the last time isn't what is expected
         if known.digest and not self._has(Digest.parse(known.digest)):
             known = KnownFile(remote.url)
-        download = _Download(remote, partial.file, self._cache, self._console, self._save)
+        download = _Download(remote, partial.file, self._cache, self._console, self._known.save)
         is_resumed = not known.digest and (bool(known.version.condition) or expected is not None) and download.resume()
         if not is_resumed:
             download.begin()
@@ -140,7 +123,7 @@ class UrlFiles:
             raise MalformedImage(f"{what}, {verified.removeprefix('by ')} says {expected.hex}", hint)
         with self._cache.errors():
             self._cache.complete(partial, download.digest)
-        self._save(KnownFile(remote.url, str(download.digest), version, verified))
+        self._known.save(KnownFile(remote.url, str(download.digest), version, verified))
         return download.digest
 
     def _listed_digest(self, remote: RemoteFile) -> tuple[Digest | None, str]:
@@ -177,28 +160,6 @@ class UrlFiles:
             found.file.close()
         return found is not None
 
-    def _known(self, url: str) -> KnownFile | None:
-        """Return what was at a URL when it was last asked for."""
-        try:
-            with open(self._cache.files.open(TAGS, _partial_name(url).hex), "rb") as file:
-                fields = json.loads(file.read(TAG_FILE_LIMIT))
-            version = FileVersion(**fields.pop("version"))
-            known = KnownFile(**fields, version=version)
-            texts = (known.reference, known.digest, known.verified, version.etag, version.modified)
-            if known.reference != url or not all(isinstance(text, str) for text in texts):
-                return None
-            if not isinstance(version.size, int | None):
-                return None
-            return known if not known.digest or Digest.parse(known.digest) else None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, MalformedImage):
-            return None
-
-    def _save(self, known: KnownFile) -> None:
-        """Record what is at a URL now. A cache that can't be written isn't an error."""
-        with suppress(OSError):
-            folder = self._cache.files.folder(TAGS, create=True)
-            replace_in(folder, _partial_name(known.reference).hex, json.dumps(asdict(known)).encode(), 0o600)
-
 
 class _Download:
     """The download of a URL's file to an open file of the cache, and the hash of what is there of it."""
@@ -216,13 +177,13 @@ class _Download:
         self._cache = cache
         self._console = console
         self._save = save
-        """Is called with the version of each file that begins to come."""
+        """Called with the version of a file when its download begins."""
         self._size = 0
         self._hasher = hashlib.sha256()
 
     @property
     def digest(self) -> Digest:
-        """Return the digest of what is there."""
+        """Return the digest of the bytes that have been received."""
         return Digest("sha256", self._hasher.hexdigest())
 
     def begin(self) -> None:
@@ -232,7 +193,7 @@ class _Download:
         self._size, self._hasher = 0, hashlib.sha256()
 
     def resume(self) -> bool:
-        """Go on behind what is there, and return whether that is anything."""
+        """Hash what an earlier run has received, to go on behind it; return whether that is anything."""
         with self._cache.errors():
             while chunk := os.pread(self._file.fileno(), CHUNK, self._size):
                 self._hasher.update(chunk)
@@ -268,7 +229,7 @@ class _Download:
                     version = FileVersion()
 
     def _receive(self, answer: FileAnswer) -> None:
-        """Append what comes to the file. Raises MachineError where there is no room for it."""
+        """Append the bytes of a response to the file. Raises MachineError where there is no room for them."""
         size = answer.version.size
         name = printable(self._remote.name)
         limit = room = self._room(size)
@@ -278,7 +239,7 @@ class _Download:
             for chunk in answer.chunks:
                 if (room := room - len(chunk)) < 0:
                     size = self._size + len(chunk)
-                    self.begin()  # what nobody has announced, and doesn't fit, mustn't stay
+                    self.begin()  # a file of unknown size that doesn't fit must not fill the disk
                     raise self._cache.files.no_room(name, size, limit)
                 with self._cache.errors():
                     write_all(self._file, chunk)
@@ -287,7 +248,7 @@ class _Download:
                 progress.advance(len(chunk))
 
     def _room(self, size: int | None) -> int:
-        """Return how many bytes may come: what is missing of `size`, or nine tenths of the free space.
+        """Return how many bytes may be received: what is missing of `size`, or nine tenths of the free space.
 
         Raises MachineError where they don't fit.
         """
@@ -319,8 +280,3 @@ def find_sum(content: bytes, name: str) -> Digest | None:
     if len(found) > 1:
         raise MalformedImage(f"the checksums name {printable(name)} twice", "say which one is right: --sha256 HEX")
     return Digest("sha256", found.pop()) if found else None
-
-
-def _partial_name(url: str) -> Digest:
-    """Return what stands for the digest of a URL's file in names of the cache before that is known."""
-    return Digest.of(f"url {url}".encode())

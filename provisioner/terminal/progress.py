@@ -1,4 +1,4 @@
-"""Steps, errors and progress on standard error: a line that is written anew on a terminal, plain lines elsewhere."""
+"""Steps, errors and progress on standard error: a line that is rewritten on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import ColourChoice, Screen, Style
 from provisioner.terminal.transfer import Transfer, progress_line, status_line
-from provisioner.terminal.wrapping import filled, with_commands
+from provisioner.terminal.wrapping import fill, style_commands
 from provisioner.threads import BackgroundThread
 
 _INTERVAL = 0.1
@@ -60,14 +60,14 @@ class Console:
             self.step(text)
 
     def warn(self, text: str) -> None:
-        """Write a line that matters even where nothing but errors is wanted; each text once. From any thread."""
+        """Write a warning, also with `quiet`; each text once. May be called from any thread."""
         if text not in self._warned:
             self._warned.add(text)
             self._write(text, f"{self._screen.styled('provision:', Style.YELLOW)} ")
 
     def _write(self, text: str, begin: str = "") -> None:
-        """Write one line, above the bar where there is one. `begin` precedes it as it is."""
-        text = self._filled(begin + printable(text))
+        """Write one line, above the bar where there is one. `begin` comes before it, and is not escaped."""
+        text = self._fill(begin + printable(text))
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -75,15 +75,15 @@ class Console:
 
     def error(self, message: str, hint: str = "") -> None:
         """Write an error and, on a line of its own, its hint."""
-        print(self._filled(f"{self._screen.styled('provision:', Style.RED)} {printable(message)}"), file=self._stream)
+        print(self._fill(f"{self._screen.styled('provision:', Style.RED)} {printable(message)}"), file=self._stream)
         if hint:
-            text = with_commands(printable(hint), self._screen.bold)
-            print(f"  {self._filled(text, indented=2)}", file=self._stream)
+            text = style_commands(printable(hint), self._screen.bold)
+            print(f"  {self._fill(text, indented=2)}", file=self._stream)
 
-    def _filled(self, text: str, indented: int = 0) -> str:
-        """Return a text in lines that fit the terminal, of which `indented` columns are taken."""
-        width = Screen.of(self._stream).width  # of today: windows change
-        return filled(text, width and width - indented)
+    def _fill(self, text: str, indented: int = 0) -> str:
+        """Return a text in lines that leave `indented` columns of the terminal free."""
+        width = Screen.of(self._stream).width  # asked for each time: windows change
+        return fill(text, width and width - indented)
 
     @contextmanager
     def transfer(self, total: int, unpacked: Callable[[], int]) -> Iterator[Transfer]:
@@ -97,24 +97,22 @@ class Console:
             return
         show = self._log
         if self._has_bar():
-            self._bar, show = _line()(file=self._stream), self._refresh
+            self._bar, show = _bar_factory()(file=self._stream), self._refresh
         ended = threading.Event()
         thread = BackgroundThread(lambda: show(transfer, ended), "progress")
-        with suppress(MemoryError, RuntimeError):  # without a thread the line isn't shown, and the work goes on
-            thread.start()
+        thread.try_start()  # without a thread the line isn't shown, and the work goes on
         try:
             yield transfer
         finally:
             ended.set()
-            if thread.ident is not None:
-                thread.join(1.0)
+            thread.join(1.0)
             if self._bar is not None:
                 self._clear()
                 self._bar.close()
                 self._bar = None
 
     def _has_bar(self) -> bool:
-        """Return whether the stream is a terminal that can write a line anew."""
+        """Return whether the stream is a terminal on which a line can be rewritten."""
         return self._stream.isatty() and os.environ.get("TERM") not in ("", "dumb")
 
     def _refresh(self, transfer: Transfer, ended: threading.Event) -> None:
@@ -128,12 +126,12 @@ class Console:
             self.step(status_line(transfer.state(), _LOG_COLUMNS))
 
     def _clear(self) -> None:
-        """Clear the line of the bar, and what a terminal has shown behind it, as ^C."""
+        """Clear the line of the bar, and what the terminal has echoed behind it, such as ^C."""
         with suppress(OSError, ValueError):  # the terminal is gone
             self._stream.write(f"\r{' ' * self._columns()}\r")
 
     def _columns(self) -> int:
-        """Return how many characters of a line don't make a terminal begin another one."""
+        """Return how many columns a line may have so that the terminal doesn't wrap it."""
         return os.get_terminal_size(self._stream.fileno()).columns - 1
 
     @contextmanager
@@ -145,7 +143,7 @@ class Console:
         if self._quiet or not self._has_bar():
             yield Progress(self)
             return
-        self._bar = _line()(file=self._stream)
+        self._bar = _bar_factory()(file=self._stream)
         try:
             yield Progress(self, Transfer(total or 0, int), unit, is_known=total is not None)
         finally:
@@ -160,8 +158,11 @@ class Console:
                 self._bar.set_description_str(printable(line(self._columns())))
 
 
-def _line() -> Callable[..., Any]:
-    """Return what makes a line that is written anew, and gone in the end; a slow import."""
+def _bar_factory() -> Callable[..., Any]:
+    """Return a function that makes a bar of tqdm: a line that is rewritten in place and erased when it is closed.
+
+    Importing tqdm is slow.
+    """
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # a thread of its own would keep the process from forking workers

@@ -23,13 +23,13 @@ class TransferState:
     total: int
     """What the image takes, compressed."""
     arrived: int
-    """What of it is there, whether it was there before or has been received."""
+    """How much of it is on this machine: what the cache had before and what has been received."""
     received: int
-    """What of it has been received in this run."""
+    """How much of it has been received in this run."""
     speed: float
     """Bytes received a second, over the last seconds; 0 where nothing is known."""
     unpacked: int
-    """What has been written of its files."""
+    """How much of its files has been written."""
     what: str
     """What is being done, such as `layer 2 of 5`."""
 
@@ -43,7 +43,7 @@ def status_line(state: TransferState, columns: int) -> str:
             parts += [f"{size_text(int(state.speed))}/s", _time_left(state)]
     else:
         parts = ["unpacking", size_text(state.unpacked)]
-    return _fitting([*parts, state.what], columns)
+    return _join_fitting([*parts, state.what], columns)
 
 
 def progress_line(state: TransferState, unit: str, columns: int, *, is_known: bool = True) -> str:
@@ -53,18 +53,18 @@ def progress_line(state: TransferState, unit: str, columns: int, *, is_known: bo
     """
     if unit != "B":
         done = f"{state.arrived:,} of {counted(state.total, unit)}" if is_known else counted(state.received, unit)
-        return _fitting([done, state.what], columns)
+        return _join_fitting([done, state.what], columns)
     speed = f"{size_text(int(state.speed))}/s" if state.speed >= 1 else ""
     if not is_known:
-        return _fitting([size_text(state.received), speed, state.what], columns)
+        return _join_fitting([size_text(state.received), speed, state.what], columns)
     share = f"{state.arrived * 100 // max(state.total, 1)} %" if state.arrived < state.total else "100 %"
     left = _time_left(state) if speed and state.arrived < state.total else ""
     sizes = f"{size_text(state.arrived)} of {size_text(state.total)}"
-    return _fitting([share, sizes, speed, left, state.what], columns)
+    return _join_fitting([share, sizes, speed, left, state.what], columns)
 
 
-def _fitting(parts: Sequence[str], columns: int) -> str:
-    """Return the parts that fit into `columns`, the first ones first, each whole."""
+def _join_fitting(parts: Sequence[str], columns: int) -> str:
+    """Return the parts that fit into `columns` in one line. A part that doesn't fit is left out as a whole."""
     chosen: list[str] = []
     for part in parts:
         if part and len(", ".join([*chosen, part])) <= columns:
@@ -105,13 +105,13 @@ class Transfer:
                 while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
                     self._samples.popleft()
 
-    def present(self, count: int, /) -> None:
-        """Count bytes that were there before this run: they are no speed."""
+    def count_cached(self, count: int, /) -> None:
+        """Count bytes that the cache had before this run; they don't count for the speed."""
         with self._lock:
             self._arrived += count
 
     def describe(self, what: str) -> None:
-        """Say what is being done."""
+        """Set the text about what is being done."""
         with self._lock:
             self._what = what
 

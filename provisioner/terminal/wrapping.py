@@ -13,12 +13,12 @@ _SPACE = "\0"
 """A space that no line ends at; no text has it."""
 
 
-def with_commands(hint: str, styled: Callable[[str], str]) -> str:
-    """Return a hint with each command in a style. `filled` keeps it on one line, so that it can be copied."""
+def style_commands(hint: str, styled: Callable[[str], str]) -> str:
+    """Return a hint with each command in a style. `fill` puts a command on one line, so that it can be copied."""
     return _COMMAND.sub(lambda found: styled(found[0]).replace(" ", _SPACE), hint)
 
 
-def filled(text: str, width: int | None, indent: str = "  ") -> str:
+def fill(text: str, width: int | None, indent: str = "  ") -> str:
     """Return `text` in lines of at most `width` columns, broken between words; all but the first are indented.
 
     A word that is longer, or a command, has a line for itself, which the terminal breaks: it is copied as one line

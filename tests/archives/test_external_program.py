@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.archives.compressing import Compressor, compressor
-from provisioner.archives.external_program import ProgramFailed, filtered, open_output
+from provisioner.archives.external_program import ProgramFailed, open_output, run_filter
 from provisioner.errors import MachineError
 from tests.support.tools import need
 
@@ -45,7 +45,7 @@ def nothing_is_left() -> Iterator[None]:
 
 
 def test_all_of_it_goes_through() -> None:
-    assert b"".join(filtered(CAT, chunks=iter([NOISE] * 20))) == NOISE * 20
+    assert b"".join(run_filter(CAT, chunks=iter([NOISE] * 20))) == NOISE * 20
 
 
 def test_messages_are_read_to_their_end_and_kept_in_part() -> None:
@@ -53,7 +53,7 @@ def test_messages_are_read_to_their_end_and_kept_in_part() -> None:
     code = "import sys; sys.stderr.write('no ' * 1_000_000); sys.stdout.write(sys.stdin.read()); sys.exit(3)"
     pieces: list[bytes] = []
     with pytest.raises(ProgramFailed) as caught:
-        pieces.extend(filtered(*python(code), chunks=iter([b"content"])))
+        pieces.extend(run_filter(*python(code), chunks=iter([b"content"])))
     assert pieces == [b"content"]
     assert caught.value.reason == "status 3"
     assert caught.value.messages.startswith("no no no")
@@ -63,14 +63,14 @@ def test_messages_are_read_to_their_end_and_kept_in_part() -> None:
 def test_messages_that_are_no_text() -> None:
     code = "import sys; sys.stderr.buffer.write(b'\\xff\\x1b[31m\\nline'); sys.exit(1)"
     with pytest.raises(ProgramFailed) as caught:
-        list(filtered(*python(code), chunks=iter([])))
+        list(run_filter(*python(code), chunks=iter([])))
     assert str(caught.value).isprintable()
     assert "line (status 1)" in str(caught.value)
 
 
 def test_a_program_that_is_killed() -> None:
     with pytest.raises(ProgramFailed, match="signal 9"):
-        list(filtered(*python("import os; os.kill(os.getpid(), 9)"), chunks=iter([NOISE] * 20)))
+        list(run_filter(*python("import os; os.kill(os.getpid(), 9)"), chunks=iter([NOISE] * 20)))
 
 
 def test_no_more_is_read_than_fits_into_pipes() -> None:
@@ -81,7 +81,7 @@ def test_no_more_is_read_than_fits_into_pipes() -> None:
             taken.append(number)
             yield NOISE[: 1 << 16]
 
-    with closing(filtered(CAT, chunks=chunks())) as pieces:  # type: ignore[type-var]
+    with closing(run_filter(CAT, chunks=chunks())) as pieces:  # type: ignore[type-var]
         next(pieces)
         assert len(taken) < 100
 
@@ -92,7 +92,7 @@ def test_an_error_of_the_chunks_is_passed_on() -> None:
         raise MachineError("the disk is gone")
 
     with pytest.raises(MachineError, match="the disk is gone"):
-        list(filtered(CAT, chunks=chunks()))
+        list(run_filter(CAT, chunks=chunks()))
 
 
 def test_a_program_that_is_stopped_while_it_waits() -> None:
@@ -111,9 +111,9 @@ def test_a_program_that_can_not_be_executed(tmp_path: Path) -> None:
     program.write_bytes(b"\x7fELF of another machine")
     program.chmod(0o755)
     code = (
-        "from provisioner.archives.external_program import filtered\n"
+        "from provisioner.archives.external_program import run_filter\n"
         "from provisioner.errors import MachineError\n"
-        f"try: list(filtered({str(program)!r}, chunks=iter([b'x'])))\n"
+        f"try: list(run_filter({str(program)!r}, chunks=iter([b'x'])))\n"
         "except MachineError as error: print(error)\n"
     )
     done = subprocess.run([*python(code)], capture_output=True, text=True, check=True)
@@ -138,7 +138,7 @@ def test_zstd_by_the_program(zstd_program: None, tmp_path: Path) -> None:
             packer.write(NOISE)
         packer.finish()
     program = shutil.which("zstd") or ""
-    assert b"".join(filtered(program, "-dcq", chunks=iter([(tmp_path / "x").read_bytes()]))) == NOISE * 20
+    assert b"".join(run_filter(program, "-dcq", chunks=iter([(tmp_path / "x").read_bytes()]))) == NOISE * 20
 
 
 def test_zstd_ends_when_it_is_closed_early(zstd_program: None, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ WITH_DIR: dict[str, tuple[str, ...]] = {
     "inspect": ("DIR",),
 }
 """The commands that take a container, which isn't made by them, by its directory."""
+GO_BY_SCRIPT = {"start", "shell", "exec", "stop", "logs", "link", "expose"}
+"""Those that need no record."""
 WITH_FILE: dict[str, tuple[str, ...]] = {
     "restore": ("FILE", "NEW"),
     "install": ("FILE", "NEW"),
@@ -93,6 +95,21 @@ def test_a_foreign_dir(tmp_path: Path, name: str, capsys: Output) -> None:
     if name not in ("push", "inspect"):  # which take files, too
         file.touch()
         refused(words_of(name, WITH_DIR[name], tmp_path, file), 8, str(file), capsys)
+
+
+@pytest.mark.parametrize("name", sorted(WITH_DIR.keys() - {"inspect"}))
+def test_an_empty_name(tmp_path: Path, name: str, capsys: Output) -> None:
+    words = [word if word != str(tmp_path) else "" for word in words_of(name, WITH_DIR[name], tmp_path, tmp_path)]
+    refused(words, 2, "NAME|DIR is empty", capsys)
+
+
+@pytest.mark.parametrize("name", sorted(WITH_DIR.keys() - GO_BY_SCRIPT))
+def test_a_dir_without_its_record(tmp_path: Path, name: str, capsys: Output) -> None:
+    """It is no container that nobody has made: other files of provision's are there."""
+    directory = tmp_path / "dir"
+    (directory / ".provision").mkdir(parents=True)
+    message = "is incomplete: its record is missing, so nobody knows what it was made from"
+    refused(words_of(name, WITH_DIR[name], tmp_path, directory), 8, message, capsys)
 
 
 @pytest.mark.parametrize("name", WITH_FILE)

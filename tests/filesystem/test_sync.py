@@ -15,7 +15,7 @@ import pytest
 from provisioner.filesystem import sync
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.sync import (
-    MEANS,
+    METHODS,
     call_syncfs,
     run_sync_program,
     sync_below,
@@ -41,7 +41,7 @@ def fill(folder: Path, size: int = 100_000) -> None:
     os.mkfifo(folder / "a/fifo")
 
 
-@pytest.mark.parametrize("means", MEANS)
+@pytest.mark.parametrize("means", METHODS)
 def test_what_was_synced_is_there_after_a_power_cut(tmp_path: Path, means: Means) -> None:
     with disk(tmp_path) as mounted:
         folder = mounted.path / "folder"
@@ -55,7 +55,7 @@ def test_what_was_synced_is_there_after_a_power_cut(tmp_path: Path, means: Means
         assert tree_of(folder) == expected
 
 
-@pytest.mark.parametrize("means", MEANS)
+@pytest.mark.parametrize("means", METHODS)
 def test_what_could_not_be_written_is_an_error(tmp_path: Path, means: Means) -> None:
     with disk(tmp_path, "ext2", room="30m") as mounted, closing_descriptor(os.open(mounted.path, DIRECTORY)) as opened:
         fill(mounted.path, 60 << 20)
@@ -76,7 +76,7 @@ def test_an_error_that_came_earlier_is_not_missed(tmp_path: Path) -> None:
 
 
 def test_the_first_way_is_the_one_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (call_syncfs, run_sync_program, sync_each_file) == MEANS
+    assert (call_syncfs, run_sync_program, sync_each_file) == METHODS
     used: list[str] = []
 
     def means(name: str, result: bool) -> Means:
@@ -86,7 +86,7 @@ def test_the_first_way_is_the_one_that_is_used(tmp_path: Path, monkeypatch: pyte
 
         return use
 
-    monkeypatch.setattr(sync, "MEANS", (means("missing", False), means("there", True), means("not needed", True)))
+    monkeypatch.setattr(sync, "METHODS", (means("missing", False), means("there", True), means("not needed", True)))
     with closing_descriptor(os.open(tmp_path, DIRECTORY)) as opened:
         sync_below(opened, lambda count: None)
     assert used == ["missing", "there"]
@@ -130,7 +130,7 @@ def test_a_slow_disk_is_reported_once(tmp_path: Path, monkeypatch: pytest.Monkey
         is_called.set()
 
     monkeypatch.setattr(sync, "WAITING_SECONDS", 0.01)
-    monkeypatch.setattr(sync, "MEANS", (slow,))
+    monkeypatch.setattr(sync, "METHODS", (slow,))
     with closing_descriptor(os.open(tmp_path, DIRECTORY)) as opened:
         sync_below(opened, waiting)
     assert len(counts) == 1
@@ -171,7 +171,7 @@ INTERRUPTED = """
 import os, signal, sys, threading
 from provisioner.filesystem import sync
 
-sync.MEANS = (lambda directory: threading.Event().wait(),)  # a disk that doesn't answer
+sync.METHODS = (lambda directory: threading.Event().wait(),)  # a disk that doesn't answer
 sync.WAITING_SECONDS = 0.01
 try:
     sync.sync_below(0, lambda count: threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGINT]).start())

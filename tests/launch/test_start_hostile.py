@@ -140,7 +140,7 @@ def test_variables_of_an_image_do_not_act_on_host_programs(place: Path, runtime:
         image_env=(
             f"PATH={evil}:/bin:/app",
             *(f"{name}={evil}/no-such" for name in ("LD_PRELOAD", "LD_AUDIT", "PROOT_TMP_DIR", "TMPDIR", "GCONV_PATH")),
-            *("LD_DEBUG=all", "PROOT_VERBOSE=9", "GLIBC_TUNABLES=x", "MALLOC_CHECK_=9", "LOCPATH=/x"),
+            *("LD_DEBUG=all", "PROOT_VERBOSE=9", "GLIBC_TUNABLES=glibc.malloc.check=3", "LOCPATH=/x"),
         ),
         image_workdir="/work",
     )

@@ -22,8 +22,8 @@ from provisioner.image.digest import Digest
 from provisioner.image.image import Layer
 from provisioner.image.manifest import Descriptor
 from provisioner.layers.apply import LayerApplier
+from provisioner.layers.layer_archive import open_archive
 from provisioner.layers.prefetch import Prefetcher
-from provisioner.layers.unpack import open_archive
 from provisioner.ownership.policy import Ownership
 from provisioner.rootfs.tree import Tree
 from tests.support import builders

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
-from provisioner.layers.trash import emptied_meanwhile
+from provisioner.layers.trash import emptying_in_background
 from provisioner.threads import BackgroundThread
 from tests.support.trees import make_deep
 
@@ -24,7 +24,7 @@ def hidden(tmp_path: Path) -> Path:
 
 
 def test_it_is_gone_at_the_end(hidden: Path) -> None:
-    with closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder, emptied_meanwhile(folder, hidden.name):
+    with closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder, emptying_in_background(folder, hidden.name):
         pass
     assert list(hidden.iterdir()) == []
 
@@ -34,7 +34,7 @@ def test_it_is_gone_before_an_error_is_raised(hidden: Path) -> None:
     with (
         closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder,
         pytest.raises(KeyboardInterrupt),
-        emptied_meanwhile(folder, hidden.name),
+        emptying_in_background(folder, hidden.name),
     ):
         raise KeyboardInterrupt
     assert list(hidden.iterdir()) == []
@@ -48,6 +48,6 @@ def test_without_a_thread_it_is_removed_later(
         raise error
 
     monkeypatch.setattr(BackgroundThread, "start", refuse)
-    with closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder, emptied_meanwhile(folder, hidden.name):
+    with closing_descriptor(os.open(hidden.parent, DIRECTORY)) as folder, emptying_in_background(folder, hidden.name):
         pass
     assert list(hidden.iterdir()) == []

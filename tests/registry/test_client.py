@@ -18,7 +18,7 @@ from provisioner.errors import MalformedImage, NetworkError, NotAllowed, NotFoun
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor
 from provisioner.image.reference import Reference
-from provisioner.registry import http
+from provisioner.registry import http, http_errors
 from provisioner.registry.client import RegistryClient
 from provisioner.registry.refusals import Incomplete, NoSuchRepository
 from provisioner.registry.retry import TransientError
@@ -65,7 +65,7 @@ def refused(kind: type[ProvisionError], why: str, hint: str = "") -> Iterator[No
     """Assert that the block raises just this kind, with one line that matches `why` and a hint that matches `hint`."""
     with pytest.raises(kind) as caught:
         yield
-    assert type(caught.value) in (kind, http.UntrustedCertificate, TransientError, NoSuchRepository, Incomplete)
+    assert type(caught.value) in (kind, http_errors.UntrustedCertificate, TransientError, NoSuchRepository, Incomplete)
     assert re.search(why, caught.value.message)
     assert caught.value.message.isprintable()
     assert caught.value.hint

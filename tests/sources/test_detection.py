@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.sources.detection import Format, Guess, formats_of, guess_content, peek
+from provisioner.sources.detection import Format, Guess, formats_of, guess_content
+from provisioner.sources.file_start import peek
 from tests.support.archives import Member, tar
 from tests.support.builders import incompressible
 from tests.support.local_archives import GZIPPED, PLAIN, docker_members, oci_members

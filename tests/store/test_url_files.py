@@ -15,11 +15,11 @@ from provisioner.errors import MachineError, MalformedImage, NetworkError, NotAl
 from provisioner.image.digest import Digest
 from provisioner.registry.files import RemoteFile
 from provisioner.registry.retry import Timing
-from provisioner.store import url_files
 from provisioner.store.blobs import BlobCache
+from provisioner.store.known_files import NOT_VERIFIED, name_for_url
 from provisioner.store.partial import write_all
 from provisioner.store.prune import list_files
-from provisioner.store.url_files import NOT_VERIFIED, UrlFile, UrlFiles, find_sum
+from provisioner.store.url_files import UrlFile, UrlFiles, find_sum
 from provisioner.terminal.progress import Console
 from tests.support.file_server import FileServer
 
@@ -176,7 +176,7 @@ def test_a_part_of_something_else_is_downloaded_again_where_the_digest_is_known(
     with pytest.raises(NetworkError):
         machine.fetch(url, DIGEST)
     cache = BlobCache(machine.directory)
-    with cache.partial(url_files._partial_name(url)) as partial:
+    with cache.partial(name_for_url(url)) as partial:
         write_all(partial.file, CONTENT[::-1][:300_000])
     server.add("/x", CONTENT, etag="")
     assert machine.fetch(url, DIGEST).digest == DIGEST

@@ -80,7 +80,7 @@ def apply_apart(
                 if not done:
                     part.reset()
             if done:
-                applier.follow_merge(0)
+                applier.note_merged_layer(0)
             else:
                 applier.apply(chunks())
             merged.append(done)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from provisioner.commands.source_options import SourceOptions, open_source
+from provisioner.commands.open_source import open_source
+from provisioner.commands.source_options import SourceOptions
 from provisioner.image.platform import Platform
 from provisioner.image.source_name import parse_source
 from provisioner.provision import Outcome, Plan, provision

@@ -160,7 +160,10 @@ def _application(workshop: Path, cache: Path) -> Path:
     # Tests name a directory of logins that isn't there, and buildah demands one.
     others = {name: value for name, value in os.environ.items() if name != "DOCKER_CONFIG"}
     private = {"cwd": context, "env": {**others, "CONTAINERS_STORAGE_CONF": str(storage)}}
-    run(*buildah, "bud", "--layers", "--isolation=chroot", "--format=oci", "--tag=application", ".", **private)
+    # Newer ones raise these limits to a million, which root of some virtual machines may not.
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
+    options = ("--layers", "--isolation=chroot", *limits, "--format=oci", "--tag=application")
+    run(*buildah, "bud", *options, ".", **private)
     run(*buildah, "push", "application", f"oci:{made}:latest", **private)
     # A Containerfile's ENV can't say newlines.
     environment = [f"--config.env={name}={value}" for name, value in ENVIRONMENT.items()]

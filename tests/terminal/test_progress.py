@@ -200,7 +200,7 @@ def test_a_transfer_is_one_line_which_is_gone_in_the_end(terminal: Terminal) -> 
     console = Console(stream=terminal.stream)
     with console.transfer(4_000_000, lambda: 5_000_000) as transfer:
         transfer.describe("layer 1 of 2")
-        transfer.present(1_000_000)
+        transfer.count_cached(1_000_000)
         time.sleep(0.3)
         console.step("layer 1 of 2: 1.0 MB")
         transfer(3_000_000)
@@ -220,7 +220,7 @@ def test_elsewhere_a_transfer_is_a_line_now_and_then(monkeypatch: pytest.MonkeyP
     assert stream.getvalue() == "", "not in the first seconds"
     monkeypatch.setattr("provisioner.terminal.progress._LOG_INTERVAL", 0.01)
     with Console(stream=stream).transfer(4_000_000, int) as transfer:
-        transfer.present(1_000_000)
+        transfer.count_cached(1_000_000)
         eventually(lambda: stream.getvalue().count("\n") >= 2)
     assert set(stream.getvalue().splitlines()) <= {"25 %, 1.0 MB of 4.0 MB", "0 %, 0 B of 4.0 MB"}
     with Console(stream=stream, quiet=True).transfer(4_000_000, int):

@@ -41,7 +41,7 @@ def test_when_all_is_there_it_says_what_is_unpacked() -> None:
 
 def test_what_was_there_before_is_no_speed() -> None:
     counted, clock = transfer()
-    counted.present(300 * MB)
+    counted.count_cached(300 * MB)
     clock.now += 1
     assert counted.state().speed == 0
     assert counted.state().arrived == 300 * MB

@@ -13,30 +13,30 @@ from hypothesis import strategies as st
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import width_of
-from provisioner.terminal.wrapping import filled, with_commands
+from provisioner.terminal.wrapping import fill, style_commands
 from tests.support.terminal import on_terminal
 from tests.support.tools import open_terminal
 
 
 def test_a_line_is_broken_between_words_and_goes_on_indented() -> None:
     text = "provision 127.0.0.1:50000/hello:latest for linux/amd64"
-    assert filled(text, 40) == "provision 127.0.0.1:50000/hello:latest\n  for linux/amd64"
-    assert filled(text, len(text)) == filled(text, None) == text
-    assert filled("  start:   './a b/start.sh'", 10) == "  start:   './a b/start.sh'"
+    assert fill(text, 40) == "provision 127.0.0.1:50000/hello:latest\n  for linux/amd64"
+    assert fill(text, len(text)) == fill(text, None) == text
+    assert fill("  start:   './a b/start.sh'", 10) == "  start:   './a b/start.sh'"
 
 
 @given(st.text(), st.integers(20, 100))
 def test_nothing_is_lost_and_no_line_is_too_long(text: str, width: int) -> None:
     text = printable(text.lstrip(" "))
-    lines = filled(text, width).split("\n")
+    lines = fill(text, width).split("\n")
     assert " ".join([lines[0], *(line.removeprefix("  ") for line in lines[1:])]) == text
     assert all(width_of(line) <= width or " " not in line.removeprefix("  ") for line in lines)
 
 
 def test_a_command_in_a_hint_stays_whole_to_be_copied() -> None:
     hint = "did you mean: provision list --json --quiet; or ./web/start.sh --shell, or another thing"
-    text = with_commands(hint, lambda command: f"\033[1m{command}\033[0m")
-    assert filled(text, 30).split("\n") == [
+    text = style_commands(hint, lambda command: f"\033[1m{command}\033[0m")
+    assert fill(text, 30).split("\n") == [
         "did you mean:",
         "  \033[1mprovision list --json --quiet\033[0m;",
         "  or \033[1m./web/start.sh --shell\033[0m,",

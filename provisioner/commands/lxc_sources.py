@@ -1,27 +1,22 @@
-"""The LXC image server of the configuration, with its mirrors, by options."""
+"""Images of LXC image servers: the server of the configuration with its mirrors, or with --offline the cache alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from provisioner.errors import MachineError, ProvisionError
+from provisioner.commands.outdated_locks import report_newer_build
+from provisioner.errors import MachineError
 from provisioner.image.server_address import ServerAddress
 from provisioner.image.source_name import Lxc
 from provisioner.terminal.progress import Console
 
 if TYPE_CHECKING:
-    from provisioner.commands.source_options import Opening, SourceOptions
-    from provisioner.image.simplestreams import Products
+    from provisioner.commands.opening import Opening
+    from provisioner.commands.source_options import SourceOptions
     from provisioner.registry.lxc_server import LxcImages
     from provisioner.sources import Source
-    from provisioner.sources.lxc import LxcSource
     from provisioner.store.blobs import BlobCache
-
-
-_LIST_SECONDS = 3.0
-"""How long a run with --locked waits at its end for the list of now."""
 
 
 def lxc_images(options: SourceOptions, console: Console, cache: BlobCache | None = None) -> LxcImages:
@@ -59,25 +54,5 @@ def open_lxc(name: Lxc, opening: Opening) -> Source:
     source = LxcSource(name, images, cache, KnownTags(cache.files), lock)
     if lock and images:
         asked = lxc_images(opening.options, Console(quiet=True), cache)
-        opening.stack.enter_context(_report_newer_build(source, asked, opening.console))
+        opening.stack.enter_context(report_newer_build(source, asked, opening.console))
     return source
-
-
-@contextmanager
-def _report_newer_build(source: LxcSource, images: LxcImages, console: Console) -> Iterator[None]:
-    """Ask for the list in a thread, and say in the end where it has a newer build than the locked one."""
-    from provisioner.threads import BackgroundThread
-
-    listed: list[Products] = []
-
-    def ask() -> None:
-        with suppress(ProvisionError):  # the run itself doesn't need the answer
-            listed.append(images.products())
-
-    thread = BackgroundThread(ask, "newer")
-    thread.start()
-    yield
-    thread.join(_LIST_SECONDS)
-    with suppress(ProvisionError):
-        if listed and (line := source.newer_build(listed[0])):
-            console.step(line)
